@@ -1,0 +1,56 @@
+"""Integers as bits, bits as real numbers, and the logits whose expectation they are (paper §2, §3.2, Table 3)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def int2bit(masks: Tensor, bits: Sequence[int]) -> Tensor:
+    """Binary code of each mask channel, least significant bit first.
+
+    Args:
+        masks: integers `[b, c, h, w]`, channel k in `0 .. 2^bits[k] - 1` (higher bits are dropped).
+        bits: number of bits of each channel.
+
+    Returns:
+        float32 0 or 1, `[b, sum(bits), h, w]`: the bits of channel 0, then of channel 1, ...
+    """
+    planes = [(masks[:, k] >> i) & 1 for k, n in enumerate(bits) for i in range(n)]
+    return torch.stack(planes, dim=1).float()
+
+
+def bit2int(bits_on: Tensor, bits: Sequence[int]) -> Tensor:
+    """Inverse of `int2bit`: booleans or 0/1 `[b, sum(bits), h, w]` → int64 `[b, len(bits), h, w]`."""
+    channels = []
+    for group in bits_on.long().split(list(bits), dim=1):
+        powers = 2 ** torch.arange(group.shape[1], device=group.device)
+        channels.append((group * powers[:, None, None]).sum(dim=1))
+    return torch.stack(channels, dim=1)
+
+
+def analog(masks: Tensor, bits: Sequence[int], scale: float) -> Tensor:
+    """Analog bits of masks: -scale where a bit is 0, +scale where it is 1 (Algorithm 1)."""
+    return (int2bit(masks, bits) * 2 - 1) * scale
+
+
+def codes(bits: int) -> Tensor:
+    """Binary codes of 0 .. 2^bits - 1: float32 0 or 1, `[2^bits, bits]`."""
+    values = torch.arange(2**bits)
+    return torch.stack([(values >> i) & 1 for i in range(bits)], dim=1).float()
+
+
+def expected_bits(logits: Tensor, scale: float) -> Tensor:
+    """Analog bits as the average of all binary codes under softmax(logits) (§3.2 "Softmax Cross Entropy Loss").
+
+    Args:
+        logits: `[b, 2^n, h, w]` over the values of one mask channel.
+        scale: b.
+
+    Returns:
+        float32 `[b, n, h, w]` in [-scale, scale].
+    """
+    n = logits.shape[1].bit_length() - 1
+    probabilities = logits.float().softmax(dim=1)
+    mean = torch.einsum("bkhw,kn->bnhw", probabilities, codes(n).to(logits.device))
+    return (mean * 2 - 1) * scale

@@ -1,0 +1,177 @@
+"""Every setting of the project as frozen dataclasses; an unknown key is an error that names the nearest field."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, get_type_hints
+
+
+class Config:
+    """Base of the configs: reading from and writing to plain dictionaries, strictly."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from plain values (as JSON or YAML give them); lists become tuples, dictionaries nested configs.
+
+        Raises:
+            ValueError: a key that is no field; the message names the nearest one.
+        """
+        hints = get_type_hints(cls)
+        names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        converted: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in names:
+                near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
+                raise ValueError(f"{cls.__name__} has no setting {key!r}{hint}")
+            if isinstance(hints[key], type) and issubclass(hints[key], Config) and isinstance(value, Mapping):
+                value = hints[key].from_dict(value)
+            converted[key] = tuple(value) if isinstance(value, list) else value
+        return cls(**converted)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return replace(self, **changes)  # type: ignore[type-var]
+
+
+def resnet_backbone(depths: tuple[int, ...], stem: int, widths: tuple[int, ...], layer_type: str) -> dict[str, Any]:
+    return {
+        "model_type": "resnet",
+        "depths": list(depths),
+        "embedding_size": stem,
+        "hidden_sizes": list(widths),
+        "layer_type": layer_type,
+        "out_features": [f"stage{i + 1}" for i in range(len(depths))],
+    }
+
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """The two networks of Figure 2 and the diffusion they serve. Defaults are the paper's."""
+
+    # The mask and its analog bits (§2, §3.2)
+    bits: tuple[int, int] = (8, 8)
+    """Bits of the class channel and of the id channel; the mask can hold 2^bits values per channel."""
+    classes: int = 134
+    """Classes including void; generated classes above are clipped."""
+    max_instances: int = 101
+    """Ids including 0; generated ids above are clipped."""
+    scale: float = 0.1
+    """b: the analog bits are -b or +b (Table 3)."""
+    schedule: str = "cosine"
+    """γ(t), see `diffusion.gamma`."""
+    time_scaling: float = 1000.0
+    """The decoder reads γ(t) · time_scaling. The official configs leave the value open (docs/paper.md)."""
+    loss: Literal["cross_entropy", "l2"] = "cross_entropy"
+    """Table 4."""
+    head: Literal["softmax", "linear"] = "softmax"
+    """softmax: logits over the values of a channel, whose expected bits are the prediction; linear: bits directly."""
+    p: float = 0.2
+    """Exponent of the loss weights 1 / c^p (Table 5)."""
+    mask_stride: int = 2
+    """Picture pixels per mask pixel, along each axis."""
+
+    # Pixel encoder (Figure 2, left)
+    backbone: dict[str, Any] = field(
+        default_factory=lambda: resnet_backbone((3, 4, 6), 64, (256, 512, 1024), "bottleneck")
+    )
+    """Configuration of a `transformers` backbone: `model_type` and its fields."""
+    stem_padding: Literal["same", "symmetric"] = "same"
+    """Padding of a ResNet's max pooling: TensorFlow's "same" (official) or PyTorch's (pretrained ResNets)."""
+    image_mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    image_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    encoder_dim: int = 512
+    encoder_layers: int = 12
+    encoder_heads: int = 16
+    encoder_mlp_dim: int = 2048
+    encoder_dropout: float = 0.1
+    drop_path: float = 0.1
+    fuse_dim: int = 256
+    """Channels of the feature map that the decoder reads."""
+
+    # Mask decoder (Figure 2, right)
+    dim: int = 128
+    multipliers: tuple[int, ...] = (1, 1, 2, 2)
+    res_blocks: tuple[int, ...] = (1, 1, 1, 1)
+    kernel_size: int = 3
+    decoder_dim: int = 512
+    decoder_layers: int = 6
+    decoder_head_dim: int = 64
+    decoder_dropout: float = 0.0
+    mask_patch: int = 1
+    """The U-Net works on patches of so many mask pixels a side: 2 makes it four times cheaper (not in the paper)."""
+    condition_on_map: bool = True
+    """Concatenate the image's feature map to the noisy mask; False feeds zeros (mask pre-training, §4.1)."""
+    condition_on_tokens: bool = True
+    """Cross-attend to the image's tokens."""
+    past_frames: int = 0
+    """How many past masks condition the decoder (§3.4)."""
+
+    def __post_init__(self) -> None:
+        checks = (
+            (len(self.multipliers) == len(self.res_blocks), "multipliers and res_blocks must be of equal length"),
+            (min(self.bits) >= 1 and max(self.bits) <= 16, "bits must be between 1 and 16"),
+            (self.classes <= 2 ** self.bits[0], f"{self.classes} classes do not fit {self.bits[0]} bits"),
+            (self.max_instances <= 2 ** self.bits[1], f"{self.max_instances} ids do not fit {self.bits[1]} bits"),
+            (self.head == "softmax" or self.loss == "l2", "the cross-entropy loss needs the softmax head"),
+            (self.scale > 0, "scale must be positive"),
+            (self.encoder_dim % self.encoder_heads == 0, "encoder_dim must be a multiple of encoder_heads"),
+            (self.decoder_dim % self.decoder_head_dim == 0, "decoder_dim must be a multiple of decoder_head_dim"),
+            ("model_type" in self.backbone, "backbone needs a model_type"),
+        )
+        for holds, message in checks:
+            if not holds:
+                raise ValueError(message)
+
+    @property
+    def total_bits(self) -> int:
+        """Channels of the analog bits."""
+        return sum(self.bits)
+
+    @classmethod
+    def preset(cls, name: Literal["paper", "small", "tiny"]) -> "ModelConfig":
+        """`paper`: 94,492,480 parameters (Table 1). `small` and `tiny` train on a CPU."""
+        small = cls(
+            bits=(4, 6),
+            classes=16,
+            max_instances=64,
+            backbone=resnet_backbone((2, 2, 2), 32, (48, 96, 192), "basic"),
+            encoder_dim=192,
+            encoder_layers=2,
+            encoder_heads=6,
+            encoder_mlp_dim=576,
+            encoder_dropout=0.0,
+            drop_path=0.0,
+            fuse_dim=64,
+            dim=64,
+            multipliers=(1, 2, 3),
+            res_blocks=(1, 1, 1),
+            decoder_dim=192,
+            decoder_layers=3,
+            decoder_head_dim=32,
+        )
+        presets = {
+            "paper": cls(),
+            "small": small,
+            "tiny": small.replace(
+                backbone=resnet_backbone((1, 1, 1), 16, (16, 32, 64), "basic"),
+                encoder_dim=64,
+                encoder_layers=1,
+                encoder_heads=2,
+                encoder_mlp_dim=128,
+                fuse_dim=32,
+                dim=32,
+                multipliers=(1, 2),
+                res_blocks=(1, 1),
+                decoder_dim=64,
+                decoder_layers=1,
+            ),
+        }
+        if name not in presets:
+            raise ValueError(f"no preset {name!r}; there are {', '.join(presets)}")
+        return presets[name]

@@ -1,0 +1,33 @@
+"""What every data set yields: a picture and its true panoptic segmentation."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from pix2seqd.panoptic import Panoptic
+from pix2seqd.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One labelled picture.
+
+    Attributes:
+        name: the stem of its file, unique in the data set.
+        image: uint8 `[h, w, 3]`, RGB.
+        panoptic: the truth, at the same height and width; crowds are marked, not removed.
+    """
+
+    name: str
+    image: np.ndarray
+    panoptic: Panoptic
+
+
+class Dataset(Protocol):
+    """A sequence of samples that share a taxonomy. Items are pure functions of their index: no hidden state."""
+
+    @property
+    def taxonomy(self) -> Taxonomy: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Sample: ...

@@ -1,0 +1,136 @@
+"""Pix2Seq-D: the two boxes of Figure 2, trained by Algorithm 1 and sampled by Algorithm 2."""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pix2seqd.analog_bits import analog, bit2int
+from pix2seqd.config import ModelConfig
+from pix2seqd.diffusion import corrupt, ddim_step, ddpm_step, gamma, time_steps
+from pix2seqd.loss import cross_entropy, instance_weights, l2
+from pix2seqd.mask_decoder import MaskDecoder
+from pix2seqd.pixel_encoder import ImageFeatures, PixelEncoder
+
+Sampler = Literal["ddim", "ddpm", "ddpm_small"]
+
+
+class Pix2SeqD(nn.Module):
+    """The model of the paper. Masks are int64 `[b, 2, h, w]`: class, id; 0 = void in both."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.pixel_encoder = PixelEncoder(config)
+        self.mask_decoder = MaskDecoder(config)
+
+    def train_loss(
+        self,
+        images: Tensor,
+        masks: Tensor,
+        past: Tensor | None = None,
+        *,
+        t: Tensor | None = None,
+        noise: Tensor | None = None,
+        instances: Tensor | None = None,
+    ) -> Tensor:
+        """Algorithm 1.
+
+        Args:
+            images: `[b, 3, H, W]`, 0..1.
+            masks: int64 `[b, 2, h, w]`, h = H / mask_stride.
+            past: masks of past frames, int64 `[b, f, 2, h, w]` (§3.4).
+            t: times `[b]`; drawn from U[0, 1) if None.
+            noise: ε `[b, bits, h, w]`; drawn if None.
+            instances: int64 `[b, h, w]`, which instance a pixel belongs to where ids are reused; None: the ids.
+
+        Returns:
+            The loss, a scalar.
+        """
+        config = self.config
+        h = self.pixel_encoder(images)
+
+        # Discrete masks to analog bits.
+        m_bits = analog(masks, config.bits, config.scale)
+
+        # Corrupt analog bits (Eq. 1).
+        t = torch.rand(len(images), device=images.device) if t is None else t
+        eps = torch.randn_like(m_bits) if noise is None else noise
+        m_crpt = corrupt(m_bits, eps, gamma(t, config.schedule))
+
+        # Predict and compute loss.
+        weights = instance_weights(*self._counted(masks, instances))
+        if config.loss == "l2":
+            _, m_pred = self.mask_decoder(m_crpt, h, t, past)
+            return l2(m_pred, m_bits, weights).mean()
+        m_logits = self.mask_decoder.logits(m_crpt, h, t, past)
+        return cross_entropy(m_logits, masks, weights).mean()
+
+    forward = train_loss
+
+    def _counted(self, masks: Tensor, instances: Tensor | None) -> tuple[Tensor, float, int]:
+        if instances is None:
+            return masks[:, 1], self.config.p, self.config.max_instances
+        return instances, self.config.p, int(instances.max()) + 1
+
+    @torch.no_grad()
+    def infer(
+        self,
+        images: Tensor,
+        noise: Tensor,
+        steps: int = 20,
+        td: float = 1.0,
+        past: Tensor | None = None,
+    ) -> Tensor:
+        """Algorithm 2.
+
+        Args:
+            images: `[b, 3, H, W]`, 0..1.
+            noise: the first state, standard normal `[b, bits, h, w]`, h = H / mask_stride.
+            steps: how often the decoder runs, 1 or more.
+            td: τ_d ≥ 0.
+            past: masks of past frames, int64 `[b, f, 2, h, w]`.
+
+        Returns:
+            Masks, int64 `[b, 2, h, w]`.
+        """
+        h = self.pixel_encoder(images)
+        for m_pred in self.denoise(h, noise, steps, td, past):
+            pass
+        return self.to_masks(m_pred)
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        h: ImageFeatures,
+        noise: Tensor,
+        steps: int = 20,
+        td: float = 1.0,
+        past: Tensor | None = None,
+        sampler: Sampler = "ddim",
+        fresh_noise: Callable[[int], Tensor] | None = None,
+    ) -> Iterator[Tensor]:
+        """The loop of Algorithm 2, yielding each step's predicted analog bits `[b, bits, h, w]`.
+
+        The ddpm samplers call `fresh_noise(step)` for standard normal noise of the state's shape.
+        """
+        m_t = noise.float()
+        for step, (now, after) in enumerate(time_steps(steps, td)):
+            t_now, t_next = (torch.full((len(m_t),), t, device=m_t.device) for t in (now, after))
+            # Predict analog bits m_0 from m_t.
+            _, m_pred = self.mask_decoder(m_t, h, t_now, past)
+            yield m_pred
+            # Estimate m at t_next.
+            gamma_now, gamma_next = (gamma(t[0], self.config.schedule) for t in (t_now, t_next))
+            if sampler == "ddim":
+                m_t = ddim_step(m_t, m_pred, gamma_now, gamma_next)
+            else:
+                assert fresh_noise is not None, "the ddpm samplers need fresh_noise"
+                m_t = ddpm_step(m_t, m_pred, gamma_now, gamma_next, fresh_noise(step), sampler == "ddpm_small")
+
+    def to_masks(self, m_pred: Tensor) -> Tensor:
+        """Quantize analog bits by their sign: `[b, bits, h, w]` → int64 `[b, 2, h, w]`, illegal values clipped."""
+        masks = bit2int(m_pred > 0, self.config.bits)
+        limits = torch.tensor([self.config.classes - 1, self.config.max_instances - 1], device=masks.device)
+        return masks.minimum(limits[:, None, None])

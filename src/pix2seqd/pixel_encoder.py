@@ -1,0 +1,217 @@
+"""Pixel encoder (Figure 2, left): backbone → transformer → pyramid merge. Runs once per image."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pix2seqd.config import ModelConfig
+from pix2seqd.transformer import TransformerLayer, glorot, position_code
+
+
+class ImageFeatures(NamedTuple):
+    """What the mask decoder reads of an image."""
+
+    map: Tensor
+    """`[b, fuse_dim, h, w]` at the resolution of the mask (divided by `mask_patch`): concatenated to the noisy mask."""
+    tokens: Tensor
+    """`[b, n, encoder_dim]`: memory of the cross-attention."""
+
+
+class PixelEncoder(nn.Module):
+    """Picture `[b, 3, H, W]`, values 0..1, → `ImageFeatures`.
+
+    The coarsest backbone map becomes tokens for a transformer; its output replaces that map, and the pyramid is
+    merged from coarse to fine up to the mask's resolution (§3.1).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.backbone = build_backbone(config)
+        channels = list(self.backbone.channels)
+        self.register_buffer("mean", torch.tensor(config.image_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.image_std).view(3, 1, 1), persistent=False)
+        self.dropout = nn.Dropout(config.encoder_dropout)
+        self.project = glorot(nn.Linear(channels[-1], config.encoder_dim))
+        self.project_norm = nn.LayerNorm(config.encoder_dim, eps=1e-6)
+        self.layers = nn.ModuleList(
+            TransformerLayer(
+                config.encoder_dim,
+                config.encoder_heads,
+                config.encoder_mlp_dim,
+                dropout=config.encoder_dropout,
+                drop_path=config.drop_path,
+            )
+            for _ in range(config.encoder_layers)
+        )
+        self.out_norm = nn.LayerNorm(config.encoder_dim, eps=1e-6)
+        self.merge = PyramidMerge(
+            [*channels[:-1], config.encoder_dim],
+            list(self.backbone.strides),
+            config.fuse_dim,
+            config.mask_stride * config.mask_patch,
+        )
+
+    def forward(self, images: Tensor) -> ImageFeatures:
+        """Encode.
+
+        Raises:
+            ValueError: height or width is not a multiple of the backbone's coarsest stride.
+        """
+        stride = self.backbone.strides[-1]
+        if images.shape[-2] % stride or images.shape[-1] % stride:
+            raise ValueError(f"image height and width must be multiples of {stride}, not {tuple(images.shape[-2:])}")
+        *fine, coarse = self.backbone((images - self.mean) / self.std)
+        height, width = coarse.shape[-2:]
+        x = self.dropout(coarse.flatten(2).transpose(1, 2))  # [b, n, c]
+        x = self.project_norm(self.project(x)) + position_code(height, width, self.project.out_features, x.device)
+        for layer in self.layers:
+            x = layer(x)
+        tokens = self.out_norm(x)
+        encoded = tokens.transpose(1, 2).unflatten(2, (height, width))
+        return ImageFeatures(self.merge([*fine, encoded]), tokens)
+
+
+class PyramidMerge(nn.Module):
+    """Merge feature maps from coarse to fine, then upsample to the mask's resolution.
+
+    Args of the constructor:
+        channels, strides: of the maps, fine to coarse.
+        dim: output channels.
+        stride: picture pixels per output cell.
+    """
+
+    def __init__(self, channels: list[int], strides: list[int], dim: int, stride: int) -> None:
+        super().__init__()
+        # Levels finer than the output take no part.
+        levels = [(c, s) for c, s in zip(channels, strides, strict=True) if s >= stride]
+        if not levels or levels[0][1] % stride:
+            raise ValueError(f"no backbone level of strides {strides} can serve a map of stride {stride}")
+        self.skip = len(channels) - len(levels)
+        blocks: list[nn.Module] = []
+        current, at = levels.pop()
+        while levels:
+            lateral, finer = levels.pop()
+            blocks.append(MergeBlock(current, lateral, lateral, at // finer))
+            current, at = lateral, finer
+        self.blocks = nn.ModuleList(blocks)
+        self.last = MergeBlock(current, dim, dim, at // stride) if at > stride or current != dim else None
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Maps fine to coarse → `[b, dim, h, w]`."""
+        *laterals, x = maps[self.skip :]
+        for block, lateral in zip(self.blocks, reversed(laterals), strict=True):
+            x = block(x, lateral)
+        return x if self.last is None else self.last(x)
+
+
+class MergeBlock(nn.Module):
+    """1×1 convolution, nearest upsampling, sum with the finer map, 3×3 convolution; GroupNorm and SiLU after each."""
+
+    def __init__(self, in_dim: int, mid_dim: int, out_dim: int, factor: int) -> None:
+        super().__init__()
+        self.conv1 = glorot(nn.Conv2d(in_dim, mid_dim, 1))
+        self.norm1 = group_norm(mid_dim)
+        self.factor = factor
+        self.conv2 = glorot(nn.Conv2d(mid_dim, out_dim, 3, padding=1))
+        self.norm2 = group_norm(out_dim)
+
+    def forward(self, x: Tensor, lateral: Tensor | None = None) -> Tensor:
+        """`x` [b, in_dim, h, w], `lateral` [b, mid_dim, factor·h, factor·w] → [b, out_dim, factor·h, factor·w]."""
+        x = F.silu(self.norm1(self.conv1(x)))
+        if self.factor > 1:
+            x = F.interpolate(x, scale_factor=float(self.factor), mode="nearest")
+        if lateral is not None:
+            x = lateral + x
+        return F.silu(self.norm2(self.conv2(x)))
+
+
+def group_norm(channels: int, groups_of: int | None = None) -> nn.GroupNorm:
+    """The GroupNorm of the official code: a quarter of the channels as groups, 32 at most."""
+    return nn.GroupNorm(max(min((groups_of or channels) // 4, 32), 1), channels, eps=1e-5)
+
+
+class Backbone(nn.Module):
+    """A `transformers` backbone: picture → feature maps, fine to coarse, with their channels and strides."""
+
+    def __init__(self, network: nn.Module, channels: list[int], strides: list[int]) -> None:
+        super().__init__()
+        self.network = network
+        self.channels = channels
+        self.strides = strides
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """`[b, 3, H, W]` → maps `[b, channels[i], H / strides[i], W / strides[i]]`."""
+        return tuple(self.network(images).feature_maps)
+
+
+def build_backbone(config: ModelConfig) -> Backbone:
+    """The backbone of a config, with random weights.
+
+    Raises:
+        ValueError: `transformers` has no backbone of that type, or its config refuses a field.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
+
+    values = dict(config.backbone)
+    model_type = values.pop("model_type")
+    try:
+        backbone_config = AutoConfig.for_model(model_type, **values)
+        network = MODEL_FOR_BACKBONE_MAPPING[type(backbone_config)](backbone_config)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"backbone {model_type!r} cannot be built: {error}") from error
+    if model_type == "resnet":
+        _as_official(network, config.stem_padding)
+    channels = [int(c) for c in network.channels]
+    return Backbone(network, channels, _strides(backbone_config, len(channels)))
+
+
+def _strides(backbone_config: object, levels: int) -> list[int]:
+    """Strides of the output levels: a ViT has one stride; pyramids halve from stage to stage, starting at the stem's."""
+    patch = getattr(backbone_config, "patch_size", None)
+    model_type = getattr(backbone_config, "model_type", "")
+    if model_type.startswith("dino") and "convnext" not in model_type:
+        return [int(patch)] * levels  # type: ignore[arg-type]
+    names = list(backbone_config.stage_names)  # type: ignore[attr-defined]
+    first = int(patch) if isinstance(patch, int) else 4
+    return [first * 2 ** max(names.index(name) - 1, 0) for name in backbone_config.out_features]  # type: ignore[attr-defined]
+
+
+def _as_official(network: nn.Module, stem_padding: str) -> None:
+    """Make a `transformers` ResNet behave as the official one: batch statistics, initial weights, stem padding."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = BatchNorm
+            module.num_batches_tracked = None
+            last = name.endswith("layer.2.normalization") or (
+                name.endswith("layer.1.normalization") and not hasattr(network.get_submodule(name.rsplit(".", 2)[0]), "2")
+            )
+            nn.init.constant_(module.weight, 0.0 if last else 1.0)
+        elif isinstance(module, nn.Conv2d):
+            fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
+            # TensorFlow's truncated normal at ±2σ has 0.8796 of its nominal deviation, which Keras compensates.
+            std = fan_in**-0.5 / 0.87962566103423978
+            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+    if stem_padding == "same":
+        network.embedder.pooler = nn.Sequential(  # type: ignore[union-attr]
+            nn.ConstantPad2d((0, 1, 0, 1), float("-inf")), nn.MaxPool2d(3, 2)
+        )
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """BatchNorm2d whose running variance is the biased batch variance, as TensorFlow's."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[b, c, h, w]` → the same shape."""
+        if not self.training or self.running_mean is None or self.running_var is None:
+            return super().forward(input)
+        momentum = self.momentum or 0.0
+        output, mean, inverse_deviation = torch.native_batch_norm(
+            input, self.weight, self.bias, None, None, True, momentum, self.eps
+        )
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(inverse_deviation.pow(-2) - self.eps, momentum)
+        return output

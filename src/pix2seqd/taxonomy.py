@@ -1,0 +1,116 @@
+"""What the numbers in a mask mean: dataset category ids, and the contiguous classes 1..n the model generates.
+
+The model's class channel holds 0 for void and 1..n for the n categories in the order of the taxonomy. Everything a
+user sees (files, tables, `Segment.category_id`) carries the dataset's own category ids. The translation happens
+here and nowhere else.
+"""
+
+import colorsys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+VOID = 0
+"""Class and id of pixels that belong to nothing (paper §2: "0 denotes the null label")."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """One category of a data set, as in the `categories` list of COCO panoptic json."""
+
+    id: int
+    """The data set's own id, 1 or more."""
+    name: str
+    isthing: bool
+    """True: countable, each instance is a segment. False: stuff, one segment per image."""
+    color: tuple[int, int, int]
+    """RGB, 0..255."""
+
+
+def distinct_color(index: int) -> tuple[int, int, int]:
+    """The index-th of an endless series of well separated RGB colours (golden-angle hues)."""
+    hue = (index * 0.618033988749895) % 1.0
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.35 * (index % 2), 0.95 - 0.2 * (index % 3))
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """The ordered categories of a data set; class c of the model is `categories[c - 1]`.
+
+    Raises:
+        ValueError: no category at all, an id below 1, or an id or name used twice.
+    """
+
+    categories: tuple[Category, ...]
+
+    def __post_init__(self) -> None:
+        if not self.categories:
+            raise ValueError("a taxonomy needs at least one category")
+        for what in ("id", "name"):
+            values = [getattr(category, what) for category in self.categories]
+            repeated = sorted({value for value in values if values.count(value) > 1})
+            if repeated:
+                raise ValueError(f"category {what} {repeated[0]!r} is used more than once")
+        lowest = min(category.id for category in self.categories)
+        if lowest < 1:
+            raise ValueError(f"category id {lowest} is below 1 (0 means void)")
+
+    def __len__(self) -> int:
+        return len(self.categories)
+
+    @cached_property
+    def _class_of(self) -> dict[int, int]:
+        return {category.id: index for index, category in enumerate(self.categories, start=1)}
+
+    def class_of(self, category_id: int) -> int:
+        """Contiguous class 1..n of a dataset category id.
+
+        Raises:
+            KeyError: the taxonomy has no such category.
+        """
+        if category_id not in self._class_of:
+            raise KeyError(f"unknown category id {category_id}; known: {sorted(self._class_of)}")
+        return self._class_of[category_id]
+
+    def category(self, class_index: int) -> Category:
+        """Category of a contiguous class 1..n."""
+        if not 1 <= class_index <= len(self.categories):
+            raise KeyError(f"class {class_index} is outside 1..{len(self.categories)}")
+        return self.categories[class_index - 1]
+
+    @classmethod
+    def from_coco(cls, categories: Iterable[Mapping[str, Any]]) -> "Taxonomy":
+        """From the `categories` list of COCO json; `isthing` and `color` may be missing (thing, generated).
+
+        Raises:
+            ValueError: an entry without id or name, or with values of the wrong kind.
+        """
+        result = []
+        for index, entry in enumerate(categories):
+            try:
+                red, green, blue = entry.get("color") or distinct_color(index)
+                category = Category(
+                    id=int(entry["id"]),
+                    name=str(entry["name"]),
+                    isthing=bool(entry.get("isthing", True)),
+                    color=(int(red), int(green), int(blue)),
+                )
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ValueError(f"category number {index + 1} is not understood ({entry!r}): {error}") from error
+            result.append(category)
+        return cls(tuple(result))
+
+    def to_coco(self) -> list[dict[str, Any]]:
+        """The `categories` list of COCO panoptic json."""
+        return [
+            {
+                "id": category.id,
+                "name": category.name,
+                "supercategory": category.name,
+                "isthing": int(category.isthing),
+                "color": list(category.color),
+            }
+            for category in self.categories
+        ]

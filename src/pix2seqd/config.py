@@ -81,8 +81,9 @@ class ModelConfig(Config):
         default_factory=lambda: resnet_backbone((3, 4, 6), 64, (256, 512, 1024), "bottleneck")
     )
     """Configuration of a `transformers` backbone: `model_type` and its fields."""
-    stem_padding: Literal["same", "symmetric"] = "same"
-    """Padding of a ResNet's max pooling: TensorFlow's "same" (official) or PyTorch's (pretrained ResNets)."""
+    stem_pool: Literal["same", "symmetric", "none"] = "same"
+    """A ResNet's max pooling: padded as TensorFlow's "same" (official), as PyTorch's (pretrained), or left out, which
+    halves all strides (small objects)."""
     image_mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     image_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     encoder_dim: int = 512
@@ -175,3 +176,99 @@ class ModelConfig(Config):
         if name not in presets:
             raise ValueError(f"no preset {name!r}; there are {', '.join(presets)}")
         return presets[name]
+
+
+@dataclass(frozen=True)
+class DataConfig(Config):
+    """How pictures and masks are presented to the model, in training and in use; saved with every checkpoint."""
+
+    size: tuple[int, int] = (256, 256)
+    """Height and width of the network's input in pixels."""
+    layout: Literal["resize", "tile"] = "resize"
+    """resize: the whole picture, scaled to fit, padded at bottom and right (COCO); tile: overlapping windows at a
+    fixed scale, whose segments are joined across the seams (microscopy)."""
+    zoom: float = 1.0
+    """tile: network pixels per picture pixel."""
+    overlap: int = 32
+    """tile: network pixels that neighbouring windows share."""
+    ids: Literal["unique", "reused"] = "unique"
+    """unique: every segment of a picture has an id of its own (paper §2). reused: things within `id_distance` of
+    each other differ, distant ones may share an id, and instances are connected components of (class, id); stuff
+    has id 0. For pictures with more instances than the id bits can count."""
+    id_distance: int = 4
+    """reused: mask pixels."""
+    normalize: Literal["none", "percentile"] = "none"
+    """percentile: stretch each picture so that its 0.5th and 99.8th percentiles become 0 and 1."""
+
+
+@dataclass(frozen=True)
+class InferConfig(Config):
+    """Defaults of inference; saved with every checkpoint."""
+
+    steps: int = 20
+    td: float = 1.0
+    """τ_d of §3.3."""
+    min_pixels: int = 80
+    """Smaller segments are discarded (§4.1)."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig(Config):
+    """Random changes of a training picture; the defaults change nothing."""
+
+    jitter: tuple[float, float] = (1.0, 1.0)
+    """Range of the random scale (§4.1 "scale jittering"); above 1 crops, below 1 pads."""
+    color_jitter: float = 0.0
+    """Strength of brightness, contrast, saturation and hue changes, and greyscale; 1 is SimCLR's."""
+    invert: float = 0.0
+    """Probability of a negative (microscopy: bright on dark or dark on bright)."""
+    flip: Literal["none", "horizontal", "all"] = "none"
+    """all: the eight symmetries of the square, for pictures without an up."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """How a model is trained (§4.1; the official code's optimiser)."""
+
+    batch_size: int = 32
+    """Pictures per step, over all processes and accumulated micro-batches."""
+    steps: int = 1000
+    lr: float = 1e-3
+    end_lr_factor: float = 0.1
+    """The rate falls linearly to lr · end_lr_factor at the last step."""
+    warmup_steps: int = 0
+    weight_decay: float = 0.05
+    """On every parameter, as officially."""
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    accumulate: int = 1
+    """Micro-batches per step."""
+    precision: Literal["no", "bf16"] = "bf16"
+    seed: int = 0
+    workers: int = 1
+    """Processes that prepare pictures; the result does not depend on it."""
+    log_every: int = 50
+    """Steps between TensorBoard scalars."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    evaluate_every: int = 0
+    """Steps between evaluations and sample pictures; 0: only at the end."""
+
+
+@dataclass(frozen=True)
+class Recipe(Config):
+    """A complete training run, as a value."""
+
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+    infer: InferConfig = InferConfig()
+    train_data: str = ""
+    """Where the training pictures are: `coco:DIR[@SPLIT]` or `shapes:COUNT[@SEED]`."""
+    exclude: tuple[str, ...] = ()
+    """File names of training pictures to leave out."""
+    eval_data: str = ""
+    """Likewise for evaluation; empty: none."""
+    init: str = ""
+    """Checkpoint to start from: a bundled name, a folder or a hub id."""

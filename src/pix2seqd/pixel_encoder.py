@@ -163,9 +163,12 @@ def build_backbone(config: ModelConfig) -> Backbone:
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"backbone {model_type!r} cannot be built: {error}") from error
     if model_type == "resnet":
-        _as_official(network, config.stem_padding)
+        _as_official(network, config.stem_pool)
     channels = [int(c) for c in network.channels]
-    return Backbone(network, channels, _strides(backbone_config, len(channels)))
+    strides = _strides(backbone_config, len(channels))
+    if model_type == "resnet" and config.stem_pool == "none":
+        strides = [stride // 2 for stride in strides]
+    return Backbone(network, channels, strides)
 
 
 def _strides(backbone_config: object, levels: int) -> list[int]:
@@ -179,7 +182,7 @@ def _strides(backbone_config: object, levels: int) -> list[int]:
     return [first * 2 ** max(names.index(name) - 1, 0) for name in backbone_config.out_features]  # type: ignore[attr-defined]
 
 
-def _as_official(network: nn.Module, stem_padding: str) -> None:
+def _as_official(network: nn.Module, stem_pool: str) -> None:
     """Make a `transformers` ResNet behave as the official one: batch statistics, initial weights, stem padding."""
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
@@ -194,10 +197,12 @@ def _as_official(network: nn.Module, stem_padding: str) -> None:
             # TensorFlow's truncated normal at ±2σ has 0.8796 of its nominal deviation, which Keras compensates.
             std = fan_in**-0.5 / 0.87962566103423978
             nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
-    if stem_padding == "same":
+    if stem_pool == "same":
         network.embedder.pooler = nn.Sequential(  # type: ignore[union-attr]
             nn.ConstantPad2d((0, 1, 0, 1), float("-inf")), nn.MaxPool2d(3, 2)
         )
+    elif stem_pool == "none":
+        network.embedder.pooler = nn.Identity()  # type: ignore[union-attr]
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -212,6 +217,6 @@ class BatchNorm(nn.BatchNorm2d):
             input, self.weight, self.bias, None, None, True, momentum, self.eps
         )
         with torch.no_grad():
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(inverse_deviation.pow(-2) - self.eps, momentum)
+            self.running_mean.lerp_(mean.float(), momentum)
+            self.running_var.lerp_(inverse_deviation.float().pow(-2) - self.eps, momentum)
         return output

@@ -28,6 +28,28 @@ class Dataset(Protocol):
     """A sequence of samples that share a taxonomy. Items are pure functions of their index: no hidden state."""
 
     @property
-    def taxonomy(self) -> Taxonomy: ...
+    def taxonomy(self) -> Taxonomy:
+        """What the classes of all samples mean."""
+        ...
+
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some samples of a data set, in the order of `indices`."""
+
+    dataset: Dataset
+    indices: tuple[int, ...]
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The data set's."""
+        return self.dataset.taxonomy
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[self.indices[index]]

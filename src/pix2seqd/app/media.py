@@ -1,0 +1,215 @@
+"""Files and folders ↔ pictures and their segmentations."""
+
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from PIL import Image
+
+from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.panoptic import Panoptic
+from pix2seqd.render import overlay
+from pix2seqd.taxonomy import Taxonomy
+
+PICTURE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pcx"}
+    | {".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+)
+"""What counts as a picture in a folder; a file that is named itself may have any name."""
+FOLDERS = ("images", "panoptic", "overlay")
+WRITER = "written by pix2seqd segment"
+"""Mark in `info.description`, so that no other data set is ever mistaken for a result and written over."""
+
+
+def find_pictures(arguments: Iterable[Path]) -> list[Path]:
+    """Files as they are and the pictures directly in folders (hidden ones left out), sorted, each once.
+
+    Raises:
+        InputError: a folder cannot be listed or holds no picture.
+    """
+    found: dict[str, Path] = {}
+    for argument in arguments:
+        try:
+            inside = list(argument.iterdir()) if argument.is_dir() else None
+        except OSError as error:
+            raise InputError(f"cannot list {argument}: {error.strerror}; check its permissions") from error
+        if inside is not None:
+            inside = [p for p in inside if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")]
+            if not inside:
+                raise InputError(f"{argument} holds no pictures (its subfolders are not searched); give another folder")
+        for path in [argument] if inside is None else inside:
+            found.setdefault(_key(path), path)
+    return [found[key] for key in sorted(found)]
+
+
+def make_folders(out: Path) -> None:
+    """Make the output folders and make sure that they can be written to.
+
+    Raises:
+        InputError: they cannot.
+    """
+    try:
+        for name in FOLDERS:
+            (out / name).mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=out / name).close()
+    except OSError as error:
+        raise InputError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+
+
+Entry = tuple[dict[str, Any], dict[str, Any]]
+"""Records of one picture in the lists `images` and `annotations`."""
+
+
+class PanopticWriter:
+    """Writes a folder that is a data set in COCO panoptic format; a context manager.
+
+    | path | content |
+    |---|---|
+    | `images/NAME` | the picture, byte for byte |
+    | `panoptic/STEM.png` | id of each pixel's segment = R + 256 G + 65536 B |
+    | `panoptic.json` | images, categories, annotations; each image also has `source` and `settings` |
+    | `overlay/STEM.png` | for the eye |
+
+    NAME and STEM are the picture's own. Where another picture of the folder has the same stem already (`a.png` and
+    `a.jpg`, or `a.png` of two folders), `-2`, `-3`, ... is appended. Entries that are there already are kept, and a
+    picture that is written again replaces its entry only. Every file is written atomically; `panoptic.json` is
+    brought up to date every now and then, and on leaving, whatever the reason.
+    """
+
+    def __init__(self, out: Path, taxonomy: Taxonomy, settings: Mapping[str, Any]) -> None:
+        """Open a new or an existing folder.
+
+        Args:
+            out: the folder.
+            taxonomy: the categories of everything in it.
+            settings: what the results depend on beside the picture, as JSON has it.
+
+        Raises:
+            InputError: the folder cannot be written to, or it has a `panoptic.json` that is broken, from somewhere
+                else or with other categories.
+        """
+        make_folders(out)
+        self._out, self._taxonomy, self._settings = out, taxonomy, dict(settings)
+        self._json = out / "panoptic.json"
+        self._entries = self._read()
+        self._stems = {Path(annotation["file_name"]).stem.casefold() for _, annotation in self._entries.values()}
+        self._next_id = 1 + max((image["id"] for image, _ in self._entries.values()), default=0)
+        self._saved = True
+        self._save_after = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._saved:
+            self._save()
+
+    def is_done(self, source: Path) -> bool:
+        """Whether this very file was segmented with these settings, and what was written then is still there."""
+        image, annotation = self._entries.get(_key(source), ({}, {}))
+        if not image or image["settings"] != self._settings or image["source"] != _identity(source):
+            return False
+        names = (image["file_name"], annotation["file_name"], annotation["file_name"])
+        return all((self._out / folder / name).is_file() for folder, name in zip(FOLDERS, names, strict=True))
+
+    def segments(self, source: Path) -> list[dict[str, Any]]:
+        """The `segments_info` of a picture that was written."""
+        return self._entries[_key(source)][1]["segments_info"]
+
+    def write(self, source: Path, image: Image.Image, panoptic: Panoptic) -> None:
+        """Add a picture or replace its entry.
+
+        Args:
+            source: the file.
+            image: what is in it, `load_image(source)`.
+            panoptic: its segmentation.
+
+        Raises:
+            InputError: writing failed, e.g. because the disk is full.
+        """
+        number, stem = self._number_and_stem(source)
+        name = stem + _text(source.suffix)
+        with write_atomically(self._out / "images" / name) as temporary:
+            shutil.copyfile(source, temporary)
+        drawn = {"panoptic": Image.fromarray(panoptic.to_rgb()), "overlay": overlay(panoptic, image)}
+        for folder, picture in drawn.items():
+            with write_atomically(self._out / folder / f"{stem}.png") as temporary:
+                picture.save(temporary, format="PNG")
+        record = {
+            "id": number,
+            "file_name": name,
+            "width": image.width,
+            "height": image.height,
+            "source": _identity(source),
+            "settings": self._settings,
+        }
+        self._entries[_key(source)] = record, panoptic.annotation(number, f"{stem}.png")
+        self._stems.add(stem.casefold())
+        self._next_id = max(self._next_id, number + 1)
+        self._saved = False
+        if time.monotonic() >= self._save_after:
+            self._save()
+
+    def _number_and_stem(self, source: Path) -> tuple[int, str]:
+        if entry := self._entries.get(_key(source)):
+            return entry[0]["id"], Path(entry[1]["file_name"]).stem
+        wish = _text(source.stem)
+        candidates = (wish if n == 1 else f"{wish}-{n}" for n in itertools.count(1))
+        # Some file systems do not tell A.png from a.png.
+        return self._next_id, next(stem for stem in candidates if stem.casefold() not in self._stems)
+
+    def _read(self) -> dict[str, Entry]:
+        if not self._json.exists():
+            return {}
+        content = read_json(self._json)
+        try:
+            if content["info"]["description"] != WRITER:
+                raise ValueError(content["info"])
+            annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
+            entries = {image["source"]["path"]: (image, annotations[image["id"]]) for image in content["images"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self._json} is not a result of `pix2seqd segment`; choose another --out") from error
+        if content["categories"] != self._taxonomy.to_coco():
+            raise InputError(f"{self._out} holds results with other categories than this model's; choose another --out")
+        return entries
+
+    def _save(self) -> None:
+        started = time.monotonic()
+        entries = sorted(self._entries.values(), key=lambda entry: entry[0]["id"])
+        content = {
+            "info": {"description": WRITER},
+            "images": [image for image, _ in entries],
+            "annotations": [annotation for _, annotation in entries],
+            "categories": self._taxonomy.to_coco(),
+        }
+        write_json(self._json, content)
+        self._saved = True
+        now = time.monotonic()
+        self._save_after = now + 20 * (now - started)  # at most a twentieth of the time goes into saving
+
+
+def _key(path: Path) -> str:
+    """One name per file; links are not followed, for two links are two pictures to whoever made them."""
+    return _text(str(Path(os.path.normpath(path)).absolute()))
+
+
+def _text(name: str) -> str:
+    """A name that can be written as UTF-8, even if its bytes on the disk are in another encoding."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _identity(source: Path) -> dict[str, Any]:
+    """What tells a file that has changed; no file has the identity of a missing one."""
+    try:
+        status = source.stat()
+    except OSError:
+        return {}
+    return {"path": _key(source), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}

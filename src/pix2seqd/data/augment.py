@@ -1,0 +1,116 @@
+"""From a labelled picture to what the model trains on: scale jitter, crop, symmetry, colour, padding (§4.1)."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pix2seqd.config import AugmentConfig, DataConfig
+from pix2seqd.placement import pad_image, resize_image, resize_labels
+
+def jittered_size(size: tuple[int, int], target: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Size of a picture scaled to `scale` times the largest that fits the target; truncated as officially."""
+    ratio = min(np.float32(scale * t) / np.float32(s) for t, s in zip(target, size, strict=True))
+    height, width = (int(np.float32(s) * np.float32(ratio)) for s in size)
+    return max(height, 1), max(width, 1)
+
+
+def fit_crop(
+    image: Tensor, labels: np.ndarray, target: tuple[int, int], scale: float, offset: tuple[float, float]
+) -> tuple[Tensor, np.ndarray]:
+    """Scale a picture relative to the target, then crop what exceeds it (official scale_jitter, fixed_size_crop).
+
+    Args:
+        image: float `[3, h, w]`.
+        labels: `[h, w]`.
+        target: height, width.
+        scale: 1 fits the picture into the target.
+        offset: where the crop begins, 0..1 of what is left over, along each axis.
+    """
+    height, width = jittered_size((image.shape[1], image.shape[2]), target, scale)
+    image, labels = resize_image(image, height, width), resize_labels(labels, height, width)
+    top, left = (int(max(n - t, 0) * u) for n, t, u in zip((height, width), target, offset, strict=True))
+    return image[:, top : top + target[0], left : left + target[1]], labels[
+        top : top + target[0], left : left + target[1]
+    ]
+
+
+def tile_crop(
+    image: Tensor, labels: np.ndarray, target: tuple[int, int], zoom: float, offset: tuple[float, float]
+) -> tuple[Tensor, np.ndarray]:
+    """Cut a window of the picture and scale it by `zoom` to the target, or to less where the picture ends."""
+    size = image.shape[1:]
+    window = [min(max(round(t / zoom), 1), n) for t, n in zip(target, size, strict=True)]
+    top, left = (round((n - w) * u) for n, w, u in zip(size, window, offset, strict=True))
+    image = image[:, top : top + window[0], left : left + window[1]]
+    labels = labels[top : top + window[0], left : left + window[1]]
+    height, width = (min(round(w * zoom), t) for w, t in zip(window, target, strict=True))
+    return resize_image(image, height, width), resize_labels(labels, height, width)
+
+
+def jitter_colors(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """SimCLR's colour changes in random order (p 0.8), then greyscale (p 0.2); float `[3, h, w]` in 0..1."""
+    if strength == 0:
+        return image
+    if rng.random() < 0.8:
+        for change in rng.permutation(3):
+            image = (_brightness, _contrast, _hue_saturation)[change](image, strength, rng).clamp(0, 1)
+    if rng.random() < 0.2 * strength:
+        red, green, blue = image
+        image = (0.299 * red + 0.587 * green + 0.114 * blue).expand(3, -1, -1)
+    return image
+
+
+def _brightness(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    return image * rng.uniform(max(1 - 0.8 * strength, 0), 1 + 0.8 * strength)
+
+
+def _contrast(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    mean = image.mean(dim=(1, 2), keepdim=True)
+    return (image - mean) * rng.uniform(max(1 - 0.8 * strength, 0), 1 + 0.8 * strength) + mean
+
+
+def _hue_saturation(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    pixels = (image * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    hue, saturation, value = np.moveaxis(np.asarray(Image.fromarray(pixels).convert("HSV")).astype(np.float32), 2, 0)
+    hue = (hue + 255 * rng.uniform(-0.2, 0.2) * strength) % 255
+    saturation = saturation * rng.uniform(max(1 - 0.8 * strength, 0), 1 + 0.8 * strength)
+    changed = np.stack([hue, saturation, value], axis=-1).clip(0, 255).astype(np.uint8)
+    back = np.array(Image.fromarray(changed, "HSV").convert("RGB"))
+    return torch.from_numpy(back).permute(2, 0, 1).float() / 255
+
+
+def augment(
+    image: np.ndarray, labels: np.ndarray, data: DataConfig, config: AugmentConfig, rng: np.random.Generator
+) -> tuple[Tensor, np.ndarray]:
+    """One random training example.
+
+    Args:
+        image: uint8 `[h, w, 3]`.
+        labels: segment ids `[h, w]`.
+        data: target size and layout.
+        config: what is random, and how much.
+        rng: source of randomness; every draw comes from it.
+
+    Returns:
+        float `[3, H, W]` in 0..1 and labels `[H, W]`, at the network's input size.
+    """
+    low, high = config.jitter
+    if data.layout == "resize":
+        scale, crop = rng.uniform(low, high), fit_crop
+    else:
+        # Sizes of objects vary by ratios, not by differences.
+        scale, crop = data.zoom * float(np.exp(rng.uniform(np.log(low), np.log(high)))), tile_crop
+    offset = (rng.random(), rng.random())
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+    tensor, labels = crop(tensor, labels, data.size, scale, offset)
+    if config.flip != "none" and rng.random() < 0.5:
+        tensor, labels = tensor.flip(2), labels[:, ::-1]
+    if config.flip == "all":
+        turns = int(rng.integers(4)) if data.size[0] == data.size[1] else 2 * int(rng.integers(2))
+        tensor, labels = tensor.rot90(turns, (1, 2)), np.rot90(labels, turns)
+    tensor = jitter_colors(tensor, config.color_jitter, rng)
+    if rng.random() < config.invert:
+        tensor = 1 - tensor
+    missing = [t - n for t, n in zip(data.size, labels.shape, strict=True)]
+    return pad_image(tensor, *data.size), np.pad(labels, ((0, missing[0]), (0, missing[1])))

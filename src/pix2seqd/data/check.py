@@ -1,0 +1,169 @@
+"""What `pix2seqd check-data` tells about a data set: every item is read, nothing is changed."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image, ImageOps
+from rich.console import Console, Group
+from rich.progress import track
+from rich.table import Column, Table
+from rich.text import Text
+
+from pix2seqd.data.sample import Dataset, Sample
+from pix2seqd.files import InputError, write_atomically
+from pix2seqd.taxonomy import VOID, Category, Taxonomy
+
+ERRORS_SHOWN = 20
+
+
+@dataclass
+class Tally:
+    """How often a category occurs; crowds are not counted."""
+
+    images: int = 0
+    segments: int = 0
+    pixels: int = 0
+
+
+@dataclass
+class Report:
+    """Facts of a data set, gathered from the items that can be read; print it with rich."""
+
+    taxonomy: Taxonomy
+    id_capacity: int
+    """Things per picture that the model's ids can tell apart."""
+    items: int = 0
+    """All items, readable or not."""
+    tallies: dict[int, Tally] = field(default_factory=dict)
+    """By the data set's category id; all categories of the taxonomy."""
+    instances: list[int] = field(default_factory=list)
+    """Number of things of each readable item, crowds not counted."""
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """Number of items by (width, height)."""
+    pixels: int = 0
+    void_pixels: int = 0
+    crowd_pixels: int = 0
+    errors: list[str] = field(default_factory=list)
+    """One line for each item that cannot be used."""
+
+    @property
+    def ok(self) -> bool:
+        """Every item can be read and is consistent."""
+        return not self.errors
+
+    @property
+    def overfull(self) -> int:
+        """Number of items with more things than `id_capacity`."""
+        return sum(count > self.id_capacity for count in self.instances)
+
+    def add(self, sample: Sample) -> None:
+        """Count one item."""
+        segments = sample.panoptic.segments
+        height, width = sample.panoptic.segmentation.shape
+        self.sizes[width, height] += 1
+        self.pixels += height * width
+        self.void_pixels += int(np.count_nonzero(sample.panoptic.segmentation == VOID))
+        self.crowd_pixels += sum(s.area for s in segments if s.iscrowd)
+        self.instances.append(sum(s.isthing and not s.iscrowd for s in segments))
+        for segment in segments:
+            if not segment.iscrowd:
+                self.tallies[segment.category_id].segments += 1
+                self.tallies[segment.category_id].pixels += segment.area
+        for category_id in {s.category_id for s in segments if not s.iscrowd}:
+            self.tallies[category_id].images += 1
+
+    def __rich__(self) -> Group:
+        """Categories, then the rest in lines, then the first errors."""
+        counts = (Column(head, justify="right") for head in ("images", "segments", "pixels"))
+        table = Table("id", "category", "kind", *counts)
+        for category in self.taxonomy.categories:
+            table.add_row(*self._row(category))
+        lines = [self._overview(), *map(Text, self._facts() if self.instances else ())]
+        shown = [Text(f"  {message}", "red") for message in self.errors[:ERRORS_SHOWN]]
+        if len(self.errors) > ERRORS_SHOWN:
+            shown.append(Text(f"  and {len(self.errors) - ERRORS_SHOWN} more", "red"))
+        return Group(table, *lines, *shown)
+
+    def _row(self, category: Category) -> list[str | Text]:
+        tally = self.tallies[category.id]
+        kind = "thing" if category.isthing else "stuff"
+        share = f"{tally.pixels / max(1, self.pixels):.1%}"
+        return [str(category.id), Text(category.name), kind, f"{tally.images:,}", f"{tally.segments:,}", share]
+
+    def _overview(self) -> Text:
+        if self.ok:
+            return Text(f"{self.items:,} items, all readable and consistent", "green")
+        return Text(f"{self.items:,} items, {len(self.errors):,} of them unusable", "red")
+
+    def _facts(self) -> Iterator[str]:
+        widths, heights = zip(*self.sizes, strict=True)
+        (width, height), often = self.sizes.most_common(1)[0]
+        yield (
+            f"width {min(widths)}..{max(widths)}, height {min(heights)}..{max(heights)}; "
+            f"most often {width} x {height} (x{often:,})"
+        )
+        yield (
+            f"things per item: {min(self.instances)}..{max(self.instances)}, median {median(self.instances):g}; "
+            f"{self.overfull:,} items have more than the {self.id_capacity} that ids can tell apart"
+        )
+        yield f"void {self.void_pixels / self.pixels:.1%} and crowd {self.crowd_pixels / self.pixels:.1%} of all pixels"
+
+
+def check(dataset: Dataset, id_capacity: int) -> Report:
+    """Read every item and report; an item that cannot be used is listed and the rest go on.
+
+    Args:
+        dataset: any data set.
+        id_capacity: things per picture that the model's ids can tell apart.
+    """
+    report = Report(dataset.taxonomy, id_capacity, len(dataset))
+    report.tallies = {category.id: Tally() for category in dataset.taxonomy.categories}
+    for index in track(range(len(dataset)), "checking", console=Console(stderr=True), transient=True):
+        try:
+            sample = dataset[index]
+        except InputError as error:
+            report.errors.append(str(error))
+        else:
+            report.add(sample)
+    return report
+
+
+def contact_sheet(dataset: Dataset, path: str | Path, count: int = 12, side: int = 256) -> None:
+    """Write a PNG with up to `count` items from all over the data set, each as picture and overlay side by side.
+
+    Args:
+        dataset: any data set; items that cannot be used are left out.
+        path: the PNG to write.
+        count: items, 1 or more.
+        side: pixels of the square that each picture is fitted into.
+
+    Raises:
+        InputError: none of the chosen items can be used, or `path` cannot be written.
+    """
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist()
+    pairs = [pair for index in chosen if (pair := _pair(dataset, index, side))]
+    if not pairs:
+        raise InputError("no item of the data set can be drawn; see the errors that check-data lists")
+    columns = math.ceil(math.sqrt(len(pairs) / 2))
+    sheet = Image.new("RGB", (2 * side * columns, side * math.ceil(len(pairs) / columns)), "white")
+    for place, pair in enumerate(pairs):
+        row, column = divmod(place, columns)
+        for half, tile in enumerate(pair):
+            sheet.paste(tile, (side * (2 * column + half), side * row))
+    with write_atomically(path) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def _pair(dataset: Dataset, index: int, side: int) -> tuple[Image.Image, ...] | None:
+    try:
+        sample = dataset[index]
+    except InputError:
+        return None  # `check` says why
+    picture = Image.fromarray(sample.image)
+    tiles = picture, sample.panoptic.overlay(picture)
+    return tuple(ImageOps.pad(tile, (side, side), color="white") for tile in tiles)

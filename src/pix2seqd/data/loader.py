@@ -1,0 +1,99 @@
+"""Batches for training: a pure function of (seed, position), whatever the number of workers and processes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from pix2seqd.config import Recipe
+from pix2seqd.data.augment import augment
+from pix2seqd.data.ids import draw_mask
+from pix2seqd.data.sample import Dataset
+from pix2seqd.placement import normalize, resize_labels
+
+
+class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
+    """Example number n of an endless stream: epoch n // length, in that epoch's own order, augmented by its own rng.
+
+    Pictures are decoded once and kept (`cache`) as far as `cache_bytes` reaches.
+    """
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, cache_bytes: int = 2**31) -> None:
+        self.dataset = dataset
+        self.recipe = recipe
+        self.cache: dict[int, tuple[np.ndarray, np.ndarray, dict[int, int]]] = {}
+        self.cache_left = cache_bytes
+
+    def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
+        recipe = self.recipe
+        epoch, place = divmod(position, len(self.dataset))
+        index = int(np.random.default_rng([recipe.train.seed, epoch]).permutation(len(self.dataset))[place])
+        rng = np.random.default_rng([recipe.train.seed, epoch, index])
+        image, segmentation, classes = self._read(index)
+        tensor, labels = augment(image, segmentation, recipe.data, recipe.augment, rng)
+        stride = recipe.model.mask_stride
+        labels = resize_labels(labels, labels.shape[0] // stride, labels.shape[1] // stride)
+        mask, instances = draw_mask(
+            labels, classes, self.dataset.taxonomy, recipe.data, recipe.model.max_instances, rng
+        )
+        example = {"images": tensor.contiguous(), "masks": torch.from_numpy(mask)}
+        if recipe.data.ids == "reused":
+            example["instances"] = torch.from_numpy(instances)
+        return example
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
+        if index in self.cache:
+            return self.cache[index]
+        sample = self.dataset[index]
+        panoptic = sample.panoptic.without_crowds()
+        classes = {s.id: panoptic.taxonomy.class_of(s.category_id) for s in panoptic.segments}
+        item = (normalize(sample.image, self.recipe.data.normalize), panoptic.segmentation, classes)
+        size = item[0].nbytes + item[1].nbytes
+        if size <= self.cache_left:
+            self.cache_left -= size
+            self.cache[index] = item
+        return item
+
+
+class Positions(Sampler[int]):
+    """The stretch of the stream that one process trains on: every `processes`-th batch-share from `start` on."""
+
+    def __init__(self, start: int, stop: int, share: int, process: int, processes: int) -> None:
+        self.start, self.stop, self.share, self.process, self.processes = start, stop, share, process, processes
+
+    def __iter__(self) -> Iterator[int]:
+        for batch in range(self.start, self.stop, self.share * self.processes):
+            first = batch + self.process * self.share
+            yield from range(first, first + self.share)
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) // self.processes
+
+
+def training_loader(
+    dataset: Dataset, recipe: Recipe, start_step: int, process: int = 0, processes: int = 1
+) -> "DataLoader[Any]":
+    """Micro-batches of one process, from `start_step` to the last step of the recipe.
+
+    Raises:
+        ValueError: the batch does not divide among processes and accumulated micro-batches.
+    """
+    train = recipe.train
+    share, rest = divmod(train.batch_size, processes * train.accumulate)
+    if rest or not share:
+        raise ValueError(
+            f"batch_size {train.batch_size} does not divide among {processes} processes × {train.accumulate} micro-batches"
+        )
+    positions = Positions(
+        start_step * train.batch_size, train.steps * train.batch_size, share, process, processes
+    )
+    return DataLoader(
+        TrainingExamples(dataset, recipe),
+        batch_size=share,
+        sampler=positions,
+        num_workers=train.workers,
+        persistent_workers=train.workers > 0,
+    )

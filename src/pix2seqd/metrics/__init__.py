@@ -1,0 +1,1 @@
+"""The field's metrics, each additive: `a + b` of two processes equals one process that saw everything."""

@@ -1,0 +1,76 @@
+"""Mean intersection over union of the classes, from a confusion matrix."""
+
+from typing import Any
+
+import numpy as np
+
+from pix2seqd.metrics.overlap import check_categories, check_sizes, mean_of_present
+from pix2seqd.panoptic import Panoptic
+from pix2seqd.taxonomy import VOID, Taxonomy
+
+
+def iou_per_class(confusion: np.ndarray) -> np.ndarray:
+    """IoU of each class of a confusion matrix.
+
+    Args:
+        confusion: pixel counts `[n + 1, n + 1]`, rows the true class, columns the predicted one, 0 = void.
+
+    Returns:
+        float64 `[n + 1]`, nan where a class occurs on neither side. True void is left out; predicted void counts as
+        missed, so that entry 0 is 0 where void is predicted on labelled pixels, else nan.
+    """
+    confusion = confusion.astype(np.float64)
+    confusion[VOID] = 0
+    hit = confusion.diagonal()
+    union = confusion.sum(0) + confusion.sum(1) - hit
+    return hit / np.where(union > 0, union, np.nan)
+
+
+class MeanIoU:
+    """Running mean IoU of a data set.
+
+    Attributes:
+        taxonomy: the categories.
+        state: the confusion matrix, int64 `[n + 1, n + 1]`, rows the true class, columns the predicted one, 0 = void.
+            States of several processes may be added up.
+    """
+
+    def __init__(self, taxonomy: Taxonomy, state: np.ndarray | None = None) -> None:
+        self.taxonomy = taxonomy
+        side = len(taxonomy) + 1
+        self.state = np.zeros((side, side), np.int64) if state is None else state.astype(np.int64)
+
+    def __add__(self, other: "MeanIoU") -> "MeanIoU":
+        """The metric of both sets of pictures together."""
+        return MeanIoU(self.taxonomy, self.state + other.state)
+
+    def update(self, truth: Panoptic, prediction: Panoptic) -> None:
+        """Count one picture's pixels.
+
+        Raises:
+            ValueError: the sizes differ or the categories are not the metric's.
+        """
+        check_categories(self.taxonomy, truth.taxonomy, "truth")
+        check_categories(self.taxonomy, prediction.taxonomy, "prediction")
+        check_sizes(truth.segmentation, prediction.segmentation)
+        side = len(self.taxonomy) + 1
+        pairs = truth.class_map().astype(np.int64) * side + prediction.class_map()
+        self.state += np.bincount(pairs.ravel(), minlength=side**2).reshape(side, side)
+
+    def compute(self) -> dict[str, Any]:
+        """Mean IoU and its parts, each 0..1, over the labelled pixels.
+
+        Returns:
+            "mean_iou": over the classes that occur in truth or prediction; "pixel_accuracy": share of the labelled
+            pixels with the right class; "per_class": category id → {"name", "iou"}. What does not occur is nan.
+        """
+        iou = iou_per_class(self.state)[1:]
+        labelled = self.state[1:].sum()
+        return {
+            "mean_iou": mean_of_present(iou),
+            "pixel_accuracy": float(self.state.diagonal()[1:].sum() / labelled) if labelled else float("nan"),
+            "per_class": {
+                category.id: {"name": category.name, "iou": float(value)}
+                for category, value in zip(self.taxonomy.categories, iou, strict=True)
+            },
+        }

@@ -1,0 +1,172 @@
+"""Training: Algorithm 1, AdamW, an exponential moving average; resumable at any step, bit for bit."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pix2seqd.config import Recipe, TrainConfig
+from pix2seqd.data import open_dataset
+from pix2seqd.data.loader import training_loader
+from pix2seqd.data.sample import Dataset
+from pix2seqd.files import InputError, read_json, write_json
+from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.run.checkpoint import TrainState, load_state, save_state
+from pix2seqd.weights import Pretrained, from_pretrained, save_pretrained
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Rate of a step (from 0): linear warm-up from 0, then linear decay to lr · end_lr_factor (official code)."""
+    if step < config.warmup_steps:
+        return config.lr * step / config.warmup_steps
+    done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    return config.lr * (1 - (1 - config.end_lr_factor) * min(done, 1.0))
+
+
+def train(recipe: Recipe, out: str | Path, resume: bool = False) -> Pretrained:
+    """Run a recipe to its end.
+
+    Args:
+        recipe: what to train, on what, how.
+        out: folder of the run: recipe.json, state/ (to resume), logs/ (TensorBoard), model/ (the EMA, published).
+        resume: go on with the run in `out`.
+
+    Returns:
+        The EMA model, as written to `out`/model.
+
+    Raises:
+        InputError: `out` holds another run, or there is nothing to resume.
+    """
+    out = Path(out)
+    config = recipe.train
+    accelerator = Accelerator(
+        mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate, step_scheduler_with_optimizer=False
+    )
+    _claim(recipe, out, resume, accelerator)
+    dataset = open_dataset(recipe.train_data, recipe.data.size, recipe.exclude)
+    state = new_state(recipe, dataset)
+    if resume:
+        load_state(state, out / "state")
+    pretrained = Pretrained(state.ema.module, dataset.taxonomy, recipe.data, recipe.infer, str(out / "model"))
+    with stop_signals() as stopped:
+        fit(state, dataset, recipe, accelerator, out, stopped)
+    if accelerator.is_main_process:
+        save_state(state, out / "state")
+        save_pretrained(pretrained, out / "model")
+    accelerator.wait_for_everyone()
+    if stopped:
+        accelerator.print(f"stopped at step {state.step} of {config.steps}; go on with --resume")
+    accelerator.end_training()
+    return pretrained
+
+
+def new_state(recipe: Recipe, dataset: Dataset) -> TrainState:
+    """Model (random, or from `recipe.init`), its EMA as a copy, and the optimiser, at step 0."""
+    torch.manual_seed(recipe.train.seed)
+    model = Pix2SeqD(recipe.model)
+    needed = len(dataset.taxonomy) + 1
+    if needed > recipe.model.classes:
+        raise InputError(f"{recipe.train_data} has {needed} classes with void; the model has {recipe.model.classes}")
+    if recipe.init:
+        initial = from_pretrained(recipe.init).model
+        if initial.config != recipe.model:
+            raise InputError(f"the checkpoint {recipe.init} has another model configuration than the recipe")
+        model.load_state_dict(initial.state_dict())
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay), use_buffers=True)
+    ema.n_averaged.fill_(1)  # the EMA starts as a copy and averages from the first step on
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.train.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=recipe.train.weight_decay
+    )
+    return TrainState(model, ema, optimizer)
+
+
+def fit(
+    state: TrainState, dataset: Dataset, recipe: Recipe, accelerator: Accelerator, out: Path, stopped: list[int]
+) -> None:
+    """The training loop, from `state.step` to the recipe's last step or until a signal arrives."""
+    from pix2seqd.run.log import TrainLog
+
+    config = recipe.train
+    loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
+    state.ema.to(accelerator.device)
+    # The state keeps the bare model; `model` may be wrapped for several processes and for autocast.
+    model, optimizer = accelerator.prepare(state.model, state.optimizer)
+    model.train()
+    log = TrainLog(out, recipe, state.step, accelerator.is_main_process)
+    for number, batch in enumerate(loader):
+        micro = number % config.accumulate
+        torch.manual_seed(hash((config.seed, state.step, micro, accelerator.process_index)) % 2**63)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(state.step, config)
+        with accelerator.accumulate(model):
+            loss = model(**to_device(batch, accelerator.device))
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        log.add(loss)
+        if not accelerator.sync_gradients:
+            continue
+        state.ema.update_parameters(state.model)
+        state.step += 1
+        log.step(state)
+        if accelerator.is_main_process and state.step % config.save_every == 0 and state.step < config.steps:
+            save_state(state, out / "state")
+        if stopped:
+            break
+    log.close(state)
+
+
+def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, Any]:
+    """A batch on the device; pictures channels-last, which convolutions in bf16 prefer."""
+    moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+    return {**moved, "images": moved["images"].contiguous(memory_format=torch.channels_last)}
+
+
+def _claim(recipe: Recipe, out: Path, resume: bool, accelerator: Accelerator) -> None:
+    """Make `out` this run's folder, or check that it is."""
+    stored = out / "recipe.json"
+    if stored.exists() and not resume:
+        raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")
+    if resume:
+        before, now = read_json(stored), recipe.to_dict()
+        for part, values in before.items():
+            if _plain(now.get(part)) != values:
+                raise InputError(f"{out} was started with another {part!r} section; see {stored}")
+    elif accelerator.is_main_process:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the folder {out} ({error.strerror}); choose another --out") from error
+        write_json(stored, recipe.to_dict())
+    accelerator.wait_for_everyone()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that a first Ctrl-C or SIGTERM fills; a second one interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

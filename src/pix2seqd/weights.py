@@ -1,0 +1,161 @@
+"""Checkpoints: a folder of config.json and model.safetensors that needs nothing else; strict, never unpickled."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from pix2seqd.config import DataConfig, InferConfig, ModelConfig
+from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.taxonomy import Taxonomy
+
+BUNDLED = Path(__file__).parent / "checkpoints"
+"""Folder of the checkpoints that come with the package."""
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained model and everything needed to use it."""
+
+    model: Pix2SeqD
+    taxonomy: Taxonomy
+    data: DataConfig
+    infer: InferConfig
+    name: str = ""
+    """Where it came from."""
+
+
+def save_pretrained(pretrained: Pretrained, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write config.json and model.safetensors (floating-point numbers as `dtype`), each atomically."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder} ({error.strerror}); choose a writable place") from error
+    tensors = {
+        name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in pretrained.model.state_dict().items()
+    }
+    with write_atomically(folder / "model.safetensors") as temporary:
+        temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
+    config = {
+        "pix2seqd": FORMAT,
+        "model": pretrained.model.config.to_dict(),
+        "data": pretrained.data.to_dict(),
+        "infer": pretrained.infer.to_dict(),
+        "categories": pretrained.taxonomy.to_coco(),
+    }
+    write_json(folder / "config.json", config)
+
+
+def from_pretrained(name: str | Path) -> Pretrained:
+    """Load a checkpoint, in eval mode and float32.
+
+    Args:
+        name: a folder, the name of a bundled checkpoint ("nuclei", "shapes"), or a repository id of the Hugging
+            Face hub ("owner/name"), looked for in this order.
+
+    Raises:
+        InputError: not found, not ours, damaged, or config and weights do not fit each other.
+    """
+    folder = _find(str(name))
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or config.get("pix2seqd") != FORMAT:
+        raise InputError(f"{folder / 'config.json'} is not of a pix2seqd checkpoint (format {FORMAT})")
+    try:
+        model = Pix2SeqD(ModelConfig.from_dict(config["model"]))
+        data, infer = DataConfig.from_dict(config["data"]), InferConfig.from_dict(config["infer"])
+        taxonomy = Taxonomy.from_coco(config["categories"])
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder / 'config.json'} is not understood: {error}") from error
+    load_weights(model, folder / "model.safetensors")
+    return Pretrained(model.eval(), taxonomy, data, infer, str(name))
+
+
+def load_weights(model: Pix2SeqD, path: Path) -> None:
+    """Load weights into a model, strictly.
+
+    Raises:
+        InputError: missing, damaged, not safetensors, or not of this model.
+    """
+    tensors = read_tensors(path)
+    expected = model.state_dict()
+    if wrong := sorted(set(tensors) ^ set(expected)):
+        whose = "lacks" if wrong[0] in expected else "has an unknown"
+        raise InputError(f"{path} {whose} {wrong[0]!r}: it does not belong to the config.json beside it")
+    for name, value in expected.items():
+        if tensors[name].shape != value.shape:
+            found, wanted = tuple(tensors[name].shape), tuple(value.shape)
+            raise InputError(f"{path}: {name!r} has shape {found}, but config.json beside it asks for {wanted}")
+    model.load_state_dict(tensors)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        InputError: missing, damaged, or another format (pickles are never opened).
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; a checkpoint needs config.json and model.safetensors")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or not safetensors ({error}); copy it again") from error
+
+
+def _find(name: str) -> Path:
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if (BUNDLED / name / "config.json").is_file() and "/" not in name and name not in (".", ".."):
+        return BUNDLED / name
+    bundled = ", ".join(sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())) if BUNDLED.is_dir() else "none"
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise InputError(f"no checkpoint {name!r}: neither a folder nor a bundled name ({bundled})")
+    return _download(name, bundled)
+
+
+def _download(name: str, bundled: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"no checkpoint {name!r}: no such folder, not bundled ({bundled}), and the hub says: {reason}") from error
+
+
+def push_to_hub(folder: str | Path, repository: str, **options: Any) -> str:
+    """Upload a checkpoint folder to the Hugging Face hub; returns its address.
+
+    Args:
+        folder: as `save_pretrained` writes it, with its model card README.md.
+        repository: "owner/name"; made if it does not exist.
+        options: of `huggingface_hub.HfApi` (endpoint, token).
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(**options)
+    api.create_repo(repository, exist_ok=True)
+    return str(api.upload_folder(repo_id=repository, folder_path=str(folder)))
+
+
+def inflate_for_video(model: Pix2SeqD, past_frames: int = 2) -> Pix2SeqD:
+    """A model that conditions on past masks, from one that does not (§3.4).
+
+    The decoder's first layer gets input channels with zero weights, so the first output is the image model's.
+    """
+    video = Pix2SeqD(model.config.replace(past_frames=past_frames))
+    state = model.state_dict()
+    narrow = state["mask_decoder.conv_in.weight"]
+    wide = torch.zeros_like(video.state_dict()["mask_decoder.conv_in.weight"])
+    wide[:, : narrow.shape[1]] = narrow
+    video.load_state_dict({**state, "mask_decoder.conv_in.weight": wide})
+    return video.train(model.training)

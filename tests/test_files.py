@@ -1,0 +1,78 @@
+import json
+
+import pytest
+
+from pix2seqd.files import InputError, read_json, write_atomically, write_json
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), write_atomically(path) as temporary:
+        temporary.write_text("half of the n")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), write_atomically(path) as temporary:
+        temporary.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_the_new_content_appears_only_when_complete(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with write_atomically(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_clear_line(tmp_path):
+    with pytest.raises(InputError, match=r"cannot write .*missing.a\.txt") as caught, write_atomically(
+        tmp_path / "missing" / "a.txt"
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_json_round_trip_keeps_accents_readable(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"name": "Zürich", "n": [1, 2.5, None]})
+    assert read_json(path) == {"name": "Zürich", "n": [1, 2.5, None]}
+    assert "Zürich" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000], ids=["empty", "cut", "binary", "deep"])
+def test_broken_json_is_one_clear_line(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.json") as caught:
+        read_json(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"nothing\.json"):
+        read_json(tmp_path / "nothing.json")
+    with pytest.raises(InputError, match="folder"):
+        read_json(tmp_path)
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, [1])
+    with pytest.raises(TypeError):
+        write_json(path, [object()])
+    assert json.loads(path.read_text()) == [1]

@@ -40,8 +40,9 @@ def test_the_new_content_appears_only_when_complete(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_clear_line(tmp_path):
-    with pytest.raises(InputError, match=r"cannot write .*missing.a\.txt") as caught, write_atomically(
-        tmp_path / "missing" / "a.txt"
+    with (
+        pytest.raises(InputError, match=r"cannot write .*missing.a\.txt") as caught,
+        write_atomically(tmp_path / "missing" / "a.txt"),
     ):
         pass
     assert "\n" not in str(caught.value)
@@ -54,7 +55,9 @@ def test_json_round_trip_keeps_accents_readable(tmp_path):
     assert "Zürich" in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000], ids=["empty", "cut", "binary", "deep"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000], ids=["empty", "cut", "binary", "deep"]
+)
 def test_broken_json_is_one_clear_line(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
@@ -76,3 +79,9 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, [object()])
     assert json.loads(path.read_text()) == [1]
+
+
+def test_a_file_where_a_folder_should_be_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InputError, match="cannot write"):
+        write_json(tmp_path / "file" / "a.json", [])

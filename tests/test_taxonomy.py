@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from pix2seqd.taxonomy import Category, Taxonomy, distinct_color
@@ -64,5 +66,5 @@ def test_colours_of_neighbouring_indices_are_well_apart():
     colors = [distinct_color(i) for i in range(60)]
     assert len(set(colors)) == 60
     assert all(0 <= value <= 255 for color in colors for value in color)
-    for one, other in zip(colors, colors[1:], strict=False):
+    for one, other in itertools.pairwise(colors):
         assert sum(abs(a - b) for a, b in zip(one, other, strict=True)) > 80

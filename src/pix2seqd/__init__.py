@@ -1,1 +1,33 @@
-"""Pix2Seq-D: panoptic segmentation of images and videos by bit diffusion (Chen et al. 2022, arXiv 2210.06366)."""
+"""Pix2Seq-D: panoptic segmentation of images and videos by bit diffusion (Chen et al. 2022, arXiv 2210.06366).
+
+The whole public interface: `Segmenter` (pictures in, segmentations out), `Panoptic` and `Taxonomy` (what comes out),
+`Pix2SeqD` (the model), `ModelConfig`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pix2seqd.config import ModelConfig
+    from pix2seqd.panoptic import Panoptic
+    from pix2seqd.pix2seq_d import Pix2SeqD
+    from pix2seqd.segmenter import Segmenter
+    from pix2seqd.taxonomy import Taxonomy
+
+__all__ = ["ModelConfig", "Panoptic", "Pix2SeqD", "Segmenter", "Taxonomy"]
+
+_HOMES = {
+    "ModelConfig": "config",
+    "Panoptic": "panoptic",
+    "Pix2SeqD": "pix2seq_d",
+    "Segmenter": "segmenter",
+    "Taxonomy": "taxonomy",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: the command line answers --help without waiting for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pix2seqd' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"pix2seqd.{_HOMES[name]}"), name)

@@ -54,3 +54,25 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
     probabilities = logits.float().softmax(dim=1)
     mean = torch.einsum("bkhw,kn->bnhw", probabilities, codes(n).to(logits.device))
     return (mean * 2 - 1) * scale
+
+
+def log_likelihood(m_t: Tensor, bits: Sequence[int], scale: float, gamma_t: Tensor) -> tuple[Tensor, ...]:
+    """log p(m_t | value) of every value of every mask channel under Eq. 1, up to a constant per pixel.
+
+    Near t = 0 it is certainty; it is kept below 10 per bit.
+
+    Args:
+        m_t: noisy analog bits `[b, sum(bits), h, w]`.
+        bits: number of bits of each channel.
+        scale: b.
+        gamma_t: γ(t), `[b]`.
+
+    Returns:
+        Per channel `[b, 2^bits, h, w]`.
+    """
+    gain = (scale * gamma_t.sqrt() / (1 - gamma_t)).clamp(max=5 / scale)
+    m_t = m_t * gain[:, None, None, None]
+    return tuple(
+        torch.einsum("bnhw,kn->bkhw", group, codes(n).to(m_t.device) * 2 - 1)
+        for group, n in zip(m_t.split(list(bits), dim=1), bits, strict=True)
+    )

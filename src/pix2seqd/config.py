@@ -67,6 +67,12 @@ class ModelConfig(Config):
     """γ(t), see `diffusion.gamma`."""
     time_scaling: float = 1000.0
     """The decoder reads γ(t) · time_scaling. The official configs leave the value open (docs/paper.md)."""
+    normalize_noisy: bool = False
+    """Bring the noisy bits to unit variance at every noise level before the decoder reads them (an option of the
+    official code that the paper leaves off): with short trainings the decoder else long ignores them."""
+    likelihood: bool = False
+    """Add what the noisy bits of a pixel themselves say about its value to the logits (not in the paper): the network
+    only has to learn what the picture and the neighbours say."""
     loss: Literal["cross_entropy", "l2"] = "cross_entropy"
     """Table 4."""
     head: Literal["softmax", "linear"] = "softmax"
@@ -270,5 +276,7 @@ class Recipe(Config):
     """File names of training pictures to leave out."""
     eval_data: str = ""
     """Likewise for evaluation; empty: none."""
+    backbone: str = ""
+    """Folder or hub id of a pretrained `transformers` backbone, which then replaces `model.backbone`."""
     init: str = ""
     """Checkpoint to start from: a bundled name, a folder or a hub id."""

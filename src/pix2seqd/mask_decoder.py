@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd.analog_bits import analog, expected_bits
+from pix2seqd.analog_bits import analog, expected_bits, log_likelihood
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import gamma
 from pix2seqd.pixel_encoder import ImageFeatures, group_norm
@@ -73,7 +73,11 @@ class MaskDecoder(nn.Module):
     ) -> tuple[Tensor, ...]:
         """The first part of `forward`'s answer alone: training needs no bits, and they cost memory."""
         config = self.config
-        time = F.silu(self.time1(scalar_code(gamma(t, config.schedule) * config.time_scaling, config.dim)))
+        gamma_t, noisy = gamma(t, config.schedule), m_t
+        if config.normalize_noisy:
+            variance = gamma_t * config.scale**2 + 1 - gamma_t
+            m_t = m_t * variance.rsqrt()[:, None, None, None]
+        time = F.silu(self.time1(scalar_code(gamma_t * config.time_scaling, config.dim)))
         time = F.silu(self.time2(time))  # [b, time_dim]
         x = self.norm_in(self.conv_in(self._inputs(m_t, features, past)))
 
@@ -87,7 +91,11 @@ class MaskDecoder(nn.Module):
         assert not skips
 
         x = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), config.mask_patch)
-        return x.split(self.values, dim=1)
+        groups = x.split(self.values, dim=1)
+        if config.likelihood:
+            known = log_likelihood(noisy, config.bits, config.scale, gamma_t)
+            groups = tuple(group.float() + more for group, more in zip(groups, known, strict=True))
+        return groups
 
     def _inputs(self, m_t: Tensor, features: ImageFeatures, past: Tensor | None) -> Tensor:
         """[noisy bits | feature map | past bits] `[b, channels, h / mask_patch, w / mask_patch]` (Figure 5)."""

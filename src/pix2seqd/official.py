@@ -125,6 +125,7 @@ def model_config(official: Mapping[str, Any]) -> ModelConfig:
         (model, "use_cls_token", (False,)),
         (model, "pred_type", ("x_softmax_xent", "x")),
         (model, "l_tile_factors", (1,)),
+        (model, "normalize_noisy_input", (False,)),
         (decoder, "in_strides", (1,)),
         (decoder, "in_kernel_size", (1,)),
         (decoder, "out_kernel_size", (1,)),

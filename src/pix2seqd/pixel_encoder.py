@@ -1,6 +1,6 @@
 """Pixel encoder (Figure 2, left): backbone → transformer → pyramid merge. Runs once per image."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -128,8 +128,9 @@ class MergeBlock(nn.Module):
 
 
 def group_norm(channels: int, groups_of: int | None = None) -> nn.GroupNorm:
-    """The GroupNorm of the official code: a quarter of the channels as groups, 32 at most."""
-    return nn.GroupNorm(max(min((groups_of or channels) // 4, 32), 1), channels, eps=1e-5)
+    """The GroupNorm of the official code: a quarter of the channels as groups, 32 at most (fewer if that divides not)."""
+    most = max(min((groups_of or channels) // 4, 32), 1)
+    return nn.GroupNorm(next(n for n in range(most, 0, -1) if channels % n == 0), channels, eps=1e-5)
 
 
 class Backbone(nn.Module):
@@ -165,21 +166,53 @@ def build_backbone(config: ModelConfig) -> Backbone:
     if model_type == "resnet":
         _as_official(network, config.stem_pool)
     channels = [int(c) for c in network.channels]
-    strides = _strides(backbone_config, len(channels))
+    strides = _strides(backbone_config, list(backbone_config.out_features))
     if model_type == "resnet" and config.stem_pool == "none":
         strides = [stride // 2 for stride in strides]
     return Backbone(network, channels, strides)
 
 
-def _strides(backbone_config: object, levels: int) -> list[int]:
-    """Strides of the output levels: a ViT has one stride; pyramids halve from stage to stage, starting at the stem's."""
-    patch = getattr(backbone_config, "patch_size", None)
-    model_type = getattr(backbone_config, "model_type", "")
-    if model_type.startswith("dino") and "convnext" not in model_type:
-        return [int(patch)] * levels  # type: ignore[arg-type]
-    names = list(backbone_config.stage_names)  # type: ignore[attr-defined]
+def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
+    """A backbone with trained weights.
+
+    Args:
+        name: a folder or hub id of a `transformers` checkpoint (ResNet, Swin, ConvNeXtV2, DINOv2, DINOv3, ...).
+
+    Returns:
+        (changes, network): the fields of `ModelConfig` that describe it, and the network itself. Levels coarser than
+        stride 16 are left out, as in the paper; pictures are normalised as the backbone's were (ImageNet statistics).
+
+    Raises:
+        ValueError: there is no such checkpoint, or it is no backbone.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+        stages = list(config.stage_names[1:])
+        strides = _strides(config, stages)
+        names = [stage for stage, stride in zip(stages, strides, strict=True) if stride <= 16]
+        config.out_features = names[-1:] if len(set(strides)) == 1 else names
+        network = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(name, config=config)
+    except (KeyError, ValueError, OSError, AttributeError) as error:
+        raise ValueError(f"{name} is no backbone that can be used: {str(error).strip().splitlines()[0]}") from error
+    changes = {
+        "backbone": {**config.to_diff_dict(), "model_type": config.model_type, "out_features": config.out_features},
+        "stem_pool": "symmetric",
+        "image_mean": (0.485, 0.456, 0.406),
+        "image_std": (0.229, 0.224, 0.225),
+    }
+    return changes, network
+
+
+def _strides(config: Any, stages: list[str]) -> list[int]:
+    """Strides of stages: a ViT keeps its patch size; pyramids start at the stem's stride and double per stage."""
+    patch = getattr(config, "patch_size", None)
+    if config.model_type in ("dinov2", "dinov2_with_registers", "dinov3_vit"):
+        return [int(patch)] * len(stages)
     first = int(patch) if isinstance(patch, int) else 4
-    return [first * 2 ** max(names.index(name) - 1, 0) for name in backbone_config.out_features]  # type: ignore[attr-defined]
+    return [first * 2 ** max(config.stage_names.index(stage) - 1, 0) for stage in stages]
 
 
 def _as_official(network: nn.Module, stem_pool: str) -> None:
@@ -206,7 +239,10 @@ def _as_official(network: nn.Module, stem_pool: str) -> None:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d whose running variance is the biased batch variance, as TensorFlow's."""
+    """BatchNorm2d whose running variance is the biased batch variance, as TensorFlow's; it counts no batches."""
+
+    # The parent's own version would ask for the count of batches.
+    _load_from_state_dict = nn.Module._load_from_state_dict
 
     def forward(self, input: Tensor) -> Tensor:
         """`[b, c, h, w]` → the same shape."""

@@ -1,6 +1,7 @@
 """Any picture a person may have → 8-bit RGB, as they see it in a viewer."""
 
 import errno
+import math
 import stat
 import warnings
 from collections.abc import Iterator
@@ -48,7 +49,8 @@ def load_image(source: Source) -> Image.Image:
         raise InputError(f"cannot read a picture from a {type(source).__name__}; give a path, a PIL image or an array")
     path = Path(source)
     _check_file(path)
-    with _one_line(str(path)), Image.open(path) as image:
+    # Given a path, Pillow maps raw pixels into memory, and garbles a TIFF that is stored on its side.
+    with _one_line(str(path)), path.open("rb") as file, Image.open(file) as image:
         return _to_rgb(image)
 
 
@@ -138,6 +140,6 @@ def _stretch(values: np.ndarray) -> np.ndarray:
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     if low == high:
         return np.zeros(values.shape, np.uint8)
-    peak = max(abs(low), abs(high))  # divided out first: high - low may exceed the largest float
-    scaled = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low) / peak
-    return np.rint((scaled - low / peak) / (high / peak - low / peak) * 255).astype(np.uint8)
+    half = 1.0 if math.isfinite(high - low) else 0.5  # the range itself may exceed the largest float
+    values = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low) * half
+    return np.rint((values - low * half) / (high * half - low * half) * 255).astype(np.uint8)

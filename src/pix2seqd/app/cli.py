@@ -2,8 +2,8 @@
 
 import math
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,12 +14,8 @@ from cyclopts.validators import Number
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from pix2seqd.app.media import PanopticWriter
+    from pix2seqd.data.sample import Dataset
     from pix2seqd.segmenter import Segmenter
-
-SHOWN_SEGMENTS = 20
 
 app = App(
     name="pix2seqd",
@@ -35,19 +31,18 @@ app = App(
 def main() -> None:
     """Run the command line: exit code 0, 2 after bad input, 130 after Ctrl-C; no traceback for either."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # names a terminal cannot show
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # for names a terminal cannot show
     try:
-        sys.exit(app() or 0)
+        sys.exit(app(sys.argv[1:]) or 0)
     except (InputError, CycloptsError) as error:
-        print(_line(error), file=sys.stderr)
+        print("pix2seqd:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("pix2seqd: interrupted; what is finished is kept and the same command goes on", file=sys.stderr)
+        print(
+            "pix2seqd: interrupted; what is written is whole, run it again (train: with --resume) to go on",
+            file=sys.stderr,
+        )
         sys.exit(130)
-
-
-def _line(error: Exception) -> str:
-    return f"pix2seqd: {' '.join(str(error).split())}"
 
 
 def _whole(_: type, tokens: Sequence[Any]) -> int:
@@ -62,18 +57,43 @@ def _count(least: int, most: float = math.inf) -> Parameter:
     return Parameter(converter=_whole, validator=Number(gte=least, lte=most))
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Inference:
+    """How a checkpoint is used; the same options wherever one is."""
+
+    steps: Annotated[int | None, _count(1, 1000)] = None
+    """denoising steps; more is slower and finer. Default: the checkpoint's."""
+    td: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None
+    """time difference of the asymmetric time intervals (section 3.3). Default: the checkpoint's."""
+    seed: Annotated[int, _count(0, 2**63 - 1)] = 0
+    """start of the random numbers; the same seed gives the same result."""
+    min_pixels: Annotated[int | None, _count(0)] = None
+    """smaller segments are dropped. Default: the checkpoint's."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to compute; auto takes a GPU if there is one."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """precision; auto takes what suits the device."""
+
+    def segmenter(self, name: str) -> "Segmenter":
+        """Load the checkpoint."""
+        from pix2seqd.segmenter import Segmenter
+
+        return Segmenter.from_pretrained(name, device=self.device, dtype=self.dtype)
+
+    def given(self) -> dict[str, Any]:
+        """What `Segmenter.images` is to be told, without what is left to the checkpoint."""
+        options = {"steps": self.steps, "td": self.td, "seed": self.seed, "min_pixels": self.min_pixels}
+        return {name: value for name, value in options.items() if value is not None}
+
+
 @app.command(usage="Usage: pix2seqd segment FILE|FOLDER... [OPTIONS]")
 def segment(
     *pictures: Path,
     model: str = "nuclei",
     out: Path = Path("pix2seqd-out"),
-    steps: Annotated[int | None, _count(1, 1000)] = None,
-    td: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None,
-    seed: Annotated[int, _count(0, 2**63 - 1)] = 0,
-    min_pixels: Annotated[int | None, _count(0)] = None,
     batch_size: Annotated[int | None, _count(1)] = None,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    inference: Inference = Inference(),
 ) -> int:
     """Segment pictures; the result is a data set in COCO panoptic format, with an overlay for each picture.
 
@@ -84,15 +104,11 @@ def segment(
         pictures: picture files, and folders whose pictures are taken (without subfolders).
         model: a bundled model (nuclei, shapes), a checkpoint folder, or an id on the Hugging Face hub.
         out: folder to write to.
-        steps: denoising steps; more is slower and finer. Default: the checkpoint's.
-        td: time difference of the asymmetric time intervals (section 3.3). Default: the checkpoint's.
-        seed: start of the random numbers; the same seed gives the same result.
-        min_pixels: smaller segments are dropped. Default: the checkpoint's.
         batch_size: pictures at a time; changes the speed, not the result.
-        device: where to compute; auto takes a GPU if there is one.
-        dtype: precision; auto takes what suits the device.
+        inference: how the checkpoint is used.
     """
     from pix2seqd.app.media import PanopticWriter, find_pictures, make_folders
+    from pix2seqd.app.segmenting import print_segments, segment_into
     from pix2seqd.preprocess import load_image
 
     sources = find_pictures(pictures)
@@ -101,78 +117,133 @@ def segment(
     if len(sources) == 1:
         load_image(sources[0])  # a mistyped name is told before the model is loaded
     make_folders(out)
-    from pix2seqd.segmenter import Segmenter
-
-    segmenter = Segmenter.from_pretrained(model, device=device, dtype=dtype)
-    options = {"seed": seed, "steps": steps, "td": td, "min_pixels": min_pixels}
-    with PanopticWriter(out, segmenter.taxonomy, {"model": model, **options}) as writer:
-        failed = _segment_into(writer, segmenter, sources, {**options, "batch_size": batch_size})
+    segmenter = inference.segmenter(model)
+    options = inference.given()
+    with PanopticWriter(out, segmenter.taxonomy, {**segmenter.describe(), **options}) as writer:
+        failed = segment_into(writer, segmenter, sources, {**options, "batch_size": batch_size})
         if len(sources) == 1:
-            _print_segments(sources[0].name, writer.segments(sources[0]))
+            print_segments(sources[0].name, writer.segments(sources[0]))
     print(f"written to {out}: panoptic.json, panoptic/, overlay/, images/")
     return 2 if failed else 0
 
 
-def _segment_into(
-    writer: "PanopticWriter", segmenter: "Segmenter", sources: list[Path], options: dict[str, Any]
+@app.command(usage="Usage: pix2seqd train RECIPE|FILE.yaml... [--SECTION.SETTING VALUE]... [OPTIONS]")
+def train(
+    *settings: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    out: Path | None = None,
+    resume: Annotated[bool, Parameter(negative=())] = False,
+    show: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Train a model; it can be resumed at any moment, and Ctrl-C saves first.
+
+    On several processes: torchrun --standalone --nproc-per-node N -m pix2seqd train ...
+
+    Args:
+        settings: a bundled recipe (nuclei, shapes) or a YAML file, and what to change in it: further files, and
+            settings such as --train.steps 500 or --train-data coco:DIR@train.
+        out: folder of the run. Default: runs/RECIPE.
+        resume: go on with the run in that folder.
+        show: print all settings as YAML and stop; the way to write a file of one's own.
+    """
+    from pix2seqd.app.recipe import read_recipe, to_yaml
+
+    recipe = read_recipe(settings)
+    if show:
+        print(to_yaml(recipe), end="")
+        return
+    out = out or Path("runs") / Path(settings[0]).stem
+    from pix2seqd.run.train import train
+
+    train(recipe, out, resume)
+    print(f"written to {out}; try it: pix2seqd segment PICTURE --model {out / 'model'}")
+
+
+@app.command(usage="Usage: pix2seqd evaluate CHECKPOINT --data coco:DIR[@SPLIT] [OPTIONS]")
+def evaluate(
+    checkpoint: str,
+    /,
+    *,
+    data: str,
+    group_by: str | None = None,
+    out: Path = Path("evaluation.json"),
+    inference: Inference = Inference(),
+) -> None:
+    """Score a checkpoint on labelled pictures: PQ, AP, F1 and mean IoU, as a table and as JSON.
+
+    Args:
+        checkpoint: a bundled model (nuclei, shapes), a checkpoint folder, or an id on the Hugging Face hub.
+        data: coco:DIR[@SPLIT] or shapes:COUNT[@SEED].
+        group_by: key of the json's image records (say modality) whose values are scored apart as well.
+        out: the JSON file to write.
+        inference: how the checkpoint is used.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from pix2seqd.app.media import check_writable
+    from pix2seqd.data import open_dataset
+    from pix2seqd.files import write_json
+    from pix2seqd.run import evaluate as run
+
+    check_writable(out.parent)
+    segmenter = inference.segmenter(checkpoint)
+    dataset = open_dataset(data, segmenter.pretrained.data.size)
+    options = inference.given()
+
+    def progress(samples: Iterator[Any]) -> Iterator[Any]:
+        console = Console(stderr=True)
+        yield from track(samples, "evaluating", total=len(dataset), console=console, transient=True)
+
+    results = run.evaluate(segmenter, dataset, groups=_groups(dataset, group_by), progress=progress, **options)
+    Console().print(run.render(results))
+    settings = {**segmenter.describe(), **options, "data": data}
+    write_json(out, {"settings": settings, **run.finite(results)})
+    print(f"written to {out}")
+
+
+@app.command(usage="Usage: pix2seqd check-data DIR [OPTIONS]")
+def check_data(
+    directory: Path,
+    /,
+    *,
+    split: str | None = None,
+    contact_sheet: Path | None = None,
+    ids: Annotated[int, _count(1)] = 100,
 ) -> int:
-    """Segment what is not done yet and say how it went; returns the number of files that could not be read."""
-    from pix2seqd.preprocess import load_image
+    """Tell what was understood of a data set in COCO panoptic format, and refuse what is inconsistent.
 
-    todo = [source for source in sources if not writer.is_done(source)]
-    batch = options["batch_size"] or 8
-    failed = 0
-    started = time.monotonic()
-    with _progress(len(todo)) as progress:
-        task = progress.add_task("segmenting", total=len(todo), speed="")
-        for start in range(0, len(todo), batch):
-            images = {}
-            for source in todo[start : start + batch]:
-                try:
-                    images[source] = load_image(source)
-                except InputError as error:
-                    failed += 1
-                    progress.console.print(_line(error), markup=False, highlight=False, soft_wrap=True)
-                    progress.advance(task)
-            for (source, image), panoptic in zip(
-                images.items(), segmenter.images(list(images.values()), **options), strict=True
-            ):
-                writer.write(source, image, panoptic)
-                speed = (progress.tasks[task].completed + 1) / (time.monotonic() - started)
-                progress.update(task, advance=1, speed=f"{speed:.1f} files/s")
-    seconds = time.monotonic() - started
-    if len(sources) > 1 or not todo:
-        done = len(todo) - failed
-        print(
-            f"{done} segmented in {seconds:.1f} s ({done / max(seconds, 1e-9):.1f} files/s), "
-            f"{len(sources) - len(todo)} skipped (done before with the same settings), {failed} failed"
-        )
-    return failed
-
-
-def _progress(files: int) -> "Progress":
+    Args:
+        directory: its folder; see docs/datasets.md for the layouts.
+        split: the split to check, e.g. train. Default: all there are.
+        contact_sheet: PNG to write with some pictures and their segments (with one split only).
+        ids: things per picture that the model can tell apart; more are counted.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    columns = (*columns, TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=files < 2)
+    from pix2seqd.data import check
+    from pix2seqd.data.coco import CocoPanoptic, splits
+
+    names = [split] if split is not None else splits(directory) or [""]
+    if contact_sheet and len(names) > 1:
+        raise InputError(f"a contact sheet shows one split; give --split {' or --split '.join(names)}")
+    whole = True
+    for name in names:
+        dataset = CocoPanoptic.open(directory, name)
+        report = check.check(dataset, ids)
+        Console().print(f"{directory} {name}".rstrip(), markup=False, highlight=False, soft_wrap=True)
+        Console().print(report)
+        whole &= report.ok
+        if contact_sheet:
+            check.contact_sheet(dataset, contact_sheet)
+            print(f"written to {contact_sheet}")
+    return 0 if whole else 2
 
 
-def _print_segments(title: str, segments: list[dict[str, Any]]) -> None:
-    """A table of the largest segments."""
-    from rich.console import Console
-    from rich.table import Column, Table
-    from rich.text import Text
-
-    right = [Column(head, justify="right") for head in ("pixels", "x", "y", "width", "height")]
-    table = Table(
-        Column("id", justify="right"), "name", "kind", *right, title=Text(f"{title}: {len(segments)} segments")
-    )
-    by_area = sorted(segments, key=lambda info: info["area"], reverse=True)
-    for info in by_area[:SHOWN_SEGMENTS]:
-        kind = "thing" if info["isthing"] else "stuff"
-        table.add_row(str(info["id"]), Text(info["name"]), kind, str(info["area"]), *map(str, info["bbox"]))
-    if rest := by_area[SHOWN_SEGMENTS:]:
-        table.add_row("", f"and {len(rest)} smaller", "", str(sum(info["area"] for info in rest)))
-    Console().print(table)
+def _groups(dataset: "Dataset", key: str | None) -> list[str] | None:
+    """The value of `key` in each image record of the data set's json."""
+    if key is None:
+        return None
+    records = getattr(dataset, "records", [])
+    if not records or any(key not in record for record in records):
+        raise InputError(f"not every image of the data has {key!r} in its record; choose another --group-by")
+    return [str(record[key]) for record in records]

@@ -49,7 +49,7 @@ def find_pictures(arguments: Iterable[Path]) -> list[Path]:
 
 
 def make_folders(out: Path) -> None:
-    """Make the output folders and make sure that they can be written to.
+    """Make the folders of an output and make sure that they can be written to.
 
     Raises:
         InputError: they cannot.
@@ -57,9 +57,22 @@ def make_folders(out: Path) -> None:
     try:
         for name in FOLDERS:
             (out / name).mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=out / name).close()
     except OSError as error:
         raise InputError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+    for folder in (out, *(out / name for name in FOLDERS)):
+        check_writable(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Tell before the work that its result could not be written.
+
+    Raises:
+        InputError: the folder does not exist or cannot be written to.
+    """
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
 
 
 Entry = tuple[dict[str, Any], dict[str, Any]]

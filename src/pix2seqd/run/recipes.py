@@ -3,10 +3,12 @@
 from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig, resnet_backbone
 
 _NUCLEI_MODEL = ModelConfig(
-    bits=(2, 5),
+    bits=(2, 4),
     classes=3,
-    max_instances=32,
-    p=0.2,
+    max_instances=16,
+    scale=0.3,
+    normalize_noisy=True,
+    likelihood=True,
     mask_stride=1,
     backbone=resnet_backbone((1, 1, 1), 32, (32, 64, 128), "basic"),
     stem_pool="none",
@@ -31,7 +33,7 @@ RECIPES: dict[str, Recipe] = {
         model=_NUCLEI_MODEL,
         data=DataConfig(size=(128, 128), layout="tile", overlap=32, ids="reused", normalize="percentile"),
         augment=AugmentConfig(jitter=(0.6, 1.6), color_jitter=0.4, invert=0.1, flip="all"),
-        train=TrainConfig(batch_size=16, steps=7000, lr=1e-3, end_lr_factor=0.02, warmup_steps=100, ema_decay=0.998),
+        train=TrainConfig(batch_size=16, steps=4500, lr=1.5e-3, end_lr_factor=0.02, warmup_steps=100, ema_decay=0.998),
         infer=InferConfig(steps=20, td=1.0, min_pixels=16),
         train_data="coco:data/nuclei@train",
         exclude=("0209.jpg",),  # the example picture of the repository is cut from it

@@ -1,5 +1,6 @@
 """Training: Algorithm 1, AdamW, an exponential moving average; resumable at any step, bit for bit."""
 
+import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pix2seqd.data.loader import training_loader
 from pix2seqd.data.sample import Dataset
 from pix2seqd.files import InputError, read_json, write_json
 from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.pixel_encoder import pretrained_backbone
 from pix2seqd.run.checkpoint import TrainState, load_state, save_state
 from pix2seqd.weights import Pretrained, from_pretrained, save_pretrained
 
@@ -68,21 +70,41 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False) -> Pretrained:
 def new_state(recipe: Recipe, dataset: Dataset) -> TrainState:
     """Model (random, or from `recipe.init`), its EMA as a copy, and the optimiser, at step 0."""
     torch.manual_seed(recipe.train.seed)
-    model = Pix2SeqD(recipe.model)
+    model = new_model(recipe)
     needed = len(dataset.taxonomy) + 1
     if needed > recipe.model.classes:
         raise InputError(f"{recipe.train_data} has {needed} classes with void; the model has {recipe.model.classes}")
-    if recipe.init:
-        initial = from_pretrained(recipe.init).model
-        if initial.config != recipe.model:
-            raise InputError(f"the checkpoint {recipe.init} has another model configuration than the recipe")
-        model.load_state_dict(initial.state_dict())
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay), use_buffers=True)
     ema.n_averaged.fill_(1)  # the EMA starts as a copy and averages from the first step on
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.train.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=recipe.train.weight_decay
     )
+    optimizer.register_step_pre_hook(_official_epsilon)
     return TrainState(model, ema, optimizer)
+
+
+def _official_epsilon(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Keras adds ε to the second moment before its bias is corrected, PyTorch after: translate ε (first steps only)."""
+    done = float(next(iter(optimizer.state.values()), {"step": 0})["step"])
+    for group in optimizer.param_groups:
+        group["eps"] = 1e-8 / math.sqrt(1 - group["betas"][1] ** (done + 1))
+
+
+def new_model(recipe: Recipe) -> Pix2SeqD:
+    """The recipe's model: random, from the checkpoint `recipe.init`, or around the backbone `recipe.backbone`."""
+    if recipe.backbone:
+        changes, network = pretrained_backbone(recipe.backbone)
+        model = Pix2SeqD(recipe.model.replace(**changes))
+        weights = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+        model.pixel_encoder.backbone.network.load_state_dict(weights)
+        return model
+    model = Pix2SeqD(recipe.model)
+    if recipe.init:
+        initial = from_pretrained(recipe.init).model
+        if initial.config != recipe.model:
+            raise InputError(f"the checkpoint {recipe.init} has another model configuration than the recipe")
+        model.load_state_dict(initial.state_dict())
+    return model
 
 
 def fit(

@@ -1,0 +1,101 @@
+"""Evaluation: the very `Segmenter` of the command line on a labelled data set."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+
+from pix2seqd.data.sample import Dataset
+from pix2seqd.files import InputError
+from pix2seqd.metrics.average_precision import AveragePrecision
+from pix2seqd.metrics.mean_iou import MeanIoU
+from pix2seqd.metrics.panoptic_quality import PanopticQuality
+from pix2seqd.segmenter import Segmenter
+
+Metrics = tuple[PanopticQuality, AveragePrecision, MeanIoU]
+
+
+def evaluate(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    *,
+    groups: list[str] | None = None,
+    progress: Callable[[Iterator[Any]], Iterator[Any]] = iter,
+    **options: Any,
+) -> dict[str, Any]:
+    """Score a segmenter on every sample of a data set.
+
+    Args:
+        segmenter: what is scored.
+        dataset: the truth; its categories must be the segmenter's.
+        groups: the group of each sample (a modality, say), to be scored apart as well.
+        progress: wraps the iteration over the samples.
+        options: of `Segmenter.images`: seed, steps, td, min_pixels, batch_size.
+
+    Returns:
+        "all" and each group → {"panoptic_quality", "average_precision", "mean_iou", "images"}, values 0..1.
+
+    Raises:
+        InputError: the categories differ.
+    """
+    _same_categories(segmenter, dataset)
+    taxonomy = dataset.taxonomy
+    scores: dict[str, Metrics] = {}
+    counts: dict[str, int] = {}
+    samples = (dataset[i] for i in range(len(dataset)))
+    for number, sample in enumerate(progress(samples)):
+        prediction = next(segmenter.images([sample.image], **options))
+        for name in ("all", *([groups[number]] if groups else [])):
+            if name not in scores:
+                scores[name] = (PanopticQuality(taxonomy), AveragePrecision(taxonomy), MeanIoU(taxonomy))
+            counts[name] = counts.get(name, 0) + 1
+            for metric in scores[name]:
+                metric.update(sample.panoptic, prediction)
+    return {
+        name: {
+            "images": counts[name],
+            "panoptic_quality": quality.compute(),
+            "average_precision": precision.compute(),
+            "mean_iou": iou.compute(),
+        }
+        for name, (quality, precision, iou) in scores.items()
+    }
+
+
+def _same_categories(segmenter: Segmenter, dataset: Dataset) -> None:
+    ours, theirs = (
+        [(c.id, c.name, c.isthing) for c in taxonomy.categories]
+        for taxonomy in (segmenter.taxonomy, dataset.taxonomy)
+    )
+    if ours != theirs:
+        different = next((pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]), (len(ours), len(theirs)))
+        raise InputError(f"the checkpoint's categories are not the data set's: {different[0]} against {different[1]}")
+
+
+def finite(value: Any) -> Any:
+    """The same nested values with nan as None, for strict JSON."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def render(results: dict[str, Any]) -> Group:
+    """Tables of an evaluation, in percent."""
+    overall = Table("images", "n", "PQ", "SQ", "RQ", "PQ things", "PQ stuff", "AP@0.5", "F1@0.5", "mIoU")
+    for name, result in results.items():
+        quality, hit = result["panoptic_quality"], result["average_precision"]["thresholds"]["0.50"]
+        values = [quality["All"][key] for key in ("pq", "sq", "rq")]
+        values += [quality["Things"]["pq"], quality["Stuff"]["pq"], hit["ap"], hit["f1"], result["mean_iou"]["mean_iou"]]
+        overall.add_row(name, str(result["images"]), *map(_percent, values))
+    classes = Table("category", "PQ", "SQ", "RQ", "tp", "fp", "fn")
+    for row in results["all"]["panoptic_quality"]["per_class"].values():
+        classes.add_row(
+            row["name"], *(_percent(row[key]) for key in ("pq", "sq", "rq")), *(str(row[key]) for key in ("tp", "fp", "fn"))
+        )
+    return Group(overall, classes)
+
+
+def _percent(value: float) -> str:
+    return "–" if np.isnan(value) else f"{100 * value:.1f}"

@@ -1,0 +1,99 @@
+"""The recorded tensors of the official model, and small models, for all tests."""
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pix2seqd.config import ModelConfig
+from pix2seqd.official import load_official
+from pix2seqd.pix2seq_d import Pix2SeqD
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+class Reference:
+    """One recorded set of fixtures/make_reference.py: arrays by key, channels last as TensorFlow has them."""
+
+    def __init__(self, name: str) -> None:
+        self.config: dict[str, Any] = json.loads((FIXTURES / f"{name}.json").read_text())["config"]
+        with np.load(FIXTURES / f"{name}.npz") as stored:
+            self.arrays = {key: stored[key] for key in stored}
+        values = np.ascontiguousarray(self.arrays.pop("planes").T).view(np.float32).ravel()
+        at = 0
+        for key, shape in json.loads(str(self.arrays.pop("index"))):
+            size = int(np.prod(shape))
+            self.arrays[key] = values[at : at + size].reshape(shape)
+            at += size
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.arrays[key]
+
+    def tensor(self, key: str) -> Tensor:
+        """As ours: channels first; integers as int64."""
+        value = torch.from_numpy(np.moveaxis(self.arrays[key], -1, 1).copy())
+        return value if value.is_floating_point() else value.long()
+
+    @property
+    def variables(self) -> dict[str, np.ndarray]:
+        return {key[2:]: value for key, value in self.arrays.items() if key.startswith("w/")}
+
+    @cached_property
+    def model(self) -> Pix2SeqD:
+        """In eval mode; not to be changed by a test."""
+        return load_official(self.variables, self.config)
+
+    def error(self, key: str, ours: Tensor) -> float:
+        """Largest difference between ours and a recorded, perhaps thinned, array; pictures are `[b, c, h, w]`."""
+        recorded = torch.from_numpy(self.arrays[key].copy())
+        value = ours.detach()
+        if value.ndim == 4:
+            recorded = recorded.flatten(3)  # logits have an axis more
+            every = value.shape[2] // recorded.shape[1]
+            value = value.movedim(1, -1)[: len(recorded), ::every, ::every]
+        assert value.shape == recorded.shape, (key, value.shape, recorded.shape)
+        return (value - recorded).abs().max().item()
+
+    def relative_error(self, key: str, ours: Tensor) -> float:
+        """`error` relative to the largest recorded value."""
+        return self.error(key, ours) / float(np.abs(self.arrays[key]).max())
+
+
+@pytest.fixture(scope="session")
+def official() -> Reference:
+    """Set A: the image model."""
+    return Reference("set_a")
+
+
+@pytest.fixture(scope="session")
+def official_video() -> Reference:
+    """Set A: the model that conditions on two past masks."""
+    return Reference("set_a_video")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModelConfig:
+    """The tiny preset made smaller: 2 + 3 bits."""
+    return ModelConfig.preset("tiny").replace(bits=(2, 3), classes=4, max_instances=8)
+
+
+@pytest.fixture
+def build() -> Callable[[ModelConfig], Pix2SeqD]:
+    """A model whose last layers, which start at zero, are random too, so that every path shows; in eval mode."""
+
+    def make(config: ModelConfig, seed: int = 0) -> Pix2SeqD:
+        torch.manual_seed(seed)
+        model = Pix2SeqD(config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.ndim == 1 or name.endswith(("conv2.weight", "conv_out.weight")):
+                    parameter.add_(torch.randn_like(parameter) * 0.1)
+        return model.eval()
+
+    return make

@@ -1,19 +1,22 @@
 """The official model's recorded answers, reproduced from its recorded weights (fixtures/make_reference.py)."""
 
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from official_shapes import official_shapes
 from torch import Tensor
 
 from pix2seqd.analog_bits import analog
 from pix2seqd.config import Recipe, TrainConfig
 from pix2seqd.data.shapes import Shapes
 from pix2seqd.diffusion import corrupt, gamma, predicted_noise, time_steps
+from pix2seqd.files import InputError
 from pix2seqd.loss import cross_entropy, instance_weights, l2
-from pix2seqd.official import load_official, model_config, official_names
+from pix2seqd.official import load_official, load_official_checkpoint, model_config, official_names
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.placement import resize_labels
 from pix2seqd.postprocess import majority_vote
@@ -182,10 +185,10 @@ def test_two_steps_of_optimizer_and_ema(official):
         # The first step of Adam is all but the sign of the gradient: where that is near 0 it may go either way, so
         # after it numbers agree less.
         loss = loss_of(state.model, official)
-        assert loss.item() == pytest.approx(official["opt/losses"][step], rel=5e-4 if step else 2e-6)
+        assert loss.item() == pytest.approx(official["opt/losses"][step], rel=1e-4 if step else 2e-6)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
-        assert norm.item() == pytest.approx(official["opt/grad_global_norms"][step], rel=2e-2 if step else 1e-4)
+        assert norm.item() == pytest.approx(official["opt/grad_global_norms"][step], rel=1e-2 if step else 1e-4)
         state.optimizer.step()
         state.optimizer.zero_grad()
         state.ema.update_parameters(state.model)
@@ -197,8 +200,10 @@ def test_two_steps_of_optimizer_and_ema(official):
         if key.startswith("opt/") and part in ("w", "ema"):
             value = as_official((weights if part == "w" else averages)[ours[name]], official[key].size)
             difference = np.abs(value - official[key])
-            assert np.median(difference) < 2e-6, key
-            assert difference.max() < (2e-6 if part == "ema" else 5e-3), key
+            if part == "ema":
+                assert difference.max() < 2e-6, key
+            else:
+                assert np.median(difference) < (1e-4 if name.startswith("rest/") else 1e-5), key
             compared += 1
     assert compared == 30
 
@@ -230,8 +235,7 @@ def test_other_numbers_of_steps_and_time_intervals(official, features, steps: in
     recorded = official[f"ddim/gammas_td{td:.0f}_it{steps}"]
     ours = [[gamma(torch.tensor(t)).item() for t in pair] for pair in time_steps(steps, td)]
     assert np.abs(np.array(ours) - recorded).max() < 1e-6
-    for m_pred in official.model.denoise(features, official.tensor("ddim/init_noise"), steps, td):
-        pass
+    *_, m_pred = official.model.denoise(features, official.tensor("ddim/init_noise"), steps, td)
     assert official.error(f"ddim/final_td{td:.0f}_it{steps}", m_pred) < ROUNDING
 
 
@@ -240,15 +244,13 @@ def test_ddpm(official, sampler, name: str):
     noises = [official.tensor(f"ddpm/noise{i}") for i in range(4)]
     with torch.no_grad():
         h = official.model.pixel_encoder(official.tensor("in/images")[:1])
-    for m_pred in official.model.denoise(h, noises[0], 3, 1.0, None, sampler, lambda step: noises[step + 1]):
-        pass
+    *_, m_pred = official.model.denoise(h, noises[0], 3, 1.0, None, sampler, lambda step: noises[step + 1])
     assert official.error(f"ddpm/final_{name}_it3", m_pred) < ROUNDING
 
 
 def test_masks_and_voted_segments(official, features):
     noise = official.tensor("ddim/init_noise")
-    for m_pred in official.model.denoise(features, noise, 4, 1.0):
-        pass
+    *_, m_pred = official.model.denoise(features, noise, 4, 1.0)
     masks = official.model.infer(official.tensor("in/images"), noise, 4, 1.0)
     assert torch.equal(masks, official.model.to_masks(m_pred))
     recorded = np.moveaxis(official["ddim/masks_image_res"], -1, 1)
@@ -285,6 +287,125 @@ def test_video_inference(official_video):
         recorded = torch.from_numpy(official_video["video/cond_bits"][number]).movedim(-1, 1)
         assert torch.equal(bits, recorded)
         past.append(model.infer(frames[:, number], noise, steps, 1.0, conditions))
-        for m_pred in model.denoise(model.pixel_encoder(frames[:, number]), noise, steps, 1.0, conditions):
-            pass
+        *_, m_pred = model.denoise(model.pixel_encoder(frames[:, number]), noise, steps, 1.0, conditions)
         assert_masks_agree(past[-1].numpy(), np.moveaxis(official_video["video/masks"][:, number], -1, 1), m_pred)
+
+
+# Other configurations than the recorded ones
+
+
+def changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with `{"model.msize": ...}` and the like replaced."""
+    result = deepcopy(config)
+    for path, value in changes.items():
+        section, _, key = path.partition(".")
+        result[section][key] = value
+    return result
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "two levels": {"decoder.ch_multipliers": "1,2", "decoder.n_res_blocks": "1,1"},
+    "five levels": {"decoder.ch_multipliers": "1,1,2,2,3", "decoder.n_res_blocks": "1,1,1,1,1"},
+    "more residual blocks": {"decoder.n_res_blocks": "2,1,3,2"},
+    "kernels of 5": {"decoder.kernel_sizes": "5"},
+    "no bottleneck": {"decoder.transformer_blocks": 0},
+    "heads that do not divide": {"decoder.transformer_dim": 96, "decoder.per_head_dim": 40},
+    "width and depth": {"model.resnet_width_multiplier": 0.25, "model.num_encoder_layers": 3, "model.dim_mlp": 128},
+    "ResNet-101": {"model.resnet_depth": 101},
+    "not square": {"model.image_size": [64, 96], "model.msize": [32, 48]},
+    "mask of the image's size": {"model.msize": [64, 64]},
+    "mask of a quarter": {"model.msize": [16, 16], "model.enc_fuse_dim": 24},
+    "mask of an eighth": {"model.image_size": [128, 128], "model.msize": [16, 16], "model.enc_fuse_dim": 24},
+    "6 + 6 bits": {"task.n_bits_label": 12, "model.b_scale": 1.0},
+    "other p and schedule": {
+        "model.mask_weight_p": 0.0,
+        "model.train_schedule": "sigmoid@-3,3,1",
+        "model.infer_schedule": "sigmoid@-3,3,1",
+    },
+    "feature map only": {"model.conditional": "cat"},
+    "tokens only": {"model.conditional": "attn"},
+    "no condition": {"model.conditional": "none", "model.msize": [16, 16], "model.enc_fuse_dim": 24},
+    "squared error of bits": {"model.pred_type": "x", "decoder.outp_softmax_groups": 0},
+}
+
+
+@pytest.mark.parametrize("changes", OTHERS.values(), ids=OTHERS.keys())
+def test_other_configurations_load_and_run(official, changes):
+    config = changed(official.config, changes)
+    rng = np.random.default_rng(0)
+    variables = {
+        name: (rng.random(shape) if "variance" in name else rng.normal(0, 0.1, shape)).astype(np.float32)
+        for name, shape in official_shapes(config).items()
+    }
+    model = load_official(variables, config)
+    names = official_names(model)
+    assert set(names) == set(model.state_dict())
+    if config["model"]["conditional"] == "none":
+        names = {k: v for k, v in names.items() if v.startswith("denoiser/")}
+        load_official({k: v for k, v in variables.items() if k.startswith("denoiser/")}, config)
+        assert set(names.values()) == {name for name in variables if name.startswith("denoiser/")}
+    else:
+        assert set(names.values()) == set(variables)
+    for ours, name in names.items():
+        assert np.array_equal(as_official(model.state_dict()[ours], variables[name].size), variables[name].ravel()), name
+
+    (height, width), bits = config["model"]["msize"], config["task"]["n_bits_label"]
+    images, noise = torch.rand(1, 3, *config["model"]["image_size"]), torch.randn(1, bits, height, width)
+    masks = model.infer(images, noise, steps=2, td=1.0)
+    assert masks.shape == (1, 2, height, width)
+    loss = model.train().train_loss(images, masks)
+    loss.backward()
+    assert loss.isfinite()
+
+
+@pytest.mark.parametrize("name", ["official", "official_video"])
+def test_the_list_of_variables_for_other_configurations_is_right_for_the_recorded_ones(request, name: str):
+    reference = request.getfixturevalue(name)
+    assert official_shapes(reference.config) == {key: value.shape for key, value in reference.variables.items()}
+
+
+def test_tokens_only_means_a_map_of_zeros(official):
+    config = changed(official.config, {"model.conditional": "attn"})
+    model = load_official(official.variables, config)
+    h = model.pixel_encoder(official.tensor("in/images"))
+    noise, t = official.tensor("in/noise"), torch.from_numpy(official["in/t"])
+    zeros = h._replace(map=torch.zeros_like(h.map))
+    expected = official.model.mask_decoder(noise, zeros, t)[1]
+    assert torch.equal(model.mask_decoder(noise, h, t)[1], expected)
+
+
+def test_the_linear_head_clips_its_bits_in_inference_but_not_in_training(official):
+    config = changed(official.config, {"model.pred_type": "x", "decoder.outp_softmax_groups": 0})
+    model = Pix2SeqD(model_config(config))
+    with torch.no_grad():
+        model.mask_decoder.conv_out.bias.fill_(3.0)
+    images, masks = official.tensor("in/images"), official.tensor("in/label_map")
+    m_pred = next(model.denoise(model.pixel_encoder(images), official.tensor("in/noise"), 1))
+    assert m_pred.abs().max().item() == pytest.approx(0.1)
+    loss = model.train_loss(images, masks)
+    assert 2.9**2 <= loss.item() <= 3.1**2
+    loss.backward()
+    assert model.mask_decoder.conv_out.bias.grad.abs().min() > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.resnet_variant": "c1"}, "resnet_variant='c1' is not supported"),
+        ({"model.infer_schedule": "simple_linear"}, "infer_schedule='simple_linear' is not supported"),
+        ({"model.normalize_noisy_input": True}, "normalize_noisy_input=True is not supported"),
+        ({"model.msize": [48, 48]}, r"image size \[64, 64\] is no whole multiple of mask size \[48, 48\]"),
+        ({"model.msize": [128, 128]}, "no whole multiple"),
+        ({"model.msize": [32, 16]}, "no whole multiple"),
+        ({"decoder.kernel_sizes": "3,3,5,5"}, "differs between levels"),
+        ({"decoder.outp_softmax_groups": 16}, "outp_softmax_groups=16 is not supported"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(official, changes, message: str):
+    with pytest.raises(ValueError, match=message):
+        model_config(changed(official.config, changes))
+
+
+def test_a_checkpoint_folder_needs_tensorflow_or_a_checkpoint(official, tmp_path):
+    with pytest.raises(InputError, match=r"tensorflow|TensorFlow"):
+        load_official_checkpoint(tmp_path, official.config)

@@ -51,28 +51,26 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
         float32 `[b, n, h, w]` in [-scale, scale].
     """
     n = logits.shape[1].bit_length() - 1
-    probabilities = logits.float().softmax(dim=1)
-    mean = torch.einsum("bkhw,kn->bnhw", probabilities, codes(n).to(logits.device))
+    # Autocast would compute the sum in bfloat16, and bits near 0 would turn.
+    with torch.autocast(logits.device.type, enabled=False):
+        probabilities = logits.float().softmax(dim=1)
+        mean = torch.einsum("bkhw,kn->bnhw", probabilities, codes(n).to(logits.device))
     return (mean * 2 - 1) * scale
 
 
-def log_likelihood(m_t: Tensor, bits: Sequence[int], scale: float, gamma_t: Tensor) -> tuple[Tensor, ...]:
-    """log p(m_t | value) of every value of every mask channel under Eq. 1, up to a constant per pixel.
-
-    Near t = 0 it is certainty; it is kept below 10 per bit.
+def bit_evidence(m_t: Tensor, scale: float, gamma_t: Tensor) -> Tensor:
+    """Half the log-odds that each bit is 1, given its noisy value alone (Eq. 1); at most 5, near t = 0.
 
     Args:
-        m_t: noisy analog bits `[b, sum(bits), h, w]`.
-        bits: number of bits of each channel.
+        m_t: noisy analog bits `[b, bits, h, w]`.
         scale: b.
         gamma_t: γ(t), `[b]`.
-
-    Returns:
-        Per channel `[b, 2^bits, h, w]`.
     """
-    gain = (scale * gamma_t.sqrt() / (1 - gamma_t)).clamp(max=5 / scale)
-    m_t = m_t * gain[:, None, None, None]
-    return tuple(
-        torch.einsum("bnhw,kn->bkhw", group, codes(n).to(m_t.device) * 2 - 1)
-        for group, n in zip(m_t.split(list(bits), dim=1), bits, strict=True)
-    )
+    gain = scale * gamma_t.sqrt() / (1 - gamma_t)
+    return (m_t * gain[:, None, None, None]).clamp(-5, 5)
+
+
+def value_logits(bit_logits: Tensor) -> Tensor:
+    """Logits of all values from half the log-odds of their bits: `[b, n, h, w]` → `[b, 2^n, h, w]`."""
+    signs = codes(bit_logits.shape[1]).to(bit_logits) * 2 - 1
+    return torch.einsum("bnhw,kn->bkhw", bit_logits, signs)

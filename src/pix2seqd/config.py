@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self, get_type_hints
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 
 class Config:
@@ -15,7 +15,7 @@ class Config:
         """Build from plain values (as JSON or YAML give them); lists become tuples, dictionaries nested configs.
 
         Raises:
-            ValueError: a key that is no field; the message names the nearest one.
+            ValueError: a key that is no field (the message names the nearest one), or a value of another kind.
         """
         hints = get_type_hints(cls)
         names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
@@ -25,6 +25,7 @@ class Config:
                 near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
                 raise ValueError(f"{cls.__name__} has no setting {key!r}{hint}")
+            _check_kind(f"{cls.__name__}.{key}", hints[key], value)
             if isinstance(hints[key], type) and issubclass(hints[key], Config) and isinstance(value, Mapping):
                 value = hints[key].from_dict(value)
             converted[key] = tuple(value) if isinstance(value, list) else value
@@ -39,7 +40,23 @@ class Config:
         return replace(self, **changes)  # type: ignore[type-var]
 
 
+def _check_kind(name: str, kind: Any, value: Any) -> None:
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}")
+    allowed = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(kind)
+    if allowed and type(value) not in allowed:
+        raise ValueError(f"{name} must be of type {kind.__name__}, not {value!r}")
+
+
+def require(*checks: tuple[bool, str]) -> None:
+    """Raise ValueError with the message of the first check that does not hold."""
+    for holds, message in checks:
+        if not holds:
+            raise ValueError(message)
+
+
 def resnet_backbone(depths: tuple[int, ...], stem: int, widths: tuple[int, ...], layer_type: str) -> dict[str, Any]:
+    """Fields of a `transformers` ResNet: blocks and channels per stage, channels of the stem, basic or bottleneck."""
     return {
         "model_type": "resnet",
         "depths": list(depths),
@@ -70,9 +87,9 @@ class ModelConfig(Config):
     normalize_noisy: bool = False
     """Bring the noisy bits to unit variance at every noise level before the decoder reads them (an option of the
     official code that the paper leaves off): with short trainings the decoder else long ignores them."""
-    likelihood: bool = False
-    """Add what the noisy bits of a pixel themselves say about its value to the logits (not in the paper): the network
-    only has to learn what the picture and the neighbours say."""
+    bit_logits: bool = False
+    """The decoder also gives a logit per bit, to which what the noisy bit itself says is added; a value's logit is
+    its own plus those of its bits. Short trainings learn ids many times sooner (not in the paper, docs/results.md)."""
     loss: Literal["cross_entropy", "l2"] = "cross_entropy"
     """Table 4."""
     head: Literal["softmax", "linear"] = "softmax"
@@ -120,20 +137,28 @@ class ModelConfig(Config):
     """How many past masks condition the decoder (§3.4)."""
 
     def __post_init__(self) -> None:
+        sizes = (self.encoder_dim, self.encoder_heads, self.encoder_mlp_dim, self.fuse_dim, self.dim, self.decoder_dim)
+        sizes += (self.decoder_head_dim, self.mask_stride, self.mask_patch, *self.multipliers, *self.res_blocks)
+        rates = (self.encoder_dropout, self.drop_path, self.decoder_dropout)
         checks = (
+            (min(sizes) >= 1, "widths, heads, strides, multipliers and res_blocks must be 1 or more"),
+            (min(self.encoder_layers, self.decoder_layers, self.past_frames) >= 0, "numbers must be 0 or more"),
+            (all(0 <= rate < 1 for rate in rates), "dropout and drop_path must be from 0 to below 1"),
+            (self.p >= 0, f"p must be 0 or more, not {self.p}"),
+            (self.kernel_size % 2 == 1, f"kernel_size must be odd, not {self.kernel_size}"),
+            (min(self.classes, self.max_instances) >= 2, "classes and max_instances count void: 2 or more"),
             (len(self.multipliers) == len(self.res_blocks), "multipliers and res_blocks must be of equal length"),
             (min(self.bits) >= 1 and max(self.bits) <= 16, "bits must be between 1 and 16"),
             (self.classes <= 2 ** self.bits[0], f"{self.classes} classes do not fit {self.bits[0]} bits"),
             (self.max_instances <= 2 ** self.bits[1], f"{self.max_instances} ids do not fit {self.bits[1]} bits"),
             (self.head == "softmax" or self.loss == "l2", "the cross-entropy loss needs the softmax head"),
+            (self.head == "softmax" or not self.bit_logits, "bit_logits need the softmax head"),
             (self.scale > 0, "scale must be positive"),
             (self.encoder_dim % self.encoder_heads == 0, "encoder_dim must be a multiple of encoder_heads"),
             (self.decoder_dim % self.decoder_head_dim == 0, "decoder_dim must be a multiple of decoder_head_dim"),
             ("model_type" in self.backbone, "backbone needs a model_type"),
         )
-        for holds, message in checks:
-            if not holds:
-                raise ValueError(message)
+        require(*checks)
 
     @property
     def total_bits(self) -> int:
@@ -206,6 +231,15 @@ class DataConfig(Config):
     normalize: Literal["none", "percentile"] = "none"
     """percentile: stretch each picture so that its 0.5th and 99.8th percentiles become 0 and 1."""
 
+    def __post_init__(self) -> None:
+        overlaps = self.layout == "resize" or 0 <= self.overlap < min(self.size)
+        require(
+            (min(self.size) >= 1, f"size must be positive, not {self.size}"),
+            (self.zoom > 0, f"zoom must be positive, not {self.zoom}"),
+            (overlaps, f"overlap must be 0 or more and below the size, not {self.overlap}"),
+            (self.id_distance >= 0, f"id_distance must be 0 or more, not {self.id_distance}"),
+        )
+
 
 @dataclass(frozen=True)
 class InferConfig(Config):
@@ -216,6 +250,13 @@ class InferConfig(Config):
     """τ_d of §3.3."""
     min_pixels: int = 80
     """Smaller segments are discarded (§4.1)."""
+
+    def __post_init__(self) -> None:
+        require(
+            (self.steps >= 1, f"steps must be 1 or more, not {self.steps}"),
+            (0 <= self.td < float("inf"), f"td must be 0 or more, not {self.td}"),
+            (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
+        )
 
 
 @dataclass(frozen=True)
@@ -230,6 +271,14 @@ class AugmentConfig(Config):
     """Probability of a negative (microscopy: bright on dark or dark on bright)."""
     flip: Literal["none", "horizontal", "all"] = "none"
     """all: the eight symmetries of the square, for pictures without an up."""
+
+    def __post_init__(self) -> None:
+        low, high = self.jitter
+        require(
+            (0 < low <= high, f"jitter must be a range of positive scales, not {self.jitter}"),
+            (self.color_jitter >= 0, f"color_jitter must be 0 or more, not {self.color_jitter}"),
+            (0 <= self.invert <= 1, f"invert must be a probability, not {self.invert}"),
+        )
 
 
 @dataclass(frozen=True)
@@ -258,7 +307,20 @@ class TrainConfig(Config):
     save_every: int = 500
     """Steps between checkpoints."""
     evaluate_every: int = 0
-    """Steps between evaluations and sample pictures; 0: only at the end."""
+    """Steps between evaluations (scalars and sample pictures in TensorBoard); 0: only at the end."""
+    evaluate_images: int = 32
+    """Pictures of an evaluation while training, spread over the evaluation data."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps", "accumulate", "log_every", "save_every"):
+            require((getattr(self, name) >= 1, f"{name} must be 1 or more, not {getattr(self, name)}"))
+        for name in ("warmup_steps", "workers", "evaluate_every", "evaluate_images", "seed", "weight_decay"):
+            require((getattr(self, name) >= 0, f"{name} must be 0 or more, not {getattr(self, name)}"))
+        require(
+            (0 < self.lr < float("inf"), f"lr must be positive, not {self.lr}"),
+            (0 <= self.ema_decay < 1, f"ema_decay must be 0 or more and below 1, not {self.ema_decay}"),
+            (self.clip_norm > 0, f"clip_norm must be positive, not {self.clip_norm}"),
+        )
 
 
 @dataclass(frozen=True)

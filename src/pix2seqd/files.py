@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,19 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     try:
         temporary.touch()
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        sync(temporary)
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror or error}); choose a writable place") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until the contents of a file are on the disk."""
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def write_json(path: str | Path, content: Any) -> None:

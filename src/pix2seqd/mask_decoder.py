@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd.analog_bits import analog, expected_bits, log_likelihood
+from pix2seqd.analog_bits import analog, bit_evidence, expected_bits, value_logits
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import gamma
 from pix2seqd.pixel_encoder import ImageFeatures, group_norm
@@ -46,7 +46,11 @@ class MaskDecoder(nn.Module):
         self.norm_out = group_norm(x_dim, config.dim)
         values = [2**n for n in config.bits] if config.head == "softmax" else [config.total_bits]
         self.values = values
-        self.conv_out = glorot(nn.Conv2d(x_dim, sum(values) * patch_area, 1), scale=1e-10)
+        outputs = sum(values) + (config.total_bits if config.bit_logits else 0)
+        self.conv_out = glorot(nn.Conv2d(x_dim, outputs * patch_area, 1), scale=1e-10)
+        if config.bit_logits:
+            # Not zero like the rest: what the layers before learn has to matter from the first step on.
+            nn.init.xavier_uniform_(self.conv_out.weight[sum(values) * patch_area :].data, gain=0.3)
 
     def forward(
         self, m_t: Tensor, features: ImageFeatures, t: Tensor, past: Tensor | None = None
@@ -91,11 +95,12 @@ class MaskDecoder(nn.Module):
         assert not skips
 
         x = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), config.mask_patch)
-        groups = x.split(self.values, dim=1)
-        if config.likelihood:
-            known = log_likelihood(noisy, config.bits, config.scale, gamma_t)
-            groups = tuple(group.float() + more for group, more in zip(groups, known, strict=True))
-        return groups
+        if not config.bit_logits:
+            return x.split(self.values, dim=1)
+        *groups, bit_logits = x.float().split([*self.values, config.total_bits], dim=1)
+        bit_logits = bit_logits + bit_evidence(noisy, config.scale, gamma_t)
+        parts = bit_logits.split(list(config.bits), dim=1)
+        return tuple(group + value_logits(part) for group, part in zip(groups, parts, strict=True))
 
     def _inputs(self, m_t: Tensor, features: ImageFeatures, past: Tensor | None) -> Tensor:
         """[noisy bits | feature map | past bits] `[b, channels, h / mask_patch, w / mask_patch]` (Figure 5)."""

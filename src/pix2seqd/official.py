@@ -34,6 +34,8 @@ def load_official(variables: Mapping[str, np.ndarray], config: Mapping[str, Any]
     """
     model = Pix2SeqD(model_config(config))
     missing = load_variables(model, variables)
+    if not (model.config.condition_on_map or model.config.condition_on_tokens):
+        missing = [name for name in missing if name.startswith("denoiser/")]  # the rest goes unused
     if missing:
         raise ValueError(f"{len(missing)} official variables are missing, the first is {missing[0]!r}")
     return model.eval()
@@ -116,16 +118,67 @@ def model_config(official: Mapping[str, Any]) -> ModelConfig:
         ValueError: a setting that the panoptic model of the paper does not use and we do not have.
     """
     model, decoder, task = official["model"], official["decoder"], official["task"]
+    _refuse_unsupported(model, decoder)
+    stride = model["image_size"][0] // model["msize"][0]
+    width = model.get("resnet_width_multiplier", 1)
+    hidden_sizes = tuple(4 * int(f * width) for f in (64, 128, 256))
+    # From a level of the mask's own size on, the official pyramid has no last block, which would set the channels.
+    level_dims = {4: hidden_sizes[0], 8: hidden_sizes[1], 16: model["dim_att"]}
+    conditional = str(model["conditional"])
+    fuse_dim = model["enc_fuse_dim"] if conditional == "none" else level_dims.get(stride, model["enc_fuse_dim"])
+    channel_bits = task["n_bits_label"] // 2
+    decoder_heads = decoder["transformer_dim"] // decoder["per_head_dim"]
+    return ModelConfig(
+        bits=(channel_bits, channel_bits),
+        classes=min(official["dataset"]["num_classes"], 2**channel_bits),
+        max_instances=min(task["max_instances_per_image"], 2**channel_bits),
+        scale=model["b_scale"],
+        schedule=model["train_schedule"],
+        time_scaling=model.get("time_scaling", ModelConfig.time_scaling),  # the published configs lack it
+        loss="l2" if model["pred_type"] == "x" else "cross_entropy",
+        head="softmax" if decoder["outp_softmax_groups"] else "linear",
+        p=model["mask_weight_p"],
+        mask_stride=stride,
+        backbone=resnet_backbone(_RESNET_DEPTHS[model["resnet_depth"]], int(64 * width), hidden_sizes, "bottleneck"),
+        encoder_dim=model["dim_att"],
+        encoder_layers=model["num_encoder_layers"],
+        encoder_heads=model["num_heads"],
+        encoder_mlp_dim=model["dim_mlp"] // model["dim_att"] * model["dim_att"],
+        encoder_dropout=model["drop_units"],
+        drop_path=model["drop_path"],
+        fuse_dim=fuse_dim,
+        dim=decoder["dim"],
+        multipliers=tuple(int(m) for m in str(decoder["ch_multipliers"]).split(",")),
+        res_blocks=tuple(int(n) for n in str(decoder["n_res_blocks"]).split(",")),
+        kernel_size=int(str(decoder["kernel_sizes"]).split(",")[0]),
+        decoder_dim=decoder["transformer_dim"],
+        decoder_layers=decoder["transformer_blocks"],
+        decoder_head_dim=decoder["transformer_dim"] // decoder_heads,
+        decoder_dropout=decoder["udrop"],
+        condition_on_map="cat" in conditional,
+        condition_on_tokens="attn" in conditional,
+        past_frames=len(str(task["proceeding_frames"]).split(",")) if task.get("proceeding_frames") else 0,
+    )
+
+
+def _refuse_unsupported(model: Mapping[str, Any], decoder: Mapping[str, Any]) -> None:
     for where, key, supported in (
         (model, "enc_fuse", ("pyramid_merge",)),
+        (model, "enc_fuse_upsample", ("nearest",)),
         (model, "resnet_variant", ("c4",)),
+        (model, "resnet_depth", tuple(_RESNET_DEPTHS)),
+        (model, "resnet_sk_ratio", (0.0,)),
         (model, "pos_encoding", ("sin_cos",)),
-        (model, "dec_proj_mode", ("mlp",)),
+        (model, "drop_att", (0.0,)),
         (model, "self_cond", ("none",)),
         (model, "use_cls_token", (False,)),
         (model, "pred_type", ("x_softmax_xent", "x")),
+        (model, "x0_clip", ("auto",)),
+        (model, "infer_schedule", (model["train_schedule"],)),
         (model, "l_tile_factors", (1,)),
         (model, "normalize_noisy_input", (False,)),
+        (decoder, "arch_name", ("transunet",)),
+        (decoder, "u_pos_encoding", ("sin_cos",)),
         (decoder, "in_strides", (1,)),
         (decoder, "in_kernel_size", (1,)),
         (decoder, "out_kernel_size", (1,)),
@@ -133,55 +186,14 @@ def model_config(official: Mapping[str, Any]) -> ModelConfig:
         (decoder, "n_mlp_blocks", (0,)),
         (decoder, "mhsa_resolutions", ("0",)),
         (decoder, "outp_softmax_groups", (0, 2)),
-        (model, "resnet_depth", tuple(_RESNET_DEPTHS)),
     ):
         if where.get(key, supported[0]) not in supported:
             raise ValueError(f"official setting {key}={where[key]!r} is not supported, only {supported}")
-    strides = {image // mask for image, mask in zip(model["image_size"], model["msize"], strict=True)}
-    if len(strides) != 1:
-        raise ValueError(f"masks {model['msize']} do not scale images {model['image_size']} alike along both axes")
-    kernels = {int(k) for k in str(decoder["kernel_sizes"]).split(",")}
-    if len(kernels) != 1:
+    strides = {image / mask for image, mask in zip(model["image_size"], model["msize"], strict=True)}
+    if len(strides) != 1 or max(strides) % 1:
+        raise ValueError(f"image size {model['image_size']} is no whole multiple of mask size {model['msize']}")
+    if len(set(str(decoder["kernel_sizes"]).split(","))) != 1:
         raise ValueError(f"official setting kernel_sizes={decoder['kernel_sizes']!r} differs between levels")
-    width = model.get("resnet_width_multiplier", 1)
-    channel_bits = task["n_bits_label"] // 2
-    conditional = str(model["conditional"])
-    return ModelConfig(
-        bits=(channel_bits, channel_bits),
-        classes=official["dataset"]["num_classes"],
-        max_instances=task["max_instances_per_image"],
-        scale=model["b_scale"],
-        schedule=model["train_schedule"],
-        time_scaling=model["time_scaling"],
-        loss="l2" if model["pred_type"] == "x" else "cross_entropy",
-        head="softmax" if decoder["outp_softmax_groups"] else "linear",
-        p=model["mask_weight_p"],
-        mask_stride=strides.pop(),
-        backbone=resnet_backbone(
-            _RESNET_DEPTHS[model["resnet_depth"]],
-            int(64 * width),
-            tuple(4 * int(f * width) for f in (64, 128, 256)),
-            "bottleneck",
-        ),
-        encoder_dim=model["dim_att"],
-        encoder_layers=model["num_encoder_layers"],
-        encoder_heads=model["num_heads"],
-        encoder_mlp_dim=model["dim_mlp"],
-        encoder_dropout=model["drop_units"],
-        drop_path=model["drop_path"],
-        fuse_dim=model["enc_fuse_dim"],
-        dim=decoder["dim"],
-        multipliers=tuple(int(m) for m in str(decoder["ch_multipliers"]).split(",")),
-        res_blocks=tuple(int(n) for n in str(decoder["n_res_blocks"]).split(",")),
-        kernel_size=kernels.pop(),
-        decoder_dim=decoder["transformer_dim"],
-        decoder_layers=decoder["transformer_blocks"],
-        decoder_head_dim=decoder["per_head_dim"],
-        decoder_dropout=decoder["udrop"],
-        condition_on_map="cat" in conditional,
-        condition_on_tokens="attn" in conditional,
-        past_frames=len(str(task["proceeding_frames"]).split(",")) if task.get("proceeding_frames") else 0,
-    )
 
 
 def _conv(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -21,6 +21,8 @@ from pix2seqd.taxonomy import VOID, Taxonomy
 if TYPE_CHECKING:
     from PIL import Image
 
+    from pix2seqd.preprocess import Source
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -135,8 +137,8 @@ class Panoptic:
             table[segment.id] = self.taxonomy.class_of(segment.category_id)
         return table[self.segmentation]
 
-    def overlay(self, image: "Image.Image") -> "Image.Image":
-        """The picture with its segments drawn over it (see `render.overlay`)."""
+    def overlay(self, image: "Source") -> "Image.Image":
+        """The picture (path, PIL image or array) with its segments drawn over it (see `render.overlay`)."""
         from pix2seqd.render import overlay
 
         return overlay(self, image)

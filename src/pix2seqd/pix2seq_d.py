@@ -62,8 +62,9 @@ class Pix2SeqD(nn.Module):
         # Predict and compute loss.
         weights = instance_weights(*self._counted(masks, instances))
         if config.loss == "l2":
-            _, m_pred = self.mask_decoder(m_crpt, h, t, past)
-            return l2(m_pred, m_bits, weights).mean()
+            m_logits, m_pred = self.mask_decoder(m_crpt, h, t, past)
+            # Bits that a linear head gives are clipped in inference only.
+            return l2(m_logits[0] if config.head == "linear" else m_pred, m_bits, weights).mean()
         m_logits = self.mask_decoder.logits(m_crpt, h, t, past)
         return cross_entropy(m_logits, masks, weights).mean()
 

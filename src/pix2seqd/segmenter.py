@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pix2seqd import postprocess
-from pix2seqd.config import InferConfig
+from pix2seqd.config import InferConfig, require
 from pix2seqd.files import InputError
 from pix2seqd.panoptic import Panoptic
 from pix2seqd.placement import normalize, pad_image, resize_image, resize_labels
@@ -75,6 +75,7 @@ class Segmenter:
         """What determines a result beside the picture, the seed and the options of the call; plain values."""
         return {
             "model": self.pretrained.name,
+            "weights": self.pretrained.digest,
             "dtype": "bfloat16" if self.bfloat16 else "float32",
             **self.pretrained.infer.to_dict(),
         }
@@ -130,18 +131,12 @@ class Segmenter:
                 yield self._assemble(picture.shape[:2], [(window, next(masks)) for window in part], options)
 
     def _options(self, seed: int, steps: int | None, td: float | None, min_pixels: int | None) -> InferConfig:
-        defaults = self.pretrained.infer
-        options = InferConfig(
-            steps=defaults.steps if steps is None else steps,
-            td=defaults.td if td is None else td,
-            min_pixels=defaults.min_pixels if min_pixels is None else min_pixels,
-        )
-        for value, lowest, name in ((options.steps, 1, "steps"), (options.min_pixels, 0, "min_pixels"), (seed, 0, "seed")):
-            if value < lowest:
-                raise InputError(f"{name} must be {lowest} or more, not {value}")
-        if not 0 <= options.td < float("inf"):
-            raise InputError(f"td must be 0 or more, not {options.td}")
-        return options
+        given = {"steps": steps, "td": td, "min_pixels": min_pixels}
+        try:
+            require((seed >= 0, f"seed must be 0 or more, not {seed}"))
+            return self.pretrained.infer.replace(**{key: value for key, value in given.items() if value is not None})
+        except ValueError as error:
+            raise InputError(str(error)) from error
 
     def _windows(self, picture: np.ndarray, seed: int) -> list[Window]:
         """Cut or scale a picture to the network's size; its noise comes from a generator of its own."""
@@ -183,16 +178,15 @@ class Segmenter:
     ) -> Panoptic:
         """Masks of a picture's windows → segments at the picture's size."""
         config, taxonomy = self.pretrained.data, self.taxonomy
+        find = postprocess.segments_by_id if config.ids == "unique" else postprocess.segments_by_component
         cropped = [(w, mask[:, : w.used[0], : w.used[1]]) for w, mask in parts]
         if config.layout == "resize":
-            ((_, mask),) = cropped
-            mask = resize_labels(mask, size[0], size[1])
-            find = postprocess.segments_by_id if config.ids == "unique" else postprocess.segments_by_component
+            mask = resize_labels(cropped[0][1], size[0], size[1])
             labels, classes = find(mask, taxonomy, options.min_pixels)
         else:
-            find = postprocess.segments_by_id if config.ids == "unique" else postprocess.segments_by_component
             tiles = [(w.top, w.left, find(mask, taxonomy, options.min_pixels)) for w, mask in cropped]
-            bottom, right = (max(getattr(w, edge) + w.used[i] for w, _ in cropped) for i, edge in enumerate(("top", "left")))
+            bottom = max(w.top + w.used[0] for w, _ in cropped)
+            right = max(w.left + w.used[1] for w, _ in cropped)
             labels, classes = postprocess.join(tiles, bottom, right, taxonomy)
             labels = resize_labels(labels, size[0], size[1])
             labels, classes = postprocess.fill_small(labels, classes, taxonomy, options.min_pixels)

@@ -1,5 +1,6 @@
 """Checkpoints: a folder of config.json and model.safetensors that needs nothing else; strict, never unpickled."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ class Pretrained:
     infer: InferConfig
     name: str = ""
     """Where it came from."""
+    digest: str = ""
+    """SHA-256 of the weights file, if it came from one."""
 
 
 def save_pretrained(pretrained: Pretrained, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
@@ -73,8 +76,9 @@ def from_pretrained(name: str | Path) -> Pretrained:
         taxonomy = Taxonomy.from_coco(config["categories"])
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / 'config.json'} is not understood: {error}") from error
-    load_weights(model, folder / "model.safetensors")
-    return Pretrained(model.eval(), taxonomy, data, infer, str(name))
+    weights = folder / "model.safetensors"
+    load_weights(model, weights)
+    return Pretrained(model.eval(), taxonomy, data, infer, str(name), hashlib.sha256(weights.read_bytes()).hexdigest())
 
 
 def load_weights(model: Pix2SeqD, path: Path) -> None:
@@ -116,6 +120,8 @@ def _find(name: str) -> Path:
     if (BUNDLED / name / "config.json").is_file() and "/" not in name and name not in (".", ".."):
         return BUNDLED / name
     bundled = ", ".join(sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())) if BUNDLED.is_dir() else "none"
+    if folder.exists():
+        raise InputError(f"{name} is a file; give the folder that holds config.json and model.safetensors")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise InputError(f"no checkpoint {name!r}: neither a folder nor a bundled name ({bundled})")
     return _download(name, bundled)

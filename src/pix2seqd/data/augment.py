@@ -10,8 +10,8 @@ from pix2seqd.placement import pad_image, resize_image, resize_labels
 
 def jittered_size(size: tuple[int, int], target: tuple[int, int], scale: float) -> tuple[int, int]:
     """Size of a picture scaled to `scale` times the largest that fits the target; truncated as officially."""
-    ratio = min(np.float32(scale * t) / np.float32(s) for t, s in zip(target, size, strict=True))
-    height, width = (int(np.float32(s) * np.float32(ratio)) for s in size)
+    ratio = min(np.float32(scale) * np.float32(t) / np.float32(s) for t, s in zip(target, size, strict=True))
+    height, width = (int(np.float32(s) * ratio) for s in size)
     return max(height, 1), max(width, 1)
 
 

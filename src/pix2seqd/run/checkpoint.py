@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 
-from pix2seqd.files import InputError, read_json, write_json
+from pix2seqd.files import InputError, read_json, write_atomically, write_json
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.weights import read_tensors
 
@@ -26,11 +26,15 @@ class TrainState:
 def save_state(state: TrainState, folder: Path) -> None:
     """Write `folder`/step-N and then point `folder`/latest.json at it; older steps go afterwards."""
     target = folder / f"step-{state.step:08d}"
+    latest = {"step": state.step, "folder": target.name}
+    if (folder / "latest.json").is_file() and read_json(folder / "latest.json") == latest:
+        return  # saved already, and not to be touched again: it is the only one
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name, tensors in _tensors(state).items():
-        save_file(tensors, target / f"{name}.safetensors")
-    write_json(folder / "latest.json", {"step": state.step, "folder": target.name})
+        with write_atomically(target / f"{name}.safetensors") as temporary:
+            save_file(tensors, temporary)
+    write_json(folder / "latest.json", latest)
     for old in folder.glob("step-*"):
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
@@ -39,11 +43,13 @@ def save_state(state: TrainState, folder: Path) -> None:
 def load_state(state: TrainState, folder: Path) -> None:
     """Restore the latest checkpoint in place.
 
+    A run that was killed before its first checkpoint has none, and begins anew.
+
     Raises:
-        InputError: there is none, or it is damaged or of another run.
+        InputError: it is damaged or of another run.
     """
     if not (folder / "latest.json").is_file():
-        raise InputError(f"nothing to resume in {folder}; start the run without --resume")
+        return
     latest = read_json(folder / "latest.json")
     source = folder / latest["folder"]
     expected = _tensors(state)

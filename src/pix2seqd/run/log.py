@@ -1,31 +1,45 @@
-"""What a training run shows: a progress line, TensorBoard scalars."""
+"""What a training run shows and keeps: progress, TensorBoard scalars and pictures, evaluations, checkpoints."""
 
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
 
 from pix2seqd.config import Recipe
-from pix2seqd.run.checkpoint import TrainState
+from pix2seqd.data import open_dataset
+from pix2seqd.data.sample import Dataset, Subset
+from pix2seqd.run.checkpoint import TrainState, save_state
+from pix2seqd.run.evaluate import evaluate
+from pix2seqd.segmenter import Segmenter
+from pix2seqd.weights import Pretrained
+
+SAMPLES = 4
+"""Sample pictures of an evaluation."""
 
 
 class TrainLog:
-    """Progress bar with loss, images/s and time left; scalars every `log_every` steps. Silent on other processes."""
+    """The main process's diary of a run.
 
-    def __init__(self, out: Path, recipe: Recipe, start_step: int, main: bool) -> None:
+    Args of the constructor:
+        out: folder of the run.
+        recipe: how often to log, to save and to evaluate.
+        start_step: where the run begins.
+        pretrained: the EMA, which is what gets evaluated.
+    """
+
+    def __init__(self, out: Path, recipe: Recipe, start_step: int, pretrained: Pretrained) -> None:
         self.config = recipe.train
-        self.main = main
+        self.out = out
+        self.pretrained = pretrained
+        self.eval_data = _spread(recipe)
         self.losses: list[torch.Tensor] = []
         self.since = (start_step, time.perf_counter())
-        if not main:
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
         self.writer = SummaryWriter(str(out / "logs"))
-        self.progress = Progress(
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"), TimeRemainingColumn()
-        )
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"), TimeRemainingColumn())
+        self.progress = Progress(TextColumn("training"), *columns)
         self.task = self.progress.add_task("", total=self.config.steps, completed=start_step, status="")
         self.progress.start()
 
@@ -34,19 +48,27 @@ class TrainLog:
         self.losses.append(loss.detach())
 
     def step(self, state: TrainState) -> None:
-        """After each optimiser step."""
-        if not self.main:
-            self.losses.clear()
-            return
-        self.progress.update(self.task, completed=state.step)
-        if state.step % self.config.log_every and state.step != self.config.steps:
-            return
+        """After each optimiser step: whatever is due."""
+        config, step = self.config, state.step
+        self.progress.update(self.task, completed=step)
+        if step % config.log_every == 0 or step == config.steps:
+            self._scalars(state)
+        if step % config.save_every == 0 and step < config.steps:
+            save_state(state, self.out / "state")
+        if step == config.steps or (config.evaluate_every and step % config.evaluate_every == 0):
+            self._evaluate(state)
+
+    def close(self, state: TrainState) -> None:
+        """Flush and stop drawing."""
+        self.progress.stop()
+        self.writer.close()
+
+    def _scalars(self, state: TrainState) -> None:
         loss = torch.stack(self.losses).float().mean().item()
         self.losses.clear()
         first, began = self.since
-        now = time.perf_counter()
-        rate = (state.step - first) * self.config.batch_size / (now - began)
-        self.since = (state.step, now)
+        self.since = (state.step, time.perf_counter())
+        rate = (state.step - first) * self.config.batch_size / (self.since[1] - began)
         status = f"loss {loss:.4f} · {rate:.1f} images/s"
         self.progress.update(self.task, status=status)
         if not self.progress.console.is_terminal:
@@ -55,8 +77,30 @@ class TrainLog:
         self.writer.add_scalar("train/images_per_second", rate, state.step)
         self.writer.add_scalar("train/lr", state.optimizer.param_groups[0]["lr"], state.step)
 
-    def close(self, state: TrainState) -> None:
-        """Flush and stop drawing."""
-        if self.main:
-            self.progress.stop()
-            self.writer.close()
+    def _evaluate(self, state: TrainState) -> None:
+        """PQ, AP and sample pictures (picture, truth, prediction side by side) of the EMA."""
+        if self.eval_data is None:
+            return
+        device = str(next(state.model.parameters()).device)
+        segmenter = Segmenter(self.pretrained, device=device)
+        result = evaluate(segmenter, self.eval_data)["all"]
+        for name, values in result["panoptic_quality"].items():
+            if name in ("All", "Things", "Stuff") and values["n"]:
+                self.writer.add_scalar(f"eval/PQ {name.lower()}", values["pq"], state.step)
+        self.writer.add_scalar("eval/AP50", result["average_precision"]["thresholds"]["0.50"]["ap"], state.step)
+        self.progress.console.print(f"step {state.step}: PQ {100 * result['panoptic_quality']['All']['pq']:.1f}")
+        for i in range(min(SAMPLES, len(self.eval_data))):
+            sample = self.eval_data[i]
+            shown = [sample.panoptic, segmenter.image(sample.image)]
+            pictures = [sample.image, *(np.asarray(panoptic.overlay(sample.image)) for panoptic in shown)]
+            self.writer.add_image(f"samples/{i}", np.concatenate(pictures, axis=1), state.step, dataformats="HWC")
+        self.since = (state.step, time.perf_counter())
+
+
+def _spread(recipe: Recipe) -> Dataset | None:
+    """Evenly spread samples of the evaluation data."""
+    if not recipe.eval_data or not recipe.train.evaluate_images:
+        return None
+    whole = open_dataset(recipe.eval_data, recipe.data.size)
+    count = min(recipe.train.evaluate_images, len(whole))
+    return Subset(whole, tuple(int(i) for i in np.linspace(0, len(whole) - 1, count)))

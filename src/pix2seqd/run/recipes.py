@@ -2,13 +2,13 @@
 
 from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig, resnet_backbone
 
-_NUCLEI_MODEL = ModelConfig(
+_SMALL_OBJECTS = ModelConfig(
     bits=(2, 4),
     classes=3,
     max_instances=16,
     scale=0.3,
     normalize_noisy=True,
-    likelihood=True,
+    bit_logits=True,
     mask_stride=1,
     backbone=resnet_backbone((1, 1, 1), 32, (32, 64, 128), "basic"),
     stem_pool="none",
@@ -30,7 +30,7 @@ _NUCLEI_MODEL = ModelConfig(
 
 RECIPES: dict[str, Recipe] = {
     "nuclei": Recipe(
-        model=_NUCLEI_MODEL,
+        model=_SMALL_OBJECTS,
         data=DataConfig(size=(128, 128), layout="tile", overlap=32, ids="reused", normalize="percentile"),
         augment=AugmentConfig(jitter=(0.6, 1.6), color_jitter=0.4, invert=0.1, flip="all"),
         train=TrainConfig(batch_size=16, steps=4500, lr=1.5e-3, end_lr_factor=0.02, warmup_steps=100, ema_decay=0.998),
@@ -38,5 +38,20 @@ RECIPES: dict[str, Recipe] = {
         train_data="coco:data/nuclei@train",
         exclude=("0209.jpg",),  # the example picture of the repository is cut from it
         eval_data="coco:data/nuclei@val",
+    ),
+    "shapes": Recipe(
+        model=_SMALL_OBJECTS.replace(
+            bits=(4, 4),
+            classes=10,
+            max_instances=16,
+            scale=0.2,
+            backbone=resnet_backbone((1, 2, 2), 32, (32, 64, 128), "basic"),
+            encoder_layers=2,
+        ),
+        data=DataConfig(size=(96, 96)),
+        train=TrainConfig(batch_size=16, steps=3500, lr=1.5e-3, end_lr_factor=0.02, warmup_steps=100, ema_decay=0.998),
+        infer=InferConfig(steps=20, td=1.0, min_pixels=12),
+        train_data="shapes:1000000",
+        eval_data="shapes:200@1",
     ),
 }

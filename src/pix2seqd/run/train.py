@@ -19,6 +19,7 @@ from pix2seqd.files import InputError, read_json, write_json
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import pretrained_backbone
 from pix2seqd.run.checkpoint import TrainState, load_state, save_state
+from pix2seqd.run.log import TrainLog
 from pix2seqd.weights import Pretrained, from_pretrained, save_pretrained
 
 
@@ -42,7 +43,8 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False) -> Pretrained:
         The EMA model, as written to `out`/model.
 
     Raises:
-        InputError: `out` holds another run, or there is nothing to resume.
+        InputError: `out` holds another run, or one to be resumed.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after everything was saved.
     """
     out = Path(out)
     config = recipe.train
@@ -55,15 +57,17 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False) -> Pretrained:
     if resume:
         load_state(state, out / "state")
     pretrained = Pretrained(state.ema.module, dataset.taxonomy, recipe.data, recipe.infer, str(out / "model"))
+    log = TrainLog(out, recipe, state.step, pretrained) if accelerator.is_main_process else None
     with stop_signals() as stopped:
-        fit(state, dataset, recipe, accelerator, out, stopped)
+        fit(state, dataset, recipe, accelerator, log, stopped)
     if accelerator.is_main_process:
         save_state(state, out / "state")
         save_pretrained(pretrained, out / "model")
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     if stopped:
         accelerator.print(f"stopped at step {state.step} of {config.steps}; go on with --resume")
-    accelerator.end_training()
+        raise KeyboardInterrupt
     return pretrained
 
 
@@ -108,18 +112,20 @@ def new_model(recipe: Recipe) -> Pix2SeqD:
 
 
 def fit(
-    state: TrainState, dataset: Dataset, recipe: Recipe, accelerator: Accelerator, out: Path, stopped: list[int]
+    state: TrainState,
+    dataset: Dataset,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    log: TrainLog | None,
+    stopped: list[int],
 ) -> None:
     """The training loop, from `state.step` to the recipe's last step or until a signal arrives."""
-    from pix2seqd.run.log import TrainLog
-
     config = recipe.train
     loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
     state.ema.to(accelerator.device)
     # The state keeps the bare model; `model` may be wrapped for several processes and for autocast.
     model, optimizer = accelerator.prepare(state.model, state.optimizer)
     model.train()
-    log = TrainLog(out, recipe, state.step, accelerator.is_main_process)
     for number, batch in enumerate(loader):
         micro = number % config.accumulate
         torch.manual_seed(hash((config.seed, state.step, micro, accelerator.process_index)) % 2**63)
@@ -132,17 +138,18 @@ def fit(
                 accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
-        log.add(loss)
+        if log:
+            log.add(loss)
         if not accelerator.sync_gradients:
             continue
         state.ema.update_parameters(state.model)
         state.step += 1
-        log.step(state)
-        if accelerator.is_main_process and state.step % config.save_every == 0 and state.step < config.steps:
-            save_state(state, out / "state")
+        if log:
+            log.step(state)
         if stopped:
             break
-    log.close(state)
+    if log:
+        log.close(state)
 
 
 def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, Any]:

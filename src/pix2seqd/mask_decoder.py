@@ -83,7 +83,7 @@ class MaskDecoder(nn.Module):
             m_t = m_t * variance.rsqrt()[:, None, None, None]
         time = F.silu(self.time1(scalar_code(gamma_t * config.time_scaling, config.dim)))
         time = F.silu(self.time2(time))  # [b, time_dim]
-        x = self.norm_in(self.conv_in(self._inputs(m_t, features, past)))
+        x = self.norm_in(self._first(m_t, features, past))
 
         skips = [x]
         for unit in self.down:
@@ -102,26 +102,27 @@ class MaskDecoder(nn.Module):
         parts = bit_logits.split(list(config.bits), dim=1)
         return tuple(group + value_logits(part) for group, part in zip(groups, parts, strict=True))
 
-    def _inputs(self, m_t: Tensor, features: ImageFeatures, past: Tensor | None) -> Tensor:
-        """[noisy bits | feature map | past bits] `[b, channels, h / mask_patch, w / mask_patch]` (Figure 5)."""
+    def _first(self, m_t: Tensor, features: ImageFeatures, past: Tensor | None) -> Tensor:
+        """First convolution of [noisy bits | feature map | past bits]: `[b, dim, h / mask_patch, w / mask_patch]`."""
         config = self.config
         divisor = config.mask_patch * 2 ** (len(config.multipliers) - 1)
         if m_t.shape[-2] % divisor or m_t.shape[-1] % divisor:
             raise ValueError(f"mask height and width must be multiples of {divisor}, not {tuple(m_t.shape[-2:])}")
         image_map = features.map if config.condition_on_map else torch.zeros_like(features.map)
-        parts = [F.pixel_unshuffle(m_t, config.mask_patch), image_map]
-        if config.past_frames:
-            if past is None:
-                past = torch.zeros(
-                    len(m_t), config.past_frames, 2, *m_t.shape[-2:], dtype=torch.long, device=m_t.device
-                )
-            if past.shape[1] != config.past_frames:
-                raise ValueError(f"the model conditions on {config.past_frames} past masks, not {past.shape[1]}")
-            bits = [analog(past[:, f], config.bits, config.scale) for f in range(config.past_frames)]
-            parts.append(F.pixel_unshuffle(torch.cat(bits, dim=1), config.mask_patch))
-        elif past is not None:
-            raise ValueError("the model does not condition on past masks; see weights.inflate_for_video")
-        return torch.cat([part.to(image_map.dtype) for part in parts], dim=1)
+        now = torch.cat([F.pixel_unshuffle(m_t, config.mask_patch).to(image_map.dtype), image_map], dim=1)
+        if not config.past_frames:
+            if past is not None:
+                raise ValueError("the model does not condition on past masks; see weights.inflate_for_video")
+            return self.conv_in(now)
+        if past is None:
+            past = torch.zeros(len(m_t), config.past_frames, 2, *m_t.shape[-2:], dtype=torch.long, device=m_t.device)
+        if past.shape[1] != config.past_frames:
+            raise ValueError(f"the model conditions on {config.past_frames} past masks, not {past.shape[1]}")
+        bits = [analog(past[:, f], config.bits, config.scale) for f in range(config.past_frames)]
+        before = F.pixel_unshuffle(torch.cat(bits, dim=1), config.mask_patch).to(image_map.dtype)
+        # Apart, so that a model inflated from one for images adds exact zeros to what that one computes.
+        of_now, of_before = self.conv_in.weight.split([now.shape[1], before.shape[1]], dim=1)
+        return F.conv2d(now, of_now, self.conv_in.bias) + F.conv2d(before, of_before)
 
 
 class ResBlock(nn.Module):

@@ -161,11 +161,11 @@ def build_backbone(config: ModelConfig) -> Backbone:
     try:
         backbone_config = AutoConfig.for_model(model_type, **values)
         network = MODEL_FOR_BACKBONE_MAPPING[type(backbone_config)](backbone_config)
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"backbone {model_type!r} cannot be built: {error}") from error
+        channels = [int(c) for c in network.channels]
+    except Exception as error:  # whatever goes wrong in there comes from the configuration
+        raise ValueError(f"backbone {model_type!r} cannot be built: {' '.join(str(error).split())}") from error
     if model_type == "resnet":
         _as_official(network, config.stem_pool)
-    channels = [int(c) for c in network.channels]
     strides = _strides(backbone_config, list(backbone_config.out_features))
     if model_type == "resnet" and config.stem_pool == "none":
         strides = [stride // 2 for stride in strides]

@@ -1,7 +1,9 @@
 """From generated masks to segments: majority class, connected components, small segments, seams (§4.1; official code).
 
-A *label map* here is int64 `[h, w]`, 0 = void, together with a dictionary label → contiguous class.
+A *label map* here is integers `[h, w]`, 0 = void, together with a dictionary label → contiguous class.
 """
+
+from collections.abc import Iterable
 
 import numpy as np
 from scipy import ndimage
@@ -9,6 +11,8 @@ from scipy import ndimage
 from pix2seqd.taxonomy import VOID, Taxonomy
 
 Labels = tuple[np.ndarray, dict[int, int]]
+Tile = tuple[int, int, np.ndarray]
+"""Top, left and labels of a window."""
 
 
 def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
@@ -34,9 +38,12 @@ def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
 
 
 def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Labels:
-    """Segments of a mask whose ids are unique: majority class per id, id 0 void, stuff of one class is one segment."""
+    """Segments of a mask whose ids are unique: majority class per id, stuff of one class is one segment.
+
+    Id 0 is void, and so are classes beyond the taxonomy, which a model may have room for.
+    """
     voted = majority_vote(mask, min_pixels)
-    classes, ids = np.where(voted[1] == VOID, VOID, voted)
+    classes, ids = np.where((voted[1] == VOID) | (voted[0] > len(taxonomy)), VOID, voted)
     keys, dense = np.unique(np.stack([classes.ravel(), ids.ravel()]), axis=1, return_inverse=True)
     label_of: dict[tuple[int, int], int] = {}
     table = []
@@ -66,7 +73,7 @@ def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int)
             class_of[len(class_of) + 1] = class_index
             continue
         for instance in np.unique(ids[inside]):
-            found, count = ndimage.label(inside & (ids == instance))
+            found, count = ndimage.label(inside & (ids == instance))  # pyright: ignore[reportGeneralTypeIssues]
             labels[found > 0] = found[found > 0] + len(class_of)
             class_of.update({len(class_of) + i: class_index for i in range(1, count + 1)})
     return fill_small(labels, class_of, taxonomy, min_pixels)
@@ -74,14 +81,14 @@ def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int)
 
 def fill_small(labels: np.ndarray, class_of: dict[int, int], taxonomy: Taxonomy, min_pixels: int) -> Labels:
     """Dissolve thing segments of fewer than `min_pixels` pixels into whatever is nearest."""
-    areas = np.bincount(labels.ravel(), minlength=len(class_of) + 1)
+    areas = np.bincount(labels.ravel(), minlength=max(class_of, default=0) + 1)
     small = [i for i, c in class_of.items() if areas[i] < min_pixels and taxonomy.category(c).isthing]
     if not small:
         return labels, class_of
     gone = np.isin(labels, small)
     if gone.all():
         return np.zeros_like(labels), {}
-    nearest = ndimage.distance_transform_edt(gone, return_distances=False, return_indices=True)
+    nearest = np.asarray(ndimage.distance_transform_edt(gone, return_distances=False, return_indices=True))
     return labels[tuple(nearest)], {i: c for i, c in class_of.items() if i not in small}
 
 
@@ -93,56 +100,63 @@ def windows(length: int, size: int, overlap: int) -> list[int]:
     return [round(i * (length - size) / (count - 1)) for i in range(count)]
 
 
-def join(tiles: list[tuple[int, int, Labels]], height: int, width: int, taxonomy: Taxonomy) -> Labels:
+def join(tiles: Iterable[tuple[int, int, Labels]], height: int, width: int, taxonomy: Taxonomy) -> Labels:
     """Join the label maps of overlapping windows into one.
 
     In an overlap every pixel goes to the window it lies deeper in. Thing segments of two windows become one where
     they agree on more than half of what both together cover in the overlap; stuff joins by class.
 
     Args:
-        tiles: (top, left, labels of the window); windows may reach beyond the picture.
+        tiles: (top, left, labels of the window), by growing top; windows may reach beyond the picture.
         height: of the picture.
         width: of the picture.
         taxonomy: which classes are things.
+
+    Returns:
+        Labels int32 `[height, width]`, and the class of those that occur.
     """
-    canvas = np.zeros((height, width), np.int64)
-    depth = np.zeros((height, width))
-    parent: list[int] = [0]
-    class_of: dict[int, int] = {}
-    placed: list[tuple[int, int, np.ndarray]] = []
-    stuff: dict[int, int] = {}
+    canvas, depth = np.zeros((2, height, width), np.int32)
+    class_of = list(range(len(taxonomy) + 1))  # the labels of void and stuff are their classes, things get the next
+    parent = list(class_of)
+    placed: list[Tile] = []
     for top, left, (labels, classes) in tiles:
         labels = labels[: height - top, : width - left]
-        table = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
-        for label, class_index in classes.items():
-            if label >= len(table):
-                continue
-            if not taxonomy.category(class_index).isthing and class_index in stuff:
-                table[label] = stuff[class_index]
-                continue
-            parent.append(len(parent))
-            table[label] = parent[-1]
-            class_of[parent[-1]] = class_index
-            if not taxonomy.category(class_index).isthing:
-                stuff[class_index] = parent[-1]
-        labels = table[labels]
-        things = np.array([i for i, c in class_of.items() if taxonomy.category(c).isthing], np.int64)
-        for other in placed:
-            _unite(other, (top, left, labels), things, class_of, parent)
-        placed.append((top, left, labels))
-        region = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
-        inner = _depth(labels.shape)
-        deeper = inner > depth[region]
-        canvas[region][deeper] = labels[deeper]
-        depth[region][deeper] = inner[deeper]
-    roots = np.array([_root(parent, i) for i in range(len(parent))])
-    return roots[canvas], {i: c for i, c in class_of.items() if roots[i] == i}
+        tile = (top, left, _renumbered(labels, classes, class_of, taxonomy))
+        parent.extend(range(len(parent), len(class_of)))
+        placed = [other for other in placed if other[0] + len(other[2]) > top]
+        for i, j in (pair for other in placed for pair in _agreeing(other, tile)):
+            if class_of[i] == class_of[j]:
+                low, high = sorted((_root(parent, i), _root(parent, j)))
+                parent[high] = low
+        placed.append(tile)
+        _paint(canvas, depth, tile)
+    roots = np.array([_root(parent, i) for i in range(len(parent))], np.int32)
+    labels = roots[canvas]
+    return labels, {i: class_of[i] for i in np.flatnonzero(np.bincount(labels.ravel())).tolist() if i != VOID}
 
 
-def _depth(shape: tuple[int, ...]) -> np.ndarray:
-    """Distance of each pixel of a window to its border, from 1."""
-    rows, columns = (np.minimum(np.arange(n), np.arange(n)[::-1]) + 1.0 for n in shape)
-    return np.minimum(rows[:, None], columns[None, :])
+def _renumbered(labels: np.ndarray, classes: dict[int, int], class_of: list[int], taxonomy: Taxonomy) -> np.ndarray:
+    """Labels of a window → labels of the picture, where each thing gets a new one, which `class_of` notes."""
+    table = np.zeros(max(classes, default=0) + 1, np.int32)
+    for label, class_index in classes.items():
+        table[label] = class_index
+        if taxonomy.category(class_index).isthing:
+            table[label] = len(class_of)
+            class_of.append(class_index)
+    return table[labels]
+
+
+def _agreeing(one: Tile, two: Tile) -> list[tuple[int, int]]:
+    """Pairs of labels of two windows with an IoU above 0.5 in their overlap."""
+    top, left = max(one[0], two[0]), max(one[1], two[1])
+    bottom, right = (min(tile[axis] + tile[2].shape[axis] for tile in (one, two)) for axis in (0, 1))
+    if bottom <= top or right <= left:
+        return []
+    parts = [labels[top - y : bottom - y, left - x : right - x].ravel() for y, x, labels in (one, two)]
+    (rows, row), (columns, column) = (np.unique(part, return_inverse=True) for part in parts)
+    shared = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns)).reshape(len(rows), -1)
+    union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0) - shared
+    return [(int(rows[i]), int(columns[j])) for i, j in np.argwhere(2 * shared > union)]
 
 
 def _root(parent: list[int], i: int) -> int:
@@ -151,23 +165,19 @@ def _root(parent: list[int], i: int) -> int:
     return i
 
 
-def _unite(
-    a: tuple[int, int, np.ndarray],
-    b: tuple[int, int, np.ndarray],
-    things: np.ndarray,
-    class_of: dict[int, int],
-    parent: list[int],
-) -> None:
-    """Union of the things of two windows that agree in their overlap."""
-    top, left = max(a[0], b[0]), max(a[1], b[1])
-    bottom, right = (min(a[i] + a[2].shape[i], b[i] + b[2].shape[i]) for i in (0, 1))
-    if bottom <= top or right <= left:
-        return
-    one, two = (labels[top - y : bottom - y, left - x : right - x].ravel() for y, x, labels in (a, b))
-    one, two = np.where(np.isin(one, things), one, 0), np.where(np.isin(two, things), two, 0)
-    pairs, shared = np.unique(np.stack([one, two]), axis=1, return_counts=True)
-    area_one, area_two = np.bincount(one), np.bincount(two)
-    for (i, j), common in zip(pairs.T.tolist(), shared.tolist(), strict=True):
-        if i and j and class_of[i] == class_of[j] and 2 * common > area_one[i] + area_two[j] - common:
-            first, second = sorted((_root(parent, i), _root(parent, j)))
-            parent[second] = first
+def _paint(canvas: np.ndarray, depth: np.ndarray, tile: Tile) -> None:
+    """Draw a window's labels where it is deeper than what is there."""
+    top, left, labels = tile
+    height, width = labels.shape
+    rows, columns = _depth(top, height, canvas.shape[0]), _depth(left, width, canvas.shape[1])
+    inner = np.minimum(rows[:, None], columns)
+    region = np.s_[top : top + height, left : left + width]
+    deeper = inner > depth[region]
+    canvas[region][deeper] = labels[deeper]
+    depth[region][deeper] = inner[deeper]
+
+
+def _depth(start: int, length: int, whole: int) -> np.ndarray:
+    """How far each pixel of a window lies from its ends, from 1; where the picture ends too, nothing was cut off."""
+    steps, far = np.arange(1, length + 1), np.full(length, np.iinfo(np.int32).max)
+    return np.minimum(steps if start > 0 else far, steps[::-1] if start + length < whole else far)

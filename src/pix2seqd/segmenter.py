@@ -1,8 +1,8 @@
 """`Segmenter`: the only path from pixels to `Panoptic`, for the command line, the evaluation and Python."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, product, tee
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,18 +21,17 @@ from pix2seqd.weights import Pretrained, from_pretrained
 
 
 @dataclass(frozen=True)
-class Window:
-    """A part of a picture at the network's input size, and where it lies."""
+class Scaled:
+    """A picture at the network's scale, and the windows that the network sees one by one."""
 
+    size: tuple[int, int]
+    """Height and width of the picture itself."""
     image: Tensor
     """float `[3, H, W]`, 0..1."""
-    noise: Tensor
-    """float `[bits, h, w]`: the first state."""
-    top: int
-    left: int
-    """Of its mask, in the mask of the whole picture."""
-    used: tuple[int, int]
-    """Height and width of its mask that show the picture; the rest is padding."""
+    extent: tuple[int, int]
+    """Height and width of its mask."""
+    corners: list[tuple[int, int]]
+    """Top and left of the windows' masks in its mask, row by row."""
 
 
 class Segmenter:
@@ -119,78 +118,83 @@ class Segmenter:
         """Segment many pictures, each as `image` does; `batch_size` windows go through the network at once."""
         options = self._options(seed, steps, td, min_pixels)
         # On CPUs larger batches gain nothing, and batches of one give the same bits whatever surrounds a picture.
-        batch_size = batch_size or (1 if self.device.type == "cpu" else 8)
+        if batch_size is None:
+            batch_size = 1 if self.device.type == "cpu" else 8
         if batch_size < 1:
             raise InputError(f"batch size must be 1 or more, not {batch_size}")
-        pending = iter(sources)
-        while chunk := list(islice(pending, batch_size)):
-            pictures = [np.asarray(load_image(source)) for source in chunk]
-            split = [self._windows(picture, seed) for picture in pictures]
-            masks = self._masks([window for part in split for window in part], options, batch_size)
-            for picture, part in zip(pictures, split, strict=True):
-                yield self._assemble(picture.shape[:2], [(window, next(masks)) for window in part], options)
+        # Windows and their masks are streams: of a large picture, and of many, only a few exist at any time.
+        pictures, again = tee(self._scaled(np.asarray(load_image(source))) for source in sources)
+        windows = chain.from_iterable(self._windows(picture, seed) for picture in pictures)
+        masks = self._masks(windows, options, batch_size)
+        for picture in again:
+            yield self._assemble(picture, masks, options)
 
     def _options(self, seed: int, steps: int | None, td: float | None, min_pixels: int | None) -> InferConfig:
         given = {"steps": steps, "td": td, "min_pixels": min_pixels}
         try:
-            require((seed >= 0, f"seed must be 0 or more, not {seed}"))
+            require((0 <= seed < 2**63, f"seed must be 0 or more and below 2^63, not {seed}"))
             return self.pretrained.infer.replace(**{key: value for key, value in given.items() if value is not None})
         except ValueError as error:
             raise InputError(str(error)) from error
 
-    def _windows(self, picture: np.ndarray, seed: int) -> list[Window]:
-        """Cut or scale a picture to the network's size; its noise comes from a generator of its own."""
+    def _scaled(self, picture: np.ndarray) -> Scaled:
         config, stride = self.pretrained.data, self.model.config.mask_stride
-        generator = torch.Generator().manual_seed(seed)
         pixels = normalize(picture, config.normalize)
-        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
-        height, width = image.shape[1:]
-        if config.layout == "resize":
-            scale = min(config.size[0] / height, config.size[1] / width)
-        else:
-            scale = config.zoom
+        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float().div_(255)
+        height, width = picture.shape[:2]
+        fit = min(config.size[0] / height, config.size[1] / width)
+        scale = fit if config.layout == "resize" else config.zoom
         image = resize_image(image, max(round(height * scale), 1), max(round(width * scale), 1))
-        (tall, wide), overlap = image.shape[1:], config.overlap
-        result = []
-        for top in (s - s % stride for s in postprocess.windows(tall, config.size[0], overlap)):
-            for left in (s - s % stride for s in postprocess.windows(wide, config.size[1], overlap)):
-                part = image[:, top : top + config.size[0], left : left + config.size[1]]
-                noise = torch.randn(
-                    self.model.config.total_bits, *(n // stride for n in config.size), generator=generator
-                )
-                used = (-(-part.shape[1] // stride), -(-part.shape[2] // stride))
-                result.append(Window(pad_image(part, *config.size), noise, top // stride, left // stride, used))
-        return result
+        tall, wide = (-(-n // stride) for n in image.shape[1:])
+        tops, lefts = (
+            postprocess.windows(n, size // stride, config.overlap // stride)
+            for n, size in zip((tall, wide), config.size, strict=True)
+        )
+        return Scaled((height, width), image, (tall, wide), list(product(tops, lefts)))
 
-    def _masks(self, windows: Sequence[Window], options: InferConfig, batch_size: int) -> Iterator[np.ndarray]:
+    def _windows(self, picture: Scaled, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Picture `[3, H, W]` and noise `[bits, h, w]` of each window; a picture has a generator of its own."""
+        height, width = self.pretrained.data.size
+        stride, bits = self.model.config.mask_stride, self.model.config.total_bits
+        generator = torch.Generator().manual_seed(seed)
+        for top, left in picture.corners:
+            part = picture.image[:, top * stride : top * stride + height, left * stride : left * stride + width]
+            noise = torch.randn(bits, height // stride, width // stride, generator=generator)
+            yield pad_image(part, height, width), noise
+
+    def _masks(
+        self, windows: Iterator[tuple[Tensor, Tensor]], options: InferConfig, batch_size: int
+    ) -> Iterator[np.ndarray]:
         """The generated mask of each window, int64 `[2, h, w]`."""
-        for start in range(0, len(windows), batch_size):
-            batch = windows[start : start + batch_size]
-            images = torch.stack([window.image for window in batch]).to(self.device)
-            noise = torch.stack([window.noise for window in batch]).to(self.device)
+        while batch := list(islice(windows, batch_size)):
+            images, noise = (torch.stack(part).to(self.device) for part in zip(*batch, strict=True))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16), torch.inference_mode():
                 images = images.contiguous(memory_format=torch.channels_last)
                 masks = self.model.infer(images, noise, options.steps, options.td)
             yield from masks.cpu().numpy()
 
-    def _assemble(
-        self, size: tuple[int, ...], parts: list[tuple[Window, np.ndarray]], options: InferConfig
-    ) -> Panoptic:
+    def _assemble(self, picture: Scaled, masks: Iterator[np.ndarray], options: InferConfig) -> Panoptic:
         """Masks of a picture's windows → segments at the picture's size."""
-        config, taxonomy = self.pretrained.data, self.taxonomy
+        config, taxonomy, least = self.pretrained.data, self.taxonomy, options.min_pixels
         find = postprocess.segments_by_id if config.ids == "unique" else postprocess.segments_by_component
-        cropped = [(w, mask[:, : w.used[0], : w.used[1]]) for w, mask in parts]
         if config.layout == "resize":
-            mask = resize_labels(cropped[0][1], size[0], size[1])
-            labels, classes = find(mask, taxonomy, options.min_pixels)
+            labels, classes = find(self._restored(next(masks), picture), taxonomy, least)
         else:
-            tiles = [(w.top, w.left, find(mask, taxonomy, options.min_pixels)) for w, mask in cropped]
-            bottom = max(w.top + w.used[0] for w, _ in cropped)
-            right = max(w.left + w.used[1] for w, _ in cropped)
-            labels, classes = postprocess.join(tiles, bottom, right, taxonomy)
-            labels = resize_labels(labels, size[0], size[1])
-            labels, classes = postprocess.fill_small(labels, classes, taxonomy, options.min_pixels)
+            tall, wide = picture.extent
+            scale = config.zoom / self.model.config.mask_stride
+            tiles = (
+                (top, left, find(mask[:, : tall - top, : wide - left], taxonomy, round(least * scale**2)))
+                for (top, left), mask in zip(picture.corners, masks, strict=False)
+            )
+            labels, classes = postprocess.join(tiles, tall, wide, taxonomy)
+            labels, classes = postprocess.fill_small(self._restored(labels, picture), classes, taxonomy, least)
         return Panoptic.from_segmentation(labels, classes, taxonomy).renumbered()
+
+    def _restored(self, labels: np.ndarray, picture: Scaled) -> np.ndarray:
+        """`[..., h, w]` of a mask → of the picture: to the network's scale, without padding, then back (official)."""
+        stride, (height, width) = self.model.config.mask_stride, picture.image.shape[1:]
+        labels = labels.repeat(stride, axis=-2).repeat(stride, axis=-1)[..., :height, :width]
+        return resize_labels(labels, *picture.size)
 
 
 def _device(name: str) -> torch.device:

@@ -44,7 +44,7 @@ def tile_crop(
     top, left = (round((n - w) * u) for n, w, u in zip(size, window, offset, strict=True))
     image = image[:, top : top + window[0], left : left + window[1]]
     labels = labels[top : top + window[0], left : left + window[1]]
-    height, width = (min(round(w * zoom), t) for w, t in zip(window, target, strict=True))
+    height, width = (min(max(round(w * zoom), 1), t) for w, t in zip(window, target, strict=True))
     return resize_image(image, height, width), resize_labels(labels, height, width)
 
 
@@ -102,7 +102,7 @@ def augment(
         # Sizes of objects vary by ratios, not by differences.
         scale, crop = data.zoom * float(np.exp(rng.uniform(np.log(low), np.log(high)))), tile_crop
     offset = (rng.random(), rng.random())
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
     tensor, labels = crop(tensor, labels, data.size, scale, offset)
     if config.flip != "none" and rng.random() < 0.5:
         tensor, labels = tensor.flip(2), labels[:, ::-1]

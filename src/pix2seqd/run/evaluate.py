@@ -1,11 +1,13 @@
 """Evaluation: the very `Segmenter` of the command line on a labelled data set."""
 
 from collections.abc import Callable, Iterator
+from itertools import tee, zip_longest
 from typing import Any
 
 import numpy as np
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from pix2seqd.data.sample import Dataset
 from pix2seqd.files import InputError
@@ -13,6 +15,7 @@ from pix2seqd.metrics.average_precision import AveragePrecision
 from pix2seqd.metrics.mean_iou import MeanIoU
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
 from pix2seqd.segmenter import Segmenter
+from pix2seqd.taxonomy import Taxonomy
 
 Metrics = tuple[PanopticQuality, AveragePrecision, MeanIoU]
 
@@ -40,14 +43,14 @@ def evaluate(
     Raises:
         InputError: the categories differ.
     """
-    _same_categories(segmenter, dataset)
+    check_categories(segmenter.taxonomy, dataset)
     taxonomy = dataset.taxonomy
     scores: dict[str, Metrics] = {}
     counts: dict[str, int] = {}
-    samples = (dataset[i] for i in range(len(dataset)))
-    for number, sample in enumerate(progress(samples)):
-        prediction = next(segmenter.images([sample.image], **options))
-        for name in ("all", *([groups[number]] if groups else [])):
+    samples, again = tee(dataset[i] for i in range(len(dataset)))
+    predictions = segmenter.images((sample.image for sample in samples), **options)
+    for number, (sample, prediction) in enumerate(progress(zip(again, predictions, strict=True))):
+        for name in dict.fromkeys(("all", groups[number] if groups else "all")):
             if name not in scores:
                 scores[name] = (PanopticQuality(taxonomy), AveragePrecision(taxonomy), MeanIoU(taxonomy))
             counts[name] = counts.get(name, 0) + 1
@@ -64,14 +67,16 @@ def evaluate(
     }
 
 
-def _same_categories(segmenter: Segmenter, dataset: Dataset) -> None:
-    ours, theirs = (
-        [(c.id, c.name, c.isthing) for c in taxonomy.categories]
-        for taxonomy in (segmenter.taxonomy, dataset.taxonomy)
-    )
+def check_categories(taxonomy: Taxonomy, dataset: Dataset) -> None:
+    """Refuse data that a model of this taxonomy cannot be scored on.
+
+    Raises:
+        InputError: the categories differ in number, order, id, name or kind.
+    """
+    ours, theirs = ([(c.id, c.name, c.isthing) for c in t.categories] for t in (taxonomy, dataset.taxonomy))
     if ours != theirs:
-        different = next((pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]), (len(ours), len(theirs)))
-        raise InputError(f"the checkpoint's categories are not the data set's: {different[0]} against {different[1]}")
+        one, two = next(pair for pair in zip_longest(ours, theirs) if pair[0] != pair[1])
+        raise InputError(f"the categories of model and data differ: {one} against {two}; give the data it is made for")
 
 
 def finite(value: Any) -> Any:
@@ -87,13 +92,13 @@ def render(results: dict[str, Any]) -> Group:
     for name, result in results.items():
         quality, hit = result["panoptic_quality"], result["average_precision"]["thresholds"]["0.50"]
         values = [quality["All"][key] for key in ("pq", "sq", "rq")]
-        values += [quality["Things"]["pq"], quality["Stuff"]["pq"], hit["ap"], hit["f1"], result["mean_iou"]["mean_iou"]]
-        overall.add_row(name, str(result["images"]), *map(_percent, values))
+        values += [quality["Things"]["pq"], quality["Stuff"]["pq"], hit["ap"], hit["f1"]]
+        shown = map(_percent, (*values, result["mean_iou"]["mean_iou"]))
+        overall.add_row(Text(name), str(result["images"]), *shown)
     classes = Table("category", "PQ", "SQ", "RQ", "tp", "fp", "fn")
     for row in results["all"]["panoptic_quality"]["per_class"].values():
-        classes.add_row(
-            row["name"], *(_percent(row[key]) for key in ("pq", "sq", "rq")), *(str(row[key]) for key in ("tp", "fp", "fn"))
-        )
+        counts = [str(row[key]) for key in ("tp", "fp", "fn")]
+        classes.add_row(Text(row["name"]), *(_percent(row[key]) for key in ("pq", "sq", "rq")), *counts)
     return Group(overall, classes)
 
 

@@ -12,7 +12,7 @@ from pix2seqd.config import Recipe
 from pix2seqd.data import open_dataset
 from pix2seqd.data.sample import Dataset, Subset
 from pix2seqd.run.checkpoint import TrainState, save_state
-from pix2seqd.run.evaluate import evaluate
+from pix2seqd.run.evaluate import check_categories, evaluate
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.weights import Pretrained
 
@@ -28,6 +28,9 @@ class TrainLog:
         recipe: how often to log, to save and to evaluate.
         start_step: where the run begins.
         pretrained: the EMA, which is what gets evaluated.
+
+    Raises:
+        InputError: the evaluation data are missing, or their categories are not the training data's.
     """
 
     def __init__(self, out: Path, recipe: Recipe, start_step: int, pretrained: Pretrained) -> None:
@@ -35,9 +38,12 @@ class TrainLog:
         self.out = out
         self.pretrained = pretrained
         self.eval_data = _spread(recipe)
+        if self.eval_data:
+            check_categories(pretrained.taxonomy, self.eval_data)  # now, not after hours
         self.losses: list[torch.Tensor] = []
         self.since = (start_step, time.perf_counter())
-        self.writer = SummaryWriter(str(out / "logs"))
+        # What a killed run logged beyond the state it goes on from is hidden.
+        self.writer = SummaryWriter(str(out / "logs"), purge_step=start_step + 1)
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"), TimeRemainingColumn())
         self.progress = Progress(TextColumn("training"), *columns)
         self.task = self.progress.add_task("", total=self.config.steps, completed=start_step, status="")

@@ -1,0 +1,44 @@
+"""What the bundled checkpoints can do, on pictures they have not been trained on."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from pix2seqd.data.shapes import Shapes
+from pix2seqd.run.evaluate import evaluate
+from pix2seqd.segmenter import Segmenter
+from pix2seqd.weights import BUNDLED
+
+NUCLEI = Path(__file__).parents[1] / "examples" / "nuclei.png"
+
+
+@cache
+def bundled(name: str) -> Segmenter:
+    if not (BUNDLED / name).is_dir():
+        pytest.skip(f"no checkpoint {name}")
+    return Segmenter.from_pretrained(name, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["nuclei", "shapes"])
+def test_a_bundled_checkpoint_is_small_and_says_where_it_comes_from(name: str):
+    segmenter = bundled(name)
+    assert segmenter.describe()["model"] == name
+    assert sum(path.stat().st_size for path in (BUNDLED / name).iterdir()) <= 16e6
+    card = (BUNDLED / name / "README.md").read_text(encoding="utf-8").lower()
+    assert all(word in card for word in ("license", "pix2seqd train", "pq"))
+
+
+def test_nuclei_are_found_in_two_steps():
+    found = bundled("nuclei").image(NUCLEI, steps=2)
+    assert found.segmentation.shape == (512, 512)
+    areas = [segment.area for segment in found.segments if segment.name == "nucleus"]
+    assert 50 < len(areas) < 300
+    assert 0.05 < sum(areas) / 512**2 < 0.6
+
+
+def test_stuff_and_things_are_told_apart_in_unseen_scenes():
+    segmenter = bundled("shapes")
+    quality = evaluate(segmenter, Shapes(3, segmenter.pretrained.data.size, seed=987), steps=3)["all"]
+    assert quality["panoptic_quality"]["Stuff"]["pq"] > 0.5
+    assert quality["panoptic_quality"]["Things"]["pq"] > 0.3

@@ -341,4 +341,4 @@ class Recipe(Config):
     backbone: str = ""
     """Folder or hub id of a pretrained `transformers` backbone, which then replaces `model.backbone`."""
     init: str = ""
-    """Checkpoint to start from: a bundled name, a folder or a hub id."""
+    """Checkpoint to start from, a bundled name, a folder or a hub id: whatever fits is taken (`weights.transfer`)."""

@@ -165,3 +165,60 @@ def inflate_for_video(model: Pix2SeqD, past_frames: int = 2) -> Pix2SeqD:
     wide[:, : narrow.shape[1]] = narrow
     video.load_state_dict({**state, "mask_decoder.conv_in.weight": wide})
     return video.train(model.training)
+
+
+def transfer(source: Pix2SeqD, target: Pix2SeqD) -> list[str]:
+    """Start a model from another one's weights, of other classes, bits, depth or past frames (§4.1: stages of training).
+
+    What has the same name and shape is copied. Of the decoder's first and last layer, whose channels stand for bits
+    and values of the mask, those of an unchanged mask channel are; the image model's part of a video model too.
+
+    Returns:
+        Names of the target's tensors that keep (some of) their own weights.
+    """
+    old, new = source.state_dict(), target.state_dict()
+    kept = []
+    for name, value in new.items():
+        of_mask = name.startswith(("mask_decoder.conv_in.", "mask_decoder.conv_out."))
+        same = name in old and old[name].shape == value.shape
+        if same and (source.config.bits == target.config.bits or not of_mask):
+            value.copy_(old[name])
+            continue
+        kept.append(name)
+        if of_mask:
+            _copy_channels(source, target, name)
+    return kept
+
+
+def _copy_channels(source: Pix2SeqD, target: Pix2SeqD, name: str) -> None:
+    """Copy the channels of the decoder's first or last layer that mean the same in both models."""
+    old, new = source.state_dict()[name], target.state_dict()[name]
+    if name == "mask_decoder.conv_in.bias":
+        if old.shape == new.shape:
+            new.copy_(old)
+        return
+    first = name.startswith("mask_decoder.conv_in.")
+    here, there = (_meanings(model, first) for model in (target, source))
+    place = {meaning: i for i, meaning in enumerate(there)}
+    pairs = [(i, place[meaning]) for i, meaning in enumerate(here) if meaning in place]
+    if source.config.mask_patch != target.config.mask_patch or not pairs:
+        return
+    ours, theirs = (torch.tensor(list(side)) for side in zip(*pairs, strict=True))
+    axis = 1 if first else 0
+    if old.select(axis, 0).shape == new.select(axis, 0).shape:
+        new.index_copy_(axis, ours, old.index_select(axis, theirs))
+
+
+def _meanings(model: Pix2SeqD, first: bool) -> list[tuple[object, ...]]:
+    """What each input channel of the decoder's first layer, or output channel of its last, stands for."""
+    config = model.config
+    patch = range(config.mask_patch**2)
+    # A bit or value means the same in two models if its mask channel has as many bits in both.
+    bits = [("bit", k, n, i) for k, n in enumerate(config.bits) for i in range(n)]
+    values = [("value", k, n, v) for k, n in enumerate(config.bits) for v in range(2**n)]
+    if not first:
+        linear = config.head == "linear"
+        return [(*m, p) for m in (bits if linear else values + bits * config.bit_logits) for p in patch]
+    maps = [("map", i) for i in range(config.fuse_dim)]
+    past = [("past", f, *m, p) for f in range(config.past_frames) for m in bits for p in patch]
+    return [(*m, p) for m in bits for p in patch] + maps + past

@@ -44,7 +44,6 @@ RECIPES: dict[str, Recipe] = {
             bits=(4, 4),
             classes=10,
             max_instances=16,
-            scale=0.2,
             backbone=resnet_backbone((1, 2, 2), 32, (32, 64, 128), "basic"),
             encoder_layers=2,
         ),
@@ -53,5 +52,6 @@ RECIPES: dict[str, Recipe] = {
         infer=InferConfig(steps=20, td=1.0, min_pixels=8),
         train_data="shapes:1000000",
         eval_data="shapes:200@1",
+        init="nuclei",  # it knows already how to carry ids from pixel to pixel
     ),
 }

@@ -20,7 +20,7 @@ from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import pretrained_backbone
 from pix2seqd.run.checkpoint import TrainState, load_state, save_state
 from pix2seqd.run.log import TrainLog
-from pix2seqd.weights import Pretrained, from_pretrained, save_pretrained
+from pix2seqd.weights import Pretrained, from_pretrained, save_pretrained, transfer
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -104,10 +104,7 @@ def new_model(recipe: Recipe) -> Pix2SeqD:
         return model
     model = Pix2SeqD(recipe.model)
     if recipe.init:
-        initial = from_pretrained(recipe.init).model
-        if initial.config != recipe.model:
-            raise InputError(f"the checkpoint {recipe.init} has another model configuration than the recipe")
-        model.load_state_dict(initial.state_dict())
+        transfer(from_pretrained(recipe.init).model, model)
     return model
 
 

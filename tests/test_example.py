@@ -33,8 +33,8 @@ def test_nuclei_are_found_in_two_steps():
     found = bundled("nuclei").image(NUCLEI, steps=2)
     assert found.segmentation.shape == (512, 512)
     areas = [segment.area for segment in found.segments if segment.name == "nucleus"]
-    assert 50 < len(areas) < 300
-    assert 0.05 < sum(areas) / 512**2 < 0.6
+    assert len(areas) > 50
+    assert 0.1 < sum(areas) / 512**2 < 0.4
 
 
 def test_stuff_and_things_are_told_apart_in_unseen_scenes():

@@ -249,18 +249,19 @@ def _numbered(name: str, index: int) -> str:
 
 def _resnet_names(depths: list[int]) -> Names:
     network = "pixel_encoder.backbone.network"
-    yield f"{network}.embedder.embedder.convolution.weight", "rest/resnet/stem_conv2d_fixed_padding/conv2d/kernel:0", _conv
-    yield from _batch_norm(f"{network}.embedder.embedder.normalization", "rest/resnet/stem_bn_relu")
+    stem, conv = f"{network}.embedder.embedder", "conv2d_fixed_padding"
+    yield f"{stem}.convolution.weight", f"rest/resnet/stem_{conv}/conv2d/kernel:0", _conv
+    yield from _batch_norm(f"{stem}.normalization", "rest/resnet/stem_bn_relu")
     for stage, depth in enumerate(depths):
         for block in range(depth):
             ours = f"{network}.encoder.stages.{stage}.layers.{block}"
             official = f"rest/resnet/block_group{stage + 1}/block{block + 1}"
             if block == 0:
-                yield f"{ours}.shortcut.convolution.weight", f"{official}/proj_conv2d_fixed_padding/conv2d/kernel:0", _conv
+                yield f"{ours}.shortcut.convolution.weight", f"{official}/proj_{conv}/conv2d/kernel:0", _conv
                 yield from _batch_norm(f"{ours}.shortcut.normalization", f"{official}/proj_bn_relu")
             for i in range(3):
                 suffix = str(i) if i else ""
-                kernel = f"{official}/conv2d_fixed_padding{suffix}/conv2d/kernel:0"
+                kernel = f"{official}/{conv}{suffix}/conv2d/kernel:0"
                 yield f"{ours}.layer.{i}.convolution.weight", kernel, _conv
                 yield from _batch_norm(f"{ours}.layer.{i}.normalization", f"{official}/bn_relu{suffix}")
 
@@ -293,12 +294,12 @@ def _decoder_names(model: Pix2SeqD) -> Names:
         yield from _norm(f"mask_decoder.norm_{side}", f"denoiser/group_norm_{side}")
     for level in range(levels):
         down, up = model.mask_decoder.down[level], model.mask_decoder.up[levels - 1 - level]
-        for ours, official, unit, sample in (
-            (f"mask_decoder.down.{level}", f"denoiser/dn_unit_{level}", down, "downsample"),
-            (f"mask_decoder.up.{levels - 1 - level}", f"denoiser/up_unit_{level}", up, "upsample"),
+        for ours, official, unit, sample, conv in (
+            (f"mask_decoder.down.{level}", f"denoiser/dn_unit_{level}", down, "downsample", "conv_dn"),
+            (f"mask_decoder.up.{levels - 1 - level}", f"denoiser/up_unit_{level}", up, "upsample", "conv_up"),
         ):
             if getattr(unit, sample) is not None:
-                yield from _layer(f"{ours}.{sample}", f"{official}/conv_{'dn' if sample == 'downsample' else 'up'}", _conv)
+                yield from _layer(f"{ours}.{sample}", f"{official}/{conv}", _conv)
             for i, block in enumerate(unit.blocks):  # type: ignore[arg-type]
                 yield from _res_block(block, f"{ours}.blocks.{i}", f"{official}/res_block_{i}")
     if config.decoder_layers:

@@ -89,7 +89,9 @@ class Panoptic:
         return cls(segmentation, tuple(segments), taxonomy)
 
     @classmethod
-    def from_coco(cls, png: "np.ndarray | Image.Image", annotation: Mapping[str, Any], taxonomy: Taxonomy) -> "Panoptic":
+    def from_coco(
+        cls, png: "np.ndarray | Image.Image", annotation: Mapping[str, Any], taxonomy: Taxonomy
+    ) -> "Panoptic":
         """From a COCO panoptic picture (RGB, id = R + 256 G + 65536 B) and its annotation record.
 
         Raises:

@@ -1,5 +1,6 @@
 """Pix2Seq-D: the two boxes of Figure 2, trained by Algorithm 1 and sampled by Algorithm 2."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -97,8 +98,7 @@ class Pix2SeqD(nn.Module):
             Masks, int64 `[b, 2, h, w]`.
         """
         h = self.pixel_encoder(images)
-        for m_pred in self.denoise(h, noise, steps, td, past):
-            pass
+        m_pred = deque(self.denoise(h, noise, steps, td, past), maxlen=1).pop()  # the last step's
         return self.to_masks(m_pred)
 
     @torch.no_grad()

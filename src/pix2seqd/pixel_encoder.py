@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pix2seqd.config import ModelConfig
+from pix2seqd.files import InputError
 from pix2seqd.transformer import TransformerLayer, glorot, position_code
 
 
@@ -25,6 +26,9 @@ class PixelEncoder(nn.Module):
     The coarsest backbone map becomes tokens for a transformer; its output replaces that map, and the pyramid is
     merged from coarse to fine up to the mask's resolution (§3.1).
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -128,7 +132,7 @@ class MergeBlock(nn.Module):
 
 
 def group_norm(channels: int, groups_of: int | None = None) -> nn.GroupNorm:
-    """The GroupNorm of the official code: a quarter of the channels as groups, 32 at most (fewer if that divides not)."""
+    """The official code's GroupNorm: a quarter of the channels as groups, 32 at most (fewer if that divides not)."""
     most = max(min((groups_of or channels) // 4, 32), 1)
     return nn.GroupNorm(next(n for n in range(most, 0, -1) if channels % n == 0), channels, eps=1e-5)
 
@@ -160,7 +164,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
     model_type = values.pop("model_type")
     try:
         backbone_config = AutoConfig.for_model(model_type, **values)
-        network = MODEL_FOR_BACKBONE_MAPPING[type(backbone_config)](backbone_config)
+        network: Any = MODEL_FOR_BACKBONE_MAPPING[type(backbone_config)](backbone_config)  # pyright: ignore
         channels = [int(c) for c in network.channels]
     except Exception as error:  # whatever goes wrong in there comes from the configuration
         raise ValueError(f"backbone {model_type!r} cannot be built: {' '.join(str(error).split())}") from error
@@ -183,7 +187,7 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
         stride 16 are left out, as in the paper; pictures are normalised as the backbone's were (ImageNet statistics).
 
     Raises:
-        ValueError: there is no such checkpoint, or it is no backbone.
+        InputError: there is no such checkpoint, or it is no backbone.
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
@@ -194,9 +198,9 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
         strides = _strides(config, stages)
         names = [stage for stage, stride in zip(stages, strides, strict=True) if stride <= 16]
         config.out_features = names[-1:] if len(set(strides)) == 1 else names
-        network = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(name, config=config)
+        network = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(name, config=config)  # pyright: ignore
     except (KeyError, ValueError, OSError, AttributeError) as error:
-        raise ValueError(f"{name} is no backbone that can be used: {str(error).strip().splitlines()[0]}") from error
+        raise InputError(f"{name} is no backbone that can be used: {str(error).strip().splitlines()[0]}") from error
     changes = {
         "backbone": {**config.to_diff_dict(), "model_type": config.model_type, "out_features": config.out_features},
         "stem_pool": "symmetric",
@@ -209,22 +213,22 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
 def _strides(config: Any, stages: list[str]) -> list[int]:
     """Strides of stages: a ViT keeps its patch size; pyramids start at the stem's stride and double per stage."""
     patch = getattr(config, "patch_size", None)
+    first = patch if isinstance(patch, int) else 4
     if config.model_type in ("dinov2", "dinov2_with_registers", "dinov3_vit"):
-        return [int(patch)] * len(stages)
-    first = int(patch) if isinstance(patch, int) else 4
+        return [first] * len(stages)
     return [first * 2 ** max(config.stage_names.index(stage) - 1, 0) for stage in stages]
 
 
 def _as_official(network: nn.Module, stem_pool: str) -> None:
     """Make a `transformers` ResNet behave as the official one: batch statistics, initial weights, stem padding."""
+    # Blocks begin as identities: the last normalisation of each has weight 0.
+    blocks = [(name, m) for name, m in network.named_modules() if name.endswith(".layer")]
+    last_norms = {f"{name}.{len(m) - 1}.normalization" for name, m in blocks if isinstance(m, nn.Sequential)}
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             module.__class__ = BatchNorm
             module.num_batches_tracked = None
-            last = name.endswith("layer.2.normalization") or (
-                name.endswith("layer.1.normalization") and not hasattr(network.get_submodule(name.rsplit(".", 2)[0]), "2")
-            )
-            nn.init.constant_(module.weight, 0.0 if last else 1.0)
+            nn.init.constant_(module.weight, 0.0 if name in last_norms else 1.0)
         elif isinstance(module, nn.Conv2d):
             fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
             # TensorFlow's truncated normal at ±2σ has 0.8796 of its nominal deviation, which Keras compensates.

@@ -53,7 +53,8 @@ class TransformerLayer(nn.Module):
         self.cross_norm = nn.LayerNorm(dim, eps=1e-6) if context_dim else None
         self.cross_attention = Attention(dim, heads, context_dim) if context_dim else None
         self.mlp_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = nn.Sequential(glorot(nn.Linear(dim, mlp_dim)), nn.GELU(), nn.Dropout(dropout), glorot(nn.Linear(mlp_dim, dim)))
+        wide, narrow = glorot(nn.Linear(dim, mlp_dim)), glorot(nn.Linear(mlp_dim, dim))
+        self.mlp = nn.Sequential(wide, nn.GELU(), nn.Dropout(dropout), narrow)
         self.drop_path = drop_path
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

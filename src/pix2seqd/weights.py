@@ -1,6 +1,7 @@
 """Checkpoints: a folder of config.json and model.safetensors that needs nothing else; strict, never unpickled."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,8 @@ def _download(name: str, bundled: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"no checkpoint {name!r}: no such folder, not bundled ({bundled}), and the hub says: {reason}") from error
+        known = f"no such folder, not bundled ({bundled})"
+        raise InputError(f"no checkpoint {name!r}: {known}, and the hub says: {reason}") from error
 
 
 def push_to_hub(folder: str | Path, repository: str, **options: Any) -> str:
@@ -168,7 +170,7 @@ def inflate_for_video(model: Pix2SeqD, past_frames: int = 2) -> Pix2SeqD:
 
 
 def transfer(source: Pix2SeqD, target: Pix2SeqD) -> list[str]:
-    """Start a model from another one's weights, of other classes, bits, depth or past frames (§4.1: stages of training).
+    """Start a model from another one's weights, of other classes, bits, depth or past frames (§4.1, stages).
 
     What has the same name and shape is copied. Of the decoder's first and last layer, whose channels stand for bits
     and values of the mask, those of an unchanged mask channel are; the image model's part of a video model too.
@@ -209,7 +211,7 @@ def _copy_channels(source: Pix2SeqD, target: Pix2SeqD, name: str) -> None:
         new.index_copy_(axis, ours, old.index_select(axis, theirs))
 
 
-def _meanings(model: Pix2SeqD, first: bool) -> list[tuple[object, ...]]:
+def _meanings(model: Pix2SeqD, first: bool) -> Sequence[tuple[object, ...]]:
     """What each input channel of the decoder's first layer, or output channel of its last, stands for."""
     config = model.config
     patch = range(config.mask_patch**2)

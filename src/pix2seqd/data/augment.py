@@ -8,6 +8,7 @@ from torch import Tensor
 from pix2seqd.config import AugmentConfig, DataConfig
 from pix2seqd.placement import pad_image, resize_image, resize_labels
 
+
 def jittered_size(size: tuple[int, int], target: tuple[int, int], scale: float) -> tuple[int, int]:
     """Size of a picture scaled to `scale` times the largest that fits the target; truncated as officially."""
     ratio = min(np.float32(scale) * np.float32(t) / np.float32(s) for t, s in zip(target, size, strict=True))

@@ -84,9 +84,8 @@ def training_loader(
     train = recipe.train
     share, rest = divmod(train.batch_size, processes * train.accumulate)
     if rest or not share:
-        raise ValueError(
-            f"batch_size {train.batch_size} does not divide among {processes} processes × {train.accumulate} micro-batches"
-        )
+        parts = f"{processes} processes × {train.accumulate} micro-batches"
+        raise ValueError(f"batch_size {train.batch_size} does not divide among {parts}")
     positions = Positions(
         start_step * train.batch_size, train.steps * train.batch_size, share, process, processes
     )

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -48,15 +48,14 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False) -> Pretrained:
     """
     out = Path(out)
     config = recipe.train
-    accelerator = Accelerator(
-        mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate, step_scheduler_with_optimizer=False
-    )
+    accelerator = Accelerator(mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate)
     _claim(recipe, out, resume, accelerator)
     dataset = open_dataset(recipe.train_data, recipe.data.size, recipe.exclude)
     state = new_state(recipe, dataset)
     if resume:
         load_state(state, out / "state")
-    pretrained = Pretrained(state.ema.module, dataset.taxonomy, recipe.data, recipe.infer, str(out / "model"))
+    ema = cast(Pix2SeqD, state.ema.module)
+    pretrained = Pretrained(ema, dataset.taxonomy, recipe.data, recipe.infer, str(out / "model"))
     log = TrainLog(out, recipe, state.step, pretrained) if accelerator.is_main_process else None
     with stop_signals() as stopped:
         fit(state, dataset, recipe, accelerator, log, stopped)
@@ -74,7 +73,10 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False) -> Pretrained:
 def new_state(recipe: Recipe, dataset: Dataset) -> TrainState:
     """Model (random, or from `recipe.init`), its EMA as a copy, and the optimiser, at step 0."""
     torch.manual_seed(recipe.train.seed)
-    model = new_model(recipe)
+    try:
+        model = new_model(recipe)
+    except ValueError as error:
+        raise InputError(f"the recipe's model cannot be built: {error}") from error
     needed = len(dataset.taxonomy) + 1
     if needed > recipe.model.classes:
         raise InputError(f"{recipe.train_data} has {needed} classes with void; the model has {recipe.model.classes}")

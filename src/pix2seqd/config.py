@@ -250,12 +250,15 @@ class InferConfig(Config):
     """τ_d of §3.3."""
     min_pixels: int = 80
     """Smaller segments are discarded (§4.1)."""
+    enlarge: int = 1
+    """The network's input is so many times that of training a side: the networks carry over to other sizes (§4.1)."""
 
     def __post_init__(self) -> None:
         require(
             (self.steps >= 1, f"steps must be 1 or more, not {self.steps}"),
             (0 <= self.td < float("inf"), f"td must be 0 or more, not {self.td}"),
             (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
+            (self.enlarge >= 1, f"enlarge must be 1 or more, not {self.enlarge}"),
         )
 
 

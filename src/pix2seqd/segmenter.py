@@ -70,6 +70,12 @@ class Segmenter:
         """What the categories of the results mean."""
         return self.pretrained.taxonomy
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's input."""
+        height, width = self.pretrained.data.size
+        return height * self.pretrained.infer.enlarge, width * self.pretrained.infer.enlarge
+
     def describe(self) -> dict[str, Any]:
         """What determines a result beside the picture, the seed and the options of the call; plain values."""
         return {
@@ -142,19 +148,19 @@ class Segmenter:
         pixels = normalize(picture, config.normalize)
         image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float().div_(255)
         height, width = picture.shape[:2]
-        fit = min(config.size[0] / height, config.size[1] / width)
+        fit = min(self.size[0] / height, self.size[1] / width)
         scale = fit if config.layout == "resize" else config.zoom
         image = resize_image(image, max(round(height * scale), 1), max(round(width * scale), 1))
         tall, wide = (-(-n // stride) for n in image.shape[1:])
         tops, lefts = (
             postprocess.windows(n, size // stride, config.overlap // stride)
-            for n, size in zip((tall, wide), config.size, strict=True)
+            for n, size in zip((tall, wide), self.size, strict=True)
         )
         return Scaled((height, width), image, (tall, wide), list(product(tops, lefts)))
 
     def _windows(self, picture: Scaled, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Picture `[3, H, W]` and noise `[bits, h, w]` of each window; a picture has a generator of its own."""
-        height, width = self.pretrained.data.size
+        height, width = self.size
         stride, bits = self.model.config.mask_stride, self.model.config.total_bits
         generator = torch.Generator().manual_seed(seed)
         for top, left in picture.corners:

@@ -1,0 +1,66 @@
+"""Starting from a checkpoint of other classes, bits or depth; starting from a pretrained backbone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pix2seqd.config import ModelConfig, Recipe
+from pix2seqd.files import InputError
+from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.run.train import new_model
+from pix2seqd.weights import transfer
+
+TINY = ModelConfig.preset("tiny").replace(bits=(2, 4), classes=3, max_instances=16, bit_logits=True, mask_patch=2)
+
+
+def test_the_same_configuration_takes_everything() -> None:
+    source, target = Pix2SeqD(TINY), Pix2SeqD(TINY)
+    assert transfer(source, target) == []
+    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True))
+
+
+def test_other_classes_keep_what_is_known_of_ids_and_pictures() -> None:
+    source, target = Pix2SeqD(TINY), Pix2SeqD(TINY.replace(bits=(4, 4), classes=10))
+    fresh = target.mask_decoder.conv_in.weight.detach().clone()
+    kept = transfer(source, target)
+    assert set(kept) == {f"mask_decoder.conv_{side}.{kind}" for side in ("in", "out") for kind in ("weight", "bias")}
+    old, new = source.mask_decoder, target.mask_decoder
+    # Inputs are class bits, id bits (each for the 4 pixels of a patch) and the feature map.
+    assert torch.equal(new.conv_in.weight[:, 16:], old.conv_in.weight[:, 8:])
+    assert torch.equal(new.conv_in.weight[:, :16], fresh[:, :16])
+    # Outputs are values of class and id, then bits of class and id.
+    assert torch.equal(new.conv_out.weight[64:128], old.conv_out.weight[16:80])
+    assert torch.equal(new.conv_out.weight[-16:], old.conv_out.weight[-16:])
+
+
+def test_a_deeper_model_takes_the_layers_there_are() -> None:
+    source, target = Pix2SeqD(TINY), Pix2SeqD(TINY.replace(decoder_layers=2))
+    kept = transfer(source, target)
+    assert kept
+    assert all(name.startswith("mask_decoder.transformer.layers.1.") for name in kept)
+
+
+def test_a_recipe_starts_from_a_pretrained_backbone(tmp_path: Path) -> None:
+    from transformers import ResNetBackbone, ResNetConfig
+
+    sizes = {"embedding_size": 16, "hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+    network = ResNetBackbone(ResNetConfig(**sizes))
+    torch.nn.init.constant_(network.embedder.embedder.normalization.weight, 0.7)
+    network.save_pretrained(tmp_path)
+    model = new_model(Recipe(model=ModelConfig.preset("tiny"), backbone=str(tmp_path)))
+    backbone = model.pixel_encoder.backbone
+    assert (backbone.channels, backbone.strides) == ([16, 24, 32], [4, 8, 16])
+    assert torch.all(backbone.network.embedder.embedder.normalization.weight == 0.7)
+    assert model.config.image_mean == (0.485, 0.456, 0.406)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        ours = backbone.eval()(images)
+        theirs = ResNetBackbone.from_pretrained(tmp_path, out_features=["stage1", "stage2", "stage3"])(images)
+    for a, b in zip(ours, theirs.feature_maps, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_missing_backbone_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no backbone"):
+        new_model(Recipe(model=ModelConfig.preset("tiny"), backbone=str(tmp_path / "nothing")))

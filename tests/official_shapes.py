@@ -57,7 +57,11 @@ def _encoder(config: Mapping[str, Any]) -> Shapes:
             if block == 1:
                 shapes[f"{name}/proj_conv2d_fixed_padding/conv2d/kernel"] = (1, 1, before, 4 * width)
                 shapes |= _batch_norm(f"{name}/proj_bn_relu", 4 * width)
-            for suffix, size, inputs, outputs in (("", 1, before, width), ("1", 3, width, width), ("2", 1, width, 4 * width)):
+            for suffix, size, inputs, outputs in (
+                ("", 1, before, width),
+                ("1", 3, width, width),
+                ("2", 1, width, 4 * width),
+            ):
                 shapes[f"{name}/conv2d_fixed_padding{suffix}/conv2d/kernel"] = (size, size, inputs, outputs)
                 shapes |= _batch_norm(f"{name}/bn_relu{suffix}", outputs)
             before = 4 * width

@@ -40,7 +40,9 @@ def test_masks_of_analog_bits_equal_the_official_ones(official):
     masks = official.model.to_masks(official.tensor("unit/bits2map/in"))
     assert torch.equal(masks, official.tensor("unit/bits2map/out"))
     assert torch.equal(official.model.to_masks(torch.zeros(1, 16, 1, 1)), torch.zeros(1, 2, 1, 1).long()), "0 is off"
-    assert official.model.to_masks(torch.ones(1, 16, 1, 1)).flatten().tolist() == [133, 100], "illegal codes are clipped"
+    assert official.model.to_masks(torch.ones(1, 16, 1, 1)).flatten().tolist() == [133, 100], (
+        "illegal codes are clipped"
+    )
 
 
 @settings(max_examples=30, deadline=None)

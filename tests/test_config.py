@@ -39,7 +39,12 @@ def test_the_papers_values_are_the_defaults():
     assert config == ModelConfig.preset("paper")
     assert (config.bits, config.scale, config.p, config.schedule) == ((8, 8), 0.1, 0.2, "cosine")
     assert (config.dim, config.multipliers, config.decoder_layers, config.decoder_dim) == (128, (1, 1, 2, 2), 6, 512)
-    assert (config.encoder_layers, config.encoder_dim, config.loss, config.head) == (12, 512, "cross_entropy", "softmax")
+    assert (config.encoder_layers, config.encoder_dim, config.loss, config.head) == (
+        12,
+        512,
+        "cross_entropy",
+        "softmax",
+    )
     assert config.backbone == resnet_backbone((3, 4, 6), 64, (256, 512, 1024), "bottleneck")
     assert (InferConfig().steps, InferConfig().min_pixels) == (20, 80)
     assert (TrainConfig().weight_decay, TrainConfig().clip_norm, TrainConfig().ema_decay) == (0.05, 1.0, 0.999)
@@ -48,7 +53,11 @@ def test_the_papers_values_are_the_defaults():
 @pytest.mark.parametrize(
     ("kind", "values", "message"),
     [
-        (ModelConfig, {"encoder_layer": 3}, "ModelConfig has no setting 'encoder_layer'; did you mean 'encoder_layers'?"),
+        (
+            ModelConfig,
+            {"encoder_layer": 3},
+            "ModelConfig has no setting 'encoder_layer'; did you mean 'encoder_layers'?",
+        ),
         (Recipe, {"trian": {}}, "Recipe has no setting 'trian'; did you mean 'train'?"),
         (DataConfig, {"q": 1}, "DataConfig has no setting 'q'; known: size, layout"),
         (Recipe, {"model": {}, "train": {"lrr": 1.0}}, "TrainConfig has no setting 'lrr'; did you mean 'lr'?"),

@@ -79,7 +79,10 @@ def test_senseless_steps_are_refused(steps: int, td: float):
 
 def test_ddim_with_the_true_mask_walks_along_eq_1():
     generator = torch.Generator().manual_seed(0)
-    m, noise = torch.sign(torch.randn(1, 4, 8, 8, generator=generator)) * 0.1, torch.randn(1, 4, 8, 8, generator=generator)
+    m, noise = (
+        torch.sign(torch.randn(1, 4, 8, 8, generator=generator)) * 0.1,
+        torch.randn(1, 4, 8, 8, generator=generator),
+    )
     now, after = torch.tensor([0.2, 0.7])
     m_t = corrupt(m, noise, now[None])
     assert torch.allclose(predicted_noise(m_t, m, now), noise, atol=1e-6)
@@ -99,4 +102,6 @@ def test_ddpm_draws_the_posterior(small_variance: bool):
     variance = (1 - alpha) * ((1 - after) / (1 - now) if small_variance else 1)
     assert state.mean().item() == pytest.approx(mean.mean().item(), abs=0.01)
     assert state.var().item() == pytest.approx(variance.item(), rel=0.02)
-    assert torch.equal(ddpm_step(m_t, m, now, after, torch.zeros_like(m)), ddpm_step(m_t, m, now, after, 0 * fresh, True))
+    assert torch.equal(
+        ddpm_step(m_t, m, now, after, torch.zeros_like(m)), ddpm_step(m_t, m, now, after, 0 * fresh, True)
+    )

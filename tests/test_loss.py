@@ -41,7 +41,9 @@ def test_cross_entropy_of_large_logits_is_finite():
 def test_cross_entropy_of_bfloat16_logits_is_computed_in_float32():
     logits, masks, weights = example()
     halves = tuple(group.bfloat16() for group in logits)
-    assert torch.equal(cross_entropy(halves, masks, weights), cross_entropy(tuple(h.float() for h in halves), masks, weights))
+    assert torch.equal(
+        cross_entropy(halves, masks, weights), cross_entropy(tuple(h.float() for h in halves), masks, weights)
+    )
 
 
 def test_cross_entropy_keeps_the_logits_only_once():

@@ -347,7 +347,9 @@ def test_other_configurations_load_and_run(official, changes):
     else:
         assert set(names.values()) == set(variables)
     for ours, name in names.items():
-        assert np.array_equal(as_official(model.state_dict()[ours], variables[name].size), variables[name].ravel()), name
+        assert np.array_equal(as_official(model.state_dict()[ours], variables[name].size), variables[name].ravel()), (
+            name
+        )
 
     (height, width), bits = config["model"]["msize"], config["task"]["n_bits_label"]
     images, noise = torch.rand(1, 3, *config["model"]["image_size"]), torch.randn(1, bits, height, width)

@@ -73,6 +73,7 @@ def test_presets_train_and_infer_at_any_size_the_strides_allow(preset, size: tup
         ({"condition_on_map": False}, (32, 32)),
         ({"condition_on_tokens": False}, (32, 32)),
         ({"past_frames": 2}, (32, 32)),
+        ({"bit_logits": True, "normalize_noisy": True, "mask_patch": 2, "past_frames": 1}, (32, 32)),
         ({"scale": 1.0, "schedule": "sigmoid@-3,3,1", "p": 0.0, "time_scaling": 1.0}, (32, 32)),
     ],
     ids=str,

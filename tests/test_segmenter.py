@@ -22,15 +22,17 @@ TAXONOMY = Taxonomy.from_coco(
     [{"id": 7, "name": "cat"}, {"id": 4, "name": "lawn", "isthing": 0}, {"id": 9, "name": "dog"}]
 )
 TILE = DataConfig(size=(32, 32), layout="tile", overlap=12, ids="reused")
-SIZES = [(1, 1), (2, 3000), (70, 1), (20, 31), (32, 32), (33, 32), (32, 33), (64, 97), (75, 110)]
+SIZES = [(1, 1), (2, 1000), (70, 1), (20, 31), (32, 32), (33, 32), (32, 33), (64, 97), (75, 110)]
 
 
 @pytest.fixture
 def make(tiny, build) -> Callable[..., Segmenter]:
     """A segmenter of a random model, on the CPU in float32."""
 
-    def segmenter(data: DataConfig, model: ModelConfig = tiny, taxonomy: Taxonomy = TAXONOMY) -> Segmenter:
-        infer = InferConfig(steps=2, td=1.0, min_pixels=0)
+    def segmenter(
+        data: DataConfig, model: ModelConfig = tiny, taxonomy: Taxonomy = TAXONOMY, enlarge: int = 1
+    ) -> Segmenter:
+        infer = InferConfig(steps=2, td=1.0, min_pixels=0, enlarge=enlarge)
         return Segmenter(Pretrained(build(model), taxonomy, data, infer), "cpu", "float32")
 
     return segmenter
@@ -40,12 +42,13 @@ def make(tiny, build) -> Callable[..., Segmenter]:
 def reading(make, tiny, monkeypatch) -> Callable[..., Segmenter]:
     """A segmenter whose model is perfect: class and id are what red and green of the picture say."""
 
-    def segmenter(data: DataConfig, stride: int = 1) -> Segmenter:
-        result = make(data, tiny.replace(mask_stride=stride))
+    def segmenter(data: DataConfig, stride: int = 1, enlarge: int = 1) -> Segmenter:
+        result = make(data, tiny.replace(mask_stride=stride), enlarge=enlarge)
+        height, width = (side * enlarge for side in data.size)
 
         def infer(images: Tensor, noise: Tensor, steps: int, td: float) -> Tensor:
-            assert images.shape[1:] == (3, *data.size)
-            assert noise.shape[1:] == (5, data.size[0] // stride, data.size[1] // stride)
+            assert images.shape[1:] == (3, height, width)
+            assert noise.shape[1:] == (5, height // stride, width // stride)
             masks = (images[:, :2, ::stride, ::stride] * 255).round().long()
             return torch.where(masks[:, :1] > DOG, torch.tensor([[[DOG]], [[1]]]), masks)  # the padding, which is grey
 
@@ -118,6 +121,13 @@ def test_windows_give_every_pixel_what_the_model_saw_there(reading, size: tuple[
     assert np.array_equal(partition(found.segmentation), partition(components(mask)))
 
 
+@pytest.mark.parametrize("data", [TILE, DataConfig(size=(32, 32), ids="reused")])
+def test_the_network_may_see_more_than_in_training(reading, data: DataConfig):
+    mask = discs(64, 64)  # two training inputs a side: the larger input sees it as it is
+    found = reading(data, stride=2, enlarge=2).image(picture_of(mask[:, ::2, ::2].repeat(2, 1).repeat(2, 2)))
+    assert np.array_equal(found.class_map(), mask[0, ::2, ::2].repeat(2, 0).repeat(2, 1))
+
+
 def test_windows_that_share_nothing_still_cover_everything(reading):
     mask = discs(75, 110)
     found = reading(TILE.replace(overlap=0)).image(picture_of(mask))
@@ -125,7 +135,7 @@ def test_windows_that_share_nothing_still_cover_everything(reading):
 
 
 def test_unique_ids_are_joined_across_windows_too(reading):
-    mask = discs(20, 60)
+    mask = discs(12, 60)
     mask[1] = components(mask)  # id 1 is the lawn's, and the padding's
     found = reading(TILE.replace(ids="unique")).image(picture_of(mask))
     assert np.array_equal(partition(found.segmentation), partition(components(mask)))

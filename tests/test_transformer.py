@@ -37,7 +37,10 @@ def test_attention_is_softmax_of_scaled_products():
     torch.manual_seed(0)
     attention = Attention(12, heads=3, context_dim=7)
     x, context = torch.randn(2, 5, 12), torch.randn(2, 4, 7)
-    q, k, v = (f(s).reshape(2, -1, 3, 4) for f, s in ((attention.query, x), (attention.key, context), (attention.value, context)))
+    q, k, v = (
+        f(s).reshape(2, -1, 3, 4)
+        for f, s in ((attention.query, x), (attention.key, context), (attention.value, context))
+    )
     weights = torch.einsum("bnhc,bmhc->bhnm", q, k).div(math.sqrt(4)).softmax(dim=-1)
     expected = attention.out(torch.einsum("bhnm,bmhc->bnhc", weights, v).reshape(2, 5, 12))
     assert torch.allclose(attention(x, context), expected, atol=1e-6)

@@ -122,7 +122,7 @@ def test_a_pickle_is_never_opened(folder, tmp_path, monkeypatch):
 
 def test_a_foreign_file_of_tensors_is_refused(folder):
     save_file({"bert.weight": torch.zeros(2)}, folder / "model.safetensors")
-    with pytest.raises(InputError, match="does not belong to the config.json beside it"):
+    with pytest.raises(InputError, match=r"does not belong to the config\.json beside it"):
         from_pretrained(folder)
 
 
@@ -142,7 +142,7 @@ def test_a_name_that_is_nothing_is_refused_without_asking_the_hub(name: str, tmp
 
 def test_a_folder_that_cannot_be_made_is_named(pretrained, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot make the folder .*file"):
+    with pytest.raises(InputError, match=r"cannot make the folder .*file"):
         save_pretrained(pretrained, tmp_path / "file" / "checkpoint")
 
 

@@ -52,7 +52,9 @@ def test_it_is_a_function_of_its_generator(data):
     target=st.sampled_from([(32, 32), (16, 48)]),
     zoom=st.sampled_from([0.5, 1.0, 2.0]),
 )
-def test_any_picture_gives_an_example_of_the_networks_size(size, seed: int, flip: Any, layout: Any, target, zoom: float):
+def test_any_picture_gives_an_example_of_the_networks_size(
+    size, seed: int, flip: Any, layout: Any, target, zoom: float
+):
     data = DataConfig(size=target, layout=layout, overlap=4, zoom=zoom)
     config = AugmentConfig(jitter=(0.3, 3.0), color_jitter=0.5, invert=0.5, flip=flip)
     image, labels = run(data, config, seed, size)

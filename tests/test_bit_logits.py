@@ -28,7 +28,9 @@ def test_evidence_is_the_posterior_under_a_uniform_prior() -> None:
 
 
 def test_without_noise_the_mask_is_read_off_and_the_loss_is_near_zero() -> None:
-    model = Pix2SeqD(ModelConfig.preset("tiny").replace(bits=(3, 4), classes=8, max_instances=16, bit_logits=True)).eval()
+    model = Pix2SeqD(
+        ModelConfig.preset("tiny").replace(bits=(3, 4), classes=8, max_instances=16, bit_logits=True)
+    ).eval()
     masks = torch.randint(0, 8, (1, 2, 32, 32), generator=torch.Generator().manual_seed(2))
     t = torch.full((1,), 1e-3)
     m_t = corrupt(analog(masks, (3, 4), 0.1), torch.zeros(1, 7, 32, 32), gamma(t))

@@ -138,6 +138,7 @@ def test_unique_ids_are_joined_across_windows_too(reading):
     mask = discs(12, 60)
     mask[1] = components(mask)  # id 1 is the lawn's, and the padding's
     found = reading(TILE.replace(ids="unique")).image(picture_of(mask))
+    assert np.array_equal(found.class_map(), mask[0])
     assert np.array_equal(partition(found.segmentation), partition(components(mask)))
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from pix2seqd.config import ModelConfig, Recipe
+from pix2seqd.data.shapes import Shapes
 from pix2seqd.files import InputError
 from pix2seqd.pix2seq_d import Pix2SeqD
-from pix2seqd.run.train import new_model
+from pix2seqd.run.train import new_model, new_state
 from pix2seqd.weights import transfer
 
 TINY = ModelConfig.preset("tiny").replace(bits=(2, 4), classes=3, max_instances=16, bit_logits=True, mask_patch=2)
@@ -17,7 +18,9 @@ TINY = ModelConfig.preset("tiny").replace(bits=(2, 4), classes=3, max_instances=
 def test_the_same_configuration_takes_everything() -> None:
     source, target = Pix2SeqD(TINY), Pix2SeqD(TINY)
     assert transfer(source, target) == []
-    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+    )
 
 
 def test_other_classes_keep_what_is_known_of_ids_and_pictures() -> None:
@@ -62,5 +65,6 @@ def test_a_recipe_starts_from_a_pretrained_backbone(tmp_path: Path) -> None:
 
 
 def test_a_missing_backbone_is_one_clear_line(tmp_path: Path) -> None:
+    recipe = Recipe(model=ModelConfig.preset("tiny"), backbone=str(tmp_path / "nothing"))
     with pytest.raises(InputError, match="no backbone"):
-        new_model(Recipe(model=ModelConfig.preset("tiny"), backbone=str(tmp_path / "nothing")))
+        new_state(recipe, Shapes(1))

@@ -72,9 +72,7 @@ class MaskDecoder(nn.Module):
             return logits, logits[0].float().clamp(-self.config.scale, self.config.scale)
         return logits, torch.cat([expected_bits(group, self.config.scale) for group in logits], dim=1)
 
-    def logits(
-        self, m_t: Tensor, features: ImageFeatures, t: Tensor, past: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
+    def logits(self, m_t: Tensor, features: ImageFeatures, t: Tensor, past: Tensor | None = None) -> tuple[Tensor, ...]:
         """The first part of `forward`'s answer alone: training needs no bits, and they cost memory."""
         config = self.config
         gamma_t, noisy = gamma(t, config.schedule), m_t
@@ -154,9 +152,7 @@ class DownUnit(nn.Module):
         self, in_dim: int, dim: int, blocks: int, time_dim: int, config: ModelConfig, downsample: bool
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            ResBlock(in_dim if i == 0 else dim, dim, time_dim, config) for i in range(blocks)
-        )
+        self.blocks = nn.ModuleList(ResBlock(in_dim if i == 0 else dim, dim, time_dim, config) for i in range(blocks))
         self.downsample = glorot(nn.Conv2d(dim, dim, 3, stride=2)) if downsample else None
 
     def forward(self, x: Tensor, time: Tensor, skips: list[Tensor]) -> Tensor:

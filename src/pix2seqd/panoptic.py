@@ -158,8 +158,10 @@ class Panoptic:
     def without_crowds(self) -> "Panoptic":
         """Crowd regions turned to void, as for training: a crowd is not an instance."""
         keep = {s.id: self.taxonomy.class_of(s.category_id) for s in self.segments if not s.iscrowd}
-        return self if len(keep) == len(self.segments) else Panoptic.from_segmentation(
-            self.segmentation, keep, self.taxonomy
+        return (
+            self
+            if len(keep) == len(self.segments)
+            else Panoptic.from_segmentation(self.segmentation, keep, self.taxonomy)
         )
 
     def renumbered(self) -> "Panoptic":

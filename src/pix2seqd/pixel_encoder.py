@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pix2seqd.config import ModelConfig
-from pix2seqd.files import InputError
 from pix2seqd.transformer import TransformerLayer, glorot, position_code
 
 
@@ -187,7 +186,7 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
         stride 16 are left out, as in the paper; pictures are normalised as the backbone's were (ImageNet statistics).
 
     Raises:
-        InputError: there is no such checkpoint, or it is no backbone.
+        ValueError: there is no such checkpoint, or it is no backbone.
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
@@ -200,7 +199,7 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
         config.out_features = names[-1:] if len(set(strides)) == 1 else names
         network = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(name, config=config)  # pyright: ignore
     except (KeyError, ValueError, OSError, AttributeError) as error:
-        raise InputError(f"{name} is no backbone that can be used: {str(error).strip().splitlines()[0]}") from error
+        raise ValueError(f"{name} is no backbone that can be used: {str(error).strip().splitlines()[0]}") from error
     changes = {
         "backbone": {**config.to_diff_dict(), "model_type": config.model_type, "out_features": config.out_features},
         "stem_pool": "symmetric",

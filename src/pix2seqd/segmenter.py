@@ -58,7 +58,7 @@ class Segmenter:
     def from_pretrained(
         cls, name: str | Path, device: str = "auto", dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     ) -> Self:
-        """From a folder, a bundled name ("nuclei", "shapes") or a hub id.
+        """From a folder, a bundled name ("nuclei") or a hub id.
 
         Raises:
             InputError: no such checkpoint, or it is damaged; no such device.

@@ -93,9 +93,7 @@ def position_code(height: int, width: int, dim: int, device: torch.device | None
         scalar_code(torch.arange(n, device=device, dtype=torch.float32) / (n - 1) * (2 * math.pi), dim // 2)
         for n in (height, width)
     )
-    grid = torch.cat(
-        [rows[:, None].expand(height, width, -1), columns[None].expand(height, width, -1)], dim=-1
-    )
+    grid = torch.cat([rows[:, None].expand(height, width, -1), columns[None].expand(height, width, -1)], dim=-1)
     return grid.flatten(0, 1)
 
 

@@ -61,7 +61,7 @@ def from_pretrained(name: str | Path) -> Pretrained:
     """Load a checkpoint, in eval mode and float32.
 
     Args:
-        name: a folder, the name of a bundled checkpoint ("nuclei", "shapes"), or a repository id of the Hugging
+        name: a folder, the name of a bundled checkpoint ("nuclei"), or a repository id of the Hugging
             Face hub ("owner/name"), looked for in this order.
 
     Raises:

@@ -16,11 +16,11 @@ def test_a_recipe_written_as_yaml_reads_back_the_same(tmp_path, name):
 def test_files_and_flags_change_the_recipe_later_ones_win(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("train:\n  lr: 1e-4\n  steps: 5\nmodel:\n  backbone:\n    depths: [1, 1]\n")
-    flags = ["--train.steps", "7", "--train.batch-size=3", "--data.size", "[64, 32]", "--train-data", "coco:x@y"]
+    flags = ["--train.steps", "7", "--train.batch-size=3", "--data.size", "[96, 80]", "--train-data", "coco:x@y"]
     recipe = read_recipe(["nuclei", str(path), *flags])
     base = RECIPES["nuclei"]
     assert recipe.train == base.train.replace(lr=1e-4, steps=7, batch_size=3)
-    assert recipe.data == base.data.replace(size=(64, 32))
+    assert recipe.data == base.data.replace(size=(96, 80))
     assert recipe.model == base.model.replace(backbone={**base.model.backbone, "depths": [1, 1]})
     assert recipe.train_data == "coco:x@y" and recipe.augment == base.augment
 

@@ -102,7 +102,7 @@ def segment(
 
     Args:
         pictures: picture files, and folders whose pictures are taken (without subfolders).
-        model: a bundled model (nuclei, shapes), a checkpoint folder, or an id on the Hugging Face hub.
+        model: a bundled model (nuclei), a checkpoint folder, or an id on the Hugging Face hub.
         out: folder to write to.
         batch_size: pictures at a time; changes the speed, not the result.
         inference: how the checkpoint is used.
@@ -171,7 +171,7 @@ def evaluate(
     """Score a checkpoint on labelled pictures: PQ, AP, F1 and mean IoU, as a table and as JSON.
 
     Args:
-        checkpoint: a bundled model (nuclei, shapes), a checkpoint folder, or an id on the Hugging Face hub.
+        checkpoint: a bundled model (nuclei), a checkpoint folder, or an id on the Hugging Face hub.
         data: coco:DIR[@SPLIT] or shapes:COUNT[@SEED].
         group_by: key of the json's image records (say modality) whose values are scored apart as well.
         out: the JSON file to write.

@@ -86,9 +86,7 @@ def training_loader(
     if rest or not share:
         parts = f"{processes} processes × {train.accumulate} micro-batches"
         raise ValueError(f"batch_size {train.batch_size} does not divide among {parts}")
-    positions = Positions(
-        start_step * train.batch_size, train.steps * train.batch_size, share, process, processes
-    )
+    positions = Positions(start_step * train.batch_size, train.steps * train.batch_size, share, process, processes)
     return DataLoader(
         TrainingExamples(dataset, recipe),
         batch_size=share,

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.data.shapes import Shapes
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, write_json
 from pix2seqd.run import checkpoint
 from pix2seqd.run.checkpoint import load_state, save_state
 from pix2seqd.run.log import TrainLog
@@ -103,6 +103,15 @@ def test_a_run_killed_and_resumed_equals_an_undisturbed_one_bit_for_bit(recipe, 
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(recipe, tmp_path):
+    short = recipe.replace(train=recipe.train.replace(steps=2), eval_data="")
+    (tmp_path / "killed" / "state" / "step-00000003").mkdir(parents=True)  # saving had begun
+    write_json(tmp_path / "killed" / "recipe.json", short.to_dict())
+    train(short, tmp_path / "killed", resume=True)
+    train(short, tmp_path / "whole")
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
 def test_ctrl_c_saves_and_the_run_goes_on_from_there(recipe, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     train(recipe, whole)
@@ -157,7 +166,7 @@ def test_accumulated_micro_batches_make_the_step_of_the_whole_batch(recipe, tmp_
 
 
 def test_training_learns_and_publishes_the_average(recipe, tmp_path):
-    long = recipe.replace(train=recipe.train.replace(steps=60, accumulate=1, ema_decay=0.9))
+    long = recipe.replace(train=recipe.train.replace(steps=40, accumulate=1, ema_decay=0.9))
     pretrained = train(long, tmp_path / "run")
     published = from_pretrained(tmp_path / "run" / "model")
     assert published.data == recipe.data
@@ -171,7 +180,7 @@ def test_training_learns_and_publishes_the_average(recipe, tmp_path):
     moved, averaged = ((latest[f"{part}/{name}"] - start).norm() for part in ("model", "ema"))
     assert 0.3 * moved < averaged < moved, "the average lags behind"
     losses = scalars(tmp_path / "run", "train/loss")
-    assert losses[60] < 0.95 * losses[5]
+    assert losses[40] < 0.96 * losses[5]
 
 
 # The schedule and the state

@@ -1,5 +1,6 @@
 """Training: Algorithm 1, AdamW, an exponential moving average; resumable at any step, bit for bit."""
 
+import json
 import math
 import signal
 from collections.abc import Iterator
@@ -163,9 +164,9 @@ def _claim(recipe: Recipe, out: Path, resume: bool, accelerator: Accelerator) ->
     if stored.exists() and not resume:
         raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")
     if resume:
-        before, now = read_json(stored), recipe.to_dict()
+        before, now = read_json(stored), json.loads(json.dumps(recipe.to_dict()))  # as it was stored
         for part, values in before.items():
-            if _plain(now.get(part)) != values:
+            if now.get(part) != values:
                 raise InputError(f"{out} was started with another {part!r} section; see {stored}")
     elif accelerator.is_main_process:
         try:
@@ -174,12 +175,6 @@ def _claim(recipe: Recipe, out: Path, resume: bool, accelerator: Accelerator) ->
             raise InputError(f"cannot make the folder {out} ({error.strerror}); choose another --out") from error
         write_json(stored, recipe.to_dict())
     accelerator.wait_for_everyone()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 @contextmanager

@@ -1,21 +1,18 @@
 """The command `pix2seqd`. Each subcommand is a function; what is heavy is imported when a subcommand needs it."""
 
-import math
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.validators import Number
 
+from pix2seqd.app.options import Inference, count
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
     from pix2seqd.data.sample import Dataset
-    from pix2seqd.segmenter import Segmenter
 
 app = App(
     name="pix2seqd",
@@ -45,54 +42,12 @@ def main() -> None:
         sys.exit(130)
 
 
-def _whole(_: type, tokens: Sequence[Any]) -> int:
-    """Strict, where cyclopts would round 2.5."""
-    try:
-        return int(tokens[0].value)
-    except ValueError:
-        raise ValueError(f"{tokens[0].value!r} is not a whole number.") from None
-
-
-def _count(least: int, most: float = math.inf) -> Parameter:
-    return Parameter(converter=_whole, validator=Number(gte=least, lte=most))
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Inference:
-    """How a checkpoint is used; the same options wherever one is."""
-
-    steps: Annotated[int | None, _count(1, 1000)] = None
-    """denoising steps; more is slower and finer. Default: the checkpoint's."""
-    td: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None
-    """time difference of the asymmetric time intervals (section 3.3). Default: the checkpoint's."""
-    seed: Annotated[int, _count(0, 2**63 - 1)] = 0
-    """start of the random numbers; the same seed gives the same result."""
-    min_pixels: Annotated[int | None, _count(0)] = None
-    """smaller segments are dropped. Default: the checkpoint's."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """where to compute; auto takes a GPU if there is one."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """precision; auto takes what suits the device."""
-
-    def segmenter(self, name: str) -> "Segmenter":
-        """Load the checkpoint."""
-        from pix2seqd.segmenter import Segmenter
-
-        return Segmenter.from_pretrained(name, device=self.device, dtype=self.dtype)
-
-    def given(self) -> dict[str, Any]:
-        """What `Segmenter.images` is to be told, without what is left to the checkpoint."""
-        options = {"steps": self.steps, "td": self.td, "seed": self.seed, "min_pixels": self.min_pixels}
-        return {name: value for name, value in options.items() if value is not None}
-
-
 @app.command(usage="Usage: pix2seqd segment FILE|FOLDER... [OPTIONS]")
 def segment(
     *pictures: Path,
     model: str = "nuclei",
     out: Path = Path("pix2seqd-out"),
-    batch_size: Annotated[int | None, _count(1)] = None,
+    batch_size: Annotated[int | None, count(1)] = None,
     inference: Inference = Inference(),
 ) -> int:
     """Segment pictures; the result is a data set in COCO panoptic format, with an overlay for each picture.
@@ -208,7 +163,7 @@ def check_data(
     *,
     split: str | None = None,
     contact_sheet: Path | None = None,
-    ids: Annotated[int, _count(1)] = 100,
+    ids: Annotated[int, count(1)] = 100,
 ) -> int:
     """Tell what was understood of a data set in COCO panoptic format, and refuse what is inconsistent.
 

@@ -1,5 +1,6 @@
-"""What every data set yields: a picture and its true panoptic segmentation."""
+"""What every data set yields: pictures, or clips of pictures, and their true panoptic segmentation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,3 +54,28 @@ class Subset:
 
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[self.indices[index]]
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Consecutive labelled frames of one size; a segment keeps its id and category from frame to frame.
+
+    Attributes:
+        name: unique in the data set.
+        frames: in the order of time; may be read only when they are asked for.
+    """
+
+    name: str
+    frames: Sequence[Sample]
+
+
+class ClipDataset(Protocol):
+    """A sequence of clips that share a taxonomy. Items are pure functions of their index: no hidden state."""
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """What the classes of all clips mean."""
+        ...
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Clip: ...

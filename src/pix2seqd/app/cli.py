@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from pix2seqd.app.options import Inference, count
+from pix2seqd.app.options import AS_PUBLISHED, Inference, count
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def segment(
     model: str = "nuclei",
     out: Path = Path("pix2seqd-out"),
     batch_size: Annotated[int | None, count(1)] = None,
-    inference: Inference = Inference(),
+    inference: Inference = AS_PUBLISHED,
 ) -> int:
     """Segment pictures; the result is a data set in COCO panoptic format, with an overlay for each picture.
 
@@ -121,7 +121,7 @@ def evaluate(
     data: str,
     group_by: str | None = None,
     out: Path = Path("evaluation.json"),
-    inference: Inference = Inference(),
+    inference: Inference = AS_PUBLISHED,
 ) -> None:
     """Score a checkpoint on labelled pictures: PQ, AP, F1 and mean IoU, as a table and as JSON.
 

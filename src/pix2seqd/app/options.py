@@ -53,3 +53,7 @@ class Inference:
         """What `Segmenter.images` is to be told, without what is left to the checkpoint."""
         options = {"steps": self.steps, "td": self.td, "seed": self.seed, "min_pixels": self.min_pixels}
         return {name: value for name, value in options.items() if value is not None}
+
+
+AS_PUBLISHED = Inference()
+"""Everything left to the checkpoint."""

@@ -99,10 +99,10 @@ def help_of(subcommand: str) -> str:
 def test_every_command_in_the_pages_has_its_subcommand_and_its_options(command: str):
     _, subcommand, *arguments = shlex.split(command, comments=True)
     assert subcommand in list(app)
-    # `train` also takes the settings of a recipe, such as --train.steps.
+    # `train` and `ablate` also take the settings of a recipe, such as --train.steps.
     settings = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(config.Recipe)]
     for option in (argument.split("=")[0] for argument in arguments if argument.startswith("--")):
-        known = subcommand == "train" and option.split(".")[0] in settings
+        known = subcommand in ("train", "ablate") and option.split(".")[0] in settings
         assert known or re.search(rf"{option}\b", help_of(subcommand)), f"{subcommand} has no {option}"
 
 

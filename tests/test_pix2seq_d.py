@@ -153,7 +153,7 @@ def test_inference_depends_on_everything_it_is_given(tiny, build):
 def test_the_encoder_runs_once_and_the_decoder_once_per_step(tiny, build):
     model, calls = build(tiny), []
     model.pixel_encoder.register_forward_hook(lambda *_: calls.append("encoder"))
-    model.mask_decoder.register_forward_hook(lambda *_: calls.append("decoder"))
+    model.mask_decoder.norm_in.register_forward_hook(lambda *_: calls.append("decoder"))
     model.infer(torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16), steps=6)
     assert calls == ["encoder"] + ["decoder"] * 6
 

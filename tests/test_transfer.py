@@ -68,3 +68,11 @@ def test_a_missing_backbone_is_one_clear_line(tmp_path: Path) -> None:
     recipe = Recipe(model=ModelConfig.preset("tiny"), backbone=str(tmp_path / "nothing"))
     with pytest.raises(InputError, match="no backbone"):
         new_state(recipe, Shapes(1))
+
+
+def test_a_video_model_starts_as_the_image_model(build, tiny):
+    image, video = build(tiny), build(tiny.replace(past_frames=2), seed=1)
+    assert transfer(image, video) == ["mask_decoder.conv_in.weight"]
+    pictures, noise = torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16)
+    past = torch.randint(4, (1, 2, 2, 16, 16))
+    assert torch.equal(image.infer(pictures, noise, 2), video.infer(pictures, noise, 2, past=past))

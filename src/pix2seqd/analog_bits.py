@@ -1,7 +1,9 @@
 """Integers as bits, bits as real numbers, and the logits whose expectation they are (paper §2, §3.2, Table 3)."""
 
 from collections.abc import Sequence
+from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,10 +36,14 @@ def analog(masks: Tensor, bits: Sequence[int], scale: float) -> Tensor:
     return (int2bit(masks, bits) * 2 - 1) * scale
 
 
-def codes(bits: int) -> Tensor:
-    """Binary codes of 0 .. 2^bits - 1: float32 0 or 1, `[2^bits, bits]`."""
-    values = torch.arange(2**bits)
-    return torch.stack([(values >> i) & 1 for i in range(bits)], dim=1).float()
+def codes(bits: int, device: torch.device | None = None) -> Tensor:
+    """Binary codes of 0 .. 2^bits - 1: float32 0 or 1, `[2^bits, bits]`; not to be changed."""
+    return torch.from_numpy(_codes(bits)).to(device)
+
+
+@cache
+def _codes(bits: int) -> np.ndarray:
+    return (np.arange(2**bits)[:, None] >> np.arange(bits) & 1).astype(np.float32)
 
 
 def expected_bits(logits: Tensor, scale: float) -> Tensor:
@@ -53,9 +59,9 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
     n = logits.shape[1].bit_length() - 1
     # Autocast would compute the sum in bfloat16, and bits near 0 would turn.
     with torch.autocast(logits.device.type, enabled=False):
-        probabilities = logits.float().softmax(dim=1)
-        mean = torch.einsum("bkhw,kn->bnhw", probabilities, codes(n).to(logits.device))
-    return (mean * 2 - 1) * scale
+        probabilities = logits.movedim(1, -1).float().softmax(dim=-1)
+        mean = probabilities @ codes(n, logits.device)
+    return ((mean * 2 - 1) * scale).movedim(-1, 1)
 
 
 def bit_evidence(m_t: Tensor, scale: float, gamma_t: Tensor) -> Tensor:
@@ -72,5 +78,5 @@ def bit_evidence(m_t: Tensor, scale: float, gamma_t: Tensor) -> Tensor:
 
 def value_logits(bit_logits: Tensor) -> Tensor:
     """Logits of all values from half the log-odds of their bits: `[b, n, h, w]` → `[b, 2^n, h, w]`."""
-    signs = codes(bit_logits.shape[1]).to(bit_logits) * 2 - 1
+    signs = codes(bit_logits.shape[1], bit_logits.device).to(bit_logits) * 2 - 1
     return torch.einsum("bnhw,kn->bkhw", bit_logits, signs)

@@ -252,6 +252,16 @@ class InferConfig(Config):
     """Smaller segments are discarded (§4.1)."""
     enlarge: int = 1
     """The network's input is so many times that of training a side: the networks carry over to other sizes (§4.1)."""
+    seams: Literal["join", "known"] = "join"
+    """layout tile; join: windows are sampled apart and their segments joined where they agree; known: one after the
+    other, each continuing what its finished neighbours share with it."""
+    first_steps: int = 0
+    """Steps of a video's first frame, and of a picture (§4.2, Figure 7); 0: as many as `steps`."""
+    t_start: float = 1.0
+    """Where later frames of a video start: below 1, from the mask of the frame before, corrupted to this time
+    (Eq. 1), instead of from pure noise."""
+    adaptive: float = 0.0
+    """Later frames take as many steps as they need, at most `steps`, on average at most so many; 0: always `steps`."""
 
     def __post_init__(self) -> None:
         require(
@@ -259,6 +269,9 @@ class InferConfig(Config):
             (0 <= self.td < float("inf"), f"td must be 0 or more, not {self.td}"),
             (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
             (self.enlarge >= 1, f"enlarge must be 1 or more, not {self.enlarge}"),
+            (self.first_steps >= 0, f"first_steps must be 0 or more, not {self.first_steps}"),
+            (0 < self.t_start <= 1, f"t_start must be above 0 and at most 1, not {self.t_start}"),
+            (self.adaptive == 0 or self.adaptive >= 1, f"adaptive must be 0 or 1 and more, not {self.adaptive}"),
         )
 
 
@@ -274,13 +287,21 @@ class AugmentConfig(Config):
     """Probability of a negative (microscopy: bright on dark or dark on bright)."""
     flip: Literal["none", "horizontal", "all"] = "none"
     """all: the eight symmetries of the square, for pictures without an up."""
+    first_frame: float = 0.0
+    """Clips: probability that a frame is shown as the first one, without past masks."""
+    past_dropout: float = 0.0
+    """Clips: probability that a past mask is left out."""
+    past_noise: float = 0.0
+    """Clips: above 0, past masks are shown with errors, since in use they are predicted: outlines are moved a little,
+    and each instance is with this probability lost or takes another one's id."""
 
     def __post_init__(self) -> None:
         low, high = self.jitter
+        for name in ("invert", "first_frame", "past_dropout", "past_noise"):
+            require((0 <= getattr(self, name) <= 1, f"{name} must be a probability, not {getattr(self, name)}"))
         require(
             (0 < low <= high, f"jitter must be a range of positive scales, not {self.jitter}"),
             (self.color_jitter >= 0, f"color_jitter must be 0 or more, not {self.color_jitter}"),
-            (0 <= self.invert <= 1, f"invert must be a probability, not {self.invert}"),
         )
 
 
@@ -303,6 +324,10 @@ class TrainConfig(Config):
     """Micro-batches per step."""
     precision: Literal["no", "bf16"] = "bf16"
     seed: int = 0
+    own_past: float = 0.0
+    """Clips: probability that the last past mask is the model's own quick prediction, as it will be in use."""
+    own_past_steps: int = 2
+    """Denoising steps of that prediction."""
     workers: int = 1
     """Processes that prepare pictures; the result does not depend on it."""
     log_every: int = 50
@@ -315,7 +340,7 @@ class TrainConfig(Config):
     """Pictures of an evaluation while training, spread over the evaluation data."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "steps", "accumulate", "log_every", "save_every"):
+        for name in ("batch_size", "steps", "accumulate", "own_past_steps", "log_every", "save_every"):
             require((getattr(self, name) >= 1, f"{name} must be 1 or more, not {getattr(self, name)}"))
         for name in ("warmup_steps", "workers", "evaluate_every", "evaluate_images", "seed", "weight_decay"):
             require((getattr(self, name) >= 0, f"{name} must be 0 or more, not {getattr(self, name)}"))
@@ -323,6 +348,7 @@ class TrainConfig(Config):
             (0 < self.lr < float("inf"), f"lr must be positive, not {self.lr}"),
             (0 <= self.ema_decay < 1, f"ema_decay must be 0 or more and below 1, not {self.ema_decay}"),
             (self.clip_norm > 0, f"clip_norm must be positive, not {self.clip_norm}"),
+            (0 <= self.own_past <= 1, f"own_past must be a probability, not {self.own_past}"),
         )
 
 
@@ -344,4 +370,5 @@ class Recipe(Config):
     backbone: str = ""
     """Folder or hub id of a pretrained `transformers` backbone, which then replaces `model.backbone`."""
     init: str = ""
-    """Checkpoint to start from, a bundled name, a folder or a hub id: whatever fits is taken (`weights.transfer`)."""
+    """Checkpoint to start from, a bundled name, a folder or a hub id: whatever fits is taken (`weights.transfer`).
+    A folder may be the official TensorFlow model's too (§4.1: the encoder trained on Objects365)."""

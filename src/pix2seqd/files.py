@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,13 @@ def write_json(path: str | Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path | Traversable) -> Any:
     """Read JSON.
 
     Raises:
         InputError: missing, unreadable or not JSON.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -1,6 +1,8 @@
 """Mask decoder (Figure 2, right; Figure 5): a TransUNet that denoises analog bits. Runs once per step."""
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +11,32 @@ from torch import Tensor, nn
 from pix2seqd.analog_bits import analog, bit_evidence, expected_bits, value_logits
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import gamma
-from pix2seqd.pixel_encoder import ImageFeatures, group_norm
-from pix2seqd.transformer import TransformerLayer, glorot, position_code, scalar_code
+from pix2seqd.group_norm import GroupNorm
+from pix2seqd.pixel_encoder import ImageFeatures
+from pix2seqd.transformer import Memory, TransformerLayer, glorot, position_code, scalar_code
+
+STRIP = 2**20
+"""Logits that inference computes at a time; so many float32 numbers stay in a processor's cache."""
+
+
+class Prepared(NamedTuple):
+    """All that the decoder computes without the noisy mask: once for all steps (`MaskDecoder.prepare`)."""
+
+    first: Tensor
+    """Share of image and past masks in the first convolution's result, `[b, dim, h, w]`."""
+    memories: list[Memory]
+    """Keys and values of the cross-attentions, in the order of the layers."""
+    positions: Tensor
+    """Codes of the transformer's tokens, `[n, decoder_dim]`."""
+    gammas: Tensor
+    """γ(t), `[s]`."""
+    times: list[Tensor]
+    """What each block reads of the time, `[s, c]`, in the order of their use."""
+
+    def at(self, step: int) -> Self:
+        """For one step: its time is that of the whole batch."""
+        here = slice(step, step + 1)
+        return self._replace(gammas=self.gammas[here], times=[time[here] for time in self.times])
 
 
 class MaskDecoder(nn.Module):
@@ -26,7 +52,7 @@ class MaskDecoder(nn.Module):
         self.time2 = glorot(nn.Linear(time_dim, time_dim))
         mask_channels = config.total_bits * (1 + config.past_frames) * patch_area
         self.conv_in = glorot(nn.Conv2d(mask_channels + config.fuse_dim, dims[0], 1))
-        self.norm_in = group_norm(dims[0])
+        self.norm_in = GroupNorm(dims[0])
 
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
@@ -43,7 +69,7 @@ class MaskDecoder(nn.Module):
             laterals = [skips.pop() for _ in range(config.res_blocks[level] + 1)]
             self.up.append(UpUnit(x_dim, dims[level], laterals, time_dim, config, upsample=level > 0))
             x_dim = dims[level]
-        self.norm_out = group_norm(x_dim, config.dim)
+        self.norm_out = GroupNorm(x_dim, config.dim)
         values = [2**n for n in config.bits] if config.head == "softmax" else [config.total_bits]
         self.values = values
         outputs = sum(values) + (config.total_bits if config.bit_logits else 0)
@@ -68,59 +94,104 @@ class MaskDecoder(nn.Module):
             the expected analog bits, float32 `[b, bits, h, w]` in [-scale, scale].
         """
         logits = self.logits(m_t, features, t, past)
-        if self.config.head == "linear":
-            return logits, logits[0].float().clamp(-self.config.scale, self.config.scale)
-        return logits, torch.cat([expected_bits(group, self.config.scale) for group in logits], dim=1)
+        return logits, self._expected(logits)
 
     def logits(self, m_t: Tensor, features: ImageFeatures, t: Tensor, past: Tensor | None = None) -> tuple[Tensor, ...]:
         """The first part of `forward`'s answer alone: training needs no bits, and they cost memory."""
+        prepared = self.prepare(features, t, past)
+        return self._head(self._trunk(m_t, prepared), m_t, prepared.gammas)
+
+    def predict(self, m_t: Tensor, prepared: Prepared) -> Tensor:
+        """The second part alone, of what is prepared: the logits, by far the largest tensor, exist strip by strip."""
+        x = self._trunk(m_t, prepared)
+        patch, width = self.config.mask_patch, m_t.shape[-1]
+        rows = max(STRIP // (len(x) * sum(self.values) * width * patch), 1)
+        strips = zip(x.split(rows, dim=2), m_t.split(rows * patch, dim=2), strict=True)
+        return torch.cat([self._expected(self._head(part, m, prepared.gammas)) for part, m in strips], dim=2)
+
+    def prepare(self, features: ImageFeatures, t: Tensor, past: Tensor | None = None) -> Prepared:
+        """What does not depend on the noisy mask.
+
+        Args:
+            features: of the images, from `PixelEncoder`.
+            t: times in [0, 1]: `[b]` of the examples, or `[s]` of the steps (see `Prepared.at`).
+            past: as `forward` takes them.
+        """
         config = self.config
-        gamma_t, noisy = gamma(t, config.schedule), m_t
-        if config.normalize_noisy:
-            variance = gamma_t * config.scale**2 + 1 - gamma_t
-            m_t = m_t * variance.rsqrt()[:, None, None, None]
-        time = F.silu(self.time1(scalar_code(gamma_t * config.time_scaling, config.dim)))
-        time = F.silu(self.time2(time))  # [b, time_dim]
-        x = self.norm_in(self._first(m_t, features, past))
+        gammas = gamma(t, config.schedule)
+        time = F.silu(self.time1(scalar_code(gammas * config.time_scaling, config.dim)))
+        time = F.silu(self.time2(time))  # [s, time_dim]
+        middle = [self.transformer] if self.transformer else []
+        units = nn.ModuleList([*self.down, *middle, *self.up])
+        height, width = (n >> (len(config.multipliers) - 1) for n in features.map.shape[-2:])
+        return Prepared(
+            first=self._first(features, past),
+            memories=[layer.memory(features.tokens) for part in middle for layer in part.layers],
+            positions=position_code(height, width, config.decoder_dim, t.device),
+            gammas=gammas,
+            times=[m.time(time) for m in units.modules() if isinstance(m, ResBlock | BottleneckTransformer)],
+        )
 
-        skips = [x]
-        for unit in self.down:
-            x = unit(x, time, skips)
-        if self.transformer is not None:
-            x = self.transformer(x, time, features.tokens)
-        for unit in self.up:
-            x = unit(x, time, skips)
-        assert not skips
-
-        x = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), config.mask_patch)
-        if not config.bit_logits:
-            return x.split(self.values, dim=1)
-        *groups, bit_logits = x.float().split([*self.values, config.total_bits], dim=1)
-        bit_logits = bit_logits + bit_evidence(noisy, config.scale, gamma_t)
-        parts = bit_logits.split(list(config.bits), dim=1)
-        return tuple(group + value_logits(part) for group, part in zip(groups, parts, strict=True))
-
-    def _first(self, m_t: Tensor, features: ImageFeatures, past: Tensor | None) -> Tensor:
-        """First convolution of [noisy bits | feature map | past bits]: `[b, dim, h / mask_patch, w / mask_patch]`."""
-        config = self.config
-        divisor = config.mask_patch * 2 ** (len(config.multipliers) - 1)
-        if m_t.shape[-2] % divisor or m_t.shape[-1] % divisor:
-            raise ValueError(f"mask height and width must be multiples of {divisor}, not {tuple(m_t.shape[-2:])}")
-        image_map = features.map if config.condition_on_map else torch.zeros_like(features.map)
-        now = torch.cat([F.pixel_unshuffle(m_t, config.mask_patch).to(image_map.dtype), image_map], dim=1)
+    def _first(self, features: ImageFeatures, past: Tensor | None) -> Tensor:
+        """Share of [feature map | past bits] in the first convolution of [noisy bits | feature map | past bits]."""
+        config, image_map = self.config, features.map
+        noisy = config.total_bits * config.mask_patch**2
+        _, of_map, of_past = self.conv_in.weight.split([noisy, config.fuse_dim, noisy * config.past_frames], dim=1)
+        if not config.condition_on_map:
+            image_map = torch.zeros_like(image_map)
+        first = F.conv2d(image_map, of_map, self.conv_in.bias)
         if not config.past_frames:
             if past is not None:
                 raise ValueError("the model does not condition on past masks; see weights.inflate_for_video")
-            return self.conv_in(now)
+            return first
         if past is None:
-            past = torch.zeros(len(m_t), config.past_frames, 2, *m_t.shape[-2:], dtype=torch.long, device=m_t.device)
+            size = (n * config.mask_patch for n in image_map.shape[-2:])
+            past = torch.zeros(len(image_map), config.past_frames, 2, *size, dtype=torch.long, device=image_map.device)
         if past.shape[1] != config.past_frames:
             raise ValueError(f"the model conditions on {config.past_frames} past masks, not {past.shape[1]}")
         bits = [analog(past[:, f], config.bits, config.scale) for f in range(config.past_frames)]
         before = F.pixel_unshuffle(torch.cat(bits, dim=1), config.mask_patch).to(image_map.dtype)
-        # Apart, so that a model inflated from one for images adds exact zeros to what that one computes.
-        of_now, of_before = self.conv_in.weight.split([now.shape[1], before.shape[1]], dim=1)
-        return F.conv2d(now, of_now, self.conv_in.bias) + F.conv2d(before, of_before)
+        return first + F.conv2d(before, of_past)
+
+    def _trunk(self, m_t: Tensor, prepared: Prepared) -> Tensor:
+        """Everything up to the last normalisation: `[b, bits, h, w]` → `[b, dim, h / mask_patch, w / mask_patch]`."""
+        config = self.config
+        divisor = config.mask_patch * 2 ** (len(config.multipliers) - 1)
+        if m_t.shape[-2] % divisor or m_t.shape[-1] % divisor:
+            raise ValueError(f"mask height and width must be multiples of {divisor}, not {tuple(m_t.shape[-2:])}")
+        if config.normalize_noisy:
+            variance = prepared.gammas * config.scale**2 + 1 - prepared.gammas
+            m_t = m_t * variance.rsqrt()[:, None, None, None]
+        noisy = F.pixel_unshuffle(m_t, config.mask_patch).to(prepared.first.dtype)
+        x = self.norm_in(F.conv2d(noisy, self.conv_in.weight[:, : noisy.shape[1]]) + prepared.first)
+
+        skips, times = [x], iter(prepared.times)
+        for unit in self.down:
+            x = unit(x, times, skips)
+        if self.transformer is not None:
+            x = self.transformer(x, next(times), prepared.memories, prepared.positions)
+        for unit in self.up:
+            x = unit(x, times, skips)
+        assert not skips
+        return self.norm_out(x)
+
+    def _head(self, x: Tensor, m_t: Tensor, gammas: Tensor) -> tuple[Tensor, ...]:
+        """The last convolution, which sees one pixel at a time: logits of each mask channel (or the bits)."""
+        config = self.config
+        x = F.pixel_shuffle(self.conv_out(F.silu(x)), config.mask_patch)
+        if not config.bit_logits:
+            return x.split(self.values, dim=1)
+        *groups, bit_logits = x.float().split([*self.values, config.total_bits], dim=1)
+        bit_logits = bit_logits + bit_evidence(m_t, config.scale, gammas)
+        parts = bit_logits.split(list(config.bits), dim=1)
+        return tuple(group + value_logits(part) for group, part in zip(groups, parts, strict=True))
+
+    def _expected(self, logits: tuple[Tensor, ...]) -> Tensor:
+        """Analog bits, float32."""
+        scale = self.config.scale
+        if self.config.head == "linear":
+            return logits[0].float().clamp(-scale, scale)
+        return torch.cat([expected_bits(group, scale) for group in logits], dim=1)
 
 
 class ResBlock(nn.Module):
@@ -129,19 +200,18 @@ class ResBlock(nn.Module):
     def __init__(self, in_dim: int, out_dim: int, time_dim: int, config: ModelConfig) -> None:
         super().__init__()
         padding = config.kernel_size // 2
-        self.norm1 = group_norm(in_dim)
+        self.norm1 = GroupNorm(in_dim)
         self.conv1 = glorot(nn.Conv2d(in_dim, out_dim, config.kernel_size, padding=padding))
         self.time = glorot(nn.Linear(time_dim, 2 * out_dim))
-        self.norm2 = group_norm(out_dim)
+        self.norm2 = GroupNorm(out_dim)
         self.dropout = nn.Dropout(config.decoder_dropout)
         self.conv2 = glorot(nn.Conv2d(out_dim, out_dim, config.kernel_size, padding=padding), scale=1e-10)
         self.shortcut = glorot(nn.Conv2d(in_dim, out_dim, 1)) if in_dim != out_dim else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """`x` [b, in_dim, h, w], `time` [b, time_dim] → [b, out_dim, h, w]."""
-        scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
+        """`x` [b, in_dim, h, w], `time` as `self.time` projects it [b or 1, 2 · out_dim] → [b, out_dim, h, w]."""
         h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(self.dropout(F.silu(self.norm2(h) * (scale + 1) + shift)))
+        h = self.conv2(self.dropout(F.silu(self.norm2(h, time))))
         return (h + self.shortcut(x)) * math.sqrt(0.5)
 
 
@@ -155,10 +225,10 @@ class DownUnit(nn.Module):
         self.blocks = nn.ModuleList(ResBlock(in_dim if i == 0 else dim, dim, time_dim, config) for i in range(blocks))
         self.downsample = glorot(nn.Conv2d(dim, dim, 3, stride=2)) if downsample else None
 
-    def forward(self, x: Tensor, time: Tensor, skips: list[Tensor]) -> Tensor:
-        """Pushes onto `skips`."""
+    def forward(self, x: Tensor, times: Iterator[Tensor], skips: list[Tensor]) -> Tensor:
+        """Takes from `times`, pushes onto `skips`."""
         for block in self.blocks:
-            x = block(x, time)
+            x = block(x, next(times))
             skips.append(x)
         if self.downsample is not None:
             x = self.downsample(F.pad(x, (0, 1, 0, 1)))  # TensorFlow's "same": the odd pixel goes after
@@ -178,10 +248,10 @@ class UpUnit(nn.Module):
         )
         self.upsample = glorot(nn.Conv2d(dim, dim, 3, padding=1)) if upsample else None
 
-    def forward(self, x: Tensor, time: Tensor, skips: list[Tensor]) -> Tensor:
-        """Pops from `skips`."""
+    def forward(self, x: Tensor, times: Iterator[Tensor], skips: list[Tensor]) -> Tensor:
+        """Takes from `times`, pops from `skips`."""
         for block in self.blocks:
-            x = block(torch.cat([x, skips.pop()], dim=1), time)
+            x = block(torch.cat([x, skips.pop()], dim=1), next(times))
         if self.upsample is not None:
             x = self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return x
@@ -193,7 +263,7 @@ class BottleneckTransformer(nn.Module):
     def __init__(self, in_dim: int, time_dim: int, config: ModelConfig) -> None:
         super().__init__()
         dim = config.decoder_dim
-        self.norm_in = group_norm(in_dim, dim)  # the official code takes the number of groups from the output
+        self.norm_in = GroupNorm(in_dim, dim)  # the official code takes the number of groups from the output
         self.conv_in = glorot(nn.Conv2d(in_dim, dim, 1))
         self.time = glorot(nn.Linear(time_dim, dim))
         self.layers = nn.ModuleList(
@@ -206,16 +276,16 @@ class BottleneckTransformer(nn.Module):
             )
             for _ in range(config.decoder_layers)
         )
-        self.norm_out = group_norm(dim)
+        self.norm_out = GroupNorm(dim)
         self.conv_out = glorot(nn.Conv2d(dim, dim, 1))
 
-    def forward(self, x: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
-        """`x` [b, in_dim, h, w] → [b, decoder_dim, h, w]; the time takes part as one more token, at the end."""
+    def forward(self, x: Tensor, time: Tensor, memories: list[Memory], positions: Tensor) -> Tensor:
+        """`x` [b, in_dim, h, w] → [b, decoder_dim, h, w]; the time, `[b or 1, decoder_dim]`, is one more token."""
         height, width = x.shape[-2:]
         x = self.conv_in(self.norm_in(x)).flatten(2).transpose(1, 2)  # [b, h·w, dim]
-        x = x + position_code(height, width, x.shape[-1], x.device)
-        x = torch.cat([x, self.time(time)[:, None].to(x.dtype)], dim=1)
-        for layer in self.layers:
-            x = layer(x, tokens)
-        x = x[:, :-1].transpose(1, 2).unflatten(2, (height, width))
+        x = x + positions
+        x = torch.cat([x, time[:, None].expand(len(x), 1, -1).to(x.dtype)], dim=1)
+        for layer, memory in zip(self.layers, memories, strict=True):
+            x = layer(x, memory)
+        x = x[:, :-1].contiguous().transpose(1, 2).unflatten(2, (height, width))  # channels last
         return self.conv_out(self.norm_out(x))

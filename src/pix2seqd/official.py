@@ -53,10 +53,15 @@ def load_official_checkpoint(folder: str | Path, config: Mapping[str, Any]) -> t
         InputError: TensorFlow is not installed, no checkpoint is there, or it holds nothing of this model.
     """
     model = Pix2SeqD(model_config(config))
+    return model.eval(), load_tensorflow_checkpoint(model, folder)
+
+
+def load_tensorflow_checkpoint(model: Pix2SeqD, folder: str | Path) -> list[str]:
+    """Copy what a TensorFlow checkpoint folder has into a model; the rest is as for `load_official_checkpoint`."""
     missing = load_variables(model, read_tensorflow_checkpoint(folder))
     if len(missing) == len(list(_names(model))):
         raise InputError(f"{folder} holds no variable of this model; is it a Pix2Seq checkpoint?")
-    return model.eval(), missing
+    return missing
 
 
 def read_tensorflow_checkpoint(folder: str | Path) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ Two forms of the same thing:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,14 @@ class Panoptic:
 
         return overlay(self, image)
 
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the segments in their colours, void black."""
+        from pix2seqd.render import overlay
+
+        stream = BytesIO()
+        overlay(self, np.zeros((*self.segmentation.shape, 3), np.uint8), alpha=1).save(stream, format="PNG")
+        return stream.getvalue()
+
     def save(self, path: "str | Path") -> None:
         """Write `path` (COCO panoptic png) and beside it the same name with `.json` (categories, annotation)."""
         from PIL import Image
@@ -164,27 +173,37 @@ class Panoptic:
             else Panoptic.from_segmentation(self.segmentation, keep, self.taxonomy)
         )
 
-    def renumbered(self) -> "Panoptic":
-        """The same segments with ids 1..n in their present order."""
+    def renumbered(self, ids: Mapping[int, int] | None = None) -> "Panoptic":
+        """The same segments under other ids: present id → new id, by default 1..n in their present order."""
+        ids = ids or {segment.id: new for new, segment in enumerate(self.segments, start=1)}
         table = np.zeros(int(self.segmentation.max(initial=0)) + 1, np.int32)
-        segments = []
-        for new, segment in enumerate(self.segments, start=1):
-            table[segment.id] = new
-            segments.append(replace(segment, id=new))
+        for present, new in ids.items():
+            table[present] = new
+        segments = sorted((replace(s, id=ids[s.id]) for s in self.segments), key=lambda segment: segment.id)
         return Panoptic(table[self.segmentation], tuple(segments), self.taxonomy)
 
 
 def measure(segmentation: np.ndarray) -> dict[int, tuple[int, tuple[int, int, int, int]]]:
     """Area and box (x, y, width, height) of every non-zero id of an integer map `[h, w]`."""
-    ids, dense, areas = np.unique(segmentation, return_inverse=True, return_counts=True)
+    ids, dense = compact(segmentation)
     # Dense ids from 1 on: find_objects allocates one slot per id, and COCO's ids reach 2**24.
-    boxes = ndimage.find_objects(dense.reshape(segmentation.shape) + 1)
+    boxes = ndimage.find_objects(dense + 1)
     result = {}
-    for segment_id, area, (rows, columns) in zip(ids.tolist(), areas.tolist(), boxes, strict=True):
+    for segment_id, area, (rows, columns) in zip(ids.tolist(), np.bincount(dense.ravel()).tolist(), boxes, strict=True):
         if segment_id != VOID:
             box = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
             result[segment_id] = (area, box)
     return result
+
+
+def compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values, sorted, of integers ≥ 0 of any shape, and the position of each element's value among them."""
+    if labels.max(initial=0) >= 2**16:
+        values, index = np.unique(labels, return_inverse=True)
+        return values, index.reshape(labels.shape)
+    # Counting is ten times faster than sorting.
+    present = np.bincount(labels.ravel()) > 0
+    return np.flatnonzero(present), (np.cumsum(present) - 1)[labels]
 
 
 def rgb_to_id(rgb: np.ndarray) -> np.ndarray:

@@ -111,24 +111,41 @@ class Pix2SeqD(nn.Module):
         past: Tensor | None = None,
         sampler: Sampler = "ddim",
         fresh_noise: Callable[[int], Tensor] | None = None,
+        known: Tensor | None = None,
+        start: float = 1.0,
     ) -> Iterator[Tensor]:
         """The loop of Algorithm 2, yielding each step's predicted analog bits `[b, bits, h, w]`.
 
         The ddpm samplers call `fresh_noise(step)` for standard normal noise of the state's shape.
+
+        `known`, int64 `[b, 2, h, w]`, are classes and ids that are given, -1 where there are none: they replace the
+        prediction of every step, and the state at its noise level (Eq. 1 with the first noise).
         """
-        m_t = noise.float()
-        for step, (now, after) in enumerate(time_steps(steps, td)):
-            t_now, t_next = (torch.full((len(m_t),), t, device=m_t.device) for t in (now, after))
+        m_t = noise.float().contiguous(memory_format=torch.channels_last)
+        given = None if known is None else self._given(known)
+        t = torch.tensor(list(time_steps(steps, td, start)), device=m_t.device)  # [steps, 2]
+        prepared = self.mask_decoder.prepare(h, t[:, 0], past)
+        for step, (gamma_now, gamma_next) in enumerate(gamma(t, self.config.schedule)):
             # Predict analog bits m_0 from m_t.
-            _, m_pred = self.mask_decoder(m_t, h, t_now, past)
+            m_pred = self.mask_decoder.predict(m_t, prepared.at(step))
+            if given is not None:
+                m_pred = torch.where(*given, m_pred)
             yield m_pred
             # Estimate m at t_next.
-            gamma_now, gamma_next = (gamma(t[0], self.config.schedule) for t in (t_now, t_next))
             if sampler == "ddim":
                 m_t = ddim_step(m_t, m_pred, gamma_now, gamma_next)
             else:
                 assert fresh_noise is not None, "the ddpm samplers need fresh_noise"
                 m_t = ddpm_step(m_t, m_pred, gamma_now, gamma_next, fresh_noise(step), sampler == "ddpm_small")
+            if given is not None:
+                where, m_known = given
+                m_t = torch.where(where, corrupt(m_known, noise, gamma_next.expand(len(m_t))), m_t)
+
+    def _given(self, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Where bits are known, and the analog bits there, both `[b, bits, h, w]`."""
+        repeats = torch.tensor(self.config.bits, device=known.device)
+        where = (known >= 0).repeat_interleave(repeats, dim=1)
+        return where, analog(known.clamp(min=0), self.config.bits, self.config.scale)
 
     def to_masks(self, m_pred: Tensor) -> Tensor:
         """Quantize analog bits by their sign: `[b, bits, h, w]` → int64 `[b, 2, h, w]`, illegal values clipped."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pix2seqd.config import ModelConfig
+from pix2seqd.group_norm import GroupNorm
 from pix2seqd.transformer import TransformerLayer, glorot, position_code
 
 
@@ -31,6 +32,7 @@ class PixelEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         self.backbone = build_backbone(config)
         channels = list(self.backbone.channels)
         self.register_buffer("mean", torch.tensor(config.image_mean).view(3, 1, 1), persistent=False)
@@ -65,6 +67,8 @@ class PixelEncoder(nn.Module):
         stride = self.backbone.strides[-1]
         if images.shape[-2] % stride or images.shape[-1] % stride:
             raise ValueError(f"image height and width must be multiples of {stride}, not {tuple(images.shape[-2:])}")
+        if not (self.config.condition_on_map or self.config.condition_on_tokens):
+            return self._nothing(images)
         *fine, coarse = self.backbone((images - self.mean) / self.std)
         height, width = coarse.shape[-2:]
         x = self.dropout(coarse.flatten(2).transpose(1, 2))  # [b, n, c]
@@ -74,6 +78,13 @@ class PixelEncoder(nn.Module):
         tokens = self.out_norm(x)
         encoded = tokens.transpose(1, 2).unflatten(2, (height, width))
         return ImageFeatures(self.merge([*fine, encoded]), tokens)
+
+    def _nothing(self, images: Tensor) -> ImageFeatures:
+        """What a decoder that reads no image gets (mask pre-training, §4.1)."""
+        cell = self.config.mask_stride * self.config.mask_patch
+        height, width = (n // cell for n in images.shape[-2:])
+        empty = images.new_zeros(len(images), 0, self.config.encoder_dim)
+        return ImageFeatures(images.new_zeros(len(images), self.config.fuse_dim, height, width), empty)
 
 
 class PyramidMerge(nn.Module):
@@ -115,10 +126,10 @@ class MergeBlock(nn.Module):
     def __init__(self, in_dim: int, mid_dim: int, out_dim: int, factor: int) -> None:
         super().__init__()
         self.conv1 = glorot(nn.Conv2d(in_dim, mid_dim, 1))
-        self.norm1 = group_norm(mid_dim)
+        self.norm1 = GroupNorm(mid_dim)
         self.factor = factor
         self.conv2 = glorot(nn.Conv2d(mid_dim, out_dim, 3, padding=1))
-        self.norm2 = group_norm(out_dim)
+        self.norm2 = GroupNorm(out_dim)
 
     def forward(self, x: Tensor, lateral: Tensor | None = None) -> Tensor:
         """`x` [b, in_dim, h, w], `lateral` [b, mid_dim, factor·h, factor·w] → [b, out_dim, factor·h, factor·w]."""
@@ -128,12 +139,6 @@ class MergeBlock(nn.Module):
         if lateral is not None:
             x = lateral + x
         return F.silu(self.norm2(self.conv2(x)))
-
-
-def group_norm(channels: int, groups_of: int | None = None) -> nn.GroupNorm:
-    """The official code's GroupNorm: a quarter of the channels as groups, 32 at most (fewer if that divides not)."""
-    most = max(min((groups_of or channels) // 4, 32), 1)
-    return nn.GroupNorm(next(n for n in range(most, 0, -1) if channels % n == 0), channels, eps=1e-5)
 
 
 class Backbone(nn.Module):
@@ -251,6 +256,8 @@ class BatchNorm(nn.BatchNorm2d):
         """`[b, c, h, w]` → the same shape."""
         if not self.training or self.running_mean is None or self.running_var is None:
             return super().forward(input)
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            return self._over_processes(input)
         momentum = self.momentum or 0.0
         output, mean, inverse_deviation = torch.native_batch_norm(
             input, self.weight, self.bias, None, None, True, momentum, self.eps
@@ -259,3 +266,30 @@ class BatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean.float(), momentum)
             self.running_var.lerp_(inverse_deviation.float().pow(-2) - self.eps, momentum)
         return output
+
+    def _over_processes(self, x: Tensor) -> Tensor:
+        """With the statistics of all processes' batches together, as the official global batch norm."""
+        assert self.running_mean is not None and self.running_var is not None
+        wide = x.float()
+        moments = torch.stack([wide.mean((0, 2, 3)), wide.square().mean((0, 2, 3))])
+        mean, square = _Sum.apply(moments) / torch.distributed.get_world_size()
+        variance = square - mean.square()
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum or 0.0)
+            self.running_var.lerp_(variance, self.momentum or 0.0)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (wide * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Sum.apply(gradients[0].contiguous())

@@ -43,4 +43,4 @@ def normalize(image: np.ndarray, mode: Literal["none", "percentile"]) -> np.ndar
     low, high = np.percentile(image, (0.5, 99.8))
     if high <= low:
         return image
-    return ((image - low) * (255 / (high - low))).clip(0, 255).round().astype(np.uint8)
+    return ((np.arange(256) - low) * (255 / (high - low))).clip(0, 255).round().astype(np.uint8)[image]

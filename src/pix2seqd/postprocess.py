@@ -135,6 +135,14 @@ def join(tiles: Iterable[tuple[int, int, Labels]], height: int, width: int, taxo
     return labels, {i: class_of[i] for i in np.flatnonzero(np.bincount(labels.ravel())).tolist() if i != VOID}
 
 
+def paint(tiles: Iterable[Tile], height: int, width: int) -> np.ndarray:
+    """What each pixel is in the window it lies deepest in, int32 `[height, width]`."""
+    canvas, depth = np.zeros((2, height, width), np.int32)
+    for top, left, labels in tiles:
+        _paint(canvas, depth, (top, left, labels[: height - top, : width - left]))
+    return canvas
+
+
 def _renumbered(labels: np.ndarray, classes: dict[int, int], class_of: list[int], taxonomy: Taxonomy) -> np.ndarray:
     """Labels of a window → labels of the picture, where each thing gets a new one, which `class_of` notes."""
     table = np.zeros(max(classes, default=0) + 1, np.int32)
@@ -168,13 +176,17 @@ def _root(parent: list[int], i: int) -> int:
 def _paint(canvas: np.ndarray, depth: np.ndarray, tile: Tile) -> None:
     """Draw a window's labels where it is deeper than what is there."""
     top, left, labels = tile
-    height, width = labels.shape
-    rows, columns = _depth(top, height, canvas.shape[0]), _depth(left, width, canvas.shape[1])
-    inner = np.minimum(rows[:, None], columns)
-    region = np.s_[top : top + height, left : left + width]
+    inner = window_depth(top, left, labels.shape, canvas.shape)
+    region = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
     deeper = inner > depth[region]
     canvas[region][deeper] = labels[deeper]
     depth[region][deeper] = inner[deeper]
+
+
+def window_depth(top: int, left: int, shape: tuple[int, ...], whole: tuple[int, ...]) -> np.ndarray:
+    """How far each pixel of a window of `shape` lies from where it was cut off from the `whole`, int `[h, w]`."""
+    rows, columns = (_depth(*part) for part in zip((top, left), shape, whole, strict=True))
+    return np.minimum(rows[:, None], columns)
 
 
 def _depth(start: int, length: int, whole: int) -> np.ndarray:

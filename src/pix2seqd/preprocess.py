@@ -1,6 +1,7 @@
 """Any picture a person may have → 8-bit RGB, as they see it in a viewer."""
 
 import errno
+import io
 import math
 import stat
 import warnings
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -17,7 +19,7 @@ from pix2seqd.files import InputError
 MAX_PIXELS = 150_000_000
 """Pictures with more pixels (450 MB as RGB) are refused undecoded: a small file can claim any size."""
 
-Source = str | PathLike[str] | Image.Image | np.ndarray
+Source = str | PathLike[str] | IO[bytes] | Image.Image | np.ndarray
 """What `load_image` accepts."""
 
 
@@ -30,8 +32,9 @@ def load_image(source: Source) -> Image.Image:
     becomes the minimum, infinities the nearest end, and a constant picture black. 8-bit pictures keep their values.
 
     Args:
-        source: a path, a Pillow image of any mode, or an array: bool, integer or float `[h, w]`, `[h, w, 1]`,
-            `[h, w, 3]` (RGB) or uint8 `[h, w, 4]` (RGBA). All channels of an array are stretched together.
+        source: a path, a file opened for reading bytes, a Pillow image of any mode, or an array: bool, integer or
+            float `[h, w]`, `[h, w, 1]`, `[h, w, 3]` (RGB) or uint8 `[h, w, 4]` (RGBA). All channels of an array are
+            stretched together.
 
     Returns:
         A new image of mode RGB and the size that a viewer shows; `source` is left as it is.
@@ -45,6 +48,9 @@ def load_image(source: Source) -> Image.Image:
     if isinstance(source, Image.Image):
         with _one_line(getattr(source, "filename", "") or "the given image"):
             return _to_rgb(source)
+    if isinstance(source, io.IOBase):
+        with _one_line(str(getattr(source, "name", "the given file"))), Image.open(source) as image:
+            return _to_rgb(image)
     if not isinstance(source, str | PathLike):
         raise InputError(f"cannot read a picture from a {type(source).__name__}; give a path, a PIL image or an array")
     path = Path(source)

@@ -7,7 +7,7 @@ from scipy import ndimage
 from pix2seqd.files import InputError
 from pix2seqd.panoptic import Panoptic, Segment
 from pix2seqd.preprocess import Source, load_image
-from pix2seqd.taxonomy import VOID, distinct_color
+from pix2seqd.taxonomy import VOID, Taxonomy, distinct_color
 
 STUFF_STRENGTH = 0.6
 """Stuff is tinted less than things, so that the things stand out."""
@@ -44,7 +44,7 @@ def overlay(panoptic: Panoptic, image: Source, alpha: float = 0.5) -> Image.Imag
     segments = panoptic.segments
     rows = np.searchsorted([VOID, *(segment.id for segment in segments)], panoptic.segmentation)
     isthing = np.array([False, *(segment.isthing for segment in segments)])
-    colors = np.array([(0, 0, 0), *(_color(segment, panoptic) for segment in segments)], np.uint8)
+    colors = np.array([(0, 0, 0), *(segment_color(segment, panoptic.taxonomy) for segment in segments)], np.uint8)
     opacity = np.where(isthing, 255 * alpha, 255 * alpha * STUFF_STRENGTH).astype(np.uint8)
     opacity[0] = 0
     paint, mask = colors[rows], opacity[rows]
@@ -64,10 +64,11 @@ def colorize(segmentation: np.ndarray) -> Image.Image:
     return Image.fromarray(np.array(colors, np.uint8)[rows.reshape(segmentation.shape)])
 
 
-def _color(segment: Segment, panoptic: Panoptic) -> tuple[int, int, int]:
+def segment_color(segment: Segment, taxonomy: Taxonomy) -> tuple[int, int, int]:
+    """RGB of a segment, wherever it is shown: by its id for a thing, by its category for stuff."""
     if segment.isthing:
         return distinct_color(segment.id)
-    return panoptic.taxonomy.category(panoptic.taxonomy.class_of(segment.category_id)).color
+    return taxonomy.category(taxonomy.class_of(segment.category_id)).color
 
 
 def _lighter(colors: np.ndarray) -> np.ndarray:

@@ -1,8 +1,10 @@
 """`Segmenter`: the only path from pixels to `Panoptic`, for the command line, the evaluation and Python."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain, islice, product, tee
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,28 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2seqd import postprocess
 from pix2seqd.config import InferConfig, require
 from pix2seqd.files import InputError
+from pix2seqd.hardware import in_bfloat16, keep_freed_memory, native_bfloat16
+from pix2seqd.known import Canvas
 from pix2seqd.panoptic import Panoptic
-from pix2seqd.placement import normalize, pad_image, resize_image, resize_labels
-from pix2seqd.preprocess import Source, load_image
+from pix2seqd.pixel_encoder import ImageFeatures
+from pix2seqd.preprocess import Source
+from pix2seqd.streaming import Stream
 from pix2seqd.taxonomy import Taxonomy
+from pix2seqd.tracking import Tracker
 from pix2seqd.weights import Pretrained, from_pretrained
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """A picture at the network's scale, and the windows that the network sees one by one."""
-
-    size: tuple[int, int]
-    """Height and width of the picture itself."""
-    image: Tensor
-    """float `[3, H, W]`, 0..1."""
-    extent: tuple[int, int]
-    """Height and width of its mask."""
-    corners: list[tuple[int, int]]
-    """Top and left of the windows' masks in its mask, row by row."""
+from pix2seqd.windows import Scaled, Windows
 
 
 class Segmenter:
@@ -50,9 +42,13 @@ class Segmenter:
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     ) -> None:
         self.device = _device(device)
-        self.model = pretrained.model.to(self.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore
+        self.bfloat16 = dtype == "bfloat16" or (dtype == "auto" and native_bfloat16(self.device))
+        model = pretrained.model.to(self.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore
+        self.model = in_bfloat16(model) if self.bfloat16 else model
         self.pretrained = pretrained
-        self.bfloat16 = dtype == "bfloat16" or (dtype == "auto" and _native_bfloat16(self.device))
+        self.windows = Windows(pretrained)
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     @classmethod
     def from_pretrained(
@@ -73,8 +69,7 @@ class Segmenter:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input."""
-        height, width = self.pretrained.data.size
-        return height * self.pretrained.infer.enlarge, width * self.pretrained.infer.enlarge
+        return self.windows.size
 
     def describe(self) -> dict[str, Any]:
         """What determines a result beside the picture, the seed and the options of the call; plain values."""
@@ -89,6 +84,7 @@ class Segmenter:
         self,
         source: Source,
         *,
+        known: Panoptic | None = None,
         seed: int = 0,
         steps: int | None = None,
         td: float | None = None,
@@ -98,6 +94,8 @@ class Segmenter:
 
         Args:
             source: path, PIL image or array, whatever `load_image` takes.
+            known: what is given, of the picture's size; void is unknown. Its pixels keep their segment (id and
+                category), the rest is sampled to go with them, and a segment grows where it was given in part.
             seed: of the picture's own noise; the same seed gives the same segmentation, alone or in a batch.
             steps: how often the decoder runs, 1 or more; None: the checkpoint's default, as for all that follow.
             td: τ_d ≥ 0 (§3.3).
@@ -107,9 +105,75 @@ class Segmenter:
             A segmentation of the picture's own size.
 
         Raises:
-            InputError: the picture cannot be read, or an option makes no sense.
+            InputError: the picture cannot be read, an option makes no sense, or `known` has another size or other
+                categories.
         """
-        return next(self.images([source], seed=seed, steps=steps, td=td, min_pixels=min_pixels))
+        if known is None:
+            return next(self.images([source], seed=seed, steps=steps, td=td, min_pixels=min_pixels))
+        options = self._image_options(seed, steps, td, min_pixels)
+        return self._continued(self.windows.scaled(source), known, options, seed)
+
+    def progress(
+        self,
+        source: Source,
+        *,
+        known: Panoptic | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        td: float | None = None,
+        min_pixels: int | None = None,
+    ) -> Iterator[tuple[float, Panoptic]]:
+        """`image`, showing how the segmentation comes about.
+
+        Yields:
+            The share that is done, up to 1, and the segmentation so far; the last is what `image` returns. There is
+            one after each denoising step. Where windows are sampled one after the other (those of a large picture
+            with `known`, or `InferConfig.seams` "known"), there is one after each window, void where none is done.
+        """
+        options = self._image_options(seed, steps, td, min_pixels)
+        picture = self.windows.scaled(source)
+        if known is not None or options.seams == "known":
+            for share, canvas in self._continuing(picture, known, options, seed, every_step=True):
+                yield share, self.windows.finish(canvas, picture, known, options.min_pixels)
+            return
+        streams = []
+        windows = self.windows.cut(picture, _generator(seed))
+        while batch := list(islice(windows, self._batch_size)):
+            images, noise = zip(*batch, strict=True)
+            streams.append(self._denoised(self._encoded(images), noise, options))
+        for step, masks in enumerate(zip(*streams, strict=True), start=1):
+            yield step / options.steps, self.windows.assemble(picture, chain.from_iterable(masks), options.min_pixels)
+
+    def samples(
+        self,
+        source: Source,
+        n: int = 5,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        td: float | None = None,
+        min_pixels: int | None = None,
+    ) -> list[Panoptic]:
+        """Several segmentations of one picture: number k, from 0, is `image` with the seed `seed + k`.
+
+        The encoder sees every window once. `pix2seqd.ensemble` says how sure they are, and what they agree on.
+
+        Raises:
+            InputError: as `image`, or n is below 1.
+        """
+        if n < 1:
+            raise InputError(f"the number of samples must be 1 or more, not {n}")
+        *_, options = (self._image_options(last, steps, td, min_pixels) for last in (seed, seed + n - 1))
+        picture = self.windows.scaled(source)
+        if options.seams == "known":
+            return [self._continued(picture, None, options, seed + k) for k in range(n)]
+        masks: list[list[np.ndarray]] = [[] for _ in range(n)]
+        windows = zip(*(self.windows.cut(picture, _generator(seed + k)) for k in range(n)), strict=True)
+        while batch := list(islice(windows, self._batch_size)):
+            h = self._encoded([drawn[0][0] for drawn in batch])
+            for k, found in enumerate(masks):
+                found.extend(deque(self._denoised(h, [drawn[k][1] for drawn in batch], options), maxlen=1).pop())
+        return [self.windows.assemble(picture, iter(found), options.min_pixels) for found in masks]
 
     def images(
         self,
@@ -122,85 +186,151 @@ class Segmenter:
         batch_size: int | None = None,
     ) -> Iterator[Panoptic]:
         """Segment many pictures, each as `image` does; `batch_size` windows go through the network at once."""
-        options = self._options(seed, steps, td, min_pixels)
-        # On CPUs larger batches gain nothing, and batches of one give the same bits whatever surrounds a picture.
-        if batch_size is None:
-            batch_size = 1 if self.device.type == "cpu" else 8
+        options = self._image_options(seed, steps, td, min_pixels)
+        batch_size = self._batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise InputError(f"batch size must be 1 or more, not {batch_size}")
-        # Windows and their masks are streams: of a large picture, and of many, only a few exist at any time.
-        pictures, again = tee(self._scaled(np.asarray(load_image(source))) for source in sources)
-        windows = chain.from_iterable(self._windows(picture, seed) for picture in pictures)
-        masks = self._masks(windows, options, batch_size)
-        for picture in again:
-            yield self._assemble(picture, masks, options)
 
-    def _options(self, seed: int, steps: int | None, td: float | None, min_pixels: int | None) -> InferConfig:
-        given = {"steps": steps, "td": td, "min_pixels": min_pixels}
+        def generate(images: Tensor, noise: Tensor) -> Tensor:
+            return self.model.infer(images, noise, options.steps, options.td)
+
+        if options.seams == "known":
+            for source in sources:
+                yield self._continued(self.windows.scaled(source), None, options, seed)
+            return
+        # Windows and their masks are streams: of a large picture, and of many, only a few exist at any time.
+        pictures, again = tee(self.windows.scaled(source) for source in sources)
+        windows = chain.from_iterable(self.windows.cut(picture, _generator(seed)) for picture in pictures)
+        masks = self._masks(windows, generate, batch_size)
+        for picture in again:
+            yield self.windows.assemble(picture, masks, options.min_pixels)
+
+    def video(
+        self,
+        frames: Iterable[Source],
+        *,
+        seed: int = 0,
+        first_steps: int | None = None,
+        steps: int | None = None,
+        td: float | None = None,
+        min_pixels: int | None = None,
+        t_start: float | None = None,
+        adaptive: float | None = None,
+    ) -> Iterator[Panoptic]:
+        """Segment a video and track what is in it (§3.4), frame by frame: each is answered before the next is read.
+
+        Only what the next frame needs is kept, so `frames` may be endless (a camera). A segment's id means the same
+        object in all frames; `tracking.Tracker` says how, and what becomes of objects that leave, return, divide or
+        are too many. Checkpoints for images work too: every frame by itself, matched with the one before by IoU.
+
+        Args:
+            frames: of one size, whatever `load_image` takes.
+            seed: of the clip's noise; the same frames and seed give the same result, the first frame that of `image`.
+            first_steps: how often the decoder runs on the first frame; None: the checkpoint's default, as below.
+            steps: likewise on the others.
+            td: τ_d ≥ 0 (§3.3).
+            min_pixels: smaller segments are discarded.
+            t_start: time in (0, 1] at which later frames start; below 1 from the corrupted mask of the frame before.
+            adaptive: average steps of later frames, 1 or more, spent where the mask changes; 0: always `steps`.
+
+        Raises:
+            InputError: a frame cannot be read or has another size than the first, or an option makes no sense.
+        """
+        options = self._options(
+            seed, first_steps=first_steps, steps=steps, td=td, min_pixels=min_pixels, t_start=t_start, adaptive=adaptive
+        )
+        past_frames = self.model.config.past_frames
+        stream, tracker = Stream(self.model, options), Tracker(self.pretrained.data.ids == "unique", past_frames)
+        generator, size = _generator(seed), None
+        for number, frame in enumerate(frames, start=1):
+            picture = self.windows.scaled(frame)
+            if picture.size != (size := size or picture.size):
+                now, before = (f"{width} x {height}" for height, width in (picture.size, size))
+                raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
+            masks = list(self._masks(self.windows.cut(picture, generator), stream.generate, self._batch_size))
+            stream.next_frame()
+            ids = self.windows.generated_ids(picture, masks) if past_frames or options.t_start < 1 else None
+            yield tracker.update(self.windows.assemble(picture, iter(masks), options.min_pixels), ids)
+
+    @property
+    def _batch_size(self) -> int:
+        # On CPUs larger batches gain nothing, and batches of one give the same bits whatever surrounds a picture.
+        return 1 if self.device.type == "cpu" else 8
+
+    def _image_options(self, seed: int, steps: int | None, td: float | None, min_pixels: int | None) -> InferConfig:
+        if steps is None:
+            steps = self.pretrained.infer.first_steps or None
+        return self._options(seed, steps=steps, td=td, min_pixels=min_pixels)
+
+    def _options(self, seed: int, **given: float | None) -> InferConfig:
         try:
             require((0 <= seed < 2**63, f"seed must be 0 or more and below 2^63, not {seed}"))
             return self.pretrained.infer.replace(**{key: value for key, value in given.items() if value is not None})
         except ValueError as error:
             raise InputError(str(error)) from error
 
-    def _scaled(self, picture: np.ndarray) -> Scaled:
-        config, stride = self.pretrained.data, self.model.config.mask_stride
-        pixels = normalize(picture, config.normalize)
-        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float().div_(255)
-        height, width = picture.shape[:2]
-        fit = min(self.size[0] / height, self.size[1] / width)
-        scale = fit if config.layout == "resize" else config.zoom
-        image = resize_image(image, max(round(height * scale), 1), max(round(width * scale), 1))
-        tall, wide = (-(-n // stride) for n in image.shape[1:])
-        tops, lefts = (
-            postprocess.windows(n, size // stride, config.overlap // stride)
-            for n, size in zip((tall, wide), self.size, strict=True)
-        )
-        return Scaled((height, width), image, (tall, wide), list(product(tops, lefts)))
-
-    def _windows(self, picture: Scaled, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Picture `[3, H, W]` and noise `[bits, h, w]` of each window; a picture has a generator of its own."""
-        height, width = self.size
-        stride, bits = self.model.config.mask_stride, self.model.config.total_bits
-        generator = torch.Generator().manual_seed(seed)
-        for top, left in picture.corners:
-            part = picture.image[:, top * stride : top * stride + height, left * stride : left * stride + width]
-            noise = torch.randn(bits, height // stride, width // stride, generator=generator)
-            yield pad_image(part, height, width), noise
-
     def _masks(
-        self, windows: Iterator[tuple[Tensor, Tensor]], options: InferConfig, batch_size: int
+        self,
+        windows: Iterator[tuple[Tensor, Tensor]],
+        generate: Callable[[Tensor, Tensor], Tensor],
+        batch_size: int,
     ) -> Iterator[np.ndarray]:
         """The generated mask of each window, int64 `[2, h, w]`."""
         while batch := list(islice(windows, batch_size)):
             images, noise = (torch.stack(part).to(self.device) for part in zip(*batch, strict=True))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16), torch.inference_mode():
+            with self._precision():
                 images = images.contiguous(memory_format=torch.channels_last)
-                masks = self.model.infer(images, noise, options.steps, options.td)
+                masks = generate(images, noise)
             yield from masks.cpu().numpy()
 
-    def _assemble(self, picture: Scaled, masks: Iterator[np.ndarray], options: InferConfig) -> Panoptic:
-        """Masks of a picture's windows → segments at the picture's size."""
-        config, taxonomy, least = self.pretrained.data, self.taxonomy, options.min_pixels
-        find = postprocess.segments_by_id if config.ids == "unique" else postprocess.segments_by_component
-        if config.layout == "resize":
-            labels, classes = find(self._restored(next(masks), picture), taxonomy, least)
-        else:
-            tall, wide = picture.extent
-            scale = config.zoom / self.model.config.mask_stride
-            tiles = (
-                (top, left, find(mask[:, : tall - top, : wide - left], taxonomy, round(least * scale**2)))
-                for (top, left), mask in zip(picture.corners, masks, strict=False)
-            )
-            labels, classes = postprocess.join(tiles, tall, wide, taxonomy)
-            labels, classes = postprocess.fill_small(self._restored(labels, picture), classes, taxonomy, least)
-        return Panoptic.from_segmentation(labels, classes, taxonomy).renumbered()
+    def _encoded(self, images: Sequence[Tensor]) -> ImageFeatures:
+        with self._precision():
+            batch = torch.stack(tuple(images)).to(self.device)
+            return self.model.pixel_encoder(batch.contiguous(memory_format=torch.channels_last))
 
-    def _restored(self, labels: np.ndarray, picture: Scaled) -> np.ndarray:
-        """`[..., h, w]` of a mask → of the picture: to the network's scale, without padding, then back (official)."""
-        stride, (height, width) = self.model.config.mask_stride, picture.image.shape[1:]
-        labels = labels.repeat(stride, axis=-2).repeat(stride, axis=-1)[..., :height, :width]
-        return resize_labels(labels, *picture.size)
+    def _denoised(
+        self,
+        h: ImageFeatures,
+        noise: Sequence[Tensor],
+        options: InferConfig,
+        known: Tensor | None = None,
+    ) -> Iterator[np.ndarray]:
+        """The masks of some windows after each step, int64 `[b, 2, h, w]`; the last are those of `Pix2SeqD.infer`."""
+        first = torch.stack(tuple(noise)).to(self.device)
+        predictions = self.model.denoise(h, first, options.steps, options.td, known=known)
+        while True:
+            with self._precision():  # entered anew each time: it must not reach the caller's code between two steps
+                m_pred = next(predictions, None)
+            if m_pred is None:
+                return
+            yield self.model.to_masks(m_pred).cpu().numpy()
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16), torch.inference_mode():
+            yield
+
+    def _continued(self, picture: Scaled, known: Panoptic | None, options: InferConfig, seed: int) -> Panoptic:
+        _, canvas = deque(self._continuing(picture, known, options, seed), maxlen=1).pop()
+        return self.windows.finish(canvas, picture, known, options.min_pixels)
+
+    def _continuing(
+        self, picture: Scaled, known: Panoptic | None, options: InferConfig, seed: int, every_step: bool = False
+    ) -> Iterator[tuple[float, Canvas]]:
+        """Sample window after window, each continuing what is known: the share done, and the mask so far."""
+        canvas, windows = self.windows.canvas(picture, known), self.windows.cut(picture, _generator(seed))
+        count = len(picture.corners)
+        for number, ((top, left), (image, noise)) in enumerate(zip(picture.corners, windows, strict=True), start=1):
+            given = torch.from_numpy(canvas.mask(top, left, *noise.shape[1:]))[None].to(self.device)
+            for step, masks in enumerate(self._denoised(self._encoded([image]), [noise], options, given), start=1):
+                if step == options.steps or (count == 1 and every_step):
+                    after = canvas if step == options.steps else deepcopy(canvas)
+                    self.windows.add(after, top, left, masks[0], picture, options.min_pixels)
+                    yield ((number - 1) + step / options.steps) / count, after
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def _device(name: str) -> torch.device:
@@ -212,9 +342,3 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"no device {name!r} here ({str(error).splitlines()[0]}); use auto or cpu") from error
     return device
-
-
-def _native_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

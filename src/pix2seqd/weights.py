@@ -209,6 +209,9 @@ def _copy_channels(source: Pix2SeqD, target: Pix2SeqD, name: str) -> None:
     axis = 1 if first else 0
     if old.select(axis, 0).shape == new.select(axis, 0).shape:
         new.index_copy_(axis, ours, old.index_select(axis, theirs))
+    if first:
+        # Past masks that the source does not know begin without effect, as in `inflate_for_video`.
+        new[:, [i for i, meaning in enumerate(here) if meaning[0] == "past" and meaning not in place]] = 0
 
 
 def _meanings(model: Pix2SeqD, first: bool) -> Sequence[tuple[object, ...]]:

@@ -46,6 +46,11 @@ class FakeSegmenter:
             classes = {**dict.fromkeys(range(1, count + 1), 1), count + 1: 2}
             yield Panoptic.from_segmentation(np.where(blobs, blobs, count + 1), classes, self.taxonomy)
 
+    def video(self, frames, **options):
+        for frame in frames:
+            panoptic = next(self.images([frame]))
+            yield panoptic.renumbered({s.id: s.id if s.isthing else 100 for s in panoptic.segments})
+
 
 def draw(path, blobs=2, size=(40, 30)):
     """A dark picture with bright squares."""

@@ -1,9 +1,13 @@
+import re
+from pathlib import Path
+
 import pytest
 
+from pix2seqd.app.cli import app
 from pix2seqd.app.recipe import read_recipe, to_yaml
 from pix2seqd.config import ModelConfig, Recipe
 from pix2seqd.files import InputError
-from pix2seqd.run.recipes import RECIPES
+from pix2seqd.run.recipes import RECIPES, smoke
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -69,3 +73,29 @@ def test_files_that_hold_no_settings_are_named(tmp_path, content):
     with pytest.raises(InputError, match=r"mine\.yaml") as caught:
         read_recipe([str(path)])
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_text_takes_a_setting_back():
+    assert RECIPES["shapes"].init and read_recipe(["shapes", "--init", ""]).init == ""
+
+
+def test_smoke_makes_what_is_named_small_and_settings_beside_it_win(tmp_path):
+    assert read_recipe(["coco-1024"], small=True) == smoke(RECIPES["coco-1024"])
+    recipe = read_recipe(["coco-1024", "--train.steps", "7", "--init", "x"], small=True)
+    expected = smoke(RECIPES["coco-1024"])
+    assert recipe == expected.replace(train=expected.train.replace(steps=7), init="x")
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: {backbone: {model_type: dinov2, patch_size: 14}}\ntrain: {accumulate: 2}\n")
+    assert read_recipe([str(path)], small=True).train.batch_size == 8
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md", "--help"])
+def test_every_recipe_is_named_where_recipes_are_listed(page, capsys):
+    root = Path(__file__).parents[2]
+    if page == "--help":
+        app(["train", "--help"])
+        text = capsys.readouterr().out
+    else:
+        text = (root / page).read_text()
+    missing = [name for name in RECIPES if not re.search(rf"[ `(]{re.escape(name)}[`, .;)]", text)]
+    assert not missing

@@ -8,6 +8,7 @@ from PIL import Image
 
 from pix2seqd.data.coco import CocoPanoptic, splits
 from pix2seqd.files import InputError
+from pix2seqd.metrics.panoptic_quality import PanopticQuality
 
 CAT, CROWD, LAWN = 70_000, 300, 5
 """Segment ids of the miniature data set (conftest.py)."""
@@ -71,9 +72,57 @@ def test_layouts(tmp_path, draw, layout):
     assert CocoPanoptic.open(tmp_path, split)[0].name == "a"
     (tmp_path / paths[1]).rename(tmp_path / "elsewhere")
     assert str(tmp_path / paths[1]) in refusal(lambda: CocoPanoptic.open(tmp_path, split))
-    assert CocoPanoptic.open(tmp_path, split, images=tmp_path / "elsewhere")[0].name == "a"
+    (tmp_path / "elsewhere").rename(tmp_path / paths[1])
     (tmp_path / paths[2]).rename(tmp_path / "gone")
-    assert str(tmp_path / paths[2]) in refusal(lambda: CocoPanoptic.open(tmp_path, split, tmp_path / "elsewhere"))
+    assert str(tmp_path / paths[2]) in refusal(lambda: CocoPanoptic.open(tmp_path, split))
+
+
+@pytest.fixture
+def owners(tmp_path, draw, pack):
+    """COCO as its owners distribute it: three zip files, one of which holds zip files."""
+    split, *paths = LAYOUTS["coco"]
+    plain = CocoPanoptic.open(draw(tmp_path / "plain", *paths), split)
+    home = draw(tmp_path / "zipped", *paths)
+    pack(home / "annotations" / "panoptic_val2017", home / "annotations" / "panoptic_val2017.zip")
+    pack(home / "annotations", home / "panoptic_annotations_trainval2017.zip")
+    pack(home / "val2017", home / "val2017.zip")
+    return home, plain
+
+
+def same(one, two) -> bool:
+    pairs = list(zip(one, two, strict=True))
+    return all(
+        a.name == b.name
+        and np.array_equal(a.image, b.image)
+        and np.array_equal(a.panoptic.segmentation, b.panoptic.segmentation)
+        and a.panoptic.segments == b.panoptic.segments
+        for a, b in pairs
+    )
+
+
+def test_the_owners_zip_files_are_read_as_they_are(owners):
+    home, plain = owners
+    assert splits(home) == ["val2017"]
+    before = sorted(home.rglob("*"))
+    assert same(CocoPanoptic.open(home, "val2017"), plain)
+    assert sorted(home.rglob("*")) == before, "nothing is unpacked"
+
+
+def test_pngs_unpacked_beside_the_pictures_are_found(tmp_path, draw):
+    split, *paths = LAYOUTS["coco"]
+    draw(tmp_path, *paths)
+    (tmp_path / paths[2]).rename(tmp_path / "panoptic_val2017")
+    assert CocoPanoptic.open(tmp_path, split)[0].name == "a"
+
+
+def test_what_is_missing_or_damaged_in_zip_files_is_named(owners):
+    home, _ = owners
+    (home / "val2017.zip").rename(home / "other.zip")
+    message = refusal(lambda: CocoPanoptic.open(home, "val2017"))
+    assert f"{home / 'val2017'} or {home / 'val2017.zip' / 'val2017'}" in message
+    content = (home / "other.zip").read_bytes()
+    (home / "val2017.zip").write_bytes(content[: len(content) // 2])
+    assert str(home / "val2017.zip") in refusal(lambda: CocoPanoptic.open(home, "val2017"))
 
 
 def test_an_unknown_split_names_the_known_ones(mini, tmp_path, draw):
@@ -218,6 +267,16 @@ def test_palette_pngs_hold_ids_too(mini):
     Image.open(png).quantize(8).save(png)
     assert Image.open(png).mode == "P"
     assert np.array_equal(CocoPanoptic.open(mini, "val")[0].panoptic.segmentation, expected.segmentation)
+
+
+@pytest.mark.skipif(not (SHARED / "coco_sample").is_dir(), reason="the shared COCO pictures are not here")
+def test_real_coco_scores_1_against_itself():
+    home = SHARED / "coco_sample"
+    data = CocoPanoptic(home / "panoptic_examples.json", home / "input_images", home / "panoptic_examples")
+    quality = PanopticQuality(data.taxonomy)
+    for sample in data:
+        quality.update(sample.panoptic, sample.panoptic)
+    assert quality.compute()["All"] == {"pq": 1, "sq": 1, "rq": 1, "n": 8}
 
 
 @pytest.mark.skipif(not (SHARED / "coco_sample").is_dir(), reason="the shared COCO pictures are not here")

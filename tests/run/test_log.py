@@ -41,12 +41,12 @@ def run(recipe, build, tmp_path) -> Callable[..., None]:
         model = build(recipe.model)
         ema = AveragedModel(model, use_buffers=True)
         state = TrainState(model, ema, torch.optim.AdamW(model.parameters(), lr=0.5), first)
-        log = TrainLog(tmp_path, recipe, first, Pretrained(ema.module, taxonomy, recipe.data, recipe.infer))
-        while state.step < last:
-            state.step += 1
-            log.add(torch.tensor(float(state.step)))
-            log.step(state)
-        log.close(state)
+        pretrained = Pretrained(ema.module, taxonomy, recipe.data, recipe.infer)
+        with TrainLog(tmp_path, recipe, first, pretrained) as log:
+            while state.step < last:
+                state.step += 1
+                log.add(torch.tensor(float(state.step)))
+                log.step(state)
 
     return steps
 

@@ -4,9 +4,10 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 
 from pix2seqd.app.options import AS_PUBLISHED, Inference, count
 from pix2seqd.files import InputError
@@ -23,6 +24,20 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
+app.command("pix2seqd.app.benchmark:benchmark", name="benchmark", help="Measure how fast a model is here.")
+app.command("pix2seqd.app.check_data:check_data", name="check-data", help="Tell what was understood of a data set.")
+app.command(
+    "pix2seqd.app.convert_data:convert_data", name="convert-data", help="COCO detection json to panoptic format."
+)
+app.command("pix2seqd.app.ablate:ablate", name="ablate", help="Tables 3, 4 and 5 of the paper on any recipe.")
+app.command("pix2seqd.app.distill:distill", name="distill", help="Make a checkpoint that needs a step or two.")
+app.command("pix2seqd.app.sweep:sweep", name="sweep", help="Score a checkpoint under many settings (Figure 6).")
+app.command("pix2seqd.app.export:export", name="export", help="Write a checkpoint as ONNX graphs.")
+app.command("pix2seqd.app.figures:figures", name="figures", help="Draw the paper's Figures 3 and 4 from any data.")
+app.command("pix2seqd.app.metric:metric", name="metric", help="PQ, J&F or STQ of what any tool predicted.")
+app.command("pix2seqd.app.serve:serve", name="serve", help="See, correct and save segmentations in a browser.")
+app.command("pix2seqd.app.shard:shard", name="shard", help="Write a data set as WebDataset shards.")
+app.command("pix2seqd.app.video:video", name="video", help="Segment a video and track what is in it.")
 
 
 def main() -> None:
@@ -48,6 +63,8 @@ def segment(
     model: str = "nuclei",
     out: Path = Path("pix2seqd-out"),
     batch_size: Annotated[int | None, count(1)] = None,
+    engine: Literal["local", "ray"] = "local",
+    workers: Annotated[int, count(1)] = 2,
     inference: Inference = AS_PUBLISHED,
 ) -> int:
     """Segment pictures; the result is a data set in COCO panoptic format, with an overlay for each picture.
@@ -60,11 +77,16 @@ def segment(
         model: a bundled model (nuclei), a checkpoint folder, or an id on the Hugging Face hub.
         out: folder to write to.
         batch_size: pictures at a time; changes the speed, not the result.
+        engine: local: this process, or, started by torchrun, several that share the pictures; ray: a Ray cluster.
+        workers: actors of the ray engine.
         inference: how the checkpoint is used.
     """
+    from functools import partial
+
     from pix2seqd.app.media import PanopticWriter, find_pictures, make_folders
-    from pix2seqd.app.segmenting import print_segments, segment_into
+    from pix2seqd.app.segmenting import locally, print_segments, segment_into
     from pix2seqd.preprocess import load_image
+    from pix2seqd.run import processes
 
     sources = find_pictures(pictures)
     if not sources:
@@ -72,12 +94,25 @@ def segment(
     if len(sources) == 1:
         load_image(sources[0])  # a mistyped name is told before the model is loaded
     make_folders(out)
+    first, stride = processes.place()
     segmenter = inference.segmenter(model)
     options = inference.given()
-    with PanopticWriter(out, segmenter.taxonomy, {**segmenter.describe(), **options}) as writer:
-        failed = segment_into(writer, segmenter, sources, {**options, "batch_size": batch_size})
+    settings = {**segmenter.describe(), **options}
+    with PanopticWriter(out, segmenter.taxonomy, settings, sources) as writer:
+        mine = sources[first::stride]
+        todo = [source for source in mine if not writer.is_done(source)]
+        named = [(source, writer.stem(source)) for source in todo]
+        options = {**options, "batch_size": batch_size}
+        if engine == "ray" and todo:
+            from pix2seqd.app.ray_engine import on_ray
+
+            results = on_ray(partial(inference.segmenter, model), out, named, settings, options, workers)
+        else:
+            results = locally(segmenter, out, named, settings, options)
+        failed = segment_into(writer, mine, todo, results)
         if len(sources) == 1:
             print_segments(sources[0].name, writer.segments(sources[0]))
+    processes.wait()
     print(f"written to {out}: panoptic.json, panoptic/, overlay/, images/")
     return 2 if failed else 0
 
@@ -87,26 +122,32 @@ def train(
     *settings: Annotated[str, Parameter(allow_leading_hyphen=True)],
     out: Path | None = None,
     resume: Annotated[bool, Parameter(negative=())] = False,
+    smoke: Annotated[bool, Parameter(negative=())] = False,
     show: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Train a model; it can be resumed at any moment, and Ctrl-C saves first.
 
+    Recipes: nuclei and nuclei-video (microscopy), shapes (drawn scenes), camvid (street scenes, classes only); the
+    paper's stages coco-masks (decoder without pictures), coco-256, coco-1024, then cityscapes, davis or kitti-step;
+    coco-512 (base of its ablations).
+
     On several processes: torchrun --standalone --nproc-per-node N -m pix2seqd train ...
 
     Args:
-        settings: a bundled recipe (nuclei, shapes) or a YAML file, and what to change in it: further files, and
+        settings: a bundled recipe (see above) or a YAML file, and what to change in it: further files, and
             settings such as --train.steps 500 or --train-data coco:DIR@train.
         out: folder of the run. Default: runs/RECIPE.
         resume: go on with the run in that folder.
+        smoke: the same run in a few seconds: narrow networks, drawn scenes. Settings given beside it win.
         show: print all settings as YAML and stop; the way to write a file of one's own.
     """
     from pix2seqd.app.recipe import read_recipe, to_yaml
 
-    recipe = read_recipe(settings)
+    recipe = read_recipe(settings, smoke)
     if show:
         print(to_yaml(recipe), end="")
         return
-    out = out or Path("runs") / Path(settings[0]).stem
+    out = out or Path("runs") / (Path(settings[0]).stem + "-smoke" * smoke)
     from pix2seqd.run.train import train
 
     train(recipe, out, resume)
@@ -120,15 +161,26 @@ def evaluate(
     *,
     data: str,
     group_by: str | None = None,
+    tracking: Literal["model", "iou", "none"] = "model",
+    first_steps: Annotated[int | None, count(1, 1000)] = None,
+    t_start: Annotated[float | None, Parameter(validator=Number(gt=0, lte=1))] = None,
+    adaptive: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None,
     out: Path = Path("evaluation.json"),
     inference: Inference = AS_PUBLISHED,
 ) -> None:
-    """Score a checkpoint on labelled pictures: PQ, AP, F1 and mean IoU, as a table and as JSON.
+    """Score a checkpoint on labelled pictures or clips, as a table and as JSON.
+
+    Pictures: PQ, AP, F1 and mean IoU. Clips: J&F, STQ, changes of ids, steps and frames per second.
 
     Args:
         checkpoint: a bundled model (nuclei), a checkpoint folder, or an id on the Hugging Face hub.
-        data: coco:DIR[@SPLIT] or shapes:COUNT[@SEED].
+        data: coco:DIR[@SPLIT] or another data set of pictures; davis:DIR@SPLIT, kitti-step:DIR@SPLIT,
+            nuclei-clips:DIR@SPLIT:COUNT[xFRAMES] or shapes-clips:COUNT[xFRAMES][@SEED]; see docs/datasets.md.
         group_by: key of the json's image records (say modality) whose values are scored apart as well.
+        tracking: clips: model, as `pix2seqd video` does it; or, every frame by itself, ids by IoU matching or none.
+        first_steps: clips: denoising steps of the first frame; --steps are those of the others.
+        t_start: clips: below 1, later frames start from the mask before, corrupted to this time.
+        adaptive: clips: steps of a later frame on average, spent where the mask changes; 0: always --steps.
         out: the JSON file to write.
         inference: how the checkpoint is used.
     """
@@ -136,14 +188,21 @@ def evaluate(
     from rich.progress import track
 
     from pix2seqd.app.media import check_writable
-    from pix2seqd.data import open_dataset
+    from pix2seqd.data import is_clips, open_dataset
     from pix2seqd.files import write_json
     from pix2seqd.run import evaluate as run
 
     check_writable(out.parent)
     segmenter = inference.segmenter(checkpoint)
-    dataset = open_dataset(data, segmenter.pretrained.data.size)
     options = inference.given()
+    if is_clips(data):
+        from pix2seqd.app.evaluate_clips import evaluate_clips
+
+        given = {"first_steps": first_steps, "t_start": t_start, "adaptive": adaptive}
+        options |= {name: value for name, value in given.items() if value is not None}
+        evaluate_clips(segmenter, data, out, tracking, options)
+        return
+    dataset = open_dataset(data, segmenter.pretrained.data.size)
 
     def progress(samples: Iterator[Any]) -> Iterator[Any]:
         console = Console(stderr=True)
@@ -154,44 +213,6 @@ def evaluate(
     settings = {**segmenter.describe(), **options, "data": data}
     write_json(out, {"settings": settings, **run.finite(results)})
     print(f"written to {out}")
-
-
-@app.command(usage="Usage: pix2seqd check-data DIR [OPTIONS]")
-def check_data(
-    directory: Path,
-    /,
-    *,
-    split: str | None = None,
-    contact_sheet: Path | None = None,
-    ids: Annotated[int, count(1)] = 100,
-) -> int:
-    """Tell what was understood of a data set in COCO panoptic format, and refuse what is inconsistent.
-
-    Args:
-        directory: its folder; see docs/datasets.md for the layouts.
-        split: the split to check, e.g. train. Default: all there are.
-        contact_sheet: PNG to write with some pictures and their segments (with one split only).
-        ids: things per picture that the model can tell apart; more are counted.
-    """
-    from rich.console import Console
-
-    from pix2seqd.data import check
-    from pix2seqd.data.coco import CocoPanoptic, splits
-
-    names = [split] if split is not None else splits(directory) or [""]
-    if contact_sheet and len(names) > 1:
-        raise InputError(f"a contact sheet shows one split; give --split {' or --split '.join(names)}")
-    whole = True
-    for name in names:
-        dataset = CocoPanoptic.open(directory, name)
-        report = check.check(dataset, ids)
-        Console().print(f"{directory} {name}".rstrip(), markup=False, highlight=False, soft_wrap=True)
-        Console().print(report)
-        whole &= report.ok
-        if contact_sheet:
-            check.contact_sheet(dataset, contact_sheet)
-            print(f"written to {contact_sheet}")
-    return 0 if whole else 2
 
 
 def _groups(dataset: "Dataset", key: str | None) -> list[str] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from filelock import FileLock
 from PIL import Image
 
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
@@ -48,18 +49,18 @@ def find_pictures(arguments: Iterable[Path]) -> list[Path]:
     return [found[key] for key in sorted(found)]
 
 
-def make_folders(out: Path) -> None:
+def make_folders(out: Path, names: tuple[str, ...] = FOLDERS) -> None:
     """Make the folders of an output and make sure that they can be written to.
 
     Raises:
         InputError: they cannot.
     """
     try:
-        for name in FOLDERS:
+        for name in names:
             (out / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
-    for folder in (out, *(out / name for name in FOLDERS)):
+    for folder in (out, *(out / name for name in names)):
         check_writable(folder)
 
 
@@ -92,16 +93,20 @@ class PanopticWriter:
     NAME and STEM are the picture's own. Where another picture of the folder has the same stem already (`a.png` and
     `a.jpg`, or `a.png` of two folders), `-2`, `-3`, ... is appended. Entries that are there already are kept, and a
     picture that is written again replaces its entry only. Every file is written atomically; `panoptic.json` is
-    brought up to date every now and then, and on leaving, whatever the reason.
+    brought up to date every now and then, and on leaving, whatever the reason. Several processes may write into one
+    folder: each adds its own entries to what it finds there, one at a time.
     """
 
-    def __init__(self, out: Path, taxonomy: Taxonomy, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, out: Path, taxonomy: Taxonomy, settings: Mapping[str, Any], sources: Iterable[Path] = ()
+    ) -> None:
         """Open a new or an existing folder.
 
         Args:
             out: the folder.
             taxonomy: the categories of everything in it.
             settings: what the results depend on beside the picture, as JSON has it.
+            sources: pictures that all processes are going to write together; it decides who gets which STEM.
 
         Raises:
             InputError: the folder cannot be written to, or it has a `panoptic.json` that is broken, from somewhere
@@ -111,9 +116,11 @@ class PanopticWriter:
         self._out, self._taxonomy, self._settings = out, taxonomy, dict(settings)
         self._json = out / "panoptic.json"
         self._entries = self._read()
-        self._stems = {Path(annotation["file_name"]).stem.casefold() for _, annotation in self._entries.values()}
-        self._next_id = 1 + max((image["id"] for image, _ in self._entries.values()), default=0)
-        self._saved = True
+        self._new: dict[str, Entry] = {}
+        self._stems = {key: Path(annotation["file_name"]).stem for key, (_, annotation) in self._entries.items()}
+        self._taken = {stem.casefold() for stem in self._stems.values()}
+        for source in sources:
+            self.stem(source)
         self._save_after = 0.0
 
     def __enter__(self) -> Self:
@@ -122,7 +129,7 @@ class PanopticWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._saved:
+        if self._new:
             self._save()
 
     def is_done(self, source: Path) -> bool:
@@ -148,36 +155,27 @@ class PanopticWriter:
         Raises:
             InputError: writing failed, e.g. because the disk is full.
         """
-        number, stem = self._number_and_stem(source)
-        name = stem + _text(source.suffix)
-        with write_atomically(self._out / "images" / name) as temporary:
-            shutil.copyfile(source, temporary)
-        drawn = {"panoptic": Image.fromarray(panoptic.to_rgb()), "overlay": overlay(panoptic, image)}
-        for folder, picture in drawn.items():
-            with write_atomically(self._out / folder / f"{stem}.png") as temporary:
-                picture.save(temporary, format="PNG")
-        record = {
-            "id": number,
-            "file_name": name,
-            "width": image.width,
-            "height": image.height,
-            "source": _identity(source),
-            "settings": self._settings,
-        }
-        self._entries[_key(source)] = record, panoptic.annotation(number, f"{stem}.png")
-        self._stems.add(stem.casefold())
-        self._next_id = max(self._next_id, number + 1)
-        self._saved = False
+        self.add(source, write_files(self._out, self.stem(source), source, image, panoptic, self._settings))
+
+    def add(self, source: Path, entry: Entry) -> None:
+        """Add the records of a picture whose files are written."""
+        image, annotation = entry
+        if known := self._entries.get(_key(source)):
+            image["id"] = annotation["image_id"] = known[0]["id"]
+        self._new[_key(source)] = self._entries[_key(source)] = entry
         if time.monotonic() >= self._save_after:
             self._save()
 
-    def _number_and_stem(self, source: Path) -> tuple[int, str]:
-        if entry := self._entries.get(_key(source)):
-            return entry[0]["id"], Path(entry[1]["file_name"]).stem
-        wish = _text(source.stem)
-        candidates = (wish if n == 1 else f"{wish}-{n}" for n in itertools.count(1))
-        # Some file systems do not tell A.png from a.png.
-        return self._next_id, next(stem for stem in candidates if stem.casefold() not in self._stems)
+    def stem(self, source: Path) -> str:
+        """STEM of a picture."""
+        if _key(source) not in self._stems:
+            wish = _text(source.stem)
+            candidates = (wish if n == 1 else f"{wish}-{n}" for n in itertools.count(1))
+            # Some file systems do not tell A.png from a.png.
+            stem = next(stem for stem in candidates if stem.casefold() not in self._taken)
+            self._stems[_key(source)] = stem
+            self._taken.add(stem.casefold())
+        return self._stems[_key(source)]
 
     def _read(self) -> dict[str, Entry]:
         if not self._json.exists():
@@ -196,17 +194,50 @@ class PanopticWriter:
 
     def _save(self) -> None:
         started = time.monotonic()
-        entries = sorted(self._entries.values(), key=lambda entry: entry[0]["id"])
-        content = {
-            "info": {"description": WRITER},
-            "images": [image for image, _ in entries],
-            "annotations": [annotation for _, annotation in entries],
-            "categories": self._taxonomy.to_coco(),
-        }
-        write_json(self._json, content)
-        self._saved = True
+        with FileLock(self._out / ".panoptic.json.lock"):
+            self._entries = self._read() | self._new
+            next_id = 1 + max(image["id"] for image, _ in self._entries.values())
+            for image, annotation in self._new.values():
+                if image["id"] == 0:
+                    image["id"] = annotation["image_id"] = next_id
+                    next_id += 1
+            entries = sorted(self._entries.values(), key=lambda entry: entry[0]["id"])
+            content = {
+                "info": {"description": WRITER},
+                "images": [image for image, _ in entries],
+                "annotations": [annotation for _, annotation in entries],
+                "categories": self._taxonomy.to_coco(),
+            }
+            write_json(self._json, content)
+        self._new = {}
         now = time.monotonic()
         self._save_after = now + 20 * (now - started)  # at most a twentieth of the time goes into saving
+
+
+def write_files(
+    out: Path, stem: str, source: Path, image: Image.Image, panoptic: Panoptic, settings: Mapping[str, Any]
+) -> Entry:
+    """Write what belongs to one picture beside `panoptic.json`; returns its records, with 0 for the picture's number.
+
+    Raises:
+        InputError: writing failed, e.g. because the disk is full.
+    """
+    name = stem + _text(source.suffix)
+    with write_atomically(out / "images" / name) as temporary:
+        shutil.copyfile(source, temporary)
+    drawn = {"panoptic": Image.fromarray(panoptic.to_rgb()), "overlay": overlay(panoptic, image)}
+    for folder, picture in drawn.items():
+        with write_atomically(out / folder / f"{stem}.png") as temporary:
+            picture.save(temporary, format="PNG")
+    record = {
+        "id": 0,
+        "file_name": name,
+        "width": image.width,
+        "height": image.height,
+        "source": _identity(source),
+        "settings": dict(settings),
+    }
+    return record, panoptic.annotation(0, f"{stem}.png")
 
 
 def _key(path: Path) -> str:

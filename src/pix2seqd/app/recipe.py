@@ -4,8 +4,9 @@ import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -13,16 +14,17 @@ import yaml
 
 from pix2seqd.config import Config, ModelConfig, Recipe
 from pix2seqd.files import InputError
-from pix2seqd.run.recipes import RECIPES
+from pix2seqd.run.recipes import RECIPES, smoke
 
 
-def read_recipe(arguments: Sequence[str]) -> Recipe:
+def read_recipe(arguments: Sequence[str], small: bool = False) -> Recipe:
     """Build a recipe.
 
     Args:
         arguments: names of bundled recipes, YAML files (all settings or some), and settings such as
             `--train.steps 500`, `--train.steps=500` or `--data.size "[64, 64]"`. What nobody gives has the default
             of its config class.
+        small: make what stands before the first setting so small that it runs in seconds (`recipes.smoke`).
 
     Raises:
         InputError: no such recipe or file, broken YAML, an unknown setting (the nearest is named), or a value of the
@@ -31,7 +33,11 @@ def read_recipe(arguments: Sequence[str]) -> Recipe:
     if not arguments or arguments[0].startswith("--"):
         raise InputError(f"name a recipe ({', '.join(RECIPES)}) or a YAML file first")
     values: dict[str, Any] = {"model": ModelConfig().to_dict()}
-    for layer in _layers(arguments):
+    for layer in _layers(takewhile(_no_option, arguments)):
+        values = _merged(values, layer)
+    if small:
+        values = smoke(_typed(Recipe, values, "")).to_dict()
+    for layer in _layers(dropwhile(_no_option, arguments)):
         values = _merged(values, layer)
     return _typed(Recipe, values, "")
 
@@ -41,7 +47,11 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(json.loads(json.dumps(recipe.to_dict())), sort_keys=False, allow_unicode=True)
 
 
-def _layers(arguments: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def _no_option(argument: str) -> bool:
+    return not argument.startswith("--")
+
+
+def _layers(arguments: Iterable[str]) -> Iterator[Mapping[str, Any]]:
     rest = iter(arguments)
     for argument in rest:
         if argument in RECIPES:
@@ -53,7 +63,7 @@ def _layers(arguments: Sequence[str]) -> Iterator[Mapping[str, Any]]:
             _check_known(name.partition(".")[0])
             if not equals and (text := next(rest, None)) is None:
                 raise InputError(f"{argument} needs a value")
-            layer = _read_yaml(text, argument)
+            layer: Any = _read_yaml(text, argument) if text else ""
             for key in reversed(name.split(".")):
                 layer = {key: layer}
             yield layer
@@ -62,7 +72,7 @@ def _layers(arguments: Sequence[str]) -> Iterator[Mapping[str, Any]]:
 def _check_known(option: str) -> None:
     known = [field.name for field in dataclasses.fields(Recipe)]
     if option not in known:
-        near = difflib.get_close_matches(option, [*known, "out", "resume", "show"], n=1)
+        near = difflib.get_close_matches(option, [*known, "out", "resume", "show", "smoke"], n=1)
         hint = f"did you mean --{near[0]}?" if near else f"settings begin with --{', --'.join(known)}"
         raise InputError(f"unknown option --{option}; {hint}")
 

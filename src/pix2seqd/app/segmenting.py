@@ -1,15 +1,17 @@
 """Segmenting many files: what is done already is skipped, what cannot be read is named, and the rest goes on."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from pix2seqd.app.media import PanopticWriter
+from pix2seqd.app.media import Entry, PanopticWriter, write_files
 from pix2seqd.files import InputError
 from pix2seqd.preprocess import load_image
 
@@ -17,40 +19,55 @@ if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
 
 SHOWN_SEGMENTS = 20
+Results = Iterator[tuple[Path, Entry | InputError]]
+"""Files with the records of what was written for them, or with what was wrong."""
 
 
-def segment_into(writer: PanopticWriter, segmenter: "Segmenter", sources: list[Path], options: dict[str, Any]) -> int:
-    """Segment what is not done yet and say how it went; returns the number of files that could not be read."""
-    todo = [source for source in sources if not writer.is_done(source)]
-    batch = options["batch_size"] or 8
-    failed = 0
+def segment_into(writer: PanopticWriter, sources: list[Path], todo: list[Path], results: Results) -> int:
+    """Collect results and say how it went; returns the number of files that could not be read."""
+    failed = done = 0
     started = time.monotonic()
     with _progress(len(todo)) as progress:
         task = progress.add_task("segmenting", total=len(todo), speed="")
-        for start in range(0, len(todo), batch):
-            images = {}
-            for source in todo[start : start + batch]:
-                try:
-                    images[source] = load_image(source)
-                except InputError as error:
-                    failed += 1
-                    line = f"pix2seqd: {' '.join(str(error).split())}"
-                    progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-                    progress.advance(task)
-            for (source, image), panoptic in zip(
-                images.items(), segmenter.images(list(images.values()), **options), strict=True
-            ):
-                writer.write(source, image, panoptic)
-                speed = (progress.tasks[task].completed + 1) / (time.monotonic() - started)
-                progress.update(task, advance=1, speed=f"{speed:.1f} files/s")
+        for source, entry in results:
+            if isinstance(entry, InputError):
+                failed += 1
+                line = f"pix2seqd: {' '.join(str(entry).split())}"
+                progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                progress.advance(task)
+                continue
+            done += 1
+            writer.add(source, entry)
+            speed = done / (time.monotonic() - started)
+            progress.update(task, advance=1, speed=f"{speed:.1f} files/s")
     seconds = time.monotonic() - started
     if len(sources) > 1 or not todo:
-        done = len(todo) - failed
         print(
             f"{done} segmented in {seconds:.1f} s ({done / max(seconds, 1e-9):.1f} files/s), "
             f"{len(sources) - len(todo)} skipped (done before with the same settings), {failed} failed"
         )
     return failed
+
+
+def locally(
+    segmenter: "Segmenter",
+    out: Path,
+    todo: list[tuple[Path, str]],
+    settings: dict[str, Any],
+    options: dict[str, Any],
+) -> Results:
+    """Segment files, each with its STEM, in this process and write what belongs to them."""
+    batch = options["batch_size"] or 8
+    for start in range(0, len(todo), batch):
+        images: dict[tuple[Path, str], Image.Image] = {}
+        for source, stem in todo[start : start + batch]:
+            try:
+                images[source, stem] = load_image(source)
+            except InputError as error:
+                yield source, error
+        results = segmenter.images(list(images.values()), **options)
+        for ((source, stem), image), panoptic in zip(images.items(), results, strict=True):
+            yield source, write_files(out, stem, source, image, panoptic, settings)
 
 
 def _progress(files: int) -> Progress:

@@ -1,16 +1,33 @@
 """Data sets, and what turns their samples into training batches."""
 
-from pix2seqd.data.sample import Dataset, Subset
+import re
+from typing import TYPE_CHECKING
+
+from pix2seqd.data.sample import ClipDataset, Dataset, Subset
 from pix2seqd.files import InputError
 
-SOURCES = "coco:DIR[@SPLIT] or shapes:COUNT[@SEED]"
+if TYPE_CHECKING:
+    from pix2seqd.data.coco import CocoPanoptic
+    from pix2seqd.data.folder import Folder
+
+SOURCES = (
+    "coco:DIR[@SPLIT], cityscapes:DIR@SPLIT, davis:DIR@SPLIT, kitti-step:DIR@SPLIT, folder:DIR[@SPLIT], shards:DIR or "
+    "shapes:COUNT[@SEED]"
+)
+
+CLIP_SOURCES = (
+    "davis:DIR@SPLIT, kitti-step:DIR@SPLIT, nuclei-clips:DIR[@SPLIT]:COUNT[xFRAMES] or "
+    "shapes-clips:COUNT[xFRAMES][@SEED]"
+)
 
 
 def open_dataset(source: str, size: tuple[int, int], exclude: tuple[str, ...] = ()) -> Dataset:
     """The data set that a command line or recipe names.
 
     Args:
-        source: `coco:DIR[@SPLIT]`, a folder in COCO panoptic format, or `shapes:COUNT[@SEED]`, synthetic scenes.
+        source: `coco:DIR[@SPLIT]`, a folder in COCO panoptic format; `cityscapes:DIR@SPLIT`, as distributed; so
+            `davis:DIR@SPLIT` and `kitti-step:DIR@SPLIT`, frame by frame; `folder:DIR[@SPLIT]`, pictures and label
+            PNGs; `shards:DIR`, what `pix2seqd shard` wrote; or `shapes:COUNT[@SEED]`, synthetic scenes.
         size: height and width of pictures that are made here.
         exclude: file names of pictures to leave out.
 
@@ -22,12 +39,73 @@ def open_dataset(source: str, size: tuple[int, int], exclude: tuple[str, ...] = 
     if kind == "coco" and place:
         from pix2seqd.data.coco import CocoPanoptic
 
-        whole = CocoPanoptic.open(place, detail)
-        if not exclude:
-            return whole
-        return Subset(whole, tuple(i for i, record in enumerate(whole.records) if record["file_name"] not in exclude))
+        return _without(CocoPanoptic.open(place, detail), exclude)
+    if kind == "folder" and place:
+        from pix2seqd.data.folder import Folder
+
+        return _without(Folder.open(place, detail), exclude)
+    if kind == "shards" and place:
+        from pix2seqd.data.shards import Shards
+
+        return Shards(rest)
     if kind == "shapes" and place.isdecimal() and int(place) and (detail.isdecimal() or not detail):
         from pix2seqd.data.shapes import Shapes
 
         return Shapes(int(place), size, seed=int(detail or 0))
+    if kind == "cityscapes" and place and detail:
+        from pix2seqd.data.cityscapes import Cityscapes
+
+        return Cityscapes.open(place, detail)
+    if kind in ("davis", "kitti-step") and place and detail:
+        from pix2seqd.data.clips import EachFrame
+
+        return EachFrame(open_clips(source, size, 1))
     raise InputError(f"data {source!r} is not understood; give {SOURCES}")
+
+
+def open_clips(source: str, size: tuple[int, int], frames: int, exclude: tuple[str, ...] = ()) -> ClipDataset:
+    """The clips that a command line or recipe names.
+
+    Args:
+        source: `davis:DIR@SPLIT` or `kitti-step:DIR@SPLIT`, videos as distributed;
+            `nuclei-clips:DIR[@SPLIT]:COUNT[xFRAMES]`, made of the pictures of a folder in COCO panoptic format, or
+            `shapes-clips:COUNT[xFRAMES][@SEED]`, synthetic scenes.
+        size: height and width of frames that are made here.
+        frames: how many a clip made here has, unless the source says it.
+        exclude: file names of pictures to leave out.
+
+    Raises:
+        InputError: not understood, or not there.
+    """
+    kind, _, rest = source.partition(":")
+    place, _, detail = rest.partition("@")
+    if kind == "davis" and place and detail:
+        from pix2seqd.data.davis import open_davis
+
+        return open_davis(place, detail)
+    if kind == "kitti-step" and place and detail:
+        from pix2seqd.data.kitti_step import open_kitti_step
+
+        return open_kitti_step(place, detail)
+    if made := re.fullmatch(r"(.+):(\d+)(?:x(\d+))?", rest) if kind == "nuclei-clips" else None:
+        from pix2seqd.data.nuclei_clips import NucleiClips
+
+        pictures = open_dataset(f"coco:{made[1]}", size, exclude)
+        return NucleiClips(pictures, int(made[2]), int(made[3] or frames), size)
+    if made := re.fullmatch(r"(\d+)(?:x(\d+))?(?:@(\d+))?", rest) if kind == "shapes-clips" else None:
+        from pix2seqd.data.shapes_clips import ShapesClips
+
+        return ShapesClips(int(made[1]), int(made[2] or frames), size, seed=int(made[3] or 0))
+    raise InputError(f"clips {source!r} are not understood; give {CLIP_SOURCES}")
+
+
+def is_clips(source: str) -> bool:
+    """Whether `open_clips` is for it."""
+    return source.partition(":")[0] in ("davis", "kitti-step", "nuclei-clips", "shapes-clips")
+
+
+def _without(dataset: "CocoPanoptic | Folder", exclude: tuple[str, ...]) -> Dataset:
+    if not exclude:
+        return dataset
+    kept = (i for i, record in enumerate(dataset.records) if record["file_name"] not in exclude)
+    return Subset(dataset, tuple(kept))

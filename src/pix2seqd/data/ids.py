@@ -3,7 +3,7 @@
 import numpy as np
 
 from pix2seqd.config import DataConfig
-from pix2seqd.panoptic import measure
+from pix2seqd.panoptic import compact, measure
 from pix2seqd.taxonomy import VOID, Taxonomy
 
 
@@ -15,36 +15,38 @@ def draw_mask(
     max_instances: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mask tensor of a segmentation, with random ids.
+    """Mask tensor of a segmentation, with random ids; of a clip: one draw for all its frames (§3.4).
 
     Args:
-        segmentation: segment ids `[h, w]` at mask resolution, 0 = void.
+        segmentation: segment ids at mask resolution, 0 = void; `[h, w]`, or `[frames, h, w]` of a clip.
         classes: segment id → contiguous class; others become void.
         taxonomy: says which classes are things.
-        config: unique or reused ids.
+        config: unique or reused ids; reused ones differ between things that are neighbours in any frame.
         max_instances: ids are 1 .. max_instances - 1.
         rng: source of randomness.
 
     Returns:
-        (mask, instances): int64 `[2, h, w]`; int64 `[h, w]`, a number per segment, for the loss weights.
+        (mask, instances): int64 `[(frames,) 2, h, w]`; int64 `[(frames,) h, w]`, a number per segment, for the loss
+        weights.
     """
-    measured = measure(segmentation)
-    present = [i for i in measured if i in classes]
+    frames = [measure(frame) for frame in segmentation.reshape(-1, *segmentation.shape[-2:])]
+    present = sorted({i for frame in frames for i in frame if i in classes})
     if config.ids == "unique":
         # More segments than ids: the smallest become void (`check-data` counts such pictures).
-        present = sorted(present, key=lambda i: -measured[i][0])[: max_instances - 1]
+        largest = {i: max(frame[i][0] for frame in frames if i in frame) for i in present}
+        present = sorted(present, key=lambda i: -largest[i])[: max_instances - 1]
         ids = dict(zip(present, (rng.permutation(max_instances - 1) + 1).tolist(), strict=False))
     else:
         things = [i for i in present if taxonomy.category(classes[i]).isthing]
-        boxes = np.array([measured[i][1] for i in things]).reshape(-1, 4)
+        absent = (0, (np.nan,) * 4)  # compares as far from everything
+        boxes = np.array([[frame.get(i, absent)[1] for i in things] for frame in frames]).reshape(len(frames), -1, 4)
         colors = color_boxes(boxes, config.id_distance, max_instances - 1, rng)
         ids = dict(zip(things, colors.tolist(), strict=True))
-    keys, dense = np.unique(segmentation, return_inverse=True)
+    keys, dense = compact(segmentation)
     kept = set(present)
     table = np.array([[classes[i], ids.get(i, VOID)] if i in kept else [VOID, VOID] for i in keys.tolist()])
     numbers = np.array([n + 1 if i in kept else 0 for n, i in enumerate(keys.tolist())])
-    dense = dense.reshape(segmentation.shape)
-    return np.moveaxis(table[dense], -1, 0).astype(np.int64), numbers[dense].astype(np.int64)
+    return np.moveaxis(table[dense], -1, -3).astype(np.int64), numbers[dense].astype(np.int64)
 
 
 def color_boxes(boxes: np.ndarray, distance: int, colors: int, rng: np.random.Generator) -> np.ndarray:
@@ -55,22 +57,24 @@ def color_boxes(boxes: np.ndarray, distance: int, colors: int, rng: np.random.Ge
     least among the neighbours is taken.
 
     Args:
-        boxes: `[n, 4]` x, y, width, height.
+        boxes: `[n, 4]` x, y, width, height; `[frames, n, 4]` of a clip, nan where absent.
         distance: pixels.
         colors: number of ids, 1 or more.
         rng: source of randomness.
     """
-    low, high = boxes[:, :2] - distance, boxes[:, :2] + boxes[:, 2:]
-    near = np.all((low[:, None] < high[None]) & (low[None] < high[:, None]), axis=-1)
+    low, high = boxes[..., :2] - distance, boxes[..., :2] + boxes[..., 2:]
+    crossing = (low[..., :, None, :] < high[..., None, :, :]) & (low[..., None, :, :] < high[..., :, None, :])
+    near = np.asarray(crossing.all(axis=-1))
+    near = near if near.ndim == 2 else near.any(axis=0)
     np.fill_diagonal(near, False)
     order: list[int] = []
     degree = near.sum(axis=1).astype(float)
-    for _ in range(len(boxes)):
+    for _ in range(len(near)):
         last = int(degree.argmin())
         order.append(last)
         degree = degree - near[last]
         degree[last] = np.inf
-    result = np.zeros(len(boxes), np.int64)
+    result = np.zeros(len(near), np.int64)
     for i in reversed(order):
         used = np.bincount(result[near[i]], minlength=colors + 1)[1:]
         result[i] = rng.choice(np.flatnonzero(used == used.min())) + 1

@@ -1,7 +1,7 @@
 """Batches for training: a pure function of (seed, position), whatever the number of workers and processes."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,8 +10,10 @@ from torch.utils.data import Dataset as TorchDataset
 
 from pix2seqd.config import Recipe
 from pix2seqd.data.augment import augment
+from pix2seqd.data.clip_examples import clip_example
 from pix2seqd.data.ids import draw_mask
-from pix2seqd.data.sample import Dataset
+from pix2seqd.data.sample import ClipDataset, Dataset
+from pix2seqd.data.shards import Shards
 from pix2seqd.placement import normalize, resize_labels
 
 
@@ -26,12 +28,16 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
         self.recipe = recipe
         self.cache: dict[int, tuple[np.ndarray, np.ndarray, dict[int, int]]] = {}
         self.cache_left = cache_bytes
+        self.drawn: tuple[int, np.ndarray] = (-1, np.empty(0, int))
 
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
-        recipe = self.recipe
         epoch, place = divmod(position, len(self.dataset))
-        index = int(np.random.default_rng([recipe.train.seed, epoch]).permutation(len(self.dataset))[place])
-        rng = np.random.default_rng([recipe.train.seed, epoch, index])
+        index = int(self._order(epoch)[place])
+        return self.example(index, np.random.default_rng([self.recipe.train.seed, epoch, index]))
+
+    def example(self, index: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Sample `index` as the model trains on it."""
+        recipe = self.recipe
         image, segmentation, classes = self._read(index)
         tensor, labels = augment(image, segmentation, recipe.data, recipe.augment, rng)
         stride = recipe.model.mask_stride
@@ -43,6 +49,14 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
         if recipe.data.ids == "reused":
             example["instances"] = torch.from_numpy(instances)
         return example
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Which sample comes when; kept, since drawing a long one takes longer than a sample."""
+        if epoch != self.drawn[0]:
+            rng = np.random.default_rng([self.recipe.train.seed, epoch])
+            whole = self.dataset
+            self.drawn = epoch, whole.order(rng) if isinstance(whole, Shards) else rng.permutation(len(whole))
+        return self.drawn[1]
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
         if index in self.cache:
@@ -56,6 +70,18 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
             self.cache_left -= size
             self.cache[index] = item
         return item
+
+
+class ClipExamples(TrainingExamples):
+    """As `TrainingExamples`, of clips (§3.4)."""
+
+    def __init__(self, clips: ClipDataset, recipe: Recipe) -> None:
+        super().__init__(cast(Dataset, clips), recipe)
+        self.clips = clips
+
+    def example(self, index: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """A frame of clip `index`, and the masks before it, as the model trains on them."""
+        return clip_example(self.clips[index], self.clips.taxonomy, self.recipe, rng)
 
 
 class Positions(Sampler[int]):
@@ -74,9 +100,11 @@ class Positions(Sampler[int]):
 
 
 def training_loader(
-    dataset: Dataset, recipe: Recipe, start_step: int, process: int = 0, processes: int = 1
+    dataset: Dataset | ClipDataset, recipe: Recipe, start_step: int, process: int = 0, processes: int = 1
 ) -> "DataLoader[Any]":
     """Micro-batches of one process, from `start_step` to the last step of the recipe.
+
+    The data are clips if the recipe's model has past frames, else pictures.
 
     Raises:
         ValueError: the batch does not divide among processes and accumulated micro-batches.
@@ -87,8 +115,12 @@ def training_loader(
         parts = f"{processes} processes × {train.accumulate} micro-batches"
         raise ValueError(f"batch_size {train.batch_size} does not divide among {parts}")
     positions = Positions(start_step * train.batch_size, train.steps * train.batch_size, share, process, processes)
+    if recipe.model.past_frames:
+        examples = ClipExamples(cast(ClipDataset, dataset), recipe)
+    else:
+        examples = TrainingExamples(cast(Dataset, dataset), recipe)
     return DataLoader(
-        TrainingExamples(dataset, recipe),
+        examples,
         batch_size=share,
         sampler=positions,
         num_workers=train.workers,

@@ -1,8 +1,8 @@
 """What every data set yields: pictures, or clips of pictures, and their true panoptic segmentation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 
@@ -67,6 +67,24 @@ class Clip:
 
     name: str
     frames: Sequence[Sample]
+
+
+class MadeFrames(Sequence[Sample]):
+    """Frames that are made when they are asked for: frame i is `make(i)`."""
+
+    def __init__(self, length: int, make: Callable[[int], Sample]) -> None:
+        self._length, self._make = length, make
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        numbers = range(self._length)[index]
+        return self._make(numbers) if isinstance(numbers, int) else [self._make(i) for i in numbers]
 
 
 class ClipDataset(Protocol):

@@ -47,22 +47,29 @@ class RegionContour:
         result.scores = self.scores | other.scores
         return result
 
-    def update(self, sequence: str, truth: Iterable[np.ndarray], prediction: Iterable[np.ndarray]) -> None:
+    def update(
+        self,
+        sequence: str,
+        truth: Iterable[np.ndarray],
+        prediction: Iterable[np.ndarray],
+        most: int = MAX_PROPOSALS,
+    ) -> None:
         """Count one whole sequence.
 
         Args:
             sequence: its name.
             truth: frames of object ids, integers `[h, w]`; 0 = background, 255 = void, which counts on neither side.
                 The objects are 1..the highest id of the first frame; ids that first appear later are background.
-            prediction: as many frames of proposal ids 0..20, in any numbering that stays the same over the frames.
+            prediction: as many frames of proposal ids 0..most, in any numbering that stays the same over the frames.
+            most: proposals allowed; the protocol has 20.
 
         Raises:
-            ValueError: no frame, a different number or size of frames, an id above 20, or a sequence counted twice.
+            ValueError: no frame, a different number or size of frames, an id above `most`, or a sequence counted twice.
         """
         if sequence in self.scores:
             raise ValueError(f"sequence {sequence} was counted twice")
         try:
-            self.scores[sequence] = score_sequence(truth, prediction)
+            self.scores[sequence] = score_sequence(truth, prediction, most)
         except ValueError as error:
             raise ValueError(f"sequence {sequence}: {error}") from error
 
@@ -94,7 +101,9 @@ class RegionContour:
         return {"global": {"J&F-Mean": (overall["J-Mean"] + overall["F-Mean"]) / 2, **overall}, "sequences": sequences}
 
 
-def score_sequence(truth: Iterable[np.ndarray], prediction: Iterable[np.ndarray]) -> SequenceScores:
+def score_sequence(
+    truth: Iterable[np.ndarray], prediction: Iterable[np.ndarray], most: int = MAX_PROPOSALS
+) -> SequenceScores:
     """Score all proposals against all objects in every frame, then assign one to one by the mean of J and F.
 
     See `RegionContour.update`.
@@ -108,14 +117,14 @@ def score_sequence(truth: Iterable[np.ndarray], prediction: Iterable[np.ndarray]
         if objects < 0:
             objects = int(true[true != VOID_LABEL].max(initial=0))
         lowest, highest = int(predicted.min(initial=0)), int(predicted.max(initial=0))
-        if lowest < 0 or highest > MAX_PROPOSALS:
+        if lowest < 0 or highest > most:
             wrong = lowest if lowest < 0 else highest
-            raise ValueError(f"frame {number} has proposal id {wrong}; keep at most {MAX_PROPOSALS}, numbered from 1")
+            raise ValueError(f"frame {number} has proposal id {wrong}; keep at most {most}, numbered from 1")
         used = max(used, highest)
         void = true == VOID_LABEL
         true_ids = np.where((true > objects) | void, 0, true).astype(np.intp)
         predicted_ids = np.where(void, 0, predicted).astype(np.intp)
-        slots = max(objects, MAX_PROPOSALS)
+        slots = max(objects, most)
         j.append(_region(true_ids, predicted_ids, objects, slots))
         f.append(_contour(true_ids, predicted_ids, objects, slots))
     if objects < 0:

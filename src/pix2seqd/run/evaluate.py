@@ -1,7 +1,7 @@
 """Evaluation: the very `Segmenter` of the command line on a labelled data set."""
 
 from collections.abc import Callable, Iterator
-from itertools import tee, zip_longest
+from itertools import chain, tee, zip_longest
 from typing import Any
 
 import numpy as np
@@ -9,15 +9,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from pix2seqd.data.sample import Dataset
+from pix2seqd.data.sample import ClipDataset, Dataset
 from pix2seqd.files import InputError
 from pix2seqd.metrics.average_precision import AveragePrecision
 from pix2seqd.metrics.mean_iou import MeanIoU
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
+from pix2seqd.run import processes
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.taxonomy import Taxonomy
-
-Metrics = tuple[PanopticQuality, AveragePrecision, MeanIoU]
 
 
 def evaluate(
@@ -28,7 +27,7 @@ def evaluate(
     progress: Callable[[Iterator[Any]], Iterator[Any]] = iter,
     **options: Any,
 ) -> dict[str, Any]:
-    """Score a segmenter on every sample of a data set.
+    """Score a segmenter on every sample of a data set; several processes share them and all get the whole result.
 
     Args:
         segmenter: what is scored.
@@ -45,20 +44,21 @@ def evaluate(
     """
     check_categories(segmenter.taxonomy, dataset)
     taxonomy = dataset.taxonomy
-    scores: dict[str, Metrics] = {}
-    counts: dict[str, int] = {}
-    samples, again = tee(dataset[i] for i in range(len(dataset)))
+    names = ["all", *dict.fromkeys(groups or ())]
+    scores = {name: (PanopticQuality(taxonomy), AveragePrecision(taxonomy), MeanIoU(taxonomy)) for name in names}
+    first, stride = processes.place()
+    numbers = range(first, len(dataset), stride)
+    samples, again = tee(dataset[i] for i in numbers)
     predictions = segmenter.images((sample.image for sample in samples), **options)
-    for number, (sample, prediction) in enumerate(progress(zip(again, predictions, strict=True))):
+    for number, sample, prediction in progress(zip(numbers, again, predictions, strict=True)):
         for name in dict.fromkeys(("all", groups[number] if groups else "all")):
-            if name not in scores:
-                scores[name] = (PanopticQuality(taxonomy), AveragePrecision(taxonomy), MeanIoU(taxonomy))
-            counts[name] = counts.get(name, 0) + 1
             for metric in scores[name]:
                 metric.update(sample.panoptic, prediction)
+    for metric in chain.from_iterable(scores.values()):
+        metric.state = processes.total(metric.state)
     return {
         name: {
-            "images": counts[name],
+            "images": groups.count(name) if groups and name != "all" else len(dataset),
             "panoptic_quality": quality.compute(),
             "average_precision": precision.compute(),
             "mean_iou": iou.compute(),
@@ -67,7 +67,7 @@ def evaluate(
     }
 
 
-def check_categories(taxonomy: Taxonomy, dataset: Dataset) -> None:
+def check_categories(taxonomy: Taxonomy, dataset: Dataset | ClipDataset) -> None:
     """Refuse data that a model of this taxonomy cannot be scored on.
 
     Raises:
@@ -83,6 +83,8 @@ def finite(value: Any) -> Any:
     """The same nested values with nan as None, for strict JSON."""
     if isinstance(value, dict):
         return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
@@ -93,14 +95,15 @@ def render(results: dict[str, Any]) -> Group:
         quality, hit = result["panoptic_quality"], result["average_precision"]["thresholds"]["0.50"]
         values = [quality["All"][key] for key in ("pq", "sq", "rq")]
         values += [quality["Things"]["pq"], quality["Stuff"]["pq"], hit["ap"], hit["f1"]]
-        shown = map(_percent, (*values, result["mean_iou"]["mean_iou"]))
+        shown = map(percent, (*values, result["mean_iou"]["mean_iou"]))
         overall.add_row(Text(name), str(result["images"]), *shown)
     classes = Table("category", "PQ", "SQ", "RQ", "tp", "fp", "fn")
     for row in results["all"]["panoptic_quality"]["per_class"].values():
         counts = [str(row[key]) for key in ("tp", "fp", "fn")]
-        classes.add_row(Text(row["name"]), *(_percent(row[key]) for key in ("pq", "sq", "rq")), *counts)
+        classes.add_row(Text(row["name"]), *(percent(row[key]) for key in ("pq", "sq", "rq")), *counts)
     return Group(overall, classes)
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """0..1 as a table shows it."""
     return "–" if np.isnan(value) else f"{100 * value:.1f}"

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,33 +22,46 @@ SAMPLES = 4
 
 
 class TrainLog:
-    """The main process's diary of a run.
+    """The diary of a run, a context manager; the main process keeps it, the others take part in evaluations.
 
     Args of the constructor:
         out: folder of the run.
         recipe: how often to log, to save and to evaluate.
         start_step: where the run begins.
         pretrained: the EMA, which is what gets evaluated.
+        main: whether this is the main process.
 
     Raises:
         InputError: the evaluation data are missing, or their categories are not the training data's.
     """
 
-    def __init__(self, out: Path, recipe: Recipe, start_step: int, pretrained: Pretrained) -> None:
+    def __init__(self, out: Path, recipe: Recipe, start_step: int, pretrained: Pretrained, main: bool = True) -> None:
         self.config = recipe.train
         self.out = out
         self.pretrained = pretrained
         self.eval_data = _spread(recipe)
         if self.eval_data:
             check_categories(pretrained.taxonomy, self.eval_data)  # now, not after hours
+        self.main = main
+        self.writer: SummaryWriter | None = None
         self.losses: list[torch.Tensor] = []
         self.since = (start_step, time.perf_counter())
-        # What a killed run logged beyond the state it goes on from is hidden.
-        self.writer = SummaryWriter(str(out / "logs"), purge_step=start_step + 1)
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"), TimeRemainingColumn())
-        self.progress = Progress(TextColumn("training"), *columns)
+        self.progress = Progress(TextColumn("training"), *columns, disable=not main)
         self.task = self.progress.add_task("", total=self.config.steps, completed=start_step, status="")
+
+    def __enter__(self) -> Self:
+        if self.main:
+            # What a killed run logged beyond the state it goes on from is hidden.
+            self.writer = SummaryWriter(str(self.out / "logs"), purge_step=self.since[0] + 1)
         self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Flush and stop drawing."""
+        self.progress.stop()
+        if self.writer:
+            self.writer.close()
 
     def add(self, loss: torch.Tensor) -> None:
         """Take the loss of a micro-batch."""
@@ -57,19 +71,14 @@ class TrainLog:
         """After each optimiser step: whatever is due."""
         config, step = self.config, state.step
         self.progress.update(self.task, completed=step)
-        if step % config.log_every == 0 or step == config.steps:
-            self._scalars(state)
-        if step % config.save_every == 0 and step < config.steps:
+        if self.writer and (step % config.log_every == 0 or step == config.steps):
+            self._scalars(state, self.writer)
+        if self.writer and step % config.save_every == 0 and step < config.steps:
             save_state(state, self.out / "state")
         if step == config.steps or (config.evaluate_every and step % config.evaluate_every == 0):
             self._evaluate(state)
 
-    def close(self, state: TrainState) -> None:
-        """Flush and stop drawing."""
-        self.progress.stop()
-        self.writer.close()
-
-    def _scalars(self, state: TrainState) -> None:
+    def _scalars(self, state: TrainState, writer: SummaryWriter) -> None:
         loss = torch.stack(self.losses).float().mean().item()
         self.losses.clear()
         first, began = self.since
@@ -79,9 +88,9 @@ class TrainLog:
         self.progress.update(self.task, status=status)
         if not self.progress.console.is_terminal:
             self.progress.console.print(f"step {state.step}/{self.config.steps} · {status}")
-        self.writer.add_scalar("train/loss", loss, state.step)
-        self.writer.add_scalar("train/images_per_second", rate, state.step)
-        self.writer.add_scalar("train/lr", state.optimizer.param_groups[0]["lr"], state.step)
+        writer.add_scalar("train/loss", loss, state.step)
+        writer.add_scalar("train/images_per_second", rate, state.step)
+        writer.add_scalar("train/lr", state.optimizer.param_groups[0]["lr"], state.step)
 
     def _evaluate(self, state: TrainState) -> None:
         """PQ, AP and sample pictures (picture, truth, prediction side by side) of the EMA."""
@@ -90,6 +99,8 @@ class TrainLog:
         device = str(next(state.model.parameters()).device)
         segmenter = Segmenter(self.pretrained, device=device)
         result = evaluate(segmenter, self.eval_data)["all"]
+        if self.writer is None:
+            return
         for name, values in result["panoptic_quality"].items():
             if name in ("All", "Things", "Stuff") and values["n"]:
                 self.writer.add_scalar(f"eval/PQ {name.lower()}", values["pq"], state.step)

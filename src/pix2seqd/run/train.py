@@ -3,24 +3,28 @@
 import json
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pix2seqd.config import Recipe, TrainConfig
-from pix2seqd.data import open_dataset
+from pix2seqd.data import open_clips, open_dataset
+from pix2seqd.data.clip_examples import frame_size
 from pix2seqd.data.loader import training_loader
-from pix2seqd.data.sample import Dataset
+from pix2seqd.data.sample import ClipDataset, Dataset
 from pix2seqd.files import InputError, read_json, write_json
+from pix2seqd.hardware import keep_freed_memory
+from pix2seqd.official import load_tensorflow_checkpoint
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import pretrained_backbone
 from pix2seqd.run.checkpoint import TrainState, load_state, save_state
 from pix2seqd.run.log import TrainLog
+from pix2seqd.run.processes import on_cpus
 from pix2seqd.weights import Pretrained, from_pretrained, save_pretrained, transfer
 
 
@@ -32,13 +36,16 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.lr * (1 - (1 - config.end_lr_factor) * min(done, 1.0))
 
 
-def train(recipe: Recipe, out: str | Path, resume: bool = False) -> Pretrained:
+def train(
+    recipe: Recipe, out: str | Path, resume: bool = False, build: Callable[[Recipe], Pix2SeqD] | None = None
+) -> Pretrained:
     """Run a recipe to its end.
 
     Args:
         recipe: what to train, on what, how.
         out: folder of the run: recipe.json, state/ (to resume), logs/ (TensorBoard), model/ (the EMA, published).
         resume: go on with the run in `out`.
+        build: makes the model, which gives the loss too; None: `new_model`.
 
     Returns:
         The EMA model, as written to `out`/model.
@@ -49,33 +56,50 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False) -> Pretrained:
     """
     out = Path(out)
     config = recipe.train
-    accelerator = Accelerator(mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate)
-    _claim(recipe, out, resume, accelerator)
-    dataset = open_dataset(recipe.train_data, recipe.data.size, recipe.exclude)
-    state = new_state(recipe, dataset)
+    keep_freed_memory()
+    accelerator = Accelerator(
+        cpu=on_cpus(), mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate
+    )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise InputError("training with FSDP is not supported: EMA and checkpoints take whole weights; use DDP")
+    _check_folder(recipe, out, resume)
+    dataset = training_data(recipe)
+    state = new_state(recipe, dataset, build)
     if resume:
         load_state(state, out / "state")
     ema = cast(Pix2SeqD, state.ema.module)
     pretrained = Pretrained(ema, dataset.taxonomy, recipe.data, recipe.infer, str(out / "model"))
-    log = TrainLog(out, recipe, state.step, pretrained) if accelerator.is_main_process else None
-    with stop_signals() as stopped:
+    log = TrainLog(out, recipe, state.step, pretrained, accelerator.is_main_process)
+    accelerator.wait_for_everyone()  # all have seen the folder as it was, and nothing is wrong with the data
+    if accelerator.is_main_process:
+        _claim(recipe, out)
+    with stop_signals() as stopped, log:
         fit(state, dataset, recipe, accelerator, log, stopped)
     if accelerator.is_main_process:
         save_state(state, out / "state")
         save_pretrained(pretrained, out / "model")
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    if stopped:
+    if state.step < config.steps:
         accelerator.print(f"stopped at step {state.step} of {config.steps}; go on with --resume")
         raise KeyboardInterrupt
     return pretrained
 
 
-def new_state(recipe: Recipe, dataset: Dataset) -> TrainState:
-    """Model (random, or from `recipe.init`), its EMA as a copy, and the optimiser, at step 0."""
+def training_data(recipe: Recipe) -> Dataset | ClipDataset:
+    """The recipe's pictures; clips if its model has past frames."""
+    if not (past_frames := recipe.model.past_frames):
+        return open_dataset(recipe.train_data, recipe.data.size, recipe.exclude)
+    return open_clips(recipe.train_data, frame_size(recipe.data, recipe.augment), past_frames + 1, recipe.exclude)
+
+
+def new_state(
+    recipe: Recipe, dataset: Dataset | ClipDataset, build: Callable[[Recipe], Pix2SeqD] | None = None
+) -> TrainState:
+    """Model (random, from `recipe.init`, or as `build` makes it), its EMA as a copy, and the optimiser, at step 0."""
     torch.manual_seed(recipe.train.seed)
     try:
-        model = new_model(recipe)
+        model = (build or new_model)(recipe)
     except ValueError as error:
         raise InputError(f"the recipe's model cannot be built: {error}") from error
     needed = len(dataset.taxonomy) + 1
@@ -98,25 +122,29 @@ def _official_epsilon(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) 
 
 
 def new_model(recipe: Recipe) -> Pix2SeqD:
-    """The recipe's model: random, from the checkpoint `recipe.init`, or around the backbone `recipe.backbone`."""
+    """The recipe's model: random, around the backbone `recipe.backbone`, with what fits of `recipe.init`."""
     if recipe.backbone:
         changes, network = pretrained_backbone(recipe.backbone)
         model = Pix2SeqD(recipe.model.replace(**changes))
         weights = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
         model.pixel_encoder.backbone.network.load_state_dict(weights)
-        return model
-    model = Pix2SeqD(recipe.model)
-    if recipe.init:
+    else:
+        model = Pix2SeqD(recipe.model)
+    if (Path(recipe.init) / "checkpoint").is_file():
+        load_tensorflow_checkpoint(model, recipe.init)
+    elif recipe.init:
         transfer(from_pretrained(recipe.init).model, model)
+    # Mask pre-training leaves the encoder alone.
+    model.pixel_encoder.requires_grad_(recipe.model.condition_on_map or recipe.model.condition_on_tokens)
     return model
 
 
 def fit(
     state: TrainState,
-    dataset: Dataset,
+    dataset: Dataset | ClipDataset,
     recipe: Recipe,
     accelerator: Accelerator,
-    log: TrainLog | None,
+    log: TrainLog,
     stopped: list[int],
 ) -> None:
     """The training loop, from `state.step` to the recipe's last step or until a signal arrives."""
@@ -131,25 +159,49 @@ def fit(
         torch.manual_seed(hash((config.seed, state.step, micro, accelerator.process_index)) % 2**63)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(state.step, config)
+        batch = to_device(batch, accelerator.device)
+        if config.own_past:
+            with accelerator.autocast():
+                predict_past(state.model, batch, recipe)
         with accelerator.accumulate(model):
-            loss = model(**to_device(batch, accelerator.device))
+            loss = model(**batch)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
-        if log:
-            log.add(loss)
+        log.add(loss)
         if not accelerator.sync_gradients:
             continue
         state.ema.update_parameters(state.model)
         state.step += 1
-        if log:
-            log.step(state)
+        log.step(state)
         if stopped:
+            accelerator.set_trigger()
+        if accelerator.check_trigger():  # a signal may reach the processes at different steps
             break
-    if log:
-        log.close(state)
+
+
+@torch.no_grad()
+def predict_past(model: Pix2SeqD, batch: dict[str, torch.Tensor], recipe: Recipe) -> None:
+    """Replace some of the last past masks by the model's own predictions, since in use its errors feed back (§3.4).
+
+    Only where the mask before is known too: from there the prediction has the clip's ids. "past_images" are used up.
+    """
+    images, past = batch.pop("past_images"), batch["past"]
+    known = past.flatten(2).any(dim=-1)
+    chosen = torch.rand(len(past), device=past.device) < recipe.train.own_past
+    chosen &= known[:, -1] & (known[:, -2] if past.shape[1] > 1 else False)
+    if not chosen.any():
+        return
+    before = torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], dim=1)[chosen]
+    config = model.config
+    noise = torch.randn(len(before), config.total_bits, *past.shape[-2:], device=past.device)
+    training = model.training
+    model.eval()
+    images = images[chosen].contiguous(memory_format=torch.channels_last)
+    past[chosen, -1] = model.infer(images, noise, recipe.train.own_past_steps, recipe.infer.td, before)
+    model.train(training)
 
 
 def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, Any]:
@@ -158,8 +210,8 @@ def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str,
     return {**moved, "images": moved["images"].contiguous(memory_format=torch.channels_last)}
 
 
-def _claim(recipe: Recipe, out: Path, resume: bool, accelerator: Accelerator) -> None:
-    """Make `out` this run's folder, or check that it is."""
+def _check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Refuse to start over an existing run, or to resume another one."""
     stored = out / "recipe.json"
     if stored.exists() and not resume:
         raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")
@@ -168,13 +220,15 @@ def _claim(recipe: Recipe, out: Path, resume: bool, accelerator: Accelerator) ->
         for part, values in before.items():
             if now.get(part) != values:
                 raise InputError(f"{out} was started with another {part!r} section; see {stored}")
-    elif accelerator.is_main_process:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make the folder {out} ({error.strerror}); choose another --out") from error
-        write_json(stored, recipe.to_dict())
-    accelerator.wait_for_everyone()
+
+
+def _claim(recipe: Recipe, out: Path) -> None:
+    """Make `out` this run's folder."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {out} ({error.strerror}); choose another --out") from error
+    write_json(out / "recipe.json", recipe.to_dict())
 
 
 @contextmanager

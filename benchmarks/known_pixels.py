@@ -1,0 +1,200 @@
+"""Three measurements of what a generative model can do and a classifier cannot (docs/annotation.md).
+
+python benchmarks/known_pixels.py hints --data coco:DIR@val        PQ of the rest, given scribbles of the truth
+python benchmarks/known_pixels.py seams --data coco:DIR@val        large pictures: join windows, or continue them
+python benchmarks/known_pixels.py uncertainty --data coco:DIR@val  disagreement against error; consensus
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from cyclopts import App
+
+from pix2seqd import Panoptic, Segmenter
+from pix2seqd.config import InferConfig
+from pix2seqd.data import open_dataset
+from pix2seqd.data.sample import Dataset, Sample
+from pix2seqd.ensemble import consensus, uncertainty
+from pix2seqd.metrics.overlap import overlap_matrix
+from pix2seqd.metrics.panoptic_quality import PanopticQuality
+from pix2seqd.postprocess import paint
+
+app = App(help=__doc__)
+NUCLEUS = 1
+
+
+def opened(model: str, data: str, limit: int, side: int) -> tuple[Segmenter, Dataset, list[int]]:
+    """Model, data and the indices of `limit` pictures (0: all), evenly spread, of at most `side` pixels a side."""
+    segmenter = Segmenter.from_pretrained(model)
+    dataset = open_dataset(data, segmenter.size)
+    chosen = [i for i in range(len(dataset)) if not side or max(dataset[i].image.shape) <= side]
+    return segmenter, dataset, chosen[:: -(-len(chosen) // limit)] if limit else chosen
+
+
+def part(panoptic: Panoptic, where: np.ndarray) -> Panoptic:
+    """A segmentation that is void elsewhere."""
+    classes = {s.id: panoptic.taxonomy.class_of(s.category_id) for s in panoptic.segments}
+    crowds = [s.id for s in panoptic.segments if s.iscrowd]
+    labels = np.where(where, panoptic.segmentation, 0)
+    return Panoptic.from_segmentation(labels, classes, panoptic.taxonomy, crowds)
+
+
+def scribbles(labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Strokes 3 pixels wide and up to 20 long, each within one segment, on `share` of all pixels; bool `[h, w]`."""
+    height, width = labels.shape
+    drawn = np.zeros(labels.shape, bool)
+    brush = np.array([(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)]).T
+    while drawn.sum() < share * labels.size:
+        y, x, heading = rng.uniform(0, (height, width, 2 * np.pi))
+        label = labels[int(y), int(x)]
+        for _ in range(20 if label else 0):
+            if not (0 <= y < height and 0 <= x < width and labels[int(y), int(x)] == label):
+                break
+            rows, columns = (brush[0] + int(y)).clip(0, height - 1), (brush[1] + int(x)).clip(0, width - 1)
+            drawn[rows, columns] |= labels[rows, columns] == label
+            heading += rng.normal(0, 0.3)
+            y, x = y + np.sin(heading), x + np.cos(heading)
+    return drawn
+
+
+def report(name: str, quality: PanopticQuality, **more: float) -> None:
+    """One line: PQ of all categories, and the first category's numbers, in percent."""
+    result = quality.compute()
+    first = next(iter(result["per_class"].values()))
+    numbers = {"PQ": result["All"]["pq"], **{f"{k} {first['name']}": first[k] for k in ("pq", "sq", "rq")}}
+    counts = {key: first[key] for key in ("tp", "fp", "fn")} | more
+    print(f"{name:24}", *(f"{k} {100 * v:.1f}" for k, v in numbers.items()), *(f"{k} {v}" for k, v in counts.items()))
+
+
+@app.command
+def hints(
+    data: str, model: str = "nuclei", limit: int = 0, side: int = 0, shares: tuple[float, ...] = (0.01, 0.03, 0.1)
+):
+    """PQ on the pixels that were not given, with and without the rest of the truth's pixels as known ones."""
+    segmenter, dataset, chosen = opened(model, data, limit, side)
+    quality = defaultdict(lambda: PanopticQuality(dataset.taxonomy))
+    for number, index in enumerate(chosen, start=1):
+        sample = dataset[index]
+        without = segmenter.image(sample.image)
+        for share in shares:
+            given = scribbles(sample.panoptic.segmentation, share, np.random.default_rng(index))
+            rest, known = part(sample.panoptic, ~given), part(sample.panoptic, given)
+            quality[share, "without"].update(rest, without)
+            quality[share, "with"].update(rest, segmenter.image(sample.image, known=known))
+        print(f"{number} of {len(chosen)} pictures")
+        for (share, name), measured in quality.items():
+            report(f"{share:.0%} {name}", measured)
+
+
+def mosaics(samples: list[Sample], least: int) -> Iterator[Sample]:
+    """Pictures of `least` pixels and more a side, and smaller ones of one size put together to such."""
+    waiting: dict[tuple[int, ...], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        height, width = sample.image.shape[:2]
+        if max(height, width) >= least:
+            yield sample
+            continue
+        group, (rows, columns) = waiting[height, width], (-(-least // height), -(-least // width))
+        group.append(sample)
+        if len(group) == rows * columns:
+            lines = [group[i * columns : (i + 1) * columns] for i in range(rows)]
+            image = np.block([[[s.image] for s in line] for line in lines])
+            taxonomy, classes, maps, top = sample.panoptic.taxonomy, {}, [], 0
+            for member in group:
+                panoptic = member.panoptic.renumbered()
+                things = {s.id: s.id + top for s in panoptic.segments}
+                classes |= {things[s.id]: taxonomy.class_of(s.category_id) for s in panoptic.segments}
+                maps.append(np.where(panoptic.segmentation, panoptic.segmentation + top, 0))
+                top += len(panoptic.segments)
+            labels = np.block([maps[i * columns : (i + 1) * columns] for i in range(rows)])
+            stuff = {c: i for i, c in classes.items() if not taxonomy.category(c).isthing}
+            for i, c in classes.items():
+                if c in stuff:
+                    labels[labels == i] = stuff[c]
+            yield Sample(f"mosaic of {height} x {width}", image, Panoptic.from_segmentation(labels, classes, taxonomy))
+            group.clear()
+
+
+def matches(truth: Panoptic, prediction: Panoptic) -> np.ndarray:
+    """Which segments are true positives of each other, bool `[1 + true, 1 + predicted]`, 0 = void."""
+    shared = overlap_matrix(truth.taxonomy, truth, prediction)
+    union = shared.sum(axis=1, keepdims=True) + shared[1:].sum(axis=0) - shared
+    classes = [np.array([0, *(p.taxonomy.class_of(s.category_id) for s in p.segments)]) for p in (truth, prediction)]
+    result = (2 * shared > union) & (classes[0][:, None] == classes[1])
+    result[0] = result[:, 0] = False
+    return result
+
+
+@app.command
+def seams(data: str, model: str = "nuclei", limit: int = 0, least: int = 1000):
+    """Large pictures, windows joined afterwards or each continuing its neighbours: PQ, and errors at the seams.
+
+    A seam error is a true thing on a seam that is not found (IoU 0.5), or a predicted thing on a seam that is wrong.
+    """
+    segmenter, dataset, chosen = opened(model, data, 0, 0)
+    large = list(mosaics([dataset[i] for i in chosen], least))
+    quality: dict[str, PanopticQuality] = defaultdict(lambda: PanopticQuality(dataset.taxonomy))
+    errors: dict[str, int] = defaultdict(int)
+    for sample in large[:limit] if limit else large:
+        picture = segmenter.windows.scaled(sample.image)
+        side = [length // segmenter.model.config.mask_stride for length in segmenter.size]
+        tiles = ((top, left, np.full(side, i)) for i, (top, left) in enumerate(picture.corners, start=1))
+        owner = segmenter.windows.restored(paint(tiles, *picture.extent), picture)
+        seam = np.zeros(owner.shape, bool)
+        seam[1:] |= owner[1:] != owner[:-1]
+        seam[:, 1:] |= owner[:, 1:] != owner[:, :-1]
+        print(f"{sample.name}: {sample.image.shape[1]} x {sample.image.shape[0]}, {len(picture.corners)} windows")
+        for mode in ("join", "known"):
+            infer: InferConfig = segmenter.pretrained.infer.replace(seams=mode)
+            found = Segmenter(replace(segmenter.pretrained, infer=infer)).image(sample.image)
+            quality[mode].update(sample.panoptic, found)
+            matched = matches(sample.panoptic, found)
+            for panoptic, hit in ((sample.panoptic, matched.any(axis=1)), (found, matched.any(axis=0))):
+                there = set(np.unique(panoptic.segmentation[seam]).tolist())
+                for number, segment in enumerate(panoptic.segments, start=1):
+                    errors[mode] += segment.isthing and segment.id in there and not hit[number]
+            report(mode, quality[mode], seam_errors=errors[mode])
+
+
+@app.command(name="uncertainty")
+def uncertainties(data: str, model: str = "nuclei", n: int = 5, limit: int = 0, side: int = 0):
+    """PQ of single samples and of their consensus, and the area under the consensus' risk-coverage curve.
+
+    A pixel is wrong unless its predicted segment is a true positive of its true one. The area is the mean, over all
+    coverages, of the share of wrong pixels among the least uncertain ones: at random it is the share of wrong pixels.
+    """
+    segmenter, dataset, chosen = opened(model, data, limit, side)
+    single, agreed = PanopticQuality(dataset.taxonomy), PanopticQuality(dataset.taxonomy)
+    doubts, wrongs = [], []
+    for number, index in enumerate(chosen, start=1):
+        sample = dataset[index]
+        samples = segmenter.samples(sample.image, n)
+        found = consensus(samples, segmenter.pretrained.infer.min_pixels)
+        for one in samples:
+            single.update(sample.panoptic, one)
+        agreed.update(sample.panoptic, found)
+        rows = np.searchsorted([0, *(s.id for s in sample.panoptic.segments)], sample.panoptic.segmentation)
+        right = matches(sample.panoptic, found)[rows, found.segmentation]
+        doubts.append(uncertainty(samples)[rows > 0])
+        wrongs.append(~right[rows > 0])
+        print(f"{number} of {len(chosen)} pictures")
+        report("single samples", single)
+        report(f"consensus of {n}", agreed)
+        wrong = np.concatenate(wrongs)
+        areas = {"by disagreement": np.concatenate(doubts), "best possible": wrong}
+        curves = {k: float(np.mean(risk(wrong, by))) for k, by in areas.items()} | {"at random": float(wrong.mean())}
+        print("area under risk-coverage", *(f"{name} {value:.4f}" for name, value in curves.items()))
+
+
+def risk(wrong: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Share of wrong pixels among the first k in the order of `by`, for each k; equals keep their mean."""
+    order = np.argsort(by, kind="stable")
+    _, first, group = np.unique(by[order], return_index=True, return_inverse=True)
+    mean = np.add.reduceat(wrong[order], first, dtype=float) / np.diff(first, append=len(wrong))
+    return np.cumsum(mean[group]) / np.arange(1, len(wrong) + 1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,127 @@
+"""What a user would pick instead, on this machine, on the same picture: python benchmarks/peers.py [--sizes 512,1024]
+
+Mask2Former (ResNet-50) and EoMT from `transformers`, built from their configurations with random weights, against ours
+at paper size. Theirs: read the file, resize, normalise, forward; what follows is not counted, which favours them. Ours:
+the same and everything after it, up to the panoptic PNG.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from transformers import (
+    EomtConfig,
+    EomtForUniversalSegmentation,
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    ResNetConfig,
+)
+
+from pix2seqd.files import write_json
+from pix2seqd.hardware import in_bfloat16, keep_freed_memory
+from pix2seqd.run.benchmark import machine, measure, with_random_weights
+from pix2seqd.segmenter import Segmenter
+from pix2seqd.weights import Pretrained
+
+CPU = torch.device("cpu")
+
+
+def mask2former(size: int):
+    backbone = ResNetConfig(out_features=["stage1", "stage2", "stage3", "stage4"])  # ResNet-50
+    return Mask2FormerForUniversalSegmentation(Mask2FormerConfig(backbone_config=backbone, num_labels=133))
+
+
+def eomt(hidden_size: int, layers: int, heads: int):
+    return lambda size: EomtForUniversalSegmentation(
+        EomtConfig(
+            hidden_size=hidden_size,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            image_size=size,
+            num_labels=133,
+        )
+    )
+
+
+PEERS = {"Mask2Former R50": mask2former, "EoMT-S": eomt(384, 12, 6), "EoMT-L": eomt(1024, 24, 16)}
+
+
+def read(path: Path, size: int) -> torch.Tensor:
+    pixels = np.asarray(Image.open(path).convert("RGB").resize((size, size)), np.float32) / 255
+    return ((torch.from_numpy(pixels) - 0.45) / 0.225).permute(2, 0, 1)[None]
+
+
+def peer_seconds(build, path: Path, size: int, dtype: torch.dtype, compiled: bool) -> float:
+    torch.manual_seed(0)
+    model = build(size).eval().to(memory_format=torch.channels_last)
+    if dtype == torch.bfloat16:
+        model = in_bfloat16(model)
+    forward = torch.compile(model) if compiled else model
+
+    def run() -> None:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            forward(pixel_values=read(path, size).contiguous(memory_format=torch.channels_last))
+
+    return measure(run, CPU)
+
+
+def our_seconds(pretrained: Pretrained, path: Path, size: int, dtype: torch.dtype, steps: int) -> float:
+    data = pretrained.data.replace(size=(size, size))
+    sized = Pretrained(pretrained.model, pretrained.taxonomy, data, pretrained.infer, "paper")
+    segmenter = Segmenter(sized, "cpu", str(dtype).removeprefix("torch."))
+    target = path.with_name("out.png")
+    return measure(lambda: segmenter.image(path, steps=steps).save(target), CPU, warm_up=steps < 10)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="512,1024")
+    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--steps", default="2,20")
+    parser.add_argument("--peers", default=",".join(PEERS), help="some of: %(default)s")
+    parser.add_argument("--compile", action="store_true", help="torch.compile for the peers")
+    parser.add_argument("--preset", default="paper", help="of ours")
+    parser.add_argument("--out", type=Path, default=Path("peers.json"))
+    given = parser.parse_args()
+    keep_freed_memory()  # theirs are to gain by it too
+    ours = with_random_weights(given.preset)
+    rows: list[dict] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "in.png"
+        for size in map(int, given.sizes.split(",")):
+            rng = np.random.default_rng(0)
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).resize((size, size)).save(path)
+            for dtype in (getattr(torch, name) for name in given.dtypes.split(",")):
+                at = {"size": size, "dtype": str(dtype).removeprefix("torch.")}
+                for name in filter(None, given.peers.split(",")):
+                    try:
+                        seconds = peer_seconds(PEERS[name], path, size, dtype, given.compile)
+                    except RuntimeError as error:  # not every peer runs in every precision
+                        print(f"{name} {at}: {str(error).splitlines()[0]}")
+                        continue
+                    rows.append({"model": name, **at, "seconds": seconds})
+                for steps in map(int, given.steps.split(",")):
+                    seconds = our_seconds(ours, path, size, dtype, steps)
+                    rows.append({"model": f"pix2seqd {given.preset}, {steps} steps", **at, "seconds": seconds})
+    table = Table("model", "size", "dtype", "seconds", f"against ours, {given.steps.split(',')[0]} steps")
+    fewest = f"{given.steps.split(',')[0]} steps"
+    for row in rows:
+        base = next(
+            r["seconds"]
+            for r in rows
+            if r["size"] == row["size"] and r["model"].endswith(fewest) and r["dtype"] == row["dtype"]
+        )
+        table.add_row(
+            row["model"], str(row["size"]), row["dtype"], f"{row['seconds']:.3f}", f"{row['seconds'] / base:.2f}"
+        )
+    Console().print(table)
+    write_json(given.out, {"machine": machine(CPU), "compiled": given.compile, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""`pix2seqd distill`: a checkpoint that needs fewer steps."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from pix2seqd.app.options import count
+
+
+def distill(
+    checkpoint: str,
+    /,
+    *,
+    data: str,
+    out: Path,
+    steps: Annotated[int, count(1, 1000)] = 2,
+    td: Annotated[float, Parameter(validator=Number(gte=0, lte=1000))] = 0.0,
+    iterations: Annotated[int, count(1)] = 1000,
+    batch_size: Annotated[int, count(1)] = 16,
+    lr: Annotated[float, Parameter(validator=Number(gt=0, lte=1))] = 2e-4,
+    resume: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Distil a checkpoint into one that needs a step or two; OUT/model is the result.
+
+    Args:
+        checkpoint: a bundled model (nuclei), a checkpoint folder, or an id on the Hugging Face hub.
+        data: coco:DIR[@SPLIT], or whatever `train` takes; the labels are not used.
+        out: folder of the run.
+        steps: denoising steps of the result.
+        td: time difference of the result.
+        iterations: training steps.
+        batch_size: pictures per training step.
+        lr: learning rate at the start; it falls linearly to a tenth.
+        resume: go on with the run in that folder.
+    """
+    from pix2seqd.config import TrainConfig
+    from pix2seqd.run import distill as run
+
+    config = TrainConfig(batch_size=batch_size, steps=iterations, lr=lr, warmup_steps=min(50, iterations // 10))
+    run.distill(checkpoint, data, out, steps, td, config, resume)
+    print(f"written to {out}; try it: pix2seqd segment PICTURE --model {out / 'model'}")

@@ -1,0 +1,21 @@
+"""`pix2seqd export`: a checkpoint as ONNX graphs."""
+
+from pathlib import Path
+
+
+def export(checkpoint: str, /, *, out: Path) -> None:
+    """Write a checkpoint's encoder and decoder step as ONNX graphs of its own input size (extra `onnx`).
+
+    Args:
+        checkpoint: a bundled model (nuclei), a checkpoint folder, or an id on the Hugging Face hub.
+        out: folder for encoder.onnx and step.onnx.
+    """
+    from pix2seqd.app.media import make_folders
+    from pix2seqd.export import export_onnx
+    from pix2seqd.weights import from_pretrained
+    from pix2seqd.windows import Windows
+
+    make_folders(out, (".",))
+    pretrained = from_pretrained(checkpoint)
+    export_onnx(pretrained.model, out, Windows(pretrained).size)
+    print(f"written to {out}: encoder.onnx, step.onnx")

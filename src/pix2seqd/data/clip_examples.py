@@ -1,0 +1,96 @@
+"""Training examples from clips: the last of a few consecutive frames, and the masks of those before it (§3.4)."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from pix2seqd.config import AugmentConfig, DataConfig, Recipe
+from pix2seqd.data.augment import augment
+from pix2seqd.data.ids import draw_mask
+from pix2seqd.data.sample import Clip, Sample
+from pix2seqd.placement import normalize, resize_labels
+from pix2seqd.taxonomy import VOID, Taxonomy
+
+_SHIFT = 1.2
+"""Standard deviation of how far outlines move in a wrong past mask, in mask pixels, over `_PATCH` of which the shift
+changes smoothly."""
+_PATCH = 12
+
+
+def frame_size(data: DataConfig, augment: AugmentConfig) -> tuple[int, int]:
+    """Height and width that frames made for training need, so that at the smallest scale they still fill the input."""
+    if data.layout == "resize":
+        return data.size
+    height, width = (math.ceil(n / (data.zoom * augment.jitter[0])) for n in data.size)
+    return height, width
+
+
+def clip_example(clip: Clip, taxonomy: Taxonomy, recipe: Recipe, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    """A random frame, to be segmented given those before it, as the model trains on it.
+
+    All frames are augmented alike, and ids are drawn once for all of them.
+
+    Returns:
+        What an example from a picture has, and "past", int64 `[f, 2, h, w]`, oldest first, void where there is no frame
+        yet or it is left out; with `TrainConfig.own_past` also "past_images", float `[3, H, W]`: the frame just before.
+    """
+    config, f = recipe.augment, recipe.model.past_frames
+    first = rng.random() < config.first_frame
+    now = int(rng.integers(min(0 if first else f, len(clip.frames) - 1), len(clip.frames)))
+    before = [] if first else [k for k in range(max(now - f, 0), now) if rng.random() >= config.past_dropout]
+    seed = int(rng.integers(2**63))
+    shown, labels, classes = zip(*(_augmented(clip.frames[k], recipe, seed) for k in [*before, now]), strict=True)
+    present = {i: c for part in classes for i, c in part.items()}
+    masks, instances = draw_mask(np.stack(labels), present, taxonomy, recipe.data, recipe.model.max_instances, rng)
+    past = np.full((f, *masks.shape[1:]), VOID)
+    for k, mask, numbers in zip(before, masks, instances, strict=False):
+        past[k - now + f] = wrong_past(mask, numbers, config.past_noise, rng) if config.past_noise else mask
+    example = {"images": shown[-1], "masks": torch.from_numpy(masks[-1]), "past": torch.from_numpy(past)}
+    if recipe.data.ids == "reused":
+        example["instances"] = torch.from_numpy(instances[-1])
+    if recipe.train.own_past:
+        example["past_images"] = shown[before.index(now - 1)] if now - 1 in before else torch.zeros_like(shown[-1])
+    return example
+
+
+def _augmented(frame: Sample, recipe: Recipe, seed: int) -> tuple[torch.Tensor, np.ndarray, dict[int, int]]:
+    """Picture, labels at mask resolution and classes of a frame; the seed is the clip's."""
+    panoptic = frame.panoptic.without_crowds()
+    classes = {s.id: panoptic.taxonomy.class_of(s.category_id) for s in panoptic.segments}
+    pixels = normalize(frame.image, recipe.data.normalize)
+    rng = np.random.default_rng(seed)
+    image, labels = augment(pixels, panoptic.segmentation, recipe.data, recipe.augment, rng)
+    height, width = (n // recipe.model.mask_stride for n in labels.shape)
+    return image.contiguous(), resize_labels(labels, height, width), classes
+
+
+def wrong_past(mask: np.ndarray, instances: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A mask as a model might have predicted it: errors feed back in use, so training should show some.
+
+    Outlines move by about a pixel. Each instance is, with this probability, lost (it becomes what fills most of the
+    mask) or takes over the ids of another one.
+
+    Args:
+        mask: int64 `[2, h, w]`.
+        instances: int64 `[h, w]`, a number per instance, 0 = void.
+        share: probability, 0..1.
+        rng: source of randomness.
+    """
+    numbers, first, counts = np.unique(instances, return_index=True, return_counts=True)
+    values = mask.reshape(2, -1)[:, first]
+    largest = int(counts.argmax())
+    source = np.arange(len(numbers))
+    wrong = (rng.random(len(numbers)) < share) & (source != largest)
+    lost = rng.random(len(numbers)) < 0.5
+    others = rng.integers(len(numbers), size=len(numbers))
+    source = np.where(wrong, np.where(lost, largest, others), source)
+    changed = values[:, source][:, np.searchsorted(numbers, instances)]
+    height, width = instances.shape
+    coarse = rng.normal(0, _SHIFT, (1, 2, height // _PATCH + 2, width // _PATCH + 2)).astype(np.float32)
+    shift = F.interpolate(torch.from_numpy(coarse), (height, width), mode="bilinear")[0].round().long().numpy()
+    rows, columns = (
+        np.clip(np.indices(instances.shape)[k] + shift[k], 0, n - 1) for k, n in enumerate((height, width))
+    )
+    return changed[:, rows, columns]

@@ -1,0 +1,80 @@
+"""KITTI-STEP (Weber et al. 2021): the videos of KITTI tracking with panoptic maps."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pix2seqd.data import cityscapes
+from pix2seqd.data.archive import children, find, place
+from pix2seqd.data.clips import LabelledClips
+from pix2seqd.files import InputError
+from pix2seqd.panoptic import Panoptic
+from pix2seqd.taxonomy import VOID, Taxonomy
+
+TAXONOMY = Taxonomy(
+    tuple(replace(category, isthing=category.name in ("person", "car")) for category in cityscapes.TAXONOMY.categories)
+)
+"""Cityscapes' classes, of which only person and car have tracks."""
+VOID_LABEL = 255
+
+
+def open_kitti_step(directory: str | Path, split: str) -> LabelledClips:
+    """The videos of a split, each a clip; a track has one id throughout.
+
+    Panoptic maps are in `panoptic_maps/SPLIT/SEQUENCE/`, perhaps under `kitti-step/` as the owners' archive has it;
+    pictures in `images/SPLIT/SEQUENCE/`, `training/image_02/SEQUENCE/` or in the owners' `data_tracking_image_2.zip`.
+
+    Args:
+        directory: the data set's folder.
+        split: `train` or `val`.
+
+    Raises:
+        InputError: a piece is missing; the message names the path expected.
+    """
+    home = Path(directory)
+    maps = (f"panoptic_maps/{split}", f"kitti-step/panoptic_maps/{split}")
+    pictures = (f"images/{split}", "training/image_02", "data_tracking_image_2.zip/training/image_02")
+    labels = find(f"the panoptic maps of KITTI-STEP's split {split!r}", *(place(home, each) for each in maps))
+    images = find("the pictures of KITTI-STEP", *(place(home, each) for each in pictures))
+    sequences = tuple(child.name for child in children(labels) if child.is_dir())
+    if not sequences:
+        raise InputError(f"{labels} has no folder SEQUENCE; fetch it again")
+    return LabelledClips(TAXONOMY, images, labels, sequences, ".png", ("RGB",), panoptic)
+
+
+def to_mask(png: np.ndarray) -> np.ndarray:
+    """A panoptic map as the paper's mask tensor.
+
+    Args:
+        png: uint8 `[h, w, 3]`; R is the class 0..18 or 255 for void, 256 G + B the track, 0 for stuff and crowds.
+
+    Returns:
+        int64 `[2, h, w]`: contiguous class 1..19 and id of the track, 0 = void in both.
+
+    Raises:
+        ValueError: another class.
+    """
+    label, high, low = np.moveaxis(png.astype(np.int64), -1, 0)
+    void = label == VOID_LABEL
+    if (unknown := label[~void & (label >= len(TAXONOMY))]).size:
+        raise ValueError(f"class {unknown[0]} is outside 0..{len(TAXONOMY) - 1} (255 = void)")
+    return np.where(void, VOID, np.stack([label + 1, 256 * high + low]))
+
+
+def panoptic(png: np.ndarray) -> Panoptic:
+    """What a panoptic map means: each track, crowd region and stuff class is a segment; see `to_mask`.
+
+    Raises:
+        ValueError: an unknown class.
+    """
+    class_map, ids = to_mask(png)
+    thing = np.array([False, *(category.isthing for category in TAXONOMY.categories)])
+    segmentation = class_map * _CLASS_STEP + np.where(thing[class_map], ids, 0)
+    classes = {i: i // _CLASS_STEP for i in np.unique(segmentation).tolist() if i != VOID}
+    crowds = [i for i, number in classes.items() if thing[number] and i % _CLASS_STEP == 0]
+    return Panoptic.from_segmentation(segmentation, classes, TAXONOMY, crowds)
+
+
+_CLASS_STEP = 2**16
+"""Segment ids are class · 2¹⁶ + track."""

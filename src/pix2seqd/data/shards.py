@@ -1,0 +1,158 @@
+"""Shards: many samples in few tar files, in the layout that WebDataset streams, with an index for random access.
+
+| path | content |
+|---|---|
+| `shard-000000.tar`, ... | per sample `NUMBER.png` or `NUMBER.jpg` (picture), `NUMBER.panoptic.png` (as COCO's), \
+`NUMBER.json` (name and `segments_info`) |
+| `index.json` | `categories` (as COCO's) and `shards`: file and where each sample begins and ends |
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from pix2seqd.data.sample import Sample
+from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.panoptic import Panoptic
+from pix2seqd.taxonomy import Taxonomy
+
+INDEX = "index.json"
+SHUFFLED_TOGETHER = 8
+"""Shards whose samples an epoch mixes: it reads so many files at a time."""
+
+
+class Shards:
+    """The samples of a folder of shards, in the order they were written. A `Dataset`.
+
+    The index says where each sample lies, so any sample is one read: what a training sees, and in which order, depends
+    on (seed, epoch, position) as with every other data set, whatever the number of workers and processes.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        """Read the index; shards are read sample by sample, and may be links to other disks.
+
+        Raises:
+            InputError: there is no index, or it is damaged; a shard is missing.
+        """
+        self.directory = Path(directory)
+        if not (self.directory / INDEX).is_file():
+            raise InputError(f"{self.directory / INDEX} is missing; write shards with pix2seqd shard")
+        content = read_json(self.directory / INDEX)
+        try:
+            self.taxonomy = Taxonomy.from_coco(content["categories"])
+            self._files = [self.directory / shard["file"] for shard in content["shards"]]
+            self._offsets = [np.array(shard["offsets"], np.int64) for shard in content["shards"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.directory / INDEX} is damaged ({error}); write the shards again") from error
+        self._starts = np.cumsum([0, *(len(offsets) - 1 for offsets in self._offsets)])
+        for file in self._files:
+            if not file.is_file():
+                raise InputError(f"{file} is missing; fetch it, or link to where it is")
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample as it was written.
+
+        Raises:
+            IndexError: no such item.
+            InputError: the shard is damaged.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)}")
+        shard = int(np.searchsorted(self._starts, index, "right")) - 1
+        start, stop = self._offsets[shard][index - self._starts[shard] :][:2].tolist()
+        try:
+            with self._files[shard].open("rb") as file:
+                file.seek(start)
+                members = dict(_members(file.read(stop - start)))
+            record = json.loads(members.pop("json"))
+            mask = Image.open(io.BytesIO(members.pop("panoptic.png")))
+            image = Image.open(io.BytesIO(members.popitem()[1]))
+            return Sample(record["name"], np.asarray(image), Panoptic.from_coco(mask, record, self.taxonomy))
+        except (OSError, KeyError, ValueError, SyntaxError, tarfile.TarError) as error:
+            raise InputError(f"{self._files[shard]} is damaged at byte {start} ({error}); fetch it again") from error
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """A random order of all samples for one epoch that reads `SHUFFLED_TOGETHER` random shards at a time."""
+        shards = [np.arange(start, stop) for start, stop in zip(self._starts, self._starts[1:], strict=False)]
+        drawn = rng.permutation(len(shards))
+        together = (drawn[i : i + SHUFFLED_TOGETHER] for i in range(0, len(drawn), SHUFFLED_TOGETHER))
+        return np.concatenate([rng.permutation(np.concatenate([shards[i] for i in group])) for group in together])
+
+
+def write_shards(
+    taxonomy: Taxonomy, samples: Iterable[Sample], out: str | Path, megabytes: float, quality: int | None = None
+) -> int:
+    """Write shards.
+
+    Args:
+        taxonomy: of the samples.
+        samples: what to write, in this order.
+        out: folder to write to; the index comes last, so that a folder with an index is whole.
+        megabytes: a shard that is larger than this is closed.
+        quality: of JPEG pictures, 1..100; None writes PNG, which loses nothing.
+
+    Returns:
+        The number of shards.
+
+    Raises:
+        InputError: `out` has shards already or cannot be written to; a sample cannot be read.
+    """
+    out = Path(out)
+    if (out / INDEX).exists():
+        raise InputError(f"{out} has shards already; choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {out} ({error.strerror}); choose another") from error
+    shards: list[dict[str, Any]] = []
+    rest = iter(samples)
+    waiting, number = next(rest, None), 0
+    while waiting:
+        name = f"shard-{len(shards):06d}.tar"
+        with (
+            write_atomically(out / name) as temporary,
+            tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar,
+        ):
+            offsets = [tar.offset]
+            while waiting and offsets[-1] < megabytes * 10**6:
+                for suffix, content in _content(waiting, number, quality):
+                    member = tarfile.TarInfo(f"{number:09d}.{suffix}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+                offsets.append(tar.offset)
+                waiting, number = next(rest, None), number + 1
+        shards.append({"file": name, "offsets": offsets})
+    write_json(out / INDEX, {"categories": taxonomy.to_coco(), "shards": shards})
+    return len(shards)
+
+
+def _content(sample: Sample, number: int, quality: int | None) -> Iterator[tuple[str, bytes]]:
+    """Suffixes and contents of a sample's files."""
+    image = Image.fromarray(sample.image)
+    yield ("png", _encoded(image, "PNG")) if quality is None else ("jpg", _encoded(image, "JPEG", quality=quality))
+    yield "panoptic.png", _encoded(Image.fromarray(sample.panoptic.to_rgb()), "PNG")
+    record = {"name": sample.name, **sample.panoptic.annotation(number, f"{number:09d}.panoptic.png")}
+    yield "json", json.dumps(record, ensure_ascii=False).encode()
+
+
+def _encoded(image: Image.Image, kind: Literal["PNG", "JPEG"], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _members(part: bytes) -> Iterator[tuple[str, bytes]]:
+    """Suffix and content of each file in a part of a tar file."""
+    with tarfile.open(fileobj=io.BytesIO(part)) as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            yield member.name.partition(".")[2], file.read() if file else b""

@@ -1,0 +1,209 @@
+"""How fast a model is here, part by part, and which share of the machine's own limit it reaches."""
+
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pix2seqd.config import DataConfig, InferConfig, ModelConfig
+from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.segmenter import Segmenter
+from pix2seqd.taxonomy import Taxonomy
+from pix2seqd.weights import Pretrained, from_pretrained
+
+
+def with_random_weights(preset: str) -> Pretrained:
+    """A preset of `ModelConfig`, for its speed alone."""
+    torch.manual_seed(0)
+    config = ModelConfig.preset(preset)  # pyright: ignore[reportArgumentType]
+    model = Pix2SeqD(config).eval()
+    with torch.no_grad():  # the last layers start at zero, which no trained model's are
+        for parameter in model.mask_decoder.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.01)
+    categories = [
+        {"id": i, "name": f"class {i}", "supercategory": "thing", "isthing": 1, "color": [i, i, i]}
+        for i in range(1, config.classes)
+    ]
+    return Pretrained(model, Taxonomy.from_coco(categories), DataConfig(), InferConfig(), preset)
+
+
+def benchmark(
+    name: str, sizes: list[int], steps: list[int], device: str, dtype: Any, progress: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Measure.
+
+    Args:
+        name: a preset (paper, small, tiny; random weights), or a checkpoint.
+        sizes: sides of square pictures, network input; ascending, so that the peaks of memory are each size's own.
+        steps: numbers of denoising steps to run end to end.
+        device: of `Segmenter`.
+        dtype: likewise.
+        progress: is told what comes next.
+
+    Returns:
+        {"machine": ..., "sizes": {size: ...}}: seconds are medians, after a warm-up; FLOP are counted, not estimated.
+    """
+    pretrained = with_random_weights(name) if name in ("paper", "small", "tiny") else from_pretrained(name)
+    segmenter = Segmenter(pretrained, device, dtype)
+    progress("the machine's limit")
+    limit = ceiling(segmenter.device, segmenter.bfloat16)
+    results = {}
+    for size in sorted(sizes):
+        progress(f"{name} at {size}")
+        changed = pretrained.data.replace(size=(size, size), layout="resize")
+        infer = pretrained.infer.replace(enlarge=1)
+        sized = Segmenter(
+            Pretrained(pretrained.model, pretrained.taxonomy, changed, infer, name), str(segmenter.device), dtype
+        )
+        results[str(size)] = _at_size(sized, size, steps, limit)
+    settings = {"model": name, "dtype": "bfloat16" if segmenter.bfloat16 else "float32"}
+    return {**settings, "machine": {**machine(segmenter.device), "limit_tflops": limit / 1e12}, "sizes": results}
+
+
+def _at_size(segmenter: Segmenter, size: int, steps: list[int], limit: float) -> dict[str, Any]:
+    device = segmenter.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).resize((size, size))
+    found = _networks(segmenter, picture, 1, limit)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "in.png", Path(folder) / "out.png"
+        picture.save(source)
+        for n in sorted(steps):
+            seconds = measure(
+                lambda n=n: segmenter.image(source, steps=n).save(target), device, warm_up=n == min(steps)
+            )
+            found[f"end_to_end_{n}_steps_s"] = seconds
+            found[f"images_per_s_{n}_steps"] = 1 / seconds
+            inside = found["encoder_s"] + found["prepare_s"] + n * found["step_s"]
+            found.setdefault("before_and_after_s", max(seconds - inside, 0.0))
+    alone = 1 / (found["encoder_s"] + found["prepare_s"] + min(steps) * found["step_s"])
+    found |= _best_batch(segmenter, picture, min(steps), limit, alone)
+    found["peak_memory_gb"] = peak_memory(device)
+    return found
+
+
+def _networks(segmenter: Segmenter, picture: Image.Image, batch: int, limit: float) -> dict[str, float]:
+    """Seconds, FLOP and share of the limit of encoder and decoder step for a batch of one picture repeated."""
+    model, device = segmenter.model, segmenter.device
+    window, noise = next(segmenter.windows.cut(segmenter.windows.scaled(picture), torch.Generator().manual_seed(0)))
+    images = window[None].repeat(batch, 1, 1, 1).to(device).contiguous(memory_format=torch.channels_last)
+    m_t = noise[None].repeat(batch, 1, 1, 1).to(device).contiguous(memory_format=torch.channels_last)
+    times = torch.linspace(1, 0, 20, device=device)
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=segmenter.bfloat16):
+        h = model.pixel_encoder(images)
+        prepared = model.mask_decoder.prepare(h, times)
+        parts: dict[str, Callable[[], Any]] = {
+            "encoder": lambda: model.pixel_encoder(images),
+            "prepare": lambda: model.mask_decoder.prepare(h, times),
+            "step": lambda: model.mask_decoder.predict(m_t, prepared.at(0)),
+        }
+        found = {}
+        for name, run in parts.items():
+            seconds, operations = measure(run, device), flop(run)
+            found[f"{name}_s"], found[f"{name}_tflop"] = seconds, operations / 1e12
+            found[f"{name}_share_of_limit"] = operations / seconds / limit
+    found["step_us_per_mask_pixel"] = 1e6 * found["step_s"] / m_t[:, 0].numel()
+    return found
+
+
+def _best_batch(segmenter: Segmenter, picture: Image.Image, steps: int, limit: float, alone: float) -> dict[str, float]:
+    """Images/s of the networks with `steps` steps: batches grow from one (`alone`) as long as that pays."""
+    best, best_rate = 1, alone
+    for batch in (2, 4, 8, 16, 32, 64):
+        found = _networks(segmenter, picture, batch, limit)
+        rate = batch / (found["encoder_s"] + found["prepare_s"] + steps * found["step_s"])
+        if rate < 1.05 * best_rate:
+            break
+        best, best_rate = batch, rate
+    return {"best_batch": best, "best_images_per_s": best_rate}
+
+
+def measure(run: Callable[[], Any], device: torch.device, warm_up: bool = True, runs: int = 5) -> float:
+    """Median seconds of several runs, of fewer where they take long."""
+    if warm_up:
+        run()
+    taken: list[float] = []
+    while len(taken) < runs and sum(taken) < 10:
+        _wait(device)
+        began = time.perf_counter()
+        run()
+        _wait(device)
+        taken.append(time.perf_counter() - began)
+    return median(taken)
+
+
+def flop(run: Callable[[], Any]) -> int:
+    """Floating-point operations of convolutions and matrix products, counted while they run."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def ceiling(device: torch.device, bfloat16: bool) -> float:
+    """FLOP/s of a 3 × 3 convolution of 128 channels to 128, at 256 × 256: what decoders of this kind are made of."""
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    convolution = nn.Conv2d(128, 128, 3, padding=1).to(device, dtype).to(memory_format=torch.channels_last)  # pyright: ignore
+    x: Tensor = torch.randn(1, 128, 256, 256, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        return flop(lambda: convolution(x)) / measure(lambda: convolution(x), device, runs=20)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Hardware and versions."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        cpuinfo = Path("/proc/cpuinfo")
+        lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = names[0] if names else platform.processor()
+    versions = {package: version(package) for package in ("pix2seqd", "torch", "transformers")}
+    return {
+        "device": name,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "amx": bool(torch.cpu._is_amx_tile_supported()),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def peak_memory(device: torch.device) -> float:
+    """Gigabytes: of the device since the last reset, or of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 * (1 if sys.platform == "darwin" else 1024)
+
+
+def render(results: dict[str, Any]) -> Iterator[Table]:
+    """What was measured, and where."""
+    place = Table("machine", "", title="")
+    for key, value in results["machine"].items():
+        place.add_row(key, f"{value:.3g}" if isinstance(value, float) else str(value))
+    yield place
+    sizes = results["sizes"]
+    table = Table("", *(f"{size} × {size}" for size in sizes))
+    for key in next(iter(sizes.values())):
+        table.add_row(key, *(f"{values[key]:.4g}" for values in sizes.values()))
+    yield table
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,96 @@
+"""Distillation (the paper's way to fewer steps, §5): a student learns where its teacher's trajectories end.
+
+A consistency model (Song et al. 2023) for analog bits: from any state that the student itself meets at its few steps,
+its prediction is drawn to the mask that the teacher reaches from that very state in all its steps. One trajectory has
+one end, so there is nothing to average over, not even the order of the ids.
+"""
+
+from collections import deque
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pix2seqd.analog_bits import bit2int
+from pix2seqd.config import InferConfig, Recipe, TrainConfig
+from pix2seqd.diffusion import ddim_step, gamma, time_steps
+from pix2seqd.files import InputError
+from pix2seqd.loss import cross_entropy, instance_weights
+from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.run.train import train
+from pix2seqd.weights import Pretrained, from_pretrained
+
+
+class Student(Pix2SeqD):
+    """A copy of the teacher whose loss is its distance from the teacher; the truth takes no part.
+
+    Args of the constructor:
+        teacher: the model; it stays as it is.
+        full: how the teacher is sampled.
+        few: how the student will be.
+    """
+
+    def __init__(self, teacher: Pix2SeqD, full: InferConfig, few: InferConfig) -> None:
+        super().__init__(teacher.config)
+        self.load_state_dict(teacher.state_dict())
+        self.teacher = [teacher.eval()]  # in a list: no part of the student
+        self.full, self.few = full, few
+
+    def train_loss(
+        self,
+        images: Tensor,
+        masks: Tensor,
+        past: Tensor | None = None,
+        *,
+        t: Tensor | None = None,
+        noise: Tensor | None = None,
+        instances: Tensor | None = None,
+    ) -> Tensor:
+        """Cross-entropy between the student's prediction at each of its steps and the end of the teacher's trajectory.
+
+        Args are those of `Pix2SeqD.train_loss`; of the masks only the size is read, and t and instances not at all.
+        """
+        config, teacher = self.config, self.teacher[0].to(images.device)
+        with torch.no_grad():
+            teachers_h = teacher.pixel_encoder(images)
+        h = self.pixel_encoder(images)
+        shape = (len(images), config.total_bits, *masks.shape[-2:])
+        m_t = torch.randn(shape, device=images.device) if noise is None else noise
+        losses = []
+        for now, after in time_steps(self.few.steps, self.few.td):
+            left = max(round(self.full.steps * now), 1)
+            end = deque(teacher.denoise(teachers_h, m_t, left, self.full.td, past, start=now), maxlen=1).pop()
+            target = bit2int(end > 0, config.bits)
+            times = torch.tensor([now, after], device=images.device)
+            m_logits, m_pred = self.mask_decoder(m_t, h, times[:1].expand(len(m_t)), past)
+            weights = instance_weights(target[:, 1], config.p, config.max_instances)
+            losses.append(cross_entropy(m_logits, target, weights).mean())
+            m_t = ddim_step(m_t, m_pred.detach(), *gamma(times, config.schedule))
+        return torch.stack(losses).mean()
+
+    forward = train_loss
+
+
+def distill(
+    checkpoint: str, data: str, out: Path, steps: int, td: float, config: TrainConfig, resume: bool = False
+) -> Pretrained:
+    """Distil a checkpoint; the folder is that of a training run, and can be resumed like one.
+
+    Args:
+        checkpoint: the teacher, sampled with its own steps and τ_d: a bundled name, a folder or a hub id.
+        data: pictures, as `Recipe.train_data`; their labels are not used.
+        out: folder of the run; out/model is the student.
+        steps: of the student.
+        td: τ_d of the student.
+        config: how it is trained.
+        resume: go on with the run in `out`.
+
+    Raises:
+        InputError: the teacher gives no logits; whatever `train` raises.
+    """
+    teacher = from_pretrained(checkpoint)
+    if teacher.model.config.head != "softmax":
+        raise InputError(f"{checkpoint} has a linear head; distillation needs logits: give one with a softmax head")
+    few = teacher.infer.replace(steps=steps, td=td)
+    recipe = Recipe(teacher.model.config, teacher.data, train=config, infer=few, train_data=data, init=checkpoint)
+    return train(recipe, out, resume, lambda _: Student(teacher.model, teacher.infer, few))

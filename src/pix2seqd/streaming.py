@@ -1,0 +1,103 @@
+"""Masks of a video, frame by frame: past masks are the condition, and few steps suffice where little changes (§3.4)."""
+
+from collections import deque
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pix2seqd.analog_bits import analog
+from pix2seqd.config import InferConfig
+from pix2seqd.diffusion import corrupt, gamma
+from pix2seqd.pix2seq_d import Pix2SeqD
+
+SETTLED = 0.02
+"""A mask has settled when, of the pixels that carry an id, at most this share changes from one step to the next."""
+
+
+class Stream:
+    """Generates the masks of one clip; remembers those of the last frames and nothing else.
+
+    A frame is one window or several (the tiles of a large picture), each with a past of its own. Masks that do not
+    exist yet are void, as officially. A model without past masks generates every frame by itself.
+
+    With `config.adaptive`, a later frame's first prediction is compared with the mask of the frame before, and every
+    further one with the one before it; where they agree (`SETTLED`), the rest of the steps is saved for frames that
+    change more. Never are more steps spent, on the average of the frames after the first, than `adaptive`.
+    """
+
+    def __init__(self, model: Pix2SeqD, config: InferConfig) -> None:
+        self._model, self._config = model, config
+        self._past: deque[Tensor] = deque(maxlen=max(model.config.past_frames, 1))
+        self._present: list[Tensor] = []
+        self._saved = 0.0
+        """Steps, summed over windows, that the budget leaves for the present frame."""
+
+    def generate(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Masks of the present frame's next windows.
+
+        Args:
+            images: `[b, 3, H, W]`, 0..1.
+            noise: standard normal `[b, bits, h, w]`.
+
+        Returns:
+            int64 `[b, 2, h, w]`.
+        """
+        config, done = self._config, sum(map(len, self._present))
+        past = [masks[done : done + len(images)] for masks in self._past]
+        start = config.t_start if past else 1.0
+        if start < 1:
+            noise = self._corrupted(past[-1], noise, start)
+        h, steps = self._model.pixel_encoder(images), self._allowed(len(images), done)
+        predictions = self._model.denoise(h, noise, steps, config.td, self._condition(past), start=start)
+        if past and config.adaptive:
+            masks, used = self._until_settled(predictions, past[-1])
+            self._saved -= used * len(images)
+        else:
+            masks = self._model.to_masks(deque(predictions, maxlen=1).pop())  # the last step's
+        self._present.append(masks)
+        return masks
+
+    def next_frame(self) -> None:
+        """What was generated since the last call becomes the past of what follows."""
+        self._past.append(torch.cat(self._present))
+        self._present.clear()
+        self._saved += self._config.adaptive * len(self._past[-1])
+
+    def _allowed(self, windows: int, done: int) -> int:
+        config = self._config
+        if not self._past:
+            return config.first_steps or config.steps
+        if not config.adaptive:
+            return config.steps
+        to_come = len(self._past[-1]) - done - windows  # each of which needs a step
+        return max(1, min(config.steps, int((self._saved - to_come) / windows)))
+
+    def _condition(self, past: list[Tensor]) -> Tensor | None:
+        """Past masks `[b, f, 2, h, w]`, oldest first; None: all void, or a model without."""
+        frames = self._model.config.past_frames
+        if not past or not frames:
+            return None
+        return torch.stack([torch.zeros_like(past[0])] * (frames - len(past)) + past, dim=1)
+
+    def _corrupted(self, masks: Tensor, noise: Tensor, t: float) -> Tensor:
+        config = self._model.config
+        gamma_t = gamma(torch.full((len(masks),), t, device=masks.device), config.schedule)
+        return corrupt(analog(masks, config.bits, config.scale), noise, gamma_t)
+
+    def _until_settled(self, predictions: Iterator[Tensor], before: Tensor) -> tuple[Tensor, int]:
+        """The masks and the number of steps they took."""
+        used = 0
+        for m_pred in predictions:
+            masks, used = self._model.to_masks(m_pred), used + 1
+            if settled(masks, before):
+                return masks, used
+            before = masks
+        return before, used
+
+
+def settled(masks: Tensor, before: Tensor) -> bool:
+    """Whether hardly a pixel with an id differs between two predictions, in each mask of the batch `[b, 2, h, w]`."""
+    changed = (masks != before).any(dim=1).sum(dim=(1, 2))
+    with_id = ((masks[:, 1] > 0) | (before[:, 1] > 0)).sum(dim=(1, 2))
+    return bool((changed <= SETTLED * with_id).all())

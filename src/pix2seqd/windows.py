@@ -1,0 +1,142 @@
+"""From a picture to the windows that the network sees, and from their masks back to the picture's segments."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pix2seqd import postprocess
+from pix2seqd.files import InputError
+from pix2seqd.known import Canvas, reduced, united
+from pix2seqd.panoptic import Panoptic
+from pix2seqd.placement import normalize, pad_image, resize_image, resize_labels
+from pix2seqd.postprocess import Labels
+from pix2seqd.preprocess import Source, load_image
+from pix2seqd.taxonomy import VOID, Taxonomy
+from pix2seqd.weights import Pretrained
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A picture at the network's scale, and the windows that the network sees one by one."""
+
+    size: tuple[int, int]
+    """Height and width of the picture itself."""
+    image: Tensor
+    """float `[3, H, W]`, 0..1."""
+    extent: tuple[int, int]
+    """Height and width of its mask."""
+    corners: list[tuple[int, int]]
+    """Top and left of the windows' masks in its mask, row by row."""
+
+
+class Windows:
+    """How a checkpoint looks at pictures, without its networks."""
+
+    def __init__(self, pretrained: Pretrained) -> None:
+        self.data, self.model, self.taxonomy = pretrained.data, pretrained.model.config, pretrained.taxonomy
+        height, width = self.data.size
+        enlarge = pretrained.infer.enlarge
+        self.size = height * enlarge, width * enlarge
+        """Height and width of the network's input."""
+
+    def scaled(self, source: Source) -> Scaled:
+        """Read a picture and bring it to the network's scale."""
+        config, stride = self.data, self.model.mask_stride
+        picture = np.asarray(load_image(source))
+        pixels = normalize(picture, config.normalize)
+        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float().div_(255)
+        height, width = picture.shape[:2]
+        fit = min(self.size[0] / height, self.size[1] / width)
+        scale = fit if config.layout == "resize" else config.zoom
+        image = resize_image(image, max(round(height * scale), 1), max(round(width * scale), 1))
+        tall, wide = (-(-n // stride) for n in image.shape[1:])
+        tops, lefts = (
+            postprocess.windows(n, size // stride, config.overlap // stride)
+            for n, size in zip((tall, wide), self.size, strict=True)
+        )
+        return Scaled((height, width), image, (tall, wide), list(product(tops, lefts)))
+
+    def cut(self, picture: Scaled, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Picture `[3, H, W]` and noise `[bits, h, w]` of each window; a picture or clip has its own generator."""
+        height, width = self.size
+        stride, bits = self.model.mask_stride, self.model.total_bits
+        for top, left in picture.corners:
+            part = picture.image[:, top * stride : top * stride + height, left * stride : left * stride + width]
+            noise = torch.randn(bits, height // stride, width // stride, generator=generator)
+            yield pad_image(part, height, width), noise
+
+    @property
+    def find(self) -> Callable[[np.ndarray, Taxonomy, int], Labels]:
+        """What turns a mask, integers `[2, h, w]`, into segments: (mask, taxonomy, least pixels) → labels."""
+        unique = self.data.ids == "unique"
+        return postprocess.segments_by_id if unique else postprocess.segments_by_component
+
+    def assemble(self, picture: Scaled, masks: Iterator[np.ndarray], least: int) -> Panoptic:
+        """Masks of a picture's windows → segments at the picture's size, of `least` pixels and more."""
+        config, taxonomy = self.data, self.taxonomy
+        if config.layout == "resize":
+            labels, classes = self.find(self.restored(next(masks), picture), taxonomy, least)
+        else:
+            tall, wide = picture.extent
+            scale = config.zoom / self.model.mask_stride
+            tiles = (
+                (top, left, self.find(mask[:, : tall - top, : wide - left], taxonomy, round(least * scale**2)))
+                for (top, left), mask in zip(picture.corners, masks, strict=False)
+            )
+            labels, classes = postprocess.join(tiles, tall, wide, taxonomy)
+            labels, classes = postprocess.fill_small(self.restored(labels, picture), classes, taxonomy, least)
+        return Panoptic.from_segmentation(labels, classes, taxonomy).renumbered()
+
+    def generated_ids(self, picture: Scaled, masks: list[np.ndarray]) -> np.ndarray:
+        """The id that the model gave each pixel of the picture, `[h, w]`, 0 = none; each window has ids of its own."""
+        room = self.model.max_instances
+        tiles = (
+            (top, left, np.where(mask[1], mask[1] + number * room, 0))
+            for number, ((top, left), mask) in enumerate(zip(picture.corners, masks, strict=True))
+        )
+        return self.restored(postprocess.paint(tiles, *picture.extent), picture)
+
+    def restored(self, labels: np.ndarray, picture: Scaled) -> np.ndarray:
+        """`[..., h, w]` of a mask → of the picture: to the network's scale, without padding, then back (official)."""
+        stride, (height, width) = self.model.mask_stride, picture.image.shape[1:]
+        labels = labels.repeat(stride, axis=-2).repeat(stride, axis=-1)[..., :height, :width]
+        return resize_labels(labels, *picture.size)
+
+    def canvas(self, picture: Scaled, known: Panoptic | None) -> Canvas:
+        """The mask of a picture, to be sampled window by window, with what is known of it.
+
+        Raises:
+            InputError: what is known has another size than the picture, or other categories than the checkpoint.
+        """
+        if known is None:
+            return Canvas(np.zeros(picture.extent, np.int32), {}, self.taxonomy)
+        if known.segmentation.shape != picture.size:
+            given, own = (f"{width} x {height}" for height, width in (known.segmentation.shape, picture.size))
+            raise InputError(f"the known pixels are {given} but the picture is {own}; give a map of the picture's size")
+        if known.taxonomy.categories != self.taxonomy.categories:
+            raise InputError("the known pixels have other categories than the checkpoint; give them its taxonomy")
+        compact = known.renumbered()
+        # The network knows no crowds.
+        counted = [segment.id for segment in compact.segments if not segment.iscrowd]
+        labels = np.where(np.isin(compact.segmentation, counted), compact.segmentation, VOID)
+        classes = {segment.id: self.taxonomy.class_of(segment.category_id) for segment in compact.segments}
+        _, height, width = picture.image.shape
+        return Canvas(reduced(labels, height, width, self.model.mask_stride), classes, self.taxonomy)
+
+    def add(self, canvas: Canvas, top: int, left: int, mask: np.ndarray, picture: Scaled, least: int) -> None:
+        """Put a sampled mask on the canvas; `least` is in pixels of the picture."""
+        tall, wide = canvas.labels.shape
+        found = self.find(mask[:, : tall - top, : wide - left], self.taxonomy, 0)
+        canvas.add(top, left, found, round(least * canvas.labels.size / math.prod(picture.size)))
+
+    def finish(self, canvas: Canvas, picture: Scaled, known: Panoptic | None, least: int) -> Panoptic:
+        """The mask of a picture → segments at the picture's size, with what was given as it was given."""
+        known = known or Panoptic(np.zeros(picture.size, np.int32), (), self.taxonomy)
+        new = {label: c for label, c in canvas.class_of.items() if label > len(known.segments)}
+        labels, _ = postprocess.fill_small(self.restored(canvas.labels, picture), new, self.taxonomy, least)
+        return united(labels, canvas.class_of, known)

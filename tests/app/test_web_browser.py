@@ -1,0 +1,106 @@
+"""Each tab used as a person would, in a real browser. Skipped without gradio, selenium or chromium."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from fake_segmenter import draw
+from page_segmenter import PageSegmenter
+from PIL import Image
+
+pytest.importorskip("gradio", reason="needs the extra web")
+from browser import Browser
+from selenium.webdriver import ActionChains
+
+from pix2seqd.app.frames import VideoWriter
+from pix2seqd.app.web.server import serving
+from pix2seqd.data.coco import CocoPanoptic
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    draw(folder / "samples" / "squares.png", blobs=3, size=(120, 90))
+    with VideoWriter(folder / "samples" / "moving.mp4", Fraction(10)) as writer:
+        for shift in range(4):
+            frame = np.full((48, 64, 3), 20, np.uint8)
+            frame[10:20, 10 + shift : 22 + shift] = 220
+            writer.write(Image.fromarray(frame), shift / 10)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(folder):
+    with (
+        serving(PageSegmenter(), folder / "out", samples=folder / "samples", defaults={"steps": 3}) as url,
+        Browser() as browser,
+    ):
+        browser.driver.get(url)
+        yield browser
+        assert browser.hosts() == {"127.0.0.1"}
+
+
+def segment(browser):
+    browser.tab("Image")
+    browser.click("#samples button")
+    browser.until(lambda: "120 x 90" in browser.note())
+    browser.click("#segment")
+    browser.until(lambda: "3 things, 1 stuff" in browser.note())
+
+
+def test_a_sample_is_segmented_and_the_pointer_tells_what_is_under_it(browser):
+    segment(browser)
+    ActionChains(browser.driver).move_to_element(browser.all(".stage")[0]).perform()
+    browser.until(lambda: "background · id 4" in " ".join(e.text for e in browser.all(".tip")))
+    page = browser.driver.find_element("tag name", "body").text
+    assert all(name in page for name in ("squares-overlay.png", "squares-panoptic.png", "squares-panoptic.json"))
+
+
+def test_what_is_painted_merged_undone_completed_and_saved_is_a_data_set(browser, folder):
+    segment(browser)
+    browser.tab("Correct")
+    browser.click("[data-tool=paint]")
+    browser.drag((0, 0.2), (0.2, 0.3))
+    browser.until(lambda: "4 things, 1 stuff · 1 selected" in browser.note())
+    browser.click("[data-tool=cut]")
+    browser.drag((0.1, 0), (0.1, 0.49))
+    browser.until(lambda: "5 things, 1 stuff · 2 selected" in browser.note())
+    browser.click("button", "Merge")
+    browser.until(lambda: "4 things, 1 stuff · 1 selected" in browser.note())
+    browser.click("button", "Undo")
+    browser.until(lambda: "5 things, 1 stuff" in browser.note())
+    browser.click("button", "Merge")
+    browser.until(lambda: any("two or more segments" in e.text for e in browser.all(".toast-body")))
+    browser.click("#complete")
+    browser.until(lambda: "completed" in browser.note())
+    browser.click("#save")
+    browser.until(lambda: "has 1 picture now" in browser.driver.find_element("tag name", "body").text)
+    (sample,) = (CocoPanoptic.open(folder / "out")[0],)
+    assert sample.name == "squares" and len(sample.panoptic.segments) >= 3
+
+
+def test_samples_disagree_and_agree(browser):
+    segment(browser)
+    browser.tab("Uncertainty")
+    browser.click("#draw")
+    browser.until(lambda: "4 samples disagree" in browser.driver.find_element("tag name", "body").text)
+    assert "3 things" in browser.note()
+
+
+def test_a_clip_is_tracked(browser):
+    browser.tab("Clip")
+    browser.click("#clips input")
+    browser.click("#segment-clip")
+    browser.until(lambda: "frame 4 of 4" in browser.note())
+    browser.until(lambda: "overlay.mp4" in browser.driver.find_element("tag name", "body").text)
+
+
+def test_a_phone_shows_everything_without_sideways_scrolling(browser):
+    browser.narrow(390, 844)
+    for name in ("Image", "Correct", "Uncertainty", "Clip"):
+        browser.tab(name)
+        width = browser.driver.execute_script("return document.documentElement.scrollWidth")
+        assert width <= 390, name
+        browser.driver.save_screenshot(f"/work/tmp/G2/p-{name}.png")

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import torch
+
+from pix2seqd.config import AugmentConfig, DataConfig, ModelConfig, Recipe, TrainConfig
+from pix2seqd.data.clip_examples import clip_example, frame_size, wrong_past
+from pix2seqd.data.ids import draw_mask
+from pix2seqd.data.loader import training_loader
+from pix2seqd.data.shapes_clips import ShapesClips
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe(
+        model=ModelConfig.preset("tiny").replace(past_frames=2),
+        data=DataConfig(size=(16, 24)),
+        augment=AugmentConfig(jitter=(0.8, 1.5), color_jitter=0.5, flip="horizontal"),
+        train=TrainConfig(batch_size=6, steps=5, workers=0, seed=3),
+    )
+
+
+CLIPS = ShapesClips(7, 3, (20, 30))
+
+
+def augmented(recipe: Recipe, **changes: float) -> Recipe:
+    return recipe.replace(augment=recipe.augment.replace(**changes))
+
+
+def batches(recipe: Recipe, start: int = 0, process: int = 0, processes: int = 1) -> list[dict[str, torch.Tensor]]:
+    return list(training_loader(CLIPS, recipe, start, process, processes))
+
+
+def test_a_batch(recipe):
+    (batch, *_) = batches(recipe)
+    assert set(batch) == {"images", "masks", "past"}
+    assert batch["images"].shape == (6, 3, 16, 24)
+    assert batch["masks"].shape == (6, 2, 8, 12)
+    assert batch["past"].shape == (6, 2, 2, 8, 12)
+    assert batch["past"].dtype == torch.int64
+    assert batch["past"].flatten(2).any(dim=-1).all(), "two past masks each"
+
+
+def test_batches_are_a_function_of_seed_and_position(recipe):
+    noisy = augmented(recipe, first_frame=0.3, past_dropout=0.3, past_noise=0.3)
+    whole, tail = batches(noisy), batches(noisy, start=3)
+    halves = [batches(noisy, process=k, processes=2) for k in (0, 1)]
+    for key in ("images", "masks", "past"):
+        assert all(torch.equal(a[key], b[key]) for a, b in zip(whole[3:], tail, strict=True))
+        joined = [torch.cat([a[key], b[key]]) for a, b in zip(*halves, strict=True)]
+        assert all(torch.equal(a[key], b) for a, b in zip(whole, joined, strict=True))
+
+
+def test_frames_are_cut_alike_and_share_their_ids(recipe):
+    """Of a clip whose frames are all one, past and present are the same."""
+    for ids in ("unique", "reused"):
+        still = recipe.replace(data=recipe.data.replace(ids=ids))
+        frame = CLIPS[1].frames[0]
+        clip = type(CLIPS[1])("still", [frame] * 3)
+        example = clip_example(clip, CLIPS.taxonomy, still, np.random.default_rng(0))
+        assert torch.equal(example["past"][0], example["masks"]) and torch.equal(example["past"][1], example["masks"])
+
+
+def test_first_frames_and_left_out_masks_are_void(recipe):
+    def share_void(**changes: float) -> torch.Tensor:
+        masks = torch.cat([b["past"] for b in batches(augmented(recipe, **changes))])
+        return (~masks.flatten(2).any(dim=-1)).float().mean(dim=0)
+
+    assert share_void(first_frame=1.0).tolist() == [1, 1]
+    assert share_void(past_dropout=1.0).tolist() == [1, 1]
+    assert all(0.2 < share < 0.8 for share in share_void(past_dropout=0.5).tolist())
+
+
+def test_a_clip_shorter_than_the_past_begins_with_void(recipe):
+    clip = type(CLIPS[1])("short", list(CLIPS[1].frames[:2]))
+    past = clip_example(clip, CLIPS.taxonomy, recipe, np.random.default_rng(0))["past"]
+    assert not past[0].any() and past[1].any()
+
+
+def test_the_picture_before_comes_along_for_the_models_own_predictions(recipe):
+    own = recipe.replace(train=recipe.train.replace(own_past=0.5))
+    assert batches(own)[0]["past_images"].shape == (6, 3, 16, 24)
+
+
+def test_reused_ids_differ_between_neighbours_in_any_frame():
+    """Two squares that touch in the second frame only, and one that is far from both throughout."""
+    frames = np.ones((2, 8, 30), int)
+    frames[0, 2:4, 2:4], frames[0, 2:4, 12:14], frames[:, 2:4, 26:28] = 2, 3, 4
+    frames[1, 2:4, 8:10], frames[1, 2:4, 10:12] = 2, 3
+    classes = {1: 1, 2: 5, 3: 5, 4: 5}  # grass and disks
+    config = DataConfig(ids="reused", id_distance=2)
+    for seed in range(20):
+        mask, instances = draw_mask(frames, classes, CLIPS.taxonomy, config, 3, np.random.default_rng(seed))
+        assert mask.shape == (2, 2, 8, 30) and instances.shape == (2, 8, 30)
+        ids = {k: set(mask[:, 1][frames == k].tolist()) for k in (2, 3, 4)}
+        assert all(len(found) == 1 for found in ids.values()), "an id stays"
+        assert ids[2] != ids[3]
+
+
+def test_wrong_past_masks_are_wrong_now_and_then():
+    mask = np.zeros((2, 32, 32), np.int64)
+    mask[0] = 2
+    instances = np.ones((32, 32), np.int64)
+    for k in range(16):
+        box = np.s_[8 * (k // 4) + 1 : 8 * (k // 4) + 6, 8 * (k % 4) + 1 : 8 * (k % 4) + 6]
+        mask[0][box], mask[1][box], instances[box] = 1, k + 1, k + 2
+    rng = np.random.default_rng(0)
+    moved, changed = (
+        np.mean([(wrong_past(mask, instances, p, rng) != mask).any(0).mean() for _ in range(20)]) for p in (0, 0.5)
+    )
+    assert 0.02 < moved < 0.3, "outlines"
+    assert changed > moved + 0.05, "and whole instances"
+    result = wrong_past(mask, instances, 1.0, rng)
+    assert ((result[0] == 2) == (result[1] == 0)).all(), "class and id belong together"
+
+
+def test_frames_are_made_large_enough_for_the_smallest_scale():
+    tiles = DataConfig(size=(128, 96), layout="tile", zoom=2.0)
+    assert frame_size(tiles, AugmentConfig(jitter=(0.5, 2.0))) == (128, 96)
+    assert frame_size(tiles, AugmentConfig(jitter=(0.3, 2.0))) == (214, 160)
+    assert frame_size(DataConfig(size=(128, 96)), AugmentConfig(jitter=(0.3, 2.0))) == (128, 96)

@@ -1,0 +1,177 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pix2seqd.data.check import check
+from pix2seqd.data.coco import CocoPanoptic
+from pix2seqd.data.convert import Conversion, Detection, convert
+from pix2seqd.files import InputError
+
+
+def box(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def write(home: Path, of_first: list[dict[str, Any]], **more: Any) -> Path:
+    """A detection json with two pictures of 8 x 6; the second has one ball."""
+    home.mkdir(exist_ok=True)
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 6)).save(home / f"{name}.jpg")
+    content = {
+        "images": [{"id": i, "file_name": f"{n}.jpg", "width": 8, "height": 6} for i, n in ((3, "a"), (9, "b"))],
+        "annotations": [{"id": i, "image_id": 3, **a} for i, a in enumerate(of_first)]
+        + [{"id": 99, "image_id": 9, "category_id": 37, "segmentation": box(0, 0, 2, 2)}],
+        "categories": [{"id": 1, "name": "player"}, {"id": 37, "name": "ball"}],
+        **more,
+    }
+    path = home / "instances_val.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def run(path: Path, split: str = "val", **more: Any) -> tuple[Conversion, CocoPanoptic]:
+    detection = Detection(path, path.parent, **more)
+    out = path.parent / "out"
+    report = convert(detection, detection.images, out, split)
+    return report, CocoPanoptic.open(out, split)
+
+
+def masks(data: CocoPanoptic, index: int = 0) -> dict[str, list[tuple]]:
+    """Category → area, box and crowd of its segments."""
+    found: dict[str, list[tuple]] = {}
+    for s in data[index].panoptic.segments:
+        found.setdefault(s.name, []).append((s.area, s.bbox, s.iscrowd))
+    return found
+
+
+PLAYER = {"category_id": 1, "segmentation": box(1, 0, 7, 6)}
+BALL = {"category_id": 37, "segmentation": box(6, 4, 8, 6)}
+CROWD = {"category_id": 1, "iscrowd": 1, "segmentation": {"size": [6, 8], "counts": [12, 6, 6, 6, 18]}}
+
+
+@pytest.mark.parametrize("order", [[PLAYER, BALL, CROWD], [CROWD, BALL, PLAYER]])
+def test_the_smaller_is_on_top_and_crowds_are_below(tmp_path, order):
+    report, data = run(write(tmp_path, order))
+    found = masks(data)
+    assert found["ball"] == [(4, (6, 4, 2, 2), False)]
+    assert found["player"] == [(36 - 2, (1, 0, 6, 6), False)]
+    assert (report.overlaps, report.overlap_pixels, report.pixels) == (1, 2, 96), "a crowd below is no overlap"
+    assert check(data, 10).ok
+
+
+def test_a_crowd_stays_a_crowd(tmp_path):
+    report, data = run(write(tmp_path, [{**PLAYER, "segmentation": box(0, 0, 3, 6)}, CROWD]))
+    assert masks(data)["player"] == [(6, (4, 0, 1, 6), True), (18, (0, 0, 3, 6), False)]
+    assert (report.segments, report.crowds) == (3, 1)
+
+
+def test_what_vanishes_is_counted(tmp_path):
+    """Empty outlines, all covered ones, and the earlier of two equal ones."""
+    quarters = [{**BALL, "segmentation": box(x, 4, x + 1, 6)} for x in (6, 7)]
+    report, data = run(write(tmp_path, [BALL, BALL, *quarters, {**PLAYER, "segmentation": []}]))
+    assert sorted(report.vanished) == [0, 1, 4]
+    assert len(masks(data)["ball"]) == 2
+    assert "3 annotations have no pixel left" in str(report)
+    report, data = run(write(tmp_path / "equal", [BALL, BALL]))
+    assert report.vanished == [0]
+
+
+def test_without_a_map_the_rest_is_void_or_background(tmp_path):
+    _, data = run(write(tmp_path, [BALL]))
+    assert (data[0].panoptic.segmentation == 0).sum() == 44
+    _, data = run(write(tmp_path / "b", [BALL]), background="lawn")
+    assert masks(data)["lawn"] == [(44, (0, 0, 8, 6), False)]
+    assert [(c.id, c.name, c.isthing) for c in data.taxonomy.categories] == [
+        (1, "player", True),
+        (37, "ball", True),
+        (38, "lawn", False),
+    ]
+
+
+def test_a_semantic_map_lies_below(tmp_path):
+    """Its player at the border of the outline becomes void; its own values may be those of the json's categories."""
+    semantic = np.zeros((6, 8), np.uint8)
+    semantic[:, :2], semantic[0] = 1, 2
+    (tmp_path / "maps").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(semantic).save(tmp_path / "maps" / f"{name}.png")
+    (tmp_path / "maps/classes.yaml").write_text("labels: {0: lawn, 1: player, 2: sky}\nthings: []\nvoid: []\n")
+    path = write(tmp_path, [{**PLAYER, "segmentation": box(0, 0, 1, 6)}])
+    _, data = run(path, semantic=tmp_path / "maps")
+    assert [(c.id, c.name) for c in data.taxonomy.categories] == [
+        (1, "player"),
+        (37, "ball"),
+        (38, "lawn"),
+        (39, "sky"),
+    ]
+    assert masks(data) == {
+        "lawn": [(30, (2, 1, 6, 5), False)],
+        "sky": [(7, (1, 0, 7, 1), False)],
+        "player": [(6, (0, 0, 1, 6), False)],
+    }
+    assert (data[0].panoptic.segmentation == 0).sum() == 5
+
+
+def test_pictures_are_linked_in_any_folder(tmp_path):
+    path = write(tmp_path, [BALL])
+    content = json.loads(path.read_text())
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.jpg").rename(tmp_path / "deep/a.jpg")
+    content["images"][0].update(file_name="deep/a.jpg", licence=4)
+    path.write_text(json.dumps(content))
+    _, data = run(path, split="")
+    assert data[0].name == str(Path("deep/a"))
+    assert data.records[0]["licence"] == 4
+    assert (tmp_path / "out/panoptic/deep/a.png").is_file()
+
+
+def test_what_cannot_be_used_is_left_out_and_listed(tmp_path):
+    for number, bad in enumerate(({"category_id": 5}, {"segmentation": "?"}, {"segmentation": [[1, 2, 3]]})):
+        report, data = run(write(tmp_path / str(number), [{**BALL, **bad}]))
+        assert len(report.errors) == 1
+        assert "annotation 0 " in report.errors[0]
+        assert len(data) == 1
+    path = write(tmp_path / "size", [BALL])
+    Image.new("RGB", (6, 8)).save(path.parent / "a.jpg")
+    report, _ = run(path)
+    assert "a.jpg is 6 x 8 but" in report.errors[0]
+    (path.parent / "b.jpg").unlink()
+    with pytest.raises(InputError, match="no image"):
+        convert(detection := Detection(path, path.parent), detection.images, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_annotations_of_other_images_are_counted(tmp_path):
+    report, _ = run(write(tmp_path, [{**BALL, "image_id": 4}]))
+    assert "1 annotations belong to no picture" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"images": None}, "not COCO detection json"),
+        ({"images": [{"id": 3}]}, "file_name"),
+        ({"annotations": [{}]}, "image_id"),
+        ({"categories": [{}]}, "category number 1"),
+        ({"images": [{"id": 3, "file_name": "../a.jpg"}]}, "leaves"),
+        ({"images": [{"id": i, "file_name": f"a.{i}"} for i in (3, 4)]}, "one name"),
+    ],
+)
+def test_a_broken_json_is_refused(tmp_path, more, says):
+    path = write(tmp_path, [], **more)
+    with pytest.raises(InputError, match=says) as caught:
+        Detection(path, tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_nothing_is_written_over(tmp_path):
+    path = write(tmp_path, [BALL])
+    run(path)
+    with pytest.raises(InputError, match="exists already"):
+        run(path)
+    with pytest.raises(InputError, match="ball"):
+        Detection(path, tmp_path, background="ball")

@@ -1,0 +1,242 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pix2seqd.data import open_dataset
+from pix2seqd.data.folder import Folder
+from pix2seqd.data.labels import Labels
+from pix2seqd.files import InputError
+from pix2seqd.panoptic import id_to_rgb
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+CLASSES = np.array([[0, 0, 1, 1, 1, 1], [0, 2, 1, 2, 2, 1], [2, 2, 255, 2, 2, 2]])
+"""Grass 0, sky 1, sheep 2, void 255; two sheep by connected components, which touch at no side."""
+SHEEP = np.array([[0, 0, 0, 0, 0, 0], [0, 1, 0, 3, 3, 0], [1, 1, 0, 3, 3, 3]])
+"""Number of the sheep at each pixel."""
+NAMES = {"labels": {0: "grass", 1: "sky", 2: "sheep"}, "things": ["sheep"], "void": 255}
+
+
+def put(path: Path, pixels: np.ndarray, mode: str | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        image = image.convert("L")
+        image.putpalette(list(range(255, -1, -1)) * 3)  # colours say nothing
+    image.save(path)
+
+
+def draw(home: Path, pixels: np.ndarray, split: str = "", **declared) -> Path:
+    """A data set with one picture."""
+    put(home / "images" / split / "a.jpg", np.zeros((*pixels.shape[:2], 3), np.uint8))
+    put(home / "labels" / split / "a.png", pixels)
+    if declared:
+        (home / "classes.yaml").write_text(yaml.safe_dump(declared))
+    return home
+
+
+def facts(data: Folder) -> set[tuple]:
+    return {(s.name, s.isthing, s.area, s.bbox, s.iscrowd) for s in data[0].panoptic.segments}
+
+
+TRUTH = {
+    ("grass", False, 3, (0, 0, 2, 2), False),
+    ("sky", False, 6, (2, 0, 4, 2), False),
+    ("sheep", True, 3, (0, 1, 2, 2), False),
+    ("sheep", True, 5, (3, 1, 3, 2), False),
+}
+
+with_void = np.where(CLASSES == 255, 0, CLASSES + 1)
+"""The same classes where 0 is void: grass 1, sky 2, sheep 3."""
+thousands = np.where(with_void == 3, 3000 + SHEEP, with_void)
+CODED = {
+    "grey": (CLASSES.astype(np.uint8), NAMES),
+    "grey as colours": (np.repeat(CLASSES[..., None], 3, axis=2).astype(np.uint8), NAMES),
+    "16 bit": (thousands.astype(np.uint16), {}),
+    "16 bit, stuff too": (np.where(with_void < 3, with_void * 1000, thousands).astype(np.uint16), {}),
+    "colours": (id_to_rgb(thousands * (thousands >= 1000) + with_void * 1000 * (thousands < 1000)), {}),
+    "two channels": (np.stack([with_void, SHEEP, 0 * SHEEP], axis=-1).astype(np.uint8), {}),
+    "grey and alpha": (np.stack([with_void, SHEEP], axis=-1).astype(np.uint8), {}),
+}
+
+
+@pytest.mark.parametrize("name", CODED)
+def test_every_coding_says_the_same_and_is_recognised(tmp_path, name):
+    pixels, declared = CODED[name]
+    declared = declared or {"labels": {1: "grass", 2: "sky", 3: "sheep"}}
+    assert facts(Folder.open(draw(tmp_path, pixels, **declared))) == TRUTH
+
+
+def test_palette_pngs_are_read_by_index(tmp_path):
+    draw(tmp_path, CLASSES.astype(np.uint8), **NAMES)
+    put(tmp_path / "labels/a.png", CLASSES.astype(np.uint8), "P")
+    assert Image.open(tmp_path / "labels/a.png").mode == "P"
+    assert facts(Folder.open(tmp_path)) == TRUTH
+
+
+def test_nothing_needs_to_be_declared(tmp_path):
+    data = Folder.open(draw(tmp_path, CLASSES.astype(np.uint8)))
+    assert [(c.id, c.name, c.isthing) for c in data.taxonomy.categories] == [
+        (1, "0", False),
+        (2, "1", False),
+        (3, "2", False),
+    ]
+    assert data[0].panoptic.segmentation[2, 2] == 0
+    assert data[0].name == "a"
+    printed = str(data.labels)
+    for assumption in ("coding", "void: [255]", "named by number", "all is stuff"):
+        assert assumption in printed
+
+
+def test_what_was_assumed_can_be_declared(tmp_path):
+    """The printed text, written to classes.yaml, changes nothing."""
+    data = Folder.open(draw(tmp_path, CODED["two channels"][0]))
+    assert {c.name for c in data.taxonomy.categories if c.isthing} == {"3"}
+    (tmp_path / "classes.yaml").write_text(str(data.labels))
+    again = Folder.open(tmp_path)
+    assert again.labels == data.labels
+    assert again.labels.assumed == ()
+
+
+def test_a_black_and_white_mask_has_two_classes(tmp_path):
+    data = Folder.open(draw(tmp_path, (CLASSES == 2).astype(np.uint8) * 255))
+    assert [c.name for c in data.taxonomy.categories] == ["0", "255"]
+
+
+def test_all_splits_have_the_classes_of_all(tmp_path):
+    draw(tmp_path, np.full((2, 2), 4, np.uint8), "train")
+    draw(tmp_path, np.full((2, 2), 9, np.uint8), "val")
+    assert Folder.open(tmp_path, "train").taxonomy == Folder.open(tmp_path, "val").taxonomy
+    with pytest.raises(InputError, match=r"splits in .*: train, val"):
+        Folder.open(tmp_path)
+
+
+def test_crowds(tmp_path):
+    """A thing without a number; 255 where there are two channels."""
+    sixteen = np.array([[26, 26001, 26002, 7]], np.uint16)
+    data = Folder.open(draw(tmp_path / "a", sixteen, labels={26: "car", 7: "road"}))
+    assert [(s.name, s.iscrowd) for s in data[0].panoptic.segments] == [
+        ("road", False),
+        ("car", True),
+        ("car", False),
+        ("car", False),
+    ]
+    two = np.array([[[26, 255], [26, 0], [26, 1], [7, 0]]], np.uint8)
+    data = Folder.open(draw(tmp_path / "b", two, labels={26: "car", 7: "road"}))
+    assert sum(s.iscrowd for s in data[0].panoptic.segments) == 1
+    assert len(data[0].panoptic.segments) == 4
+
+
+LAYOUTS = [("images/val", "labels/val"), ("val/images", "val/labels"), ("val", "val_labels")]
+
+
+@pytest.mark.parametrize(("pictures", "labels"), LAYOUTS)
+def test_layouts(tmp_path, pictures, labels):
+    put(tmp_path / pictures / "a.png", np.zeros((3, 6, 3), np.uint8))
+    put(tmp_path / labels / "a.png", CLASSES.astype(np.uint8))
+    assert len(Folder.open(tmp_path, "val")) == 1
+    assert len(open_dataset(f"folder:{tmp_path}@val", (8, 8))) == 1
+
+
+def test_a_label_in_neither_list_is_void(tmp_path):
+    """As CamVid's classes.json has it."""
+    draw(tmp_path, CLASSES.astype(np.uint8))
+    labels = '{"0": "grass", "1": "sky", "2": "sheep", "255": "unlabelled"}'
+    (tmp_path / "classes.json").write_text(
+        f'{{"labels": {labels}, "things": ["sheep"], "stuff": ["grass", "sky"], "stats": {{}}}}'
+    )
+    assert facts(Folder.open(tmp_path)) == TRUTH
+
+
+def refusal(action) -> str:
+    with pytest.raises(InputError) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+DECLARED_WRONGLY = [
+    ({"codign": "class"}, "did you mean 'coding'"),
+    ({"coding": "rgb"}, "two-channel"),
+    ({"labels": ["a"]}, "1: car"),
+    ({"labels": {"a": 1}}, "1: car"),
+    ({**NAMES, "things": ["wolf"]}, "'wolf'"),
+    ({**NAMES, "stuff": ["sheep"]}, "class 2 is among things and stuff"),
+    ({**NAMES, "things": [9]}, "[9]"),
+    ({"void": [0, 1, 2, 255]}, "no class"),
+    ({"labels": {1: "a", 2: "a"}}, "more than once"),
+]
+
+
+@pytest.mark.parametrize(("declared", "says"), DECLARED_WRONGLY)
+def test_a_wrong_declaration_is_refused_in_one_line(tmp_path, declared, says):
+    draw(tmp_path, CLASSES.astype(np.uint8), **declared)
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert says in message
+    assert "classes.yaml" in message
+
+
+def test_broken_yaml_is_refused(tmp_path):
+    draw(tmp_path, CLASSES.astype(np.uint8))
+    for text in ("{", "- a"):
+        (tmp_path / "classes.yaml").write_text(text)
+        assert "classes.yaml" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_what_is_wrong_with_an_item_is_said_with_its_name(tmp_path):
+    png = tmp_path / "labels/a.png"
+    draw(tmp_path, CLASSES.astype(np.uint8), **{**NAMES, "labels": {0: "grass", 2: "sheep"}})
+    assert f"{png}: value 1 is no class" in refusal(lambda: Folder.open(tmp_path)[0])
+    numbered = {"labels": {1: "grass", 2: "sky", 3: "sheep"}, "things": [1]}
+    draw(tmp_path, CODED["two channels"][0], **numbered)
+    assert f"{png}: class 'sheep' has numbered instances" in refusal(lambda: Folder.open(tmp_path)[0])
+    put(tmp_path / "images/a.jpg", np.zeros((5, 5, 3), np.uint8))
+    message = refusal(lambda: Folder.open(tmp_path)[0])
+    assert str(png) in message
+    assert "5 x 5" in message
+
+
+def test_files_without_a_partner_are_named(tmp_path):
+    draw(tmp_path, CLASSES.astype(np.uint8))
+    put(tmp_path / "images/b.png", np.zeros((3, 6, 3), np.uint8))
+    assert "images has 'b' but" in refusal(lambda: Folder.open(tmp_path))
+    (tmp_path / "images/b.png").rename(tmp_path / "images/a.png")
+    assert "'a.jpg' and 'a.png'" in refusal(lambda: Folder.open(tmp_path))
+    (tmp_path / "images/a.jpg").unlink()
+    assert len(Folder.open(tmp_path)) == 1
+    (tmp_path / "images/a.png").unlink()
+    (tmp_path / "images").rmdir()
+    assert str(tmp_path / "images") in refusal(lambda: Folder.open(tmp_path))
+    assert "none" in refusal(lambda: Folder.open(tmp_path / "nowhere"))
+
+
+def test_pictures_are_not_taken_for_labels(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    assert "too many values" in refusal(lambda: Folder.open(draw(tmp_path, noise)))
+
+
+def test_exclude(tmp_path):
+    draw(tmp_path, CLASSES.astype(np.uint8), **NAMES)
+    put(tmp_path / "images/b.png", np.zeros((3, 6, 3), np.uint8))
+    put(tmp_path / "labels/b.png", CLASSES.astype(np.uint8))
+    data = open_dataset(f"folder:{tmp_path}", (8, 8), exclude=("a.jpg",))
+    assert [sample.name for sample in (data[i] for i in range(len(data)))] == ["b"]
+
+
+@pytest.mark.skipif(not (SHARED / "coco_sample").is_dir(), reason="no shared data")
+def test_panopticapis_two_channels_say_what_its_panoptic_pngs_say(tmp_path):
+    from pix2seqd.data.coco import CocoPanoptic
+
+    home = SHARED / "coco_sample"
+    coco = CocoPanoptic(home / "panoptic_examples.json", home / "input_images", home / "panoptic_examples")
+    labels = sorted((home / "panoptic_examples_2ch_format").glob("*.png"))
+    for png, sample in zip(labels, coco, strict=True):
+        known = Labels.open(tmp_path, labels)
+        panoptic = known.read(png, Image.fromarray(sample.image), known.taxonomy)
+        ours, theirs = (
+            sorted((s.category_id, s.area, s.bbox, s.iscrowd) for s in p.segments) for p in (panoptic, sample.panoptic)
+        )
+        assert ours == theirs

@@ -1,0 +1,174 @@
+"""Clips of nuclei, made of pictures drawn here: grey disks on a dark ground."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from pix2seqd.data import open_clips
+from pix2seqd.data.nuclei_clips import BACKGROUND, NucleiClips, Specimen, _paint_out
+from pix2seqd.data.nuclei_motion import Temper, _push, live, settle
+from pix2seqd.data.sample import Clip, Sample
+from pix2seqd.data.shapes import TAXONOMY
+from pix2seqd.files import InputError
+from pix2seqd.panoptic import Panoptic
+from pix2seqd.taxonomy import Category, Taxonomy
+
+NUCLEI = Taxonomy((Category(1, "nucleus", True, (220, 20, 60)), Category(2, "background", False, (40, 40, 40))))
+
+
+class Disks:
+    """Four pictures of 64 x 72 with nine disks each."""
+
+    taxonomy = NUCLEI
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Sample:
+        y, x = np.mgrid[:64, :72]
+        labels = np.ones((64, 72), np.int32)
+        for k in range(9):
+            labels[np.hypot(y - 10 - 22 * (k // 3), x - 12 - 24 * (k % 3)) < 5 + (k + index) % 3] = k + 2
+        noise = np.random.default_rng(index).normal(0, 4, labels.shape)
+        image = np.where(labels > 1, 150 + 5 * labels, 30) + noise
+        panoptic = Panoptic.from_segmentation(labels, {1: 2, **dict.fromkeys(range(2, 11), 1)}, NUCLEI)
+        return Sample(f"{index}", np.repeat(image.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2), panoptic)
+
+
+def clips(
+    length: int = 100, frames: int = 5, size: tuple[int, int] = (48, 56), seed: int = 0, **options
+) -> NucleiClips:
+    return NucleiClips(Disks(), length, frames, size, seed, **options)
+
+
+def same(one: Clip, other: Clip) -> bool:
+    pairs = zip(one.frames, other.frames, strict=True)
+    frames = (zip(*((f.image, f.panoptic.segmentation) for f in pair), strict=True) for pair in pairs)
+    return all(np.array_equal(a, b) for frame in frames for a, b in frame)
+
+
+def test_a_clip_depends_on_seed_and_number_alone():
+    dataset = clips()
+    clip = dataset[7]
+    assert same(clip, clips(length=8, cache_bytes=0)[7])
+    assert same(Clip("", list(clip.frames)[::-1]), Clip("", [dataset[7].frames[k] for k in (4, 3, 2, 1, 0)]))
+    assert not same(clip, dataset[8])
+    assert not same(clip, clips(seed=1)[7])
+
+
+@pytest.mark.parametrize("size", [(48, 56), (90, 100)])
+def test_frames_are_of_the_size_asked_for_and_wholly_labelled(size: tuple[int, int]):
+    clip = clips(size=size)[0]
+    assert len(clip.frames) == 5
+    for frame in clip.frames:
+        assert frame.image.shape == (*size, 3) and frame.image.dtype == np.uint8
+        assert frame.panoptic.segmentation.min() >= 1
+        assert {s.name for s in frame.panoptic.segments} <= {"nucleus", "background"}
+        assert {s.id for s in frame.panoptic.segments if not s.isthing} == {BACKGROUND}
+
+
+def test_labels_are_where_the_light_is():
+    overlaps = []
+    for i in range(20):
+        for frame in clips()[i].frames:
+            bright, labelled = frame.image[..., 0] > 90, frame.panoptic.segmentation > BACKGROUND
+            overlaps.append((bright & labelled).sum() / max((bright | labelled).sum(), 1))
+    assert np.median(overlaps) > 0.85
+
+
+def test_an_id_stays_with_its_nucleus():
+    """From frame to frame a nucleus moves by less than its size: what has its id lies near where it was."""
+    for i in range(20):
+        before: dict[int, np.ndarray] = {}
+        for frame in clips(frames=8)[i].frames:
+            labels = frame.panoptic.segmentation
+            ids = [s.id for s in frame.panoptic.segments if s.isthing and s.area > 20]
+            now = {k: np.array(c) for k, c in zip(ids, ndimage.center_of_mass(labels > 0, labels, ids), strict=True)}
+            assert all(np.linalg.norm(now[k] - before[k]) < 16 for k in now.keys() & before.keys())
+            before = now
+
+
+def test_of_a_division_the_larger_daughter_keeps_the_id():
+    rng = np.random.default_rng(0)
+    bodies = settle(rng, np.array([0]), np.array([[50.0, 50.0]]), np.array([10.0]))
+    temper = Temper(pace=0.02, flow=np.zeros(2), division=0.2, defocus=0.0)
+    history = live(rng, bodies, temper, 20)
+    counts = [len(b) for b in history]
+    assert counts == sorted(counts) and counts[-1] >= 2
+    first = next(b for b in history if len(b) == 2)
+    assert first.id.tolist() == [0, 1]
+    assert first.size[0] >= first.size[1]
+    assert np.linalg.norm(first.center[0] - first.center[1]) > 10, "apart"
+    assert all(len(set(b.id.tolist())) == len(b) for b in history), "no id twice"
+
+
+def test_nuclei_that_collide_give_way():
+    bodies = settle(
+        np.random.default_rng(0), np.arange(2), np.array([[50.0, 50.0], [50.0, 80.0]]), np.array([10.0, 10.0])
+    )
+    bodies.center[1] = 50.0, 65.0
+    apart = np.array([[0.0, 30.0], [30.0, 0.0]])
+    push = _push(bodies, apart)
+    assert push[0, 1] < 0 < push[1, 1]
+
+
+def test_a_painted_out_nucleus_is_not_to_be_seen():
+    sample = Disks()[0]
+    nuclei = sample.panoptic.segmentation > 1
+    painted = _paint_out(sample.image, nuclei)
+    assert abs(painted[nuclei].mean() - 30) < 6
+    far = ~ndimage.binary_dilation(nuclei, iterations=5)
+    assert (painted[far] == sample.image[far]).all()
+
+
+def test_a_picture_without_nuclei_makes_a_clip_of_background():
+    class Empty(Disks):
+        def __getitem__(self, index: int) -> Sample:
+            panoptic = Panoptic.from_segmentation(np.ones((64, 72), int), {1: 2}, NUCLEI)
+            return Sample("empty", np.full((64, 72, 3), 9, np.uint8), panoptic)
+
+    frames = NucleiClips(Empty(), 1, 2, (48, 48))[0].frames
+    assert [(f.panoptic.segmentation == BACKGROUND).all() for f in frames] == [True, True]
+
+
+def test_a_nucleus_that_fills_the_picture():
+    class Full(Disks):
+        def __getitem__(self, index: int) -> Sample:
+            panoptic = Panoptic.from_segmentation(np.ones((64, 72), int), {1: 1}, NUCLEI)
+            return Sample("full", np.full((64, 72, 3), 9, np.uint8), panoptic)
+
+    assert len(list(NucleiClips(Full(), 1, 2, (48, 48))[0].frames)) == 2
+
+
+def test_mirrored_nuclei_are_nuclei_of_their_own():
+    specimen = Specimen.of(Disks()[0], (48, 56))
+    pieces = [ndimage.label(specimen.labels == k)[1] for k in range(1, len(specimen.center) + 1)]
+    assert len(pieces) > 9 and set(pieces) == {1}
+
+
+@pytest.mark.parametrize("index", [-1, 100])
+def test_there_are_no_further_clips(index: int):
+    with pytest.raises(IndexError):
+        clips()[index]
+
+
+def test_the_data_must_have_one_background():
+    class Scenes(Disks):
+        taxonomy = TAXONOMY
+
+    with pytest.raises(InputError, match="background"):
+        NucleiClips(Scenes(), 1, 1, (8, 8))
+    with pytest.raises(InputError, match="1 or more"):
+        clips(frames=0)
+
+
+def test_opened_by_name(mini: Path):
+    made = open_clips(f"nuclei-clips:{mini}@val:7x4", (16, 16), 3)
+    assert len(made) == 7 and len(made[0].frames) == 4
+    assert len(open_clips(f"nuclei-clips:{mini}@val:7", (16, 16), 3)[0].frames) == 3
+    assert len(open_clips("shapes-clips:7x4@2", (16, 16), 3)[6].frames) == 4
+    for wrong in (f"nuclei-clips:{mini}@val", "nuclei-clips:x", "shapes-clips:many", "movies:x"):
+        with pytest.raises(InputError, match="not understood"):
+            open_clips(wrong, (16, 16), 3)

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pix2seqd.data.outlines import decode_mask
+
+BOX = np.zeros((6, 7), bool)
+BOX[1:4, 2:5] = True
+BOX[5, 0] = True
+
+
+def test_polygons_cover_the_pixels_whose_centres_are_inside():
+    assert np.argwhere(decode_mask([[2, 1, 5, 1, 5, 4, 2, 4]], 6, 7)).tolist() == np.argwhere(BOX[:5]).tolist()
+    assert not decode_mask([[2.6, 1.6, 3.4, 1.6, 3.4, 2.4, 2.6, 2.4]], 6, 7).any(), "between four centres"
+    assert decode_mask([[2.4, 1.4, 2.6, 1.4, 2.6, 1.6, 2.4, 1.6]], 6, 7).sum() == 1, "around a centre"
+
+
+def test_several_polygons_are_one_mask_and_may_leave_the_picture():
+    two = [[-9, -9, 1, -9, 1, 1, -9, 1], [6, 5, 99, 5, 99, 99, 6, 99]]
+    assert np.argwhere(decode_mask(two, 6, 7)).tolist() == [[0, 0], [5, 6]]
+
+
+def test_nothing_is_nothing():
+    for empty in ([], [[]], [[1, 1]], [[1, 1, 4, 4]]):
+        assert not decode_mask(empty, 6, 7).any()
+
+
+@given(st.lists(st.tuples(st.floats(-20, 40), st.floats(-20, 40)), min_size=3, max_size=8))
+def test_a_pixel_is_inside_if_a_ray_from_its_centre_crosses_the_outline_an_odd_number_of_times(points):
+    inside = decode_mask([[v for point in points for v in point]], 9, 11)
+    for row, column in ((0, 0), (4, 5), (8, 10), (2, 9)):
+        crossings = 0
+        for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
+            if (y0 <= row + 0.5) != (y1 <= row + 0.5):
+                crossings += x0 + (row + 0.5 - y0) * (x1 - x0) / (y1 - y0) <= column + 0.5
+        assert inside[row, column] == crossings % 2
+
+
+def test_plain_run_lengths_go_down_the_columns():
+    counts = [5, 1, 7, 3, 3, 3, 3, 3, 14]
+    assert np.array_equal(decode_mask({"size": [6, 7], "counts": counts}, 6, 7), BOX)
+
+
+def test_compressed_run_lengths():
+    """The strings are pycocotools 2.0.11's."""
+    for counts in ("5172L000;", b"5172L000;"):
+        assert np.array_equal(decode_mask({"size": [6, 7], "counts": counts}, 6, 7), BOX)
+    window = np.zeros((40, 30), bool)
+    window[3:38, 2:29] = True
+    window[10:20, 5:9] = False
+    counts = "c2S150000TO5;KE5;KE5;KE5;Ka000000000000000000000000000000000000000U1"
+    assert np.array_equal(decode_mask({"size": [40, 30], "counts": counts}, 40, 30), window)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "says"),
+    [
+        (None, "neither"),
+        ("text", "neither"),
+        ([[1, 2, 3]], "polygon"),
+        ([[1, float("nan")]], "polygon"),
+        ({"size": [7, 6], "counts": [42]}, "size"),
+        ({"size": [6, 7]}, "no counts"),
+        ({"size": [6, 7], "counts": [41]}, "cover"),
+        ({"size": [6, 7], "counts": [43, -1]}, "cover"),
+        ({"size": [6, 7], "counts": "5172L000"}, "cover"),
+        ({"size": [6, 7], "counts": "5172L000;P"}, "damaged"),
+        ({"size": [6, 7], "counts": "5172L000; "}, "damaged"),
+    ],
+)
+def test_damaged_codes_are_refused(segmentation, says):
+    with pytest.raises(ValueError, match=says):
+        decode_mask(segmentation, 6, 7)

@@ -1,0 +1,145 @@
+import json
+import tarfile
+
+import numpy as np
+import pytest
+
+from pix2seqd.config import DataConfig, ModelConfig, Recipe, TrainConfig
+from pix2seqd.data import open_dataset
+from pix2seqd.data.coco import CocoPanoptic
+from pix2seqd.data.loader import TrainingExamples, training_loader
+from pix2seqd.data.shapes import Shapes
+from pix2seqd.data.shards import SHUFFLED_TOGETHER, Shards, write_shards
+from pix2seqd.files import InputError
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list:
+    return list(Shapes(23, (16, 20)))
+
+
+@pytest.fixture
+def shards(scenes, tmp_path):
+    """23 scenes, two in each shard."""
+    assert write_shards(Shapes.taxonomy, scenes, tmp_path, megabytes=0.006) == 12
+    return tmp_path
+
+
+def same(one, other) -> bool:
+    return (
+        one.name == other.name
+        and np.array_equal(one.image, other.image)
+        and np.array_equal(one.panoptic.segmentation, other.panoptic.segmentation)
+        and one.panoptic.segments == other.panoptic.segments
+    )
+
+
+def test_samples_come_back_as_they_were(shards, scenes):
+    data = open_dataset(f"shards:{shards}", (1, 1))
+    assert data.taxonomy == Shapes.taxonomy
+    assert len(data) == 23
+    assert all(same(one, other) for one, other in zip(data, scenes, strict=True))
+    with pytest.raises(IndexError):
+        data[23]
+
+
+def test_crowds_void_and_wide_ids_come_back(mini, tmp_path):
+    coco = CocoPanoptic.open(mini, "val")
+    write_shards(coco.taxonomy, iter(coco), tmp_path / "out", megabytes=1)
+    assert all(same(one, other) for one, other in zip(Shards(tmp_path / "out"), coco, strict=True))
+
+
+def test_jpeg_pictures_are_close_and_labels_exact(scenes, tmp_path):
+    write_shards(Shapes.taxonomy, scenes[:2], tmp_path, megabytes=1, quality=95)
+    sample = Shards(tmp_path)[1]
+    assert 0 < np.abs(sample.image.astype(int) - scenes[1].image).mean() < 10
+    assert np.array_equal(sample.panoptic.segmentation, scenes[1].panoptic.segmentation)
+
+
+def test_the_files_are_in_webdataset_layout(shards):
+    with tarfile.open(shards / "shard-000003.tar") as tar:
+        names = tar.getnames()
+    assert names == [f"{n:09d}.{suffix}" for n in (6, 7) for suffix in ("png", "panoptic.png", "json")]
+
+
+def test_webdataset_streams_them(shards, scenes):
+    webdataset = pytest.importorskip("webdataset")
+    stream = webdataset.WebDataset(str(shards / "shard-{000000..000011}.tar"), shardshuffle=False).decode("rgb8")
+    found = list(stream)
+    assert len(found) == 23
+    for item, scene in zip(found, scenes, strict=True):
+        assert np.array_equal(item["png"], scene.image)
+        assert np.array_equal(item["panoptic.png"], scene.panoptic.to_rgb())
+        assert item["json"]["name"] == scene.name
+        assert len(item["json"]["segments_info"]) == len(scene.panoptic.segments)
+
+
+def recipe(**train) -> Recipe:
+    return Recipe(
+        model=ModelConfig.preset("tiny"),
+        data=DataConfig(size=(16, 16)),
+        train=TrainConfig(batch_size=23, steps=2, workers=0, seed=5).replace(**train),
+    )
+
+
+def test_an_epoch_has_every_sample_once_and_few_shards_at_a_time(shards):
+    data = Shards(shards)
+    order = data.order(np.random.default_rng(1))
+    assert sorted(order.tolist()) == list(range(23))
+    assert not np.array_equal(order, data.order(np.random.default_rng(2)))
+    assert len({index // 2 for index in order[: 2 * SHUFFLED_TOGETHER - 1].tolist()}) <= SHUFFLED_TOGETHER
+    examples = TrainingExamples(data, recipe())
+    epochs = [[int(examples._order(epoch)[place]) for place in range(23)] for epoch in (0, 1, 0)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(23))
+    assert epochs[0] == epochs[2] != epochs[1]
+
+
+def test_workers_and_processes_see_the_same_epoch(shards):
+    """Each sample once, and the same examples on any number of workers and processes."""
+    data = Shards(shards)
+    whole = [batch["images"] for batch in training_loader(data, recipe(batch_size=4, steps=6), 0)]
+    for processes, workers in ((1, 2), (2, 1)):
+        changed = recipe(batch_size=4, steps=6, workers=workers)
+        loaders = [training_loader(data, changed, 0, process, processes) for process in range(processes)]
+        for expected, *parts in zip(whole, *loaders, strict=True):
+            found = np.concatenate([part["images"].numpy() for part in parts])
+            assert np.array_equal(found, expected.numpy())
+
+
+def test_a_shard_may_be_a_link_to_elsewhere(shards, scenes, tmp_path_factory):
+    other = tmp_path_factory.mktemp("disk") / "a.tar"
+    (shards / "shard-000001.tar").rename(other)
+    with pytest.raises(InputError, match=r"shard-000001\.tar is missing"):
+        Shards(shards)
+    (shards / "shard-000001.tar").symlink_to(other)
+    assert same(Shards(shards)[2], scenes[2])
+
+
+def test_damage_is_named(shards):
+    content = (shards / "shard-000002.tar").read_bytes()
+    (shards / "shard-000002.tar").write_bytes(content[:600])
+    data = Shards(shards)
+    assert data[3].name
+    for index in (4, 5):
+        with pytest.raises(InputError, match=r"shard-000002\.tar is damaged"):
+            data[index]
+    for text in ("{}", json.dumps({"categories": [], "shards": []})):
+        (shards / "index.json").write_text(text)
+        with pytest.raises(InputError, match=r"index\.json is damaged"):
+            Shards(shards)
+    (shards / "index.json").unlink()
+    with pytest.raises(InputError, match="pix2seqd shard"):
+        Shards(shards)
+
+
+def test_what_is_there_is_not_written_over_and_half_a_job_leaves_no_index(shards, scenes, tmp_path):
+    with pytest.raises(InputError, match="has shards already"):
+        write_shards(Shapes.taxonomy, scenes, shards, 1)
+
+    def broken():
+        yield from scenes[:3]
+        raise InputError("bad picture")
+
+    with pytest.raises(InputError, match="bad picture"):
+        write_shards(Shapes.taxonomy, broken(), tmp_path / "half", 0.006)
+    assert sorted(path.name for path in (tmp_path / "half").iterdir()) == ["shard-000000.tar"]

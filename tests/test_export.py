@@ -1,0 +1,21 @@
+import pytest
+import torch
+
+from pix2seqd.export import OnnxSampler, export_onnx
+from pix2seqd.files import InputError
+
+
+def test_onnxruntime_gives_the_same_masks(tiny, build, tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    model = build(tiny)
+    export_onnx(model, tmp_path, (32, 48))
+    images, noise = torch.rand(1, 3, 32, 48), torch.randn(1, 5, 16, 24)
+    found = OnnxSampler(tmp_path, model).infer(images, noise, steps=3)
+    assert torch.equal(found, model.infer(images, noise, steps=3))
+
+
+def test_video_models_are_refused(tiny, build, tmp_path):
+    pytest.importorskip("onnxscript")
+    with pytest.raises(InputError, match="reads past masks"):
+        export_onnx(build(tiny.replace(past_frames=1)), tmp_path, (32, 32))

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2seqd.config import InferConfig, require
+from pix2seqd.config import InferConfig
+from pix2seqd.config_base import require
 from pix2seqd.files import InputError
 from pix2seqd.hardware import in_bfloat16, keep_freed_memory, native_bfloat16
 from pix2seqd.known import Canvas

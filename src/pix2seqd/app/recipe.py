@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from pix2seqd.config import Config, ModelConfig, Recipe
+from pix2seqd.config import ModelConfig, Recipe
+from pix2seqd.config_base import Config
 from pix2seqd.files import InputError
 from pix2seqd.run.recipes import RECIPES, smoke
 

@@ -1,6 +1,7 @@
 """Reading and writing files so that nothing is ever half-written, and the one error users see for bad input."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -41,9 +42,18 @@ def sync(path: Path) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as JSON, atomically."""
+    """Write `content` as JSON, atomically; numbers that JSON lacks (nan, infinite) become null."""
+    text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
     with write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: str | Path | Traversable) -> Any:

@@ -126,7 +126,7 @@ class MaskDecoder(nn.Module):
         height, width = (n >> (len(config.multipliers) - 1) for n in features.map.shape[-2:])
         return Prepared(
             first=self._first(features, past),
-            memories=[layer.memory(features.tokens) for part in middle for layer in part.layers],
+            memories=[m.memory(features.tokens) for m in units.modules() if isinstance(m, TransformerLayer)],
             positions=position_code(height, width, config.decoder_dim, t.device),
             gammas=gammas,
             times=[m.time(time) for m in units.modules() if isinstance(m, ResBlock | BottleneckTransformer)],

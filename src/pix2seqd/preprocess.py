@@ -46,17 +46,17 @@ def load_image(source: Source) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source))
     if isinstance(source, Image.Image):
-        with _one_line(getattr(source, "filename", "") or "the given image"):
+        with decoding(getattr(source, "filename", "") or "the given image"):
             return _to_rgb(source)
     if isinstance(source, io.IOBase):
-        with _one_line(str(getattr(source, "name", "the given file"))), Image.open(source) as image:
+        with decoding(str(getattr(source, "name", "the given file"))), Image.open(source) as image:
             return _to_rgb(image)
     if not isinstance(source, str | PathLike):
         raise InputError(f"cannot read a picture from a {type(source).__name__}; give a path, a PIL image or an array")
     path = Path(source)
     _check_file(path)
     # Given a path, Pillow maps raw pixels into memory, and garbles a TIFF that is stored on its side.
-    with _one_line(str(path)), path.open("rb") as file, Image.open(file) as image:
+    with decoding(str(path)), path.open("rb") as file, Image.open(file) as image:
         return _to_rgb(image)
 
 
@@ -79,7 +79,7 @@ def _check_file(path: Path) -> None:
 
 
 @contextmanager
-def _one_line(name: str) -> Iterator[None]:
+def decoding(name: str) -> Iterator[None]:
     """Turn whatever decoding trips over into one `InputError`, and keep Pillow's warnings to ourselves."""
     try:
         with warnings.catch_warnings():

@@ -77,7 +77,7 @@ def test_what_is_painted_merged_undone_completed_and_saved_is_a_data_set(browser
     browser.until(lambda: "completed" in browser.note())
     browser.click("#save")
     browser.until(lambda: "has 1 picture now" in browser.driver.find_element("tag name", "body").text)
-    (sample,) = (CocoPanoptic.open(folder / "out")[0],)
+    sample = CocoPanoptic.open(folder / "out")[0]
     assert sample.name == "squares" and len(sample.panoptic.segments) >= 3
 
 
@@ -103,4 +103,3 @@ def test_a_phone_shows_everything_without_sideways_scrolling(browser):
         browser.tab(name)
         width = browser.driver.execute_script("return document.documentElement.scrollWidth")
         assert width <= 390, name
-        browser.driver.save_screenshot(f"/work/tmp/G2/p-{name}.png")

@@ -34,14 +34,13 @@ def ablate(
     from pix2seqd.files import write_atomically, write_json
     from pix2seqd.run import ablate as run
     from pix2seqd.run import processes
-    from pix2seqd.run.evaluate import finite
 
     recipe = read_recipe(settings, smoke)
     rows = run.ablate(table, recipe, out, seeds)
     if processes.place()[0] != 0:
         return
     Console().print(run.render(table, rows))
-    write_json(out / f"{table}.json", {"recipe": recipe.to_dict(), "rows": finite(rows)})
+    write_json(out / f"{table}.json", {"recipe": recipe.to_dict(), "rows": rows})
     with write_atomically(out / f"{table}.png") as temporary:
         run.plot(table, rows).save(temporary, "PNG")
     print(f"written to {out}: {table}.json, {table}.png")

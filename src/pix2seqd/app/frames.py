@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -14,13 +14,13 @@ from PIL import Image, ImageSequence
 
 from pix2seqd.app.media import find_pictures
 from pix2seqd.files import InputError
-from pix2seqd.preprocess import Source, load_image
+from pix2seqd.preprocess import Source, decoding, load_image
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-CLOCK = 90_000
-"""Ticks per second of the videos that are written: every frame keeps its own time."""
+CLOCK = 60_000
+"""Ticks per second of the videos that are written: every frame keeps its own time. MPEG-4 knows no 65,536 and more."""
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
 """Formats that are clips in one file, as FFmpeg names them."""
 KEY_SECONDS = 2
@@ -74,9 +74,10 @@ def open_clip(source: str, complain: Callable[[str], None], fps: float) -> Itera
     elif path.suffix.lower() in (".tif", ".tiff"):
         load_image(path)  # tells what is wrong with the file, if anything is
         with Image.open(path) as stack:
-            count = getattr(stack, "n_frames", 1)
-            pages = ((f"{source}, page {n}", page) for n, page in enumerate(ImageSequence.Iterator(stack), start=1))
-            yield Clip(_checked(_pictures(pages, rate, complain), source), count, rate)
+            total = None
+            with suppress(InputError), decoding(source):  # it goes through all pages, of which one may be damaged
+                total = getattr(stack, "n_frames", 1)
+            yield Clip(_checked(_pictures(_pages(stack, source, complain), rate, complain), source), total, rate)
     else:
         with _opened(camera) as container:
             stream = container.streams.video[0]
@@ -95,7 +96,7 @@ def check_upload(path: Path, most_pixels: int) -> None:
 
     try:
         if path.suffix.lower() in (".tif", ".tiff"):
-            with Image.open(path) as stack:
+            with decoding(path.name), Image.open(path) as stack:
                 size = stack.width * stack.height
         else:
             options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
@@ -128,6 +129,21 @@ def _pictures(
             yield Frame(number, load_image(source), float((number - 1) / rate), name)
         except InputError as error:
             complain(f"frame {number} is left out: {error}")
+
+
+def _pages(stack: Image.Image, source: str, complain: Callable[[str], None]) -> Iterator[tuple[str, Source]]:
+    """The pages of a TIFF stack, up to one whose place in the file is damaged: nobody knows where the next begins."""
+    pages = ImageSequence.Iterator(stack)
+    for number in count(1):
+        try:
+            with decoding(f"{source} ends after page {number - 1}: the next one"):
+                page = next(pages, None)
+        except InputError as error:
+            complain(str(error))
+            return
+        if page is None:
+            return
+        yield f"{source}, page {number}", page
 
 
 @contextmanager

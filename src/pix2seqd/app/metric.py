@@ -47,7 +47,6 @@ def metric(
     from rich.console import Console
 
     from pix2seqd.app.media import check_writable
-    from pix2seqd.run.evaluate import finite
 
     if json:
         check_writable(json.parent)
@@ -61,7 +60,7 @@ def metric(
     for table in tables:
         Console().print(table)
     if json:
-        write_json(json, finite(scores))
+        write_json(json, scores)
         print(f"written to {json}")
 
 
@@ -195,7 +194,7 @@ def _table(heads: Sequence[str], rows: dict[str, dict[str, Any]], counts: Sequen
     from rich.table import Column, Table
     from rich.text import Text
 
-    from pix2seqd.run.evaluate import percent
+    from pix2seqd.metrics import percent
 
     table = Table(heads[0], *(Column(head, justify="right") for head in (*heads[1:], *counts)))
     for name, row in rows.items():

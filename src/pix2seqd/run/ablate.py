@@ -11,8 +11,9 @@ from rich.table import Table as Shown
 from pix2seqd.config import ModelConfig, Recipe
 from pix2seqd.data import open_dataset
 from pix2seqd.files import InputError, read_json, write_json
+from pix2seqd.metrics import percent
 from pix2seqd.run import processes
-from pix2seqd.run.evaluate import evaluate, finite, percent
+from pix2seqd.run.evaluate import evaluate
 from pix2seqd.run.plot import Curve, curves
 from pix2seqd.run.train import train
 from pix2seqd.segmenter import Segmenter
@@ -79,7 +80,7 @@ def _score(recipe: Recipe, folder: Path, seed: int) -> dict[str, float]:
     pretrained = train(recipe, run, resume=(run / "recipe.json").is_file())
     if not stored.is_file():
         dataset = open_dataset(recipe.eval_data, recipe.data.size)
-        results = finite(evaluate(Segmenter(pretrained), dataset)["all"])
+        results = evaluate(Segmenter(pretrained), dataset)["all"]
         if processes.place()[0] == 0:
             write_json(stored, results)
         processes.wait()

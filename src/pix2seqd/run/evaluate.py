@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from itertools import chain, tee, zip_longest
 from typing import Any
 
-import numpy as np
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from pix2seqd.data.sample import ClipDataset, Dataset
 from pix2seqd.files import InputError
+from pix2seqd.metrics import percent
 from pix2seqd.metrics.average_precision import AveragePrecision
 from pix2seqd.metrics.mean_iou import MeanIoU
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
@@ -79,15 +79,6 @@ def check_categories(taxonomy: Taxonomy, dataset: Dataset | ClipDataset) -> None
         raise InputError(f"the categories of model and data differ: {one} against {two}; give the data it is made for")
 
 
-def finite(value: Any) -> Any:
-    """The same nested values with nan as None, for strict JSON."""
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
 def render(results: dict[str, Any]) -> Group:
     """Tables of an evaluation, in percent."""
     overall = Table("images", "n", "PQ", "SQ", "RQ", "PQ things", "PQ stuff", "AP@0.5", "F1@0.5", "mIoU")
@@ -102,8 +93,3 @@ def render(results: dict[str, Any]) -> Group:
         counts = [str(row[key]) for key in ("tp", "fp", "fn")]
         classes.add_row(Text(row["name"]), *(percent(row[key]) for key in ("pq", "sq", "rq")), *counts)
     return Group(overall, classes)
-
-
-def percent(value: float) -> str:
-    """0..1 as a table shows it."""
-    return "–" if np.isnan(value) else f"{100 * value:.1f}"

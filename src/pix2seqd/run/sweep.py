@@ -10,11 +10,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from pix2seqd.data.sample import Dataset
+from pix2seqd.metrics import percent
 from pix2seqd.metrics.mean_iou import MeanIoU
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
-from pix2seqd.run.evaluate import check_categories, percent
+from pix2seqd.run.evaluate import check_categories
 from pix2seqd.run.plot import Curve, curves
 from pix2seqd.segmenter import Segmenter
 

@@ -10,7 +10,8 @@ from pix2seqd.app.web.site import Site
 
 STYLE = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
-.gradio-container main { width: 100%; }
+.gradio-container main { width: 100%; min-width: 0; }
+#samples .grid-container { grid-template-columns: repeat(auto-fill, minmax(80px, 1fr)) !important; }
 footer { display: none !important; }
 .heading p { margin: 0; color: var(--body-text-color-subdued); }
 """

@@ -28,6 +28,23 @@ POLICY = (
 )
 """Browsers refuse to fetch from, or send to, any other host on behalf of this page."""
 
+OFFLINE: dict[str, Any] = {
+    "share": False,
+    "inbrowser": False,
+    "quiet": True,
+    "prevent_thread_lock": True,
+    "show_error": True,
+    "footer_links": [],
+    "run_history": False,
+    "max_threads": 8,
+    "state_session_capacity": 64,
+    "enable_monitoring": False,
+    "ssr_mode": False,
+    "pwa": False,
+    "mcp_server": False,
+}
+"""How gradio is launched: by itself, telling nobody, and without what the page does not need."""
+
 
 class Guard:
     """ASGI middleware: known paths and hosts, bodies of limited size, and the policy above on every answer."""
@@ -129,20 +146,8 @@ def serving(
             server_name=host,
             server_port=port,
             auth=(lambda _, given: compare_digest(given.encode(), password.encode())) if password else None,
-            share=False,
-            inbrowser=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            show_error=True,
-            footer_links=[],
-            run_history=False,
             max_file_size=f"{limits.megabytes}mb",
-            max_threads=8,
-            state_session_capacity=64,
-            enable_monitoring=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
+            **OFFLINE,
             app_kwargs={"middleware": [guard]},
             theme=themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             css=STYLE,

@@ -1,0 +1,36 @@
+"""Makes page.png: the page in headless Chromium, on the sample picture. Needs the extra web, selenium, chromium."""
+
+import io
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "app"))
+
+from browser import Browser  # noqa: E402
+from selenium.webdriver import ActionChains  # noqa: E402
+
+from pix2seqd.app.web.server import serving  # noqa: E402
+from pix2seqd.segmenter import Segmenter  # noqa: E402
+
+segmenter = Segmenter.from_pretrained("nuclei")
+with (
+    tempfile.TemporaryDirectory() as out,
+    serving(segmenter, Path(out), samples=ROOT / "examples", defaults={"steps": 4}) as url,
+    Browser(1280, 900) as browser,
+):
+    browser.driver.get(url)
+    browser.click("#samples button")
+    browser.until(lambda: "512" in browser.note())
+    browser.click("#segment")
+    browser.until(lambda: "things" in browser.note())
+    ActionChains(browser.driver).move_to_element_with_offset(browser.all(".stage")[0], 62, -48).perform()
+    browser.driver.execute_script("window.scrollTo(0, 0)")
+    time.sleep(1)
+    shot = Image.open(io.BytesIO(browser.driver.get_screenshot_as_png()))
+    shot.convert("RGB").quantize(128).save(HERE / "page.png", optimize=True)

@@ -92,6 +92,18 @@ def test_an_id_that_the_model_uses_again_is_no_old_track():
     assert tracks[0] not in tracks[1:] and tracks[1] == tracks[2]
 
 
+def test_pairs_that_do_not_count_do_not_outweigh_one_that_does():
+    """Overlaps of 12, 9 and 9 % between segments of 100 pixels: only the first is enough."""
+    old, new = np.zeros((2, 1, 400), int)
+    old[:, :100], old[:, 100:200] = 1, 2
+    new[:, :22] = new[:, 100:117] = new[:, 200:261] = 1
+    new[:, 22:39] = new[:, 300:383] = 2
+    one, two = (Panoptic.from_segmentation(labels, {1: CELL, 2: CELL}, TAXONOMY) for labels in (old, new))
+    (before, after) = follow(Tracker(False), (one, old), (two, new), informed=False)
+    assert after.segmentation[0, 0] == before.segmentation[0, 0]
+    assert after.segmentation[0, 30] not in before.segmentation
+
+
 @pytest.mark.parametrize("unique", [True, False])
 @pytest.mark.parametrize("informed", [True, False])
 def test_who_enters_late_starts_a_new_track(unique: bool, informed: bool):

@@ -13,6 +13,8 @@ from pix2seqd.data.shapes import TAXONOMY
 from pix2seqd.files import InputError
 from pix2seqd.weights import Pretrained, from_pretrained, inflate_for_video, save_pretrained
 
+FILES = ["config.json", "model.safetensors", "preprocessor_config.json"]
+
 
 @pytest.fixture
 def pretrained(tiny, build) -> Pretrained:
@@ -33,7 +35,7 @@ def test_a_checkpoint_comes_back_whole(pretrained, folder):
     state = loaded.model.state_dict()
     for name, value in pretrained.model.state_dict().items():
         assert torch.equal(state[name], value), name
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == FILES
     images, noise = torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16)
     assert torch.equal(loaded.model.infer(images, noise, 3), pretrained.model.infer(images, noise, 3))
 
@@ -148,7 +150,7 @@ def test_a_folder_that_cannot_be_made_is_named(pretrained, tmp_path):
 
 def test_saving_again_replaces_and_leaves_nothing_else(pretrained, folder):
     save_pretrained(pretrained, folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == FILES
     copy = shutil.copytree(folder, folder.parent / "copy")
     assert load_file(copy / "model.safetensors").keys() == pretrained.model.state_dict().keys()
 

@@ -43,7 +43,7 @@ def sync(path: Path) -> None:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON, atomically; numbers that JSON lacks (nan, infinite) become null."""
-    text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_finite(content), indent=1, ensure_ascii=False)
     with write_atomically(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 

@@ -116,7 +116,8 @@ class Pix2SeqD(nn.Module):
     ) -> Iterator[Tensor]:
         """The loop of Algorithm 2, yielding each step's predicted analog bits `[b, bits, h, w]`.
 
-        The ddpm samplers call `fresh_noise(step)` for standard normal noise of the state's shape.
+        The ddpm samplers call `fresh_noise(step)` for standard normal noise of the state's shape. `start`, in (0, 1],
+        is the time of the first state: 1 is pure noise, below it `noise` is a state that Eq. 1 has corrupted so far.
 
         `known`, int64 `[b, 2, h, w]`, are classes and ids that are given, -1 where there are none: they replace the
         prediction of every step, and the state at its noise level (Eq. 1 with the first noise).

@@ -188,7 +188,8 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
 
     Returns:
         (changes, network): the fields of `ModelConfig` that describe it, and the network itself. Levels coarser than
-        stride 16 are left out, as in the paper; pictures are normalised as the backbone's were (ImageNet statistics).
+        stride 16 are left out, as in the paper, and not even built where `transformers` allows it; pictures are
+        normalised as the backbone's were (ImageNet statistics).
 
     Raises:
         ValueError: there is no such checkpoint, or it is no backbone.
@@ -201,6 +202,8 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
         stages = list(config.stage_names[1:])
         strides = _strides(config, stages)
         names = [stage for stage, stride in zip(stages, strides, strict=True) if stride <= 16]
+        if len(names) < len(stages) and config.model_type in _PYRAMIDS:
+            config = _with_stages(config, names)
         config.out_features = names[-1:] if len(set(strides)) == 1 else names
         network = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(name, config=config)  # pyright: ignore
     except (KeyError, ValueError, OSError, AttributeError) as error:
@@ -212,6 +215,22 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
         "image_std": (0.229, 0.224, 0.225),
     }
     return changes, network
+
+
+_PYRAMIDS = ("resnet", "convnext", "convnextv2", "swin", "swinv2")
+"""Networks that may end after any stage."""
+
+
+def _with_stages(config: Any, names: list[str]) -> Any:
+    """The configuration of the network that ends after these stages: no parameters that nothing trains or reads."""
+    derived = ("stage_names", "out_features", "out_indices", "num_layers", "hidden_size")
+    values = {key: value for key, value in config.to_diff_dict().items() if key not in derived}
+    for key in ("depths", "hidden_sizes", "num_heads", "pretrained_window_sizes"):
+        if hasattr(config, key):
+            values[key] = list(getattr(config, key))[: len(names)]
+    if hasattr(config, "num_stages"):
+        values["num_stages"] = len(names)
+    return type(config)(**values)
 
 
 def _strides(config: Any, stages: list[str]) -> list[int]:

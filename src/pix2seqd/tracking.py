@@ -70,8 +70,9 @@ class Tracker:
             new = [segment for segment in panoptic.segments if segment.id not in ids]
             old = [track for track in frame.panoptic.segments if track.isthing and track.id not in seen]
             scores = self._scores(Frame(panoptic, given), new, frame, old)
+            scores[scores < LEAST] = 0  # two pairs that do not count must not outweigh one that does
             for i, j in zip(*linear_sum_assignment(scores, maximize=True), strict=True):
-                if scores[i, j] >= LEAST:
+                if scores[i, j] > 0:
                     ids[new[i].id] = old[j].id
             seen.update(track.id for track in old)  # known from a later frame: where it was before says nothing
         for segment in panoptic.segments:

@@ -18,6 +18,8 @@ from pix2seqd.taxonomy import Taxonomy
 BUNDLED = Path(__file__).parent / "checkpoints"
 """Folder of the checkpoints that come with the package."""
 FORMAT = 1
+MODEL_TYPE = "pix2seqd"
+"""Our name in `transformers` (see `pix2seqd.hf`)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class Pretrained:
 
 
 def save_pretrained(pretrained: Pretrained, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write config.json and model.safetensors (floating-point numbers as `dtype`), each atomically."""
+    """Write config.json and model.safetensors (floating-point numbers as `dtype`), each atomically.
+
+    The third file, preprocessor_config.json, and the "model_type" are for `transformers` alone.
+    """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,8 +52,12 @@ def save_pretrained(pretrained: Pretrained, folder: str | Path, dtype: torch.dty
     }
     with write_atomically(folder / "model.safetensors") as temporary:
         temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
+    stuff = [i for i, category in enumerate(pretrained.taxonomy.categories) if not category.isthing]
+    processor = {"image_processor_type": "Pix2SeqDImageProcessor", "label_ids_to_fuse": stuff}
+    write_json(folder / "preprocessor_config.json", processor)
     config = {
         "pix2seqd": FORMAT,
+        "model_type": MODEL_TYPE,
         "model": pretrained.model.config.to_dict(),
         "data": pretrained.data.to_dict(),
         "infer": pretrained.infer.to_dict(),

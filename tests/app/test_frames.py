@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pix2seqd.app.frames import CLOCK, VideoWriter, open_clip
+from pix2seqd.app.frames import CLOCK, VideoWriter, check_upload, open_clip
 from pix2seqd.files import InputError
 
 RATE = Fraction(10)
@@ -77,6 +77,12 @@ def test_a_video_can_be_played_before_it_is_finished(tmp_path: Path):
     assert len(read(tmp_path / "a.mp4")[0]) == 9
 
 
+def test_without_h264_it_is_mpeg_4(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx264"})
+    frames, complaints = read(write(tmp_path / "a.mp4"))
+    assert not complaints and [number_of(frame.image) for frame in frames] == list(range(1, 9))
+
+
 def test_where_nothing_can_be_written_it_is_told(tmp_path: Path):
     with pytest.raises(InputError, match=r"cannot write .*choose another --out"):
         write(tmp_path / "no" / "a.mp4")
@@ -129,6 +135,23 @@ def test_a_video_that_is_cut_short_gives_what_there_is_and_says_so(tmp_path: Pat
     assert 0 < len(frames) < 12
     assert [number_of(frame.image) for frame in frames] == list(range(1, len(frames) + 1))
     assert "it is cut short" in complaints[-1] and "of 12" in complaints[-1]
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_stack_that_is_cut_short_gives_what_there_is_and_says_so(tmp_path: Path, compression: str | None):
+    pages = [picture(number) for number in range(1, 9)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression=compression)
+    whole = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "b.tif").write_bytes(whole[: len(whole) * 6 // 10])
+    frames, complaints = read(tmp_path / "b.tif")
+    assert [number_of(frame.image) for frame in frames] == [1, 2, 3, 4]
+    assert "b.tif ends after page" in complaints[-1] and "cut short" in complaints[-1]
+
+
+def test_an_upload_of_a_stack_that_claims_to_be_huge_is_refused(tmp_path: Path):
+    Image.new("L", (30_000, 20_000)).save(tmp_path / "a.tif", compression="tiff_deflate")
+    with pytest.raises(InputError, match=r"a\.tif: more than"):
+        check_upload(tmp_path / "a.tif", 1000)
 
 
 @pytest.mark.parametrize(

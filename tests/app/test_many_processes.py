@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -94,3 +95,19 @@ def test_two_writers_of_one_folder_keep_each_others_entries(tmp_path):
     assert sorted(record["id"] for record in content["images"]) == [1, 2, 3, 4]
     assert sorted(record["file_name"] for record in content["annotations"]) == ["a-2.png", "a.png", "b.png", "c.png"]
     assert {a["image_id"] for a in content["annotations"]} == {1, 2, 3, 4}
+
+
+def test_a_save_that_was_interrupted_takes_no_number_that_another_writer_takes_meanwhile(tmp_path, monkeypatch):
+    image, panoptic = Image.new("RGB", (32, 32)), Shapes(1, (32, 32))[0].panoptic
+    sources = [tmp_path / name for name in ("a.png", "b.png")]
+    for source in sources:
+        image.save(source)
+    out = tmp_path / "out"
+    with PanopticWriter(out, TAXONOMY, {}, sources) as first, PanopticWriter(out, TAXONOMY, {}, sources) as second:
+        with monkeypatch.context() as context:
+            context.setattr("pix2seqd.app.media.write_json", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                first.write(sources[0], image, panoptic)
+        second.write(sources[1], image, panoptic)
+    content = json.loads((out / "panoptic.json").read_text())
+    assert {image["file_name"]: image["id"] for image in content["images"]} == {"b.png": 1, "a.png": 2}

@@ -1,13 +1,15 @@
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from fake_segmenter import draw
 from PIL import Image
-from test_frames import RATE, faststart, read
+from test_frames import RATE, faststart, picture, read
 
-from pix2seqd.app.frames import VideoWriter
+from pix2seqd.app.clip_writer import ClipWriter
+from pix2seqd.app.frames import Frame, VideoWriter
 from pix2seqd.files import InputError
 from pix2seqd.panoptic import Panoptic
 from pix2seqd.render import overlay
@@ -110,6 +112,7 @@ def test_a_video_that_is_cut_short_and_uneven_is_told_and_done(run, segmenter, f
 
 def test_an_earlier_result_is_replaced_and_nothing_else(run, segmenter, folder: Path, tmp_path: Path):
     assert run("video", "in", "--out", "out")[0] == 0
+    (tmp_path / "out" / "panoptic" / "000013.png").touch()  # a killed process has had no time to record it
     for number in range(4, 13):
         (folder / f"{number}.png").unlink()
     assert run("video", "in", "--out", "out")[0] == 0
@@ -119,6 +122,32 @@ def test_an_earlier_result_is_replaced_and_nothing_else(run, segmenter, folder: 
     code, _, err = run("video", "in", "--out", "other")
     assert code == 2 and "not a result of `pix2seqd video`" in err
     assert (tmp_path / "other" / "panoptic.json").read_bytes() == before
+
+
+def test_an_earlier_result_is_kept_until_there_is_a_first_frame(run, segmenter, folder, tmp_path: Path, monkeypatch):
+    assert run("video", "in", "--out", "out")[0] == 0
+    monkeypatch.setattr(segmenter, "fail_at", segmenter.seen)
+    monkeypatch.setattr(segmenter, "error", InputError("adaptive must be 0 or 1 and more"))
+    code, _, err = run("video", "in", "--out", "out")
+    assert code == 2 and "adaptive must be" in err
+    check_whole(tmp_path / "out", segmenter("nuclei").taxonomy, list(range(1, 13)))
+
+
+def test_a_source_that_would_be_written_over_is_refused(run, segmenter, folder: Path, tmp_path: Path):
+    assert run("video", "in", "--out", "out")[0] == 0
+    for source in ("out/overlay.mp4", "out/panoptic/"):
+        code, _, err = run("video", source, "--out", "out")
+        assert code == 2 and "would be written over" in err
+    check_whole(tmp_path / "out", segmenter("nuclei").taxonomy, list(range(1, 13)))
+
+
+def test_what_cannot_be_written_is_told_in_one_line(segmenter, tmp_path: Path, monkeypatch):
+    taxonomy = segmenter("nuclei").taxonomy
+    panoptic = Panoptic.from_segmentation(np.ones((32, 48), int), {1: 1}, taxonomy)
+    with ClipWriter(tmp_path, taxonomy, {}, RATE) as writer:
+        monkeypatch.setattr(writer._annotations, "write", Mock(side_effect=OSError(28, "No space left on device")))
+        with pytest.raises(InputError, match=r"cannot write to .*No space left on device.*choose another --out"):
+            writer.write(Frame(1, picture(1), 0.0), panoptic)
 
 
 @pytest.mark.parametrize(

@@ -102,9 +102,9 @@ def test_positions_are_what_the_loader_has():
 
 
 def test_a_batch_that_does_not_divide_is_refused(data, recipe):
-    with pytest.raises(ValueError, match="batch_size 6 does not divide among 4 processes × 1 micro-batches"):
+    with pytest.raises(InputError, match="batch_size 6 does not divide among 4 processes × 1 micro-batches"):
         training_loader(data, recipe, 0, 0, 4)
-    with pytest.raises(ValueError, match="does not divide"):
+    with pytest.raises(InputError, match="does not divide"):
         training_loader(data, recipe.replace(train=recipe.train.replace(accumulate=7)), 0)
 
 

@@ -86,6 +86,7 @@ def test_the_video_stages_have_the_papers_inference_and_the_official_sizes():
             50_000, 32, 1e-5, 1.0, 0.99,
         )  # fmt: skip
         assert recipe.model.past_frames == 2 and recipe.augment.past_dropout == 0.2, "§3.4; official"
+        assert 0.1 <= recipe.augment.first_frame <= 0.2, "ours"
         assert recipe.augment.jitter == (1.0, 1.0) and recipe.augment.color_jitter == 0
 
 

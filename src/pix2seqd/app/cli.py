@@ -1,10 +1,9 @@
 """The command `pix2seqd`. Each subcommand is a function; what is heavy is imported when a subcommand needs it."""
 
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -110,7 +109,7 @@ def segment(
         else:
             results = locally(segmenter, out, named, settings, options)
         failed = segment_into(writer, mine, todo, results)
-        if len(sources) == 1:
+        if len(sources) == len(mine) == 1 and not failed:
             print_segments(sources[0].name, writer.segments(sources[0]))
     processes.wait()
     print(f"written to {out}: panoptic.json, panoptic/, overlay/, images/")
@@ -185,33 +184,38 @@ def evaluate(
         inference: how the checkpoint is used.
     """
     from rich.console import Console
-    from rich.progress import track
 
     from pix2seqd.app.media import check_writable
+    from pix2seqd.app.progress import scoring
     from pix2seqd.data import is_clips, open_dataset
     from pix2seqd.files import write_json
     from pix2seqd.run import evaluate as run
+    from pix2seqd.run import processes
 
+    clips = is_clips(data)
+    tracked = {"first_steps": first_steps, "t_start": t_start, "adaptive": adaptive}
+    tracked = {name: value for name, value in tracked.items() if value is not None}
+    if tracked and not (clips and tracking == "model"):
+        raise InputError(f"--{min(tracked).replace('_', '-')} is for clips with --tracking model; leave it out")
+    if (clips and group_by is not None) or (not clips and tracking != "model"):
+        raise InputError("--group-by is for pictures, --tracking for clips; leave it out")
     check_writable(out.parent)
+    number, _ = processes.place()  # from here on each process has a device of its own
     segmenter = inference.segmenter(checkpoint)
     options = inference.given()
-    if is_clips(data):
+    if clips:
         from pix2seqd.app.evaluate_clips import evaluate_clips
 
-        given = {"first_steps": first_steps, "t_start": t_start, "adaptive": adaptive}
-        options |= {name: value for name, value in given.items() if value is not None}
-        evaluate_clips(segmenter, data, out, tracking, options)
+        evaluate_clips(segmenter, data, out, tracking, {**options, **tracked})
         return
     dataset = open_dataset(data, segmenter.pretrained.data.size)
-
-    def progress(samples: Iterator[Any]) -> Iterator[Any]:
-        console = Console(stderr=True)
-        yield from track(samples, "evaluating", total=len(dataset), console=console, transient=True)
-
-    results = run.evaluate(segmenter, dataset, groups=_groups(dataset, group_by), progress=progress, **options)
+    groups, progress = _groups(dataset, group_by), scoring(len(dataset))
+    results = run.evaluate(segmenter, dataset, groups=groups, progress=progress, **options)
+    if number > 0:
+        return
     Console().print(run.render(results))
     settings = {**segmenter.describe(), **options, "data": data}
-    write_json(out, {"settings": settings, **run.finite(results)})
+    write_json(out, {"settings": settings, **results})
     print(f"written to {out}")
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 from PIL import Image
 
 from pix2seqd.app.frames import Frame, VideoWriter
-from pix2seqd.app.media import make_folders
+from pix2seqd.app.media import make_folders, writing
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
 from pix2seqd.panoptic import Panoptic
 from pix2seqd.render import overlay
@@ -80,7 +80,8 @@ class ClipWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.__exit__(kind, error, trace)
+        with writing(self._out):
+            self._closing.__exit__(kind, error, trace)
 
     @property
     def things(self) -> int:
@@ -95,15 +96,18 @@ class ClipWriter:
             InputError: writing failed, e.g. because the disk is full.
         """
         name = f"{frame.number:06d}.png"
+        # What takes long comes first: then Ctrl-C hardly ever finds a frame in one file that is missing in another.
+        shown = overlay(panoptic, frame.image)
         with write_atomically(self._out / "panoptic" / name) as temporary:
             Image.fromarray(panoptic.to_rgb()).save(temporary, format="PNG")
+        self._video.write(shown, frame.time)
         record = {"id": frame.number, "file_name": frame.name or name, "time": round(frame.time, 6)}
         self._images.append({**record, "width": frame.image.width, "height": frame.image.height})
         for segment in panoptic.segments:
             track = self._tracks.setdefault(segment.id, Track(frame.number))
             track.add(frame.number, segment.category_id, segment.area)
-        print(json.dumps(panoptic.annotation(frame.number, name), ensure_ascii=False), file=self._annotations)
-        self._video.write(overlay(panoptic, frame.image), frame.time)
+        with writing(self._out):
+            print(json.dumps(panoptic.annotation(frame.number, name), ensure_ascii=False), file=self._annotations)
         if time.monotonic() >= self._save_after:
             self._save()
 
@@ -138,7 +142,7 @@ class ClipWriter:
 
 
 def _remove_earlier(out: Path) -> None:
-    """Remove the pictures of an earlier, perhaps longer result."""
+    """Remove the pictures of an earlier, perhaps longer result, also those that a killed process did not record."""
     path = out / "panoptic.json"
     if not path.exists():
         return
@@ -146,8 +150,8 @@ def _remove_earlier(out: Path) -> None:
     try:
         if content["info"]["description"] != WRITER:
             raise ValueError(content["info"])
-        names = [Path(annotation["file_name"]).name for annotation in content["annotations"]]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not a result of `pix2seqd video`; choose another --out") from error
-    for name in names:
-        (out / "panoptic" / name).unlink(missing_ok=True)
+    for png in (out / "panoptic").glob("*.png"):
+        if png.stem.isdecimal():
+            png.unlink()

@@ -1,17 +1,17 @@
-"""What `pix2seqd evaluate` and `pix2seqd sweep` do with clips."""
+"""What `pix2seqd evaluate` and `pix2seqd sweep` do with clips; of several processes the first one writes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import track
 
+from pix2seqd.app.progress import scoring
 from pix2seqd.data import open_clips
 from pix2seqd.files import write_atomically, write_json
 from pix2seqd.metrics.region_contour import MAX_PROPOSALS
 from pix2seqd.run import evaluate_video as run
-from pix2seqd.run.evaluate import finite
+from pix2seqd.run import processes
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
@@ -25,10 +25,12 @@ def evaluate_clips(
 ) -> None:
     """Score a checkpoint on clips and write the result; `options` are those of `run.evaluate_video`."""
     clips = open_clips(data, segmenter.size, FRAMES)
-    progress = _progress(len(clips))
+    progress = scoring(len(clips))
     result = run.evaluate_video(segmenter, clips, tracking=tracking, most=_most(data), progress=progress, **options)
+    if processes.place()[0] > 0:
+        return
     Console().print(run.render({tracking: result}))
-    write_json(out, {"settings": _settings(segmenter, data, tracking=tracking, **options), **finite(result)})
+    write_json(out, {"settings": _settings(segmenter, data, tracking=tracking, **options), **result})
     print(f"written to {out}")
 
 
@@ -37,10 +39,12 @@ def sweep_clips(
 ) -> None:
     """Figure 7: score a checkpoint on clips with several numbers of steps, write the results and their plot."""
     clips = open_clips(data, segmenter.size, FRAMES)
-    progress = _progress(len(first_steps) + len(steps))
+    progress = scoring(len(first_steps) + len(steps), shared=False)
     rows = run.sweep_steps(segmenter, clips, first_steps, steps, seed, progress, most=_most(data))
+    if processes.place()[0] > 0:
+        return
     Console().print(run.render({f"{name} {row['value']}": row for name in rows for row in rows[name]}))
-    write_json(out, {"settings": _settings(segmenter, data, seed=seed), **finite(rows)})
+    write_json(out, {"settings": _settings(segmenter, data, seed=seed), **rows})
     with write_atomically(out.with_suffix(".png")) as temporary:
         run.plot(rows, segmenter).save(temporary, "PNG")
     print(f"written to {out} and {out.with_suffix('.png')}")
@@ -49,13 +53,6 @@ def sweep_clips(
 def _most(data: str) -> int | None:
     """Tracks that J&F takes into account: as many as the protocol of DAVIS allows, elsewhere all."""
     return MAX_PROPOSALS if data.startswith("davis:") else None
-
-
-def _progress(total: int) -> run.Progress:
-    def progress(items: Iterator[Any]) -> Iterator[Any]:
-        yield from track(items, "evaluating", total=total, console=Console(stderr=True), transient=True)
-
-    return progress
 
 
 def _settings(segmenter: "Segmenter", data: str, **options: Any) -> dict[str, Any]:

@@ -5,7 +5,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -55,11 +56,9 @@ def make_folders(out: Path, names: tuple[str, ...] = FOLDERS) -> None:
     Raises:
         InputError: they cannot.
     """
-    try:
+    with writing(out):
         for name in names:
             (out / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
     for folder in (out, *(out / name for name in names)):
         check_writable(folder)
 
@@ -70,8 +69,15 @@ def check_writable(folder: Path) -> None:
     Raises:
         InputError: the folder does not exist or cannot be written to.
     """
-    try:
+    with writing(folder):
         tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Within it, what the system cannot write is an `InputError`."""
+    try:
+        yield
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
 
@@ -94,7 +100,8 @@ class PanopticWriter:
     `a.jpg`, or `a.png` of two folders), `-2`, `-3`, ... is appended. Entries that are there already are kept, and a
     picture that is written again replaces its entry only. Every file is written atomically; `panoptic.json` is
     brought up to date every now and then, and on leaving, whatever the reason. Several processes may write into one
-    folder: each adds its own entries to what it finds there, one at a time.
+    folder: each adds its own entries to what it finds there, one at a time. They must agree on who writes to which
+    STEM, so `sources` has to be the same in all of them.
     """
 
     def __init__(
@@ -159,9 +166,6 @@ class PanopticWriter:
 
     def add(self, source: Path, entry: Entry) -> None:
         """Add the records of a picture whose files are written."""
-        image, annotation = entry
-        if known := self._entries.get(_key(source)):
-            image["id"] = annotation["image_id"] = known[0]["id"]
         self._new[_key(source)] = self._entries[_key(source)] = entry
         if time.monotonic() >= self._save_after:
             self._save()
@@ -195,12 +199,12 @@ class PanopticWriter:
     def _save(self) -> None:
         started = time.monotonic()
         with FileLock(self._out / ".panoptic.json.lock"):
-            self._entries = self._read() | self._new
-            next_id = 1 + max(image["id"] for image, _ in self._entries.values())
-            for image, annotation in self._new.values():
-                if image["id"] == 0:
-                    image["id"] = annotation["image_id"] = next_id
-                    next_id += 1
+            found = self._read()
+            free = itertools.count(1 + max((image["id"] for image, _ in found.values()), default=0))
+            for key, (image, annotation) in self._new.items():
+                # Anew each time: what an interrupted save chose, another process may have taken since.
+                image["id"] = annotation["image_id"] = found[key][0]["id"] if key in found else next(free)
+            self._entries = found | self._new
             entries = sorted(self._entries.values(), key=lambda entry: entry[0]["id"])
             content = {
                 "info": {"description": WRITER},

@@ -155,7 +155,7 @@ def _sequences(truth: Path, listed: Path | None) -> list[str]:
         raise InputError(f"{listed} cannot be read as text ({error}); give a list of names") from error
     if not names:
         raise InputError(f"{listed or truth} has no sequence; give one folder of PNGs for each")
-    return names
+    return list(dict.fromkeys(names))
 
 
 def _frames(folder: Path) -> list[str]:
@@ -164,7 +164,9 @@ def _frames(folder: Path) -> list[str]:
 
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; fetch it")
-    return [file.name for file in children(folder, ".png")]
+    if not (names := [file.name for file in children(folder, ".png")]):
+        raise InputError(f"{folder} has no PNG; fetch it again")
+    return names
 
 
 def _read(files: Iterable[Path], modes: tuple[str, ...]) -> Iterator[np.ndarray]:

@@ -119,8 +119,10 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
         kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
         if len(kinds) == len(value):
             return tuple(_typed(kind, item, name) for kind, item in zip(kinds, value, strict=True))
-    if get_origin(hint) is Literal and value in get_args(hint):
-        return value
+    if get_origin(hint) is Literal:
+        value = "no" if value is False else value  # as YAML reads that word
+        if value in get_args(hint):
+            return value
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         with suppress(ValueError):  # YAML takes 1e-3 for text
             if math.isfinite(number := float(value)):

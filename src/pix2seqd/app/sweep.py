@@ -1,7 +1,6 @@
 """`pix2seqd sweep`: Figure 6 for a checkpoint."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -63,6 +62,7 @@ def sweep(
     """
     from pix2seqd.app.media import check_writable
     from pix2seqd.data import is_clips
+    from pix2seqd.run import processes
     from pix2seqd.segmenter import Segmenter
 
     clips = is_clips(data)
@@ -71,6 +71,7 @@ def sweep(
     if not clips and (first_steps or not (steps or td or min_pixels)):
         raise InputError("on pictures give --steps 1,2,5,10,20 or --td 0,1,2,3 or --min-pixels 0,40,80, or several")
     check_writable(out.parent)
+    processes.place()  # each has a device of its own from here on
     segmenter = Segmenter.from_pretrained(checkpoint, device, dtype)
     if clips:
         from pix2seqd.app.evaluate_clips import sweep_clips
@@ -84,19 +85,20 @@ def _sweep_pictures(
     segmenter: "Segmenter", data: str, out: Path, values: Mapping[str, Sequence[float]], seed: int
 ) -> None:
     from rich.console import Console
-    from rich.progress import track
 
+    from pix2seqd.app.progress import scoring
     from pix2seqd.data import open_dataset
     from pix2seqd.files import write_atomically, write_json
-    from pix2seqd.run import evaluate
+    from pix2seqd.run import processes
     from pix2seqd.run import sweep as run
 
     dataset = open_dataset(data, segmenter.pretrained.data.size)
-    progress = partial(track, description="scoring", console=Console(stderr=True), transient=True)
-    rows = run.sweep(segmenter, dataset, values, seed, progress)
+    rows = run.sweep(segmenter, dataset, values, seed, scoring(len(dataset)))
+    if processes.place()[0] > 0:
+        return
     Console().print(run.render(rows))
     settings = {**segmenter.describe(), "data": data, "seed": seed}
-    write_json(out, {"settings": settings, "rows": evaluate.finite(rows)})
+    write_json(out, {"settings": settings, "rows": rows})
     with write_atomically(out.with_suffix(".png")) as temporary:
         run.plot(rows, segmenter).save(temporary, "PNG")
     print(f"written to {out} and {out.with_suffix('.png')}")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from itertools import tee
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pix2seqd.app.options import AS_PUBLISHED, Inference, count
+from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
     from pix2seqd.app.frames import Frame
@@ -47,6 +48,8 @@ def video(
     from pix2seqd.app.clip_writer import ClipWriter
     from pix2seqd.app.frames import open_clip
 
+    if Path(source).resolve() in ((out / name).resolve() for name in ("overlay.mp4", "panoptic")):
+        raise InputError(f"{source} would be written over; choose another --out")
     faults = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
@@ -62,9 +65,11 @@ def video(
             options = {**inference.given(), **{name: value for name, value in given.items() if value is not None}}
             settings = {**segmenter.describe(), **options, "source": source}
             seen, again = tee(clip.frames)
-            results = segmenter.video((frame.image for frame in seen), **options)
+            results, started = segmenter.video((frame.image for frame in seen), **options), time.monotonic()
+            # What is wrong with the options or the first frame is told before an earlier result is replaced.
+            results = chain(list(islice(results, 1)), results)
             with ClipWriter(out, segmenter.taxonomy, settings, clip.rate) as writer:
-                task, started, done = progress.add_task("segmenting", total=clip.total, speed=""), time.monotonic(), 0
+                task, done = progress.add_task("segmenting", total=clip.total, speed=""), 0
                 frames = _watched(again, 1 / float(clip.rate), progress)
                 for done, (panoptic, frame) in enumerate(zip(results, frames, strict=False), start=1):
                     writer.write(frame, panoptic)

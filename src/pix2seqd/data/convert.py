@@ -213,7 +213,10 @@ def convert(detection: Detection, images: Iterable[Mapping[str, Any]], out: Path
             report.errors.append(str(error))
             continue
         path = pngs / _png(image)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the folder {path.parent} ({error.strerror}); choose another") from error
         with write_atomically(path) as temporary:
             Image.fromarray(panoptic.to_rgb()).save(temporary, format="PNG")
         records.append(image)

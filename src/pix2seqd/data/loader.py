@@ -14,6 +14,7 @@ from pix2seqd.data.clip_examples import clip_example
 from pix2seqd.data.ids import draw_mask
 from pix2seqd.data.sample import ClipDataset, Dataset
 from pix2seqd.data.shards import Shards
+from pix2seqd.files import InputError
 from pix2seqd.placement import normalize, resize_labels
 
 
@@ -107,13 +108,13 @@ def training_loader(
     The data are clips if the recipe's model has past frames, else pictures.
 
     Raises:
-        ValueError: the batch does not divide among processes and accumulated micro-batches.
+        InputError: the batch does not divide among processes and accumulated micro-batches.
     """
     train = recipe.train
     share, rest = divmod(train.batch_size, processes * train.accumulate)
     if rest or not share:
         parts = f"{processes} processes × {train.accumulate} micro-batches"
-        raise ValueError(f"batch_size {train.batch_size} does not divide among {parts}")
+        raise InputError(f"batch_size {train.batch_size} does not divide among {parts}; change one of them")
     positions = Positions(start_step * train.batch_size, train.steps * train.batch_size, share, process, processes)
     if recipe.model.past_frames:
         examples = ClipExamples(cast(ClipDataset, dataset), recipe)

@@ -11,7 +11,7 @@ from pix2seqd.taxonomy import Taxonomy
 
 
 class IdSwitches:
-    """Running count over the frames of videos, in the order of time.
+    """Running count over the frames of videos, in the order of time. A sequence belongs to one process as a whole.
 
     In a frame, a true thing is *found* if a predicted thing of its class covers it with an IoU above 0.5 (there is at
     most one). Its id has *switched* if that one has another id than the last one that found it, however long ago.
@@ -27,6 +27,16 @@ class IdSwitches:
         self.taxonomy = taxonomy
         self.visible = self.found = self.switches = 0
         self._last: dict[tuple[str, int], int] = {}
+
+    def __add__(self, other: "IdSwitches") -> "IdSwitches":
+        """The metric of both sets of sequences together."""
+        result = IdSwitches(self.taxonomy)
+        for part in (self, other):
+            result.visible += part.visible
+            result.found += part.found
+            result.switches += part.switches
+            result._last |= part._last
+        return result
 
     def update(self, sequence: str, truth: Panoptic, prediction: Panoptic) -> None:
         """Count the next frame of a sequence; true crowds are left out, true void counts on neither side.
@@ -47,7 +57,7 @@ class IdSwitches:
             self._last[key] = now
 
     def compute(self) -> dict[str, Any]:
-        """ "switches", "found" and "visible" as counted; "found_share" and "switches_per_100_found"; nan: undefined."""
+        """The counts "switches", "found", "visible", and "found_share", "switches_per_100_found"; nan: undefined."""
         share = self.found / self.visible if self.visible else float("nan")
         rate = 100 * self.switches / self.found if self.found else float("nan")
         counts = {"switches": self.switches, "found": self.found, "visible": self.visible}

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
+from operator import add
 from typing import Any, Literal
 
 import numpy as np
@@ -11,12 +13,14 @@ from rich.table import Table
 from torch import Tensor
 
 from pix2seqd.data.sample import Clip, ClipDataset
+from pix2seqd.metrics import percent
 from pix2seqd.metrics.id_switches import IdSwitches
 from pix2seqd.metrics.region_contour import VOID_LABEL, RegionContour
 from pix2seqd.metrics.stq import StepQuality
 from pix2seqd.panoptic import Panoptic
 from pix2seqd.pix2seq_d import Pix2SeqD
-from pix2seqd.run.evaluate import check_categories, percent
+from pix2seqd.run import processes
+from pix2seqd.run.evaluate import check_categories
 from pix2seqd.run.plot import Curve, curves
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.tracking import Tracker
@@ -44,7 +48,7 @@ def evaluate_video(
     progress: Progress = iter,
     **options: Any,
 ) -> dict[str, Any]:
-    """Score a segmenter on clips.
+    """Score a segmenter on clips; several processes share them and all get the whole result.
 
     Args:
         segmenter: what is scored.
@@ -57,8 +61,8 @@ def evaluate_video(
     Returns:
         "clips", "frames"; "region_contour", "step_quality", "id_switches": what `RegionContour`, `StepQuality` and
         `IdSwitches` compute; "first_steps" and "steps": decoder steps per window, of first and of later frames;
-        "frames_per_second" of segmentation, reading and scoring left out. J&F counts the things of a clip's first
-        frame.
+        "frames_per_second" of one process's segmentation, reading and scoring left out. J&F counts the things of a
+        clip's first frame.
 
     Raises:
         InputError: the categories differ, or an option makes no sense.
@@ -67,7 +71,8 @@ def evaluate_video(
     contours, quality, switches = RegionContour(), StepQuality(clips.taxonomy), IdSwitches(clips.taxonomy)
     first, later = Count(), Count()
     frames, seconds = 0, 0.0
-    for clip in progress(clips[i] for i in range(len(clips))):
+    process, stride = processes.place()
+    for clip in progress(clips[i] for i in range(process, len(clips), stride)):
         predictions = []
         truths = [frame.panoptic for frame in clip.frames]
         answers = _answers(segmenter, clip, tracking, options)
@@ -81,14 +86,18 @@ def evaluate_video(
         frames += len(truths)
         proposals = renumbered(predictions, most)
         contours.update(clip.name, objects(truths), proposals, most or max(int(p.max()) for p in proposals))
+    counts = np.array([first.steps, first.windows, later.steps, later.windows, frames])
+    shares = processes.gather((contours, quality, switches, counts, seconds))
+    contours, quality, switches, counts, seconds = (reduce(add, parts) for parts in zip(*shares, strict=True))
+    first_steps, first_windows, steps, windows, frames = counts.tolist()
     return {
         "clips": len(clips),
         "frames": frames,
         "region_contour": contours.compute(),
         "step_quality": quality.compute(),
         "id_switches": switches.compute(),
-        "first_steps": first.steps / max(first.windows, 1),
-        "steps": later.steps / max(later.windows, 1),
+        "first_steps": first_steps / max(first_windows, 1),
+        "steps": steps / max(windows, 1),
         "frames_per_second": frames / seconds,
     }
 

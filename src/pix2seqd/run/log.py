@@ -65,7 +65,8 @@ class TrainLog:
 
     def add(self, loss: torch.Tensor) -> None:
         """Take the loss of a micro-batch."""
-        self.losses.append(loss.detach())
+        if self.main:
+            self.losses.append(loss.detach())
 
     def step(self, state: TrainState) -> None:
         """After each optimiser step: whatever is due."""

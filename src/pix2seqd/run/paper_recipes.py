@@ -59,12 +59,16 @@ def _stage(
 
 
 def _video(size: tuple[int, int], **others: Any) -> Recipe:
-    """The official video configuration's: length, rate (1e-5 or 3e-5), EMA, and how often a past mask is left out."""
+    """The official video configuration's: length, rate (1e-5 or 3e-5), EMA, and how often a past mask is left out.
+
+    That alone leaves both masks out of one example in 25, though a video's first frame gives it its ids: 15 % more are
+    ours.
+    """
     train = TrainConfig(batch_size=32, steps=50_000, lr=1e-5, end_lr_factor=1.0, ema_decay=0.99, workers=8)
     return Recipe(
         train=train,
         data=DataConfig(size=size),
-        augment=AugmentConfig(flip="horizontal", past_dropout=0.2),
+        augment=AugmentConfig(flip="horizontal", past_dropout=0.2, first_frame=0.15),
         # §4.1 "32 sampling steps for the first frame and 8 steps for subsequent frames", "τ_d = 1", "10 pixels".
         infer=InferConfig(first_steps=32, steps=8, td=1.0, min_pixels=10),
         init="runs/coco-1024/model",

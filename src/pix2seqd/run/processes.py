@@ -2,11 +2,14 @@
 
 import os
 from datetime import timedelta
+from typing import TypeVar
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
+from accelerate.utils import gather_object, reduce
+
+T = TypeVar("T")
 
 
 def on_cpus() -> bool:
@@ -32,3 +35,8 @@ def total(counts: np.ndarray) -> np.ndarray:
     if state.num_processes == 1:
         return counts
     return reduce(torch.from_numpy(counts).to(state.device), "sum").cpu().numpy()
+
+
+def gather(value: T) -> list[T]:
+    """The values of all processes, in the order of their numbers, the same everywhere."""
+    return gather_object([value])

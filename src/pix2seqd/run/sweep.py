@@ -1,7 +1,8 @@
 """How the quality depends on steps, τ_d and the smallest segment (Figure 6); each picture is encoded once."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from pix2seqd.metrics.mean_iou import MeanIoU
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
+from pix2seqd.run import processes
 from pix2seqd.run.evaluate import check_categories
 from pix2seqd.run.plot import Curve, curves
 from pix2seqd.segmenter import Segmenter
@@ -28,9 +30,11 @@ def sweep(
     dataset: Dataset,
     values: Mapping[str, Sequence[float]],
     seed: int = 0,
-    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+    progress: Callable[[Iterator[int]], Iterator[int]] = iter,
 ) -> list[dict[str, Any]]:
     """Score a segmenter under several settings of inference, one thing varied at a time.
+
+    Several processes share the pictures and all get the whole result.
 
     Args:
         segmenter: what is scored; its checkpoint's defaults hold for what does not vary.
@@ -47,18 +51,27 @@ def sweep(
         InputError: the categories differ, or a value makes no sense.
     """
     check_categories(segmenter.taxonomy, dataset)
-    base = {name: getattr(segmenter.pretrained.infer, name) for name in TITLES}
+    base = _defaults(segmenter)
     asked = [(name, {**base, name: value}) for name in values for value in values[name]]
     scores = {tuple(s.values()): (PanopticQuality(dataset.taxonomy), MeanIoU(dataset.taxonomy)) for _, s in asked}
-    for index in progress(range(len(dataset))):
+    first, stride = processes.place()
+    for index in progress(iter(range(first, len(dataset), stride))):
         sample = dataset[index]
         with encoded_once(segmenter.model):
             for setting, metrics in scores.items():
                 prediction = segmenter.image(sample.image, seed=seed, **dict(zip(base, setting, strict=True)))
                 for metric in metrics:
                     metric.update(sample.panoptic, prediction)
+    for metric in chain.from_iterable(scores.values()):
+        metric.state = processes.total(metric.state)
     found = {key: _summary(*metrics) for key, metrics in scores.items()}
     return [{"varied": name, **setting, **found[tuple(setting.values())]} for name, setting in asked]
+
+
+def _defaults(segmenter: Segmenter) -> dict[str, Any]:
+    """The checkpoint's setting for pictures: a video model takes as many steps as on a first frame."""
+    infer = segmenter.pretrained.infer
+    return {"steps": infer.first_steps or infer.steps, "td": infer.td, "min_pixels": infer.min_pixels}
 
 
 def _summary(quality: PanopticQuality, iou: MeanIoU) -> dict[str, float]:
@@ -110,6 +123,6 @@ def plot(rows: Sequence[Mapping[str, Any]], segmenter: Segmenter) -> Image.Image
     panels = []
     for name in dict.fromkeys(row["varied"] for row in rows):
         points = {f"{row[name]:g}": 100 * row["pq"] for row in rows if row["varied"] == name}
-        default = f"{getattr(segmenter.pretrained.infer, name):g}"
-        panels.append(Curve(TITLES[name], list(points), list(points.values()), marked=default))
+        marked = f"{_defaults(segmenter)[name]:g}"
+        panels.append(Curve(TITLES[name], list(points), list(points.values()), marked=marked))
     return curves(panels, "PQ")

@@ -79,7 +79,6 @@ def train(
         save_state(state, out / "state")
         save_pretrained(pretrained, out / "model")
     accelerator.wait_for_everyone()
-    accelerator.end_training()
     if state.step < config.steps:
         accelerator.print(f"stopped at step {state.step} of {config.steps}; go on with --resume")
         raise KeyboardInterrupt

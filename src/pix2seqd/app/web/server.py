@@ -28,6 +28,8 @@ POLICY = (
 )
 """Browsers refuse to fetch from, or send to, any other host on behalf of this page."""
 
+ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "GRADIO_MCP_SERVER": "False"}
+"""What gradio reads when it is imported and when components are made."""
 OFFLINE: dict[str, Any] = {
     "share": False,
     "inbrowser": False,
@@ -126,9 +128,7 @@ def serving(
         InputError: gradio is missing, or the port is taken.
     """
     limits, scratch = limits or Limits(), Scratch(folder.absolute() / ".scratch")
-    # Gradio reads these when it is imported and when components are made.
-    quiet = {"ANALYTICS_ENABLED": "False", "TEMP_DIR": str(scratch.folder), "SHARE": "False", "MCP_SERVER": "False"}
-    os.environ.update({f"GRADIO_{name}": value for name, value in quiet.items()})
+    os.environ.update(ENVIRONMENT, GRADIO_TEMP_DIR=str(scratch.folder))
     try:
         from gradio import processing_utils, themes
         from starlette.middleware import Middleware

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 from rich.console import Console
 
 from pix2seqd import config
 from pix2seqd.app.cli import app
+from pix2seqd.weights import BUNDLED
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -121,6 +123,26 @@ def test_python_in_the_pages_compiles_and_imports_what_exists(block: str):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pix2seqd"):
             for alias in node.names:
                 resolve(f"{node.module}.{alias.name}")
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the pages speak of: a (small) picture by several names, a trained model."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    (folder / "examples").mkdir()
+    with Image.open(ROOT / "examples" / "nuclei.png") as picture:
+        for name in ("examples/nuclei.png", "cells.png"):
+            picture.crop((0, 0, 96, 96)).save(folder / name)
+    (folder / "runs" / "nuclei").mkdir(parents=True)
+    (folder / "runs" / "nuclei" / "model").symlink_to(BUNDLED / "nuclei")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", of_pages({page: blocks(page, "python") for page in PAGES}))
+def test_python_in_the_pages_runs(block: str, newcomer: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(newcomer)
+    exec(compile(block, "page", "exec"), {})
 
 
 @pytest.mark.parametrize("block", of_pages({page: blocks(page, "yaml") for page in PAGES}))

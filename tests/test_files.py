@@ -85,3 +85,8 @@ def test_a_file_where_a_folder_should_be_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="cannot write"):
         write_json(tmp_path / "file" / "a.json", [])
+
+
+def test_what_json_has_no_number_for_becomes_null(tmp_path):
+    write_json(tmp_path / "a.json", {"a": float("nan"), 3: ({"b": float("-inf")}, 0.5, 7), "name": "nan"})
+    assert read_json(tmp_path / "a.json") == {"a": None, "3": [{"b": None}, 0.5, 7], "name": "nan"}

@@ -54,6 +54,7 @@ def test_a_recipe_starts_from_a_pretrained_backbone(tmp_path: Path) -> None:
     model = new_model(Recipe(model=ModelConfig.preset("tiny"), backbone=str(tmp_path)))
     backbone = model.pixel_encoder.backbone
     assert (backbone.channels, backbone.strides) == ([16, 24, 32], [4, 8, 16])
+    assert not any("stages.3" in name for name in model.state_dict()), "nothing would train it, and DDP would wait"
     assert torch.all(backbone.network.embedder.embedder.normalization.weight == 0.7)
     assert model.config.image_mean == (0.485, 0.456, 0.406)
     images = torch.rand(1, 3, 64, 64)
@@ -62,6 +63,23 @@ def test_a_recipe_starts_from_a_pretrained_backbone(tmp_path: Path) -> None:
         theirs = ResNetBackbone.from_pretrained(tmp_path, out_features=["stage1", "stage2", "stage3"])(images)
     for a, b in zip(ours, theirs.feature_maps, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("kind", ["convnext", "convnextv2", "swinv2"])
+def test_no_pretrained_backbone_has_parameters_without_a_use(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoBackbone, AutoConfig
+
+    heads = {"embed_dim": 8, "num_heads": [1, 1, 2, 2], "window_size": 4}
+    widths = {"hidden_sizes": [8, 16, 24, 32]} if kind.startswith("convnext") else heads
+    whole = AutoBackbone.from_config(AutoConfig.for_model(kind, depths=[1, 1, 1, 1], **widths))
+    whole.save_pretrained(tmp_path)
+    backbone = new_model(Recipe(model=ModelConfig.preset("tiny"), backbone=str(tmp_path))).pixel_encoder.backbone
+    assert backbone.strides == [4, 8, 16]
+    sum(features.sum() for features in backbone(torch.rand(1, 3, 64, 64))).backward()
+    assert [name for name, value in backbone.named_parameters() if value.grad is None] == []
+    trained = {name: value for name, value in whole.state_dict().items() if "norms" not in name}
+    ours = backbone.network.state_dict()
+    assert all(torch.equal(trained[name], value) for name, value in ours.items() if name in trained)
 
 
 def test_a_missing_backbone_is_one_clear_line(tmp_path: Path) -> None:

@@ -205,7 +205,8 @@ class InferConfig(Config):
     """The network's input is so many times that of training a side: the networks carry over to other sizes (§4.1)."""
     seams: Literal["join", "known"] = "join"
     """layout tile; join: windows are sampled apart and their segments joined where they agree; known: one after the
-    other, each continuing what its finished neighbours share with it."""
+    other, each continuing what its finished neighbours share with it. Those of videos are always joined: what their
+    windows continue are the past masks."""
     first_steps: int = 0
     """Steps of a video's first frame, and of a picture (§4.2, Figure 7); 0: as many as `steps`."""
     t_start: float = 1.0
@@ -313,13 +314,16 @@ class Recipe(Config):
     train: TrainConfig = TrainConfig()
     infer: InferConfig = InferConfig()
     train_data: str = ""
-    """Where the training pictures are: `coco:DIR[@SPLIT]` or `shapes:COUNT[@SEED]`."""
+    """The training pictures, or clips where the model has past frames: any name of docs/datasets.md."""
     exclude: tuple[str, ...] = ()
-    """File names of training pictures to leave out."""
+    """File names of training pictures to leave out, of data sets `coco:` and `folder:`."""
     eval_data: str = ""
-    """Likewise for evaluation; empty: none."""
+    """Pictures for evaluation while training; empty: none."""
     backbone: str = ""
     """Folder or hub id of a pretrained `transformers` backbone, which then replaces `model.backbone`."""
     init: str = ""
     """Checkpoint to start from, a bundled name, a folder or a hub id: whatever fits is taken (`weights.transfer`).
     A folder may be the official TensorFlow model's too (§4.1: the encoder trained on Objects365)."""
+
+    def __post_init__(self) -> None:
+        require((self.model.past_frames > 0 or not self.train.own_past, "own_past needs a model with past_frames"))

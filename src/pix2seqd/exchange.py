@@ -109,7 +109,7 @@ def to_instances(panoptic: Panoptic, image_id: int, first_id: int = 1) -> list[d
 def run_lengths(inside: np.ndarray) -> dict[str, Any]:
     """COCO's uncompressed run lengths of a bool map `[h, w]`: by columns, outside first."""
     values = np.concatenate([[False], inside.T.ravel()])
-    starts = np.flatnonzero(np.diff(values)) if values.size else values
+    starts = np.flatnonzero(np.diff(values))
     return {"size": list(inside.shape), "counts": np.diff(starts, prepend=0, append=inside.size).tolist()}
 
 

@@ -137,7 +137,7 @@ class Pix2SeqDImageProcessor(BaseImageProcessor):
         self.label_ids_to_fuse = list(label_ids_to_fuse)
         """Classes (from 0) that are stuff."""
 
-    def preprocess(
+    def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, images: Source | Sequence[Source], return_tensors: str | None = None, **_: Any
     ) -> BatchFeature:
         """Pictures of any size and kind that `load_image` reads → "pixel_values" and "pixel_mask", padded if need be.
@@ -145,7 +145,7 @@ class Pix2SeqDImageProcessor(BaseImageProcessor):
         Raises:
             InputError: a picture cannot be read.
         """
-        sources = images if isinstance(images, list | tuple) else [images]
+        sources: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
         pictures = [np.asarray(load_image(source)) for source in sources]
         height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
         values = np.zeros((len(pictures), 3, height, width), np.uint8)
@@ -194,4 +194,4 @@ AutoImageProcessor.register(Pix2SeqDConfig, image_processor_classes={"pil": Pix2
 # The pipeline looks for its models among those for image segmentation, and warns of any that these names lack.
 for auto in (AutoModelForUniversalSegmentation, AutoModelForImageSegmentation):
     auto.register(Pix2SeqDConfig, Pix2SeqDForUniversalSegmentation)
-MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES[MODEL_TYPE] = Pix2SeqDForUniversalSegmentation.__name__
+MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES.update({MODEL_TYPE: Pix2SeqDForUniversalSegmentation.__name__})  # pyright: ignore

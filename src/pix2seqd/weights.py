@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +16,8 @@ from pix2seqd.taxonomy import Taxonomy
 
 BUNDLED = Path(__file__).parent / "checkpoints"
 """Folder of the checkpoints that come with the package."""
+FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+"""What a checkpoint consists of."""
 FORMAT = 1
 MODEL_TYPE = "pix2seqd"
 """Our name in `transformers` (see `pix2seqd.hf`)."""
@@ -71,7 +72,8 @@ def from_pretrained(name: str | Path) -> Pretrained:
 
     Args:
         name: a folder, the name of a bundled checkpoint ("nuclei"), or a repository id of the Hugging
-            Face hub ("owner/name"), looked for in this order.
+            Face hub ("owner/name"), looked for in this order. What was fetched from the hub once is used without
+            asking it again; `hf download owner/name` refreshes it.
 
     Raises:
         InputError: not found, not ours, damaged, or config and weights do not fit each other.
@@ -138,30 +140,19 @@ def _find(name: str) -> Path:
 
 
 def _download(name: str, bundled: str) -> Path:
-    from huggingface_hub import snapshot_download
+    """Folder of a hub repository: as it lies in the cache, whole, or else fetched."""
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
+        cached = [try_to_load_from_cache(name, file) for file in FILES[:2]]
+        if isinstance(cached[0], str) and isinstance(cached[1], str):
+            return Path(cached[0]).parent
+        return Path(snapshot_download(name, allow_patterns=list(FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         known = f"no such folder, not bundled ({bundled})"
         raise InputError(f"no checkpoint {name!r}: {known}, and the hub says: {reason}") from error
-
-
-def push_to_hub(folder: str | Path, repository: str, **options: Any) -> str:
-    """Upload a checkpoint folder to the Hugging Face hub; returns its address.
-
-    Args:
-        folder: as `save_pretrained` writes it, with its model card README.md.
-        repository: "owner/name"; made if it does not exist.
-        options: of `huggingface_hub.HfApi` (endpoint, token).
-    """
-    from huggingface_hub import HfApi
-
-    api = HfApi(**options)
-    api.create_repo(repository, exist_ok=True)
-    return str(api.upload_folder(repo_id=repository, folder_path=str(folder)))
 
 
 def inflate_for_video(model: Pix2SeqD, past_frames: int = 2) -> Pix2SeqD:

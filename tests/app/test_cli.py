@@ -227,6 +227,10 @@ def test_evaluate_prints_a_table_and_writes_json(run, data):
         (["nuclei", "--data", "coco:data", "--group-by", "color"], "'color'"),
         (["nuclei", "--data", "coco:data", "--out", "missing/a.json"], "cannot write"),
         (["nuclei", "--data", "coco:data", "--steps", "0"], "--steps"),
+        (["nuclei", "--data", "coco:data", "--tracking", "iou"], "--tracking for clips"),
+        (["nuclei", "--data", "coco:data", "--adaptive", "2"], "--adaptive is for clips"),
+        (["nuclei", "--data", "shapes-clips:1", "--tracking", "iou", "--t-start", "0.5"], "--t-start is for clips"),
+        (["nuclei", "--data", "shapes-clips:1", "--group-by", "stain"], "--group-by is for pictures"),
     ],
 )
 def test_evaluate_refuses_in_one_line(run, data, arguments, says):

@@ -57,6 +57,7 @@ def test_a_file_alone_starts_from_the_papers_defaults(tmp_path):
         (["nuclei", "--data.size", "[64, x]"], r"data\.size"),
         (["nuclei", "--data.size", "[64"], "YAML"),
         (["nuclei", "--model.scale", "-1"], "scale must be positive"),
+        (["nuclei", "--train.own-past", "0.5"], "past_frames"),
         (["nuclei", "--model.backbone", "resnet"], "backbone"),
     ],
 )
@@ -73,6 +74,13 @@ def test_files_that_hold_no_settings_are_named(tmp_path, content):
     with pytest.raises(InputError, match=r"mine\.yaml") as caught:
         read_recipe([str(path)])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["no", "'no'"])
+def test_the_word_no_is_not_taken_for_false(text, tmp_path):
+    assert read_recipe(["nuclei", "--train.precision", text]).train.precision == "no"
+    (tmp_path / "mine.yaml").write_text(f"train: {{precision: {text}}}\n")
+    assert read_recipe([str(tmp_path / "mine.yaml")]).train.precision == "no"
 
 
 def test_an_empty_text_takes_a_setting_back():

@@ -9,6 +9,7 @@ from pix2seqd.data.coco import CocoPanoptic
 from pix2seqd.data.loader import Positions, TrainingExamples, training_loader
 from pix2seqd.data.sample import Sample
 from pix2seqd.data.shapes import Shapes
+from pix2seqd.files import InputError
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ import torch
 from accelerate.state import AcceleratorState
 
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
-from pix2seqd.data import open_dataset
+from pix2seqd.data import open_clips, open_dataset
 from pix2seqd.data.loader import training_loader
 from pix2seqd.data.shapes import TAXONOMY
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import BatchNorm
 from pix2seqd.run.evaluate import evaluate
+from pix2seqd.run.evaluate_video import evaluate_video
+from pix2seqd.run.sweep import sweep
 from pix2seqd.run.train import train
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.weights import Pretrained, from_pretrained, save_pretrained
@@ -26,17 +28,25 @@ import json, sys
 from pathlib import Path
 import torch
 from pix2seqd.config import Recipe
-from pix2seqd.data import open_dataset
+from pix2seqd.data import open_clips, open_dataset
 from pix2seqd.pixel_encoder import BatchNorm
 from pix2seqd.run import processes
+from pix2seqd.run.ablate import ablate
 from pix2seqd.run.evaluate import evaluate
+from pix2seqd.run.evaluate_video import evaluate_video
+from pix2seqd.run.sweep import sweep
 from pix2seqd.run.train import train
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.weights import from_pretrained
 
 recipe, out, data = Recipe.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
 rank, count = processes.place()
-results = evaluate(Segmenter(from_pretrained(out / "model")), open_dataset(data, recipe.data.size))
+segmenter, size = Segmenter(from_pretrained(out / "model")), recipe.data.size
+results = {
+    "pictures": evaluate(segmenter, open_dataset(data, size)),
+    "sweep": sweep(segmenter, open_dataset("shapes:3@1", size), {"steps": (1, 2)}),
+    "clips": evaluate_video(segmenter, open_clips("shapes-clips:3x3", size, 3)),
+}
 (out / f"results-{rank}.json").write_text(json.dumps(results))
 
 torch.manual_seed(0)
@@ -47,6 +57,8 @@ y = norm(part)
 (y * x[rank * 2 : rank * 2 + 2].square()).sum().backward()
 torch.save((y.detach(), part.grad, norm.running_mean, norm.running_var), out / f"norm-{rank}.pt")
 train(recipe, out / "run")
+short = recipe.replace(train=recipe.train.replace(steps=1, evaluate_images=0))
+(out / f"table-{rank}.json").write_text(json.dumps(ablate("table4", short, out / "tables", seeds=1)))
 """
 
 
@@ -84,13 +96,25 @@ def together(tmp_path_factory) -> Path:
     return out
 
 
-def test_an_evaluation_shared_by_two_processes_equals_one_processs(together):
-    segmenter = Segmenter(from_pretrained(together / "model"))
-    alone = json.loads(json.dumps(evaluate(segmenter, open_dataset(DATA, RECIPE.data.size))))
+def test_scores_shared_by_two_processes_equal_one_processs(together):
+    segmenter, size = Segmenter(from_pretrained(together / "model")), RECIPE.data.size
+    alone = {
+        "pictures": evaluate(segmenter, open_dataset(DATA, size)),
+        "sweep": sweep(segmenter, open_dataset("shapes:3@1", size), {"steps": (1, 2)}),
+        "clips": evaluate_video(segmenter, open_clips("shapes-clips:3x3", size, 3)),
+    }
+    assert alone["pictures"]["all"]["images"] == 5 and alone["clips"]["frames"] == 9
     for rank in range(2):
         results = json.loads((together / f"results-{rank}.json").read_text())
-        assert json.dumps(results, sort_keys=True) == json.dumps(alone, sort_keys=True)
-    assert alone["all"]["images"] == 5
+        for scores in (results, alone):
+            scores["clips"]["frames_per_second"] = None
+        assert json.dumps(results, sort_keys=True) == json.dumps(json.loads(json.dumps(alone)), sort_keys=True)
+
+
+def test_two_processes_train_one_run_after_the_other_and_agree_on_the_table(together):
+    first, second = (json.loads((together / f"table-{rank}.json").read_text()) for rank in range(2))
+    assert json.dumps(first) == json.dumps(second)
+    assert [row["row"] for row in first] == ["l2", "cross_entropy"]
 
 
 def test_a_run_of_two_processes_goes_on_in_one(together):

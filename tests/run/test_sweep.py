@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ DATA = Shapes(2, (40, 56))
 @pytest.fixture
 def segmenter(tiny, build) -> Segmenter:
     model = build(tiny.replace(bits=(4, 3), classes=10))
-    return Segmenter(Pretrained(model, TAXONOMY, DataConfig(size=(32, 48)), InferConfig(steps=2, td=1.0)), "cpu")
+    return Segmenter(
+        Pretrained(model, TAXONOMY, DataConfig(size=(32, 48)), InferConfig(steps=2, td=1.0)), "cpu", "float32"
+    )
 
 
 def test_each_row_is_what_evaluate_says_of_the_setting(segmenter: Segmenter):
@@ -32,6 +35,14 @@ def test_each_row_is_what_evaluate_says_of_the_setting(segmenter: Segmenter):
         expected = evaluate(segmenter, DATA, seed=4, **setting)["all"]
         assert row["pq"] == expected["panoptic_quality"]["All"]["pq"]
         assert row["mean_iou"] == expected["mean_iou"]["mean_iou"]
+
+
+def test_what_does_not_vary_is_the_checkpoints_setting_for_pictures(segmenter: Segmenter):
+    """A video model segments a picture as a first frame."""
+    video = dataclasses.replace(segmenter.pretrained, infer=InferConfig(first_steps=3, steps=1))
+    (row,) = sweep(Segmenter(video, "cpu"), DATA, {"td": (1.0,)})
+    assert row["steps"] == 3
+    assert row["pq"] == evaluate(Segmenter(video, "cpu"), DATA)["all"]["panoptic_quality"]["All"]["pq"]
 
 
 def test_each_picture_is_encoded_once(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch):

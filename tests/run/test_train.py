@@ -277,6 +277,19 @@ def test_more_classes_than_the_model_has_are_refused(recipe, tmp_path):
         train(recipe.replace(model=recipe.model.replace(classes=4)), tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"data": DataConfig(size=(32, 40))}, "multiples of 16"),
+        ({"train": TrainConfig(batch_size=4, accumulate=3)}, "does not divide"),
+    ],
+)
+def test_parts_that_do_not_fit_are_told_before_the_folder_is_taken(changes, says, recipe, tmp_path):
+    with pytest.raises(InputError, match=says):
+        train(recipe.replace(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_start_from_a_checkpoint_takes_its_weights(recipe, tmp_path):
     short = recipe.replace(train=recipe.train.replace(steps=1))
     first = train(short, tmp_path / "first")

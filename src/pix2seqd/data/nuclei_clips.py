@@ -239,7 +239,8 @@ def draw(
     canvas = base.copy()
     labels = np.full(size, BACKGROUND, np.int32)
     for number, top, left, square in sprites.moved(bodies, camera, size):
-        rows, columns = slice(max(top, 0), top + square.shape[1]), slice(max(left, 0), left + square.shape[2])
+        down, right = top + square.shape[1], left + square.shape[2]
+        rows, columns = slice(max(top, 0), max(down, 0)), slice(max(left, 0), max(right, 0))
         canvas_there, labels_there = canvas[:, rows, columns], labels[rows, columns]
         square = square[:, rows.start - top :, columns.start - left :]
         square = square[:, : labels_there.shape[0], : labels_there.shape[1]]

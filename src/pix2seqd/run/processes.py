@@ -34,7 +34,7 @@ def total(counts: np.ndarray) -> np.ndarray:
     state = PartialState()
     if state.num_processes == 1:
         return counts
-    return reduce(torch.from_numpy(counts).to(state.device), "sum").cpu().numpy()
+    return reduce(torch.from_numpy(counts).to(state.device), "sum").cpu().numpy()  # pyright: ignore
 
 
 def gather(value: T) -> list[T]:

@@ -34,7 +34,7 @@ RECIPES: dict[str, Recipe] = {
         model=_SMALL_OBJECTS,
         data=DataConfig(size=(128, 128), layout="tile", overlap=64, ids="reused", normalize="percentile"),
         augment=AugmentConfig(jitter=(0.5, 1.8), color_jitter=0.4, invert=0.1, flip="all"),
-        train=TrainConfig(batch_size=16, steps=4200, lr=1.5e-3, end_lr_factor=0.02, warmup_steps=100, ema_decay=0.998),
+        train=TrainConfig(batch_size=16, steps=4300, lr=1.5e-3, end_lr_factor=0.02, warmup_steps=100, ema_decay=0.998),
         infer=InferConfig(steps=20, td=5.0, min_pixels=16, enlarge=2),
         train_data="coco:data/nuclei@train",
         exclude=("0209.jpg",),  # the example picture of the repository is cut from it
@@ -54,12 +54,11 @@ RECIPES: dict[str, Recipe] = {
         ),
         train=TrainConfig(
             batch_size=16,
-            steps=1500,
+            steps=400,
             lr=8e-4,
             end_lr_factor=0.02,
             warmup_steps=50,
             ema_decay=0.995,
-            own_past=0.25,
         ),
         infer=InferConfig(steps=8, first_steps=32, td=5.0, min_pixels=16, enlarge=2),
         train_data="nuclei-clips:data/nuclei@train:1000000",

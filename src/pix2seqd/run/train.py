@@ -3,7 +3,7 @@
 import json
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -51,7 +51,7 @@ def train(
         The EMA model, as written to `out`/model.
 
     Raises:
-        InputError: `out` holds another run, or one to be resumed.
+        InputError: `out` holds another run, or one to be resumed; the recipe's parts do not fit each other.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after everything was saved.
     """
     out = Path(out)
@@ -69,12 +69,13 @@ def train(
         load_state(state, out / "state")
     ema = cast(Pix2SeqD, state.ema.module)
     pretrained = Pretrained(ema, dataset.taxonomy, recipe.data, recipe.infer, str(out / "model"))
+    loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
     log = TrainLog(out, recipe, state.step, pretrained, accelerator.is_main_process)
     accelerator.wait_for_everyone()  # all have seen the folder as it was, and nothing is wrong with the data
     if accelerator.is_main_process:
         _claim(recipe, out)
     with stop_signals() as stopped, log:
-        fit(state, dataset, recipe, accelerator, log, stopped)
+        fit(state, loader, recipe, accelerator, log, stopped)
     if accelerator.is_main_process:
         save_state(state, out / "state")
         save_pretrained(pretrained, out / "model")
@@ -101,6 +102,7 @@ def new_state(
         model = (build or new_model)(recipe)
     except ValueError as error:
         raise InputError(f"the recipe's model cannot be built: {error}") from error
+    _check_size(recipe, model)
     needed = len(dataset.taxonomy) + 1
     if needed > recipe.model.classes:
         raise InputError(f"{recipe.train_data} has {needed} classes with void; the model has {recipe.model.classes}")
@@ -111,6 +113,15 @@ def new_state(
     )
     optimizer.register_step_pre_hook(_official_epsilon)
     return TrainState(model, ema, optimizer)
+
+
+def _check_size(recipe: Recipe, model: Pix2SeqD) -> None:
+    """Refuse pictures that the networks cannot halve as often as they do, before a run begins."""
+    config = recipe.model
+    cell = config.mask_stride * config.mask_patch * 2 ** (len(config.multipliers) - 1)
+    step = math.lcm(cell, model.pixel_encoder.backbone.strides[-1])
+    if any(n % step for n in recipe.data.size):
+        raise InputError(f"data.size {list(recipe.data.size)} does not suit the model; give multiples of {step}")
 
 
 def _official_epsilon(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -140,7 +151,7 @@ def new_model(recipe: Recipe) -> Pix2SeqD:
 
 def fit(
     state: TrainState,
-    dataset: Dataset | ClipDataset,
+    loader: Iterable[dict[str, torch.Tensor]],
     recipe: Recipe,
     accelerator: Accelerator,
     log: TrainLog,
@@ -148,7 +159,6 @@ def fit(
 ) -> None:
     """The training loop, from `state.step` to the recipe's last step or until a signal arrives."""
     config = recipe.train
-    loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
     state.ema.to(accelerator.device)
     # The state keeps the bare model; `model` may be wrapped for several processes and for autocast.
     model, optimizer = accelerator.prepare(state.model, state.optimizer)

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -291,16 +290,14 @@ def test_train_refuses_in_one_line(run, trained, arguments, says):
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["train", "--help"], ["--version"]])
-def test_help_needs_nothing_heavy_and_is_quick(arguments):
+def test_help_needs_nothing_heavy(arguments):
     code = (
         "import sys; from pix2seqd.app import cli\n"
         "try: cli.main()\n"
         "finally: print({'torch', 'transformers', 'numpy', 'PIL', 'scipy'} & set(sys.modules), file=sys.stderr)"
     )
-    started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout and done.stderr.strip() == "set()"
-    assert time.monotonic() - started < 3  # 0.2 s on an idle machine
 
 
 def test_help_names_every_option(run):

@@ -35,7 +35,7 @@ def benchmark(
     Run it on a machine that does nothing else.
 
     Args:
-        model: paper, small or tiny (random weights), a bundled model (nuclei), a checkpoint folder, or a hub id.
+        model: paper, small or tiny (random weights), a bundled model, a checkpoint folder, or a hub id.
         sizes: sides of the pictures in pixels, such as 256,512,1024.
         steps: numbers of denoising steps to run end to end, such as 2,20.
         device: where to compute; auto takes a GPU if there is one.

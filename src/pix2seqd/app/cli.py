@@ -73,7 +73,7 @@ def segment(
 
     Args:
         pictures: picture files, and folders whose pictures are taken (without subfolders).
-        model: a bundled model (nuclei), a checkpoint folder, or an id on the Hugging Face hub.
+        model: a bundled model (nuclei, nuclei-video), a checkpoint folder, or an id on the Hugging Face hub.
         out: folder to write to.
         batch_size: pictures at a time; changes the speed, not the result.
         engine: local: this process, or, started by torchrun, several that share the pictures; ray: a Ray cluster.
@@ -172,7 +172,7 @@ def evaluate(
     Pictures: PQ, AP, F1 and mean IoU. Clips: J&F, STQ, changes of ids, steps and frames per second.
 
     Args:
-        checkpoint: a bundled model (nuclei), a checkpoint folder, or an id on the Hugging Face hub.
+        checkpoint: a bundled model (nuclei, nuclei-video), a checkpoint folder, or an id on the Hugging Face hub.
         data: coco:DIR[@SPLIT] or another data set of pictures; davis:DIR@SPLIT, kitti-step:DIR@SPLIT,
             nuclei-clips:DIR@SPLIT:COUNT[xFRAMES] or shapes-clips:COUNT[xFRAMES][@SEED]; see docs/datasets.md.
         group_by: key of the json's image records (say modality) whose values are scored apart as well.
@@ -193,12 +193,9 @@ def evaluate(
     from pix2seqd.run import processes
 
     clips = is_clips(data)
-    tracked = {"first_steps": first_steps, "t_start": t_start, "adaptive": adaptive}
-    tracked = {name: value for name, value in tracked.items() if value is not None}
-    if tracked and not (clips and tracking == "model"):
-        raise InputError(f"--{min(tracked).replace('_', '-')} is for clips with --tracking model; leave it out")
     if (clips and group_by is not None) or (not clips and tracking != "model"):
         raise InputError("--group-by is for pictures, --tracking for clips; leave it out")
+    tracked = _given(clips and tracking == "model", first_steps=first_steps, t_start=t_start, adaptive=adaptive)
     check_writable(out.parent)
     number, _ = processes.place()  # from here on each process has a device of its own
     segmenter = inference.segmenter(checkpoint)
@@ -217,6 +214,14 @@ def evaluate(
     settings = {**segmenter.describe(), **options, "data": data}
     write_json(out, {"settings": settings, **results})
     print(f"written to {out}")
+
+
+def _given(sensible: bool, **options: float | None) -> dict[str, float]:
+    """Those options of tracking that were given, if they make sense."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and not sensible:
+        raise InputError(f"--{min(given).replace('_', '-')} is for clips with --tracking model; leave it out")
+    return given
 
 
 def _groups(dataset: "Dataset", key: str | None) -> list[str] | None:

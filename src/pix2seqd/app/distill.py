@@ -25,7 +25,7 @@ def distill(
     """Distil a checkpoint into one that needs a step or two; OUT/model is the result.
 
     Args:
-        checkpoint: a bundled model (nuclei), a checkpoint folder, or an id on the Hugging Face hub.
+        checkpoint: a bundled model (nuclei, nuclei-video), a checkpoint folder, or an id on the Hugging Face hub.
         data: coco:DIR[@SPLIT], or whatever `train` takes; the labels are not used.
         out: folder of the run.
         steps: denoising steps of the result.

@@ -22,7 +22,7 @@ def video(
     source: str,
     /,
     *,
-    model: str = "nuclei",
+    model: str = "nuclei-video",
     out: Path = Path("pix2seqd-video"),
     first_steps: Annotated[int | None, count(1, 1000)] = None,
     t_start: Annotated[float | None, Parameter(validator=Number(gt=0, lte=1))] = None,
@@ -37,7 +37,7 @@ def video(
 
     Args:
         source: a video file, a TIFF stack, a folder of pictures, or the number of a camera.
-        model: a bundled model (nuclei), a checkpoint folder, or an id on the Hugging Face hub.
+        model: a bundled model (nuclei, nuclei-video), a checkpoint folder, or an id on the Hugging Face hub.
         out: folder to write to; an earlier result of this command in it is replaced.
         first_steps: denoising steps of the first frame; --steps are those of the others. Default: the checkpoint's.
         t_start: below 1, later frames start from the mask before, corrupted to this time, instead of from noise.

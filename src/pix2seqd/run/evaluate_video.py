@@ -88,10 +88,14 @@ def evaluate_video(
         contours.update(clip.name, objects(truths), proposals, most or max(int(p.max()) for p in proposals))
     counts = np.array([first.steps, first.windows, later.steps, later.windows, frames])
     shares = processes.gather((contours, quality, switches, counts, seconds))
+    return {"clips": len(clips), **_together(shares)}
+
+
+def _together(shares: list[tuple[Any, ...]]) -> dict[str, Any]:
+    """The result of all processes."""
     contours, quality, switches, counts, seconds = (reduce(add, parts) for parts in zip(*shares, strict=True))
     first_steps, first_windows, steps, windows, frames = counts.tolist()
     return {
-        "clips": len(clips),
         "frames": frames,
         "region_contour": contours.compute(),
         "step_quality": quality.compute(),

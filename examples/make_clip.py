@@ -1,6 +1,6 @@
 """Makes nuclei.mp4: the nuclei of nuclei.png, as the bundled checkpoint finds them, set in motion.
 
-python examples/make_clip.py
+Run it by `python examples/make_clip.py`.
 """
 
 import tempfile

@@ -1,6 +1,6 @@
 """Makes nuclei-video.gif: `pix2seqd video examples/nuclei.mp4`, picture and overlay side by side.
 
-python docs/images/nuclei_video.py`.
+Run it by `python docs/images/nuclei_video.py`.
 """
 
 import subprocess

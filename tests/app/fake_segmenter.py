@@ -11,8 +11,10 @@ from pix2seqd.panoptic import Panoptic
 from pix2seqd.preprocess import load_image
 from pix2seqd.taxonomy import Taxonomy
 
+CELLS = Taxonomy.from_coco([{"id": 1, "name": "nucleus"}, {"id": 2, "name": "background", "isthing": 0}])
 TAXONOMIES = {
-    "nuclei": Taxonomy.from_coco([{"id": 1, "name": "nucleus"}, {"id": 2, "name": "background", "isthing": 0}]),
+    "nuclei": CELLS,
+    "nuclei-video": CELLS,
     "other": Taxonomy.from_coco([{"id": 1, "name": "cat"}, {"id": 2, "name": "sky", "isthing": 0}]),
 }
 

@@ -52,11 +52,11 @@ def test_a_folder_becomes_an_overlay_pngs_and_tracks(run, segmenter, folder: Pat
     code, out, err = run("video", "in", "--out", "out", "--fps", "5")
     assert code == 0, err
     assert "12 frames in " in out and "3 things tracked" in out and "written to out" in out
-    check_whole(tmp_path / "out", segmenter("nuclei").taxonomy, list(range(1, 13)))
+    check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, list(range(1, 13)))
     content, tracks = results(tmp_path / "out")
     assert [image["file_name"] for image in content["images"][:3]] == ["1.png", "2.png", "3.png"]
     assert [image["time"] for image in content["images"][:3]] == [0, 0.2, 0.4]
-    assert content["info"]["settings"]["model"] == "nuclei"
+    assert content["info"]["settings"]["model"] == "nuclei-video"
     assert tracks[0]["name"] == "nucleus" and tracks[0]["areas"] == [16] * 12
     assert [(track["isthing"], track["first_frame"]) for track in tracks] == [(1, 1), (1, 1), (1, 7), (0, 1)]
 
@@ -64,7 +64,7 @@ def test_a_folder_becomes_an_overlay_pngs_and_tracks(run, segmenter, folder: Pat
 def test_the_overlay_shows_the_segments_in_the_colours_of_their_tracks(run, segmenter, folder: Path, tmp_path: Path):
     assert run("video", "in", "--out", "out")[0] == 0
     shown, _ = read(tmp_path / "out" / "overlay.mp4")
-    panoptic = next(segmenter("nuclei").images([folder / "1.png"]))
+    panoptic = next(segmenter("nuclei-video").images([folder / "1.png"]))
     wanted = np.asarray(overlay(panoptic, folder / "1.png"), float)
     assert np.abs(np.asarray(shown[0].image, float) - wanted).mean() < 12
     assert np.abs(np.asarray(shown[5].image, float) - np.asarray(shown[0].image, float)).mean() < 3
@@ -74,7 +74,7 @@ def test_interrupting_leaves_all_that_was_done(run, segmenter, folder: Path, tmp
     monkeypatch.setattr(segmenter, "fail_at", 5)
     code, _, err = run("video", "in", "--out", "out")
     assert code == 130 and "Traceback" not in err
-    check_whole(tmp_path / "out", segmenter("nuclei").taxonomy, [1, 2, 3, 4, 5])
+    check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, [1, 2, 3, 4, 5])
 
 
 def test_another_size_ends_the_video_with_a_message_and_keeps_what_was_done(
@@ -84,14 +84,14 @@ def test_another_size_ends_the_video_with_a_message_and_keeps_what_was_done(
     monkeypatch.setattr(segmenter, "error", InputError("frame 6 is 64 x 48 pixels, but ..."))
     code, _, err = run("video", "in", "--out", "out")
     assert code == 2 and "frame 6 is 64 x 48" in err
-    check_whole(tmp_path / "out", segmenter("nuclei").taxonomy, [1, 2, 3, 4, 5])
+    check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, [1, 2, 3, 4, 5])
 
 
 def test_a_broken_frame_is_named_and_the_others_are_done(run, segmenter, folder: Path, tmp_path: Path):
     (folder / "3.png").write_bytes(b"no picture")
     code, out, err = run("video", "in", "--out", "out")
     assert code == 2 and "frame 3 is left out" in err and "11 frames" in out
-    check_whole(tmp_path / "out", segmenter("nuclei").taxonomy, [1, 2, *range(4, 13)])
+    check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, [1, 2, *range(4, 13)])
     assert results(tmp_path / "out")[1][0]["areas"][:4] == [16, 16, 0, 16]
 
 
@@ -106,7 +106,7 @@ def test_a_video_that_is_cut_short_and_uneven_is_told_and_done(run, segmenter, f
     assert code == 2 and "it is cut short" in err and "the frame rate varies (first at frame 5)" in err
     content, _ = results(tmp_path / "out")
     assert 4 < len(content["images"]) < 12
-    check_whole(tmp_path / "out", segmenter("nuclei").taxonomy, list(range(1, len(content["images"]) + 1)))
+    check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, list(range(1, len(content["images"]) + 1)))
     assert content["images"][4]["time"] == pytest.approx(1.4, abs=0.01)
 
 
@@ -116,7 +116,7 @@ def test_an_earlier_result_is_replaced_and_nothing_else(run, segmenter, folder: 
     for number in range(4, 13):
         (folder / f"{number}.png").unlink()
     assert run("video", "in", "--out", "out")[0] == 0
-    check_whole(tmp_path / "out", segmenter("nuclei").taxonomy, [1, 2, 3])
+    check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, [1, 2, 3])
     assert run("segment", "in", "--out", "other")[0] == 0
     before = (tmp_path / "other" / "panoptic.json").read_bytes()
     code, _, err = run("video", "in", "--out", "other")
@@ -130,7 +130,7 @@ def test_an_earlier_result_is_kept_until_there_is_a_first_frame(run, segmenter, 
     monkeypatch.setattr(segmenter, "error", InputError("adaptive must be 0 or 1 and more"))
     code, _, err = run("video", "in", "--out", "out")
     assert code == 2 and "adaptive must be" in err
-    check_whole(tmp_path / "out", segmenter("nuclei").taxonomy, list(range(1, 13)))
+    check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, list(range(1, 13)))
 
 
 def test_a_source_that_would_be_written_over_is_refused(run, segmenter, folder: Path, tmp_path: Path):
@@ -138,11 +138,11 @@ def test_a_source_that_would_be_written_over_is_refused(run, segmenter, folder: 
     for source in ("out/overlay.mp4", "out/panoptic/"):
         code, _, err = run("video", source, "--out", "out")
         assert code == 2 and "would be written over" in err
-    check_whole(tmp_path / "out", segmenter("nuclei").taxonomy, list(range(1, 13)))
+    check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, list(range(1, 13)))
 
 
 def test_what_cannot_be_written_is_told_in_one_line(segmenter, tmp_path: Path, monkeypatch):
-    taxonomy = segmenter("nuclei").taxonomy
+    taxonomy = segmenter("nuclei-video").taxonomy
     panoptic = Panoptic.from_segmentation(np.ones((32, 48), int), {1: 1}, taxonomy)
     with ClipWriter(tmp_path, taxonomy, {}, RATE) as writer:
         monkeypatch.setattr(writer._annotations, "write", Mock(side_effect=OSError(28, "No space left on device")))

@@ -92,9 +92,7 @@ def test_the_baselines_differ_by_matching():
     )
     unmatched, matched = (score(stills, tracking=tracking)["id_switches"]["switches"] for tracking in ("none", "iou"))
     assert unmatched == 1, "5 was 1 and then 2"
-    assert matched == 5, (
-        "both cells of the first clip twice, the moving one of the second once, the other never"
-    )
+    assert matched == 5, "both cells of the first clip twice, the moving one of the second once, the other never"
 
 
 def test_objects_are_the_things_of_the_first_frame():

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -325,6 +326,7 @@ def test_a_real_ctrl_c_ends_without_a_traceback(tmp_path):
         text=True,
     )
     assert process.stdout is not None and process.stdout.readline().strip() == "loading"
+    time.sleep(0.5)  # an interrupt within a finaliser would be lost
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130

@@ -1,4 +1,5 @@
 import io
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +83,7 @@ def test_a_run_leaves_curves_pictures_and_checkpoints(run, recipe, tmp_path):
 
 def test_a_resumed_run_hides_what_the_killed_one_logged_beyond(run, tmp_path):
     run(0, 5)
+    time.sleep(1)  # TensorBoard reads its files in the order of their names, which hold the second
     run(4, 6)  # from the checkpoint of step 4
     events = logged(tmp_path)
     assert [event.step for event in events.Scalars("train/loss")] == [2, 4, 6]

@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -102,11 +102,12 @@ def split(panoptic: Panoptic, segment_id: int, cut: np.ndarray | None = None) ->
     if not _segment(panoptic, segment_id).isthing:
         raise InputError("stuff has one segment in a picture, whatever its parts; change its class first")
     inside = panoptic.segmentation == segment_id
-    parts, count = ndimage.label(inside if cut is None else inside & ~_tight(cut), np.ones((3, 3)))
+    apart = inside if cut is None else inside & ~_tight(cut)
+    parts, count = cast(tuple[np.ndarray, int], ndimage.label(apart, np.ones((3, 3))))
     if count < 2:
         raise InputError(f"segment {segment_id} is one piece; draw a line right across it with Cut")
     if cut is not None:
-        nearest = ndimage.distance_transform_edt(parts == 0, return_distances=False, return_indices=True)
+        nearest = np.asarray(ndimage.distance_transform_edt(parts == 0, return_distances=False, return_indices=True))
         parts = np.where(inside, parts[tuple(nearest)], 0)
     order = np.argsort(-np.bincount(parts[inside])[1:], kind="stable") + 1
     ids = [segment_id, *_free_ids(panoptic, count - 1)]

@@ -46,7 +46,7 @@ def on_ray(
         InputError: Ray is not installed.
     """
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError('--engine ray needs Ray: pip install "pix2seqd[ray]"') from error
     batch = options["batch_size"] or 1

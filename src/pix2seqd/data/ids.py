@@ -65,7 +65,7 @@ def color_boxes(boxes: np.ndarray, distance: int, colors: int, rng: np.random.Ge
     low, high = boxes[..., :2] - distance, boxes[..., :2] + boxes[..., 2:]
     crossing = (low[..., :, None, :] < high[..., None, :, :]) & (low[..., None, :, :] < high[..., :, None, :])
     near = np.asarray(crossing.all(axis=-1))
-    near = near if near.ndim == 2 else near.any(axis=0)
+    near = near if near.ndim == 2 else np.asarray(near.any(axis=0))
     np.fill_diagonal(near, False)
     order: list[int] = []
     degree = near.sum(axis=1).astype(float)

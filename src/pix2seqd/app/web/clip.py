@@ -53,6 +53,7 @@ def tab(site: Site, parts: Parts, samples: Path | None) -> None:
         assert given is not None
         check_upload(given, site.limits.pixels)
         out = site.scratch.place() / "clip"
+        picture: dict[str, Any] = {}
         for done, total, frame, panoptic in site.turns.take(segmented(site, given, out, frames, settings_of(values))):
             note = f"frame {done} of {total}: {sum(s.isthing for s in panoptic.segments)} things"
             picture = show(data_uri(reduced(frame.image), "JPEG"), panoptic, progress=done / total, note=note)

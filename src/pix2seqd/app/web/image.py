@@ -27,7 +27,7 @@ def tab(site: Site, work: gr.State, samples: Path | None, defaults: dict[str, An
                 buttons=[],
                 elem_id="picture",
             )
-            picture.preprocess = _as_uploaded
+            picture.preprocess = _as_uploaded  # pyright: ignore[reportAttributeAccessIssue]
             _samples(site, picture, samples)
             with gr.Row():
                 run = gr.Button("Segment", variant="primary", min_width=90, elem_id="segment")

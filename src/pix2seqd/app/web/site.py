@@ -91,7 +91,7 @@ def settings_of(values: tuple[Any, ...]) -> dict[str, Any]:
 
 def view(editable: bool = False, invitation: str = "The result appears here.") -> gr.HTML:
     """A viewer (see viewer.py)."""
-    return gr.HTML(None, **viewer.parts(editable, invitation))
+    return gr.HTML(None, **viewer.parts(editable, invitation))  # pyright: ignore[reportArgumentType]
 
 
 def rows(panoptic: Panoptic) -> list[list[Any]]:

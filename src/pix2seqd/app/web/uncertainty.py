@@ -46,7 +46,7 @@ def tab(site: Site, parts: Parts) -> None:
                 steps = site.segmenter.progress(work.image, **{**options, "seed": options["seed"] + k})
                 for share, panoptic in steps:
                     yield (k + share) / number, panoptic
-                samples.append(panoptic)
+                samples.append(panoptic)  # pyright: ignore[reportPossiblyUnboundVariable]
 
         for share, panoptic in site.turns.take(several()):
             picture = work.view(panoptic, share, f"sample {min(len(samples) + 1, number)} of {number}")

@@ -138,7 +138,7 @@ def seams(data: str, model: str = "nuclei", limit: int = 0, least: int = 1000):
     quality: dict[str, PanopticQuality] = defaultdict(lambda: PanopticQuality(dataset.taxonomy))
     errors: dict[str, int] = defaultdict(int)
     for sample in large[:limit] if limit else large:
-        picture = segmenter.windows.scaled(sample.image)
+        picture = segmenter.scaled(sample.image, segmenter.pretrained.infer)
         side = [length // segmenter.model.config.mask_stride for length in segmenter.size]
         tiles = ((top, left, np.full(side, i)) for i, (top, left) in enumerate(picture.corners, start=1))
         owner = segmenter.windows.restored(paint(tiles, *picture.extent), picture)

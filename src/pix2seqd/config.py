@@ -1,7 +1,7 @@
 """Every setting of the project as frozen dataclasses; an unknown key is an error that names the nearest field."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pix2seqd.config_base import Config, require
 
@@ -160,6 +160,10 @@ class ModelConfig(Config):
         return presets[name]
 
 
+_ZOOMS = 0.125, 4.0
+"""Beyond these `DataConfig.diameter` scales no picture: its one large or tiny thing says little about scale."""
+
+
 @dataclass(frozen=True)
 class DataConfig(Config):
     """How pictures and masks are presented to the model, in training and in use; saved with every checkpoint."""
@@ -171,6 +175,9 @@ class DataConfig(Config):
     fixed scale, whose segments are joined across the seams (microscopy)."""
     zoom: float = 1.0
     """tile: network pixels per picture pixel."""
+    diameter: float = 0.0
+    """tile; above 0: pictures are scaled so that their things are about so many network pixels across, in training
+    by the truth, in use by what a first pass at `zoom` finds (`Panoptic.diameter` measures both)."""
     overlap: int = 32
     """tile: network pixels that neighbouring windows share."""
     ids: Literal["unique", "reused"] = "unique"
@@ -187,9 +194,18 @@ class DataConfig(Config):
         require(
             (min(self.size) >= 1, f"size must be positive, not {self.size}"),
             (self.zoom > 0, f"zoom must be positive, not {self.zoom}"),
+            (0 <= self.diameter < float("inf"), f"diameter must be 0 or more, not {self.diameter}"),
+            (not self.diameter or self.layout == "tile", "diameter needs layout tile; resize has a scale of its own"),
             (overlaps, f"overlap must be 0 or more and below the size, not {self.overlap}"),
             (self.id_distance >= 0, f"id_distance must be 0 or more, not {self.id_distance}"),
         )
+
+    def at_scale_of(self, diameter: float) -> Self:
+        """With the zoom that things `diameter` picture pixels across call for; 0: nobody knows, `zoom` as it is."""
+        if not self.diameter or not diameter:
+            return self
+        low, high = _ZOOMS
+        return self.replace(zoom=min(max(self.diameter / diameter, low), high))
 
 
 @dataclass(frozen=True)
@@ -201,6 +217,9 @@ class InferConfig(Config):
     """τ_d of §3.3."""
     min_pixels: int = 80
     """Smaller segments are discarded (§4.1)."""
+    diameter: float = 0.0
+    """What things measure across in the picture, in pixels, for checkpoints with `DataConfig.diameter`; 0: found by
+    looking first, for a few steps."""
     enlarge: int = 1
     """The network's input is so many times that of training a side: the networks carry over to other sizes (§4.1)."""
     seams: Literal["join", "known"] = "join"
@@ -220,6 +239,7 @@ class InferConfig(Config):
             (self.steps >= 1, f"steps must be 1 or more, not {self.steps}"),
             (0 <= self.td < float("inf"), f"td must be 0 or more, not {self.td}"),
             (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
+            (0 <= self.diameter < float("inf"), f"diameter must be 0 or more, not {self.diameter}"),
             (self.enlarge >= 1, f"enlarge must be 1 or more, not {self.enlarge}"),
             (self.first_steps >= 0, f"first_steps must be 0 or more, not {self.first_steps}"),
             (0 < self.t_start <= 1, f"t_start must be above 0 and at most 1, not {self.t_start}"),

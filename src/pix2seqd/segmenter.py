@@ -1,9 +1,9 @@
 """`Segmenter`: the only path from pixels to `Panoptic`, for the command line, the evaluation and Python."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,16 +15,23 @@ from torch import Tensor
 from pix2seqd.config import InferConfig
 from pix2seqd.config_base import require
 from pix2seqd.files import InputError
-from pix2seqd.hardware import in_bfloat16, keep_freed_memory, native_bfloat16
 from pix2seqd.known import Canvas
 from pix2seqd.panoptic import Panoptic
-from pix2seqd.pixel_encoder import ImageFeatures
-from pix2seqd.preprocess import Source
+from pix2seqd.preprocess import Source, load_image
+from pix2seqd.sampler import Sampler
 from pix2seqd.streaming import Stream
 from pix2seqd.taxonomy import Taxonomy
 from pix2seqd.tracking import Tracker
 from pix2seqd.weights import Pretrained, from_pretrained
 from pix2seqd.windows import Scaled, Windows
+
+_LOOKS = 2
+"""How often the scale of a picture is corrected by what is seen at the scale before: things that are far too large
+seem to be several, small ones to be one."""
+_LOOK_WINDOWS = 4
+_LOOK_STEPS = 8
+_NEAR = 1.25
+"""Scales that differ by less are as good."""
 
 
 class Segmenter:
@@ -42,14 +49,10 @@ class Segmenter:
         device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     ) -> None:
-        self.device = _device(device)
-        self.bfloat16 = dtype == "bfloat16" or (dtype == "auto" and native_bfloat16(self.device))
-        model = pretrained.model.to(self.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore
-        self.model = in_bfloat16(model) if self.bfloat16 else model
+        self.sampler = Sampler(pretrained.model, device, dtype)
+        self.model, self.device, self.bfloat16 = self.sampler.model, self.sampler.device, self.sampler.bfloat16
         self.pretrained = pretrained
         self.windows = Windows(pretrained)
-        if self.device.type == "cpu":
-            keep_freed_memory()
 
     @classmethod
     def from_pretrained(
@@ -90,6 +93,7 @@ class Segmenter:
         steps: int | None = None,
         td: float | None = None,
         min_pixels: int | None = None,
+        diameter: float | None = None,
     ) -> Panoptic:
         """Segment one picture.
 
@@ -101,6 +105,8 @@ class Segmenter:
             steps: how often the decoder runs, 1 or more; None: the checkpoint's default, as for all that follow.
             td: τ_d ≥ 0 (§3.3).
             min_pixels: smaller segments are discarded.
+            diameter: what things measure across, in pixels of the picture, for checkpoints that bring them to one
+                size (`DataConfig.diameter`); None: it looks for itself first.
 
         Returns:
             A segmentation of the picture's own size.
@@ -110,9 +116,9 @@ class Segmenter:
                 categories.
         """
         if known is None:
-            return next(self.images([source], seed=seed, steps=steps, td=td, min_pixels=min_pixels))
-        options = self._image_options(seed, steps, td, min_pixels)
-        return self._continued(self.windows.scaled(source), known, options, seed)
+            return next(self.images([source], seed=seed, steps=steps, td=td, min_pixels=min_pixels, diameter=diameter))
+        options = self._image_options(seed, steps, td, min_pixels, diameter)
+        return self._continued(self.scaled(source, options), known, options, seed)
 
     def progress(
         self,
@@ -123,6 +129,7 @@ class Segmenter:
         steps: int | None = None,
         td: float | None = None,
         min_pixels: int | None = None,
+        diameter: float | None = None,
     ) -> Iterator[tuple[float, Panoptic]]:
         """`image`, showing how the segmentation comes about.
 
@@ -131,17 +138,17 @@ class Segmenter:
             one after each denoising step. Where windows are sampled one after the other (those of a large picture
             with `known`, or `InferConfig.seams` "known"), there is one after each window, void where none is done.
         """
-        options = self._image_options(seed, steps, td, min_pixels)
-        picture = self.windows.scaled(source)
+        options = self._image_options(seed, steps, td, min_pixels, diameter)
+        picture = self.scaled(source, options)
         if known is not None or options.seams == "known":
             for share, canvas in self._continuing(picture, known, options, seed, every_step=True):
                 yield share, self.windows.finish(canvas, picture, known, options.min_pixels)
             return
         streams = []
         windows = self.windows.cut(picture, _generator(seed))
-        while batch := list(islice(windows, self._batch_size)):
+        while batch := list(islice(windows, self.sampler.batch_size)):
             images, noise = zip(*batch, strict=True)
-            streams.append(self._denoised(self._encoded(images), noise, options))
+            streams.append(self.sampler.denoised(self.sampler.encoded(images), noise, options))
         for step, masks in enumerate(zip(*streams, strict=True), start=1):
             yield step / options.steps, self.windows.assemble(picture, chain.from_iterable(masks), options.min_pixels)
 
@@ -154,6 +161,7 @@ class Segmenter:
         steps: int | None = None,
         td: float | None = None,
         min_pixels: int | None = None,
+        diameter: float | None = None,
     ) -> list[Panoptic]:
         """Several segmentations of one picture: number k, from 0, is `image` with the seed `seed + k`.
 
@@ -164,16 +172,16 @@ class Segmenter:
         """
         if n < 1:
             raise InputError(f"the number of samples must be 1 or more, not {n}")
-        *_, options = (self._image_options(last, steps, td, min_pixels) for last in (seed, seed + n - 1))
-        picture = self.windows.scaled(source)
+        *_, options = (self._image_options(last, steps, td, min_pixels, diameter) for last in (seed, seed + n - 1))
+        picture = self.scaled(source, options)
         if options.seams == "known":
             return [self._continued(picture, None, options, seed + k) for k in range(n)]
         masks: list[list[np.ndarray]] = [[] for _ in range(n)]
         windows = zip(*(self.windows.cut(picture, _generator(seed + k)) for k in range(n)), strict=True)
-        while batch := list(islice(windows, self._batch_size)):
-            h = self._encoded([drawn[0][0] for drawn in batch])
+        while batch := list(islice(windows, self.sampler.batch_size)):
+            h = self.sampler.encoded([drawn[0][0] for drawn in batch])
             for k, found in enumerate(masks):
-                found.extend(deque(self._denoised(h, [drawn[k][1] for drawn in batch], options), maxlen=1).pop())
+                found.extend(deque(self.sampler.denoised(h, [drawn[k][1] for drawn in batch], options), maxlen=1).pop())
         return [self.windows.assemble(picture, iter(found), options.min_pixels) for found in masks]
 
     def images(
@@ -184,11 +192,12 @@ class Segmenter:
         steps: int | None = None,
         td: float | None = None,
         min_pixels: int | None = None,
+        diameter: float | None = None,
         batch_size: int | None = None,
     ) -> Iterator[Panoptic]:
         """Segment many pictures, each as `image` does; `batch_size` windows go through the network at once."""
-        options = self._image_options(seed, steps, td, min_pixels)
-        batch_size = self._batch_size if batch_size is None else batch_size
+        options = self._image_options(seed, steps, td, min_pixels, diameter)
+        batch_size = self.sampler.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise InputError(f"batch size must be 1 or more, not {batch_size}")
 
@@ -197,12 +206,12 @@ class Segmenter:
 
         if options.seams == "known":
             for source in sources:
-                yield self._continued(self.windows.scaled(source), None, options, seed)
+                yield self._continued(self.scaled(source, options), None, options, seed)
             return
         # Windows and their masks are streams: of a large picture, and of many, only a few exist at any time.
-        pictures, again = tee(self.windows.scaled(source) for source in sources)
+        pictures, again = tee(self.scaled(source, options) for source in sources)
         windows = chain.from_iterable(self.windows.cut(picture, _generator(seed)) for picture in pictures)
-        masks = self._masks(windows, generate, batch_size)
+        masks = self.sampler.masks(windows, generate, batch_size)
         for picture in again:
             yield self.windows.assemble(picture, masks, options.min_pixels)
 
@@ -215,6 +224,7 @@ class Segmenter:
         steps: int | None = None,
         td: float | None = None,
         min_pixels: int | None = None,
+        diameter: float | None = None,
         t_start: float | None = None,
         adaptive: float | None = None,
     ) -> Iterator[Panoptic]:
@@ -231,6 +241,7 @@ class Segmenter:
             steps: likewise on the others.
             td: τ_d ≥ 0 (§3.3).
             min_pixels: smaller segments are discarded.
+            diameter: as for `image`; None: the first frame decides.
             t_start: time in (0, 1] at which later frames start; below 1 from the corrupted mask of the frame before.
             adaptive: average steps of later frames, 1 or more, spent where the mask changes; 0: always `steps`.
 
@@ -238,78 +249,69 @@ class Segmenter:
             InputError: a frame cannot be read or has another size than the first, or an option makes no sense.
         """
         options = self._options(
-            seed, first_steps=first_steps, steps=steps, td=td, min_pixels=min_pixels, t_start=t_start, adaptive=adaptive
+            seed,
+            first_steps=first_steps,
+            steps=steps,
+            td=td,
+            min_pixels=min_pixels,
+            diameter=diameter,
+            t_start=t_start,
+            adaptive=adaptive,
         )
         past_frames = self.model.config.past_frames
         stream, tracker = Stream(self.model, options), Tracker(self.pretrained.data.ids == "unique", past_frames)
         generator, size = _generator(seed), None
         for number, frame in enumerate(frames, start=1):
-            picture = self.windows.scaled(frame)
+            picture = self.scaled(frame, options)
+            options = options.replace(diameter=self.pretrained.data.diameter / picture.zoom)  # all frames at one scale
             if picture.size != (size := size or picture.size):
                 now, before = (f"{width} x {height}" for height, width in (picture.size, size))
                 raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
-            masks = list(self._masks(self.windows.cut(picture, generator), stream.generate, self._batch_size))
+            windows = self.windows.cut(picture, generator)
+            masks = list(self.sampler.masks(windows, stream.generate, self.sampler.batch_size))
             stream.next_frame()
             ids = self.windows.generated_ids(picture, masks) if past_frames or options.t_start < 1 else None
             yield tracker.update(self.windows.assemble(picture, iter(masks), options.min_pixels), ids)
 
-    @property
-    def _batch_size(self) -> int:
-        # On CPUs larger batches gain nothing, and batches of one give the same bits whatever surrounds a picture.
-        return 1 if self.device.type == "cpu" else 8
+    def scaled(self, source: Source, options: InferConfig) -> Scaled:
+        """A picture at the network's scale; with `DataConfig.diameter`, that at which its things have this size.
 
-    def _image_options(self, seed: int, steps: int | None, td: float | None, min_pixels: int | None) -> InferConfig:
+        The scale depends on nothing but the picture, so that it is the same for every seed.
+        """
+        data, image = self.pretrained.data, load_image(source)
+        picture = self.windows.scaled(image, data.at_scale_of(options.diameter).zoom)
+        if not data.diameter or options.diameter:
+            return picture
+        for _ in range(_LOOKS):
+            corners = picture.corners[:: -(-len(picture.corners) // _LOOK_WINDOWS)]
+            look = replace(picture, corners=corners)
+            masks = self.sampler.masks(self.windows.cut(look, _generator(0)), self._look, self.sampler.batch_size)
+            zoom = data.at_scale_of(self.windows.diameter(look, masks)).zoom
+            if 1 / _NEAR < zoom / picture.zoom < _NEAR:
+                break
+            picture = self.windows.scaled(image, zoom)
+        return picture
+
+    def _image_options(
+        self, seed: int, steps: int | None, td: float | None, min_pixels: int | None, diameter: float | None
+    ) -> InferConfig:
         if steps is None:
             steps = self.pretrained.infer.first_steps or None
-        return self._options(seed, steps=steps, td=td, min_pixels=min_pixels)
+        return self._options(seed, steps=steps, td=td, min_pixels=min_pixels, diameter=diameter)
 
     def _options(self, seed: int, **given: float | None) -> InferConfig:
+        one_size = self.pretrained.data.diameter > 0
         try:
-            require((0 <= seed < 2**63, f"seed must be 0 or more and below 2^63, not {seed}"))
+            require(
+                (0 <= seed < 2**63, f"seed must be 0 or more and below 2^63, not {seed}"),
+                (one_size or not given["diameter"], "this checkpoint does not scale pictures; leave diameter out"),
+            )
             return self.pretrained.infer.replace(**{key: value for key, value in given.items() if value is not None})
         except ValueError as error:
             raise InputError(str(error)) from error
 
-    def _masks(
-        self,
-        windows: Iterator[tuple[Tensor, Tensor]],
-        generate: Callable[[Tensor, Tensor], Tensor],
-        batch_size: int,
-    ) -> Iterator[np.ndarray]:
-        """The generated mask of each window, int64 `[2, h, w]`."""
-        while batch := list(islice(windows, batch_size)):
-            images, noise = (torch.stack(part).to(self.device) for part in zip(*batch, strict=True))
-            with self._precision():
-                images = images.contiguous(memory_format=torch.channels_last)
-                masks = generate(images, noise)
-            yield from masks.cpu().numpy()
-
-    def _encoded(self, images: Sequence[Tensor]) -> ImageFeatures:
-        with self._precision():
-            batch = torch.stack(tuple(images)).to(self.device)
-            return self.model.pixel_encoder(batch.contiguous(memory_format=torch.channels_last))
-
-    def _denoised(
-        self,
-        h: ImageFeatures,
-        noise: Sequence[Tensor],
-        options: InferConfig,
-        known: Tensor | None = None,
-    ) -> Iterator[np.ndarray]:
-        """The masks of some windows after each step, int64 `[b, 2, h, w]`; the last are those of `Pix2SeqD.infer`."""
-        first = torch.stack(tuple(noise)).to(self.device)
-        predictions = self.model.denoise(h, first, options.steps, options.td, known=known)
-        while True:
-            with self._precision():  # entered anew each time: it must not reach the caller's code between two steps
-                m_pred = next(predictions, None)
-            if m_pred is None:
-                return
-            yield self.model.to_masks(m_pred).cpu().numpy()
-
-    @contextmanager
-    def _precision(self) -> Iterator[None]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16), torch.inference_mode():
-            yield
+    def _look(self, images: Tensor, noise: Tensor) -> Tensor:
+        return self.model.infer(images, noise, _LOOK_STEPS, self.pretrained.infer.td)
 
     def _continued(self, picture: Scaled, known: Panoptic | None, options: InferConfig, seed: int) -> Panoptic:
         _, canvas = deque(self._continuing(picture, known, options, seed), maxlen=1).pop()
@@ -323,7 +325,8 @@ class Segmenter:
         count = len(picture.corners)
         for number, ((top, left), (image, noise)) in enumerate(zip(picture.corners, windows, strict=True), start=1):
             given = torch.from_numpy(canvas.mask(top, left, *noise.shape[1:]))[None].to(self.device)
-            for step, masks in enumerate(self._denoised(self._encoded([image]), [noise], options, given), start=1):
+            h = self.sampler.encoded([image])
+            for step, masks in enumerate(self.sampler.denoised(h, [noise], options, given), start=1):
                 if step == options.steps or (count == 1 and every_step):
                     after = canvas if step == options.steps else deepcopy(canvas)
                     self.windows.add(after, top, left, masks[0], picture, options.min_pixels)
@@ -332,14 +335,3 @@ class Segmenter:
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"no device {name!r} here ({str(error).splitlines()[0]}); use auto or cpu") from error
-    return device

@@ -12,7 +12,7 @@ from torch import Tensor
 from pix2seqd import postprocess
 from pix2seqd.files import InputError
 from pix2seqd.known import Canvas, reduced, united
-from pix2seqd.panoptic import Panoptic
+from pix2seqd.panoptic import Panoptic, typical_diameter
 from pix2seqd.placement import normalize, pad_image, resize_image, resize_labels
 from pix2seqd.postprocess import Labels
 from pix2seqd.preprocess import Source, load_image
@@ -32,6 +32,8 @@ class Scaled:
     """Height and width of its mask."""
     corners: list[tuple[int, int]]
     """Top and left of the windows' masks in its mask, row by row."""
+    zoom: float
+    """Network pixels per picture pixel."""
 
 
 class Windows:
@@ -44,22 +46,22 @@ class Windows:
         self.size = height * enlarge, width * enlarge
         """Height and width of the network's input."""
 
-    def scaled(self, source: Source) -> Scaled:
-        """Read a picture and bring it to the network's scale."""
+    def scaled(self, source: Source, zoom: float | None = None) -> Scaled:
+        """Read a picture and bring it to the network's scale; layout tile: to `zoom` times its own, or the data's."""
         config, stride = self.data, self.model.mask_stride
         picture = np.asarray(load_image(source))
         pixels = normalize(picture, config.normalize)
         image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float().div_(255)
         height, width = picture.shape[:2]
         fit = min(self.size[0] / height, self.size[1] / width)
-        scale = fit if config.layout == "resize" else config.zoom
+        scale = fit if config.layout == "resize" else zoom or config.zoom
         image = resize_image(image, max(round(height * scale), 1), max(round(width * scale), 1))
         tall, wide = (-(-n // stride) for n in image.shape[1:])
         tops, lefts = (
             postprocess.windows(n, size // stride, config.overlap // stride)
             for n, size in zip((tall, wide), self.size, strict=True)
         )
-        return Scaled((height, width), image, (tall, wide), list(product(tops, lefts)))
+        return Scaled((height, width), image, (tall, wide), list(product(tops, lefts)), scale)
 
     def cut(self, picture: Scaled, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Picture `[3, H, W]` and noise `[bits, h, w]` of each window; a picture or clip has its own generator."""
@@ -83,7 +85,7 @@ class Windows:
             labels, classes = self.find(self.restored(next(masks), picture), taxonomy, least)
         else:
             tall, wide = picture.extent
-            scale = config.zoom / self.model.mask_stride
+            scale = picture.zoom / self.model.mask_stride
             tiles = (
                 (top, left, self.find(mask[:, : tall - top, : wide - left], taxonomy, round(least * scale**2)))
                 for (top, left), mask in zip(picture.corners, masks, strict=False)
@@ -91,6 +93,15 @@ class Windows:
             labels, classes = postprocess.join(tiles, tall, wide, taxonomy)
             labels, classes = postprocess.fill_small(self.restored(labels, picture), classes, taxonomy, least)
         return Panoptic.from_segmentation(labels, classes, taxonomy).renumbered()
+
+    def diameter(self, picture: Scaled, masks: Iterator[np.ndarray]) -> float:
+        """Of the things in the windows (`panoptic.typical_diameter`), in pixels of the picture; 0 if there are none."""
+        areas: list[int] = []
+        for (top, left), mask in zip(picture.corners, masks, strict=True):
+            inside = mask[:, : picture.extent[0] - top, : picture.extent[1] - left]
+            found = Panoptic.from_segmentation(*self.find(inside, self.taxonomy, 0), self.taxonomy)
+            areas += [segment.area for segment in found.segments if segment.isthing]
+        return typical_diameter(areas) * self.model.mask_stride / picture.zoom
 
     def generated_ids(self, picture: Scaled, masks: list[np.ndarray]) -> np.ndarray:
         """The id that the model gave each pixel of the picture, `[h, w]`, 0 = none; each window has ids of its own."""

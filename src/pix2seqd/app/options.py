@@ -38,6 +38,8 @@ class Inference:
     """start of the random numbers; the same seed gives the same result."""
     min_pixels: Annotated[int | None, count(0)] = None
     """smaller segments are dropped. Default: the checkpoint's."""
+    diameter: Annotated[float | None, Parameter(validator=Number(gte=0))] = None
+    """pixels that things are across, where you know it; spares checkpoints that need to know from looking twice."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute; auto takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -51,7 +53,8 @@ class Inference:
 
     def given(self) -> dict[str, Any]:
         """What `Segmenter.images` is to be told, without what is left to the checkpoint."""
-        options = {"steps": self.steps, "td": self.td, "seed": self.seed, "min_pixels": self.min_pixels}
+        names = ("steps", "td", "seed", "min_pixels", "diameter")
+        options = {name: getattr(self, name) for name in names}
         return {name: value for name, value in options.items() if value is not None}
 
 

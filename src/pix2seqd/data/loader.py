@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from pix2seqd.config import Recipe
+from pix2seqd.config import DataConfig, Recipe
 from pix2seqd.data.augment import augment
 from pix2seqd.data.clip_examples import clip_example
 from pix2seqd.data.ids import draw_mask
@@ -27,7 +27,7 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
     def __init__(self, dataset: Dataset, recipe: Recipe, cache_bytes: int = 2**31) -> None:
         self.dataset = dataset
         self.recipe = recipe
-        self.cache: dict[int, tuple[np.ndarray, np.ndarray, dict[int, int]]] = {}
+        self.cache: dict[int, tuple[np.ndarray, np.ndarray, dict[int, int], DataConfig]] = {}
         self.cache_left = cache_bytes
         self.drawn: tuple[int, np.ndarray] = (-1, np.empty(0, int))
 
@@ -39,8 +39,8 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
     def example(self, index: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Sample `index` as the model trains on it."""
         recipe = self.recipe
-        image, segmentation, classes = self._read(index)
-        tensor, labels = augment(image, segmentation, recipe.data, recipe.augment, rng)
+        image, segmentation, classes, data = self._read(index)
+        tensor, labels = augment(image, segmentation, data, recipe.augment, rng)
         stride = recipe.model.mask_stride
         labels = resize_labels(labels, labels.shape[0] // stride, labels.shape[1] // stride)
         mask, instances = draw_mask(
@@ -59,13 +59,14 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
             self.drawn = epoch, whole.order(rng) if isinstance(whole, Shards) else rng.permutation(len(whole))
         return self.drawn[1]
 
-    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray, dict[int, int], DataConfig]:
         if index in self.cache:
             return self.cache[index]
         sample = self.dataset[index]
         panoptic = sample.panoptic.without_crowds()
         classes = {s.id: panoptic.taxonomy.class_of(s.category_id) for s in panoptic.segments}
-        item = (normalize(sample.image, self.recipe.data.normalize), panoptic.segmentation, classes)
+        data = self.recipe.data.at_scale_of(panoptic.diameter())
+        item = (normalize(sample.image, data.normalize), panoptic.segmentation, classes, data)
         size = item[0].nbytes + item[1].nbytes
         if size <= self.cache_left:
             self.cache_left -= size

@@ -41,7 +41,9 @@ def clip_example(clip: Clip, taxonomy: Taxonomy, recipe: Recipe, rng: np.random.
     now = int(rng.integers(min(0 if first else f, len(clip.frames) - 1), len(clip.frames)))
     before = [] if first else [k for k in range(max(now - f, 0), now) if rng.random() >= config.past_dropout]
     seed = int(rng.integers(2**63))
-    shown, labels, classes = zip(*(_augmented(clip.frames[k], recipe, seed) for k in [*before, now]), strict=True)
+    frames = [clip.frames[k] for k in (*before, now)]
+    data = recipe.data.at_scale_of(frames[-1].panoptic.diameter())
+    shown, labels, classes = zip(*(_augmented(frame, data, recipe, seed) for frame in frames), strict=True)
     present = {i: c for part in classes for i, c in part.items()}
     masks, instances = draw_mask(np.stack(labels), present, taxonomy, recipe.data, recipe.model.max_instances, rng)
     past = np.full((f, *masks.shape[1:]), VOID)
@@ -55,13 +57,15 @@ def clip_example(clip: Clip, taxonomy: Taxonomy, recipe: Recipe, rng: np.random.
     return example
 
 
-def _augmented(frame: Sample, recipe: Recipe, seed: int) -> tuple[torch.Tensor, np.ndarray, dict[int, int]]:
+def _augmented(
+    frame: Sample, data: DataConfig, recipe: Recipe, seed: int
+) -> tuple[torch.Tensor, np.ndarray, dict[int, int]]:
     """Picture, labels at mask resolution and classes of a frame; the seed is the clip's."""
     panoptic = frame.panoptic.without_crowds()
     classes = {s.id: panoptic.taxonomy.class_of(s.category_id) for s in panoptic.segments}
-    pixels = normalize(frame.image, recipe.data.normalize)
+    pixels = normalize(frame.image, data.normalize)
     rng = np.random.default_rng(seed)
-    image, labels = augment(pixels, panoptic.segmentation, recipe.data, recipe.augment, rng)
+    image, labels = augment(pixels, panoptic.segmentation, data, recipe.augment, rng)
     height, width = (n // recipe.model.mask_stride for n in labels.shape)
     return image.contiguous(), resize_labels(labels, height, width), classes
 

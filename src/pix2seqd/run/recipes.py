@@ -32,7 +32,7 @@ _SMALL_OBJECTS = ModelConfig(
 RECIPES: dict[str, Recipe] = {
     "nuclei": Recipe(
         model=_SMALL_OBJECTS,
-        data=DataConfig(size=(128, 128), layout="tile", diameter=24, overlap=64, ids="reused", normalize="percentile"),
+        data=DataConfig(size=(128, 128), layout="tile", diameter=24, overlap=48, ids="reused", normalize="percentile"),
         augment=AugmentConfig(jitter=(0.65, 1.6), color_jitter=0.4, invert=0.1, flip="all"),
         train=TrainConfig(batch_size=16, steps=4300, lr=1.5e-3, end_lr_factor=0.02, warmup_steps=100, ema_decay=0.998),
         infer=InferConfig(steps=20, td=5.0, min_pixels=16, enlarge=2),
@@ -42,9 +42,9 @@ RECIPES: dict[str, Recipe] = {
     ),
     "nuclei-video": Recipe(
         model=_SMALL_OBJECTS.replace(past_frames=2),
-        data=DataConfig(size=(128, 128), layout="tile", overlap=64, ids="reused", normalize="percentile"),
+        data=DataConfig(size=(128, 128), layout="tile", diameter=24, overlap=48, ids="reused", normalize="percentile"),
         augment=AugmentConfig(
-            jitter=(0.6, 1.6),
+            jitter=(0.7, 1.5),
             color_jitter=0.4,
             invert=0.1,
             flip="all",

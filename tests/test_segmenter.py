@@ -11,6 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
+from pix2seqd.ensemble import consensus
 from pix2seqd.files import InputError
 from pix2seqd.panoptic import Panoptic
 from pix2seqd.segmenter import Segmenter
@@ -361,3 +362,26 @@ def test_a_saved_checkpoint_segments_as_before_and_says_what_it_is(make, picture
     bfloat16 = Segmenter.from_pretrained(tmp_path / "cats", device="cpu", dtype="bfloat16")
     assert bfloat16.describe() != described
     check_structure(bfloat16.image(pictures[0]), (40, 40))
+
+
+# Consensus
+
+
+def test_a_consensus_is_that_of_the_samples_alone_in_a_batch_and_after_the_last_step(make, pictures):
+    segmenter = make(TILE)
+    agreed = consensus(segmenter.samples(pictures[0], 3, seed=4, min_pixels=5), 5)
+    assert same(segmenter.image(pictures[0], seed=4, consensus=3, min_pixels=5), agreed)
+    both = list(segmenter.images([pictures[1], pictures[0]], seed=4, consensus=3, min_pixels=5, batch_size=2))
+    assert same(both[1], agreed)
+    shares, shown = zip(*segmenter.progress(pictures[0], seed=4, consensus=3, min_pixels=5), strict=True)
+    assert shares == pytest.approx((1 / 6, 1 / 3, 1))
+    assert same(shown[1], segmenter.image(pictures[0], seed=4, min_pixels=5))
+    assert same(shown[2], agreed)
+
+
+def test_a_consensus_needs_a_majority_and_videos_have_none(make, pictures):
+    segmenter = make(TILE)
+    with pytest.raises(InputError, match="consensus must be 1, 3, 5"):
+        segmenter.image(pictures[0], consensus=2)
+    with pytest.raises(InputError, match="leave it out"):
+        next(segmenter.video([pictures[0]], consensus=3))

@@ -160,10 +160,6 @@ class ModelConfig(Config):
         return presets[name]
 
 
-_ZOOMS = 0.125, 4.0
-"""Beyond these `DataConfig.diameter` scales no picture: its one large or tiny thing says little about scale."""
-
-
 @dataclass(frozen=True)
 class DataConfig(Config):
     """How pictures and masks are presented to the model, in training and in use; saved with every checkpoint."""
@@ -204,8 +200,8 @@ class DataConfig(Config):
         """With the zoom that things `diameter` picture pixels across call for; 0: nobody knows, `zoom` as it is."""
         if not self.diameter or not diameter:
             return self
-        low, high = _ZOOMS
-        return self.replace(zoom=min(max(self.diameter / diameter, low), high))
+        # Beyond these bounds it is one huge or tiny thing, which says little about scale.
+        return self.replace(zoom=min(max(self.diameter / diameter, 0.125), 4.0))
 
 
 @dataclass(frozen=True)
@@ -222,6 +218,9 @@ class InferConfig(Config):
     looking first, for a few steps."""
     enlarge: int = 1
     """The network's input is so many times that of training a side: the networks carry over to other sizes (§4.1)."""
+    consensus: int = 1
+    """A picture's segmentation is what so many samples agree on (`ensemble.consensus`); odd numbers, so that there is
+    a majority. Not in videos, and not around known pixels."""
     seams: Literal["join", "known"] = "join"
     """layout tile; join: windows are sampled apart and their segments joined where they agree; known: one after the
     other, each continuing what its finished neighbours share with it. Those of videos are always joined: what their
@@ -241,6 +240,7 @@ class InferConfig(Config):
             (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
             (0 <= self.diameter < float("inf"), f"diameter must be 0 or more, not {self.diameter}"),
             (self.enlarge >= 1, f"enlarge must be 1 or more, not {self.enlarge}"),
+            (self.consensus >= 1 and self.consensus % 2 == 1, f"consensus must be 1, 3, 5 ..., not {self.consensus}"),
             (self.first_steps >= 0, f"first_steps must be 0 or more, not {self.first_steps}"),
             (0 < self.t_start <= 1, f"t_start must be above 0 and at most 1, not {self.t_start}"),
             (self.adaptive == 0 or self.adaptive >= 1, f"adaptive must be 0 or 1 and more, not {self.adaptive}"),

@@ -1,12 +1,12 @@
 """`Segmenter`: the only path from pixels to `Panoptic`, for the command line, the evaluation and Python."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from itertools import chain, islice, tee
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pix2seqd.config import InferConfig
 from pix2seqd.config_base import require
+from pix2seqd.ensemble import consensus
 from pix2seqd.files import InputError
 from pix2seqd.known import Canvas
 from pix2seqd.panoptic import Panoptic
@@ -32,6 +33,24 @@ _LOOK_WINDOWS = 4
 _LOOK_STEPS = 8
 _NEAR = 1.25
 """Scales that differ by less are as good."""
+
+
+class ImageOptions(TypedDict, total=False):
+    """How a picture is segmented; what is left out or None is as the checkpoint says (`InferConfig`)."""
+
+    seed: int
+    """Of the picture's own noise; the same seed gives the same segmentation, alone or in a batch. 0 if left out."""
+    steps: int | None
+    """How often the decoder runs, 1 or more."""
+    td: float | None
+    """τ_d ≥ 0 (§3.3)."""
+    min_pixels: int | None
+    """Smaller segments are discarded."""
+    diameter: float | None
+    """What things measure across, in pixels of the picture, for checkpoints that bring them to one size
+    (`DataConfig.diameter`); 0: it looks for itself first."""
+    consensus: int | None
+    """Odd number of samples, from the seeds from `seed` on, whose consensus is the answer (`ensemble.consensus`)."""
 
 
 class Segmenter:
@@ -84,29 +103,15 @@ class Segmenter:
             **self.pretrained.infer.to_dict(),
         }
 
-    def image(
-        self,
-        source: Source,
-        *,
-        known: Panoptic | None = None,
-        seed: int = 0,
-        steps: int | None = None,
-        td: float | None = None,
-        min_pixels: int | None = None,
-        diameter: float | None = None,
-    ) -> Panoptic:
+    def image(self, source: Source, *, known: Panoptic | None = None, **given: Unpack[ImageOptions]) -> Panoptic:
         """Segment one picture.
 
         Args:
             source: path, PIL image or array, whatever `load_image` takes.
             known: what is given, of the picture's size; void is unknown. Its pixels keep their segment (id and
-                category), the rest is sampled to go with them, and a segment grows where it was given in part.
-            seed: of the picture's own noise; the same seed gives the same segmentation, alone or in a batch.
-            steps: how often the decoder runs, 1 or more; None: the checkpoint's default, as for all that follow.
-            td: τ_d ≥ 0 (§3.3).
-            min_pixels: smaller segments are discarded.
-            diameter: what things measure across, in pixels of the picture, for checkpoints that bring them to one
-                size (`DataConfig.diameter`); None: it looks for itself first.
+                category), the rest is sampled to go with them (once: there is no consensus), and a segment grows where
+                it was given in part.
+            given: see `ImageOptions`.
 
         Returns:
             A segmentation of the picture's own size.
@@ -116,29 +121,22 @@ class Segmenter:
                 categories.
         """
         if known is None:
-            return next(self.images([source], seed=seed, steps=steps, td=td, min_pixels=min_pixels, diameter=diameter))
-        options = self._image_options(seed, steps, td, min_pixels, diameter)
+            return next(self.images([source], **given))
+        options, seed = self._image_options(given)
         return self._continued(self.scaled(source, options), known, options, seed)
 
     def progress(
-        self,
-        source: Source,
-        *,
-        known: Panoptic | None = None,
-        seed: int = 0,
-        steps: int | None = None,
-        td: float | None = None,
-        min_pixels: int | None = None,
-        diameter: float | None = None,
+        self, source: Source, *, known: Panoptic | None = None, **given: Unpack[ImageOptions]
     ) -> Iterator[tuple[float, Panoptic]]:
         """`image`, showing how the segmentation comes about.
 
         Yields:
             The share that is done, up to 1, and the segmentation so far; the last is what `image` returns. There is
             one after each denoising step. Where windows are sampled one after the other (those of a large picture
-            with `known`, or `InferConfig.seams` "known"), there is one after each window, void where none is done.
+            with `known`, or `InferConfig.seams` "known"), there is one after each window, void where none is done. Of
+            a consensus, the first sample is shown step by step.
         """
-        options = self._image_options(seed, steps, td, min_pixels, diameter)
+        options, seed = self._image_options(given)
         picture = self.scaled(source, options)
         if known is not None or options.seams == "known":
             for share, canvas in self._continuing(picture, known, options, seed, every_step=True):
@@ -150,53 +148,30 @@ class Segmenter:
             images, noise = zip(*batch, strict=True)
             streams.append(self.sampler.denoised(self.sampler.encoded(images), noise, options))
         for step, masks in enumerate(zip(*streams, strict=True), start=1):
-            yield step / options.steps, self.windows.assemble(picture, chain.from_iterable(masks), options.min_pixels)
+            first = self.windows.assemble(picture, chain.from_iterable(masks), options.min_pixels)
+            yield step / options.steps / options.consensus, first
+        if options.consensus > 1:
+            yield 1.0, self._agreed(picture, options, seed, self.sampler.batch_size)
 
-    def samples(
-        self,
-        source: Source,
-        n: int = 5,
-        *,
-        seed: int = 0,
-        steps: int | None = None,
-        td: float | None = None,
-        min_pixels: int | None = None,
-        diameter: float | None = None,
-    ) -> list[Panoptic]:
-        """Several segmentations of one picture: number k, from 0, is `image` with the seed `seed + k`.
+    def samples(self, source: Source, n: int = 5, **given: Unpack[ImageOptions]) -> list[Panoptic]:
+        """Several segmentations of one picture: number k, from 0, is `image` with the seed `seed + k`, no consensus.
 
-        The encoder sees every window once. `pix2seqd.ensemble` says how sure they are, and what they agree on.
+        `pix2seqd.ensemble` says how sure they are, and what they agree on.
 
         Raises:
             InputError: as `image`, or n is below 1.
         """
         if n < 1:
             raise InputError(f"the number of samples must be 1 or more, not {n}")
-        *_, options = (self._image_options(last, steps, td, min_pixels, diameter) for last in (seed, seed + n - 1))
-        picture = self.scaled(source, options)
-        if options.seams == "known":
-            return [self._continued(picture, None, options, seed + k) for k in range(n)]
-        masks: list[list[np.ndarray]] = [[] for _ in range(n)]
-        windows = zip(*(self.windows.cut(picture, _generator(seed + k)) for k in range(n)), strict=True)
-        while batch := list(islice(windows, self.sampler.batch_size)):
-            h = self.sampler.encoded([drawn[0][0] for drawn in batch])
-            for k, found in enumerate(masks):
-                found.extend(deque(self.sampler.denoised(h, [drawn[k][1] for drawn in batch], options), maxlen=1).pop())
-        return [self.windows.assemble(picture, iter(found), options.min_pixels) for found in masks]
+        options, seed = self._image_options(given)
+        self._image_options({"seed": seed + n - 1})
+        return self._samples(self.scaled(source, options), n, options, seed, self.sampler.batch_size)
 
     def images(
-        self,
-        sources: Iterable[Source],
-        *,
-        seed: int = 0,
-        steps: int | None = None,
-        td: float | None = None,
-        min_pixels: int | None = None,
-        diameter: float | None = None,
-        batch_size: int | None = None,
+        self, sources: Iterable[Source], *, batch_size: int | None = None, **given: Unpack[ImageOptions]
     ) -> Iterator[Panoptic]:
         """Segment many pictures, each as `image` does; `batch_size` windows go through the network at once."""
-        options = self._image_options(seed, steps, td, min_pixels, diameter)
+        options, seed = self._image_options(given)
         batch_size = self.sampler.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise InputError(f"batch size must be 1 or more, not {batch_size}")
@@ -204,12 +179,12 @@ class Segmenter:
         def generate(images: Tensor, noise: Tensor) -> Tensor:
             return self.model.infer(images, noise, options.steps, options.td)
 
-        if options.seams == "known":
-            for source in sources:
-                yield self._continued(self.scaled(source, options), None, options, seed)
-            return
         # Windows and their masks are streams: of a large picture, and of many, only a few exist at any time.
-        pictures, again = tee(self.scaled(source, options) for source in sources)
+        pictures = (self.scaled(source, options) for source in sources)
+        if options.seams == "known" or options.consensus > 1:
+            yield from (self._agreed(picture, options, seed, batch_size) for picture in pictures)
+            return
+        pictures, again = tee(pictures)
         windows = chain.from_iterable(self.windows.cut(picture, _generator(seed)) for picture in pictures)
         masks = self.sampler.masks(windows, generate, batch_size)
         for picture in again:
@@ -219,14 +194,10 @@ class Segmenter:
         self,
         frames: Iterable[Source],
         *,
-        seed: int = 0,
         first_steps: int | None = None,
-        steps: int | None = None,
-        td: float | None = None,
-        min_pixels: int | None = None,
-        diameter: float | None = None,
         t_start: float | None = None,
         adaptive: float | None = None,
+        **given: Unpack[ImageOptions],
     ) -> Iterator[Panoptic]:
         """Segment a video and track what is in it (§3.4), frame by frame: each is answered before the next is read.
 
@@ -236,28 +207,20 @@ class Segmenter:
 
         Args:
             frames: of one size, whatever `load_image` takes.
-            seed: of the clip's noise; the same frames and seed give the same result, the first frame that of `image`.
             first_steps: how often the decoder runs on the first frame; None: the checkpoint's default, as below.
-            steps: likewise on the others.
-            td: τ_d ≥ 0 (§3.3).
-            min_pixels: smaller segments are discarded.
-            diameter: as for `image`; None: the first frame decides.
             t_start: time in (0, 1] at which later frames start; below 1 from the corrupted mask of the frame before.
             adaptive: average steps of later frames, 1 or more, spent where the mask changes; 0: always `steps`.
+            given: see `ImageOptions`; steps are those of later frames, the first frame's scale is that of all, and
+                there is no consensus. The same frames and seed give the same result.
 
         Raises:
             InputError: a frame cannot be read or has another size than the first, or an option makes no sense.
         """
-        options = self._options(
-            seed,
-            first_steps=first_steps,
-            steps=steps,
-            td=td,
-            min_pixels=min_pixels,
-            diameter=diameter,
-            t_start=t_start,
-            adaptive=adaptive,
-        )
+        if (given.get("consensus") or 1) != 1:
+            raise InputError(
+                "videos have no consensus, since frames are tracked by the ids of one sample; leave it out"
+            )
+        options, seed = self._options({**given, "first_steps": first_steps, "t_start": t_start, "adaptive": adaptive})
         past_frames = self.model.config.past_frames
         stream, tracker = Stream(self.model, options), Tracker(self.pretrained.data.ids == "unique", past_frames)
         generator, size = _generator(seed), None
@@ -292,26 +255,42 @@ class Segmenter:
             picture = self.windows.scaled(image, zoom)
         return picture
 
-    def _image_options(
-        self, seed: int, steps: int | None, td: float | None, min_pixels: int | None, diameter: float | None
-    ) -> InferConfig:
-        if steps is None:
-            steps = self.pretrained.infer.first_steps or None
-        return self._options(seed, steps=steps, td=td, min_pixels=min_pixels, diameter=diameter)
+    def _image_options(self, given: Mapping[str, Any]) -> tuple[InferConfig, int]:
+        steps = given.get("steps")
+        return self._options({**given, "steps": self.pretrained.infer.first_steps or None if steps is None else steps})
 
-    def _options(self, seed: int, **given: float | None) -> InferConfig:
-        one_size = self.pretrained.data.diameter > 0
+    def _options(self, given: Mapping[str, Any]) -> tuple[InferConfig, int]:
+        """What holds for a call, and its seed."""
+        changes = {key: value for key, value in given.items() if value is not None}
+        seed = changes.pop("seed", 0)
+        scales = self.pretrained.data.diameter > 0
         try:
             require(
                 (0 <= seed < 2**63, f"seed must be 0 or more and below 2^63, not {seed}"),
-                (one_size or not given["diameter"], "this checkpoint does not scale pictures; leave diameter out"),
+                (scales or not changes.get("diameter"), "this checkpoint does not scale pictures; leave diameter out"),
             )
-            return self.pretrained.infer.replace(**{key: value for key, value in given.items() if value is not None})
+            return self.pretrained.infer.replace(**changes), seed
         except ValueError as error:
             raise InputError(str(error)) from error
 
     def _look(self, images: Tensor, noise: Tensor) -> Tensor:
         return self.model.infer(images, noise, _LOOK_STEPS, self.pretrained.infer.td)
+
+    def _agreed(self, picture: Scaled, options: InferConfig, seed: int, batch_size: int) -> Panoptic:
+        found = self._samples(picture, options.consensus, options, seed, batch_size)
+        return consensus(found, options.min_pixels) if len(found) > 1 else found[0]
+
+    def _samples(self, picture: Scaled, n: int, options: InferConfig, seed: int, batch_size: int) -> list[Panoptic]:
+        """Segmentations from the seeds `seed` .. `seed + n - 1`; the encoder sees every window once."""
+        if options.seams == "known":
+            return [self._continued(picture, None, options, seed + k) for k in range(n)]
+        masks: list[list[np.ndarray]] = [[] for _ in range(n)]
+        windows = zip(*(self.windows.cut(picture, _generator(seed + k)) for k in range(n)), strict=True)
+        while batch := list(islice(windows, batch_size)):
+            h = self.sampler.encoded([drawn[0][0] for drawn in batch])
+            for k, found in enumerate(masks):
+                found.extend(deque(self.sampler.denoised(h, [drawn[k][1] for drawn in batch], options), maxlen=1).pop())
+        return [self.windows.assemble(picture, iter(found), options.min_pixels) for found in masks]
 
     def _continued(self, picture: Scaled, known: Panoptic | None, options: InferConfig, seed: int) -> Panoptic:
         _, canvas = deque(self._continuing(picture, known, options, seed), maxlen=1).pop()

@@ -40,6 +40,8 @@ class Inference:
     """smaller segments are dropped. Default: the checkpoint's."""
     diameter: Annotated[float | None, Parameter(validator=Number(gte=0))] = None
     """pixels that things are across, where you know it; spares checkpoints that need to know from looking twice."""
+    consensus: Annotated[int | None, count(1)] = None
+    """odd number of samples whose consensus is the answer; not for videos. Default: the checkpoint's."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute; auto takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -53,7 +55,7 @@ class Inference:
 
     def given(self) -> dict[str, Any]:
         """What `Segmenter.images` is to be told, without what is left to the checkpoint."""
-        names = ("steps", "td", "seed", "min_pixels", "diameter")
+        names = ("steps", "td", "seed", "min_pixels", "diameter", "consensus")
         options = {name: getattr(self, name) for name in names}
         return {name: value for name, value in options.items() if value is not None}
 

@@ -64,7 +64,7 @@ def benchmark(
     for size in sorted(sizes):
         progress(f"{name} at {size}")
         changed = pretrained.data.replace(size=(size, size), layout="resize")
-        infer = pretrained.infer.replace(enlarge=1)
+        infer = pretrained.infer.replace(enlarge=1, consensus=1)
         sized = Segmenter(
             Pretrained(pretrained.model, pretrained.taxonomy, changed, infer, name), str(segmenter.device), dtype
         )

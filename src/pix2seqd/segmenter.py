@@ -30,7 +30,7 @@ _LOOKS = 2
 """How often the scale of a picture is corrected by what is seen at the scale before: things that are far too large
 seem to be several, small ones to be one."""
 _LOOK_WINDOWS = 4
-_LOOK_STEPS = 8
+_LOOK_STEPS = 5
 _NEAR = 1.25
 """Scales that differ by less are as good."""
 

@@ -35,7 +35,7 @@ RECIPES: dict[str, Recipe] = {
         data=DataConfig(size=(128, 128), layout="tile", diameter=24, overlap=48, ids="reused", normalize="percentile"),
         augment=AugmentConfig(jitter=(0.65, 1.6), color_jitter=0.4, invert=0.1, flip="all"),
         train=TrainConfig(batch_size=16, steps=4300, lr=1.5e-3, end_lr_factor=0.02, warmup_steps=100, ema_decay=0.998),
-        infer=InferConfig(steps=20, td=5.0, min_pixels=16, enlarge=2),
+        infer=InferConfig(steps=5, td=5.0, min_pixels=16, enlarge=2, consensus=5),
         train_data="coco:data/nuclei@train",
         exclude=("0209.jpg",),  # the example picture of the repository is cut from it
         eval_data="coco:data/nuclei@val",
@@ -74,7 +74,7 @@ RECIPES: dict[str, Recipe] = {
             backbone=resnet_backbone((1, 2, 2), 32, (32, 64, 128), "basic"),
             encoder_layers=2,
         ),
-        data=DataConfig(size=(80, 80)),
+        data=DataConfig(size=(80, 80), ids="reused"),
         train=TrainConfig(batch_size=16, steps=5500, lr=1.5e-3, end_lr_factor=0.02, warmup_steps=100, ema_decay=0.998),
         infer=InferConfig(steps=20, td=1.0, min_pixels=8),
         train_data="shapes:1000000",

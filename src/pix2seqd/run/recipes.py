@@ -54,11 +54,12 @@ RECIPES: dict[str, Recipe] = {
         ),
         train=TrainConfig(
             batch_size=16,
-            steps=400,
+            steps=900,
             lr=8e-4,
             end_lr_factor=0.02,
             warmup_steps=50,
             ema_decay=0.995,
+            own_past=0.4,
         ),
         infer=InferConfig(steps=8, first_steps=32, td=5.0, min_pixels=16, enlarge=2),
         train_data="nuclei-clips:data/nuclei@train:1000000",

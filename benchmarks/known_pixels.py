@@ -77,7 +77,7 @@ def hints(
     quality = defaultdict(lambda: PanopticQuality(dataset.taxonomy))
     for number, index in enumerate(chosen, start=1):
         sample = dataset[index]
-        without = segmenter.image(sample.image)
+        without = segmenter.image(sample.image, consensus=1)  # as with hints
         for share in shares:
             given = scribbles(sample.panoptic.segmentation, share, np.random.default_rng(index))
             rest, known = part(sample.panoptic, ~given), part(sample.panoptic, given)
@@ -147,7 +147,7 @@ def seams(data: str, model: str = "nuclei", limit: int = 0, least: int = 1000):
         seam[:, 1:] |= owner[:, 1:] != owner[:, :-1]
         print(f"{sample.name}: {sample.image.shape[1]} x {sample.image.shape[0]}, {len(picture.corners)} windows")
         for mode in ("join", "known"):
-            infer: InferConfig = segmenter.pretrained.infer.replace(seams=mode)
+            infer: InferConfig = segmenter.pretrained.infer.replace(seams=mode, consensus=1)
             found = Segmenter(replace(segmenter.pretrained, infer=infer)).image(sample.image)
             quality[mode].update(sample.panoptic, found)
             matched = matches(sample.panoptic, found)

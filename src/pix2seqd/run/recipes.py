@@ -77,7 +77,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         data=DataConfig(size=(80, 80), ids="reused"),
         train=TrainConfig(batch_size=16, steps=5500, lr=1.5e-3, end_lr_factor=0.02, warmup_steps=100, ema_decay=0.998),
-        infer=InferConfig(steps=20, td=1.0, min_pixels=8),
+        infer=InferConfig(steps=20, td=5.0, min_pixels=8),
         train_data="shapes:1000000",
         eval_data="shapes:200@1",
         init="nuclei",  # it knows already how to carry ids from pixel to pixel

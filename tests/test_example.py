@@ -20,7 +20,7 @@ def bundled(name: str) -> Segmenter:
     return Segmenter.from_pretrained(name, device="cpu")
 
 
-@pytest.mark.parametrize("name", ["nuclei", "nuclei-video", "shapes"])
+@pytest.mark.parametrize("name", ["nuclei", "shapes"])
 def test_a_bundled_checkpoint_is_small_and_says_where_it_comes_from(name: str):
     segmenter = bundled(name)
     assert segmenter.describe()["model"] == name

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pix2seqd.config import ModelConfig
+from pix2seqd.config import DataConfig, InferConfig, ModelConfig
+from pix2seqd.data.shapes import TAXONOMY
 from pix2seqd.official import load_official
 from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.weights import Pretrained, save_pretrained
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -97,3 +99,16 @@ def build() -> Callable[[ModelConfig], Pix2SeqD]:
         return model.eval()
 
     return make
+
+
+@pytest.fixture
+def pretrained(tiny, build) -> Pretrained:
+    """A checkpoint with random weights."""
+    return Pretrained(build(tiny), TAXONOMY, DataConfig(size=(32, 48), ids="reused"), InferConfig(steps=7, td=2.0))
+
+
+@pytest.fixture
+def folder(pretrained, tmp_path) -> Path:
+    """Where `pretrained` is saved."""
+    save_pretrained(pretrained, tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"

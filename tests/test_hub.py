@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pix2seqd.config import DataConfig, InferConfig
 from pix2seqd.data.shapes import TAXONOMY
 from pix2seqd.files import InputError
 from pix2seqd.hub import model_card, push_to_hub
-from pix2seqd.weights import FILES, Pretrained, save_pretrained
+from pix2seqd.weights import FILES
 
 REPOSITORY = "someone/shapes"
 COMMIT = "c" * 40
@@ -102,17 +101,6 @@ def hub() -> Iterator[tuple[str, type[Hub]]]:
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-@pytest.fixture
-def pretrained(tiny, build) -> Pretrained:
-    return Pretrained(build(tiny), TAXONOMY, DataConfig(size=(32, 48), ids="reused"), InferConfig(steps=7, td=2.0))
-
-
-@pytest.fixture
-def folder(pretrained, tmp_path) -> Path:
-    save_pretrained(pretrained, tmp_path / "checkpoint")
-    return tmp_path / "checkpoint"
 
 
 FETCH = """

@@ -108,6 +108,14 @@ def test_progress_ends_with_the_image(make, picture, data: DataConfig, seams: st
     assert same(shown[-1], segmenter.image(picture, known=known, seed=2))
 
 
+def test_progress_of_a_consensus_ends_with_the_image_whatever_the_seams(make, picture):
+    segmenter = make(TILE, seams="known")
+    *_, (share, last) = segmenter.progress(picture, seed=2, consensus=3)
+    assert share == 1
+    assert same(last, segmenter.image(picture, seed=2, consensus=3))
+    assert not same(last, segmenter.image(picture, seed=2))
+
+
 @pytest.mark.parametrize("data", [RESIZE, TILE])
 @pytest.mark.parametrize("seams", ["join", "known"])
 def test_samples_are_the_images_of_following_seeds(make, picture, data: DataConfig, seams: str):

@@ -8,23 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pix2seqd.config import DataConfig, InferConfig
-from pix2seqd.data.shapes import TAXONOMY
 from pix2seqd.files import InputError
-from pix2seqd.weights import Pretrained, from_pretrained, inflate_for_video, save_pretrained
+from pix2seqd.weights import from_pretrained, inflate_for_video, save_pretrained
 
 FILES = ["config.json", "model.safetensors", "preprocessor_config.json"]
-
-
-@pytest.fixture
-def pretrained(tiny, build) -> Pretrained:
-    return Pretrained(build(tiny), TAXONOMY, DataConfig(size=(32, 48), ids="reused"), InferConfig(steps=7, td=2.0))
-
-
-@pytest.fixture
-def folder(pretrained, tmp_path) -> Path:
-    save_pretrained(pretrained, tmp_path / "checkpoint")
-    return tmp_path / "checkpoint"
 
 
 def test_a_checkpoint_comes_back_whole(pretrained, folder):

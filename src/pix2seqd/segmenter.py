@@ -139,19 +139,17 @@ class Segmenter:
         options, seed = self._image_options(given)
         picture = self.scaled(source, options)
         if known is not None or options.seams == "known":
-            for share, canvas in self._continuing(picture, known, options, seed, every_step=True):
-                yield share, self.windows.finish(canvas, picture, known, options.min_pixels)
-            return
-        streams = []
-        windows = self.windows.cut(picture, _generator(seed))
-        while batch := list(islice(windows, self.sampler.batch_size)):
-            images, noise = zip(*batch, strict=True)
-            streams.append(self.sampler.denoised(self.sampler.encoded(images), noise, options))
-        for step, masks in enumerate(zip(*streams, strict=True), start=1):
-            first = self.windows.assemble(picture, chain.from_iterable(masks), options.min_pixels)
-            yield step / options.steps / options.consensus, first
-        if options.consensus > 1:
-            yield 1.0, self._agreed(picture, options, seed, self.sampler.batch_size)
+            canvases = self._continuing(picture, known, options, seed, every_step=True)
+            shown = ((share, self.windows.finish(c, picture, known, options.min_pixels)) for share, c in canvases)
+        else:
+            shown = self._steps(picture, options, seed)
+        rounds = options.consensus if known is None else 1
+        first = None
+        for share, first in shown:
+            yield share / rounds, first
+        if first is not None and rounds > 1:
+            others = self._samples(picture, rounds - 1, options, seed + 1, self.sampler.batch_size)
+            yield 1.0, consensus([first, *others], options.min_pixels)
 
     def samples(self, source: Source, n: int = 5, **given: Unpack[ImageOptions]) -> list[Panoptic]:
         """Several segmentations of one picture: number k, from 0, is `image` with the seed `seed + k`, no consensus.
@@ -291,6 +289,17 @@ class Segmenter:
             for k, found in enumerate(masks):
                 found.extend(deque(self.sampler.denoised(h, [drawn[k][1] for drawn in batch], options), maxlen=1).pop())
         return [self.windows.assemble(picture, iter(found), options.min_pixels) for found in masks]
+
+    def _steps(self, picture: Scaled, options: InferConfig, seed: int) -> Iterator[tuple[float, Panoptic]]:
+        """One sample, all its windows at once: the share done, and the segmentation after each denoising step."""
+        streams = []
+        windows = self.windows.cut(picture, _generator(seed))
+        while batch := list(islice(windows, self.sampler.batch_size)):
+            images, noise = zip(*batch, strict=True)
+            streams.append(self.sampler.denoised(self.sampler.encoded(images), noise, options))
+        for step, masks in enumerate(zip(*streams, strict=True), start=1):
+            found = self.windows.assemble(picture, chain.from_iterable(masks), options.min_pixels)
+            yield step / options.steps, found
 
     def _continued(self, picture: Scaled, known: Panoptic | None, options: InferConfig, seed: int) -> Panoptic:
         _, canvas = deque(self._continuing(picture, known, options, seed), maxlen=1).pop()

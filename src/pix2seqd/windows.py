@@ -84,22 +84,23 @@ class Windows:
         if config.layout == "resize":
             labels, classes = self.find(self.restored(next(masks), picture), taxonomy, least)
         else:
-            tall, wide = picture.extent
             scale = picture.zoom / self.model.mask_stride
-            tiles = (
-                (top, left, self.find(mask[:, : tall - top, : wide - left], taxonomy, round(least * scale**2)))
-                for (top, left), mask in zip(picture.corners, masks, strict=False)
-            )
-            labels, classes = postprocess.join(tiles, tall, wide, taxonomy)
+            tiles = self._tiles(picture, masks, round(least * scale**2))
+            labels, classes = postprocess.join(tiles, *picture.extent, taxonomy)
             labels, classes = postprocess.fill_small(self.restored(labels, picture), classes, taxonomy, least)
         return Panoptic.from_segmentation(labels, classes, taxonomy).renumbered()
+
+    def _tiles(self, picture: Scaled, masks: Iterator[np.ndarray], least: int) -> Iterator[tuple[int, int, Labels]]:
+        """Top, left and segments, of `least` mask pixels and more, of each window; `masks` may go on beyond them."""
+        tall, wide = picture.extent
+        for (top, left), mask in zip(picture.corners, masks, strict=False):
+            yield top, left, self.find(mask[:, : tall - top, : wide - left], self.taxonomy, least)
 
     def diameter(self, picture: Scaled, masks: Iterator[np.ndarray]) -> float:
         """Of the things in the windows (`panoptic.typical_diameter`), in pixels of the picture; 0 if there are none."""
         areas: list[int] = []
-        for (top, left), mask in zip(picture.corners, masks, strict=True):
-            inside = mask[:, : picture.extent[0] - top, : picture.extent[1] - left]
-            found = Panoptic.from_segmentation(*self.find(inside, self.taxonomy, 0), self.taxonomy)
+        for _, _, labels in self._tiles(picture, masks, 0):
+            found = Panoptic.from_segmentation(*labels, self.taxonomy)
             areas += [segment.area for segment in found.segments if segment.isthing]
         return typical_diameter(areas) * self.model.mask_stride / picture.zoom
 

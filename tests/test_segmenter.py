@@ -379,9 +379,7 @@ def test_a_consensus_is_that_of_the_samples_alone_in_a_batch_and_after_the_last_
     assert same(shown[2], agreed)
 
 
-def test_a_consensus_needs_a_majority_and_videos_have_none(make, pictures):
+def test_a_consensus_needs_a_majority(make, pictures):
     segmenter = make(TILE)
     with pytest.raises(InputError, match="consensus must be 1, 3, 5"):
         segmenter.image(pictures[0], consensus=2)
-    with pytest.raises(InputError, match="leave it out"):
-        next(segmenter.video([pictures[0]], consensus=3))

@@ -91,7 +91,7 @@ def test_the_same_frames_and_seed_give_the_same_segments(make, data: DataConfig)
 
 
 def test_past_masks_steps_and_start_change_later_frames_only(make):
-    segmenter, frames = make(WHOLE), noise(3)
+    segmenter, frames = make(TILES), noise(3)
     plain = list(segmenter.video(frames))
     for change in ({"steps": 4}, {"t_start": 0.5}):
         changed = list(segmenter.video(frames, **change))
@@ -178,3 +178,53 @@ def test_the_checkpoint_says_how_it_is_used(make):
     asked = list(make(WHOLE).video(frames, steps=2, first_steps=3, t_start=0.7))
     assert all(map(same, make(WHOLE, steps=2, first_steps=3, t_start=0.7).video(frames), asked))
     assert make(WHOLE, first_steps=3).describe()["first_steps"] == 3
+
+
+# What the model is told of the frames before
+
+
+@pytest.mark.parametrize("data", [WHOLE, TILES])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_the_past_is_what_was_answered(make, monkeypatch, data: DataConfig, samples: int):
+    """Every sample of a frame is told the same: class and track of each pixel of the last two answers."""
+    segmenter, told = make(data, consensus=samples), []
+    infer = segmenter.model.denoise
+
+    def denoise(h: object, state: Tensor, steps: int, td: float, past: Tensor | None, start: float) -> Iterator[Tensor]:
+        told.append(past)
+        return infer(h, state, steps, td, past, start=start)
+
+    monkeypatch.setattr(segmenter.model, "denoise", denoise)
+    results = list(segmenter.video(noise(3)))
+    assert len(told) == 3 * samples and all(past is None for past in told[:samples])
+    for number in (1, 2):
+        pasts = told[number * samples : (number + 1) * samples]
+        assert all(torch.equal(past, pasts[0]) for past in pasts)
+        classes, ids = pasts[0][0, -1].numpy()
+        answer = results[number - 1]
+        assert np.array_equal(classes, answer.class_map())
+        for segment in answer.segments:
+            assert len(np.unique(ids[answer.segmentation == segment.id])) == 1
+    assert not told[samples][0, 0].any() and np.array_equal(told[-1][0, 0, 0], results[0].class_map())
+
+
+def test_the_first_frame_of_a_video_is_the_consensus_of_the_picture(make):
+    segmenter = make(TILES)
+    (first,) = segmenter.video(noise(1, (40, 50)), seed=3, consensus=3)
+    picture = segmenter.image(noise(1, (40, 50))[0], seed=3, consensus=3)
+    assert np.array_equal(first.class_map(), picture.class_map())
+    assert len(first.segments) == len(picture.segments) > 1
+
+
+def test_a_segmentation_drawn_for_the_model_is_read_back_as_it_was(make):
+    for data, size in ((WHOLE, (32, 32)), (TILES, (40, 90))):
+        windows = make(data).windows
+        picture = windows.scaled(np.zeros((*size, 3), np.uint8))
+        labels = np.full(size, 3)
+        labels[2:12, 4:20], labels[14:30, 6:30] = 1, 2
+        panoptic = Panoptic.from_segmentation(labels, {1: CELL, 2: CELL, 3: GROUND}, TAXONOMY)
+        masks = windows.drawn(panoptic, {1: 1, 2: 2, 3: 3 * (data is WHOLE)}, picture)
+        assert len(masks) == len(picture.corners)
+        back = windows.assemble(picture, iter(masks), 0)
+        assert np.array_equal(back.class_map(), panoptic.class_map())
+        assert len(np.unique(np.stack([labels, back.segmentation]).reshape(2, -1), axis=1).T) == len(back.segments) == 3

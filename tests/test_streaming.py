@@ -24,11 +24,16 @@ def clip(model: ModelConfig, frames: int, windows: int = 1) -> tuple[Tensor, Ten
 
 
 def run(model: Pix2SeqD, config: InferConfig, images: Tensor, noise: Tensor, batch: int = 8) -> list[Tensor]:
+    """The masks of each frame; it is told of the first of each window's samples."""
     stream, masks = Stream(model, config), []
     for frame in zip(images, noise, strict=True):
-        parts = zip(*(part.split(batch) for part in frame), strict=True)
-        masks.append(torch.cat([stream.generate(*part) for part in parts]))
-        stream.next_frame()
+        samples = [[] for _ in range(config.consensus)]
+        for pictures, eps in zip(*(part.split(batch) for part in frame), strict=True):
+            h = model.pixel_encoder(pictures)
+            for k, found in enumerate(samples):
+                found.append(stream.generate(h, eps.roll(k), first=sum(map(len, found))))
+        masks.append(torch.cat(samples[0]))
+        stream.remember(masks)
     return masks
 
 
@@ -125,12 +130,14 @@ def test_a_frame_ends_when_its_prediction_settles(video, steps_of):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
-def test_the_budget_holds_over_the_windows_of_a_frame_and_each_gets_a_step(video, steps_of, batch: int):
-    sizes = [min(batch, 3 - start) for start in range(0, 3, batch)]
-    used = steps_of(video, InferConfig(steps=4, adaptive=1.5), lambda call, step: (-1) ** step, 4, 3, batch)
+@pytest.mark.parametrize("samples", [1, 3])
+def test_the_budget_holds_over_all_masks_of_a_frame_and_each_gets_a_step(video, steps_of, batch: int, samples: int):
+    sizes = [min(batch, 3 - start) for start in range(0, 3, batch) for _ in range(samples)]
+    config = InferConfig(steps=4, adaptive=1.5, consensus=samples)
+    used = steps_of(video, config, lambda call, step: (-1) ** step, 4, 3, batch)
     later = used[len(sizes) :]
     assert len(later) == 3 * len(sizes) and min(later) >= 1
-    assert sum(steps * size for steps, size in zip(later, sizes * 3, strict=True)) <= 1.5 * 3 * 3
+    assert sum(steps * size for steps, size in zip(later, sizes * 3, strict=True)) <= 1.5 * 3 * 3 * samples
 
 
 def test_without_a_budget_every_frame_takes_its_steps(video, steps_of):

@@ -219,8 +219,8 @@ class InferConfig(Config):
     enlarge: int = 1
     """The network's input is so many times that of training a side: the networks carry over to other sizes (§4.1)."""
     consensus: int = 1
-    """A picture's segmentation is what so many samples agree on (`ensemble.consensus`); odd numbers, so that there is
-    a majority. Not in videos, and not around known pixels."""
+    """A picture's or frame's segmentation is what so many samples agree on (`ensemble.consensus`); odd numbers, so
+    that there is a majority. Not around known pixels."""
     seams: Literal["join", "known"] = "join"
     """layout tile; join: windows are sampled apart and their segments joined where they agree; known: one after the
     other, each continuing what its finished neighbours share with it. Those of videos are always joined: what their

@@ -58,8 +58,8 @@ def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Lab
 def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Labels:
     """Segments of a mask whose ids are reused: connected components of (class, id); stuff of one class is one segment.
 
-    Components of things smaller than `min_pixels` are mostly specks of a wrong id inside or at the rim of a larger
-    one: their pixels take the label of the nearest pixel that stays.
+    Components of things or void smaller than `min_pixels` are mostly specks inside or at the rim of a larger segment:
+    their pixels take the label of the nearest pixel that stays.
     """
     classes, ids = mask.astype(np.int64)
     labels = np.zeros(classes.shape, np.int64)
@@ -80,12 +80,17 @@ def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int)
 
 
 def fill_small(labels: np.ndarray, class_of: dict[int, int], taxonomy: Taxonomy, min_pixels: int) -> Labels:
-    """Dissolve thing segments of fewer than `min_pixels` pixels into whatever is nearest."""
+    """Dissolve thing segments, and specks of void, of fewer than `min_pixels` pixels into whatever is nearest."""
     areas = np.bincount(labels.ravel(), minlength=max(class_of, default=0) + 1)
     small = [i for i, c in class_of.items() if areas[i] < min_pixels and taxonomy.category(c).isthing]
-    if not small:
-        return labels, class_of
     gone = np.isin(labels, small)
+    if areas[VOID]:
+        specks, count = ndimage.label(labels == VOID)  # pyright: ignore[reportGeneralTypeIssues]
+        few = np.bincount(specks.ravel(), minlength=count + 1) < min_pixels
+        few[0] = False  # what is not void
+        gone |= few[specks]
+    if not gone.any():
+        return labels, class_of
     if gone.all():
         return np.zeros_like(labels), {}
     nearest = np.asarray(ndimage.distance_transform_edt(gone, return_distances=False, return_indices=True))

@@ -68,6 +68,11 @@ class Sampler:
             batch = torch.stack(tuple(images)).to(self.device)
             return self.model.pixel_encoder(batch.contiguous(memory_format=torch.channels_last))
 
+    def generated(self, noise: Sequence[Tensor], generate: Callable[[Tensor], Tensor]) -> np.ndarray:
+        """int64 `[b, 2, h, w]` of some windows; `generate` makes it of their noise, `[b, bits, h, w]` on the device."""
+        with self._precision():
+            return generate(torch.stack(tuple(noise)).to(self.device)).cpu().numpy()
+
     def denoised(
         self,
         h: ImageFeatures,

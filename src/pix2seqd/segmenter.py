@@ -1,9 +1,10 @@
 """`Segmenter`: the only path from pixels to `Panoptic`, for the command line, the evaluation and Python."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack
@@ -180,7 +181,8 @@ class Segmenter:
         # Windows and their masks are streams: of a large picture, and of many, only a few exist at any time.
         pictures = (self.scaled(source, options) for source in sources)
         if options.seams == "known" or options.consensus > 1:
-            yield from (self._agreed(picture, options, seed, batch_size) for picture in pictures)
+            for picture in pictures:
+                yield _agreed(self._samples(picture, options.consensus, options, seed, batch_size), options)
             return
         pictures, again = tee(pictures)
         windows = chain.from_iterable(self.windows.cut(picture, _generator(seed)) for picture in pictures)
@@ -208,31 +210,30 @@ class Segmenter:
             first_steps: how often the decoder runs on the first frame; None: the checkpoint's default, as below.
             t_start: time in (0, 1] at which later frames start; below 1 from the corrupted mask of the frame before.
             adaptive: average steps of later frames, 1 or more, spent where the mask changes; 0: always `steps`.
-            given: see `ImageOptions`; steps are those of later frames, the first frame's scale is that of all, and
-                there is no consensus. The same frames and seed give the same result.
+            given: see `ImageOptions`; steps are those of later frames, and the first frame's scale is that of all. The
+                same frames and seed give the same result.
 
         Raises:
             InputError: a frame cannot be read or has another size than the first, or an option makes no sense.
         """
-        if (given.get("consensus") or 1) != 1:
-            raise InputError(
-                "videos have no consensus, since frames are tracked by the ids of one sample; leave it out"
-            )
         options, seed = self._options({**given, "first_steps": first_steps, "t_start": t_start, "adaptive": adaptive})
-        past_frames = self.model.config.past_frames
-        stream, tracker = Stream(self.model, options), Tracker(self.pretrained.data.ids == "unique", past_frames)
-        generator, size = _generator(seed), None
+        data, model = self.pretrained.data, self.model.config
+        stream, tracker = Stream(self.model, options), Tracker(data.ids == "unique", model.past_frames)
+        told = model.past_frames > 0 or options.t_start < 1
+        generators, size = [_generator(seed + k) for k in range(options.consensus)], None
         for number, frame in enumerate(frames, start=1):
             picture = self.scaled(frame, options)
-            options = options.replace(diameter=self.pretrained.data.diameter / picture.zoom)  # all frames at one scale
+            options = options.replace(diameter=data.diameter / picture.zoom)  # all frames at one scale
             if picture.size != (size := size or picture.size):
                 now, before = (f"{width} x {height}" for height, width in (picture.size, size))
                 raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
-            windows = self.windows.cut(picture, generator)
-            masks = list(self.sampler.masks(windows, stream.generate, self.sampler.batch_size))
-            stream.next_frame()
-            ids = self.windows.generated_ids(picture, masks) if past_frames or options.t_start < 1 else None
-            yield tracker.update(self.windows.assemble(picture, iter(masks), options.min_pixels), ids)
+            masks = self._masks(picture, generators, stream, self.sampler.batch_size)
+            found = [self.windows.assemble(picture, iter(sample), options.min_pixels) for sample in masks]
+            ids = np.stack([self.windows.generated_ids(picture, sample) for sample in masks]) if told else None
+            yield tracker.update(_agreed(found, options), ids)
+            past = tracker.tell(model.max_instances - 1, data.id_distance * model.mask_stride / picture.zoom)
+            drawn = (self.windows.drawn(frame.panoptic, frame.generated, picture) for frame in past)
+            stream.remember([torch.from_numpy(masks).to(self.device) for masks in drawn])
 
     def scaled(self, source: Source, options: InferConfig) -> Scaled:
         """A picture at the network's scale; with `DataConfig.diameter`, that at which its things have this size.
@@ -255,7 +256,8 @@ class Segmenter:
 
     def _image_options(self, given: Mapping[str, Any]) -> tuple[InferConfig, int]:
         steps = given.get("steps")
-        return self._options({**given, "steps": self.pretrained.infer.first_steps or None if steps is None else steps})
+        steps = self.pretrained.infer.first_steps or None if steps is None else steps
+        return self._options({**given, "steps": steps, "first_steps": 0})
 
     def _options(self, given: Mapping[str, Any]) -> tuple[InferConfig, int]:
         """What holds for a call, and its seed."""
@@ -274,21 +276,30 @@ class Segmenter:
     def _look(self, images: Tensor, noise: Tensor) -> Tensor:
         return self.model.infer(images, noise, _LOOK_STEPS, self.pretrained.infer.td)
 
-    def _agreed(self, picture: Scaled, options: InferConfig, seed: int, batch_size: int) -> Panoptic:
-        found = self._samples(picture, options.consensus, options, seed, batch_size)
-        return consensus(found, options.min_pixels) if len(found) > 1 else found[0]
-
     def _samples(self, picture: Scaled, n: int, options: InferConfig, seed: int, batch_size: int) -> list[Panoptic]:
-        """Segmentations from the seeds `seed` .. `seed + n - 1`; the encoder sees every window once."""
+        """Segmentations from the seeds `seed` .. `seed + n - 1`."""
         if options.seams == "known":
             return [self._continued(picture, None, options, seed + k) for k in range(n)]
-        masks: list[list[np.ndarray]] = [[] for _ in range(n)]
-        windows = zip(*(self.windows.cut(picture, _generator(seed + k)) for k in range(n)), strict=True)
+        generators = [_generator(seed + k) for k in range(n)]
+        masks = self._masks(picture, generators, Stream(self.model, options), batch_size)
+        return [self.windows.assemble(picture, iter(sample), options.min_pixels) for sample in masks]
+
+    def _masks(
+        self,
+        picture: Scaled,
+        generators: Sequence[torch.Generator],
+        stream: Stream,
+        batch_size: int,
+    ) -> list[list[np.ndarray]]:
+        """For the noise of each generator the masks of all windows; the encoder sees every window once."""
+        masks: list[list[np.ndarray]] = [[] for _ in generators]
+        windows = zip(*(self.windows.cut(picture, generator) for generator in generators), strict=True)
         while batch := list(islice(windows, batch_size)):
             h = self.sampler.encoded([drawn[0][0] for drawn in batch])
-            for k, found in enumerate(masks):
-                found.extend(deque(self.sampler.denoised(h, [drawn[k][1] for drawn in batch], options), maxlen=1).pop())
-        return [self.windows.assemble(picture, iter(found), options.min_pixels) for found in masks]
+            generate = partial(stream.generate, h, first=len(masks[0]))
+            for found, drawn in zip(masks, zip(*batch, strict=True), strict=True):
+                found.extend(self.sampler.generated([noise for _, noise in drawn], generate))
+        return masks
 
     def _steps(self, picture: Scaled, options: InferConfig, seed: int) -> Iterator[tuple[float, Panoptic]]:
         """One sample, all its windows at once: the share done, and the segmentation after each denoising step."""
@@ -319,6 +330,10 @@ class Segmenter:
                     after = canvas if step == options.steps else deepcopy(canvas)
                     self.windows.add(after, top, left, masks[0], picture, options.min_pixels)
                     yield ((number - 1) + step / options.steps) / count, after
+
+
+def _agreed(found: list[Panoptic], options: InferConfig) -> Panoptic:
+    return consensus(found, options.min_pixels) if len(found) > 1 else found[0]
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -1,7 +1,7 @@
 """Masks of a video, frame by frame: past masks are the condition, and few steps suffice where little changes (§3.4)."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,16 +10,18 @@ from pix2seqd.analog_bits import analog
 from pix2seqd.config import InferConfig
 from pix2seqd.diffusion import corrupt, gamma
 from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.pixel_encoder import ImageFeatures
 
 SETTLED = 0.02
 """A mask has settled when, of the pixels that carry an id, at most this share changes from one step to the next."""
 
 
 class Stream:
-    """Generates the masks of one clip; remembers those of the last frames and nothing else.
+    """Generates the masks of one clip, given those of the last frames.
 
-    A frame is one window or several (the tiles of a large picture), each with a past of its own. Masks that do not
-    exist yet are void, as officially. A model without past masks generates every frame by itself.
+    A frame is one window or several (the tiles of a large picture), each with a past of its own, and each is generated
+    `config.consensus` times. Past masks that do not exist yet are void, as officially. A model without past masks
+    generates every frame by itself.
 
     With `config.adaptive`, a later frame's first prediction is compared with the mask of the frame before, and every
     further one with the one before it; where they agree (`SETTLED`), the rest of the steps is saved for frames that
@@ -28,50 +30,54 @@ class Stream:
 
     def __init__(self, model: Pix2SeqD, config: InferConfig) -> None:
         self._model, self._config = model, config
-        self._past: deque[Tensor] = deque(maxlen=max(model.config.past_frames, 1))
-        self._present: list[Tensor] = []
+        self._past: list[Tensor] = []
+        self._to_come = 0
+        """Masks of the present frame that are still to be generated."""
         self._saved = 0.0
-        """Steps, summed over windows, that the budget leaves for the present frame."""
+        """Steps, summed over them, that the budget leaves for the present frame."""
 
-    def generate(self, images: Tensor, noise: Tensor) -> Tensor:
-        """Masks of the present frame's next windows.
+    def generate(self, h: ImageFeatures, noise: Tensor, first: int = 0) -> Tensor:
+        """Masks of some of the present frame's windows.
 
         Args:
-            images: `[b, 3, H, W]`, 0..1.
+            h: what the encoder makes of them.
             noise: standard normal `[b, bits, h, w]`.
+            first: the number of the first of them; the others follow.
 
         Returns:
             int64 `[b, 2, h, w]`.
         """
-        config, done = self._config, sum(map(len, self._present))
-        past = [masks[done : done + len(images)] for masks in self._past]
+        config, past = self._config, [masks[first : first + len(noise)] for masks in self._past]
         start = config.t_start if past else 1.0
         if start < 1:
             noise = self._corrupted(past[-1], noise, start)
-        h, steps = self._model.pixel_encoder(images), self._allowed(len(images), done)
+        steps = self._allowed(len(noise))
         predictions = self._model.denoise(h, noise, steps, config.td, self._condition(past), start=start)
-        if past and config.adaptive:
-            masks, used = self._until_settled(predictions, past[-1])
-            self._saved -= used * len(images)
-        else:
-            masks = self._model.to_masks(deque(predictions, maxlen=1).pop())  # the last step's
-        self._present.append(masks)
+        if not past or not config.adaptive:
+            return self._model.to_masks(deque(predictions, maxlen=1).pop())  # the last step's
+        masks, used = self._until_settled(predictions, past[-1])
+        self._saved -= used * len(noise)
+        self._to_come -= len(noise)
         return masks
 
-    def next_frame(self) -> None:
-        """What was generated since the last call becomes the past of what follows."""
-        self._past.append(torch.cat(self._present))
-        self._present.clear()
-        self._saved += self._config.adaptive * len(self._past[-1])
+    def remember(self, past: Sequence[Tensor]) -> None:
+        """Go on to the next frame.
 
-    def _allowed(self, windows: int, done: int) -> int:
+        Args:
+            past: the masks of all windows of the last frames, oldest first, int64 `[windows, 2, h, w]` each.
+        """
+        self._past = list(past)[-max(self._model.config.past_frames, 1) :]
+        self._to_come = len(self._past[-1]) * self._config.consensus
+        self._saved += self._config.adaptive * self._to_come
+
+    def _allowed(self, masks: int) -> int:
         config = self._config
         if not self._past:
             return config.first_steps or config.steps
         if not config.adaptive:
             return config.steps
-        to_come = len(self._past[-1]) - done - windows  # each of which needs a step
-        return max(1, min(config.steps, int((self._saved - to_come) / windows)))
+        others = self._to_come - masks  # each of which needs a step
+        return max(1, min(config.steps, int((self._saved - others) / masks)))
 
     def _condition(self, past: list[Tensor]) -> Tensor | None:
         """Past masks `[b, f, 2, h, w]`, oldest first; None: all void, or a model without."""

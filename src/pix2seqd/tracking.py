@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from pix2seqd.coloring import color_boxes
 from pix2seqd.panoptic import Panoptic, Segment
 from pix2seqd.taxonomy import VOID
 
@@ -24,7 +25,7 @@ class Frame:
 
     panoptic: Panoptic
     generated: dict[int, int]
-    """The id that the model gave most pixels of each track."""
+    """The id under which the model knows each track: the one it gave most pixels, or was told (`Tracker.tell`)."""
 
 
 class Tracker:
@@ -55,13 +56,15 @@ class Tracker:
         self._frames: deque[Frame] = deque(maxlen=max(memory, MEMORY))
         self._stuff: dict[int, int] = {}
         self._tracks = 0
+        self._rng = np.random.default_rng(0)
 
     def update(self, panoptic: Panoptic, generated: np.ndarray | None = None) -> Panoptic:
         """The next frame's segments under the ids of their tracks.
 
         Args:
             panoptic: segmentation `[h, w]` of the size of the frames before.
-            generated: the id that the model gave each pixel, integers `[h, w]`, 0 = none; None: they say nothing.
+            generated: the id that the model gave each pixel, 0 = none, integers `[h, w]`, or `[samples, h, w]` of
+                several that were told of the same past; None: they say nothing.
         """
         ids = {segment.id: self._track_of_stuff(segment) for segment in panoptic.segments if not segment.isthing}
         given = {} if generated is None else most_frequent(panoptic, generated)
@@ -81,6 +84,29 @@ class Tracker:
         result = panoptic.renumbered(ids)
         self._frames.append(Frame(result, {ids[i]: number for i, number in given.items()}))
         return result
+
+    def tell(self, ids: int, distance: float) -> list[Frame]:
+        """The last frames, oldest first, as a model is to be told of them: one id per track, the same in all.
+
+        A track keeps the id that the model knows it by, unless an older one that is told apart by its id has it: every
+        other one where ids are unique, its neighbours where they are reused. Stuff has one where ids are unique only.
+
+        Args:
+            ids: the largest that the model can generate.
+            distance: pixels within which things are neighbours.
+        """
+        known: dict[int, int] = {}
+        for frame in reversed(self._frames):
+            known |= frame.generated  # the oldest last: it was told, and what the model then made of it may differ
+        frames = [{s.id: s.bbox for s in f.panoptic.segments if self._unique or s.isthing} for f in self._frames]
+        tracks = sorted({track for boxes in frames for track in boxes})
+        absent = (np.nan,) * 4
+        boxes = np.array([[boxes.get(track, absent) for track in tracks] for boxes in frames])
+        boxes = np.zeros((1, len(tracks), 4)) if self._unique else boxes.reshape(len(frames), -1, 4)
+        wanted = [known.get(track, 0) for track in tracks]
+        told = dict(zip(tracks, color_boxes(boxes, distance, ids, self._rng, wanted).tolist(), strict=True))
+        self._frames = deque((Frame(frame.panoptic, told) for frame in self._frames), self._frames.maxlen)
+        return list(self._frames)
 
     def _scores(self, now: Frame, new: Sequence[Segment], then: Frame, old: Sequence[Segment]) -> np.ndarray:
         """float `[segments, tracks]`."""
@@ -120,7 +146,7 @@ def intersection_over_union(
 
 
 def most_frequent(panoptic: Panoptic, values: np.ndarray) -> dict[int, int]:
-    """The value that most pixels of each segment have, of integers ≥ 0 `[h, w]`; ties go to the smallest."""
+    """The value that most pixels of each segment have, of integers ≥ 0 `[..., h, w]`; ties go to the smallest."""
     present = np.bincount(values.ravel()).nonzero()[0]
     dense = np.zeros(int(values.max(initial=0)) + 1, int)
     dense[present] = np.arange(len(present))

@@ -1,7 +1,7 @@
 """From a picture to the windows that the network sees, and from their masks back to the picture's segments."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -104,14 +104,27 @@ class Windows:
             areas += [segment.area for segment in found.segments if segment.isthing]
         return typical_diameter(areas) * self.model.mask_stride / picture.zoom
 
-    def generated_ids(self, picture: Scaled, masks: list[np.ndarray]) -> np.ndarray:
-        """The id that the model gave each pixel of the picture, `[h, w]`, 0 = none; each window has ids of its own."""
-        room = self.model.max_instances
-        tiles = (
-            (top, left, np.where(mask[1], mask[1] + number * room, 0))
-            for number, ((top, left), mask) in enumerate(zip(picture.corners, masks, strict=True))
-        )
+    def generated_ids(self, picture: Scaled, masks: Sequence[np.ndarray]) -> np.ndarray:
+        """The id that the model gave each pixel of the picture, `[h, w]`, 0 = none."""
+        tiles = ((top, left, mask[1]) for (top, left), mask in zip(picture.corners, masks, strict=True))
         return self.restored(postprocess.paint(tiles, *picture.extent), picture)
+
+    def drawn(self, panoptic: Panoptic, ids: Mapping[int, int], picture: Scaled) -> np.ndarray:
+        """Masks of the picture's windows, int64 `[windows, 2, h, w]`, void beyond the picture: `assemble` turned round.
+
+        Args:
+            panoptic: a segmentation of the picture's size.
+            ids: of its segments, by their own id; 0 for the others.
+            picture: says where the windows are.
+        """
+        height, width = (n // self.model.mask_stride for n in self.size)
+        _, tall, wide = picture.image.shape
+        labels = reduced(panoptic.segmentation, tall, wide, self.model.mask_stride)
+        table = np.zeros((2, int(panoptic.segmentation.max(initial=VOID)) + 1), np.int64)
+        for segment in panoptic.segments:
+            table[:, segment.id] = self.taxonomy.class_of(segment.category_id), ids.get(segment.id, 0)
+        mask = np.pad(table[:, labels], ((0, 0), (0, height), (0, width)))
+        return np.stack([mask[:, top : top + height, left : left + width] for top, left in picture.corners])
 
     def restored(self, labels: np.ndarray, picture: Scaled) -> np.ndarray:
         """`[..., h, w]` of a mask → of the picture: to the network's scale, without padding, then back (official)."""

@@ -41,7 +41,7 @@ class Inference:
     diameter: Annotated[float | None, Parameter(validator=Number(gte=0))] = None
     """pixels that things are across, where you know it; spares checkpoints that need to know from looking twice."""
     consensus: Annotated[int | None, count(1)] = None
-    """odd number of samples whose consensus is the answer; not for videos. Default: the checkpoint's."""
+    """odd number of samples whose consensus is the answer. Default: the checkpoint's."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """where to compute; auto takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pix2seqd.coloring import color_boxes
 from pix2seqd.config import DataConfig
 from pix2seqd.panoptic import compact, measure
 from pix2seqd.taxonomy import VOID, Taxonomy
@@ -47,35 +48,3 @@ def draw_mask(
     table = np.array([[classes[i], ids.get(i, VOID)] if i in kept else [VOID, VOID] for i in keys.tolist()])
     numbers = np.array([n + 1 if i in kept else 0 for n, i in enumerate(keys.tolist())])
     return np.moveaxis(table[dense], -1, -3).astype(np.int64), numbers[dense].astype(np.int64)
-
-
-def color_boxes(boxes: np.ndarray, distance: int, colors: int, rng: np.random.Generator) -> np.ndarray:
-    """Random ids 1 .. colors, such that instances whose boxes come within `distance` differ.
-
-    Boxes are cheaper than outlines and only ever forbid too much. Instances with the fewest free neighbours go
-    first (Matula & Beck's smallest-last order), so that few ids suffice; where even so none is free, the one used
-    least among the neighbours is taken.
-
-    Args:
-        boxes: `[n, 4]` x, y, width, height; `[frames, n, 4]` of a clip, nan where absent.
-        distance: pixels.
-        colors: number of ids, 1 or more.
-        rng: source of randomness.
-    """
-    low, high = boxes[..., :2] - distance, boxes[..., :2] + boxes[..., 2:]
-    crossing = (low[..., :, None, :] < high[..., None, :, :]) & (low[..., None, :, :] < high[..., :, None, :])
-    near = np.asarray(crossing.all(axis=-1))
-    near = near if near.ndim == 2 else np.asarray(near.any(axis=0))
-    np.fill_diagonal(near, False)
-    order: list[int] = []
-    degree = near.sum(axis=1).astype(float)
-    for _ in range(len(near)):
-        last = int(degree.argmin())
-        order.append(last)
-        degree = degree - near[last]
-        degree[last] = np.inf
-    result = np.zeros(len(near), np.int64)
-    for i in reversed(order):
-        used = np.bincount(result[near[i]], minlength=colors + 1)[1:]
-        result[i] = rng.choice(np.flatnonzero(used == used.min())) + 1
-    return result

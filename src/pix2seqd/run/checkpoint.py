@@ -10,6 +10,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
 from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.run import sharded
+from pix2seqd.run.processes import place
 from pix2seqd.weights import read_tensors
 
 
@@ -24,16 +26,23 @@ class TrainState:
 
 
 def save_state(state: TrainState, folder: Path) -> None:
-    """Write `folder`/step-N and then point `folder`/latest.json at it; older steps go afterwards."""
+    """Write `folder`/step-N and then point `folder`/latest.json at it; older steps go afterwards.
+
+    Every process of a run calls it, since each may hold a part of the state; the first one writes.
+    """
+    first = place()[0] == 0
+    tensors = _tensors(state) if first or sharded.is_sharded(state.model) else {}
+    if not first:
+        return
     target = folder / f"step-{state.step:08d}"
     latest = {"step": state.step, "folder": target.name}
     if (folder / "latest.json").is_file() and read_json(folder / "latest.json") == latest:
         return  # saved already, and not to be touched again: it is the only one
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for name, tensors in _tensors(state).items():
+    for name, values in tensors.items():
         with write_atomically(target / f"{name}.safetensors") as temporary:
-            save_file(tensors, temporary)
+            save_file(values, temporary)
     write_json(folder / "latest.json", latest)
     for old in folder.glob("step-*"):
         if old != target:
@@ -73,7 +82,7 @@ def _tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
     }
     groups = {"model": state.model.state_dict(), "ema": state.ema.module.state_dict(), "optimizer": optimizer}
     return {
-        name: {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        name: {key: sharded.gathered(value).detach().cpu().contiguous() for key, value in tensors.items()}
         for name, tensors in groups.items()
     }
 

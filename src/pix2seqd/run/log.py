@@ -22,7 +22,7 @@ SAMPLES = 4
 
 
 class TrainLog:
-    """The diary of a run, a context manager; the main process keeps it, the others take part in evaluations.
+    """The diary of a run, a context manager; the main process keeps it, the others help evaluate and save.
 
     Args of the constructor:
         out: folder of the run.
@@ -74,7 +74,7 @@ class TrainLog:
         self.progress.update(self.task, completed=step)
         if self.writer and (step % config.log_every == 0 or step == config.steps):
             self._scalars(state, self.writer)
-        if self.writer and step % config.save_every == 0 and step < config.steps:
+        if step % config.save_every == 0 and step < config.steps:
             save_state(state, self.out / "state")
         if step == config.steps or (config.evaluate_every and step % config.evaluate_every == 0):
             self._evaluate(state)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pix2seqd.config import Recipe, TrainConfig
@@ -22,6 +22,7 @@ from pix2seqd.hardware import keep_freed_memory
 from pix2seqd.official import load_tensorflow_checkpoint
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import pretrained_backbone
+from pix2seqd.run import sharded
 from pix2seqd.run.checkpoint import TrainState, load_state, save_state
 from pix2seqd.run.log import TrainLog
 from pix2seqd.run.processes import on_cpus
@@ -60,8 +61,7 @@ def train(
     accelerator = Accelerator(
         cpu=on_cpus(), mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate
     )
-    if accelerator.distributed_type == DistributedType.FSDP:
-        raise InputError("training with FSDP is not supported: EMA and checkpoints take whole weights; use DDP")
+    sharded.set_up(accelerator)
     _check_folder(recipe, out, resume)
     dataset = training_data(recipe)
     state = new_state(recipe, dataset, build)
@@ -76,8 +76,8 @@ def train(
         _claim(recipe, out)
     with stop_signals() as stopped, log:
         fit(state, loader, recipe, accelerator, log, stopped)
+    save_state(state, out / "state")
     if accelerator.is_main_process:
-        save_state(state, out / "state")
         save_pretrained(pretrained, out / "model")
     accelerator.wait_for_everyone()
     if state.step < config.steps:
@@ -161,7 +161,7 @@ def fit(
     config = recipe.train
     state.ema.to(accelerator.device)
     # The state keeps the bare model; `model` may be wrapped for several processes and for autocast.
-    model, optimizer = accelerator.prepare(state.model, state.optimizer)
+    model, optimizer = sharded.prepare(accelerator, state.model, state.optimizer)
     model.train()
     for number, batch in enumerate(loader):
         micro = number % config.accumulate
@@ -170,10 +170,11 @@ def fit(
             group["lr"] = learning_rate(state.step, config)
         batch = to_device(batch, accelerator.device)
         if config.own_past:
-            with accelerator.autocast():
+            with accelerator.autocast(), sharded.whole(state.model):
                 predict_past(state.model, batch, recipe)
         with accelerator.accumulate(model):
-            loss = model(**batch)
+            with accelerator.autocast():  # which a model that FSDP2 shards does not come with
+                loss = model(**batch)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -182,7 +183,8 @@ def fit(
         log.add(loss)
         if not accelerator.sync_gradients:
             continue
-        state.ema.update_parameters(state.model)
+        with sharded.whole(state.model):
+            state.ema.update_parameters(state.model)
         state.step += 1
         log.step(state)
         if stopped:

@@ -184,10 +184,10 @@ def test_the_checkpoint_says_how_it_is_used(make):
 
 
 @pytest.mark.parametrize("data", [WHOLE, TILES])
-@pytest.mark.parametrize("samples", [1, 3])
-def test_the_past_is_what_was_answered(make, monkeypatch, data: DataConfig, samples: int):
-    """Every sample of a frame is told the same: class and track of each pixel of the last two answers."""
-    segmenter, told = make(data, consensus=samples), []
+@pytest.mark.parametrize(("samples", "afresh"), [(1, 0.0), (3, 0.0), (3, 0.4)])
+def test_the_past_is_what_was_answered(make, monkeypatch, data: DataConfig, samples: int, afresh: float):
+    """All samples that are told are told the same: class and track of each pixel of the last two answers."""
+    segmenter, told = make(data, consensus=samples, afresh=afresh), []
     infer = segmenter.model.denoise
 
     def denoise(h: object, state: Tensor, steps: int, td: float, past: Tensor | None, start: float) -> Iterator[Tensor]:
@@ -199,13 +199,16 @@ def test_the_past_is_what_was_answered(make, monkeypatch, data: DataConfig, samp
     assert len(told) == 3 * samples and all(past is None for past in told[:samples])
     for number in (1, 2):
         pasts = told[number * samples : (number + 1) * samples]
+        fresh = int(afresh * samples)
+        assert [past is None for past in pasts] == [False] * (samples - fresh) + [True] * fresh
+        pasts = pasts[: samples - fresh]
         assert all(torch.equal(past, pasts[0]) for past in pasts)
         classes, ids = pasts[0][0, -1].numpy()
         answer = results[number - 1]
         assert np.array_equal(classes, answer.class_map())
         for segment in answer.segments:
             assert len(np.unique(ids[answer.segmentation == segment.id])) == 1
-    assert not told[samples][0, 0].any() and np.array_equal(told[-1][0, 0, 0], results[0].class_map())
+    assert not told[samples][0, 0].any() and np.array_equal(told[2 * samples][0, 0, 0], results[0].class_map())
 
 
 def test_the_first_frame_of_a_video_is_the_consensus_of_the_picture(make):

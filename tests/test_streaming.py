@@ -31,7 +31,7 @@ def run(model: Pix2SeqD, config: InferConfig, images: Tensor, noise: Tensor, bat
         for pictures, eps in zip(*(part.split(batch) for part in frame), strict=True):
             h = model.pixel_encoder(pictures)
             for k, found in enumerate(samples):
-                found.append(stream.generate(h, eps.roll(k), first=sum(map(len, found))))
+                found.append(stream.generate(h, eps.roll(k), first=sum(map(len, found)), sample=k))
         masks.append(torch.cat(samples[0]))
         stream.remember(masks)
     return masks
@@ -127,6 +127,18 @@ def test_a_frame_ends_when_its_prediction_settles(video, steps_of):
     """Every mask differs from the one before, and stands from the second step on."""
     config = InferConfig(steps=8, adaptive=8.0)
     assert steps_of(video, config, lambda call, step: (-1) ** call, 3) == [8, 2, 2]
+
+
+def test_the_last_samples_look_afresh_with_the_steps_of_a_first_frame(video):
+    images, noise = clip(video.config, 2)
+    config = InferConfig(steps=1, first_steps=3, consensus=5, afresh=0.5)
+    stream, h = Stream(video, config), video.pixel_encoder(images[1])
+    assert stream.told == 3
+    stream.remember([torch.ones(1, 2, SIDE, SIDE, dtype=torch.long)])
+    told, afresh = (stream.generate(h, noise[1], sample=k) for k in (2, 3))
+    assert torch.equal(afresh, video.infer(images[1], noise[1], 3, 1.0))
+    assert not torch.equal(told, video.infer(images[1], noise[1], 1, 1.0))
+    assert [Stream(video, InferConfig(consensus=k, afresh=0.4)).told for k in (1, 3, 5)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])

@@ -214,17 +214,17 @@ class InferConfig(Config):
     min_pixels: int = 80
     """Smaller segments are discarded (§4.1)."""
     diameter: float = 0.0
-    """What things measure across in the picture, in pixels, for checkpoints with `DataConfig.diameter`; 0: found by
-    looking first, for a few steps."""
+    """Pixels that things measure across in the picture (see `DataConfig.diameter`); 0: found by a first look."""
     enlarge: int = 1
     """The network's input is so many times that of training a side: the networks carry over to other sizes (§4.1)."""
     consensus: int = 1
-    """A picture's or frame's segmentation is what so many samples agree on (`ensemble.consensus`); odd numbers, so
-    that there is a majority. Not around known pixels."""
+    """The answer is what so many samples agree on (`ensemble.consensus`), an odd number; not around known pixels."""
+    afresh: float = 0.0
+    """Share of the samples of a video's later frames that are told of no past, as a first frame's: their consensus with
+    the others, which give the ids, mends what the past got wrong."""
     seams: Literal["join", "known"] = "join"
-    """layout tile; join: windows are sampled apart and their segments joined where they agree; known: one after the
-    other, each continuing what its finished neighbours share with it. Those of videos are always joined: what their
-    windows continue are the past masks."""
+    """layout tile; join: windows are sampled apart and their segments joined where they agree, as always in videos;
+    known: one after the other, each continuing what its finished neighbours share with it."""
     first_steps: int = 0
     """Steps of a video's first frame, and of a picture (§4.2, Figure 7); 0: as many as `steps`."""
     t_start: float = 1.0
@@ -241,6 +241,7 @@ class InferConfig(Config):
             (0 <= self.diameter < float("inf"), f"diameter must be 0 or more, not {self.diameter}"),
             (self.enlarge >= 1, f"enlarge must be 1 or more, not {self.enlarge}"),
             (self.consensus >= 1 and self.consensus % 2 == 1, f"consensus must be 1, 3, 5 ..., not {self.consensus}"),
+            (0 <= self.afresh < 1, f"afresh must be from 0 to below 1, not {self.afresh}"),
             (self.first_steps >= 0, f"first_steps must be 0 or more, not {self.first_steps}"),
             (0 < self.t_start <= 1, f"t_start must be above 0 and at most 1, not {self.t_start}"),
             (self.adaptive == 0 or self.adaptive >= 1, f"adaptive must be 0 or 1 and more, not {self.adaptive}"),

@@ -219,7 +219,7 @@ class Segmenter:
         options, seed = self._options({**given, "first_steps": first_steps, "t_start": t_start, "adaptive": adaptive})
         data, model = self.pretrained.data, self.model.config
         stream, tracker = Stream(self.model, options), Tracker(data.ids == "unique", model.past_frames)
-        told = model.past_frames > 0 or options.t_start < 1
+        informed = model.past_frames > 0 or options.t_start < 1
         generators, size = [_generator(seed + k) for k in range(options.consensus)], None
         for number, frame in enumerate(frames, start=1):
             picture = self.scaled(frame, options)
@@ -229,8 +229,8 @@ class Segmenter:
                 raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
             masks = self._masks(picture, generators, stream, self.sampler.batch_size)
             found = [self.windows.assemble(picture, iter(sample), options.min_pixels) for sample in masks]
-            ids = np.stack([self.windows.generated_ids(picture, sample) for sample in masks]) if told else None
-            yield tracker.update(_agreed(found, options), ids)
+            ids = np.stack([self.windows.generated_ids(picture, sample) for sample in masks[: stream.told]])
+            yield tracker.update(_agreed(found, options), ids if informed else None)
             past = tracker.tell(model.max_instances - 1, data.id_distance * model.mask_stride / picture.zoom)
             drawn = (self.windows.drawn(frame.panoptic, frame.generated, picture) for frame in past)
             stream.remember([torch.from_numpy(masks).to(self.device) for masks in drawn])
@@ -296,9 +296,10 @@ class Segmenter:
         windows = zip(*(self.windows.cut(picture, generator) for generator in generators), strict=True)
         while batch := list(islice(windows, batch_size)):
             h = self.sampler.encoded([drawn[0][0] for drawn in batch])
-            generate = partial(stream.generate, h, first=len(masks[0]))
-            for found, drawn in zip(masks, zip(*batch, strict=True), strict=True):
-                found.extend(self.sampler.generated([noise for _, noise in drawn], generate))
+            first = len(masks[0])
+            for sample, drawn in enumerate(zip(*batch, strict=True)):
+                generate = partial(stream.generate, h, first=first, sample=sample)
+                masks[sample].extend(self.sampler.generated([noise for _, noise in drawn], generate))
         return masks
 
     def _steps(self, picture: Scaled, options: InferConfig, seed: int) -> Iterator[tuple[float, Panoptic]]:

@@ -25,33 +25,38 @@ class Stream:
 
     With `config.adaptive`, a later frame's first prediction is compared with the mask of the frame before, and every
     further one with the one before it; where they agree (`SETTLED`), the rest of the steps is saved for frames that
-    change more. Never are more steps spent, on the average of the frames after the first, than `adaptive`.
+    change more. Never are more steps spent, on the average of the frames after the first, than `adaptive`; samples that
+    look afresh do not count.
     """
 
     def __init__(self, model: Pix2SeqD, config: InferConfig) -> None:
         self._model, self._config = model, config
+        self.told = config.consensus - int(config.afresh * config.consensus)
+        """How many samples of a later frame are told of the past; they are the first."""
         self._past: list[Tensor] = []
         self._to_come = 0
         """Masks of the present frame that are still to be generated."""
         self._saved = 0.0
         """Steps, summed over them, that the budget leaves for the present frame."""
 
-    def generate(self, h: ImageFeatures, noise: Tensor, first: int = 0) -> Tensor:
+    def generate(self, h: ImageFeatures, noise: Tensor, first: int = 0, sample: int = 0) -> Tensor:
         """Masks of some of the present frame's windows.
 
         Args:
             h: what the encoder makes of them.
             noise: standard normal `[b, bits, h, w]`.
             first: the number of the first of them; the others follow.
+            sample: which of the frame's samples; those from `told` on look afresh.
 
         Returns:
             int64 `[b, 2, h, w]`.
         """
-        config, past = self._config, [masks[first : first + len(noise)] for masks in self._past]
+        config = self._config
+        past = [masks[first : first + len(noise)] for masks in self._past] if sample < self.told else []
         start = config.t_start if past else 1.0
         if start < 1:
             noise = self._corrupted(past[-1], noise, start)
-        steps = self._allowed(len(noise))
+        steps = self._allowed(len(noise)) if past else config.first_steps or config.steps
         predictions = self._model.denoise(h, noise, steps, config.td, self._condition(past), start=start)
         if not past or not config.adaptive:
             return self._model.to_masks(deque(predictions, maxlen=1).pop())  # the last step's
@@ -67,13 +72,11 @@ class Stream:
             past: the masks of all windows of the last frames, oldest first, int64 `[windows, 2, h, w]` each.
         """
         self._past = list(past)[-max(self._model.config.past_frames, 1) :]
-        self._to_come = len(self._past[-1]) * self._config.consensus
+        self._to_come = len(self._past[-1]) * self.told
         self._saved += self._config.adaptive * self._to_come
 
     def _allowed(self, masks: int) -> int:
         config = self._config
-        if not self._past:
-            return config.first_steps or config.steps
         if not config.adaptive:
             return config.steps
         others = self._to_come - masks  # each of which needs a step

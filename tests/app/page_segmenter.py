@@ -17,8 +17,8 @@ class PageSegmenter(FakeSegmenter):
         self.pretrained = SimpleNamespace(name="fake", taxonomy=TAXONOMIES["nuclei"], infer=InferConfig())
         self.calls = []
 
-    def progress(self, source, *, known=None, seed=0, steps=None, td=None, min_pixels=None):
-        self.calls.append({"seed": seed, "steps": steps, "td": td, "min_pixels": min_pixels})
+    def progress(self, source, *, known=None, seed=0, steps=None, td=None, min_pixels=None, **options):
+        self.calls.append({"seed": seed, "steps": steps, "td": td, "min_pixels": min_pixels, **options})
         (whole,) = self.images([source])
         segmentation = np.array(whole.segmentation)
         segmentation[0, : 1 + seed % 7] = 0

@@ -10,7 +10,7 @@ import gradio as gr
 
 from pix2seqd.app.clip_writer import ClipWriter
 from pix2seqd.app.frames import Frame, check_upload, open_clip
-from pix2seqd.app.web.site import MODEL, QUICK, Parts, Site, settings_of, told, view
+from pix2seqd.app.web.site import MODEL, QUICK, Parts, Site, settings_of, steps_slider, told, view
 from pix2seqd.app.web.viewer import data_uri, reduced, show
 from pix2seqd.files import InputError, read_json
 from pix2seqd.panoptic import Panoptic
@@ -20,15 +20,16 @@ FRAMES_PER_SECOND = 10.0
 """Of stacks, which know no time."""
 
 
-def tab(site: Site, parts: Parts, samples: Path | None) -> None:
-    """Lay out the tab."""
+def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
+    """Lay out the tab; `steps` are those of a frame after the first at first."""
     found = sorted(p for p in samples.iterdir() if p.suffix.lower() in SUFFIXES)[:12] if samples else []
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             source = gr.File(label="Clip: MP4, MOV, WebM, AVI, GIF or TIFF stack", height=140, elem_id="clip")
             sample = gr.Radio([p.name for p in found], label="Samples", visible=bool(found), elem_id="clips")
             frames = gr.Slider(2, site.limits.frames, min(50, site.limits.frames), step=1, label="Frames at most")
-            gr.Markdown("Steps, τ_d, smallest segment and seed: those of the tab *Image*.")
+            later = steps_slider(site.limits, steps, "Denoising steps of a frame after the first")
+            gr.Markdown("The first frame's steps and all else: as in the settings of the tab *Image*.")
             with gr.Row():
                 run = gr.Button("Segment", variant="primary", min_width=90, elem_id="segment-clip")
                 stop = gr.Button("Stop", min_width=90)
@@ -45,7 +46,9 @@ def tab(site: Site, parts: Parts, samples: Path | None) -> None:
                 label="Downloads: video, tracks, COCO PNGs and JSON", file_count="multiple", interactive=False
             )
 
-    def segment(path: str | None, chosen: str | None, frames: int, *values: Any) -> Iterator[tuple[Any, ...]]:
+    def segment(
+        path: str | None, chosen: str | None, frames: int, steps: int, *values: Any
+    ) -> Iterator[tuple[Any, ...]]:
         named = next((sample for sample in found if sample.name == chosen), None)  # a browser names no file
         if path is None and named is None:
             raise InputError("no clip yet; upload one or choose a sample")
@@ -53,14 +56,15 @@ def tab(site: Site, parts: Parts, samples: Path | None) -> None:
         assert given is not None
         check_upload(given, site.limits.pixels)
         out = site.scratch.place() / "clip"
-        picture: dict[str, Any] = {}
-        for done, total, frame, panoptic in site.turns.take(segmented(site, given, out, frames, settings_of(values))):
+        options, picture = settings_of(values), {}
+        options |= {"first_steps": options["steps"], "steps": int(steps)}
+        for done, total, frame, panoptic in site.turns.take(segmented(site, given, out, frames, options)):
             note = f"frame {done} of {total}: {sum(s.isthing for s in panoptic.segments)} things"
             picture = show(data_uri(reduced(frame.image), "JPEG"), panoptic, progress=done / total, note=note)
             yield picture, gr.skip(), gr.skip()
         yield picture | {"progress": 1.0}, tracks(out), export(out)
 
-    settings = [source, sample, frames, *parts.settings]
+    settings = [source, sample, frames, later, *parts.settings]
     running = run.click(told(segment), settings, [frame_view, table, files], **MODEL, show_progress="hidden")
     stop.click(None, cancels=[running])
     source.upload(lambda: None, None, sample, **QUICK)

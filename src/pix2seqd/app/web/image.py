@@ -7,8 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from pix2seqd.app.web.limits import Limits
-from pix2seqd.app.web.site import MODEL, QUICK, Parts, Site, count, need, sampling, shown, told, view
+from pix2seqd.app.web.site import MODEL, QUICK, Parts, Site, count, need, sampling, shown, steps_slider, told, view
 from pix2seqd.app.web.work import Work
 
 SAMPLES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
@@ -32,7 +31,7 @@ def tab(site: Site, work: gr.State, samples: Path | None, defaults: dict[str, An
             with gr.Row():
                 run = gr.Button("Segment", variant="primary", min_width=90, elem_id="segment")
                 stop = gr.Button("Stop", min_width=90)
-            settings = _settings(site.limits, defaults)
+            settings = _settings(site, defaults)
         with gr.Column(scale=3, min_width=320):
             image_view = view(invitation="Drop a picture, paste or take one, or click a sample.")
             table = gr.Dataframe(
@@ -69,14 +68,21 @@ def tab(site: Site, work: gr.State, samples: Path | None, defaults: dict[str, An
     return parts
 
 
-def _settings(limits: Limits, defaults: dict[str, Any]) -> list[gr.Component]:
+def _settings(site: Site, defaults: dict[str, Any]) -> list[gr.Component]:
+    """In the order of `settings_of`."""
     with gr.Accordion("Settings", open=False):
-        steps = defaults["first_steps"] or defaults["steps"]
         return [
-            gr.Slider(1, limits.steps, min(steps, limits.steps), step=1, label="Denoising steps"),
-            gr.Slider(0, 10, defaults["td"], step=0.1, label="τ_d, asymmetric time intervals"),
+            steps_slider(site.limits, defaults["first_steps"] or defaults["steps"], "Denoising steps"),
+            gr.Slider(0, max(10, defaults["td"]), defaults["td"], step=0.1, label="τ_d, asymmetric time intervals"),
             gr.Number(defaults["min_pixels"], minimum=0, precision=0, label="Smallest segment, pixels"),
             gr.Number(defaults.get("seed", 0), minimum=0, precision=0, label="Seed"),
+            gr.Slider(1, max(9, defaults["consensus"]), defaults["consensus"], step=2, label="Samples that have to agree"),
+            gr.Number(
+                defaults["diameter"],
+                minimum=0,
+                label="Pixels that things are across; 0: found by itself",
+                visible=site.segmenter.pretrained.data.diameter > 0,
+            ),
         ]
 
 

@@ -23,7 +23,7 @@ def build(site: Site, samples: Path | None, defaults: dict[str, Any]) -> gr.Bloc
     Args:
         site: what it works with.
         samples: folder of what visitors may click.
-        defaults: steps, td, min_pixels and perhaps seed at first.
+        defaults: what the controls start with: what `InferConfig` has, and perhaps seed.
     """
     name = site.segmenter.pretrained.name
     with gr.Blocks(title="pix2seqd", analytics_enabled=False, fill_width=True) as blocks:
@@ -36,5 +36,5 @@ def build(site: Site, samples: Path | None, defaults: dict[str, Any]) -> gr.Bloc
         with gr.Tab("Uncertainty"):
             uncertainty.tab(site, parts)
         with gr.Tab("Clip"):
-            clip.tab(site, parts, samples)
+            clip.tab(site, parts, samples, defaults["steps"])
     return blocks

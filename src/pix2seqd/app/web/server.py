@@ -117,8 +117,8 @@ def serving(
         segmenter: the model.
         folder: the only one that is written to: the data set of corrected pictures, and `.scratch`.
         samples: folder of pictures and clips that visitors may click.
-        defaults: what the page's controls start with, by name (steps, td, min_pixels, seed), where it is not the
-            checkpoint's.
+        defaults: what the page's controls start with, by name (as in `pix2seqd.segmenter.ImageOptions`), where it is
+            not the checkpoint's.
         limits: of a request.
         host: address to listen on.
         port: None takes a free one.
@@ -139,7 +139,9 @@ def serving(
 
     processing_utils.async_ssrf_protected_download = _fetch_nothing  # pyright: ignore[reportAttributeAccessIssue]
     site = Site(segmenter, folder, scratch, limits, Turns(limits.seconds), Lock())
-    page = build(site, samples, {**segmenter.pretrained.infer.to_dict(), **defaults}).queue(max_size=limits.queue)
+    infer = segmenter.pretrained.infer
+    first = defaults.get("steps", infer.first_steps)  # whoever gives steps means those of pictures, too
+    page = build(site, samples, {**infer.to_dict(), "first_steps": first, **defaults}).queue(max_size=limits.queue)
     guard = Middleware(Guard, hosts=LOCAL if host in LOCAL else (), most_bytes=(limits.megabytes + 1) * 2**20)
     try:
         _, url, _ = page.launch(

@@ -40,7 +40,7 @@ class Parts:
 
     work: gr.State
     settings: list[gr.Component]
-    """steps, τ_d, minimum size, seed."""
+    """What `settings_of` reads."""
     image_view: gr.HTML
     correct_view: gr.HTML
     table: gr.Dataframe
@@ -85,8 +85,14 @@ def need(work: Work | None) -> Work:
 
 def settings_of(values: tuple[Any, ...]) -> dict[str, Any]:
     """Options of the segmenter, from the values of `Parts.settings`."""
-    steps, td, min_pixels, seed = values
-    return {"steps": int(steps), "td": float(td), "min_pixels": int(min_pixels or 0), "seed": int(seed or 0)}
+    steps, td, min_pixels, seed, consensus, diameter = values
+    options = {"steps": int(steps), "td": float(td), "min_pixels": int(min_pixels or 0), "seed": int(seed or 0)}
+    return options | {"consensus": int(consensus), "diameter": float(diameter or 0)}
+
+
+def steps_slider(limits: Limits, value: int, label: str) -> gr.Slider:
+    """A number of denoising steps; whoever starts the server may give more than the limit."""
+    return gr.Slider(1, max(value, limits.steps), value, step=1, label=label)
 
 
 def view(editable: bool = False, invitation: str = "The result appears here.") -> gr.HTML:

@@ -85,8 +85,8 @@ def fill_small(labels: np.ndarray, class_of: dict[int, int], taxonomy: Taxonomy,
     small = [i for i, c in class_of.items() if areas[i] < min_pixels and taxonomy.category(c).isthing]
     gone = np.isin(labels, small)
     if areas[VOID]:
-        specks, count = ndimage.label(labels == VOID)  # pyright: ignore[reportGeneralTypeIssues]
-        few = np.bincount(specks.ravel(), minlength=count + 1) < min_pixels
+        specks = np.asarray(ndimage.label(labels == VOID)[0], int)  # pyright: ignore[reportIndexIssue]
+        few = np.bincount(specks.ravel()) < min_pixels
         few[0] = False  # what is not void
         gone |= few[specks]
     if not gone.any():

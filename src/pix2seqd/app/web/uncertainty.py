@@ -43,8 +43,8 @@ def tab(site: Site, parts: Parts) -> None:
 
         def several() -> Iterator[tuple[float, Panoptic]]:
             for k in range(number):  # as `Segmenter.samples`: a consensus would hide what they disagree on
-                steps = site.segmenter.progress(work.image, **{**options, "seed": options["seed"] + k, "consensus": 1})
-                for share, panoptic in steps:
+                own: dict[str, Any] = {**options, "seed": options["seed"] + k, "consensus": 1}
+                for share, panoptic in site.segmenter.progress(work.image, **own):
                     yield (k + share) / number, panoptic
                 samples.append(panoptic)  # pyright: ignore[reportPossiblyUnboundVariable]
 

@@ -61,7 +61,7 @@ RECIPES: dict[str, Recipe] = {
             ema_decay=0.995,
             own_past=0.4,
         ),
-        infer=InferConfig(steps=2, first_steps=8, td=5.0, min_pixels=16, enlarge=2),
+        infer=InferConfig(steps=2, first_steps=5, td=5.0, min_pixels=16, enlarge=2, consensus=5, afresh=0.6),
         train_data="nuclei-clips:data/nuclei@train:1000000",
         exclude=("0209.jpg",),
         eval_data="coco:data/nuclei@val",

@@ -74,7 +74,7 @@ def consensus(samples: Sequence[Panoptic], min_pixels: int = 0) -> Panoptic:
         groups = _groups(members[:, inside], areas[inside]) if isthing else np.zeros(len(inside), np.int64)
         merged[inside] = groups + len(class_of) + 1
         class_of |= dict.fromkeys(range(len(class_of) + 1, len(class_of) + 2 + int(groups.max())), class_index)
-    labels, class_of = fill_small(merged[regions].reshape(maps[0].shape), class_of, taxonomy, min_pixels)
+    labels, class_of = fill_small(merged[regions].reshape(maps[0].shape), class_of, min_pixels)
     return Panoptic.from_segmentation(labels, class_of, taxonomy).renumbered()
 
 

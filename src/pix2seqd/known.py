@@ -57,7 +57,7 @@ class Canvas:
         window = self._open(top, left, height, width)
         labels, class_of = adopt(found, known, self.class_of, self.taxonomy)
         new = {label: class_of[label] for label in class_of.keys() - self.class_of.keys()}
-        labels, new = fill_small(labels, new, self.taxonomy, min_pixels)
+        labels, new = fill_small(labels, new, min_pixels)
         self.class_of |= new
         self.labels[region][window] = labels[window]
         self._depth[region][window] = window_depth(top, left, labels.shape, self.labels.shape)[window]

@@ -58,8 +58,8 @@ def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Lab
 def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Labels:
     """Segments of a mask whose ids are reused: connected components of (class, id); stuff of one class is one segment.
 
-    Components of things or void smaller than `min_pixels` are mostly specks inside or at the rim of a larger segment:
-    their pixels take the label of the nearest pixel that stays.
+    Segments and components of void smaller than `min_pixels` are mostly specks inside or at the rim of a larger
+    segment: their pixels take the label of the nearest pixel that stays.
     """
     classes, ids = mask.astype(np.int64)
     labels = np.zeros(classes.shape, np.int64)
@@ -76,13 +76,13 @@ def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int)
             found, count = ndimage.label(inside & (ids == instance))  # pyright: ignore[reportGeneralTypeIssues]
             labels[found > 0] = found[found > 0] + len(class_of)
             class_of.update({len(class_of) + i: class_index for i in range(1, count + 1)})
-    return fill_small(labels, class_of, taxonomy, min_pixels)
+    return fill_small(labels, class_of, min_pixels)
 
 
-def fill_small(labels: np.ndarray, class_of: dict[int, int], taxonomy: Taxonomy, min_pixels: int) -> Labels:
-    """Dissolve thing segments, and specks of void, of fewer than `min_pixels` pixels into whatever is nearest."""
+def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int) -> Labels:
+    """Dissolve segments, and specks of void, of fewer than `min_pixels` pixels into whatever is nearest."""
     areas = np.bincount(labels.ravel(), minlength=max(class_of, default=0) + 1)
-    small = [i for i, c in class_of.items() if areas[i] < min_pixels and taxonomy.category(c).isthing]
+    small = [i for i in class_of if areas[i] < min_pixels]
     gone = np.isin(labels, small)
     if areas[VOID]:
         specks = np.asarray(ndimage.label(labels == VOID)[0], int)  # pyright: ignore[reportIndexIssue]

@@ -87,7 +87,7 @@ class Windows:
             scale = picture.zoom / self.model.mask_stride
             tiles = self._tiles(picture, masks, round(least * scale**2))
             labels, classes = postprocess.join(tiles, *picture.extent, taxonomy)
-            labels, classes = postprocess.fill_small(self.restored(labels, picture), classes, taxonomy, least)
+            labels, classes = postprocess.fill_small(self.restored(labels, picture), classes, least)
         return Panoptic.from_segmentation(labels, classes, taxonomy).renumbered()
 
     def _tiles(self, picture: Scaled, masks: Iterator[np.ndarray], least: int) -> Iterator[tuple[int, int, Labels]]:
@@ -163,5 +163,5 @@ class Windows:
         """The mask of a picture → segments at the picture's size, with what was given as it was given."""
         known = known or Panoptic(np.zeros(picture.size, np.int32), (), self.taxonomy)
         new = {label: c for label, c in canvas.class_of.items() if label > len(known.segments)}
-        labels, _ = postprocess.fill_small(self.restored(canvas.labels, picture), new, self.taxonomy, least)
+        labels, _ = postprocess.fill_small(self.restored(canvas.labels, picture), new, least)
         return united(labels, canvas.class_of, known)

@@ -60,9 +60,9 @@ def evaluate_video(
 
     Returns:
         "clips", "frames"; "region_contour", "step_quality", "id_switches": what `RegionContour`, `StepQuality` and
-        `IdSwitches` compute; "first_steps" and "steps": decoder steps per window, of first and of later frames;
-        "frames_per_second" of one process's segmentation, reading and scoring left out. J&F counts the things of a
-        clip's first frame.
+        `IdSwitches` compute; "first_steps" and "steps": decoder steps per mask, of first and of later frames, those of a
+        first look included; "frames_per_second" of one process's segmentation, reading and scoring left out. J&F counts
+        the things of a clip's first frame.
 
     Raises:
         InputError: the categories differ, or an option makes no sense.

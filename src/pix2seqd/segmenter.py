@@ -135,7 +135,7 @@ class Segmenter:
             The share that is done, up to 1, and the segmentation so far; the last is what `image` returns. There is
             one after each denoising step. Where windows are sampled one after the other (those of a large picture
             with `known`, or `InferConfig.seams` "known"), there is one after each window, void where none is done. Of
-            a consensus, the first sample is shown step by step.
+            a consensus, the first sample is shown step by step, and then until all samples are there.
         """
         options, seed = self._image_options(given)
         picture = self.scaled(source, options)
@@ -145,12 +145,14 @@ class Segmenter:
         else:
             shown = self._steps(picture, options, seed)
         rounds = options.consensus if known is None else 1
-        first = None
-        for share, first in shown:
-            yield share / rounds, first
-        if first is not None and rounds > 1:
-            others = self._samples(picture, rounds - 1, options, seed + 1, self.sampler.batch_size)
-            yield 1.0, consensus([first, *others], options.min_pixels)
+        found: list[Panoptic] = []
+        for share, panoptic in shown:
+            found = [panoptic]
+            yield share / rounds, panoptic
+        for number in range(1, rounds):
+            found += self._samples(picture, 1, options, seed + number, self.sampler.batch_size)
+            last = number + 1 == rounds
+            yield (number + 1) / rounds, consensus(found, options.min_pixels) if last else found[0]
 
     def samples(self, source: Source, n: int = 5, **given: Unpack[ImageOptions]) -> list[Panoptic]:
         """Several segmentations of one picture: number k, from 0, is `image` with the seed `seed + k`, no consensus.

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
@@ -38,21 +39,34 @@ class Browser:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
+    def present(self, selector):
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
     def all(self, selector):
-        return [e for e in self.driver.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed()]
+        return [e for e in self.present(selector) if e.is_displayed()]
 
     def until(self, condition, seconds=240):
-        WebDriverWait(self.driver, seconds, 0.2).until(lambda _: condition())
+        redrawn = [StaleElementReferenceException]  # between finding an element and looking at it
+        WebDriverWait(self.driver, seconds, 0.2, redrawn).until(lambda _: condition())
 
     def click(self, selector, text=None):
-        self.until(lambda: [e for e in self.all(selector) if text in (None, e.text.strip())])
-        element = next(e for e in self.all(selector) if text in (None, e.text.strip()))
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-        element.click()
+        def clicked():
+            for element in self.all(selector):
+                if text in (None, element.text.strip()):
+                    self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+                    element.click()
+                    return True
+            return False
+
+        self.until(clicked)
 
     def tab(self, name):
         self.click("button[role=tab]", name)
         time.sleep(1)
+
+    def files(self):
+        """The names to download; their endings stand by themselves."""
+        return ["".join(e.text.split()) for e in self.all(".file .filename")]
 
     def note(self):
         return " ".join(e.text for e in self.all(".note"))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 from fake_segmenter import TAXONOMIES, FakeSegmenter
 
-from pix2seqd.config import InferConfig
+from pix2seqd.config import DataConfig, InferConfig
 from pix2seqd.panoptic import Panoptic
 
 
@@ -14,7 +14,8 @@ class PageSegmenter(FakeSegmenter):
 
     def __init__(self):
         super().__init__("nuclei")
-        self.pretrained = SimpleNamespace(name="fake", taxonomy=TAXONOMIES["nuclei"], infer=InferConfig())
+        infer, data = InferConfig(), DataConfig(layout="tile", diameter=8.0)
+        self.pretrained = SimpleNamespace(name="fake", taxonomy=TAXONOMIES["nuclei"], infer=infer, data=data)
         self.calls = []
 
     def progress(self, source, *, known=None, seed=0, steps=None, td=None, min_pixels=None, **options):

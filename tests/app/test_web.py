@@ -1,5 +1,6 @@
 """What a person does on the page, without gradio and without a browser."""
 
+import os
 import threading
 import time
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from fake_segmenter import TAXONOMIES, draw
 
-from pix2seqd.app.web import viewer
+from pix2seqd.app.web import limits, viewer
 from pix2seqd.app.web.limits import Scratch, Turns
 from pix2seqd.app.web.work import UNDO, Work
 from pix2seqd.files import InputError
@@ -184,15 +185,19 @@ def test_a_request_that_takes_too_long_is_ended_with_a_message():
         list(Turns(0).take(iter([1])))
 
 
-def test_uploads_and_downloads_do_not_stay(tmp_path):
+def test_uploads_and_downloads_do_not_stay_even_if_nobody_comes_any_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "SWEPT_EVERY", 0.01)
     scratch = Scratch(tmp_path / "s")
-    old, new = scratch.place(), scratch.place()
-    import os
-
-    os.utime(old, (0, 0))
-    scratch.sweep()
-    assert not old.exists() and new.exists()
-    scratch.clear()
+    thumbnail = scratch.place()
+    os.utime(thumbnail, (0, 0))
+    with scratch.swept():
+        old, new = scratch.place(), scratch.place()
+        os.utime(old, (0, 0))
+        for _ in range(1000):
+            if not old.exists():
+                break
+            time.sleep(0.01)
+        assert not old.exists() and new.exists() and thumbnail.exists()
     assert not (tmp_path / "s").exists()
 
 

@@ -1,5 +1,6 @@
 """Each tab used as a person would, in a real browser. Skipped without gradio, selenium or chromium."""
 
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -17,6 +18,7 @@ from pix2seqd.app.web.server import serving
 from pix2seqd.data.coco import CocoPanoptic
 
 pytestmark = pytest.mark.slow
+DEFAULTS = {"steps": 3, "min_pixels": 1}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser(folder):
     with (
-        serving(PageSegmenter(), folder / "out", samples=folder / "samples", defaults={"steps": 3}) as url,
+        serving(PageSegmenter(), folder / "out", samples=folder / "samples", defaults=DEFAULTS) as url,
         Browser() as browser,
     ):
         browser.driver.get(url)
@@ -54,8 +56,7 @@ def test_a_sample_is_segmented_and_the_pointer_tells_what_is_under_it(browser):
     segment(browser)
     ActionChains(browser.driver).move_to_element(browser.all(".stage")[0]).perform()
     browser.until(lambda: "background · id 4" in " ".join(e.text for e in browser.all(".tip")))
-    page = "".join(browser.driver.find_element("tag name", "body").text.split())  # the ending stands by itself
-    assert all(name in page for name in ("squares-overlay.png", "squares-panoptic.png", "squares-panoptic.json"))
+    assert browser.files() == ["squares-overlay.png", "squares-panoptic.png", "squares-panoptic.json"]
 
 
 def test_what_is_painted_merged_undone_completed_and_saved_is_a_data_set(browser, folder):
@@ -94,10 +95,33 @@ def test_a_clip_is_tracked(browser):
     browser.click("#clips input")
     browser.click("#segment-clip")
     browser.until(lambda: "frame 4 of 4" in browser.note())
-    browser.until(lambda: "overlay.mp4" in browser.driver.find_element("tag name", "body").text)
+    browser.until(lambda: browser.files() == ["overlay.mp4", "tracks.json", "clip.zip"])
+
+
+def test_a_file_that_is_no_picture_is_refused_with_a_message(browser, folder):
+    (folder / "notes.png").write_text("no picture")
+    browser.tab("Image")
+    if browser.all("#picture [aria-label='Remove Image']"):
+        browser.click("#picture [aria-label='Remove Image']")
+    browser.until(lambda: browser.present("#picture input[type=file]"))
+    browser.present("#picture input[type=file]")[0].send_keys(str(folder / "notes.png"))
+    browser.until(lambda: any("notes.png is not a picture" in e.text for e in browser.all(".toast-body")))
+
+
+def test_stop_brings_back_what_was_there(browser, monkeypatch):
+    segment(browser)
+    steps = PageSegmenter.progress
+    monkeypatch.setattr(PageSegmenter, "progress", lambda *a, **k: (time.sleep(1) or step for step in steps(*a, **k)))
+    browser.click("#segment")
+    browser.until(lambda: "%" in browser.note())
+    browser.click("button", "Stop")
+    browser.until(lambda: "stopped · 3 things, 1 stuff" in browser.note())
+    time.sleep(5)
+    assert "stopped" in browser.note()
 
 
 def test_a_phone_shows_everything_without_sideways_scrolling(browser):
+    segment(browser)
     browser.narrow(390, 844)
     for name in ("Image", "Correct", "Uncertainty", "Clip"):
         browser.tab(name)

@@ -1,6 +1,7 @@
 """The page over HTTP, as a browser and as somebody with bad intentions asks for it. Without gradio: skipped."""
 
 import json
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -21,6 +22,8 @@ from pix2seqd.app.web.server import serving
 from pix2seqd.panoptic import rgb_to_id
 
 QUEUE = 6
+GIVEN = {"steps": 4, "td": 20.0, "min_pixels": 3, "seed": 5, "consensus": 11, "diameter": 12.5}
+"""What the server is started with."""
 
 
 class Visitor:
@@ -41,10 +44,11 @@ class Visitor:
         answer = self.http.post("/gradio_api/upload", files={"files": (name or path.name, path.read_bytes())})
         return answer.json()[0] if answer.is_success else answer
 
-    def join(self, element, kind, data=None):
+    def join(self, element, kind, data=None, event_data=None):
         event = self.events[element, kind]
         data = data or [self.inputs.get(i) for i in event["inputs"]]
         body = {"data": data, "fn_index": event["id"], "session_hash": self.name, "trigger_id": None}
+        body |= {"event_data": event_data}
         return self.http.post("/gradio_api/queue/join", json=body)
 
     def answers(self):
@@ -80,9 +84,11 @@ def segmenter():
 
 @pytest.fixture(scope="module")
 def url(place, segmenter):
-    limits = Limits(megabytes=1, pixels=20_000, queue=QUEUE)
-    with serving(segmenter, place / "out", defaults={"steps": 4}, limits=limits) as url:
-        yield url
+    limits, samples = Limits(megabytes=1, pixels=20_000, queue=QUEUE), draw(place / "samples" / "first.png").parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(place / "tmp"))  # gradio passes on whatever lies in /tmp
+        with serving(segmenter, place / "out", samples=samples, defaults=GIVEN, limits=limits) as url:
+            yield url
     assert not (place / "out" / ".scratch").exists()
 
 
@@ -96,11 +102,37 @@ def test_a_picture_is_segmented_step_by_step_as_the_command_line_would(visitor, 
     visitor.open(visitor.upload(source))
     assert visitor.join("segment", "click").status_code == 200
     messages = list(visitor.answers())
-    assert sum(message["msg"] == "process_generating" for message in messages) == 5  # 4 steps and the result
+    shown = sum(message["msg"] == "process_generating" for message in messages)
+    assert shown == 6  # the beginning, 4 steps and the result
     (path,) = (p for p in (place / "out" / ".scratch").glob("made-*/a-panoptic.png"))
     *_, (_, expected) = segmenter.progress(source, **segmenter.calls[-1])
     assert (rgb_to_id(np.asarray(Image.open(path))) == expected.segmentation).all()
-    assert segmenter.calls[-1]["steps"] == 4
+    assert segmenter.calls[-1] == GIVEN
+
+
+def test_samples_are_single_ones_with_different_seeds(visitor, segmenter, place):
+    visitor.open(visitor.upload(draw(place / "several.png")))
+    assert "error" not in visitor.call("draw", "click")
+    assert [(call["seed"], call["consensus"]) for call in segmenter.calls[-4:]] == [(5, 1), (6, 1), (7, 1), (8, 1)]
+
+
+def test_a_clip_has_steps_of_its_own_after_the_first_frame(visitor, segmenter, place):
+    frame = Image.new("L", (64, 48), 20)
+    frame.save(place / "clip.tif", save_all=True, append_images=[frame, frame])
+    path = visitor.upload(place / "clip.tif")
+    event = visitor.events["segment-clip", "click"]
+    data = [visitor.inputs.get(i) for i in event["inputs"]]
+    data[0], data[3] = {"path": path, "orig_name": "clip.tif", "meta": {"_type": "gradio.FileData"}}, 2
+    output = visitor.call("segment-clip", "click", data)
+    assert "error" not in output
+    assert (segmenter.calls[-1]["first_steps"], segmenter.calls[-1]["steps"]) == (4, 2)
+
+
+def test_a_sample_may_lie_anywhere(visitor):
+    assert visitor.join("samples", "select", event_data={"index": 0, "value": None}).status_code == 200
+    *_, last = visitor.answers()
+    (given,) = last["output"]["data"]
+    assert given["orig_name"] == "first.png" and "error" not in visitor.open(given["path"])
 
 
 def test_a_file_that_is_no_picture_is_named_as_its_owner_knows_it(visitor, place):

@@ -1,5 +1,6 @@
 """`pix2seqd serve`: the page in a browser on this machine."""
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -53,6 +54,7 @@ def serve(
     check_writable(out)
     if host not in LOCAL and not password:
         print(f"pix2seqd: whoever reaches {host} can use this page; give a --password", file=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that temporary files go then, too
     limits = Limits(megabytes=max_megabytes, pixels=max_pixels, seconds=max_seconds, queue=queue)
     with serving(
         inference.segmenter(model),

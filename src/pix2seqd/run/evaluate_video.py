@@ -60,8 +60,8 @@ def evaluate_video(
 
     Returns:
         "clips", "frames"; "region_contour", "step_quality", "id_switches": what `RegionContour`, `StepQuality` and
-        `IdSwitches` compute; "first_steps" and "steps": decoder steps per mask, of first and of later frames, those of a
-        first look included; "frames_per_second" of one process's segmentation, reading and scoring left out. J&F counts
+        `IdSwitches` compute; "first_steps" and "steps": decoder steps per mask, of first and of later frames, a first
+        look's included; "frames_per_second" of one process's segmentation, reading and scoring left out. J&F counts
         the things of a clip's first frame.
 
     Raises:

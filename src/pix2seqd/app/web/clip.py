@@ -25,7 +25,7 @@ def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
     found = sorted(p for p in samples.iterdir() if p.suffix.lower() in SUFFIXES)[:12] if samples else []
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            source = gr.File(label="Clip: MP4, MOV, WebM, AVI, GIF or TIFF stack", height=140, elem_id="clip")
+            source = gr.File(label="Clip: video, GIF or TIFF stack", height=140, elem_id="clip")
             sample = gr.Radio([p.name for p in found], label="Samples", visible=bool(found), elem_id="clips")
             frames = gr.Slider(2, site.limits.frames, min(50, site.limits.frames), step=1, label="Frames at most")
             later = steps_slider(site.limits, steps, "Denoising steps of a frame after the first")
@@ -42,9 +42,7 @@ def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
                 label="Tracks",
                 buttons=[],
             )
-            files = gr.File(
-                label="Downloads: video, tracks, COCO PNGs and JSON", file_count="multiple", interactive=False
-            )
+            files = gr.File(label="Downloads: video, tracks, everything", file_count="multiple", interactive=False)
 
     def segment(
         path: str | None, chosen: str | None, frames: int, steps: int, *values: Any

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from pix2seqd.app import editing
-from pix2seqd.app.web.site import MODEL, QUICK, Parts, Site, count, need, rows, sampling, shown, told
+from pix2seqd.app.web.site import MODEL, QUICK, Parts, Site, count, export, need, rows, sampling, shown, stopped, told
 from pix2seqd.app.web.work import Work
 
 
@@ -34,7 +34,7 @@ def tab(site: Site, parts: Parts) -> None:
                 stop = gr.Button("Stop", min_width=90)
             save = gr.Button("Save to the data set", elem_id="save")
             saved = gr.Markdown(f"Saved pictures go to\n`{site.folder}`")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_classes="foremost"):
             parts.correct_view.render()
     _editing_events(
         site, parts, category, {"merge": merge, "split": split, "remove": remove, "keep": keep, "undo": undo}
@@ -50,17 +50,18 @@ def tab(site: Site, parts: Parts) -> None:
             yield work, gr.skip(), picture, gr.skip(), gr.skip()
         yield shown(site, work.changed(panoptic), f"completed: {count(panoptic)}")
 
-    def stored(work: Work | None) -> str:
+    def stored(work: Work | None) -> tuple[str, list[str]]:
         work = need(work)
         with site.saving:
             pictures = editing.append(site.folder, work.name, work.image, work.panoptic)
-        return f"**Saved.** `{site.folder}` has {pictures} {'picture' if pictures == 1 else 'pictures'} now."
+        said = f"**Saved.** `{site.folder}` has {pictures} {'picture' if pictures == 1 else 'pictures'} now."
+        return said, export(site, work)
 
     relabel.click(told(relabelled), [parts.work, category], parts.result, **QUICK)
     inputs = [parts.work, everything, *parts.settings]
     running = complete.click(told(completed), inputs, parts.result, **MODEL, show_progress="hidden")
-    stop.click(None, cancels=[running])
-    save.click(told(stored), [parts.work], [saved], **QUICK)
+    stop.click(stopped, [parts.work], [parts.correct_view], cancels=[running], **QUICK)
+    save.click(told(stored), [parts.work], [saved, parts.files], **QUICK)
 
 
 def _edited(work: Work) -> tuple[Any, ...]:

@@ -1,5 +1,6 @@
 """The tab Image: from a picture to its segments."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,20 @@ from typing import Any
 
 import gradio as gr
 
-from pix2seqd.app.web.site import MODEL, QUICK, Parts, Site, count, need, sampling, shown, steps_slider, told, view
+from pix2seqd.app.web.site import (
+    MODEL,
+    QUICK,
+    Parts,
+    Site,
+    count,
+    need,
+    sampling,
+    shown,
+    steps_slider,
+    stopped,
+    told,
+    view,
+)
 from pix2seqd.app.web.work import Work
 
 SAMPLES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
@@ -64,7 +78,7 @@ def tab(site: Site, work: gr.State, samples: Path | None, defaults: dict[str, An
 
     picture.change(told(opened), [picture], parts.result, **QUICK)
     running = run.click(told(segment), [work, *settings], parts.result, **MODEL, show_progress="hidden")
-    stop.click(None, cancels=[running])
+    stop.click(stopped, [work], [image_view], cancels=[running], **QUICK)
     return parts
 
 
@@ -76,7 +90,7 @@ def _settings(site: Site, defaults: dict[str, Any]) -> list[gr.Component]:
             gr.Slider(0, max(10, defaults["td"]), defaults["td"], step=0.1, label="τ_d, asymmetric time intervals"),
             gr.Number(defaults["min_pixels"], minimum=0, precision=0, label="Smallest segment, pixels"),
             gr.Number(defaults.get("seed", 0), minimum=0, precision=0, label="Seed"),
-            gr.Slider(1, max(9, defaults["consensus"]), defaults["consensus"], step=2, label="Samples that have to agree"),
+            gr.Slider(1, max(9, defaults["consensus"]), defaults["consensus"], step=2, label="Samples to agree"),
             gr.Number(
                 defaults["diameter"],
                 minimum=0,
@@ -109,6 +123,7 @@ def _samples(site: Site, picture: gr.Image, folder: Path | None) -> None:
     )
 
     def chosen(event: gr.SelectData) -> str:
-        return str(found[event.index])  # by number: a browser names no file
+        # By number: a browser names no file. A copy: gradio passes on no file from elsewhere.
+        return str(shutil.copy(found[event.index], site.scratch.place()))
 
     gallery.select(chosen, None, picture, **QUICK)

@@ -3,10 +3,10 @@
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Any, TypeVar
 
 from pix2seqd.files import InputError
@@ -14,6 +14,8 @@ from pix2seqd.files import InputError
 T = TypeVar("T")
 KEPT_FOR = 3600
 """Seconds that uploads and downloads stay on the disk."""
+SWEPT_EVERY = 300
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,32 @@ class Scratch:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def place(self) -> Path:
-        """A new empty folder; what is too old is removed on this occasion."""
-        self.sweep()
+        """A new empty folder."""
         self._number += 1
         path = self.folder / f"made-{self._number}"
         path.mkdir(parents=True)
         return path
 
-    def sweep(self) -> None:
-        """Remove what is too old."""
-        for path in list(self.folder.glob("*")):
+    @contextmanager
+    def swept(self) -> Iterator[None]:
+        """Remove what is too old now and then, also while nobody asks for anything, and everything in the end."""
+        done, lasting = Event(), frozenset(self.folder.glob("*"))  # what is there at first belongs to the page itself
+
+        def sweeping() -> None:
+            while not done.wait(SWEPT_EVERY):
+                self._sweep(lasting)
+
+        thread = Thread(target=sweeping, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            self.clear()
+
+    def _sweep(self, lasting: frozenset[Path]) -> None:
+        for path in set(self.folder.glob("*")) - lasting:
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > KEPT_FOR:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()

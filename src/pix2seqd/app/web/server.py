@@ -139,9 +139,7 @@ def serving(
 
     processing_utils.async_ssrf_protected_download = _fetch_nothing  # pyright: ignore[reportAttributeAccessIssue]
     site = Site(segmenter, folder, scratch, limits, Turns(limits.seconds), Lock())
-    infer = segmenter.pretrained.infer
-    first = defaults.get("steps", infer.first_steps)  # whoever gives steps means those of pictures, too
-    page = build(site, samples, {**infer.to_dict(), "first_steps": first, **defaults}).queue(max_size=limits.queue)
+    page = build(site, samples, defaults).queue(max_size=limits.queue)
     guard = Middleware(Guard, hosts=LOCAL if host in LOCAL else (), most_bytes=(limits.megabytes + 1) * 2**20)
     try:
         _, url, _ = page.launch(
@@ -157,11 +155,11 @@ def serving(
     except OSError as error:
         scratch.clear()
         raise InputError(f"cannot listen on {host}:{port} ({error}); choose another --port") from error
-    try:
-        yield url
-    finally:
-        page.close(verbose=False)
-        scratch.clear()
+    with scratch.swept():
+        try:
+            yield url
+        finally:
+            page.close(verbose=False)
 
 
 async def _fetch_nothing(*_: Any, **__: Any) -> str:

@@ -123,9 +123,15 @@ def shown(site: Site, work: Work, note: str) -> tuple[Any, ...]:
 def sampling(site: Site, work: Work, known: Panoptic | None, values: tuple[Any, ...]) -> Iterator[tuple[Any, Panoptic]]:
     """The model at work: for each step what the viewer shows, and the segmentation so far."""
     options = settings_of(values)
+    yield work.view(known or work.panoptic, 0.01, "0 %"), work.panoptic
     for share, panoptic in site.turns.take(site.segmenter.progress(work.image, known=known, **options)):
         note = f"{round(100 * share)} % · {len(panoptic.segments)} segments"
         yield work.view(panoptic, share, note), panoptic
+
+
+def stopped(work: Work | None) -> Any:
+    """What a viewer shows after Stop: the work as it stands."""
+    return work and work.view(note=f"stopped · {count(work.panoptic)}")
 
 
 def count(panoptic: Panoptic) -> str:

@@ -30,11 +30,16 @@ def tab(site: Site, parts: Parts) -> None:
             said = gr.Markdown()
         with gr.Column(scale=3, min_width=320):
             with gr.Row():
-                heat = gr.Image(label="Disagreement: black none, white most", interactive=False, buttons=["fullscreen"])
+                with gr.Column(min_width=300):
+                    gr.Markdown("Disagreement: black none, white most")
+                    heat = gr.Image(show_label=False, interactive=False, buttons=["fullscreen"])
                 with gr.Column(min_width=300):
                     gr.Markdown("Consensus")
                     consensus = view()
-            gallery = gr.Gallery(label="Samples", columns=4, height="auto", interactive=False, buttons=["fullscreen"])
+            gr.Markdown("Samples")
+            gallery = gr.Gallery(
+                show_label=False, height="auto", interactive=False, buttons=["fullscreen"], elem_id="drawn"
+            )
     agreed = gr.State(None)
 
     def drawn(work: Work | None, number: int, *values: Any) -> Iterator[tuple[Any, ...]]:

@@ -128,10 +128,11 @@ def matches(truth: Panoptic, prediction: Panoptic) -> np.ndarray:
 
 
 @app.command
-def seams(data: str, model: str = "nuclei", limit: int = 0, least: int = 1000):
+def seams(data: str, model: str = "nuclei", limit: int = 0, least: int = 1000, n: int = 1):
     """Large pictures, windows joined afterwards or each continuing its neighbours: PQ, and errors at the seams.
 
     A seam error is a true thing on a seam that is not found (IoU 0.5), or a predicted thing on a seam that is wrong.
+    Segmentations are consensuses of n samples.
     """
     segmenter, dataset, chosen = opened(model, data, 0, 0)
     large = list(mosaics([dataset[i] for i in chosen], least))
@@ -147,7 +148,7 @@ def seams(data: str, model: str = "nuclei", limit: int = 0, least: int = 1000):
         seam[:, 1:] |= owner[:, 1:] != owner[:, :-1]
         print(f"{sample.name}: {sample.image.shape[1]} x {sample.image.shape[0]}, {len(picture.corners)} windows")
         for mode in ("join", "known"):
-            infer: InferConfig = segmenter.pretrained.infer.replace(seams=mode, consensus=1)
+            infer: InferConfig = segmenter.pretrained.infer.replace(seams=mode, consensus=n)
             found = Segmenter(replace(segmenter.pretrained, infer=infer)).image(sample.image)
             quality[mode].update(sample.panoptic, found)
             matched = matches(sample.panoptic, found)

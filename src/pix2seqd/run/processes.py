@@ -1,5 +1,6 @@
 """Several processes (`torchrun … -m pix2seqd …`): who does what, and how their counts come together exactly."""
 
+import atexit
 import os
 from datetime import timedelta
 from typing import TypeVar
@@ -22,6 +23,13 @@ def place() -> tuple[int, int]:
     # Shares of the work may take different times, and nobody is to give up waiting for the others.
     state = PartialState(cpu=on_cpus(), timeout=timedelta(days=30))
     return state.process_index, state.num_processes
+
+
+@atexit.register
+def _leave() -> None:
+    """End the threads of torch.distributed before the interpreter ends: now and then one would abort the process."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def wait() -> None:

@@ -231,8 +231,9 @@ class Segmenter:
                 raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
             masks = self._masks(picture, generators, stream, self.sampler.batch_size)
             found = [self.windows.assemble(picture, iter(sample), options.min_pixels) for sample in masks]
-            ids = np.stack([self.windows.generated_ids(picture, sample) for sample in masks[: stream.told]])
-            yield tracker.update(_agreed(found, options), ids if informed else None)
+            told = masks[: stream.told] if informed else []
+            ids = [self.windows.generated_ids(picture, sample) for sample in told]
+            yield tracker.update(_agreed(found, options), np.stack(ids) if ids else None)
             past = tracker.tell(model.max_instances - 1, data.id_distance * model.mask_stride / picture.zoom)
             drawn = (self.windows.drawn(frame.panoptic, frame.generated, picture) for frame in past)
             stream.remember([torch.from_numpy(masks).to(self.device) for masks in drawn])

@@ -74,7 +74,7 @@ def wrong_past(mask: np.ndarray, instances: np.ndarray, share: float, rng: np.ra
     """A mask as a model might have predicted it: errors feed back in use, so training should show some.
 
     Outlines move by about a pixel. Each instance is, with this probability, lost (it becomes what fills most of the
-    mask) or takes over the ids of another one.
+    mask), joined to its nearest neighbour, or cut in two, of which one half takes another instance's values.
 
     Args:
         mask: int64 `[2, h, w]`.
@@ -82,19 +82,26 @@ def wrong_past(mask: np.ndarray, instances: np.ndarray, share: float, rng: np.ra
         share: probability, 0..1.
         rng: source of randomness.
     """
-    numbers, first, counts = np.unique(instances, return_index=True, return_counts=True)
-    values = mask.reshape(2, -1)[:, first]
+    numbers, first, index, counts = np.unique(instances, return_index=True, return_inverse=True, return_counts=True)
+    index = index.reshape(instances.shape)  # of each pixel's instance in `numbers`
+    grid = np.indices(instances.shape)
+    centers = np.stack([np.bincount(index.ravel(), weights=axis.ravel()) for axis in grid]) / counts
     largest = int(counts.argmax())
-    source = np.arange(len(numbers))
-    wrong = (rng.random(len(numbers)) < share) & (source != largest)
-    lost = rng.random(len(numbers)) < 0.5
-    others = rng.integers(len(numbers), size=len(numbers))
-    source = np.where(wrong, np.where(lost, largest, others), source)
-    changed = values[:, source][:, np.searchsorted(numbers, instances)]
+    distances = np.linalg.norm(centers[:, :, None] - centers[:, None], axis=0)
+    np.fill_diagonal(distances, np.inf)
+    distances[:, largest] = np.inf
+    itself = np.arange(len(numbers))
+    errors = [np.full(len(numbers), largest), distances.argmin(axis=1), rng.integers(len(numbers), size=len(numbers))]
+    wrong = (rng.random(len(numbers)) < share) & (itself != largest)
+    kind = rng.integers(3, size=len(numbers))
+    source = np.where(wrong, np.choose(kind, errors), itself)
+    turns = rng.uniform(0, 2 * np.pi, len(numbers))
+    normal = np.stack([np.sin(turns), np.cos(turns)])
+    kept = (wrong & (kind == 2))[index] & (((grid - centers[:, index]) * normal[:, index]).sum(axis=0) > 0)
+    values = mask.reshape(2, -1)[:, first]
+    changed = values[:, np.where(kept, index, source[index])]
     height, width = instances.shape
     coarse = rng.normal(0, _SHIFT, (1, 2, height // _PATCH + 2, width // _PATCH + 2)).astype(np.float32)
     shift = F.interpolate(torch.from_numpy(coarse), (height, width), mode="bilinear")[0].round().long().numpy()
-    rows, columns = (
-        np.clip(np.indices(instances.shape)[k] + shift[k], 0, n - 1) for k, n in enumerate((height, width))
-    )
+    rows, columns = (np.clip(grid[k] + shift[k], 0, n - 1) for k, n in enumerate((height, width)))
     return changed[:, rows, columns]

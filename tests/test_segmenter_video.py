@@ -160,6 +160,20 @@ def test_more_objects_than_ids_are_segments_of_their_own_where_ids_are_reused(re
     assert same(results[0], results[2])
 
 
+def test_the_scale_is_that_of_the_first_frame_that_shows_a_thing(reading, monkeypatch):
+    size = (64, 64)
+    segmenter = reading(TILES.replace(diameter=16.0))
+    scales = []
+    scaled = segmenter.scaled
+    monkeypatch.setattr(segmenter, "scaled", lambda *given: scales.append(scaled(*given).zoom) or scaled(*given))
+    frames = [cells(size=size)] * 2 + [cells((10, 10, 4), size=size), cells((10, 14, 4), size=size)]
+    results = list(segmenter.video([*frames, cells(size=size)]))
+    assert scales[:2] == [1, 1] and scales[2] == pytest.approx(16 / results[2].diameter(), rel=0.1)
+    assert scales[3:] == [scales[2]] * 2
+    tracks = {int(result.segmentation[14, 17]) for result in results[2:4]}
+    assert len(tracks) == 1 and results[2].taxonomy.class_of(1) == CELL and not results[4].diameter()
+
+
 def test_a_frame_of_another_size_is_named_and_does_not_take_the_others_along(make):
     results = make(WHOLE).video([*noise(2), noise(1, (20, 30))[0]])
     assert len([next(results), next(results)]) == 2

@@ -212,8 +212,8 @@ class Segmenter:
             first_steps: how often the decoder runs on the first frame; None: the checkpoint's default, as below.
             t_start: time in (0, 1] at which later frames start; below 1 from the corrupted mask of the frame before.
             adaptive: average steps of later frames, 1 or more, spent where the mask changes; 0: always `steps`.
-            given: see `ImageOptions`; steps are those of later frames, and the first frame's scale is that of all. The
-                same frames and seed give the same result.
+            given: see `ImageOptions`; steps are those of later frames, and the scale of the first frame that shows a
+                thing is that of all. The same frames and seed give the same result.
 
         Raises:
             InputError: a frame cannot be read or has another size than the first, or an option makes no sense.
@@ -225,7 +225,6 @@ class Segmenter:
         generators, size = [_generator(seed + k) for k in range(options.consensus)], None
         for number, frame in enumerate(frames, start=1):
             picture = self.scaled(frame, options)
-            options = options.replace(diameter=data.diameter / picture.zoom)  # all frames at one scale
             if picture.size != (size := size or picture.size):
                 now, before = (f"{width} x {height}" for height, width in (picture.size, size))
                 raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
@@ -233,7 +232,11 @@ class Segmenter:
             found = [self.windows.assemble(picture, iter(sample), options.min_pixels) for sample in masks]
             told = masks[: stream.told] if informed else []
             ids = [self.windows.generated_ids(picture, sample) for sample in told]
-            yield tracker.update(_agreed(found, options), np.stack(ids) if ids else None)
+            yield (result := tracker.update(_agreed(found, options), np.stack(ids) if ids else None))
+            if data.diameter and not options.diameter:
+                if not result.diameter():
+                    continue  # nothing yet that would tell the scale, or the next frame of anything
+                options = options.replace(diameter=data.diameter / picture.zoom)  # all frames at one scale
             past = tracker.tell(model.max_instances - 1, data.id_distance * model.mask_stride / picture.zoom)
             drawn = (self.windows.drawn(frame.panoptic, frame.generated, picture) for frame in past)
             stream.remember([torch.from_numpy(masks).to(self.device) for masks in drawn])

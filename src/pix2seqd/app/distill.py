@@ -17,6 +17,7 @@ def distill(
     out: Path,
     steps: Annotated[int, count(1, 1000)] = 2,
     td: Annotated[float, Parameter(validator=Number(gte=0, lte=1000))] = 0.0,
+    teacher_steps: Annotated[int, count(0, 1000)] = 0,
     iterations: Annotated[int, count(1)] = 1000,
     batch_size: Annotated[int, count(1)] = 16,
     lr: Annotated[float, Parameter(validator=Number(gt=0, lte=1))] = 2e-4,
@@ -30,6 +31,7 @@ def distill(
         out: folder of the run.
         steps: denoising steps of the result.
         td: time difference of the result.
+        teacher_steps: denoising steps of the teacher; 0: as its checkpoint says.
         iterations: training steps.
         batch_size: pictures per training step.
         lr: learning rate at the start; it falls linearly to a tenth.
@@ -38,6 +40,8 @@ def distill(
     from pix2seqd.config import TrainConfig
     from pix2seqd.run import distill as run
 
-    config = TrainConfig(batch_size=batch_size, steps=iterations, lr=lr, warmup_steps=min(50, iterations // 10))
-    run.distill(checkpoint, data, out, steps, td, config, resume)
+    # The average has forgotten the teacher, where it starts, halfway through even a short run.
+    decay = min(0.5 ** (20 / iterations), 0.999)
+    config = TrainConfig(batch_size, iterations, lr, warmup_steps=min(50, iterations // 10), ema_decay=decay)
+    run.distill(checkpoint, data, out, teacher_steps, steps, td, config, resume)
     print(f"written to {out}; try it: pix2seqd segment PICTURE --model {out / 'model'}")

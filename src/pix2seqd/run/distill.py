@@ -72,15 +72,16 @@ class Student(Pix2SeqD):
 
 
 def distill(
-    checkpoint: str, data: str, out: Path, steps: int, td: float, config: TrainConfig, resume: bool = False
+    checkpoint: str, data: str, out: Path, full: int, few: int, td: float, config: TrainConfig, resume: bool = False
 ) -> Pretrained:
     """Distil a checkpoint; the folder is that of a training run, and can be resumed like one.
 
     Args:
-        checkpoint: the teacher, sampled with its own steps and τ_d: a bundled name, a folder or a hub id.
+        checkpoint: the teacher, sampled with its own τ_d: a bundled name, a folder or a hub id.
         data: pictures, as `Recipe.train_data`; their labels are not used.
         out: folder of the run; out/model is the student.
-        steps: of the student.
+        full: steps of the teacher; 0: those of its checkpoint.
+        few: steps of the student, whose answer is one sample.
         td: τ_d of the student.
         config: how it is trained.
         resume: go on with the run in `out`.
@@ -91,6 +92,7 @@ def distill(
     teacher = from_pretrained(checkpoint)
     if teacher.model.config.head != "softmax":
         raise InputError(f"{checkpoint} has a linear head; distillation needs logits: give one with a softmax head")
-    few = teacher.infer.replace(steps=steps, td=td)
-    recipe = Recipe(teacher.model.config, teacher.data, train=config, infer=few, train_data=data, init=checkpoint)
-    return train(recipe, out, resume, lambda _: Student(teacher.model, teacher.infer, few))
+    infer = teacher.infer.replace(steps=few, first_steps=0, td=td, consensus=1, afresh=0.0)
+    recipe = Recipe(teacher.model.config, teacher.data, train=config, infer=infer, train_data=data, init=checkpoint)
+    slow = teacher.infer.replace(steps=full or teacher.infer.steps)
+    return train(recipe, out, resume, lambda _: Student(teacher.model, slow, infer))

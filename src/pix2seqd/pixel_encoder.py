@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pix2seqd import efficientnet_lite
+from pix2seqd.batch_norm import BatchNorm
 from pix2seqd.config import ModelConfig
 from pix2seqd.group_norm import GroupNorm
 from pix2seqd.transformer import TransformerLayer, glorot, position_code
@@ -166,6 +168,9 @@ def build_backbone(config: ModelConfig) -> Backbone:
 
     values = dict(config.backbone)
     model_type = values.pop("model_type")
+    if model_type == efficientnet_lite.NAME and not values:
+        lite = efficientnet_lite.EfficientNetLite0()
+        return Backbone(lite, list(lite.channels), list(lite.strides))
     try:
         backbone_config = AutoConfig.for_model(model_type, **values)
         network: Any = MODEL_FOR_BACKBONE_MAPPING[type(backbone_config)](backbone_config)  # pyright: ignore
@@ -184,12 +189,13 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
     """A backbone with trained weights.
 
     Args:
-        name: a folder or hub id of a `transformers` checkpoint (ResNet, Swin, ConvNeXtV2, DINOv2, DINOv3, ...).
+        name: a folder or hub id of a `transformers` checkpoint (ResNet, Swin, ConvNeXtV2, DINOv2, DINOv3, ...), or
+            "efficientnet_lite0", whose weights are a package (`efficientnet_lite.PACKAGE`).
 
     Returns:
         (changes, network): the fields of `ModelConfig` that describe it, and the network itself. Levels coarser than
         stride 16 are left out, as in the paper, and not even built where `transformers` allows it; pictures are
-        normalised as the backbone's were (ImageNet statistics).
+        normalised as the backbone's were (ImageNet statistics, or to -1..1).
 
     Raises:
         ValueError: there is no such checkpoint, or it is no backbone.
@@ -197,6 +203,10 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
+    if name == efficientnet_lite.NAME:
+        half = (0.5,) * 3
+        changes = {"backbone": {"model_type": name}, "image_mean": half, "image_std": half}
+        return changes, efficientnet_lite.pretrained()
     try:
         config = AutoConfig.from_pretrained(name)
         stages = list(config.stage_names[1:])
@@ -263,52 +273,3 @@ def _as_official(network: nn.Module, stem_pool: str) -> None:
         )
     elif stem_pool == "none":
         network.embedder.pooler = nn.Identity()  # type: ignore[union-attr]
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d whose running variance is the biased batch variance, as TensorFlow's; it counts no batches."""
-
-    # The parent's own version would ask for the count of batches.
-    _load_from_state_dict = nn.Module._load_from_state_dict
-
-    def forward(self, input: Tensor) -> Tensor:
-        """`[b, c, h, w]` → the same shape."""
-        if not self.training or self.running_mean is None or self.running_var is None:
-            return super().forward(input)
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            return self._over_processes(input)
-        momentum = self.momentum or 0.0
-        output, mean, inverse_deviation = torch.native_batch_norm(
-            input, self.weight, self.bias, None, None, True, momentum, self.eps
-        )
-        with torch.no_grad():
-            self.running_mean.lerp_(mean.float(), momentum)
-            self.running_var.lerp_(inverse_deviation.float().pow(-2) - self.eps, momentum)
-        return output
-
-    def _over_processes(self, x: Tensor) -> Tensor:
-        """With the statistics of all processes' batches together, as the official global batch norm."""
-        assert self.running_mean is not None and self.running_var is not None
-        wide = x.float()
-        moments = torch.stack([wide.mean((0, 2, 3)), wide.square().mean((0, 2, 3))])
-        mean, square = _Sum.apply(moments) / torch.distributed.get_world_size()
-        variance = square - mean.square()
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum or 0.0)
-            self.running_var.lerp_(variance, self.momentum or 0.0)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (wide * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over the processes; so is its gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _Sum.apply(gradients[0].contiguous())

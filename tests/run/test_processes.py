@@ -9,12 +9,12 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from pix2seqd.batch_norm import BatchNorm
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.data import open_clips, open_dataset
 from pix2seqd.data.loader import training_loader
 from pix2seqd.data.shapes import TAXONOMY
 from pix2seqd.pix2seq_d import Pix2SeqD
-from pix2seqd.pixel_encoder import BatchNorm
 from pix2seqd.run.evaluate import evaluate
 from pix2seqd.run.evaluate_video import evaluate_video
 from pix2seqd.run.sweep import sweep
@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 from pix2seqd.config import Recipe
 from pix2seqd.data import open_clips, open_dataset
-from pix2seqd.pixel_encoder import BatchNorm
+from pix2seqd.batch_norm import BatchNorm
 from pix2seqd.run import processes
 from pix2seqd.run.ablate import ablate
 from pix2seqd.run.evaluate import evaluate

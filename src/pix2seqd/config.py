@@ -341,7 +341,7 @@ class Recipe(Config):
     eval_data: str = ""
     """Pictures for evaluation while training; empty: none."""
     backbone: str = ""
-    """Folder or hub id of a pretrained `transformers` backbone, which then replaces `model.backbone`."""
+    """Folder or hub id of a pretrained `transformers` backbone, or efficientnet_lite0; it replaces `model.backbone`."""
     init: str = ""
     """Checkpoint to start from, a bundled name, a folder or a hub id: whatever fits is taken (`weights.transfer`).
     A folder may be the official TensorFlow model's too (§4.1: the encoder trained on Objects365)."""

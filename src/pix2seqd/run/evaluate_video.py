@@ -148,7 +148,10 @@ def _things(panoptic: Panoptic) -> np.ndarray:
 
 
 def objects(truths: Sequence[Panoptic]) -> list[np.ndarray]:
-    """Frames `[h, w]` of the objects that J&F counts: things of the first frame 1.., void and crowds 255, else 0."""
+    """Frames `[h, w]` of the objects that J&F counts: things of the first frame 1.., void and crowds 255, else 0.
+
+    The labels of that protocol count to 254; of more things than that, those with the lowest ids are counted.
+    """
     ids = np.unique(_things(truths[0]))
     ids = ids[ids > 0][: VOID_LABEL - 1]
     frames = []

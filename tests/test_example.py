@@ -20,17 +20,19 @@ def bundled(name: str) -> Segmenter:
     return Segmenter.from_pretrained(name, device="cpu")
 
 
-@pytest.mark.parametrize("name", ["nuclei", "shapes"])
+@pytest.mark.parametrize("name", ["nuclei", "nuclei-fast", "nuclei-video", "shapes"])
 def test_a_bundled_checkpoint_is_small_and_says_where_it_comes_from(name: str):
     segmenter = bundled(name)
     assert segmenter.describe()["model"] == name
     assert sum(path.stat().st_size for path in (BUNDLED / name).iterdir()) <= 16e6
     card = (BUNDLED / name / "README.md").read_text(encoding="utf-8").lower()
-    assert all(word in card for word in ("license", "pix2seqd train", "pq"))
+    assert all(word in card for word in ("license", "| command |", "measured"))
+    assert "pq" in card or "j&f" in card
 
 
-def test_nuclei_are_found_in_two_steps():
-    found = bundled("nuclei").image(NUCLEI, steps=2)
+@pytest.mark.parametrize(("name", "consensus"), [("nuclei", 5), ("nuclei-fast", 1)])
+def test_nuclei_are_found_in_two_steps(name: str, consensus: int):
+    found = bundled(name).image(NUCLEI, steps=2, consensus=consensus)
     assert found.segmentation.shape == (512, 512)
     areas = [segment.area for segment in found.segments if segment.name == "nucleus"]
     assert len(areas) > 50

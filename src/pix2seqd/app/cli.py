@@ -73,7 +73,7 @@ def segment(
 
     Args:
         pictures: picture files, and folders whose pictures are taken (without subfolders).
-        model: a bundled model (nuclei, nuclei-video), a checkpoint folder, or an id on the Hugging Face hub.
+        model: bundled (nuclei, nuclei-fast, nuclei-video, shapes), a folder, or an id on the Hugging Face hub.
         out: folder to write to.
         batch_size: pictures at a time; changes the speed, not the result.
         engine: local: this process, or, started by torchrun, several that share the pictures; ray: a Ray cluster.
@@ -172,7 +172,7 @@ def evaluate(
     Pictures: PQ, AP, F1 and mean IoU. Clips: J&F, STQ, changes of ids, steps and frames per second.
 
     Args:
-        checkpoint: a bundled model (nuclei, nuclei-video), a checkpoint folder, or an id on the Hugging Face hub.
+        checkpoint: bundled (nuclei, nuclei-fast, nuclei-video, shapes), a folder, or an id on the Hugging Face hub.
         data: coco:DIR[@SPLIT] or another data set of pictures; davis:DIR@SPLIT, kitti-step:DIR@SPLIT,
             nuclei-clips:DIR@SPLIT:COUNT[xFRAMES] or shapes-clips:COUNT[xFRAMES][@SEED]; see docs/datasets.md.
         group_by: key of the json's image records (say modality) whose values are scored apart as well.

@@ -7,7 +7,7 @@ def export(checkpoint: str, /, *, out: Path) -> None:
     """Write a checkpoint's encoder and decoder step as ONNX graphs of its own input size (extra `onnx`).
 
     Args:
-        checkpoint: a bundled model (nuclei, nuclei-video), a checkpoint folder, or an id on the Hugging Face hub.
+        checkpoint: bundled (nuclei, nuclei-fast, nuclei-video, shapes), a folder, or an id on the Hugging Face hub.
         out: folder for encoder.onnx and step.onnx.
     """
     from pix2seqd.app.media import make_folders

@@ -49,7 +49,7 @@ def sweep(
     One thing varies at a time, the others stay as the checkpoint has them. A plot is written beside OUT, as PNG.
 
     Args:
-        checkpoint: a bundled model (nuclei, nuclei-video), a checkpoint folder, or an id on the Hugging Face hub.
+        checkpoint: bundled (nuclei, nuclei-fast, nuclei-video, shapes), a folder, or an id on the Hugging Face hub.
         data: labelled pictures or clips, as for `evaluate`.
         steps: numbers of denoising steps, such as 1,2,5,10,20,50; on clips those of all frames but the first.
         first_steps: on clips, those of the first frame.

@@ -37,7 +37,7 @@ def video(
 
     Args:
         source: a video file, a TIFF stack, a folder of pictures, or the number of a camera.
-        model: a bundled model (nuclei, nuclei-video), a checkpoint folder, or an id on the Hugging Face hub.
+        model: bundled (nuclei, nuclei-fast, nuclei-video, shapes), a folder, or an id on the Hugging Face hub.
         out: folder to write to; an earlier result of this command in it is replaced.
         first_steps: denoising steps of the first frame; --steps are those of the others. Default: the checkpoint's.
         t_start: below 1, later frames start from the mask before, corrupted to this time, instead of from noise.

@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from pix2seqd.analog_bits import bit2int
-from pix2seqd.config import InferConfig, Recipe, TrainConfig
+from pix2seqd.config import AugmentConfig, InferConfig, Recipe, TrainConfig
 from pix2seqd.diffusion import ddim_step, gamma, time_steps
 from pix2seqd.files import InputError
 from pix2seqd.loss import cross_entropy, instance_weights
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.run.train import train
-from pix2seqd.weights import Pretrained, from_pretrained
+from pix2seqd.weights import Pretrained, from_pretrained, transfer
+
+_AUGMENT = AugmentConfig(jitter=(0.5, 2.0), color_jitter=0.2, flip="horizontal")
+"""No label has to stay true, and a student forgets what it is not shown, such as other scales (docs/results.md)."""
 
 
 class Student(Pix2SeqD):
@@ -72,7 +75,16 @@ class Student(Pix2SeqD):
 
 
 def distill(
-    checkpoint: str, data: str, out: Path, full: int, few: int, td: float, config: TrainConfig, resume: bool = False
+    checkpoint: str,
+    data: str,
+    out: Path,
+    *,
+    full: int,
+    few: int,
+    td: float,
+    config: TrainConfig,
+    start: str = "",
+    resume: bool = False,
 ) -> Pretrained:
     """Distil a checkpoint; the folder is that of a training run, and can be resumed like one.
 
@@ -84,6 +96,7 @@ def distill(
         few: steps of the student, whose answer is one sample.
         td: τ_d of the student.
         config: how it is trained.
+        start: checkpoint whose weights the student begins with; empty: the teacher's.
         resume: go on with the run in `out`.
 
     Raises:
@@ -93,6 +106,13 @@ def distill(
     if teacher.model.config.head != "softmax":
         raise InputError(f"{checkpoint} has a linear head; distillation needs logits: give one with a softmax head")
     infer = teacher.infer.replace(steps=few, first_steps=0, td=td, consensus=1, afresh=0.0)
-    recipe = Recipe(teacher.model.config, teacher.data, train=config, infer=infer, train_data=data, init=checkpoint)
+    recipe = Recipe(teacher.model.config, teacher.data, _AUGMENT, config, infer, data, init=start or checkpoint)
     slow = teacher.infer.replace(steps=full or teacher.infer.steps)
-    return train(recipe, out, resume, lambda _: Student(teacher.model, slow, infer))
+
+    def student(_: Recipe) -> Student:
+        built = Student(teacher.model, slow, infer)
+        if start:
+            transfer(from_pretrained(start).model, built)
+        return built
+
+    return train(recipe, out, resume, student)

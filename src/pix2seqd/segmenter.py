@@ -280,7 +280,8 @@ class Segmenter:
             raise InputError(str(error)) from error
 
     def _look(self, images: Tensor, noise: Tensor) -> Tensor:
-        return self.model.infer(images, noise, _LOOK_STEPS, self.pretrained.infer.td)
+        infer = self.pretrained.infer  # the checkpoint's: the scale is the same whatever a call asks for
+        return self.model.infer(images, noise, min(_LOOK_STEPS, infer.first_steps or infer.steps), infer.td)
 
     def _samples(self, picture: Scaled, n: int, options: InferConfig, seed: int, batch_size: int) -> list[Panoptic]:
         """Segmentations from the seeds `seed` .. `seed + n - 1`."""

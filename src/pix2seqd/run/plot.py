@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 INK, FAINT, LINE, MARK = (40, 40, 40), (222, 222, 222), (31, 98, 173), (204, 82, 40)
 FINE = 3
 """Drawn so many times larger, then reduced: smooth lines."""
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 320, 240, 46, 46, 16, 14
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 320, 248, 46, 46, 24, 14
 """A panel, and the margins around its axes, in pixels."""
 
 
@@ -64,7 +64,7 @@ def _panel(draw: ImageDraw.ImageDraw, panel: Curve, x0: int, axis: tuple[float, 
         write(place(0, y), f"{low + n * step:.{max(0, -math.floor(math.log10(step)))}f}", "rm", dx=-6)
     draw.line([place(0, 0), place(1, 0)], INK, FINE)
     write(place(0.5, 0), panel.title, "ma", dy=24)
-    write(place(0, 1), label, "lb", dx=-LEFT + 4, dy=-1)
+    write(place(0, 1), label, "lb", dx=-LEFT + 4, dy=-8)  # above the highest tick
     places = []
     for n, (name, value) in enumerate(zip(panel.names, panel.values, strict=True)):
         x = (n + 0.5) / len(panel.names)

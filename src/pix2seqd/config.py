@@ -266,7 +266,7 @@ class AugmentConfig(Config):
     """Clips: probability that a past mask is left out."""
     past_noise: float = 0.0
     """Clips: above 0, past masks are shown with errors, since in use they are predicted: outlines are moved a little,
-    and each instance is with this probability lost or takes another one's id."""
+    and each instance is with this probability lost, joined to its neighbour or cut."""
 
     def __post_init__(self) -> None:
         low, high = self.jitter

@@ -144,7 +144,7 @@ class MergeBlock(nn.Module):
 
 
 class Backbone(nn.Module):
-    """A `transformers` backbone: picture → feature maps, fine to coarse, with their channels and strides."""
+    """A backbone of `transformers`, or EfficientNet-Lite0: picture → feature maps, fine to coarse."""
 
     def __init__(self, network: nn.Module, channels: list[int], strides: list[int]) -> None:
         super().__init__()

@@ -1,9 +1,11 @@
 from pathlib import Path
 
+import pytest
 import torch
 
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig, TrainConfig
 from pix2seqd.data.shapes import TAXONOMY
+from pix2seqd.files import InputError
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.run.distill import Student, distill
 from pix2seqd.weights import Pretrained, from_pretrained, save_pretrained
@@ -40,3 +42,8 @@ def test_a_student_can_be_distilled_further(tmp_path: Path):
     for name, weight in from_pretrained(tmp_path / "once" / "model").model.named_parameters():
         torch.testing.assert_close(twice.model.get_parameter(name), weight)
     assert any((a != b).any() for a, b in zip(model.parameters(), twice.model.parameters(), strict=True))
+    with pytest.raises(InputError, match="other steps"):
+        distill(teacher, "shapes:4", tmp_path / "once", full=5, few=1, td=1.0, config=train, resume=True)
+    with pytest.raises(InputError, match="another network"):
+        distill("nuclei", "shapes:4", tmp_path / "no", full=2, few=1, td=1.0, config=train, start=teacher)
+    assert not (tmp_path / "no").exists()

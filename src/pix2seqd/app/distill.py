@@ -28,7 +28,7 @@ def distill(
 
     Args:
         checkpoint: bundled (nuclei, nuclei-fast, nuclei-video, shapes), a folder, or an id on the Hugging Face hub.
-        data: coco:DIR[@SPLIT], or whatever `train` takes; the labels are not used.
+        data: coco:DIR[@SPLIT], or whatever `train` takes; labels only say the scale, where the model needs one.
         out: folder of the run.
         steps: denoising steps of the result.
         td: time difference of the result.

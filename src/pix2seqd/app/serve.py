@@ -31,7 +31,7 @@ def serve(
     OUT receives what is saved on the page: a data set in COCO panoptic format, for check-data and train.
 
     Args:
-        model: a bundled model (nuclei), a checkpoint folder, or an id on the Hugging Face hub.
+        model: bundled (nuclei, nuclei-fast, nuclei-video, shapes), a folder, or an id on the Hugging Face hub.
         out: folder to write to; nothing is written anywhere else.
         samples: folder of pictures and clips to click on the page, if there is one.
         host: address to listen on; 0.0.0.0 lets other machines in: give a password then.

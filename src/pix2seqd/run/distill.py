@@ -14,14 +14,14 @@ from torch import Tensor
 from pix2seqd.analog_bits import bit2int
 from pix2seqd.config import AugmentConfig, InferConfig, Recipe, TrainConfig
 from pix2seqd.diffusion import ddim_step, gamma, time_steps
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, read_json, write_json
 from pix2seqd.loss import cross_entropy, instance_weights
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.run.train import train
 from pix2seqd.weights import Pretrained, from_pretrained, transfer
 
 _AUGMENT = AugmentConfig(jitter=(0.5, 2.0), color_jitter=0.2, flip="horizontal")
-"""No label has to stay true, and a student forgets what it is not shown, such as other scales (docs/results.md)."""
+"""A student forgets what it is not shown, such as other scales (docs/results.md); no label has to stay true."""
 
 
 class Student(Pix2SeqD):
@@ -90,7 +90,7 @@ def distill(
 
     Args:
         checkpoint: the teacher, sampled with its own τ_d: a bundled name, a folder or a hub id.
-        data: pictures, as `Recipe.train_data`; their labels are not used.
+        data: pictures, as `Recipe.train_data`; their labels only say at which scale `DataConfig.diameter` wants them.
         out: folder of the run; out/model is the student.
         full: steps of the teacher; 0: those of its checkpoint.
         few: steps of the student, whose answer is one sample.
@@ -100,7 +100,8 @@ def distill(
         resume: go on with the run in `out`.
 
     Raises:
-        InputError: the teacher gives no logits; whatever `train` raises.
+        InputError: the teacher gives no logits; `start` is another network; a run is resumed with another teacher;
+            whatever `train` raises.
     """
     teacher = from_pretrained(checkpoint)
     if teacher.model.config.head != "softmax":
@@ -108,11 +109,17 @@ def distill(
     infer = teacher.infer.replace(steps=few, first_steps=0, td=td, consensus=1, afresh=0.0)
     recipe = Recipe(teacher.model.config, teacher.data, _AUGMENT, config, infer, data, init=start or checkpoint)
     slow = teacher.infer.replace(steps=full or teacher.infer.steps)
+    taught = {"teacher": checkpoint, "steps": slow.steps}  # of which the recipe, the student's, knows nothing
 
     def student(_: Recipe) -> Student:
         built = Student(teacher.model, slow, infer)
-        if start:
-            transfer(from_pretrained(start).model, built)
+        if start and transfer(from_pretrained(start).model, built):
+            raise InputError(f"{start} is another network than {checkpoint}; give one distilled from it")
+        stored = out / "teacher.json"
+        if resume and stored.is_file() and read_json(stored) != taught:
+            raise InputError(f"{out} was started with another teacher or other steps of it; see {stored}")
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(stored, taught)
         return built
 
     return train(recipe, out, resume, student)

@@ -82,6 +82,18 @@ def wrong_past(mask: np.ndarray, instances: np.ndarray, share: float, rng: np.ra
         share: probability, 0..1.
         rng: source of randomness.
     """
+    changed = _mistaken(mask, instances, share, rng)
+    height, width = instances.shape
+    coarse = rng.normal(0, _SHIFT, (1, 2, height // _PATCH + 2, width // _PATCH + 2)).astype(np.float32)
+    shift = F.interpolate(torch.from_numpy(coarse), (height, width), mode="bilinear")[0].round().long().numpy()
+    rows, columns = (
+        np.clip(np.indices(instances.shape)[k] + shift[k], 0, n - 1) for k, n in enumerate((height, width))
+    )
+    return changed[:, rows, columns]
+
+
+def _mistaken(mask: np.ndarray, instances: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A mask with some instances lost, joined or cut, outlines as they are; see `wrong_past`."""
     numbers, first, index, counts = np.unique(instances, return_index=True, return_inverse=True, return_counts=True)
     index = index.reshape(instances.shape)  # of each pixel's instance in `numbers`
     grid = np.indices(instances.shape)
@@ -98,10 +110,4 @@ def wrong_past(mask: np.ndarray, instances: np.ndarray, share: float, rng: np.ra
     turns = rng.uniform(0, 2 * np.pi, len(numbers))
     normal = np.stack([np.sin(turns), np.cos(turns)])
     kept = (wrong & (kind == 2))[index] & (((grid - centers[:, index]) * normal[:, index]).sum(axis=0) > 0)
-    values = mask.reshape(2, -1)[:, first]
-    changed = values[:, np.where(kept, index, source[index])]
-    height, width = instances.shape
-    coarse = rng.normal(0, _SHIFT, (1, 2, height // _PATCH + 2, width // _PATCH + 2)).astype(np.float32)
-    shift = F.interpolate(torch.from_numpy(coarse), (height, width), mode="bilinear")[0].round().long().numpy()
-    rows, columns = (np.clip(grid[k] + shift[k], 0, n - 1) for k, n in enumerate((height, width)))
-    return changed[:, rows, columns]
+    return mask.reshape(2, -1)[:, first][:, np.where(kept, index, source[index])]

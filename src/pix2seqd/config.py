@@ -8,14 +8,9 @@ from pix2seqd.config_base import Config, require
 
 def resnet_backbone(depths: tuple[int, ...], stem: int, widths: tuple[int, ...], layer_type: str) -> dict[str, Any]:
     """Fields of a `transformers` ResNet: blocks and channels per stage, channels of the stem, basic or bottleneck."""
-    return {
-        "model_type": "resnet",
-        "depths": list(depths),
-        "embedding_size": stem,
-        "hidden_sizes": list(widths),
-        "layer_type": layer_type,
-        "out_features": [f"stage{i + 1}" for i in range(len(depths))],
-    }
+    sizes = {"depths": list(depths), "embedding_size": stem, "hidden_sizes": list(widths)}
+    stages = [f"stage{i + 1}" for i in range(len(depths))]
+    return {"model_type": "resnet", **sizes, "layer_type": layer_type, "out_features": stages}
 
 
 @dataclass(frozen=True)
@@ -267,6 +262,8 @@ class AugmentConfig(Config):
     past_noise: float = 0.0
     """Clips: above 0, past masks are shown with errors, since in use they are predicted: outlines are moved a little,
     and each instance is with this probability lost, joined to its neighbour or cut."""
+    past_stride: int = 1
+    """Clips: each example draws how many frames lie between one past mask and the next, 1 to this: faster motion."""
 
     def __post_init__(self) -> None:
         low, high = self.jitter
@@ -275,6 +272,7 @@ class AugmentConfig(Config):
         require(
             (0 < low <= high, f"jitter must be a range of positive scales, not {self.jitter}"),
             (self.color_jitter >= 0, f"color_jitter must be 0 or more, not {self.color_jitter}"),
+            (self.past_stride >= 1, f"past_stride must be 1 or more, not {self.past_stride}"),
         )
 
 

@@ -6,7 +6,9 @@ from pix2seqd.config import AugmentConfig, DataConfig, ModelConfig, Recipe, Trai
 from pix2seqd.data.clip_examples import clip_example, frame_size, wrong_past
 from pix2seqd.data.ids import draw_mask
 from pix2seqd.data.loader import training_loader
+from pix2seqd.data.sample import Clip, Sample
 from pix2seqd.data.shapes_clips import ShapesClips
+from pix2seqd.panoptic import Panoptic
 
 
 @pytest.fixture
@@ -74,6 +76,24 @@ def test_a_clip_shorter_than_the_past_begins_with_void(recipe):
     clip = type(CLIPS[1])("short", list(CLIPS[1].frames[:2]))
     past = clip_example(clip, CLIPS.taxonomy, recipe, np.random.default_rng(0))["past"]
     assert not past[0].any() and past[1].any()
+
+
+def test_past_masks_lie_as_far_apart_as_drawn(recipe):
+    """Frames whose whole mask is one class, a different one each: a past mask tells which frame it is of."""
+    frames = []
+    for k in range(1, 8):
+        panoptic = Panoptic.from_segmentation(np.full((16, 24), k), {k: k}, CLIPS.taxonomy)
+        frames.append(Sample(str(k), np.zeros((16, 24, 3), np.uint8), panoptic))
+    clip, faster = Clip("ticks", frames), augmented(recipe, past_stride=3)
+    seen = set()
+    for seed in range(60):
+        example = clip_example(clip, CLIPS.taxonomy, faster, np.random.default_rng(seed))
+        now = int(example["masks"][0].max())
+        older, newer = (int(mask[0].max()) for mask in example["past"])
+        assert older, "the clip is long enough for two past masks"
+        assert now - newer == newer - older
+        seen.add(now - newer)
+    assert seen == {1, 2, 3}
 
 
 def test_the_picture_before_comes_along_for_the_models_own_predictions(recipe):

@@ -7,6 +7,7 @@ import pytest
 from miniatures import draw_davis, draw_kitti_step, kitti_map, save
 
 from pix2seqd.data import open_clips, open_dataset
+from pix2seqd.data.clips import EveryNth
 from pix2seqd.data.davis import BACKGROUND_ID, open_davis
 from pix2seqd.data.kitti_step import TAXONOMY, open_kitti_step, to_mask
 from pix2seqd.files import InputError
@@ -22,6 +23,14 @@ def davis(tmp_path):
 @pytest.fixture
 def kitti(tmp_path):
     return draw_kitti_step(tmp_path / "kitti")
+
+
+def test_every_so_many_frames(davis):
+    whole = open_clips(f"davis:{davis}@val", SIZE, 4)
+    fast = EveryNth(whole, 2)
+    assert [clip.name for clip in fast] == ["cows", "bear"] and fast.taxonomy == whole.taxonomy
+    assert [frame.name for frame in fast[1].frames] == ["bear/00000", "bear/00002"]
+    assert len(EveryNth(whole, 9)[1].frames) == 1, "the first one always"
 
 
 def test_davis_clips(davis):

@@ -160,6 +160,7 @@ def evaluate(
     *,
     data: str,
     group_by: str | None = None,
+    every: Annotated[int, count(1)] = 1,
     tracking: Literal["model", "iou", "none"] = "model",
     first_steps: Annotated[int | None, count(1, 1000)] = None,
     t_start: Annotated[float | None, Parameter(validator=Number(gt=0, lte=1))] = None,
@@ -176,6 +177,7 @@ def evaluate(
         data: coco:DIR[@SPLIT] or another data set of pictures; davis:DIR@SPLIT, kitti-step:DIR@SPLIT,
             nuclei-clips:DIR@SPLIT:COUNT[xFRAMES] or shapes-clips:COUNT[xFRAMES][@SEED]; see docs/datasets.md.
         group_by: key of the json's image records (say modality) whose values are scored apart as well.
+        every: clips: show every so many frames only, for faster motion; 1: all.
         tracking: clips: model, as `pix2seqd video` does it; or, every frame by itself, ids by IoU matching or none.
         first_steps: clips: denoising steps of the first frame; --steps are those of the others.
         t_start: clips: below 1, later frames start from the mask before, corrupted to this time.
@@ -193,26 +195,24 @@ def evaluate(
     from pix2seqd.run import processes
 
     clips = is_clips(data)
-    if (clips and group_by is not None) or (not clips and tracking != "model"):
-        raise InputError("--group-by is for pictures, --tracking for clips; leave it out")
+    if (clips and group_by is not None) or (not clips and (tracking != "model" or every > 1)):
+        raise InputError("--group-by is for pictures, --tracking and --every for clips; leave it out")
     tracked = _given(clips and tracking == "model", first_steps=first_steps, t_start=t_start, adaptive=adaptive)
     check_writable(out.parent)
-    number, _ = processes.place()  # from here on each process has a device of its own
-    segmenter = inference.segmenter(checkpoint)
-    options = inference.given()
+    processes.place()  # from here on each process has a device of its own
+    segmenter, options = inference.segmenter(checkpoint), inference.given()
     if clips:
         from pix2seqd.app.evaluate_clips import evaluate_clips
 
-        evaluate_clips(segmenter, data, out, tracking, {**options, **tracked})
+        evaluate_clips(segmenter, data, out, every, tracking, {**options, **tracked})
         return
     dataset = open_dataset(data, segmenter.pretrained.data.size)
     groups, progress = _groups(dataset, group_by), scoring(len(dataset))
     results = run.evaluate(segmenter, dataset, groups=groups, progress=progress, **options)
-    if number > 0:
+    if processes.place()[0] > 0:
         return
     Console().print(run.render(results))
-    settings = {**segmenter.describe(), **options, "data": data}
-    write_json(out, {"settings": settings, **results})
+    write_json(out, {"settings": {**segmenter.describe(), **options, "data": data}, **results})
     print(f"written to {out}")
 
 

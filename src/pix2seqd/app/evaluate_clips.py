@@ -8,6 +8,7 @@ from rich.console import Console
 
 from pix2seqd.app.progress import scoring
 from pix2seqd.data import open_clips
+from pix2seqd.data.clips import EveryNth
 from pix2seqd.files import write_atomically, write_json
 from pix2seqd.metrics.region_contour import MAX_PROPOSALS
 from pix2seqd.run import evaluate_video as run
@@ -21,16 +22,16 @@ FRAMES = 24
 
 
 def evaluate_clips(
-    segmenter: "Segmenter", data: str, out: Path, tracking: run.Tracking, options: dict[str, Any]
+    segmenter: "Segmenter", data: str, out: Path, every: int, tracking: run.Tracking, options: dict[str, Any]
 ) -> None:
-    """Score a checkpoint on clips and write the result; `options` are those of `run.evaluate_video`."""
-    clips = open_clips(data, segmenter.size, FRAMES)
+    """Score a checkpoint on every so many frames of clips; `options` are those of `run.evaluate_video`."""
+    clips = EveryNth(open_clips(data, segmenter.size, FRAMES), every)
     progress = scoring(len(clips))
     result = run.evaluate_video(segmenter, clips, tracking=tracking, most=_most(data), progress=progress, **options)
     if processes.place()[0] > 0:
         return
     Console().print(run.render({tracking: result}))
-    write_json(out, {"settings": _settings(segmenter, data, tracking=tracking, **options), **result})
+    write_json(out, {"settings": _settings(segmenter, data, every=every, tracking=tracking, **options), **result})
     print(f"written to {out}")
 
 

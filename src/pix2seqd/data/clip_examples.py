@@ -1,4 +1,4 @@
-"""Training examples from clips: the last of a few consecutive frames, and the masks of those before it (§3.4)."""
+"""Training examples from clips: the last of a few frames, and the masks of those before it (§3.4)."""
 
 import math
 
@@ -38,8 +38,10 @@ def clip_example(clip: Clip, taxonomy: Taxonomy, recipe: Recipe, rng: np.random.
     """
     config, f = recipe.augment, recipe.model.past_frames
     first = rng.random() < config.first_frame
-    now = int(rng.integers(min(0 if first else f, len(clip.frames) - 1), len(clip.frames)))
-    before = [] if first else [k for k in range(max(now - f, 0), now) if rng.random() >= config.past_dropout]
+    stride = 1 if config.past_stride == 1 else int(rng.integers(1, config.past_stride + 1))
+    now = int(rng.integers(min(0 if first else f * stride, len(clip.frames) - 1), len(clip.frames)))
+    there = [] if first else [k for k in range(now - f * stride, now, stride) if k >= 0]
+    before = [k for k in there if rng.random() >= config.past_dropout]
     seed = int(rng.integers(2**63))
     frames = [clip.frames[k] for k in (*before, now)]
     data = recipe.data.at_scale_of(frames[-1].panoptic.diameter())
@@ -48,12 +50,14 @@ def clip_example(clip: Clip, taxonomy: Taxonomy, recipe: Recipe, rng: np.random.
     masks, instances = draw_mask(np.stack(labels), present, taxonomy, recipe.data, recipe.model.max_instances, rng)
     past = np.full((f, *masks.shape[1:]), VOID)
     for k, mask, numbers in zip(before, masks, instances, strict=False):
-        past[k - now + f] = wrong_past(mask, numbers, config.past_noise, rng) if config.past_noise else mask
+        past[f - (now - k) // stride] = wrong_past(mask, numbers, config.past_noise, rng) if config.past_noise else mask
     example = {"images": shown[-1], "masks": torch.from_numpy(masks[-1]), "past": torch.from_numpy(past)}
     if recipe.data.ids == "reused":
         example["instances"] = torch.from_numpy(instances[-1])
     if recipe.train.own_past:
-        example["past_images"] = shown[before.index(now - 1)] if now - 1 in before else torch.zeros_like(shown[-1])
+        example["past_images"] = (
+            shown[before.index(now - stride)] if now - stride in before else torch.zeros_like(shown[-1])
+        )
     return example
 
 

@@ -90,7 +90,8 @@ def training_data(recipe: Recipe) -> Dataset | ClipDataset:
     """The recipe's pictures; clips if its model has past frames."""
     if not (past_frames := recipe.model.past_frames):
         return open_dataset(recipe.train_data, recipe.data.size, recipe.exclude)
-    return open_clips(recipe.train_data, frame_size(recipe.data, recipe.augment), past_frames + 1, recipe.exclude)
+    frames = past_frames * recipe.augment.past_stride + 1
+    return open_clips(recipe.train_data, frame_size(recipe.data, recipe.augment), frames, recipe.exclude)
 
 
 def new_state(

@@ -106,8 +106,11 @@ def distill(
     teacher = from_pretrained(checkpoint)
     if teacher.model.config.head != "softmax":
         raise InputError(f"{checkpoint} has a linear head; distillation needs logits: give one with a softmax head")
-    infer = teacher.infer.replace(steps=few, first_steps=0, td=td, consensus=1, afresh=0.0)
-    recipe = Recipe(teacher.model.config, teacher.data, _AUGMENT, config, infer, data, init=start or checkpoint)
+    # No truth is learnt, so a student can be shown windows of the size that the teacher is used with.
+    height, width = (side * teacher.infer.enlarge for side in teacher.data.size)
+    shown = teacher.data.replace(size=(height, width))
+    infer = teacher.infer.replace(steps=few, first_steps=0, td=td, consensus=1, afresh=0.0, enlarge=1)
+    recipe = Recipe(teacher.model.config, shown, _AUGMENT, config, infer, data, init=start or checkpoint)
     slow = teacher.infer.replace(steps=full or teacher.infer.steps)
     taught = {"teacher": checkpoint, "steps": slow.steps}  # of which the recipe, the student's, knows nothing
 

@@ -260,8 +260,7 @@ class AugmentConfig(Config):
     past_dropout: float = 0.0
     """Clips: probability that a past mask is left out."""
     past_noise: float = 0.0
-    """Clips: above 0, past masks are shown with errors, since in use they are predicted: outlines are moved a little,
-    and each instance is with this probability lost, joined to its neighbour or cut."""
+    """Clips: above 0, past masks err as predictions do: outlines move, this share of instances is lost, joined, cut."""
     past_stride: int = 1
     """Clips: each example draws how many frames lie between one past mask and the next, 1 to this: faster motion."""
 
@@ -299,6 +298,8 @@ class TrainConfig(Config):
     """Clips: probability that the last past mask is the model's own quick prediction, as it will be in use."""
     own_past_steps: int = 2
     """Denoising steps of that prediction."""
+    own_state: float = 0.0
+    """Clips: probability that the noisy mask of an example with a past is one the model comes to itself in use."""
     workers: int = 1
     """Processes that prepare pictures; the result does not depend on it."""
     log_every: int = 50
@@ -319,7 +320,7 @@ class TrainConfig(Config):
             (0 < self.lr < float("inf"), f"lr must be positive, not {self.lr}"),
             (0 <= self.ema_decay < 1, f"ema_decay must be 0 or more and below 1, not {self.ema_decay}"),
             (self.clip_norm > 0, f"clip_norm must be positive, not {self.clip_norm}"),
-            (0 <= self.own_past <= 1, f"own_past must be a probability, not {self.own_past}"),
+            (0 <= self.own_past <= 1 >= self.own_state >= 0, "own_past and own_state must be probabilities"),
         )
 
 
@@ -345,4 +346,5 @@ class Recipe(Config):
     A folder may be the official TensorFlow model's too (§4.1: the encoder trained on Objects365)."""
 
     def __post_init__(self) -> None:
-        require((self.model.past_frames > 0 or not self.train.own_past, "own_past needs a model with past_frames"))
+        own = self.train.own_past or self.train.own_state
+        require((self.model.past_frames > 0 or not own, "own_past and own_state need a model with past_frames"))

@@ -35,6 +35,7 @@ class Pix2SeqD(nn.Module):
         t: Tensor | None = None,
         noise: Tensor | None = None,
         instances: Tensor | None = None,
+        state: Tensor | None = None,
     ) -> Tensor:
         """Algorithm 1.
 
@@ -45,6 +46,7 @@ class Pix2SeqD(nn.Module):
             t: times `[b]`; drawn from U[0, 1) if None.
             noise: ε `[b, bits, h, w]`; drawn if None.
             instances: int64 `[b, h, w]`, which instance a pixel belongs to where ids are reused; None: the ids.
+            state: the noisy mask at t, `[b, bits, h, w]`; None: the corrupted truth.
 
         Returns:
             The loss, a scalar.
@@ -58,7 +60,7 @@ class Pix2SeqD(nn.Module):
         # Corrupt analog bits (Eq. 1).
         t = torch.rand(len(images), device=images.device) if t is None else t
         eps = torch.randn_like(m_bits) if noise is None else noise
-        m_crpt = corrupt(m_bits, eps, gamma(t, config.schedule))
+        m_crpt = corrupt(m_bits, eps, gamma(t, config.schedule)) if state is None else state
 
         # Predict and compute loss.
         weights = instance_weights(*self._counted(masks, instances))

@@ -29,12 +29,13 @@ def test_a_student_comes_nearer_to_its_teacher_than_the_teacher_in_as_few_steps(
 
 def test_a_student_can_be_distilled_further(tmp_path: Path):
     model = Pix2SeqD(ModelConfig.preset("tiny").replace(bits=(4, 4), classes=10, max_instances=16))
-    infer = InferConfig(steps=3, first_steps=4, consensus=3, min_pixels=5)
+    infer = InferConfig(steps=3, first_steps=4, consensus=3, min_pixels=5, enlarge=2)
     save_pretrained(Pretrained(model, TAXONOMY, DataConfig(size=(32, 32)), infer), tmp_path / "teacher")
     teacher, train = str(tmp_path / "teacher"), TrainConfig(batch_size=2, steps=1, workers=0, ema_decay=0.0)
     once = distill(teacher, "shapes:4", tmp_path / "once", full=0, few=1, td=1.0, config=train)
     assert (once.infer.steps, once.infer.first_steps, once.infer.consensus, once.infer.td) == (1, 0, 1, 1.0)
     assert once.infer.min_pixels == 5
+    assert once.data.size == (64, 64) and once.infer.enlarge == 1, "it was shown windows as the teacher sees them"
     still = train.replace(lr=1e-12)
     twice = distill(
         teacher, "shapes:4", tmp_path / "twice", full=2, few=1, td=1.0, config=still, start=str(tmp_path / "once/model")

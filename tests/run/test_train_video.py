@@ -9,8 +9,9 @@ from pix2seqd.data.clip_examples import clip_example
 from pix2seqd.data.sample import Clip, Sample
 from pix2seqd.panoptic import Panoptic
 from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.run import own_predictions as module
+from pix2seqd.run.own_predictions import own_predictions
 from pix2seqd.run.recipes import RECIPES
-from pix2seqd.run.train import predict_past
 from pix2seqd.taxonomy import Category, Taxonomy
 
 TAXONOMY = Taxonomy((Category(1, "cell", True, (9, 9, 9)), Category(2, "ground", False, (0, 0, 0))))
@@ -75,15 +76,54 @@ def test_own_predictions_replace_the_last_past_mask(tiny, build):
     past = torch.ones(3, 2, 2, 16, 16, dtype=torch.long)
     past[1, 0] = past[2, 1] = 0  # the mask two frames ago is not known, the last one is left out
     batch = {"images": torch.rand(3, 3, 32, 32), "past": past.clone(), "past_images": torch.rand(3, 3, 32, 32)}
-    predict_past(model, batch, recipe)
+    own_predictions(model, batch, recipe)
     assert set(batch) == {"images", "past"}
     assert not torch.equal(batch["past"][0, 1], past[0, 1])
     assert torch.equal(batch["past"][0, 0], past[0, 0])
     assert torch.equal(batch["past"][1:], past[1:]), "ids would not be the clip's"
     never = recipe.replace(train=recipe.train.replace(own_past=0.0))
     batch = {"images": torch.rand(3, 3, 32, 32), "past": past.clone(), "past_images": torch.rand(3, 3, 32, 32)}
-    predict_past(model, batch, never)
+    own_predictions(model, batch, never)
     assert torch.equal(batch["past"], past)
+
+
+def test_own_states_are_those_of_the_steps_in_use(tiny, build):
+    """Which step is drawn by lot; an example without a past mask keeps the corrupted truth."""
+    model = build(tiny.replace(past_frames=1))
+    recipe = Recipe(model=model.config, train=TrainConfig(own_state=1.0), infer=InferConfig(steps=3, td=1.0))
+    past = torch.ones(2, 1, 2, 16, 16, dtype=torch.long)
+    past[1] = 0
+    seen = {}
+    for seed in range(12):
+        torch.manual_seed(seed)
+        batch = {"images": torch.rand(2, 3, 32, 32), "masks": past[:, 0].clone(), "past": past.clone()}
+        own_predictions(model, batch, recipe)
+        seen[round(float(batch["t"][0]), 3)] = batch["state"][0]
+        assert batch["state"].shape == (2, model.config.total_bits, 16, 16)
+        assert torch.equal(batch["past"], past) and batch["t"][1] not in (1, 2 / 3, 1 / 3)
+        assert torch.isfinite(model(**batch))
+    assert set(seen) == {1, 0.667, 0.333}
+    assert seen[1].std() > 0.9, "pure noise first"
+    assert seen[0.667].std() < seen[1].std()
+
+
+def test_own_states_follow_the_sampler(tiny, build, monkeypatch):
+    """The second state of two steps with a large τ_d is the first prediction itself."""
+    model = build(tiny.replace(past_frames=1))
+    recipe = Recipe(model=model.config, train=TrainConfig(own_state=1.0), infer=InferConfig(steps=2, td=5.0))
+    past, images = torch.ones(1, 1, 2, 16, 16, dtype=torch.long), torch.rand(1, 3, 32, 32)
+    noise = torch.randn(1, model.config.total_bits, 16, 16)
+    monkeypatch.setattr(module, "_noise", lambda past, model: noise)
+    states = {}
+    for _ in range(20):
+        batch = {"images": images, "masks": past[:, 0], "past": past}
+        own_predictions(model, batch, recipe)
+        states[float(batch["t"])] = batch["state"]
+    with torch.no_grad():
+        first = next(model.denoise(model.pixel_encoder(images), noise, 2, 5.0, past))
+    assert set(states) == {1.0, 0.5}
+    assert torch.equal(states[1.0], noise)
+    assert torch.allclose(states[0.5], first, atol=1e-2) and not torch.allclose(first, torch.zeros(()), atol=1e-2)
 
 
 def test_the_recipe_continues_the_bundled_image_model():

@@ -25,6 +25,7 @@ from pix2seqd.pixel_encoder import pretrained_backbone
 from pix2seqd.run import sharded
 from pix2seqd.run.checkpoint import TrainState, load_state, save_state
 from pix2seqd.run.log import TrainLog
+from pix2seqd.run.own_predictions import own_predictions
 from pix2seqd.run.processes import on_cpus
 from pix2seqd.weights import Pretrained, from_pretrained, save_pretrained, transfer
 
@@ -170,9 +171,9 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(state.step, config)
         batch = to_device(batch, accelerator.device)
-        if config.own_past:
+        if config.own_past or config.own_state:
             with accelerator.autocast(), sharded.whole(state.model):
-                predict_past(state.model, batch, recipe)
+                own_predictions(state.model, batch, recipe)
         with accelerator.accumulate(model):
             with accelerator.autocast():  # which a model that FSDP2 shards does not come with
                 loss = model(**batch)
@@ -192,28 +193,6 @@ def fit(
             accelerator.set_trigger()
         if accelerator.check_trigger():  # a signal may reach the processes at different steps
             break
-
-
-@torch.no_grad()
-def predict_past(model: Pix2SeqD, batch: dict[str, torch.Tensor], recipe: Recipe) -> None:
-    """Replace some of the last past masks by the model's own predictions, since in use its errors feed back (§3.4).
-
-    Only where the mask before is known too: from there the prediction has the clip's ids. "past_images" are used up.
-    """
-    images, past = batch.pop("past_images"), batch["past"]
-    known = past.flatten(2).any(dim=-1)
-    chosen = torch.rand(len(past), device=past.device) < recipe.train.own_past
-    chosen &= known[:, -1] & (known[:, -2] if past.shape[1] > 1 else False)
-    if not chosen.any():
-        return
-    before = torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], dim=1)[chosen]
-    config = model.config
-    noise = torch.randn(len(before), config.total_bits, *past.shape[-2:], device=past.device)
-    training = model.training
-    model.eval()
-    images = images[chosen].contiguous(memory_format=torch.channels_last)
-    past[chosen, -1] = model.infer(images, noise, recipe.train.own_past_steps, recipe.infer.td, before)
-    model.train(training)
 
 
 def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""In training on clips, the model's own predictions in place of the truth, since in use its errors feed back (§3.4)."""
+
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from pix2seqd.analog_bits import analog
+from pix2seqd.config import Recipe
+from pix2seqd.diffusion import corrupt, ddim_step, gamma, time_steps
+from pix2seqd.pix2seq_d import Pix2SeqD
+
+
+@torch.no_grad()
+def own_predictions(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> None:
+    """Change a batch of clip examples as `TrainConfig.own_past` and `TrainConfig.own_state` say."""
+    training = model.training
+    model.eval()
+    if recipe.train.own_past:
+        _predict_past(model, batch, recipe)
+    if recipe.train.own_state:
+        batch["t"], batch["state"] = _own_states(model, batch, recipe)
+    model.train(training)
+
+
+def _predict_past(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> None:
+    """Replace some of the last past masks by predictions of them.
+
+    Only where the mask before is known too: from there the prediction has the clip's ids. "past_images" are used up.
+    """
+    images, past = batch.pop("past_images"), batch["past"]
+    known = past.flatten(2).any(dim=-1)
+    chosen = torch.rand(len(past), device=past.device) < recipe.train.own_past
+    chosen &= known[:, -1] & (known[:, -2] if past.shape[1] > 1 else False)
+    if not chosen.any():
+        return
+    before = torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], dim=1)[chosen]
+    images = images[chosen].contiguous(memory_format=torch.channels_last)
+    past[chosen, -1] = model.infer(images, _noise(before, model), recipe.train.own_past_steps, recipe.infer.td, before)
+
+
+def _own_states(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Times `[b]` and noisy masks `[b, bits, h, w]`: of some examples with a past those of a step of `recipe.infer`.
+
+    Only the past says which ids are meant, so the others keep the corrupted truth. All start from the same step.
+    """
+    config, infer = model.config, recipe.infer
+    masks, past = batch["masks"], batch["past"]
+    t, noise = torch.rand(len(masks), device=masks.device), _noise(past, model)
+    states = corrupt(analog(masks, config.bits, config.scale), noise, gamma(t, config.schedule))
+    chosen = torch.rand(len(masks), device=masks.device) < recipe.train.own_state
+    chosen &= past[:, -1].flatten(1).any(dim=-1)
+    if not chosen.any():
+        return t, states
+    step = int(torch.randint(infer.steps, ()))
+    images = batch["images"][chosen].contiguous(memory_format=torch.channels_last)
+    m_t, times = noise[chosen], torch.tensor(list(time_steps(infer.steps, infer.td)), device=masks.device)
+    predictions = model.denoise(model.pixel_encoder(images), m_t, infer.steps, infer.td, past[chosen])
+    for gammas, m_pred in zip(gamma(times, config.schedule), islice(predictions, step), strict=False):
+        m_t = ddim_step(m_t, m_pred, *gammas)
+    t[chosen], states[chosen] = times[step, 0], m_t
+    return t, states
+
+
+def _noise(past: Tensor, model: Pix2SeqD) -> Tensor:
+    return torch.randn(len(past), model.config.total_bits, *past.shape[-2:], device=past.device)

@@ -48,10 +48,11 @@ class Student(Pix2SeqD):
         t: Tensor | None = None,
         noise: Tensor | None = None,
         instances: Tensor | None = None,
+        state: Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy between the student's prediction at each of its steps and the end of the teacher's trajectory.
 
-        Args are those of `Pix2SeqD.train_loss`; of the masks only the size is read, and t and instances not at all.
+        Args are those of `Pix2SeqD.train_loss`; t, instances and state are not read, and of the masks only the size.
         """
         config, teacher = self.config, self.teacher[0].to(images.device)
         with torch.no_grad():

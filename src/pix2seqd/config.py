@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from pix2seqd.config_base import Config, require
+from pix2seqd.config_base import Config, require, require_probabilities
 
 
 def resnet_backbone(depths: tuple[int, ...], stem: int, widths: tuple[int, ...], layer_type: str) -> dict[str, Any]:
@@ -262,12 +262,11 @@ class AugmentConfig(Config):
     past_noise: float = 0.0
     """Clips: above 0, past masks err as predictions do: outlines move, this share of instances is lost, joined, cut."""
     past_stride: int = 1
-    """Clips: each example draws how many frames lie between one past mask and the next, 1 to this: faster motion."""
+    """Clips: each example draws how many frames apart its past masks lie, from 1 to this: faster motion."""
 
     def __post_init__(self) -> None:
         low, high = self.jitter
-        for name in ("invert", "first_frame", "past_dropout", "past_noise"):
-            require((0 <= getattr(self, name) <= 1, f"{name} must be a probability, not {getattr(self, name)}"))
+        require_probabilities(self, "invert", "first_frame", "past_dropout", "past_noise")
         require(
             (0 < low <= high, f"jitter must be a range of positive scales, not {self.jitter}"),
             (self.color_jitter >= 0, f"color_jitter must be 0 or more, not {self.color_jitter}"),
@@ -320,8 +319,8 @@ class TrainConfig(Config):
             (0 < self.lr < float("inf"), f"lr must be positive, not {self.lr}"),
             (0 <= self.ema_decay < 1, f"ema_decay must be 0 or more and below 1, not {self.ema_decay}"),
             (self.clip_norm > 0, f"clip_norm must be positive, not {self.clip_norm}"),
-            (0 <= self.own_past <= 1 >= self.own_state >= 0, "own_past and own_state must be probabilities"),
         )
+        require_probabilities(self, "own_past", "own_state")
 
 
 @dataclass(frozen=True)

@@ -53,3 +53,10 @@ def require(*checks: tuple[bool, str]) -> None:
     for holds, message in checks:
         if not holds:
             raise ValueError(message)
+
+
+def require_probabilities(config: Config, *names: str) -> None:
+    """Raise ValueError unless these fields of a configuration are from 0 to 1."""
+    for name in names:
+        value = getattr(config, name)
+        require((0 <= value <= 1, f"{name} must be a probability, not {value}"))

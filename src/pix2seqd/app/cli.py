@@ -199,7 +199,7 @@ def evaluate(
         raise InputError("--group-by is for pictures, --tracking and --every for clips; leave it out")
     tracked = _given(clips and tracking == "model", first_steps=first_steps, t_start=t_start, adaptive=adaptive)
     check_writable(out.parent)
-    processes.place()  # from here on each process has a device of its own
+    number, _ = processes.place()  # from here on each process has a device of its own
     segmenter, options = inference.segmenter(checkpoint), inference.given()
     if clips:
         from pix2seqd.app.evaluate_clips import evaluate_clips
@@ -209,7 +209,7 @@ def evaluate(
     dataset = open_dataset(data, segmenter.pretrained.data.size)
     groups, progress = _groups(dataset, group_by), scoring(len(dataset))
     results = run.evaluate(segmenter, dataset, groups=groups, progress=progress, **options)
-    if processes.place()[0] > 0:
+    if number > 0:
         return
     Console().print(run.render(results))
     write_json(out, {"settings": {**segmenter.describe(), **options, "data": data}, **results})

@@ -53,11 +53,12 @@ def _own_states(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> tu
     if not chosen.any():
         return t, states
     step = int(torch.randint(infer.steps, ()))
-    images = batch["images"][chosen].contiguous(memory_format=torch.channels_last)
     m_t, times = noise[chosen], torch.tensor(list(time_steps(infer.steps, infer.td)), device=masks.device)
-    predictions = model.denoise(model.pixel_encoder(images), m_t, infer.steps, infer.td, past[chosen])
-    for gammas, m_pred in zip(gamma(times, config.schedule), islice(predictions, step), strict=False):
-        m_t = ddim_step(m_t, m_pred, *gammas)
+    if step:
+        images = batch["images"][chosen].contiguous(memory_format=torch.channels_last)
+        predictions = model.denoise(model.pixel_encoder(images), m_t, infer.steps, infer.td, past[chosen])
+        for gammas, m_pred in zip(gamma(times, config.schedule), islice(predictions, step), strict=False):
+            m_t = ddim_step(m_t, m_pred, *gammas)
     t[chosen], states[chosen] = times[step, 0], m_t
     return t, states
 

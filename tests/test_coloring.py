@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pix2seqd.coloring import color_boxes
+from pix2seqd.coloring import color_as_preferred, color_boxes
 
 
 def test_few_ids_serve_many_instances():
@@ -37,3 +37,16 @@ def test_ids_that_are_wanted_stay_unless_a_neighbour_before_has_them():
         colors = color_boxes(boxes, 4, 15, np.random.default_rng(seed), wanted=[3, 3, 4, 3, 0]).tolist()
         assert [colors[0], colors[2], colors[3]] == [3, 4, 3]
         assert colors[1] not in (0, 3, 4) and colors[4] not in (0, 3)
+
+
+def test_preferred_ids_go_to_who_would_lose_most_by_another():
+    near = np.array([[False, True, False], [True, False, False], [False, False, False]])
+    preference = np.array([[0.0, 5.0, 4.0], [0.0, 5.0, 1.0], [0.0, 1.0, 0.5]])
+    assert color_as_preferred(near, preference).tolist() == [3, 2, 2]
+
+
+def test_where_no_preferred_id_is_free_the_least_used_is_taken():
+    near = ~np.eye(3, dtype=bool)
+    assert np.bincount(color_as_preferred(near, np.array([[2.0, 1.0]] * 3))).tolist()[1:] in ([2, 1], [1, 2])
+    assert color_as_preferred(near, np.ones((3, 1))).tolist() == [1, 1, 1]
+    assert color_as_preferred(np.zeros((0, 0), bool), np.zeros((0, 4))).shape == (0,)

@@ -1,43 +1,42 @@
-"""Distillation (the paper's way to fewer steps, §5): a student learns where its teacher's trajectories end.
+"""Fewer steps (the paper's outlook, §5): a checkpoint learns to be right in as many steps as it will be given.
 
-A consistency model (Song et al. 2023) for analog bits: from any state that the student itself meets at its few steps,
-its prediction is drawn to the mask that the teacher reaches from that very state in all its steps. One trajectory has
-one end, so there is nothing to average over, not even the order of the ids.
+A kind of consistency training (Song et al. 2023): the model takes its few steps as in use, and from every state that it
+comes to by itself, pure noise first, its prediction is drawn to the truth. What makes one step possible at all is that
+ids are names: noise alone cannot tell which instance is to be called what, so a mask with ids drawn at random is no
+target, only their average would be. Here an instance gets the id that the prediction favours, as far as its neighbours
+leave it (as Kulikov et al. 2018, "Deep Coloring", learn colours): of all masks that say the same, the nearest.
 """
 
-from collections import deque
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
-from pix2seqd.analog_bits import bit2int
-from pix2seqd.config import AugmentConfig, InferConfig, Recipe, TrainConfig
+from pix2seqd.coloring import color_as_preferred, neighbours
+from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, Recipe, TrainConfig
 from pix2seqd.diffusion import ddim_step, gamma, time_steps
-from pix2seqd.files import InputError, read_json, write_json
+from pix2seqd.files import InputError
 from pix2seqd.loss import cross_entropy, instance_weights
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.run.train import train
-from pix2seqd.weights import Pretrained, from_pretrained, transfer
-
-_AUGMENT = AugmentConfig(jitter=(0.5, 2.0), color_jitter=0.2, flip="horizontal")
-"""A student forgets what it is not shown, such as other scales (docs/results.md); no label has to stay true."""
+from pix2seqd.weights import Pretrained, from_pretrained
 
 
 class Student(Pix2SeqD):
-    """A copy of the teacher whose loss is its distance from the teacher; the truth takes no part.
+    """A copy of a model, whose loss is that of its own few steps.
 
     Args of the constructor:
         teacher: the model; it stays as it is.
-        full: how the teacher is sampled.
-        few: how the student will be.
+        data: how masks get their ids.
+        few: how the student is sampled.
     """
 
-    def __init__(self, teacher: Pix2SeqD, full: InferConfig, few: InferConfig) -> None:
+    def __init__(self, teacher: Pix2SeqD, data: DataConfig, few: InferConfig) -> None:
         super().__init__(teacher.config)
         self.load_state_dict(teacher.state_dict())
-        self.teacher = [teacher.eval()]  # in a list: no part of the student
-        self.full, self.few = full, few
+        self.data, self.few = data, few
 
     def train_loss(
         self,
@@ -50,29 +49,64 @@ class Student(Pix2SeqD):
         instances: Tensor | None = None,
         state: Tensor | None = None,
     ) -> Tensor:
-        """Cross-entropy between the student's prediction at each of its steps and the end of the teacher's trajectory.
+        """Cross-entropy of the prediction at each step, averaged over the steps.
 
-        Args are those of `Pix2SeqD.train_loss`; t, instances and state are not read, and of the masks only the size.
+        Args are those of `Pix2SeqD.train_loss`; t and state are not read.
         """
-        config, teacher = self.config, self.teacher[0].to(images.device)
-        with torch.no_grad():
-            teachers_h = teacher.pixel_encoder(images)
+        config = self.config
         h = self.pixel_encoder(images)
         shape = (len(images), config.total_bits, *masks.shape[-2:])
         m_t = torch.randn(shape, device=images.device) if noise is None else noise
+        weights = instance_weights(*self._counted(masks, instances))
         losses = []
-        for now, after in time_steps(self.few.steps, self.few.td):
-            left = max(round(self.full.steps * now), 1)
-            end = deque(teacher.denoise(teachers_h, m_t, left, self.full.td, past, start=now), maxlen=1).pop()
-            target = bit2int(end > 0, config.bits)
-            times = torch.tensor([now, after], device=images.device)
+        for step in time_steps(self.few.steps, self.few.td):
+            times = torch.tensor(step, device=images.device)
             m_logits, m_pred = self.mask_decoder(m_t, h, times[:1].expand(len(m_t)), past)
-            weights = instance_weights(target[:, 1], config.p, config.max_instances)
+            target = self.as_predicted(masks, instances, m_logits[1].detach(), past)
             losses.append(cross_entropy(m_logits, target, weights).mean())
             m_t = ddim_step(m_t, m_pred.detach(), *gamma(times, config.schedule))
         return torch.stack(losses).mean()
 
     forward = train_loss
+
+    def as_predicted(
+        self, masks: Tensor, instances: Tensor | None, logits: Tensor, past: Tensor | None = None
+    ) -> Tensor:
+        """The same masks with the ids that a prediction favours.
+
+        Args:
+            masks: int64 `[b, 2, h, w]`.
+            instances: int64 `[b, h, w]`, which instance a pixel belongs to where ids are reused; None: the ids.
+            logits: of the id channel, `[b, 2^bits, h, w]`.
+            past: masks of past frames; they say which ids are meant, so such examples stay as they are.
+
+        Returns:
+            int64 `[b, 2, h, w]`; pixels of id 0 keep it.
+        """
+        numbers = masks[:, 1] if instances is None else instances
+        likelihood = logits.float().log_softmax(dim=1)[:, 1 : self.config.max_instances]
+        result = masks.clone()
+        for k, number in enumerate(numbers):
+            if past is not None and past[k].any():
+                continue
+            rows = torch.zeros(int(number.max()) + 1, likelihood.shape[1], device=number.device)
+            preference = rows.index_add_(0, number.flatten(), likelihood[k].flatten(1).T).cpu().numpy()
+            named = number[masks[k, 1] > 0].unique().cpu().numpy()
+            if instances is None:
+                near = ~np.eye(len(named), dtype=bool)
+            else:
+                near = neighbours(_boxes(number.cpu().numpy(), named), self.data.id_distance)
+            ids = np.zeros(len(preference), np.int64)
+            ids[named] = color_as_preferred(near, preference[named])
+            result[k, 1] = torch.from_numpy(ids).to(number.device)[number]
+        return result
+
+
+def _boxes(numbers: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """x, y, width and height, `[n, 4]`, of the pixels that have each of the chosen numbers, 1 or more."""
+    found = ndimage.find_objects(numbers)
+    places = [found[n - 1] for n in chosen.tolist()]
+    return np.array([[x.start, y.start, x.stop - x.start, y.stop - y.start] for y, x in places]).reshape(-1, 4)
 
 
 def distill(
@@ -80,50 +114,42 @@ def distill(
     data: str,
     out: Path,
     *,
-    full: int,
     few: int,
     td: float,
     config: TrainConfig,
-    start: str = "",
+    side: int = 0,
+    exclude: tuple[str, ...] = (),
     resume: bool = False,
 ) -> Pretrained:
-    """Distil a checkpoint; the folder is that of a training run, and can be resumed like one.
+    """Make a checkpoint that needs few steps; the folder is that of a training run, and can be resumed like one.
 
     Args:
-        checkpoint: the teacher, sampled with its own τ_d: a bundled name, a folder or a hub id.
-        data: pictures, as `Recipe.train_data`; their labels only say at which scale `DataConfig.diameter` wants them.
-        out: folder of the run; out/model is the student.
-        full: steps of the teacher; 0: those of its checkpoint.
-        few: steps of the student, whose answer is one sample.
-        td: τ_d of the student.
+        checkpoint: where it starts: a bundled name, a folder or a hub id.
+        data: labelled pictures, as `Recipe.train_data`; what `pix2seqd segment` wrote will do, too.
+        out: folder of the run; out/model is the result.
+        few: its steps; its answer is one sample.
+        td: its τ_d.
         config: how it is trained.
-        start: checkpoint whose weights the student begins with; empty: the teacher's.
+        side: of the windows that it is shown and used with; 0: as the checkpoint is used.
+        exclude: as `Recipe.exclude`.
         resume: go on with the run in `out`.
 
     Raises:
-        InputError: the teacher gives no logits; `start` is another network; a run is resumed with another teacher;
-            whatever `train` raises.
+        InputError: the checkpoint gives no logits; whatever `train` raises.
     """
     teacher = from_pretrained(checkpoint)
     if teacher.model.config.head != "softmax":
         raise InputError(f"{checkpoint} has a linear head; distillation needs logits: give one with a softmax head")
-    # No truth is learnt, so a student can be shown windows of the size that the teacher is used with.
-    height, width = (side * teacher.infer.enlarge for side in teacher.data.size)
-    shown = teacher.data.replace(size=(height, width))
+    size = (side, side) if side else tuple(n * teacher.infer.enlarge for n in teacher.data.size)
+    shown = teacher.data.replace(size=size)
     infer = teacher.infer.replace(steps=few, first_steps=0, td=td, consensus=1, afresh=0.0, enlarge=1)
-    recipe = Recipe(teacher.model.config, shown, _AUGMENT, config, infer, data, init=start or checkpoint)
-    slow = teacher.infer.replace(steps=full or teacher.infer.steps)
-    taught = {"teacher": checkpoint, "steps": slow.steps}  # of which the recipe, the student's, knows nothing
+    recipe = Recipe(
+        teacher.model.config, shown, _augmentation(shown), config, infer, data, exclude=exclude, init=checkpoint
+    )
+    return train(recipe, out, resume, lambda _: Student(teacher.model, shown, infer))
 
-    def student(_: Recipe) -> Student:
-        built = Student(teacher.model, slow, infer)
-        if start and transfer(from_pretrained(start).model, built):
-            raise InputError(f"{start} is another network than {checkpoint}; give one distilled from it")
-        stored = out / "teacher.json"
-        if resume and stored.is_file() and read_json(stored) != taught:
-            raise InputError(f"{out} was started with another teacher or other steps of it; see {stored}")
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(stored, taught)
-        return built
 
-    return train(recipe, out, resume, student)
+def _augmentation(data: DataConfig) -> AugmentConfig:
+    """A student forgets what it is not shown, such as other scales (docs/results.md)."""
+    common = AugmentConfig(jitter=(0.6, 1.8), color_jitter=0.3, flip="horizontal")
+    return common if data.layout == "resize" else common.replace(flip="all", invert=0.1)

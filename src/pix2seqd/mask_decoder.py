@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pix2seqd.analog_bits import analog, bit_evidence, expected_bits, value_logits
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import gamma
-from pix2seqd.group_norm import GroupNorm
+from pix2seqd.group_norm import GroupNorm, silu
 from pix2seqd.pixel_encoder import ImageFeatures
 from pix2seqd.transformer import Memory, TransformerLayer, glorot, position_code, scalar_code
 
@@ -150,7 +150,7 @@ class MaskDecoder(nn.Module):
         if past.shape[1] != config.past_frames:
             raise ValueError(f"the model conditions on {config.past_frames} past masks, not {past.shape[1]}")
         bits = [analog(past[:, f], config.bits, config.scale) for f in range(config.past_frames)]
-        before = F.pixel_unshuffle(torch.cat(bits, dim=1), config.mask_patch).to(image_map.dtype)
+        before = _unshuffled(torch.cat(bits, dim=1), config.mask_patch).to(image_map.dtype)
         return first + F.conv2d(before, of_past)
 
     def _trunk(self, m_t: Tensor, prepared: Prepared) -> Tensor:
@@ -162,7 +162,7 @@ class MaskDecoder(nn.Module):
         if config.normalize_noisy:
             variance = prepared.gammas * config.scale**2 + 1 - prepared.gammas
             m_t = m_t * variance.rsqrt()[:, None, None, None]
-        noisy = F.pixel_unshuffle(m_t, config.mask_patch).to(prepared.first.dtype)
+        noisy = _unshuffled(m_t, config.mask_patch).to(prepared.first.dtype)
         x = self.norm_in(F.conv2d(noisy, self.conv_in.weight[:, : noisy.shape[1]]) + prepared.first)
 
         skips, times = [x], iter(prepared.times)
@@ -178,7 +178,7 @@ class MaskDecoder(nn.Module):
     def _head(self, x: Tensor, m_t: Tensor, gammas: Tensor) -> tuple[Tensor, ...]:
         """The last convolution, which sees one pixel at a time: logits of each mask channel (or the bits)."""
         config = self.config
-        x = F.pixel_shuffle(self.conv_out(F.silu(x)), config.mask_patch)
+        x = _shuffled(self.conv_out(silu(x)), config.mask_patch)
         if not config.bit_logits:
             return x.split(self.values, dim=1)
         *groups, bit_logits = x.float().split([*self.values, config.total_bits], dim=1)
@@ -210,9 +210,9 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """`x` [b, in_dim, h, w], `time` as `self.time` projects it [b or 1, 2 · out_dim] → [b, out_dim, h, w]."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(self.dropout(F.silu(self.norm2(h, time))))
-        return (h + self.shortcut(x)) * math.sqrt(0.5)
+        h = self.conv1(silu(self.norm1(x)))
+        h = self.conv2(self.dropout(silu(self.norm2(h, time))))
+        return h.add_(self.shortcut(x)).mul_(math.sqrt(0.5))
 
 
 class DownUnit(nn.Module):
@@ -289,3 +289,12 @@ class BottleneckTransformer(nn.Module):
             x = layer(x, memory)
         x = x[:, :-1].contiguous().transpose(1, 2).unflatten(2, (height, width))  # channels last
         return self.conv_out(self.norm_out(x))
+
+
+def _unshuffled(x: Tensor, patch: int) -> Tensor:
+    """Patches as pixels; PyTorch copies even where a patch is a pixel."""
+    return F.pixel_unshuffle(x, patch) if patch > 1 else x
+
+
+def _shuffled(x: Tensor, patch: int) -> Tensor:
+    return F.pixel_shuffle(x, patch) if patch > 1 else x

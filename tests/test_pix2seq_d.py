@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pix2seqd.analog_bits import bit2int
 from pix2seqd.config import DataConfig, ModelConfig, resnet_backbone
 from pix2seqd.data.ids import draw_mask
 from pix2seqd.data.shapes import Shapes
@@ -254,3 +255,24 @@ def test_it_learns_two_pictures_by_heart():
     found = model.eval().infer(pictures, noise, steps=8)
     for channel, picture in product((0, 1), (0, 1)):
         assert (found[picture, channel] == truth[picture, channel]).float().mean() > 0.95
+
+
+def test_names_in_cells_differ_from_those_around_them_and_from_picture_to_picture(tiny, build):
+    config = tiny.replace(bits=(2, 4), max_instances=16, name_cell=2)
+    noise = torch.randn(2, 6, 21, 30)
+    state = build(config).first_state(noise)
+    assert state.shape == noise.shape and set(state.unique().tolist()) == {-1.0, 1.0}
+    classes, names = bit2int(state > 0, config.bits).unbind(dim=1)
+    assert (classes == 0).all() and set(names.unique().tolist()) == set(range(1, 16))
+    cells = names[:, ::2, ::2]
+    assert torch.equal(cells.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :21, :30], names)
+    for down in range(4):
+        for right in range(-3, 4):
+            if 0 < down**2 + right**2 < 16 and (down or right > 0):
+                a = cells[:, : cells.shape[1] - down, max(-right, 0) : cells.shape[2] - max(right, 0)]
+                b = cells[:, down:, max(right, 0) : cells.shape[2] + min(right, 0)]
+                assert (a != b).all(), (down, right)
+    assert (names[0] != names[1]).any()
+    alone = build(config).first_state(noise[1:])
+    assert torch.equal(alone, state[1:]), "alone as in a batch"
+    assert build(tiny).first_state(noise) is noise

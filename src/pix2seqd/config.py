@@ -36,6 +36,9 @@ class ModelConfig(Config):
     bit_logits: bool = False
     """The decoder also gives a logit per bit, to which what the noisy bit itself says is added; a value's logit is
     its own plus those of its bits. Short trainings learn ids many times sooner (not in the paper, docs/results.md)."""
+    name_cell: int = 0
+    """Above 0, sampling does not start from noise but from a mask of ids in cells of so many mask pixels a side, which
+    a single step can give to what lies there (`pix2seqd distill`; not in the paper)."""
     loss: Literal["cross_entropy", "l2"] = "cross_entropy"
     """Table 4."""
     head: Literal["softmax", "linear"] = "softmax"
@@ -88,7 +91,10 @@ class ModelConfig(Config):
         rates = (self.encoder_dropout, self.drop_path, self.decoder_dropout)
         checks = (
             (min(sizes) >= 1, "widths, heads, strides, multipliers and res_blocks must be 1 or more"),
-            (min(self.encoder_layers, self.decoder_layers, self.past_frames) >= 0, "numbers must be 0 or more"),
+            (
+                min(self.encoder_layers, self.decoder_layers, self.past_frames, self.name_cell) >= 0,
+                "numbers must be 0 or more",
+            ),
             (all(0 <= rate < 1 for rate in rates), "dropout and drop_path must be from 0 to below 1"),
             (self.p >= 0, f"p must be 0 or more, not {self.p}"),
             (self.kernel_size % 2 == 1, f"kernel_size must be odd, not {self.kernel_size}"),
@@ -291,7 +297,8 @@ class TrainConfig(Config):
     ema_decay: float = 0.999
     accumulate: int = 1
     """Micro-batches per step."""
-    precision: Literal["no", "bf16"] = "bf16"
+    precision: Literal["auto", "bf16", "no"] = "auto"
+    """no: float32; auto: bf16 where the hardware computes it natively, else float32."""
     seed: int = 0
     own_past: float = 0.0
     """Clips: probability that the last past mask is the model's own quick prediction, as it will be in use."""

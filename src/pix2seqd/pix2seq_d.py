@@ -1,5 +1,6 @@
 """Pix2Seq-D: the two boxes of Figure 2, trained by Algorithm 1 and sampled by Algorithm 2."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Literal
@@ -124,7 +125,8 @@ class Pix2SeqD(nn.Module):
         `known`, int64 `[b, 2, h, w]`, are classes and ids that are given, -1 where there are none: they replace the
         prediction of every step, and the state at its noise level (Eq. 1 with the first noise).
         """
-        m_t = noise.float().contiguous(memory_format=torch.channels_last)
+        m_t = self.first_state(noise.float()) if start == 1 else noise.float()
+        m_t = m_t.contiguous(memory_format=torch.channels_last)
         given = None if known is None else self._given(known)
         t = torch.tensor(list(time_steps(steps, td, start)), device=m_t.device)  # [steps, 2]
         prepared = self.mask_decoder.prepare(h, t[:, 0], past)
@@ -143,6 +145,21 @@ class Pix2SeqD(nn.Module):
             if given is not None:
                 where, m_known = given
                 m_t = torch.where(where, corrupt(m_known, noise, gamma_next.expand(len(m_t))), m_t)
+
+    def first_state(self, noise: Tensor) -> Tensor:
+        """The state at t = 1, of noise `[b, bits, h, w]`: the noise itself.
+
+        With `ModelConfig.name_cell` it is a mask of ids in cells, 1 where a bit is 1 and else -1; the noise only says
+        which ids lie where. Cells nearer to each other than √ids cells differ.
+        """
+        config = self.config
+        if not config.name_cell:
+            return noise
+        ids = config.max_instances - 1
+        order = noise.flatten(1)[:, :ids].argsort(dim=1)
+        row, column = (torch.arange(n, device=noise.device) // config.name_cell for n in noise.shape[-2:])
+        names = order[:, (row[:, None] + math.ceil(math.sqrt(ids)) * column) % ids] + 1
+        return analog(torch.stack([torch.zeros_like(names), names], dim=1), config.bits, 1.0)
 
     def _given(self, known: Tensor) -> tuple[Tensor, Tensor]:
         """Where bits are known, and the analog bits there, both `[b, bits, h, w]`."""

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from pix2seqd.analog_bits import codes
 from pix2seqd.coloring import color_as_preferred, neighbours
-from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, Recipe, TrainConfig
+from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.diffusion import ddim_step, gamma, time_steps
 from pix2seqd.files import InputError
 from pix2seqd.loss import cross_entropy, instance_weights
@@ -23,9 +25,12 @@ from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.run.train import train
 from pix2seqd.weights import Pretrained, from_pretrained
 
+_SURE = 2.0
+"""What a bit of the first state says for or against an id, in nats per pixel of an instance."""
+
 
 class Student(Pix2SeqD):
-    """A copy of a model, whose loss is that of its own few steps.
+    """A copy of a model that starts from coarse noise, and whose loss is that of its own few steps.
 
     Args of the constructor:
         teacher: the model; it stays as it is.
@@ -34,7 +39,7 @@ class Student(Pix2SeqD):
     """
 
     def __init__(self, teacher: Pix2SeqD, data: DataConfig, few: InferConfig) -> None:
-        super().__init__(teacher.config)
+        super().__init__(student_config(teacher.config))
         self.load_state_dict(teacher.state_dict())
         self.data, self.few = data, few
 
@@ -56,57 +61,74 @@ class Student(Pix2SeqD):
         config = self.config
         h = self.pixel_encoder(images)
         shape = (len(images), config.total_bits, *masks.shape[-2:])
-        m_t = torch.randn(shape, device=images.device) if noise is None else noise
+        m_t = self.first_state(torch.randn(shape, device=images.device) if noise is None else noise)
         weights = instance_weights(*self._counted(masks, instances))
-        losses = []
+        target, losses = None, []
         for step in time_steps(self.few.steps, self.few.td):
             times = torch.tensor(step, device=images.device)
             m_logits, m_pred = self.mask_decoder(m_t, h, times[:1].expand(len(m_t)), past)
-            target = self.as_predicted(masks, instances, m_logits[1].detach(), past)
+            if target is None:
+                target = self.named(masks, instances, m_t, m_logits[1].detach(), past)
             losses.append(cross_entropy(m_logits, target, weights).mean())
             m_t = ddim_step(m_t, m_pred.detach(), *gamma(times, config.schedule))
         return torch.stack(losses).mean()
 
     forward = train_loss
 
-    def as_predicted(
-        self, masks: Tensor, instances: Tensor | None, logits: Tensor, past: Tensor | None = None
+    @torch.no_grad()
+    def named(
+        self, masks: Tensor, instances: Tensor | None, first: Tensor, logits: Tensor, past: Tensor | None = None
     ) -> Tensor:
-        """The same masks with the ids that a prediction favours.
+        """The same masks with other ids: those that the first state shows at the middle of the instances.
+
+        In between two cells the prediction decides, and among neighbours who would lose most by another id.
 
         Args:
             masks: int64 `[b, 2, h, w]`.
             instances: int64 `[b, h, w]`, which instance a pixel belongs to where ids are reused; None: the ids.
-            logits: of the id channel, `[b, 2^bits, h, w]`.
+            first: the first state, `[b, bits, h, w]`.
+            logits: what is predicted of it for the id channel, `[b, 2^bits, h, w]`.
             past: masks of past frames; they say which ids are meant, so such examples stay as they are.
 
         Returns:
             int64 `[b, 2, h, w]`; pixels of id 0 keep it.
         """
+        config = self.config
         numbers = masks[:, 1] if instances is None else instances
-        likelihood = logits.float().log_softmax(dim=1)[:, 1 : self.config.max_instances]
+        likelihood = logits.float().log_softmax(dim=1)[:, 1 : config.max_instances]
+        signs = codes(config.bits[1], logits.device)[1 : config.max_instances] * 2 - 1
+        half = config.name_cell // 2
+        shown = F.avg_pool2d(first[:, -config.bits[1] :], 2 * half + 1, 1, half, count_include_pad=False)
         result = masks.clone()
         for k, number in enumerate(numbers):
             if past is not None and past[k].any():
                 continue
-            rows = torch.zeros(int(number.max()) + 1, likelihood.shape[1], device=number.device)
-            preference = rows.index_add_(0, number.flatten(), likelihood[k].flatten(1).T).cpu().numpy()
-            named = number[masks[k, 1] > 0].unique().cpu().numpy()
-            if instances is None:
-                near = ~np.eye(len(named), dtype=bool)
-            else:
-                near = neighbours(_boxes(number.cpu().numpy(), named), self.data.id_distance)
-            ids = np.zeros(len(preference), np.int64)
-            ids[named] = color_as_preferred(near, preference[named])
-            result[k, 1] = torch.from_numpy(ids).to(number.device)[number]
+            chosen = number[masks[k, 1] > 0].unique()
+            boxes = _boxes(number.cpu().numpy(), chosen.cpu().numpy())
+            x, y = torch.from_numpy((boxes[:, :2] + boxes[:, 2:] // 2).T).to(number.device)
+            size = number.flatten().bincount()
+            predicted = torch.zeros(len(size), len(signs), device=number.device)
+            predicted.index_add_(0, number.flatten(), likelihood[k].flatten(1).T)
+            preference = predicted[chosen] + _SURE * size[chosen, None] * (shown[k, :, y, x].T @ signs.T)
+            near = ~np.eye(len(chosen), dtype=bool)
+            if instances is not None:
+                near = neighbours(boxes, self.data.id_distance)
+            ids = torch.zeros_like(size)
+            ids[chosen] = torch.from_numpy(color_as_preferred(near, preference.cpu().numpy())).to(ids)
+            result[k, 1] = ids[number]
         return result
+
+
+def student_config(teacher: ModelConfig) -> ModelConfig:
+    """The same networks; names come in cells of the size that their coarsest map sees as one place."""
+    return teacher.replace(name_cell=teacher.mask_patch * 2 ** (len(teacher.multipliers) - 1))
 
 
 def _boxes(numbers: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """x, y, width and height, `[n, 4]`, of the pixels that have each of the chosen numbers, 1 or more."""
     found = ndimage.find_objects(numbers)
     places = [found[n - 1] for n in chosen.tolist()]
-    return np.array([[x.start, y.start, x.stop - x.start, y.stop - y.start] for y, x in places]).reshape(-1, 4)
+    return np.array([[x.start, y.start, x.stop - x.start, y.stop - y.start] for y, x in places], int).reshape(-1, 4)
 
 
 def distill(
@@ -144,7 +166,14 @@ def distill(
     shown = teacher.data.replace(size=size)
     infer = teacher.infer.replace(steps=few, first_steps=0, td=td, consensus=1, afresh=0.0, enlarge=1)
     recipe = Recipe(
-        teacher.model.config, shown, _augmentation(shown), config, infer, data, exclude=exclude, init=checkpoint
+        student_config(teacher.model.config),
+        shown,
+        _augmentation(shown),
+        config,
+        infer,
+        data,
+        exclude=exclude,
+        init=checkpoint,
     )
     return train(recipe, out, resume, lambda _: Student(teacher.model, shown, infer))
 

@@ -18,7 +18,7 @@ from pix2seqd.data.clip_examples import frame_size
 from pix2seqd.data.loader import training_loader
 from pix2seqd.data.sample import ClipDataset, Dataset
 from pix2seqd.files import InputError, read_json, write_json
-from pix2seqd.hardware import keep_freed_memory
+from pix2seqd.hardware import keep_freed_memory, native_bfloat16
 from pix2seqd.official import load_tensorflow_checkpoint
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import pretrained_backbone
@@ -60,7 +60,7 @@ def train(
     config = recipe.train
     keep_freed_memory()
     accelerator = Accelerator(
-        cpu=on_cpus(), mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate
+        cpu=on_cpus(), mixed_precision=_precision(config), gradient_accumulation_steps=config.accumulate
     )
     sharded.set_up(accelerator)
     _check_folder(recipe, out, resume)
@@ -85,6 +85,13 @@ def train(
         accelerator.print(f"stopped at step {state.step} of {config.steps}; go on with --resume")
         raise KeyboardInterrupt
     return pretrained
+
+
+def _precision(config: TrainConfig) -> str:
+    """What `TrainConfig.precision` means on this machine, in accelerate's words."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if native_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else "no"
 
 
 def training_data(recipe: Recipe) -> Dataset | ClipDataset:

@@ -1,6 +1,5 @@
 """Pix2Seq-D: the two boxes of Figure 2, trained by Algorithm 1 and sampled by Algorithm 2."""
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Literal
@@ -149,17 +148,19 @@ class Pix2SeqD(nn.Module):
     def first_state(self, noise: Tensor) -> Tensor:
         """The state at t = 1, of noise `[b, bits, h, w]`: the noise itself.
 
-        With `ModelConfig.name_cell` it is a mask of ids in cells, 1 where a bit is 1 and else -1; the noise only says
-        which ids lie where. Cells nearer to each other than √ids cells differ.
+        With `ModelConfig.name_cell` it is a mask of ids in cells, 1 where a bit is 1 and else -1. Half of the bits tell
+        columns, half rows, both in Gray code, so that cells side by side differ in one bit: between two cells there is
+        no third. The noise says which bits are turned.
         """
-        config = self.config
-        if not config.name_cell:
+        cell, bits = self.config.name_cell, self.config.bits
+        if not cell:
             return noise
-        ids = config.max_instances - 1
-        order = noise.flatten(1)[:, :ids].argsort(dim=1)
-        row, column = (torch.arange(n, device=noise.device) // config.name_cell for n in noise.shape[-2:])
-        names = order[:, (row[:, None] + math.ceil(math.sqrt(ids)) * column) % ids] + 1
-        return analog(torch.stack([torch.zeros_like(names), names], dim=1), config.bits, 1.0)
+        row, column = (torch.arange(n, device=noise.device) // cell for n in noise.shape[-2:])
+        across = (bits[1] + 1) // 2
+        row, column = (n ^ (n >> 1) for n in (row % 2 ** (bits[1] - across), column % 2**across))
+        turned = bit2int((noise.flatten(1)[:, : bits[1], None, None] > 0), bits[1:])
+        names = ((row[:, None] << across) + column) ^ turned[:, 0]
+        return analog(torch.stack([torch.zeros_like(names), names], dim=1), bits, 1.0)
 
     def _given(self, known: Tensor) -> tuple[Tensor, Tensor]:
         """Where bits are known, and the analog bits there, both `[b, bits, h, w]`."""

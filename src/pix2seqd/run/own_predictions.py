@@ -53,10 +53,11 @@ def _own_states(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> tu
     if not chosen.any():
         return t, states
     step = int(torch.randint(infer.steps, ()))
-    m_t, times = noise[chosen], torch.tensor(list(time_steps(infer.steps, infer.td)), device=masks.device)
+    m_t = model.first_state(noise[chosen])
+    times = torch.tensor(list(time_steps(infer.steps, infer.td)), device=masks.device)
     if step:
         images = batch["images"][chosen].contiguous(memory_format=torch.channels_last)
-        predictions = model.denoise(model.pixel_encoder(images), m_t, infer.steps, infer.td, past[chosen])
+        predictions = model.denoise(model.pixel_encoder(images), noise[chosen], infer.steps, infer.td, past[chosen])
         for gammas, m_pred in zip(gamma(times, config.schedule), islice(predictions, step), strict=False):
             m_t = ddim_step(m_t, m_pred, *gammas)
     t[chosen], states[chosen] = times[step, 0], m_t

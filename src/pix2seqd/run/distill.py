@@ -91,12 +91,14 @@ class Student(Pix2SeqD):
             past: masks of past frames; they say which ids are meant, so such examples stay as they are.
 
         Returns:
-            int64 `[b, 2, h, w]`; pixels of id 0 keep it.
+            int64 `[b, 2, h, w]`; pixels of id 0 keep it, and where ids are reused a thing may get it, too.
         """
         config = self.config
         numbers = masks[:, 1] if instances is None else instances
-        likelihood = logits.float().log_softmax(dim=1)[:, 1 : config.max_instances]
-        signs = codes(config.bits[1], logits.device)[1 : config.max_instances] * 2 - 1
+        # Where ids are reused, 0 is one of them: what makes a thing of a pixel is its class.
+        legal = slice(1 if instances is None else 0, config.max_instances)
+        likelihood = logits.float().log_softmax(dim=1)[:, legal]
+        signs = codes(config.bits[1], logits.device)[legal] * 2 - 1
         half = config.name_cell // 2
         shown = F.avg_pool2d(first[:, -config.bits[1] :], 2 * half + 1, 1, half, count_include_pad=False)
         result = masks.clone()
@@ -114,7 +116,7 @@ class Student(Pix2SeqD):
             if instances is not None:
                 near = neighbours(boxes, self.data.id_distance)
             ids = torch.zeros_like(size)
-            ids[chosen] = torch.from_numpy(color_as_preferred(near, preference.cpu().numpy())).to(ids)
+            ids[chosen] = torch.from_numpy(color_as_preferred(near, preference.cpu().numpy())).to(ids) - 1 + legal.start
             result[k, 1] = ids[number]
         return result
 

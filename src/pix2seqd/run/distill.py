@@ -54,7 +54,7 @@ class Student(Pix2SeqD):
         instances: Tensor | None = None,
         state: Tensor | None = None,
     ) -> Tensor:
-        """Cross-entropy of the prediction at each step, averaged over the steps.
+        """Cross-entropy of the prediction at each step, averaged over steps and channels.
 
         Args are those of `Pix2SeqD.train_loss`; t and state are not read.
         """
@@ -63,13 +63,17 @@ class Student(Pix2SeqD):
         shape = (len(images), config.total_bits, *masks.shape[-2:])
         m_t = self.first_state(torch.randn(shape, device=images.device) if noise is None else noise)
         weights = instance_weights(*self._counted(masks, instances))
+        # Nobody reads ids of stuff where ids are reused, and their 0 would mix with a thing's id along its outline.
+        of_ids = weights if instances is None else weights * (masks[:, 1] > 0)
         target, losses = None, []
         for step in time_steps(self.few.steps, self.few.td):
             times = torch.tensor(step, device=images.device)
             m_logits, m_pred = self.mask_decoder(m_t, h, times[:1].expand(len(m_t)), past)
             if target is None:
                 target = self.named(masks, instances, m_t, m_logits[1].detach(), past)
-            losses.append(cross_entropy(m_logits, target, weights).mean())
+            for channel, weight in enumerate((weights, of_ids)):
+                one = slice(channel, channel + 1)
+                losses.append(cross_entropy(m_logits[one], target[:, one], weight).mean())
             m_t = ddim_step(m_t, m_pred.detach(), *gamma(times, config.schedule))
         return torch.stack(losses).mean()
 

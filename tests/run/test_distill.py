@@ -35,7 +35,7 @@ def named(student: Student, state: torch.Tensor, numbers: torch.Tensor, favoured
     logits = torch.zeros(1, 2 ** student.config.bits[1], 8, 8)
     for square, value in favoured:
         logits[0, value][numbers[0] == square] = 2.0
-    result = student.named(masks, given.pop("instances", numbers), state, logits, **given)
+    result = student.named(masks, given.pop("instances", numbers), state, given.pop("before", None), logits, **given)
     assert torch.equal(result[:, 0], masks[:, 0])
     assert (result[:, 1][numbers == 0] == 0).all()
     return [int(result[:, 1][numbers == square].unique()) for square in (1, 2, 3, 4)]
@@ -74,6 +74,13 @@ def test_of_neighbours_in_one_cell_who_would_lose_more_gets_its_id(student):
 def test_reused_ids_may_be_0_for_a_thing(student):
     assert named(student, first(student, (ALL, LEFT, 0)), squares())[0] == 0
     assert 0 not in named(student, first(student, (ALL, LEFT, 0)), squares(), instances=None)
+
+
+def test_after_the_first_step_an_instance_keeps_the_id_that_most_of_it_has(student):
+    before = first(student, (slice(0, 2), LEFT, 1), (2, LEFT, 3), (ALL, RIGHT, 4), (2, 3, 3))
+    state = first(student, (ALL, LEFT, 6))
+    found = named(student, state, squares(), favoured=[(1, 3), (2, 3)], before=before)
+    assert found[:2] == [3, 4], "half and half: the prediction decides; three of four: it does not"
 
 
 def test_unique_ids_stay_unique(student):

@@ -65,12 +65,11 @@ class Student(Pix2SeqD):
         weights = instance_weights(*self._counted(masks, instances))
         # Nobody reads ids of stuff where ids are reused, and their 0 would mix with a thing's id along its outline.
         of_ids = weights if instances is None else weights * (masks[:, 1] > 0)
-        target, losses = None, []
+        m_pred, losses = None, []
         for step in time_steps(self.few.steps, self.few.td):
-            times = torch.tensor(step, device=images.device)
+            times, before = torch.tensor(step, device=images.device), m_pred
             m_logits, m_pred = self.mask_decoder(m_t, h, times[:1].expand(len(m_t)), past)
-            if target is None:
-                target = self.named(masks, instances, m_t, m_logits[1].detach(), past)
+            target = self.named(masks, instances, m_t, before, m_logits[1], past)
             for channel, weight in enumerate((weights, of_ids)):
                 one = slice(channel, channel + 1)
                 losses.append(cross_entropy(m_logits[one], target[:, one], weight).mean())
@@ -81,17 +80,25 @@ class Student(Pix2SeqD):
 
     @torch.no_grad()
     def named(
-        self, masks: Tensor, instances: Tensor | None, first: Tensor, logits: Tensor, past: Tensor | None = None
+        self,
+        masks: Tensor,
+        instances: Tensor | None,
+        first: Tensor,
+        before: Tensor | None,
+        logits: Tensor,
+        past: Tensor | None = None,
     ) -> Tensor:
-        """The same masks with other ids: those that the first state shows at the middle of the instances.
+        """The same masks with other ids: those that an instance already has for the most part.
 
-        In between two cells the prediction decides, and among neighbours who would lose most by another id.
+        That is at first what the first state shows at its middle, and then what the step before predicted. In between
+        the prediction decides, and among neighbours who would lose most by another id.
 
         Args:
             masks: int64 `[b, 2, h, w]`.
             instances: int64 `[b, h, w]`, which instance a pixel belongs to where ids are reused; None: the ids.
             first: the first state, `[b, bits, h, w]`.
-            logits: what is predicted of it for the id channel, `[b, 2^bits, h, w]`.
+            before: the analog bits that the step before predicted, likewise; None: there was none.
+            logits: what is predicted for the id channel, `[b, 2^bits, h, w]`.
             past: masks of past frames; they say which ids are meant, so such examples stay as they are.
 
         Returns:
@@ -104,25 +111,32 @@ class Student(Pix2SeqD):
         likelihood = logits.float().log_softmax(dim=1)[:, legal]
         signs = codes(config.bits[1], logits.device)[legal] * 2 - 1
         half = config.name_cell // 2
-        shown = F.avg_pool2d(first[:, -config.bits[1] :], 2 * half + 1, 1, half, count_include_pad=False)
+        middle = F.avg_pool2d(first[:, -config.bits[1] :], 2 * half + 1, 1, half, count_include_pad=False)
         result = masks.clone()
         for k, number in enumerate(numbers):
             if past is not None and past[k].any():
                 continue
             chosen = number[masks[k, 1] > 0].unique()
             boxes = _boxes(number.cpu().numpy(), chosen.cpu().numpy())
-            x, y = torch.from_numpy((boxes[:, :2] + boxes[:, 2:] // 2).T).to(number.device)
-            size = number.flatten().bincount()
-            predicted = torch.zeros(len(size), len(signs), device=number.device)
-            predicted.index_add_(0, number.flatten(), likelihood[k].flatten(1).T)
-            preference = predicted[chosen] + _SURE * size[chosen, None] * (shown[k, :, y, x].T @ signs.T)
+            if before is None:
+                x, y = torch.from_numpy((boxes[:, :2] + boxes[:, 2:] // 2).T).to(number.device)
+                shown = number.flatten().bincount()[chosen, None] * middle[k, :, y, x].T
+            else:
+                shown = _totals(before[k, -config.bits[1] :].sign(), number)[chosen]
+            preference = _totals(likelihood[k], number)[chosen] + _SURE * (shown @ signs.T)
             near = ~np.eye(len(chosen), dtype=bool)
             if instances is not None:
                 near = neighbours(boxes, self.data.id_distance)
-            ids = torch.zeros_like(size)
-            ids[chosen] = torch.from_numpy(color_as_preferred(near, preference.cpu().numpy())).to(ids) - 1 + legal.start
-            result[k, 1] = ids[number]
+            ids = torch.zeros(int(number.max()) + 1, dtype=torch.long)
+            ids[chosen.cpu()] = torch.from_numpy(color_as_preferred(near, preference.cpu().numpy())) - 1 + legal.start
+            result[k, 1] = ids.to(number.device)[number]
         return result
+
+
+def _totals(values: Tensor, numbers: Tensor) -> Tensor:
+    """Sums of `values` `[c, h, w]` over the pixels of each number of `numbers` `[h, w]`: `[numbers, c]`."""
+    sums = torch.zeros(int(numbers.max()) + 1, len(values), device=values.device)
+    return sums.index_add_(0, numbers.flatten(), values.flatten(1).T.float())
 
 
 def student_config(teacher: ModelConfig) -> ModelConfig:

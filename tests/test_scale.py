@@ -43,8 +43,9 @@ def drawn(panoptic: Panoptic) -> np.ndarray:
 def segmenter(tiny, build, monkeypatch) -> Callable[..., Segmenter]:
     """A segmenter whose model finds what is bright, and the sizes of the windows and steps it was asked for."""
 
-    def make(data: DataConfig = DATA) -> tuple[Segmenter, list[int]]:
-        pretrained = Pretrained(build(tiny.replace(mask_stride=1)), TAXONOMY, data, InferConfig(steps=2, min_pixels=4))
+    def make(data: DataConfig = DATA, **infer: float) -> tuple[Segmenter, list[int]]:
+        options = InferConfig(steps=2, min_pixels=4).replace(**infer)
+        pretrained = Pretrained(build(tiny.replace(mask_stride=1)), TAXONOMY, data, options)
         result, asked = Segmenter(pretrained, "cpu", "float32"), []
 
         def infer(images: Tensor, noise: Tensor, steps: int, td: float) -> Tensor:
@@ -132,3 +133,16 @@ def test_a_size_means_nothing_to_a_checkpoint_of_one_scale(segmenter):
         able.image(np.zeros((20, 20, 3), np.uint8), diameter=5.0)
     with pytest.raises(ValueError, match="tile"):
         DataConfig(diameter=12.0)
+
+
+@pytest.mark.parametrize(("min_share", "specks"), [(0.0, True), (0.25, False)])
+@pytest.mark.parametrize("enlarged", [1, 2])
+def test_small_is_what_is_small_beside_the_other_things(segmenter, min_share, specks, enlarged):
+    """Discs of diameter 13 and one of 5, a seventh of their area, and the same picture twice as large."""
+    truth = cats(6.3, 96, 24).segmentation.copy()
+    truth[44:49, 44:49] = truth.max() + 1
+    truth = truth.repeat(enlarged, 0).repeat(enlarged, 1)
+    classes = {int(i): CAT if i > 1 else LAWN for i in np.unique(truth)}
+    picture = drawn(Panoptic.from_segmentation(truth, classes, TAXONOMY))
+    found = segmenter(min_share=min_share)[0].image(picture, diameter=13.0 * enlarged)
+    assert sum(segment.isthing for segment in found.segments) == 16 + specks

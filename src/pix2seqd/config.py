@@ -214,6 +214,9 @@ class InferConfig(Config):
     """τ_d of §3.3."""
     min_pixels: int = 80
     """Smaller segments are discarded (§4.1)."""
+    min_share: float = 0.0
+    """Where things come to one size (`DataConfig.diameter`), segments below this share of the area of a disc of that
+    size are discarded, too."""
     diameter: float = 0.0
     """Pixels that things measure across in the picture (see `DataConfig.diameter`); 0: found by a first look."""
     enlarge: int = 1
@@ -239,6 +242,7 @@ class InferConfig(Config):
             (self.steps >= 1, f"steps must be 1 or more, not {self.steps}"),
             (0 <= self.td < float("inf"), f"td must be 0 or more, not {self.td}"),
             (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
+            (0 <= self.min_share < 1, f"min_share must be from 0 to below 1, not {self.min_share}"),
             (0 <= self.diameter < float("inf"), f"diameter must be 0 or more, not {self.diameter}"),
             (self.enlarge >= 1, f"enlarge must be 1 or more, not {self.enlarge}"),
             (self.consensus >= 1 and self.consensus % 2 == 1, f"consensus must be 1, 3, 5 ..., not {self.consensus}"),

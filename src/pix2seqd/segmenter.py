@@ -152,7 +152,7 @@ class Segmenter:
         for number in range(1, rounds):
             found += self._samples(picture, 1, options, seed + number, self.sampler.batch_size)
             last = number + 1 == rounds
-            yield (number + 1) / rounds, consensus(found, options.min_pixels) if last else found[0]
+            yield (number + 1) / rounds, self._agreed(picture, found, options) if last else found[0]
 
     def samples(self, source: Source, n: int = 5, **given: Unpack[ImageOptions]) -> list[Panoptic]:
         """Several segmentations of one picture: number k, from 0, is `image` with the seed `seed + k`, no consensus.
@@ -184,7 +184,9 @@ class Segmenter:
         pictures = (self.scaled(source, options) for source in sources)
         if options.seams == "known" or options.consensus > 1:
             for picture in pictures:
-                yield _agreed(self._samples(picture, options.consensus, options, seed, batch_size), options)
+                yield self._agreed(
+                    picture, self._samples(picture, options.consensus, options, seed, batch_size), options
+                )
             return
         pictures, again = tee(pictures)
         windows = chain.from_iterable(self.windows.cut(picture, _generator(seed)) for picture in pictures)
@@ -232,7 +234,7 @@ class Segmenter:
             found = [self.windows.assemble(picture, iter(sample), options.min_pixels) for sample in masks]
             told = masks[: stream.told] if informed else []
             ids = [self.windows.generated_ids(picture, sample) for sample in told]
-            yield (result := tracker.update(_agreed(found, options), np.stack(ids) if ids else None))
+            yield (result := tracker.update(self._agreed(picture, found, options), np.stack(ids) if ids else None))
             if data.diameter and not options.diameter:
                 if not result.diameter():
                     continue  # nothing yet that would tell the scale, or the next frame of anything
@@ -309,6 +311,10 @@ class Segmenter:
                 masks[sample].extend(self.sampler.generated([noise for _, noise in drawn], generate))
         return masks
 
+    def _agreed(self, picture: Scaled, found: list[Panoptic], options: InferConfig) -> Panoptic:
+        least = self.windows.least(picture, options.min_pixels)
+        return consensus(found, least) if len(found) > 1 else found[0]
+
     def _steps(self, picture: Scaled, options: InferConfig, seed: int) -> Iterator[tuple[float, Panoptic]]:
         """One sample, all its windows at once: the share done, and the segmentation after each denoising step."""
         streams = []
@@ -338,10 +344,6 @@ class Segmenter:
                     after = canvas if step == options.steps else deepcopy(canvas)
                     self.windows.add(after, top, left, masks[0], picture, options.min_pixels)
                     yield ((number - 1) + step / options.steps) / count, after
-
-
-def _agreed(found: list[Panoptic], options: InferConfig) -> Panoptic:
-    return consensus(found, options.min_pixels) if len(found) > 1 else found[0]
 
 
 def _generator(seed: int) -> torch.Generator:

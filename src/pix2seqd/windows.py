@@ -45,6 +45,8 @@ class Windows:
         enlarge = pretrained.infer.enlarge
         self.size = height * enlarge, width * enlarge
         """Height and width of the network's input."""
+        self.min_area = pretrained.infer.min_share * math.pi / 4 * self.data.diameter**2
+        """Network pixels of the smallest segment that counts (`InferConfig.min_share`)."""
 
     def scaled(self, source: Source, zoom: float | None = None) -> Scaled:
         """Read a picture and bring it to the network's scale; layout tile: to `zoom` times its own, or the data's."""
@@ -78,9 +80,13 @@ class Windows:
         unique = self.data.ids == "unique"
         return postprocess.segments_by_id if unique else postprocess.segments_by_component
 
-    def assemble(self, picture: Scaled, masks: Iterator[np.ndarray], least: int) -> Panoptic:
-        """Masks of a picture's windows → segments at the picture's size, of `least` pixels and more."""
-        config, taxonomy = self.data, self.taxonomy
+    def least(self, picture: Scaled, min_pixels: int) -> int:
+        """Pixels of the picture that a segment needs to count."""
+        return max(min_pixels, round(self.min_area / picture.zoom**2))
+
+    def assemble(self, picture: Scaled, masks: Iterator[np.ndarray], min_pixels: int) -> Panoptic:
+        """Masks of a picture's windows → segments at the picture's size; `least` drops the small ones."""
+        config, taxonomy, least = self.data, self.taxonomy, self.least(picture, min_pixels)
         if config.layout == "resize":
             labels, classes = self.find(self.restored(next(masks), picture), taxonomy, least)
         else:
@@ -153,14 +159,16 @@ class Windows:
         _, height, width = picture.image.shape
         return Canvas(reduced(labels, height, width, self.model.mask_stride), classes, self.taxonomy)
 
-    def add(self, canvas: Canvas, top: int, left: int, mask: np.ndarray, picture: Scaled, least: int) -> None:
-        """Put a sampled mask on the canvas; `least` is in pixels of the picture."""
+    def add(self, canvas: Canvas, top: int, left: int, mask: np.ndarray, picture: Scaled, min_pixels: int) -> None:
+        """Put a sampled mask on the canvas; `least` drops small segments."""
+        least = self.least(picture, min_pixels)
         tall, wide = canvas.labels.shape
         found = self.find(mask[:, : tall - top, : wide - left], self.taxonomy, 0)
         canvas.add(top, left, found, round(least * canvas.labels.size / math.prod(picture.size)))
 
-    def finish(self, canvas: Canvas, picture: Scaled, known: Panoptic | None, least: int) -> Panoptic:
+    def finish(self, canvas: Canvas, picture: Scaled, known: Panoptic | None, min_pixels: int) -> Panoptic:
         """The mask of a picture → segments at the picture's size, with what was given as it was given."""
+        least = self.least(picture, min_pixels)
         known = known or Panoptic(np.zeros(picture.size, np.int32), (), self.taxonomy)
         new = {label: c for label, c in canvas.class_of.items() if label > len(known.segments)}
         labels, _ = postprocess.fill_small(self.restored(canvas.labels, picture), new, least)

@@ -28,6 +28,9 @@ from pix2seqd.weights import Pretrained, from_pretrained
 _SURE = 2.0
 """What a bit of the first state says for or against an id, in nats per pixel of an instance."""
 
+_MIN_SHARE = 0.15
+"""`InferConfig.min_share` of a student: few steps leave more cut off than many (docs/results.md)."""
+
 
 class Student(Pix2SeqD):
     """A copy of a model that starts from coarse noise, and whose loss is that of its own few steps.
@@ -184,7 +187,9 @@ def distill(
         raise InputError(f"{checkpoint} has a linear head; distillation needs logits: give one with a softmax head")
     size = (side, side) if side else tuple(n * teacher.infer.enlarge for n in teacher.data.size)
     shown = teacher.data.replace(size=size)
-    infer = teacher.infer.replace(steps=few, first_steps=0, td=td, consensus=1, afresh=0.0, enlarge=1)
+    infer = teacher.infer.replace(
+        steps=few, first_steps=0, td=td, consensus=1, afresh=0.0, enlarge=1, min_share=_MIN_SHARE
+    )
     recipe = Recipe(
         student_config(teacher.model.config),
         shown,

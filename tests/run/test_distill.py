@@ -6,10 +6,10 @@ import torch
 from pix2seqd.analog_bits import analog
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig, TrainConfig
 from pix2seqd.data.shapes import TAXONOMY
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, read_json
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.run.distill import Student, distill
-from pix2seqd.weights import Pretrained, save_pretrained
+from pix2seqd.weights import Pretrained, from_pretrained, save_pretrained
 
 REUSED = DataConfig(size=(16, 16), ids="reused", id_distance=1)
 
@@ -125,10 +125,14 @@ def test_a_student_is_used_as_it_was_trained(tmp_path: Path):
     assert (once.infer.steps, once.infer.first_steps, once.infer.consensus, once.infer.td) == (1, 0, 1, 1.0)
     assert once.infer.min_pixels == 5
     assert (model.config.name_cell, once.model.config.name_cell) == (0, 2), "its coarsest map is half the mask"
-    assert once.data.size == (64, 64) and once.infer.enlarge == 1, "it was shown windows as the teacher sees them"
+    assert once.data.size == (32, 32) and once.infer.enlarge == 2, "its windows are the teacher's"
+    shown = read_json(tmp_path / "once" / "recipe.json")
+    assert shown["data"]["size"] == [64, 64] and shown["infer"]["enlarge"] == 1
+    assert from_pretrained(tmp_path / "once" / "model").infer == once.infer
     assert any((a != b).any() for a, b in zip(model.parameters(), once.model.parameters(), strict=True))
     twice = distill(str(tmp_path / "once/model"), "shapes:4", tmp_path / "twice", few=2, td=0.0, config=train, side=32)
     assert (twice.data.size, twice.infer.steps) == ((32, 32), 2)
+    assert read_json(tmp_path / "twice" / "recipe.json")["data"]["size"] == [32, 32]
     with pytest.raises(InputError, match="another 'infer' section"):
         distill(teacher, "shapes:4", tmp_path / "once", few=2, td=1.0, config=train, resume=True)
     linear = Pix2SeqD(model.config.replace(head="linear", loss="l2"))

@@ -35,7 +35,7 @@ def distill(
         td: time difference of the result.
         iterations: training steps.
         batch_size: pictures per training step.
-        size: side of the windows that it is trained and used with; 0: as the checkpoint is used.
+        size: side of the windows that it is trained on; 0: that of those in use, which stay as they are.
         lr: learning rate at the start; it falls linearly to a fiftieth.
         exclude: file names of pictures to leave out.
         resume: go on with the run in that folder.

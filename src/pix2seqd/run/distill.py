@@ -7,6 +7,7 @@ target, only their average would be. Here an instance gets the id that the predi
 leave it (as Kulikov et al. 2018, "Deep Coloring", learn colours): of all masks that say the same, the nearest.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from pix2seqd.files import InputError
 from pix2seqd.loss import cross_entropy, instance_weights
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.run.train import train
-from pix2seqd.weights import Pretrained, from_pretrained
+from pix2seqd.weights import Pretrained, from_pretrained, save_pretrained
 
 _SURE = 2.0
 """What a bit of the first state says for or against an id, in nats per pixel of an instance."""
@@ -175,7 +176,7 @@ def distill(
         few: its steps; its answer is one sample.
         td: its τ_d.
         config: how it is trained.
-        side: of the windows that it is shown and used with; 0: as the checkpoint is used.
+        side: of the windows that it is shown; 0: that of those in use, which stay as they are.
         exclude: as `Recipe.exclude`.
         resume: go on with the run in `out`.
 
@@ -185,22 +186,15 @@ def distill(
     teacher = from_pretrained(checkpoint)
     if teacher.model.config.head != "softmax":
         raise InputError(f"{checkpoint} has a linear head; distillation needs logits: give one with a softmax head")
-    size = (side, side) if side else tuple(n * teacher.infer.enlarge for n in teacher.data.size)
-    shown = teacher.data.replace(size=size)
-    infer = teacher.infer.replace(
-        steps=few, first_steps=0, td=td, consensus=1, afresh=0.0, enlarge=1, min_share=_MIN_SHARE
-    )
-    recipe = Recipe(
-        student_config(teacher.model.config),
-        shown,
-        _augmentation(shown),
-        config,
-        infer,
-        data,
-        exclude=exclude,
-        init=checkpoint,
-    )
-    return train(recipe, out, resume, lambda _: Student(teacher.model, shown, infer))
+    in_use = tuple(n * teacher.infer.enlarge for n in teacher.data.size)
+    shown = teacher.data.replace(size=(side, side) if side else in_use)
+    infer = teacher.infer.replace(steps=few, first_steps=0, td=td, consensus=1, afresh=0.0, min_share=_MIN_SHARE)
+    model, as_shown = student_config(teacher.model.config), infer.replace(enlarge=1)
+    recipe = Recipe(model, shown, _augmentation(shown), config, as_shown, data, exclude=exclude, init=checkpoint)
+    trained = train(recipe, out, resume, lambda _: Student(teacher.model, shown, infer))
+    student = replace(trained, data=teacher.data, infer=infer)
+    save_pretrained(student, out / "model")
+    return student
 
 
 def _augmentation(data: DataConfig) -> AugmentConfig:

@@ -1,10 +1,11 @@
 """Fewer steps (the paper's outlook, §5): a checkpoint learns to be right in as many steps as it will be given.
 
 A kind of consistency training (Song et al. 2023): the model takes its few steps as in use, and from every state that it
-comes to by itself, pure noise first, its prediction is drawn to the truth. What makes one step possible at all is that
-ids are names: noise alone cannot tell which instance is to be called what, so a mask with ids drawn at random is no
-target, only their average would be. Here an instance gets the id that the prediction favours, as far as its neighbours
-leave it (as Kulikov et al. 2018, "Deep Coloring", learn colours): of all masks that say the same, the nearest.
+comes to by itself its prediction is drawn to the truth. What makes one step possible at all is that ids are names: a
+mask with ids drawn at random is no target, since noise cannot tell which instance is to be called what, and the best
+single step would be an average. So sampling starts from names in cells (`Pix2SeqD.first_state`), and of all masks that
+say the same the target is the one in which an instance has the name that lies at its middle, as far as its neighbours
+leave it (as Kulikov et al. 2018, "Deep Coloring", let instances have what colour they like).
 """
 
 from dataclasses import replace
@@ -23,6 +24,7 @@ from pix2seqd.diffusion import ddim_step, gamma, time_steps
 from pix2seqd.files import InputError
 from pix2seqd.loss import cross_entropy, instance_weights
 from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.run import processes
 from pix2seqd.run.train import train
 from pix2seqd.weights import Pretrained, from_pretrained, save_pretrained
 
@@ -34,7 +36,7 @@ _MIN_SHARE = 0.15
 
 
 class Student(Pix2SeqD):
-    """A copy of a model that starts from coarse noise, and whose loss is that of its own few steps.
+    """A copy of a model that starts from names in cells, and whose loss is that of its own few steps.
 
     Args of the constructor:
         teacher: the model; it stays as it is.
@@ -193,7 +195,8 @@ def distill(
     recipe = Recipe(model, shown, _augmentation(shown), config, as_shown, data, exclude=exclude, init=checkpoint)
     trained = train(recipe, out, resume, lambda _: Student(teacher.model, shown, infer))
     student = replace(trained, data=teacher.data, infer=infer)
-    save_pretrained(student, out / "model")
+    if processes.place()[0] == 0:
+        save_pretrained(student, out / "model")
     return student
 
 

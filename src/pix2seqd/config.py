@@ -3,14 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from pix2seqd.config_base import Config, require, require_probabilities
-
-
-def resnet_backbone(depths: tuple[int, ...], stem: int, widths: tuple[int, ...], layer_type: str) -> dict[str, Any]:
-    """Fields of a `transformers` ResNet: blocks and channels per stage, channels of the stem, basic or bottleneck."""
-    sizes = {"depths": list(depths), "embedding_size": stem, "hidden_sizes": list(widths)}
-    stages = [f"stage{i + 1}" for i in range(len(depths))]
-    return {"model_type": "resnet", **sizes, "layer_type": layer_type, "out_features": stages}
+from pix2seqd.config_base import Config, require, require_probabilities, resnet_backbone
 
 
 @dataclass(frozen=True)
@@ -88,13 +81,11 @@ class ModelConfig(Config):
     def __post_init__(self) -> None:
         sizes = (self.encoder_dim, self.encoder_heads, self.encoder_mlp_dim, self.fuse_dim, self.dim, self.decoder_dim)
         sizes += (self.decoder_head_dim, self.mask_stride, self.mask_patch, *self.multipliers, *self.res_blocks)
+        counts = (self.encoder_layers, self.decoder_layers, self.past_frames, self.name_cell)
         rates = (self.encoder_dropout, self.drop_path, self.decoder_dropout)
         checks = (
             (min(sizes) >= 1, "widths, heads, strides, multipliers and res_blocks must be 1 or more"),
-            (
-                min(self.encoder_layers, self.decoder_layers, self.past_frames, self.name_cell) >= 0,
-                "numbers must be 0 or more",
-            ),
+            (min(counts) >= 0, "numbers must be 0 or more"),
             (all(0 <= rate < 1 for rate in rates), "dropout and drop_path must be from 0 to below 1"),
             (self.p >= 0, f"p must be 0 or more, not {self.p}"),
             (self.kernel_size % 2 == 1, f"kernel_size must be odd, not {self.kernel_size}"),
@@ -215,8 +206,7 @@ class InferConfig(Config):
     min_pixels: int = 80
     """Smaller segments are discarded (§4.1)."""
     min_share: float = 0.0
-    """Where things come to one size (`DataConfig.diameter`), segments below this share of the area of a disc of that
-    size are discarded, too."""
+    """With `DataConfig.diameter`: segments below this share of the area of a disc that wide are discarded, too."""
     diameter: float = 0.0
     """Pixels that things measure across in the picture (see `DataConfig.diameter`); 0: found by a first look."""
     enlarge: int = 1

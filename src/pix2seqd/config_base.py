@@ -60,3 +60,10 @@ def require_probabilities(config: Config, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require((0 <= value <= 1, f"{name} must be a probability, not {value}"))
+
+
+def resnet_backbone(depths: tuple[int, ...], stem: int, widths: tuple[int, ...], layer_type: str) -> dict[str, Any]:
+    """Fields of a `transformers` ResNet: blocks and channels per stage, channels of the stem, basic or bottleneck."""
+    sizes = {"depths": list(depths), "embedding_size": stem, "hidden_sizes": list(widths)}
+    stages = [f"stage{i + 1}" for i in range(len(depths))]
+    return {"model_type": "resnet", **sizes, "layer_type": layer_type, "out_features": stages}

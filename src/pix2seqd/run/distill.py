@@ -116,8 +116,11 @@ class Student(Pix2SeqD):
         legal = slice(1 if instances is None else 0, config.max_instances)
         likelihood = logits.float().log_softmax(dim=1)[:, legal]
         signs = codes(config.bits[1], logits.device)[legal] * 2 - 1
-        half = config.name_cell // 2
-        middle = F.avg_pool2d(first[:, -config.bits[1] :], 2 * half + 1, 1, half, count_include_pad=False)
+        ids_of, half = slice(-config.bits[1], None), config.name_cell // 2
+        if before is None:
+            seen = F.avg_pool2d(first[:, ids_of], 2 * half + 1, 1, half, count_include_pad=False)
+        else:
+            seen = before[:, ids_of].sign()
         result = masks.clone()
         for k, number in enumerate(numbers):
             if past is not None and past[k].any():
@@ -126,9 +129,9 @@ class Student(Pix2SeqD):
             boxes = _boxes(number.cpu().numpy(), chosen.cpu().numpy())
             if before is None:
                 x, y = torch.from_numpy((boxes[:, :2] + boxes[:, 2:] // 2).T).to(number.device)
-                shown = number.flatten().bincount()[chosen, None] * middle[k, :, y, x].T
+                shown = number.flatten().bincount()[chosen, None] * seen[k, :, y, x].T
             else:
-                shown = _totals(before[k, -config.bits[1] :].sign(), number)[chosen]
+                shown = _totals(seen[k], number)[chosen]
             preference = _totals(likelihood[k], number)[chosen] + _SURE * (shown @ signs.T)
             near = ~np.eye(len(chosen), dtype=bool)
             if instances is not None:

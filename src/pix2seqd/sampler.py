@@ -14,6 +14,7 @@ from pix2seqd.files import InputError
 from pix2seqd.hardware import in_bfloat16, keep_freed_memory, native_bfloat16
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
+from pix2seqd.winograd import with_winograd
 
 
 class Sampler:
@@ -35,6 +36,7 @@ class Sampler:
         self.model = in_bfloat16(model) if self.bfloat16 else model
         if self.device.type == "cpu":
             keep_freed_memory()
+            self.model = self.model if self.bfloat16 else with_winograd(self.model)
 
     @property
     def batch_size(self) -> int:

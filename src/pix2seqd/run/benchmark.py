@@ -99,26 +99,31 @@ def _at_size(segmenter: Segmenter, size: int, steps: list[int], limit: float) ->
 
 def _networks(segmenter: Segmenter, picture: Image.Image, batch: int, limit: float) -> dict[str, float]:
     """Seconds, FLOP and share of the limit of encoder and decoder step for a batch of one picture repeated."""
-    model, device = segmenter.model, segmenter.device
+    device, plain = segmenter.device, segmenter.pretrained.model
     window, noise = next(segmenter.windows.cut(segmenter.windows.scaled(picture), torch.Generator().manual_seed(0)))
     images = window[None].repeat(batch, 1, 1, 1).to(device).contiguous(memory_format=torch.channels_last)
     m_t = noise[None].repeat(batch, 1, 1, 1).to(device).contiguous(memory_format=torch.channels_last)
-    times = torch.linspace(1, 0, 20, device=device)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=segmenter.bfloat16):
-        h = model.pixel_encoder(images)
-        prepared = model.mask_decoder.prepare(h, times)
-        parts: dict[str, Callable[[], Any]] = {
-            "encoder": lambda: model.pixel_encoder(images),
-            "prepare": lambda: model.mask_decoder.prepare(h, times),
-            "step": lambda: model.mask_decoder.predict(m_t, prepared.at(0)),
-        }
+        # FLOP are those of the plain networks, so that who does with less is not charged for it.
+        fast, counted = (_parts(model, images, m_t) for model in (segmenter.model, plain))
         found = {}
-        for name, run in parts.items():
-            seconds, operations = measure(run, device), flop(run)
+        for name, run in fast.items():
+            seconds, operations = measure(run, device), flop(counted[name])
             found[f"{name}_s"], found[f"{name}_tflop"] = seconds, operations / 1e12
             found[f"{name}_share_of_limit"] = operations / seconds / limit
     found["step_us_per_mask_pixel"] = 1e6 * found["step_s"] / m_t[:, 0].numel()
     return found
+
+
+def _parts(model: Pix2SeqD, images: Tensor, m_t: Tensor) -> dict[str, Callable[[], Any]]:
+    """What runs once a picture, and one step."""
+    h, times = model.pixel_encoder(images), torch.linspace(1, 0, 20, device=images.device)
+    prepared = model.mask_decoder.prepare(h, times)
+    return {
+        "encoder": lambda: model.pixel_encoder(images),
+        "prepare": lambda: model.mask_decoder.prepare(h, times),
+        "step": lambda: model.mask_decoder.predict(m_t, prepared.at(0)),
+    }
 
 
 def _best_batch(segmenter: Segmenter, picture: Image.Image, steps: int, limit: float, alone: float) -> dict[str, float]:

@@ -1,0 +1,101 @@
+"""3 × 3 convolutions with a quarter of the multiplications (Winograd 1980; Lavin & Gray 2016), for float32 on CPUs.
+
+Of each tile of 6 × 6 pixels 4 × 4 results are computed. Results are the values of a product of polynomials: evaluating
+pixels and kernel at five points and infinity turns a tile's convolution into one product per value. All of it is matrix
+products, whose bits do not depend on the other pictures of a batch.
+"""
+
+import copy
+from itertools import chain
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+_POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
+"""Rounding errors are twice those of a direct convolution; with the usual 0, ±1 and ±2 they are four times as large."""
+
+_CHANNELS, _TILES = 64, 16
+"""With fewer channels or tiles the direct convolution is faster."""
+
+_STRIP = 256
+"""Tiles at a time: what is computed of them stays in a processor's cache."""
+
+
+def _matrices() -> tuple[Tensor, Tensor, Tensor]:
+    """What pixels `[6, 6]`, kernel `[6, 3]` and products `[4, 6]` are multiplied with, along rows and columns."""
+
+    def values(coefficients: int) -> np.ndarray:
+        at_infinity = np.eye(coefficients)[-1:]
+        return np.concatenate([np.vander(_POINTS, coefficients, increasing=True), at_infinity])
+
+    pixels, kernel, products = (torch.from_numpy(m) for m in (np.linalg.inv(values(6)).T, values(3), values(4).T))
+    return pixels.float(), kernel, products.float()
+
+
+_PIXELS, _KERNEL, _PRODUCTS = _matrices()
+
+
+class Winograd(nn.Module):
+    """A convolution's results, its kernel made ready once: four times as many numbers.
+
+    Args of the constructor:
+        convolution: 3 × 3, padding 1; it stays as it is, and does small maps itself.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+        kernel = torch.einsum("ik,ockl,jl->ijco", _KERNEL, convolution.weight.detach().double(), _KERNEL)
+        self.register_buffer("kernel", kernel.flatten(0, 1).float().contiguous(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[b, in, h, w]` → `[b, out, h, w]`, channels last."""
+        height, width = x.shape[-2:]
+        down, across = -(-height // 4), -(-width // 4)  # tiles
+        if down * across < _TILES:
+            return self.convolution(x)
+        padded = F.pad(x, (1, 4 * across + 1 - width, 1, 4 * down + 1 - height)).permute(0, 2, 3, 1).contiguous()
+        result = x.new_empty(len(x), down, 4, across, 4, self.convolution.out_channels)
+        rows = max(_STRIP // across, 1)
+        bias = 0 if self.convolution.bias is None else self.convolution.bias
+        for picture, out in zip(padded, result, strict=True):
+            for top, strip in zip(range(0, down, rows), out.split(rows), strict=True):
+                found = self._strip(picture[4 * top : 4 * (top + len(strip)) + 2], len(strip), across)
+                torch.add(found, bias, out=strip)
+        result = result.view(len(x), 4 * down, 4 * across, -1)[:, :height, :width].permute(0, 3, 1, 2)
+        return result.contiguous(memory_format=torch.channels_last)
+
+    def _strip(self, pixels: Tensor, down: int, across: int) -> Tensor:
+        """`[4 · down + 2, 4 · across + 2, in]` → `[down, 4, across, 4, out]`."""
+        tiles = pixels.unfold(0, 6, 4).unfold(1, 6, 4).permute(3, 4, 0, 1, 2)  # [6, 6, down, across, in]
+        products = torch.bmm(_both_ways(_PIXELS, tiles.reshape(6, -1)).view(36, down * across, -1), self.kernel)
+        return _both_ways(_PRODUCTS, products.view(6, -1)).view(4, 4, down, across, -1).permute(2, 0, 3, 1, 4)
+
+
+def _both_ways(matrix: Tensor, tiles: Tensor) -> Tensor:
+    """Multiply the columns and then the rows of tiles, `[6, 6 · n]` → `[k, k, n]` for a matrix `[k, 6]`."""
+    k = len(matrix)
+    return torch.bmm(matrix.expand(k, k, 6), torch.mm(matrix, tiles).view(k, 6, -1))
+
+
+def with_winograd(model: M) -> M:
+    """A copy for inference in float32; what is not a kernel of such a convolution is shared."""
+    model = copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d) and _suits(child):
+                setattr(parent, name, Winograd(child))
+    return model
+
+
+def _suits(convolution: nn.Conv2d) -> bool:
+    c = convolution
+    plain = c.kernel_size == (3, 3) and c.stride == c.padding == c.dilation == (1, 1) and c.groups == 1
+    return plain and min(c.in_channels, c.out_channels) >= _CHANNELS

@@ -1,0 +1,73 @@
+import copy
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from pix2seqd.sampler import Sampler
+from pix2seqd.winograd import Winograd, with_winograd
+
+
+def convolution(channels: int, out: int, bias: bool = True) -> nn.Conv2d:
+    torch.manual_seed(channels + out)
+    return nn.Conv2d(channels, out, 3, padding=1, bias=bias).to(memory_format=torch.channels_last)  # pyright: ignore
+
+
+def exactly(direct: nn.Conv2d, x: Tensor) -> Tensor:
+    return copy.deepcopy(direct).double()(x.double())
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.integers(1, 70), st.integers(1, 70), st.booleans())
+def test_it_is_the_convolution(batch: int, channels: int, out: int, height: int, width: int, bias: bool):
+    direct = convolution(channels, out, bias)
+    x = torch.randn(batch, channels, height, width)
+    with torch.inference_mode():
+        found = Winograd(direct)(x)
+        exact = exactly(direct, x)
+    assert found.shape == exact.shape
+    assert torch.allclose(found.double(), exact, atol=2e-5)
+
+
+def test_its_rounding_errors_are_small_beside_the_values():
+    direct, x = convolution(128, 128), torch.randn(1, 128, 64, 64).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        exact = exactly(direct, x)
+        errors = [(f(x) - exact).square().mean().sqrt() for f in (direct, Winograd(direct))]
+    assert 0 < errors[1] < 3 * errors[0], errors
+
+
+def test_a_picture_gives_the_same_bits_alone_and_in_a_batch():
+    fast, x = Winograd(convolution(64, 96)), torch.randn(5, 64, 36, 50)
+    with torch.inference_mode():
+        together = fast(x)
+        assert all(torch.equal(fast(x[i : i + 1])[0], together[i]) for i in range(5))
+        assert together.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_model_gives_the_same_masks_and_stays_as_it_is(tiny, build):
+    model = build(tiny.replace(dim=64, fuse_dim=64))
+    before = copy.deepcopy(model.state_dict())
+    images, noise = torch.rand(2, 3, 128, 128), torch.randn(2, 5, 64, 64)
+    sampler = Sampler(model, "cpu", "float32")
+    assert any(isinstance(module, Winograd) for module in sampler.model.modules())
+    assert not any(isinstance(module, Winograd) for module in model.modules())
+    with torch.inference_mode():
+        fast, plain = sampler.model.infer(images, noise, 3), model.infer(images, noise, 3)
+    assert torch.equal(fast, plain)
+    assert len(plain.unique()) > 2
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_only_plain_3_by_3_convolutions_of_many_channels_are_replaced():
+    kept = nn.Sequential(
+        nn.Conv2d(64, 64, 1),
+        nn.Conv2d(64, 64, 3),
+        nn.Conv2d(64, 64, 3, padding=1, stride=2),
+        nn.Conv2d(64, 64, 3, padding=1, groups=2),
+        nn.Conv2d(64, 64, 3, padding=2, dilation=2),
+        nn.Conv2d(3, 64, 3, padding=1),
+    )
+    assert not any(isinstance(module, Winograd) for module in with_winograd(kept).modules())
+    assert isinstance(with_winograd(nn.Sequential(convolution(64, 64)))[0], Winograd)

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from rich.table import Table
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
@@ -60,25 +62,33 @@ def benchmark(
     segmenter = Segmenter(pretrained, device, dtype)
     progress("the machine's limit")
     limit = ceiling(segmenter.device, segmenter.bfloat16)
+    settings = {"model": name, "dtype": "bfloat16" if segmenter.bfloat16 else "float32"}
+    hardware = {**machine(segmenter.device), "limit_tflops": limit / 1e12}
+
+    def of_size(size: int) -> Segmenter:  # square pictures, each seen at once and sampled once
+        data = pretrained.data.replace(size=(size, size), layout="resize")
+        infer = pretrained.infer.replace(enlarge=1, consensus=1)
+        return Segmenter(replace(pretrained, data=data, infer=infer), str(segmenter.device), dtype)
+
     results = {}
     for size in sorted(sizes):
         progress(f"{name} at {size}")
-        changed = pretrained.data.replace(size=(size, size), layout="resize")
-        infer = pretrained.infer.replace(enlarge=1, consensus=1)
-        sized = Segmenter(
-            Pretrained(pretrained.model, pretrained.taxonomy, changed, infer, name), str(segmenter.device), dtype
-        )
-        results[str(size)] = _at_size(sized, size, steps, limit)
-    settings = {"model": name, "dtype": "bfloat16" if segmenter.bfloat16 else "float32"}
-    return {**settings, "machine": {**machine(segmenter.device), "limit_tflops": limit / 1e12}, "sizes": results}
+        results[str(size)] = _at_size(of_size(size), _picture(size), steps, limit)
+    for size in sorted(sizes):  # afterwards: the process's peaks of memory are those of single pictures
+        progress(f"the best batch at {size}")
+        results[str(size)] |= _best_batch(of_size(size), _picture(size), min(steps), limit, results[str(size)])
+    return {**settings, "machine": hardware, "sizes": results}
 
 
-def _at_size(segmenter: Segmenter, size: int, steps: list[int], limit: float) -> dict[str, Any]:
+def _picture(size: int) -> Image.Image:
+    coarse = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    return Image.fromarray(coarse).resize((size, size))
+
+
+def _at_size(segmenter: Segmenter, picture: Image.Image, steps: list[int], limit: float) -> dict[str, Any]:
     device = segmenter.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).resize((size, size))
     found = _networks(segmenter, picture, 1, limit)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.png", Path(folder) / "out.png"
@@ -91,24 +101,23 @@ def _at_size(segmenter: Segmenter, size: int, steps: list[int], limit: float) ->
             found[f"images_per_s_{n}_steps"] = 1 / seconds
             inside = found["encoder_s"] + found["prepare_s"] + n * found["step_s"]
             found.setdefault("before_and_after_s", max(seconds - inside, 0.0))
-    alone = 1 / (found["encoder_s"] + found["prepare_s"] + min(steps) * found["step_s"])
-    found |= _best_batch(segmenter, picture, min(steps), limit, alone)
     found["peak_memory_gb"] = peak_memory(device)
     return found
 
 
 def _networks(segmenter: Segmenter, picture: Image.Image, batch: int, limit: float) -> dict[str, float]:
     """Seconds, FLOP and share of the limit of encoder and decoder step for a batch of one picture repeated."""
-    device, plain = segmenter.device, segmenter.pretrained.model
+    device = segmenter.device
     window, noise = next(segmenter.windows.cut(segmenter.windows.scaled(picture), torch.Generator().manual_seed(0)))
     images = window[None].repeat(batch, 1, 1, 1).to(device).contiguous(memory_format=torch.channels_last)
     m_t = noise[None].repeat(batch, 1, 1, 1).to(device).contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=segmenter.bfloat16):
-        # FLOP are those of the plain networks, so that who does with less is not charged for it.
-        fast, counted = (_parts(model, images, m_t) for model in (segmenter.model, plain))
+        with FakeTensorMode(allow_non_fake_inputs=True) as fake:  # counts for the plain networks, and computes nothing
+            shapes = fake.from_tensor(images), fake.from_tensor(m_t)
+            operations_of = {name: flop(run) for name, run in _parts(segmenter.pretrained.model, *shapes).items()}
         found = {}
-        for name, run in fast.items():
-            seconds, operations = measure(run, device), flop(counted[name])
+        for name, run in _parts(segmenter.model, images, m_t).items():
+            seconds, operations = measure(run, device), operations_of[name]
             found[f"{name}_s"], found[f"{name}_tflop"] = seconds, operations / 1e12
             found[f"{name}_share_of_limit"] = operations / seconds / limit
     found["step_us_per_mask_pixel"] = 1e6 * found["step_s"] / m_t[:, 0].numel()
@@ -126,12 +135,17 @@ def _parts(model: Pix2SeqD, images: Tensor, m_t: Tensor) -> dict[str, Callable[[
     }
 
 
-def _best_batch(segmenter: Segmenter, picture: Image.Image, steps: int, limit: float, alone: float) -> dict[str, float]:
+def _best_batch(
+    segmenter: Segmenter, picture: Image.Image, steps: int, limit: float, alone: dict[str, float]
+) -> dict[str, float]:
     """Images/s of the networks with `steps` steps: batches grow from one (`alone`) as long as that pays."""
-    best, best_rate = 1, alone
+
+    def rate_of(batch: int, found: dict[str, float]) -> float:
+        return batch / (found["encoder_s"] + found["prepare_s"] + steps * found["step_s"])
+
+    best, best_rate = 1, rate_of(1, alone)
     for batch in (2, 4, 8, 16, 32, 64):
-        found = _networks(segmenter, picture, batch, limit)
-        rate = batch / (found["encoder_s"] + found["prepare_s"] + steps * found["step_s"])
+        rate = rate_of(batch, _networks(segmenter, picture, batch, limit))
         if rate < 1.05 * best_rate:
             break
         best, best_rate = batch, rate

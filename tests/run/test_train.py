@@ -135,11 +135,12 @@ def test_ctrl_c_saves_and_the_run_goes_on_from_there(recipe, tmp_path, monkeypat
     assert_same_run(stopped, whole)
 
 
-def test_ctrl_c_reaches_the_workers_too_and_still_saves(recipe, tmp_path):
-    """A terminal sends SIGINT to the whole group of processes."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_workers_too_and_the_run_still_saves(recipe, tmp_path, number: int):
+    """A terminal sends SIGINT to the whole group of processes, a scheduler SIGTERM."""
     long = recipe.replace(train=recipe.train.replace(steps=100_000, workers=1, save_every=2))
     process = start(long, tmp_path / "run")
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     output = process.communicate(timeout=60)[0].decode()
     assert "go on with --resume" in output
     assert "DataLoader" not in output

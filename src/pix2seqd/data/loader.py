@@ -1,5 +1,6 @@
 """Batches for training: a pure function of (seed, position), whatever the number of workers and processes."""
 
+import signal
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -126,5 +127,10 @@ def training_loader(
         batch_size=share,
         sampler=positions,
         num_workers=train.workers,
-        persistent_workers=train.workers > 0,
+        worker_init_fn=_await_the_end,
     )
+
+
+def _await_the_end(worker: int) -> None:
+    """A scheduler sends SIGTERM to every process; the training one ends the workers when it has saved."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -54,8 +54,12 @@ def test_a_model_gives_the_same_masks_and_stays_as_it_is(tiny, build):
     assert any(isinstance(module, Winograd) for module in sampler.model.modules())
     assert not any(isinstance(module, Winograd) for module in model.modules())
     with torch.inference_mode():
-        fast, plain = sampler.model.infer(images, noise, 3), model.infer(images, noise, 3)
-    assert torch.equal(fast, plain)
+        fast, plain = (list(m.denoise(m.pixel_encoder(images), noise, 3))[-1] for m in (sampler.model, model))
+    assert torch.allclose(fast, plain, atol=1e-5)
+    sure = (plain.abs() > 1e-5).all(dim=1, keepdim=True)  # elsewhere any rounding may turn a bit
+    assert sure.float().mean() > 0.99
+    fast, plain = model.to_masks(fast), model.to_masks(plain)
+    assert ((fast == plain) | ~sure).all()
     assert len(plain.unique()) > 2
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 

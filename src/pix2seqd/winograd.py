@@ -33,8 +33,8 @@ def _matrices() -> tuple[Tensor, Tensor, Tensor]:
         at_infinity = np.eye(coefficients)[-1:]
         return np.concatenate([np.vander(_POINTS, coefficients, increasing=True), at_infinity])
 
-    pixels, kernel, products = (torch.from_numpy(m) for m in (np.linalg.inv(values(6)).T, values(3), values(4).T))
-    return pixels.float(), kernel, products.float()
+    pixels, kernel, products = np.linalg.inv(values(6)).T, values(3), values(4).T
+    return torch.tensor(pixels).float(), torch.tensor(kernel).float(), torch.tensor(products).float()
 
 
 _PIXELS, _KERNEL, _PRODUCTS = _matrices()
@@ -52,8 +52,9 @@ class Winograd(nn.Module):
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
         self.convolution = convolution
-        kernel = torch.einsum("ik,ockl,jl->ijco", _KERNEL, convolution.weight.detach().double(), _KERNEL)
-        self.register_buffer("kernel", kernel.flatten(0, 1).float().contiguous(), persistent=False)
+        weight = convolution.weight.detach().permute(2, 3, 1, 0)  # [3, 3, in, out]
+        kernel = _both_ways(_KERNEL, weight.reshape(3, -1)).view(36, *weight.shape[2:])
+        self.register_buffer("kernel", kernel, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[b, in, h, w]` → `[b, out, h, w]`, channels last."""
@@ -79,10 +80,10 @@ class Winograd(nn.Module):
         return _both_ways(_PRODUCTS, products.view(6, -1)).view(4, 4, down, across, -1).permute(2, 0, 3, 1, 4)
 
 
-def _both_ways(matrix: Tensor, tiles: Tensor) -> Tensor:
-    """Multiply the columns and then the rows of tiles, `[6, 6 · n]` → `[k, k, n]` for a matrix `[k, 6]`."""
-    k = len(matrix)
-    return torch.bmm(matrix.expand(k, k, 6), torch.mm(matrix, tiles).view(k, 6, -1))
+def _both_ways(matrix: Tensor, squares: Tensor) -> Tensor:
+    """Multiply columns and then rows of `n` squares of `m` × `m`, `[m, m · n]`, by a matrix `[k, m]`: `[k, k, n]`."""
+    k, m = matrix.shape
+    return torch.bmm(matrix.expand(k, k, m), torch.mm(matrix, squares).view(k, m, -1))
 
 
 def with_winograd(model: M) -> M:

@@ -1,9 +1,11 @@
 """Segmenting many files: what is done already is skipped, what cannot be read is named, and the rest goes on."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image
 from rich.console import Console
@@ -17,6 +19,8 @@ from pix2seqd.preprocess import load_image
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
+
+T = TypeVar("T")
 
 SHOWN_SEGMENTS = 20
 Results = Iterator[tuple[Path, Entry | InputError]]
@@ -56,18 +60,52 @@ def locally(
     settings: dict[str, Any],
     options: dict[str, Any],
 ) -> Results:
-    """Segment files, each with its STEM, in this process and write what belongs to them."""
+    """Segment files, each with its STEM, in this process and write what belongs to them.
+
+    The next files are read, and what belongs to the last one is written, while the networks compute.
+    """
     batch = options["batch_size"] or 8
-    for start in range(0, len(todo), batch):
-        images: dict[tuple[Path, str], Image.Image] = {}
-        for source, stem in todo[start : start + batch]:
-            try:
-                images[source, stem] = load_image(source)
-            except InputError as error:
-                yield source, error
-        results = segmenter.images(list(images.values()), **options)
-        for ((source, stem), image), panoptic in zip(images.items(), results, strict=True):
-            yield source, write_files(out, stem, source, image, panoptic, settings)
+    chunks = [todo[start : start + batch] for start in range(0, len(todo), batch)]
+    with ThreadPoolExecutor(2) as pool:
+        for read in _behind((partial(_read, chunk) for chunk in chunks), pool):
+            yield from ((source, error) for (source, _), error in read if isinstance(error, InputError))
+            good = [(names, image) for names, image in read if not isinstance(image, InputError)]
+            results = segmenter.images([image for _, image in good], **options)
+            writes = (
+                partial(write_files, out, stem, source, image, panoptic, settings)
+                for ((source, stem), image), panoptic in zip(good, results, strict=True)
+            )
+            for ((source, _), _), entry in zip(good, _behind(writes, pool), strict=True):
+                yield source, entry
+
+
+def _read(chunk: list[tuple[Path, str]]) -> list[tuple[tuple[Path, str], Image.Image | InputError]]:
+    pictures: list[tuple[tuple[Path, str], Image.Image | InputError]] = []
+    for names in chunk:
+        try:
+            pictures.append((names, load_image(names[0])))
+        except InputError as error:
+            pictures.append((names, error))
+    return pictures
+
+
+def _behind(calls: Iterator[Callable[[], T]], pool: Executor) -> Iterator[T]:
+    """The results of calls, in order; one is computed while the next call is being made and the caller goes on.
+
+    Where making a call fails, the result of the one before comes first.
+    """
+    running: Future[T] | None = None
+    try:
+        for call in calls:
+            before, running = running, pool.submit(call)
+            if before:
+                yield before.result()
+    except (Exception, KeyboardInterrupt):
+        if running:
+            yield running.result()
+        raise
+    if running:
+        yield running.result()
 
 
 def _progress(files: int) -> Progress:

@@ -14,6 +14,7 @@ from pix2seqd.taxonomy import Taxonomy
 CELLS = Taxonomy.from_coco([{"id": 1, "name": "nucleus"}, {"id": 2, "name": "background", "isthing": 0}])
 TAXONOMIES = {
     "nuclei": CELLS,
+    "nuclei-fast": CELLS,
     "nuclei-video": CELLS,
     "other": Taxonomy.from_coco([{"id": 1, "name": "cat"}, {"id": 2, "name": "sky", "isthing": 0}]),
 }

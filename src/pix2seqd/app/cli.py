@@ -59,7 +59,7 @@ def main() -> None:
 @app.command(usage="Usage: pix2seqd segment FILE|FOLDER... [OPTIONS]")
 def segment(
     *pictures: Path,
-    model: str = "nuclei",
+    model: str = "nuclei-fast",
     out: Path = Path("pix2seqd-out"),
     batch_size: Annotated[int | None, count(1)] = None,
     engine: Literal["local", "ray"] = "local",

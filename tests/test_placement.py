@@ -111,8 +111,9 @@ def test_the_segmenter_shows_and_restores_pictures_as_officially(official):
     mask = np.stack([rng.integers(1, len(TAXONOMY) + 1, (32, 32)), rng.integers(1, 101, (32, 32))])
     spy = Spy(mask)
     pretrained = Pretrained(spy, TAXONOMY, DataConfig(size=(64, 64)), InferConfig(min_pixels=0))  # type: ignore[arg-type]
-    panoptic = Segmenter(pretrained, "cpu", "float32").image((official["data/image"] * 255).round().astype(np.uint8))
-    (seen,) = spy.seen
+    segmenter = Segmenter(pretrained, "cpu", "float32")
+    panoptic = segmenter.image((official["data/image"] * 255).round().astype(np.uint8))
+    (seen,) = segmenter.model.seen  # pyright: ignore
     assert official.error("data/eval_image", seen[0, :, ::3, ::3].movedim(0, -1)) < 3e-3, "8 bits give half of 1/255"
     height, width = official["data/eval_unpadded_image_size"].tolist()
     large = mask.repeat(2, axis=1).repeat(2, axis=2)[:, :height, :width]

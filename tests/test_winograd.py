@@ -61,7 +61,9 @@ def test_a_model_gives_the_same_masks_and_stays_as_it_is(tiny, build):
     fast, plain = model.to_masks(fast), model.to_masks(plain)
     assert ((fast == plain) | ~sure).all()
     assert len(plain.unique()) > 2
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    for kept in (model, sampler.model):  # also the names
+        assert kept.state_dict().keys() == before.keys()
+        assert all(torch.equal(tensor, before[name]) for name, tensor in kept.state_dict().items())
 
 
 def test_only_plain_3_by_3_convolutions_of_many_channels_are_replaced():

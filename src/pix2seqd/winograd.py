@@ -40,32 +40,33 @@ def _matrices() -> tuple[Tensor, Tensor, Tensor]:
 _PIXELS, _KERNEL, _PRODUCTS = _matrices()
 
 
-class Winograd(nn.Module):
+class Winograd(nn.Conv2d):
     """A convolution's results, its kernel made ready once: four times as many numbers.
 
     Args of the constructor:
-        convolution: 3 × 3, padding 1; it stays as it is, and does small maps itself.
+        convolution: 3 × 3, padding 1; it stays as it is, and weight and bias are shared.
     """
 
     kernel: Tensor
 
     def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__()
-        self.convolution = convolution
+        super().__init__(convolution.in_channels, convolution.out_channels, 3, padding=1, device="meta")
+        self.weight, self.bias = convolution.weight, convolution.bias
         weight = convolution.weight.detach().permute(2, 3, 1, 0)  # [3, 3, in, out]
         kernel = _both_ways(_KERNEL, weight.reshape(3, -1)).view(36, *weight.shape[2:])
         self.register_buffer("kernel", kernel, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """`[b, in, h, w]` → `[b, out, h, w]`, channels last."""
+        x = input
         height, width = x.shape[-2:]
         down, across = -(-height // 4), -(-width // 4)  # tiles
         if down * across < _TILES:
-            return self.convolution(x)
+            return super().forward(x)
         padded = F.pad(x, (1, 4 * across + 1 - width, 1, 4 * down + 1 - height)).permute(0, 2, 3, 1).contiguous()
-        result = x.new_empty(len(x), down, 4, across, 4, self.convolution.out_channels)
+        result = x.new_empty(len(x), down, 4, across, 4, self.out_channels)
         rows = max(_STRIP // across, 1)
-        bias = 0 if self.convolution.bias is None else self.convolution.bias
+        bias = 0 if self.bias is None else self.bias
         for picture, out in zip(padded, result, strict=True):
             for top, strip in zip(range(0, down, rows), out.split(rows), strict=True):
                 found = self._strip(picture[4 * top : 4 * (top + len(strip)) + 2], len(strip), across)

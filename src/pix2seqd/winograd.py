@@ -58,20 +58,19 @@ class Winograd(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """`[b, in, h, w]` → `[b, out, h, w]`, channels last."""
-        x = input
-        height, width = x.shape[-2:]
+        height, width = input.shape[-2:]
         down, across = -(-height // 4), -(-width // 4)  # tiles
         if down * across < _TILES:
-            return super().forward(x)
-        padded = F.pad(x, (1, 4 * across + 1 - width, 1, 4 * down + 1 - height)).permute(0, 2, 3, 1).contiguous()
-        result = x.new_empty(len(x), down, 4, across, 4, self.out_channels)
+            return super().forward(input)
+        padded = F.pad(input, (1, 4 * across + 1 - width, 1, 4 * down + 1 - height)).permute(0, 2, 3, 1).contiguous()
+        result = input.new_empty(len(input), down, 4, across, 4, self.out_channels)
         rows = max(_STRIP // across, 1)
         bias = 0 if self.bias is None else self.bias
         for picture, out in zip(padded, result, strict=True):
             for top, strip in zip(range(0, down, rows), out.split(rows), strict=True):
                 found = self._strip(picture[4 * top : 4 * (top + len(strip)) + 2], len(strip), across)
                 torch.add(found, bias, out=strip)
-        result = result.view(len(x), 4 * down, 4 * across, -1)[:, :height, :width].permute(0, 3, 1, 2)
+        result = result.view(len(input), 4 * down, 4 * across, -1)[:, :height, :width].permute(0, 3, 1, 2)
         return result.contiguous(memory_format=torch.channels_last)
 
     def _strip(self, pixels: Tensor, down: int, across: int) -> Tensor:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.taxonomy import Taxonomy
 from pix2seqd.weights import Pretrained, from_pretrained
+from pix2seqd.windows import Windows
 
 
 def with_random_weights(preset: str) -> Pretrained:
@@ -65,10 +67,13 @@ def benchmark(
     settings = {"model": name, "dtype": "bfloat16" if segmenter.bfloat16 else "float32"}
     hardware = {**machine(segmenter.device), "limit_tflops": limit / 1e12}
 
-    def of_size(size: int) -> Segmenter:  # square pictures, each seen at once and sampled once
+    def of_size(size: int) -> Segmenter:  # square pictures, each seen at once and sampled once, by the same networks
         data = pretrained.data.replace(size=(size, size), layout="resize")
         infer = pretrained.infer.replace(enlarge=1, consensus=1)
-        return Segmenter(replace(pretrained, data=data, infer=infer), str(segmenter.device), dtype)
+        sized = copy(segmenter)
+        sized.pretrained = replace(pretrained, data=data, infer=infer)
+        sized.windows = Windows(sized.pretrained)
+        return sized
 
     results = {}
     for size in sorted(sizes):

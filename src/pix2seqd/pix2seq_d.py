@@ -150,16 +150,18 @@ class Pix2SeqD(nn.Module):
 
         With `ModelConfig.name_cell` it is a mask of ids in cells, 1 where a bit is 1 and else -1. Half of the bits tell
         columns, half rows, both in Gray code, so that cells side by side differ in one bit: between two cells there is
-        no third. The noise says which bits are turned.
+        no third. The noise, 32 numbers or more, says where the cells begin.
         """
         cell, bits = self.config.name_cell, self.config.bits
         if not cell:
             return noise
-        row, column = (torch.arange(n, device=noise.device) // cell for n in noise.shape[-2:])
+        top, left = bit2int(noise.flatten(1)[:, :32, None, None] > 0, (16, 16)).unbind(dim=1)  # [b, 1, 1]
+        height, width = (torch.arange(n, device=noise.device) for n in noise.shape[-2:])
         across = (bits[1] + 1) // 2
-        row, column = (n ^ (n >> 1) for n in (row % 2 ** (bits[1] - across), column % 2**across))
-        turned = bit2int((noise.flatten(1)[:, : bits[1], None, None] > 0), bits[1:])
-        names = ((row[:, None] << across) + column) ^ turned[:, 0]
+        row = (top + height[:, None]) // cell % 2 ** (bits[1] - across)
+        column = (left + width) // cell % 2**across
+        row, column = (n ^ (n >> 1) for n in (row, column))
+        names = (row << across) + column
         return analog(torch.stack([torch.zeros_like(names), names], dim=1), bits, 1.0)
 
     def _given(self, known: Tensor) -> tuple[Tensor, Tensor]:

@@ -129,6 +129,15 @@ def test_a_name_that_is_nothing_is_refused_without_asking_the_hub(name: str, tmp
         from_pretrained(name)
 
 
+def test_a_folder_of_pictures_may_be_called_like_a_bundled_checkpoint(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bundled = from_pretrained("nuclei").digest
+    (tmp_path / "nuclei").mkdir()
+    assert from_pretrained("nuclei").digest == bundled
+    shutil.copytree(folder, tmp_path / "shapes")
+    assert from_pretrained("shapes").digest == from_pretrained(folder).digest
+
+
 def test_a_folder_that_cannot_be_made_is_named(pretrained, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot make the folder .*file"):

@@ -127,9 +127,10 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _find(name: str) -> Path:
     folder = Path(name)
-    if folder.is_dir():
-        return folder
-    if (BUNDLED / name / "config.json").is_file() and "/" not in name and name not in (".", ".."):
+    is_bundled = (BUNDLED / name / "config.json").is_file() and "/" not in name and name not in (".", "..")
+    if folder.is_dir() and ((folder / "config.json").is_file() or not is_bundled):
+        return folder  # a folder of pictures may be called "nuclei", too
+    if is_bundled:
         return BUNDLED / name
     bundled = ", ".join(sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())) if BUNDLED.is_dir() else "none"
     if folder.exists():

@@ -1,3 +1,5 @@
+import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -116,7 +118,7 @@ def test_one_step_learns_masks_whatever_their_ids_are_called(tiny, build):
     assert (found[:, 0] == (numbers > 0)).float().mean() > 0.95
 
 
-def test_a_student_is_used_as_it_was_trained(tmp_path: Path):
+def test_a_student_is_used_as_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = Pix2SeqD(ModelConfig.preset("tiny").replace(bits=(4, 4), classes=10, max_instances=16))
     infer = InferConfig(steps=3, first_steps=4, consensus=3, min_pixels=5, enlarge=2)
     save_pretrained(Pretrained(model, TAXONOMY, DataConfig(size=(32, 32)), infer), tmp_path / "teacher")
@@ -130,6 +132,12 @@ def test_a_student_is_used_as_it_was_trained(tmp_path: Path):
     assert shown["data"]["size"] == [64, 64] and shown["infer"]["enlarge"] == 1
     assert from_pretrained(tmp_path / "once" / "model").infer == once.infer
     assert any((a != b).any() for a, b in zip(model.parameters(), once.model.parameters(), strict=True))
+    monkeypatch.setattr("pix2seqd.run.train.stop_signals", lambda: nullcontext([signal.SIGTERM]))
+    with pytest.raises(KeyboardInterrupt):
+        distill(teacher, "shapes:4", tmp_path / "stopped", few=1, td=1.0, config=train.replace(steps=2))
+    stopped = from_pretrained(tmp_path / "stopped" / "model")
+    assert (stopped.data, stopped.infer) == (once.data, once.infer)
+    monkeypatch.undo()
     twice = distill(str(tmp_path / "once/model"), "shapes:4", tmp_path / "twice", few=2, td=0.0, config=train, side=32)
     assert (twice.data.size, twice.infer.steps) == ((32, 32), 2)
     assert read_json(tmp_path / "twice" / "recipe.json")["data"]["size"] == [32, 32]

@@ -8,7 +8,6 @@ say the same the target is the one in which an instance has the name that lies a
 leave it (as Kulikov et al. 2018, "Deep Coloring", let instances have what colour they like).
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,8 @@ from pix2seqd.diffusion import ddim_step, gamma, time_steps
 from pix2seqd.files import InputError
 from pix2seqd.loss import cross_entropy, instance_weights
 from pix2seqd.pix2seq_d import Pix2SeqD
-from pix2seqd.run import processes
 from pix2seqd.run.train import train
-from pix2seqd.weights import Pretrained, from_pretrained, save_pretrained
+from pix2seqd.weights import Pretrained, from_pretrained
 
 _SURE = 2.0
 """What a bit of the first state says for or against an id, in nats per pixel of an instance."""
@@ -196,11 +194,7 @@ def distill(
     infer = teacher.infer.replace(steps=few, first_steps=0, td=td, consensus=1, afresh=0.0, min_share=_MIN_SHARE)
     model, as_shown = student_config(teacher.model.config), infer.replace(enlarge=1)
     recipe = Recipe(model, shown, _augmentation(shown), config, as_shown, data, exclude=exclude, init=checkpoint)
-    trained = train(recipe, out, resume, lambda _: Student(teacher.model, shown, infer))
-    student = replace(trained, data=teacher.data, infer=infer)
-    if processes.place()[0] == 0:
-        save_pretrained(student, out / "model")
-    return student
+    return train(recipe, out, resume, lambda _: Student(teacher.model, shown, infer), (teacher.data, infer))
 
 
 def _augmentation(data: DataConfig) -> AugmentConfig:

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pix2seqd.config import Recipe, TrainConfig
+from pix2seqd.config import DataConfig, InferConfig, Recipe, TrainConfig
 from pix2seqd.data import open_clips, open_dataset
 from pix2seqd.data.clip_examples import frame_size
 from pix2seqd.data.loader import training_loader
@@ -39,7 +39,11 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def train(
-    recipe: Recipe, out: str | Path, resume: bool = False, build: Callable[[Recipe], Pix2SeqD] | None = None
+    recipe: Recipe,
+    out: str | Path,
+    resume: bool = False,
+    build: Callable[[Recipe], Pix2SeqD] | None = None,
+    in_use: tuple[DataConfig, InferConfig] | None = None,
 ) -> Pretrained:
     """Run a recipe to its end.
 
@@ -48,6 +52,7 @@ def train(
         out: folder of the run: recipe.json, state/ (to resume), logs/ (TensorBoard), model/ (the EMA, published).
         resume: go on with the run in `out`.
         build: makes the model, which gives the loss too; None: `new_model`.
+        in_use: how the result sees pictures and is sampled; None: as the recipe says.
 
     Returns:
         The EMA model, as written to `out`/model.
@@ -69,7 +74,7 @@ def train(
     if resume:
         load_state(state, out / "state")
     ema = cast(Pix2SeqD, state.ema.module)
-    pretrained = Pretrained(ema, dataset.taxonomy, recipe.data, recipe.infer, str(out / "model"))
+    pretrained = Pretrained(ema, dataset.taxonomy, *(in_use or (recipe.data, recipe.infer)), str(out / "model"))
     loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
     log = TrainLog(out, recipe, state.step, pretrained, accelerator.is_main_process)
     accelerator.wait_for_everyone()  # all have seen the folder as it was, and nothing is wrong with the data

@@ -69,16 +69,17 @@ class OnnxSampler:
 
     def infer(self, images: Tensor, noise: Tensor, steps: int = 20, td: float = 1.0) -> Tensor:
         """As `Pix2SeqD.infer`, batch 1 and the size of the export."""
-        image_map, tokens = _run(self.encoder, images.numpy())
+        image_map, tokens = run(self.encoder, images.numpy())
         m_t = m_pred = self.model.first_state(noise)
         for now, after in time_steps(steps, td):
-            (found,) = _run(self.step, m_t.numpy(), image_map, tokens, np.array([now], np.float32))
+            (found,) = run(self.step, m_t.numpy(), image_map, tokens, np.array([now], np.float32))
             m_pred = torch.from_numpy(found)
             m_t = ddim_step(m_t, m_pred, *gamma(torch.tensor([now, after]), self.model.config.schedule))
         return self.model.to_masks(m_pred)
 
 
-def _run(session: Any, *inputs: np.ndarray) -> list[np.ndarray]:
+def run(session: Any, *inputs: np.ndarray) -> list[np.ndarray]:
+    """The results of a graph of onnxruntime, its inputs in their order."""
     names = [given.name for given in session.get_inputs()]
     return session.run(None, dict(zip(names, inputs, strict=True)))
 

@@ -15,41 +15,34 @@ from rich.table import Table
 
 from pix2seqd.export import OnnxSampler, export_onnx, run
 from pix2seqd.files import write_json
-from pix2seqd.run.benchmark import machine, measure, with_random_weights
+from pix2seqd.run.benchmark import machine, measure, parts, preset_or_checkpoint
 from pix2seqd.sampler import Sampler
-from pix2seqd.weights import from_pretrained
 
 CPU = torch.device("cpu")
 
 
+@torch.inference_mode()
 def seconds(name: str, size: int, folder: Path) -> dict[str, float]:
-    model = (with_random_weights(name) if name == "paper" else from_pretrained(name)).model
+    model = preset_or_checkpoint(name).model
     export_onnx(model, folder, (size, size))
-    exported, sampler = OnnxSampler(folder, model), Sampler(model, "cpu", "float32")
+    exported, ours = OnnxSampler(folder, model), Sampler(model, "cpu", "float32").model
     side = size // model.config.mask_stride
-    images, m_t = torch.rand(1, 3, size, size), torch.randn(1, model.config.total_bits, side, side)
-    channels_last = m_t.contiguous(memory_format=torch.channels_last)
-    h = sampler.encoded([images[0]])
-    with torch.inference_mode():
-        prepared = sampler.model.mask_decoder.prepare(h, torch.linspace(1, 0, 20)).at(0)
-    arrays = [x.numpy() for x in (m_t, h.map.contiguous(), h.tokens)]
+    shapes = (1, 3, size, size), (1, model.config.total_bits, side, side)
+    images, m_t = (torch.rand(shape).contiguous(memory_format=torch.channels_last) for shape in shapes)
+    h, part = ours.pixel_encoder(images), parts(ours, images, m_t)
+    arrays = [x.contiguous().numpy() for x in (images, m_t, h.map, h.tokens)]
     time = np.array([1.0], np.float32)
-
-    @torch.inference_mode()
-    def step() -> None:
-        sampler.model.mask_decoder.predict(channels_last, prepared)
-
     return {
-        "encoder, ours": measure(lambda: sampler.encoded([images[0]]), CPU),
-        "encoder, onnxruntime": measure(lambda: run(exported.encoder, images.numpy()), CPU),
-        "step, ours": measure(step, CPU),
-        "step, onnxruntime": measure(lambda: run(exported.step, *arrays, time), CPU),
+        "encoder, ours": measure(part["encoder"], CPU),
+        "encoder, onnxruntime": measure(lambda: run(exported.encoder, arrays[0]), CPU),
+        "step, ours": measure(part["step"], CPU),
+        "step, onnxruntime": measure(lambda: run(exported.step, *arrays[1:], time), CPU),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="nuclei-fast,paper", help="checkpoints, or paper with random weights")
+    parser.add_argument("--models", default="nuclei-fast,paper", help="checkpoints or presets")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--out", type=Path, default=Path("exported.json"))
     given = parser.parse_args()

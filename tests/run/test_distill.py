@@ -132,12 +132,11 @@ def test_a_student_is_used_as_it_was_trained(tmp_path: Path, monkeypatch: pytest
     assert shown["data"]["size"] == [64, 64] and shown["infer"]["enlarge"] == 1
     assert from_pretrained(tmp_path / "once" / "model").infer == once.infer
     assert any((a != b).any() for a, b in zip(model.parameters(), once.model.parameters(), strict=True))
-    monkeypatch.setattr("pix2seqd.run.train.stop_signals", lambda: nullcontext([signal.SIGTERM]))
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
+        stopping.setattr("pix2seqd.run.train.stop_signals", lambda: nullcontext([signal.SIGTERM]))
         distill(teacher, "shapes:4", tmp_path / "stopped", few=1, td=1.0, config=train.replace(steps=2))
     stopped = from_pretrained(tmp_path / "stopped" / "model")
     assert (stopped.data, stopped.infer) == (once.data, once.infer)
-    monkeypatch.undo()
     twice = distill(str(tmp_path / "once/model"), "shapes:4", tmp_path / "twice", few=2, td=0.0, config=train, side=32)
     assert (twice.data.size, twice.infer.steps) == ((32, 32), 2)
     assert read_json(tmp_path / "twice" / "recipe.json")["data"]["size"] == [32, 32]

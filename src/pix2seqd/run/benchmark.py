@@ -44,13 +44,18 @@ def with_random_weights(preset: str) -> Pretrained:
     return Pretrained(model, Taxonomy.from_coco(categories), DataConfig(), InferConfig(), preset)
 
 
+def preset_or_checkpoint(name: str) -> Pretrained:
+    """A preset (paper, small, tiny; random weights), or a checkpoint."""
+    return with_random_weights(name) if name in ("paper", "small", "tiny") else from_pretrained(name)
+
+
 def benchmark(
     name: str, sizes: list[int], steps: list[int], device: str, dtype: Any, progress: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Measure.
 
     Args:
-        name: a preset (paper, small, tiny; random weights), or a checkpoint.
+        name: as `preset_or_checkpoint` takes it.
         sizes: sides of square pictures, network input; ascending, so that the peaks of memory are each size's own.
         steps: numbers of denoising steps to run end to end.
         device: of `Segmenter`.
@@ -60,7 +65,7 @@ def benchmark(
     Returns:
         {"machine": ..., "sizes": {size: ...}}: seconds are medians, after a warm-up; FLOP are counted, not estimated.
     """
-    pretrained = with_random_weights(name) if name in ("paper", "small", "tiny") else from_pretrained(name)
+    pretrained = preset_or_checkpoint(name)
     segmenter = Segmenter(pretrained, device, dtype)
     progress("the machine's limit")
     limit = ceiling(segmenter.device, segmenter.bfloat16)
@@ -119,9 +124,9 @@ def _networks(segmenter: Segmenter, picture: Image.Image, batch: int, limit: flo
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=segmenter.bfloat16):
         with FakeTensorMode(allow_non_fake_inputs=True) as fake:  # counts for the plain networks, and computes nothing
             shapes = fake.from_tensor(images), fake.from_tensor(m_t)
-            operations_of = {name: flop(run) for name, run in _parts(segmenter.pretrained.model, *shapes).items()}
+            operations_of = {name: flop(run) for name, run in parts(segmenter.pretrained.model, *shapes).items()}
         found = {}
-        for name, run in _parts(segmenter.model, images, m_t).items():
+        for name, run in parts(segmenter.model, images, m_t).items():
             seconds, operations = measure(run, device), operations_of[name]
             found[f"{name}_s"], found[f"{name}_tflop"] = seconds, operations / 1e12
             found[f"{name}_share_of_limit"] = operations / seconds / limit
@@ -129,8 +134,14 @@ def _networks(segmenter: Segmenter, picture: Image.Image, batch: int, limit: flo
     return found
 
 
-def _parts(model: Pix2SeqD, images: Tensor, m_t: Tensor) -> dict[str, Callable[[], Any]]:
-    """What runs once a picture, and one step."""
+def parts(model: Pix2SeqD, images: Tensor, m_t: Tensor) -> dict[str, Callable[[], Any]]:
+    """What runs once a picture, and one step, without gradients: "encoder", "prepare" and "step".
+
+    Args:
+        model: plain, or as a `Sampler` computes it.
+        images: `[b, 3, H, W]`, 0..1, channels last.
+        m_t: `[b, bits, h, w]`, likewise.
+    """
     h, times = model.pixel_encoder(images), torch.linspace(1, 0, 20, device=images.device)
     prepared = model.mask_decoder.prepare(h, times)
     return {

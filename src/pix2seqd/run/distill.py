@@ -108,42 +108,46 @@ class Student(Pix2SeqD):
         Returns:
             int64 `[b, 2, h, w]`; pixels of id 0 keep it, and where ids are reused a thing may get it, too.
         """
-        config = self.config
+        config, device = self.config, logits.device
         numbers = masks[:, 1] if instances is None else instances
         # Where ids are reused, 0 is one of them: what makes a thing of a pixel is its class.
         legal = slice(1 if instances is None else 0, config.max_instances)
-        likelihood = logits.float().log_softmax(dim=1)[:, legal]
-        signs = codes(config.bits[1], logits.device)[legal] * 2 - 1
+        signs = codes(config.bits[1], device)[legal] * 2 - 1
+        named, which = (masks[:, 1] > 0).cpu().numpy(), numbers.cpu().numpy()
+        chosen = [np.unique(number[where]) for number, where in zip(which, named, strict=True)]
+        boxes = [_boxes(*each) for each in zip(which, chosen, strict=True)]
+
         ids_of, half = slice(-config.bits[1], None), config.name_cell // 2
         if before is None:
             seen = F.avg_pool2d(first[:, ids_of], 2 * half + 1, 1, half, count_include_pad=False)
+            middles = np.zeros((len(masks), int(which.max()) + 1), np.int64)
+            for k, (instance, box) in enumerate(zip(chosen, boxes, strict=True)):
+                middles[k, instance] = (box[:, :2] + box[:, 2:] // 2) @ (1, seen.shape[-1])
+            at_middles = seen.flatten(2).movedim(1, -1)[torch.arange(len(masks))[:, None], torch.from_numpy(middles)]
+            shown = at_middles * _totals(torch.ones_like(seen[:, :1]), numbers)
         else:
-            seen = before[:, ids_of].sign()
-        result = masks.clone()
-        for k, number in enumerate(numbers):
-            if past is not None and past[k].any():
-                continue
-            chosen = number[masks[k, 1] > 0].unique()
-            boxes = _boxes(number.cpu().numpy(), chosen.cpu().numpy())
-            if before is None:
-                x, y = torch.from_numpy((boxes[:, :2] + boxes[:, 2:] // 2).T).to(number.device)
-                shown = number.flatten().bincount()[chosen, None] * seen[k, :, y, x].T
-            else:
-                shown = _totals(seen[k], number)[chosen]
-            preference = _totals(likelihood[k], number)[chosen] + _SURE * (shown @ signs.T)
-            near = ~np.eye(len(chosen), dtype=bool)
+            shown = _totals(before[:, ids_of].sign(), numbers)
+        likelihood = _totals(logits.float().log_softmax(dim=1)[:, legal], numbers)
+        preference = (likelihood + _SURE * (shown @ signs.T)).cpu().numpy()
+
+        ids = np.zeros(preference.shape[:2], np.int64)
+        for k, (instance, box) in enumerate(zip(chosen, boxes, strict=True)):
+            near = ~np.eye(len(instance), dtype=bool)
             if instances is not None:
-                near = neighbours(boxes, self.data.id_distance)
-            ids = torch.zeros(int(number.max()) + 1, dtype=torch.long)
-            ids[chosen.cpu()] = torch.from_numpy(color_as_preferred(near, preference.cpu().numpy())) - 1 + legal.start
-            result[k, 1] = ids.to(number.device)[number]
-        return result
+                near = neighbours(box, self.data.id_distance)
+            ids[k, instance] = color_as_preferred(near, preference[k, instance]) - 1 + legal.start
+        renamed = torch.from_numpy(ids).to(device).gather(1, numbers.flatten(1)).view_as(numbers)
+        if past is not None:
+            renamed = torch.where(past.flatten(1).any(dim=1)[:, None, None], masks[:, 1], renamed)
+        return torch.stack([masks[:, 0], renamed], dim=1)
 
 
 def _totals(values: Tensor, numbers: Tensor) -> Tensor:
-    """Sums of `values` `[c, h, w]` over the pixels of each number of `numbers` `[h, w]`: `[numbers, c]`."""
-    sums = torch.zeros(int(numbers.max()) + 1, len(values), device=values.device)
-    return sums.index_add_(0, numbers.flatten(), values.flatten(1).T.float())
+    """Sums of `values` `[b, c, h, w]` over the pixels of each number of `numbers` `[b, h, w]`: `[b, numbers, c]`."""
+    (b, c), most = values.shape[:2], int(numbers.max()) + 1
+    index = numbers + most * torch.arange(b, device=numbers.device)[:, None, None]
+    sums = torch.zeros(b * most, c, device=values.device)
+    return sums.index_add_(0, index.flatten(), values.movedim(1, -1).reshape(-1, c).float()).view(b, most, c)
 
 
 def student_config(teacher: ModelConfig) -> ModelConfig:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from pix2seqd.coloring import color_as_preferred, color_boxes
 
@@ -39,14 +40,28 @@ def test_ids_that_are_wanted_stay_unless_a_neighbour_before_has_them():
         assert colors[1] not in (0, 3, 4) and colors[4] not in (0, 3)
 
 
-def test_preferred_ids_go_to_who_would_lose_most_by_another():
+def preferred(near: np.ndarray, preference: np.ndarray, others: int = 0) -> list[int]:
+    """Of one example, alone or beside one of `others` instances more."""
+    n, colors = preference.shape
+    nears, preferences = torch.zeros(2, n + others, n + others).bool(), torch.rand(2, n + others, colors)
+    nears[0, :n, :n], preferences[0, :n] = torch.from_numpy(near), torch.from_numpy(preference)
+    there = torch.ones(2, n + others).bool()
+    there[0, n:] = False
+    found = color_as_preferred(nears, preferences, there)[0].tolist()
+    assert not any(found[n:]), "who is not there gets no id"
+    return found[:n]
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_preferred_ids_go_to_who_would_lose_most_by_another(others):
     near = np.array([[False, True, False], [True, False, False], [False, False, False]])
     preference = np.array([[0.0, 5.0, 4.0], [0.0, 5.0, 1.0], [0.0, 1.0, 0.5]])
-    assert color_as_preferred(near, preference).tolist() == [3, 2, 2]
+    assert preferred(near, preference, others) == [3, 2, 2]
 
 
-def test_where_no_preferred_id_is_free_the_least_used_is_taken():
+@pytest.mark.parametrize("others", [0, 3])
+def test_where_no_preferred_id_is_free_the_least_used_is_taken(others):
     near = ~np.eye(3, dtype=bool)
-    assert np.bincount(color_as_preferred(near, np.array([[2.0, 1.0]] * 3))).tolist()[1:] in ([2, 1], [1, 2])
-    assert color_as_preferred(near, np.ones((3, 1))).tolist() == [1, 1, 1]
-    assert color_as_preferred(np.zeros((0, 0), bool), np.zeros((0, 4))).shape == (0,)
+    assert np.bincount(preferred(near, np.array([[2.0, 1.0]] * 3), others)).tolist()[1:] in ([2, 1], [1, 2])
+    assert preferred(near, np.ones((3, 1)), others) == [1, 1, 1]
+    assert preferred(np.zeros((0, 0), bool), np.zeros((0, 4)), others) == []

@@ -11,7 +11,7 @@ from pix2seqd.transformer import attend
 )
 def test_what_is_prepared_for_all_steps_and_done_in_strips_gives_the_plain_masks(tiny, build, changes, monkeypatch):
     """Exactness in float32: the loop against a plain pass of the decoder at every step."""
-    monkeypatch.setattr(mask_decoder, "STRIP", 4096)
+    monkeypatch.setitem(mask_decoder.STRIP, "cpu", 4096)
     model = build(tiny.replace(**changes))
     images, m_t = torch.rand(2, 3, 64, 32), torch.randn(2, 5, 32, 16)
     h, times = model.pixel_encoder(images), torch.tensor([1.0, 0.6, 0.2])

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pix2seqd.hardware import HAS_TRITON
+
 
 def int2bit(masks: Tensor, bits: Sequence[int]) -> Tensor:
     """Binary code of each mask channel, least significant bit first.
@@ -38,7 +40,10 @@ def analog(masks: Tensor, bits: Sequence[int], scale: float) -> Tensor:
 
 def codes(bits: int, device: torch.device | None = None) -> Tensor:
     """Binary codes of 0 .. 2^bits - 1: float32 0 or 1, `[2^bits, bits]`; not to be changed."""
-    return torch.from_numpy(_codes(bits)).to(device)
+    if device is None or device.type == "cpu":
+        return torch.from_numpy(_codes(bits))
+    # Not copied there: a CUDA graph could not hold that.
+    return (torch.arange(2**bits, device=device)[:, None] >> torch.arange(bits, device=device) & 1).float()
 
 
 @cache
@@ -57,6 +62,10 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
     Returns:
         float32 `[b, n, h, w]` in [-scale, scale].
     """
+    if logits.device.type == "cuda" and HAS_TRITON and not torch.is_grad_enabled():
+        from pix2seqd import fused
+
+        return fused.expected_bits(logits, scale)
     n = logits.shape[1].bit_length() - 1
     # Autocast would compute the sum in bfloat16, and bits near 0 would turn.
     with torch.autocast(logits.device.type, enabled=False):

@@ -1,8 +1,13 @@
 """Reused ids: as few as the bits can say, for any number of instances, so that neighbours differ."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
+
+A = TypeVar("A", np.ndarray, Tensor)
 
 
 def neighbours(boxes: np.ndarray, distance: float) -> np.ndarray:
@@ -14,12 +19,17 @@ def neighbours(boxes: np.ndarray, distance: float) -> np.ndarray:
         boxes: `[n, 4]` x, y, width, height; `[frames, n, 4]` of a clip, nan where absent.
         distance: pixels.
     """
-    low, high = boxes[..., :2] - distance, boxes[..., :2] + boxes[..., 2:]
-    crossing = (low[..., :, None, :] < high[..., None, :, :]) & (low[..., None, :, :] < high[..., :, None, :])
-    near = np.asarray(crossing.all(axis=-1))
+    near = crossing(boxes, distance)
     near = near if near.ndim == 2 else np.asarray(near.any(axis=0))
     np.fill_diagonal(near, False)
     return near
+
+
+def crossing(boxes: A, distance: float) -> A:
+    """Which boxes `[..., n, 4]` come within `distance` of each other, or are the same: bool `[..., n, n]`."""
+    low, high = boxes[..., :2] - distance, boxes[..., :2] + boxes[..., 2:]
+    cross = (low[..., :, None, :] < high[..., None, :, :]) & (low[..., None, :, :] < high[..., :, None, :])
+    return cross.all(-1)  # pyright: ignore[reportReturnType]
 
 
 def color_boxes(
@@ -60,22 +70,28 @@ def color_boxes(
     return result
 
 
-def color_as_preferred(near: np.ndarray, preference: np.ndarray) -> np.ndarray:
+def color_as_preferred(near: Tensor, preference: Tensor, there: Tensor) -> Tensor:
     """The ids 1 .. colors that instances would rather have, such that neighbours differ.
 
     Who would lose most by its second choice goes first; where no id is free, those used least among the neighbours are.
 
     Args:
-        near: who is whose neighbour, bool `[n, n]`.
-        preference: of each instance for each id, the higher the better, `[n, colors]`.
+        near: who is whose neighbour, bool `[b, n, n]`.
+        preference: of each instance for each id, the higher the better, `[b, n, colors]`.
+        there: which instances there are, bool `[b, n]`.
+
+    Returns:
+        int64 `[b, n]`, 0 where there is none.
     """
-    n, colors = preference.shape
-    result, used = np.zeros(n, np.int64), np.zeros((n, colors), int)
-    for _ in range(n):
-        free = np.where(used == used.min(axis=1, keepdims=True), preference, -np.inf)
-        best = np.sort(free, axis=1)
-        loss = best[:, -1] - best[:, -2] if colors > 1 else np.ones(n)
-        i = int(np.where(result == 0, loss, -1.0).argmax())
-        result[i] = free[i].argmax() + 1
-        used[near[i], result[i] - 1] += 1
+    left, examples = there.clone(), torch.arange(len(there), device=there.device)
+    result, used = torch.zeros_like(there, dtype=torch.long), torch.zeros_like(preference)
+    for _ in range(int(there.sum(dim=1).max()) if there.numel() else 0):
+        free = torch.where(used == used.amin(dim=2, keepdim=True), preference, -torch.inf)
+        best, *second = free.topk(min(2, free.shape[2]), dim=2).values.unbind(dim=2)
+        loss = best - second[0] if second else torch.ones_like(best)
+        i = torch.where(left, loss, -1).argmax(dim=1)
+        here, color = left[examples, i], free[examples, i].argmax(dim=1)
+        result[examples, i] += here * (color + 1)
+        used[examples, :, color] += here[:, None] * near[examples, i]
+        left[examples, i] = False
     return result

@@ -44,7 +44,7 @@ def gamma(t: Tensor, schedule: str = "cosine") -> Tensor:
             curve = lambda x: torch.cos(x * (math.pi / 2)) ** (2 * tau)  # noqa: E731
         else:
             curve = lambda x: torch.sigmoid(x / tau)  # noqa: E731
-    first, last = (curve(torch.tensor(x, dtype=t.dtype, device=t.device)) for x in (start, end))
+    first, last = (curve(t.new_full((), x)) for x in (start, end))
     return ((curve(t * (end - start) + start) - last) / (first - last)).clamp(low, 1)
 
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pix2seqd.hardware import HAS_TRITON
+
 
 class GroupNorm(nn.GroupNorm):
     """The official code's groups: a quarter of the channels as groups, 32 at most (fewer if that divides not)."""
@@ -14,29 +16,34 @@ class GroupNorm(nn.GroupNorm):
         most = max(min((groups_of or channels) // 4, 32), 1)
         super().__init__(next(n for n in range(most, 0, -1) if channels % n == 0), channels, eps=1e-5)
 
-    def forward(self, input: Tensor, time: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, time: Tensor | None = None, silu: bool = False) -> Tensor:
         """Normalise.
 
         Args:
             input: `[b, c, h, w]`.
             time: scale - 1 and shift that follow, `[b, 2c]`, or `[1, 2c]` for all examples alike; None: there are none.
+            silu: whether SiLU comes last.
         """
         weight, bias = self.weight[None], self.bias[None]
         if time is not None:
             # Both affine maps as one: a pass over the picture less for each.
             scale, shift = time.float().chunk(2, dim=1)
             weight, bias = weight * (scale + 1), bias * (scale + 1) + shift
+        if input.device.type == "cuda" and HAS_TRITON:
+            from pix2seqd.fused import group_norm
+
+            return group_norm(input, weight, bias, self.num_groups, self.eps, silu)[0]
+        y = self._affine(input, weight, bias)
+        # Nobody else reads the result: in place, unless autograd needs it.
+        return F.silu(y, inplace=not torch.is_grad_enabled()) if silu else y
+
+    def _affine(self, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         fast = input.dtype == torch.bfloat16 and input.device.type == "cpu" and torch.is_grad_enabled()
         if fast and input.stride() == torch.empty_like(input, memory_format=torch.channels_last).stride():
             return _ChannelsLast.apply(input, weight, bias, self.num_groups, self.eps)
         if len(weight) == 1:
             return F.group_norm(input, self.num_groups, weight[0], bias[0], self.eps)
         return _scaled(F.group_norm(input, self.num_groups, eps=self.eps), weight, bias)
-
-
-def silu(x: Tensor) -> Tensor:
-    """SiLU of what a normalisation has just made and nobody else reads: in place, unless autograd needs it."""
-    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def _scaled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

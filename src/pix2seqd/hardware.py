@@ -3,12 +3,16 @@
 import copy
 import ctypes
 import sys
+from importlib.util import find_spec
 from typing import TypeVar
 
 import torch
 from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
+
+HAS_TRITON = find_spec("triton") is not None
+"""PyTorch for CUDA brings it on Linux; without it the plain operations serve."""
 
 
 def native_bfloat16(device: torch.device) -> bool:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from pix2seqd.analog_bits import analog, bit_evidence, expected_bits, value_logits
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import gamma
-from pix2seqd.group_norm import GroupNorm, silu
+from pix2seqd.group_norm import GroupNorm
 from pix2seqd.pixel_encoder import ImageFeatures
 from pix2seqd.transformer import Memory, TransformerLayer, glorot, position_code, scalar_code
 
-STRIP = 2**20
-"""Logits that inference computes at a time; so many float32 numbers stay in a processor's cache."""
+STRIP = {"cpu": 2**20, "cuda": 2**28}
+"""Logits that inference computes at a time; so few float32 numbers stay in a processor's cache, so many fill a GPU."""
 
 
 class Prepared(NamedTuple):
@@ -105,7 +105,8 @@ class MaskDecoder(nn.Module):
         """The second part alone, of what is prepared: the logits, by far the largest tensor, exist strip by strip."""
         x = self._trunk(m_t, prepared)
         patch, width = self.config.mask_patch, m_t.shape[-1]
-        rows = max(STRIP // (len(x) * sum(self.values) * width * patch), 1)
+        strip = STRIP.get(m_t.device.type, STRIP["cpu"])
+        rows = max(strip // (len(x) * sum(self.values) * width * patch), 1)
         strips = zip(x.split(rows, dim=2), m_t.split(rows * patch, dim=2), strict=True)
         return torch.cat([self._expected(self._head(part, m, prepared.gammas)) for part, m in strips], dim=2)
 
@@ -173,12 +174,12 @@ class MaskDecoder(nn.Module):
         for unit in self.up:
             x = unit(x, times, skips)
         assert not skips
-        return self.norm_out(x)
+        return self.norm_out(x, silu=True)
 
     def _head(self, x: Tensor, m_t: Tensor, gammas: Tensor) -> tuple[Tensor, ...]:
         """The last convolution, which sees one pixel at a time: logits of each mask channel (or the bits)."""
         config = self.config
-        x = _shuffled(self.conv_out(silu(x)), config.mask_patch)
+        x = _shuffled(self.conv_out(x), config.mask_patch)
         if not config.bit_logits:
             return x.split(self.values, dim=1)
         *groups, bit_logits = x.float().split([*self.values, config.total_bits], dim=1)
@@ -210,8 +211,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """`x` [b, in_dim, h, w], `time` as `self.time` projects it [b or 1, 2 · out_dim] → [b, out_dim, h, w]."""
-        h = self.conv1(silu(self.norm1(x)))
-        h = self.conv2(self.dropout(silu(self.norm2(h, time))))
+        h = self.conv1(self.norm1(x, silu=True))
+        h = self.conv2(self.dropout(self.norm2(h, time, silu=True)))
         return h.add_(self.shortcut(x)).mul_(math.sqrt(0.5))
 
 

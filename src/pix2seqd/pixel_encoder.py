@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pix2seqd import efficientnet_lite
 from pix2seqd.batch_norm import BatchNorm
 from pix2seqd.config import ModelConfig
-from pix2seqd.group_norm import GroupNorm, silu
+from pix2seqd.group_norm import GroupNorm
 from pix2seqd.transformer import TransformerLayer, glorot, position_code
 
 
@@ -135,12 +135,12 @@ class MergeBlock(nn.Module):
 
     def forward(self, x: Tensor, lateral: Tensor | None = None) -> Tensor:
         """`x` [b, in_dim, h, w], `lateral` [b, mid_dim, factor·h, factor·w] → [b, out_dim, factor·h, factor·w]."""
-        x = silu(self.norm1(self.conv1(x)))
+        x = self.norm1(self.conv1(x), silu=True)
         if self.factor > 1:
             x = F.interpolate(x, scale_factor=float(self.factor), mode="nearest")
         if lateral is not None:
             x = lateral + x
-        return silu(self.norm2(self.conv2(x)))
+        return self.norm2(self.conv2(x), silu=True)
 
 
 class Backbone(nn.Module):

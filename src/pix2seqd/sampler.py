@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pix2seqd.config import InferConfig
 from pix2seqd.files import InputError
+from pix2seqd.graphs import with_graphs
 from pix2seqd.hardware import in_bfloat16, keep_freed_memory, native_bfloat16
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
@@ -37,6 +38,8 @@ class Sampler:
         if self.device.type == "cpu":
             keep_freed_memory()
             self.model = self.model if self.bfloat16 else with_winograd(self.model)
+        elif self.device.type == "cuda":
+            self.model = with_graphs(self.model)
 
     @property
     def batch_size(self) -> int:
@@ -94,7 +97,9 @@ class Sampler:
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16), torch.inference_mode():
+        # Nothing is cast twice, and what a CUDA graph computes must not be kept for others.
+        precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
+        with precision, torch.inference_mode():
             yield
 
 

@@ -22,6 +22,7 @@ def distill(
     size: Annotated[int, count(0)] = 0,
     lr: Annotated[float, Parameter(validator=Number(gt=0, lte=1))] = 5e-4,
     exclude: tuple[str, ...] = (),
+    workers: Annotated[int, count(0)] = 1,
     resume: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Train a checkpoint to need a step or two; OUT/model is the result.
@@ -38,6 +39,7 @@ def distill(
         size: side of the windows that it is trained on; 0: that of those in use, which stay as they are.
         lr: learning rate at the start; it falls linearly to a fiftieth.
         exclude: file names of pictures to leave out.
+        workers: processes that prepare pictures; the result does not depend on it.
         resume: go on with the run in that folder.
     """
     from pix2seqd.config import TrainConfig
@@ -51,6 +53,7 @@ def distill(
         end_lr_factor=0.02,
         warmup_steps=min(50, iterations // 10),
         ema_decay=min(0.5 ** (20 / iterations), 0.999),
+        workers=workers,
     )
     run.distill(checkpoint, data, out, few=steps, td=td, config=config, side=size, exclude=exclude, resume=resume)
     print(f"written to {out}; try it: pix2seqd segment PICTURE --model {out / 'model'}")

@@ -10,14 +10,12 @@ leave it (as Kulikov et al. 2018, "Deep Coloring", let instances have what colou
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 from pix2seqd.analog_bits import codes
-from pix2seqd.coloring import color_as_preferred, neighbours
+from pix2seqd.coloring import color_as_preferred, crossing
 from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.diffusion import ddim_step, gamma, time_steps
 from pix2seqd.files import InputError
@@ -108,35 +106,31 @@ class Student(Pix2SeqD):
         Returns:
             int64 `[b, 2, h, w]`; pixels of id 0 keep it, and where ids are reused a thing may get it, too.
         """
-        config, device = self.config, logits.device
+        config = self.config
         numbers = masks[:, 1] if instances is None else instances
         # Where ids are reused, 0 is one of them: what makes a thing of a pixel is its class.
         legal = slice(1 if instances is None else 0, config.max_instances)
-        signs = codes(config.bits[1], device)[legal] * 2 - 1
-        named, which = (masks[:, 1] > 0).cpu().numpy(), numbers.cpu().numpy()
-        chosen = [np.unique(number[where]) for number, where in zip(which, named, strict=True)]
-        boxes = [_boxes(*each) for each in zip(which, chosen, strict=True)]
+        signs = codes(config.bits[1], logits.device)[legal] * 2 - 1
+        there = _totals(masks[:, 1:] > 0, numbers)[..., 0] > 0
+        boxes = _boxes(numbers)
 
         ids_of, half = slice(-config.bits[1], None), config.name_cell // 2
         if before is None:
-            seen = F.avg_pool2d(first[:, ids_of], 2 * half + 1, 1, half, count_include_pad=False)
-            middles = np.zeros((len(masks), int(which.max()) + 1), np.int64)
-            for k, (instance, box) in enumerate(zip(chosen, boxes, strict=True)):
-                middles[k, instance] = (box[:, :2] + box[:, 2:] // 2) @ (1, seen.shape[-1])
-            at_middles = seen.flatten(2).movedim(1, -1)[torch.arange(len(masks))[:, None], torch.from_numpy(middles)]
-            shown = at_middles * _totals(torch.ones_like(seen[:, :1]), numbers)
+            seen = first[:, ids_of]
+            for ways in ((1, 0), (0, 1)):  # the mean over a square
+                size, padding = [2 * half * n + 1 for n in ways], [half * n for n in ways]
+                seen = F.avg_pool2d(seen, size, 1, padding, count_include_pad=False)
+            x, y = (boxes[..., :2] + boxes[..., 2:] // 2).unbind(dim=2)
+            middles = torch.where(there, x + seen.shape[-1] * y, 0)[:, None].expand(-1, config.bits[1], -1)
+            shown = seen.flatten(2).gather(2, middles).mT * _totals(torch.ones_like(seen[:, :1]), numbers)
         else:
             shown = _totals(before[:, ids_of].sign(), numbers)
         likelihood = _totals(logits.float().log_softmax(dim=1)[:, legal], numbers)
-        preference = (likelihood + _SURE * (shown @ signs.T)).cpu().numpy()
 
-        ids = np.zeros(preference.shape[:2], np.int64)
-        for k, (instance, box) in enumerate(zip(chosen, boxes, strict=True)):
-            near = ~np.eye(len(instance), dtype=bool)
-            if instances is not None:
-                near = neighbours(box, self.data.id_distance)
-            ids[k, instance] = color_as_preferred(near, preference[k, instance]) - 1 + legal.start
-        renamed = torch.from_numpy(ids).to(device).gather(1, numbers.flatten(1)).view_as(numbers)
+        near = crossing(boxes, self.data.id_distance) if instances is not None else there[:, None]
+        near = near & ~torch.eye(there.shape[1], dtype=torch.bool, device=near.device)
+        ids = color_as_preferred(near, likelihood + _SURE * (shown @ signs.T), there) - 1 + legal.start
+        renamed = torch.where(there, ids, 0).gather(1, numbers.flatten(1)).view_as(numbers)
         if past is not None:
             renamed = torch.where(past.flatten(1).any(dim=1)[:, None, None], masks[:, 1], renamed)
         return torch.stack([masks[:, 0], renamed], dim=1)
@@ -144,22 +138,34 @@ class Student(Pix2SeqD):
 
 def _totals(values: Tensor, numbers: Tensor) -> Tensor:
     """Sums of `values` `[b, c, h, w]` over the pixels of each number of `numbers` `[b, h, w]`: `[b, numbers, c]`."""
-    (b, c), most = values.shape[:2], int(numbers.max()) + 1
-    index = numbers + most * torch.arange(b, device=numbers.device)[:, None, None]
-    sums = torch.zeros(b * most, c, device=values.device)
-    return sums.index_add_(0, index.flatten(), values.movedim(1, -1).reshape(-1, c).float()).view(b, most, c)
+    index, (b, most) = _places(numbers)
+    sums = torch.zeros(b * most, values.shape[1], device=values.device)
+    return sums.index_add_(0, index, values.movedim(1, -1).flatten(0, 2).float()).view(b, most, -1)
+
+
+def _boxes(numbers: Tensor) -> Tensor:
+    """x, y, width and height, int64 `[b, numbers, 4]`, of the pixels that have each of the numbers `[b, h, w]`."""
+    index, (b, most) = _places(numbers)
+    edges = []
+    for axis in (2, 1):
+        at = torch.arange(numbers.shape[axis], device=numbers.device).unsqueeze(2 - axis).expand_as(numbers).flatten()
+        low, high = (
+            at.new_zeros(b * most).scatter_reduce(0, index, at, how, include_self=False) for how in ("amin", "amax")
+        )
+        edges.append((low, high - low + 1))
+    (x, width), (y, height) = edges
+    return torch.stack([x, y, width, height], dim=1).view(b, most, 4)
+
+
+def _places(numbers: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Where each pixel's number stands in a table of all examples' numbers, and how many of both there are."""
+    b, most = len(numbers), int(numbers.max()) + 1
+    return (numbers + most * torch.arange(b, device=numbers.device)[:, None, None]).flatten(), (b, most)
 
 
 def student_config(teacher: ModelConfig) -> ModelConfig:
     """The same networks; names come in cells of the size that their coarsest map sees as one place."""
     return teacher.replace(name_cell=teacher.mask_patch * 2 ** (len(teacher.multipliers) - 1))
-
-
-def _boxes(numbers: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """x, y, width and height, `[n, 4]`, of the pixels that have each of the chosen numbers, 1 or more."""
-    found = ndimage.find_objects(numbers)
-    places = [found[n - 1] for n in chosen.tolist()]
-    return np.array([[x.start, y.start, x.stop - x.start, y.stop - y.start] for y, x in places], int).reshape(-1, 4)
 
 
 def distill(

@@ -28,8 +28,6 @@ from pix2seqd.run.benchmark import machine, measure, with_random_weights
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.weights import Pretrained
 
-CPU = torch.device("cpu")
-
 
 def mask2former(size: int):
     backbone = ResNetConfig(out_features=["stage1", "stage2", "stage3", "stage4"])  # ResNet-50
@@ -56,26 +54,28 @@ def read(path: Path, size: int) -> torch.Tensor:
     return ((torch.from_numpy(pixels) - 0.45) / 0.225).permute(2, 0, 1)[None]
 
 
-def peer_seconds(build, path: Path, size: int, dtype: torch.dtype, compiled: bool) -> float:
+def peer_seconds(build, path: Path, size: int, device: torch.device, dtype: torch.dtype, compiled: bool) -> float:
     torch.manual_seed(0)
-    model = build(size).eval().to(memory_format=torch.channels_last)
+    model = build(size).eval().to(device).to(memory_format=torch.channels_last)
     if dtype == torch.bfloat16:
         model = in_bfloat16(model)
     forward = torch.compile(model) if compiled else model
 
     def run() -> None:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            forward(pixel_values=read(path, size).contiguous(memory_format=torch.channels_last))
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            forward(pixel_values=read(path, size).to(device).contiguous(memory_format=torch.channels_last))
 
-    return measure(run, CPU)
+    return measure(run, device)
 
 
-def our_seconds(pretrained: Pretrained, path: Path, size: int, dtype: torch.dtype, steps: int) -> float:
+def our_seconds(
+    pretrained: Pretrained, path: Path, size: int, device: torch.device, dtype: torch.dtype, steps: int
+) -> float:
     data = pretrained.data.replace(size=(size, size))
     sized = Pretrained(pretrained.model, pretrained.taxonomy, data, pretrained.infer, "paper")
-    segmenter = Segmenter(sized, "cpu", str(dtype).removeprefix("torch."))
+    segmenter = Segmenter(sized, str(device), str(dtype).removeprefix("torch."))
     target = path.with_name("out.png")
-    return measure(lambda: segmenter.image(path, steps=steps).save(target), CPU, warm_up=steps < 10)
+    return measure(lambda: segmenter.image(path, steps=steps).save(target), device, warm_up=steps < 10)
 
 
 def main() -> None:
@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--steps", default="2,20")
     parser.add_argument("--peers", default=",".join(PEERS), help="some of: %(default)s")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--compile", action="store_true", help="torch.compile for the peers")
     parser.add_argument("--preset", default="paper", help="of ours")
     parser.add_argument("--out", type=Path, default=Path("peers.json"))
@@ -100,13 +101,13 @@ def main() -> None:
                 at = {"size": size, "dtype": str(dtype).removeprefix("torch.")}
                 for name in filter(None, given.peers.split(",")):
                     try:
-                        seconds = peer_seconds(PEERS[name], path, size, dtype, given.compile)
+                        seconds = peer_seconds(PEERS[name], path, size, given.device, dtype, given.compile)
                     except RuntimeError as error:  # not every peer runs in every precision
                         print(f"{name} {at}: {str(error).splitlines()[0]}")
                         continue
                     rows.append({"model": name, **at, "seconds": seconds})
                 for steps in map(int, given.steps.split(",")):
-                    seconds = our_seconds(ours, path, size, dtype, steps)
+                    seconds = our_seconds(ours, path, size, given.device, dtype, steps)
                     rows.append({"model": f"pix2seqd {given.preset}, {steps} steps", **at, "seconds": seconds})
     table = Table("model", "size", "dtype", "seconds", f"against ours, {given.steps.split(',')[0]} steps")
     fewest = f"{given.steps.split(',')[0]} steps"
@@ -120,7 +121,7 @@ def main() -> None:
             row["model"], str(row["size"]), row["dtype"], f"{row['seconds']:.3f}", f"{row['seconds'] / base:.2f}"
         )
     Console().print(table)
-    write_json(given.out, {"machine": machine(CPU), "compiled": given.compile, "rows": rows})
+    write_json(given.out, {"machine": machine(given.device), "compiled": given.compile, "rows": rows})
 
 
 if __name__ == "__main__":

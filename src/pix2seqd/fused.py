@@ -13,6 +13,8 @@ from torch import Tensor
 
 _TILE = 8192
 """Numbers that one program holds in registers."""
+_PARTS = 512
+"""Programs that share an example's moments, at most: one program brings them together."""
 
 
 @triton.jit
@@ -24,24 +26,33 @@ def _load(x, n, rows, c, hw, channels, inside):
 
 
 @triton.jit
-def _tile_moments(x, parts, hw, blocks, channels, C: tl.constexpr, ROWS: tl.constexpr):
-    """Mean of each channel over a tile's rows, and the sum of squared distances from it."""
+def _part_moments(x, parts, hw, blocks, channels, C: tl.constexpr, ROWS: tl.constexpr, TILES: tl.constexpr):
+    """Mean of each channel over the rows of some tiles, and the sum of squared distances from it (Chan et al. 1979)."""
     block, n = tl.program_id(0), tl.program_id(1)
-    rows, c = block * ROWS + tl.arange(0, ROWS), tl.arange(0, C)
-    inside = (rows < hw)[:, None] & (c < channels)[None, :]
-    values = _load(x, n, rows, c, hw, channels, inside)
-    mean = tl.sum(values, 0) / tl.minimum(hw - block * ROWS, ROWS)
-    away = tl.where(inside, values - mean[None, :], 0.0)
+    c, known = tl.arange(0, C), 0.0
+    mean, squares = tl.zeros((C,), tl.float32), tl.zeros((C,), tl.float32)
+    for tile in range(TILES):
+        first = (block * TILES + tile) * ROWS
+        rows = first + tl.arange(0, ROWS)
+        inside = (rows < hw)[:, None] & (c < channels)[None, :]
+        values = _load(x, n, rows, c, hw, channels, inside)
+        count = tl.maximum(tl.minimum(hw - first, ROWS), 0).to(tl.float32)
+        here = tl.sum(values, 0) / tl.maximum(count, 1.0)
+        away = tl.where(inside, values - here[None, :], 0.0)
+        share = count / tl.maximum(known + count, 1.0)
+        squares += tl.sum(away * away, 0) + (here - mean) * (here - mean) * known * share
+        mean += (here - mean) * share
+        known += count
     at = parts + (n * blocks + block).to(tl.int64) * 2 * channels + c
     tl.store(at, mean, mask=c < channels)
-    tl.store(at + channels, tl.sum(away * away, 0), mask=c < channels)
+    tl.store(at + channels, squares, mask=c < channels)
 
 
 @triton.jit
 def _group_moments(
     parts, moments, hw, blocks, channels, size, eps, ROWS: tl.constexpr, B: tl.constexpr, K: tl.constexpr
 ):
-    """Mean and 1 / deviation of a group, from those of its channels in all tiles (Chan et al. 1979)."""
+    """Mean and 1 / deviation of a group, from the moments of its channels in all parts."""
     group, n = tl.program_id(0), tl.program_id(1)
     b, k = tl.arange(0, B), tl.arange(0, K)
     inside = (b < blocks)[:, None] & (k < size)[None, :]
@@ -140,10 +151,12 @@ def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float,
     x, weight, bias = x.contiguous(memory_format=torch.channels_last), weight.contiguous(), bias.contiguous()
     y, (blocks, hw, channels, tile) = torch.empty_like(x), _grid(x)
     b, size = len(x), channels // groups
-    parts, moments = (torch.empty(b, n, 2, channels, device=x.device) for n in (blocks, 1))
-    _tile_moments[(blocks, b)](x, parts, hw, blocks, channels, **tile)
-    many = {"B": triton.next_power_of_2(blocks), "K": triton.next_power_of_2(size)}
-    _group_moments[(groups, b)](parts, moments, hw, blocks, channels, size, eps, ROWS=tile["ROWS"], **many)
+    tiles = triton.next_power_of_2(triton.cdiv(blocks, _PARTS))
+    several = triton.cdiv(blocks, tiles)
+    parts, moments = (torch.empty(b, n, 2, channels, device=x.device) for n in (several, 1))
+    _part_moments[(several, b)](x, parts, hw, several, channels, **tile, TILES=tiles)
+    many = {"ROWS": tiles * tile["ROWS"], "B": triton.next_power_of_2(several), "K": triton.next_power_of_2(size)}
+    _group_moments[(groups, b)](parts, moments, hw, several, channels, size, eps, **many)
     _apply[(blocks, b)](x, moments, weight, bias, y, hw, channels, _apart(weight), **tile, SILU=silu)
     return y, moments[:, 0]
 

@@ -24,10 +24,12 @@ class Graphed:
     Args of the constructor:
         function: of tensors, and of tuples and lists of them. Where it cannot be captured, since it reads on the CPU
             what it computes, a warning says so and it runs as it is.
+        pool: memory (`torch.cuda.graph_pool_handle`) that graphs share which never run at the same time.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], pool: Any) -> None:
         self.function = function
+        self.pool = pool
         self.graphs: dict[Any, _Graph | None] = {}
         self.capturable = True
         self.lock = Lock()
@@ -48,7 +50,7 @@ class Graphed:
 
     def _captured(self, leaves: list[Any], structure: Any) -> "_Graph | None":
         try:
-            return _Graph(self.function, leaves, structure)
+            return _Graph(self.function, leaves, structure, self.pool)
         except RuntimeError as error:
             self.capturable = False
             name = getattr(self.function, "__qualname__", self.function)
@@ -59,12 +61,12 @@ class Graphed:
 class _Graph:
     """One capture, with memory for its arguments and its results."""
 
-    def __init__(self, function: Callable[..., Any], leaves: list[Any], structure: Any) -> None:
+    def __init__(self, function: Callable[..., Any], leaves: list[Any], structure: Any, pool: Any) -> None:
         with torch.inference_mode(False), torch.no_grad():  # else it would serve in inference mode only
             leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self.inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self.graph, pool, capture_error_mode="thread_local"):
             self.result = function(*tree_unflatten(leaves, structure))
 
     def __call__(self, tensors: list[Tensor]) -> Any:
@@ -78,6 +80,7 @@ def with_graphs(model: M) -> M:
     """A copy of a `Pix2SeqD` for inference, whose encoder and decoder step run as CUDA graphs."""
     model = copy.deepcopy(model)
     encoder, decoder = model.get_submodule("pixel_encoder"), model.get_submodule("mask_decoder")
+    pool = torch.cuda.graph_pool_handle()
     for part, name in ((encoder, "forward"), (decoder, "prepare"), (decoder, "predict")):
-        setattr(part, name, Graphed(getattr(part, name)))
+        setattr(part, name, Graphed(getattr(part, name), pool))
     return model

@@ -29,8 +29,8 @@ def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
     """
     classes, ids = mask[0].ravel(), mask[1].ravel()
     present, dense = np.unique(ids, return_inverse=True)
-    votes = np.zeros((len(present), int(classes.max(initial=0)) + 1), np.int64)
-    np.add.at(votes, (dense, classes), 1)
+    columns = int(classes.max(initial=0)) + 1
+    votes = np.bincount(dense * columns + classes, minlength=len(present) * columns).reshape(-1, columns)
     winner = votes.argmax(axis=1)
     winner[votes.sum(axis=1) < min_pixels] = VOID
     voted = winner[dense].reshape(mask[0].shape)
@@ -44,14 +44,17 @@ def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Lab
     """
     voted = majority_vote(mask, min_pixels)
     classes, ids = np.where((voted[1] == VOID) | (voted[0] > len(taxonomy)), VOID, voted)
-    keys, dense = np.unique(np.stack([classes.ravel(), ids.ravel()]), axis=1, return_inverse=True)
+    # An id has one class now.
+    present, first, dense = np.unique(ids, return_index=True, return_inverse=True)
+    class_of = classes.ravel()[first]
     label_of: dict[tuple[int, int], int] = {}
-    table = []
-    for class_index, instance in keys.T.tolist():
+    table = np.zeros(len(present), np.int64)
+    for k in np.lexsort((present, class_of)).tolist():
+        class_index = int(class_of[k])
         isthing = class_index != VOID and taxonomy.category(class_index).isthing
-        key = (class_index, instance if isthing else 0)
-        table.append(VOID if class_index == VOID else label_of.setdefault(key, len(label_of) + 1))
-    labels = np.array(table)[dense.ravel()].reshape(mask[0].shape)
+        key = (class_index, int(present[k]) if isthing else 0)
+        table[k] = VOID if class_index == VOID else label_of.setdefault(key, len(label_of) + 1)
+    labels = table[dense.ravel()].reshape(mask[0].shape)
     return labels, {label: class_index for (class_index, _), label in label_of.items()}
 
 

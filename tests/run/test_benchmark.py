@@ -15,6 +15,11 @@ def test_it_measures_every_part_and_says_where():
     assert said
 
 
+def test_checkpoints_that_look_for_their_scale_are_measured_without_that():
+    results = benchmark("nuclei-fast", [64], [1], "cpu", "float32", str)
+    assert results["sizes"]["64"]["end_to_end_1_steps_s"] > 0
+
+
 def test_operations_are_counted():
     convolution, x = torch.nn.Conv2d(4, 8, 3, padding=1), torch.randn(1, 4, 6, 5)
     assert flop(lambda: convolution(x)) == 2 * 9 * 4 * 8 * 30

@@ -73,7 +73,7 @@ def benchmark(
     hardware = {**machine(segmenter.device), "limit_tflops": limit / 1e12}
 
     def of_size(size: int) -> Segmenter:  # square pictures, each seen at once and sampled once, by the same networks
-        data = pretrained.data.replace(size=(size, size), layout="resize")
+        data = pretrained.data.replace(size=(size, size), layout="resize", diameter=0.0)
         infer = pretrained.infer.replace(enlarge=1, consensus=1)
         sized = copy(segmenter)
         sized.pretrained = replace(pretrained, data=data, infer=infer)

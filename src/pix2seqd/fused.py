@@ -5,7 +5,8 @@ each operation reads and writes the whole map. Here a normalisation with its sca
 and writes it once, in its own precision and layout, and so does its gradient. All sums are float32.
 """
 
-# pyright: reportMissingImports=false, reportIndexIssue=false
+# pyright: reportMissingImports=false, reportIndexIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 import torch
 import triton
 import triton.language as tl

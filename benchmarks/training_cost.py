@@ -1,6 +1,6 @@
 """What the paper's stages cost: memory, arithmetic, and how long a GPU needs. Nothing is computed: shapes suffice.
 
-    python benchmarks/training_cost.py --memory 24,80,141 --tflops 400
+    python benchmarks/training_cost.py --memory 24,80,141 --tflops 167
 
 FLOP are counted by PyTorch in the forward pass; a training step is three of them. Memory is what autograd keeps for the
 backward pass (bfloat16 autocast) times the batch, and 16 bytes a parameter: weights, gradients, and AdamW's two
@@ -53,7 +53,7 @@ def cost(recipe: Recipe, examples: int) -> tuple[int, int, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", default="24,80,141", help="of GPUs, in GB")
-    parser.add_argument("--tflops", type=float, default=400, help="that the GPU reaches in training")
+    parser.add_argument("--tflops", type=float, default=167, help="that the GPU reaches in training")
     options = parser.parse_args()
     sizes = [float(size) for size in options.memory.split(",")]
     print("| stage | examples | TFLOP each | GB each |", *(f"batch in {size:g} GB |" for size in sizes), "GPU-days |")

@@ -155,10 +155,11 @@ def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float,
     tiles = triton.next_power_of_2(triton.cdiv(blocks, _PARTS))
     several = triton.cdiv(blocks, tiles)
     parts, moments = (torch.empty(b, n, 2, channels, device=x.device) for n in (several, 1))
-    _part_moments[(several, b)](x, parts, hw, several, channels, **tile, TILES=tiles)
     many = {"ROWS": tiles * tile["ROWS"], "B": triton.next_power_of_2(several), "K": triton.next_power_of_2(size)}
-    _group_moments[(groups, b)](parts, moments, hw, several, channels, size, eps, **many)
-    _apply[(blocks, b)](x, moments, weight, bias, y, hw, channels, _apart(weight), **tile, SILU=silu)
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        _part_moments[(several, b)](x, parts, hw, several, channels, **tile, TILES=tiles)
+        _group_moments[(groups, b)](parts, moments, hw, several, channels, size, eps, **many)
+        _apply[(blocks, b)](x, moments, weight, bias, y, hw, channels, _apart(weight), **tile, SILU=silu)
     return y, moments[:, 0]
 
 
@@ -177,11 +178,13 @@ def _backward(
     dx, (blocks, hw, channels, tile) = torch.empty_like(x), _grid(x)
     grid, apart = (blocks, len(x)), _apart(weight)
     parts = torch.empty(len(x), blocks, 2, channels, device=x.device)
-    _tile_sums[grid](x, dy, moments, weight, bias, parts, hw, blocks, channels, apart, **tile, SILU=silu)
+    with torch.cuda.device_of(x):
+        _tile_sums[grid](x, dy, moments, weight, bias, parts, hw, blocks, channels, apart, **tile, SILU=silu)
     sums = parts.sum(dim=1)
     means = (sums * weight[:, None]).unflatten(2, (groups, -1)).mean(dim=3, keepdim=True) / hw
     means = means.expand(-1, -1, -1, channels // groups).flatten(2).contiguous()
-    _apply_backward[grid](x, dy, moments, weight, bias, means, dx, hw, channels, apart, **tile, SILU=silu)
+    with torch.cuda.device_of(x):
+        _apply_backward[grid](x, dy, moments, weight, bias, means, dx, hw, channels, apart, **tile, SILU=silu)
     return dx, sums
 
 
@@ -238,7 +241,8 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
     flat, n = logits.movedim(1, -1).reshape(-1, values), values.bit_length() - 1
     flat = flat if flat.stride(1) == 1 else flat.contiguous()
     result, rows = torch.empty(len(flat), n, device=logits.device), max(_TILE // 2 // values, 1)
-    _bits[(triton.cdiv(len(flat), rows),)](flat, result, len(flat), flat.stride(0), scale, values, n, rows)
+    with torch.cuda.device_of(flat):
+        _bits[(triton.cdiv(len(flat), rows),)](flat, result, len(flat), flat.stride(0), scale, values, n, rows)
     return result.view(b, h, w, n).movedim(-1, 1)
 
 

@@ -22,7 +22,7 @@ class Graphed:
     It is made the second time they come: the first time is the warm-up that a capture needs.
 
     Args of the constructor:
-        function: of tensors, and of tuples and lists of them. Where it cannot be captured, since it reads on the CPU
+        function: of tensors, one or more, and of tuples and lists of them. Where it cannot be captured, since it reads on the CPU
             what it computes, a warning says so and it runs as it is.
         pool: memory (`torch.cuda.graph_pool_handle`) that graphs share which never run at the same time.
     """
@@ -39,7 +39,7 @@ class Graphed:
         leaves, structure = tree_flatten(args)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         key = (str(structure), *((t.shape, t.stride(), t.dtype) for t in tensors))
-        with self.lock:  # a graph has one place for its arguments
+        with self.lock, torch.cuda.device_of(tensors[0]):  # a graph has one place for its arguments, on one device
             if key in self.graphs and self.capturable:
                 graph = self.graphs[key] or self._captured(leaves, structure)
                 if graph is not None:

@@ -22,8 +22,8 @@ class Graphed:
     It is made the second time they come: the first time is the warm-up that a capture needs.
 
     Args of the constructor:
-        function: of tensors, one or more, and of tuples and lists of them. Where it cannot be captured, since it reads on the CPU
-            what it computes, a warning says so and it runs as it is.
+        function: of tensors, one or more, and of tuples and lists of them. Where it cannot be captured, since it reads
+            on the CPU what it computes, a warning says so and it runs as it is.
         pool: memory (`torch.cuda.graph_pool_handle`) that graphs share which never run at the same time.
     """
 

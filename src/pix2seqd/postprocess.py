@@ -28,13 +28,19 @@ def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
         The same shape.
     """
     classes, ids = mask[0].ravel(), mask[1].ravel()
-    present, dense = np.unique(ids, return_inverse=True)
+    present, dense = _distinct(ids)
     columns = int(classes.max(initial=0)) + 1
     votes = np.bincount(dense * columns + classes, minlength=len(present) * columns).reshape(-1, columns)
     winner = votes.argmax(axis=1)
     winner[votes.sum(axis=1) < min_pixels] = VOID
     voted = winner[dense].reshape(mask[0].shape)
     return np.stack([voted, np.where(voted == VOID, VOID, mask[1])]).astype(mask.dtype)
+
+
+def _distinct(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `np.unique` gives with its inverse, of small numbers from 0 on: without sorting the pixels."""
+    there = np.bincount(ids) > 0
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[ids]
 
 
 def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Labels:
@@ -45,8 +51,9 @@ def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Lab
     voted = majority_vote(mask, min_pixels)
     classes, ids = np.where((voted[1] == VOID) | (voted[0] > len(taxonomy)), VOID, voted)
     # An id has one class now.
-    present, first, dense = np.unique(ids, return_index=True, return_inverse=True)
-    class_of = classes.ravel()[first]
+    present, dense = _distinct(ids.ravel())
+    class_of = np.zeros(len(present), classes.dtype)
+    class_of[dense] = classes.ravel()
     label_of: dict[tuple[int, int], int] = {}
     table = np.zeros(len(present), np.int64)
     for k in np.lexsort((present, class_of)).tolist():
@@ -54,7 +61,7 @@ def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Lab
         isthing = class_index != VOID and taxonomy.category(class_index).isthing
         key = (class_index, int(present[k]) if isthing else 0)
         table[k] = VOID if class_index == VOID else label_of.setdefault(key, len(label_of) + 1)
-    labels = table[dense.ravel()].reshape(mask[0].shape)
+    labels = table[dense].reshape(mask[0].shape)
     return labels, {label: class_index for (class_index, _), label in label_of.items()}
 
 

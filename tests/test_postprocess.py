@@ -79,8 +79,11 @@ def test_segments_by_component_part_what_shares_an_id_but_does_not_touch():
 @given(seed=st.integers(0, 10_000), colors=st.integers(1, 4), height=st.integers(1, 12), width=st.integers(1, 12))
 def test_components_are_the_connected_sets_of_equal_pixels(seed: int, colors: int, height: int, width: int):
     rng = np.random.default_rng(seed)
-    classes, ids = rng.integers(0, 4, (height, width)), rng.integers(0, colors, (height, width))
+    classes, ids = rng.integers(0, 6, (height, width)), rng.integers(0, colors, (height, width))
     labels, class_of = segments_by_component(np.stack([classes, ids]), TAXONOMY, 0)
+    classes[classes > LAWN] = 0  # there is no such class
+    assert list(class_of) == list(range(1, len(class_of) + 1))
+    assert list(class_of.values()) == sorted(class_of.values()), "numbered by class"
     assert set(np.unique(labels).tolist()) - {0} == set(class_of)
     assert np.array_equal(labels == 0, classes == 0)
     assert all((classes[labels == i] == c).all() for i, c in class_of.items())

@@ -72,21 +72,32 @@ def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int)
     segment: their pixels take the label of the nearest pixel that stays.
     """
     classes, ids = mask.astype(np.int64)
-    labels = np.zeros(classes.shape, np.int64)
-    class_of: dict[int, int] = {}
-    for class_index in range(1, len(taxonomy) + 1):
-        inside = classes == class_index
-        if not inside.any():
-            continue
-        if not taxonomy.category(class_index).isthing:
-            labels[inside] = len(class_of) + 1
-            class_of[len(class_of) + 1] = class_index
-            continue
-        for instance in np.unique(ids[inside]):
-            found, count = ndimage.label(inside & (ids == instance))  # pyright: ignore[reportGeneralTypeIssues]
-            labels[found > 0] = found[found > 0] + len(class_of)
-            class_of.update({len(class_of) + i: class_index for i in range(1, count + 1)})
-    return fill_small(labels, class_of, min_pixels)
+    things = np.array([False, *(category.isthing for category in taxonomy.categories)])
+    classes = np.where(classes < len(things), classes, VOID)
+    thing, several = things[classes], int(ids.max(initial=0)) + 1
+    keys = classes * several + np.where(thing, ids, 0)
+    found, count = _components(np.where(thing, keys, 0))
+    found = np.where(thing | (classes == VOID), found, count + classes)
+    key_of = np.zeros(count + len(things), np.int64)
+    key_of[found] = keys
+    # Numbered by class, then by id, then row by row.
+    present = np.flatnonzero(key_of)
+    order = present[key_of[present].argsort(kind="stable")]
+    label_of = np.zeros_like(key_of)
+    label_of[order] = np.arange(1, len(order) + 1)
+    class_of = dict(enumerate((key_of[order] // several).tolist(), start=1))
+    return fill_small(label_of[found], class_of, min_pixels)
+
+
+def _components(keys: np.ndarray) -> tuple[np.ndarray, int]:
+    """Connected pixels of one key above 0, numbered from 1 by their first pixels, and how many there are."""
+    height, width = keys.shape
+    joined = np.zeros((max(2 * height - 1, 0), max(2 * width - 1, 0)), bool)  # every pixel, and what lies between two
+    joined[::2, ::2] = keys > 0
+    joined[1::2, ::2] = (keys[1:] == keys[:-1]) & (keys[1:] > 0)
+    joined[::2, 1::2] = (keys[:, 1:] == keys[:, :-1]) & (keys[:, 1:] > 0)
+    found, count = ndimage.label(joined)  # pyright: ignore[reportGeneralTypeIssues]
+    return found[::2, ::2], count
 
 
 def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int) -> Labels:

@@ -97,6 +97,25 @@ def test_ids_that_the_past_has_given_stay(student):
     assert named(student, first(student, (ALL, LEFT, 5)), squares(), past=past) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("reused", [True, False])
+@pytest.mark.parametrize("later", [True, False], ids=["a later step", "the first step"])
+def test_in_a_batch_instances_get_the_ids_that_they_get_alone(student, reused, later):
+    torch.manual_seed(0)
+    bits = student.config.bits
+    blocks = torch.randint(0, 6, (5, 4, 4)) * (torch.arange(5) < 4)[:, None, None]  # nothing at all in the last one
+    numbers = blocks.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    masks = torch.stack([(numbers > 0).long(), numbers], dim=1)
+    state, before = torch.randn(2, 5, sum(bits), 8, 8).sign()
+    logits, past = torch.randn(5, 2 ** bits[1], 8, 8), torch.zeros(5, 1, 2, 8, 8, dtype=torch.long)
+    past[1] = 1
+    given = [masks, numbers if reused else None, state, before if later else None, logits, past]
+    together = student.named(*given)
+    for k in range(5):
+        alone = student.named(*(None if value is None else value[k : k + 1] for value in given))
+        assert torch.equal(together[k : k + 1], alone)
+    assert torch.equal(together[1], masks[1]) and not torch.equal(together[0], masks[0])
+
+
 def test_one_step_learns_masks_whatever_their_ids_are_called(tiny, build):
     """The ids of the truth are drawn anew each time, so only a loss that does not care for names can fall so far."""
     teacher, numbers = build(tiny.replace(scale=0.5)), squares().repeat(4, 1, 1)

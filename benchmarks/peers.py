@@ -89,6 +89,8 @@ def main() -> None:
     parser.add_argument("--preset", default="paper", help="of ours")
     parser.add_argument("--out", type=Path, default=Path("peers.json"))
     given = parser.parse_args()
+    if given.device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no CUDA device here; leave --device out")
     keep_freed_memory()  # theirs are to gain by it too
     ours = with_random_weights(given.preset)
     rows: list[dict] = []

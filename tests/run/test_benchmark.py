@@ -23,3 +23,7 @@ def test_checkpoints_that_look_for_their_scale_are_measured_without_that():
 def test_operations_are_counted():
     convolution, x = torch.nn.Conv2d(4, 8, 3, padding=1), torch.randn(1, 4, 6, 5)
     assert flop(lambda: convolution(x)) == 2 * 9 * 4 * 8 * 30
+    q, k = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8)
+    with torch.no_grad():
+        counted = flop(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, k))
+    assert counted == 2 * 2 * (2 * 3) * 5 * 7 * 8, "two products for each head"

@@ -19,7 +19,7 @@ from PIL import Image
 from rich.table import Table
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -184,9 +184,16 @@ def measure(run: Callable[[], Any], device: torch.device, warm_up: bool = True, 
 
 def flop(run: Callable[[], Any]) -> int:
     """Floating-point operations of convolutions and matrix products, counted while they run."""
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         run()
     return counter.get_total_flops()
+
+
+def flop_counter() -> FlopCounterMode:
+    """PyTorch's, which knows a GPU's fused attention, and a CPU's too."""
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    more = {attention: lambda q, k, v, *args, **kwargs: sdpa_flop_count(q, k, v)}
+    return FlopCounterMode(display=False, custom_mapping=more)
 
 
 def ceiling(device: torch.device, bfloat16: bool) -> float:

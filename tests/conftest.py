@@ -1,6 +1,7 @@
 """The recorded tensors of the official model, and small models, for all tests."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,9 @@ from pix2seqd.data.shapes import TAXONOMY
 from pix2seqd.official import load_official
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.weights import Pretrained, save_pretrained
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports pix2seqd.fused
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

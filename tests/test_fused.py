@@ -1,7 +1,5 @@
 """The Triton kernels: on a GPU where there is one, else in Triton's interpreter, if it is installed."""
 
-import os
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,8 +8,6 @@ from torch import Tensor
 from pix2seqd.analog_bits import expected_bits
 from pix2seqd.group_norm import GroupNorm
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 fused = pytest.importorskip("pix2seqd.fused", exc_type=ImportError)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

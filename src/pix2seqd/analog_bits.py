@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2seqd.hardware import HAS_TRITON
+from pix2seqd.hardware import runs_triton
 
 
 def int2bit(masks: Tensor, bits: Sequence[int]) -> Tensor:
@@ -62,7 +62,7 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
     Returns:
         float32 `[b, n, h, w]` in [-scale, scale].
     """
-    if logits.device.type == "cuda" and HAS_TRITON and not torch.is_grad_enabled():
+    if runs_triton(logits.device) and not torch.is_grad_enabled():
         from pix2seqd import fused
 
         return fused.expected_bits(logits, scale)

@@ -19,6 +19,13 @@ _PARTS = 512
 
 
 @triton.jit
+def _tile(first, hw, channels, C: tl.constexpr, ROWS: tl.constexpr):
+    """Rows (pixels) and columns (channels) of the tile that begins with a row, and which of it there are."""
+    rows, c = first + tl.arange(0, ROWS), tl.arange(0, C)
+    return rows, c, (rows < hw)[:, None] & (c < channels)[None, :]
+
+
+@triton.jit
 def _load(x, n, rows, c, hw, channels, inside):
     """A tile `[rows, c]` of example n, as float32."""
     return tl.load(x + (n.to(tl.int64) * hw + rows[:, None]) * channels + c[None, :], mask=inside, other=0.0).to(
@@ -34,8 +41,7 @@ def _part_moments(x, parts, hw, blocks, channels, C: tl.constexpr, ROWS: tl.cons
     mean, squares = tl.zeros((C,), tl.float32), tl.zeros((C,), tl.float32)
     for tile in range(TILES):
         first = (block * TILES + tile) * ROWS
-        rows = first + tl.arange(0, ROWS)
-        inside = (rows < hw)[:, None] & (c < channels)[None, :]
+        rows, _, inside = _tile(first, hw, channels, C, ROWS)
         values = _load(x, n, rows, c, hw, channels, inside)
         count = tl.maximum(tl.minimum(hw - first, ROWS), 0).to(tl.float32)
         here = tl.sum(values, 0) / tl.maximum(count, 1.0)
@@ -79,8 +85,7 @@ def _normalized(x, moments, n, rows, c, hw, channels, inside):
 @triton.jit
 def _apply(x, moments, weight, bias, y, hw, channels, apart, C: tl.constexpr, ROWS: tl.constexpr, SILU: tl.constexpr):
     block, n = tl.program_id(0), tl.program_id(1)
-    rows, c = block * ROWS + tl.arange(0, ROWS), tl.arange(0, C)
-    inside = (rows < hw)[:, None] & (c < channels)[None, :]
+    rows, c, inside = _tile(block * ROWS, hw, channels, C, ROWS)
     values, _ = _normalized(x, moments, n, rows, c, hw, channels, inside)
     scale = tl.load(weight + n * apart + c, mask=c < channels, other=0.0)
     values = values * scale[None, :] + tl.load(bias + n * apart + c, mask=c < channels, other=0.0)[None, :]
@@ -110,8 +115,7 @@ def _tile_sums(
 ):  # fmt: skip
     """Sums over a tile's rows: gradients of bias and of weight."""
     block, n = tl.program_id(0), tl.program_id(1)
-    rows, c = block * ROWS + tl.arange(0, ROWS), tl.arange(0, C)
-    inside = (rows < hw)[:, None] & (c < channels)[None, :]
+    rows, c, inside = _tile(block * ROWS, hw, channels, C, ROWS)
     z, _, _, gradient = _before_silu(x, dy, moments, weight, bias, n, rows, c, hw, channels, apart, inside, SILU)
     at = parts + (n * blocks + block).to(tl.int64) * 2 * channels + c
     tl.store(at, tl.sum(gradient, 0), mask=c < channels)
@@ -125,8 +129,7 @@ def _apply_backward(
 ):  # fmt: skip
     """d loss / dx = (g·w - mean(g·w) - z · mean(g·w·z)) / deviation; `means` over each group."""
     block, n = tl.program_id(0), tl.program_id(1)
-    rows, c = block * ROWS + tl.arange(0, ROWS), tl.arange(0, C)
-    inside = (rows < hw)[:, None] & (c < channels)[None, :]
+    rows, c, inside = _tile(block * ROWS, hw, channels, C, ROWS)
     z, rstd, scale, gradient = _before_silu(x, dy, moments, weight, bias, n, rows, c, hw, channels, apart, inside, SILU)
     of_g = tl.load(means + n * 2 * channels + c, mask=c < channels, other=0.0)[None, :]
     of_gz = tl.load(means + n * 2 * channels + channels + c, mask=c < channels, other=0.0)[None, :]

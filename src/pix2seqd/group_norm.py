@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd.hardware import HAS_TRITON
+from pix2seqd.hardware import runs_triton
 
 
 class GroupNorm(nn.GroupNorm):
@@ -29,7 +29,7 @@ class GroupNorm(nn.GroupNorm):
             # Both affine maps as one: a pass over the picture less for each.
             scale, shift = time.float().chunk(2, dim=1)
             weight, bias = weight * (scale + 1), bias * (scale + 1) + shift
-        if input.device.type == "cuda" and HAS_TRITON:
+        if runs_triton(input.device):
             from pix2seqd.fused import group_norm
 
             return group_norm(input, weight, bias, self.num_groups, self.eps, silu)[0]

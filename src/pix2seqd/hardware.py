@@ -11,8 +11,13 @@ from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
 
-HAS_TRITON = find_spec("triton") is not None
+_TRITON = find_spec("triton") is not None
 """PyTorch for CUDA brings it on Linux; without it the plain operations serve."""
+
+
+def runs_triton(device: torch.device) -> bool:
+    """Whether the kernels of `pix2seqd.fused` run there."""
+    return device.type == "cuda" and _TRITON
 
 
 def native_bfloat16(device: torch.device) -> bool:

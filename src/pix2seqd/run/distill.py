@@ -111,8 +111,9 @@ class Student(Pix2SeqD):
         # Where ids are reused, 0 is one of them: what makes a thing of a pixel is its class.
         legal = slice(1 if instances is None else 0, config.max_instances)
         signs = codes(config.bits[1], logits.device)[legal] * 2 - 1
-        there = _totals(masks[:, 1:] > 0, numbers)[..., 0] > 0
-        boxes = _boxes(numbers)
+        places = _places(numbers)
+        there = _totals(masks[:, 1:] > 0, places)[..., 0] > 0
+        boxes = _boxes(numbers, places)
 
         ids_of, half = slice(-config.bits[1], None), config.name_cell // 2
         if before is None:
@@ -122,10 +123,10 @@ class Student(Pix2SeqD):
                 seen = F.avg_pool2d(seen, size, 1, padding, count_include_pad=False)
             x, y = (boxes[..., :2] + boxes[..., 2:] // 2).unbind(dim=2)
             middles = torch.where(there, x + seen.shape[-1] * y, 0)[:, None].expand(-1, config.bits[1], -1)
-            shown = seen.flatten(2).gather(2, middles).mT * _totals(torch.ones_like(seen[:, :1]), numbers)
+            shown = seen.flatten(2).gather(2, middles).mT * _totals(torch.ones_like(seen[:, :1]), places)
         else:
-            shown = _totals(before[:, ids_of].sign(), numbers)
-        likelihood = _totals(logits.float().log_softmax(dim=1)[:, legal], numbers)
+            shown = _totals(before[:, ids_of].sign(), places)
+        likelihood = _totals(logits.float().log_softmax(dim=1)[:, legal], places)
 
         near = crossing(boxes, self.data.id_distance) if instances is not None else there[:, None]
         near = near & ~torch.eye(there.shape[1], dtype=torch.bool, device=near.device)
@@ -136,16 +137,26 @@ class Student(Pix2SeqD):
         return torch.stack([masks[:, 0], renamed], dim=1)
 
 
-def _totals(values: Tensor, numbers: Tensor) -> Tensor:
-    """Sums of `values` `[b, c, h, w]` over the pixels of each number of `numbers` `[b, h, w]`: `[b, numbers, c]`."""
-    index, (b, most) = _places(numbers)
+Places = tuple[Tensor, tuple[int, int]]
+"""Where each pixel's number stands in a table of all examples' numbers, and how many of both there are."""
+
+
+def _places(numbers: Tensor) -> Places:
+    """Of the numbers `[b, h, w]`."""
+    b, most = len(numbers), int(numbers.max()) + 1
+    return (numbers + most * torch.arange(b, device=numbers.device)[:, None, None]).flatten(), (b, most)
+
+
+def _totals(values: Tensor, places: Places) -> Tensor:
+    """Sums of `values` `[b, c, h, w]` over the pixels of each number: `[b, numbers, c]`."""
+    index, (b, most) = places
     sums = torch.zeros(b * most, values.shape[1], device=values.device)
     return sums.index_add_(0, index, values.movedim(1, -1).flatten(0, 2).float()).view(b, most, -1)
 
 
-def _boxes(numbers: Tensor) -> Tensor:
+def _boxes(numbers: Tensor, places: Places) -> Tensor:
     """x, y, width and height, int64 `[b, numbers, 4]`, of the pixels that have each of the numbers `[b, h, w]`."""
-    index, (b, most) = _places(numbers)
+    index, (b, most) = places
     edges = []
     for axis in (2, 1):
         at = torch.arange(numbers.shape[axis], device=numbers.device).unsqueeze(2 - axis).expand_as(numbers).flatten()
@@ -155,12 +166,6 @@ def _boxes(numbers: Tensor) -> Tensor:
         edges.append((low, high - low + 1))
     (x, width), (y, height) = edges
     return torch.stack([x, y, width, height], dim=1).view(b, most, 4)
-
-
-def _places(numbers: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """Where each pixel's number stands in a table of all examples' numbers, and how many of both there are."""
-    b, most = len(numbers), int(numbers.max()) + 1
-    return (numbers + most * torch.arange(b, device=numbers.device)[:, None, None]).flatten(), (b, most)
 
 
 def student_config(teacher: ModelConfig) -> ModelConfig:

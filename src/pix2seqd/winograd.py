@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
@@ -53,7 +52,7 @@ class Winograd(nn.Conv2d):
         super().__init__(convolution.in_channels, convolution.out_channels, 3, padding=1, device="meta")
         self.weight, self.bias = convolution.weight, convolution.bias
         weight = convolution.weight.detach().permute(2, 3, 1, 0)  # [3, 3, in, out]
-        kernel = _both_ways(_KERNEL, weight.reshape(3, -1)).view(36, *weight.shape[2:])
+        kernel = _both_ways(_KERNEL, weight.reshape(3, 3, -1)).view(36, *weight.shape[2:])
         self.register_buffer("kernel", kernel, persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -62,28 +61,35 @@ class Winograd(nn.Conv2d):
         down, across = -(-height // 4), -(-width // 4)  # tiles
         if down * across < _TILES:
             return super().forward(input)
-        padded = F.pad(input, (1, 4 * across + 1 - width, 1, 4 * down + 1 - height)).permute(0, 2, 3, 1).contiguous()
         result = input.new_empty(len(input), down, 4, across, 4, self.out_channels)
         rows = max(_STRIP // across, 1)
+        # One strip's pixels with their neighbours: a whole picture between zeros would cost two passes over memory.
+        pixels = input.new_zeros(4 * min(rows, down) + 2, 4 * across + 2, self.in_channels)
         bias = 0 if self.bias is None else self.bias
-        for picture, out in zip(padded, result, strict=True):
+        for picture, out in zip(input.permute(0, 2, 3, 1), result, strict=True):
             for top, strip in zip(range(0, down, rows), out.split(rows), strict=True):
-                found = self._strip(picture[4 * top : 4 * (top + len(strip)) + 2], len(strip), across)
-                torch.add(found, bias, out=strip)
+                above = int(top == 0)  # row of zeros
+                known = picture[4 * top - 1 + above : 4 * (top + len(strip)) + 1]
+                pixels[:above] = 0
+                pixels[above : above + len(known), 1 : width + 1] = known
+                pixels[above + len(known) :] = 0
+                torch.add(self._strip(pixels[: 4 * len(strip) + 2], len(strip), across), bias, out=strip)
         result = result.view(len(input), 4 * down, 4 * across, -1)[:, :height, :width].permute(0, 3, 1, 2)
         return result.contiguous(memory_format=torch.channels_last)
 
     def _strip(self, pixels: Tensor, down: int, across: int) -> Tensor:
         """`[4 · down + 2, 4 · across + 2, in]` → `[down, 4, across, 4, out]`."""
         tiles = pixels.unfold(0, 6, 4).unfold(1, 6, 4).permute(3, 4, 0, 1, 2)  # [6, 6, down, across, in]
-        products = torch.bmm(_both_ways(_PIXELS, tiles.reshape(6, -1)).view(36, down * across, -1), self.kernel)
-        return _both_ways(_PRODUCTS, products.view(6, -1)).view(4, 4, down, across, -1).permute(2, 0, 3, 1, 4)
+        values = _both_ways(_PIXELS, tiles.reshape(6, 6, -1)).view(36, down * across, -1)
+        products = torch.bmm(values, self.kernel).view(6, 6, -1)
+        return _both_ways(_PRODUCTS, products).view(4, 4, down, across, -1).permute(2, 0, 3, 1, 4)
 
 
 def _both_ways(matrix: Tensor, squares: Tensor) -> Tensor:
-    """Multiply columns and then rows of `n` squares of `m` × `m`, `[m, m · n]`, by a matrix `[k, m]`: `[k, k, n]`."""
+    """Multiply columns and then rows of `n` squares `[m, m, n]` by a matrix `[k, m]`: `[k, k, n]`."""
     k, m = matrix.shape
-    return torch.bmm(matrix.expand(k, k, m), torch.mm(matrix, squares).view(k, m, -1))
+    columns = torch.bmm(matrix.expand(m, k, m), squares.transpose(0, 1))  # [m, k, n]
+    return torch.bmm(matrix.expand(k, k, m), columns.transpose(0, 1))
 
 
 def with_winograd(model: M) -> M:

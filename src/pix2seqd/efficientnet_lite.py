@@ -7,7 +7,6 @@ excitation, and with ReLU6. `transformers` has no such backbone.
 import importlib
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +22,6 @@ _STEM = 32
 _STAGES = (((1, 3, 1, 16),), ((2, 3, 6, 24),), ((2, 5, 6, 40),), ((3, 3, 6, 80), (3, 5, 6, 112)))
 """Per stage, at strides 2, 4, 8 and 16, rows of blocks: how many, kernel size, expansion, channels. The stage at
 stride 32 is left out, as the paper leaves out the ResNet's."""
-
-
-class Maps(NamedTuple):
-    """What a backbone of `transformers` gives, too."""
-
-    feature_maps: tuple[Tensor, ...]
 
 
 class EfficientNetLite0(nn.Module):
@@ -57,14 +50,14 @@ class EfficientNetLite0(nn.Module):
                 width = channels
             self.ends.append(len(self.blocks) - 1)
 
-    def forward(self, images: Tensor) -> Maps:
+    def forward(self, images: Tensor) -> list[Tensor]:
         """All stages' maps, fine to coarse."""
         x, maps = F.relu6(self.stem(images)), []
         for number, block in enumerate(self.blocks):
             x = block(x)
             if number in self.ends:
                 maps.append(x)
-        return Maps(tuple(maps))
+        return maps
 
 
 class InvertedResidual(nn.Module):

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pix2seqd import efficientnet_lite
-from pix2seqd.batch_norm import BatchNorm
 from pix2seqd.config import ModelConfig
 from pix2seqd.group_norm import GroupNorm
+from pix2seqd.resnet import ResNet
 from pix2seqd.transformer import TransformerLayer, glorot, position_code
 
 
@@ -144,7 +144,7 @@ class MergeBlock(nn.Module):
 
 
 class Backbone(nn.Module):
-    """A backbone of `transformers`, or EfficientNet-Lite0: picture → feature maps, fine to coarse."""
+    """A backbone, of our own or of `transformers`: picture → feature maps, fine to coarse."""
 
     def __init__(self, network: nn.Module, channels: list[int], strides: list[int]) -> None:
         super().__init__()
@@ -154,35 +154,37 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """`[b, 3, H, W]` → maps `[b, channels[i], H / strides[i], W / strides[i]]`."""
-        return tuple(self.network(images).feature_maps)
+        maps = self.network(images)
+        return tuple(getattr(maps, "feature_maps", maps))
 
 
 def build_backbone(config: ModelConfig) -> Backbone:
     """The backbone of a config, with random weights.
 
     Raises:
-        ValueError: `transformers` has no backbone of that type, or its config refuses a field.
+        ValueError: there is no backbone of that type, or its config refuses a field.
     """
+    values = dict(config.backbone)
+    model_type = values.pop("model_type")
+    try:
+        if model_type == "resnet":
+            network = ResNet(**values, stem_pool=config.stem_pool)
+            return Backbone(network, network.channels, network.strides)
+        if model_type == efficientnet_lite.NAME and not values:
+            network = efficientnet_lite.EfficientNetLite0()
+            return Backbone(network, list(network.channels), list(network.strides))
+        return _of_transformers(model_type, values)
+    except Exception as error:  # whatever goes wrong in there comes from the configuration
+        raise ValueError(f"backbone {model_type!r} cannot be built: {' '.join(str(error).split())}") from error
+
+
+def _of_transformers(model_type: str, values: dict[str, Any]) -> Backbone:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
-    values = dict(config.backbone)
-    model_type = values.pop("model_type")
-    if model_type == efficientnet_lite.NAME and not values:
-        lite = efficientnet_lite.EfficientNetLite0()
-        return Backbone(lite, list(lite.channels), list(lite.strides))
-    try:
-        backbone_config = AutoConfig.for_model(model_type, **values)
-        network: Any = MODEL_FOR_BACKBONE_MAPPING[type(backbone_config)](backbone_config)  # pyright: ignore
-        channels = [int(c) for c in network.channels]
-    except Exception as error:  # whatever goes wrong in there comes from the configuration
-        raise ValueError(f"backbone {model_type!r} cannot be built: {' '.join(str(error).split())}") from error
-    if model_type == "resnet":
-        _as_official(network, config.stem_pool)
-    strides = _strides(backbone_config, list(backbone_config.out_features))
-    if model_type == "resnet" and config.stem_pool == "none":
-        strides = [stride // 2 for stride in strides]
-    return Backbone(network, channels, strides)
+    config = AutoConfig.for_model(model_type, **values)
+    network: Any = MODEL_FOR_BACKBONE_MAPPING[type(config)](config)  # pyright: ignore
+    return Backbone(network, [int(c) for c in network.channels], _strides(config, list(config.out_features)))
 
 
 def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
@@ -250,26 +252,3 @@ def _strides(config: Any, stages: list[str]) -> list[int]:
     if config.model_type in ("dinov2", "dinov2_with_registers", "dinov3_vit"):
         return [first] * len(stages)
     return [first * 2 ** max(config.stage_names.index(stage) - 1, 0) for stage in stages]
-
-
-def _as_official(network: nn.Module, stem_pool: str) -> None:
-    """Make a `transformers` ResNet behave as the official one: batch statistics, initial weights, stem padding."""
-    # Blocks begin as identities: the last normalisation of each has weight 0.
-    blocks = [(name, m) for name, m in network.named_modules() if name.endswith(".layer")]
-    last_norms = {f"{name}.{len(m) - 1}.normalization" for name, m in blocks if isinstance(m, nn.Sequential)}
-    for name, module in list(network.named_modules()):
-        if isinstance(module, nn.BatchNorm2d):
-            module.__class__ = BatchNorm
-            module.num_batches_tracked = None
-            nn.init.constant_(module.weight, 0.0 if name in last_norms else 1.0)
-        elif isinstance(module, nn.Conv2d):
-            fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
-            # TensorFlow's truncated normal at ±2σ has 0.8796 of its nominal deviation, which Keras compensates.
-            std = fan_in**-0.5 / 0.87962566103423978
-            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
-    if stem_pool == "same":
-        network.embedder.pooler = nn.Sequential(  # type: ignore[union-attr]
-            nn.ConstantPad2d((0, 1, 0, 1), float("-inf")), nn.MaxPool2d(3, 2)
-        )
-    elif stem_pool == "none":
-        network.embedder.pooler = nn.Identity()  # type: ignore[union-attr]

@@ -47,7 +47,8 @@ def test_colour_pictures_of_every_mode_show_the_same_colours(tmp_path, picture, 
     assert abs(pixels(picture) - GRADIENT).mean() <= tolerance
     if picture.mode not in ("HSV", "RGBX"):
         path = tmp_path / ("a.png" if picture.mode in ("RGB", "RGBA", "P") else "a.tif")
-        picture.save(path)
+        # Pillow 12 cannot read the uncompressed YCbCr that it writes.
+        picture.save(path, **({"compression": "tiff_lzw"} if path.suffix == ".tif" else {}))
         assert abs(pixels(path) - GRADIENT).mean() <= tolerance
 
 

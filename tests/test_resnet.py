@@ -64,6 +64,7 @@ def test_blocks_begin_as_identities():
         ({"out_features": ["stage4"]}, "out_features must be some of stage1, stage2, stage3"),
         ({"out_features": ["stage2", "stage1"]}, "in this order"),
         ({"out_features": []}, "out_features"),
+        ({"out_indices": [1, 2]}, "give out_features"),
     ],
 )
 def test_what_makes_no_network_is_refused(changes, message):

@@ -211,8 +211,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """`x` [b, in_dim, h, w], `time` as `self.time` projects it [b or 1, 2 · out_dim] → [b, out_dim, h, w]."""
-        h = self.conv1(self.norm1(x, silu=True))
-        h = self.conv2(self.dropout(self.norm2(h, time, silu=True)))
+        h = self.norm2(self.conv1(self.norm1(x, silu=True)), time, silu=True)
+        h = self.conv2(self.dropout(h))
         return h.add_(self.shortcut(x)).mul_(math.sqrt(0.5))
 
 

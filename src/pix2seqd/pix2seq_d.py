@@ -99,8 +99,8 @@ class Pix2SeqD(nn.Module):
         Returns:
             Masks, int64 `[b, 2, h, w]`.
         """
-        h = self.pixel_encoder(images)
-        m_pred = deque(self.denoise(h, noise, steps, td, past), maxlen=1).pop()  # the last step's
+        predictions = self.denoise(self.pixel_encoder(images), noise, steps, td, past)
+        m_pred = deque(predictions, maxlen=1).pop()  # the last step's
         return self.to_masks(m_pred)
 
     @torch.no_grad()
@@ -129,6 +129,7 @@ class Pix2SeqD(nn.Module):
         given = None if known is None else self._given(known)
         t = torch.tensor(list(time_steps(steps, td, start)), device=m_t.device)  # [steps, 2]
         prepared = self.mask_decoder.prepare(h, t[:, 0], past)
+        del h  # its map is larger than any of the decoder's, and not needed any more
         for step, (gamma_now, gamma_next) in enumerate(gamma(t, self.config.schedule)):
             # Predict analog bits m_0 from m_t.
             m_pred = self.mask_decoder.predict(m_t, prepared.at(step))

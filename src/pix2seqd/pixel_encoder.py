@@ -140,7 +140,8 @@ class MergeBlock(nn.Module):
             x = F.interpolate(x, scale_factor=float(self.factor), mode="nearest")
         if lateral is not None:
             x = lateral + x
-        return self.norm2(self.conv2(x), silu=True)
+        x = self.conv2(x)  # what it read is free before the next map is made: these are the encoder's largest
+        return self.norm2(x, silu=True)
 
 
 class Backbone(nn.Module):

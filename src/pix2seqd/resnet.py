@@ -50,6 +50,8 @@ class ResNet(nn.Module):
             raise ValueError(f"depths {depths} and hidden_sizes {hidden_sizes} must be of equal length, 1 or more")
         if layer_type not in ("basic", "bottleneck") or hidden_act != "relu":
             raise ValueError(f"layer_type must be basic or bottleneck and hidden_act relu: {layer_type}, {hidden_act}")
+        if out_features is None and unused.get("out_indices"):
+            raise ValueError("give out_features, not out_indices")
         if not out or out != [name for name in names if name in out]:
             raise ValueError(f"out_features must be some of {', '.join(names)}, in this order, not {', '.join(out)}")
         self.out = [names.index(name) for name in out]

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 class BatchNorm(nn.BatchNorm2d):
     """BatchNorm2d whose running variance is the biased batch variance, as TensorFlow's; it counts no batches."""
 
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(channels, eps, momentum)
+        self.num_batches_tracked = None
+
     # The parent's own version would ask for the count of batches.
     _load_from_state_dict = nn.Module._load_from_state_dict
 

@@ -87,7 +87,6 @@ class ConvNorm(nn.Module):
         self.padding = (total // 2, total - total // 2) * 2
         self.conv = nn.Conv2d(in_dim, out_dim, kernel, stride, groups=groups, bias=False)
         self.norm = BatchNorm(out_dim, eps=1e-3, momentum=0.01)
-        self.norm.num_batches_tracked = None  # as `BatchNorm` says
 
     def forward(self, x: Tensor) -> Tensor:
         """`[b, in_dim, h, w]` → `[b, out_dim, h / stride, w / stride]`."""

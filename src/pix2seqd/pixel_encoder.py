@@ -170,11 +170,11 @@ def build_backbone(config: ModelConfig) -> Backbone:
     try:
         if model_type == "resnet":
             network = ResNet(**values, stem_pool=config.stem_pool)
-            return Backbone(network, network.channels, network.strides)
-        if model_type == efficientnet_lite.NAME and not values:
+        elif model_type == efficientnet_lite.NAME and not values:
             network = efficientnet_lite.EfficientNetLite0()
-            return Backbone(network, list(network.channels), list(network.strides))
-        return _of_transformers(model_type, values)
+        else:
+            return _of_transformers(model_type, values)
+        return Backbone(network, list(network.channels), list(network.strides))
     except Exception as error:  # whatever goes wrong in there comes from the configuration
         raise ValueError(f"backbone {model_type!r} cannot be built: {' '.join(str(error).split())}") from error
 

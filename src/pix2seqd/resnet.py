@@ -122,7 +122,6 @@ class ConvNorm(nn.Module):
         std = (in_dim * kernel**2) ** -0.5 / 0.87962566103423978
         nn.init.trunc_normal_(self.convolution.weight, std=std, a=-2 * std, b=2 * std)
         self.normalization = BatchNorm(out_dim)
-        self.normalization.num_batches_tracked = None  # as `BatchNorm` says
 
     def forward(self, x: Tensor) -> Tensor:
         """`[b, in_dim, h, w]` → `[b, out_dim, h / stride, w / stride]`."""

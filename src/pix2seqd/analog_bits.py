@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pix2seqd import fused_cpu
 from pix2seqd.hardware import runs_triton
 
 
@@ -66,6 +67,8 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
         from pix2seqd import fused
 
         return fused.expected_bits(logits, scale)
+    if fused_cpu.suits(logits):
+        return fused_cpu.expected_bits(logits, scale)
     n = logits.shape[1].bit_length() - 1
     # Autocast would compute the sum in bfloat16, and bits near 0 would turn.
     with torch.autocast(logits.device.type, enabled=False):

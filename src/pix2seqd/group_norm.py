@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pix2seqd import fused_cpu
 from pix2seqd.hardware import runs_triton
 
 
@@ -33,6 +34,8 @@ class GroupNorm(nn.GroupNorm):
             from pix2seqd.fused import group_norm
 
             return group_norm(input, weight, bias, self.num_groups, self.eps, silu)[0]
+        if fused_cpu.suits(input):
+            return fused_cpu.group_norm(input, weight, bias, self.num_groups, self.eps, silu)
         y = self._affine(input, weight, bias)
         # Nobody else reads the result: in place, unless autograd needs it.
         return F.silu(y, inplace=not torch.is_grad_enabled()) if silu else y

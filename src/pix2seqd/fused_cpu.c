@@ -1,0 +1,213 @@
+/* What lies between the products, for CPUs: the operations of pix2seqd.fused, and the softmax of attentions.
+
+Numbers are float32, or bfloat16 where a `half` says so; all sums are float32 or better. What is summed together does
+not depend on the number of threads, nor on the other examples of a batch. Compiled by pix2seqd.fused_cpu. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define LOG2_E 1.44269504f
+#define PART 16384 /* numbers that one thread takes at a time */
+
+INLINE float from_bits(uint32_t bits) {
+    float number;
+    memcpy(&number, &bits, 4);
+    return number;
+}
+
+INLINE float get(const void *x, int64_t i, int half) {
+    return half ? from_bits((uint32_t)((const uint16_t *)x)[i] << 16) : ((const float *)x)[i];
+}
+
+INLINE void set(void *x, int64_t i, float number, int half) {
+    if (!half) {
+        ((float *)x)[i] = number;
+        return;
+    }
+    uint32_t bits;
+    memcpy(&bits, &number, 4);
+    ((uint16_t *)x)[i] = (bits + 0x8000) >> 16; /* to the nearest */
+}
+
+/* 2^t for t <= 127, what is below -126 taken as -126; relative error 1e-7. */
+INLINE float power(float t) {
+    const float magic = 12582912; /* 1.5 * 2^23: what is added to it is rounded to an integer, its lowest bits */
+    t = fmaxf(t, -126);
+    float shifted = t + magic, f = t - (shifted - magic); /* f in [-1/2, 1/2] */
+    float p = 1.327793890e-3f; /* 2^f: the polynomial of this degree whose largest relative error, 8e-8, is least */
+    p = p * f + 9.675757641e-3f;
+    p = p * f + 5.550709598e-2f;
+    p = p * f + 2.402211434e-1f;
+    p = p * f + 6.931469682e-1f;
+    p = p * f + 1.000000073f;
+    uint32_t bits, exponent;
+    memcpy(&bits, &p, 4);
+    memcpy(&exponent, &shifted, 4);
+    return from_bits(bits + (exponent << 23));
+}
+
+/* Sums of a part's channels, and of their squares, less a value near their mean. */
+INLINE void sums(const void *x, int64_t rows, int64_t c, const float *near, float *sum, float *squares, int half) {
+    memset(sum, 0, c * sizeof(float));
+    memset(squares, 0, c * sizeof(float));
+    for (int64_t row = 0; row < rows; row++)
+#pragma omp simd
+        for (int64_t k = 0; k < c; k++) {
+            float away = get(x, row * c + k, half) - near[k];
+            sum[k] += away;
+            squares[k] += away * away;
+        }
+}
+
+INLINE void apply(const void *x, void *y, int64_t rows, int64_t c, const float *scale, const float *shift, int silu,
+                  int half) {
+    for (int64_t row = 0; row < rows; row++)
+#pragma omp simd
+        for (int64_t k = 0; k < c; k++) {
+            float z = get(x, row * c + k, half) * scale[k] + shift[k];
+            set(y, row * c + k, silu ? z / (1 + power(fminf(z * -LOG2_E, 127))) : z, half);
+        }
+}
+
+/* Scale and shift of one example's channels, from the sums of all its parts. */
+static void moments(const float *parts, int64_t count, int64_t hw, int64_t c, int64_t groups, const float *near,
+                    const float *weight, const float *bias, float eps, float *scale, float *shift) {
+    int64_t size = c / groups;
+    double totals[2 * c], *means = totals, *squares_of = totals + c;
+    memset(totals, 0, sizeof(totals));
+    for (int64_t part = 0; part < count; part++)
+        for (int64_t k = 0; k < 2 * c; k++) totals[k] += parts[part * 2 * c + k];
+    for (int64_t k = 0; k < c; k++) { /* sums become means, squares those around the means */
+        squares_of[k] -= means[k] * means[k] / hw;
+        means[k] = near[k] + means[k] / hw;
+    }
+    for (int64_t group = 0; group < groups; group++) {
+        double mean = 0, squares = 0;
+        int64_t first = group * size, last = first + size;
+        for (int64_t k = first; k < last; k++) mean += means[k] / size;
+        for (int64_t k = first; k < last; k++) squares += squares_of[k] + hw * (means[k] - mean) * (means[k] - mean);
+        double rstd = 1 / sqrt(squares / (hw * size) + eps);
+        for (int64_t k = first; k < last; k++) {
+            scale[k] = weight[k] * rstd;
+            shift[k] = bias[k] - mean * scale[k];
+        }
+    }
+}
+
+/* x, y [b, hw, c]; weight, bias [b, c], or [1, c] where `apart` is 0, not c. */
+void group_norm(const void *x, void *y, int64_t b, int64_t hw, int64_t c, int64_t groups, const float *weight,
+                const float *bias, int64_t apart, float eps, int silu, int half, int threads) {
+    int64_t width = half ? 2 : 4, rows = PART / c < 1 ? 1 : PART / c < 256 ? PART / c : 256; /* longer sums lose bits */
+    int64_t count = (hw + rows - 1) / rows;
+    float *parts = malloc(b * count * 2 * c * sizeof(float)), *affine = malloc(b * 3 * c * sizeof(float));
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for
+        for (int64_t i = 0; i < b; i++)
+            for (int64_t k = 0; k < c; k++) affine[(i * 3 + 2) * c + k] = get(x, i * hw * c + k, half);
+#pragma omp for
+        for (int64_t i = 0; i < b * count; i++) {
+            int64_t n = i / count, first = i % count * rows, here = hw - first < rows ? hw - first : rows;
+            const char *from = (const char *)x + (n * hw + first) * c * width;
+            float *sum = parts + i * 2 * c, *near = affine + (n * 3 + 2) * c;
+            half ? sums(from, here, c, near, sum, sum + c, 1) : sums(from, here, c, near, sum, sum + c, 0);
+        }
+#pragma omp for
+        for (int64_t n = 0; n < b; n++) {
+            float *scale = affine + n * 3 * c;
+            moments(parts + n * count * 2 * c, count, hw, c, groups, scale + 2 * c, weight + n * apart,
+                    bias + n * apart, eps, scale, scale + c);
+        }
+#pragma omp for
+        for (int64_t i = 0; i < b * count; i++) {
+            int64_t n = i / count, first = i % count * rows, here = hw - first < rows ? hw - first : rows;
+            int64_t at = (n * hw + first) * c * width;
+            const char *from = (const char *)x + at;
+            char *to = (char *)y + at;
+            float *scale = affine + n * 3 * c, *shift = scale + c;
+            if (silu)
+                half ? apply(from, to, here, c, scale, shift, 1, 1) : apply(from, to, here, c, scale, shift, 1, 0);
+            else
+                half ? apply(from, to, here, c, scale, shift, 0, 1) : apply(from, to, here, c, scale, shift, 0, 0);
+        }
+    }
+    free(parts);
+    free(affine);
+}
+
+/* e = exp(x - max x), and its sum. */
+INLINE float exponentials(const void *x, int64_t m, float *e, int half) {
+    float most = -3e38f, sum = 0;
+#pragma omp simd reduction(max : most)
+    for (int64_t k = 0; k < m; k++) most = fmaxf(most, get(x, k, half));
+    most *= LOG2_E;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t k = 0; k < m; k++) {
+        e[k] = power(get(x, k, half) * LOG2_E - most);
+        sum += e[k];
+    }
+    return sum;
+}
+
+/* Softmax of each of the rows of bfloat16 x [rows, m], in place. */
+void softmax(uint16_t *x, int64_t rows, int64_t m, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        float *e = malloc(m * sizeof(float));
+#pragma omp for
+        for (int64_t row = 0; row < rows; row++) {
+            float scale = 1 / exponentials(x + row * m, m, e, 1);
+#pragma omp simd
+            for (int64_t k = 0; k < m; k++) set(x, row * m + k, e[k] * scale, 1);
+        }
+        free(e);
+    }
+}
+
+/* Of each pixel of x [pixels, 2^n], `apart` numbers apart, the expected bits in [-scale, scale], y [pixels, n]. */
+void expected_bits(const void *x, float *y, int64_t pixels, int64_t apart, int n, float scale, int half, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        float *e = malloc(((int64_t)1 << n) * sizeof(float));
+#pragma omp for
+        for (int64_t pixel = 0; pixel < pixels; pixel++) {
+            int64_t values = (int64_t)1 << n;
+            const char *from = (const char *)x + pixel * apart * (half ? 2 : 4);
+            float total = half ? exponentials(from, values, e, 1) : exponentials(from, values, e, 0);
+            for (int bit = n - 1; bit >= 0; bit--) { /* values with the highest bit, then as if they did not have it */
+                float on = 0;
+                values /= 2;
+#pragma omp simd reduction(+ : on)
+                for (int64_t k = 0; k < values; k++) {
+                    on += e[values + k];
+                    e[k] += e[values + k];
+                }
+                y[pixel * n + bit] = (2 * on / total - 1) * scale;
+            }
+        }
+        free(e);
+    }
+}
+
+/* GELU, x / 2 * (1 + erf(x / sqrt(2))), of n numbers, in place; erf after Abramowitz & Stegun 7.1.26, error 2e-7. */
+INLINE void gelu_part(void *x, int64_t n, int half) {
+#pragma omp simd
+    for (int64_t k = 0; k < n; k++) {
+        float z = get(x, k, half), away = fabsf(z), t = 1 / (1 + 0.3275911f * 0.70710678f * away);
+        float p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
+        set(x, k, fmaxf(z, 0) - away * 0.5f * p * power(z * z * (-0.5f * LOG2_E)), half);
+    }
+}
+
+void gelu(void *x, int64_t n, int half, int threads) {
+    int64_t count = (n + PART - 1) / PART;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < count; i++) {
+        int64_t here = n - i * PART < PART ? n - i * PART : PART;
+        char *from = (char *)x + i * PART * (half ? 2 : 4);
+        half ? gelu_part(from, here, 1) : gelu_part(from, here, 0);
+    }
+}

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +24,13 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports pix2seqd.fused
 
 FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """For tests of what is written in C: it is compiled on Linux, by gcc."""
+    if sys.platform != "linux" or shutil.which("gcc") is None:
+        pytest.skip("no gcc on Linux")
 
 
 class Reference:

@@ -1,8 +1,5 @@
 """The functions of `fused_cpu.c` against plain operations in double precision."""
 
-import shutil
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,8 +13,8 @@ from pix2seqd.group_norm import GroupNorm
 from pix2seqd.sampler import Sampler
 from pix2seqd.transformer import GELU, attend
 
-HERE = sys.platform == "linux" and shutil.which("gcc") is not None
-compiled = pytest.mark.skipif(not HERE, reason="compiled on Linux, by gcc")
+pytestmark = pytest.mark.usefixtures("compiled")
+
 DTYPES = [torch.float32, torch.bfloat16]
 THREADS = [1, 2, 3]
 
@@ -36,7 +33,6 @@ def with_threads(threads: int, run) -> Tensor:
         torch.set_num_threads(before)
 
 
-@compiled
 def test_they_are_compiled_here():
     assert fused_cpu.library() is not None
     with torch.no_grad():
@@ -46,9 +42,8 @@ def test_they_are_compiled_here():
     assert not fused_cpu.suits(torch.zeros(1)), "gradients are wanted"
 
 
-@compiled
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     b=st.integers(1, 3),
     groups=st.sampled_from([1, 2, 32]),
@@ -76,7 +71,6 @@ def test_group_norm(dtype, b, groups, size, height, width, alike, silu, mean):
     assert torch.allclose(found.double(), exact, rtol=2 * rounding(dtype), atol=2e-6 + 1e-6 * float(scaled))
 
 
-@compiled
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_norm_has_the_same_bits_alone_in_a_batch_and_with_any_number_of_threads(dtype):
     x, weight, bias = torch.randn(5, 48, 37, 41).to(dtype), *torch.randn(2, 5, 48)
@@ -85,7 +79,6 @@ def test_a_norm_has_the_same_bits_alone_in_a_batch_and_with_any_number_of_thread
     assert all(torch.equal(together[0], other) for other in [*together, torch.cat(alone)])
 
 
-@compiled
 def test_the_layer_uses_it_and_computes_what_it_computes_with_gradients():
     norm, x, time = GroupNorm(24), torch.randn(3, 24, 7, 5), torch.randn(3, 48)
     norm.weight.data.normal_()
@@ -98,8 +91,7 @@ def test_the_layer_uses_it_and_computes_what_it_computes_with_gradients():
         assert torch.allclose(plain, fused, atol=1e-5)
 
 
-@compiled
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 7), st.integers(1, 300), st.sampled_from([0.01, 3.0, 1e4]), st.sampled_from([0.0, -200.0, 1e6]))
 def test_softmax(rows: int, m: int, spread: float, mean: float):
     torch.manual_seed(rows * m)
@@ -110,7 +102,6 @@ def test_softmax(rows: int, m: int, spread: float, mean: float):
     assert torch.allclose(x.double(), exact, rtol=1.05 * rounding(torch.bfloat16), atol=1e-30)
 
 
-@compiled
 def test_attention_in_bfloat16_is_that_of_plain_operations():
     q, k, v = torch.randn(3, 2, 4, 70, 16).bfloat16().unbind()
     exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
@@ -118,7 +109,6 @@ def test_attention_in_bfloat16_is_that_of_plain_operations():
         assert torch.allclose(attend(q, k, v).double(), exact, atol=0.02)
 
 
-@compiled
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_gelu(dtype):
     x = torch.cat([torch.linspace(-30, 30, 20001), torch.tensor([0.0, -1e30, 1e30])]).to(dtype)
@@ -128,7 +118,6 @@ def test_gelu(dtype):
     assert torch.allclose(found.double(), exact, rtol=2 * rounding(dtype), atol=1e-6)
 
 
-@compiled
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("bits", [1, 2, 5, 8])
 def test_expected_bits(bits, dtype):
@@ -141,7 +130,6 @@ def test_expected_bits(bits, dtype):
             assert torch.allclose(expected_bits(logits, 0.1), exact.float(), atol=1e-6)
 
 
-@compiled
 def test_a_model_gives_the_masks_of_plain_operations(tiny, build, monkeypatch):
     model = build(tiny)
     images, noise = torch.rand(2, 3, 64, 64), torch.randn(2, 5, 32, 32)
@@ -161,45 +149,3 @@ def test_a_model_gives_the_masks_of_plain_operations(tiny, build, monkeypatch):
     masks = model.to_masks(fused), model.to_masks(plain)
     assert ((masks[0] == masks[1]) | ~sure).all()
     assert len(masks[0].unique()) > 2
-
-
-@pytest.fixture
-def anew(tmp_path, monkeypatch):
-    """Nothing is compiled yet, and what is will be kept in a folder of the test."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    fused_cpu.library.cache_clear()
-    yield tmp_path
-    fused_cpu.library.cache_clear()
-
-
-@compiled
-def test_the_next_process_need_not_compile(anew, monkeypatch):
-    assert fused_cpu.library() is not None
-    (kept,) = (anew / "pix2seqd").iterdir()
-    assert kept.suffix == ".so"
-    fused_cpu.library.cache_clear()
-    monkeypatch.setattr(fused_cpu, "_compile", None)
-    assert fused_cpu.library() is not None
-
-
-@compiled
-def test_a_home_that_cannot_be_written_is_no_obstacle(anew):
-    (anew / "pix2seqd").write_text("a file where the folder should be")
-    assert fused_cpu.library() is not None
-    x = torch.linspace(-1, 1, 9)
-    with torch.no_grad():
-        assert torch.allclose(fused_cpu.gelu_(x.clone()), F.gelu(x), atol=1e-6)
-
-
-def test_without_a_compiler_plain_operations_serve(anew, monkeypatch):
-    monkeypatch.setenv("PATH", str(anew))
-    x = torch.randn(2, 8, 3, 3)
-    with torch.no_grad():
-        assert fused_cpu.library() is None and not fused_cpu.suits(x)
-        assert torch.allclose(GroupNorm(8)(x, silu=True), F.silu(F.group_norm(x, 2, eps=1e-5)), atol=1e-6)
-
-
-@compiled
-def test_a_compiler_that_fails_is_as_none(anew, monkeypatch):
-    monkeypatch.setattr(fused_cpu, "_FLAGS", ["--no-such-option"])
-    assert fused_cpu.library() is None

@@ -1,12 +1,16 @@
 import copy
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from pix2seqd import native, winograd
 from pix2seqd.sampler import Sampler
 from pix2seqd.winograd import Winograd, with_winograd
+
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 def convolution(channels: int, out: int, bias: bool = True) -> nn.Conv2d:
@@ -18,16 +22,30 @@ def exactly(direct: nn.Conv2d, x: Tensor) -> Tensor:
     return copy.deepcopy(direct).double()(x.double())
 
 
-@settings(max_examples=40)
-@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.integers(1, 70), st.integers(1, 70), st.booleans())
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 3), st.integers(1, 70), st.integers(1, 70), st.booleans())
 def test_it_is_the_convolution(batch: int, channels: int, out: int, height: int, width: int, bias: bool):
-    direct = convolution(channels, out, bias)
-    x = torch.randn(batch, channels, height, width)
+    direct = convolution(32 * channels, 32 * out, bias)
+    x = torch.randn(batch, 32 * channels, height, width)
     with torch.inference_mode():
         found = Winograd(direct)(x)
         exact = exactly(direct, x)
     assert found.shape == exact.shape
     assert torch.allclose(found.double(), exact, atol=2e-5)
+
+
+@pytest.mark.parametrize("lanes", [4, 16])
+def test_it_is_the_convolution_on_processors_of_other_vectors(lanes: int, monkeypatch):
+    monkeypatch.setattr(native, "_FLAGS", [*native._FLAGS, f"-DLANES={lanes}"])
+    winograd._library.cache_clear()
+    try:
+        direct, x = convolution(96, 64), torch.randn(2, 96, 23, 30)
+        with torch.inference_mode():
+            fast = Winograd(direct)
+            assert fast.kernel.shape == (36, 64 // (2 * lanes), 96, 2 * lanes)
+            assert torch.allclose(fast(x).double(), exactly(direct, x), atol=2e-5)
+    finally:
+        winograd._library.cache_clear()
 
 
 def test_its_rounding_errors_are_small_beside_the_values():
@@ -38,12 +56,18 @@ def test_its_rounding_errors_are_small_beside_the_values():
     assert 0 < errors[1] < 3 * errors[0], errors
 
 
-def test_a_picture_gives_the_same_bits_alone_and_in_a_batch():
+def test_a_picture_gives_the_same_bits_alone_in_a_batch_and_with_any_number_of_threads():
     fast, x = Winograd(convolution(64, 96)), torch.randn(5, 64, 36, 50)
-    with torch.inference_mode():
-        together = fast(x)
-        assert all(torch.equal(fast(x[i : i + 1])[0], together[i]) for i in range(5))
-        assert together.is_contiguous(memory_format=torch.channels_last)
+    threads = torch.get_num_threads()
+    try:
+        with torch.inference_mode():
+            together = fast(x)
+            for n in (1, 2, 3):
+                torch.set_num_threads(n)
+                assert all(torch.equal(fast(x[i : i + 1])[0], together[i]) for i in range(5))
+    finally:
+        torch.set_num_threads(threads)
+    assert together.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_model_gives_the_same_masks_and_stays_as_it_is(tiny, build):
@@ -74,6 +98,7 @@ def test_only_plain_3_by_3_convolutions_of_many_channels_are_replaced():
         nn.Conv2d(64, 64, 3, padding=1, groups=2),
         nn.Conv2d(64, 64, 3, padding=2, dilation=2),
         nn.Conv2d(3, 64, 3, padding=1),
+        nn.Conv2d(64, 64, 3, padding=1, padding_mode="reflect"),
     )
     assert not any(isinstance(module, Winograd) for module in with_winograd(kept).modules())
     assert isinstance(with_winograd(nn.Sequential(convolution(64, 64)))[0], Winograd)

@@ -1,30 +1,19 @@
-"""What lies between the products on CPUs: `fused_cpu.c`, compiled once for the machine and kept for the next process.
+"""What lies between the products on CPUs, in C (`fused_cpu.c`).
 
 PyTorch's own operations pass over whole maps one after the other, and their exponential, exact to the last bit, is
-what most of their time goes into. Where there is no gcc, or PyTorch does not use OpenMP, they serve.
+what most of their time goes into. Where nothing can be compiled, they serve.
 """
 
 import ctypes
-import hashlib
-import os
-import re
-import shutil
-import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-_SOURCE = Path(__file__).with_suffix(".c")
-_FLAGS = [
-    *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
-    # Nobody asks for errno, traps, NaNs or the sign of a zero; else the loops do not become vectors.
-    *("-fno-math-errno", "-fno-trapping-math", "-ffinite-math-only", "-fno-signed-zeros"),
-]
+from pix2seqd import native
+
 _ARGUMENTS = {"group_norm": "ppllllpplfiii", "softmax": "plli", "gelu": "plii", "expected_bits": "ppllifii"}
-_TYPES = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
 
 
 def suits(x: Tensor) -> bool:
@@ -89,51 +78,4 @@ def _half(x: Tensor) -> bool:
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled functions; None: they cannot be compiled here."""
-    compiler, openmp = shutil.which("gcc"), _openmp()
-    if compiler is None or openmp is None:
-        return None
-    processor = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-    kind = re.findall(r"^(?:model name|flags|Features)\s*:.*", processor, re.MULTILINE)
-    facts = repr([_SOURCE.read_text(), _FLAGS, compiler, openmp, kind])
-    target = _cache() / f"fused_cpu-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.so"
-    try:
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _compile(compiler, openmp, target)
-        return _load(target)
-    except OSError:  # that folder cannot be written, or nothing in it executed
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                _compile(compiler, openmp, Path(folder) / target.name)
-                return _load(Path(folder) / target.name)
-        except (OSError, subprocess.SubprocessError):
-            return None
-    except subprocess.SubprocessError:
-        return None
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pix2seqd"
-
-
-def _openmp() -> str | None:
-    """PyTorch's OpenMP: a second one's threads would wait for work on the cores that those of the first need."""
-    maps = Path("/proc/self/maps")
-    loaded = re.findall(r"/.*/lib(?:gomp|iomp5)[^/]*$", maps.read_text(), re.MULTILINE) if maps.is_file() else []
-    return loaded[0] if loaded else None
-
-
-def _compile(compiler: str, openmp: str, target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / target.name
-        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(made), "-Wl,--as-needed", openmp, "-lm"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-        made.replace(target)
-
-
-def _load(path: Path) -> ctypes.CDLL:
-    loaded = ctypes.CDLL(str(path))
-    for name, letters in _ARGUMENTS.items():
-        function = getattr(loaded, name)
-        function.argtypes, function.restype = [_TYPES[letter] for letter in letters], None
-    return loaded
+    return native.load(Path(__file__).with_suffix(".c"), _ARGUMENTS)

@@ -44,15 +44,16 @@ def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float,
 
 
 def softmax_(x: Tensor) -> Tensor:
-    """Softmax over the last dimension of contiguous bfloat16, in place."""
-    assert x.is_contiguous() and _half(x)
+    """Softmax over the last dimension of bfloat16, in place if that is contiguous."""
+    assert _half(x)
+    x = x.contiguous()
     _call("softmax", x.data_ptr(), x.numel() // x.shape[-1], x.shape[-1])
     return x
 
 
 def gelu_(x: Tensor) -> Tensor:
-    """GELU of a contiguous tensor, in place."""
-    assert x.is_contiguous()
+    """GELU, in place if `x` is contiguous."""
+    x = x.contiguous()
     _call("gelu", x.data_ptr(), x.numel(), _half(x))
     return x
 

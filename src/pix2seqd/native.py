@@ -69,4 +69,4 @@ def _openmp() -> str | None:
     """PyTorch's OpenMP: a second one's threads would wait for work on the cores that those of the first need."""
     maps = Path("/proc/self/maps")
     found = re.findall(r"/.*/lib(?:gomp|iomp5)[^/]*$", maps.read_text(), re.MULTILINE) if maps.is_file() else []
-    return found[0] if found else None
+    return min(found, key=lambda path: "/torch" not in path, default=None)  # other packages bring theirs

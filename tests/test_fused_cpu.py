@@ -11,7 +11,7 @@ from pix2seqd import fused_cpu
 from pix2seqd.analog_bits import expected_bits
 from pix2seqd.group_norm import GroupNorm
 from pix2seqd.sampler import Sampler
-from pix2seqd.transformer import GELU, attend
+from pix2seqd.transformer import TransformerLayer, attend
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -36,7 +36,7 @@ def with_threads(threads: int, run) -> Tensor:
 def test_they_are_compiled_here():
     assert fused_cpu.library() is not None
     with torch.no_grad():
-        assert fused_cpu.suits(torch.zeros(1))
+        assert all(fused_cpu.suits(torch.zeros(1, dtype=dtype)) for dtype in DTYPES)
         assert not fused_cpu.suits(torch.zeros(1, dtype=torch.float64))
         assert not fused_cpu.suits(torch.zeros(1, device="meta"))
     assert not fused_cpu.suits(torch.zeros(1)), "gradients are wanted"
@@ -53,11 +53,14 @@ def test_they_are_compiled_here():
     alike=st.booleans(),
     silu=st.booleans(),
     mean=st.sampled_from([0.0, -3.0, 100.0]),
+    corner=st.sampled_from([0.0, 0.0, 50.0]),
 )
-def test_group_norm(dtype, b, groups, size, height, width, alike, silu, mean):
+def test_group_norm(dtype, b, groups, size, height, width, alike, silu, mean, corner):
     torch.manual_seed(height * width)
     c = groups * size
-    x = (torch.randn(b, c, height, width) * 2 + mean).to(dtype)
+    x = torch.randn(b, c, height, width) * 2 + mean
+    x[:, :, 0, 0] += corner
+    x = x.to(dtype)
     weight, bias = torch.randn(2, 1 if alike else b, c)
     found = fused_cpu.group_norm(x, weight, bias, groups, 1e-5, silu)
     grouped = x.double().view(b, groups, -1)
@@ -79,7 +82,84 @@ def test_a_norm_has_the_same_bits_alone_in_a_batch_and_with_any_number_of_thread
     assert all(torch.equal(together[0], other) for other in [*together, torch.cat(alone)])
 
 
-def test_the_layer_uses_it_and_computes_what_it_computes_with_gradients():
+def test_a_flat_picture_with_one_odd_pixel_is_normalised():
+    x = torch.full((1, 8, 512, 512), 0.1)
+    x[:, :, 0, 0] = 100
+    found = fused_cpu.group_norm(x, torch.ones(1, 8), torch.zeros(1, 8), 2, 1e-5, silu=False).double()
+    x = x.double()
+    exact = (x - x.mean()) / (x.var(correction=0) + 1e-5).sqrt()
+    assert torch.allclose(found, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_what_does_not_fit_is_refused_and_what_is_empty_stays_so():
+    weight, x = torch.ones(1, 8), torch.zeros(1, 8, 2, 2)
+    for wrong in [
+        (weight[:, :4], weight, 2),
+        (weight, weight[:, :4], 2),
+        (weight.expand(2, 8), weight, 2),
+        (weight, weight, 3),
+    ]:
+        with pytest.raises(ValueError, match="groups"):
+            fused_cpu.group_norm(x, *wrong, 1e-5, silu=False)
+    with pytest.raises(ValueError, match="6 logits"):
+        fused_cpu.expected_bits(torch.zeros(1, 6, 2, 2), 1.0)
+    assert fused_cpu.group_norm(x[:, :, :0], weight, weight, 2, 1e-5, silu=True).shape == (1, 8, 0, 2)
+    assert fused_cpu.softmax_(torch.zeros(2, 0).bfloat16()).shape == (2, 0)
+
+
+def test_what_is_no_number_does_not_become_one():
+    nan = torch.nan
+    x = torch.randn(1, 8, 5, 5)
+    x[0, 1, 2, 3] = nan
+    found = fused_cpu.group_norm(x, torch.ones(1, 8), torch.zeros(1, 8), 2, 1e-5, silu=True)
+    assert found[:, :4].isnan().all() and not found[:, 4:].isnan().any()
+    for place in (0, 3, 40):
+        scores = torch.randn(2, 41)
+        scores[0, place] = nan
+        assert fused_cpu.softmax_(scores.bfloat16()).isnan().any(dim=1).tolist() == [True, False]
+        logits = torch.randn(1, 64, 1, 2)
+        logits[0, place, 0, 0] = nan
+        for dtype in DTYPES:
+            assert fused_cpu.expected_bits(logits.to(dtype), 1.0).isnan().all(dim=1).tolist() == [[[True, False]]]
+    assert fused_cpu.gelu_(torch.tensor([1.0, nan])).isnan().tolist() == [False, True]
+
+
+def test_other_defaults_of_numbers_do_not_matter():
+    logits = torch.randn(1, 16, 8, 8)
+    expected = fused_cpu.expected_bits(logits, 1.0)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert torch.equal(fused_cpu.expected_bits(logits, 1.0), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def called(monkeypatch) -> list[str]:
+    """Names of the functions of C that are called."""
+    names, call = [], fused_cpu._call
+    monkeypatch.setattr(fused_cpu, "_call", lambda name, *rest: (names.append(name), call(name, *rest)))
+    return names
+
+
+def test_the_networks_call_them(tiny, build, called):
+    sampler = Sampler(build(tiny), "cpu", "bfloat16")
+    with sampler._precision():
+        sampler.model.infer(torch.rand(1, 3, 64, 64), torch.randn(1, 5, 32, 32), 1)
+    assert set(called) == {"group_norm", "softmax", "gelu", "expected_bits"}
+    called.clear()
+    with torch.enable_grad():
+        TransformerLayer(16, 4, 32)(torch.randn(1, 5, 16))
+    assert not called
+
+
+def test_a_traced_norm_is_made_of_plain_operations():
+    with torch.no_grad():
+        norm, x = GroupNorm(8), torch.randn(2, 8, 3, 3)
+        assert torch.allclose(torch.jit.trace(norm, torch.randn(2, 8, 3, 3))(x), norm(x), atol=1e-5)
+
+
+def test_the_layer_computes_what_it_computes_with_gradients():
     norm, x, time = GroupNorm(24), torch.randn(3, 24, 7, 5), torch.randn(3, 48)
     norm.weight.data.normal_()
     norm.bias.data.normal_()
@@ -113,8 +193,8 @@ def test_attention_in_bfloat16_is_that_of_plain_operations():
 def test_gelu(dtype):
     x = torch.cat([torch.linspace(-30, 30, 20001), torch.tensor([0.0, -1e30, 1e30])]).to(dtype)
     exact = F.gelu(x.double())
-    with torch.no_grad():
-        found = GELU()(x.clone())
+    found = fused_cpu.gelu_(x)
+    assert found.data_ptr() == x.data_ptr()
     assert torch.allclose(found.double(), exact, rtol=2 * rounding(dtype), atol=1e-6)
 
 
@@ -124,10 +204,8 @@ def test_expected_bits(bits, dtype):
     values = 2**bits
     both = torch.randn(2, 2 * values, 9, 7).mul(5).to(dtype).contiguous(memory_format=torch.channels_last)
     for logits in (both[:, values:], both[:, :values, :4], torch.randn(1, values, 3, 5).mul(1e3).to(dtype)):
-        with torch.enable_grad():
-            exact = expected_bits(logits.double(), 0.1)
-        with torch.no_grad():
-            assert torch.allclose(expected_bits(logits, 0.1), exact.float(), atol=1e-6)
+        exact = expected_bits(logits.double(), 0.1)
+        assert torch.allclose(fused_cpu.expected_bits(logits, 0.1), exact.float(), atol=1e-6)
 
 
 def test_a_model_gives_the_masks_of_plain_operations(tiny, build, monkeypatch):

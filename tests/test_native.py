@@ -12,7 +12,7 @@ from pix2seqd import fused_cpu, native, winograd
 from pix2seqd.group_norm import GroupNorm
 from pix2seqd.winograd import with_winograd
 
-LIBRARIES = (fused_cpu.library, winograd._library)
+LIBRARIES = (fused_cpu.library, winograd.library)
 
 
 @pytest.fixture
@@ -49,9 +49,22 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(source, tmp_path):
     assert functions is not None and functions.half(6) == 3
 
 
-def test_what_cannot_be_compiled_is_none_and_leaves_nothing(source, tmp_path):
+@pytest.mark.usefixtures("compiled")
+def test_no_home_is_no_obstacle_either(source, monkeypatch):
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    functions = native.load(source, {"half": "i"})
+    assert functions is not None and functions.half(6) == 3
+
+
+@pytest.mark.usefixtures("compiled")
+def test_what_cannot_be_compiled_is_told_and_leaves_nothing(source, tmp_path):
     source.write_text("int half(int x) { return")
-    assert native.load(source, {"half": "i"}) is None
+    with pytest.warns(UserWarning, match="half.c could not be compiled"):
+        assert native.load(source, {"half": "i"}) is None
     assert not list(tmp_path.rglob("*.so"))
 
 

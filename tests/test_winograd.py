@@ -35,9 +35,10 @@ def test_it_is_the_convolution(batch: int, channels: int, out: int, height: int,
 
 
 @pytest.mark.parametrize("lanes", [4, 16])
-def test_it_is_the_convolution_on_processors_of_other_vectors(lanes: int, monkeypatch):
+def test_it_is_the_convolution_on_processors_of_other_vectors(lanes: int, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(native, "_FLAGS", [*native._FLAGS, f"-DLANES={lanes}"])
-    winograd._library.cache_clear()
+    winograd.library.cache_clear()
     try:
         direct, x = convolution(96, 64), torch.randn(2, 96, 23, 30)
         with torch.inference_mode():
@@ -45,7 +46,7 @@ def test_it_is_the_convolution_on_processors_of_other_vectors(lanes: int, monkey
             assert fast.kernel.shape == (36, 64 // (2 * lanes), 96, 2 * lanes)
             assert torch.allclose(fast(x).double(), exactly(direct, x), atol=2e-5)
     finally:
-        winograd._library.cache_clear()
+        winograd.library.cache_clear()
 
 
 def test_its_rounding_errors_are_small_beside_the_values():
@@ -88,6 +89,20 @@ def test_a_model_gives_the_same_masks_and_stays_as_it_is(tiny, build):
     for kept in (model, sampler.model):  # also the names
         assert kept.state_dict().keys() == before.keys()
         assert all(torch.equal(tensor, before[name]) for name, tensor in kept.state_dict().items())
+
+
+def test_what_it_is_not_made_for_is_left_to_the_direct_convolution():
+    direct, x = convolution(32, 32), torch.randn(1, 32, 20, 20)
+    fast = Winograd(direct)
+    with torch.inference_mode():
+        assert not torch.equal(fast(x), direct(x))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(fast(x), direct(x))
+        with pytest.raises(RuntimeError, match="channels"):
+            fast(torch.randn(1, 16, 20, 20))
+        assert torch.equal(copy.deepcopy(fast).double()(x.double()), copy.deepcopy(direct).double()(x.double()))
+    x.requires_grad_()
+    assert torch.equal(*(torch.autograd.grad(layer(x).sum(), x)[0] for layer in (fast, direct)))
 
 
 def test_only_plain_3_by_3_convolutions_of_many_channels_are_replaced():

@@ -1,6 +1,6 @@
 /* What lies between the products, for CPUs: the operations of pix2seqd.fused, and the softmax of attentions.
 
-Numbers are float32, or bfloat16 where a `half` says so; all sums are float32 or better. What is summed together does
+Numbers are float32, or bfloat16 where `bf16` says so; all sums are float32 or better. What is summed together does
 not depend on the number of threads, nor on the other examples of a batch. Compiled by pix2seqd.fused_cpu. */
 
 #include <math.h>
@@ -18,24 +18,25 @@ INLINE float from_bits(uint32_t bits) {
     return number;
 }
 
-INLINE float get(const void *x, int64_t i, int half) {
-    return half ? from_bits((uint32_t)((const uint16_t *)x)[i] << 16) : ((const float *)x)[i];
+INLINE float get(const void *x, int64_t i, int bf16) {
+    return bf16 ? from_bits((uint32_t)((const uint16_t *)x)[i] << 16) : ((const float *)x)[i];
 }
 
-INLINE void set(void *x, int64_t i, float number, int half) {
-    if (!half) {
+INLINE void set(void *x, int64_t i, float number, int bf16) {
+    if (!bf16) {
         ((float *)x)[i] = number;
         return;
     }
     uint32_t bits;
     memcpy(&bits, &number, 4);
-    ((uint16_t *)x)[i] = (bits + 0x8000) >> 16; /* to the nearest */
+    ((uint16_t *)x)[i] = (bits + 0x8000) >> 16; /* to the nearest; ties away from 0 */
 }
 
-/* 2^t for t <= 127, what is below -126 taken as -126; relative error 1e-7. */
+/* 2^t for t <= 127; relative error 1e-7. What is below -100 is taken as -100: smaller numbers, times others, would be
+   denormal, which processors are slow with. Clamps here are comparisons that let NaN through. */
 INLINE float power(float t) {
     const float magic = 12582912; /* 1.5 * 2^23: what is added to it is rounded to an integer, its lowest bits */
-    t = fmaxf(t, -126);
+    t = t < -100 ? -100 : t;
     float shifted = t + magic, f = t - (shifted - magic); /* f in [-1/2, 1/2] */
     float p = 1.327793890e-3f; /* 2^f: the polynomial of this degree whose largest relative error, 8e-8, is least */
     p = p * f + 9.675757641e-3f;
@@ -49,26 +50,26 @@ INLINE float power(float t) {
     return from_bits(bits + (exponent << 23));
 }
 
-/* Sums of a part's channels, and of their squares, less a value near their mean. */
-INLINE void sums(const void *x, int64_t rows, int64_t c, const float *near, float *sum, float *squares, int half) {
+/* Sums of a part's channels less a value near their means, and of the squares of that. */
+INLINE void sums(const void *x, int64_t rows, int64_t c, const float *near, float *sum, float *squares, int bf16) {
     memset(sum, 0, c * sizeof(float));
     memset(squares, 0, c * sizeof(float));
     for (int64_t row = 0; row < rows; row++)
 #pragma omp simd
         for (int64_t k = 0; k < c; k++) {
-            float away = get(x, row * c + k, half) - near[k];
+            float away = get(x, row * c + k, bf16) - near[k];
             sum[k] += away;
             squares[k] += away * away;
         }
 }
 
 INLINE void apply(const void *x, void *y, int64_t rows, int64_t c, const float *scale, const float *shift, int silu,
-                  int half) {
+                  int bf16) {
     for (int64_t row = 0; row < rows; row++)
 #pragma omp simd
         for (int64_t k = 0; k < c; k++) {
-            float z = get(x, row * c + k, half) * scale[k] + shift[k];
-            set(y, row * c + k, silu ? z / (1 + power(fminf(z * -LOG2_E, 127))) : z, half);
+            float z = get(x, row * c + k, bf16) * scale[k] + shift[k], e = power(fabsf(z) * -LOG2_E);
+            set(y, row * c + k, silu ? z * (z < 0 ? e : 1) / (1 + e) : z, bf16);
         }
 }
 
@@ -89,7 +90,7 @@ static void moments(const float *parts, int64_t count, int64_t hw, int64_t c, in
         int64_t first = group * size, last = first + size;
         for (int64_t k = first; k < last; k++) mean += means[k] / size;
         for (int64_t k = first; k < last; k++) squares += squares_of[k] + hw * (means[k] - mean) * (means[k] - mean);
-        double rstd = 1 / sqrt(squares / (hw * size) + eps);
+        double rstd = 1 / sqrt((squares < 0 ? 0 : squares) / (hw * size) + eps); /* NaN stays NaN */
         for (int64_t k = first; k < last; k++) {
             scale[k] = weight[k] * rstd;
             shift[k] = bias[k] - mean * scale[k];
@@ -99,21 +100,26 @@ static void moments(const float *parts, int64_t count, int64_t hw, int64_t c, in
 
 /* x, y [b, hw, c]; weight, bias [b, c], or [1, c] where `apart` is 0, not c. */
 void group_norm(const void *x, void *y, int64_t b, int64_t hw, int64_t c, int64_t groups, const float *weight,
-                const float *bias, int64_t apart, float eps, int silu, int half, int threads) {
-    int64_t width = half ? 2 : 4, rows = PART / c < 1 ? 1 : PART / c < 256 ? PART / c : 256; /* longer sums lose bits */
+                const float *bias, int64_t apart, float eps, int silu, int bf16, int threads) {
+    int64_t width = bf16 ? 2 : 4, rows = PART / c < 1 ? 1 : PART / c < 256 ? PART / c : 256; /* longer sums lose bits */
     int64_t count = (hw + rows - 1) / rows;
     float *parts = malloc(b * count * 2 * c * sizeof(float)), *affine = malloc(b * 3 * c * sizeof(float));
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(b * count > 1 ? threads : 1)
     {
 #pragma omp for
-        for (int64_t i = 0; i < b; i++)
-            for (int64_t k = 0; k < c; k++) affine[(i * 3 + 2) * c + k] = get(x, i * hw * c + k, half);
+        for (int64_t n = 0; n < b; n++) { /* the mean of an example's first part, not of one pixel, which may be odd */
+            float *near = affine + (n * 3 + 2) * c;
+            int64_t here = hw < rows ? hw : rows;
+            memset(near, 0, c * sizeof(float));
+            for (int64_t row = 0; row < here; row++)
+                for (int64_t k = 0; k < c; k++) near[k] += get(x, (n * hw + row) * c + k, bf16) / here;
+        }
 #pragma omp for
         for (int64_t i = 0; i < b * count; i++) {
             int64_t n = i / count, first = i % count * rows, here = hw - first < rows ? hw - first : rows;
             const char *from = (const char *)x + (n * hw + first) * c * width;
             float *sum = parts + i * 2 * c, *near = affine + (n * 3 + 2) * c;
-            half ? sums(from, here, c, near, sum, sum + c, 1) : sums(from, here, c, near, sum, sum + c, 0);
+            bf16 ? sums(from, here, c, near, sum, sum + c, 1) : sums(from, here, c, near, sum, sum + c, 0);
         }
 #pragma omp for
         for (int64_t n = 0; n < b; n++) {
@@ -129,9 +135,9 @@ void group_norm(const void *x, void *y, int64_t b, int64_t hw, int64_t c, int64_
             char *to = (char *)y + at;
             float *scale = affine + n * 3 * c, *shift = scale + c;
             if (silu)
-                half ? apply(from, to, here, c, scale, shift, 1, 1) : apply(from, to, here, c, scale, shift, 1, 0);
+                bf16 ? apply(from, to, here, c, scale, shift, 1, 1) : apply(from, to, here, c, scale, shift, 1, 0);
             else
-                half ? apply(from, to, here, c, scale, shift, 0, 1) : apply(from, to, here, c, scale, shift, 0, 0);
+                bf16 ? apply(from, to, here, c, scale, shift, 0, 1) : apply(from, to, here, c, scale, shift, 0, 0);
         }
     }
     free(parts);
@@ -139,14 +145,13 @@ void group_norm(const void *x, void *y, int64_t b, int64_t hw, int64_t c, int64_
 }
 
 /* e = exp(x - max x), and its sum. */
-INLINE float exponentials(const void *x, int64_t m, float *e, int half) {
-    float most = -3e38f, sum = 0;
+INLINE float exponentials(const void *x, int64_t m, float *e, int bf16) {
+    float most = -INFINITY, sum = 0;
 #pragma omp simd reduction(max : most)
-    for (int64_t k = 0; k < m; k++) most = fmaxf(most, get(x, k, half));
-    most *= LOG2_E;
+    for (int64_t k = 0; k < m; k++) most = get(x, k, bf16) > most ? get(x, k, bf16) : most;
 #pragma omp simd reduction(+ : sum)
     for (int64_t k = 0; k < m; k++) {
-        e[k] = power(get(x, k, half) * LOG2_E - most);
+        e[k] = power((get(x, k, bf16) - most) * LOG2_E);
         sum += e[k];
     }
     return sum;
@@ -154,7 +159,7 @@ INLINE float exponentials(const void *x, int64_t m, float *e, int half) {
 
 /* Softmax of each of the rows of bfloat16 x [rows, m], in place. */
 void softmax(uint16_t *x, int64_t rows, int64_t m, int threads) {
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(rows * m > PART ? threads : 1)
     {
         float *e = malloc(m * sizeof(float));
 #pragma omp for
@@ -168,15 +173,15 @@ void softmax(uint16_t *x, int64_t rows, int64_t m, int threads) {
 }
 
 /* Of each pixel of x [pixels, 2^n], `apart` numbers apart, the expected bits in [-scale, scale], y [pixels, n]. */
-void expected_bits(const void *x, float *y, int64_t pixels, int64_t apart, int n, float scale, int half, int threads) {
-#pragma omp parallel num_threads(threads)
+void expected_bits(const void *x, float *y, int64_t pixels, int64_t apart, int n, float scale, int bf16, int threads) {
+#pragma omp parallel num_threads(pixels << n > PART ? threads : 1)
     {
         float *e = malloc(((int64_t)1 << n) * sizeof(float));
 #pragma omp for
         for (int64_t pixel = 0; pixel < pixels; pixel++) {
             int64_t values = (int64_t)1 << n;
-            const char *from = (const char *)x + pixel * apart * (half ? 2 : 4);
-            float total = half ? exponentials(from, values, e, 1) : exponentials(from, values, e, 0);
+            const char *from = (const char *)x + pixel * apart * (bf16 ? 2 : 4);
+            float total = bf16 ? exponentials(from, values, e, 1) : exponentials(from, values, e, 0);
             for (int bit = n - 1; bit >= 0; bit--) { /* values with the highest bit, then as if they did not have it */
                 float on = 0;
                 values /= 2;
@@ -193,21 +198,21 @@ void expected_bits(const void *x, float *y, int64_t pixels, int64_t apart, int n
 }
 
 /* GELU, x / 2 * (1 + erf(x / sqrt(2))), of n numbers, in place; erf after Abramowitz & Stegun 7.1.26, error 2e-7. */
-INLINE void gelu_part(void *x, int64_t n, int half) {
+INLINE void gelu_part(void *x, int64_t n, int bf16) {
 #pragma omp simd
     for (int64_t k = 0; k < n; k++) {
-        float z = get(x, k, half), away = fabsf(z), t = 1 / (1 + 0.3275911f * 0.70710678f * away);
+        float z = get(x, k, bf16), away = fabsf(z), t = 1 / (1 + 0.3275911f * 0.70710678f * away);
         float p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
-        set(x, k, fmaxf(z, 0) - away * 0.5f * p * power(z * z * (-0.5f * LOG2_E)), half);
+        set(x, k, (z < 0 ? 0 : z) - away * 0.5f * p * power(z * z * (-0.5f * LOG2_E)), bf16);
     }
 }
 
-void gelu(void *x, int64_t n, int half, int threads) {
+void gelu(void *x, int64_t n, int bf16, int threads) {
     int64_t count = (n + PART - 1) / PART;
-#pragma omp parallel for num_threads(threads)
+#pragma omp parallel for num_threads(count > 1 ? threads : 1)
     for (int64_t i = 0; i < count; i++) {
         int64_t here = n - i * PART < PART ? n - i * PART : PART;
-        char *from = (char *)x + i * PART * (half ? 2 : 4);
-        half ? gelu_part(from, here, 1) : gelu_part(from, here, 0);
+        char *from = (char *)x + i * PART * (bf16 ? 2 : 4);
+        bf16 ? gelu_part(from, here, 1) : gelu_part(from, here, 0);
     }
 }

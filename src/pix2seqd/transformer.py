@@ -76,7 +76,7 @@ class TransformerLayer(nn.Module):
         self.cross_attention = Attention(dim, heads, context_dim) if context_dim else None
         self.mlp_norm = nn.LayerNorm(dim, eps=1e-6)
         wide, narrow = glorot(nn.Linear(dim, mlp_dim)), glorot(nn.Linear(mlp_dim, dim))
-        self.mlp = nn.Sequential(wide, GELU(), nn.Dropout(dropout), narrow)
+        self.mlp = nn.Sequential(wide, _GELU(), nn.Dropout(dropout), narrow)
         self.drop_path = drop_path
 
     def memory(self, context: Tensor) -> Memory:
@@ -99,7 +99,7 @@ class TransformerLayer(nn.Module):
         return branch * (alive / keep).to(branch.dtype)
 
 
-class GELU(nn.GELU):
+class _GELU(nn.GELU):
     """In place where nobody wants a gradient of it."""
 
     def forward(self, input: Tensor) -> Tensor:

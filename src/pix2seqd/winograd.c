@@ -16,12 +16,12 @@ Maps are [b, h, w, c]. What a result's bits are does not depend on other picture
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 
 #define INLINE static inline __attribute__((always_inline))
-#define A 0.75f /* the points are 0, A, -A, B, -B and infinity */
+#define A 0.75f /* the points are 0, A, -A, B, -B and infinity, as in winograd.py */
 #define B 1.5f
 #define TILES 96 /* at a time: what is computed of them stays in a processor's cache */
 #define ROWS 6   /* of TILES, whose sums of 2 * LANES channels fill the registers */
 #define DEPTH 128 /* channels that are summed in a row: longer sums lose bits */
-#define APART(c) (TILES * (c) + 16) /* from one point's values to the next one's; a power of 2 would share cache lines */
+#define APART(c) (TILES * (c) + 16) /* from one of a tile's 36 numbers to the next; a power of 2 would share cache lines */
 
 INLINE lanes load(const float *at) {
     lanes x;
@@ -31,8 +31,9 @@ INLINE lanes load(const float *at) {
 
 INLINE void store(float *at, lanes x) { memcpy(at, &x, sizeof x); }
 
-/* Six pixels in a line become the values at the points of the polynomial that they stand for, but for a factor. */
-INLINE void evaluate(lanes *x, int apart) {
+/* Six pixels in a line times the transposed inverse of the points' Vandermonde matrix, but for a factor of each row,
+   which winograd.py puts into the kernel. */
+INLINE void input_transform(lanes *x, int apart) {
     lanes x1 = x[apart], x2 = x[2 * apart], x3 = x[3 * apart], x4 = x[4 * apart];
     lanes even_a = x4 - B * B * x2, odd_a = A * (x3 - B * B * x1);
     lanes even_b = x4 - A * A * x2, odd_b = B * (x3 - A * A * x1);
@@ -44,8 +45,8 @@ INLINE void evaluate(lanes *x, int apart) {
     x[5 * apart] = A * A * B * B * x1 - (A * A + B * B) * x3 + x[5 * apart];
 }
 
-/* Products at the points become four results in a line. */
-INLINE void interpolate(lanes *x, int apart) {
+/* Six products in a line times the transposed Vandermonde matrix of four columns: four results. */
+INLINE void output_transform(lanes *x, int apart) {
     lanes even_a = x[apart] + x[2 * apart], odd_a = x[apart] - x[2 * apart];
     lanes even_b = x[3 * apart] + x[4 * apart], odd_b = x[3 * apart] - x[4 * apart];
     x[0] = x[0] + even_a + even_b;
@@ -54,7 +55,7 @@ INLINE void interpolate(lanes *x, int apart) {
     x[3 * apart] = A * A * A * odd_a + B * B * B * odd_b + x[5 * apart];
 }
 
-/* The values of the tile whose 6 x 6 pixels begin at `top` and `left`; there are zeros around the picture. */
+/* Transform the tile whose 6 x 6 pixels begin at `top` and `left`; there are zeros around the picture. */
 INLINE void tile_values(const float *x, float *values, int64_t h, int64_t w, int64_t c, int64_t top, int64_t left) {
     for (int64_t k = 0; k < c; k += LANES) {
         lanes tile[36];
@@ -64,8 +65,8 @@ INLINE void tile_values(const float *x, float *values, int64_t h, int64_t w, int
                 int inside = row >= 0 && row < h && column >= 0 && column < w;
                 tile[i * 6 + j] = inside ? load(x + (row * w + column) * c + k) : (lanes){0};
             }
-        for (int j = 0; j < 6; j++) evaluate(tile + j, 6);
-        for (int i = 0; i < 6; i++) evaluate(tile + i * 6, 1);
+        for (int j = 0; j < 6; j++) input_transform(tile + j, 6);
+        for (int i = 0; i < 6; i++) input_transform(tile + i * 6, 1);
         for (int i = 0; i < 36; i++) store(values + i * APART(c) + k, tile[i]);
     }
 }
@@ -76,9 +77,9 @@ INLINE void tile_results(const float *products, const float *bias, float *y, int
     for (int64_t k = 0; k < c; k += LANES) {
         lanes tile[36], plus = load(bias + k);
         for (int i = 0; i < 36; i++) tile[i] = load(products + i * APART(c) + k);
-        for (int j = 0; j < 6; j++) interpolate(tile + j, 6);
+        for (int j = 0; j < 6; j++) output_transform(tile + j, 6);
         for (int i = 0; i < 4; i++) {
-            interpolate(tile + i * 6, 1);
+            output_transform(tile + i * 6, 1);
             for (int j = 0; j < 4; j++)
                 if (top + i < h && left + j < w) store(y + ((top + i) * w + left + j) * c + k, tile[i * 6 + j] + plus);
         }

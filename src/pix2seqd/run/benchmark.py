@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from pix2seqd import fused_cpu
+from pix2seqd import fused_cpu, winograd
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
@@ -224,7 +224,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "device": name,
         "capability": torch.backends.cpu.get_cpu_capability(),
         "amx": bool(torch.cpu._is_amx_tile_supported()),
-        "fused_cpu": fused_cpu.library() is not None,
+        "compiled": fused_cpu.library() is not None and winograd.library() is not None,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **versions,

@@ -49,7 +49,7 @@ class Winograd(nn.Conv2d):
         self.weight, self.bias = convolution.weight, convolution.bias
         transform, block = _kernel_transform(), _functions().winograd_block()
         kernel = torch.einsum("pi,qj,ocij->pqoc", transform, transform, self.weight.detach().double())
-        kernel = kernel.float().view(36, -1, block, self.in_channels).transpose(2, 3)
+        kernel = kernel.float().view(-1, block, self.in_channels).transpose(1, 2)  # 4-D could become channels last
         self.register_buffer("kernel", kernel.contiguous(), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pix2seqd import fused_cpu, winograd
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.data.shapes import TAXONOMY
 from pix2seqd.official import load_official
@@ -31,6 +32,25 @@ def compiled() -> None:
     """For tests of what is written in C: it is compiled on Linux, by gcc."""
     if sys.platform != "linux" or shutil.which("gcc") is None:
         pytest.skip("no gcc on Linux")
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """Sets PyTorch's number of threads, for the test alone."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def nothing_loaded() -> Iterator[None]:
+    """What is written in C is compiled and loaded anew, in the test and after it."""
+    libraries = (fused_cpu.library, winograd.library)
+    for library in libraries:
+        library.cache_clear()
+    yield
+    for library in libraries:
+        library.cache_clear()
 
 
 class Reference:

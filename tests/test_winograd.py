@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pix2seqd import native, winograd
+from pix2seqd import native
 from pix2seqd.sampler import Sampler
 from pix2seqd.winograd import Winograd, with_winograd
 
@@ -34,19 +34,16 @@ def test_it_is_the_convolution(batch: int, channels: int, out: int, height: int,
     assert torch.allclose(found.double(), exact, atol=2e-5)
 
 
+@pytest.mark.usefixtures("nothing_loaded")
 @pytest.mark.parametrize("lanes", [4, 16])
 def test_it_is_the_convolution_on_processors_of_other_vectors(lanes: int, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(native, "_FLAGS", [*native._FLAGS, f"-DLANES={lanes}"])
-    winograd.library.cache_clear()
-    try:
-        direct, x = convolution(96, 64), torch.randn(2, 96, 23, 30)
-        with torch.inference_mode():
-            fast = Winograd(direct)
-            assert fast.kernel.shape == (36 * 64 // (2 * lanes), 96, 2 * lanes)
-            assert torch.allclose(fast(x).double(), exactly(direct, x), atol=2e-5)
-    finally:
-        winograd.library.cache_clear()
+    direct, x = convolution(96, 64), torch.randn(2, 96, 23, 30)
+    with torch.inference_mode():
+        fast = Winograd(direct)
+        assert fast.kernel.shape == (36 * 64 // (2 * lanes), 96, 2 * lanes)
+        assert torch.allclose(fast(x).double(), exactly(direct, x), atol=2e-5)
 
 
 def test_its_rounding_errors_are_small_beside_the_values():
@@ -57,17 +54,13 @@ def test_its_rounding_errors_are_small_beside_the_values():
     assert 0 < errors[1] < 3 * errors[0], errors
 
 
-def test_a_picture_gives_the_same_bits_alone_in_a_batch_and_with_any_number_of_threads():
+def test_a_picture_gives_the_same_bits_alone_in_a_batch_and_with_any_number_of_threads(set_threads):
     fast, x = Winograd(convolution(64, 96)), torch.randn(5, 64, 36, 50)
-    threads = torch.get_num_threads()
-    try:
-        with torch.inference_mode():
-            together = fast(x)
-            for n in (1, 2, 3):
-                torch.set_num_threads(n)
-                assert all(torch.equal(fast(x[i : i + 1])[0], together[i]) for i in range(5))
-    finally:
-        torch.set_num_threads(threads)
+    with torch.inference_mode():
+        together = fast(x)
+        for n in (1, 2, 3):
+            set_threads(n)
+            assert all(torch.equal(fast(x[i : i + 1])[0], together[i]) for i in range(5))
     assert together.is_contiguous(memory_format=torch.channels_last)
 
 

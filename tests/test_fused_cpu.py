@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pix2seqd import fused_cpu
+from pix2seqd import amx, fused_cpu
 from pix2seqd.analog_bits import expected_bits
 from pix2seqd.group_norm import GroupNorm
 from pix2seqd.sampler import Sampler
@@ -127,6 +127,19 @@ def test_other_defaults_of_numbers_do_not_matter():
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_scaled_sum(dtype: torch.dtype):
+    x, y = (torch.randn(2, 5, 37, 41).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(2))
+    exact = (x.double() + y.double()) * 0.7
+    for other in (y, y.contiguous()):
+        changed = x.clone(memory_format=torch.preserve_format)
+        found = fused_cpu.scaled_sum_(changed, other, 0.7)
+        assert found.data_ptr() == changed.data_ptr()
+        assert torch.allclose(found.double(), exact, rtol=2**-8 if dtype == torch.bfloat16 else 1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="5, 37, 41"):
+        fused_cpu.scaled_sum_(x, y[:1], 0.7)
+
+
 @pytest.fixture
 def called(monkeypatch) -> list[str]:
     """Names of the functions of C that are called."""
@@ -135,11 +148,12 @@ def called(monkeypatch) -> list[str]:
     return names
 
 
-def test_the_networks_call_them(tiny, build, called):
+def test_the_networks_call_them(tiny, build, called, monkeypatch):
+    monkeypatch.setattr(amx, "library", lambda: None)  # else attention is its own
     sampler = Sampler(build(tiny), "cpu", "bfloat16")
     with sampler._precision():
         sampler.model.infer(torch.rand(1, 3, 64, 64), torch.randn(1, 5, 32, 32), 1)
-    assert set(called) == {"group_norm", "softmax", "gelu", "expected_bits"}
+    assert set(called) == {"group_norm", "softmax", "gelu", "expected_bits", "scaled_sum"}
     called.clear()
     with torch.enable_grad():
         TransformerLayer(16, 4, 32)(torch.randn(1, 5, 16))

@@ -8,47 +8,9 @@ not depend on the number of threads, nor on the other examples of a batch. Compi
 #include <stdlib.h>
 #include <string.h>
 
-#define INLINE static inline __attribute__((always_inline))
-#define LOG2_E 1.44269504f
+#include "numbers.h"
+
 #define PART 16384 /* numbers that one thread takes at a time */
-
-INLINE float from_bits(uint32_t bits) {
-    float number;
-    memcpy(&number, &bits, 4);
-    return number;
-}
-
-INLINE float get(const void *x, int64_t i, int bf16) {
-    return bf16 ? from_bits((uint32_t)((const uint16_t *)x)[i] << 16) : ((const float *)x)[i];
-}
-
-INLINE void set(void *x, int64_t i, float number, int bf16) {
-    if (!bf16) {
-        ((float *)x)[i] = number;
-        return;
-    }
-    uint32_t bits;
-    memcpy(&bits, &number, 4);
-    ((uint16_t *)x)[i] = (bits + 0x8000) >> 16; /* to the nearest; ties away from 0 */
-}
-
-/* 2^t for t <= 127; relative error 1e-7. What is below -100 is taken as -100: smaller numbers, times others, would be
-   denormal, which processors are slow with. Clamps here are comparisons that let NaN through. */
-INLINE float power(float t) {
-    const float magic = 12582912; /* 1.5 * 2^23: what is added to it is rounded to an integer, its lowest bits */
-    t = t < -100 ? -100 : t;
-    float shifted = t + magic, f = t - (shifted - magic); /* f in [-1/2, 1/2] */
-    float p = 1.327793890e-3f; /* 2^f: the polynomial of this degree whose largest relative error, 8e-8, is least */
-    p = p * f + 9.675757641e-3f;
-    p = p * f + 5.550709598e-2f;
-    p = p * f + 2.402211434e-1f;
-    p = p * f + 6.931469682e-1f;
-    p = p * f + 1.000000073f;
-    uint32_t bits, exponent;
-    memcpy(&bits, &p, 4);
-    memcpy(&exponent, &shifted, 4);
-    return from_bits(bits + (exponent << 23));
-}
 
 /* Sums of a part's channels less a value near their means, and of the squares of that. */
 INLINE void sums(const void *x, int64_t rows, int64_t c, const float *near, float *sum, float *squares, int bf16) {
@@ -214,5 +176,23 @@ void gelu(void *x, int64_t n, int bf16, int threads) {
         int64_t here = n - i * PART < PART ? n - i * PART : PART;
         char *from = (char *)x + i * PART * (bf16 ? 2 : 4);
         bf16 ? gelu_part(from, here, 1) : gelu_part(from, here, 0);
+    }
+}
+
+/* x = (x + y) * scale, n numbers. */
+INLINE void scaled_sum_part(void *x, const void *y, int64_t n, float scale, int bf16) {
+#pragma omp simd
+    for (int64_t k = 0; k < n; k++) set(x, k, (get(x, k, bf16) + get(y, k, bf16)) * scale, bf16);
+}
+
+void scaled_sum(void *x, const void *y, int64_t n, float scale, int bf16, int threads) {
+    int64_t count = (n + PART - 1) / PART;
+#pragma omp parallel for num_threads(count > 1 ? threads : 1)
+    for (int64_t i = 0; i < count; i++) {
+        int64_t here = n - i * PART < PART ? n - i * PART : PART, at = i * PART * (bf16 ? 2 : 4);
+        if (bf16)
+            scaled_sum_part((char *)x + at, (const char *)y + at, here, scale, 1);
+        else
+            scaled_sum_part((char *)x + at, (const char *)y + at, here, scale, 0);
     }
 }

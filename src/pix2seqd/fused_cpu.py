@@ -13,7 +13,13 @@ from torch import Tensor
 
 from pix2seqd import native
 
-_ARGUMENTS = {"group_norm": "ppllllpplfiii", "softmax": "plli", "gelu": "plii", "expected_bits": "ppllifii"}
+_ARGUMENTS = {
+    "group_norm": "ppllllpplfiii",
+    "softmax": "plli",
+    "gelu": "plii",
+    "expected_bits": "ppllifii",
+    "scaled_sum": "pplfii",
+}
 
 
 def suits(x: Tensor) -> bool:
@@ -55,6 +61,19 @@ def gelu_(x: Tensor) -> Tensor:
     """GELU, in place if `x` is contiguous."""
     x = x.contiguous()
     _call("gelu", x.data_ptr(), x.numel(), _bf16(x))
+    return x
+
+
+def scaled_sum_(x: Tensor, y: Tensor, scale: float) -> Tensor:
+    """(x + y) · scale of maps `[b, c, h, w]`, in place if `x` lies channels last.
+
+    Raises:
+        ValueError: they are not of the same shape and type.
+    """
+    if x.shape != y.shape or x.dtype != y.dtype:
+        raise ValueError(f"{tuple(x.shape)} of {x.dtype} and {tuple(y.shape)} of {y.dtype}")
+    x, y = (z.contiguous(memory_format=torch.channels_last) for z in (x, y))
+    _call("scaled_sum", x.data_ptr(), y.data_ptr(), x.numel(), scale, _bf16(x))
     return x
 
 

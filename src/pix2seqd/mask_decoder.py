@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pix2seqd import fused_cpu
 from pix2seqd.analog_bits import analog, bit_evidence, expected_bits, value_logits
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import gamma
@@ -212,8 +213,10 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """`x` [b, in_dim, h, w], `time` as `self.time` projects it [b or 1, 2 · out_dim] → [b, out_dim, h, w]."""
         h = self.norm2(self.conv1(self.norm1(x, silu=True)), time, silu=True)
-        h = self.conv2(self.dropout(h))
-        return h.add_(self.shortcut(x)).mul_(math.sqrt(0.5))
+        h, x = self.conv2(self.dropout(h)), self.shortcut(x)
+        if fused_cpu.suits(h) and h.dtype == x.dtype:
+            return fused_cpu.scaled_sum_(h, x, math.sqrt(0.5))
+        return h.add_(x).mul_(math.sqrt(0.5))
 
 
 class DownUnit(nn.Module):

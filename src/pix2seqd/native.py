@@ -1,5 +1,6 @@
 """C beside our Python, compiled once for the machine's processor and kept for the next process."""
 
+import copy
 import ctypes
 import hashlib
 import os
@@ -9,10 +10,15 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 _FLAGS = [
     *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
@@ -30,6 +36,16 @@ def suits(x: Tensor) -> bool:
     return type(x) is Tensor and x.device.type == "cpu" and not torch.is_grad_enabled() and not traced
 
 
+def with_layers(model: M, layer_for: Callable[[nn.Module], nn.Module | None]) -> M:
+    """A copy for inference whose layers are replaced by what is given for them; parameters and buffers are shared."""
+    model = copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if (layer := layer_for(child)) is not None:
+                setattr(parent, name, layer)
+    return model
+
+
 def load(source: Path, arguments: dict[str, str]) -> ctypes.CDLL | None:
     """Compile with gcc, once, and load; linked with PyTorch's OpenMP, so that both share its threads.
 
@@ -43,7 +59,8 @@ def load(source: Path, arguments: dict[str, str]) -> ctypes.CDLL | None:
     compiler, openmp, processor = shutil.which("gcc"), _openmp(), _processor()
     if compiler is None or openmp is None or not processor:
         return None
-    facts = repr([source.read_text(), _FLAGS, compiler, Path(compiler).stat().st_mtime, openmp, processor])
+    code = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
+    facts = repr([code, _FLAGS, compiler, Path(compiler).stat().st_mtime, openmp, processor])
     name = f"{source.stem}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.so"
     command = [compiler, *_FLAGS, str(source), "-Wl,--as-needed", openmp, "-lm", "-o"]
     try:

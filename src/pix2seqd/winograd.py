@@ -5,12 +5,10 @@ polynomials: the kernel is evaluated at five points and infinity, pixels and pro
 (`winograd.c`).
 """
 
-import copy
 import ctypes
 from functools import cache
-from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -49,7 +47,7 @@ class Winograd(nn.Conv2d):
         self.weight, self.bias = convolution.weight, convolution.bias
         transform, block = _kernel_transform(), _functions().winograd_block()
         kernel = torch.einsum("pi,qj,ocij->pqoc", transform, transform, self.weight.detach().double())
-        kernel = kernel.float().view(-1, block, self.in_channels).transpose(1, 2)  # 4-D could become channels last
+        kernel = kernel.float().reshape(-1, block, self.in_channels).transpose(1, 2)  # 4-D could become channels last
         self.register_buffer("kernel", kernel.contiguous(), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -69,20 +67,16 @@ class Winograd(nn.Conv2d):
 
 def with_winograd(model: M) -> M:
     """A copy for inference in float32; what is not a kernel of such a convolution is shared."""
-    model = copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Conv2d) and _suits(child):
-                setattr(parent, name, Winograd(child))
-    return model
+    return native.with_layers(model, lambda layer: Winograd(layer) if _suits(layer) else None)
 
 
-def _suits(convolution: nn.Conv2d) -> bool:
-    c, functions = convolution, library()
-    plain = c.kernel_size == (3, 3) and c.stride == c.padding == c.dilation == (1, 1) and c.groups == 1
-    if functions is None or not plain or c.padding_mode != "zeros":
+def _suits(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    c, functions = layer, library()
+    if functions is None or not isinstance(c, nn.Conv2d):
         return False
-    return c.in_channels % functions.winograd_block() == c.out_channels % functions.winograd_block() == 0
+    plain = c.kernel_size == (3, 3) and c.stride == c.padding == c.dilation == (1, 1) and c.groups == 1
+    plain = plain and c.padding_mode == "zeros"
+    return plain and c.in_channels % functions.winograd_block() == c.out_channels % functions.winograd_block() == 0
 
 
 def _functions() -> ctypes.CDLL:

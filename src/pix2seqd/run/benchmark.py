@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from pix2seqd import fused_cpu, winograd
+from pix2seqd import amx, fused_cpu, winograd
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
@@ -219,12 +219,13 @@ def machine(device: torch.device) -> dict[str, Any]:
         lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         name = names[0] if names else platform.processor()
+    amx_here = bool(torch.cpu._is_amx_tile_supported())
     versions = {package: version(package) for package in ("pix2seqd", "torch", "transformers")}
     return {
         "device": name,
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "amx": bool(torch.cpu._is_amx_tile_supported()),
-        "compiled": fused_cpu.library() is not None and winograd.library() is not None,
+        "amx": amx_here,
+        "compiled": all(code.library() is not None for code in (fused_cpu, winograd, *([amx] if amx_here else []))),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **versions,

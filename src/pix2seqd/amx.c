@@ -1,8 +1,8 @@
-/* Products of bfloat16 by AMX: convolutions, linear layers, attention. See pix2seqd.amx, which calls this.
+/* Attention in bfloat16 by AMX. See pix2seqd.amx, which calls this.
 
-A product's left side are rows of 64 bytes, 32 numbers of bfloat16; 16 of them make a tile. Its right side is packed:
-for each 32 columns, and each 32 numbers of the rows, two tiles of 16 columns, in which two rows lie interleaved. Sums are
-float32. What a result's bits are does not depend on other examples, nor on the number of threads. */
+A product's left side are rows of numbers; 32 numbers, 64 bytes, of each of 16 rows make a tile. Its right side is packed:
+for each 32 numbers of the rows two tiles of 16 columns, in which numbers lie by twos. Sums are float32. What a result's
+bits are does not depend on other examples, nor on the number of threads. */
 
 #include <math.h>
 #include <stdint.h>
@@ -13,10 +13,7 @@ float32. What a result's bits are does not depend on other examples, nor on the 
 
 #include "numbers.h"
 
-#ifndef CACHE
-#define CACHE (1 << 20) /* bytes of the left side that one thread works on at a time: half of its own cache */
-#endif
-#define TILE 1024         /* bytes */
+#define TILE 1024 /* bytes */
 
 #ifdef __AMX_BF16__
 #include <immintrin.h>
@@ -64,135 +61,27 @@ INLINE shapes begin(void) {
 
 INLINE void end(shapes before) { _tile_loadconfig(&before); }
 
-/* sums [32, 32] of 32 rows, `row` bytes apart, with 32 packed columns: over `depth` blocks of 32 numbers, `next` bytes
-   apart, and in each of them over several places of the row. */
-INLINE void block(const char *rows, int64_t row, int64_t depth, int64_t next, const int64_t *places, int count,
-                  const char *columns, float *sums) {
+/* sums [32, 32] of 32 rows, `row` bytes apart, with 32 packed columns, over `depth` blocks of 32 numbers. */
+INLINE void product(const void *rows, int64_t row, int64_t depth, const void *columns, float *sums) {
+    const char *left = rows, *right = columns;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int64_t k = 0; k < depth; k++, rows += next)
-        for (int i = 0; i < count; i++, columns += 2 * TILE) {
-            const char *at = rows + places[i];
-            _tile_loadd(4, at, row);
-            _tile_loadd(6, columns, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(7, columns + TILE, 64);
-            _tile_dpbf16ps(1, 4, 7);
-            _tile_loadd(5, at + 16 * row, row);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
+    for (int64_t k = 0; k < depth; k++, left += 64, right += 2 * TILE) {
+        _tile_loadd(4, left, row);
+        _tile_loadd(6, right, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, right + TILE, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, left + 16 * row, row);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
     _tile_stored(0, sums, 128);
     _tile_stored(1, sums + 16, 128);
     _tile_stored(2, sums + 16 * 32, 128);
     _tile_stored(3, sums + 16 * 32 + 16, 128);
-}
-
-INLINE void put(const float *sums, const float *bias, uint16_t *y) {
-#ifdef __AMX_BF16__
-    __m512 first = _mm512_add_ps(_mm512_loadu_ps(sums), _mm512_loadu_ps(bias));
-    __m512 second = _mm512_add_ps(_mm512_loadu_ps(sums + 16), _mm512_loadu_ps(bias + 16));
-    _mm512_storeu_si512(y, (__m512i)_mm512_cvtne2ps_pbh(second, first));
-#else
-    for (int k = 0; k < 32; k++) set(y, k, sums[k] + bias[k], 1);
-#endif
-}
-
-/* 32 results from the padded place `first` on, of `rows` rows of y [rows, w, out]; some are not a pixel's. */
-INLINE void put_pixels(const float *sums, const float *bias, uint16_t *y, int64_t first, int64_t rows, int64_t w,
-                       int64_t out) {
-    int64_t row = first / (w + 2), column = first % (w + 2);
-    for (int i = 0; i < 32 && row < rows; i++) {
-        if (column < w) put(sums + i * 32, bias, y + (row * w + column) * out);
-        if (++column == w + 2) column = 0, row++;
-    }
-}
-
-/* Rows `top` .. `top + rows` of a picture, and a pixel of zeros at both ends: [in / 32, rows, w + 2, 32]. */
-INLINE void pad(const uint16_t *x, char *padded, int64_t next, int64_t top, int64_t rows, int64_t h, int64_t w,
-                int64_t in) {
-    int64_t wide = (w + 2) * 64;
-    for (int64_t row = 0; row < rows; row++) {
-        int inside = top + row >= 0 && top + row < h;
-        for (int64_t k = 0; k < in / 32; k++) {
-            char *to = padded + k * next + row * wide;
-            memset(to, 0, inside ? 64 : wide);
-            memset(to + wide - 64, 0, 64);
-        }
-        for (int64_t i = 0; inside && i < w; i++)
-            for (int64_t k = 0; k < in / 32; k++)
-                memcpy(padded + k * next + row * wide + (i + 1) * 64, x + ((top + row) * w + i) * in + k * 32, 64);
-    }
-}
-
-/* A 3 x 3 convolution with zeros around: x [b, h, w, in], packed kernel, bias [out] -> y [b, h, w, out].
-
-   Padded rows of a strip follow each other, so that to shift the picture is to shift an address; the two results of
-   each row that would see its end and the next row's beginning are left out. A thread takes some strips in turn, and
-   what it has padded for one serves the next. */
-void convolution(const uint16_t *x, const char *kernel, const float *bias, uint16_t *y, int64_t b, int64_t h,
-                 int64_t w, int64_t in, int64_t out, int threads) {
-    int64_t wide = w + 2, depth = in / 32, turn = (h + 4 * threads - 1) / (4 * threads), turns = (h + turn - 1) / turn;
-    int64_t rows = CACHE / (wide * in * 2) - 2, places[9];
-    rows = rows > turn ? turn : rows < 1 ? 1 : rows;
-    int64_t next = ((rows + 2) * wide + 32) * 64;
-    for (int i = 0; i < 9; i++) places[i] = (i / 3 * wide + i % 3) * 64;
-#pragma omp parallel num_threads(threads)
-    {
-        char *padded = calloc(depth, next);
-        float sums[32 * 32];
-        shapes before = begin();
-#pragma omp for schedule(dynamic)
-        for (int64_t item = 0; item < b * turns; item++) {
-            const uint16_t *from = x + item / turns * h * w * in;
-            uint16_t *to = y + item / turns * h * w * out;
-            int64_t start = item % turns * turn, stop = start + turn < h ? start + turn : h;
-            pad(from, padded, next, start - 1, 2, h, w, in);
-            for (int64_t top = start; top < stop; top += rows) {
-                int64_t here = stop - top < rows ? stop - top : rows;
-                for (int64_t k = 0; top > start && k < depth; k++)
-                    memmove(padded + k * next, padded + k * next + rows * wide * 64, 2 * wide * 64);
-                pad(from, padded + 2 * wide * 64, next, top + 1, here, h, w, in);
-                for (int64_t j = 0; j < out; j += 32)
-                    for (int64_t first = 0; first < here * wide - 2; first += 32) {
-                        block(padded + first * 64, 64, depth, next, places, 9, kernel + j * in * 9 * 2, sums);
-                        put_pixels(sums, bias + j, to + top * w * out + j, first, here, w, out);
-                    }
-            }
-        }
-        end(before);
-        free(padded);
-    }
-}
-
-/* x [rows, in] times packed weights plus bias [out] -> y [rows, out]. */
-void linear(const uint16_t *x, const char *weight, const float *bias, uint16_t *y, int64_t rows, int64_t in, int64_t out,
-            int threads) {
-    int64_t part = CACHE / (in * 2) / 32 * 32, place = 0;
-    part = part < 32 ? 32 : part;
-#pragma omp parallel num_threads(threads)
-    {
-        char *rest = malloc(32 * in * 2); /* the last rows, if they are fewer than 32 */
-        float sums[32 * 32];
-        shapes before = begin();
-#pragma omp for collapse(2) schedule(dynamic)
-        for (int64_t from = 0; from < rows; from += part)
-            for (int64_t j = 0; j < out; j += 32)
-                for (int64_t first = from; first < from + part && first < rows; first += 32) {
-                    int64_t here = rows - first < 32 ? rows - first : 32;
-                    const char *at = (const char *)(x + first * in);
-                    if (here < 32) {
-                        memset(rest, 0, 32 * in * 2);
-                        at = memcpy(rest, at, here * in * 2);
-                    }
-                    block(at, in * 2, in / 32, 64, &place, 1, weight + j * in * 2, sums);
-                    for (int64_t i = 0; i < here; i++) put(sums + i * 32, bias + j, y + (first + i) * out + j);
-                }
-        end(before);
-        free(rest);
-    }
 }
 
 /* 32 queries as packed columns, [d / 32, 2, 16, 16, 2]; those after the last are zeros. */
@@ -280,7 +169,7 @@ INLINE void put_turned(const float *sums, const float *factor, int64_t queries, 
 void attention(const uint16_t *q, const uint16_t *k, const uint16_t *v, uint16_t *y, int64_t b, int64_t heads, int64_t n,
                int64_t m, int64_t d, int64_t q_next, int64_t q_row, int64_t k_next, int64_t k_row, int64_t v_next,
                int64_t v_row, float scale, int threads) {
-    int64_t full = (m + 31) / 32 * 32, queries = (n + 31) / 32, place = 0;
+    int64_t full = (m + 31) / 32 * 32, queries = (n + 31) / 32;
     uint16_t *keys = aligned_alloc(64, b * heads * full * d * 2), *values = aligned_alloc(64, b * heads * full * d * 2);
 #pragma omp parallel num_threads(threads)
     {
@@ -305,8 +194,7 @@ void attention(const uint16_t *q, const uint16_t *k, const uint16_t *v, uint16_t
                 for (int i = 0; i < 32; i++) most[i] = -INFINITY;
                 for (int64_t key = 0; key < full; key += 32) {
                     float *at = scores + key * 32;
-                    const char *rows = (const char *)(keys + (head * full + key) * d);
-                    block(rows, d * 2, d / 32, 64, &place, 1, (const char *)columns, at);
+                    product(keys + (head * full + key) * d, d * 2, d / 32, columns, at);
                     for (int64_t i = (m - key) * 32; i < 32 * 32; i++) at[i] = -INFINITY; /* no keys */
                     for (int64_t i = 0; i < 32; i++)
 #pragma omp simd
@@ -315,8 +203,7 @@ void attention(const uint16_t *q, const uint16_t *k, const uint16_t *v, uint16_t
                 exponentials(scores, full, most, scale * LOG2_E, shares, total);
                 for (int i = 0; i < 32; i++) total[i] = 1 / total[i];
                 for (int64_t j = 0; j < d; j += 32) {
-                    const char *rows = (const char *)(values + head * full * d + j * full);
-                    block(rows, full * 2, full / 32, 64, &place, 1, (const char *)shares, sums);
+                    product(values + (head * d + j) * full, full * 2, full / 32, shares, sums);
                     put_turned(sums, total, here, y + ((head / heads * n + first) * heads + head % heads) * d + j, heads * d);
                 }
             }

@@ -1,6 +1,5 @@
 """C beside our Python, compiled once for the machine's processor and kept for the next process."""
 
-import copy
 import ctypes
 import hashlib
 import os
@@ -10,15 +9,10 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
-
-M = TypeVar("M", bound=nn.Module)
+from torch import Tensor
 
 _FLAGS = [
     *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
@@ -34,16 +28,6 @@ def suits(x: Tensor) -> bool:
     """Whether C may read a tensor by its address: it is a real one on a CPU, and neither traced nor differentiated."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     return type(x) is Tensor and x.device.type == "cpu" and not torch.is_grad_enabled() and not traced
-
-
-def with_layers(model: M, layer_for: Callable[[nn.Module], nn.Module | None]) -> M:
-    """A copy for inference whose layers are replaced by what is given for them; parameters and buffers are shared."""
-    model = copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if (layer := layer_for(child)) is not None:
-                setattr(parent, name, layer)
-    return model
 
 
 def load(source: Path, arguments: dict[str, str]) -> ctypes.CDLL | None:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2seqd.amx import with_amx
 from pix2seqd.config import InferConfig
 from pix2seqd.files import InputError
 from pix2seqd.graphs import with_graphs
@@ -38,7 +37,7 @@ class Sampler:
         self.model = in_bfloat16(model) if self.bfloat16 else model
         if self.device.type == "cpu":
             keep_freed_memory()
-            self.model = with_amx(self.model) if self.bfloat16 else with_winograd(self.model)
+            self.model = self.model if self.bfloat16 else with_winograd(self.model)
         elif self.device.type == "cuda":
             self.model = with_graphs(self.model)
 

@@ -5,10 +5,12 @@ polynomials: the kernel is evaluated at five points and infinity, pixels and pro
 (`winograd.c`).
 """
 
+import copy
 import ctypes
 from functools import cache
+from itertools import chain
 from pathlib import Path
-from typing import TypeGuard, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -67,16 +69,20 @@ class Winograd(nn.Conv2d):
 
 def with_winograd(model: M) -> M:
     """A copy for inference in float32; what is not a kernel of such a convolution is shared."""
-    return native.with_layers(model, lambda layer: Winograd(layer) if _suits(layer) else None)
+    model = copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d) and _suits(child):
+                setattr(parent, name, Winograd(child))
+    return model
 
 
-def _suits(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
-    c, functions = layer, library()
-    if functions is None or not isinstance(c, nn.Conv2d):
-        return False
+def _suits(convolution: nn.Conv2d) -> bool:
+    c, functions = convolution, library()
     plain = c.kernel_size == (3, 3) and c.stride == c.padding == c.dilation == (1, 1) and c.groups == 1
-    plain = plain and c.padding_mode == "zeros"
-    return plain and c.in_channels % functions.winograd_block() == c.out_channels % functions.winograd_block() == 0
+    if functions is None or not plain or c.padding_mode != "zeros":
+        return False
+    return c.in_channels % functions.winograd_block() == c.out_channels % functions.winograd_block() == 0
 
 
 def _functions() -> ctypes.CDLL:

@@ -58,7 +58,7 @@ class Segmenter:
     """A checkpoint, ready to segment pictures.
 
     Args of the constructor:
-        pretrained: model, taxonomy and settings.
+        pretrained: model, taxonomy and settings. It stays as it is; what is kept of its model is a copy at that precision.
         device: "auto" takes a CUDA device where there is one.
         dtype: precision of the networks; "auto" is bfloat16 where the hardware computes it natively, else float32.
     """
@@ -71,7 +71,7 @@ class Segmenter:
     ) -> None:
         self.sampler = Sampler(pretrained.model, device, dtype)
         self.model, self.device, self.bfloat16 = self.sampler.model, self.sampler.device, self.sampler.bfloat16
-        self.pretrained = pretrained
+        self.pretrained = replace(pretrained, model=self.model)
         self.windows = Windows(pretrained)
 
     @classmethod

@@ -1,14 +1,15 @@
 """How fast a model is here, part by part, and which share of the machine's own limit it reaches."""
 
+import copy
 import platform
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from copy import copy
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -67,7 +68,9 @@ def benchmark(
         {"machine": ..., "sizes": {size: ...}}: seconds are medians, after a warm-up; FLOP are counted, not estimated.
     """
     pretrained = preset_or_checkpoint(name)
+    count = _counter(pretrained.model)
     segmenter = Segmenter(pretrained, device, dtype)
+    pretrained = segmenter.pretrained  # a copy for inference is all that is kept, as in use
     progress("the machine's limit")
     limit = ceiling(segmenter.device, segmenter.bfloat16)
     settings = {"model": name, "dtype": "bfloat16" if segmenter.bfloat16 else "float32"}
@@ -76,7 +79,7 @@ def benchmark(
     def of_size(size: int) -> Segmenter:  # square pictures, each seen at once and sampled once, by the same networks
         data = pretrained.data.replace(size=(size, size), layout="resize", diameter=0.0)
         infer = pretrained.infer.replace(enlarge=1, consensus=1)
-        sized = copy(segmenter)
+        sized = copy.copy(segmenter)
         sized.pretrained = replace(pretrained, data=data, infer=infer)
         sized.windows = Windows(sized.pretrained)
         return sized
@@ -84,10 +87,10 @@ def benchmark(
     results = {}
     for size in sorted(sizes):
         progress(f"{name} at {size}")
-        results[str(size)] = _at_size(of_size(size), _picture(size), steps, limit)
+        results[str(size)] = _at_size(of_size(size), _picture(size), steps, limit, count)
     for size in sorted(sizes):  # afterwards: the process's peaks of memory are those of single pictures
         progress(f"the best batch at {size}")
-        results[str(size)] |= _best_batch(of_size(size), _picture(size), min(steps), limit, results[str(size)])
+        results[str(size)] |= _best_batch(of_size(size), _picture(size), min(steps), limit, count, results[str(size)])
     return {**settings, "machine": hardware, "sizes": results}
 
 
@@ -96,11 +99,31 @@ def _picture(size: int) -> Image.Image:
     return Image.fromarray(coarse).resize((size, size))
 
 
-def _at_size(segmenter: Segmenter, picture: Image.Image, steps: list[int], limit: float) -> dict[str, Any]:
+Count = Callable[[Tensor, Tensor], dict[str, int]]
+"""FLOP of the plain networks' `parts`, for pictures and noisy masks of these shapes."""
+
+
+def _counter(model: Pix2SeqD) -> Count:
+    """Counts on a copy without weights, which computes nothing."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    tensors = chain(model.parameters(), model.buffers())
+    plain = copy.deepcopy(model, {id(tensor): fake.from_tensor(tensor) for tensor in tensors})
+
+    def count(images: Tensor, m_t: Tensor) -> dict[str, int]:
+        with fake:
+            runs = parts(plain, fake.from_tensor(images), fake.from_tensor(m_t))
+            return {name: flop(run) for name, run in runs.items()}
+
+    return count
+
+
+def _at_size(
+    segmenter: Segmenter, picture: Image.Image, steps: list[int], limit: float, count: Count
+) -> dict[str, Any]:
     device = segmenter.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    found = _networks(segmenter, picture, 1, limit)
+    found = _networks(segmenter, picture, 1, limit, count)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.png", Path(folder) / "out.png"
         picture.save(source)
@@ -116,17 +139,14 @@ def _at_size(segmenter: Segmenter, picture: Image.Image, steps: list[int], limit
     return found
 
 
-def _networks(segmenter: Segmenter, picture: Image.Image, batch: int, limit: float) -> dict[str, float]:
+def _networks(segmenter: Segmenter, picture: Image.Image, batch: int, limit: float, count: Count) -> dict[str, float]:
     """Seconds, FLOP and share of the limit of encoder and decoder step for a batch of one picture repeated."""
     device = segmenter.device
     window, noise = next(segmenter.windows.cut(segmenter.windows.scaled(picture), torch.Generator().manual_seed(0)))
     images = window[None].repeat(batch, 1, 1, 1).to(device).contiguous(memory_format=torch.channels_last)
     m_t = noise[None].repeat(batch, 1, 1, 1).to(device).contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=segmenter.bfloat16):
-        with FakeTensorMode(allow_non_fake_inputs=True) as fake:  # counts for the plain networks, and computes nothing
-            shapes = fake.from_tensor(images), fake.from_tensor(m_t)
-            operations_of = {name: flop(run) for name, run in parts(segmenter.pretrained.model, *shapes).items()}
-        found = {}
+        found, operations_of = {}, count(images, m_t)
         for name, run in parts(segmenter.model, images, m_t).items():
             seconds, operations = measure(run, device), operations_of[name]
             found[f"{name}_s"], found[f"{name}_tflop"] = seconds, operations / 1e12
@@ -153,7 +173,7 @@ def parts(model: Pix2SeqD, images: Tensor, m_t: Tensor) -> dict[str, Callable[[]
 
 
 def _best_batch(
-    segmenter: Segmenter, picture: Image.Image, steps: int, limit: float, alone: dict[str, float]
+    segmenter: Segmenter, picture: Image.Image, steps: int, limit: float, count: Count, alone: dict[str, float]
 ) -> dict[str, float]:
     """Images/s of the networks with `steps` steps: batches grow from one (`alone`) as long as that pays."""
 
@@ -162,7 +182,7 @@ def _best_batch(
 
     best, best_rate = 1, rate_of(1, alone)
     for batch in (2, 4, 8, 16, 32, 64):
-        rate = rate_of(batch, _networks(segmenter, picture, batch, limit))
+        rate = rate_of(batch, _networks(segmenter, picture, batch, limit, count))
         if rate < 1.05 * best_rate:
             break
         best, best_rate = batch, rate

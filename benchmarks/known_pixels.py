@@ -7,6 +7,7 @@ python benchmarks/known_pixels.py uncertainty --data coco:DIR@val  disagreement 
 
 from collections import defaultdict
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -149,7 +150,9 @@ def seams(data: str, model: str = "nuclei", limit: int = 0, least: int = 1000, n
         print(f"{sample.name}: {sample.image.shape[1]} x {sample.image.shape[0]}, {len(picture.corners)} windows")
         for mode in ("join", "known"):
             infer: InferConfig = segmenter.pretrained.infer.replace(seams=mode, consensus=n)
-            found = Segmenter(replace(segmenter.pretrained, infer=infer)).image(sample.image)
+            other = copy(segmenter)
+            other.pretrained = replace(segmenter.pretrained, infer=infer)
+            found = other.image(sample.image)
             quality[mode].update(sample.panoptic, found)
             matched = matches(sample.panoptic, found)
             for panoptic, hit in ((sample.panoptic, matched.any(axis=1)), (found, matched.any(axis=0))):

@@ -10,6 +10,7 @@ from torch import Tensor
 from pix2seqd import amx, fused_cpu
 from pix2seqd.analog_bits import expected_bits
 from pix2seqd.group_norm import GroupNorm
+from pix2seqd.mask_decoder import ResBlock
 from pix2seqd.sampler import Sampler
 from pix2seqd.transformer import TransformerLayer, attend
 
@@ -136,8 +137,19 @@ def test_a_scaled_sum(dtype: torch.dtype):
         found = fused_cpu.scaled_sum_(changed, other, 0.7)
         assert found.data_ptr() == changed.data_ptr()
         assert torch.allclose(found.double(), exact, rtol=2**-8 if dtype == torch.bfloat16 else 1e-6, atol=1e-6)
-    with pytest.raises(ValueError, match="5, 37, 41"):
-        fused_cpu.scaled_sum_(x, y[:1], 0.7)
+    other = torch.float32 if dtype == torch.bfloat16 else torch.bfloat16
+    for refused in (y[:1], y.to(other)):
+        with pytest.raises(ValueError, match="5, 37, 41"):
+            fused_cpu.scaled_sum_(x, refused, 0.7)
+
+
+def test_a_residual_block_leaves_its_input_as_it_is(tiny):
+    block, x = ResBlock(32, 32, 8, tiny), torch.randn(1, 32, 16, 16).contiguous(memory_format=torch.channels_last)
+    before, time = x.clone(), torch.zeros(1, 64)
+    with torch.inference_mode():
+        fused = block(x, time)
+    assert torch.equal(x, before)
+    assert torch.allclose(block(x, time), fused, atol=1e-5)
 
 
 @pytest.fixture

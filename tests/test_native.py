@@ -18,7 +18,8 @@ def source(tmp_path, monkeypatch) -> Path:
     """Something to compile; what is compiled is kept in tmp_path / "cache" / "pix2seqd"."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "half.c"
-    path.write_text("int half(int x) { return x / 2; }")
+    (tmp_path / "numbers.h").write_text("#define TWO 2")
+    path.write_text('#include "numbers.h"\nint half(int x) { return x / TWO; }')
     return path
 
 
@@ -35,9 +36,11 @@ def test_it_is_compiled_once_and_anew_when_the_source_changes(source, tmp_path, 
     with monkeypatch.context() as without:
         without.setattr(subprocess, "run", None)
         assert half(8) == 4
-    source.write_text("int half(int x) { return (x + 1) / 2; }")
+    source.write_text('#include "numbers.h"\nint half(int x) { return (x + 1) / TWO; }')
     assert half(9) == 5
-    assert len(list(kept.parent.iterdir())) == 2
+    (tmp_path / "numbers.h").write_text("#define TWO 5")
+    assert half(9) == 2
+    assert len(list(kept.parent.iterdir())) == 3
 
 
 @pytest.mark.usefixtures("compiled")

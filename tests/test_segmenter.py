@@ -1,4 +1,6 @@
+import gc
 import json
+import weakref
 from collections.abc import Callable, Iterator
 from itertools import product
 
@@ -362,6 +364,17 @@ def test_a_saved_checkpoint_segments_as_before_and_says_what_it_is(make, picture
     bfloat16 = Segmenter.from_pretrained(tmp_path / "cats", device="cpu", dtype="bfloat16")
     assert bfloat16.describe() != described
     check_structure(bfloat16.image(pictures[0]), (40, 40))
+
+
+def test_in_bfloat16_the_float32_weights_are_not_kept(tiny, build):
+    pretrained = Pretrained(build(tiny), TAXONOMY, TILE, InferConfig())
+    model = weakref.ref(pretrained.model)
+    segmenter = Segmenter(pretrained, "cpu", "bfloat16")
+    assert pretrained.model.pixel_encoder.project.weight.dtype == torch.float32
+    assert segmenter.pretrained.model.pixel_encoder.project.weight.dtype == torch.bfloat16
+    del pretrained
+    gc.collect()
+    assert model() is None
 
 
 # Consensus

@@ -64,6 +64,7 @@ INLINE void end(shapes before) { _tile_loadconfig(&before); }
 /* sums [32, 32] of 32 rows, `row` bytes apart, with 32 packed columns, over `depth` blocks of 32 numbers. */
 INLINE void product(const void *rows, int64_t row, int64_t depth, const void *columns, float *sums) {
     const char *left = rows, *right = columns;
+    __asm__ volatile("" ::: "memory"); /* gcc 12 does not know that tiles are loaded from memory */
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -123,11 +124,11 @@ INLINE void exponentials(const float *scores, int64_t m, const float *most, floa
     __m512i in_turn = _mm512_loadu_si512(twos);
     __m512 factor = _mm512_set1_ps(scale);
     for (int64_t half = 0; half < 32; half += 16) {
-        __m512 limit = _mm512_mul_ps(_mm512_loadu_ps(most + half), factor), sum = _mm512_setzero_ps();
+        __m512 limit = _mm512_loadu_ps(most + half), sum = _mm512_setzero_ps();
         for (int64_t k = 0; k < m; k += 2) {
             const float *from = scores + k * 32 + half;
-            __m512 even = coarse_power(_mm512_fmsub_ps(_mm512_loadu_ps(from), factor, limit));
-            __m512 odd = coarse_power(_mm512_fmsub_ps(_mm512_loadu_ps(from + 32), factor, limit));
+            __m512 even = coarse_power(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(from), limit), factor));
+            __m512 odd = coarse_power(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(from + 32), limit), factor));
             __m512i pairs = _mm512_permutexvar_epi16(in_turn, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
             _mm512_storeu_si512(packed + k / 32 * 512 + half * 16 + k % 32 / 2 * 16, pairs);
             sum = _mm512_add_ps(sum, _mm512_add_ps(even, odd));

@@ -1,6 +1,6 @@
-"""Attention in bfloat16 on processors with AMX, in C (`amx.c`): scores never leave the processor's cache.
+"""Attention in bfloat16 on processors with AMX, in C (`amx.c`): scores of 32 queries at a time.
 
-Its softmax costs less than PyTorch's fused kernel's, and no key is copied for each query (docs/speed.md).
+Its softmax costs less than that of PyTorch's fused kernel (docs/speed.md).
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-/* What lies between the products, for CPUs: the operations of pix2seqd.fused, and the softmax of attentions.
+/* What lies between the products, for CPUs: the operations of pix2seqd.fused, softmax of attentions, GELU, scaled sums.
 
 Numbers are float32, or bfloat16 where `bf16` says so; all sums are float32 or better. What is summed together does
 not depend on the number of threads, nor on the other examples of a batch. Compiled by pix2seqd.fused_cpu. */

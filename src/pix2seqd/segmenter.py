@@ -58,7 +58,7 @@ class Segmenter:
     """A checkpoint, ready to segment pictures.
 
     Args of the constructor:
-        pretrained: model, taxonomy and settings. It stays as it is; what is kept of its model is a copy at that precision.
+        pretrained: model (moved there; what is kept is a copy for inference, not for saving), taxonomy and settings.
         device: "auto" takes a CUDA device where there is one.
         dtype: precision of the networks; "auto" is bfloat16 where the hardware computes it natively, else float32.
     """

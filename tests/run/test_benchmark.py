@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from pix2seqd.run.benchmark import benchmark, flop
@@ -18,6 +19,12 @@ def test_it_measures_every_part_and_says_where():
 def test_checkpoints_that_look_for_their_scale_are_measured_without_that():
     results = benchmark("nuclei-fast", [64], [1], "cpu", "float32", str)
     assert results["sizes"]["64"]["end_to_end_1_steps_s"] > 0
+
+
+@pytest.mark.gpu
+def test_it_measures_a_gpu():
+    results = benchmark("tiny", [32], [1], "cuda", "auto", str)
+    assert results["sizes"]["32"]["step_share_of_limit"] > 0
 
 
 def test_operations_are_counted():

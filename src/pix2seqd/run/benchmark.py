@@ -68,8 +68,8 @@ def benchmark(
         {"machine": ..., "sizes": {size: ...}}: seconds are medians, after a warm-up; FLOP are counted, not estimated.
     """
     pretrained = preset_or_checkpoint(name)
-    count = _counter(pretrained.model)
     segmenter = Segmenter(pretrained, device, dtype)
+    count = _counter(pretrained.model)
     pretrained = segmenter.pretrained  # a copy for inference is all that is kept, as in use
     progress("the machine's limit")
     limit = ceiling(segmenter.device, segmenter.bfloat16)
@@ -240,12 +240,13 @@ def machine(device: torch.device) -> dict[str, Any]:
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         name = names[0] if names else platform.processor()
     amx_here = bool(torch.cpu._is_amx_tile_supported())
+    in_c = [fused_cpu, winograd, amx] if amx_here else [fused_cpu, winograd]
     versions = {package: version(package) for package in ("pix2seqd", "torch", "transformers")}
     return {
         "device": name,
         "capability": torch.backends.cpu.get_cpu_capability(),
         "amx": amx_here,
-        "compiled": all(code.library() is not None for code in (fused_cpu, winograd, *([amx] if amx_here else []))),
+        "compiled": all(module.library() is not None for module in in_c),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **versions,

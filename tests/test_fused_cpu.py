@@ -128,17 +128,16 @@ def test_other_defaults_of_numbers_do_not_matter():
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_scaled_sum(dtype: torch.dtype):
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_scaled_sum(dtype):
     x, y = (torch.randn(2, 5, 37, 41).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(2))
     exact = (x.double() + y.double()) * 0.7
     for other in (y, y.contiguous()):
         changed = x.clone(memory_format=torch.preserve_format)
         found = fused_cpu.scaled_sum_(changed, other, 0.7)
         assert found.data_ptr() == changed.data_ptr()
-        assert torch.allclose(found.double(), exact, rtol=2**-8 if dtype == torch.bfloat16 else 1e-6, atol=1e-6)
-    other = torch.float32 if dtype == torch.bfloat16 else torch.bfloat16
-    for refused in (y[:1], y.to(other)):
+        assert torch.allclose(found.double(), exact, rtol=rounding(dtype), atol=1e-6)
+    for refused in (y[:1], *(y.to(other) for other in DTYPES if other != dtype)):
         with pytest.raises(ValueError, match="5, 37, 41"):
             fused_cpu.scaled_sum_(x, refused, 0.7)
 

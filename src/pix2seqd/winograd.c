@@ -6,6 +6,8 @@ Maps are [b, h, w, c]. What a result's bits are does not depend on other picture
 #include <stdlib.h>
 #include <string.h>
 
+#include "numbers.h"
+
 #ifndef LANES
 #ifdef __AVX512F__
 #define LANES 16
@@ -15,7 +17,6 @@ Maps are [b, h, w, c]. What a result's bits are does not depend on other picture
 #endif
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 
-#define INLINE static inline __attribute__((always_inline))
 #define A 0.75f /* the points are 0, A, -A, B, -B and infinity, as in winograd.py */
 #define B 1.5f
 #define TILES 96 /* at a time: what is computed of them stays in a processor's cache */

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pix2seqd import amx, fused_cpu, winograd
+from pix2seqd import fused_cpu, winograd
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.data.shapes import TAXONOMY
 from pix2seqd.official import load_official
@@ -45,7 +45,7 @@ def set_threads() -> Iterator[Callable[[int], None]]:
 @pytest.fixture
 def nothing_loaded() -> Iterator[None]:
     """What is written in C is compiled and loaded anew, in the test and after it."""
-    libraries = (amx.library, fused_cpu.library, winograd.library)
+    libraries = (fused_cpu.library, winograd.library)
     for library in libraries:
         library.cache_clear()
     yield

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pix2seqd import amx, fused_cpu
+from pix2seqd import fused_cpu
 from pix2seqd.analog_bits import expected_bits
 from pix2seqd.group_norm import GroupNorm
 from pix2seqd.mask_decoder import ResBlock
@@ -160,7 +160,6 @@ def called(monkeypatch) -> list[str]:
 
 
 def test_the_networks_call_them(tiny, build, called, monkeypatch):
-    monkeypatch.setattr(amx, "library", lambda: None)  # else attention is its own
     sampler = Sampler(build(tiny), "cpu", "bfloat16")
     with sampler._precision():
         sampler.model.infer(torch.rand(1, 3, 64, 64), torch.randn(1, 5, 32, 32), 1)

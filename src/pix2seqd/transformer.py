@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd import amx, fused_cpu
+from pix2seqd import fused_cpu
 
 L = TypeVar("L", nn.Linear, nn.Conv2d)
 Memory = tuple[Tensor, Tensor] | None
@@ -44,8 +44,6 @@ class Attention(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q kᵀ / √head_dim) v; `[b, heads, n, head_dim]` and twice `[b, heads, m, head_dim]`."""
-    if amx.suits(q, k, v):
-        return amx.attention(q, k, v)
     # On CPUs without AMX two matrix products are 1.5 times (in training 2.6 times) as fast as PyTorch's fused kernel in
     # bfloat16. Some queries at a time, so that the products stay small; autograd would keep them all.
     if (

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from pix2seqd import amx, fused_cpu, winograd
+from pix2seqd import fused_cpu, winograd
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
@@ -239,14 +239,12 @@ def machine(device: torch.device) -> dict[str, Any]:
         lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         name = names[0] if names else platform.processor()
-    amx_here = bool(torch.cpu._is_amx_tile_supported())
-    in_c = [fused_cpu, winograd, amx] if amx_here else [fused_cpu, winograd]
     versions = {package: version(package) for package in ("pix2seqd", "torch", "transformers")}
     return {
         "device": name,
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "amx": amx_here,
-        "compiled": all(module.library() is not None for module in in_c),
+        "amx": bool(torch.cpu._is_amx_tile_supported()),
+        "compiled": all(module.library() is not None for module in (fused_cpu, winograd)),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **versions,

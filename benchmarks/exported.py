@@ -13,10 +13,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from pix2seqd.export import OnnxSampler, export_onnx, run
+from pix2seqd.evaluation.benchmark import machine, measure, parts, preset_or_checkpoint
 from pix2seqd.files import write_json
-from pix2seqd.run.benchmark import machine, measure, parts, preset_or_checkpoint
-from pix2seqd.sampler import Sampler
+from pix2seqd.inference.runner import Sampler
+from pix2seqd.interop.onnx import OnnxSampler, export_onnx, run
 
 CPU = torch.device("cpu")
 

@@ -17,10 +17,10 @@ from pix2seqd import Panoptic, Segmenter
 from pix2seqd.config import InferConfig
 from pix2seqd.data import open_dataset
 from pix2seqd.data.sample import Dataset, Sample
-from pix2seqd.ensemble import consensus, uncertainty
+from pix2seqd.inference.consensus import consensus, uncertainty
+from pix2seqd.inference.postprocess import paint
 from pix2seqd.metrics.overlap import overlap_matrix
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
-from pix2seqd.postprocess import paint
 
 app = App(help=__doc__)
 NUCLEUS = 1

@@ -13,7 +13,7 @@ from pix2seqd import Panoptic
 from pix2seqd.data import open_dataset
 from pix2seqd.metrics import percent
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
-from pix2seqd.taxonomy import Taxonomy
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 app = App(help=__doc__)
 BACKGROUND, NUCLEUS = "background", "nucleus"

@@ -22,11 +22,11 @@ from transformers import (
     ResNetConfig,
 )
 
+from pix2seqd.checkpoint import Pretrained
+from pix2seqd.evaluation.benchmark import machine, measure, with_random_weights
 from pix2seqd.files import write_json
-from pix2seqd.hardware import in_bfloat16, keep_freed_memory
-from pix2seqd.run.benchmark import machine, measure, with_random_weights
 from pix2seqd.segmenter import Segmenter
-from pix2seqd.weights import Pretrained
+from pix2seqd.speed.hardware import in_bfloat16, keep_freed_memory
 
 
 def mask2former(size: int):

@@ -15,9 +15,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from pix2seqd.config import Recipe
+from pix2seqd.evaluation.benchmark import flop_counter
 from pix2seqd.pix2seq_d import Pix2SeqD
-from pix2seqd.run.benchmark import flop_counter
-from pix2seqd.run.recipes import RECIPES
+from pix2seqd.training.recipes import RECIPES
 
 STAGES = ("coco-masks", "coco-256", "coco-512", "coco-1024", "cityscapes", "davis")
 BYTES_PER_PARAMETER = 20

@@ -10,11 +10,11 @@ from pathlib import Path
 from PIL import Image
 
 from pix2seqd import Segmenter
-from pix2seqd.app.frames import VideoWriter
-from pix2seqd.app.media import PanopticWriter
+from pix2seqd.cli.frames import VideoWriter
+from pix2seqd.cli.results import PanopticWriter
 from pix2seqd.data.coco import CocoPanoptic
-from pix2seqd.data.nuclei_clips import NucleiClips
-from pix2seqd.preprocess import load_image
+from pix2seqd.data.synthetic.nuclei_clips import NucleiClips
+from pix2seqd.images.load import load_image
 
 HERE = Path(__file__).parent
 RATE = Fraction(8)

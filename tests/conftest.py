@@ -7,22 +7,24 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fake_segmenter import FakeSegmenter
 from torch import Tensor
 
-from pix2seqd import fused_cpu, winograd
+from pix2seqd.checkpoint import Pretrained, save_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
-from pix2seqd.data.shapes import TAXONOMY
-from pix2seqd.official import load_official
+from pix2seqd.data.synthetic.shapes import TAXONOMY
+from pix2seqd.interop.official import load_official
 from pix2seqd.pix2seq_d import Pix2SeqD
-from pix2seqd.weights import Pretrained, save_pretrained
+from pix2seqd.speed import fused_cpu, winograd
 
 if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports pix2seqd.fused
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports pix2seqd.speed.triton_norm
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -145,3 +147,28 @@ def folder(pretrained, tmp_path) -> Path:
     """Where `pretrained` is saved."""
     save_pretrained(pretrained, tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
+
+
+@pytest.fixture
+def segmenter(monkeypatch):
+    module = ModuleType("pix2seqd.segmenter")
+    module.Segmenter = FakeSegmenter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pix2seqd.segmenter", module)
+    monkeypatch.setattr(FakeSegmenter, "seen", 0)
+    monkeypatch.setattr(FakeSegmenter, "fail_at", None)
+    return FakeSegmenter
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run the command in an empty folder: arguments → (exit code, stdout, stderr)."""
+    from pix2seqd.cli.main import main
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pix2seqd", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        return (exit_.value.code or 0, *capsys.readouterr())
+
+    monkeypatch.chdir(tmp_path)
+    return call

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pix2seqd.panoptic import id_to_rgb
+from pix2seqd.panoptic.panoptic import id_to_rgb
 
 CATEGORIES = [
     {"id": 7, "name": "cat", "isthing": 1, "color": [200, 0, 0]},

@@ -16,7 +16,7 @@ from pix2seqd.config import (
     TrainConfig,
     resnet_backbone,
 )
-from pix2seqd.run.recipes import RECIPES
+from pix2seqd.training.recipes import RECIPES
 
 ALL = (ModelConfig, DataConfig, InferConfig, AugmentConfig, TrainConfig, Recipe)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from pix2seqd.checkpoint import transfer
 from pix2seqd.config import ModelConfig, Recipe
-from pix2seqd.data.shapes import Shapes
+from pix2seqd.data.synthetic.shapes import Shapes
 from pix2seqd.files import InputError
 from pix2seqd.pix2seq_d import Pix2SeqD
-from pix2seqd.run.train import new_model, new_state
-from pix2seqd.weights import transfer
+from pix2seqd.training.train import new_model, new_state
 
 TINY = ModelConfig.preset("tiny").replace(bits=(2, 4), classes=3, max_instances=16, bit_logits=True, mask_patch=2)
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "tests" / "app"))
 from browser import Browser  # noqa: E402
 from selenium.webdriver import ActionChains  # noqa: E402
 
-from pix2seqd.app.web.server import serving  # noqa: E402
+from pix2seqd.page.server import serving  # noqa: E402
 from pix2seqd.segmenter import Segmenter  # noqa: E402
 
 segmenter = Segmenter.from_pretrained("nuclei")

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pix2seqd.config import ModelConfig
-    from pix2seqd.panoptic import Panoptic
+    from pix2seqd.panoptic.panoptic import Panoptic
+    from pix2seqd.panoptic.taxonomy import Taxonomy
     from pix2seqd.pix2seq_d import Pix2SeqD
     from pix2seqd.segmenter import Segmenter
-    from pix2seqd.taxonomy import Taxonomy
 
 __all__ = ["ModelConfig", "Panoptic", "Pix2SeqD", "Segmenter", "Taxonomy"]
 
 _HOMES = {
     "ModelConfig": "config",
-    "Panoptic": "panoptic",
+    "Panoptic": "panoptic.panoptic",
     "Pix2SeqD": "pix2seq_d",
     "Segmenter": "segmenter",
-    "Taxonomy": "taxonomy",
+    "Taxonomy": "panoptic.taxonomy",
 }
 
 

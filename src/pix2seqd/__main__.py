@@ -1,5 +1,5 @@
 """`python -m pix2seqd`."""
 
-from pix2seqd.app.cli import main
+from pix2seqd.cli.main import main
 
 main()

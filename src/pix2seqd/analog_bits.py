@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2seqd import fused_cpu
-from pix2seqd.hardware import runs_triton
+from pix2seqd.speed import fused_cpu
+from pix2seqd.speed.hardware import runs_triton
 
 
 def int2bit(masks: Tensor, bits: Sequence[int]) -> Tensor:
@@ -64,7 +64,7 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
         float32 `[b, n, h, w]` in [-scale, scale].
     """
     if runs_triton(logits.device) and not torch.is_grad_enabled():
-        from pix2seqd import fused
+        from pix2seqd.speed import triton_norm as fused
 
         return fused.expected_bits(logits, scale)
     if fused_cpu.suits(logits):

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd import fused_cpu
 from pix2seqd.analog_bits import analog, bit_evidence, expected_bits, value_logits
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import gamma
-from pix2seqd.group_norm import GroupNorm
+from pix2seqd.layers.norms import GroupNorm
+from pix2seqd.layers.transformer import Memory, TransformerLayer, glorot, position_code, scalar_code
 from pix2seqd.pixel_encoder import ImageFeatures
-from pix2seqd.transformer import Memory, TransformerLayer, glorot, position_code, scalar_code
+from pix2seqd.speed import fused_cpu
 
 STRIP = {"cpu": 2**20, "cuda": 2**28}
 """Logits that inference computes at a time; so few float32 numbers stay in a processor's cache, so many fill a GPU."""

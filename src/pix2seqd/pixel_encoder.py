@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd import efficientnet_lite
 from pix2seqd.config import ModelConfig
-from pix2seqd.group_norm import GroupNorm
-from pix2seqd.resnet import ResNet
-from pix2seqd.transformer import TransformerLayer, glorot, position_code
+from pix2seqd.layers import efficientnet_lite
+from pix2seqd.layers.norms import GroupNorm
+from pix2seqd.layers.resnet import ResNet
+from pix2seqd.layers.transformer import TransformerLayer, glorot, position_code
 
 
 class ImageFeatures(NamedTuple):

@@ -13,19 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2seqd.config import InferConfig
-from pix2seqd.config_base import require
-from pix2seqd.ensemble import consensus
+from pix2seqd.checkpoint import Pretrained, from_pretrained
+from pix2seqd.config import InferConfig, require
 from pix2seqd.files import InputError
-from pix2seqd.known import Canvas
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.preprocess import Source, load_image
-from pix2seqd.sampler import Sampler
-from pix2seqd.streaming import Stream
-from pix2seqd.taxonomy import Taxonomy
-from pix2seqd.tracking import Tracker
-from pix2seqd.weights import Pretrained, from_pretrained
-from pix2seqd.windows import Scaled, Windows
+from pix2seqd.images.load import Source, load_image
+from pix2seqd.inference.consensus import consensus
+from pix2seqd.inference.inpainting import Canvas
+from pix2seqd.inference.runner import Sampler
+from pix2seqd.inference.tiling import Scaled, Windows
+from pix2seqd.inference.tracking import Tracker
+from pix2seqd.inference.video import Stream
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 _LOOKS = 2
 """How often the scale of a picture is corrected by what is seen at the scale before: things that are far too large
@@ -157,7 +156,7 @@ class Segmenter:
     def samples(self, source: Source, n: int = 5, **given: Unpack[ImageOptions]) -> list[Panoptic]:
         """Several segmentations of one picture: number k, from 0, is `image` with the seed `seed + k`, no consensus.
 
-        `pix2seqd.ensemble` says how sure they are, and what they agree on.
+        `pix2seqd.inference.consensus` says how sure they are, and what they agree on.
 
         Raises:
             InputError: as `image`, or n is below 1.

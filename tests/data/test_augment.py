@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pix2seqd.config import AugmentConfig, DataConfig
 from pix2seqd.data.augment import augment, fit_crop, jitter_colors, jittered_size, tile_crop
-from pix2seqd.placement import PAD
+from pix2seqd.images.resize import PAD
 
 RESIZE, TILE = DataConfig(size=(32, 48)), DataConfig(size=(32, 32), layout="tile", overlap=8)
 EVERYTHING = AugmentConfig(jitter=(0.5, 2.0), color_jitter=1.0, invert=0.5, flip="all")

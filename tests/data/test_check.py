@@ -6,10 +6,10 @@ from rich.console import Console
 from pix2seqd.data.check import Report, check, contact_sheet
 from pix2seqd.data.coco import CocoPanoptic
 from pix2seqd.data.sample import Sample
-from pix2seqd.data.shapes import Shapes
+from pix2seqd.data.synthetic.shapes import Shapes
 from pix2seqd.files import InputError
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import Category, Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Category, Taxonomy
 
 
 class Partly:

@@ -7,8 +7,8 @@ from pix2seqd.data.clip_examples import clip_example, frame_size, wrong_past
 from pix2seqd.data.ids import draw_mask
 from pix2seqd.data.loader import training_loader
 from pix2seqd.data.sample import Clip, Sample
-from pix2seqd.data.shapes_clips import ShapesClips
-from pix2seqd.panoptic import Panoptic
+from pix2seqd.data.synthetic.shapes_clips import ShapesClips
+from pix2seqd.panoptic.panoptic import Panoptic
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pix2seqd.config import DataConfig
 from pix2seqd.data.ids import draw_mask
-from pix2seqd.taxonomy import Taxonomy
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 CELL, TISSUE = 1, 2
 TAXONOMY = Taxonomy.from_coco([{"id": 5, "name": "cell"}, {"id": 6, "name": "tissue", "isthing": 0}])

@@ -8,7 +8,7 @@ from pix2seqd.config import AugmentConfig, DataConfig, ModelConfig, Recipe, Trai
 from pix2seqd.data.coco import CocoPanoptic
 from pix2seqd.data.loader import Positions, TrainingExamples, training_loader
 from pix2seqd.data.sample import Sample
-from pix2seqd.data.shapes import Shapes
+from pix2seqd.data.synthetic.shapes import Shapes
 from pix2seqd.files import InputError
 
 

@@ -7,13 +7,13 @@ import pytest
 from scipy import ndimage
 
 from pix2seqd.data import open_clips
-from pix2seqd.data.nuclei_clips import BACKGROUND, NucleiClips, Specimen, _paint_out
-from pix2seqd.data.nuclei_motion import Temper, _push, live, settle
 from pix2seqd.data.sample import Clip, Sample
-from pix2seqd.data.shapes import TAXONOMY
+from pix2seqd.data.synthetic.nuclei_clips import BACKGROUND, NucleiClips, Specimen, _paint_out
+from pix2seqd.data.synthetic.nuclei_motion import Temper, _push, live, settle
+from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.files import InputError
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import Category, Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Category, Taxonomy
 
 NUCLEI = Taxonomy((Category(1, "nucleus", True, (220, 20, 60)), Category(2, "background", False, (40, 40, 40))))
 

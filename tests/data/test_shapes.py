@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pix2seqd.data.shapes import Shapes
-from pix2seqd.data.shapes_drawing import LEAST_PIXELS, drop_hidden, render
-from pix2seqd.data.shapes_scene import MOST_THINGS, STUFF, THINGS, Scene, Stuff, Thing
+from pix2seqd.data.synthetic.drawing import LEAST_PIXELS, drop_hidden, render
+from pix2seqd.data.synthetic.scene import MOST_THINGS, STUFF, THINGS, Scene, Stuff, Thing
+from pix2seqd.data.synthetic.shapes import Shapes
 from pix2seqd.files import InputError
 
 SKY = Stuff("sky", True, 0.5, 0.0, 0.0, ((0.2, 0.3, 0.8), (0.6, 0.7, 0.9), (0, 0, 0)), 1.0, 0.0, 1)

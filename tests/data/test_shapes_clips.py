@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pix2seqd.data.shapes import Shapes
-from pix2seqd.data.shapes_clips import ShapesClips
+from pix2seqd.data.synthetic.shapes import Shapes
+from pix2seqd.data.synthetic.shapes_clips import ShapesClips
 from pix2seqd.files import InputError
 
 

@@ -8,8 +8,8 @@ from pix2seqd.config import DataConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.data import open_dataset
 from pix2seqd.data.coco import CocoPanoptic
 from pix2seqd.data.loader import TrainingExamples, training_loader
-from pix2seqd.data.shapes import Shapes
 from pix2seqd.data.shards import SHUFFLED_TOGETHER, Shards, write_shards
+from pix2seqd.data.synthetic.shapes import Shapes
 from pix2seqd.files import InputError
 
 

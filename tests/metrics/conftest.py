@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pix2seqd.panoptic import Panoptic, rgb_to_id
-from pix2seqd.taxonomy import Category, Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic, rgb_to_id
+from pix2seqd.panoptic.taxonomy import Category, Taxonomy
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "reference"

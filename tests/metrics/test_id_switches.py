@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from pix2seqd.metrics.id_switches import IdSwitches
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import Category, Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Category, Taxonomy
 
 TAXONOMY = Taxonomy((Category(1, "cell", True, (9, 9, 9)), Category(2, "ground", False, (0, 0, 0))))
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 SEEDS = st.integers(0, 2**32 - 1)
 PREDICTIONS = ["same", "shift", "void", "class", "merge", "fill", "shift_void_class_merge"]

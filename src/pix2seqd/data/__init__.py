@@ -49,7 +49,7 @@ def open_dataset(source: str, size: tuple[int, int], exclude: tuple[str, ...] = 
 
         return Shards(rest)
     if kind == "shapes" and place.isdecimal() and int(place) and (detail.isdecimal() or not detail):
-        from pix2seqd.data.shapes import Shapes
+        from pix2seqd.data.synthetic.shapes import Shapes
 
         return Shapes(int(place), size, seed=int(detail or 0))
     if kind == "cityscapes" and place and detail:
@@ -88,12 +88,12 @@ def open_clips(source: str, size: tuple[int, int], frames: int, exclude: tuple[s
 
         return open_kitti_step(place, detail)
     if made := re.fullmatch(r"(.+):(\d+)(?:x(\d+))?", rest) if kind == "nuclei-clips" else None:
-        from pix2seqd.data.nuclei_clips import NucleiClips
+        from pix2seqd.data.synthetic.nuclei_clips import NucleiClips
 
         pictures = open_dataset(f"coco:{made[1]}", size, exclude)
         return NucleiClips(pictures, int(made[2]), int(made[3] or frames), size)
     if made := re.fullmatch(r"(\d+)(?:x(\d+))?(?:@(\d+))?", rest) if kind == "shapes-clips" else None:
-        from pix2seqd.data.shapes_clips import ShapesClips
+        from pix2seqd.data.synthetic.shapes_clips import ShapesClips
 
         return ShapesClips(int(made[1]), int(made[2] or frames), size, seed=int(made[3] or 0))
     raise InputError(f"clips {source!r} are not understood; give {CLIP_SOURCES}")

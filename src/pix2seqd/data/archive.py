@@ -21,7 +21,7 @@ from typing import IO, Any
 from PIL import Image
 
 from pix2seqd.files import InputError
-from pix2seqd.preprocess import load_image
+from pix2seqd.images.load import load_image
 
 
 @dataclass(frozen=True)

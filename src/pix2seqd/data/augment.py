@@ -6,7 +6,7 @@ from PIL import Image
 from torch import Tensor
 
 from pix2seqd.config import AugmentConfig, DataConfig
-from pix2seqd.placement import pad_image, resize_image, resize_labels
+from pix2seqd.images.resize import pad_image, resize_image, resize_labels
 
 
 def jittered_size(size: tuple[int, int], target: tuple[int, int], scale: float) -> tuple[int, int]:

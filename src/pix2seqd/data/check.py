@@ -16,7 +16,7 @@ from rich.text import Text
 
 from pix2seqd.data.sample import Dataset, Sample
 from pix2seqd.files import InputError, write_atomically
-from pix2seqd.taxonomy import VOID, Category, Taxonomy
+from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy
 
 ERRORS_SHOWN = 20
 

@@ -9,8 +9,8 @@ import numpy as np
 from pix2seqd.data.archive import children, find, place, read_picture, read_png
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import Category, Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Category, Taxonomy
 
 _STUFF = (
     (7, "road", (128, 64, 128)),

@@ -10,8 +10,8 @@ from pix2seqd.config import AugmentConfig, DataConfig, Recipe
 from pix2seqd.data.augment import augment
 from pix2seqd.data.ids import draw_mask
 from pix2seqd.data.sample import Clip, Sample
-from pix2seqd.placement import normalize, resize_labels
-from pix2seqd.taxonomy import VOID, Taxonomy
+from pix2seqd.images.resize import normalize, resize_labels
+from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 _SHIFT = 1.2
 """Standard deviation of how far outlines move in a wrong past mask, in mask pixels, over `_PATCH` of which the shift

@@ -12,8 +12,8 @@ import numpy as np
 from pix2seqd.data.archive import children, read_picture, read_png
 from pix2seqd.data.sample import Clip, ClipDataset, MadeFrames, Sample
 from pix2seqd.files import InputError
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from PIL import Image
 from pix2seqd.data.archive import children, find, place, read_picture, read_png
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError, read_json
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 
 class CocoAnnotations:

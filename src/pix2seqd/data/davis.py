@@ -7,8 +7,8 @@ import numpy as np
 from pix2seqd.data.archive import find, place
 from pix2seqd.data.clips import LabelledClips
 from pix2seqd.files import InputError
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import Category, Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Category, Taxonomy
 
 TAXONOMY = Taxonomy((Category(1, "object", True, (220, 20, 60)), Category(2, "background", False, (200, 200, 200))))
 """DAVIS tells objects apart but does not name them."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pix2seqd.data.archive import read_picture
-from pix2seqd.data.labels import Labels
+from pix2seqd.data.label_pngs import Labels
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError
 

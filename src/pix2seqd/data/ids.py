@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from pix2seqd.coloring import color_boxes
 from pix2seqd.config import DataConfig
-from pix2seqd.panoptic import compact, measure
-from pix2seqd.taxonomy import VOID, Taxonomy
+from pix2seqd.panoptic.panoptic import compact, measure
+from pix2seqd.panoptic.reused_ids import color_boxes
+from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 
 def draw_mask(

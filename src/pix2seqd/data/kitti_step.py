@@ -9,8 +9,8 @@ from pix2seqd.data import cityscapes
 from pix2seqd.data.archive import children, find, place
 from pix2seqd.data.clips import LabelledClips
 from pix2seqd.files import InputError
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import VOID, Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 TAXONOMY = Taxonomy(
     tuple(replace(category, isthing=category.name in ("person", "car")) for category in cityscapes.TAXONOMY.categories)

@@ -16,7 +16,7 @@ from pix2seqd.data.ids import draw_mask
 from pix2seqd.data.sample import ClipDataset, Dataset
 from pix2seqd.data.shards import Shards
 from pix2seqd.files import InputError
-from pix2seqd.placement import normalize, resize_labels
+from pix2seqd.images.resize import normalize, resize_labels
 
 
 class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):

@@ -6,8 +6,8 @@ from typing import Protocol, overload
 
 import numpy as np
 
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True, eq=False)

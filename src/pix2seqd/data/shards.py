@@ -19,8 +19,8 @@ from PIL import Image
 
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 INDEX = "index.json"
 SHUFFLED_TOGETHER = 8

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from pix2seqd.metrics.overlap import UNIT, classes, overlap_matrix
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 PERCENT = np.arange(50, 100, 5)
 """The IoU thresholds 0.50, 0.55 … 0.95, in percent so that comparisons are exact."""

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from pix2seqd.metrics.overlap import classes, overlap_matrix
-from pix2seqd.panoptic import Panoptic, Segment
-from pix2seqd.taxonomy import Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic, Segment
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 
 class IdSwitches:

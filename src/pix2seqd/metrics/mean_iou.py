@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from pix2seqd.metrics.overlap import check_categories, check_sizes, mean_of_present
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import VOID, Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 
 def iou_per_class(confusion: np.ndarray) -> np.ndarray:

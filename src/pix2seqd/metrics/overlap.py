@@ -5,8 +5,8 @@ from itertools import zip_longest
 
 import numpy as np
 
-from pix2seqd.panoptic import Panoptic, Segment
-from pix2seqd.taxonomy import Category, Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic, Segment
+from pix2seqd.panoptic.taxonomy import Category, Taxonomy
 
 UNIT = 2.0**-40
 """Sums of ratios are kept as integers in this unit: integer addition gives the same bits in any order, so that any

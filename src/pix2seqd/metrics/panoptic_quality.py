@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from pix2seqd.metrics.overlap import UNIT, classes, mean_of_present, overlap_matrix
-from pix2seqd.panoptic import Panoptic
-from pix2seqd.taxonomy import Taxonomy
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 
 class PanopticQuality:

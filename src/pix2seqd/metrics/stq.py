@@ -6,7 +6,7 @@ import numpy as np
 
 from pix2seqd.metrics.mean_iou import iou_per_class
 from pix2seqd.metrics.overlap import check_sizes, group_sum, mean_of_present, overlaps
-from pix2seqd.taxonomy import Taxonomy
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 
 class StepQuality:

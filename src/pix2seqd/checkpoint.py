@@ -1,0 +1,230 @@
+"""Checkpoints: a folder of config.json and model.safetensors that needs nothing else; strict, never unpickled."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from pix2seqd.config import DataConfig, InferConfig, ModelConfig
+from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.panoptic.taxonomy import Taxonomy
+from pix2seqd.pix2seq_d import Pix2SeqD
+
+BUNDLED = Path(__file__).parent / "checkpoints"
+"""Folder of the checkpoints that come with the package."""
+FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+"""What a checkpoint consists of."""
+FORMAT = 1
+MODEL_TYPE = "pix2seqd"
+"""Our name in `transformers` (see `pix2seqd.interop.transformers`)."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained model and everything needed to use it."""
+
+    model: Pix2SeqD
+    taxonomy: Taxonomy
+    data: DataConfig
+    infer: InferConfig
+    name: str = ""
+    """Where it came from."""
+    digest: str = ""
+    """SHA-256 of the weights file, if it came from one."""
+
+
+def save_pretrained(pretrained: Pretrained, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write config.json and model.safetensors (floating-point numbers as `dtype`), each atomically.
+
+    The third file, preprocessor_config.json, and the "model_type" are for `transformers` alone.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder} ({error.strerror}); choose a writable place") from error
+    tensors = {
+        name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in pretrained.model.state_dict().items()
+    }
+    with write_atomically(folder / "model.safetensors") as temporary:
+        temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
+    stuff = [i for i, category in enumerate(pretrained.taxonomy.categories) if not category.isthing]
+    processor = {"image_processor_type": "Pix2SeqDImageProcessor", "label_ids_to_fuse": stuff}
+    write_json(folder / "preprocessor_config.json", processor)
+    config = {
+        "pix2seqd": FORMAT,
+        "model_type": MODEL_TYPE,
+        "model": pretrained.model.config.to_dict(),
+        "data": pretrained.data.to_dict(),
+        "infer": pretrained.infer.to_dict(),
+        "categories": pretrained.taxonomy.to_coco(),
+    }
+    write_json(folder / "config.json", config)
+
+
+def from_pretrained(name: str | Path) -> Pretrained:
+    """Load a checkpoint, in eval mode and float32.
+
+    Args:
+        name: a folder, the name of a bundled checkpoint ("nuclei"), or a repository id of the Hugging
+            Face hub ("owner/name"), looked for in this order. What was fetched from the hub once is used without
+            asking it again; `hf download owner/name` refreshes it.
+
+    Raises:
+        InputError: not found, not ours, damaged, or config and weights do not fit each other.
+    """
+    folder = _find(str(name))
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or config.get("pix2seqd") != FORMAT:
+        raise InputError(f"{folder / 'config.json'} is not of a pix2seqd checkpoint (format {FORMAT})")
+    try:
+        model = Pix2SeqD(ModelConfig.from_dict(config["model"]))
+        data, infer = DataConfig.from_dict(config["data"]), InferConfig.from_dict(config["infer"])
+        taxonomy = Taxonomy.from_coco(config["categories"])
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder / 'config.json'} is not understood: {error}") from error
+    weights = folder / "model.safetensors"
+    load_weights(model, weights)
+    return Pretrained(model.eval(), taxonomy, data, infer, str(name), hashlib.sha256(weights.read_bytes()).hexdigest())
+
+
+def load_weights(model: Pix2SeqD, path: Path) -> None:
+    """Load weights into a model, strictly.
+
+    Raises:
+        InputError: missing, damaged, not safetensors, or not of this model.
+    """
+    tensors = read_tensors(path)
+    expected = model.state_dict()
+    if wrong := sorted(set(tensors) ^ set(expected)):
+        whose = "lacks" if wrong[0] in expected else "has an unknown"
+        raise InputError(f"{path} {whose} {wrong[0]!r}: it does not belong to the config.json beside it")
+    for name, value in expected.items():
+        if tensors[name].shape != value.shape:
+            found, wanted = tuple(tensors[name].shape), tuple(value.shape)
+            raise InputError(f"{path}: {name!r} has shape {found}, but config.json beside it asks for {wanted}")
+    model.load_state_dict(tensors)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        InputError: missing, damaged, or another format (pickles are never opened).
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; a checkpoint needs config.json and model.safetensors")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or not safetensors ({error}); copy it again") from error
+
+
+def _find(name: str) -> Path:
+    folder = Path(name)
+    is_bundled = (BUNDLED / name / "config.json").is_file() and "/" not in name and name not in (".", "..")
+    if folder.is_dir() and ((folder / "config.json").is_file() or not is_bundled):
+        return folder  # a folder of pictures may be called "nuclei", too
+    if is_bundled:
+        return BUNDLED / name
+    bundled = ", ".join(sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())) if BUNDLED.is_dir() else "none"
+    if folder.exists():
+        raise InputError(f"{name} is a file; give the folder that holds config.json and model.safetensors")
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise InputError(f"no checkpoint {name!r}: neither a folder nor a bundled name ({bundled})")
+    return _download(name, bundled)
+
+
+def _download(name: str, bundled: str) -> Path:
+    """Folder of a hub repository: as it lies in the cache, whole, or else fetched."""
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        cached = [try_to_load_from_cache(name, file) for file in FILES[:2]]
+        if isinstance(cached[0], str) and isinstance(cached[1], str):
+            return Path(cached[0]).parent
+        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        known = f"no such folder, not bundled ({bundled})"
+        raise InputError(f"no checkpoint {name!r}: {known}, and the hub says: {reason}") from error
+
+
+def inflate_for_video(model: Pix2SeqD, past_frames: int = 2) -> Pix2SeqD:
+    """A model that conditions on past masks, from one that does not (§3.4).
+
+    The decoder's first layer gets input channels with zero weights, so the first output is the image model's.
+    """
+    video = Pix2SeqD(model.config.replace(past_frames=past_frames))
+    state = model.state_dict()
+    narrow = state["mask_decoder.conv_in.weight"]
+    wide = torch.zeros_like(video.state_dict()["mask_decoder.conv_in.weight"])
+    wide[:, : narrow.shape[1]] = narrow
+    video.load_state_dict({**state, "mask_decoder.conv_in.weight": wide})
+    return video.train(model.training)
+
+
+def transfer(source: Pix2SeqD, target: Pix2SeqD) -> list[str]:
+    """Start a model from another one's weights, of other classes, bits, depth or past frames (§4.1, stages).
+
+    What has the same name and shape is copied. Of the decoder's first and last layer, whose channels stand for bits
+    and values of the mask, those of an unchanged mask channel are; the image model's part of a video model too.
+
+    Returns:
+        Names of the target's tensors that keep (some of) their own weights.
+    """
+    old, new = source.state_dict(), target.state_dict()
+    kept = []
+    for name, value in new.items():
+        of_mask = name.startswith(("mask_decoder.conv_in.", "mask_decoder.conv_out."))
+        same = name in old and old[name].shape == value.shape
+        if same and (source.config.bits == target.config.bits or not of_mask):
+            value.copy_(old[name])
+            continue
+        kept.append(name)
+        if of_mask:
+            _copy_channels(source, target, name)
+    return kept
+
+
+def _copy_channels(source: Pix2SeqD, target: Pix2SeqD, name: str) -> None:
+    """Copy the channels of the decoder's first or last layer that mean the same in both models."""
+    old, new = source.state_dict()[name], target.state_dict()[name]
+    if name == "mask_decoder.conv_in.bias":
+        if old.shape == new.shape:
+            new.copy_(old)
+        return
+    first = name.startswith("mask_decoder.conv_in.")
+    here, there = (_meanings(model, first) for model in (target, source))
+    place = {meaning: i for i, meaning in enumerate(there)}
+    pairs = [(i, place[meaning]) for i, meaning in enumerate(here) if meaning in place]
+    if source.config.mask_patch != target.config.mask_patch or not pairs:
+        return
+    ours, theirs = (torch.tensor(list(side)) for side in zip(*pairs, strict=True))
+    axis = 1 if first else 0
+    if old.select(axis, 0).shape == new.select(axis, 0).shape:
+        new.index_copy_(axis, ours, old.index_select(axis, theirs))
+    if first:
+        # Past masks that the source does not know begin without effect, as in `inflate_for_video`.
+        new[:, [i for i, meaning in enumerate(here) if meaning[0] == "past" and meaning not in place]] = 0
+
+
+def _meanings(model: Pix2SeqD, first: bool) -> Sequence[tuple[object, ...]]:
+    """What each input channel of the decoder's first layer, or output channel of its last, stands for."""
+    config = model.config
+    patch = range(config.mask_patch**2)
+    # A bit or value means the same in two models if its mask channel has as many bits in both.
+    bits = [("bit", k, n, i) for k, n in enumerate(config.bits) for i in range(n)]
+    values = [("value", k, n, v) for k, n in enumerate(config.bits) for v in range(2**n)]
+    if not first:
+        linear = config.head == "linear"
+        return [(*m, p) for m in (bits if linear else values + bits * config.bit_logits) for p in patch]
+    maps = [("map", i) for i in range(config.fuse_dim)]
+    past = [("past", f, *m, p) for f in range(config.past_frames) for m in bits for p in patch]
+    return [(*m, p) for m in bits for p in patch] + maps + past

@@ -1,0 +1,134 @@
+"""A training recipe from the command line: bundled names, YAML files and `--section.field value`, later ones win."""
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import dropwhile, takewhile
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from pix2seqd.config import Config, ModelConfig, Recipe
+from pix2seqd.files import InputError
+from pix2seqd.training.recipes import RECIPES, smoke
+
+
+def read_recipe(arguments: Sequence[str], small: bool = False) -> Recipe:
+    """Build a recipe.
+
+    Args:
+        arguments: names of bundled recipes, YAML files (all settings or some), and settings such as
+            `--train.steps 500`, `--train.steps=500` or `--data.size "[64, 64]"`. What nobody gives has the default
+            of its config class.
+        small: make what stands before the first setting so small that it runs in seconds (`recipes.smoke`).
+
+    Raises:
+        InputError: no such recipe or file, broken YAML, an unknown setting (the nearest is named), or a value of the
+            wrong type or without sense.
+    """
+    if not arguments or arguments[0].startswith("--"):
+        raise InputError(f"name a recipe ({', '.join(RECIPES)}) or a YAML file first")
+    values: dict[str, Any] = {"model": ModelConfig().to_dict()}
+    for layer in _layers(takewhile(_no_option, arguments)):
+        values = _merged(values, layer)
+    if small:
+        values = smoke(_typed(Recipe, values, "")).to_dict()
+    for layer in _layers(dropwhile(_no_option, arguments)):
+        values = _merged(values, layer)
+    return _typed(Recipe, values, "")
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The text that `read_recipe` reads back as the same recipe."""
+    return yaml.safe_dump(json.loads(json.dumps(recipe.to_dict())), sort_keys=False, allow_unicode=True)
+
+
+def _no_option(argument: str) -> bool:
+    return not argument.startswith("--")
+
+
+def _layers(arguments: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in RECIPES:
+            yield RECIPES[argument].to_dict()
+        elif not argument.startswith("--"):
+            yield _read_file(Path(argument))
+        else:
+            name, equals, text = argument[2:].replace("-", "_").partition("=")
+            _check_known(name.partition(".")[0])
+            if not equals and (text := next(rest, None)) is None:
+                raise InputError(f"{argument} needs a value")
+            layer: Any = _read_yaml(text, argument) if text else ""
+            for key in reversed(name.split(".")):
+                layer = {key: layer}
+            yield layer
+
+
+def _check_known(option: str) -> None:
+    known = [field.name for field in dataclasses.fields(Recipe)]
+    if option not in known:
+        near = difflib.get_close_matches(option, [*known, "out", "resume", "show", "smoke"], n=1)
+        hint = f"did you mean --{near[0]}?" if near else f"settings begin with --{', --'.join(known)}"
+        raise InputError(f"unknown option --{option}; {hint}")
+
+
+def _read_file(path: Path) -> Mapping[str, Any]:
+    try:
+        layer = _read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        near = difflib.get_close_matches(str(path), RECIPES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(RECIPES)}"
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InputError(f"{str(path)!r} is no bundled recipe and no readable file ({reason}); {hint}") from error
+    if not isinstance(layer, Mapping):
+        raise InputError(f"{path} holds no settings; write it as `pix2seqd train {next(iter(RECIPES))} --show` does")
+    return layer
+
+
+def _read_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _merged(below: Any, above: Any) -> Any:
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
+
+
+def _typed(hint: Any, value: Any, name: str) -> Any:
+    """A value as YAML has it → the type that a config field asks for."""
+    if isinstance(hint, type) and issubclass(hint, Config) and isinstance(value, Mapping):
+        hints = get_type_hints(hint)
+        dot = f"{name}." if name else ""
+        fields = {key: _typed(hints.get(key, Any), item, f"{dot}{key}") for key, item in value.items()}
+        try:
+            return hint.from_dict(fields)
+        except ValueError as error:
+            raise InputError(f"{name or 'recipe'}: {error}") from error
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        kinds = get_args(hint)
+        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+        if len(kinds) == len(value):
+            return tuple(_typed(kind, item, name) for kind, item in zip(kinds, value, strict=True))
+    if get_origin(hint) is Literal:
+        value = "no" if value is False else value  # as YAML reads that word
+        if value in get_args(hint):
+            return value
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        with suppress(ValueError):  # YAML takes 1e-3 for text
+            if math.isfinite(number := float(value)):
+                return number
+    if hint is Any or (hint in (int, str, bool) and type(value) is hint):
+        return value
+    if get_origin(hint) is dict and isinstance(value, Mapping):
+        return dict(value)
+    wanted = hint.__name__ if isinstance(hint, type) else str(hint).removeprefix("typing.")
+    raise InputError(f"{name} should be {wanted}, not {value!r}")

@@ -1,0 +1,132 @@
+"""Segmenting many files: what is done already is skipped, what cannot be read is named, and the rest goes on."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from pix2seqd.files import InputError
+from pix2seqd.images.load import load_image
+from pix2seqd.panoptic.results import Entry, PanopticWriter, write_files
+
+if TYPE_CHECKING:
+    from pix2seqd.segmenter import Segmenter
+
+T = TypeVar("T")
+
+SHOWN_SEGMENTS = 20
+Results = Iterator[tuple[Path, Entry | InputError]]
+"""Files with the records of what was written for them, or with what was wrong."""
+
+
+def segment_into(writer: PanopticWriter, sources: list[Path], todo: list[Path], results: Results) -> int:
+    """Collect results and say how it went; returns the number of files that could not be read."""
+    failed = done = 0
+    started = time.monotonic()
+    with _progress(len(todo)) as progress:
+        task = progress.add_task("segmenting", total=len(todo), speed="")
+        for source, entry in results:
+            if isinstance(entry, InputError):
+                failed += 1
+                line = f"pix2seqd: {' '.join(str(entry).split())}"
+                progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                progress.advance(task)
+                continue
+            done += 1
+            writer.add(source, entry)
+            speed = done / (time.monotonic() - started)
+            progress.update(task, advance=1, speed=f"{speed:.1f} files/s")
+    seconds = time.monotonic() - started
+    if len(sources) > 1 or not todo:
+        print(
+            f"{done} segmented in {seconds:.1f} s ({done / max(seconds, 1e-9):.1f} files/s), "
+            f"{len(sources) - len(todo)} skipped (done before with the same settings), {failed} failed"
+        )
+    return failed
+
+
+def locally(
+    segmenter: "Segmenter",
+    out: Path,
+    todo: list[tuple[Path, str]],
+    settings: dict[str, Any],
+    options: dict[str, Any],
+) -> Results:
+    """Segment files, each with its STEM, in this process and write what belongs to them.
+
+    The next files are read, and what belongs to the last one is written, while the networks compute.
+    """
+    batch = options["batch_size"] or 8
+    chunks = [todo[start : start + batch] for start in range(0, len(todo), batch)]
+    with ThreadPoolExecutor(2) as pool:
+        for read in _behind((partial(_read, chunk) for chunk in chunks), pool):
+            yield from ((source, error) for (source, _), error in read if isinstance(error, InputError))
+            good = [(names, image) for names, image in read if not isinstance(image, InputError)]
+            results = segmenter.images([image for _, image in good], **options)
+            writes = (
+                partial(write_files, out, stem, source, image, panoptic, settings)
+                for ((source, stem), image), panoptic in zip(good, results, strict=True)
+            )
+            for ((source, _), _), entry in zip(good, _behind(writes, pool), strict=True):
+                yield source, entry
+
+
+def _read(chunk: list[tuple[Path, str]]) -> list[tuple[tuple[Path, str], Image.Image | InputError]]:
+    pictures: list[tuple[tuple[Path, str], Image.Image | InputError]] = []
+    for names in chunk:
+        try:
+            pictures.append((names, load_image(names[0])))
+        except InputError as error:
+            pictures.append((names, error))
+    return pictures
+
+
+def _behind(calls: Iterator[Callable[[], T]], pool: Executor) -> Iterator[T]:
+    """The results of calls, in order; one is computed while the next call is being made and the caller goes on.
+
+    Where making a call fails, the result of the one before comes first.
+    """
+    running: Future[T] | None = None
+    try:
+        for call in calls:
+            before, running = running, pool.submit(call)
+            if before:
+                yield before.result()
+    except (Exception, KeyboardInterrupt):
+        if running:
+            yield running.result()
+        raise
+    if running:
+        yield running.result()
+
+
+def _progress(files: int) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (*columns, TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=files < 2)
+
+
+def print_segments(title: str, segments: list[dict[str, Any]]) -> None:
+    """A table of the largest segments."""
+    if not segments:
+        print(f"{title}: no segments, every pixel is void")
+        return
+    right = [Column(head, justify="right") for head in ("pixels", "x", "y", "width", "height")]
+    table = Table(
+        Column("id", justify="right"), "name", "kind", *right, title=Text(f"{title}: {len(segments)} segments")
+    )
+    by_area = sorted(segments, key=lambda info: info["area"], reverse=True)
+    for info in by_area[:SHOWN_SEGMENTS]:
+        kind = "thing" if info["isthing"] else "stuff"
+        table.add_row(str(info["id"]), Text(info["name"]), kind, str(info["area"]), *map(str, info["bbox"]))
+    if rest := by_area[SHOWN_SEGMENTS:]:
+        table.add_row("", f"and {len(rest)} smaller", "", str(sum(info["area"] for info in rest)))
+    Console().print(table)

@@ -1,0 +1,103 @@
+"""Figures 3 and 4 of the paper, drawn from any labelled picture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pix2seqd.analog_bits import analog
+from pix2seqd.config import DataConfig, ModelConfig
+from pix2seqd.data.ids import draw_mask
+from pix2seqd.data.sample import Sample
+from pix2seqd.diffusion import corrupt, gamma
+from pix2seqd.evaluation.plot import grid
+from pix2seqd.images.resize import resize_image, resize_labels
+from pix2seqd.loss import instance_weights
+
+CONFIG = ModelConfig()
+"""The paper's: bits, schedule."""
+
+
+def noisy_masks(
+    sample: Sample,
+    side: int = 160,
+    scales: Sequence[float] = (1.0, 0.1),
+    times: Sequence[float] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9),
+    seed: int = 0,
+) -> Image.Image:
+    """Figure 3: the mask with more and more noise (Eq. 1), a row for each input scaling b.
+
+    The analog bits, brought to unit variance, are mixed into red, green and blue with fixed random weights: each
+    (class, id) has a colour, and noise of the bits is noise of the colours, as strong.
+
+    Args:
+        sample: the picture whose mask is shown.
+        side: pixels of the mask's longer side.
+        scales: b of each row.
+        times: t of each column.
+        seed: of ids, noise and colours.
+    """
+    _, mask = _small(sample, side, seed)
+    generator = torch.Generator().manual_seed(seed)
+    eps = torch.randn(1, CONFIG.total_bits, *mask.shape[-2:], generator=generator)
+    mix = torch.randn(3, CONFIG.total_bits, generator=generator)
+    rows = []
+    for scale in scales:
+        m_bits = analog(mask[None], CONFIG.bits, scale)
+        noisy = [(gamma(torch.tensor([t]), CONFIG.schedule), t) for t in times]
+        states = [corrupt(m_bits, eps, g)[0] / (g * scale**2 + 1 - g).sqrt() for g, _ in noisy]
+        rows.append([_colored(torch.einsum("cn,nhw->chw", mix, state)) for state in states])
+    return grid(rows, [f"b = {scale:g}" for scale in scales], [f"t = {t:g}" for t in times])
+
+
+def loss_weights(
+    sample: Sample, side: int = 240, exponents: Sequence[float] = (0.0, 0.2, 0.4, 0.6), seed: int = 0
+) -> Image.Image:
+    """Figure 4: the picture, and the weight of each mask pixel for several p; warmer colours weigh more.
+
+    Args:
+        sample: the picture.
+        side: pixels of its longer side here.
+        exponents: p of each column.
+        seed: of the ids.
+    """
+    image, mask = _small(sample, side, seed)
+    most = 2 ** CONFIG.bits[1]
+    logs = [instance_weights(mask[1][None], p, most)[0].clamp(min=1e-3).log() for p in exponents]
+    reach = max(1e-6, *(weights.abs().max().item() for weights in logs))
+    maps = [Image.fromarray(_warmth((weights / reach).numpy())) for weights in logs]
+    return grid([[image, *maps]], [""], ["", *(f"p = {p:g}" for p in exponents)])
+
+
+def _small(sample: Sample, side: int, seed: int) -> tuple[Image.Image, Tensor]:
+    """Picture and mask `[2, h, w]`, ids drawn as in training, with a longer side of `side` pixels."""
+    height, width = sample.panoptic.segmentation.shape
+    scale = side / max(height, width)
+    height, width = max(round(height * scale), 1), max(round(width * scale), 1)
+    labels = resize_labels(sample.panoptic.segmentation, height, width)
+    taxonomy = sample.panoptic.taxonomy
+    classes = {s.id: taxonomy.class_of(s.category_id) for s in sample.panoptic.segments}
+    rng = np.random.default_rng(seed)
+    mask, _ = draw_mask(labels, classes, taxonomy, DataConfig(), 2 ** CONFIG.bits[1], rng)
+    tensor = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1).float() / 255
+    return _picture(resize_image(tensor, height, width)), torch.from_numpy(mask)
+
+
+def _colored(mixed: Tensor) -> Image.Image:
+    """`[3, h, w]` of about unit variance per bit → RGB, three deviations wide."""
+    return _picture(0.5 + mixed / (6 * CONFIG.total_bits**0.5))
+
+
+def _picture(tensor: Tensor) -> Image.Image:
+    """`[3, h, w]`, 0..1 → RGB."""
+    return Image.fromarray((tensor.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+
+
+def _warmth(values: np.ndarray) -> np.ndarray:
+    """-1..1 → uint8 RGB `[h, w, 3]`: blue, white at 0, yellow to red."""
+    points = (-1.0, -0.5, 0.0, 0.4, 0.7, 1.0)
+    colors = ((28, 42, 120), (80, 140, 210), (240, 240, 235), (250, 215, 110), (240, 120, 50), (165, 15, 35))
+    channels = [np.interp(values, points, channel) for channel in zip(*colors, strict=True)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)

@@ -1,0 +1,95 @@
+"""Evaluation: the very `Segmenter` of the command line on a labelled data set."""
+
+from collections.abc import Callable, Iterator
+from itertools import chain, tee, zip_longest
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from pix2seqd import distributed as processes
+from pix2seqd.data.sample import ClipDataset, Dataset
+from pix2seqd.files import InputError
+from pix2seqd.metrics import percent
+from pix2seqd.metrics.average_precision import AveragePrecision
+from pix2seqd.metrics.mean_iou import MeanIoU
+from pix2seqd.metrics.panoptic_quality import PanopticQuality
+from pix2seqd.panoptic.taxonomy import Taxonomy
+from pix2seqd.segmenter import Segmenter
+
+
+def evaluate(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    *,
+    groups: list[str] | None = None,
+    progress: Callable[[Iterator[Any]], Iterator[Any]] = iter,
+    **options: Any,
+) -> dict[str, Any]:
+    """Score a segmenter on every sample of a data set; several processes share them and all get the whole result.
+
+    Args:
+        segmenter: what is scored.
+        dataset: the truth; its categories must be the segmenter's.
+        groups: the group of each sample (a modality, say), to be scored apart as well.
+        progress: wraps the iteration over the samples.
+        options: of `Segmenter.images`: seed, steps, td, min_pixels, batch_size.
+
+    Returns:
+        "all" and each group → {"panoptic_quality", "average_precision", "mean_iou", "images"}, values 0..1.
+
+    Raises:
+        InputError: the categories differ.
+    """
+    check_categories(segmenter.taxonomy, dataset)
+    taxonomy = dataset.taxonomy
+    names = ["all", *dict.fromkeys(groups or ())]
+    scores = {name: (PanopticQuality(taxonomy), AveragePrecision(taxonomy), MeanIoU(taxonomy)) for name in names}
+    first, stride = processes.place()
+    numbers = range(first, len(dataset), stride)
+    samples, again = tee(dataset[i] for i in numbers)
+    predictions = segmenter.images((sample.image for sample in samples), **options)
+    for number, sample, prediction in progress(zip(numbers, again, predictions, strict=True)):
+        for name in dict.fromkeys(("all", groups[number] if groups else "all")):
+            for metric in scores[name]:
+                metric.update(sample.panoptic, prediction)
+    for metric in chain.from_iterable(scores.values()):
+        metric.state = processes.total(metric.state)
+    return {
+        name: {
+            "images": groups.count(name) if groups and name != "all" else len(dataset),
+            "panoptic_quality": quality.compute(),
+            "average_precision": precision.compute(),
+            "mean_iou": iou.compute(),
+        }
+        for name, (quality, precision, iou) in scores.items()
+    }
+
+
+def check_categories(taxonomy: Taxonomy, dataset: Dataset | ClipDataset) -> None:
+    """Refuse data that a model of this taxonomy cannot be scored on.
+
+    Raises:
+        InputError: the categories differ in number, order, id, name or kind.
+    """
+    ours, theirs = ([(c.id, c.name, c.isthing) for c in t.categories] for t in (taxonomy, dataset.taxonomy))
+    if ours != theirs:
+        one, two = next(pair for pair in zip_longest(ours, theirs) if pair[0] != pair[1])
+        raise InputError(f"the categories of model and data differ: {one} against {two}; give the data it is made for")
+
+
+def render(results: dict[str, Any]) -> Group:
+    """Tables of an evaluation, in percent."""
+    overall = Table("images", "n", "PQ", "SQ", "RQ", "PQ things", "PQ stuff", "AP@0.5", "F1@0.5", "mIoU")
+    for name, result in results.items():
+        quality, hit = result["panoptic_quality"], result["average_precision"]["thresholds"]["0.50"]
+        values = [quality["All"][key] for key in ("pq", "sq", "rq")]
+        values += [quality["Things"]["pq"], quality["Stuff"]["pq"], hit["ap"], hit["f1"]]
+        shown = map(percent, (*values, result["mean_iou"]["mean_iou"]))
+        overall.add_row(Text(name), str(result["images"]), *shown)
+    classes = Table("category", "PQ", "SQ", "RQ", "tp", "fp", "fn")
+    for row in results["all"]["panoptic_quality"]["per_class"].values():
+        counts = [str(row[key]) for key in ("tp", "fp", "fn")]
+        classes.add_row(Text(row["name"]), *(percent(row[key]) for key in ("pq", "sq", "rq")), *counts)
+    return Group(overall, classes)

@@ -1,0 +1,114 @@
+"""From generated masks to segments: majority class, connected components, small segments (§4.1; official code).
+
+A *label map* here is integers `[h, w]`, 0 = void, together with a dictionary label → contiguous class.
+"""
+
+import numpy as np
+from scipy import ndimage
+
+from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
+
+Labels = tuple[np.ndarray, dict[int, int]]
+
+
+def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
+    """Give every id the class most of its pixels have; ids of fewer than `min_pixels` pixels become void.
+
+    Ties go to the smallest class; id 0 is an id like any other (official code).
+
+    Args:
+        mask: integers `[2, h, w]`, class and id.
+        min_pixels: 0 keeps all.
+
+    Returns:
+        The same shape.
+    """
+    classes, ids = mask[0].ravel(), mask[1].ravel()
+    present, dense = _distinct(ids)
+    columns = int(classes.max(initial=0)) + 1
+    votes = np.bincount(dense * columns + classes, minlength=len(present) * columns).reshape(-1, columns)
+    winner = votes.argmax(axis=1)
+    winner[votes.sum(axis=1) < min_pixels] = VOID
+    voted = winner[dense].reshape(mask[0].shape)
+    return np.stack([voted, np.where(voted == VOID, VOID, mask[1])]).astype(mask.dtype)
+
+
+def _distinct(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `np.unique` gives with its inverse, of small numbers from 0 on: without sorting the pixels."""
+    there = np.bincount(ids) > 0
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[ids]
+
+
+def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Labels:
+    """Segments of a mask whose ids are unique: majority class per id, stuff of one class is one segment.
+
+    Id 0 is void, and so are classes beyond the taxonomy, which a model may have room for.
+    """
+    voted = majority_vote(mask, min_pixels)
+    classes, ids = np.where((voted[1] == VOID) | (voted[0] > len(taxonomy)), VOID, voted)
+    # An id has one class now.
+    present, dense = _distinct(ids.ravel())
+    class_of = np.zeros(len(present), classes.dtype)
+    class_of[dense] = classes.ravel()
+    label_of: dict[tuple[int, int], int] = {}
+    table = np.zeros(len(present), np.int64)
+    for k in np.lexsort((present, class_of)).tolist():
+        class_index = int(class_of[k])
+        isthing = class_index != VOID and taxonomy.category(class_index).isthing
+        key = (class_index, int(present[k]) if isthing else 0)
+        table[k] = VOID if class_index == VOID else label_of.setdefault(key, len(label_of) + 1)
+    labels = table[dense].reshape(mask[0].shape)
+    return labels, {label: class_index for (class_index, _), label in label_of.items()}
+
+
+def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Labels:
+    """Segments of a mask whose ids are reused: connected components of (class, id); stuff of one class is one segment.
+
+    Segments and components of void smaller than `min_pixels` are mostly specks inside or at the rim of a larger
+    segment: their pixels take the label of the nearest pixel that stays.
+    """
+    classes, ids = mask.astype(np.int64)
+    things = np.array([False, *(category.isthing for category in taxonomy.categories)])
+    classes = np.where(classes < len(things), classes, VOID)
+    thing, several = things[classes], int(ids.max(initial=0)) + 1
+    keys = classes * several + np.where(thing, ids, 0)
+    found, count = _components(np.where(thing, keys, 0))
+    found = np.where(thing | (classes == VOID), found, count + classes)
+    key_of = np.zeros(count + len(things), np.int64)
+    key_of[found] = keys
+    # Numbered by class, then by id, then row by row.
+    present = np.flatnonzero(key_of)
+    order = present[key_of[present].argsort(kind="stable")]
+    label_of = np.zeros_like(key_of)
+    label_of[order] = np.arange(1, len(order) + 1)
+    class_of = dict(enumerate((key_of[order] // several).tolist(), start=1))
+    return fill_small(label_of[found], class_of, min_pixels)
+
+
+def _components(keys: np.ndarray) -> tuple[np.ndarray, int]:
+    """Connected pixels of one key above 0, numbered from 1 by their first pixels, and how many there are."""
+    height, width = keys.shape
+    joined = np.zeros((max(2 * height - 1, 0), max(2 * width - 1, 0)), bool)  # every pixel, and what lies between two
+    joined[::2, ::2] = keys > 0
+    joined[1::2, ::2] = (keys[1:] == keys[:-1]) & (keys[1:] > 0)
+    joined[::2, 1::2] = (keys[:, 1:] == keys[:, :-1]) & (keys[:, 1:] > 0)
+    found, count = ndimage.label(joined)  # pyright: ignore[reportGeneralTypeIssues]
+    return found[::2, ::2], count
+
+
+def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int) -> Labels:
+    """Dissolve segments, and specks of void, of fewer than `min_pixels` pixels into whatever is nearest."""
+    areas = np.bincount(labels.ravel(), minlength=max(class_of, default=0) + 1)
+    small = [i for i in class_of if areas[i] < min_pixels]
+    gone = np.isin(labels, small)
+    if areas[VOID]:
+        specks = np.asarray(ndimage.label(labels == VOID)[0], int)  # pyright: ignore[reportIndexIssue]
+        few = np.bincount(specks.ravel()) < min_pixels
+        few[0] = False  # what is not void
+        gone |= few[specks]
+    if not gone.any():
+        return labels, class_of
+    if gone.all():
+        return np.zeros_like(labels), {}
+    nearest = np.asarray(ndimage.distance_transform_edt(gone, return_distances=False, return_indices=True))
+    return labels[tuple(nearest)], {i: c for i, c in class_of.items() if i not in small}

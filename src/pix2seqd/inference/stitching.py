@@ -1,0 +1,114 @@
+"""Windows of a large image and their segments joined across the seams (§4.1; official code has none)."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from pix2seqd.inference.postprocess import Labels
+from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
+
+Tile = tuple[int, int, np.ndarray]
+"""Top, left and labels of a window."""
+
+
+def windows(length: int, size: int, overlap: int) -> list[int]:
+    """Starts of the windows of `size` that cover `length`, evenly spread, sharing `overlap` or more."""
+    if length <= size:
+        return [0]
+    count = -(-(length - overlap) // (size - overlap))
+    return [round(i * (length - size) / (count - 1)) for i in range(count)]
+
+
+def join(tiles: Iterable[tuple[int, int, Labels]], height: int, width: int, taxonomy: Taxonomy) -> Labels:
+    """Join the label maps of overlapping windows into one.
+
+    In an overlap every pixel goes to the window it lies deeper in. Thing segments of two windows become one where
+    they agree on more than half of what both together cover in the overlap; stuff joins by class.
+
+    Args:
+        tiles: (top, left, labels of the window), by growing top; windows may reach beyond the picture.
+        height: of the picture.
+        width: of the picture.
+        taxonomy: which classes are things.
+
+    Returns:
+        Labels int32 `[height, width]`, and the class of those that occur.
+    """
+    canvas, depth = np.zeros((2, height, width), np.int32)
+    class_of = list(range(len(taxonomy) + 1))  # the labels of void and stuff are their classes, things get the next
+    parent = list(class_of)
+    placed: list[Tile] = []
+    for top, left, (labels, classes) in tiles:
+        labels = labels[: height - top, : width - left]
+        tile = (top, left, _renumbered(labels, classes, class_of, taxonomy))
+        parent.extend(range(len(parent), len(class_of)))
+        placed = [other for other in placed if other[0] + len(other[2]) > top]
+        for i, j in (pair for other in placed for pair in _agreeing(other, tile)):
+            if class_of[i] == class_of[j]:
+                low, high = sorted((_root(parent, i), _root(parent, j)))
+                parent[high] = low
+        placed.append(tile)
+        _paint(canvas, depth, tile)
+    roots = np.array([_root(parent, i) for i in range(len(parent))], np.int32)
+    labels = roots[canvas]
+    return labels, {i: class_of[i] for i in np.flatnonzero(np.bincount(labels.ravel())).tolist() if i != VOID}
+
+
+def paint(tiles: Iterable[Tile], height: int, width: int) -> np.ndarray:
+    """What each pixel is in the window it lies deepest in, int32 `[height, width]`."""
+    canvas, depth = np.zeros((2, height, width), np.int32)
+    for top, left, labels in tiles:
+        _paint(canvas, depth, (top, left, labels[: height - top, : width - left]))
+    return canvas
+
+
+def _renumbered(labels: np.ndarray, classes: dict[int, int], class_of: list[int], taxonomy: Taxonomy) -> np.ndarray:
+    """Labels of a window → labels of the picture, where each thing gets a new one, which `class_of` notes."""
+    table = np.zeros(max(classes, default=0) + 1, np.int32)
+    for label, class_index in classes.items():
+        table[label] = class_index
+        if taxonomy.category(class_index).isthing:
+            table[label] = len(class_of)
+            class_of.append(class_index)
+    return table[labels]
+
+
+def _agreeing(one: Tile, two: Tile) -> list[tuple[int, int]]:
+    """Pairs of labels of two windows with an IoU above 0.5 in their overlap."""
+    top, left = max(one[0], two[0]), max(one[1], two[1])
+    bottom, right = (min(tile[axis] + tile[2].shape[axis] for tile in (one, two)) for axis in (0, 1))
+    if bottom <= top or right <= left:
+        return []
+    parts = [labels[top - y : bottom - y, left - x : right - x].ravel() for y, x, labels in (one, two)]
+    (rows, row), (columns, column) = (np.unique(part, return_inverse=True) for part in parts)
+    shared = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns)).reshape(len(rows), -1)
+    union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0) - shared
+    return [(int(rows[i]), int(columns[j])) for i, j in np.argwhere(2 * shared > union)]
+
+
+def _root(parent: list[int], i: int) -> int:
+    while parent[i] != i:
+        i = parent[i]
+    return i
+
+
+def _paint(canvas: np.ndarray, depth: np.ndarray, tile: Tile) -> None:
+    """Draw a window's labels where it is deeper than what is there."""
+    top, left, labels = tile
+    inner = window_depth(top, left, labels.shape, canvas.shape)
+    region = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
+    deeper = inner > depth[region]
+    canvas[region][deeper] = labels[deeper]
+    depth[region][deeper] = inner[deeper]
+
+
+def window_depth(top: int, left: int, shape: tuple[int, ...], whole: tuple[int, ...]) -> np.ndarray:
+    """How far each pixel of a window of `shape` lies from where it was cut off from the `whole`, int `[h, w]`."""
+    rows, columns = (_depth(*part) for part in zip((top, left), shape, whole, strict=True))
+    return np.minimum(rows[:, None], columns)
+
+
+def _depth(start: int, length: int, whole: int) -> np.ndarray:
+    """How far each pixel of a window lies from its ends, from 1; where the picture ends too, nothing was cut off."""
+    steps, far = np.arange(1, length + 1), np.full(length, np.iinfo(np.int32).max)
+    return np.minimum(steps if start > 0 else far, steps[::-1] if start + length < whole else far)

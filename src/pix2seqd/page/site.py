@@ -1,0 +1,140 @@
+"""What the tabs share: the model and its limits, the components that several tabs write to, and messages."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import gradio as gr
+
+from pix2seqd.files import InputError
+from pix2seqd.page import viewer
+from pix2seqd.page.limits import Limits, Scratch, Turns
+from pix2seqd.page.work import Work
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.segmenter import Segmenter
+
+MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+"""Events that use the model: one at a time, whoever asks."""
+QUICK: dict[str, Any] = {"concurrency_limit": 4, "api_visibility": "private", "show_progress": "hidden"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """What all visitors share."""
+
+    segmenter: Segmenter
+    folder: Path
+    scratch: Scratch
+    limits: Limits
+    turns: Turns
+    saving: Lock
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The components that several tabs share."""
+
+    work: gr.State
+    settings: list[gr.Component]
+    """What `settings_of` reads."""
+    image_view: gr.HTML
+    correct_view: gr.HTML
+    table: gr.Dataframe
+    files: gr.File
+
+    @property
+    def result(self) -> list[gr.Component]:
+        """What changes when a picture is segmented: `shown` gives the values."""
+        return [self.work, self.image_view, self.correct_view, self.table, self.files]
+
+
+def told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with `InputError` turned into a message on the page."""
+
+    @functools.wraps(function)
+    def once(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    @functools.wraps(function)
+    def stepwise(*arguments: Any) -> Iterator[Any]:
+        try:
+            yield from function(*arguments)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return stepwise if inspect.isgeneratorfunction(function) else once
+
+
+def need(work: Work | None) -> Work:
+    """The work.
+
+    Raises:
+        InputError: there is none.
+    """
+    if work is None:
+        raise InputError("no picture yet; drop one on the tab Image, or click a sample")
+    return work
+
+
+def settings_of(values: tuple[Any, ...]) -> dict[str, Any]:
+    """Options of the segmenter, from the values of `Parts.settings`."""
+    steps, td, min_pixels, seed, consensus, diameter = values
+    options = {"steps": int(steps), "td": float(td), "min_pixels": int(min_pixels or 0), "seed": int(seed or 0)}
+    return options | {"consensus": int(consensus), "diameter": float(diameter or 0)}
+
+
+def steps_slider(limits: Limits, value: int, label: str) -> gr.Slider:
+    """A number of denoising steps; whoever starts the server may give more than the limit."""
+    return gr.Slider(1, max(value, limits.steps), value, step=1, label=label)
+
+
+def view(editable: bool = False, invitation: str = "The result appears here.") -> gr.HTML:
+    """A viewer (see viewer.py)."""
+    return gr.HTML(None, **viewer.parts(editable, invitation))  # pyright: ignore[reportArgumentType]
+
+
+def rows(panoptic: Panoptic) -> list[list[Any]]:
+    """The table of segments, largest first."""
+    by_area = sorted(panoptic.segments, key=lambda segment: segment.area, reverse=True)
+    return [[s.id, s.name, "thing" if s.isthing else "stuff", s.area, *s.bbox] for s in by_area]
+
+
+def export(site: Site, work: Work) -> list[str]:
+    """Write overlay, COCO PNG and COCO JSON for the browser to fetch."""
+    folder, stem = site.scratch.place(), Path(work.name).stem[:80] or "picture"
+    work.panoptic.overlay(work.image).save(folder / f"{stem}-overlay.png")
+    work.panoptic.save(folder / f"{stem}-panoptic.png")
+    return [str(folder / f"{stem}-{end}") for end in ("overlay.png", "panoptic.png", "panoptic.json")]
+
+
+def shown(site: Site, work: Work, note: str) -> tuple[Any, ...]:
+    """Values for `Parts.result`."""
+    picture = work.view(note=note)
+    return work, picture, picture, rows(work.panoptic), export(site, work)
+
+
+def sampling(site: Site, work: Work, known: Panoptic | None, values: tuple[Any, ...]) -> Iterator[tuple[Any, Panoptic]]:
+    """The model at work: for each step what the viewer shows, and the segmentation so far."""
+    options = settings_of(values)
+    yield work.view(known or work.panoptic, 0.01, "0 %"), work.panoptic
+    for share, panoptic in site.turns.take(site.segmenter.progress(work.image, known=known, **options)):
+        note = f"{round(100 * share)} % · {len(panoptic.segments)} segments"
+        yield work.view(panoptic, share, note), panoptic
+
+
+def stopped(work: Work | None) -> Any:
+    """What a viewer shows after Stop: the work as it stands."""
+    return work and work.view(note=f"stopped · {count(work.panoptic)}")
+
+
+def count(panoptic: Panoptic) -> str:
+    """How many things and stuff there are, in words."""
+    things = sum(segment.isthing for segment in panoptic.segments)
+    return f"{things} things, {len(panoptic.segments) - things} stuff"

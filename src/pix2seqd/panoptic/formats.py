@@ -1,0 +1,165 @@
+"""`Panoptic` in the forms that other tools read: `transformers`, `supervision`, COCO instances."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+
+from pix2seqd.files import InputError
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from supervision import Detections  # pyright: ignore[reportMissingImports]
+
+
+def to_segments(panoptic: Panoptic) -> dict[str, Any]:
+    """As `post_process_panoptic_segmentation` of `transformers` answers.
+
+    Returns:
+        "segmentation": int32 `[h, w]`, 0 = void; "segments_info": per segment its "id", "label_id" (position of its
+        category in the taxonomy, from 0), "was_fused" (stuff) and "score" (1: the model gives none).
+    """
+    return {
+        "segmentation": panoptic.segmentation.copy(),
+        "segments_info": [
+            {
+                "id": segment.id,
+                "label_id": panoptic.taxonomy.class_of(segment.category_id) - 1,
+                "was_fused": not segment.isthing,
+                "score": 1.0,
+            }
+            for segment in panoptic.segments
+        ],
+    }
+
+
+def from_segments(segments: Mapping[str, Any], taxonomy: Taxonomy) -> Panoptic:
+    """The inverse of `to_segments`; pixels without a record become void.
+
+    Raises:
+        InputError: a label_id is not a position in the taxonomy.
+    """
+    classes = {int(info["id"]): int(info["label_id"]) + 1 for info in segments["segments_info"]}
+    for segment_id, class_index in classes.items():
+        if not 1 <= class_index <= len(taxonomy):
+            raise InputError(
+                f"segment {segment_id} has label_id {class_index - 1}, but there are {len(taxonomy)} categories; "
+                "give the taxonomy of the model that made it"
+            )
+    return Panoptic.from_segmentation(np.asarray(segments["segmentation"]), classes, taxonomy)
+
+
+def to_detections(panoptic: Panoptic) -> "Detections":
+    """Things as `supervision.Detections`: boxes, masks, category ids and names, ids as tracker ids.
+
+    Raises:
+        InputError: the package `supervision` is not installed.
+    """
+    try:
+        from supervision import Detections  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise InputError("the package supervision is not installed; run: pip install supervision") from error
+    things = [segment for segment in panoptic.segments if segment.isthing]
+    boxes = np.array([segment.bbox for segment in things], np.float32).reshape(-1, 4)
+    ids = np.array([segment.id for segment in things], int)
+    return Detections(
+        xyxy=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+        mask=panoptic.segmentation[None] == ids[:, None, None],
+        class_id=np.array([segment.category_id for segment in things], int),
+        tracker_id=ids,
+        data={"class_name": np.array([segment.name for segment in things], str)},
+    )
+
+
+def to_instances(panoptic: Panoptic, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
+    """Things as entries of the list `annotations` of COCO instances json, which detection tools train on and the
+    annotation tools CVAT ("COCO 1.0") and Label Studio import.
+
+    Args:
+        panoptic: the segmentation; `Taxonomy.to_coco` of its taxonomy is the list `categories`.
+        image_id: of the picture's entry in the list `images`.
+        first_id: of the first annotation; the others count on from it.
+
+    Returns:
+        Per thing: id, image_id, category_id, area, bbox, iscrowd, and segmentation: polygons along the edges of the
+        pixels, one per connected part, holes cut in from outside; crowds as uncompressed run lengths.
+    """
+    entries = []
+    for number, segment in enumerate((s for s in panoptic.segments if s.isthing), start=first_id):
+        x, y, width, height = segment.bbox
+        inside = panoptic.segmentation == segment.id
+        entries.append(
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": segment.category_id,
+                "area": segment.area,
+                "bbox": list(segment.bbox),
+                "iscrowd": int(segment.iscrowd),
+                "segmentation": run_lengths(inside)
+                if segment.iscrowd
+                else polygons(inside[y : y + height, x : x + width], x, y),
+            }
+        )
+    return entries
+
+
+def run_lengths(inside: np.ndarray) -> dict[str, Any]:
+    """COCO's uncompressed run lengths of a bool map `[h, w]`: by columns, outside first."""
+    values = np.concatenate([[False], inside.T.ravel()])
+    starts = np.flatnonzero(np.diff(values))
+    return {"size": list(inside.shape), "counts": np.diff(starts, prepend=0, append=inside.size).tolist()}
+
+
+def polygons(inside: np.ndarray, left: int = 0, top: int = 0) -> list[list[int]]:
+    """Outlines of the 4-connected parts of a bool map, x, y, x, y, ..., in pixel corners from (left, top)."""
+    parts, count = ndimage.label(inside)  # pyright: ignore[reportGeneralTypeIssues]
+    result = []
+    for part in range(1, count + 1):
+        outline, *holes = sorted(_loops(parts == part), key=_doubled_area)
+        start = outline[0]
+        for hole in holes:  # there and back again on the same line, which encloses nothing
+            outline = [*outline, start, *hole, hole[0]]
+        result.append([n for x, y in outline for n in (x + left, y + top)])
+    return result
+
+
+def _doubled_area(loop: list[tuple[int, int]]) -> int:
+    """Twice the signed area; the pixels are on the right of a loop, so that the outermost is the most negative."""
+    return sum(x1 * y0 - x0 * y1 for (x0, y0), (x1, y1) in zip(loop, [*loop[1:], loop[0]], strict=True))
+
+
+def _loops(inside: np.ndarray) -> list[list[tuple[int, int]]]:
+    """Closed lines of pixel edges around a connected part, corners only; its pixels are on the right."""
+    padded = np.pad(inside, 1)
+    after: dict[tuple[int, int], list[tuple[int, int]]] = {}  # corner → directions in which an edge leaves it
+    # Side of the pixel that is outside (row, column), then the edge's start (x, y) and direction.
+    for (row, column), (x, y), direction in (
+        ((-1, 0), (0, 0), (1, 0)),
+        ((0, 1), (1, 0), (0, 1)),
+        ((1, 0), (1, 1), (-1, 0)),
+        ((0, -1), (0, 1), (0, -1)),
+    ):
+        outside = ~np.roll(padded, (-row, -column), (0, 1))[1:-1, 1:-1]
+        for at_y, at_x in np.argwhere(inside & outside).tolist():
+            after.setdefault((at_x + x, at_y + y), []).append(direction)
+    loops = []
+    while after:
+        start = at = next(iter(after))
+        heading, loop = after[at][0], []
+        while True:
+            ways = after[at]
+            right = (-heading[1], heading[0])
+            turned = right if right in ways else ways[0]  # where two pixels touch at a corner, round the same one
+            if turned != heading or not loop:
+                loop.append(at)
+            ways.remove(turned)
+            if not ways:
+                del after[at]
+            heading, at = turned, (at[0] + turned[0], at[1] + turned[1])
+            if at == start and (at not in after or (-heading[1], heading[0]) not in after[at]):
+                break
+        loops.append(loop)
+    return loops

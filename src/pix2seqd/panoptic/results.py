@@ -1,0 +1,227 @@
+"""Files and folders ↔ pictures and their segmentations."""
+
+import itertools
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock
+from PIL import Image
+
+from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.images.load import absolute
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.render import overlay
+from pix2seqd.panoptic.taxonomy import Taxonomy
+
+FOLDERS = ("images", "panoptic", "overlay")
+WRITER = "written by pix2seqd segment"
+"""Mark in `info.description`, so that no other data set is ever mistaken for a result and written over."""
+
+
+def make_folders(out: Path, names: tuple[str, ...] = FOLDERS) -> None:
+    """Make the folders of an output and make sure that they can be written to.
+
+    Raises:
+        InputError: they cannot.
+    """
+    with writing(out):
+        for name in names:
+            (out / name).mkdir(parents=True, exist_ok=True)
+    for folder in (out, *(out / name for name in names)):
+        check_writable(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Tell before the work that its result could not be written.
+
+    Raises:
+        InputError: the folder does not exist or cannot be written to.
+    """
+    with writing(folder):
+        tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Within it, what the system cannot write is an `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
+
+
+Entry = tuple[dict[str, Any], dict[str, Any]]
+"""Records of one picture in the lists `images` and `annotations`."""
+
+
+class PanopticWriter:
+    """Writes a folder that is a data set in COCO panoptic format; a context manager.
+
+    | path | content |
+    |---|---|
+    | `images/NAME` | the picture, byte for byte |
+    | `panoptic/STEM.png` | id of each pixel's segment = R + 256 G + 65536 B |
+    | `panoptic.json` | images, categories, annotations; each image also has `source` and `settings` |
+    | `overlay/STEM.png` | for the eye |
+
+    NAME and STEM are the picture's own. Where another picture of the folder has the same stem already (`a.png` and
+    `a.jpg`, or `a.png` of two folders), `-2`, `-3`, ... is appended. Entries that are there already are kept, and a
+    picture that is written again replaces its entry only. Every file is written atomically; `panoptic.json` is
+    brought up to date every now and then, and on leaving, whatever the reason. Several processes may write into one
+    folder: each adds its own entries to what it finds there, one at a time. They must agree on who writes to which
+    STEM, so `sources` has to be the same in all of them.
+    """
+
+    def __init__(
+        self, out: Path, taxonomy: Taxonomy, settings: Mapping[str, Any], sources: Iterable[Path] = ()
+    ) -> None:
+        """Open a new or an existing folder.
+
+        Args:
+            out: the folder.
+            taxonomy: the categories of everything in it.
+            settings: what the results depend on beside the picture, as JSON has it.
+            sources: pictures that all processes are going to write together; it decides who gets which STEM.
+
+        Raises:
+            InputError: the folder cannot be written to, or it has a `panoptic.json` that is broken, from somewhere
+                else or with other categories.
+        """
+        make_folders(out)
+        self._out, self._taxonomy, self._settings = out, taxonomy, dict(settings)
+        self._json = out / "panoptic.json"
+        self._entries = self._read()
+        self._new: dict[str, Entry] = {}
+        self._stems = {key: Path(annotation["file_name"]).stem for key, (_, annotation) in self._entries.items()}
+        self._taken = {stem.casefold() for stem in self._stems.values()}
+        for source in sources:
+            self.stem(source)
+        self._save_after = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._new:
+            self._save()
+
+    def is_done(self, source: Path) -> bool:
+        """Whether this very file was segmented with these settings, and what was written then is still there."""
+        image, annotation = self._entries.get(absolute(source), ({}, {}))
+        if not image or image["settings"] != self._settings or image["source"] != _identity(source):
+            return False
+        names = (image["file_name"], annotation["file_name"], annotation["file_name"])
+        return all((self._out / folder / name).is_file() for folder, name in zip(FOLDERS, names, strict=True))
+
+    def segments(self, source: Path) -> list[dict[str, Any]]:
+        """The `segments_info` of a picture that was written."""
+        return self._entries[absolute(source)][1]["segments_info"]
+
+    def write(self, source: Path, image: Image.Image, panoptic: Panoptic) -> None:
+        """Add a picture or replace its entry.
+
+        Args:
+            source: the file.
+            image: what is in it, `load_image(source)`.
+            panoptic: its segmentation.
+
+        Raises:
+            InputError: writing failed, e.g. because the disk is full.
+        """
+        self.add(source, write_files(self._out, self.stem(source), source, image, panoptic, self._settings))
+
+    def add(self, source: Path, entry: Entry) -> None:
+        """Add the records of a picture whose files are written."""
+        self._new[absolute(source)] = self._entries[absolute(source)] = entry
+        if time.monotonic() >= self._save_after:
+            self._save()
+
+    def stem(self, source: Path) -> str:
+        """STEM of a picture."""
+        if absolute(source) not in self._stems:
+            wish = _text(source.stem)
+            candidates = (wish if n == 1 else f"{wish}-{n}" for n in itertools.count(1))
+            # Some file systems do not tell A.png from a.png.
+            stem = next(stem for stem in candidates if stem.casefold() not in self._taken)
+            self._stems[absolute(source)] = stem
+            self._taken.add(stem.casefold())
+        return self._stems[absolute(source)]
+
+    def _read(self) -> dict[str, Entry]:
+        if not self._json.exists():
+            return {}
+        content = read_json(self._json)
+        try:
+            if content["info"]["description"] != WRITER:
+                raise ValueError(content["info"])
+            annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
+            entries = {image["source"]["path"]: (image, annotations[image["id"]]) for image in content["images"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self._json} is not a result of `pix2seqd segment`; choose another --out") from error
+        if content["categories"] != self._taxonomy.to_coco():
+            raise InputError(f"{self._out} holds results with other categories than this model's; choose another --out")
+        return entries
+
+    def _save(self) -> None:
+        started = time.monotonic()
+        with FileLock(self._out / ".panoptic.json.lock"):
+            found = self._read()
+            free = itertools.count(1 + max((image["id"] for image, _ in found.values()), default=0))
+            for key, (image, annotation) in self._new.items():
+                # Anew each time: what an interrupted save chose, another process may have taken since.
+                image["id"] = annotation["image_id"] = found[key][0]["id"] if key in found else next(free)
+            self._entries = found | self._new
+            entries = sorted(self._entries.values(), key=lambda entry: entry[0]["id"])
+            content = {
+                "info": {"description": WRITER},
+                "images": [image for image, _ in entries],
+                "annotations": [annotation for _, annotation in entries],
+                "categories": self._taxonomy.to_coco(),
+            }
+            write_json(self._json, content)
+        self._new = {}
+        now = time.monotonic()
+        self._save_after = now + 20 * (now - started)  # at most a twentieth of the time goes into saving
+
+
+def write_files(
+    out: Path, stem: str, source: Path, image: Image.Image, panoptic: Panoptic, settings: Mapping[str, Any]
+) -> Entry:
+    """Write what belongs to one picture beside `panoptic.json`; returns its records, with 0 for the picture's number.
+
+    Raises:
+        InputError: writing failed, e.g. because the disk is full.
+    """
+    name = stem + _text(source.suffix)
+    with write_atomically(out / "images" / name) as temporary:
+        shutil.copyfile(source, temporary)
+    drawn = {"panoptic": Image.fromarray(panoptic.to_rgb()), "overlay": overlay(panoptic, image)}
+    for folder, picture in drawn.items():
+        with write_atomically(out / folder / f"{stem}.png") as temporary:
+            picture.save(temporary, format="PNG")
+    record = {
+        "id": 0,
+        "file_name": name,
+        "width": image.width,
+        "height": image.height,
+        "source": _identity(source),
+        "settings": dict(settings),
+    }
+    return record, panoptic.annotation(0, f"{stem}.png")
+
+
+def _identity(source: Path) -> dict[str, Any]:
+    """What tells a file that has changed; no file has the identity of a missing one."""
+    try:
+        status = source.stat()
+    except OSError:
+        return {}
+    return {"path": absolute(source), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}

@@ -1,0 +1,107 @@
+"""What lies between the products on CPUs, in C (`fused_cpu.c`).
+
+PyTorch's own operations pass over whole maps one after the other, and their exponential, exact to the last bit, is
+what most of their time goes into. Where nothing can be compiled, they serve.
+"""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pix2seqd.speed import compile_c as native
+
+_ARGUMENTS = {
+    "group_norm": "ppllllpplfiii",
+    "softmax": "plli",
+    "gelu": "plii",
+    "expected_bits": "ppllifii",
+    "scaled_sum": "pplfii",
+}
+
+
+def suits(x: Tensor) -> bool:
+    """Whether the functions below take a tensor, and there are any."""
+    return native.suits(x) and x.dtype in (torch.float32, torch.bfloat16) and library() is not None
+
+
+def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
+    """`[b, c, h, w]` with groups of channels normalised, times a weight, plus a bias; then SiLU if `silu`.
+
+    `weight` and `bias` are `[b, c]`, or `[1, c]` for all examples. The result lies channels last.
+
+    Raises:
+        ValueError: these shapes do not fit.
+    """
+    b, c, h, w = x.shape
+    if weight.shape != bias.shape or weight.shape not in ((b, c), (1, c)) or c % groups:
+        raise ValueError(
+            f"{groups} groups, weights {tuple(weight.shape)}, biases {tuple(bias.shape)} of {tuple(x.shape)}"
+        )
+    x = x.contiguous(memory_format=torch.channels_last)
+    y = torch.empty_like(x)
+    if x.numel():
+        weight, bias = weight.float().contiguous(), bias.float().contiguous()
+        affine = weight.data_ptr(), bias.data_ptr(), c if len(weight) > 1 else 0
+        _call("group_norm", x.data_ptr(), y.data_ptr(), b, h * w, c, groups, *affine, eps, silu, _bf16(x))
+    return y
+
+
+def softmax_(x: Tensor) -> Tensor:
+    """Softmax over the last dimension of bfloat16, in place if that is contiguous."""
+    assert _bf16(x)
+    x = x.contiguous()
+    _call("softmax", x.data_ptr(), x.shape[:-1].numel(), x.shape[-1])
+    return x
+
+
+def gelu_(x: Tensor) -> Tensor:
+    """GELU, in place if `x` is contiguous."""
+    x = x.contiguous()
+    _call("gelu", x.data_ptr(), x.numel(), _bf16(x))
+    return x
+
+
+def scaled_sum_(x: Tensor, y: Tensor, scale: float) -> Tensor:
+    """(x + y) · scale of maps `[b, c, h, w]`, in place if `x` lies channels last.
+
+    Raises:
+        ValueError: they are not of the same shape and type.
+    """
+    if x.shape != y.shape or x.dtype != y.dtype:
+        raise ValueError(f"{tuple(x.shape)} of {x.dtype} and {tuple(y.shape)} of {y.dtype}")
+    x, y = (z.contiguous(memory_format=torch.channels_last) for z in (x, y))
+    _call("scaled_sum", x.data_ptr(), y.data_ptr(), x.numel(), scale, _bf16(x))
+    return x
+
+
+def expected_bits(logits: Tensor, scale: float) -> Tensor:
+    """As `analog_bits.expected_bits`; the probabilities never exist in memory.
+
+    Raises:
+        ValueError: the number of logits is no power of 2.
+    """
+    b, values, h, w = logits.shape
+    if values.bit_count() != 1:
+        raise ValueError(f"{values} logits are not those of all values of some bits")
+    flat, n = logits.movedim(1, -1).reshape(-1, values), values.bit_length() - 1
+    flat = flat if flat.stride(1) == 1 else flat.contiguous()
+    bits = torch.empty(len(flat), n, dtype=torch.float32, device="cpu")
+    _call("expected_bits", flat.data_ptr(), bits.data_ptr(), len(flat), flat.stride(0), n, scale, _bf16(flat))
+    return bits.view(b, h, w, n).movedim(-1, 1)
+
+
+def _call(name: str, *arguments: float) -> None:
+    getattr(library(), name)(*arguments, torch.get_num_threads())
+
+
+def _bf16(x: Tensor) -> bool:
+    return x.dtype == torch.bfloat16
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled functions; None: they cannot be compiled here."""
+    return native.load(Path(__file__).with_suffix(".c"), _ARGUMENTS)

@@ -1,0 +1,97 @@
+"""3 × 3 convolutions with a quarter of the multiplications (Winograd 1980; Lavin & Gray 2016), for float32 on CPUs.
+
+Of each tile of 6 × 6 pixels 4 × 4 results are computed, F(4 × 4, 3 × 3). It is the transposed form of a product of
+polynomials: the kernel is evaluated at five points and infinity, pixels and products are transformed to match
+(`winograd.c`).
+"""
+
+import copy
+import ctypes
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pix2seqd.speed import compile_c as native
+
+M = TypeVar("M", bound=nn.Module)
+
+_A, _B = 0.75, 1.5
+"""The points are 0, ±A, ±B, as in `winograd.c`: rounding errors are smaller than with 0, ±1 and ±2 (docs/speed.md)."""
+
+_TILES = 4
+"""With fewer of them the direct convolution is faster."""
+
+
+def _kernel_transform() -> Tensor:
+    """What evaluates a kernel at the points, `[6, 3]`, times the factors that `winograd.c` leaves out at the pixels."""
+    a, b = _A**2, _B**2
+    factors = np.array([1 / (a * b), *[1 / (2 * a * (a - b))] * 2, *[1 / (2 * b * (b - a))] * 2, 1.0])
+    points = np.concatenate([np.vander([0, _A, -_A, _B, -_B], 3, increasing=True), np.eye(3)[-1:]])
+    return torch.from_numpy(points * factors[:, None])
+
+
+class Winograd(nn.Conv2d):
+    """A convolution's results, its kernel made ready once: four times as many numbers.
+
+    Args of the constructor:
+        convolution: as `_suits` wants it; it stays as it is, and weight and bias are shared.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__(convolution.in_channels, convolution.out_channels, 3, padding=1, device="meta")
+        self.weight, self.bias = convolution.weight, convolution.bias
+        transform, block = _kernel_transform(), _functions().winograd_block()
+        kernel = torch.einsum("pi,qj,ocij->pqoc", transform, transform, self.weight.detach().double())
+        kernel = kernel.float().reshape(-1, block, self.in_channels).transpose(1, 2)  # 4-D could become channels last
+        self.register_buffer("kernel", kernel.contiguous(), persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[b, in, h, w]` → `[b, out, h, w]`; channels last, if it is Winograd's: for float32 without gradients."""
+        b, c, height, width = input.shape
+        few = -(-height // 4) * -(-width // 4) < _TILES or c != self.in_channels
+        plain = input.dtype == self.kernel.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        if few or not plain or not native.suits(input):
+            return super().forward(input)
+        x = input.contiguous(memory_format=torch.channels_last)
+        y = x.new_empty(b, height, width, self.out_channels).permute(0, 3, 1, 2)
+        bias = x.new_zeros(self.out_channels) if self.bias is None else self.bias
+        pointers = [tensor.data_ptr() for tensor in (x, self.kernel, bias, y)]
+        _functions().winograd(*pointers, b, height, width, c, self.out_channels, torch.get_num_threads())
+        return y
+
+
+def with_winograd(model: M) -> M:
+    """A copy for inference in float32; what is not a kernel of such a convolution is shared."""
+    model = copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d) and _suits(child):
+                setattr(parent, name, Winograd(child))
+    return model
+
+
+def _suits(convolution: nn.Conv2d) -> bool:
+    c, functions = convolution, library()
+    plain = c.kernel_size == (3, 3) and c.stride == c.padding == c.dilation == (1, 1) and c.groups == 1
+    if functions is None or not plain or c.padding_mode != "zeros":
+        return False
+    return c.in_channels % functions.winograd_block() == c.out_channels % functions.winograd_block() == 0
+
+
+def _functions() -> ctypes.CDLL:
+    functions = library()
+    assert functions is not None
+    return functions
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled functions; None: they cannot be compiled here."""
+    return native.load(Path(__file__).with_suffix(".c"), {"winograd": "ppppllllli", "winograd_block": ""})

@@ -1,0 +1,252 @@
+"""Training: Algorithm 1, AdamW, an exponential moving average; resumable at any step, bit for bit."""
+
+import json
+import math
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pix2seqd.checkpoint import Pretrained, from_pretrained, save_pretrained, transfer
+from pix2seqd.config import DataConfig, InferConfig, Recipe, TrainConfig
+from pix2seqd.data import open_clips, open_dataset
+from pix2seqd.data.clip_examples import frame_size
+from pix2seqd.data.loader import training_loader
+from pix2seqd.data.sample import ClipDataset, Dataset
+from pix2seqd.distributed import on_cpus
+from pix2seqd.files import InputError, read_json, write_json
+from pix2seqd.interop.official import load_tensorflow_checkpoint
+from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.pixel_encoder import pretrained_backbone
+from pix2seqd.speed.hardware import keep_freed_memory, native_bfloat16
+from pix2seqd.training import sharded
+from pix2seqd.training.log import TrainLog
+from pix2seqd.training.rollouts import own_predictions
+from pix2seqd.training.state import TrainState, load_state, save_state
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Rate of a step (from 0): linear warm-up from 0, then linear decay to lr · end_lr_factor (official code)."""
+    if step < config.warmup_steps:
+        return config.lr * step / config.warmup_steps
+    done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    return config.lr * (1 - (1 - config.end_lr_factor) * min(done, 1.0))
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    resume: bool = False,
+    build: Callable[[Recipe], Pix2SeqD] | None = None,
+    in_use: tuple[DataConfig, InferConfig] | None = None,
+) -> Pretrained:
+    """Run a recipe to its end.
+
+    Args:
+        recipe: what to train, on what, how.
+        out: folder of the run: recipe.json, state/ (to resume), logs/ (TensorBoard), model/ (the EMA, published).
+        resume: go on with the run in `out`.
+        build: makes the model, which gives the loss too; None: `new_model`.
+        in_use: how the result sees pictures and is sampled; None: as the recipe says.
+
+    Returns:
+        The EMA model, as written to `out`/model.
+
+    Raises:
+        InputError: `out` holds another run, or one to be resumed; the recipe's parts do not fit each other.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after everything was saved.
+    """
+    out = Path(out)
+    config = recipe.train
+    keep_freed_memory()
+    accelerator = Accelerator(
+        cpu=on_cpus(), mixed_precision=_precision(config), gradient_accumulation_steps=config.accumulate
+    )
+    sharded.set_up(accelerator)
+    _check_folder(recipe, out, resume)
+    dataset = training_data(recipe)
+    state = new_state(recipe, dataset, build)
+    if resume:
+        load_state(state, out / "state")
+    ema = cast(Pix2SeqD, state.ema.module)
+    pretrained = Pretrained(ema, dataset.taxonomy, *(in_use or (recipe.data, recipe.infer)), str(out / "model"))
+    loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
+    log = TrainLog(out, recipe, state.step, pretrained, accelerator.is_main_process)
+    accelerator.wait_for_everyone()  # all have seen the folder as it was, and nothing is wrong with the data
+    if accelerator.is_main_process:
+        _claim(recipe, out)
+    with stop_signals() as stopped, log:
+        fit(state, loader, recipe, accelerator, log, stopped)
+    save_state(state, out / "state")
+    if accelerator.is_main_process:
+        save_pretrained(pretrained, out / "model")
+    accelerator.wait_for_everyone()
+    if state.step < config.steps:
+        accelerator.print(f"stopped at step {state.step} of {config.steps}; go on with --resume")
+        raise KeyboardInterrupt
+    return pretrained
+
+
+def _precision(config: TrainConfig) -> str:
+    """What `TrainConfig.precision` means on this machine, in accelerate's words."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if native_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else "no"
+
+
+def training_data(recipe: Recipe) -> Dataset | ClipDataset:
+    """The recipe's pictures; clips if its model has past frames."""
+    if not (past_frames := recipe.model.past_frames):
+        return open_dataset(recipe.train_data, recipe.data.size, recipe.exclude)
+    frames = past_frames * recipe.augment.past_stride + 1
+    return open_clips(recipe.train_data, frame_size(recipe.data, recipe.augment), frames, recipe.exclude)
+
+
+def new_state(
+    recipe: Recipe, dataset: Dataset | ClipDataset, build: Callable[[Recipe], Pix2SeqD] | None = None
+) -> TrainState:
+    """Model (random, from `recipe.init`, or as `build` makes it), its EMA as a copy, and the optimiser, at step 0."""
+    torch.manual_seed(recipe.train.seed)
+    try:
+        model = (build or new_model)(recipe)
+    except ValueError as error:
+        raise InputError(f"the recipe's model cannot be built: {error}") from error
+    _check_size(recipe, model)
+    needed = len(dataset.taxonomy) + 1
+    if needed > recipe.model.classes:
+        raise InputError(f"{recipe.train_data} has {needed} classes with void; the model has {recipe.model.classes}")
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay), use_buffers=True)
+    ema.n_averaged.fill_(1)  # the EMA starts as a copy and averages from the first step on
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.train.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=recipe.train.weight_decay
+    )
+    optimizer.register_step_pre_hook(_official_epsilon)
+    return TrainState(model, ema, optimizer)
+
+
+def _check_size(recipe: Recipe, model: Pix2SeqD) -> None:
+    """Refuse pictures that the networks cannot halve as often as they do, before a run begins."""
+    config = recipe.model
+    cell = config.mask_stride * config.mask_patch * 2 ** (len(config.multipliers) - 1)
+    step = math.lcm(cell, model.pixel_encoder.backbone.strides[-1])
+    if any(n % step for n in recipe.data.size):
+        raise InputError(f"data.size {list(recipe.data.size)} does not suit the model; give multiples of {step}")
+
+
+def _official_epsilon(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Keras adds ε to the second moment before its bias is corrected, PyTorch after: translate ε (first steps only)."""
+    done = float(next(iter(optimizer.state.values()), {"step": 0})["step"])
+    for group in optimizer.param_groups:
+        group["eps"] = 1e-8 / math.sqrt(1 - group["betas"][1] ** (done + 1))
+
+
+def new_model(recipe: Recipe) -> Pix2SeqD:
+    """The recipe's model: random, around the backbone `recipe.backbone`, with what fits of `recipe.init`."""
+    if recipe.backbone:
+        changes, network = pretrained_backbone(recipe.backbone)
+        model = Pix2SeqD(recipe.model.replace(**changes))
+        weights = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+        model.pixel_encoder.backbone.network.load_state_dict(weights)
+    else:
+        model = Pix2SeqD(recipe.model)
+    if (Path(recipe.init) / "checkpoint").is_file():
+        load_tensorflow_checkpoint(model, recipe.init)
+    elif recipe.init:
+        transfer(from_pretrained(recipe.init).model, model)
+    # Mask pre-training leaves the encoder alone.
+    model.pixel_encoder.requires_grad_(recipe.model.condition_on_map or recipe.model.condition_on_tokens)
+    return model
+
+
+def fit(
+    state: TrainState,
+    loader: Iterable[dict[str, torch.Tensor]],
+    recipe: Recipe,
+    accelerator: Accelerator,
+    log: TrainLog,
+    stopped: list[int],
+) -> None:
+    """The training loop, from `state.step` to the recipe's last step or until a signal arrives."""
+    config = recipe.train
+    state.ema.to(accelerator.device)
+    # The state keeps the bare model; `model` may be wrapped for several processes and for autocast.
+    model, optimizer = sharded.prepare(accelerator, state.model, state.optimizer)
+    model.train()
+    for number, batch in enumerate(loader):
+        micro = number % config.accumulate
+        torch.manual_seed(hash((config.seed, state.step, micro, accelerator.process_index)) % 2**63)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(state.step, config)
+        batch = to_device(batch, accelerator.device)
+        if config.own_past or config.own_state:
+            with accelerator.autocast(), sharded.whole(state.model):
+                own_predictions(state.model, batch, recipe)
+        with accelerator.accumulate(model):
+            with accelerator.autocast():  # which a model that FSDP2 shards does not come with
+                loss = model(**batch)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        log.add(loss)
+        if not accelerator.sync_gradients:
+            continue
+        with sharded.whole(state.model):
+            state.ema.update_parameters(state.model)
+        state.step += 1
+        log.step(state)
+        if stopped:
+            accelerator.set_trigger()
+        if accelerator.check_trigger():  # a signal may reach the processes at different steps
+            break
+
+
+def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, Any]:
+    """A batch on the device; pictures channels-last, which convolutions in bf16 prefer."""
+    moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+    return {**moved, "images": moved["images"].contiguous(memory_format=torch.channels_last)}
+
+
+def _check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Refuse to start over an existing run, or to resume another one."""
+    stored = out / "recipe.json"
+    if stored.exists() and not resume:
+        raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")
+    if resume:
+        before, now = read_json(stored), json.loads(json.dumps(recipe.to_dict()))  # as it was stored
+        for part, values in before.items():
+            if now.get(part) != values:
+                raise InputError(f"{out} was started with another {part!r} section; see {stored}")
+
+
+def _claim(recipe: Recipe, out: Path) -> None:
+    """Make `out` this run's folder."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {out} ({error.strerror}); choose another --out") from error
+    write_json(out / "recipe.json", recipe.to_dict())
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that a first Ctrl-C or SIGTERM fills; a second one interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

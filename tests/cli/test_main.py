@@ -1,0 +1,347 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from fake_segmenter import TAXONOMIES, FakeSegmenter, draw
+from PIL import Image
+
+from pix2seqd.cli import main as cli
+from pix2seqd.data.coco import CocoPanoptic
+from pix2seqd.files import InputError
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.training.recipes import RECIPES
+
+COMMAND = [sys.executable, "-m", "pix2seqd"]
+
+
+def lines(text):
+    return text.strip().splitlines()
+
+
+def settings(out):
+    return [image["settings"] for image in json.loads((out / "panoptic.json").read_text())["images"]]
+
+
+def test_one_picture_gives_a_data_set_a_table_and_says_where(run, segmenter, tmp_path):
+    draw(tmp_path / "a cell é.png", blobs=2)
+    code, out, err = run("segment", "a cell é.png")
+    assert code == 0 and err == ""
+    assert "3 segments" in out and out.count("nucleus") == 2 and "stuff" in out
+    assert lines(out)[-1].startswith("written to pix2seqd-out")
+    (sample,) = (CocoPanoptic.open("pix2seqd-out")[i] for i in range(1))
+    assert [s.name for s in sample.panoptic.segments] == ["nucleus", "nucleus", "background"]
+
+
+def test_the_table_of_many_segments_is_limited(run, segmenter, tmp_path):
+    draw(tmp_path / "a.png", blobs=30, size=(200, 20))
+    _, out, _ = run("segment", "a.png")
+    assert "31 segments" in out and "and 11 smaller" in out
+    assert str(11 * 16) in out  # their pixels
+    assert len(lines(out)) < 32
+
+
+def test_a_folder_gives_a_summary_and_no_table(run, segmenter, tmp_path):
+    for i in range(20):
+        draw(tmp_path / "in" / f"{i}.png", blobs=i, size=(130, 15))
+    code, out, _ = run("segment", "in", "--out", "o", "--batch-size", 3)
+    assert code == 0
+    summary, last = lines(out)
+    assert summary.startswith("20 segmented in") and "0 failed" in summary
+    assert last.startswith("written to o")
+    dataset = CocoPanoptic.open("o")
+    for i in range(20):
+        sample = dataset[i]
+        assert len(sample.panoptic.segments) == int(sample.name) + 1
+
+
+def test_bad_files_among_many_are_named_and_the_rest_goes_on(run, segmenter, tmp_path):
+    draw(tmp_path / "in" / "a.png")
+    draw(tmp_path / "in" / "z.png")
+    (tmp_path / "in" / "empty.png").write_bytes(b"")
+    (tmp_path / "in" / "folder.png").mkdir()
+    (tmp_path / "in" / "[red]text.png").write_text("hello")
+    code, out, err = run("segment", "in", "missing.png", "--out", "o")
+    assert code == 2
+    errors = [line for line in lines(err) if line.startswith("pix2seqd:")]
+    assert len(errors) == 4
+    for name in ("in/empty.png", "in/folder.png", "in/[red]text.png", "missing.png"):
+        assert sum(name in line for line in errors) == 1
+    assert "2 segmented" in out and "4 failed" in out
+    assert [record["file_name"] for record in CocoPanoptic.open("o").records] == ["a.png", "z.png"]
+
+
+def test_the_same_command_again_does_nothing_and_says_so(run, segmenter, tmp_path):
+    draw(tmp_path / "a.png")
+    _, first, _ = run("segment", "a.png")
+    before = (tmp_path / "pix2seqd-out/panoptic.json").read_bytes()
+    code, again, _ = run("segment", "a.png")
+    assert code == 0 and FakeSegmenter.seen == 1
+    assert "1 skipped" in again and again.endswith(first)
+    assert (tmp_path / "pix2seqd-out/panoptic.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [("--seed", 1), ("--steps", 7), ("--td", 2), ("--min-pixels", 9)])
+def test_other_settings_do_it_again(run, segmenter, tmp_path, change):
+    draw(tmp_path / "a.png")
+    run("segment", "a.png")
+    run("segment", "a.png", *change)
+    assert FakeSegmenter.seen == 2
+    assert settings(tmp_path / "pix2seqd-out")[0][change[0][2:].replace("-", "_")] == change[1]
+
+
+def test_a_default_that_is_spelled_out_changes_nothing(run, segmenter, tmp_path):
+    draw(tmp_path / "a.png")
+    run("segment", "a.png")
+    run("segment", "a.png", "--steps", 20, "--seed", 0, "--batch-size", 2)
+    assert FakeSegmenter.seen == 1
+
+
+def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(run, segmenter, tmp_path, monkeypatch):
+    for i in range(6):
+        draw(tmp_path / "in" / f"{i}.png")
+    monkeypatch.setattr(segmenter, "fail_at", 4)
+    code, _, err = run("segment", "in")
+    assert code == 130 and "Traceback" not in err
+    assert lines(err)[-1].startswith("pix2seqd: interrupted")
+    assert len(settings(tmp_path / "pix2seqd-out")) == 4
+    monkeypatch.setattr(segmenter, "fail_at", None)
+    code, out, _ = run("segment", "in")
+    assert code == 0 and segmenter.seen == 6
+    assert "2 segmented" in out and "4 skipped" in out
+    assert len(CocoPanoptic.open("pix2seqd-out")) == 6
+
+
+def test_an_error_of_ours_keeps_what_is_done_too(run, segmenter, tmp_path, monkeypatch):
+    for i in range(3):
+        draw(tmp_path / "in" / f"{i}.png")
+    monkeypatch.setattr(segmenter, "fail_at", 2)
+    monkeypatch.setattr(segmenter, "error", InputError("the disk\nis full"))
+    code, _, err = run("segment", "in")
+    assert code == 2 and lines(err)[-1] == "pix2seqd: the disk is full"
+    assert len(settings(tmp_path / "pix2seqd-out")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["segment"], "nothing to segment"),
+        (["segment", "missing.png"], "missing.png does not exist"),
+        (["segment", "empty"], "no pictures"),
+        (["segment", "a.png", "--model", "nucleus"], "nucleus"),
+        (["segment", "a.png", "--out", "a.png"], "cannot write to a.png"),
+        (["segment", "a.png", "--steps", "0"], "--steps"),
+        (["segment", "a.png", "--steps", "2.5"], "--steps"),
+        (["segment", "a.png", "--steps", "many"], "--steps"),
+        (["segment", "a.png", "--steps", "1000000000"], "--steps"),
+        (["segment", "a.png", "--td", "-0.1"], "--td"),
+        (["segment", "a.png", "--td", "nan"], "--td"),
+        (["segment", "a.png", "--td", "inf"], "--td"),
+        (["segment", "a.png", "--seed", "-1"], "--seed"),
+        (["segment", "a.png", "--seed", str(2**64)], "--seed"),
+        (["segment", "a.png", "--min-pixels", "-1"], "--min-pixels"),
+        (["segment", "a.png", "--batch-size", "0"], "--batch-size"),
+        (["segment", "a.png", "--device", "gpu"], "cuda"),
+        (["segment", "a.png", "--dtype", "float16"], "bfloat16"),
+        (["segment", "a.png", "--stesp", "3"], "Did you mean --steps?"),
+        (["segment", "a.png", "--steps"], "--steps"),
+        (["segmnt", "a.png"], 'Did you mean "segment"?'),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_bad_usage_is_one_line_on_stderr_and_exit_code_2(run, segmenter, tmp_path, arguments, says):
+    draw(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    code, out, err = run(*arguments)
+    assert code == 2 and out == ""
+    (line,) = lines(err)
+    assert line.startswith("pix2seqd: ") and says in line
+
+
+def test_an_output_that_cannot_be_written_is_told_before_any_work(run, segmenter, tmp_path, monkeypatch):
+    draw(tmp_path / "a.png")
+    (tmp_path / "o").write_text("a file")
+    monkeypatch.setattr(segmenter, "from_pretrained", lambda *_, **__: pytest.fail("loaded the model"))
+    code, _, err = run("segment", "a.png", "--out", "o")
+    assert code == 2 and "choose another --out" in err
+
+
+def test_names_that_begin_with_a_dash_or_come_after_options(run, segmenter, tmp_path):
+    for name in ("-a.png", "b.png", "c.png"):
+        draw(tmp_path / name)
+    assert run("segment", "b.png", "--seed", 3, "c.png", "--", "-a.png")[0] == 0
+    assert len(settings(tmp_path / "pix2seqd-out")) == 3
+
+
+def test_unusual_pictures_are_segmented_at_their_own_size(run, segmenter, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10), "white").save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30)).save(tmp_path / "deep.tif")
+    Image.new("CMYK", (1, 1)).save(tmp_path / "dot.tif")
+    Image.new("1", (900, 1), 1).save(tmp_path / "line.png")
+    code, _, _ = run("segment", *sorted(p.name for p in tmp_path.iterdir()))
+    assert code == 0
+    dataset = CocoPanoptic.open("pix2seqd-out")  # refuses a mask of another size than the picture as it is shown
+    sizes = {s.name: s.panoptic.segmentation.shape for s in map(dataset.__getitem__, range(4))}
+    assert sizes == {"turned": (20, 10), "deep": (20, 30), "dot": (1, 1), "line": (1, 900)}
+
+
+@pytest.fixture
+def data(run, segmenter, tmp_path):
+    """Four pictures and what the segmenter finds in them, which is thus perfect."""
+    for i in range(4):
+        draw(tmp_path / "in" / f"{i}.png", blobs=i)
+    run("segment", "in", "--out", "data")
+    content = json.loads((tmp_path / "data/panoptic.json").read_text())
+    for image in content["images"]:
+        image["stain"] = "HE" if image["id"] < 3 else "DAPI"
+    (tmp_path / "data/panoptic.json").write_text(json.dumps(content))
+    return tmp_path / "data"
+
+
+def test_evaluate_prints_a_table_and_writes_json(run, data):
+    code, out, _ = run("evaluate", "nuclei", "--data", "coco:data", "--group-by", "stain", "--steps", 3)
+    assert code == 0 and "100.0" in out and "nucleus" in out and "DAPI" in out
+    assert lines(out)[-1] == "written to evaluation.json"
+    results = json.loads((data.parent / "evaluation.json").read_text())
+    assert results["settings"]["steps"] == 3 and results["settings"]["data"] == "coco:data"
+    assert results["all"]["panoptic_quality"]["All"]["pq"] == 1
+    assert {name: results[name]["images"] for name in ("all", "HE", "DAPI")} == {"all": 4, "HE": 2, "DAPI": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nuclei"], "--data"),
+        (["nuclei", "--data", "coco:nowhere"], "nowhere"),
+        (["nuclei", "--data", "data"], "coco:DIR"),
+        (["nothing", "--data", "coco:data"], "nothing"),
+        (["other", "--data", "coco:data"], "categories"),
+        (["nuclei", "--data", "coco:data", "--group-by", "color"], "'color'"),
+        (["nuclei", "--data", "coco:data", "--out", "missing/a.json"], "cannot write"),
+        (["nuclei", "--data", "coco:data", "--steps", "0"], "--steps"),
+        (["nuclei", "--data", "coco:data", "--tracking", "iou"], "--tracking and --every for clips"),
+        (["nuclei", "--data", "coco:data", "--every", "2"], "--every for clips"),
+        (["nuclei", "--data", "coco:data", "--adaptive", "2"], "--adaptive is for clips"),
+        (["nuclei", "--data", "shapes-clips:1", "--tracking", "iou", "--t-start", "0.5"], "--t-start is for clips"),
+        (["nuclei", "--data", "shapes-clips:1", "--group-by", "stain"], "--group-by is for pictures"),
+    ],
+)
+def test_evaluate_refuses_in_one_line(run, data, arguments, says):
+    code, _, err = run("evaluate", *arguments)
+    assert code == 2 and says in lines(err)[-1] and lines(err)[-1].startswith("pix2seqd: ")
+
+
+def test_check_data_tells_what_it_understood(run, data, tmp_path):
+    code, out, _ = run("check-data", "data", "--contact-sheet", "sheet.png")
+    assert code == 0
+    assert "nucleus" in out and "background" in out and "4 items, all readable" in out
+    assert Image.open(tmp_path / "sheet.png").width > 0
+
+
+def test_check_data_of_a_damaged_data_set_ends_with_code_2(run, data):
+    (data / "panoptic/2.png").unlink()
+    code, out, _ = run("check-data", "data")
+    assert code == 2 and "2.png" in out.replace("\n", "")
+    assert run("check-data", "data", "--split", "train")[0] == 2
+    assert run("check-data", "nowhere")[0] == 2
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What `run.train.train` was called with."""
+    calls = []
+    module = ModuleType("pix2seqd.training.train")
+    module.train = lambda *arguments: calls.append(arguments)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pix2seqd.training.train", module)
+    return calls
+
+
+def test_train_takes_a_recipe_and_changes(run, trained):
+    code, out, _ = run("train", "nuclei", "--train.steps", 5, "--resume", "--train-data=shapes:9")
+    (call,) = trained
+    base = RECIPES["nuclei"]
+    assert call == (base.replace(train=base.train.replace(steps=5), train_data="shapes:9"), Path("runs/nuclei"), True)
+    assert code == 0 and "--model runs/nuclei/model" in lines(out)[-1]
+    run("train", "nuclei", "--out", "elsewhere")
+    assert trained[1] == (base, Path("elsewhere"), False)
+
+
+def test_train_show_prints_a_file_that_can_be_changed(run, trained, tmp_path):
+    _, out, _ = run("train", "nuclei", "--train.steps", 5, "--show")
+    (tmp_path / "mine.yaml").write_text(out)
+    run("train", "mine.yaml")
+    assert trained[0][0].train.steps == 5 and trained[0][1] == Path("runs/mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [([], "nuclei"), (["nucleii"], "nuclei"), (["nuclei", "--resmue"], "--resume"), (["nuclei", "--out"], "--out")],
+)
+def test_train_refuses_in_one_line(run, trained, arguments, says):
+    code, _, err = run("train", *arguments)
+    (line,) = lines(err)
+    assert code == 2 and says in line and not trained
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["train", "--help"], ["--version"]])
+def test_help_needs_nothing_heavy(arguments):
+    code = (
+        "import sys; from pix2seqd.cli import main as cli\n"
+        "try: cli.main()\n"
+        "finally: print({'torch', 'transformers', 'numpy', 'PIL', 'scipy'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout and done.stderr.strip() == "set()"
+
+
+def test_help_names_every_option(run):
+    _, out, _ = run("segment", "--help")
+    for option in ("model", "out", "steps", "td", "seed", "min-pixels", "batch-size", "device", "dtype"):
+        assert f"--{option}" in out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_real_ctrl_c_ends_without_a_traceback(tmp_path):
+    """While the command waits for a model that takes its time."""
+    draw(tmp_path / "a.png")
+    code = (
+        "import sys, time, types; from pix2seqd.cli import main as cli\n"
+        "def slow(*_, **__): print('loading', flush=True); time.sleep(60)\n"
+        "fake = types.SimpleNamespace(Segmenter=types.SimpleNamespace(from_pretrained=slow))\n"
+        "sys.modules['pix2seqd.segmenter'] = fake\n"
+        "cli.main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "segment", "a.png"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Shells start background jobs with the signal ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None and process.stdout.readline().strip() == "loading"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err.startswith("pix2seqd: interrupted") and len(lines(err)) == 1
+
+
+def test_the_module_runs_as_a_command():
+    done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == cli.version("pix2seqd")
+
+
+def test_a_picture_without_segments_says_so(run, segmenter, tmp_path, monkeypatch):
+    draw(tmp_path / "a.png")
+    nothing = Panoptic.from_segmentation(np.zeros((30, 40), int), {}, TAXONOMIES["nuclei"])
+    monkeypatch.setattr(segmenter, "images", lambda *_, **__: iter([nothing]))
+    code, out, _ = run("segment", "a.png")
+    assert code == 0 and lines(out)[0] == "a.png: no segments, every pixel is void"

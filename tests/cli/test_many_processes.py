@@ -1,0 +1,113 @@
+"""One folder segmented by several processes: under torchrun, by a Ray cluster, or by commands side by side."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pix2seqd.checkpoint import Pretrained, save_pretrained
+from pix2seqd.config import DataConfig, InferConfig, ModelConfig
+from pix2seqd.data.synthetic.shapes import TAXONOMY, Shapes
+from pix2seqd.panoptic.results import PanopticWriter, make_folders, write_files
+from pix2seqd.pix2seq_d import Pix2SeqD
+
+COUNT = 5
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A checkpoint, five pictures of which two share a stem, one file that is none, and the result of one process."""
+    place = tmp_path_factory.mktemp("many")
+    data = DataConfig(size=(32, 32))
+    save_pretrained(Pretrained(Pix2SeqD(ModelConfig.preset("tiny")), TAXONOMY, data, InferConfig(steps=1)), place / "m")
+    (place / "in").mkdir()
+    for i in range(COUNT):
+        name = f"{i}.png" if i else "1.bmp"
+        Image.fromarray(Shapes(COUNT, (32, 32))[i].image).save(place / "in" / name)
+    (place / "in" / "broken.png").write_bytes(b"no picture")
+    assert segment(place, "one").returncode == 2
+    return place
+
+
+def segment(place: Path, out: str, *options: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *launcher, "pix2seqd", "segment", str(place / "in"), "--model", str(place / "m")]
+    return subprocess.run(
+        [*command, "--out", str(place / out), *options],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"},
+    )
+
+
+def assert_same(place: Path, out: str) -> None:
+    """The same files with the same content, and the same records but for their numbers."""
+    one, other = (json.loads((place / name / "panoptic.json").read_text()) for name in ("one", out))
+    assert len(one["images"]) == COUNT
+    assert [image["id"] for image in sorted(other["images"], key=lambda i: i["id"])] == list(range(1, COUNT + 1))
+    records = [{image["file_name"]: {**image, "id": 0} for image in content["images"]} for content in (one, other)]
+    assert records[0] == records[1]
+    for annotation in other["annotations"]:
+        pictures = [
+            np.asarray(Image.open(place / name / "panoptic" / annotation["file_name"])) for name in ("one", out)
+        ]
+        assert np.array_equal(*pictures)
+
+
+def test_torchrun_shares_a_folder(place):
+    done = segment(place, "two", launcher=("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"))
+    assert done.returncode == 1 and done.stderr.count("broken.png") == 1  # torchrun says 1 if a process says 2
+    assert done.stdout.count(" segmented in") == 2, done.stdout
+    assert_same(place, "two")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+@pytest.mark.slow
+def test_a_ray_cluster_shares_a_folder_and_goes_on_where_it_was(place):
+    done = segment(place, "ray", "--engine", "ray", "--workers", "2")
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert "broken.png" in done.stderr
+    assert_same(place, "ray")
+    again = segment(place, "ray", "--engine", "ray", "--workers", "2")
+    assert f"{COUNT} skipped" in again.stdout, again.stdout
+
+
+def test_two_writers_of_one_folder_keep_each_others_entries(tmp_path):
+    image = Image.new("RGB", (32, 32))
+    panoptic = Shapes(1, (32, 32))[0].panoptic
+    sources = [tmp_path / name for name in ("a.png", "a.bmp", "b.png", "c.png")]
+    for source in sources:
+        image.save(source)
+    out = tmp_path / "out"
+    make_folders(out)
+    with PanopticWriter(out, TAXONOMY, {}, sources) as first, PanopticWriter(out, TAXONOMY, {}, sources) as second:
+        for writer, source in ((first, 0), (second, 1), (second, 2), (first, 3), (second, 1)):
+            stem = writer.stem(sources[source])
+            writer.add(sources[source], write_files(out, stem, sources[source], image, panoptic, {}))
+    content = json.loads((out / "panoptic.json").read_text())
+    assert sorted(record["id"] for record in content["images"]) == [1, 2, 3, 4]
+    assert sorted(record["file_name"] for record in content["annotations"]) == ["a-2.png", "a.png", "b.png", "c.png"]
+    assert {a["image_id"] for a in content["annotations"]} == {1, 2, 3, 4}
+
+
+def test_a_save_that_was_interrupted_takes_no_number_that_another_writer_takes_meanwhile(tmp_path, monkeypatch):
+    image, panoptic = Image.new("RGB", (32, 32)), Shapes(1, (32, 32))[0].panoptic
+    sources = [tmp_path / name for name in ("a.png", "b.png")]
+    for source in sources:
+        image.save(source)
+    out = tmp_path / "out"
+    with PanopticWriter(out, TAXONOMY, {}, sources) as first, PanopticWriter(out, TAXONOMY, {}, sources) as second:
+        with monkeypatch.context() as context:
+            context.setattr("pix2seqd.panoptic.results.write_json", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                first.write(sources[0], image, panoptic)
+        second.write(sources[1], image, panoptic)
+    content = json.loads((out / "panoptic.json").read_text())
+    assert {image["file_name"]: image["id"] for image in content["images"]} == {"b.png": 1, "a.png": 2}

@@ -1,0 +1,109 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from pix2seqd.cli.main import app
+from pix2seqd.cli.recipe import read_recipe, to_yaml
+from pix2seqd.config import ModelConfig, Recipe
+from pix2seqd.files import InputError
+from pix2seqd.training.recipes import RECIPES, smoke
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_written_as_yaml_reads_back_the_same(tmp_path, name):
+    assert read_recipe([name]) == RECIPES[name]
+    (tmp_path / "r.yaml").write_text(to_yaml(RECIPES[name]), encoding="utf-8")
+    assert read_recipe([str(tmp_path / "r.yaml")]) == RECIPES[name]
+
+
+def test_files_and_flags_change_the_recipe_later_ones_win(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("train:\n  lr: 1e-4\n  steps: 5\nmodel:\n  backbone:\n    depths: [1, 1]\n")
+    flags = ["--train.steps", "7", "--train.batch-size=3", "--data.size", "[96, 80]", "--train-data", "coco:x@y"]
+    recipe = read_recipe(["nuclei", str(path), *flags])
+    base = RECIPES["nuclei"]
+    assert recipe.train == base.train.replace(lr=1e-4, steps=7, batch_size=3)
+    assert recipe.data == base.data.replace(size=(96, 80))
+    assert recipe.model == base.model.replace(backbone={**base.model.backbone, "depths": [1, 1]})
+    assert recipe.train_data == "coco:x@y" and recipe.augment == base.augment
+
+
+def test_a_file_alone_starts_from_the_papers_defaults(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("train_data: shapes:10\n")
+    assert read_recipe([str(path)]) == Recipe(ModelConfig(), train_data="shapes:10")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "nuclei"),
+        (["--train.steps", "3"], "first"),
+        (["nucleii"], "did you mean 'nuclei'"),
+        (["nuclei", "--train.stesp", "3"], "'steps'"),
+        (["nuclei", "--trian.steps", "3"], "--train"),
+        (["nuclei", "--resmue"], "--resume"),
+        (["nuclei", "--train.steps"], "needs a value"),
+        (["nuclei", "--train.steps", "many"], r"train\.steps should be int, not 'many'"),
+        (["nuclei", "--train.steps", "2.5"], r"train\.steps"),
+        (["nuclei", "--train.steps", "true"], r"train\.steps"),
+        (["nuclei", "--train.lr", "fast"], r"train\.lr"),
+        (["nuclei", "--train.lr", ".nan"], r"train\.lr"),
+        (["nuclei", "--train", "3"], "TrainConfig"),
+        (["nuclei", "--data.layout", "tiel"], "'tile'"),
+        (["nuclei", "--data.size", "64"], r"data\.size"),
+        (["nuclei", "--data.size", "[64]"], r"data\.size"),
+        (["nuclei", "--data.size", "[64, x]"], r"data\.size"),
+        (["nuclei", "--data.size", "[64"], "YAML"),
+        (["nuclei", "--model.scale", "-1"], "scale must be positive"),
+        (["nuclei", "--train.own-past", "0.5"], "past_frames"),
+        (["nuclei", "--model.backbone", "resnet"], "backbone"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_setting(arguments, says):
+    with pytest.raises(InputError, match=says) as caught:
+        read_recipe(arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "3", "- a", "a: [", b"\xff\xfe"])
+def test_files_that_hold_no_settings_are_named(tmp_path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=r"mine\.yaml") as caught:
+        read_recipe([str(path)])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["no", "'no'"])
+def test_the_word_no_is_not_taken_for_false(text, tmp_path):
+    assert read_recipe(["nuclei", "--train.precision", text]).train.precision == "no"
+    (tmp_path / "mine.yaml").write_text(f"train: {{precision: {text}}}\n")
+    assert read_recipe([str(tmp_path / "mine.yaml")]).train.precision == "no"
+
+
+def test_an_empty_text_takes_a_setting_back():
+    assert RECIPES["shapes"].init and read_recipe(["shapes", "--init", ""]).init == ""
+
+
+def test_smoke_makes_what_is_named_small_and_settings_beside_it_win(tmp_path):
+    assert read_recipe(["coco-1024"], small=True) == smoke(RECIPES["coco-1024"])
+    recipe = read_recipe(["coco-1024", "--train.steps", "7", "--init", "x"], small=True)
+    expected = smoke(RECIPES["coco-1024"])
+    assert recipe == expected.replace(train=expected.train.replace(steps=7), init="x")
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: {backbone: {model_type: dinov2, patch_size: 14}}\ntrain: {accumulate: 2}\n")
+    assert read_recipe([str(path)], small=True).train.batch_size == 8
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md", "--help"])
+def test_every_recipe_is_named_where_recipes_are_listed(page, capsys):
+    root = Path(__file__).parents[2]
+    if page == "--help":
+        app(["train", "--help"])
+        text = capsys.readouterr().out
+    else:
+        text = (root / page).read_text()
+    missing = [name for name in RECIPES if not re.search(rf"[ `(]{re.escape(name)}[`, .;)]", text)]
+    assert not missing

@@ -1,0 +1,73 @@
+import threading
+from typing import Any
+
+import pytest
+from fake_segmenter import FakeSegmenter, draw
+from PIL import Image
+
+from pix2seqd.cli import segmenting
+from pix2seqd.cli.segmenting import locally
+from pix2seqd.files import InputError
+from pix2seqd.panoptic.results import make_folders
+
+
+@pytest.fixture
+def todo(tmp_path):
+    names = [f"{number}.png" for number in range(6)]
+    for number, name in enumerate(names):
+        draw(tmp_path / name, number + 1)
+    return [(tmp_path / name, name[:-4]) for name in names]
+
+
+def run(todo, out, kind: Any = FakeSegmenter) -> Any:
+    make_folders(out)
+    return locally(kind("nuclei"), out, todo, {}, {"batch_size": 2})
+
+
+def test_files_are_read_and_written_while_others_are_segmented(todo, tmp_path, monkeypatch):
+    """Each side waits for the other: taking turns, neither would ever go on."""
+    later_are_read, first_is_written, load, write = threading.Event(), threading.Event(), segmenting.load_image, []
+
+    def loaded(source):
+        if source == todo[2][0]:
+            later_are_read.set()
+        return load(source)
+
+    class Waiting(FakeSegmenter):
+        def images(self, sources, **options):
+            for number, panoptic in enumerate(super().images(sources, **options)):
+                assert later_are_read.wait(20)
+                assert number == 0 or first_is_written.wait(20)
+                yield panoptic
+
+    def written(out, stem, *rest):
+        first_is_written.set()
+        write.append(stem)
+        return stem, rest
+
+    monkeypatch.setattr(segmenting, "load_image", loaded)
+    monkeypatch.setattr(segmenting, "write_files", written)
+    results = list(run(todo, tmp_path / "out", Waiting))
+    assert [source for source, _ in results] == [source for source, _ in todo]
+    assert [entry[0] for _, entry in results] == write == [stem for _, stem in todo]
+
+
+def test_results_keep_their_order_and_what_cannot_be_read_is_named(todo, tmp_path):
+    todo[1][0].write_text("no picture")
+    results = dict(run(todo, tmp_path / "out"))
+    assert set(results) == {source for source, _ in todo}
+    assert isinstance(results[todo[1][0]], InputError)
+    for number in (0, 2, 3, 4, 5):
+        record, annotation = results[todo[number][0]]
+        assert record["file_name"] == f"{number}.png"
+        assert len(annotation["segments_info"]) == number + 2
+        assert Image.open(tmp_path / "out" / "panoptic" / f"{number}.png").size == (record["width"], record["height"])
+
+
+def test_what_was_segmented_before_an_interruption_counts(todo, tmp_path, monkeypatch):
+    monkeypatch.setattr(FakeSegmenter, "seen", 0)
+    monkeypatch.setattr(FakeSegmenter, "fail_at", 3)
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        done.extend(source for source, _ in run(todo, tmp_path / "out"))
+    assert done == [source for source, _ in todo[:3]]

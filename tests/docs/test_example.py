@@ -1,0 +1,53 @@
+"""What the bundled checkpoints can do, on pictures they have not been trained on."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from pix2seqd.checkpoint import BUNDLED
+from pix2seqd.data.synthetic.shapes import Shapes
+from pix2seqd.evaluation.images import evaluate
+from pix2seqd.segmenter import Segmenter
+
+NUCLEI = Path(__file__).parents[2] / "examples" / "nuclei.png"
+
+
+@cache
+def bundled(name: str) -> Segmenter:
+    if not (BUNDLED / name).is_dir():
+        pytest.skip(f"no checkpoint {name}")
+    return Segmenter.from_pretrained(name, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "measure"),
+    [
+        ("nuclei", "pix2seqd train", "pq"),
+        ("nuclei-fast", "pix2seqd distill", "pq"),
+        ("nuclei-video", "pix2seqd train", "j&f"),
+        ("shapes", "pix2seqd train", "pq"),
+    ],
+)
+def test_a_bundled_checkpoint_is_small_and_says_where_it_comes_from(name: str, command: str, measure: str):
+    segmenter = bundled(name)
+    assert segmenter.describe()["model"] == name
+    assert sum(path.stat().st_size for path in (BUNDLED / name).iterdir()) <= 16e6
+    card = (BUNDLED / name / "README.md").read_text(encoding="utf-8").lower()
+    assert all(word in card for word in ("license", command, measure))
+
+
+@pytest.mark.parametrize(("name", "consensus"), [("nuclei", 5), ("nuclei-fast", 1)])
+def test_nuclei_are_found_in_two_steps(name: str, consensus: int):
+    found = bundled(name).image(NUCLEI, steps=2, consensus=consensus)
+    assert found.segmentation.shape == (512, 512)
+    areas = [segment.area for segment in found.segments if segment.name == "nucleus"]
+    assert len(areas) > 50
+    assert 0.1 < sum(areas) / 512**2 < 0.4
+
+
+def test_stuff_and_things_are_told_apart_in_unseen_scenes():
+    segmenter = bundled("shapes")
+    quality = evaluate(segmenter, Shapes(12, segmenter.pretrained.data.size, seed=987), consensus=1)["all"]
+    assert quality["panoptic_quality"]["Stuff"]["pq"] > 0.75
+    assert quality["panoptic_quality"]["Things"]["pq"] > 0.4

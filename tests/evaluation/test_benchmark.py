@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from pix2seqd.evaluation.benchmark import benchmark, flop
+
+
+def test_it_measures_every_part_and_says_where():
+    said = []
+    results = benchmark("tiny", [32], [1, 2], "cpu", "float32", said.append)
+    (found,) = results["sizes"].values()
+    parts = [f"{part}_{kind}" for part in ("encoder", "step") for kind in ("s", "tflop", "share_of_limit")]
+    parts += ["end_to_end_1_steps_s", "images_per_s_2_steps", "peak_memory_gb", "best_batch"]
+    assert all(found[part] > 0 for part in parts)
+    assert found["end_to_end_2_steps_s"] > found["encoder_s"]
+    assert {"torch", "device", "threads", "limit_tflops"} <= set(results["machine"])
+    assert said
+
+
+def test_checkpoints_that_look_for_their_scale_are_measured_without_that():
+    results = benchmark("nuclei-fast", [64], [1], "cpu", "float32", str)
+    assert results["sizes"]["64"]["end_to_end_1_steps_s"] > 0
+
+
+@pytest.mark.gpu
+def test_it_measures_a_gpu():
+    results = benchmark("tiny", [32], [1], "cuda", "auto", str)
+    assert results["sizes"]["32"]["step_share_of_limit"] > 0
+
+
+def test_operations_are_counted():
+    convolution, x = torch.nn.Conv2d(4, 8, 3, padding=1), torch.randn(1, 4, 6, 5)
+    assert flop(lambda: convolution(x)) == 2 * 9 * 4 * 8 * 30
+    q, k = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8)
+    with torch.no_grad():
+        counted = flop(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, k))
+    assert counted == 2 * 2 * (2 * 3) * 5 * 7 * 8, "two products for each head"

@@ -1,0 +1,123 @@
+import io
+import json
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pix2seqd.checkpoint import Pretrained
+from pix2seqd.config import DataConfig, InferConfig
+from pix2seqd.data.sample import Sample
+from pix2seqd.data.synthetic.shapes import TAXONOMY, Shapes
+from pix2seqd.evaluation.images import check_categories, evaluate, render
+from pix2seqd.files import InputError
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Category, Taxonomy
+from pix2seqd.segmenter import Segmenter
+
+DATA = Shapes(4, (40, 56))
+
+
+class Oracle:
+    """Answers with the truth where it may look, else with void."""
+
+    def __init__(self, taxonomy: Taxonomy = TAXONOMY, blind: tuple[int, ...] = ()) -> None:
+        self.taxonomy, self.blind = taxonomy, blind
+        self.options: dict[str, Any] = {}
+
+    def images(self, sources: Iterator[np.ndarray], **options: Any) -> Iterator[Panoptic]:
+        self.options = options
+        for number, image in enumerate(sources):
+            assert np.array_equal(image, DATA[number].image)
+            truth = DATA[number].panoptic
+            void = Panoptic.from_segmentation(np.zeros_like(truth.segmentation), {}, TAXONOMY)
+            yield void if number in self.blind else truth
+
+
+def scored(*blind: int, **options: Any) -> dict[str, Any]:
+    return evaluate(Oracle(blind=blind), DATA, **options)  # type: ignore[arg-type]
+
+
+def test_the_truth_is_perfect_and_nothing_is_worthless():
+    result = scored()["all"]
+    assert result["images"] == 4
+    assert result["panoptic_quality"]["All"]["pq"] == 1
+    assert result["average_precision"]["thresholds"]["0.95"]["ap"] == 1
+    assert result["mean_iou"]["mean_iou"] == 1
+    nothing = scored(0, 1, 2, 3)["all"]
+    assert nothing["panoptic_quality"]["All"]["pq"] == 0
+    assert nothing["average_precision"]["thresholds"]["0.50"]["ap"] == 0
+
+
+def test_groups_are_scored_apart_and_together():
+    result = scored(1, 3, groups=["light", "dark", "light", "dark"])
+    assert list(result) == ["all", "light", "dark"]
+    assert [part["images"] for part in result.values()] == [4, 2, 2]
+    quality = [part["panoptic_quality"]["All"]["pq"] for part in result.values()]
+    assert quality[1:] == [1, 0]
+    assert 0 < quality[0] < 1
+    assert scored(groups=["all"] * 4)["all"]["images"] == 4, "a group of that name is nothing special"
+
+
+def test_options_reach_the_segmenter_and_progress_sees_every_sample():
+    oracle, seen = Oracle(), []
+
+    def progress(samples: Iterator[Any]) -> Iterator[Any]:
+        for sample in samples:
+            seen.append(sample)
+            yield sample
+
+    evaluate(oracle, DATA, progress=progress, seed=3, steps=2)  # type: ignore[arg-type]
+    assert oracle.options == {"seed": 3, "steps": 2}
+    assert len(seen) == len(DATA)
+
+
+@pytest.mark.parametrize("change", ["name", "kind", "id", "fewer", "order"])
+def test_other_categories_are_refused_in_one_line(change: str):
+    first, second, *rest = TAXONOMY.categories
+    other = {
+        "name": (Category(first.id, "fog", first.isthing, first.color), second, *rest),
+        "kind": (Category(first.id, first.name, not first.isthing, first.color), second, *rest),
+        "id": (Category(77, first.name, first.isthing, first.color), second, *rest),
+        "fewer": (first, second),
+        "order": (second, first, *rest),
+    }[change]
+    with pytest.raises(InputError, match="categories") as error:
+        evaluate(Oracle(Taxonomy(other)), DATA)  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+    assert ("fog" in str(error.value)) == (change == "name")
+
+
+def test_colours_of_categories_do_not_matter():
+    repainted = Taxonomy(tuple(Category(c.id, c.name, c.isthing, (1, 2, 3)) for c in TAXONOMY.categories))
+    check_categories(repainted, DATA)
+
+
+def test_a_segmenter_scores_the_same_whatever_the_batch(tiny, build):
+    model = build(tiny.replace(bits=(4, 3), classes=10))
+    pretrained = Pretrained(model, TAXONOMY, DataConfig(size=(32, 48)), InferConfig(steps=1, min_pixels=0))
+    segmenter = Segmenter(pretrained, "cpu", "float32")
+    one, many = (evaluate(segmenter, DATA, seed=1, batch_size=size) for size in (1, 3))
+    assert json.dumps(one) == json.dumps(many), "nan is not equal to itself, its text is"
+    things = one["all"]["average_precision"]["thresholds"]["0.50"]
+    assert things["tp"] + things["fn"] == sum(s.isthing for i in range(4) for s in DATA[i].panoptic.segments)
+
+
+def test_tables_name_groups_and_categories_and_show_percents():
+    odd = Taxonomy((Category(1, "cell [b]", True, (0, 0, 0)), Category(2, "never", False, (9, 9, 9))))
+    half = Panoptic.from_segmentation(np.array([[1, 1, 0, 2]]), {1: 1, 2: 1}, odd)
+    found = Panoptic.from_segmentation(np.array([[1, 1, 0, 0]]), {1: 1}, odd)
+    oracle = SimpleNamespace(taxonomy=odd, images=lambda sources, **_: (found for _ in sources))
+    data = [Sample("x", np.zeros((1, 4, 3), np.uint8), half)]
+    dataset = type("Data", (list,), {"taxonomy": odd})(data)
+    results = evaluate(oracle, dataset, groups=["[red]"])  # type: ignore[arg-type]
+    text = io.StringIO()
+    Console(file=text, width=120).print(render(results))
+    assert "[red]" in text.getvalue()
+    row = next(line for line in text.getvalue().splitlines() if "cell [b]" in line)
+    # One of two found: PQ = RQ = 1 / (1 + 1/2), SQ = 1, tp fp fn.
+    assert [cell.strip() for cell in row.strip("│ ").split("│")] == ["cell [b]", "66.7", "100.0", "66.7", "1", "0", "1"]
+    assert "–" in next(line for line in text.getvalue().splitlines() if "never" in line)

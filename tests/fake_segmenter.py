@@ -1,0 +1,65 @@
+"""A stand-in for the model, so that the command line is tested in milliseconds and without torch."""
+
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from pix2seqd.files import InputError
+from pix2seqd.images.load import load_image
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
+
+CELLS = Taxonomy.from_coco([{"id": 1, "name": "nucleus"}, {"id": 2, "name": "background", "isthing": 0}])
+TAXONOMIES = {
+    "nuclei": CELLS,
+    "nuclei-fast": CELLS,
+    "nuclei-video": CELLS,
+    "other": Taxonomy.from_coco([{"id": 1, "name": "cat"}, {"id": 2, "name": "sky", "isthing": 0}]),
+}
+
+
+class FakeSegmenter:
+    """Bright blobs are things; counts the pictures it saw and can be told to fail at one of them."""
+
+    seen = 0
+    fail_at = None
+    error: BaseException = KeyboardInterrupt()
+
+    def __init__(self, name):
+        self.name, self.taxonomy = name, TAXONOMIES[name]
+        self.pretrained = SimpleNamespace(data=SimpleNamespace(size=(64, 64)))
+
+    @classmethod
+    def from_pretrained(cls, name, device="auto", dtype="auto"):
+        if name not in TAXONOMIES:
+            raise InputError(f"no checkpoint {name!r}; give nuclei")
+        return cls(name)
+
+    def describe(self):
+        return {"model": self.name, "steps": 20, "td": 1.0, "min_pixels": 1}
+
+    def images(self, sources, *, seed=0, steps=None, td=None, min_pixels=None, batch_size=None):
+        for source in sources:
+            if FakeSegmenter.seen == FakeSegmenter.fail_at:
+                raise FakeSegmenter.error
+            FakeSegmenter.seen += 1
+            blobs, count = ndimage.label(np.asarray(load_image(source)).mean(axis=-1) > 100)
+            classes = {**dict.fromkeys(range(1, count + 1), 1), count + 1: 2}
+            yield Panoptic.from_segmentation(np.where(blobs, blobs, count + 1), classes, self.taxonomy)
+
+    def video(self, frames, **options):
+        for frame in frames:
+            panoptic = next(self.images([frame]))
+            yield panoptic.renumbered({s.id: s.id if s.isthing else 100 for s in panoptic.segments})
+
+
+def draw(path, blobs=2, size=(40, 30)):
+    """A dark picture with bright squares."""
+    image = Image.new("L", size, 20)
+    for blob in range(blobs):
+        image.paste(200, (3 + 6 * blob, 5, 7 + 6 * blob, 9))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return path

@@ -1,0 +1,300 @@
+import os
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from PIL import Image, ImageCms
+
+from pix2seqd.files import InputError
+from pix2seqd.images import load as preprocess
+from pix2seqd.images.load import load_image
+
+GRADIENT = np.stack(np.broadcast_arrays(np.arange(0, 240, 8)[None, :], np.arange(0, 200, 10)[:, None], 90), -1)
+RGB = Image.fromarray(GRADIENT.astype(np.uint8))  # 30 wide, 20 high, smooth: it survives palettes and JPEG
+
+
+def pixels(source):
+    image = load_image(source)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def lab(image):
+    profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    return ImageCms.profileToProfile(image, *profiles, outputMode="LAB")
+
+
+@pytest.mark.parametrize(
+    ("picture", "tolerance"),
+    [
+        (RGB, 0),
+        (RGB.convert("RGBA"), 0),
+        (RGB.convert("RGBX"), 0),
+        (RGB.convert("CMYK"), 0),
+        (RGB.convert("YCbCr"), 2),
+        (RGB.convert("HSV"), 3),
+        (lab(RGB), 4),
+        (RGB.quantize(256), 8),
+    ],
+    ids=lambda value: getattr(value, "mode", None),
+)
+def test_colour_pictures_of_every_mode_show_the_same_colours(tmp_path, picture, tolerance):
+    assert abs(pixels(picture) - GRADIENT).mean() <= tolerance
+    if picture.mode not in ("HSV", "RGBX"):
+        path = tmp_path / ("a.png" if picture.mode in ("RGB", "RGBA", "P") else "a.tif")
+        # Pillow 12 cannot read the uncompressed YCbCr that it writes.
+        picture.save(path, **({"compression": "tiff_lzw"} if path.suffix == ".tif" else {}))
+        assert abs(pixels(path) - GRADIENT).mean() <= tolerance
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "tif", "webp", "jpg", "ppm"])
+def test_common_formats(tmp_path, suffix):
+    path = tmp_path / f"Grüße an alle.{suffix}"
+    RGB.save(path)
+    assert abs(pixels(path) - GRADIENT).mean() < 6
+    assert abs(pixels(str(path)) - pixels(path)).max() == 0
+
+
+def test_grey_and_bilevel_keep_their_values(tmp_path):
+    grey = Image.fromarray(np.array([[10, 20], [30, 40]], np.uint8))
+    assert pixels(grey)[..., 0].tolist() == [[10, 20], [30, 40]]
+    bits = Image.fromarray(np.array([[True, False]]))
+    assert bits.mode == "1"
+    assert pixels(bits).tolist() == [[[255] * 3, [0] * 3]]
+
+
+def test_transparent_pixels_lie_on_white(tmp_path):
+    rgba = Image.new("RGBA", (3, 1), (200, 0, 0, 255))
+    rgba.putpixel((1, 0), (200, 0, 0, 0))
+    rgba.putpixel((2, 0), (0, 0, 0, 128))
+    assert pixels(rgba)[0].tolist() == [[200, 0, 0], [255] * 3, [127] * 3]
+    grey = rgba.convert("LA")
+    assert pixels(grey)[0, 1:].tolist() == [[255] * 3, [127] * 3]
+    premultiplied = grey.convert("La")
+    assert pixels(premultiplied)[0, 1].tolist() == [255] * 3
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_a_transparent_colour_lies_on_white(tmp_path, mode):
+    picture = Image.new(mode, (2, 1), 0)
+    picture.putpixel((1, 0), 1 if mode != "RGB" else (1, 1, 1))
+    if mode == "P":
+        picture.putpalette([9, 9, 9, 7, 7, 7])
+    path = tmp_path / "a.png"
+    picture.save(path, transparency=(0, 0, 0) if mode == "RGB" else 0)
+    assert pixels(path)[0].tolist() == [[255] * 3, [7] * 3 if mode == "P" else [1] * 3]
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "int32", "float32"])
+def test_deep_files_are_stretched_from_their_own_range(tmp_path, dtype):
+    path = tmp_path / "deep.tif"
+    Image.fromarray(np.array([[1000, 2000], [3000, 1500]], dtype)).save(path)
+    assert pixels(path)[..., 0].tolist() == [[0, 128], [255, 64]]
+
+
+def test_a_16_bit_png_is_stretched(tmp_path):
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.array([[5, 6, 7]], np.uint16)).save(path)
+    assert pixels(path)[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_nan_and_infinities_take_the_ends():
+    values = np.array([[np.nan, 1, 3], [np.inf, -np.inf, 2]])
+    assert pixels(values)[..., 0].tolist() == [[0, 0, 255], [255, 0, 128]]
+
+
+@pytest.mark.parametrize("value", [0, 700, np.nan, np.inf])
+def test_a_constant_deep_picture_is_black(value):
+    assert not pixels(np.full((2, 3), value, float)).any()
+
+
+@given(
+    npst.arrays(
+        st.sampled_from([np.float64, np.float32, np.int64, np.uint16, np.int8]),
+        npst.array_shapes(min_dims=2, max_dims=2),
+    )
+)
+def test_stretching_keeps_the_order_and_uses_the_whole_range(values):
+    with warnings.catch_warnings(), np.errstate(all="raise", under="ignore"):
+        warnings.simplefilter("error")
+        grey = pixels(values)[..., 0]
+    finite = np.isfinite(values)
+    if finite.any() and values[finite].astype(float).min() < values[finite].astype(float).max():
+        assert (grey.min(), grey.max()) == (0, 255)
+    order = np.argsort(values[finite], kind="stable")
+    assert (np.diff(grey[finite][order]) >= 0).all()
+
+
+def test_arrays():
+    grey = np.array([[0, 100], [200, 255]], np.uint8)
+    assert pixels(grey)[..., 1].tolist() == grey.tolist()
+    assert pixels(grey[..., None])[..., 1].tolist() == grey.tolist()
+    assert (pixels(GRADIENT.astype(np.uint8)) == GRADIENT).all()
+    assert pixels(grey > 50)[..., 0].tolist() == [[0, 255], [255, 255]]
+    rgba = np.dstack([GRADIENT, np.zeros((20, 30))]).astype(np.uint8)
+    assert (pixels(rgba) == 255).all()
+    assert pixels(GRADIENT.astype(np.uint8)[::-1, ::2]).shape == (20, 15, 3)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(5), np.zeros((3, 8, 9)), np.zeros((0, 4)), np.zeros((2, 2, 4)), np.zeros((2, 2), complex), np.array("x")],
+    ids=lambda array: f"{array.shape} {array.dtype}",
+)
+def test_arrays_of_another_kind_are_refused_with_their_shape(array):
+    with pytest.raises(InputError) as caught:
+        load_image(array)
+    assert str(list(array.shape)) in str(caught.value) and str(array.dtype) in str(caught.value)
+
+
+@pytest.mark.parametrize("other", [None, b"bytes", ["a.png"], 3])
+def test_other_objects_are_refused(other):
+    with pytest.raises(InputError, match=type(other).__name__):
+        load_image(other)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
+    upright = Image.fromarray(
+        np.kron(np.array([[0, 80], [160, 240], [120, 40]], np.uint8), np.ones((16, 16), np.uint8))
+    )
+    # How a camera stores an upright picture for each value of the tag.
+    undo = [None, 0, 3, 1, 5, 2, 6, 4][orientation - 1]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    stored = upright if undo is None else upright.transpose(Image.Transpose(undo))
+    stored.save(path, exif=exif, **({"quality": 95} if suffix != "png" else {}))
+    loaded = load_image(path)
+    assert loaded.size == upright.size
+    assert abs(np.asarray(loaded)[..., 0].astype(int) - np.asarray(upright)).mean() < 5
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_garbage_in_exif_does_not_hurt(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    RGB.save(path, exif=b"Exif\0\0garbage")
+    assert load_image(path).size == RGB.size
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
+def test_the_first_frame_of_an_animation_counts(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    frames = [Image.new("RGB", (6, 4), color) for color in ("red", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    assert abs(pixels(path) - [255, 0, 0]).max() <= 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5000, 1), (1, 5000)])
+def test_extreme_sizes(tmp_path, size):
+    path = tmp_path / "a.png"
+    Image.new("L", size, 7).save(path)
+    assert load_image(path).size == size
+
+
+def test_the_source_is_left_alone():
+    array = GRADIENT.astype(np.uint8)
+    load_image(array).putpixel((0, 0), (1, 2, 3))
+    copy = RGB.copy()
+    load_image(copy).putpixel((0, 0), (1, 2, 3))
+    assert (array == GRADIENT).all() and (np.asarray(copy) == GRADIENT).all()
+
+
+def png(width, height):
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def bad_files(folder):
+    whole = folder / "whole.png"
+    RGB.save(whole)
+    (folder / "cut.png").write_bytes(whole.read_bytes()[:-40])
+    (folder / "header.png").write_bytes(whole.read_bytes()[:20])
+    RGB.save(folder / "cut.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:-100])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.png").write_text("hello")
+    (folder / "folder.png").mkdir()
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "dangling.png").symlink_to("nothing")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "bomb.png").write_bytes(png(60_000, 60_000))
+    (folder / "large.png").write_bytes(png(12_500, 12_500))  # above our limit, below Pillow's own
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing.png", "does not exist"),
+        ("dangling.png", "does not exist"),
+        ("empty.png", "empty"),
+        ("cut.png", "cut short"),
+        ("cut.jpg", "cut short"),
+        ("header.png", "cut short"),
+        ("text.png", "known format"),
+        ("folder.png", "folder"),
+        ("loop.png", "loop"),
+        ("pipe.png", "regular file"),
+        ("bomb.png", "150,000,000 pixels"),
+        ("large.png", "12500 x 12500"),
+        ("whole.png/a.png", "Not a directory"),
+        ("n" * 300, "too long"),
+        ("nul\0.png", "null"),
+    ],
+)
+def test_bad_files_get_one_line_with_name_and_reason(tmp_path, name, reason):
+    bad_files(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match=reason) as caught:
+            load_image(tmp_path / name)
+    message = str(caught.value)
+    assert "\n" not in message and name.replace("\0", "\\x00") in message
+    assert "; " in message  # the cure
+
+
+def test_a_bomb_is_never_decoded(tmp_path, monkeypatch):
+    (tmp_path / "large.png").write_bytes(png(12_500, 12_500))
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(InputError):
+        load_image(tmp_path / "large.png")
+
+
+def test_a_picture_at_the_limit_is_read(monkeypatch):
+    monkeypatch.setattr(preprocess, "MAX_PIXELS", 600)
+    assert load_image(RGB).size == (30, 20)
+    with pytest.raises(InputError, match="31 x 20"):
+        load_image(Image.new("RGB", (31, 20)))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_read_permission(tmp_path):
+    RGB.save(tmp_path / "a.png")
+    (tmp_path / "a.png").chmod(0)
+    with pytest.raises(InputError, match="permission"):
+        load_image(tmp_path / "a.png")
+
+
+def test_pillows_warning_about_large_pictures_does_not_leak(tmp_path, monkeypatch):
+    RGB.save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_image(tmp_path / "a.png").size == RGB.size
+
+
+def test_a_pillow_image_whose_file_is_damaged(tmp_path):
+    path = tmp_path / "cut.png"
+    RGB.save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with Image.open(path) as image, pytest.raises(InputError, match=r"cut\.png.*cut short"):
+        load_image(image)

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pix2seqd.checkpoint import Pretrained
+from pix2seqd.config import DataConfig, InferConfig, ModelConfig
+from pix2seqd.data.augment import fit_crop, jittered_size
+from pix2seqd.data.synthetic.shapes import TAXONOMY
+from pix2seqd.images.resize import PAD, normalize, pad_image, resize_image, resize_labels
+from pix2seqd.segmenter import Segmenter
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (16, 24), (5, 7), (11, 9)])
+def test_labels_are_resized_as_officially(official, height: int, width: int):
+    labels = np.moveaxis(official["unit/nearest/in"], -1, 1)
+    recorded = np.moveaxis(official[f"unit/nearest/{height}x{width}"], -1, 1)
+    assert np.array_equal(resize_labels(labels, height, width), recorded)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.tuples(*[st.integers(1, 400)] * 4))
+def test_labels_are_resized_as_by_torchs_nearest_exact(sizes: tuple[int, int, int, int]):
+    height, width, to_height, to_width = sizes
+    labels = np.arange(height * width).reshape(height, width)
+    expected = F.interpolate(torch.from_numpy(labels)[None, None].double(), (to_height, to_width), mode="nearest-exact")
+    ours = resize_labels(labels, to_height, to_width)
+    assert ours.shape == (to_height, to_width)
+    assert (ours == expected[0, 0].numpy()).mean() > 0.95, "only halves that round may differ"
+    if to_height % height == 0 and to_width % width == 0:
+        assert np.array_equal(ours, labels.repeat(to_height // height, 0).repeat(to_width // width, 1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(11, 15), (12, 17), (40, 50)])
+def test_pictures_are_resized_as_officially(official, height: int, width: int):
+    ours = resize_image(official.tensor("unit/bilinear_aa/in")[0], height, width)
+    assert official.error(f"unit/bilinear_aa/{height}x{width}", ours[None]) < 5e-6
+
+
+def picture(official) -> torch.Tensor:
+    return torch.from_numpy(official["data/image"]).movedim(-1, 0)
+
+
+def test_the_official_evaluation_transform(official):
+    height, width = official["data/eval_unpadded_image_size"].tolist()
+    shown = pad_image(resize_image(picture(official), height, width), 64, 64)[:, ::3, ::3].movedim(0, -1)
+    assert official.error("data/eval_image", shown) < 2e-5
+    labels = np.moveaxis(official["data/label_map"], -1, 0)
+    recorded = np.moveaxis(official["data/eval_label_map"], -1, 0)
+    assert np.array_equal(resize_labels(labels, height, width), recorded[:, :height, :width])
+    assert not recorded[:, height:].any()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.4, 2.3])
+def test_the_official_training_transform(official, scale: float):
+    offset = official[f"data/train{scale}_crop_offset"].tolist()
+    # Any fractions that lead to the recorded offset will do.
+    size = jittered_size((45, 61), (64, 64), scale)
+    top, left = ((o + 0.5) / max(n - 64, 1) for o, n in zip(offset, size, strict=True))
+    labels = official["data/label_map"]
+    cropped, masks = None, []
+    for channel in (0, 1):
+        cropped, part = fit_crop(picture(official), labels[..., channel], (64, 64), scale, (top, left))
+        assert list(part.shape) == official[f"data/train{scale}_unpadded_image_size"].tolist()
+        part = np.pad(part, [(0, 64 - n) for n in part.shape])
+        masks.append(resize_labels(part, 32, 32))
+    shown = pad_image(cropped, 64, 64)[:, ::3, ::3].movedim(0, -1)
+    assert official.error(f"data/train{scale}_image", shown) < 2e-5
+    assert np.array_equal(np.stack(masks, axis=-1), official[f"data/train{scale}_label_map"])
+
+
+def test_padding_is_the_official_grey_at_bottom_and_right():
+    padded = pad_image(torch.ones(3, 2, 3), 4, 5)
+    assert padded.shape == (3, 4, 5)
+    assert (padded[:, :2, :3] == 1).all()
+    assert (padded[:, 2:] == PAD).all()
+    assert (padded[:, :, 3:] == PAD).all()
+    assert pytest.approx(0.3) == PAD
+
+
+def test_stretching_percentiles():
+    ramp = np.repeat(np.linspace(50, 99, 1000).round().astype(np.uint8), 3).reshape(-1, 20, 3)
+    stretched = normalize(ramp, "percentile")
+    assert stretched.dtype == np.uint8
+    assert (stretched.min(), stretched.max()) == (0, 255)
+    assert (np.diff(stretched.astype(int).reshape(-1, 3)[:, 0]) >= 0).all(), "order stays"
+    assert normalize(ramp, "none") is ramp
+    flat = np.full((4, 4, 3), 7, np.uint8)
+    assert np.array_equal(normalize(flat, "percentile"), flat)
+
+
+class Spy(torch.nn.Module):
+    """Stands for the model: remembers the pictures it is given and answers with one mask."""
+
+    def __init__(self, mask: np.ndarray) -> None:
+        super().__init__()
+        self.config = ModelConfig()
+        self.mask = torch.from_numpy(mask)
+        self.seen: list[torch.Tensor] = []
+
+    def infer(self, images: torch.Tensor, *_: object) -> torch.Tensor:
+        self.seen.append(images)
+        return self.mask[None].expand(len(images), -1, -1, -1)
+
+
+def test_the_segmenter_shows_and_restores_pictures_as_officially(official):
+    """Scaled to fit with rounded size, padded; the mask enlarged, freed of its padding and resized to the picture."""
+    rng = np.random.default_rng(0)
+    mask = np.stack([rng.integers(1, len(TAXONOMY) + 1, (32, 32)), rng.integers(1, 101, (32, 32))])
+    spy = Spy(mask)
+    pretrained = Pretrained(spy, TAXONOMY, DataConfig(size=(64, 64)), InferConfig(min_pixels=0))  # type: ignore[arg-type]
+    segmenter = Segmenter(pretrained, "cpu", "float32")
+    panoptic = segmenter.image((official["data/image"] * 255).round().astype(np.uint8))
+    (seen,) = segmenter.model.seen  # pyright: ignore
+    assert official.error("data/eval_image", seen[0, :, ::3, ::3].movedim(0, -1)) < 3e-3, "8 bits give half of 1/255"
+    height, width = official["data/eval_unpadded_image_size"].tolist()
+    large = mask.repeat(2, axis=1).repeat(2, axis=2)[:, :height, :width]
+    restored = resize_labels(large, 45, 61)
+    ids = restored[1]
+    for identity in np.unique(ids):
+        votes = np.bincount(restored[0][ids == identity])
+        assert set(np.unique(panoptic.class_map()[ids == identity])) == {votes.argmax()}

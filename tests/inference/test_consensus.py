@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from pix2seqd.inference.consensus import consensus, uncertainty
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
+
+TAXONOMY = Taxonomy.from_coco([{"id": 7, "name": "cat"}, {"id": 4, "name": "lawn", "isthing": 0}])
+CAT, LAWN = 1, 2
+
+
+def panoptic(labels: np.ndarray) -> Panoptic:
+    """1 is the lawn, 2 and more are cats, 0 is void."""
+    return Panoptic.from_segmentation(labels, {i: LAWN if i == 1 else CAT for i in range(1, 20)}, TAXONOMY)
+
+
+def blank(*boxes: tuple[int, int, int, int]) -> np.ndarray:
+    """A lawn `[24, 32]` with cats in boxes (top, left, bottom, right)."""
+    labels = np.ones((24, 32), np.int32)
+    for number, (top, left, bottom, right) in enumerate(boxes, start=2):
+        labels[top:bottom, left:right] = number
+    return labels
+
+
+def things(found: Panoptic) -> list[tuple[int, int, int, int]]:
+    return sorted(segment.bbox for segment in found.segments if segment.isthing)
+
+
+@st.composite
+def label_maps(draw):
+    labels = npst.arrays(np.int32, (5, 6), elements=st.integers(0, 4))
+    return draw(st.lists(labels, min_size=2, max_size=4))
+
+
+@given(label_maps(), st.permutations(range(2, 20)))
+def test_the_numbers_of_things_mean_nothing(maps, order):
+    table = np.array([0, 1, *order])
+    samples, renamed = [panoptic(m) for m in maps], [panoptic(maps[0]), *(panoptic(table[m]) for m in maps[1:])]
+    assert np.allclose(uncertainty(samples), uncertainty(renamed))
+    one, two = consensus(samples), consensus(renamed)
+    assert np.array_equal(one.class_map(), two.class_map())
+    assert len(one.segments) == len(two.segments)
+
+
+@given(label_maps())
+def test_disagreement_is_between_0_and_1_and_0_for_equal_samples(maps):
+    measured = uncertainty([panoptic(m) for m in maps])
+    assert measured.dtype == np.float32
+    assert measured.shape == (5, 6)
+    assert (measured >= 0).all()
+    assert (measured <= 1).all()
+    assert (uncertainty([panoptic(maps[0])] * 3) == 0).all()
+
+
+@given(label_maps())
+def test_samples_that_agree_are_their_own_consensus(maps):
+    found = consensus([panoptic(maps[0])] * 3)
+    expected = panoptic(maps[0])
+    assert np.array_equal(found.class_map(), expected.class_map())
+    pairs = np.unique(np.stack([found.segmentation.ravel(), expected.segmentation.ravel()]), axis=1)
+    assert pairs.shape[1] == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
+
+
+def test_disagreement_shows_on_the_whole_of_what_is_cut_and_where_classes_differ():
+    whole, cut = blank((4, 4, 12, 24)), blank((4, 4, 12, 14), (4, 14, 12, 24))
+    measured = uncertainty([panoptic(whole), panoptic(cut)])
+    assert np.allclose(measured[4:12, 4:24], 0.5)
+    assert (measured[13:] == 0).all()
+    measured = uncertainty([panoptic(whole), panoptic(blank())])
+    assert (measured[4:12, 4:24] == 1).all()
+    assert 0 < measured[20, 20] < 0.3
+
+
+def test_disagreement_needs_two():
+    with pytest.raises(ValueError, match="two samples"):
+        uncertainty([panoptic(blank())])
+
+
+def test_cuts_at_random_places_are_mended_and_what_few_join_is_cut():
+    cut = [blank((4, 2, 12, x), (4, x, 12, 28)) for x in (6, 15, 24)]
+    whole = [blank((4, 2, 12, 28))] * 2
+    assert things(consensus([panoptic(m) for m in cut + whole])) == [(2, 4, 26, 8)]
+    pair = blank((4, 4, 12, 14), (4, 14, 12, 24))
+    joined = blank((4, 4, 12, 24))
+    assert things(consensus([panoptic(m) for m in (pair, joined, pair)])) == [(4, 4, 10, 8), (14, 4, 10, 8)]
+
+
+def test_edges_that_move_do_not_join_neighbours():
+    maps = [blank((4, 4, 12, x), (4, x, 12, 24)) for x in (12, 13, 14, 15, 16)]
+    left, right = things(consensus([panoptic(m) for m in maps]))
+    assert left[2] + right[2] == 20
+    assert abs(left[2] - 10) <= 1
+
+
+def test_what_few_saw_goes_and_small_things_too():
+    most, one = blank((4, 4, 12, 14)), blank((4, 4, 12, 14), (16, 20, 22, 26))
+    assert things(consensus([panoptic(m) for m in (most, one, most)])) == [(4, 4, 10, 8)]
+    assert things(consensus([panoptic(one)] * 3, min_pixels=37)) == [(4, 4, 10, 8)]

@@ -1,0 +1,200 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from pix2seqd.checkpoint import Pretrained
+from pix2seqd.config import DataConfig, InferConfig
+from pix2seqd.files import InputError
+from pix2seqd.inference.inpainting import UNKNOWN, adopt, reduced
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
+from pix2seqd.segmenter import Segmenter
+
+TAXONOMY = Taxonomy.from_coco(
+    [{"id": 7, "name": "cat"}, {"id": 4, "name": "lawn", "isthing": 0}, {"id": 9, "name": "dog"}]
+)
+CAT, LAWN, DOG = 1, 2, 3
+RESIZE = DataConfig(size=(32, 32))
+TILE = DataConfig(size=(32, 32), layout="tile", overlap=12, ids="reused")
+
+
+@pytest.fixture
+def make(tiny, build) -> Callable[..., Segmenter]:
+    """A segmenter of a random model, on the CPU in float32."""
+
+    def segmenter(data: DataConfig, stride: int = 2, seams: str = "join", min_pixels: int = 0) -> Segmenter:
+        infer = InferConfig(steps=3, td=1.0, min_pixels=min_pixels).replace(seams=seams)
+        return Segmenter(Pretrained(build(tiny.replace(mask_stride=stride)), TAXONOMY, data, infer), "cpu", "float32")
+
+    return segmenter
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (47, 70, 3), np.uint8)
+
+
+def strokes(shape: tuple[int, int], seed: int = 0) -> Panoptic:
+    """Thin strokes of nine things, a piece of lawn and a crowd; ids are not 1..n."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(shape, np.int32)
+    for number in range(9):
+        y, x = rng.integers(0, shape[0] - 1), rng.integers(0, shape[1] - 12)
+        labels[y, x : x + 12] = 5 + 1000 * number
+    labels[:6, :9] = 77
+    labels[-3:, -4:] = 88
+    classes = {5 + 1000 * number: (CAT, DOG)[number % 2] for number in range(9)} | {77: LAWN, 88: CAT}
+    return Panoptic.from_segmentation(labels, classes, TAXONOMY, crowds=[88])
+
+
+def same(one: Panoptic, two: Panoptic) -> bool:
+    return np.array_equal(one.segmentation, two.segmentation) and one.segments == two.segments
+
+
+@pytest.mark.parametrize(
+    "data", [RESIZE, TILE, TILE.replace(ids="unique"), TILE.replace(zoom=1.7), RESIZE.replace(ids="reused")]
+)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_is_given_stays_as_it_is(make, picture, data: DataConfig, stride: int):
+    known = strokes((47, 70))
+    found = make(data, stride, min_pixels=20).image(picture, known=known)
+    given = known.segmentation > 0
+    assert np.array_equal(found.segmentation[given], known.segmentation[given])
+    records = {segment.id: segment for segment in found.segments}
+    for segment in known.segments:
+        kept = records[segment.id]
+        assert (kept.category_id, kept.isthing, kept.iscrowd) == (segment.category_id, segment.isthing, segment.iscrowd)
+    assert (found.class_map() == LAWN).sum() == sum(s.area for s in found.segments if s.category_id == 4)
+    assert len([s for s in found.segments if s.category_id == 4]) == 1, "the lawn that is found is the lawn given"
+
+
+def test_everything_given_is_the_answer(make, picture):
+    known = Panoptic.from_segmentation(np.full((47, 70), 9), {9: DOG}, TAXONOMY)
+    assert same(make(TILE).image(picture, known=known), known)
+
+
+def test_the_seed_decides_what_is_not_given(make, picture):
+    segmenter, known = make(TILE), strokes((47, 70))
+    assert same(segmenter.image(picture, known=known, seed=4), segmenter.image(picture, known=known, seed=4))
+    assert not same(segmenter.image(picture, known=known, seed=4), segmenter.image(picture, known=known, seed=5))
+
+
+def test_another_size_or_other_categories_are_refused(make, picture):
+    with pytest.raises(InputError, match=r"known pixels are 47 x 70 but the picture is 70 x 47"):
+        make(TILE).image(picture, known=strokes((70, 47)))
+    other = Taxonomy.from_coco([{"id": 1, "name": "cow"}])
+    known = Panoptic.from_segmentation(np.ones((47, 70), int), {1: 1}, other)
+    with pytest.raises(InputError, match="other categories"):
+        make(TILE).image(picture, known=known)
+
+
+@pytest.mark.parametrize("data", [RESIZE, TILE])
+@pytest.mark.parametrize("seams", ["join", "known"])
+@pytest.mark.parametrize("hinted", [False, True])
+def test_progress_ends_with_the_image(make, picture, data: DataConfig, seams: str, hinted: bool):
+    segmenter = make(data, seams=seams)
+    known = strokes((47, 70)) if hinted else None
+    shares, shown = zip(*segmenter.progress(picture, known=known, seed=2), strict=True)
+    assert list(shares) == sorted(shares)
+    assert shares[-1] == 1
+    windows = len(segmenter.windows.scaled(picture).corners)
+    assert len(shares) == (3 if windows == 1 or (seams == "join" and not hinted) else windows)
+    assert all(panoptic.segmentation.shape == (47, 70) for panoptic in shown)
+    assert same(shown[-1], segmenter.image(picture, known=known, seed=2))
+
+
+def test_progress_of_a_consensus_ends_with_the_image_whatever_the_seams(make, picture):
+    segmenter = make(TILE, seams="known")
+    *_, (share, last) = segmenter.progress(picture, seed=2, consensus=3)
+    assert share == 1
+    assert same(last, segmenter.image(picture, seed=2, consensus=3))
+    assert not same(last, segmenter.image(picture, seed=2))
+
+
+@pytest.mark.parametrize("data", [RESIZE, TILE])
+@pytest.mark.parametrize("seams", ["join", "known"])
+def test_samples_are_the_images_of_following_seeds(make, picture, data: DataConfig, seams: str):
+    segmenter = make(data, seams=seams)
+    samples = segmenter.samples(picture, 3, seed=5)
+    assert len(samples) == 3
+    assert all(same(sample, segmenter.image(picture, seed=5 + k)) for k, sample in enumerate(samples))
+    with pytest.raises(InputError, match="1 or more, not 0"):
+        segmenter.samples(picture, 0)
+
+
+def test_windows_that_continue_each_other_need_no_joining(make, monkeypatch):
+    """A perfect model of one long thing: every window is told what its neighbour found."""
+    segmenter = make(TILE, stride=1, seams="known")
+    labels = np.full((30, 100), LAWN)
+    labels[10:20] = CAT
+    asked = []
+
+    def denoise(h, noise, steps, td, known):
+        mask = torch.full((1, 2, *noise.shape[2:]), 0)
+        mask[:, 0], mask[:, 0, 10:20], mask[:, 1, 10:20] = LAWN, CAT, 1 + len(asked) % 5
+        asked.append(known)
+        yield from [torch.where(known >= 0, known, mask)] * steps
+
+    monkeypatch.setattr(segmenter.model, "denoise", denoise)
+    monkeypatch.setattr(segmenter.model, "to_masks", lambda mask: mask)
+    found = segmenter.image(np.zeros((30, 100, 3), np.uint8))
+    assert np.array_equal(found.class_map(), labels)
+    assert len(found.segments) == 2
+    assert (asked[0] == UNKNOWN).all()
+    assert all((given[0, 0, 10:20, :4] == CAT).all() for given in asked[1:]), "what lies deeper in the one before"
+    assert all((given[:, :, :, 14:] == UNKNOWN).all() for given in asked[1:])
+
+
+# The model
+
+
+def test_the_model_keeps_what_is_given_at_every_step(tiny, build):
+    model = build(tiny)
+    generator = torch.Generator().manual_seed(0)
+    images, noise = torch.rand(2, 3, 32, 32, generator=generator), torch.randn(2, 5, 16, 16, generator=generator)
+    given = torch.full((2, 2, 16, 16), UNKNOWN)
+    given[:, 0, :5], given[:, 1, 3:7] = 2, 6  # a class, an id, both
+    h = model.pixel_encoder(images)
+    for m_pred in model.denoise(h, noise, 4, known=given):
+        masks = model.to_masks(m_pred)
+        assert (masks[given >= 0] == given[given >= 0]).all()
+    nothing = torch.full_like(given, UNKNOWN)
+    *_, free = model.denoise(h, noise, 4, known=nothing)
+    *_, plain = model.denoise(h, noise, 4)
+    assert torch.allclose(free, plain, atol=1e-5)
+    assert not torch.equal(m_pred[:, :, 8:], plain[:, :, 8:]), "what is given matters elsewhere"
+
+
+# Which segments are continued
+
+
+def test_a_segment_with_two_known_things_is_shared_out_to_the_nearest():
+    found = np.ones((1, 9), int)
+    known = np.array([[0, 4, 0, 0, 0, 0, 0, 6, 0]])
+    labels, classes = adopt((found, {1: CAT}), known, {4: CAT, 6: CAT}, TAXONOMY)
+    assert labels.tolist() in ([[4] * 4 + [i] + [6] * 4] for i in (4, 6))
+    assert classes[4] == classes[6] == CAT
+
+
+def test_a_segment_of_another_class_is_not_taken_over():
+    labels, classes = adopt((np.ones((1, 4), int), {1: DOG}), np.array([[4, 0, 0, 0]]), {4: CAT}, TAXONOMY)
+    assert labels[0, 0] == 4
+    assert classes[int(labels[0, 1])] == DOG
+
+
+@given(
+    npst.arrays(int, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 0, 0, 3, 8])),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(1, 3),
+)
+def test_no_stroke_is_lost_when_it_is_reduced(labels, height, width, stride):
+    small = reduced(labels, height, width, stride)
+    assert small.shape == (-(-height // stride), -(-width // stride))
+    assert set(np.unique(small).tolist()) <= set(np.unique(labels).tolist()) | {0}
+    assert small.any() == labels.any()

@@ -1,0 +1,167 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pix2seqd.inference.postprocess import fill_small, majority_vote, segments_by_component, segments_by_id
+from pix2seqd.inference.stitching import join, windows
+from pix2seqd.panoptic.taxonomy import Taxonomy
+
+CAT, DOG, LAWN = 1, 2, 3
+TAXONOMY = Taxonomy.from_coco(
+    [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 9, "name": "lawn", "isthing": 0}]
+)
+
+
+def mask(classes: list[list[int]], ids: list[list[int]]) -> np.ndarray:
+    return np.array([classes, ids])
+
+
+def segments(labels: np.ndarray, class_of: dict[int, int]) -> set[tuple[int, frozenset[int]]]:
+    """(class, pixels) of every segment, whatever its number."""
+    return {(class_of[i], frozenset(np.flatnonzero(labels == i).tolist())) for i in np.unique(labels).tolist() if i}
+
+
+@pytest.mark.parametrize("least", [0, 6, 25])
+def test_voting_equals_the_official_one(official, least: int):
+    voted = majority_vote(np.stack([official["unit/vote/sem"], official["unit/vote/id"]]), least)
+    recorded = [official[f"unit/vote/min{least}_{channel}"] for channel in ("sem", "id")]
+    assert np.array_equal(voted, np.stack(recorded))
+
+
+def test_voting_takes_the_smaller_class_on_a_tie_and_the_majority_else():
+    voted = majority_vote(mask([[2, 1, 3, 3, 1, 0, 0]], [[5, 5, 6, 6, 6, 7, 7]]), 0)
+    assert voted.tolist() == [[[1, 1, 3, 3, 3, 0, 0]], [[5, 5, 6, 6, 6, 0, 0]]]
+    assert majority_vote(np.zeros((2, 0, 3), np.int64), 4).shape == (2, 0, 3)
+
+
+def test_segments_by_id_are_one_per_thing_and_one_per_kind_of_stuff():
+    classes = [[CAT, CAT, DOG, LAWN, LAWN, LAWN, CAT]]
+    ids = [[4, 4, 4, 8, 9, 9, 0]]
+    labels, class_of = segments_by_id(mask(classes, ids), TAXONOMY, 0)
+    # Id 4 is mostly cat; both ids of lawn are one segment; id 0 is void whatever its class.
+    assert segments(labels, class_of) == {(CAT, frozenset({0, 1, 2})), (LAWN, frozenset({3, 4, 5}))}
+    assert labels[0, 6] == 0
+    assert sorted(class_of) == [1, 2]
+
+
+def test_small_ids_are_void():
+    labels, class_of = segments_by_id(mask([[CAT] * 3 + [DOG] * 2], [[1, 1, 1, 2, 2]]), TAXONOMY, 3)
+    assert segments(labels, class_of) == {(CAT, frozenset({0, 1, 2}))}
+
+
+def test_segments_by_component_part_what_shares_an_id_but_does_not_touch():
+    classes = np.full((6, 12), LAWN)
+    ids = np.zeros((6, 12), int)
+    places = [(1, 0, CAT, 1), (1, 4, CAT, 2), (1, 8, CAT, 1), (4, 8, CAT, 1), (1, 10, CAT, 3), (4, 0, DOG, 1)]
+    for top, left, category, identity in places:
+        classes[top : top + 2, left : left + 2] = category
+        ids[top : top + 2, left : left + 2] = identity
+    labels, class_of = segments_by_component(np.stack([classes, ids]), TAXONOMY, 0)
+    expected = set()
+    for top, left, category, _ in places:
+        area = np.zeros((6, 12), bool)
+        area[top : top + 2, left : left + 2] = True
+        expected.add((category, frozenset(np.flatnonzero(area).tolist())))
+    expected.add((LAWN, frozenset(np.flatnonzero(classes == LAWN).tolist())))
+    assert segments(labels, class_of) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), colors=st.integers(1, 4), height=st.integers(1, 12), width=st.integers(1, 12))
+def test_components_are_the_connected_sets_of_equal_pixels(seed: int, colors: int, height: int, width: int):
+    rng = np.random.default_rng(seed)
+    classes, ids = rng.integers(0, 6, (height, width)), rng.integers(0, colors, (height, width))
+    labels, class_of = segments_by_component(np.stack([classes, ids]), TAXONOMY, 0)
+    classes[classes > LAWN] = 0  # there is no such class
+    assert list(class_of) == list(range(1, len(class_of) + 1))
+    assert list(class_of.values()) == sorted(class_of.values()), "numbered by class"
+    assert set(np.unique(labels).tolist()) - {0} == set(class_of)
+    assert np.array_equal(labels == 0, classes == 0)
+    assert all((classes[labels == i] == c).all() for i, c in class_of.items())
+    assert sum(c == LAWN for c in class_of.values()) <= 1
+    thing = (classes == CAT) | (classes == DOG)
+    same = (labels[:, 1:] == labels[:, :-1])[thing[:, 1:] & thing[:, :-1]]
+    alike = ((classes[:, 1:] == classes[:, :-1]) & (ids[:, 1:] == ids[:, :-1]))[thing[:, 1:] & thing[:, :-1]]
+    assert np.array_equal(same, alike), "neighbours are of one segment where class and id agree"
+    assert all(len(np.unique(ids[labels == i])) == 1 for i, c in class_of.items() if c != LAWN)
+
+
+def test_specks_take_the_label_of_what_is_nearest():
+    labels = np.array([[1, 1, 1, 2, 1, 1], [1, 1, 1, 1, 1, 4], [3, 3, 3, 3, 3, 0], [0] * 6, [3, 0, 3, 3, 3, 3]])
+    classes = {1: CAT, 2: DOG, 3: LAWN, 4: LAWN}
+    filled, class_of = fill_small(labels, classes, 6)
+    assert filled[0, 3] == 1 and filled[1, 5] == 1
+    assert class_of == {1: CAT, 3: LAWN}, "things and stuff alike"
+    assert np.array_equal(filled[2:], labels[2:]), "these eight pixels of void touch"
+    assert (fill_small(labels, classes, 9)[0][2:] == 3).all(), "void in specks is filled, too"
+    assert (fill_small(labels, classes, 0)[0] == labels).all()
+    nothing, gone = fill_small(np.array([[1, 1], [1, 1]]), {1: CAT}, 6)
+    assert not nothing.any()
+    assert gone == {}
+
+
+# Windows and seams
+
+
+@settings(max_examples=200, deadline=None)
+@given(length=st.integers(1, 3000), size=st.integers(2, 300), share=st.floats(0, 0.99))
+def test_windows_cover_everything_and_overlap_enough(length: int, size: int, share: float):
+    overlap = int(size * share)
+    starts = windows(length, size, overlap)
+    assert starts[0] == 0
+    assert starts[-1] + size >= length
+    assert starts[-1] == max(length - size, 0)
+    assert all(0 < after - before <= size - overlap for before, after in pairwise(starts))
+
+
+def scene(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, dict[int, int]]:
+    """Lawn with up to 12 discs, cats and dogs; the later lie over the earlier."""
+    rows, columns = np.mgrid[:height, :width]
+    labels, class_of = np.ones((height, width), np.int64), {1: LAWN}
+    for label in range(2, 14):
+        y, x, radius = rng.integers(0, height), rng.integers(0, width), rng.integers(3, 7)
+        labels[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2] = label
+        class_of[label] = int(rng.integers(CAT, LAWN))
+    return labels, {i: c for i, c in class_of.items() if (labels == i).any()}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_was_cut_into_windows_is_joined_to_what_it_was(seed: int):
+    rng = np.random.default_rng(seed)
+    height, width = 50, 70
+    labels, class_of = scene(rng, height, width)
+    tiles = []
+    for top in windows(height, 32, 16):
+        for left in windows(width, 32, 16):
+            part = labels[top : top + 32, left : left + 32]
+            shuffled = rng.permutation(13) + 1  # each window numbers its segments as it likes
+            table = np.concatenate([[0], shuffled])
+            present = np.unique(part).tolist()
+            tiles.append((top, left, (table[part], {int(table[i]): class_of[i] for i in present})))
+    joined = join(tiles, height, width, TAXONOMY)
+    assert segments(*joined) == segments(labels, class_of)
+
+
+def test_windows_may_reach_beyond_the_picture():
+    tile = (np.full((8, 8), 1), {1: CAT})
+    labels, class_of = join([(0, 0, tile)], 5, 3, TAXONOMY)
+    assert labels.shape == (5, 3)
+    assert segments(labels, class_of) == {(CAT, frozenset(range(15)))}
+
+
+def test_things_that_disagree_in_the_overlap_stay_apart_and_classes_never_mix():
+    left = np.zeros((4, 8), np.int64)
+    left[:, 4:] = 1
+    right = np.zeros((4, 8), np.int64)
+    right[:, 3:] = 1
+    # They share one column of the four of the overlap.
+    apart = join([(0, 0, (left, {1: CAT})), (0, 4, (right, {1: CAT}))], 4, 12, TAXONOMY)
+    assert len(apart[1]) == 2
+    whole = np.ones((4, 8), np.int64)
+    mixed = join([(0, 0, (whole, {1: CAT})), (0, 4, (whole, {1: DOG}))], 4, 12, TAXONOMY)
+    assert sorted(mixed[1].values()) == [CAT, DOG]
+    one = join([(0, 0, (whole, {1: CAT})), (0, 4, (whole, {1: CAT}))], 4, 12, TAXONOMY)
+    assert segments(*one) == {(CAT, frozenset(range(48)))}

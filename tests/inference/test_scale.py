@@ -1,0 +1,148 @@
+"""`DataConfig.diameter`: pictures are brought to a scale at which their things have one size."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pix2seqd.checkpoint import Pretrained
+from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
+from pix2seqd.data.loader import TrainingExamples
+from pix2seqd.data.sample import Sample
+from pix2seqd.files import InputError
+from pix2seqd.panoptic.panoptic import Panoptic, typical_diameter
+from pix2seqd.panoptic.taxonomy import Taxonomy
+from pix2seqd.segmenter import Segmenter
+
+LAWN, CAT = 1, 2
+TAXONOMY = Taxonomy.from_coco([{"id": 1, "name": "lawn", "isthing": 0}, {"id": 2, "name": "cat"}])
+DATA = DataConfig(size=(64, 64), layout="tile", overlap=24, ids="reused", diameter=12.0)
+
+
+def cats(radius: float, size: int, apart: int) -> Panoptic:
+    """Discs on a lawn, in a grid."""
+    rows, columns = np.mgrid[:size, :size]
+    labels, classes = np.ones((size, size), np.int32), {1: LAWN}
+    for y in range(apart // 2, size, apart):
+        for x in range(apart // 2, size, apart):
+            classes[len(classes) + 1] = CAT
+            labels[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2] = len(classes)
+    return Panoptic.from_segmentation(labels, classes, TAXONOMY)
+
+
+def drawn(panoptic: Panoptic) -> np.ndarray:
+    return np.where(panoptic.class_map()[..., None] == CAT, np.uint8(220), np.uint8(30)).repeat(3, axis=2)
+
+
+@pytest.fixture
+def segmenter(tiny, build, monkeypatch) -> Callable[..., Segmenter]:
+    """A segmenter whose model finds what is bright, and the sizes of the windows and steps it was asked for."""
+
+    def make(data: DataConfig = DATA, **infer: float) -> tuple[Segmenter, list[int]]:
+        options = InferConfig(steps=2, min_pixels=4).replace(**infer)
+        pretrained = Pretrained(build(tiny.replace(mask_stride=1)), TAXONOMY, data, options)
+        result, asked = Segmenter(pretrained, "cpu", "float32"), []
+
+        def infer(images: Tensor, noise: Tensor, steps: int, td: float) -> Tensor:
+            asked.append(steps)
+            bright = images[:, 0] > 0.5
+            return torch.stack([torch.where(bright, CAT, LAWN), bright.long()], 1)
+
+        monkeypatch.setattr(result.model, "infer", infer)
+        return result, asked
+
+    return make
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=20), st.integers(1, 9))
+def test_it_grows_with_the_things_and_lies_among_them(areas: list[int], factor: int):
+    across = typical_diameter(areas)
+    assert 2 * np.sqrt(min(areas) / np.pi) <= across <= 2 * np.sqrt(max(areas) / np.pi)
+    assert typical_diameter([a * factor**2 for a in areas]) == pytest.approx(across * factor)
+
+
+def test_fragments_do_not_count_for_much_and_no_things_are_no_size():
+    assert typical_diameter([400] * 3 + [4] * 50) == typical_diameter([400])
+    assert typical_diameter([]) == 0
+    assert replace(cats(5, 40, 20), segments=()).diameter() == 0
+
+
+@pytest.mark.parametrize("radius", [5, 9, 16])
+def test_training_pictures_are_scaled_by_the_truth(radius: int):
+    truth = cats(radius, 160, 40)
+
+    class One:
+        taxonomy = TAXONOMY
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> Sample:
+            return Sample("one", drawn(truth), truth)
+
+    model = ModelConfig.preset("tiny").replace(mask_stride=1)
+    recipe = Recipe(model=model, data=DATA, augment=AugmentConfig(), train=TrainConfig(workers=0))
+    example = TrainingExamples(One(), recipe)[0]
+    _, sizes = np.unique(example["instances"][example["masks"][0] == CAT].numpy(), return_counts=True)
+    assert 2 * np.sqrt(np.max(sizes) / np.pi) == pytest.approx(12, rel=0.15)
+
+
+@pytest.mark.parametrize(("radius", "apart"), [(3, 16), (6, 20), (24, 64)])
+def test_pictures_are_scaled_by_what_a_first_look_finds(segmenter, radius: int, apart: int):
+    truth = cats(radius, 192, apart)
+    able, asked = segmenter()
+    picture = drawn(truth)
+    assert able.scaled(picture, able.pretrained.infer).zoom == pytest.approx(12 / truth.diameter(), rel=0.2)
+    asked.clear()
+    found = able.image(picture, steps=3)
+    assert found.segmentation.shape == (192, 192)
+    assert (found.class_map() == truth.class_map()).mean() > 0.95
+    assert len(found.segments) == len(truth.segments)
+    assert set(asked) == {2, 3}, "a look of the checkpoint's number of steps, then those asked for"
+
+
+def test_who_knows_the_size_spares_the_look(segmenter):
+    able, asked = segmenter()
+    able.image(drawn(cats(12, 96, 32)), diameter=24.0)
+    assert set(asked) == {2}
+    assert able.scaled(drawn(cats(12, 96, 32)), able.pretrained.infer.replace(diameter=24.0)).zoom == 0.5
+
+
+def test_an_empty_picture_keeps_its_scale(segmenter):
+    able, _ = segmenter()
+    assert able.scaled(np.zeros((50, 70, 3), np.uint8), able.pretrained.infer).zoom == 1
+
+
+def test_all_frames_of_a_video_have_the_scale_of_the_first(segmenter, monkeypatch):
+    able, _ = segmenter()
+    zooms, scaled = [], able.scaled
+    monkeypatch.setattr(able, "scaled", lambda *given: zooms.append(scaled(*given).zoom) or scaled(*given))
+    list(able.video([drawn(cats(radius, 96, 32)) for radius in (12, 6, 12)]))
+    assert len(set(zooms)) == 1
+    assert zooms[0] == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_size_means_nothing_to_a_checkpoint_of_one_scale(segmenter):
+    able, _ = segmenter(DATA.replace(diameter=0.0))
+    with pytest.raises(InputError, match="leave diameter out"):
+        able.image(np.zeros((20, 20, 3), np.uint8), diameter=5.0)
+    with pytest.raises(ValueError, match="tile"):
+        DataConfig(diameter=12.0)
+
+
+@pytest.mark.parametrize(("min_share", "specks"), [(0.0, True), (0.25, False)])
+@pytest.mark.parametrize("enlarged", [1, 2])
+def test_small_is_what_is_small_beside_the_other_things(segmenter, min_share, specks, enlarged):
+    """Discs of diameter 13 and one of 5, a seventh of their area, and the same picture twice as large."""
+    truth = cats(6.3, 96, 24).segmentation.copy()
+    truth[44:49, 44:49] = truth.max() + 1
+    truth = truth.repeat(enlarged, 0).repeat(enlarged, 1)
+    classes = {int(i): CAT if i > 1 else LAWN for i in np.unique(truth)}
+    picture = drawn(Panoptic.from_segmentation(truth, classes, TAXONOMY))
+    found = segmenter(min_share=min_share)[0].image(picture, diameter=13.0 * enlarged)
+    assert sum(segment.isthing for segment in found.segments) == 16 + specks

@@ -1,0 +1,398 @@
+import gc
+import json
+import weakref
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor
+
+from pix2seqd.checkpoint import Pretrained, save_pretrained
+from pix2seqd.config import DataConfig, InferConfig, ModelConfig
+from pix2seqd.files import InputError
+from pix2seqd.inference.consensus import consensus
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
+from pix2seqd.segmenter import Segmenter
+
+CAT, LAWN, DOG = 1, 2, 3
+TAXONOMY = Taxonomy.from_coco(
+    [{"id": 7, "name": "cat"}, {"id": 4, "name": "lawn", "isthing": 0}, {"id": 9, "name": "dog"}]
+)
+TILE = DataConfig(size=(32, 32), layout="tile", overlap=12, ids="reused")
+SIZES = [(1, 1), (2, 1000), (70, 1), (20, 31), (32, 32), (33, 32), (32, 33), (64, 97), (75, 110)]
+
+
+@pytest.fixture
+def make(tiny, build) -> Callable[..., Segmenter]:
+    """A segmenter of a random model, on the CPU in float32."""
+
+    def segmenter(
+        data: DataConfig, model: ModelConfig = tiny, taxonomy: Taxonomy = TAXONOMY, enlarge: int = 1
+    ) -> Segmenter:
+        infer = InferConfig(steps=2, td=1.0, min_pixels=0, enlarge=enlarge)
+        return Segmenter(Pretrained(build(model), taxonomy, data, infer), "cpu", "float32")
+
+    return segmenter
+
+
+@pytest.fixture
+def reading(make, tiny, monkeypatch) -> Callable[..., Segmenter]:
+    """A segmenter whose model is perfect: class and id are what red and green of the picture say."""
+
+    def segmenter(data: DataConfig, stride: int = 1, enlarge: int = 1) -> Segmenter:
+        result = make(data, tiny.replace(mask_stride=stride), enlarge=enlarge)
+        height, width = (side * enlarge for side in data.size)
+
+        def infer(images: Tensor, noise: Tensor, steps: int, td: float) -> Tensor:
+            assert images.shape[1:] == (3, height, width)
+            assert noise.shape[1:] == (5, height // stride, width // stride)
+            masks = (images[:, :2, ::stride, ::stride] * 255).round().long()
+            return torch.where(masks[:, :1] > DOG, torch.tensor([[[DOG]], [[1]]]), masks)  # the padding, which is grey
+
+        monkeypatch.setattr(result.model, "infer", infer)
+        return result
+
+    return segmenter
+
+
+def discs(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Class and id, int64 `[2, h, w]`: discs that do not touch on a lawn, in rows of 14 pixels."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    mask = np.stack([np.full((height, width), LAWN), np.zeros((height, width), int)])
+    for number, (top, left) in enumerate(product(range(0, height, 14), range(0, width, 14))):
+        radius = rng.uniform(2, 6)
+        inside = (rows - top - 7 + rng.uniform(-0.5, 0.5)) ** 2 + (columns - left - 7) ** 2 <= radius**2
+        mask[:, inside] = [[rng.choice([CAT, DOG])], [number % 7 + 1]]
+    return mask
+
+
+def picture_of(mask: np.ndarray) -> np.ndarray:
+    return np.stack([*mask, np.zeros_like(mask[0])], axis=-1).astype(np.uint8)
+
+
+def partition(labels: np.ndarray) -> np.ndarray:
+    """The same segments numbered in the order of their first pixels, so that equal partitions are equal arrays."""
+    _, first, dense = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[dense].reshape(labels.shape)
+
+
+def components(mask: np.ndarray) -> np.ndarray:
+    """The segments that a mask of reused ids means, `[h, w]`."""
+    labels = np.where(mask[0] == LAWN, 1, 0)
+    for value in np.unique(mask[0] * 1000 + mask[1]):
+        if value // 1000 in (CAT, DOG):
+            found = np.asarray(ndimage.label(mask[0] * 1000 + mask[1] == value)[0])
+            labels = np.where(found, found + labels.max(), labels)
+    return labels
+
+
+def check_structure(panoptic: Panoptic, size: tuple[int, int]) -> None:
+    """What holds for every result, however bad the model."""
+    assert panoptic.segmentation.shape == size
+    assert panoptic.segmentation.dtype == np.int32
+    ids = [segment.id for segment in panoptic.segments]
+    assert ids == list(range(1, len(ids) + 1))
+    assert set(np.unique(panoptic.segmentation).tolist()) <= {0, *ids}
+    assert all(segment.area == (panoptic.segmentation == segment.id).sum() for segment in panoptic.segments)
+    stuff = [segment.category_id for segment in panoptic.segments if not segment.isthing]
+    assert len(stuff) == len(set(stuff))
+
+
+def same(one: Panoptic, two: Panoptic) -> bool:
+    return np.array_equal(one.segmentation, two.segmentation) and one.segments == two.segments
+
+
+# Geometry
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_windows_give_every_pixel_what_the_model_saw_there(reading, size: tuple[int, int], stride: int):
+    height, width = size
+    small = discs(-(-height // stride), -(-width // stride))
+    mask = small.repeat(stride, 1).repeat(stride, 2)[:, :height, :width]
+    found = reading(TILE, stride).image(picture_of(mask))
+    check_structure(found, size)
+    assert np.array_equal(found.class_map(), mask[0])
+    assert np.array_equal(partition(found.segmentation), partition(components(mask)))
+
+
+@pytest.mark.parametrize("data", [TILE, DataConfig(size=(32, 32), ids="reused")])
+def test_the_network_may_see_more_than_in_training(reading, data: DataConfig):
+    mask = discs(64, 64)  # two training inputs a side: the larger input sees it as it is
+    found = reading(data, stride=2, enlarge=2).image(picture_of(mask[:, ::2, ::2].repeat(2, 1).repeat(2, 2)))
+    assert np.array_equal(found.class_map(), mask[0, ::2, ::2].repeat(2, 0).repeat(2, 1))
+
+
+def test_windows_that_share_nothing_still_cover_everything(reading):
+    mask = discs(75, 110)
+    found = reading(TILE.replace(overlap=0)).image(picture_of(mask))
+    assert np.array_equal(found.class_map(), mask[0])
+
+
+def test_unique_ids_are_joined_across_windows_too(reading):
+    mask = discs(12, 60)
+    mask[1] = components(mask)  # id 1 is the lawn's, and the padding's
+    found = reading(TILE.replace(ids="unique")).image(picture_of(mask))
+    assert np.array_equal(found.class_map(), mask[0])
+    assert np.array_equal(partition(found.segmentation), partition(components(mask)))
+
+
+@pytest.mark.parametrize("zoom", [0.5, 1.7, 2.0])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_at_another_zoom_segments_stay_where_they_are(reading, monkeypatch, zoom: float, stride: int):
+    mask = np.full((2, 91, 120), LAWN)
+    rows, columns = np.mgrid[:91, :120]
+    centres = [(y, x) for y in (12, 45, 78) for x in (12, 44, 76, 107)]
+    for y, x in centres:
+        mask[:, (rows - y) ** 2 + (columns - x) ** 2 <= 81] = CAT
+    segmenter = reading(TILE.replace(zoom=zoom, overlap=16), stride)
+
+    def infer(images: Tensor, *_: object) -> Tensor:
+        lawn = F.avg_pool2d(images[:, 0], stride) * 255 > 1.5
+        return torch.stack([torch.where(lawn, LAWN, CAT), torch.where(lawn, 0, 1)], 1)
+
+    monkeypatch.setattr(segmenter.model, "infer", infer)
+    found = segmenter.image(picture_of(mask), min_pixels=16)
+    check_structure(found, (91, 120))
+    cats = [found.segmentation == segment.id for segment in found.segments if segment.isthing]
+    assert len(cats) == len(centres)
+    for cat in cats:
+        y, x = ndimage.center_of_mass(cat)
+        assert min(max(abs(y - v), abs(x - u)) for v, u in centres) < 0.75 * max(1, stride / zoom)
+    assert (found.class_map() == mask[0]).mean() > 1 - 0.02 * max(1, stride / zoom)
+
+
+def test_a_pixel_is_taken_from_the_window_it_lies_deeper_in_at_the_ends_of_the_picture_too(reading, monkeypatch):
+    mask = discs(40, 100)
+    segmenter = reading(TILE)
+    perfect = segmenter.model.infer
+
+    def infer(*args: Tensor) -> Tensor:
+        masks = perfect(*args)
+        masks[..., :6] = masks[..., -6:] = DOG
+        return masks
+
+    monkeypatch.setattr(segmenter.model, "infer", infer)
+    found = segmenter.image(picture_of(mask)).class_map()
+    assert np.array_equal(found[:, 6:-6], mask[0][:, 6:-6])
+
+
+def test_small_segments_are_measured_in_pixels_of_the_picture(reading):
+    mask = np.full((2, 48, 48), LAWN)
+    mask[:, 4:8, 4:8] = CAT  # 16 pixels, 4 of the mask
+    mask[:, 20:28, 20:28] = CAT
+    segmenter = reading(TILE, 2)
+    assert [s.area for s in segmenter.image(picture_of(mask), min_pixels=16).segments if s.isthing] == [16, 64]
+    cleaned = segmenter.image(picture_of(mask), min_pixels=17)
+    assert [s.area for s in cleaned.segments if s.isthing] == [64]
+    assert (cleaned.segmentation > 0).all(), "the lawn fills the gap"
+
+
+# The official path from mask to picture
+
+
+def official(mask: np.ndarray, size: tuple[int, int], padded: tuple[int, int], least: int) -> np.ndarray:
+    """Class and id at the picture's size: nearest to the padded picture, crop, nearest to the picture, vote."""
+
+    def nearest(values: Tensor, shape: tuple[int, int]) -> Tensor:
+        return F.interpolate(values[None].double(), shape, mode="nearest-exact")[0].long()
+
+    ratio = min(padded[0] / size[0], padded[1] / size[1])
+    height, width = (max(round(n * ratio), 1) for n in size)
+    classes, ids = nearest(nearest(torch.from_numpy(mask), padded)[:, :height, :width], size).numpy()
+    result = np.zeros((2, *size), np.int64)
+    for identity in set(ids.ravel().tolist()) - {0}:
+        inside = ids == identity
+        winner = int(np.bincount(classes[inside]).argmax())
+        if winner and inside.sum() >= least:
+            result[:, inside] = [[winner], [0 if winner == LAWN else identity]]
+    return result
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 900), (37, 61), (48, 32), (31, 32), (131, 67), (200, 199)])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_whole_pictures_go_the_official_way(make, tiny, monkeypatch, size: tuple[int, int], stride: int):
+    segmenter = make(DataConfig(size=(32, 48)), tiny.replace(mask_stride=stride))
+    mask = np.random.default_rng(0).integers(0, [[[4]], [[8]]], (2, 32 // stride, 48 // stride))
+    monkeypatch.setattr(segmenter.model, "infer", lambda *_: torch.from_numpy(mask)[None])
+    found = segmenter.image(np.zeros((*size, 3), np.uint8), min_pixels=80)
+    check_structure(found, size)
+    expected = official(mask, size, (32, 48), 80)
+    assert np.array_equal(found.class_map(), expected[0])
+    assert np.array_equal(partition(found.segmentation), partition(expected[0] * 1000 + expected[1]))
+
+
+# What holds for every model
+
+
+LAYOUTS = [
+    DataConfig(size=(32, 32), ids="unique"),
+    DataConfig(size=(32, 48), ids="reused", normalize="percentile"),
+    TILE,
+    TILE.replace(zoom=2.5),
+    TILE.replace(ids="unique", zoom=0.7, normalize="percentile"),
+]
+
+
+@pytest.mark.parametrize("data", LAYOUTS)
+@pytest.mark.parametrize("size", [(1, 1), (2, 70), (33, 20)])
+def test_the_mask_has_the_pictures_own_size(make, data: DataConfig, size: tuple[int, int]):
+    one = Taxonomy.from_coco([{"id": 5, "name": "cat"}])  # fewer classes than the model has
+    noise = np.random.default_rng(1).integers(0, 256, (*size, 3)).astype(np.uint8)
+    for taxonomy, picture in product((TAXONOMY, one), (noise, np.zeros_like(noise))):
+        check_structure(make(data, taxonomy=taxonomy).image(picture), size)
+
+
+@pytest.fixture
+def pictures() -> list[np.ndarray]:
+    rng = np.random.default_rng(2)
+    return [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for size in ((40, 40), (20, 60), (32, 32), (5, 9))]
+
+
+@pytest.mark.parametrize("data", LAYOUTS[1:3])
+def test_a_picture_gives_the_same_alone_and_among_others(make, pictures, data: DataConfig):
+    segmenter = make(data)
+    alone = [segmenter.image(picture, seed=3) for picture in pictures]
+    assert any(len(panoptic.segments) > 1 for panoptic in alone)
+    for batch_size in (None, 1, 3, 16):
+        together = segmenter.images(pictures, seed=3, batch_size=batch_size)
+        assert all(same(a, b) for a, b in zip(alone, together, strict=True))
+    backwards = list(segmenter.images(pictures[::-1], seed=3))[::-1]
+    assert all(same(a, b) for a, b in zip(alone, backwards, strict=True))
+
+
+def test_the_seed_decides(make, pictures):
+    segmenter = make(TILE)
+    torch.manual_seed(1)
+    first = segmenter.image(pictures[0], seed=5)
+    torch.manual_seed(2)
+    assert same(first, segmenter.image(pictures[0], seed=5))
+    assert not same(first, segmenter.image(pictures[0], seed=6))
+
+
+def test_steps_td_and_min_pixels_default_to_the_checkpoints(make, pictures):
+    segmenter = make(TILE)
+    given = segmenter.image(pictures[0], steps=2, td=1.0, min_pixels=0)
+    assert same(segmenter.image(pictures[0]), given)
+    assert not same(segmenter.image(pictures[0], steps=3), given)
+    things = [s for s in segmenter.image(pictures[0], min_pixels=30).segments if s.isthing]
+    assert all(segment.area >= 30 for segment in things)
+    assert len(things) < sum(segment.isthing for segment in given.segments)
+
+
+def test_batches_are_filled_across_pictures_and_no_more_is_read_than_needed(reading, monkeypatch, pictures):
+    segmenter = reading(DataConfig(size=(32, 32)))
+    read, batches, infer = [], [], segmenter.model.infer
+
+    def sources() -> Iterator[np.ndarray]:
+        for number, picture in enumerate(pictures):
+            read.append(number)
+            yield picture
+
+    def counted(images: Tensor, *rest: object) -> Tensor:
+        batches.append(len(images))
+        return infer(images, *rest)
+
+    monkeypatch.setattr(segmenter.model, "infer", counted)
+    results = segmenter.images(sources(), batch_size=3)
+    next(results)
+    assert (read, batches) == ([0, 1, 2], [3])
+    assert len(list(results)) == 3
+    assert batches == [3, 1]
+
+
+def test_a_picture_that_cannot_be_read_does_not_take_those_before_it_along(make, pictures):
+    results = make(TILE).images([pictures[0], "nowhere.png", pictures[1]])
+    assert next(results).segmentation.shape == (40, 40)
+    with pytest.raises(InputError, match=r"nowhere\.png"):
+        next(results)
+
+
+def test_paths_pil_images_and_arrays_are_the_same_to_it(make, pictures, tmp_path):
+    segmenter = make(TILE)
+    Image.fromarray(pictures[1]).save(tmp_path / "picture.png")
+    sources = [pictures[1], Image.fromarray(pictures[1]), tmp_path / "picture.png", str(tmp_path / "picture.png")]
+    results = list(segmenter.images(sources))
+    assert all(same(results[0], other) for other in results)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": -1},
+        {"seed": 2**63},
+        {"steps": 0},
+        {"td": -0.5},
+        {"td": float("nan")},
+        {"td": float("inf")},
+        {"min_pixels": -1},
+        {"batch_size": 0},
+    ],
+)
+def test_options_without_sense_are_refused_in_one_line(make, pictures, options: dict[str, float]):
+    with pytest.raises(InputError) as error:
+        list(make(TILE).images(pictures, **options))
+    assert next(iter(options)).replace("_", " ") in str(error.value).replace("_", " ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "toaster"])
+def test_a_device_that_is_not_there_is_refused_in_one_line(make, device: str):
+    with pytest.raises(InputError, match=rf"^no device '{device}' here .*use auto or cpu$"):
+        Segmenter(make(TILE).pretrained, device)
+
+
+def test_a_saved_checkpoint_segments_as_before_and_says_what_it_is(make, pictures, tmp_path):
+    segmenter = make(TILE)
+    save_pretrained(segmenter.pretrained, tmp_path / "cats")
+    loaded = Segmenter.from_pretrained(tmp_path / "cats", device="cpu", dtype="float32")
+    assert same(loaded.image(pictures[0]), segmenter.image(pictures[0]))
+    assert loaded.taxonomy == TAXONOMY
+    described = loaded.describe()
+    assert json.loads(json.dumps(described)) == described, "results are found again by comparing with stored json"
+    assert (described["model"], described["dtype"]) == (str(tmp_path / "cats"), "float32")
+    assert (described["steps"], described["td"], described["min_pixels"]) == (2, 1.0, 0)
+    assert len(described["weights"]) == 64
+    bfloat16 = Segmenter.from_pretrained(tmp_path / "cats", device="cpu", dtype="bfloat16")
+    assert bfloat16.describe() != described
+    check_structure(bfloat16.image(pictures[0]), (40, 40))
+
+
+def test_in_bfloat16_the_float32_weights_are_not_kept(tiny, build):
+    pretrained = Pretrained(build(tiny), TAXONOMY, TILE, InferConfig())
+    model = weakref.ref(pretrained.model)
+    segmenter = Segmenter(pretrained, "cpu", "bfloat16")
+    assert pretrained.model.pixel_encoder.project.weight.dtype == torch.float32
+    assert segmenter.pretrained.model.pixel_encoder.project.weight.dtype == torch.bfloat16
+    del pretrained
+    gc.collect()
+    assert model() is None
+
+
+# Consensus
+
+
+def test_a_consensus_is_that_of_the_samples_alone_in_a_batch_and_after_the_last_step(make, pictures):
+    segmenter = make(TILE)
+    agreed = consensus(segmenter.samples(pictures[0], 3, seed=4, min_pixels=5), 5)
+    assert same(segmenter.image(pictures[0], seed=4, consensus=3, min_pixels=5), agreed)
+    both = list(segmenter.images([pictures[1], pictures[0]], seed=4, consensus=3, min_pixels=5, batch_size=2))
+    assert same(both[1], agreed)
+    shares, shown = zip(*segmenter.progress(pictures[0], seed=4, consensus=3, min_pixels=5), strict=True)
+    assert shares == pytest.approx((1 / 6, 1 / 3, 2 / 3, 1))
+    assert same(shown[1], segmenter.image(pictures[0], seed=4, min_pixels=5)) and same(shown[2], shown[1])
+    assert same(shown[3], agreed)
+
+
+def test_a_consensus_needs_a_majority(make, pictures):
+    segmenter = make(TILE)
+    with pytest.raises(InputError, match="consensus must be 1, 3, 5"):
+        segmenter.image(pictures[0], consensus=2)

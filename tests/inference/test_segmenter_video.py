@@ -1,0 +1,247 @@
+"""`Segmenter.video`."""
+
+import itertools
+import weakref
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pix2seqd.checkpoint import Pretrained, inflate_for_video
+from pix2seqd.config import DataConfig, InferConfig, ModelConfig
+from pix2seqd.files import InputError
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
+from pix2seqd.segmenter import Segmenter
+
+CELL, GROUND = 1, 2
+TAXONOMY = Taxonomy.from_coco([{"id": 1, "name": "cell"}, {"id": 2, "name": "ground", "isthing": 0}])
+WHOLE = DataConfig(size=(32, 32))
+TILES = DataConfig(size=(32, 32), layout="tile", overlap=16, ids="reused")
+
+
+@pytest.fixture
+def make(tiny, build) -> Callable[..., Segmenter]:
+    """A segmenter of a random model, on the CPU in float32."""
+
+    def segmenter(data: DataConfig, past_frames: int = 2, **infer: float) -> Segmenter:
+        model = build(tiny.replace(mask_stride=1, past_frames=past_frames))
+        config = InferConfig(**{"steps": 1, "first_steps": 2, "min_pixels": 0, **infer})  # type: ignore[arg-type]
+        return Segmenter(Pretrained(model, TAXONOMY, data, config), "cpu", "float32")
+
+    return segmenter
+
+
+@pytest.fixture
+def reading(make, monkeypatch) -> Callable[..., Segmenter]:
+    """A segmenter whose model is perfect: class and id are what red and green of the picture say."""
+
+    def segmenter(data: DataConfig, **how: int) -> Segmenter:
+        result = make(data, **how)
+        model: ModelConfig = result.model.config
+
+        def denoise(h: Tensor, state: Tensor, *_: object, **__: object) -> Iterator[Tensor]:
+            masks = (h[:, :2] * 255).round().long()
+            masks = torch.where(masks[:, :1] > GROUND, torch.tensor([[[GROUND]], [[7]]]), masks)  # the grey padding
+            planes = [masks[:, k] >> i & 1 for k, n in enumerate(model.bits) for i in range(n)]
+            yield torch.stack(planes, dim=1) * 2.0 - 1
+
+        monkeypatch.setattr(result.model, "pixel_encoder", torch.nn.Identity())
+        monkeypatch.setattr(result.model, "denoise", denoise)
+        return result
+
+    return segmenter
+
+
+def noise(frames: int, size: tuple[int, int] = (32, 32)) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (frames, *size, 3), dtype=np.uint8))
+
+
+def cells(*places: tuple[int, int, int], size: tuple[int, int]) -> np.ndarray:
+    """A picture that `reading` understands: squares of 8 pixels with top, left and generated id."""
+    picture = np.full((*size, 3), (GROUND, 7, 0), np.uint8)
+    for top, left, identity in places:
+        picture[top : top + 8, left : left + 8] = CELL, identity, 0
+    return picture
+
+
+def same(one: Panoptic, two: Panoptic) -> bool:
+    return np.array_equal(one.segmentation, two.segmentation) and one.segments == two.segments
+
+
+@pytest.mark.parametrize("data", [WHOLE, TILES])
+def test_the_first_frame_of_an_inflated_model_is_the_image_models_picture(make, data: DataConfig):
+    image = make(data, past_frames=0)
+    video = Segmenter(
+        Pretrained(inflate_for_video(image.model), TAXONOMY, data, image.pretrained.infer), "cpu", "float32"
+    )
+    (first,) = video.video(noise(1, (40, 50)), seed=3)
+    picture = image.image(noise(1, (40, 50))[0], seed=3, steps=2)
+    assert np.array_equal(first.class_map(), picture.class_map())
+    assert len(first.segments) == len(picture.segments) > 0
+
+
+@pytest.mark.parametrize("data", [WHOLE, TILES])
+def test_the_same_frames_and_seed_give_the_same_segments(make, data: DataConfig):
+    segmenter, frames = make(data), noise(2)
+    one, two, other = (list(segmenter.video(frames, seed=seed)) for seed in (1, 1, 2))
+    assert all(map(same, one, two)) and not all(map(same, one, other))
+
+
+def test_past_masks_steps_and_start_change_later_frames_only(make):
+    segmenter, frames = make(TILES), noise(3)
+    plain = list(segmenter.video(frames))
+    for change in ({"steps": 4}, {"t_start": 0.5}):
+        changed = list(segmenter.video(frames, **change))
+        assert same(changed[0], plain[0]) and not same(changed[1], plain[1])
+    assert not same(next(segmenter.video(frames, first_steps=5)), plain[0])
+    # What is remembered matters: the third frame alone is another one.
+    assert not np.array_equal(next(segmenter.video(frames[2:], first_steps=1)).segmentation, plain[2].segmentation)
+
+
+def test_each_frame_is_answered_before_the_next_is_read(make):
+    read = []
+
+    def camera() -> Iterator[np.ndarray]:
+        for number in itertools.count():
+            read.append(number)
+            yield noise(1)[0]
+
+    results = make(WHOLE).video(camera())
+    for number in range(4):
+        next(results)
+        assert read == list(range(number + 1))
+
+
+def test_of_an_endless_video_only_the_last_frames_are_kept(make):
+    alive = []
+    for number, panoptic in enumerate(make(WHOLE).video(itertools.repeat(noise(1)[0]))):
+        alive.append(weakref.ref(panoptic.segmentation))
+        if number == 7:
+            break
+    del panoptic
+    assert sum(reference() is not None for reference in alive) <= 2
+
+
+@pytest.mark.parametrize(("data", "size"), [(WHOLE, (32, 32)), (TILES, (32, 32)), (TILES, (40, 90))])
+@pytest.mark.parametrize("past_frames", [0, 2])
+def test_what_moves_keeps_its_id_across_frames_and_windows(reading, data: DataConfig, size, past_frames: int):
+    starts = [(2, 0, 1), (14, 20, 2), (24, 4, 3)] if size == (32, 32) else [(2, 0, 1), (16, 40, 2), (30, 78, 3)]
+    steps = [2, -2, 1] if size == (32, 32) else [6, 4, -5]
+    frames = [
+        cells(*((t, x + k * v, i) for (t, x, i), v in zip(starts, steps, strict=True)), size=size) for k in range(6)
+    ]
+    results = list(reading(data, past_frames=past_frames).video(frames))
+    for (top, left, _), v in zip(starts, steps, strict=True):
+        assert len({result.segmentation[top + 4, left + k * v + 4] for k, result in enumerate(results)}) == 1
+    assert all(len(result.segments) == 4 for result in results)
+    assert len({result.segmentation[-1, -1] for result in results}) == 1
+
+
+def test_a_division_and_a_return_after_long_start_new_tracks(reading):
+    size = (32, 32)
+    one = cells((10, 10, 4), size=size)
+    two = cells((10, 6, 4), (10, 15, 5), size=size)
+    clip = [one, two, two, *[cells(size=size)] * 3, one]
+    results = list(reading(TILES).video(clip))
+    mother, daughter, other = results[0].segmentation[14, 14], *results[2].segmentation[14, [10, 19]]
+    assert mother == daughter != other
+    assert results[-1].segmentation[14, 14] not in (mother, other, 0)
+
+
+def test_more_objects_than_ids_are_segments_of_their_own_where_ids_are_reused(reading):
+    places = [(top, left, 1 + (top + left) // 10 % 2) for top in range(0, 60, 10) for left in range(0, 60, 10)]
+    segmenter = reading(TILES)
+    results = list(segmenter.video([cells(*places, size=(60, 60))] * 3))
+    assert len(places) > segmenter.model.config.max_instances
+    assert all(len(result.segments) == len(places) + 1 for result in results)
+    assert same(results[0], results[2])
+
+
+def test_the_scale_is_that_of_the_first_frame_that_shows_a_thing(reading, monkeypatch):
+    size = (64, 64)
+    segmenter = reading(TILES.replace(diameter=16.0))
+    scales = []
+    scaled = segmenter.scaled
+    monkeypatch.setattr(segmenter, "scaled", lambda *given: scales.append(scaled(*given).zoom) or scaled(*given))
+    frames = [cells(size=size)] * 2 + [cells((10, 10, 4), size=size), cells((10, 14, 4), size=size)]
+    results = list(segmenter.video([*frames, cells(size=size)]))
+    assert scales[:2] == [1, 1] and scales[2] == pytest.approx(16 / results[2].diameter(), rel=0.1)
+    assert scales[3:] == [scales[2]] * 2
+    tracks = {int(result.segmentation[14, 17]) for result in results[2:4]}
+    assert len(tracks) == 1 and results[2].taxonomy.class_of(1) == CELL and not results[4].diameter()
+
+
+def test_a_frame_of_another_size_is_named_and_does_not_take_the_others_along(make):
+    results = make(WHOLE).video([*noise(2), noise(1, (20, 30))[0]])
+    assert len([next(results), next(results)]) == 2
+    with pytest.raises(InputError, match="frame 3 is 30 x 20 pixels, but those before are 32 x 32"):
+        next(results)
+
+
+@pytest.mark.parametrize("wrong", [{"first_steps": -1}, {"t_start": 0.0}, {"t_start": 1.1}, {"adaptive": 0.5}])
+def test_options_that_make_no_sense_are_told(make, wrong: dict[str, float]):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        next(make(WHOLE).video(noise(1), **wrong))
+
+
+def test_the_checkpoint_says_how_it_is_used(make):
+    frames = noise(3)
+    asked = list(make(WHOLE).video(frames, steps=2, first_steps=3, t_start=0.7))
+    assert all(map(same, make(WHOLE, steps=2, first_steps=3, t_start=0.7).video(frames), asked))
+    assert make(WHOLE, first_steps=3).describe()["first_steps"] == 3
+
+
+# What the model is told of the frames before
+
+
+@pytest.mark.parametrize("data", [WHOLE, TILES])
+@pytest.mark.parametrize(("samples", "afresh"), [(1, 0.0), (3, 0.0), (3, 0.4)])
+def test_the_past_is_what_was_answered(make, monkeypatch, data: DataConfig, samples: int, afresh: float):
+    """All samples that are told are told the same: class and track of each pixel of the last two answers."""
+    segmenter, told = make(data, consensus=samples, afresh=afresh), []
+    infer = segmenter.model.denoise
+
+    def denoise(h: object, state: Tensor, steps: int, td: float, past: Tensor | None, start: float) -> Iterator[Tensor]:
+        told.append(past)
+        return infer(h, state, steps, td, past, start=start)
+
+    monkeypatch.setattr(segmenter.model, "denoise", denoise)
+    results = list(segmenter.video(noise(3)))
+    assert len(told) == 3 * samples and all(past is None for past in told[:samples])
+    for number in (1, 2):
+        pasts = told[number * samples : (number + 1) * samples]
+        fresh = int(afresh * samples)
+        assert [past is None for past in pasts] == [False] * (samples - fresh) + [True] * fresh
+        pasts = pasts[: samples - fresh]
+        assert all(torch.equal(past, pasts[0]) for past in pasts)
+        classes, ids = pasts[0][0, -1].numpy()
+        answer = results[number - 1]
+        assert np.array_equal(classes, answer.class_map())
+        for segment in answer.segments:
+            assert len(np.unique(ids[answer.segmentation == segment.id])) == 1
+    assert not told[samples][0, 0].any() and np.array_equal(told[2 * samples][0, 0, 0], results[0].class_map())
+
+
+def test_the_first_frame_of_a_video_is_the_consensus_of_the_picture(make):
+    segmenter = make(TILES)
+    (first,) = segmenter.video(noise(1, (40, 50)), seed=3, consensus=3)
+    picture = segmenter.image(noise(1, (40, 50))[0], seed=3, consensus=3)
+    assert np.array_equal(first.class_map(), picture.class_map())
+    assert len(first.segments) == len(picture.segments) > 1
+
+
+def test_a_segmentation_drawn_for_the_model_is_read_back_as_it_was(make):
+    for data, size in ((WHOLE, (32, 32)), (TILES, (40, 90))):
+        windows = make(data).windows
+        picture = windows.scaled(np.zeros((*size, 3), np.uint8))
+        labels = np.full(size, 3)
+        labels[2:12, 4:20], labels[14:30, 6:30] = 1, 2
+        panoptic = Panoptic.from_segmentation(labels, {1: CELL, 2: CELL, 3: GROUND}, TAXONOMY)
+        masks = windows.drawn(panoptic, {1: 1, 2: 2, 3: 3 * (data is WHOLE)}, picture)
+        assert len(masks) == len(picture.corners)
+        back = windows.assemble(picture, iter(masks), 0)
+        assert np.array_equal(back.class_map(), panoptic.class_map())
+        assert len(np.unique(np.stack([labels, back.segmentation]).reshape(2, -1), axis=1).T) == len(back.segments) == 3

@@ -1,0 +1,171 @@
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from pix2seqd.config import InferConfig, ModelConfig
+from pix2seqd.inference.video import Stream, settled
+from pix2seqd.pix2seq_d import Pix2SeqD
+
+SIDE = 32
+
+
+@pytest.fixture
+def video(tiny, build) -> Pix2SeqD:
+    return build(tiny.replace(past_frames=2, mask_stride=1))
+
+
+def clip(model: ModelConfig, frames: int, windows: int = 1) -> tuple[Tensor, Tensor]:
+    """Pictures `[frames, windows, 3, H, W]` and noise."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(frames, windows, 3, SIDE, SIDE, generator=generator)
+    return images, torch.randn(frames, windows, model.total_bits, SIDE, SIDE, generator=generator)
+
+
+def run(model: Pix2SeqD, config: InferConfig, images: Tensor, noise: Tensor, batch: int = 8) -> list[Tensor]:
+    """The masks of each frame; it is told of the first of each window's samples."""
+    stream, masks = Stream(model, config), []
+    for frame in zip(images, noise, strict=True):
+        samples = [[] for _ in range(config.consensus)]
+        for pictures, eps in zip(*(part.split(batch) for part in frame), strict=True):
+            h = model.pixel_encoder(pictures)
+            for k, found in enumerate(samples):
+                found.append(stream.generate(h, eps.roll(k), first=sum(map(len, found)), sample=k))
+        masks.append(torch.cat(samples[0]))
+        stream.remember(masks)
+    return masks
+
+
+@pytest.fixture
+def steps_of(monkeypatch) -> Callable[..., list[int]]:
+    """The steps of each call of a model whose prediction in call c and step s is `sign(c, s)` in all bits."""
+
+    def count(
+        model: Pix2SeqD,
+        config: InferConfig,
+        sign: Callable[[int, int], int],
+        frames: int,
+        windows: int = 1,
+        batch: int = 1,
+    ) -> list[int]:
+        images, noise = clip(model.config, frames, windows)
+        calls: list[int] = []
+
+        def denoise(h: object, state: Tensor, steps: int, td: float, past: Tensor, start: float) -> Iterator[Tensor]:
+            calls.append(0)
+            for step in range(steps):
+                calls[-1] += 1
+                yield torch.full_like(state, sign(len(calls) - 1, step))
+
+        monkeypatch.setattr(model, "denoise", denoise)
+        run(model, config, images, noise, batch)
+        return calls
+
+    return count
+
+
+def test_each_frame_is_conditioned_on_the_masks_of_those_before_oldest_first(video):
+    images, noise = clip(video.config, 4)
+    found = run(video, InferConfig(steps=2, first_steps=3), images, noise)
+    past = [torch.zeros(1, 2, SIDE, SIDE, dtype=torch.long)] * 2
+    for number, (image, eps) in enumerate(zip(images, noise, strict=True)):
+        past.append(video.infer(image, eps, 2 if number else 3, 1.0, torch.stack(past[-2:], dim=1)))
+        assert torch.equal(found[number], past[-1])
+    assert not torch.equal(found[2], video.infer(images[2], noise[2], 2, 1.0))
+
+
+def test_windows_have_pasts_of_their_own(video):
+    images, noise = clip(video.config, 3, windows=3)
+    config = InferConfig(steps=1)
+    together = run(video, config, images, noise, batch=2)
+    for window in range(3):
+        alone = run(video, config, images[:, window : window + 1], noise[:, window : window + 1])
+        for whole, part in zip(together, alone, strict=True):
+            assert (whole[window] == part[0]).float().mean() > 0.999  # batches round differently
+
+
+def test_a_model_without_past_generates_every_frame_by_itself(tiny, build):
+    model = build(tiny.replace(mask_stride=1))
+    images, noise = clip(model.config, 3)
+    found = run(model, InferConfig(steps=2), images, noise)
+    for mask, image, eps in zip(found, images, noise, strict=True):
+        assert torch.equal(mask, model.infer(image, eps, 2, 1.0))
+
+
+def test_later_frames_may_start_from_the_mask_before(video, monkeypatch):
+    """A model that takes the noisy bits as they are shows what it was given."""
+    starts = []
+
+    def denoise(h: object, state: Tensor, steps: int, td: float, past: Tensor, start: float) -> Iterator[Tensor]:
+        starts.append(start)
+        yield state
+
+    monkeypatch.setattr(video, "denoise", denoise)
+    images, noise = clip(video.config, 3)
+    given = video.to_masks(noise[0])
+    first, second, third = run(video, InferConfig(t_start=0.01), images, noise)
+    assert starts == [1, 0.01, 0.01]
+    assert torch.equal(first, given) and torch.equal(second, given) and torch.equal(third, given)
+    _, second, _ = run(video, InferConfig(t_start=0.9), images, noise)
+    changed = (second != given).float().mean()
+    assert 0 < changed < (video.to_masks(noise[1]) != given).float().mean()
+    assert torch.equal(run(video, InferConfig(t_start=1.0), images, noise)[1], video.to_masks(noise[1]))
+
+
+def test_a_still_mask_takes_one_step_and_a_changing_one_what_the_budget_leaves(video, steps_of):
+    config = InferConfig(steps=8, first_steps=5, adaptive=3.0)
+    assert steps_of(video, config, lambda call, step: 1, 6) == [5, 1, 1, 1, 1, 1]
+    assert steps_of(video, config, lambda call, step: (-1) ** (call + step), 6) == [5, 3, 3, 3, 3, 3]
+    # Nothing changes up to the fourth frame, and then everything at every step: what was saved is spent.
+    used = steps_of(video, config, lambda call, step: 1 if call < 4 else (-1) ** (step + 1), 9)
+    assert used[:4] == [5, 1, 1, 1] and max(used[4:]) == 8
+    assert all(sum(used[1 : k + 1]) <= 3 * k for k in range(1, 9))
+
+
+def test_a_frame_ends_when_its_prediction_settles(video, steps_of):
+    """Every mask differs from the one before, and stands from the second step on."""
+    config = InferConfig(steps=8, adaptive=8.0)
+    assert steps_of(video, config, lambda call, step: (-1) ** call, 3) == [8, 2, 2]
+
+
+def test_the_last_samples_look_afresh_with_the_steps_of_a_first_frame(video):
+    images, noise = clip(video.config, 2)
+    config = InferConfig(steps=1, first_steps=3, consensus=5, afresh=0.5)
+    stream, h = Stream(video, config), video.pixel_encoder(images[1])
+    assert stream.told == 3
+    stream.remember([torch.ones(1, 2, SIDE, SIDE, dtype=torch.long)])
+    told, afresh = (stream.generate(h, noise[1], sample=k) for k in (2, 3))
+    assert torch.equal(afresh, video.infer(images[1], noise[1], 3, 1.0))
+    assert not torch.equal(told, video.infer(images[1], noise[1], 1, 1.0))
+    assert [Stream(video, InferConfig(consensus=k, afresh=0.4)).told for k in (1, 3, 5)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_the_budget_holds_over_all_masks_of_a_frame_and_each_gets_a_step(video, steps_of, batch: int, samples: int):
+    sizes = [min(batch, 3 - start) for start in range(0, 3, batch) for _ in range(samples)]
+    config = InferConfig(steps=4, adaptive=1.5, consensus=samples)
+    used = steps_of(video, config, lambda call, step: (-1) ** step, 4, 3, batch)
+    later = used[len(sizes) :]
+    assert len(later) == 3 * len(sizes) and min(later) >= 1
+    assert sum(steps * size for steps, size in zip(later, sizes * 3, strict=True)) <= 1.5 * 3 * 3 * samples
+
+
+def test_without_a_budget_every_frame_takes_its_steps(video, steps_of):
+    assert steps_of(video, InferConfig(steps=3, first_steps=4), lambda call, step: 1, 3) == [4, 3, 3]
+    assert steps_of(video, InferConfig(steps=3), lambda call, step: 1, 3) == [3, 3, 3]
+
+
+def test_settled_counts_changes_among_pixels_with_an_id():
+    before = torch.zeros(1, 2, 100, 100, dtype=torch.long)
+    before[:, 0] = 2
+    before[:, :, :10, :10] = 1
+    after = before.clone()
+    assert settled(after, before)
+    after[:, 1, 0, 0] = 3
+    assert settled(after, before)  # one of a hundred
+    after[:, 1, 0, :3] = 3
+    assert not settled(after, before)
+    assert not settled(torch.cat([before, after]), torch.cat([before, before]))
+    assert settled(torch.zeros_like(before), torch.zeros_like(before))

@@ -1,0 +1,177 @@
+"""Publishing and fetching checkpoints, against a server on this machine that speaks the hub's protocol."""
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from pix2seqd.checkpoint import FILES
+from pix2seqd.data.synthetic.shapes import TAXONOMY
+from pix2seqd.files import InputError
+from pix2seqd.interop.hub import model_card, push_to_hub
+
+REPOSITORY = "someone/shapes"
+COMMIT = "c" * 40
+RESULTS = {
+    "settings": {"data": "shapes:4@1", "steps": 7, "td": None},
+    "all": {
+        "images": 4,
+        "panoptic_quality": {
+            "All": {"pq": 0.5, "sq": 0.75, "rq": 0.625},
+            "Things": {"pq": 0.25},
+            "Stuff": {"pq": None},
+        },
+        "average_precision": {"thresholds": {"0.50": {"ap": 0.125}}},
+    },
+}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """One repository in memory; `requests` is what was asked."""
+
+    files: dict[str, bytes]
+    requests: list[str]
+
+    def answer(self, content: object = b"", status: int = 200, **headers: str) -> None:
+        self.requests.append(f"{self.command} {self.path}")
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), "X-Repo-Commit": COMMIT, **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if "Bearer secret" not in self.headers.get("Authorization", ""):
+            return self.answer({"error": "log in"}, 401)
+        if self.path == "/api/repos/create":
+            return self.answer({"url": f"http://{self.headers['Host']}/{REPOSITORY}"})
+        if "/preupload/" in self.path:
+            asked = [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]]
+            return self.answer({"files": asked})
+        if self.path == "/api/validate-yaml":
+            return self.answer({"errors": [], "warnings": []})
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        return self.answer(
+            {"commitUrl": f"http://{self.headers['Host']}/{REPOSITORY}/commit/{COMMIT}", "commitOid": COMMIT}
+        )
+
+    def do_GET(self) -> None:
+        name = self.path.split("?")[0].rpartition("/")[2]
+        if not self.files or REPOSITORY not in self.path:
+            return self.answer({"error": "no such repository"}, 404, **{"X-Error-Code": "RepoNotFound"})
+        if "/resolve/" in self.path and name in self.files:
+            content = self.files[name]
+            return self.answer(content, ETag=f'"{hashlib.sha1(content).hexdigest()}"')
+        if "/tree/" in self.path:
+            return self.answer(
+                [{"type": "file", "path": n, "size": len(c), "oid": "0" * 40} for n, c in self.files.items()]
+            )
+        if "/api/models/" in self.path:
+            return self.answer({"id": REPOSITORY, "sha": COMMIT, "siblings": [{"rfilename": n} for n in self.files]})
+        return self.answer({"error": "no such file"}, 404, **{"X-Error-Code": "EntryNotFound"})
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[str, type[Hub]]]:
+    """Address and repository of a fake hub."""
+    handler = type("OneHub", (Hub,), {"files": {}, "requests": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", handler
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+FETCH = """
+import hashlib, sys
+from pix2seqd.checkpoint import from_pretrained
+print(from_pretrained(sys.argv[1]).digest)
+"""
+
+
+def fetch(address: str, cache: Path, name: str = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    """The digest of the weights of a repository, by a process that knows no other hub."""
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-c", FETCH, name]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_what_is_published_is_fetched_whole_and_then_used_offline(hub, folder, tmp_path):
+    address, repository = hub
+    (folder / "private.txt").write_text("not for others")
+    where = push_to_hub(
+        folder, REPOSITORY, data="drawn shapes", licence="cc0-1.0", results=RESULTS, endpoint=address, token="secret"
+    )
+    assert REPOSITORY in where
+    assert sorted(repository.files) == sorted([*FILES, "README.md"])
+    for name, content in repository.files.items():
+        assert content == (folder / name).read_bytes(), name
+    digest = hashlib.sha256(repository.files["model.safetensors"]).hexdigest()
+    first = fetch(address, tmp_path / "cache")
+    assert first.stdout.strip() == digest, first.stderr
+    repository.requests.clear()
+    assert fetch(address, tmp_path / "cache").stdout.strip() == digest
+    assert not repository.requests, "the cache suffices"
+    missing = fetch(address, tmp_path / "cache", "someone/else")
+    assert "InputError: no checkpoint 'someone/else'" in missing.stderr
+
+
+def test_a_card_of_ones_own_is_kept(hub, folder):
+    (folder / "README.md").write_text("mine")
+    push_to_hub(folder, REPOSITORY, endpoint=hub[0], token="secret")
+    assert hub[1].files["README.md"] == b"mine"
+
+
+def test_nothing_is_sent_without_a_card_or_a_whole_checkpoint(hub, folder, tmp_path):
+    address, repository = hub
+    with pytest.raises(InputError, match=r"README\.md does not exist; write it, or give data and licence"):
+        push_to_hub(folder, REPOSITORY, data="drawn shapes", endpoint=address, token="secret")
+    with pytest.raises(InputError, match="is not a folder"):
+        push_to_hub(tmp_path / "nothing", REPOSITORY, endpoint=address, token="secret")
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="is damaged"):
+        push_to_hub(folder, REPOSITORY, data="shapes", licence="cc0-1.0", endpoint=address, token="secret")
+    assert not repository.requests
+
+
+@pytest.mark.parametrize("address", ["", "http://127.0.0.1:1"], ids=["refusal", "no hub there"])
+def test_a_refusal_of_the_hub_is_one_line(hub, folder, address: str):
+    with pytest.raises(InputError, match=f"cannot upload to '{REPOSITORY}'") as caught:
+        push_to_hub(folder, REPOSITORY, data="shapes", licence="cc0-1.0", endpoint=address or hub[0], token="wrong")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_card_is_filled(pretrained):
+    card = model_card(pretrained, REPOSITORY, "drawn shapes, CC0", "cc0-1.0", RESULTS)
+    head = card.split("---")[1]
+    for line in ("license: cc0-1.0", "library_name: pix2seqd", "pipeline_tag: image-segmentation"):
+        assert line in head.splitlines()
+    assert "Trained on: drawn shapes, CC0" in card
+    assert "| all | 4 | 50.0 | 75.0 | 62.5 | 25.0 | – | 12.5 |" in card
+    assert "data shapes:4@1, steps 7" in card
+    for category in TAXONOMY.categories:
+        assert category.name in card
+    assert "Measured" not in model_card(pretrained, REPOSITORY, "shapes", "cc0-1.0", {})
+    for block in card.split("```python\n")[1:]:
+        compile(block.split("```")[0], "card", "exec")

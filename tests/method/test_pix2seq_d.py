@@ -1,0 +1,282 @@
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pix2seqd.analog_bits import bit2int
+from pix2seqd.config import DataConfig, ModelConfig, resnet_backbone
+from pix2seqd.data.ids import draw_mask
+from pix2seqd.data.synthetic.shapes import Shapes
+from pix2seqd.images.resize import resize_labels
+from pix2seqd.pix2seq_d import Pix2SeqD
+
+# Size
+
+
+def test_the_papers_model_has_its_94_5_million_parameters():
+    """Table 1; SPEC.md section 1 has the parts."""
+    with torch.device("meta"):
+        model = Pix2SeqD(ModelConfig.preset("paper"))
+    parts = {
+        name: sum(parameter.numel() for parameter in module.parameters())
+        for name, module in (
+            ("all", model),
+            ("backbone", model.pixel_encoder.backbone),
+            ("layer", model.pixel_encoder.layers[0]),
+            ("merge", model.pixel_encoder.merge),
+            ("decoder", model.mask_decoder),
+        )
+    }
+    assert parts == {
+        "all": 94_492_480,
+        "backbone": 8_543_296,
+        "layer": 3_152_384,
+        "merge": 4_003_840,
+        "decoder": 43_589_888,
+    }
+
+
+@pytest.mark.parametrize(("preset", "size"), [("small", (64, 96)), ("tiny", (32, 32)), ("tiny", (48, 16))])
+def test_presets_train_and_infer_at_any_size_the_strides_allow(preset, size: tuple[int, int]):
+    torch.manual_seed(0)
+    config = ModelConfig.preset(preset)
+    model = Pix2SeqD(config)
+    images, noise = torch.rand(2, 3, *size), torch.randn(2, config.total_bits, size[0] // 2, size[1] // 2)
+    masks = torch.stack([torch.randint(0, n, (2, size[0] // 2, size[1] // 2)) for n in (9, 30)], dim=1)
+    loss = model(images, masks)
+    loss.backward()
+    # The last layers start at zero: all values are equally likely.
+    assert loss.item() == pytest.approx((4 + 6) / 2 * np.log(2), rel=1e-3)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    result = model.eval().infer(images, noise, steps=2)
+    assert result.shape == masks.shape
+    assert result.dtype == torch.int64
+    assert (result[:, 0] < config.classes).all()
+    assert (result[:, 1] < config.max_instances).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({"bits": (3, 1), "classes": 5, "max_instances": 2}, (16, 32)),
+        ({"multipliers": (1, 1, 2), "res_blocks": (2, 1, 1)}, (32, 16)),
+        ({"multipliers": (2,), "res_blocks": (1,)}, (16, 16)),
+        ({"mask_stride": 4}, (32, 48)),
+        ({"mask_stride": 1, "mask_patch": 2}, (16, 32)),
+        ({"mask_stride": 1, "stem_pool": "none", "mask_patch": 2}, (8, 16)),
+        ({"stem_pool": "symmetric"}, (32, 32)),
+        ({"decoder_layers": 0, "encoder_layers": 0}, (32, 32)),
+        ({"head": "linear", "loss": "l2"}, (32, 32)),
+        ({"loss": "l2"}, (32, 32)),
+        ({"condition_on_map": False}, (32, 32)),
+        ({"condition_on_tokens": False}, (32, 32)),
+        ({"past_frames": 2}, (32, 32)),
+        ({"bit_logits": True, "normalize_noisy": True, "mask_patch": 2, "past_frames": 1}, (32, 32)),
+        ({"scale": 1.0, "schedule": "sigmoid@-3,3,1", "p": 0.0, "time_scaling": 1.0}, (32, 32)),
+    ],
+    ids=str,
+)
+def test_settings(tiny, build, changes: dict[str, Any], size: tuple[int, int]):
+    config = tiny.replace(**changes)
+    model = build(config)
+    height, width = size[0] // config.mask_stride, size[1] // config.mask_stride
+    images, noise = torch.rand(2, 3, *size), torch.randn(2, config.total_bits, height, width)
+    masks = model.infer(images, noise, steps=3)
+    assert masks.shape == (2, 2, height, width)
+    (logits, *_), m_pred = model.mask_decoder(noise, model.pixel_encoder(images), torch.rand(2))
+    assert m_pred.shape == noise.shape
+    assert m_pred.abs().max() <= config.scale * 1.001
+    assert logits.shape[1] == (config.total_bits if config.head == "linear" else 2 ** config.bits[0])
+    loss = model.train()(images, masks)
+    loss.backward()
+    assert loss.isfinite()
+
+
+# What goes wrong
+
+
+def test_sizes_that_the_strides_do_not_allow_are_refused(tiny, build):
+    model = build(tiny)
+    with pytest.raises(ValueError, match=r"multiples of 16, not \(32, 40\)"):
+        model.pixel_encoder(torch.rand(1, 3, 32, 40))
+    h = model.pixel_encoder(torch.rand(1, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"multiples of 2, not \(16, 15\)"):
+        model.mask_decoder(torch.randn(1, 5, 16, 15), h, torch.rand(1))
+
+
+def test_past_masks_must_be_as_many_as_the_model_has(tiny, build):
+    images, noise = torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16)
+    with pytest.raises(ValueError, match="does not condition on past masks"):
+        build(tiny).infer(images, noise, 1, past=torch.zeros(1, 2, 2, 16, 16).long())
+    with pytest.raises(ValueError, match="conditions on 2 past masks, not 1"):
+        build(tiny.replace(past_frames=2)).infer(images, noise, 1, past=torch.zeros(1, 1, 2, 16, 16).long())
+
+
+def test_a_mask_finer_or_odder_than_the_backbone_serves_is_refused(tiny):
+    with pytest.raises(ValueError, match="no backbone level of strides"):
+        Pix2SeqD(tiny.replace(mask_stride=3))
+    with pytest.raises(ValueError, match="no backbone level of strides"):
+        Pix2SeqD(tiny.replace(mask_stride=32))
+
+
+# What users rely on
+
+
+def test_a_picture_gives_the_same_mask_alone_and_in_a_batch(tiny, build):
+    model = build(tiny)
+    images, noise = torch.rand(5, 3, 32, 48), torch.randn(5, 5, 16, 24)
+    together = model.infer(images, noise, steps=4)
+    for i in range(5):
+        assert torch.equal(model.infer(images[i : i + 1], noise[i : i + 1], steps=4)[0], together[i])
+
+
+def test_inference_depends_on_everything_it_is_given(tiny, build):
+    model = build(tiny.replace(past_frames=1))
+    images, noise, past = torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16), torch.zeros(1, 1, 2, 16, 16).long()
+
+    def bits(images: Tensor = images, noise: Tensor = noise, past: Tensor = past, **options: Any) -> Tensor:
+        *_, m_pred = model.denoise(model.pixel_encoder(images), noise, past=past, **({"steps": 3} | options))
+        return m_pred
+
+    first = bits()
+    assert torch.equal(bits(), first)
+    assert torch.equal(bits(past=None), first), "no past is all void"
+    assert not torch.equal(bits(images=images.flip(3)), first)
+    assert not torch.equal(bits(noise=noise.flip(3)), first)
+    assert not torch.equal(bits(past=past + 1), first)
+    assert not torch.equal(bits(steps=4), first)
+    assert not torch.equal(bits(td=0.0), first)
+
+
+def test_the_encoder_runs_once_and_the_decoder_once_per_step(tiny, build):
+    model, calls = build(tiny), []
+    model.pixel_encoder.register_forward_hook(lambda *_: calls.append("encoder"))
+    model.mask_decoder.norm_in.register_forward_hook(lambda *_: calls.append("decoder"))
+    model.infer(torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16), steps=6)
+    assert calls == ["encoder"] + ["decoder"] * 6
+
+
+def test_training_draws_time_and_noise_from_the_seed(tiny, build):
+    model, images = build(tiny), torch.rand(2, 3, 32, 32)
+    masks = torch.randint(0, 4, (2, 2, 16, 16))
+    losses = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        losses.append(model(images, masks).item())
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_reused_ids_are_weighed_by_instance_and_not_by_id(tiny, build):
+    """One id on two instances of 8 pixels weighs as two ids of 8 pixels do."""
+    model = build(tiny.replace(p=1.0))
+    images, t, noise = torch.rand(1, 3, 32, 32), torch.tensor([0.5]), torch.randn(1, 5, 16, 16)
+    masks = torch.zeros(1, 2, 16, 16).long()
+    masks[..., :2, :4], masks[..., 8:10, :4] = 1, 1
+    instances = torch.zeros(1, 16, 16).long()
+    instances[:, :2, :4], instances[:, 8:10, :4] = 1, 2
+    separate = masks.clone()
+    separate[:, 1, 8:10, :4] = 2
+    weights = model._counted(masks, instances)
+    assert weights[0] is instances
+    by_id, by_instance = (model(images, masks, t=t, noise=noise, instances=i).item() for i in (None, instances))
+    assert by_id != by_instance
+    assert by_instance == model(images, masks, t=t, noise=noise, instances=separate[:, 1]).item()
+
+
+BACKBONES = {
+    "swin": {"embed_dim": 16, "depths": [1, 1, 1], "num_heads": [1, 2, 2], "window_size": 4},
+    "convnextv2": {"hidden_sizes": [16, 24, 32], "depths": [1, 1, 1], "num_stages": 3},
+    "dinov2": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 8, "image_size": 64},
+    "dinov3_vit": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "resnet": {"depths": [1, 1, 1], "embedding_size": 8, "hidden_sizes": [16, 24, 32], "layer_type": "bottleneck"},
+}
+
+
+@pytest.mark.parametrize("model_type", BACKBONES)
+def test_backbones_by_name_with_their_strides(tiny, build, model_type: str):
+    pyramid = not model_type.startswith("dino")
+    stages = ["stage1", "stage2", "stage3"] if pyramid else ["stage2"]
+    backbone = {"model_type": model_type, "out_features": stages, **BACKBONES[model_type]}
+    model = build(tiny.replace(backbone=backbone))
+    images = torch.rand(1, 3, 32, 64)
+    network = model.pixel_encoder.backbone
+    maps = network(images)
+    expected = [4, 8, 16] if pyramid else [BACKBONES[model_type].get("patch_size", 16)]
+    assert network.strides == expected
+    assert network.channels == [level.shape[1] for level in maps]
+    assert [level.shape[2:] for level in maps] == [(32 // s, 64 // s) for s in expected]
+    masks = model.infer(images, torch.randn(1, 5, 16, 32), steps=2)
+    model.train()(images, masks).backward()
+    assert maps[0].isfinite().all()
+
+
+def test_an_unknown_backbone_is_refused(tiny):
+    for backbone in ({"model_type": "no_such"}, {"model_type": "gpt2"}, resnet_backbone((1, 1), 8, (16,), "basic")):
+        with pytest.raises(ValueError, match=r"backbone '.*' cannot be built"):
+            Pix2SeqD(tiny.replace(backbone=backbone))
+
+
+def test_pictures_are_normalised_as_the_backbone_wants(tiny, build):
+    model = build(tiny)
+    other = build(tiny.replace(image_mean=(0.5, 0.4, 0.3), image_std=(0.2, 0.3, 0.4)))
+    images = torch.rand(1, 3, 32, 32)
+    shifted = images * torch.tensor([0.2, 0.3, 0.4])[:, None, None] + torch.tensor([0.5, 0.4, 0.3])[:, None, None]
+    assert torch.allclose(other.pixel_encoder(shifted).map, model.pixel_encoder(images).map, atol=1e-4)
+
+
+def test_it_learns_two_pictures_by_heart():
+    torch.manual_seed(0)
+    config = ModelConfig.preset("tiny")
+    images, masks = [], []
+    for sample in Shapes(2, (32, 32), seed=1):
+        panoptic = sample.panoptic
+        classes = {segment.id: panoptic.taxonomy.class_of(segment.category_id) for segment in panoptic.segments}
+        labels = resize_labels(panoptic.segmentation, 16, 16)
+        rng = np.random.default_rng(0)
+        mask, _ = draw_mask(labels, classes, panoptic.taxonomy, DataConfig(), config.max_instances, rng)
+        images.append(torch.from_numpy(sample.image).movedim(2, 0) / 255)
+        masks.append(torch.from_numpy(mask))
+    pictures, truth = torch.stack(images), torch.stack(masks)
+    model = Pix2SeqD(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(120):
+        loss = model(pictures.repeat(4, 1, 1, 1), truth.repeat(4, 1, 1, 1))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert np.mean(losses[-10:]) < 0.1 * losses[0]
+    noise = torch.randn(2, config.total_bits, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = model.eval().infer(pictures, noise, steps=8)
+    for channel, picture in product((0, 1), (0, 1)):
+        assert (found[picture, channel] == truth[picture, channel]).float().mean() > 0.95
+
+
+def test_names_lie_in_cells_that_begin_anywhere_and_differ_in_one_bit_from_the_next(tiny, build):
+    config = tiny.replace(bits=(2, 4), max_instances=16, name_cell=2)
+    noise = torch.randn(40, 6, 21, 30, generator=torch.Generator().manual_seed(3))
+    state = build(config).first_state(noise)
+    assert state.shape == noise.shape and set(state.unique().tolist()) == {-1.0, 1.0}
+    classes, names = bit2int(state > 0, config.bits).unbind(dim=1)
+    assert (classes == 0).all()
+    starts = set()
+    for number, name in enumerate(names):
+        assert set(name.unique().tolist()) == set(range(16))
+        rows, columns = (int((name.movedim(axis, 0)[0] != name.movedim(axis, 0)[1]).any()) for axis in (0, 1))
+        starts.add((rows, columns, int(name[0, 0])))
+        cells = state[number, 2:, rows::2, columns::2]
+        whole = cells.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        assert torch.equal(whole[:, : 21 - rows, : 30 - columns], state[number, 2:, rows:, columns:])
+        for axis in (1, 2):
+            for far in (1, 2, 3):
+                differing = (cells != cells.roll(-far, axis)).sum(dim=0).movedim(axis - 1, 0)[: -far - 2]
+                assert (differing == 2 - far % 2).all(), "1, 2, 1 bits: four cells in a row have four names"
+    assert len(starts) > 25 and {start[:2] for start in starts} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    alone = build(config).first_state(noise[1:2])
+    assert torch.equal(alone, state[1:2]), "alone as in a batch"
+    assert build(tiny).first_state(noise) is noise

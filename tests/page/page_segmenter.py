@@ -1,0 +1,42 @@
+"""A stand-in for `Segmenter` that knows all that the page asks of it: bright blobs are things, at once."""
+
+from types import SimpleNamespace
+
+import numpy as np
+from fake_segmenter import TAXONOMIES, FakeSegmenter
+
+from pix2seqd.config import DataConfig, InferConfig
+from pix2seqd.panoptic.panoptic import Panoptic
+
+
+class PageSegmenter(FakeSegmenter):
+    """Blobs come one by one, a step each; noise is a pixel in the corner that depends on the seed."""
+
+    def __init__(self):
+        super().__init__("nuclei")
+        infer, data = InferConfig(), DataConfig(layout="tile", diameter=8.0)
+        self.pretrained = SimpleNamespace(name="fake", taxonomy=TAXONOMIES["nuclei"], infer=infer, data=data)
+        self.calls = []
+
+    def progress(self, source, *, known=None, seed=0, steps=None, td=None, min_pixels=None, **options):
+        self.calls.append({"seed": seed, "steps": steps, "td": td, "min_pixels": min_pixels, **options})
+        (whole,) = self.images([source])
+        segmentation = np.array(whole.segmentation)
+        segmentation[0, : 1 + seed % 7] = 0
+        classes = {s.id: self.taxonomy.class_of(s.category_id) for s in whole.segments}
+        if known is not None:
+            shift = max((s.id for s in known.segments), default=0)
+            given = {s.id: self.taxonomy.class_of(s.category_id) for s in known.segments}
+            segmentation = np.where(
+                known.segmentation > 0, known.segmentation, (segmentation + shift) * (segmentation > 0)
+            )
+            classes = {i + shift: c for i, c in classes.items()} | given
+        for step in range(1, steps + 1):
+            last = step == steps
+            part = classes if last else {i: c for i, c in classes.items() if i % steps < step}
+            yield step / steps, Panoptic.from_segmentation(segmentation, part, self.taxonomy)
+
+    def video(self, frames, **options):
+        self.calls.append(options)
+        for frame in frames:
+            yield from self.images([frame])

@@ -1,0 +1,215 @@
+"""What a person does on the page, without gradio and without a browser."""
+
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+from fake_segmenter import TAXONOMIES, draw
+
+from pix2seqd.files import InputError
+from pix2seqd.page import limits, viewer
+from pix2seqd.page.limits import Scratch, Turns
+from pix2seqd.page.work import UNDO, Work
+from pix2seqd.panoptic.panoptic import Panoptic
+
+TAXONOMY = TAXONOMIES["nuclei"]
+NUCLEUS, BACKGROUND = 1, 2
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A picture of 40 x 30 with nuclei 1 and 2 on background 3."""
+    opened = Work.open(draw(tmp_path / "a.png"), "mine.png", TAXONOMY, 10_000)
+    segmentation = np.full((30, 40), 3)
+    segmentation[5:9, 3:7] = 1
+    segmentation[5:9, 9:13] = 2
+    return opened.changed(Panoptic.from_segmentation(segmentation, {1: 1, 2: 1, 3: 2}, TAXONOMY))
+
+
+def areas(work):
+    return {segment.id: segment.area for segment in work.panoptic.segments}
+
+
+def click(work, x, y):
+    return work.drawn("select", [[x, y]], 0, NUCLEUS)
+
+
+def test_a_click_selects_and_selects_no_more(work):
+    both = click(click(work, 4, 6), 10, 6)
+    assert both.selected == (1, 2)
+    assert click(both, 4, 6).selected == (2,)
+    assert click(work.changed(Panoptic(np.zeros((30, 40), np.int32), (), TAXONOMY)), 1, 1).selected == ()
+
+
+def test_painting_starts_a_segment_and_goes_on_with_it(work):
+    painted = work.drawn("paint", [[20.5, 20.5]], 1, NUCLEUS)
+    assert areas(painted)[4] == 5 and painted.selected == (4,) and painted.kept == {4}
+    longer = painted.drawn("paint", [[20.5, 20.5], [30.5, 20.5]], 1, NUCLEUS)
+    assert areas(longer)[4] > 30 and longer.panoptic.segments[-1].id == 4
+
+
+def test_erasing_keeps_what_is_left_of_a_thing_but_not_of_stuff(work):
+    erased = work.drawn("erase", [[2, 6], [6, 6]], 1, NUCLEUS)
+    assert 0 < areas(erased)[1] < 16 and erased.kept == {1}
+    assert (erased.panoptic.segmentation == 0).any()
+
+
+def test_a_cut_divides_what_it_crosses(work):
+    cut = work.drawn("cut", [[2, 7], [14, 7]], 30, NUCLEUS)
+    assert areas(cut) == {1: 12, 2: 12, 3: areas(work)[3], 4: 4, 5: 4}
+    assert cut.kept == set(cut.selected) == {1, 2, 4, 5}
+    with pytest.raises(InputError, match="no thing"):
+        work.drawn("cut", [[20, 20], [30, 20]], 1, NUCLEUS)
+
+
+def test_merge_set_class_remove_and_keep_work_on_the_selection(work):
+    both = click(click(work, 4, 6), 10, 6)
+    assert areas(both.merged()) == {1: 32, 3: areas(work)[3]}
+    assert areas(both.relabelled(BACKGROUND)) == {3: 1200}
+    assert areas(both.removed()) == {3: areas(work)[3]}
+    kept = both.confirmed()
+    assert kept.kept == {1, 2} and kept.changed(kept.panoptic, selected=(1, 2)).confirmed().kept == set()
+    for action in (Work.merged, Work.split, Work.removed, Work.confirmed):
+        with pytest.raises(InputError, match="select"):
+            action(work)
+
+
+def test_undo_leads_back_step_by_step_and_then_says_so(work):
+    one = work.drawn("erase", [[4, 6]], 3, NUCLEUS)
+    two = click(one, 10, 6).removed()
+    assert areas(two.undone()) == areas(one) and two.undone().kept == one.kept
+    assert (two.undone().undone().panoptic.segmentation == work.panoptic.segmentation).all()
+    start = two.undone().undone().undone()
+    with pytest.raises(InputError, match="nothing to undo"):
+        start.undone()
+    for _ in range(2 * UNDO):
+        one = one.drawn("erase", [[4, 6]], 3, NUCLEUS)
+    assert len(one.past) == UNDO
+
+
+def test_what_is_known_to_the_model(work):
+    with pytest.raises(InputError, match="nothing is corrected"):
+        work.known(everything=False)
+    assert len(work.known(everything=True).segments) == 3
+    painted = work.drawn("paint", [[20, 20]], 2, NUCLEUS)
+    assert [segment.id for segment in painted.known(everything=False).segments] == [4]
+
+
+@pytest.mark.parametrize(
+    ("tool", "points", "radius"),
+    [
+        ("paint", [], 1),
+        ("paint", None, 1),
+        ("paint", [[1]], 1),
+        ("paint", [["a", "b"]], 1),
+        ("paint", [[1, float("nan")]], 1),
+        ("paint", [[1, 1]], -1),
+        ("paint", [[1, 1]], 1e9),
+        ("paint", [[1, 1e300]], 1),
+        ("paint", [[1, 1]] * 100_000, 1),
+        ("explode", [[1, 1]], 1),
+        (None, [[1, 1]], 1),
+    ],
+)
+def test_what_a_browser_sends_is_checked(work, tool, points, radius):
+    with pytest.raises(InputError):
+        work.drawn(tool, points, radius, NUCLEUS)
+
+
+def test_an_unknown_class_is_refused(work):
+    with pytest.raises(InputError, match="unknown category"):
+        work.drawn("paint", [[1, 1]], 1, 99)
+
+
+def test_messages_name_the_file_as_the_person_knows_it(tmp_path):
+    (tmp_path / "x").write_text("no picture")
+    with pytest.raises(InputError, match=r"^holiday\.png is not a picture") as caught:
+        Work.open(tmp_path / "x", "holiday.png", TAXONOMY, 10_000)
+    assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(InputError, match=r"holiday\.png has 200 x 100 pixels"):
+        Work.open(draw(tmp_path / "b.png", size=(200, 100)), "holiday.png", TAXONOMY, 10_000)
+
+
+def test_the_viewer_gets_every_segment_and_its_pixels(work):
+    shown = click(work, 4, 6).view(note="hello")
+    assert shown["size"] == [40, 30] and shown["note"] == "hello"
+    assert [(s["id"], s["name"], s["selected"]) for s in shown["segments"]] == [
+        (1, "nucleus", True),
+        (2, "nucleus", False),
+        (3, "background", False),
+    ]
+    assert shown["picture"].startswith("data:image/jpeg;base64,") and shown["ids"].startswith("data:image/png;base64,")
+
+
+def test_ids_of_any_size_reach_the_browser_as_rows(tmp_path):
+    import base64
+    import io
+
+    from PIL import Image
+
+    segmentation = np.zeros((4, 3000), int)
+    segmentation[:, 1000:2000], segmentation[:, 2000:] = 7, 16_000_000
+    panoptic = Panoptic.from_segmentation(segmentation, {7: 1, 16_000_000: 1}, TAXONOMY)
+    uri = viewer.show("data:,", panoptic)["ids"]
+    rows = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    assert rows.shape[1] == viewer.LONGEST
+    assert rows[0, [0, 700, 1399], 0].tolist() == [0, 1, 2]
+
+
+def test_only_one_computes_at_a_time_and_who_leaves_frees_the_model():
+    turns, running, most = Turns(60), 0, 0
+
+    def steps():
+        nonlocal running, most
+        for _ in range(5):
+            running += 1
+            most = max(most, running)
+            time.sleep(0.002)
+            running -= 1
+            yield
+
+    threads = [threading.Thread(target=lambda: list(turns.take(steps()))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    next(left := turns.take(steps()))
+    del left
+    for thread in threads:
+        thread.join(20)
+    assert most == 1
+
+
+def test_a_request_that_takes_too_long_is_ended_with_a_message():
+    with pytest.raises(InputError, match="stopped after 0 seconds"):
+        list(Turns(0).take(iter([1])))
+
+
+def test_uploads_and_downloads_do_not_stay_even_if_nobody_comes_any_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "SWEPT_EVERY", 0.01)
+    scratch = Scratch(tmp_path / "s")
+    thumbnail = scratch.place()
+    os.utime(thumbnail, (0, 0))
+    with scratch.swept():
+        old, new = scratch.place(), scratch.place()
+        os.utime(old, (0, 0))
+        for _ in range(1000):
+            if not old.exists():
+                break
+            time.sleep(0.01)
+        assert not old.exists() and new.exists() and thumbnail.exists()
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../outside.png", "", "in/../../outside.png", "in", "http://x/y.png"])
+def test_a_path_that_leads_elsewhere_is_refused(tmp_path, path, monkeypatch):
+    scratch = Scratch(tmp_path / "s")
+    (scratch.place() / "in.png").write_text("x")
+    (tmp_path / "outside.png").write_text("secret")
+    (scratch.folder / "in").mkdir()
+    (scratch.folder / "link.png").symlink_to(tmp_path / "outside.png")
+    monkeypatch.chdir(scratch.folder)
+    for bad in (path, "link.png"):
+        with pytest.raises(InputError, match="upload it again"):
+            scratch.holds(bad)
+    assert scratch.holds(str(next(scratch.folder.glob("made-*/in.png")))).name == "in.png"

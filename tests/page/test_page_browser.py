@@ -1,0 +1,129 @@
+"""Each tab used as a person would, in a real browser. Skipped without gradio, selenium or chromium."""
+
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from fake_segmenter import draw
+from page_segmenter import PageSegmenter
+from PIL import Image
+
+pytest.importorskip("gradio", reason="needs the extra web")
+from browser import Browser
+from selenium.webdriver import ActionChains
+
+from pix2seqd.data.coco import CocoPanoptic
+from pix2seqd.images.frames import VideoWriter
+from pix2seqd.page.server import serving
+
+pytestmark = pytest.mark.slow
+DEFAULTS = {"steps": 3, "min_pixels": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    draw(folder / "samples" / "squares.png", blobs=3, size=(120, 90))
+    with VideoWriter(folder / "samples" / "moving.mp4", Fraction(10)) as writer:
+        for shift in range(4):
+            frame = np.full((48, 64, 3), 20, np.uint8)
+            frame[10:20, 10 + shift : 22 + shift] = 220
+            writer.write(Image.fromarray(frame), shift / 10)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(folder):
+    with (
+        serving(PageSegmenter(), folder / "out", samples=folder / "samples", defaults=DEFAULTS) as url,
+        Browser() as browser,
+    ):
+        browser.driver.get(url)
+        yield browser
+        assert browser.hosts() == {"127.0.0.1"}
+
+
+def segment(browser):
+    browser.tab("Image")
+    browser.click("#samples button")
+    browser.until(lambda: "120 x 90" in browser.note())
+    browser.click("#segment")
+    browser.until(lambda: "3 things, 1 stuff" in browser.note())
+
+
+def test_a_sample_is_segmented_and_the_pointer_tells_what_is_under_it(browser):
+    segment(browser)
+    ActionChains(browser.driver).move_to_element(browser.all(".stage")[0]).perform()
+    browser.until(lambda: "background · id 4" in " ".join(e.text for e in browser.all(".tip")))
+    assert browser.files() == ["squares-overlay.png", "squares-panoptic.png", "squares-panoptic.json"]
+
+
+def test_what_is_painted_merged_undone_completed_and_saved_is_a_data_set(browser, folder):
+    segment(browser)
+    browser.tab("Correct")
+    browser.click("[data-tool=paint]")
+    browser.drag((0, 0.2), (0.2, 0.3))
+    browser.until(lambda: "4 things, 1 stuff · 1 selected" in browser.note())
+    browser.click("[data-tool=cut]")
+    browser.drag((0.1, 0), (0.1, 0.49))
+    browser.until(lambda: "5 things, 1 stuff · 2 selected" in browser.note())
+    browser.click("button", "Merge")
+    browser.until(lambda: "4 things, 1 stuff · 1 selected" in browser.note())
+    browser.click("button", "Undo")
+    browser.until(lambda: "5 things, 1 stuff" in browser.note())
+    browser.click("button", "Merge")
+    browser.until(lambda: any("two or more segments" in e.text for e in browser.all(".toast-body")))
+    browser.click("#complete")
+    browser.until(lambda: "completed" in browser.note())
+    browser.click("#save")
+    browser.until(lambda: "has 1 picture now" in browser.driver.find_element("tag name", "body").text)
+    sample = CocoPanoptic.open(folder / "out")[0]
+    assert sample.name == "squares" and len(sample.panoptic.segments) >= 3
+
+
+def test_samples_disagree_and_agree(browser):
+    segment(browser)
+    browser.tab("Uncertainty")
+    browser.click("#draw")
+    browser.until(lambda: "4 samples disagree" in browser.driver.find_element("tag name", "body").text)
+    assert "3 things" in browser.note()
+
+
+def test_a_clip_is_tracked(browser):
+    browser.tab("Clip")
+    browser.click("#clips input")
+    browser.click("#segment-clip")
+    browser.until(lambda: "frame 4 of 4" in browser.note())
+    browser.until(lambda: browser.files() == ["overlay.mp4", "tracks.json", "clip.zip"])
+
+
+def test_a_file_that_is_no_picture_is_refused_with_a_message(browser, folder):
+    (folder / "notes.png").write_text("no picture")
+    browser.tab("Image")
+    if browser.all("#picture [aria-label='Remove Image']"):
+        browser.click("#picture [aria-label='Remove Image']")
+    browser.until(lambda: browser.present("#picture input[type=file]"))
+    browser.present("#picture input[type=file]")[0].send_keys(str(folder / "notes.png"))
+    browser.until(lambda: any("notes.png is not a picture" in e.text for e in browser.all(".toast-body")))
+
+
+def test_stop_brings_back_what_was_there(browser, monkeypatch):
+    segment(browser)
+    steps = PageSegmenter.progress
+    monkeypatch.setattr(PageSegmenter, "progress", lambda *a, **k: (time.sleep(1) or step for step in steps(*a, **k)))
+    browser.click("#segment")
+    browser.until(lambda: "%" in browser.note())
+    browser.click("button", "Stop")
+    browser.until(lambda: "stopped · 3 things, 1 stuff" in browser.note())
+    time.sleep(5)
+    assert "stopped" in browser.note()
+
+
+def test_a_phone_shows_everything_without_sideways_scrolling(browser):
+    segment(browser)
+    browser.narrow(390, 844)
+    for name in ("Image", "Correct", "Uncertainty", "Clip"):
+        browser.tab(name)
+        width = browser.driver.execute_script("return document.documentElement.scrollWidth")
+        assert width <= 390, name

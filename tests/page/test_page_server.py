@@ -1,0 +1,256 @@
+"""The page over HTTP, as a browser and as somebody with bad intentions asks for it. Without gradio: skipped."""
+
+import json
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_segmenter import draw
+from page_segmenter import PageSegmenter
+from PIL import Image
+
+pytest.importorskip("gradio", reason="needs the extra web")
+import httpx  # comes with gradio
+
+from pix2seqd.page.limits import Limits
+from pix2seqd.page.server import serving
+from pix2seqd.panoptic.panoptic import rgb_to_id
+
+QUEUE = 6
+GIVEN = {"steps": 4, "td": 20.0, "min_pixels": 3, "seed": 5, "consensus": 11, "diameter": 12.5}
+"""What the server is started with."""
+
+
+class Visitor:
+    """A browser's part of the protocol."""
+
+    def __init__(self, url, name="visitor"):
+        self.name = name
+        self.http = httpx.Client(base_url=url, timeout=120)
+        config = self.http.get("/config").json()
+        self.inputs = {c["id"]: c["props"].get("value") for c in config["components"]}
+        self.events = {}
+        by_id = {c["id"]: c["props"].get("elem_id") for c in config["components"]}
+        for event in config["dependencies"]:
+            for target, kind in event["targets"]:
+                self.events[by_id.get(target), kind] = event
+
+    def upload(self, path, name=None):
+        answer = self.http.post("/gradio_api/upload", files={"files": (name or path.name, path.read_bytes())})
+        return answer.json()[0] if answer.is_success else answer
+
+    def join(self, element, kind, data=None, event_data=None):
+        event = self.events[element, kind]
+        data = data or [self.inputs.get(i) for i in event["inputs"]]
+        body = {"data": data, "fn_index": event["id"], "session_hash": self.name, "trigger_id": None}
+        body |= {"event_data": event_data}
+        return self.http.post("/gradio_api/queue/join", json=body)
+
+    def answers(self):
+        """Messages of this visitor's events until one is complete."""
+        with self.http.stream("GET", f"/gradio_api/queue/data?session_hash={self.name}") as stream:
+            for line in stream.iter_lines():
+                if line.startswith("data:"):
+                    message = json.loads(line[5:])
+                    yield message
+                    if message["msg"] == "process_completed":
+                        return
+
+    def call(self, element, kind, data=None):
+        answer = self.join(element, kind, data)
+        assert answer.status_code == 200, answer.text
+        *_, last = self.answers()
+        return last["output"]
+
+    def open(self, path):
+        given = {"path": path, "orig_name": Path(path).name, "meta": {"_type": "gradio.FileData"}}
+        return self.call("picture", "change", [given])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return PageSegmenter()
+
+
+@pytest.fixture(scope="module")
+def url(place, segmenter):
+    limits, samples = Limits(megabytes=1, pixels=20_000, queue=QUEUE), draw(place / "samples" / "first.png").parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(place / "tmp"))  # gradio passes on whatever lies in /tmp
+        with serving(segmenter, place / "out", samples=samples, defaults=GIVEN, limits=limits) as url:
+            yield url
+    assert not (place / "out" / ".scratch").exists()
+
+
+@pytest.fixture
+def visitor(url, request):
+    return Visitor(url, request.node.name.replace("[", "").replace("]", "")[:40])
+
+
+def test_a_picture_is_segmented_step_by_step_as_the_command_line_would(visitor, segmenter, place):
+    source = draw(place / "a.png", blobs=3)
+    visitor.open(visitor.upload(source))
+    assert visitor.join("segment", "click").status_code == 200
+    messages = list(visitor.answers())
+    shown = sum(message["msg"] == "process_generating" for message in messages)
+    assert shown == 6  # the beginning, 4 steps and the result
+    (path,) = (p for p in (place / "out" / ".scratch").glob("made-*/a-panoptic.png"))
+    *_, (_, expected) = segmenter.progress(source, **segmenter.calls[-1])
+    assert (rgb_to_id(np.asarray(Image.open(path))) == expected.segmentation).all()
+    assert segmenter.calls[-1] == GIVEN
+
+
+def test_samples_are_single_ones_with_different_seeds(visitor, segmenter, place):
+    visitor.open(visitor.upload(draw(place / "several.png")))
+    assert "error" not in visitor.call("draw", "click")
+    assert [(call["seed"], call["consensus"]) for call in segmenter.calls[-4:]] == [(5, 1), (6, 1), (7, 1), (8, 1)]
+
+
+def test_a_clip_has_steps_of_its_own_after_the_first_frame(visitor, segmenter, place):
+    frame = Image.new("L", (64, 48), 20)
+    frame.save(place / "clip.tif", save_all=True, append_images=[frame, frame])
+    path = visitor.upload(place / "clip.tif")
+    event = visitor.events["segment-clip", "click"]
+    data = [visitor.inputs.get(i) for i in event["inputs"]]
+    data[0], data[3] = {"path": path, "orig_name": "clip.tif", "meta": {"_type": "gradio.FileData"}}, 2
+    output = visitor.call("segment-clip", "click", data)
+    assert "error" not in output
+    assert (segmenter.calls[-1]["first_steps"], segmenter.calls[-1]["steps"]) == (4, 2)
+
+
+def test_a_sample_may_lie_anywhere(visitor):
+    assert visitor.join("samples", "select", event_data={"index": 0, "value": None}).status_code == 200
+    *_, last = visitor.answers()
+    (given,) = last["output"]["data"]
+    assert given["orig_name"] == "first.png" and "error" not in visitor.open(given["path"])
+
+
+def test_a_file_that_is_no_picture_is_named_as_its_owner_knows_it(visitor, place):
+    (place / "notes.png").write_text("no picture at all")
+    output = visitor.open(visitor.upload(place / "notes.png"))
+    assert "notes.png is not a picture" in output["error"] and str(place) not in output["error"]
+
+
+def test_too_many_pixels_and_too_many_bytes_are_refused(visitor, place):
+    output = visitor.open(visitor.upload(draw(place / "wide.png", size=(300, 200))))
+    assert "wide.png has 300 x 200 pixels" in output["error"]
+    (place / "big.png").write_bytes(bytes(3 * 2**20))
+    assert visitor.upload(place / "big.png").status_code == 413
+
+
+@pytest.mark.parametrize("element", ["segment", "complete", "save", "draw", "segment-clip"])
+def test_a_button_without_a_picture_says_what_to_do(visitor, element):
+    error = visitor.call(element, "click")["error"]
+    assert "no picture yet" in error or "no clip yet" in error
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd", "http://127.0.0.1:9/x.png", "https://example.org"])
+def test_a_path_from_outside_is_neither_read_nor_fetched(visitor, path):
+    output = visitor.open(path)
+    assert output.get("error") and "root:" not in json.dumps(output)
+    # Gradio takes files for the input of any component, also where none belongs.
+    output = visitor.call("save", "click", [{"path": path, "meta": {"_type": "gradio.FileData"}}])
+    assert output.get("error") and "root:" not in json.dumps(output)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=http://127.0.0.1:9/",
+        "/gradio_api/file=%2Fetc%2Fpasswd",
+        "/gradio_api/file=pyproject.toml",
+        "/gradio_api/proxy=http://127.0.0.1:9/",
+        "/gradio_api/deep_link?session_hash=a",
+        "/gradio_api/run/predict",
+        "/monitoring",
+        "/static/..%2f..%2froutes.py",
+        "/docs",
+        "/openapi.json",
+    ],
+)
+def test_other_addresses_lead_nowhere(visitor, path):
+    answer = visitor.http.get(path)
+    assert answer.status_code in (403, 404, 405) and "root:" not in answer.text
+
+
+def test_other_methods_and_other_names_of_this_machine_are_refused(visitor):
+    assert visitor.http.put("/config").status_code == 404
+    assert visitor.http.post("/gradio_api/process_recording").status_code == 404
+    assert visitor.http.get("/", headers={"host": "evil.example"}).status_code == 421
+    assert visitor.http.post("/gradio_api/queue/join", content=bytes(3 * 2**20)).status_code == 413
+
+
+def test_the_browser_is_told_to_ask_nobody_else(visitor):
+    answer = visitor.http.get("/")
+    assert answer.status_code == 200
+    assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+    config = visitor.http.get("/config").json()
+    assert config["analytics_enabled"] is False and not config.get("is_space")
+    assert "fonts.googleapis.com" not in answer.text + json.dumps(config)
+
+
+def test_fifty_at_once_are_answered_or_refused_politely(url, segmenter, place):
+    source = draw(place / "load.png", blobs=2)
+
+    def visit(number):
+        visitor = Visitor(url, f"load{number}")
+        first = visitor.join("picture", "change", [given])
+        if first.status_code != 200:
+            return first.json()["detail"].split(".")[0]
+        list(visitor.answers())
+        answer = visitor.join("segment", "click")
+        if answer.status_code != 200:
+            return answer.json()["detail"].split(".")[0]
+        *_, last = visitor.answers()
+        return "answered" if last["success"] else last["output"]["error"]
+
+    given = {"path": Visitor(url).upload(source), "orig_name": "load.png", "meta": {"_type": "gradio.FileData"}}
+    with ThreadPoolExecutor(50) as pool:
+        outcome = Counter(pool.map(visit, range(50)))
+    assert set(outcome) <= {"answered", "Queue is full"} and outcome["answered"] >= QUEUE
+    assert visit(99) == "answered"  # and it goes on
+
+
+def test_who_leaves_frees_the_model(visitor, url, segmenter, place, monkeypatch):
+    closed = threading.Event()
+
+    def endless(*_, **__):
+        try:
+            (panoptic,) = segmenter.images([place / "slow.png"])
+            while True:
+                time.sleep(0.05)
+                yield 0.5, panoptic
+        finally:
+            closed.set()
+
+    visitor.open(visitor.upload(draw(place / "slow.png")))
+    monkeypatch.setattr(segmenter, "progress", endless)
+    visitor.join("segment", "click")
+    for message in visitor.answers():
+        if message["msg"] == "process_generating":
+            break  # and the connection is closed
+    assert closed.wait(30)
+    monkeypatch.undo()
+    other = Visitor(url, "next")
+    other.open(other.upload(draw(place / "slow.png")))
+    assert "error" not in other.call("segment", "click")
+
+
+def test_a_password_is_asked_for(place, segmenter):
+    with serving(segmenter, place / "locked", password="open sesame") as url, httpx.Client(base_url=url) as http:
+        assert http.get("/config").status_code == 401
+        assert http.post("/gradio_api/queue/join", json={}).status_code == 401
+        assert http.post("/login", data={"username": "me", "password": "wrong"}).status_code == 400
+        assert http.post("/login", data={"username": "me", "password": "open sesame"}).status_code == 200
+        assert http.get("/config").status_code == 200

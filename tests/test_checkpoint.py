@@ -1,0 +1,174 @@
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pix2seqd.checkpoint import from_pretrained, inflate_for_video, save_pretrained
+from pix2seqd.files import InputError
+
+FILES = ["config.json", "model.safetensors", "preprocessor_config.json"]
+
+
+def test_a_checkpoint_comes_back_whole(pretrained, folder):
+    loaded = from_pretrained(folder)
+    assert (loaded.data, loaded.infer, loaded.taxonomy) == (pretrained.data, pretrained.infer, pretrained.taxonomy)
+    assert loaded.model.config == pretrained.model.config
+    assert not loaded.model.training
+    state = loaded.model.state_dict()
+    for name, value in pretrained.model.state_dict().items():
+        assert torch.equal(state[name], value), name
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    images, noise = torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16)
+    assert torch.equal(loaded.model.infer(images, noise, 3), pretrained.model.infer(images, noise, 3))
+
+
+def test_half_precision_halves_the_file_and_loads_as_float32(pretrained, folder, tmp_path):
+    save_pretrained(pretrained, tmp_path / "half", torch.bfloat16)
+    sizes = [(path / "model.safetensors").stat().st_size for path in (folder, tmp_path / "half")]
+    assert sizes[1] < 0.55 * sizes[0]
+    state = from_pretrained(tmp_path / "half").model.state_dict()
+    for name, value in pretrained.model.state_dict().items():
+        assert state[name].dtype == torch.float32
+        assert torch.equal(state[name], value.bfloat16().float()), name
+
+
+def edit(folder: Path, change: Any) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    change(content)
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["model"].update(encoder_layer=2), "no setting 'encoder_layer'; did you mean 'encoder_layers'"),
+        (lambda c: c["data"].update(layout="tiles"), "must be one of resize, tile"),
+        (lambda c: c["infer"].update(steps=0), "steps must be 1 or more"),
+        (lambda c: c["model"]["backbone"].update(depths="x"), "backbone 'resnet' cannot be built"),
+        (lambda c: c["model"]["backbone"].update(model_type="?"), "backbone '\\?' cannot be built"),
+        (lambda c: c["model"].update(dim=64), "has shape .* but config.json beside it asks for"),
+        (lambda c: c["model"].update(encoder_layers=2), "model.safetensors lacks 'pixel_encoder.layers.1"),
+        (lambda c: c["model"].update(encoder_layers=0), "model.safetensors has an unknown 'pixel_encoder.layers.0"),
+        (lambda c: c.pop("categories"), "is not understood"),
+        (lambda c: c.update(model=3), "is not understood"),
+        (lambda c: c.update(categories=[]), "at least one category"),
+        (lambda c: c.update(pix2seqd=99), "is not of a pix2seqd checkpoint"),
+        (lambda c: c.pop("pix2seqd"), "is not of a pix2seqd checkpoint"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused_in_one_line(folder, change, message: str):
+    edit(folder, change)
+    with pytest.raises(InputError, match=message) as caught:
+        from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def damage(folder: Path, kind: str) -> None:
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    match kind:
+        case "missing":
+            file.unlink()
+        case "empty":
+            file.write_bytes(b"")
+        case "short":
+            file.write_bytes(whole[: len(whole) // 2])
+        case "header":
+            file.write_bytes(whole[:100])
+        case "garbage":
+            file.write_bytes(b"\xff" * 5000)
+        case "folder":
+            file.unlink()
+            file.mkdir()
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "short", "header", "garbage", "folder"])
+def test_damaged_weights_are_refused_by_name(folder, kind: str):
+    damage(folder, kind)
+    with pytest.raises(InputError, match=r"model\.safetensors (does not exist|is damaged or not safetensors)"):
+        from_pretrained(folder)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("exploded"),))
+
+
+def test_a_pickle_is_never_opened(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for dump in (lambda path: path.write_bytes(pickle.dumps(Bomb())), lambda path: torch.save({"a": Bomb()}, path)):
+        dump(folder / "model.safetensors")
+        with pytest.raises(InputError, match="is damaged or not safetensors"):
+            from_pretrained(folder)
+        assert not Path("exploded").exists()
+
+
+def test_a_foreign_file_of_tensors_is_refused(folder):
+    save_file({"bert.weight": torch.zeros(2)}, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"does not belong to the config\.json beside it"):
+        from_pretrained(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "\x00"])
+def test_a_broken_configuration_is_refused(folder, content: str):
+    (folder / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"config\.json is not"):
+        from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["no_such", "./no_such", "/no/such", "a/b/c", "", "..", "~/x"])
+def test_a_name_that_is_nothing_is_refused_without_asking_the_hub(name: str, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError):
+        from_pretrained(name)
+
+
+def test_a_folder_of_pictures_may_be_called_like_a_bundled_checkpoint(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bundled = from_pretrained("nuclei").digest
+    (tmp_path / "nuclei").mkdir()
+    assert from_pretrained("nuclei").digest == bundled
+    shutil.copytree(folder, tmp_path / "shapes")
+    assert from_pretrained("shapes").digest == from_pretrained(folder).digest
+
+
+def test_a_folder_that_cannot_be_made_is_named(pretrained, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot make the folder .*file"):
+        save_pretrained(pretrained, tmp_path / "file" / "checkpoint")
+
+
+def test_saving_again_replaces_and_leaves_nothing_else(pretrained, folder):
+    save_pretrained(pretrained, folder)
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    copy = shutil.copytree(folder, folder.parent / "copy")
+    assert load_file(copy / "model.safetensors").keys() == pretrained.model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"mask_patch": 2, "mask_stride": 1}, {"fuse_dim": 256, "dim": 128}],
+    ids=["plain", "patches", "as wide as the paper's"],
+)
+def test_a_model_made_for_video_first_says_what_it_said(tiny, build, changes):
+    image = build(tiny.replace(**changes))
+    video = inflate_for_video(image, past_frames=2)
+    assert video.config.past_frames == 2
+    assert not video.training
+    size = 16 * 2 // image.config.mask_stride
+    images, noise = torch.rand(2, 3, 32, 32), torch.randn(2, 5, size, size)
+    past = torch.randint(0, 4, (2, 2, 2, size, size))
+    h = image.pixel_encoder(images)
+    for m_image, m_video in zip(image.denoise(h, noise, 3), video.denoise(h, noise, 3, past=past), strict=True):
+        assert torch.equal(m_image, m_video)
+    video.train().train_loss(images, past[:, 0], past).backward()
+    gradient = video.mask_decoder.conv_in.weight.grad
+    assert gradient is not None
+    new = gradient[:, image.mask_decoder.conv_in.in_channels :]
+    assert new.abs().max() > 0, "what is new can be learned"

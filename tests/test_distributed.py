@@ -1,0 +1,151 @@
+"""Two processes on the CPU, started once by torchrun, against one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from pix2seqd.checkpoint import Pretrained, from_pretrained, save_pretrained
+from pix2seqd.config import DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
+from pix2seqd.data import open_clips, open_dataset
+from pix2seqd.data.loader import training_loader
+from pix2seqd.data.synthetic.shapes import TAXONOMY
+from pix2seqd.evaluation.clips import evaluate_video
+from pix2seqd.evaluation.images import evaluate
+from pix2seqd.evaluation.sweep import sweep
+from pix2seqd.layers.norms import BatchNorm
+from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.segmenter import Segmenter
+from pix2seqd.training.train import train
+
+DATA = "shapes:5@1"
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+from pix2seqd.config import Recipe
+from pix2seqd.data import open_clips, open_dataset
+from pix2seqd.layers.norms import BatchNorm
+from pix2seqd import distributed as processes
+from pix2seqd.training.ablate import ablate
+from pix2seqd.evaluation.images import evaluate
+from pix2seqd.evaluation.clips import evaluate_video
+from pix2seqd.evaluation.sweep import sweep
+from pix2seqd.training.train import train
+from pix2seqd.segmenter import Segmenter
+from pix2seqd.checkpoint import from_pretrained
+
+recipe, out, data = Recipe.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
+rank, count = processes.place()
+segmenter, size = Segmenter(from_pretrained(out / "model")), recipe.data.size
+results = {
+    "pictures": evaluate(segmenter, open_dataset(data, size)),
+    "sweep": sweep(segmenter, open_dataset("shapes:3@1", size), {"steps": (1, 2)}),
+    "clips": evaluate_video(segmenter, open_clips("shapes-clips:3x3", size, 3)),
+}
+(out / f"results-{rank}.json").write_text(json.dumps(results))
+
+torch.manual_seed(0)
+x = torch.randn(4, 3, 5, 5) * 2 + 1
+norm = BatchNorm(3)
+part = x[rank * 2 : rank * 2 + 2].clone().requires_grad_()
+y = norm(part)
+(y * x[rank * 2 : rank * 2 + 2].square()).sum().backward()
+torch.save((y.detach(), part.grad, norm.running_mean, norm.running_var), out / f"norm-{rank}.pt")
+train(recipe, out / "run")
+short = recipe.replace(train=recipe.train.replace(steps=1, evaluate_images=0))
+(out / f"table-{rank}.json").write_text(json.dumps(ablate("table4", short, out / "tables", seeds=1)))
+"""
+
+
+@pytest.fixture(autouse=True)
+def accelerator():
+    """accelerate keeps the settings of the first run in the process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+RECIPE = Recipe(
+    model=ModelConfig.preset("tiny"),
+    data=DataConfig(size=(32, 32)),
+    train=TrainConfig(
+        batch_size=4, steps=4, accumulate=2, precision="no", workers=0, save_every=2, log_every=2, evaluate_images=2
+    ),
+    infer=InferConfig(steps=1),
+    train_data="shapes:6",
+    eval_data="shapes:2@1",
+)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory) -> Path:
+    """What two processes left."""
+    out = tmp_path_factory.mktemp("together")
+    (out / "script.py").write_text(SCRIPT)
+    model = Pix2SeqD(RECIPE.model)
+    save_pretrained(Pretrained(model, TAXONOMY, RECIPE.data, RECIPE.infer), out / "model")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [str(out / "script.py"), json.dumps(RECIPE.to_dict()), str(out), DATA]
+    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[:6000]
+    return out
+
+
+def test_scores_shared_by_two_processes_equal_one_processs(together):
+    segmenter, size = Segmenter(from_pretrained(together / "model")), RECIPE.data.size
+    alone = {
+        "pictures": evaluate(segmenter, open_dataset(DATA, size)),
+        "sweep": sweep(segmenter, open_dataset("shapes:3@1", size), {"steps": (1, 2)}),
+        "clips": evaluate_video(segmenter, open_clips("shapes-clips:3x3", size, 3)),
+    }
+    assert alone["pictures"]["all"]["images"] == 5 and alone["clips"]["frames"] == 9
+    for rank in range(2):
+        results = json.loads((together / f"results-{rank}.json").read_text())
+        for scores in (results, alone):
+            scores["clips"]["frames_per_second"] = None
+        assert json.dumps(results, sort_keys=True) == json.dumps(json.loads(json.dumps(alone)), sort_keys=True)
+
+
+def test_two_processes_train_one_run_after_the_other_and_agree_on_the_table(together):
+    first, second = (json.loads((together / f"table-{rank}.json").read_text()) for rank in range(2))
+    assert json.dumps(first) == json.dumps(second)
+    assert [row["row"] for row in first] == ["l2", "cross_entropy"]
+
+
+def test_a_run_of_two_processes_goes_on_in_one(together):
+    longer = RECIPE.replace(train=RECIPE.train.replace(steps=4))
+    assert json.loads((together / "run" / "state" / "latest.json").read_text())["step"] == 4
+    stored = json.loads((together / "run" / "recipe.json").read_text())
+    stored["train"]["steps"] = 6
+    (together / "run" / "recipe.json").write_text(json.dumps(stored))
+    train(longer.replace(train=longer.train.replace(steps=6)), together / "run", resume=True)
+    assert json.loads((together / "run" / "state" / "latest.json").read_text())["step"] == 6
+
+
+def test_two_processes_take_the_same_pictures_as_one():
+    data = open_dataset("shapes:6", RECIPE.data.size)
+    one = [batch["images"] for batch in training_loader(data, RECIPE, 1)]
+    two = [[batch["images"] for batch in training_loader(data, RECIPE, 1, rank, 2)] for rank in range(2)]
+    for pictures, parts in zip(
+        torch.cat(one).split(4), zip(torch.cat(two[0]).split(2), torch.cat(two[1]).split(2), strict=True), strict=True
+    ):
+        assert sorted(p.sum().item() for p in pictures) == sorted(p.sum().item() for part in parts for p in part)
+
+
+def test_batch_norm_takes_the_statistics_of_all_processes(together):
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 5, 5) * 2 + 1
+    whole, norm = x.clone().requires_grad_(), BatchNorm(3)
+    y = norm(whole)
+    (y * x.square()).sum().backward()
+    parts = [torch.load(together / f"norm-{rank}.pt") for rank in range(2)]
+    torch.testing.assert_close(torch.cat([part[0] for part in parts]), y.detach())
+    torch.testing.assert_close(torch.cat([part[1] for part in parts]), whole.grad)
+    for part in parts:
+        torch.testing.assert_close(part[2], norm.running_mean)
+        torch.testing.assert_close(part[3], norm.running_var)

@@ -1,0 +1,309 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pix2seqd.checkpoint import from_pretrained
+from pix2seqd.config import DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
+from pix2seqd.data.synthetic.shapes import Shapes
+from pix2seqd.files import InputError, write_json
+from pix2seqd.training import state as checkpoint
+from pix2seqd.training.log import TrainLog
+from pix2seqd.training.state import load_state, save_state
+from pix2seqd.training.train import learning_rate, new_state, train
+
+RUN = """
+import json, sys
+from pix2seqd.config import Recipe
+from pix2seqd.training.train import train
+train(Recipe.from_dict(json.loads(sys.argv[1])), sys.argv[2])
+"""
+
+
+@pytest.fixture(autouse=True)
+def accelerator():
+    """accelerate keeps the precision of the first run in the process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """20 steps on six scenes of 32 x 32, with checkpoints and evaluations between."""
+    return Recipe(
+        model=ModelConfig.preset("tiny"),
+        data=DataConfig(size=(32, 32)),
+        train=TrainConfig(
+            batch_size=4,
+            steps=20,
+            warmup_steps=2,
+            accumulate=2,
+            precision="no",
+            workers=0,
+            save_every=3,
+            log_every=5,
+            evaluate_every=8,
+            evaluate_images=1,
+        ),
+        infer=InferConfig(steps=1),
+        train_data="shapes:6",
+        eval_data="shapes:1@1",
+    )
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a run's last state (model/, ema/, optimizer/) and of the published model (published/)."""
+    folder = run / "state" / json.loads((run / "state" / "latest.json").read_text())["folder"]
+    files = {part: folder / f"{part}.safetensors" for part in ("model", "ema", "optimizer")}
+    files["published"] = run / "model" / "model.safetensors"
+    return {f"{part}/{name}": value for part, file in files.items() for name, value in load_file(file).items()}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert set(first) == set(second)
+    assert not [name for name in first if not torch.equal(first[name], second[name])]
+
+
+def scalars(run: Path, name: str) -> dict[int, float]:
+    """Step → value in TensorBoard."""
+    events = EventAccumulator(str(run / "logs"))
+    events.Reload()
+    return {event.step: event.value for event in events.Scalars(name)}
+
+
+def start(recipe: Recipe, run: Path) -> subprocess.Popen[bytes]:
+    """Train in a process group of its own, until the first checkpoint is there."""
+    command = [sys.executable, "-c", RUN, json.dumps(recipe.to_dict()), str(run)]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 120
+    while not (run / "state" / "latest.json").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert process.poll() is None, process.communicate()[0].decode()
+    return process
+
+
+def test_a_run_killed_and_resumed_equals_an_undisturbed_one_bit_for_bit(recipe, tmp_path):
+    process = start(recipe, tmp_path / "killed")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "model").exists(), "it was still training"
+    train(recipe, tmp_path / "killed", resume=True)
+    train(recipe, tmp_path / "whole")
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(recipe, tmp_path):
+    short = recipe.replace(train=recipe.train.replace(steps=2), eval_data="")
+    (tmp_path / "killed" / "state" / "step-00000003").mkdir(parents=True)  # saving had begun
+    write_json(tmp_path / "killed" / "recipe.json", short.to_dict())
+    train(short, tmp_path / "killed", resume=True)
+    train(short, tmp_path / "whole")
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_ctrl_c_saves_and_the_run_goes_on_from_there(recipe, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    train(recipe, whole)
+    stopped = tmp_path / "stopped"
+    step = TrainLog.step
+
+    def interrupted(log: TrainLog, state: checkpoint.TrainState) -> None:
+        step(log, state)
+        if state.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(TrainLog, "step", interrupted)
+    handlers = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, stopped)
+    assert signal.getsignal(signal.SIGINT) is handlers
+    assert json.loads((stopped / "state" / "latest.json").read_text())["step"] in (7, 8)
+    assert from_pretrained(stopped / "model").model.config == recipe.model
+    monkeypatch.undo()
+    train(recipe, stopped, resume=True)
+    assert_same_run(stopped, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_workers_too_and_the_run_still_saves(recipe, tmp_path, number: int):
+    """A terminal sends SIGINT to the whole group of processes, a scheduler SIGTERM."""
+    long = recipe.replace(train=recipe.train.replace(steps=100_000, workers=1, save_every=2))
+    process = start(long, tmp_path / "run")
+    os.killpg(process.pid, number)
+    output = process.communicate(timeout=60)[0].decode()
+    assert "go on with --resume" in output
+    assert "DataLoader" not in output
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+def test_the_result_does_not_depend_on_workers_and_checkpoints(recipe, tmp_path):
+    train(recipe, tmp_path / "one")
+    train(recipe.replace(train=recipe.train.replace(workers=2, save_every=1000)), tmp_path / "two")
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+def test_accumulated_micro_batches_make_the_step_of_the_whole_batch(recipe, tmp_path):
+    """Up to the statistics of batch normalisation, which are the micro-batch's."""
+    single = recipe.replace(train=recipe.train.replace(steps=1, warmup_steps=0, lr=1e-2))
+    for accumulate in (1, 4):
+        train(single.replace(train=single.train.replace(accumulate=accumulate)), tmp_path / str(accumulate))
+    one, four = (weights(tmp_path / name) for name in ("1", "4"))
+    start = new_state(single, Shapes(6, (32, 32))).model.state_dict()
+    name = "mask_decoder.conv_out.bias"
+    moves = [w[f"model/{name}"] - start[name] for w in (one, four)]
+    assert moves[0].abs().max() > 1e-3
+    assert torch.cosine_similarity(*moves, dim=0) > 0.8
+
+
+def test_training_learns_and_publishes_the_average(recipe, tmp_path):
+    long = recipe.replace(train=recipe.train.replace(steps=40, accumulate=1, ema_decay=0.9))
+    pretrained = train(long, tmp_path / "run")
+    published = from_pretrained(tmp_path / "run" / "model")
+    assert published.data == recipe.data
+    assert [c.name for c in published.taxonomy.categories] == [c.name for c in Shapes.taxonomy.categories]
+    latest = weights(tmp_path / "run")
+    for name, value in published.model.state_dict().items():
+        assert torch.equal(value, pretrained.model.state_dict()[name])
+        assert torch.equal(value, latest[f"ema/{name}"])
+    name = "mask_decoder.conv_out.bias"
+    start = new_state(long, Shapes(6, (32, 32))).model.state_dict()[name]
+    moved, averaged = ((latest[f"{part}/{name}"] - start).norm() for part in ("model", "ema"))
+    assert 0.3 * moved < averaged < moved, "the average lags behind"
+    losses = scalars(tmp_path / "run", "train/loss")
+    assert losses[40] < 0.96 * losses[5]
+
+
+# The schedule and the state
+
+
+def test_the_learning_rate_equals_the_official_one(official):
+    config = TrainConfig(lr=1e-4, end_lr_factor=0.1, warmup_steps=1155, steps=184_824)
+    ours = [learning_rate(step, config) for step in official["unit/lr/steps"].tolist()]
+    assert ours == pytest.approx(official["unit/lr/linear_w1155_T184824_1e-4_end0.1"].tolist(), rel=1e-5)
+
+
+def test_the_average_starts_as_a_copy(recipe):
+    state = new_state(recipe, Shapes(1))
+    for ours, average in zip(state.model.state_dict().values(), state.ema.module.state_dict().values(), strict=True):
+        assert torch.equal(ours, average)
+    with torch.no_grad():
+        for parameter in state.model.parameters():
+            parameter.add_(1.0)
+    state.ema.update_parameters(state.model)
+    change = [a - b for a, b in zip(state.model.parameters(), state.ema.module.parameters(), strict=True)]
+    assert all(torch.allclose(c, torch.full_like(c, 0.999), atol=1e-4) for c in change), "0.999 of the old is kept"
+
+
+def test_a_state_comes_back_whole(recipe, tmp_path):
+    state = new_state(recipe, Shapes(1))
+    for _ in range(2):
+        state.model(torch.rand(2, 3, 32, 32), torch.zeros(2, 2, 16, 16).long()).backward()
+        state.optimizer.step()
+        state.ema.update_parameters(state.model)
+        state.step += 1
+    save_state(state, tmp_path)
+    other = new_state(recipe.replace(train=recipe.train.replace(seed=5)), Shapes(1))
+    load_state(other, tmp_path)
+    assert other.step == 2
+    for part in ("model", "ema", "optimizer"):
+        one, two = (checkpoint._tensors(s)[part] for s in (state, other))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_kill_while_saving_leaves_the_former_checkpoint(recipe, tmp_path, monkeypatch):
+    state = new_state(recipe, Shapes(1))
+    state.step = 1
+    save_state(state, tmp_path)
+    written = []
+
+    def dying(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        if len(written) == 1:
+            raise KeyboardInterrupt  # as good as a kill: nothing after it runs
+        written.append(path)
+        Path(path).write_bytes(b"half")
+
+    monkeypatch.setattr(checkpoint, "save_file", dying)
+    state.step = 2
+    with pytest.raises(KeyboardInterrupt):
+        save_state(state, tmp_path)
+    state.step = 1
+    save_state(state, tmp_path)  # the step that is there already is not written anew
+    monkeypatch.undo()
+    load_state(state, tmp_path)
+    assert state.step == 1
+    state.step = 2
+    save_state(state, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.json", "step-00000002"]
+    load_state(state, tmp_path)
+
+
+def test_damaged_and_foreign_states_are_refused(recipe, tmp_path):
+    state = new_state(recipe, Shapes(1))
+    state.step = 1
+    save_state(state, tmp_path)
+    other = new_state(recipe.replace(model=recipe.model.replace(dim=16)), Shapes(1))
+    with pytest.raises(InputError, match="another configuration"):
+        load_state(other, tmp_path)
+    file = tmp_path / "step-00000001" / "ema.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"ema\.safetensors is damaged"):
+        load_state(state, tmp_path)
+
+
+def test_a_run_is_not_overwritten_nor_resumed_as_another(recipe, tmp_path):
+    short = recipe.replace(train=recipe.train.replace(steps=1))
+    train(short, tmp_path / "run")
+    with pytest.raises(InputError, match="already holds a run"):
+        train(short, tmp_path / "run")
+    with pytest.raises(InputError, match="started with another 'train' section"):
+        train(recipe, tmp_path / "run", resume=True)
+    again = train(short, tmp_path / "run", resume=True)
+    assert again.model.state_dict().keys() == from_pretrained(tmp_path / "run" / "model").model.state_dict().keys()
+
+
+def test_more_classes_than_the_model_has_are_refused(recipe, tmp_path):
+    with pytest.raises(InputError, match="shapes:6 has 10 classes with void; the model has 4"):
+        train(recipe.replace(model=recipe.model.replace(classes=4)), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"data": DataConfig(size=(32, 40))}, "multiples of 16"),
+        ({"train": TrainConfig(batch_size=4, accumulate=3)}, "does not divide"),
+    ],
+)
+def test_parts_that_do_not_fit_are_told_before_the_folder_is_taken(changes, says, recipe, tmp_path):
+    with pytest.raises(InputError, match=says):
+        train(recipe.replace(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_from_a_checkpoint_takes_its_weights(recipe, tmp_path):
+    short = recipe.replace(train=recipe.train.replace(steps=1))
+    first = train(short, tmp_path / "first")
+    state = new_state(short.replace(init=str(tmp_path / "first" / "model")), Shapes(1))
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(state.model.state_dict()[name], value)
+    with pytest.raises(InputError, match="no checkpoint"):
+        new_state(short.replace(init=str(tmp_path / "nowhere")), Shapes(1))
+
+
+def test_scalars_are_logged(recipe, tmp_path):
+    train(recipe, tmp_path / "run")
+    assert list(scalars(tmp_path / "run", "train/loss")) == [5, 10, 15, 20]
+    rates = scalars(tmp_path / "run", "train/lr")
+    assert rates[20] == pytest.approx(learning_rate(19, recipe.train))
+    assert min(scalars(tmp_path / "run", "train/images_per_second").values()) > 0

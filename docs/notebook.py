@@ -22,7 +22,7 @@ CELLS = [
     "A `Panoptic` shows itself: every segment in its own colour, void black. It is a map of segment ids, and a "
     "record of what each segment is:",
     "print(panoptic.segmentation.shape, len(panoptic.segments), panoptic.segments[0])",
-    "Laid over the picture, at half its size:",
+    "Laid over the image, at half its size:",
     'panoptic.overlay("examples/nuclei.png").reduce(2)',
 ]
 """Text, code, text, code, ..."""

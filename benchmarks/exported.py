@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pix2seqd.evaluation.benchmark import machine, measure, parts, preset_or_checkpoint
 from pix2seqd.files import write_json
-from pix2seqd.inference.runner import Sampler
+from pix2seqd.inference.runner import Runner
 from pix2seqd.interop.onnx import OnnxSampler, export_onnx, run
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 def seconds(name: str, size: int, folder: Path) -> dict[str, float]:
     model = preset_or_checkpoint(name).model
     export_onnx(model, folder, (size, size))
-    exported, ours = OnnxSampler(folder, model), Sampler(model, "cpu", "float32").model
+    exported, ours = OnnxSampler(folder, model), Runner(model, "cpu", "float32").model
     side = size // model.config.mask_stride
     shapes = (1, 3, size, size), (1, model.config.total_bits, side, side)
     images, m_t = (torch.rand(shape).contiguous(memory_format=torch.channels_last) for shape in shapes)

@@ -140,7 +140,7 @@ def seams(data: str, model: str = "nuclei", limit: int = 0, least: int = 1000, n
     quality: dict[str, PanopticQuality] = defaultdict(lambda: PanopticQuality(dataset.taxonomy))
     errors: dict[str, int] = defaultdict(int)
     for sample in large[:limit] if limit else large:
-        picture = segmenter.scaled(sample.image, segmenter.pretrained.infer)
+        picture = segmenter.scaled(sample.image, segmenter.checkpoint.infer)
         side = [length // segmenter.model.config.mask_stride for length in segmenter.size]
         tiles = ((top, left, np.full(side, i)) for i, (top, left) in enumerate(picture.corners, start=1))
         owner = segmenter.windows.restored(paint(tiles, *picture.extent), picture)
@@ -149,9 +149,9 @@ def seams(data: str, model: str = "nuclei", limit: int = 0, least: int = 1000, n
         seam[:, 1:] |= owner[:, 1:] != owner[:, :-1]
         print(f"{sample.name}: {sample.image.shape[1]} x {sample.image.shape[0]}, {len(picture.corners)} windows")
         for mode in ("join", "known"):
-            infer: InferConfig = segmenter.pretrained.infer.replace(seams=mode, consensus=n)
+            infer: InferConfig = segmenter.checkpoint.infer.replace(seams=mode, consensus=n)
             other = copy(segmenter)
-            other.pretrained = replace(segmenter.pretrained, infer=infer)
+            other.checkpoint = replace(segmenter.checkpoint, infer=infer)
             found = other.image(sample.image)
             quality[mode].update(sample.panoptic, found)
             matched = matches(sample.panoptic, found)
@@ -175,7 +175,7 @@ def uncertainties(data: str, model: str = "nuclei", n: int = 5, limit: int = 0, 
     for number, index in enumerate(chosen, start=1):
         sample = dataset[index]
         samples = segmenter.samples(sample.image, n)
-        found = consensus(samples, segmenter.pretrained.infer.min_pixels)
+        found = consensus(samples, segmenter.checkpoint.infer.min_pixels)
         for one in samples:
             single.update(sample.panoptic, one)
         agreed.update(sample.panoptic, found)

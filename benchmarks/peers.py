@@ -22,7 +22,7 @@ from transformers import (
     ResNetConfig,
 )
 
-from pix2seqd.checkpoint import Pretrained
+from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.evaluation.benchmark import machine, measure, with_random_weights
 from pix2seqd.files import write_json
 from pix2seqd.segmenter import Segmenter
@@ -69,10 +69,10 @@ def peer_seconds(build, path: Path, size: int, device: torch.device, dtype: torc
 
 
 def our_seconds(
-    pretrained: Pretrained, path: Path, size: int, device: torch.device, dtype: torch.dtype, steps: int
+    pretrained: Checkpoint, path: Path, size: int, device: torch.device, dtype: torch.dtype, steps: int
 ) -> float:
     data = pretrained.data.replace(size=(size, size))
-    sized = Pretrained(pretrained.model, pretrained.taxonomy, data, pretrained.infer, "paper")
+    sized = Checkpoint(pretrained.model, pretrained.taxonomy, data, pretrained.infer, "paper")
     segmenter = Segmenter(sized, str(device), str(dtype).removeprefix("torch."))
     target = path.with_name("out.png")
     return measure(lambda: segmenter.image(path, steps=steps).save(target), device, warm_up=steps < 10)

@@ -16,7 +16,7 @@ import torch
 from fake_segmenter import FakeSegmenter
 from torch import Tensor
 
-from pix2seqd.checkpoint import Pretrained, save_pretrained
+from pix2seqd.checkpoint import Checkpoint, save_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.interop.official import load_official
@@ -137,9 +137,9 @@ def build() -> Callable[[ModelConfig], Pix2SeqD]:
 
 
 @pytest.fixture
-def pretrained(tiny, build) -> Pretrained:
+def pretrained(tiny, build) -> Checkpoint:
     """A checkpoint with random weights."""
-    return Pretrained(build(tiny), TAXONOMY, DataConfig(size=(32, 48), ids="reused"), InferConfig(steps=7, td=2.0))
+    return Checkpoint(build(tiny), TAXONOMY, DataConfig(size=(32, 48), ids="reused"), InferConfig(steps=7, td=2.0))
 
 
 @pytest.fixture

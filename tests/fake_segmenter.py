@@ -29,7 +29,7 @@ class FakeSegmenter:
 
     def __init__(self, name):
         self.name, self.taxonomy = name, TAXONOMIES[name]
-        self.pretrained = SimpleNamespace(data=SimpleNamespace(size=(64, 64)))
+        self.checkpoint = SimpleNamespace(data=SimpleNamespace(size=(64, 64)))
 
     @classmethod
     def from_pretrained(cls, name, device="auto", dtype="auto"):

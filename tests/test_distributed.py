@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from pix2seqd.checkpoint import Pretrained, from_pretrained, save_pretrained
+from pix2seqd.checkpoint import Checkpoint, from_pretrained, save_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.data import open_clips, open_dataset
 from pix2seqd.data.loader import training_loader
@@ -88,7 +88,7 @@ def together(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("together")
     (out / "script.py").write_text(SCRIPT)
     model = Pix2SeqD(RECIPE.model)
-    save_pretrained(Pretrained(model, TAXONOMY, RECIPE.data, RECIPE.infer), out / "model")
+    save_pretrained(Checkpoint(model, TAXONOMY, RECIPE.data, RECIPE.infer), out / "model")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     arguments = [str(out / "script.py"), json.dumps(RECIPE.to_dict()), str(out), DATA]
     done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300)

@@ -24,7 +24,7 @@ MODEL_TYPE = "pix2seqd"
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class Checkpoint:
     """A trained model and everything needed to use it."""
 
     model: Pix2SeqD
@@ -37,7 +37,7 @@ class Pretrained:
     """SHA-256 of the weights file, if it came from one."""
 
 
-def save_pretrained(pretrained: Pretrained, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+def save_pretrained(pretrained: Checkpoint, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write config.json and model.safetensors (floating-point numbers as `dtype`), each atomically.
 
     The third file, preprocessor_config.json, and the "model_type" are for `transformers` alone.
@@ -67,7 +67,7 @@ def save_pretrained(pretrained: Pretrained, folder: str | Path, dtype: torch.dty
     write_json(folder / "config.json", config)
 
 
-def from_pretrained(name: str | Path) -> Pretrained:
+def from_pretrained(name: str | Path) -> Checkpoint:
     """Load a checkpoint, in eval mode and float32.
 
     Args:
@@ -83,14 +83,20 @@ def from_pretrained(name: str | Path) -> Pretrained:
     if not isinstance(config, dict) or config.get("pix2seqd") != FORMAT:
         raise InputError(f"{folder / 'config.json'} is not of a pix2seqd checkpoint (format {FORMAT})")
     try:
-        model = Pix2SeqD(ModelConfig.from_dict(config["model"]))
-        data, infer = DataConfig.from_dict(config["data"]), InferConfig.from_dict(config["infer"])
+        model = Pix2SeqD(ModelConfig.from_dict(_renamed(config["model"])))
+        data, infer = DataConfig.from_dict(config["data"]), InferConfig.from_dict(_renamed(config["infer"]))
         taxonomy = Taxonomy.from_coco(config["categories"])
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / 'config.json'} is not understood: {error}") from error
     weights = folder / "model.safetensors"
     load_weights(model, weights)
-    return Pretrained(model.eval(), taxonomy, data, infer, str(name), hashlib.sha256(weights.read_bytes()).hexdigest())
+    return Checkpoint(model.eval(), taxonomy, data, infer, str(name), hashlib.sha256(weights.read_bytes()).hexdigest())
+
+
+def _renamed(values: dict[str, object]) -> dict[str, object]:
+    """Settings of format 1 under their names of today."""
+    names = {"name_cell": "init_id_cell", "enlarge": "input_scale", "afresh": "unconditioned_share"}
+    return {names.get(key, key): value for key, value in values.items()}
 
 
 def load_weights(model: Pix2SeqD, path: Path) -> None:

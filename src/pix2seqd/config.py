@@ -92,7 +92,7 @@ class ModelConfig(Config):
     bit_logits: bool = False
     """The decoder also gives a logit per bit, to which what the noisy bit itself says is added; a value's logit is
     its own plus those of its bits. Short trainings learn ids many times sooner (not in the paper, docs/results.md)."""
-    name_cell: int = 0
+    init_id_cell: int = 0
     """Above 0, sampling does not start from noise but from a mask of ids in cells of so many mask pixels a side, which
     a single step can give to what lies there (`pix2seqd distill`; not in the paper)."""
     loss: Literal["cross_entropy", "l2"] = "cross_entropy"
@@ -144,7 +144,7 @@ class ModelConfig(Config):
     def __post_init__(self) -> None:
         sizes = (self.encoder_dim, self.encoder_heads, self.encoder_mlp_dim, self.fuse_dim, self.dim, self.decoder_dim)
         sizes += (self.decoder_head_dim, self.mask_stride, self.mask_patch, *self.multipliers, *self.res_blocks)
-        counts = (self.encoder_layers, self.decoder_layers, self.past_frames, self.name_cell)
+        counts = (self.encoder_layers, self.decoder_layers, self.past_frames, self.init_id_cell)
         rates = (self.encoder_dropout, self.drop_path, self.decoder_dropout)
         checks = (
             (min(sizes) >= 1, "widths, heads, strides, multipliers and res_blocks must be 1 or more"),
@@ -272,11 +272,11 @@ class InferConfig(Config):
     """With `DataConfig.diameter`: segments below this share of the area of a disc that wide are discarded, too."""
     diameter: float = 0.0
     """Pixels that things measure across in the picture (see `DataConfig.diameter`); 0: found by a first look."""
-    enlarge: int = 1
+    input_scale: int = 1
     """The network's input is so many times that of training a side: the networks carry over to other sizes (§4.1)."""
     consensus: int = 1
     """The answer is what so many samples agree on (`ensemble.consensus`), an odd number; not around known pixels."""
-    afresh: float = 0.0
+    unconditioned_share: float = 0.0
     """Share of the samples of a video's later frames that are told of no past, as a first frame's: their consensus with
     the others, which give the ids, mends what the past got wrong."""
     seams: Literal["join", "known"] = "join"
@@ -297,9 +297,12 @@ class InferConfig(Config):
             (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
             (0 <= self.min_share < 1, f"min_share must be from 0 to below 1, not {self.min_share}"),
             (0 <= self.diameter < float("inf"), f"diameter must be 0 or more, not {self.diameter}"),
-            (self.enlarge >= 1, f"enlarge must be 1 or more, not {self.enlarge}"),
+            (self.input_scale >= 1, f"input_scale must be 1 or more, not {self.input_scale}"),
             (self.consensus >= 1 and self.consensus % 2 == 1, f"consensus must be 1, 3, 5 ..., not {self.consensus}"),
-            (0 <= self.afresh < 1, f"afresh must be from 0 to below 1, not {self.afresh}"),
+            (
+                0 <= self.unconditioned_share < 1,
+                f"unconditioned_share must be from 0 to below 1, not {self.unconditioned_share}",
+            ),
             (self.first_steps >= 0, f"first_steps must be 0 or more, not {self.first_steps}"),
             (0 < self.t_start <= 1, f"t_start must be above 0 and at most 1, not {self.t_start}"),
             (self.adaptive == 0 or self.adaptive >= 1, f"adaptive must be 0 or 1 and more, not {self.adaptive}"),
@@ -357,11 +360,11 @@ class TrainConfig(Config):
     precision: Literal["auto", "bf16", "no"] = "auto"
     """no: float32; auto: bf16 where the hardware computes it natively, else float32."""
     seed: int = 0
-    own_past: float = 0.0
+    self_past_prob: float = 0.0
     """Clips: probability that the last past mask is the model's own quick prediction, as it will be in use."""
     own_past_steps: int = 2
     """Denoising steps of that prediction."""
-    own_state: float = 0.0
+    rollout_prob: float = 0.0
     """Clips: probability that the noisy mask of an example with a past is one the model comes to itself in use."""
     workers: int = 1
     """Processes that prepare pictures; the result does not depend on it."""
@@ -384,7 +387,7 @@ class TrainConfig(Config):
             (0 <= self.ema_decay < 1, f"ema_decay must be 0 or more and below 1, not {self.ema_decay}"),
             (self.clip_norm > 0, f"clip_norm must be positive, not {self.clip_norm}"),
         )
-        require_probabilities(self, "own_past", "own_state")
+        require_probabilities(self, "self_past_prob", "rollout_prob")
 
 
 @dataclass(frozen=True)
@@ -409,5 +412,7 @@ class Recipe(Config):
     A folder may be the official TensorFlow model's too (§4.1: the encoder trained on Objects365)."""
 
     def __post_init__(self) -> None:
-        own = self.train.own_past or self.train.own_state
-        require((self.model.past_frames > 0 or not own, "own_past and own_state need a model with past_frames"))
+        own = self.train.self_past_prob or self.train.rollout_prob
+        require(
+            (self.model.past_frames > 0 or not own, "self_past_prob and rollout_prob need a model with past_frames")
+        )

@@ -73,3 +73,8 @@ def read_json(path: str | Path | Traversable) -> Any:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
+
+
+def printable(name: str) -> str:
+    """A name that can be written as UTF-8, even if its bytes on the disk are in another encoding."""
+    return name.encode("utf-8", "backslashreplace").decode()

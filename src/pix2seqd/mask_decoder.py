@@ -12,7 +12,7 @@ from pix2seqd.analog_bits import analog, bit_evidence, expected_bits, value_logi
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import gamma
 from pix2seqd.layers.norms import GroupNorm
-from pix2seqd.layers.transformer import Memory, TransformerLayer, glorot, position_code, scalar_code
+from pix2seqd.layers.transformer import KeyValue, TransformerLayer, glorot, position_code, scalar_code
 from pix2seqd.pixel_encoder import ImageFeatures
 from pix2seqd.speed import fused_cpu
 
@@ -20,12 +20,12 @@ STRIP = {"cpu": 2**20, "cuda": 2**28}
 """Logits that inference computes at a time; so few float32 numbers stay in a processor's cache, so many fill a GPU."""
 
 
-class Prepared(NamedTuple):
+class StepCache(NamedTuple):
     """All that the decoder computes without the noisy mask: once for all steps (`MaskDecoder.prepare`)."""
 
     first: Tensor
     """Share of image and past masks in the first convolution's result, `[b, dim, h, w]`."""
-    memories: list[Memory]
+    memories: list[KeyValue]
     """Keys and values of the cross-attentions, in the order of the layers."""
     positions: Tensor
     """Codes of the transformer's tokens, `[n, decoder_dim]`."""
@@ -102,7 +102,7 @@ class MaskDecoder(nn.Module):
         prepared = self.prepare(features, t, past)
         return self._head(self._trunk(m_t, prepared), m_t, prepared.gammas)
 
-    def predict(self, m_t: Tensor, prepared: Prepared) -> Tensor:
+    def predict(self, m_t: Tensor, prepared: StepCache) -> Tensor:
         """The second part alone, of what is prepared: the logits, by far the largest tensor, exist strip by strip."""
         x = self._trunk(m_t, prepared)
         patch, width = self.config.mask_patch, m_t.shape[-1]
@@ -111,12 +111,12 @@ class MaskDecoder(nn.Module):
         strips = zip(x.split(rows, dim=2), m_t.split(rows * patch, dim=2), strict=True)
         return torch.cat([self._expected(self._head(part, m, prepared.gammas)) for part, m in strips], dim=2)
 
-    def prepare(self, features: ImageFeatures, t: Tensor, past: Tensor | None = None) -> Prepared:
+    def prepare(self, features: ImageFeatures, t: Tensor, past: Tensor | None = None) -> StepCache:
         """What does not depend on the noisy mask.
 
         Args:
             features: of the images, from `PixelEncoder`.
-            t: times in [0, 1]: `[b]` of the examples, or `[s]` of the steps (see `Prepared.at`).
+            t: times in [0, 1]: `[b]` of the examples, or `[s]` of the steps (see `StepCache.at`).
             past: as `forward` takes them.
         """
         config = self.config
@@ -126,7 +126,7 @@ class MaskDecoder(nn.Module):
         middle = [self.transformer] if self.transformer else []
         units = nn.ModuleList([*self.down, *middle, *self.up])
         height, width = (n >> (len(config.multipliers) - 1) for n in features.map.shape[-2:])
-        return Prepared(
+        return StepCache(
             first=self._first(features, past),
             memories=[m.memory(features.tokens) for m in units.modules() if isinstance(m, TransformerLayer)],
             positions=position_code(height, width, config.decoder_dim, t.device),
@@ -155,7 +155,7 @@ class MaskDecoder(nn.Module):
         before = _unshuffled(torch.cat(bits, dim=1), config.mask_patch).to(image_map.dtype)
         return first + F.conv2d(before, of_past)
 
-    def _trunk(self, m_t: Tensor, prepared: Prepared) -> Tensor:
+    def _trunk(self, m_t: Tensor, prepared: StepCache) -> Tensor:
         """Everything up to the last normalisation: `[b, bits, h, w]` → `[b, dim, h / mask_patch, w / mask_patch]`."""
         config = self.config
         divisor = config.mask_patch * 2 ** (len(config.multipliers) - 1)
@@ -283,7 +283,7 @@ class BottleneckTransformer(nn.Module):
         self.norm_out = GroupNorm(dim)
         self.conv_out = glorot(nn.Conv2d(dim, dim, 1))
 
-    def forward(self, x: Tensor, time: Tensor, memories: list[Memory], positions: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, memories: list[KeyValue], positions: Tensor) -> Tensor:
         """`x` [b, in_dim, h, w] → [b, decoder_dim, h, w]; the time, `[b or 1, decoder_dim]`, is one more token."""
         height, width = x.shape[-2:]
         x = self.conv_in(self.norm_in(x)).flatten(2).transpose(1, 2)  # [b, h·w, dim]

@@ -124,7 +124,7 @@ class Pix2SeqD(nn.Module):
         `known`, int64 `[b, 2, h, w]`, are classes and ids that are given, -1 where there are none: they replace the
         prediction of every step, and the state at its noise level (Eq. 1 with the first noise).
         """
-        m_t = self.first_state(noise.float()) if start == 1 else noise.float()
+        m_t = self.initial_state(noise.float()) if start == 1 else noise.float()
         m_t = m_t.contiguous(memory_format=torch.channels_last)
         given = None if known is None else self._given(known)
         t = torch.tensor(list(time_steps(steps, td, start)), device=m_t.device)  # [steps, 2]
@@ -146,14 +146,14 @@ class Pix2SeqD(nn.Module):
                 where, m_known = given
                 m_t = torch.where(where, corrupt(m_known, noise, gamma_next.expand(len(m_t))), m_t)
 
-    def first_state(self, noise: Tensor) -> Tensor:
+    def initial_state(self, noise: Tensor) -> Tensor:
         """The state at t = 1, of noise `[b, bits, h, w]`: the noise itself.
 
-        With `ModelConfig.name_cell` it is a mask of ids in cells, 1 where a bit is 1 and else -1. Half of the bits tell
-        columns, half rows, both in Gray code, so that cells side by side differ in one bit: between two cells there is
+        With `ModelConfig.init_id_cell` it is a mask of ids in cells, 1 where a bit is 1 and otherwise -1. Half of the bits
+        tell columns, half rows, both in Gray code, so that cells side by side differ in one bit: between two cells there is
         no third. The noise, 32 numbers or more, says where the cells begin.
         """
-        cell, bits = self.config.name_cell, self.config.bits
+        cell, bits = self.config.init_id_cell, self.config.bits
         if not cell:
             return noise
         top, left = bit2int(noise.flatten(1)[:, :32, None, None] > 0, (16, 16)).unbind(dim=1)  # [b, 1, 1]

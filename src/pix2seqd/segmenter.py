@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2seqd.checkpoint import Pretrained, from_pretrained
+from pix2seqd.checkpoint import Checkpoint, from_pretrained
 from pix2seqd.config import InferConfig, require
 from pix2seqd.files import InputError
 from pix2seqd.images.load import Source, load_image
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import Canvas
-from pix2seqd.inference.runner import Sampler
+from pix2seqd.inference.runner import Runner
 from pix2seqd.inference.tiling import Scaled, Windows
 from pix2seqd.inference.tracking import Tracker
 from pix2seqd.inference.video import Stream
@@ -64,13 +64,13 @@ class Segmenter:
 
     def __init__(
         self,
-        pretrained: Pretrained,
+        pretrained: Checkpoint,
         device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     ) -> None:
-        self.sampler = Sampler(pretrained.model, device, dtype)
-        self.model, self.device, self.bfloat16 = self.sampler.model, self.sampler.device, self.sampler.bfloat16
-        self.pretrained = replace(pretrained, model=self.model)
+        self.runner = Runner(pretrained.model, device, dtype)
+        self.model, self.device, self.bfloat16 = self.runner.model, self.runner.device, self.runner.bfloat16
+        self.checkpoint = replace(pretrained, model=self.model)
         self.windows = Windows(pretrained)
 
     @classmethod
@@ -87,7 +87,7 @@ class Segmenter:
     @property
     def taxonomy(self) -> Taxonomy:
         """What the categories of the results mean."""
-        return self.pretrained.taxonomy
+        return self.checkpoint.taxonomy
 
     @property
     def size(self) -> tuple[int, int]:
@@ -97,10 +97,10 @@ class Segmenter:
     def describe(self) -> dict[str, Any]:
         """What determines a result beside the picture, the seed and the options of the call; plain values."""
         return {
-            "model": self.pretrained.name,
-            "weights": self.pretrained.digest,
+            "model": self.checkpoint.name,
+            "weights": self.checkpoint.digest,
             "dtype": "bfloat16" if self.bfloat16 else "float32",
-            **self.pretrained.infer.to_dict(),
+            **self.checkpoint.infer.to_dict(),
         }
 
     def image(self, source: Source, *, known: Panoptic | None = None, **given: Unpack[ImageOptions]) -> Panoptic:
@@ -149,7 +149,7 @@ class Segmenter:
             found = [panoptic]
             yield share / rounds, panoptic
         for number in range(1, rounds):
-            found += self._samples(picture, 1, options, seed + number, self.sampler.batch_size)
+            found += self._samples(picture, 1, options, seed + number, self.runner.batch_size)
             last = number + 1 == rounds
             yield (number + 1) / rounds, self._agreed(picture, found, options) if last else found[0]
 
@@ -165,14 +165,14 @@ class Segmenter:
             raise InputError(f"the number of samples must be 1 or more, not {n}")
         options, seed = self._image_options(given)
         self._image_options({"seed": seed + n - 1})
-        return self._samples(self.scaled(source, options), n, options, seed, self.sampler.batch_size)
+        return self._samples(self.scaled(source, options), n, options, seed, self.runner.batch_size)
 
     def images(
         self, sources: Iterable[Source], *, batch_size: int | None = None, **given: Unpack[ImageOptions]
     ) -> Iterator[Panoptic]:
         """Segment many pictures, each as `image` does; `batch_size` windows go through the network at once."""
         options, seed = self._image_options(given)
-        batch_size = self.sampler.batch_size if batch_size is None else batch_size
+        batch_size = self.runner.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise InputError(f"batch size must be 1 or more, not {batch_size}")
 
@@ -189,7 +189,7 @@ class Segmenter:
             return
         pictures, again = tee(pictures)
         windows = chain.from_iterable(self.windows.cut(picture, _generator(seed)) for picture in pictures)
-        masks = self.sampler.masks(windows, generate, batch_size)
+        masks = self.runner.masks(windows, generate, batch_size)
         for picture in again:
             yield self.windows.assemble(picture, masks, options.min_pixels)
 
@@ -220,7 +220,7 @@ class Segmenter:
             InputError: a frame cannot be read or has another size than the first, or an option makes no sense.
         """
         options, seed = self._options({**given, "first_steps": first_steps, "t_start": t_start, "adaptive": adaptive})
-        data, model = self.pretrained.data, self.model.config
+        data, model = self.checkpoint.data, self.model.config
         stream, tracker = Stream(self.model, options), Tracker(data.ids == "unique", model.past_frames)
         informed = model.past_frames > 0 or options.t_start < 1
         generators, size = [_generator(seed + k) for k in range(options.consensus)], None
@@ -229,7 +229,7 @@ class Segmenter:
             if picture.size != (size := size or picture.size):
                 now, before = (f"{width} x {height}" for height, width in (picture.size, size))
                 raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
-            masks = self._masks(picture, generators, stream, self.sampler.batch_size)
+            masks = self._masks(picture, generators, stream, self.runner.batch_size)
             found = [self.windows.assemble(picture, iter(sample), options.min_pixels) for sample in masks]
             told = masks[: stream.told] if informed else []
             ids = [self.windows.generated_ids(picture, sample) for sample in told]
@@ -247,14 +247,14 @@ class Segmenter:
 
         The scale depends on nothing but the picture, so that it is the same for every seed.
         """
-        data, image = self.pretrained.data, load_image(source)
+        data, image = self.checkpoint.data, load_image(source)
         picture = self.windows.scaled(image, data.at_scale_of(options.diameter).zoom)
         if not data.diameter or options.diameter:
             return picture
         for _ in range(_LOOKS):
             corners = picture.corners[:: -(-len(picture.corners) // _LOOK_WINDOWS)]
             look = replace(picture, corners=corners)
-            masks = self.sampler.masks(self.windows.cut(look, _generator(0)), self._look, self.sampler.batch_size)
+            masks = self.runner.masks(self.windows.cut(look, _generator(0)), self._look, self.runner.batch_size)
             zoom = data.at_scale_of(self.windows.diameter(look, masks)).zoom
             if 1 / _NEAR < zoom / picture.zoom < _NEAR:
                 break
@@ -263,25 +263,25 @@ class Segmenter:
 
     def _image_options(self, given: Mapping[str, Any]) -> tuple[InferConfig, int]:
         steps = given.get("steps")
-        steps = self.pretrained.infer.first_steps or None if steps is None else steps
+        steps = self.checkpoint.infer.first_steps or None if steps is None else steps
         return self._options({**given, "steps": steps, "first_steps": 0})
 
     def _options(self, given: Mapping[str, Any]) -> tuple[InferConfig, int]:
         """What holds for a call, and its seed."""
         changes = {key: value for key, value in given.items() if value is not None}
         seed = changes.pop("seed", 0)
-        scales = self.pretrained.data.diameter > 0
+        scales = self.checkpoint.data.diameter > 0
         try:
             require(
                 (0 <= seed < 2**63, f"seed must be 0 or more and below 2^63, not {seed}"),
                 (scales or not changes.get("diameter"), "this checkpoint does not scale pictures; leave diameter out"),
             )
-            return self.pretrained.infer.replace(**changes), seed
+            return self.checkpoint.infer.replace(**changes), seed
         except ValueError as error:
             raise InputError(str(error)) from error
 
     def _look(self, images: Tensor, noise: Tensor) -> Tensor:
-        infer = self.pretrained.infer  # the checkpoint's: the scale is the same whatever a call asks for
+        infer = self.checkpoint.infer  # the checkpoint's: the scale is the same whatever a call asks for
         return self.model.infer(images, noise, min(_LOOK_STEPS, infer.first_steps or infer.steps), infer.td)
 
     def _samples(self, picture: Scaled, n: int, options: InferConfig, seed: int, batch_size: int) -> list[Panoptic]:
@@ -303,11 +303,11 @@ class Segmenter:
         masks: list[list[np.ndarray]] = [[] for _ in generators]
         windows = zip(*(self.windows.cut(picture, generator) for generator in generators), strict=True)
         while batch := list(islice(windows, batch_size)):
-            h = self.sampler.encoded([drawn[0][0] for drawn in batch])
+            h = self.runner.encoded([drawn[0][0] for drawn in batch])
             first = len(masks[0])
             for sample, drawn in enumerate(zip(*batch, strict=True)):
                 generate = partial(stream.generate, h, first=first, sample=sample)
-                masks[sample].extend(self.sampler.generated([noise for _, noise in drawn], generate))
+                masks[sample].extend(self.runner.generated([noise for _, noise in drawn], generate))
         return masks
 
     def _agreed(self, picture: Scaled, found: list[Panoptic], options: InferConfig) -> Panoptic:
@@ -318,9 +318,9 @@ class Segmenter:
         """One sample, all its windows at once: the share done, and the segmentation after each denoising step."""
         streams = []
         windows = self.windows.cut(picture, _generator(seed))
-        while batch := list(islice(windows, self.sampler.batch_size)):
+        while batch := list(islice(windows, self.runner.batch_size)):
             images, noise = zip(*batch, strict=True)
-            streams.append(self.sampler.denoised(self.sampler.encoded(images), noise, options))
+            streams.append(self.runner.denoised(self.runner.encoded(images), noise, options))
         for step, masks in enumerate(zip(*streams, strict=True), start=1):
             found = self.windows.assemble(picture, chain.from_iterable(masks), options.min_pixels)
             yield step / options.steps, found
@@ -337,8 +337,8 @@ class Segmenter:
         count = len(picture.corners)
         for number, ((top, left), (image, noise)) in enumerate(zip(picture.corners, windows, strict=True), start=1):
             given = torch.from_numpy(canvas.mask(top, left, *noise.shape[1:]))[None].to(self.device)
-            h = self.sampler.encoded([image])
-            for step, masks in enumerate(self.sampler.denoised(h, [noise], options, given), start=1):
+            h = self.runner.encoded([image])
+            for step, masks in enumerate(self.runner.denoised(h, [noise], options, given), start=1):
                 if step == options.steps or (count == 1 and every_step):
                     after = canvas if step == options.steps else deepcopy(canvas)
                     self.windows.add(after, top, left, masks[0], picture, options.min_pixels)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pix2seqd.checkpoint import Pretrained, save_pretrained
+from pix2seqd.checkpoint import Checkpoint, save_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.data.synthetic.shapes import TAXONOMY, Shapes
 from pix2seqd.panoptic.results import PanopticWriter, make_folders, write_files
@@ -26,7 +26,7 @@ def place(tmp_path_factory) -> Path:
     """A checkpoint, five pictures of which two share a stem, one file that is none, and the result of one process."""
     place = tmp_path_factory.mktemp("many")
     data = DataConfig(size=(32, 32))
-    save_pretrained(Pretrained(Pix2SeqD(ModelConfig.preset("tiny")), TAXONOMY, data, InferConfig(steps=1)), place / "m")
+    save_pretrained(Checkpoint(Pix2SeqD(ModelConfig.preset("tiny")), TAXONOMY, data, InferConfig(steps=1)), place / "m")
     (place / "in").mkdir()
     for i in range(COUNT):
         name = f"{i}.png" if i else "1.bmp"

@@ -97,7 +97,7 @@ def test_past_masks_lie_as_far_apart_as_drawn(recipe):
 
 
 def test_the_picture_before_comes_along_for_the_models_own_predictions(recipe):
-    own = recipe.replace(train=recipe.train.replace(own_past=0.5))
+    own = recipe.replace(train=recipe.train.replace(self_past_prob=0.5))
     assert batches(own)[0]["past_images"].shape == (6, 3, 16, 24)
 
 

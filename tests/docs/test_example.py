@@ -48,6 +48,6 @@ def test_nuclei_are_found_in_two_steps(name: str, consensus: int):
 
 def test_stuff_and_things_are_told_apart_in_unseen_scenes():
     segmenter = bundled("shapes")
-    quality = evaluate(segmenter, Shapes(12, segmenter.pretrained.data.size, seed=987), consensus=1)["all"]
+    quality = evaluate(segmenter, Shapes(12, segmenter.checkpoint.data.size, seed=987), consensus=1)["all"]
     assert quality["panoptic_quality"]["Stuff"]["pq"] > 0.75
     assert quality["panoptic_quality"]["Things"]["pq"] > 0.4

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from pix2seqd.checkpoint import Pretrained
+from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig
 from pix2seqd.data.sample import Clip, Sample
 from pix2seqd.evaluation.clips import evaluate_video, objects, plot, render, renumbered, sweep_steps
@@ -110,7 +110,7 @@ def test_the_largest_tracks_are_proposed():
 @pytest.fixture
 def segmenter(build, tiny) -> Segmenter:
     model: Pix2SeqD = build(tiny.replace(past_frames=1))
-    return Segmenter(Pretrained(model, TAXONOMY, DataConfig(size=(32, 32)), InferConfig(steps=2)), "cpu", "float32")
+    return Segmenter(Checkpoint(model, TAXONOMY, DataConfig(size=(32, 32)), InferConfig(steps=2)), "cpu", "float32")
 
 
 def test_steps_are_counted(segmenter):

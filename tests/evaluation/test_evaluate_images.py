@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pix2seqd.checkpoint import Pretrained
+from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig
 from pix2seqd.data.sample import Sample
 from pix2seqd.data.synthetic.shapes import TAXONOMY, Shapes
@@ -98,7 +98,7 @@ def test_colours_of_categories_do_not_matter():
 
 def test_a_segmenter_scores_the_same_whatever_the_batch(tiny, build):
     model = build(tiny.replace(bits=(4, 3), classes=10))
-    pretrained = Pretrained(model, TAXONOMY, DataConfig(size=(32, 48)), InferConfig(steps=1, min_pixels=0))
+    pretrained = Checkpoint(model, TAXONOMY, DataConfig(size=(32, 48)), InferConfig(steps=1, min_pixels=0))
     segmenter = Segmenter(pretrained, "cpu", "float32")
     one, many = (evaluate(segmenter, DATA, seed=1, batch_size=size) for size in (1, 3))
     assert json.dumps(one) == json.dumps(many), "nan is not equal to itself, its text is"

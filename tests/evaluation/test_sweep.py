@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from pix2seqd.checkpoint import Pretrained
+from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig
 from pix2seqd.data.synthetic.shapes import TAXONOMY, Shapes
 from pix2seqd.evaluation.images import evaluate
@@ -20,7 +20,7 @@ DATA = Shapes(2, (40, 56))
 def segmenter(tiny, build) -> Segmenter:
     model = build(tiny.replace(bits=(4, 3), classes=10))
     return Segmenter(
-        Pretrained(model, TAXONOMY, DataConfig(size=(32, 48)), InferConfig(steps=2, td=1.0)), "cpu", "float32"
+        Checkpoint(model, TAXONOMY, DataConfig(size=(32, 48)), InferConfig(steps=2, td=1.0)), "cpu", "float32"
     )
 
 
@@ -39,7 +39,7 @@ def test_each_row_is_what_evaluate_says_of_the_setting(segmenter: Segmenter):
 
 def test_what_does_not_vary_is_the_checkpoints_setting_for_pictures(segmenter: Segmenter):
     """A video model segments a picture as a first frame."""
-    video = dataclasses.replace(segmenter.pretrained, infer=InferConfig(first_steps=3, steps=1))
+    video = dataclasses.replace(segmenter.checkpoint, infer=InferConfig(first_steps=3, steps=1))
     (row,) = sweep(Segmenter(video, "cpu"), DATA, {"td": (1.0,)})
     assert row["steps"] == 3
     assert row["pq"] == evaluate(Segmenter(video, "cpu"), DATA)["all"]["panoptic_quality"]["All"]["pq"]
@@ -88,7 +88,7 @@ def test_the_command_writes_table_and_plot(tmp_path: Path, segmenter: Segmenter,
     from pix2seqd.checkpoint import save_pretrained
     from pix2seqd.cli.main import app
 
-    save_pretrained(segmenter.pretrained, tmp_path / "model")
+    save_pretrained(segmenter.checkpoint, tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     app(["sweep", "model", "--data", "shapes:1@5", "--steps", "1,2", "--td", "0.5", "--device", "cpu"])
     stored = json.loads((tmp_path / "sweep.json").read_text())

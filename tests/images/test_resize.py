@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2seqd.checkpoint import Pretrained
+from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.data.augment import fit_crop, jittered_size
 from pix2seqd.data.synthetic.shapes import TAXONOMY
@@ -110,7 +110,7 @@ def test_the_segmenter_shows_and_restores_pictures_as_officially(official):
     rng = np.random.default_rng(0)
     mask = np.stack([rng.integers(1, len(TAXONOMY) + 1, (32, 32)), rng.integers(1, 101, (32, 32))])
     spy = Spy(mask)
-    pretrained = Pretrained(spy, TAXONOMY, DataConfig(size=(64, 64)), InferConfig(min_pixels=0))  # type: ignore[arg-type]
+    pretrained = Checkpoint(spy, TAXONOMY, DataConfig(size=(64, 64)), InferConfig(min_pixels=0))  # type: ignore[arg-type]
     segmenter = Segmenter(pretrained, "cpu", "float32")
     panoptic = segmenter.image((official["data/image"] * 255).round().astype(np.uint8))
     (seen,) = segmenter.model.seen  # pyright: ignore

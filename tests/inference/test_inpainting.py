@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from pix2seqd.checkpoint import Pretrained
+from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig
 from pix2seqd.files import InputError
 from pix2seqd.inference.inpainting import UNKNOWN, adopt, reduced
@@ -29,7 +29,7 @@ def make(tiny, build) -> Callable[..., Segmenter]:
 
     def segmenter(data: DataConfig, stride: int = 2, seams: str = "join", min_pixels: int = 0) -> Segmenter:
         infer = InferConfig(steps=3, td=1.0, min_pixels=min_pixels).replace(seams=seams)
-        return Segmenter(Pretrained(build(tiny.replace(mask_stride=stride)), TAXONOMY, data, infer), "cpu", "float32")
+        return Segmenter(Checkpoint(build(tiny.replace(mask_stride=stride)), TAXONOMY, data, infer), "cpu", "float32")
 
     return segmenter
 

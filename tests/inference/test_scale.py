@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pix2seqd.checkpoint import Pretrained
+from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.data.loader import TrainingExamples
 from pix2seqd.data.sample import Sample
@@ -45,7 +45,7 @@ def segmenter(tiny, build, monkeypatch) -> Callable[..., Segmenter]:
 
     def make(data: DataConfig = DATA, **infer: float) -> tuple[Segmenter, list[int]]:
         options = InferConfig(steps=2, min_pixels=4).replace(**infer)
-        pretrained = Pretrained(build(tiny.replace(mask_stride=1)), TAXONOMY, data, options)
+        pretrained = Checkpoint(build(tiny.replace(mask_stride=1)), TAXONOMY, data, options)
         result, asked = Segmenter(pretrained, "cpu", "float32"), []
 
         def infer(images: Tensor, noise: Tensor, steps: int, td: float) -> Tensor:
@@ -97,7 +97,7 @@ def test_pictures_are_scaled_by_what_a_first_look_finds(segmenter, radius: int, 
     truth = cats(radius, 192, apart)
     able, asked = segmenter()
     picture = drawn(truth)
-    assert able.scaled(picture, able.pretrained.infer).zoom == pytest.approx(12 / truth.diameter(), rel=0.2)
+    assert able.scaled(picture, able.checkpoint.infer).zoom == pytest.approx(12 / truth.diameter(), rel=0.2)
     asked.clear()
     found = able.image(picture, steps=3)
     assert found.segmentation.shape == (192, 192)
@@ -110,12 +110,12 @@ def test_who_knows_the_size_spares_the_look(segmenter):
     able, asked = segmenter()
     able.image(drawn(cats(12, 96, 32)), diameter=24.0)
     assert set(asked) == {2}
-    assert able.scaled(drawn(cats(12, 96, 32)), able.pretrained.infer.replace(diameter=24.0)).zoom == 0.5
+    assert able.scaled(drawn(cats(12, 96, 32)), able.checkpoint.infer.replace(diameter=24.0)).zoom == 0.5
 
 
 def test_an_empty_picture_keeps_its_scale(segmenter):
     able, _ = segmenter()
-    assert able.scaled(np.zeros((50, 70, 3), np.uint8), able.pretrained.infer).zoom == 1
+    assert able.scaled(np.zeros((50, 70, 3), np.uint8), able.checkpoint.infer).zoom == 1
 
 
 def test_all_frames_of_a_video_have_the_scale_of_the_first(segmenter, monkeypatch):

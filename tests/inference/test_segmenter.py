@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from pix2seqd.checkpoint import Pretrained, save_pretrained
+from pix2seqd.checkpoint import Checkpoint, save_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.files import InputError
 from pix2seqd.inference.consensus import consensus
@@ -33,10 +33,10 @@ def make(tiny, build) -> Callable[..., Segmenter]:
     """A segmenter of a random model, on the CPU in float32."""
 
     def segmenter(
-        data: DataConfig, model: ModelConfig = tiny, taxonomy: Taxonomy = TAXONOMY, enlarge: int = 1
+        data: DataConfig, model: ModelConfig = tiny, taxonomy: Taxonomy = TAXONOMY, input_scale: int = 1
     ) -> Segmenter:
-        infer = InferConfig(steps=2, td=1.0, min_pixels=0, enlarge=enlarge)
-        return Segmenter(Pretrained(build(model), taxonomy, data, infer), "cpu", "float32")
+        infer = InferConfig(steps=2, td=1.0, min_pixels=0, input_scale=input_scale)
+        return Segmenter(Checkpoint(build(model), taxonomy, data, infer), "cpu", "float32")
 
     return segmenter
 
@@ -45,9 +45,9 @@ def make(tiny, build) -> Callable[..., Segmenter]:
 def reading(make, tiny, monkeypatch) -> Callable[..., Segmenter]:
     """A segmenter whose model is perfect: class and id are what red and green of the picture say."""
 
-    def segmenter(data: DataConfig, stride: int = 1, enlarge: int = 1) -> Segmenter:
-        result = make(data, tiny.replace(mask_stride=stride), enlarge=enlarge)
-        height, width = (side * enlarge for side in data.size)
+    def segmenter(data: DataConfig, stride: int = 1, input_scale: int = 1) -> Segmenter:
+        result = make(data, tiny.replace(mask_stride=stride), input_scale=input_scale)
+        height, width = (side * input_scale for side in data.size)
 
         def infer(images: Tensor, noise: Tensor, steps: int, td: float) -> Tensor:
             assert images.shape[1:] == (3, height, width)
@@ -127,7 +127,7 @@ def test_windows_give_every_pixel_what_the_model_saw_there(reading, size: tuple[
 @pytest.mark.parametrize("data", [TILE, DataConfig(size=(32, 32), ids="reused")])
 def test_the_network_may_see_more_than_in_training(reading, data: DataConfig):
     mask = discs(64, 64)  # two training inputs a side: the larger input sees it as it is
-    found = reading(data, stride=2, enlarge=2).image(picture_of(mask[:, ::2, ::2].repeat(2, 1).repeat(2, 2)))
+    found = reading(data, stride=2, input_scale=2).image(picture_of(mask[:, ::2, ::2].repeat(2, 1).repeat(2, 2)))
     assert np.array_equal(found.class_map(), mask[0, ::2, ::2].repeat(2, 0).repeat(2, 1))
 
 
@@ -347,12 +347,12 @@ def test_options_without_sense_are_refused_in_one_line(make, pictures, options: 
 @pytest.mark.parametrize("device", ["cuda:99", "toaster"])
 def test_a_device_that_is_not_there_is_refused_in_one_line(make, device: str):
     with pytest.raises(InputError, match=rf"^no device '{device}' here .*use auto or cpu$"):
-        Segmenter(make(TILE).pretrained, device)
+        Segmenter(make(TILE).checkpoint, device)
 
 
 def test_a_saved_checkpoint_segments_as_before_and_says_what_it_is(make, pictures, tmp_path):
     segmenter = make(TILE)
-    save_pretrained(segmenter.pretrained, tmp_path / "cats")
+    save_pretrained(segmenter.checkpoint, tmp_path / "cats")
     loaded = Segmenter.from_pretrained(tmp_path / "cats", device="cpu", dtype="float32")
     assert same(loaded.image(pictures[0]), segmenter.image(pictures[0]))
     assert loaded.taxonomy == TAXONOMY
@@ -367,11 +367,11 @@ def test_a_saved_checkpoint_segments_as_before_and_says_what_it_is(make, picture
 
 
 def test_in_bfloat16_the_float32_weights_are_not_kept(tiny, build):
-    pretrained = Pretrained(build(tiny), TAXONOMY, TILE, InferConfig())
+    pretrained = Checkpoint(build(tiny), TAXONOMY, TILE, InferConfig())
     model = weakref.ref(pretrained.model)
     segmenter = Segmenter(pretrained, "cpu", "bfloat16")
     assert pretrained.model.pixel_encoder.project.weight.dtype == torch.float32
-    assert segmenter.pretrained.model.pixel_encoder.project.weight.dtype == torch.bfloat16
+    assert segmenter.checkpoint.model.pixel_encoder.project.weight.dtype == torch.bfloat16
     del pretrained
     gc.collect()
     assert model() is None

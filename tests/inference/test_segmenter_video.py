@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pix2seqd.checkpoint import Pretrained, inflate_for_video
+from pix2seqd.checkpoint import Checkpoint, inflate_for_video
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -29,7 +29,7 @@ def make(tiny, build) -> Callable[..., Segmenter]:
     def segmenter(data: DataConfig, past_frames: int = 2, **infer: float) -> Segmenter:
         model = build(tiny.replace(mask_stride=1, past_frames=past_frames))
         config = InferConfig(**{"steps": 1, "first_steps": 2, "min_pixels": 0, **infer})  # type: ignore[arg-type]
-        return Segmenter(Pretrained(model, TAXONOMY, data, config), "cpu", "float32")
+        return Segmenter(Checkpoint(model, TAXONOMY, data, config), "cpu", "float32")
 
     return segmenter
 
@@ -75,7 +75,7 @@ def same(one: Panoptic, two: Panoptic) -> bool:
 def test_the_first_frame_of_an_inflated_model_is_the_image_models_picture(make, data: DataConfig):
     image = make(data, past_frames=0)
     video = Segmenter(
-        Pretrained(inflate_for_video(image.model), TAXONOMY, data, image.pretrained.infer), "cpu", "float32"
+        Checkpoint(inflate_for_video(image.model), TAXONOMY, data, image.checkpoint.infer), "cpu", "float32"
     )
     (first,) = video.video(noise(1, (40, 50)), seed=3)
     picture = image.image(noise(1, (40, 50))[0], seed=3, steps=2)
@@ -198,10 +198,10 @@ def test_the_checkpoint_says_how_it_is_used(make):
 
 
 @pytest.mark.parametrize("data", [WHOLE, TILES])
-@pytest.mark.parametrize(("samples", "afresh"), [(1, 0.0), (3, 0.0), (3, 0.4)])
-def test_the_past_is_what_was_answered(make, monkeypatch, data: DataConfig, samples: int, afresh: float):
+@pytest.mark.parametrize(("samples", "unconditioned_share"), [(1, 0.0), (3, 0.0), (3, 0.4)])
+def test_the_past_is_what_was_answered(make, monkeypatch, data: DataConfig, samples: int, unconditioned_share: float):
     """All samples that are told are told the same: class and track of each pixel of the last two answers."""
-    segmenter, told = make(data, consensus=samples, afresh=afresh), []
+    segmenter, told = make(data, consensus=samples, unconditioned_share=unconditioned_share), []
     infer = segmenter.model.denoise
 
     def denoise(h: object, state: Tensor, steps: int, td: float, past: Tensor | None, start: float) -> Iterator[Tensor]:
@@ -213,7 +213,7 @@ def test_the_past_is_what_was_answered(make, monkeypatch, data: DataConfig, samp
     assert len(told) == 3 * samples and all(past is None for past in told[:samples])
     for number in (1, 2):
         pasts = told[number * samples : (number + 1) * samples]
-        fresh = int(afresh * samples)
+        fresh = int(unconditioned_share * samples)
         assert [past is None for past in pasts] == [False] * (samples - fresh) + [True] * fresh
         pasts = pasts[: samples - fresh]
         assert all(torch.equal(past, pasts[0]) for past in pasts)

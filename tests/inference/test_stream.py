@@ -131,14 +131,14 @@ def test_a_frame_ends_when_its_prediction_settles(video, steps_of):
 
 def test_the_last_samples_look_afresh_with_the_steps_of_a_first_frame(video):
     images, noise = clip(video.config, 2)
-    config = InferConfig(steps=1, first_steps=3, consensus=5, afresh=0.5)
+    config = InferConfig(steps=1, first_steps=3, consensus=5, unconditioned_share=0.5)
     stream, h = Stream(video, config), video.pixel_encoder(images[1])
     assert stream.told == 3
     stream.remember([torch.ones(1, 2, SIDE, SIDE, dtype=torch.long)])
-    told, afresh = (stream.generate(h, noise[1], sample=k) for k in (2, 3))
-    assert torch.equal(afresh, video.infer(images[1], noise[1], 3, 1.0))
+    told, fresh = (stream.generate(h, noise[1], sample=k) for k in (2, 3))
+    assert torch.equal(fresh, video.infer(images[1], noise[1], 3, 1.0))
     assert not torch.equal(told, video.infer(images[1], noise[1], 1, 1.0))
-    assert [Stream(video, InferConfig(consensus=k, afresh=0.4)).told for k in (1, 3, 5)] == [1, 2, 3]
+    assert [Stream(video, InferConfig(consensus=k, unconditioned_share=0.4)).told for k in (1, 3, 5)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])

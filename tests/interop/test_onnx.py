@@ -5,11 +5,11 @@ from pix2seqd.files import InputError
 from pix2seqd.interop.onnx import OnnxSampler, export_onnx
 
 
-@pytest.mark.parametrize("name_cell", [0, 4])
-def test_onnxruntime_gives_the_same_masks(name_cell, tiny, build, tmp_path):
+@pytest.mark.parametrize("init_id_cell", [0, 4])
+def test_onnxruntime_gives_the_same_masks(init_id_cell, tiny, build, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    model = build(tiny.replace(name_cell=name_cell))
+    model = build(tiny.replace(init_id_cell=init_id_cell))
     export_onnx(model, tmp_path, (32, 48))
     images, noise = torch.rand(1, 3, 32, 48), torch.randn(1, 5, 16, 24)
     found = OnnxSampler(tmp_path, model).infer(images, noise, steps=3)

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForUniversalSegmentation, pipeline
 
 import pix2seqd.interop.transformers  # noqa: F401 - registers the checkpoints
-from pix2seqd.checkpoint import BUNDLED, Pretrained, from_pretrained, save_pretrained
+from pix2seqd.checkpoint import BUNDLED, Checkpoint, from_pretrained, save_pretrained
 from pix2seqd.config import DataConfig, InferConfig
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.formats import to_segments
@@ -35,7 +35,7 @@ def folder(tmp_path_factory, tiny) -> Path:
     torch.nn.init.normal_(model.mask_decoder.conv_out.weight)
     data = DataConfig(size=(32, 32), layout="tile", overlap=8, ids="reused")
     place = tmp_path_factory.mktemp("checkpoint")
-    save_pretrained(Pretrained(model, TAXONOMY, data, InferConfig(steps=2, td=1.0, min_pixels=0)), place)
+    save_pretrained(Checkpoint(model, TAXONOMY, data, InferConfig(steps=2, td=1.0, min_pixels=0)), place)
     return place
 
 

@@ -258,9 +258,9 @@ def test_it_learns_two_pictures_by_heart():
 
 
 def test_names_lie_in_cells_that_begin_anywhere_and_differ_in_one_bit_from_the_next(tiny, build):
-    config = tiny.replace(bits=(2, 4), max_instances=16, name_cell=2)
+    config = tiny.replace(bits=(2, 4), max_instances=16, init_id_cell=2)
     noise = torch.randn(40, 6, 21, 30, generator=torch.Generator().manual_seed(3))
-    state = build(config).first_state(noise)
+    state = build(config).initial_state(noise)
     assert state.shape == noise.shape and set(state.unique().tolist()) == {-1.0, 1.0}
     classes, names = bit2int(state > 0, config.bits).unbind(dim=1)
     assert (classes == 0).all()
@@ -277,6 +277,6 @@ def test_names_lie_in_cells_that_begin_anywhere_and_differ_in_one_bit_from_the_n
                 differing = (cells != cells.roll(-far, axis)).sum(dim=0).movedim(axis - 1, 0)[: -far - 2]
                 assert (differing == 2 - far % 2).all(), "1, 2, 1 bits: four cells in a row have four names"
     assert len(starts) > 25 and {start[:2] for start in starts} == {(0, 0), (0, 1), (1, 0), (1, 1)}
-    alone = build(config).first_state(noise[1:2])
+    alone = build(config).initial_state(noise[1:2])
     assert torch.equal(alone, state[1:2]), "alone as in a batch"
-    assert build(tiny).first_state(noise) is noise
+    assert build(tiny).initial_state(noise) is noise

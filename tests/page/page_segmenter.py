@@ -15,7 +15,7 @@ class PageSegmenter(FakeSegmenter):
     def __init__(self):
         super().__init__("nuclei")
         infer, data = InferConfig(), DataConfig(layout="tile", diameter=8.0)
-        self.pretrained = SimpleNamespace(name="fake", taxonomy=TAXONOMIES["nuclei"], infer=infer, data=data)
+        self.checkpoint = SimpleNamespace(name="fake", taxonomy=TAXONOMIES["nuclei"], infer=infer, data=data)
         self.calls = []
 
     def progress(self, source, *, known=None, seed=0, steps=None, td=None, min_pixels=None, **options):

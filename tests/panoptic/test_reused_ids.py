@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from pix2seqd.panoptic.reused_ids import color_as_preferred, color_boxes
+from pix2seqd.panoptic.reused_ids import assign, assign_preferred
 
 
 def test_few_ids_serve_many_instances():
     """400 cells in rows, each with eight neighbours: nine ids are enough, and the greedy colouring finds 15."""
     boxes = np.array([(10 * x, 10 * y, 8, 8) for x in range(20) for y in range(20)])
-    colors = color_boxes(boxes, 4, 15, np.random.default_rng(0))
+    colors = assign(boxes, 4, 15, np.random.default_rng(0))
     grid = colors.reshape(20, 20)
     assert (grid[1:] != grid[:-1]).all()
     assert (grid[:, 1:] != grid[:, :-1]).all()
@@ -19,23 +19,23 @@ def test_few_ids_serve_many_instances():
 
 def test_where_ids_run_out_the_least_used_among_the_neighbours_is_taken():
     boxes = np.array([(0, 0, 5, 5)] * 6)
-    colors = color_boxes(boxes, 1, 3, np.random.default_rng(0))
+    colors = assign(boxes, 1, 3, np.random.default_rng(0))
     assert np.bincount(colors).tolist() == [0, 2, 2, 2]
-    assert color_boxes(np.zeros((0, 4), int), 1, 3, np.random.default_rng(0)).shape == (0,)
+    assert assign(np.zeros((0, 4), int), 1, 3, np.random.default_rng(0)).shape == (0,)
 
 
 @pytest.mark.parametrize(("left", "near"), [(5, True), (8, True), (9, False)])
 def test_the_distance_counts_pixels(left: int, near: bool):
     """Boxes of columns 0..4 and left..: their nearest pixels are left - 4 apart."""
     boxes = np.array([(0, 0, 5, 5), (left, 0, 5, 5)])
-    same = any(len(set(color_boxes(boxes, 4, 2, np.random.default_rng(seed)).tolist())) == 1 for seed in range(30))
+    same = any(len(set(assign(boxes, 4, 2, np.random.default_rng(seed)).tolist())) == 1 for seed in range(30))
     assert same is not near
 
 
 def test_ids_that_are_wanted_stay_unless_a_neighbour_before_has_them():
     boxes = np.array([(0, 0, 5, 5), (6, 0, 5, 5), (12, 0, 5, 5), (90, 0, 5, 5), (96, 0, 5, 5)])
     for seed in range(5):
-        colors = color_boxes(boxes, 4, 15, np.random.default_rng(seed), wanted=[3, 3, 4, 3, 0]).tolist()
+        colors = assign(boxes, 4, 15, np.random.default_rng(seed), wanted=[3, 3, 4, 3, 0]).tolist()
         assert [colors[0], colors[2], colors[3]] == [3, 4, 3]
         assert colors[1] not in (0, 3, 4) and colors[4] not in (0, 3)
 
@@ -47,7 +47,7 @@ def preferred(near: np.ndarray, preference: np.ndarray, others: int = 0) -> list
     nears[0, :n, :n], preferences[0, :n] = torch.from_numpy(near), torch.from_numpy(preference)
     there = torch.ones(2, n + others).bool()
     there[0, n:] = False
-    found = color_as_preferred(nears, preferences, there)[0].tolist()
+    found = assign_preferred(nears, preferences, there)[0].tolist()
     assert not any(found[n:]), "who is not there gets no id"
     return found[:n]
 

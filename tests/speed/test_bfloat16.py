@@ -79,7 +79,7 @@ def test_a_part_of_the_example_is_segmented_alike():
 @pytest.mark.skipif(not NUCLEI.is_dir(), reason="no ../shared/data/nuclei")
 def test_pq_changes_by_at_most_0_3_points():
     single, half = segmenters()
-    dataset = open_dataset(f"coco:{NUCLEI}@val", single.pretrained.data.size)
+    dataset = open_dataset(f"coco:{NUCLEI}@val", single.checkpoint.data.size)
     expected = evaluate(single, dataset)
     with products():
         found = evaluate(half, dataset)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pix2seqd.analog_bits import expected_bits
-from pix2seqd.inference.runner import Sampler
+from pix2seqd.inference.runner import Runner
 from pix2seqd.layers.norms import GroupNorm
 from pix2seqd.layers.transformer import TransformerLayer, attend
 from pix2seqd.mask_decoder import ResBlock
@@ -160,7 +160,7 @@ def called(monkeypatch) -> list[str]:
 
 
 def test_the_networks_call_them(tiny, build, called, monkeypatch):
-    sampler = Sampler(build(tiny), "cpu", "bfloat16")
+    sampler = Runner(build(tiny), "cpu", "bfloat16")
     with sampler._precision():
         sampler.model.infer(torch.rand(1, 3, 64, 64), torch.randn(1, 5, 32, 32), 1)
     assert set(called) == {"group_norm", "softmax", "gelu", "expected_bits", "scaled_sum"}
@@ -228,7 +228,7 @@ def test_expected_bits(bits, dtype):
 def test_a_model_gives_the_masks_of_plain_operations(tiny, build, monkeypatch):
     model = build(tiny)
     images, noise = torch.rand(2, 3, 64, 64), torch.randn(2, 5, 32, 32)
-    sampler = Sampler(model, "cpu", "float32")
+    sampler = Runner(model, "cpu", "float32")
 
     def bits() -> Tensor:
         with torch.inference_mode():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pix2seqd.inference.runner import Sampler
+from pix2seqd.inference.runner import Runner
 from pix2seqd.speed import compile_c as native
 from pix2seqd.speed.winograd import Winograd, with_winograd
 
@@ -68,7 +68,7 @@ def test_a_model_gives_the_same_masks_and_stays_as_it_is(tiny, build):
     model = build(tiny.replace(dim=64, fuse_dim=64))
     before = copy.deepcopy(model.state_dict())
     images, noise = torch.rand(2, 3, 128, 128), torch.randn(2, 5, 64, 64)
-    sampler = Sampler(model, "cpu", "float32")
+    sampler = Runner(model, "cpu", "float32")
     assert any(isinstance(module, Winograd) for module in sampler.model.modules())
     assert not any(isinstance(module, Winograd) for module in model.modules())
     with torch.inference_mode():

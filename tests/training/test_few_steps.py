@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pix2seqd.analog_bits import analog
-from pix2seqd.checkpoint import Pretrained, from_pretrained, save_pretrained
+from pix2seqd.checkpoint import Checkpoint, from_pretrained, save_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig, TrainConfig
 from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.files import InputError, read_json
@@ -139,16 +139,16 @@ def test_one_step_learns_masks_whatever_their_ids_are_called(tiny, build):
 
 def test_a_student_is_used_as_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = Pix2SeqD(ModelConfig.preset("tiny").replace(bits=(4, 4), classes=10, max_instances=16))
-    infer = InferConfig(steps=3, first_steps=4, consensus=3, min_pixels=5, enlarge=2)
-    save_pretrained(Pretrained(model, TAXONOMY, DataConfig(size=(32, 32)), infer), tmp_path / "teacher")
+    infer = InferConfig(steps=3, first_steps=4, consensus=3, min_pixels=5, input_scale=2)
+    save_pretrained(Checkpoint(model, TAXONOMY, DataConfig(size=(32, 32)), infer), tmp_path / "teacher")
     teacher, train = str(tmp_path / "teacher"), TrainConfig(batch_size=2, steps=1, workers=0, ema_decay=0.0)
     once = distill(teacher, "shapes:4", tmp_path / "once", few=1, td=1.0, config=train)
     assert (once.infer.steps, once.infer.first_steps, once.infer.consensus, once.infer.td) == (1, 0, 1, 1.0)
     assert once.infer.min_pixels == 5
-    assert (model.config.name_cell, once.model.config.name_cell) == (0, 2), "its coarsest map is half the mask"
-    assert once.data.size == (32, 32) and once.infer.enlarge == 2, "its windows are the teacher's"
+    assert (model.config.init_id_cell, once.model.config.init_id_cell) == (0, 2), "its coarsest map is half the mask"
+    assert once.data.size == (32, 32) and once.infer.input_scale == 2, "its windows are the teacher's"
     shown = read_json(tmp_path / "once" / "recipe.json")
-    assert shown["data"]["size"] == [64, 64] and shown["infer"]["enlarge"] == 1
+    assert shown["data"]["size"] == [64, 64] and shown["infer"]["input_scale"] == 1
     assert from_pretrained(tmp_path / "once" / "model").infer == once.infer
     assert any((a != b).any() for a, b in zip(model.parameters(), once.model.parameters(), strict=True))
     with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
@@ -162,7 +162,7 @@ def test_a_student_is_used_as_it_was_trained(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(InputError, match="another 'infer' section"):
         distill(teacher, "shapes:4", tmp_path / "once", few=2, td=1.0, config=train, resume=True)
     linear = Pix2SeqD(model.config.replace(head="linear", loss="l2"))
-    save_pretrained(Pretrained(linear, TAXONOMY, DataConfig(size=(32, 32)), infer), tmp_path / "linear")
+    save_pretrained(Checkpoint(linear, TAXONOMY, DataConfig(size=(32, 32)), infer), tmp_path / "linear")
     with pytest.raises(InputError, match="linear head"):
         distill(str(tmp_path / "linear"), "shapes:4", tmp_path / "no", few=1, td=1.0, config=train)
     assert not (tmp_path / "no").exists()

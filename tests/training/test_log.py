@@ -11,7 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.optim.swa_utils import AveragedModel
 
-from pix2seqd.checkpoint import Pretrained
+from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig, Recipe, TrainConfig
 from pix2seqd.data.synthetic.shapes import TAXONOMY, Shapes
 from pix2seqd.files import InputError
@@ -42,7 +42,7 @@ def run(recipe, build, tmp_path) -> Callable[..., None]:
         model = build(recipe.model)
         ema = AveragedModel(model, use_buffers=True)
         state = TrainState(model, ema, torch.optim.AdamW(model.parameters(), lr=0.5), first)
-        pretrained = Pretrained(ema.module, taxonomy, recipe.data, recipe.infer)
+        pretrained = Checkpoint(ema.module, taxonomy, recipe.data, recipe.infer)
         with TrainLog(tmp_path, recipe, first, pretrained) as log:
             while state.step < last:
                 state.step += 1

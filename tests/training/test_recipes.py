@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from pix2seqd.checkpoint import Pretrained, from_pretrained, save_pretrained
+from pix2seqd.checkpoint import Checkpoint, from_pretrained, save_pretrained
 from pix2seqd.config import AugmentConfig, Recipe
 from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -135,7 +135,7 @@ def test_each_stage_starts_from_the_one_before_at_another_resolution_and_with_ot
 
     encoder = smoke(RECIPES["coco-256"])
     data, infer = encoder.data, encoder.infer
-    save_pretrained(Pretrained(Pix2SeqD(encoder.model), TAXONOMY, data, infer), tmp_path / "encoder")
+    save_pretrained(Checkpoint(Pix2SeqD(encoder.model), TAXONOMY, data, infer), tmp_path / "encoder")
     first = stage("coco-masks", tmp_path / "encoder")
     masks = stage("coco-256", tmp_path / "coco-masks" / "model")
     stage("cityscapes", tmp_path / "coco-256" / "model")

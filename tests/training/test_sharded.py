@@ -83,7 +83,7 @@ RECIPE = Recipe(
         workers=0,
         save_every=2,
         evaluate_images=1,
-        own_past=0.5,
+        self_past_prob=0.5,
         own_past_steps=1,
     ),
     infer=InferConfig(steps=1),

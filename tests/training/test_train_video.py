@@ -72,7 +72,7 @@ def test_a_video_model_keeps_ids_and_an_image_model_cannot(recipe):
 
 def test_own_predictions_replace_the_last_past_mask(tiny, build):
     model = build(tiny.replace(past_frames=2))
-    recipe = Recipe(model=model.config, train=TrainConfig(own_past=1.0, own_past_steps=1))
+    recipe = Recipe(model=model.config, train=TrainConfig(self_past_prob=1.0, own_past_steps=1))
     past = torch.ones(3, 2, 2, 16, 16, dtype=torch.long)
     past[1, 0] = past[2, 1] = 0  # the mask two frames ago is not known, the last one is left out
     batch = {"images": torch.rand(3, 3, 32, 32), "past": past.clone(), "past_images": torch.rand(3, 3, 32, 32)}
@@ -81,7 +81,7 @@ def test_own_predictions_replace_the_last_past_mask(tiny, build):
     assert not torch.equal(batch["past"][0, 1], past[0, 1])
     assert torch.equal(batch["past"][0, 0], past[0, 0])
     assert torch.equal(batch["past"][1:], past[1:]), "ids would not be the clip's"
-    never = recipe.replace(train=recipe.train.replace(own_past=0.0))
+    never = recipe.replace(train=recipe.train.replace(self_past_prob=0.0))
     batch = {"images": torch.rand(3, 3, 32, 32), "past": past.clone(), "past_images": torch.rand(3, 3, 32, 32)}
     own_predictions(model, batch, never)
     assert torch.equal(batch["past"], past)
@@ -90,7 +90,7 @@ def test_own_predictions_replace_the_last_past_mask(tiny, build):
 def test_own_states_are_those_of_the_steps_in_use(tiny, build):
     """Which step is drawn by lot; an example without a past mask keeps the corrupted truth."""
     model = build(tiny.replace(past_frames=1))
-    recipe = Recipe(model=model.config, train=TrainConfig(own_state=1.0), infer=InferConfig(steps=3, td=1.0))
+    recipe = Recipe(model=model.config, train=TrainConfig(rollout_prob=1.0), infer=InferConfig(steps=3, td=1.0))
     past = torch.ones(2, 1, 2, 16, 16, dtype=torch.long)
     past[1] = 0
     seen = {}
@@ -110,7 +110,7 @@ def test_own_states_are_those_of_the_steps_in_use(tiny, build):
 def test_own_states_follow_the_sampler(tiny, build, monkeypatch):
     """The second state of two steps with a large τ_d is the first prediction itself."""
     model = build(tiny.replace(past_frames=1))
-    recipe = Recipe(model=model.config, train=TrainConfig(own_state=1.0), infer=InferConfig(steps=2, td=5.0))
+    recipe = Recipe(model=model.config, train=TrainConfig(rollout_prob=1.0), infer=InferConfig(steps=2, td=5.0))
     past, images = torch.ones(1, 1, 2, 16, 16, dtype=torch.long), torch.rand(1, 3, 32, 32)
     noise = torch.randn(1, model.config.total_bits, 16, 16)
     monkeypatch.setattr(module, "_noise", lambda past, model: noise)

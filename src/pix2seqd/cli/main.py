@@ -206,7 +206,7 @@ def evaluate(
 
         evaluate_clips(segmenter, data, out, every, tracking, {**options, **tracked})
         return
-    dataset = open_dataset(data, segmenter.pretrained.data.size)
+    dataset = open_dataset(data, segmenter.checkpoint.data.size)
     groups, progress = _groups(dataset, group_by), scoring(len(dataset))
     results = run.evaluate(segmenter, dataset, groups=groups, progress=progress, **options)
     if number > 0:

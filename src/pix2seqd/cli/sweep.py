@@ -92,7 +92,7 @@ def _sweep_pictures(
     from pix2seqd.evaluation import sweep as run
     from pix2seqd.files import write_atomically, write_json
 
-    dataset = open_dataset(data, segmenter.pretrained.data.size)
+    dataset = open_dataset(data, segmenter.checkpoint.data.size)
     rows = run.sweep(segmenter, dataset, values, seed, scoring(len(dataset)))
     if processes.place()[0] > 0:
         return

@@ -34,7 +34,8 @@ def clip_example(clip: Clip, taxonomy: Taxonomy, recipe: Recipe, rng: np.random.
 
     Returns:
         What an example from a picture has, and "past", int64 `[f, 2, h, w]`, oldest first, void where there is no frame
-        yet or it is left out; with `TrainConfig.own_past` also "past_images", float `[3, H, W]`: the frame just before.
+        yet or it is left out; with `TrainConfig.self_past_prob` also "past_images",
+        float `[3, H, W]`: the frame just before.
     """
     config, f = recipe.augment, recipe.model.past_frames
     first = rng.random() < config.first_frame
@@ -54,7 +55,7 @@ def clip_example(clip: Clip, taxonomy: Taxonomy, recipe: Recipe, rng: np.random.
     example = {"images": shown[-1], "masks": torch.from_numpy(masks[-1]), "past": torch.from_numpy(past)}
     if recipe.data.ids == "reused":
         example["instances"] = torch.from_numpy(instances[-1])
-    if recipe.train.own_past:
+    if recipe.train.self_past_prob:
         example["past_images"] = (
             shown[before.index(now - stride)] if now - stride in before else torch.zeros_like(shown[-1])
         )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from pix2seqd.checkpoint import Pretrained, from_pretrained
+from pix2seqd.checkpoint import Checkpoint, from_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.inference.tiling import Windows
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -31,7 +31,7 @@ from pix2seqd.segmenter import Segmenter
 from pix2seqd.speed import fused_cpu, winograd
 
 
-def with_random_weights(preset: str) -> Pretrained:
+def with_random_weights(preset: str) -> Checkpoint:
     """A preset of `ModelConfig`, for its speed alone."""
     torch.manual_seed(0)
     config = ModelConfig.preset(preset)  # pyright: ignore[reportArgumentType]
@@ -43,10 +43,10 @@ def with_random_weights(preset: str) -> Pretrained:
         {"id": i, "name": f"class {i}", "supercategory": "thing", "isthing": 1, "color": [i, i, i]}
         for i in range(1, config.classes)
     ]
-    return Pretrained(model, Taxonomy.from_coco(categories), DataConfig(), InferConfig(), preset)
+    return Checkpoint(model, Taxonomy.from_coco(categories), DataConfig(), InferConfig(), preset)
 
 
-def preset_or_checkpoint(name: str) -> Pretrained:
+def preset_or_checkpoint(name: str) -> Checkpoint:
     """A preset (paper, small, tiny; random weights), or a checkpoint."""
     return with_random_weights(name) if name in ("paper", "small", "tiny") else from_pretrained(name)
 
@@ -70,7 +70,7 @@ def benchmark(
     pretrained = preset_or_checkpoint(name)
     segmenter = Segmenter(pretrained, device, dtype)
     count = _counter(pretrained.model)
-    pretrained = segmenter.pretrained  # a copy for inference is all that is kept, as in use
+    pretrained = segmenter.checkpoint  # a copy for inference is all that is kept, as in use
     progress("the machine's limit")
     limit = ceiling(segmenter.device, segmenter.bfloat16)
     settings = {"model": name, "dtype": "bfloat16" if segmenter.bfloat16 else "float32"}
@@ -78,10 +78,10 @@ def benchmark(
 
     def of_size(size: int) -> Segmenter:  # square pictures, each seen at once and sampled once, by the same networks
         data = pretrained.data.replace(size=(size, size), layout="resize", diameter=0.0)
-        infer = pretrained.infer.replace(enlarge=1, consensus=1)
+        infer = pretrained.infer.replace(input_scale=1, consensus=1)
         sized = copy.copy(segmenter)
-        sized.pretrained = replace(pretrained, data=data, infer=infer)
-        sized.windows = Windows(sized.pretrained)
+        sized.checkpoint = replace(pretrained, data=data, infer=infer)
+        sized.windows = Windows(sized.checkpoint)
         return sized
 
     results = {}
@@ -159,7 +159,7 @@ def parts(model: Pix2SeqD, images: Tensor, m_t: Tensor) -> dict[str, Callable[[]
     """What runs once a picture, and one step, without gradients: "encoder", "prepare" and "step".
 
     Args:
-        model: plain, or as a `Sampler` computes it.
+        model: plain, or as a `Runner` computes it.
         images: `[b, 3, H, W]`, 0..1, channels last.
         m_t: `[b, bits, h, w]`, likewise.
     """

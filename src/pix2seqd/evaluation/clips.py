@@ -111,7 +111,7 @@ def _answers(segmenter: Segmenter, clip: Clip, tracking: Tracking, options: dict
     if tracking == "model":
         yield from segmenter.video(pictures, **options)
         return
-    tracker = Tracker(segmenter.pretrained.data.ids == "unique")
+    tracker = Tracker(segmenter.checkpoint.data.ids == "unique")
     for picture in pictures:
         panoptic = segmenter.image(picture, **options)
         yield tracker.update(panoptic) if tracking == "iou" else panoptic
@@ -192,7 +192,7 @@ def render(results: dict[str, dict[str, Any]]) -> Table:
 
 def defaults(segmenter: Segmenter) -> dict[str, int]:
     """The checkpoint's numbers of steps."""
-    infer = segmenter.pretrained.infer
+    infer = segmenter.checkpoint.infer
     return {"first_steps": infer.first_steps or infer.steps, "steps": infer.steps}
 
 

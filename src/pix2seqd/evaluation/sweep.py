@@ -70,7 +70,7 @@ def sweep(
 
 def _defaults(segmenter: Segmenter) -> dict[str, Any]:
     """The checkpoint's setting for pictures: a video model takes as many steps as on a first frame."""
-    infer = segmenter.pretrained.infer
+    infer = segmenter.checkpoint.infer
     return {"steps": infer.first_steps or infer.steps, "td": infer.td, "min_pixels": infer.min_pixels}
 
 

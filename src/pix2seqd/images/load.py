@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, printable
 
 MAX_PIXELS = 150_000_000
 """Pictures with more pixels (450 MB as RGB) are refused undecoded: a small file can claim any size."""
@@ -182,9 +182,4 @@ def find_images(arguments: Iterable[Path]) -> list[Path]:
 
 def absolute(path: Path) -> str:
     """One name per file; links are not followed, for two links are two pictures to whoever made them."""
-    return _text(str(Path(os.path.normpath(path)).absolute()))
-
-
-def _text(name: str) -> str:
-    """A name that can be written as UTF-8, even if its bytes on the disk are in another encoding."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    return printable(str(Path(os.path.normpath(path)).absolute()))

@@ -1,4 +1,4 @@
-"""`Sampler`: the networks on a device, at a precision; from windows of pictures and noise to masks."""
+"""`Runner`: the networks on a device, at a precision; from windows of pictures and noise to masks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from pix2seqd.speed.hardware import in_bfloat16, keep_freed_memory, native_bfloa
 from pix2seqd.speed.winograd import with_winograd
 
 
-class Sampler:
+class Runner:
     """A model where and how it computes.
 
     Args of the constructor:

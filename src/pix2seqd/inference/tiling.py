@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2seqd.checkpoint import Pretrained
+from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.files import InputError
 from pix2seqd.images.load import Source, load_image
 from pix2seqd.images.resize import normalize, pad_image, resize_image, resize_labels
@@ -39,11 +39,11 @@ class Scaled:
 class Windows:
     """How a checkpoint looks at pictures, without its networks."""
 
-    def __init__(self, pretrained: Pretrained) -> None:
+    def __init__(self, pretrained: Checkpoint) -> None:
         self.data, self.model, self.taxonomy = pretrained.data, pretrained.model.config, pretrained.taxonomy
         height, width = self.data.size
-        enlarge = pretrained.infer.enlarge
-        self.size = height * enlarge, width * enlarge
+        input_scale = pretrained.infer.input_scale
+        self.size = height * input_scale, width * input_scale
         """Height and width of the network's input."""
         self.min_area = pretrained.infer.min_share * math.pi / 4 * self.data.diameter**2
         """Network pixels of the smallest segment that counts (`InferConfig.min_share`)."""

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
-from pix2seqd.panoptic.reused_ids import color_boxes
+from pix2seqd.panoptic.reused_ids import assign
 from pix2seqd.panoptic.taxonomy import VOID
 
 REACH = 1.5
@@ -104,7 +104,7 @@ class Tracker:
         boxes = np.array([[boxes.get(track, absent) for track in tracks] for boxes in frames])
         boxes = np.zeros((1, len(tracks), 4)) if self._unique else boxes.reshape(len(frames), -1, 4)
         wanted = [known.get(track, 0) for track in tracks]
-        told = dict(zip(tracks, color_boxes(boxes, distance, ids, self._rng, wanted).tolist(), strict=True))
+        told = dict(zip(tracks, assign(boxes, distance, ids, self._rng, wanted).tolist(), strict=True))
         self._frames = deque((Frame(frame.panoptic, told) for frame in self._frames), self._frames.maxlen)
         return list(self._frames)
 

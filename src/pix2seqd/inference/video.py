@@ -26,12 +26,12 @@ class Stream:
     With `config.adaptive`, a later frame's first prediction is compared with the mask of the frame before, and every
     further one with the one before it; where they agree (`SETTLED`), the rest of the steps is saved for frames that
     change more. Never are more steps spent, on the average of the frames after the first, than `adaptive`; samples that
-    look afresh do not count.
+    without the past do not count.
     """
 
     def __init__(self, model: Pix2SeqD, config: InferConfig) -> None:
         self._model, self._config = model, config
-        self.told = config.consensus - int(config.afresh * config.consensus)
+        self.told = config.consensus - int(config.unconditioned_share * config.consensus)
         """How many samples of a later frame are told of the past; they are the first."""
         self._past: list[Tensor] = []
         self._to_come = 0
@@ -46,7 +46,7 @@ class Stream:
             h: what the encoder makes of them.
             noise: standard normal `[b, bits, h, w]`.
             first: the number of the first of them; the others follow.
-            sample: which of the frame's samples; those from `told` on look afresh.
+            sample: which of the frame's samples; those from `told` on are not told of the past.
 
         Returns:
             int64 `[b, 2, h, w]`.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pix2seqd.checkpoint import FILES, Pretrained, from_pretrained
+from pix2seqd.checkpoint import FILES, Checkpoint, from_pretrained
 from pix2seqd.files import InputError, write_atomically
 from pix2seqd.metrics import percent
 
@@ -56,7 +56,7 @@ def push_to_hub(
         raise InputError(f"cannot upload to {repository!r}: {' '.join(str(error).split())}") from error
 
 
-def model_card(pretrained: Pretrained, repository: str, data: str, licence: str, results: Mapping[str, Any]) -> str:
+def model_card(pretrained: Checkpoint, repository: str, data: str, licence: str, results: Mapping[str, Any]) -> str:
     """Markdown: what it segments, the data, the measured numbers, how to use it, under the hub's metadata."""
     from huggingface_hub import ModelCardData
 

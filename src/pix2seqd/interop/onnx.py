@@ -70,7 +70,7 @@ class OnnxSampler:
     def infer(self, images: Tensor, noise: Tensor, steps: int = 20, td: float = 1.0) -> Tensor:
         """As `Pix2SeqD.infer`, batch 1 and the size of the export."""
         image_map, tokens = run(self.encoder, images.numpy())
-        m_t = m_pred = self.model.first_state(noise)
+        m_t = m_pred = self.model.initial_state(noise)
         for now, after in time_steps(steps, td):
             (found,) = run(self.step, m_t.numpy(), image_map, tokens, np.array([now], np.float32))
             m_pred = torch.from_numpy(found)

@@ -25,7 +25,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_UNIVERSAL_SEGMENTAT
 from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import cached_file
 
-from pix2seqd.checkpoint import MODEL_TYPE, Pretrained, from_pretrained, save_pretrained
+from pix2seqd.checkpoint import MODEL_TYPE, Checkpoint, from_pretrained, save_pretrained
 from pix2seqd.images.load import Source, load_image
 from pix2seqd.images.resize import resize_labels
 from pix2seqd.panoptic.taxonomy import VOID
@@ -59,10 +59,10 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
     config_class = Pix2SeqDConfig
     main_input_name = "pixel_values"
 
-    def __init__(self, config: Pix2SeqDConfig, pretrained: Pretrained, dtype: Any = "auto") -> None:
+    def __init__(self, config: Pix2SeqDConfig, pretrained: Checkpoint, dtype: Any = "auto") -> None:
         super().__init__(config)
         self.network = pretrained.model
-        self.pretrained = pretrained
+        self.checkpoint = pretrained
         self.precision = dtype
         self._segmenter: Segmenter | None = None
 
@@ -94,7 +94,7 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:  # pyright: ignore
         """Write the checkpoint folder again (float32), as `pix2seqd.checkpoint.save_pretrained`."""
-        save_pretrained(self.pretrained, save_directory)
+        save_pretrained(self.checkpoint, save_directory)
 
     def forward(
         self,
@@ -113,7 +113,7 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
             options: of `Segmenter.images`: steps, td, min_pixels, batch_size.
         """
         if self._segmenter is None or self._segmenter.device != self.device:
-            self._segmenter = Segmenter(self.pretrained, str(self.device), self.precision)
+            self._segmenter = Segmenter(self.checkpoint, str(self.device), self.precision)
         batch, _, height, width = pixel_values.shape
         inside = torch.ones(batch, height, width) if pixel_mask is None else pixel_mask
         sizes = [(int(part.any(1).sum()), int(part.any(0).sum())) for part in inside]

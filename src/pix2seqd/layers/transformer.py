@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pix2seqd.speed import fused_cpu
 
 L = TypeVar("L", nn.Linear, nn.Conv2d)
-Memory = tuple[Tensor, Tensor] | None
+KeyValue = tuple[Tensor, Tensor] | None
 """Keys and values that queries attend to, each `[b, heads, n, head_dim]`; None: their own."""
 
 
@@ -33,7 +33,7 @@ class Attention(nn.Module):
         """Keys and values of `context` [b, m, context_dim]."""
         return self._heads(self.key(context)), self._heads(self.value(context))
 
-    def forward(self, x: Tensor, memory: Memory = None) -> Tensor:
+    def forward(self, x: Tensor, memory: KeyValue = None) -> Tensor:
         """`x` [b, n, dim] attends to a memory, or to itself."""
         keys, values = self.memory(x) if memory is None else memory
         return self.out(attend(self._heads(self.query(x)), keys, values).transpose(1, 2).flatten(2))
@@ -82,11 +82,11 @@ class TransformerLayer(nn.Module):
         self.mlp = nn.Sequential(wide, _GELU(), nn.Dropout(dropout), narrow)
         self.drop_path = drop_path
 
-    def memory(self, context: Tensor) -> Memory:
+    def memory(self, context: Tensor) -> KeyValue:
         """What `forward` needs of the tokens `context` [b, m, context_dim]; None without a cross-attention."""
         return None if self.cross_attention is None else self.cross_attention.memory(context)
 
-    def forward(self, x: Tensor, memory: Memory = None) -> Tensor:
+    def forward(self, x: Tensor, memory: KeyValue = None) -> Tensor:
         """`x` [b, n, dim] → [b, n, dim]."""
         x = x + self._drop(self.self_attention(self.self_norm(x)))
         if self.cross_attention is not None and self.cross_norm is not None:

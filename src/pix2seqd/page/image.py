@@ -95,7 +95,7 @@ def _settings(site: Site, defaults: dict[str, Any]) -> list[gr.Component]:
                 defaults["diameter"],
                 minimum=0,
                 label="Pixels that things are across; 0: found by itself",
-                visible=site.segmenter.pretrained.data.diameter > 0,
+                visible=site.segmenter.checkpoint.data.diameter > 0,
             ),
         ]
 

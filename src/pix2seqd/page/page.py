@@ -33,7 +33,7 @@ def build(site: Site, samples: Path | None, given: Mapping[str, Any]) -> gr.Bloc
         samples: folder of what visitors may click.
         given: what the controls start with where it is not as the checkpoint says (`InferConfig`).
     """
-    name, infer = site.segmenter.pretrained.name, site.segmenter.pretrained.infer
+    name, infer = site.segmenter.checkpoint.name, site.segmenter.checkpoint.infer
     first = given.get("steps", infer.first_steps)  # whoever gives steps means those of pictures, too
     defaults = {**infer.to_dict(), "first_steps": first, **given}
     with gr.Blocks(title="pix2seqd", analytics_enabled=False, fill_width=True) as blocks:

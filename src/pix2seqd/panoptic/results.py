@@ -13,7 +13,7 @@ from typing import Any, Self
 from filelock import FileLock
 from PIL import Image
 
-from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.files import InputError, printable, read_json, write_atomically, write_json
 from pix2seqd.images.load import absolute
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.render import overlay
@@ -147,7 +147,7 @@ class PanopticWriter:
     def stem(self, source: Path) -> str:
         """STEM of a picture."""
         if absolute(source) not in self._stems:
-            wish = _text(source.stem)
+            wish = printable(source.stem)
             candidates = (wish if n == 1 else f"{wish}-{n}" for n in itertools.count(1))
             # Some file systems do not tell A.png from a.png.
             stem = next(stem for stem in candidates if stem.casefold() not in self._taken)
@@ -200,7 +200,7 @@ def write_files(
     Raises:
         InputError: writing failed, e.g. because the disk is full.
     """
-    name = stem + _text(source.suffix)
+    name = stem + printable(source.suffix)
     with write_atomically(out / "images" / name) as temporary:
         shutil.copyfile(source, temporary)
     drawn = {"panoptic": Image.fromarray(panoptic.to_rgb()), "overlay": overlay(panoptic, image)}

@@ -32,7 +32,7 @@ def crossing(boxes: A, distance: float) -> A:
     return cross.all(-1)  # pyright: ignore[reportReturnType]
 
 
-def color_boxes(
+def assign(
     boxes: np.ndarray,
     distance: float,
     colors: int,
@@ -70,7 +70,7 @@ def color_boxes(
     return result
 
 
-def color_as_preferred(near: Tensor, preference: Tensor, there: Tensor) -> Tensor:
+def assign_preferred(near: Tensor, preference: Tensor, there: Tensor) -> Tensor:
     """The ids 1 .. colors that instances would rather have, such that neighbours differ.
 
     Who would lose most by its second choice goes first; where no id is free, those used least among the neighbours are.

@@ -3,8 +3,8 @@
 A kind of consistency training (Song et al. 2023): the model takes its few steps as in use, and from every state that it
 comes to by itself its prediction is drawn to the truth. What makes one step possible at all is that ids are names: a
 mask with ids drawn at random is no target, since noise cannot tell which instance is to be called what, and the best
-single step would be an average. So sampling starts from names in cells (`Pix2SeqD.first_state`), and of all masks that
-say the same the target is the one in which an instance has the name that lies at its middle, as far as its neighbours
+single step would be an average. So sampling starts from names in cells (`Pix2SeqD.initial_state`), and of all masks
+that say the same the target is the one in which an instance has the name that lies at its middle, as far as its neighbours
 leave it (as Kulikov et al. 2018, "Deep Coloring", let instances have what colour they like).
 """
 
@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pix2seqd.analog_bits import codes
-from pix2seqd.checkpoint import Pretrained, from_pretrained
+from pix2seqd.checkpoint import Checkpoint, from_pretrained
 from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.diffusion import ddim_step, gamma, time_steps
 from pix2seqd.files import InputError
 from pix2seqd.loss import cross_entropy, instance_weights
-from pix2seqd.panoptic.reused_ids import color_as_preferred, crossing
+from pix2seqd.panoptic.reused_ids import assign_preferred, crossing
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.training.train import train
 
@@ -63,7 +63,7 @@ class Student(Pix2SeqD):
         config = self.config
         h = self.pixel_encoder(images)
         shape = (len(images), config.total_bits, *masks.shape[-2:])
-        m_t = self.first_state(torch.randn(shape, device=images.device) if noise is None else noise)
+        m_t = self.initial_state(torch.randn(shape, device=images.device) if noise is None else noise)
         weights = instance_weights(*self._counted(masks, instances))
         # Nobody reads ids of stuff where ids are reused, and their 0 would mix with a thing's id along its outline.
         of_ids = weights if instances is None else weights * (masks[:, 1] > 0)
@@ -115,7 +115,7 @@ class Student(Pix2SeqD):
         there = _totals(masks[:, 1:] > 0, places)[..., 0] > 0
         boxes = _boxes(numbers, places)
 
-        ids_of, half = slice(-config.bits[1], None), config.name_cell // 2
+        ids_of, half = slice(-config.bits[1], None), config.init_id_cell // 2
         if before is None:
             seen = first[:, ids_of]
             for ways in ((1, 0), (0, 1)):  # the mean over a square
@@ -130,7 +130,7 @@ class Student(Pix2SeqD):
 
         near = crossing(boxes, self.data.id_distance) if instances is not None else there[:, None]
         near = near & ~torch.eye(there.shape[1], dtype=torch.bool, device=near.device)
-        ids = color_as_preferred(near, likelihood + _SURE * (shown @ signs.T), there) - 1 + legal.start
+        ids = assign_preferred(near, likelihood + _SURE * (shown @ signs.T), there) - 1 + legal.start
         renamed = torch.where(there, ids, 0).gather(1, numbers.flatten(1)).view_as(numbers)
         if past is not None:
             renamed = torch.where(past.flatten(1).any(dim=1)[:, None, None], masks[:, 1], renamed)
@@ -170,7 +170,7 @@ def _boxes(numbers: Tensor, places: Places) -> Tensor:
 
 def student_config(teacher: ModelConfig) -> ModelConfig:
     """The same networks; names come in cells of the size that their coarsest map sees as one place."""
-    return teacher.replace(name_cell=teacher.mask_patch * 2 ** (len(teacher.multipliers) - 1))
+    return teacher.replace(init_id_cell=teacher.mask_patch * 2 ** (len(teacher.multipliers) - 1))
 
 
 def distill(
@@ -184,7 +184,7 @@ def distill(
     side: int = 0,
     exclude: tuple[str, ...] = (),
     resume: bool = False,
-) -> Pretrained:
+) -> Checkpoint:
     """Make a checkpoint that needs few steps; the folder is that of a training run, and can be resumed like one.
 
     Args:
@@ -204,10 +204,12 @@ def distill(
     teacher = from_pretrained(checkpoint)
     if teacher.model.config.head != "softmax":
         raise InputError(f"{checkpoint} has a linear head; distillation needs logits: give one with a softmax head")
-    in_use = tuple(n * teacher.infer.enlarge for n in teacher.data.size)
+    in_use = tuple(n * teacher.infer.input_scale for n in teacher.data.size)
     shown = teacher.data.replace(size=(side, side) if side else in_use)
-    infer = teacher.infer.replace(steps=few, first_steps=0, td=td, consensus=1, afresh=0.0, min_share=_MIN_SHARE)
-    model, as_shown = student_config(teacher.model.config), infer.replace(enlarge=1)
+    infer = teacher.infer.replace(
+        steps=few, first_steps=0, td=td, consensus=1, unconditioned_share=0.0, min_share=_MIN_SHARE
+    )
+    model, as_shown = student_config(teacher.model.config), infer.replace(input_scale=1)
     recipe = Recipe(model, shown, _augmentation(shown), config, as_shown, data, exclude=exclude, init=checkpoint)
     return train(recipe, out, resume, lambda _: Student(teacher.model, shown, infer), (teacher.data, infer))
 

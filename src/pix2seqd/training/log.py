@@ -9,7 +9,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from pix2seqd.checkpoint import Pretrained
+from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import Recipe
 from pix2seqd.data import open_dataset
 from pix2seqd.data.sample import Dataset, Subset
@@ -35,10 +35,10 @@ class TrainLog:
         InputError: the evaluation data are missing, or their categories are not the training data's.
     """
 
-    def __init__(self, out: Path, recipe: Recipe, start_step: int, pretrained: Pretrained, main: bool = True) -> None:
+    def __init__(self, out: Path, recipe: Recipe, start_step: int, pretrained: Checkpoint, main: bool = True) -> None:
         self.config = recipe.train
         self.out = out
-        self.pretrained = pretrained
+        self.checkpoint = pretrained
         self.eval_data = _spread(recipe)
         if self.eval_data:
             check_categories(pretrained.taxonomy, self.eval_data)  # now, not after hours
@@ -98,7 +98,7 @@ class TrainLog:
         if self.eval_data is None:
             return
         device = str(next(state.model.parameters()).device)
-        segmenter = Segmenter(self.pretrained, device=device)
+        segmenter = Segmenter(self.checkpoint, device=device)
         result = evaluate(segmenter, self.eval_data)["all"]
         if self.writer is None:
             return

@@ -35,7 +35,7 @@ RECIPES: dict[str, Recipe] = {
         data=DataConfig(size=(128, 128), layout="tile", diameter=24, overlap=48, ids="reused", normalize="percentile"),
         augment=AugmentConfig(jitter=(0.65, 1.6), color_jitter=0.4, invert=0.1, flip="all"),
         train=TrainConfig(batch_size=16, steps=4300, lr=1.5e-3, end_lr_factor=0.02, warmup_steps=100, ema_decay=0.998),
-        infer=InferConfig(steps=5, td=5.0, min_pixels=16, enlarge=2, consensus=5),
+        infer=InferConfig(steps=5, td=5.0, min_pixels=16, input_scale=2, consensus=5),
         train_data="coco:data/nuclei@train",
         exclude=("0209.jpg",),  # the example picture of the repository is cut from it
         eval_data="coco:data/nuclei@val",
@@ -60,10 +60,12 @@ RECIPES: dict[str, Recipe] = {
             end_lr_factor=0.02,
             warmup_steps=50,
             ema_decay=0.995,
-            own_past=0.4,
-            own_state=0.75,
+            self_past_prob=0.4,
+            rollout_prob=0.75,
         ),
-        infer=InferConfig(steps=2, first_steps=5, td=5.0, min_pixels=16, enlarge=2, consensus=5, afresh=0.6),
+        infer=InferConfig(
+            steps=2, first_steps=5, td=5.0, min_pixels=16, input_scale=2, consensus=5, unconditioned_share=0.6
+        ),
         train_data="nuclei-clips:data/nuclei@train:1000000",
         exclude=("0209.jpg",),
         eval_data="coco:data/nuclei@val",

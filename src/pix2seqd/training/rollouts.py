@@ -13,12 +13,12 @@ from pix2seqd.pix2seq_d import Pix2SeqD
 
 @torch.no_grad()
 def own_predictions(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> None:
-    """Change a batch of clip examples as `TrainConfig.own_past` and `TrainConfig.own_state` say."""
+    """Change a batch of clip examples as `TrainConfig.self_past_prob` and `TrainConfig.rollout_prob` say."""
     training = model.training
     model.eval()
-    if recipe.train.own_past:
+    if recipe.train.self_past_prob:
         _predict_past(model, batch, recipe)
-    if recipe.train.own_state:
+    if recipe.train.rollout_prob:
         batch["t"], batch["state"] = _own_states(model, batch, recipe)
     model.train(training)
 
@@ -30,7 +30,7 @@ def _predict_past(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> 
     """
     images, past = batch.pop("past_images"), batch["past"]
     known = past.flatten(2).any(dim=-1)
-    chosen = torch.rand(len(past), device=past.device) < recipe.train.own_past
+    chosen = torch.rand(len(past), device=past.device) < recipe.train.self_past_prob
     chosen &= known[:, -1] & (known[:, -2] if past.shape[1] > 1 else False)
     if not chosen.any():
         return
@@ -48,12 +48,12 @@ def _own_states(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> tu
     masks, past = batch["masks"], batch["past"]
     t, noise = torch.rand(len(masks), device=masks.device), _noise(past, model)
     states = corrupt(analog(masks, config.bits, config.scale), noise, gamma(t, config.schedule))
-    chosen = torch.rand(len(masks), device=masks.device) < recipe.train.own_state
+    chosen = torch.rand(len(masks), device=masks.device) < recipe.train.rollout_prob
     chosen &= past[:, -1].flatten(1).any(dim=-1)
     if not chosen.any():
         return t, states
     step = int(torch.randint(infer.steps, ()))
-    m_t = model.first_state(noise[chosen])
+    m_t = model.initial_state(noise[chosen])
     times = torch.tensor(list(time_steps(infer.steps, infer.td)), device=masks.device)
     if step:
         images = batch["images"][chosen].contiguous(memory_format=torch.channels_last)

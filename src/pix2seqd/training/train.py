@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pix2seqd.checkpoint import Pretrained, from_pretrained, save_pretrained, transfer
+from pix2seqd.checkpoint import Checkpoint, from_pretrained, save_pretrained, transfer
 from pix2seqd.config import DataConfig, InferConfig, Recipe, TrainConfig
 from pix2seqd.data import open_clips, open_dataset
 from pix2seqd.data.clip_examples import frame_size
@@ -44,7 +44,7 @@ def train(
     resume: bool = False,
     build: Callable[[Recipe], Pix2SeqD] | None = None,
     in_use: tuple[DataConfig, InferConfig] | None = None,
-) -> Pretrained:
+) -> Checkpoint:
     """Run a recipe to its end.
 
     Args:
@@ -74,7 +74,7 @@ def train(
     if resume:
         load_state(state, out / "state")
     ema = cast(Pix2SeqD, state.ema.module)
-    pretrained = Pretrained(ema, dataset.taxonomy, *(in_use or (recipe.data, recipe.infer)), str(out / "model"))
+    pretrained = Checkpoint(ema, dataset.taxonomy, *(in_use or (recipe.data, recipe.infer)), str(out / "model"))
     loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
     log = TrainLog(out, recipe, state.step, pretrained, accelerator.is_main_process)
     accelerator.wait_for_everyone()  # all have seen the folder as it was, and nothing is wrong with the data
@@ -183,7 +183,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(state.step, config)
         batch = to_device(batch, accelerator.device)
-        if config.own_past or config.own_state:
+        if config.self_past_prob or config.rollout_prob:
             with accelerator.autocast(), sharded.whole(state.model):
                 own_predictions(state.model, batch, recipe)
         with accelerator.accumulate(model):

@@ -149,9 +149,9 @@ class Pix2SeqD(nn.Module):
     def initial_state(self, noise: Tensor) -> Tensor:
         """The state at t = 1, of noise `[b, bits, h, w]`: the noise itself.
 
-        With `ModelConfig.init_id_cell` it is a mask of ids in cells, 1 where a bit is 1 and otherwise -1. Half of the bits
-        tell columns, half rows, both in Gray code, so that cells side by side differ in one bit: between two cells there is
-        no third. The noise, 32 numbers or more, says where the cells begin.
+        With `ModelConfig.init_id_cell` it is a mask of ids in cells, 1 where a bit is 1 and otherwise -1. Half of
+        the bits tell columns, half rows, both in Gray code, so that cells side by side differ in one bit: between two
+        cells there is no third. The noise, 32 numbers or more, says where the cells begin.
         """
         cell, bits = self.config.init_id_cell, self.config.bits
         if not cell:

@@ -4,8 +4,8 @@ A kind of consistency training (Song et al. 2023): the model takes its few steps
 comes to by itself its prediction is drawn to the truth. What makes one step possible at all is that ids are names: a
 mask with ids drawn at random is no target, since noise cannot tell which instance is to be called what, and the best
 single step would be an average. So sampling starts from names in cells (`Pix2SeqD.initial_state`), and of all masks
-that say the same the target is the one in which an instance has the name that lies at its middle, as far as its neighbours
-leave it (as Kulikov et al. 2018, "Deep Coloring", let instances have what colour they like).
+that say the same the target is the one in which an instance has the name that lies at its middle, as far as its
+neighbours leave it (as Kulikov et al. 2018, "Deep Coloring", let instances have what colour they like).
 """
 
 from pathlib import Path

@@ -26,8 +26,8 @@ def seconds(name: str, size: int, folder: Path) -> dict[str, float]:
     model = preset_or_checkpoint(name).model
     export_onnx(model, folder, (size, size))
     exported, ours = OnnxSampler(folder, model), Runner(model, "cpu", "float32").model
-    side = size // model.config.mask_stride
-    shapes = (1, 3, size, size), (1, model.config.total_bits, side, side)
+    side = size // model.config.mask.stride
+    shapes = (1, 3, size, size), (1, model.config.mask.total_bits, side, side)
     images, m_t = (torch.rand(shape).contiguous(memory_format=torch.channels_last) for shape in shapes)
     h, part = ours.pixel_encoder(images), parts(ours, images, m_t)
     arrays = [x.contiguous().numpy() for x in (images, m_t, h.map, h.tokens)]

@@ -141,7 +141,7 @@ def seams(data: str, model: str = "nuclei", limit: int = 0, least: int = 1000, n
     errors: dict[str, int] = defaultdict(int)
     for sample in large[:limit] if limit else large:
         picture = segmenter.scaled(sample.image, segmenter.checkpoint.infer)
-        side = [length // segmenter.model.config.mask_stride for length in segmenter.size]
+        side = [length // segmenter.model.config.mask.stride for length in segmenter.size]
         tiles = ((top, left, np.full(side, i)) for i, (top, left) in enumerate(picture.corners, start=1))
         owner = segmenter.windows.restored(paint(tiles, *picture.extent), picture)
         seam = np.zeros(owner.shape, bool)

@@ -26,7 +26,7 @@ USABLE = 0.8
 
 def cost(recipe: Recipe, examples: int) -> tuple[int, int, int]:
     """Parameters; bytes kept for the backward pass, and FLOP of the forward pass, of so many examples."""
-    model, stride, (height, width) = recipe.model, recipe.model.mask_stride, recipe.data.size
+    model, stride, (height, width) = recipe.model, recipe.model.mask.stride, recipe.data.size
     kept: dict[int, Any] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -40,8 +40,10 @@ def cost(recipe: Recipe, examples: int) -> tuple[int, int, int]:
         weights = {value.untyped_storage()._cdata for value in state.values()}
         batch = {"images": torch.rand(examples, 3, height, width)}
         batch["masks"] = torch.zeros(examples, 2, height // stride, width // stride, dtype=torch.int64)
-        if model.past_frames:
-            batch["past"] = torch.zeros(examples, model.past_frames, *batch["masks"].shape[1:], dtype=torch.int64)
+        if model.decoder.past_frames:
+            batch["past"] = torch.zeros(
+                examples, model.decoder.past_frames, *batch["masks"].shape[1:], dtype=torch.int64
+            )
         counter = flop_counter()
         hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
         with torch.autocast("cpu", torch.bfloat16), counter, hooks:

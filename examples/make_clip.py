@@ -8,10 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from PIL import Image
-
-from pix2seqd import Segmenter
 from pix2seqd.cli.frames import VideoWriter
 from pix2seqd.cli.results import PanopticWriter
+
+from pix2seqd import Segmenter
 from pix2seqd.data.coco import CocoPanoptic
 from pix2seqd.data.synthetic.nuclei_clips import NucleiClips
 from pix2seqd.images.load import load_image

@@ -117,7 +117,7 @@ def official_video() -> Reference:
 @pytest.fixture(scope="session")
 def tiny() -> ModelConfig:
     """The tiny preset made smaller: 2 + 3 bits."""
-    return ModelConfig.preset("tiny").replace(bits=(2, 3), classes=4, max_instances=8)
+    return ModelConfig.preset("tiny").replace(mask={"bits": (2, 3), "classes": 4, "max_instances": 8})
 
 
 @pytest.fixture

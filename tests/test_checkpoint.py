@@ -46,17 +46,20 @@ def edit(folder: Path, change: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["model"].update(encoder_layer=2), "no setting 'encoder_layer'; did you mean 'encoder_layers'"),
+        (lambda c: c["model"]["encoder"].update(layer=2), "no setting 'layer'; did you mean 'layers'"),
         (lambda c: c["data"].update(layout="tiles"), "must be one of resize, tile"),
         (lambda c: c["infer"].update(steps=0), "steps must be 1 or more"),
-        (lambda c: c["model"]["backbone"].update(depths="x"), "backbone 'resnet' cannot be built"),
-        (lambda c: c["model"]["backbone"].update(model_type="?"), "backbone '\\?' cannot be built"),
-        (lambda c: c["model"].update(dim=64), "has shape .* but config.json beside it asks for"),
-        (lambda c: c["model"].update(encoder_layers=2), "model.safetensors lacks 'pixel_encoder.layers.1"),
-        (lambda c: c["model"].update(encoder_layers=0), "model.safetensors has an unknown 'pixel_encoder.layers.0"),
+        (lambda c: c["model"]["encoder"]["backbone"].update(depths="x"), "backbone 'resnet' cannot be built"),
+        (lambda c: c["model"]["encoder"]["backbone"].update(model_type="?"), "backbone '\\?' cannot be built"),
+        (lambda c: c["model"]["decoder"].update(dim=64), "has shape .* but config.json beside it asks for"),
+        (lambda c: c["model"]["encoder"].update(layers=2), "model.safetensors lacks 'pixel_encoder.layers.1"),
+        (lambda c: c["model"]["encoder"].update(layers=0), "model.safetensors has an unknown 'pixel_encoder.layers.0"),
         (lambda c: c.pop("categories"), "is not understood"),
         (lambda c: c.update(model=3), "is not understood"),
         (lambda c: c.update(categories=[]), "at least one category"),
+        (lambda c: c["model"].update(mask=3), "is not understood: ModelConfig.mask must be a section of settings"),
+        (lambda c: c.update(pix2seqd=True), "is not of a pix2seqd checkpoint"),
+        (lambda c: c.update(pix2seqd=2.0), "is not of a pix2seqd checkpoint"),
         (lambda c: c.update(pix2seqd=99), "is not of a pix2seqd checkpoint"),
         (lambda c: c.pop("pix2seqd"), "is not of a pix2seqd checkpoint"),
     ],
@@ -153,15 +156,15 @@ def test_saving_again_replaces_and_leaves_nothing_else(pretrained, folder):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"mask_patch": 2, "mask_stride": 1}, {"fuse_dim": 256, "dim": 128}],
+    [{}, {"decoder": {"patch": 2}, "mask": {"stride": 1}}, {"encoder": {"map_dim": 256}, "decoder": {"dim": 128}}],
     ids=["plain", "patches", "as wide as the paper's"],
 )
 def test_a_model_made_for_video_first_says_what_it_said(tiny, build, changes):
     image = build(tiny.replace(**changes))
     video = inflate_for_video(image, past_frames=2)
-    assert video.config.past_frames == 2
+    assert video.config.decoder.past_frames == 2
     assert not video.training
-    size = 16 * 2 // image.config.mask_stride
+    size = 16 * 2 // image.config.mask.stride
     images, noise = torch.rand(2, 3, 32, 32), torch.randn(2, 5, size, size)
     past = torch.randint(0, 4, (2, 2, 2, size, size))
     h = image.pixel_encoder(images)

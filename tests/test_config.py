@@ -8,9 +8,13 @@ import pytest
 import pix2seqd
 from pix2seqd.config import (
     AugmentConfig,
+    ClipsConfig,
     Config,
     DataConfig,
+    DecoderConfig,
+    EncoderConfig,
     InferConfig,
+    MaskConfig,
     ModelConfig,
     Recipe,
     TrainConfig,
@@ -18,7 +22,18 @@ from pix2seqd.config import (
 )
 from pix2seqd.training.recipes import RECIPES
 
-ALL = (ModelConfig, DataConfig, InferConfig, AugmentConfig, TrainConfig, Recipe)
+ALL = (
+    EncoderConfig,
+    DecoderConfig,
+    MaskConfig,
+    ClipsConfig,
+    ModelConfig,
+    DataConfig,
+    InferConfig,
+    AugmentConfig,
+    TrainConfig,
+    Recipe,
+)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
@@ -36,16 +51,12 @@ def test_presets_survive_json(name):
 def test_the_papers_values_are_the_defaults():
     """§2 to §4.1, Tables 3 and 5; 12 encoder layers make the 94.5M parameters of Table 1."""
     config = ModelConfig()
+    encoder, decoder, mask = config.encoder, config.decoder, config.mask
     assert config == ModelConfig.preset("paper")
-    assert (config.bits, config.scale, config.p, config.schedule) == ((8, 8), 0.1, 0.2, "cosine")
-    assert (config.dim, config.multipliers, config.decoder_layers, config.decoder_dim) == (128, (1, 1, 2, 2), 6, 512)
-    assert (config.encoder_layers, config.encoder_dim, config.loss, config.head) == (
-        12,
-        512,
-        "cross_entropy",
-        "softmax",
-    )
-    assert config.backbone == resnet_backbone((3, 4, 6), 64, (256, 512, 1024), "bottleneck")
+    assert (mask.bits, mask.scale, config.p, config.schedule) == ((8, 8), 0.1, 0.2, "cosine")
+    assert (decoder.dim, decoder.multipliers, decoder.layers, decoder.transformer_dim) == (128, (1, 1, 2, 2), 6, 512)
+    assert (encoder.layers, encoder.dim, config.loss, decoder.head) == (12, 512, "cross_entropy", "softmax")
+    assert encoder.backbone == resnet_backbone((3, 4, 6), 64, (256, 512, 1024), "bottleneck")
     assert (InferConfig().steps, InferConfig().min_pixels) == (20, 80)
     assert (TrainConfig().weight_decay, TrainConfig().clip_norm, TrainConfig().ema_decay) == (0.05, 1.0, 0.999)
 
@@ -53,11 +64,15 @@ def test_the_papers_values_are_the_defaults():
 @pytest.mark.parametrize(
     ("kind", "values", "message"),
     [
+        (EncoderConfig, {"layer": 3}, "EncoderConfig has no setting 'layer'; did you mean 'layers'?"),
+        (ModelConfig, {"decoder": {"drop": 0.1}}, "DecoderConfig has no setting 'drop'; did you mean 'dropout'?"),
         (
             ModelConfig,
             {"encoder_layer": 3},
-            "ModelConfig has no setting 'encoder_layer'; did you mean 'encoder_layers'?",
+            "ModelConfig has no setting 'encoder_layer'; did you mean 'encoder.layers'?",
         ),
+        (Recipe, {"past_noise": 0.1}, "Recipe has no setting 'past_noise'; did you mean 'clips.past_noise'?"),
+        (ModelConfig, {"mask": 3}, "ModelConfig.mask must be a section of settings, not 3"),
         (Recipe, {"trian": {}}, "Recipe has no setting 'trian'; did you mean 'train'?"),
         (DataConfig, {"q": 1}, "DataConfig has no setting 'q'; known: size, layout"),
         (Recipe, {"model": {}, "train": {"lrr": 1.0}}, "TrainConfig has no setting 'lrr'; did you mean 'lr'?"),
@@ -75,23 +90,33 @@ def test_what_is_not_understood_is_named(kind: type[Config], values: dict, messa
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        (ModelConfig, {"bits": (4, 8)}, "134 classes do not fit 4 bits"),
-        (ModelConfig, {"bits": (8, 6)}, "101 ids do not fit 6 bits"),
-        (ModelConfig, {"bits": (8, 17)}, "between 1 and 16"),
-        (ModelConfig, {"head": "linear"}, "cross-entropy loss needs the softmax head"),
-        (ModelConfig, {"scale": 0.0}, "scale must be positive"),
-        (ModelConfig, {"scale": float("nan")}, "scale must be positive"),
-        (ModelConfig, {"multipliers": (1, 2)}, "equal length"),
-        (ModelConfig, {"encoder_heads": 7}, "multiple of encoder_heads"),
-        (ModelConfig, {"decoder_head_dim": 100}, "multiple of decoder_head_dim"),
-        (ModelConfig, {"dim": 0}, "1 or more"),
-        (ModelConfig, {"mask_stride": 0}, "1 or more"),
-        (ModelConfig, {"past_frames": -1}, "0 or more"),
-        (ModelConfig, {"drop_path": 1.0}, "below 1"),
-        (ModelConfig, {"kernel_size": 2}, "odd"),
-        (ModelConfig, {"classes": 1}, "2 or more"),
+        (MaskConfig, {"bits": (4, 8)}, "134 classes do not fit 4 bits"),
+        (MaskConfig, {"bits": (8, 6)}, "101 ids do not fit 6 bits"),
+        (MaskConfig, {"bits": (8, 17)}, "between 1 and 16"),
+        (MaskConfig, {"scale": 0.0}, "scale must be positive"),
+        (MaskConfig, {"scale": float("nan")}, "scale must be positive"),
+        (MaskConfig, {"stride": 0}, "1 or more"),
+        (MaskConfig, {"init_id_cell": -1}, "0 or more"),
+        (MaskConfig, {"classes": 1}, "2 or more"),
+        (EncoderConfig, {"heads": 7}, "multiple of heads"),
+        (EncoderConfig, {"map_dim": 0}, "1 or more"),
+        (EncoderConfig, {"layers": -1}, "0 or more"),
+        (EncoderConfig, {"drop_path": 1.0}, "below 1"),
+        (EncoderConfig, {"backbone": {}}, "model_type"),
+        (DecoderConfig, {"multipliers": (1, 2)}, "equal length"),
+        (DecoderConfig, {"head_dim": 100}, "multiple of head_dim"),
+        (DecoderConfig, {"dim": 0}, "1 or more"),
+        (DecoderConfig, {"patch": 0}, "1 or more"),
+        (DecoderConfig, {"past_frames": -1}, "0 or more"),
+        (DecoderConfig, {"dropout": 1.0}, "below 1"),
+        (DecoderConfig, {"kernel_size": 2}, "odd"),
+        (DecoderConfig, {"head": "linear", "bit_logits": True}, "softmax head"),
+        (ModelConfig, {"decoder": {"head": "linear"}}, "cross-entropy loss needs the softmax head"),
+        (ModelConfig, {"mask": {"bits": (4, 8)}}, "134 classes do not fit 4 bits"),
         (ModelConfig, {"p": -1.0}, "p must be 0 or more"),
-        (ModelConfig, {"backbone": {}}, "model_type"),
+        (ClipsConfig, {"past_noise": 1.5}, "probability"),
+        (ClipsConfig, {"rollout_prob": -0.5}, "probability"),
+        (ClipsConfig, {"past_stride": 0}, "past_stride must be 1 or more"),
         (DataConfig, {"size": (0, 5)}, "size must be positive"),
         (DataConfig, {"zoom": 0.0}, "zoom must be positive"),
         (DataConfig, {"layout": "tile", "size": (32, 32), "overlap": 32}, "overlap must be"),
@@ -114,6 +139,16 @@ def test_what_is_not_understood_is_named(kind: type[Config], values: dict, messa
 def test_senseless_values_are_refused_at_once(kind, changes: dict, message: str):
     with pytest.raises(ValueError, match=message):
         kind().replace(**changes)
+
+
+def test_replace_changes_some_fields_of_a_nested_config():
+    config = ModelConfig().replace(mask={"stride": 4}, decoder={"head": "linear"}, loss="l2")
+    assert config.mask == MaskConfig(stride=4) and config.decoder == DecoderConfig(head="linear")
+    assert config.encoder == EncoderConfig() and ModelConfig() == ModelConfig.preset("paper")
+    backbone = {"model_type": "swin"}
+    assert EncoderConfig().replace(backbone=backbone).backbone == backbone, "no config, so it is replaced whole"
+    with pytest.raises(TypeError, match="strid"):
+        ModelConfig().replace(mask={"strid": 4})
 
 
 def test_an_unknown_preset_lists_the_known_ones():

@@ -12,7 +12,9 @@ from pix2seqd.files import InputError
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.training.train import new_model, new_state
 
-TINY = ModelConfig.preset("tiny").replace(bits=(2, 4), classes=3, max_instances=16, bit_logits=True, mask_patch=2)
+TINY = ModelConfig.preset("tiny").replace(
+    decoder={"bit_logits": True, "patch": 2}, mask={"bits": (2, 4), "classes": 3, "max_instances": 16}
+)
 
 
 def test_the_same_configuration_takes_everything() -> None:
@@ -24,7 +26,7 @@ def test_the_same_configuration_takes_everything() -> None:
 
 
 def test_other_classes_keep_what_is_known_of_ids_and_pictures() -> None:
-    source, target = Pix2SeqD(TINY), Pix2SeqD(TINY.replace(bits=(4, 4), classes=10))
+    source, target = Pix2SeqD(TINY), Pix2SeqD(TINY.replace(mask={"bits": (4, 4), "classes": 10}))
     fresh = target.mask_decoder.conv_in.weight.detach().clone()
     kept = transfer(source, target)
     assert set(kept) == {f"mask_decoder.conv_{side}.{kind}" for side in ("in", "out") for kind in ("weight", "bias")}
@@ -38,7 +40,7 @@ def test_other_classes_keep_what_is_known_of_ids_and_pictures() -> None:
 
 
 def test_a_deeper_model_takes_the_layers_there_are() -> None:
-    source, target = Pix2SeqD(TINY), Pix2SeqD(TINY.replace(decoder_layers=2))
+    source, target = Pix2SeqD(TINY), Pix2SeqD(TINY.replace(decoder={"layers": 2}))
     kept = transfer(source, target)
     assert kept
     assert all(name.startswith("mask_decoder.transformer.layers.1.") for name in kept)
@@ -56,7 +58,7 @@ def test_a_recipe_starts_from_a_pretrained_backbone(tmp_path: Path) -> None:
     assert (backbone.channels, backbone.strides) == ([16, 24, 32], [4, 8, 16])
     assert not any("stages.3" in name for name in model.state_dict()), "nothing would train it, and DDP would wait"
     assert torch.all(backbone.network.embedder.embedder.normalization.weight == 0.7)
-    assert model.config.image_mean == (0.485, 0.456, 0.406)
+    assert model.config.encoder.image_mean == (0.485, 0.456, 0.406)
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         ours = backbone.eval()(images)
@@ -89,7 +91,7 @@ def test_a_missing_backbone_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_video_model_starts_as_the_image_model(build, tiny):
-    image, video = build(tiny), build(tiny.replace(past_frames=2), seed=1)
+    image, video = build(tiny), build(tiny.replace(decoder={"past_frames": 2}), seed=1)
     assert transfer(image, video) == ["mask_decoder.conv_in.weight"]
     pictures, noise = torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16)
     past = torch.randint(4, (1, 2, 2, 16, 16))

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save
 
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 
@@ -18,7 +20,8 @@ BUNDLED = Path(__file__).parent / "checkpoints"
 """Folder of the checkpoints that come with the package."""
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 """What a checkpoint consists of."""
-FORMAT = 1
+FORMAT = 2
+"""Of config.json: settings nest as the model does. Format 1, where they were flat, is read too."""
 MODEL_TYPE = "pix2seqd"
 """Our name in `transformers` (see `pix2seqd.interop.transformers`)."""
 
@@ -80,11 +83,13 @@ def from_pretrained(name: str | Path) -> Checkpoint:
     """
     folder = _find(str(name))
     config = read_json(folder / "config.json")
-    if not isinstance(config, dict) or config.get("pix2seqd") != FORMAT:
-        raise InputError(f"{folder / 'config.json'} is not of a pix2seqd checkpoint (format {FORMAT})")
+    version = config.get("pix2seqd") if isinstance(config, dict) else None
+    if type(version) is not int or version not in (1, FORMAT):
+        raise InputError(f"{folder / 'config.json'} is not of a pix2seqd checkpoint (format 1 or {FORMAT})")
     try:
-        model = Pix2SeqD(ModelConfig.from_dict(_renamed(config["model"])))
-        data, infer = DataConfig.from_dict(config["data"]), InferConfig.from_dict(_renamed(config["infer"]))
+        config = _from_format_1(config) if version == 1 else config
+        model = Pix2SeqD(ModelConfig.from_dict(config["model"]))
+        data, infer = DataConfig.from_dict(config["data"]), InferConfig.from_dict(config["infer"])
         taxonomy = Taxonomy.from_coco(config["categories"])
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / 'config.json'} is not understood: {error}") from error
@@ -93,10 +98,68 @@ def from_pretrained(name: str | Path) -> Checkpoint:
     return Checkpoint(model.eval(), taxonomy, data, infer, str(name), hashlib.sha256(weights.read_bytes()).hexdigest())
 
 
-def _renamed(values: dict[str, object]) -> dict[str, object]:
-    """Settings of format 1 under their names of today."""
-    names = {"name_cell": "init_id_cell", "enlarge": "input_scale", "afresh": "unconditioned_share"}
-    return {names.get(key, key): value for key, value in values.items()}
+_FORMAT_1 = {
+    "model.bits": "model.mask.bits",
+    "model.classes": "model.mask.classes",
+    "model.max_instances": "model.mask.max_instances",
+    "model.scale": "model.mask.scale",
+    "model.mask_stride": "model.mask.stride",
+    "model.name_cell": "model.mask.init_id_cell",
+    "model.backbone": "model.encoder.backbone",
+    "model.stem_pool": "model.encoder.stem_pool",
+    "model.image_mean": "model.encoder.image_mean",
+    "model.image_std": "model.encoder.image_std",
+    "model.encoder_dim": "model.encoder.dim",
+    "model.encoder_layers": "model.encoder.layers",
+    "model.encoder_heads": "model.encoder.heads",
+    "model.encoder_mlp_dim": "model.encoder.mlp_dim",
+    "model.encoder_dropout": "model.encoder.dropout",
+    "model.drop_path": "model.encoder.drop_path",
+    "model.fuse_dim": "model.encoder.map_dim",
+    "model.dim": "model.decoder.dim",
+    "model.multipliers": "model.decoder.multipliers",
+    "model.res_blocks": "model.decoder.res_blocks",
+    "model.kernel_size": "model.decoder.kernel_size",
+    "model.decoder_dim": "model.decoder.transformer_dim",
+    "model.decoder_layers": "model.decoder.layers",
+    "model.decoder_head_dim": "model.decoder.head_dim",
+    "model.decoder_dropout": "model.decoder.dropout",
+    "model.mask_patch": "model.decoder.patch",
+    "model.condition_on_map": "model.decoder.condition_on_map",
+    "model.condition_on_tokens": "model.decoder.condition_on_tokens",
+    "model.past_frames": "model.decoder.past_frames",
+    "model.time_scaling": "model.decoder.time_scaling",
+    "model.normalize_noisy": "model.decoder.normalize_noisy",
+    "model.head": "model.decoder.head",
+    "model.bit_logits": "model.decoder.bit_logits",
+    "infer.enlarge": "infer.input_scale",
+    "infer.afresh": "infer.unconditioned_share",
+}
+"""Settings that had another name in format 1 → their path now."""
+_REMOVED = {"data.id_distance": ID_DISTANCE}
+"""Settings of format 1 that are none any more, with the value that holds now."""
+
+
+def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
+    """The content of a config.json of format 1 as format 2 has it.
+
+    Raises:
+        ValueError: a setting that was removed has another value than the one that holds now.
+    """
+    converted: dict[str, Any] = {"categories": config["categories"]}
+    for part in ("model", "data", "infer"):
+        for key, value in config[part].items():
+            before = f"{part}.{key}"
+            if before in _REMOVED:
+                if value != _REMOVED[before]:
+                    raise ValueError(f"{before} can only be {_REMOVED[before]} now, not {value!r}")
+                continue
+            *sections, name = _FORMAT_1.get(before, before).split(".")
+            place = converted
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[name] = value
+    return converted
 
 
 def load_weights(model: Pix2SeqD, path: Path) -> None:
@@ -167,7 +230,7 @@ def inflate_for_video(model: Pix2SeqD, past_frames: int = 2) -> Pix2SeqD:
 
     The decoder's first layer gets input channels with zero weights, so the first output is the image model's.
     """
-    video = Pix2SeqD(model.config.replace(past_frames=past_frames))
+    video = Pix2SeqD(model.config.replace(decoder={"past_frames": past_frames}))
     state = model.state_dict()
     narrow = state["mask_decoder.conv_in.weight"]
     wide = torch.zeros_like(video.state_dict()["mask_decoder.conv_in.weight"])
@@ -190,7 +253,7 @@ def transfer(source: Pix2SeqD, target: Pix2SeqD) -> list[str]:
     for name, value in new.items():
         of_mask = name.startswith(("mask_decoder.conv_in.", "mask_decoder.conv_out."))
         same = name in old and old[name].shape == value.shape
-        if same and (source.config.bits == target.config.bits or not of_mask):
+        if same and (source.config.mask.bits == target.config.mask.bits or not of_mask):
             value.copy_(old[name])
             continue
         kept.append(name)
@@ -210,7 +273,7 @@ def _copy_channels(source: Pix2SeqD, target: Pix2SeqD, name: str) -> None:
     here, there = (_meanings(model, first) for model in (target, source))
     place = {meaning: i for i, meaning in enumerate(there)}
     pairs = [(i, place[meaning]) for i, meaning in enumerate(here) if meaning in place]
-    if source.config.mask_patch != target.config.mask_patch or not pairs:
+    if source.config.decoder.patch != target.config.decoder.patch or not pairs:
         return
     ours, theirs = (torch.tensor(list(side)) for side in zip(*pairs, strict=True))
     axis = 1 if first else 0
@@ -224,13 +287,13 @@ def _copy_channels(source: Pix2SeqD, target: Pix2SeqD, name: str) -> None:
 def _meanings(model: Pix2SeqD, first: bool) -> Sequence[tuple[object, ...]]:
     """What each input channel of the decoder's first layer, or output channel of its last, stands for."""
     config = model.config
-    patch = range(config.mask_patch**2)
+    patch = range(config.decoder.patch**2)
     # A bit or value means the same in two models if its mask channel has as many bits in both.
-    bits = [("bit", k, n, i) for k, n in enumerate(config.bits) for i in range(n)]
-    values = [("value", k, n, v) for k, n in enumerate(config.bits) for v in range(2**n)]
+    bits = [("bit", k, n, i) for k, n in enumerate(config.mask.bits) for i in range(n)]
+    values = [("value", k, n, v) for k, n in enumerate(config.mask.bits) for v in range(2**n)]
     if not first:
-        linear = config.head == "linear"
-        return [(*m, p) for m in (bits if linear else values + bits * config.bit_logits) for p in patch]
-    maps = [("map", i) for i in range(config.fuse_dim)]
-    past = [("past", f, *m, p) for f in range(config.past_frames) for m in bits for p in patch]
+        linear = config.decoder.head == "linear"
+        return [(*m, p) for m in (bits if linear else values + bits * config.decoder.bit_logits) for p in patch]
+    maps = [("map", i) for i in range(config.encoder.map_dim)]
+    past = [("past", f, *m, p) for f in range(config.decoder.past_frames) for m in bits for p in patch]
     return [(*m, p) for m in bits for p in patch] + maps + past

@@ -18,25 +18,42 @@ class Config:
             ValueError: a key that is no field (the message names the nearest one), or a value of another kind.
         """
         hints = get_type_hints(cls)
-        names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        names = cls.names()
         converted: dict[str, Any] = {}
         for key, value in values.items():
-            if key not in names:
+            if key not in hints:
                 near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}"
                 raise ValueError(f"{cls.__name__} has no setting {key!r}{hint}")
-            _check_kind(f"{cls.__name__}.{key}", hints[key], value)
-            if isinstance(hints[key], type) and issubclass(hints[key], Config) and isinstance(value, Mapping):
-                value = hints[key].from_dict(value)
+            kind, name = hints[key], f"{cls.__name__}.{key}"
+            if isinstance(kind, type) and issubclass(kind, Config) and not isinstance(value, kind):
+                if not isinstance(value, Mapping):
+                    raise ValueError(f"{name} must be a section of settings, not {value!r}")
+                value = kind.from_dict(value)
+            _check_kind(name, kind, value)
             converted[key] = tuple(value) if isinstance(value, list) else value
         return cls(**converted)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """All settings, those of nested configs after a dot: `mask`, `mask.bits`."""
+        hints = get_type_hints(cls).items()
+        nested = [(name, kind.names()) for name, kind in hints if isinstance(kind, type) and issubclass(kind, Config)]
+        return [*dict(hints), *(f"{name}.{inner}" for name, inside in nested for inner in inside)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """A copy with some fields changed; a dictionary changes some fields of a nested config.
+
+        `config.replace(mask={"stride": 1})` is `config.replace(mask=config.mask.replace(stride=1))`.
+        """
+        for name, value in changes.items():
+            section = getattr(self, name, None)
+            if isinstance(section, Config) and isinstance(value, Mapping):
+                changes[name] = section.replace(**value)
         return replace(self, **changes)  # type: ignore[type-var]
 
 
@@ -70,144 +87,186 @@ def resnet_backbone(depths: tuple[int, ...], stem: int, widths: tuple[int, ...],
 
 
 @dataclass(frozen=True)
-class ModelConfig(Config):
-    """The two networks of Figure 2 and the diffusion they serve. Defaults are the paper's."""
+class EncoderConfig(Config):
+    """The pixel encoder (Figure 2, left): a backbone, transformer layers, and the merge of their maps."""
 
-    # The mask and its analog bits (§2, §3.2)
-    bits: tuple[int, int] = (8, 8)
-    """Bits of the class channel and of the id channel; the mask can hold 2^bits values per channel."""
-    classes: int = 134
-    """Classes including void; generated classes above are clipped."""
-    max_instances: int = 101
-    """Ids including 0; generated ids above are clipped."""
-    scale: float = 0.1
-    """b: the analog bits are -b or +b (Table 3)."""
-    schedule: str = "cosine"
-    """γ(t), see `diffusion.gamma`."""
-    time_scaling: float = 1000.0
-    """The decoder reads γ(t) · time_scaling. The official configs leave the value open (docs/paper.md)."""
-    normalize_noisy: bool = False
-    """Bring the noisy bits to unit variance at every noise level before the decoder reads them (an option of the
-    official code that the paper leaves off): with short trainings the decoder else long ignores them."""
-    bit_logits: bool = False
-    """The decoder also gives a logit per bit, to which what the noisy bit itself says is added; a value's logit is
-    its own plus those of its bits. Short trainings learn ids many times sooner (not in the paper, docs/results.md)."""
-    init_id_cell: int = 0
-    """Above 0, sampling does not start from noise but from a mask of ids in cells of so many mask pixels a side, which
-    a single step can give to what lies there (`pix2seqd distill`; not in the paper)."""
-    loss: Literal["cross_entropy", "l2"] = "cross_entropy"
-    """Table 4."""
-    head: Literal["softmax", "linear"] = "softmax"
-    """softmax: logits over the values of a channel, whose expected bits are the prediction; linear: bits directly."""
-    p: float = 0.2
-    """Exponent of the loss weights 1 / c^p (Table 5)."""
-    mask_stride: int = 2
-    """Picture pixels per mask pixel, along each axis."""
-
-    # Pixel encoder (Figure 2, left)
     backbone: dict[str, Any] = field(
         default_factory=lambda: resnet_backbone((3, 4, 6), 64, (256, 512, 1024), "bottleneck")
     )
-    """Configuration of a `transformers` backbone: `model_type` and its fields."""
+    """`model_type` and the fields of a `transformers` backbone (§3.1, §4.1: ResNet-50; officially its first stages)."""
     stem_pool: Literal["same", "symmetric", "none"] = "same"
     """A ResNet's max pooling: padded as TensorFlow's "same" (official), as PyTorch's (pretrained), or left out, which
-    halves all strides (small objects)."""
+    halves all strides (small objects). Not in the paper."""
     image_mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Subtracted from red, green and blue, which are from 0 to 1. Not in the paper; official: none."""
     image_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    encoder_dim: int = 512
-    encoder_layers: int = 12
-    encoder_heads: int = 16
-    encoder_mlp_dim: int = 2048
-    encoder_dropout: float = 0.1
+    """Then divides them. Not in the paper; official: none."""
+    dim: int = 512
+    """Channels of the transformer layers and of the tokens (§4.1)."""
+    layers: int = 12
+    """Transformer layers. §4.1 says 6; only 12, the official number, make the parameters of Table 1."""
+    heads: int = 16
+    """Attention heads of each layer. Not in the paper; official."""
+    mlp_dim: int = 2048
+    """Channels inside each layer's MLP. Not in the paper; official."""
+    dropout: float = 0.1
+    """Share of activations that training drops. Not in the paper; official."""
     drop_path: float = 0.1
-    fuse_dim: int = 256
-    """Channels of the feature map that the decoder reads."""
-
-    # Mask decoder (Figure 2, right)
-    dim: int = 128
-    multipliers: tuple[int, ...] = (1, 1, 2, 2)
-    res_blocks: tuple[int, ...] = (1, 1, 1, 1)
-    kernel_size: int = 3
-    decoder_dim: int = 512
-    decoder_layers: int = 6
-    decoder_head_dim: int = 64
-    decoder_dropout: float = 0.0
-    mask_patch: int = 1
-    """The U-Net works on patches of so many mask pixels a side: 2 makes it four times cheaper (not in the paper)."""
-    condition_on_map: bool = True
-    """Concatenate the image's feature map to the noisy mask; False feeds zeros (mask pre-training, §4.1)."""
-    condition_on_tokens: bool = True
-    """Cross-attend to the image's tokens."""
-    past_frames: int = 0
-    """How many past masks condition the decoder (§3.4)."""
+    """Probability that training skips a layer's residual branch. Not in the paper; official."""
+    map_dim: int = 256
+    """Channels of the feature map that the decoder reads beside the noisy mask. Not in the paper; official."""
 
     def __post_init__(self) -> None:
-        sizes = (self.encoder_dim, self.encoder_heads, self.encoder_mlp_dim, self.fuse_dim, self.dim, self.decoder_dim)
-        sizes += (self.decoder_head_dim, self.mask_stride, self.mask_patch, *self.multipliers, *self.res_blocks)
-        counts = (self.encoder_layers, self.decoder_layers, self.past_frames, self.init_id_cell)
-        rates = (self.encoder_dropout, self.drop_path, self.decoder_dropout)
-        checks = (
-            (min(sizes) >= 1, "widths, heads, strides, multipliers and res_blocks must be 1 or more"),
-            (min(counts) >= 0, "numbers must be 0 or more"),
-            (all(0 <= rate < 1 for rate in rates), "dropout and drop_path must be from 0 to below 1"),
-            (self.p >= 0, f"p must be 0 or more, not {self.p}"),
-            (self.kernel_size % 2 == 1, f"kernel_size must be odd, not {self.kernel_size}"),
-            (min(self.classes, self.max_instances) >= 2, "classes and max_instances count void: 2 or more"),
-            (len(self.multipliers) == len(self.res_blocks), "multipliers and res_blocks must be of equal length"),
-            (min(self.bits) >= 1 and max(self.bits) <= 16, "bits must be between 1 and 16"),
-            (self.classes <= 2 ** self.bits[0], f"{self.classes} classes do not fit {self.bits[0]} bits"),
-            (self.max_instances <= 2 ** self.bits[1], f"{self.max_instances} ids do not fit {self.bits[1]} bits"),
-            (self.head == "softmax" or self.loss == "l2", "the cross-entropy loss needs the softmax head"),
-            (self.head == "softmax" or not self.bit_logits, "bit_logits need the softmax head"),
-            (self.scale > 0, "scale must be positive"),
-            (self.encoder_dim % self.encoder_heads == 0, "encoder_dim must be a multiple of encoder_heads"),
-            (self.decoder_dim % self.decoder_head_dim == 0, "decoder_dim must be a multiple of decoder_head_dim"),
+        sizes = (self.dim, self.heads, self.mlp_dim, self.map_dim)
+        require(
+            (min(sizes) >= 1, "dim, heads, mlp_dim and map_dim must be 1 or more"),
+            (self.layers >= 0, f"layers must be 0 or more, not {self.layers}"),
+            (all(0 <= rate < 1 for rate in (self.dropout, self.drop_path)), "dropout and drop_path must be below 1"),
+            (self.dim % self.heads == 0, "dim must be a multiple of heads"),
             ("model_type" in self.backbone, "backbone needs a model_type"),
         )
-        require(*checks)
+
+
+@dataclass(frozen=True)
+class DecoderConfig(Config):
+    """The mask decoder (Figure 2, right): a TransUNet, what it is conditioned on, and its output."""
+
+    dim: int = 128
+    """Channels of the U-Net at a multiplier of 1 (§4.1)."""
+    multipliers: tuple[int, ...] = (1, 1, 2, 2)
+    """Channels of each level, in multiples of `dim`; a level has half the resolution of the one before (§4.1)."""
+    res_blocks: tuple[int, ...] = (1, 1, 1, 1)
+    """Residual blocks of each level. Not in the paper; official."""
+    kernel_size: int = 3
+    """Side of the blocks' convolutions in pixels of their level. Not in the paper; official."""
+    transformer_dim: int = 512
+    """Channels of the transformer layers at the coarsest level (§4.1)."""
+    layers: int = 6
+    """Transformer layers (§4.1)."""
+    head_dim: int = 64
+    """Channels of an attention head. Not in the paper; official."""
+    dropout: float = 0.0
+    """Share of activations that training drops. Not in the paper; official."""
+    patch: int = 1
+    """The U-Net works on patches of so many mask pixels a side: 2 makes it four times cheaper. Not in the paper."""
+    condition_on_map: bool = True
+    """Concatenate the image's feature map to the noisy mask (§3.1); False feeds zeros (mask pre-training, §4.1)."""
+    condition_on_tokens: bool = True
+    """Cross-attend to the image's tokens (§3.1); False: no cross-attention (mask pre-training, §4.1)."""
+    past_frames: int = 0
+    """How many past masks are concatenated to the noisy mask (§3.4: 2 for videos)."""
+    time_scaling: float = 1000.0
+    """The network reads γ(t) · time_scaling. Not in the paper; the official configs leave it open (docs/paper.md)."""
+    normalize_noisy: bool = False
+    """Bring the noisy bits to unit variance at every noise level. Not in the paper; an official option that is off
+    there. Without it, short trainings ignore the noisy mask for a long time."""
+    head: Literal["softmax", "linear"] = "softmax"
+    """softmax: logits over the values of a channel, whose expected bits are the prediction (§3.2); linear: the analog
+    bits directly (Table 4, ℓ2)."""
+    bit_logits: bool = False
+    """The softmax head also gives a logit per bit, to which the evidence of the noisy bit is added; a value's logit is
+    its own plus those of its bits. Short trainings learn ids many times sooner. Not in the paper (docs/results.md)."""
+
+    def __post_init__(self) -> None:
+        sizes = (self.dim, *self.multipliers, *self.res_blocks, self.transformer_dim, self.head_dim, self.patch)
+        require(
+            (min(sizes) >= 1, "dims, multipliers, res_blocks and patch must be 1 or more"),
+            (min(self.layers, self.past_frames) >= 0, "layers and past_frames must be 0 or more"),
+            (0 <= self.dropout < 1, f"dropout must be from 0 to below 1, not {self.dropout}"),
+            (self.kernel_size % 2 == 1, f"kernel_size must be odd, not {self.kernel_size}"),
+            (len(self.multipliers) == len(self.res_blocks), "multipliers and res_blocks must be of equal length"),
+            (self.transformer_dim % self.head_dim == 0, "transformer_dim must be a multiple of head_dim"),
+            (self.head == "softmax" or not self.bit_logits, "bit_logits need the softmax head"),
+        )
+
+
+@dataclass(frozen=True)
+class MaskConfig(Config):
+    """The mask of classes and ids, and the analog bits that stand for it (§2, §3.2)."""
+
+    bits: tuple[int, int] = (8, 8)
+    """Bits of the class channel and of the id channel: 2^bits values each (§2; the numbers are official)."""
+    classes: int = 134
+    """Classes including void (§4.1: the 133 of MS-COCO); generated classes above are clipped."""
+    max_instances: int = 101
+    """Ids including 0 (§2: K + 1; the number is official); generated ids above are clipped."""
+    scale: float = 0.1
+    """b: the analog bits are -b or +b (§3.2, Table 3)."""
+    stride: int = 2
+    """Image pixels per mask pixel, along each axis (§4.1: 1024 × 1024 for images, 512 × 512 for masks)."""
+    init_id_cell: int = 0
+    """Above 0, sampling starts not from noise but from a mask of ids in cells of so many mask pixels a side, which a
+    single step can give to what lies there (`pix2seqd distill`). Not in the paper."""
+
+    def __post_init__(self) -> None:
+        require(
+            (min(self.bits) >= 1 and max(self.bits) <= 16, "bits must be between 1 and 16"),
+            (min(self.classes, self.max_instances) >= 2, "classes and max_instances count void: 2 or more"),
+            (self.classes <= 2 ** self.bits[0], f"{self.classes} classes do not fit {self.bits[0]} bits"),
+            (self.max_instances <= 2 ** self.bits[1], f"{self.max_instances} ids do not fit {self.bits[1]} bits"),
+            (self.scale > 0, "scale must be positive"),
+            (self.stride >= 1, f"stride must be 1 or more, not {self.stride}"),
+            (self.init_id_cell >= 0, f"init_id_cell must be 0 or more, not {self.init_id_cell}"),
+        )
 
     @property
     def total_bits(self) -> int:
         """Channels of the analog bits."""
         return sum(self.bits)
 
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """The two networks of Figure 2, the mask between them, and the diffusion's training. Defaults are the paper's."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    mask: MaskConfig = MaskConfig()
+    schedule: str = "cosine"
+    """γ(t), see `diffusion.gamma` (§2; the function is official)."""
+    loss: Literal["cross_entropy", "l2"] = "cross_entropy"
+    """§3.2, Table 4."""
+    p: float = 0.2
+    """Exponent of the loss weights 1 / c^p, where c is the pixels of an instance (§3.2, Table 5)."""
+
+    def __post_init__(self) -> None:
+        require(
+            (self.p >= 0, f"p must be 0 or more, not {self.p}"),
+            (self.decoder.head == "softmax" or self.loss == "l2", "the cross-entropy loss needs the softmax head"),
+        )
+
     @classmethod
     def preset(cls, name: Literal["paper", "small", "tiny"]) -> "ModelConfig":
         """`paper`: 94,492,480 parameters (Table 1). `small` and `tiny` train on a CPU."""
         small = cls(
-            bits=(4, 6),
-            classes=16,
-            max_instances=64,
-            backbone=resnet_backbone((2, 2, 2), 32, (48, 96, 192), "basic"),
-            encoder_dim=192,
-            encoder_layers=2,
-            encoder_heads=6,
-            encoder_mlp_dim=576,
-            encoder_dropout=0.0,
-            drop_path=0.0,
-            fuse_dim=64,
-            dim=64,
-            multipliers=(1, 2, 3),
-            res_blocks=(1, 1, 1),
-            decoder_dim=192,
-            decoder_layers=3,
-            decoder_head_dim=32,
+            encoder=EncoderConfig(
+                backbone=resnet_backbone((2, 2, 2), 32, (48, 96, 192), "basic"),
+                dim=192,
+                layers=2,
+                heads=6,
+                mlp_dim=576,
+                dropout=0.0,
+                drop_path=0.0,
+                map_dim=64,
+            ),
+            decoder=DecoderConfig(
+                dim=64, multipliers=(1, 2, 3), res_blocks=(1, 1, 1), transformer_dim=192, layers=3, head_dim=32
+            ),
+            mask=MaskConfig(bits=(4, 6), classes=16, max_instances=64),
         )
         presets = {
             "paper": cls(),
             "small": small,
             "tiny": small.replace(
-                backbone=resnet_backbone((1, 1, 1), 16, (16, 32, 64), "basic"),
-                encoder_dim=64,
-                encoder_layers=1,
-                encoder_heads=2,
-                encoder_mlp_dim=128,
-                fuse_dim=32,
-                dim=32,
-                multipliers=(1, 2),
-                res_blocks=(1, 1),
-                decoder_dim=64,
-                decoder_layers=1,
+                encoder={
+                    "backbone": resnet_backbone((1, 1, 1), 16, (16, 32, 64), "basic"),
+                    "dim": 64,
+                    "layers": 1,
+                    "heads": 2,
+                    "mlp_dim": 128,
+                    "map_dim": 32,
+                },
+                decoder={"dim": 32, "multipliers": (1, 2), "res_blocks": (1, 1), "transformer_dim": 64, "layers": 1},
             ),
         }
         if name not in presets:
@@ -217,28 +276,26 @@ class ModelConfig(Config):
 
 @dataclass(frozen=True)
 class DataConfig(Config):
-    """How pictures and masks are presented to the model, in training and in use; saved with every checkpoint."""
+    """How images and masks are presented to the model, in training and in use; saved with every checkpoint."""
 
     size: tuple[int, int] = (256, 256)
-    """Height and width of the network's input in pixels."""
+    """Height and width of the network's input in pixels (§4.1: 256 × 256, later 1024 × 1024)."""
     layout: Literal["resize", "tile"] = "resize"
-    """resize: the whole picture, scaled to fit, padded at bottom and right (COCO); tile: overlapping windows at a
-    fixed scale, whose segments are joined across the seams (microscopy)."""
+    """resize: the whole image, scaled to fit, padded at bottom and right (official); tile: overlapping windows at a
+    fixed scale, whose segments are joined across the seams (microscopy; not in the paper)."""
     zoom: float = 1.0
-    """tile: network pixels per picture pixel."""
+    """tile: network pixels per image pixel. Not in the paper."""
     diameter: float = 0.0
-    """tile; above 0: pictures are scaled so that their things are about so many network pixels across, in training
-    by the truth, in use by what a first pass at `zoom` finds (`Panoptic.diameter` measures both)."""
+    """tile; above 0: images are scaled so that their things are about so many network pixels across, in training by
+    the truth, in use by what a first pass at `zoom` finds (`Panoptic.diameter` measures both). Not in the paper."""
     overlap: int = 32
-    """tile: network pixels that neighbouring windows share."""
+    """tile: network pixels that neighbouring windows share. Not in the paper."""
     ids: Literal["unique", "reused"] = "unique"
-    """unique: every segment of a picture has an id of its own (paper §2). reused: things within `id_distance` of
-    each other differ, distant ones may share an id, and instances are connected components of (class, id); stuff
-    has id 0. For pictures with more instances than the id bits can count."""
-    id_distance: int = 4
-    """reused: mask pixels."""
+    """unique: every segment of an image has an id of its own (§2). reused: things near each other differ, distant ones
+    may share an id, and instances are connected components of (class, id); stuff has id 0. For images with more
+    instances than the id bits can count (not in the paper; see `pix2seqd.panoptic.reused_ids`)."""
     normalize: Literal["none", "percentile"] = "none"
-    """percentile: stretch each picture so that its 0.5th and 99.8th percentiles become 0 and 1."""
+    """percentile: stretch each image so that its 0.5th and 99.8th percentiles become 0 and 1. Not in the paper."""
 
     def __post_init__(self) -> None:
         overlaps = self.layout == "resize" or 0 <= self.overlap < min(self.size)
@@ -248,11 +305,10 @@ class DataConfig(Config):
             (0 <= self.diameter < float("inf"), f"diameter must be 0 or more, not {self.diameter}"),
             (not self.diameter or self.layout == "tile", "diameter needs layout tile; resize has a scale of its own"),
             (overlaps, f"overlap must be 0 or more and below the size, not {self.overlap}"),
-            (self.id_distance >= 0, f"id_distance must be 0 or more, not {self.id_distance}"),
         )
 
     def at_scale_of(self, diameter: float) -> Self:
-        """With the zoom that things `diameter` picture pixels across call for; 0: nobody knows, `zoom` as it is."""
+        """With the zoom that things `diameter` image pixels across call for; 0: nobody knows, `zoom` as it is."""
         if not self.diameter or not diameter:
             return self
         # Beyond these bounds it is one huge or tiny thing, which says little about scale.
@@ -264,31 +320,35 @@ class InferConfig(Config):
     """Defaults of inference; saved with every checkpoint."""
 
     steps: int = 20
+    """Denoising steps (§4.1, Figure 6)."""
     td: float = 1.0
-    """τ_d of §3.3."""
+    """τ_d: how much later than its noise says a step's time is (§3.3, Figure 6)."""
     min_pixels: int = 80
-    """Smaller segments are discarded (§4.1)."""
+    """Segments of fewer image pixels are discarded (§4.1, Figure 6)."""
     min_share: float = 0.0
-    """With `DataConfig.diameter`: segments below this share of the area of a disc that wide are discarded, too."""
+    """With `DataConfig.diameter`: segments below this share of the area of a disc that wide are discarded, too. Not in
+    the paper."""
     diameter: float = 0.0
     """Pixels that things measure across in the picture (see `DataConfig.diameter`); 0: found by a first look."""
     input_scale: int = 1
     """The network's input is so many times that of training a side: the networks carry over to other sizes (§4.1)."""
     consensus: int = 1
-    """The answer is what so many samples agree on (`ensemble.consensus`), an odd number; not around known pixels."""
+    """The answer is what so many samples agree on (`inference.consensus`), an odd number; not around known pixels.
+    Not in the paper."""
     unconditioned_share: float = 0.0
     """Share of the samples of a video's later frames that are told of no past, as a first frame's: their consensus with
-    the others, which give the ids, mends what the past got wrong."""
+    the others, which give the ids, mends what the past got wrong. Not in the paper."""
     seams: Literal["join", "known"] = "join"
     """layout tile; join: windows are sampled apart and their segments joined where they agree, as always in videos;
     known: one after the other, each continuing what its finished neighbours share with it."""
     first_steps: int = 0
-    """Steps of a video's first frame, and of a picture (§4.2, Figure 7); 0: as many as `steps`."""
+    """Steps of a video's first frame, and of an image (§4.2, Figure 7); 0: as many as `steps`."""
     t_start: float = 1.0
     """Where later frames of a video start: below 1, from the mask of the frame before, corrupted to this time
     (Eq. 1), instead of from pure noise."""
     adaptive: float = 0.0
-    """Later frames take as many steps as they need, at most `steps`, on average at most so many; 0: always `steps`."""
+    """Later frames take as many steps as they need, at most `steps`, on average at most so many; 0: always `steps`.
+    §3.4 suggests it."""
 
     def __post_init__(self) -> None:
         require(
@@ -311,33 +371,52 @@ class InferConfig(Config):
 
 @dataclass(frozen=True)
 class AugmentConfig(Config):
-    """Random changes of a training picture; the defaults change nothing."""
+    """Random changes of a training image, of all frames of a clip alike; the defaults change nothing."""
 
     jitter: tuple[float, float] = (1.0, 1.0)
     """Range of the random scale (§4.1 "scale jittering"); above 1 crops, below 1 pads."""
     color_jitter: float = 0.0
-    """Strength of brightness, contrast, saturation and hue changes, and greyscale; 1 is SimCLR's."""
+    """Strength of brightness, contrast, saturation and hue changes, and greyscale; 1 is SimCLR's. Not in the paper;
+    official: 1 at low resolution."""
     invert: float = 0.0
-    """Probability of a negative (microscopy: bright on dark or dark on bright)."""
+    """Probability of a negative (microscopy: bright on dark or dark on bright). Not in the paper."""
     flip: Literal["none", "horizontal", "all"] = "none"
-    """all: the eight symmetries of the square, for pictures without an up."""
-    first_frame: float = 0.0
-    """Clips: probability that a frame is shown as the first one, without past masks."""
-    past_dropout: float = 0.0
-    """Clips: probability that a past mask is left out."""
-    past_noise: float = 0.0
-    """Clips: above 0, past masks err as predictions do: outlines move, this share of instances is lost, joined, cut."""
-    past_stride: int = 1
-    """Clips: each example draws how many frames apart its past masks lie, from 1 to this: faster motion."""
+    """horizontal: half of the images are mirrored (official); all: the eight symmetries of the square, for images
+    without an up. Not in the paper."""
 
     def __post_init__(self) -> None:
         low, high = self.jitter
-        require_probabilities(self, "invert", "first_frame", "past_dropout", "past_noise")
+        require_probabilities(self, "invert")
         require(
             (0 < low <= high, f"jitter must be a range of positive scales, not {self.jitter}"),
             (self.color_jitter >= 0, f"color_jitter must be 0 or more, not {self.color_jitter}"),
-            (self.past_stride >= 1, f"past_stride must be 1 or more, not {self.past_stride}"),
         )
+
+
+@dataclass(frozen=True)
+class ClipsConfig(Config):
+    """What the past masks of a training example are (§3.4); the defaults show the true ones."""
+
+    first_frame: float = 0.0
+    """Probability that a frame is shown as the first one, without past masks. Not in the paper."""
+    past_dropout: float = 0.0
+    """Probability that a past mask is left out. Not in the paper; official: 0.2."""
+    past_noise: float = 0.0
+    """Above 0, past masks err as predictions do: outlines move by about a mask pixel, and this share of the instances
+    is lost, joined or cut. Not in the paper."""
+    past_stride: int = 1
+    """Each example draws how many frames apart its past masks lie, from 1 to this: faster motion. Not in the paper."""
+    self_past_prob: float = 0.0
+    """Probability that the last past mask is the model's own quick prediction, as it will be in use. Not in the
+    paper."""
+    rollout_prob: float = 0.0
+    """Probability that the noisy mask of an example with a past is one that the model itself reaches from noise, at a
+    step of `InferConfig`. Not in the paper."""
+
+    def __post_init__(self) -> None:
+        names = ("first_frame", "past_dropout", "past_noise", "self_past_prob", "rollout_prob")
+        require_probabilities(self, *names)
+        require((self.past_stride >= 1, f"past_stride must be 1 or more, not {self.past_stride}"))
 
 
 @dataclass(frozen=True)
@@ -345,40 +424,40 @@ class TrainConfig(Config):
     """How a model is trained (§4.1; the official code's optimiser)."""
 
     batch_size: int = 32
-    """Pictures per step, over all processes and accumulated micro-batches."""
+    """Images per step, over all processes and accumulated micro-batches (§4.1: 16 to 512)."""
     steps: int = 1000
+    """Updates of the weights (§4.1 gives epochs, see `paper_recipes`)."""
     lr: float = 1e-3
+    """AdamW's learning rate after the warm-up. Not in the paper's text; official: 1e-4 to 1e-5."""
     end_lr_factor: float = 0.1
-    """The rate falls linearly to lr · end_lr_factor at the last step."""
+    """The rate falls linearly to lr · end_lr_factor at the last step. Not in the paper's text; official."""
     warmup_steps: int = 0
+    """Steps in which the rate rises linearly from 0. Not in the paper's text; official."""
     weight_decay: float = 0.05
-    """On every parameter, as officially."""
+    """On every parameter. Not in the paper's text; official."""
     clip_norm: float = 1.0
+    """Largest norm of the gradient. Not in the paper's text; official."""
     ema_decay: float = 0.999
+    """Of the moving average of the weights, per step. Not in the paper's text; official."""
     accumulate: int = 1
-    """Micro-batches per step."""
+    """Micro-batches per step. Not in the paper."""
     precision: Literal["auto", "bf16", "no"] = "auto"
-    """no: float32; auto: bf16 where the hardware computes it natively, else float32."""
+    """no: float32; auto: bf16 where the hardware computes it natively, otherwise float32. Not in the paper."""
     seed: int = 0
-    self_past_prob: float = 0.0
-    """Clips: probability that the last past mask is the model's own quick prediction, as it will be in use."""
-    own_past_steps: int = 2
-    """Denoising steps of that prediction."""
-    rollout_prob: float = 0.0
-    """Clips: probability that the noisy mask of an example with a past is one the model comes to itself in use."""
+    """Of weights, order, augmentation and noise. Not in the paper."""
     workers: int = 1
-    """Processes that prepare pictures; the result does not depend on it."""
+    """Processes that prepare images; the result does not depend on it. Not in the paper."""
     log_every: int = 50
-    """Steps between TensorBoard scalars."""
+    """Steps between TensorBoard scalars. Not in the paper."""
     save_every: int = 500
-    """Steps between checkpoints."""
+    """Steps between checkpoints. Not in the paper."""
     evaluate_every: int = 0
-    """Steps between evaluations (scalars and sample pictures in TensorBoard); 0: only at the end."""
+    """Steps between evaluations (scalars and sample images in TensorBoard); 0: only at the end. Not in the paper."""
     evaluate_images: int = 32
-    """Pictures of an evaluation while training, spread over the evaluation data."""
+    """Images of an evaluation while training, spread over the evaluation data. Not in the paper."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "steps", "accumulate", "own_past_steps", "log_every", "save_every"):
+        for name in ("batch_size", "steps", "accumulate", "log_every", "save_every"):
             require((getattr(self, name) >= 1, f"{name} must be 1 or more, not {getattr(self, name)}"))
         for name in ("warmup_steps", "workers", "evaluate_every", "evaluate_images", "seed", "weight_decay"):
             require((getattr(self, name) >= 0, f"{name} must be 0 or more, not {getattr(self, name)}"))
@@ -387,7 +466,6 @@ class TrainConfig(Config):
             (0 <= self.ema_decay < 1, f"ema_decay must be 0 or more and below 1, not {self.ema_decay}"),
             (self.clip_norm > 0, f"clip_norm must be positive, not {self.clip_norm}"),
         )
-        require_probabilities(self, "self_past_prob", "rollout_prob")
 
 
 @dataclass(frozen=True)
@@ -397,22 +475,25 @@ class Recipe(Config):
     model: ModelConfig
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
+    clips: ClipsConfig = ClipsConfig()
     train: TrainConfig = TrainConfig()
     infer: InferConfig = InferConfig()
     train_data: str = ""
-    """The training pictures, or clips where the model has past frames: any name of docs/datasets.md."""
-    exclude: tuple[str, ...] = ()
-    """File names of training pictures to leave out, of data sets `coco:` and `folder:`."""
+    """The training images, or clips where the model has past frames: any name of docs/datasets.md."""
     eval_data: str = ""
-    """Pictures for evaluation while training; empty: none."""
+    """Images for evaluation while training; empty: none."""
     backbone: str = ""
-    """Folder or hub id of a pretrained `transformers` backbone, or efficientnet_lite0; it replaces `model.backbone`."""
+    """Folder or hub id of a pretrained `transformers` backbone, or efficientnet_lite0; it replaces
+    `model.encoder.backbone`."""
     init: str = ""
-    """Checkpoint to start from, a bundled name, a folder or a hub id: whatever fits is taken (`weights.transfer`).
+    """Checkpoint to start from, a bundled name, a folder or a hub id: whatever fits is taken (`checkpoint.transfer`).
     A folder may be the official TensorFlow model's too (§4.1: the encoder trained on Objects365)."""
 
     def __post_init__(self) -> None:
-        own = self.train.self_past_prob or self.train.rollout_prob
+        own = self.clips.self_past_prob or self.clips.rollout_prob
         require(
-            (self.model.past_frames > 0 or not own, "self_past_prob and rollout_prob need a model with past_frames")
+            (
+                self.model.decoder.past_frames > 0 or not own,
+                "self_past_prob and rollout_prob need a model with past_frames",
+            )
         )

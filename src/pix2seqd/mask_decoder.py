@@ -28,7 +28,7 @@ class StepCache(NamedTuple):
     memories: list[KeyValue]
     """Keys and values of the cross-attentions, in the order of the layers."""
     positions: Tensor
-    """Codes of the transformer's tokens, `[n, decoder_dim]`."""
+    """Codes of the transformer's tokens, `[n, transformer_dim]`."""
     gammas: Tensor
     """γ(t), `[s]`."""
     times: list[Tensor]
@@ -46,36 +46,36 @@ class MaskDecoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        dims = [config.dim * m for m in config.multipliers]
-        time_dim = 4 * config.dim
-        patch_area = config.mask_patch**2
-        self.time1 = glorot(nn.Linear(config.dim, time_dim))
+        dims = [config.decoder.dim * m for m in config.decoder.multipliers]
+        time_dim = 4 * config.decoder.dim
+        patch_area = config.decoder.patch**2
+        self.time1 = glorot(nn.Linear(config.decoder.dim, time_dim))
         self.time2 = glorot(nn.Linear(time_dim, time_dim))
-        mask_channels = config.total_bits * (1 + config.past_frames) * patch_area
-        self.conv_in = glorot(nn.Conv2d(mask_channels + config.fuse_dim, dims[0], 1))
+        mask_channels = config.mask.total_bits * (1 + config.decoder.past_frames) * patch_area
+        self.conv_in = glorot(nn.Conv2d(mask_channels + config.encoder.map_dim, dims[0], 1))
         self.norm_in = GroupNorm(dims[0])
 
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
         skips = [dims[0]]
         x_dim = dims[0]
-        for level, (dim, blocks) in enumerate(zip(dims, config.res_blocks, strict=True)):
+        for level, (dim, blocks) in enumerate(zip(dims, config.decoder.res_blocks, strict=True)):
             last = level == len(dims) - 1
             self.down.append(DownUnit(x_dim, dim, blocks, time_dim, config, downsample=not last))
             skips += [dim] * (blocks if last else blocks + 1)
             x_dim = dim
-        self.transformer = BottleneckTransformer(x_dim, time_dim, config) if config.decoder_layers else None
-        x_dim = config.decoder_dim if self.transformer else x_dim
+        self.transformer = BottleneckTransformer(x_dim, time_dim, config) if config.decoder.layers else None
+        x_dim = config.decoder.transformer_dim if self.transformer else x_dim
         for level in reversed(range(len(dims))):
-            laterals = [skips.pop() for _ in range(config.res_blocks[level] + 1)]
+            laterals = [skips.pop() for _ in range(config.decoder.res_blocks[level] + 1)]
             self.up.append(UpUnit(x_dim, dims[level], laterals, time_dim, config, upsample=level > 0))
             x_dim = dims[level]
-        self.norm_out = GroupNorm(x_dim, config.dim)
-        values = [2**n for n in config.bits] if config.head == "softmax" else [config.total_bits]
+        self.norm_out = GroupNorm(x_dim, config.decoder.dim)
+        values = [2**n for n in config.mask.bits] if config.decoder.head == "softmax" else [config.mask.total_bits]
         self.values = values
-        outputs = sum(values) + (config.total_bits if config.bit_logits else 0)
+        outputs = sum(values) + (config.mask.total_bits if config.decoder.bit_logits else 0)
         self.conv_out = glorot(nn.Conv2d(x_dim, outputs * patch_area, 1), scale=1e-10)
-        if config.bit_logits:
+        if config.decoder.bit_logits:
             # Not zero like the rest: what the layers before learn has to matter from the first step on.
             nn.init.xavier_uniform_(self.conv_out.weight[sum(values) * patch_area :].data, gain=0.3)
 
@@ -85,7 +85,7 @@ class MaskDecoder(nn.Module):
         """Predict the mask (Algorithm 2's `mask_decoder`).
 
         Args:
-            m_t: noisy analog bits `[b, bits, h, w]`; h and w multiples of `mask_patch · 2^(levels - 1)`.
+            m_t: noisy analog bits `[b, bits, h, w]`; h and w multiples of `patch · 2^(levels - 1)`.
             features: of the image, from `PixelEncoder`.
             t: times in [0, 1], `[b]`. The network reads γ(t) · time_scaling, as the official one.
             past: int64 `[b, f, 2, h, w]`, masks of past frames, oldest first; None = all void (§3.4).
@@ -105,7 +105,7 @@ class MaskDecoder(nn.Module):
     def predict(self, m_t: Tensor, prepared: StepCache) -> Tensor:
         """The second part alone, of what is prepared: the logits, by far the largest tensor, exist strip by strip."""
         x = self._trunk(m_t, prepared)
-        patch, width = self.config.mask_patch, m_t.shape[-1]
+        patch, width = self.config.decoder.patch, m_t.shape[-1]
         strip = STRIP.get(m_t.device.type, STRIP["cpu"])
         rows = max(strip // (len(x) * sum(self.values) * width * patch), 1)
         strips = zip(x.split(rows, dim=2), m_t.split(rows * patch, dim=2), strict=True)
@@ -121,15 +121,15 @@ class MaskDecoder(nn.Module):
         """
         config = self.config
         gammas = gamma(t, config.schedule)
-        time = F.silu(self.time1(scalar_code(gammas * config.time_scaling, config.dim)))
+        time = F.silu(self.time1(scalar_code(gammas * config.decoder.time_scaling, config.decoder.dim)))
         time = F.silu(self.time2(time))  # [s, time_dim]
         middle = [self.transformer] if self.transformer else []
         units = nn.ModuleList([*self.down, *middle, *self.up])
-        height, width = (n >> (len(config.multipliers) - 1) for n in features.map.shape[-2:])
+        height, width = (n >> (len(config.decoder.multipliers) - 1) for n in features.map.shape[-2:])
         return StepCache(
             first=self._first(features, past),
             memories=[m.memory(features.tokens) for m in units.modules() if isinstance(m, TransformerLayer)],
-            positions=position_code(height, width, config.decoder_dim, t.device),
+            positions=position_code(height, width, config.decoder.transformer_dim, t.device),
             gammas=gammas,
             times=[m.time(time) for m in units.modules() if isinstance(m, ResBlock | BottleneckTransformer)],
         )
@@ -137,34 +137,38 @@ class MaskDecoder(nn.Module):
     def _first(self, features: ImageFeatures, past: Tensor | None) -> Tensor:
         """Share of [feature map | past bits] in the first convolution of [noisy bits | feature map | past bits]."""
         config, image_map = self.config, features.map
-        noisy = config.total_bits * config.mask_patch**2
-        _, of_map, of_past = self.conv_in.weight.split([noisy, config.fuse_dim, noisy * config.past_frames], dim=1)
-        if not config.condition_on_map:
+        noisy = config.mask.total_bits * config.decoder.patch**2
+        _, of_map, of_past = self.conv_in.weight.split(
+            [noisy, config.encoder.map_dim, noisy * config.decoder.past_frames], dim=1
+        )
+        if not config.decoder.condition_on_map:
             image_map = torch.zeros_like(image_map)
         first = F.conv2d(image_map, of_map, self.conv_in.bias)
-        if not config.past_frames:
+        if not config.decoder.past_frames:
             if past is not None:
                 raise ValueError("the model does not condition on past masks; see weights.inflate_for_video")
             return first
         if past is None:
-            size = (n * config.mask_patch for n in image_map.shape[-2:])
-            past = torch.zeros(len(image_map), config.past_frames, 2, *size, dtype=torch.long, device=image_map.device)
-        if past.shape[1] != config.past_frames:
-            raise ValueError(f"the model conditions on {config.past_frames} past masks, not {past.shape[1]}")
-        bits = [analog(past[:, f], config.bits, config.scale) for f in range(config.past_frames)]
-        before = _unshuffled(torch.cat(bits, dim=1), config.mask_patch).to(image_map.dtype)
+            size = (n * config.decoder.patch for n in image_map.shape[-2:])
+            past = torch.zeros(
+                len(image_map), config.decoder.past_frames, 2, *size, dtype=torch.long, device=image_map.device
+            )
+        if past.shape[1] != config.decoder.past_frames:
+            raise ValueError(f"the model conditions on {config.decoder.past_frames} past masks, not {past.shape[1]}")
+        bits = [analog(past[:, f], config.mask.bits, config.mask.scale) for f in range(config.decoder.past_frames)]
+        before = _unshuffled(torch.cat(bits, dim=1), config.decoder.patch).to(image_map.dtype)
         return first + F.conv2d(before, of_past)
 
     def _trunk(self, m_t: Tensor, prepared: StepCache) -> Tensor:
-        """Everything up to the last normalisation: `[b, bits, h, w]` → `[b, dim, h / mask_patch, w / mask_patch]`."""
+        """Everything up to the last normalisation: `[b, bits, h, w]` → `[b, dim, h / patch, w / patch]`."""
         config = self.config
-        divisor = config.mask_patch * 2 ** (len(config.multipliers) - 1)
+        divisor = config.decoder.patch * 2 ** (len(config.decoder.multipliers) - 1)
         if m_t.shape[-2] % divisor or m_t.shape[-1] % divisor:
             raise ValueError(f"mask height and width must be multiples of {divisor}, not {tuple(m_t.shape[-2:])}")
-        if config.normalize_noisy:
-            variance = prepared.gammas * config.scale**2 + 1 - prepared.gammas
+        if config.decoder.normalize_noisy:
+            variance = prepared.gammas * config.mask.scale**2 + 1 - prepared.gammas
             m_t = m_t * variance.rsqrt()[:, None, None, None]
-        noisy = _unshuffled(m_t, config.mask_patch).to(prepared.first.dtype)
+        noisy = _unshuffled(m_t, config.decoder.patch).to(prepared.first.dtype)
         x = self.norm_in(F.conv2d(noisy, self.conv_in.weight[:, : noisy.shape[1]]) + prepared.first)
 
         skips, times = [x], iter(prepared.times)
@@ -180,18 +184,18 @@ class MaskDecoder(nn.Module):
     def _head(self, x: Tensor, m_t: Tensor, gammas: Tensor) -> tuple[Tensor, ...]:
         """The last convolution, which sees one pixel at a time: logits of each mask channel (or the bits)."""
         config = self.config
-        x = _shuffled(self.conv_out(x), config.mask_patch)
-        if not config.bit_logits:
+        x = _shuffled(self.conv_out(x), config.decoder.patch)
+        if not config.decoder.bit_logits:
             return x.split(self.values, dim=1)
-        *groups, bit_logits = x.float().split([*self.values, config.total_bits], dim=1)
-        bit_logits = bit_logits + bit_evidence(m_t, config.scale, gammas)
-        parts = bit_logits.split(list(config.bits), dim=1)
+        *groups, bit_logits = x.float().split([*self.values, config.mask.total_bits], dim=1)
+        bit_logits = bit_logits + bit_evidence(m_t, config.mask.scale, gammas)
+        parts = bit_logits.split(list(config.mask.bits), dim=1)
         return tuple(group + value_logits(part) for group, part in zip(groups, parts, strict=True))
 
     def _expected(self, logits: tuple[Tensor, ...]) -> Tensor:
         """Analog bits, float32."""
-        scale = self.config.scale
-        if self.config.head == "linear":
+        scale = self.config.mask.scale
+        if self.config.decoder.head == "linear":
             return logits[0].float().clamp(-scale, scale)
         return torch.cat([expected_bits(group, scale) for group in logits], dim=1)
 
@@ -201,13 +205,13 @@ class ResBlock(nn.Module):
 
     def __init__(self, in_dim: int, out_dim: int, time_dim: int, config: ModelConfig) -> None:
         super().__init__()
-        padding = config.kernel_size // 2
+        padding = config.decoder.kernel_size // 2
         self.norm1 = GroupNorm(in_dim)
-        self.conv1 = glorot(nn.Conv2d(in_dim, out_dim, config.kernel_size, padding=padding))
+        self.conv1 = glorot(nn.Conv2d(in_dim, out_dim, config.decoder.kernel_size, padding=padding))
         self.time = glorot(nn.Linear(time_dim, 2 * out_dim))
         self.norm2 = GroupNorm(out_dim)
-        self.dropout = nn.Dropout(config.decoder_dropout)
-        self.conv2 = glorot(nn.Conv2d(out_dim, out_dim, config.kernel_size, padding=padding), scale=1e-10)
+        self.dropout = nn.Dropout(config.decoder.dropout)
+        self.conv2 = glorot(nn.Conv2d(out_dim, out_dim, config.decoder.kernel_size, padding=padding), scale=1e-10)
         self.shortcut = glorot(nn.Conv2d(in_dim, out_dim, 1)) if in_dim != out_dim else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -266,25 +270,25 @@ class BottleneckTransformer(nn.Module):
 
     def __init__(self, in_dim: int, time_dim: int, config: ModelConfig) -> None:
         super().__init__()
-        dim = config.decoder_dim
+        dim = config.decoder.transformer_dim
         self.norm_in = GroupNorm(in_dim, dim)  # the official code takes the number of groups from the output
         self.conv_in = glorot(nn.Conv2d(in_dim, dim, 1))
         self.time = glorot(nn.Linear(time_dim, dim))
         self.layers = nn.ModuleList(
             TransformerLayer(
                 dim,
-                dim // config.decoder_head_dim,
+                dim // config.decoder.head_dim,
                 4 * dim,
-                context_dim=config.encoder_dim if config.condition_on_tokens else None,
-                dropout=config.decoder_dropout,
+                context_dim=config.encoder.dim if config.decoder.condition_on_tokens else None,
+                dropout=config.decoder.dropout,
             )
-            for _ in range(config.decoder_layers)
+            for _ in range(config.decoder.layers)
         )
         self.norm_out = GroupNorm(dim)
         self.conv_out = glorot(nn.Conv2d(dim, dim, 1))
 
     def forward(self, x: Tensor, time: Tensor, memories: list[KeyValue], positions: Tensor) -> Tensor:
-        """`x` [b, in_dim, h, w] → [b, decoder_dim, h, w]; the time, `[b or 1, decoder_dim]`, is one more token."""
+        """`x` [b, in_dim, h, w] → [b, dim, h, w]; the time, `[b or 1, dim]`, is one more token."""
         height, width = x.shape[-2:]
         x = self.conv_in(self.norm_in(x)).flatten(2).transpose(1, 2)  # [b, h·w, dim]
         x = x + positions

@@ -41,7 +41,7 @@ class Pix2SeqD(nn.Module):
 
         Args:
             images: `[b, 3, H, W]`, 0..1.
-            masks: int64 `[b, 2, h, w]`, h = H / mask_stride.
+            masks: int64 `[b, 2, h, w]`, h = H / mask.stride.
             past: masks of past frames, int64 `[b, f, 2, h, w]` (§3.4).
             t: times `[b]`; drawn from U[0, 1) if None.
             noise: ε `[b, bits, h, w]`; drawn if None.
@@ -55,7 +55,7 @@ class Pix2SeqD(nn.Module):
         h = self.pixel_encoder(images)
 
         # Discrete masks to analog bits.
-        m_bits = analog(masks, config.bits, config.scale)
+        m_bits = analog(masks, config.mask.bits, config.mask.scale)
 
         # Corrupt analog bits (Eq. 1).
         t = torch.rand(len(images), device=images.device) if t is None else t
@@ -67,7 +67,7 @@ class Pix2SeqD(nn.Module):
         if config.loss == "l2":
             m_logits, m_pred = self.mask_decoder(m_crpt, h, t, past)
             # Bits that a linear head gives are clipped in inference only.
-            return l2(m_logits[0] if config.head == "linear" else m_pred, m_bits, weights).mean()
+            return l2(m_logits[0] if config.decoder.head == "linear" else m_pred, m_bits, weights).mean()
         m_logits = self.mask_decoder.logits(m_crpt, h, t, past)
         return cross_entropy(m_logits, masks, weights).mean()
 
@@ -75,7 +75,7 @@ class Pix2SeqD(nn.Module):
 
     def _counted(self, masks: Tensor, instances: Tensor | None) -> tuple[Tensor, float, int]:
         if instances is None:
-            return masks[:, 1], self.config.p, self.config.max_instances
+            return masks[:, 1], self.config.p, self.config.mask.max_instances
         return instances, self.config.p, int(instances.max()) + 1
 
     @torch.no_grad()
@@ -91,7 +91,7 @@ class Pix2SeqD(nn.Module):
 
         Args:
             images: `[b, 3, H, W]`, 0..1.
-            noise: the first state, standard normal `[b, bits, h, w]`, h = H / mask_stride.
+            noise: the first state, standard normal `[b, bits, h, w]`, h = H / mask.stride.
             steps: how often the decoder runs, 1 or more.
             td: τ_d ≥ 0.
             past: masks of past frames, int64 `[b, f, 2, h, w]`.
@@ -149,11 +149,11 @@ class Pix2SeqD(nn.Module):
     def initial_state(self, noise: Tensor) -> Tensor:
         """The state at t = 1, of noise `[b, bits, h, w]`: the noise itself.
 
-        With `ModelConfig.init_id_cell` it is a mask of ids in cells, 1 where a bit is 1 and otherwise -1. Half of
+        With `MaskConfig.init_id_cell` it is a mask of ids in cells, 1 where a bit is 1 and otherwise -1. Half of
         the bits tell columns, half rows, both in Gray code, so that cells side by side differ in one bit: between two
         cells there is no third. The noise, 32 numbers or more, says where the cells begin.
         """
-        cell, bits = self.config.init_id_cell, self.config.bits
+        cell, bits = self.config.mask.init_id_cell, self.config.mask.bits
         if not cell:
             return noise
         top, left = bit2int(noise.flatten(1)[:, :32, None, None] > 0, (16, 16)).unbind(dim=1)  # [b, 1, 1]
@@ -167,12 +167,12 @@ class Pix2SeqD(nn.Module):
 
     def _given(self, known: Tensor) -> tuple[Tensor, Tensor]:
         """Where bits are known, and the analog bits there, both `[b, bits, h, w]`."""
-        repeats = torch.tensor(self.config.bits, device=known.device)
+        repeats = torch.tensor(self.config.mask.bits, device=known.device)
         where = (known >= 0).repeat_interleave(repeats, dim=1)
-        return where, analog(known.clamp(min=0), self.config.bits, self.config.scale)
+        return where, analog(known.clamp(min=0), self.config.mask.bits, self.config.mask.scale)
 
     def to_masks(self, m_pred: Tensor) -> Tensor:
         """Quantize analog bits by their sign: `[b, bits, h, w]` → int64 `[b, 2, h, w]`, illegal values clipped."""
-        masks = bit2int(m_pred > 0, self.config.bits)
-        limits = torch.tensor([self.config.classes - 1, self.config.max_instances - 1], device=masks.device)
+        masks = bit2int(m_pred > 0, self.config.mask.bits)
+        limits = torch.tensor([self.config.mask.classes - 1, self.config.mask.max_instances - 1], device=masks.device)
         return masks.minimum(limits[:, None, None])

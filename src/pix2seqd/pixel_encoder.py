@@ -17,9 +17,9 @@ class ImageFeatures(NamedTuple):
     """What the mask decoder reads of an image."""
 
     map: Tensor
-    """`[b, fuse_dim, h, w]` at the resolution of the mask (divided by `mask_patch`): concatenated to the noisy mask."""
+    """`[b, map_dim, h, w]` at the resolution of the mask (divided by `patch`): concatenated to the noisy mask."""
     tokens: Tensor
-    """`[b, n, encoder_dim]`: memory of the cross-attention."""
+    """`[b, n, encoder.dim]`: memory of the cross-attention."""
 
 
 class PixelEncoder(nn.Module):
@@ -37,27 +37,27 @@ class PixelEncoder(nn.Module):
         self.config = config
         self.backbone = build_backbone(config)
         channels = list(self.backbone.channels)
-        self.register_buffer("mean", torch.tensor(config.image_mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.image_std).view(3, 1, 1), persistent=False)
-        self.dropout = nn.Dropout(config.encoder_dropout)
-        self.project = glorot(nn.Linear(channels[-1], config.encoder_dim))
-        self.project_norm = nn.LayerNorm(config.encoder_dim, eps=1e-6)
+        self.register_buffer("mean", torch.tensor(config.encoder.image_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.encoder.image_std).view(3, 1, 1), persistent=False)
+        self.dropout = nn.Dropout(config.encoder.dropout)
+        self.project = glorot(nn.Linear(channels[-1], config.encoder.dim))
+        self.project_norm = nn.LayerNorm(config.encoder.dim, eps=1e-6)
         self.layers = nn.ModuleList(
             TransformerLayer(
-                config.encoder_dim,
-                config.encoder_heads,
-                config.encoder_mlp_dim,
-                dropout=config.encoder_dropout,
-                drop_path=config.drop_path,
+                config.encoder.dim,
+                config.encoder.heads,
+                config.encoder.mlp_dim,
+                dropout=config.encoder.dropout,
+                drop_path=config.encoder.drop_path,
             )
-            for _ in range(config.encoder_layers)
+            for _ in range(config.encoder.layers)
         )
-        self.out_norm = nn.LayerNorm(config.encoder_dim, eps=1e-6)
+        self.out_norm = nn.LayerNorm(config.encoder.dim, eps=1e-6)
         self.merge = PyramidMerge(
-            [*channels[:-1], config.encoder_dim],
+            [*channels[:-1], config.encoder.dim],
             list(self.backbone.strides),
-            config.fuse_dim,
-            config.mask_stride * config.mask_patch,
+            config.encoder.map_dim,
+            config.mask.stride * config.decoder.patch,
         )
 
     def forward(self, images: Tensor) -> ImageFeatures:
@@ -69,7 +69,7 @@ class PixelEncoder(nn.Module):
         stride = self.backbone.strides[-1]
         if images.shape[-2] % stride or images.shape[-1] % stride:
             raise ValueError(f"image height and width must be multiples of {stride}, not {tuple(images.shape[-2:])}")
-        if not (self.config.condition_on_map or self.config.condition_on_tokens):
+        if not (self.config.decoder.condition_on_map or self.config.decoder.condition_on_tokens):
             return self._nothing(images)
         *fine, coarse = self.backbone((images - self.mean) / self.std)
         height, width = coarse.shape[-2:]
@@ -83,10 +83,10 @@ class PixelEncoder(nn.Module):
 
     def _nothing(self, images: Tensor) -> ImageFeatures:
         """What a decoder that reads no image gets (mask pre-training, §4.1)."""
-        cell = self.config.mask_stride * self.config.mask_patch
+        cell = self.config.mask.stride * self.config.decoder.patch
         height, width = (n // cell for n in images.shape[-2:])
-        empty = images.new_zeros(len(images), 0, self.config.encoder_dim)
-        return ImageFeatures(images.new_zeros(len(images), self.config.fuse_dim, height, width), empty)
+        empty = images.new_zeros(len(images), 0, self.config.encoder.dim)
+        return ImageFeatures(images.new_zeros(len(images), self.config.encoder.map_dim, height, width), empty)
 
 
 class PyramidMerge(nn.Module):
@@ -165,11 +165,11 @@ def build_backbone(config: ModelConfig) -> Backbone:
     Raises:
         ValueError: there is no backbone of that type, or its config refuses a field.
     """
-    values = dict(config.backbone)
+    values = dict(config.encoder.backbone)
     model_type = values.pop("model_type")
     try:
         if model_type == "resnet":
-            network = ResNet(**values, stem_pool=config.stem_pool)
+            network = ResNet(**values, stem_pool=config.encoder.stem_pool)
         elif model_type == efficientnet_lite.NAME and not values:
             network = efficientnet_lite.EfficientNetLite0()
         else:
@@ -196,7 +196,7 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
             "efficientnet_lite0", whose weights are a package (`efficientnet_lite.PACKAGE`).
 
     Returns:
-        (changes, network): the fields of `ModelConfig` that describe it, and the network itself. Levels coarser than
+        (changes, network): the fields of `EncoderConfig` that describe it, and the network itself. Levels coarser than
         stride 16 are left out, as in the paper, and not even built where `transformers` allows it; pictures are
         normalised as the backbone's were (ImageNet statistics, or to -1..1).
 

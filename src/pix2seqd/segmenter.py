@@ -24,6 +24,7 @@ from pix2seqd.inference.tiling import Scaled, Windows
 from pix2seqd.inference.tracking import Tracker
 from pix2seqd.inference.video import Stream
 from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 _LOOKS = 2
@@ -221,8 +222,8 @@ class Segmenter:
         """
         options, seed = self._options({**given, "first_steps": first_steps, "t_start": t_start, "adaptive": adaptive})
         data, model = self.checkpoint.data, self.model.config
-        stream, tracker = Stream(self.model, options), Tracker(data.ids == "unique", model.past_frames)
-        informed = model.past_frames > 0 or options.t_start < 1
+        stream, tracker = Stream(self.model, options), Tracker(data.ids == "unique", model.decoder.past_frames)
+        informed = model.decoder.past_frames > 0 or options.t_start < 1
         generators, size = [_generator(seed + k) for k in range(options.consensus)], None
         for number, frame in enumerate(frames, start=1):
             picture = self.scaled(frame, options)
@@ -238,7 +239,7 @@ class Segmenter:
                 if not result.diameter():
                     continue  # nothing yet that would tell the scale, or the next frame of anything
                 options = options.replace(diameter=data.diameter / picture.zoom)  # all frames at one scale
-            past = tracker.tell(model.max_instances - 1, data.id_distance * model.mask_stride / picture.zoom)
+            past = tracker.tell(model.mask.max_instances - 1, ID_DISTANCE * model.mask.stride / picture.zoom)
             drawn = (self.windows.drawn(frame.panoptic, frame.generated, picture) for frame in past)
             stream.remember([torch.from_numpy(masks).to(self.device) for masks in drawn])
 

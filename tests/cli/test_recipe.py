@@ -19,13 +19,13 @@ def test_a_recipe_written_as_yaml_reads_back_the_same(tmp_path, name):
 
 def test_files_and_flags_change_the_recipe_later_ones_win(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("train:\n  lr: 1e-4\n  steps: 5\nmodel:\n  backbone:\n    depths: [1, 1]\n")
+    path.write_text("train:\n  lr: 1e-4\n  steps: 5\nmodel:\n  encoder:\n    backbone:\n      depths: [1, 1]\n")
     flags = ["--train.steps", "7", "--train.batch-size=3", "--data.size", "[96, 80]", "--train-data", "coco:x@y"]
     recipe = read_recipe(["nuclei", str(path), *flags])
     base = RECIPES["nuclei"]
     assert recipe.train == base.train.replace(lr=1e-4, steps=7, batch_size=3)
     assert recipe.data == base.data.replace(size=(96, 80))
-    assert recipe.model == base.model.replace(backbone={**base.model.backbone, "depths": [1, 1]})
+    assert recipe.model == base.model.replace(encoder={"backbone": {**base.model.encoder.backbone, "depths": [1, 1]}})
     assert recipe.train_data == "coco:x@y" and recipe.augment == base.augment
 
 
@@ -56,9 +56,9 @@ def test_a_file_alone_starts_from_the_papers_defaults(tmp_path):
         (["nuclei", "--data.size", "[64]"], r"data\.size"),
         (["nuclei", "--data.size", "[64, x]"], r"data\.size"),
         (["nuclei", "--data.size", "[64"], "YAML"),
-        (["nuclei", "--model.scale", "-1"], "scale must be positive"),
-        (["nuclei", "--train.own-past", "0.5"], "past_frames"),
-        (["nuclei", "--model.backbone", "resnet"], "backbone"),
+        (["nuclei", "--model.mask.scale", "-1"], "scale must be positive"),
+        (["nuclei", "--clips.self-past-prob", "0.5"], "past_frames"),
+        (["nuclei", "--model.encoder.backbone", "resnet"], "backbone"),
     ],
 )
 def test_mistakes_are_one_line_that_names_the_setting(arguments, says):
@@ -93,7 +93,7 @@ def test_smoke_makes_what_is_named_small_and_settings_beside_it_win(tmp_path):
     expected = smoke(RECIPES["coco-1024"])
     assert recipe == expected.replace(train=expected.train.replace(steps=7), init="x")
     path = tmp_path / "mine.yaml"
-    path.write_text("model: {backbone: {model_type: dinov2, patch_size: 14}}\ntrain: {accumulate: 2}\n")
+    path.write_text("model: {encoder: {backbone: {model_type: dinov2, patch_size: 14}}}\ntrain: {accumulate: 2}\n")
     assert read_recipe([str(path)], small=True).train.batch_size == 8
 
 

@@ -14,7 +14,7 @@ from pix2seqd.panoptic.panoptic import Panoptic
 @pytest.fixture
 def recipe() -> Recipe:
     return Recipe(
-        model=ModelConfig.preset("tiny").replace(past_frames=2),
+        model=ModelConfig.preset("tiny").replace(decoder={"past_frames": 2}),
         data=DataConfig(size=(16, 24)),
         augment=AugmentConfig(jitter=(0.8, 1.5), color_jitter=0.5, flip="horizontal"),
         train=TrainConfig(batch_size=6, steps=5, workers=0, seed=3),
@@ -24,8 +24,8 @@ def recipe() -> Recipe:
 CLIPS = ShapesClips(7, 3, (20, 30))
 
 
-def augmented(recipe: Recipe, **changes: float) -> Recipe:
-    return recipe.replace(augment=recipe.augment.replace(**changes))
+def clipped(recipe: Recipe, **changes: float) -> Recipe:
+    return recipe.replace(clips=changes)
 
 
 def batches(recipe: Recipe, start: int = 0, process: int = 0, processes: int = 1) -> list[dict[str, torch.Tensor]]:
@@ -43,7 +43,7 @@ def test_a_batch(recipe):
 
 
 def test_batches_are_a_function_of_seed_and_position(recipe):
-    noisy = augmented(recipe, first_frame=0.3, past_dropout=0.3, past_noise=0.3)
+    noisy = clipped(recipe, first_frame=0.3, past_dropout=0.3, past_noise=0.3)
     whole, tail = batches(noisy), batches(noisy, start=3)
     halves = [batches(noisy, process=k, processes=2) for k in (0, 1)]
     for key in ("images", "masks", "past"):
@@ -64,7 +64,7 @@ def test_frames_are_cut_alike_and_share_their_ids(recipe):
 
 def test_first_frames_and_left_out_masks_are_void(recipe):
     def share_void(**changes: float) -> torch.Tensor:
-        masks = torch.cat([b["past"] for b in batches(augmented(recipe, **changes))])
+        masks = torch.cat([b["past"] for b in batches(clipped(recipe, **changes))])
         return (~masks.flatten(2).any(dim=-1)).float().mean(dim=0)
 
     assert share_void(first_frame=1.0).tolist() == [1, 1]
@@ -84,7 +84,7 @@ def test_past_masks_lie_as_far_apart_as_drawn(recipe):
     for k in range(1, 8):
         panoptic = Panoptic.from_segmentation(np.full((16, 24), k), {k: k}, CLIPS.taxonomy)
         frames.append(Sample(str(k), np.zeros((16, 24, 3), np.uint8), panoptic))
-    clip, faster = Clip("ticks", frames), augmented(recipe, past_stride=3)
+    clip, faster = Clip("ticks", frames), clipped(recipe, past_stride=3)
     seen = set()
     for seed in range(60):
         example = clip_example(clip, CLIPS.taxonomy, faster, np.random.default_rng(seed))
@@ -97,17 +97,18 @@ def test_past_masks_lie_as_far_apart_as_drawn(recipe):
 
 
 def test_the_picture_before_comes_along_for_the_models_own_predictions(recipe):
-    own = recipe.replace(train=recipe.train.replace(self_past_prob=0.5))
+    own = recipe.replace(clips={"self_past_prob": 0.5})
     assert batches(own)[0]["past_images"].shape == (6, 3, 16, 24)
 
 
-def test_reused_ids_differ_between_neighbours_in_any_frame():
+def test_reused_ids_differ_between_neighbours_in_any_frame(monkeypatch):
     """Two squares that touch in the second frame only, and one that is far from both throughout."""
     frames = np.ones((2, 8, 30), int)
     frames[0, 2:4, 2:4], frames[0, 2:4, 12:14], frames[:, 2:4, 26:28] = 2, 3, 4
     frames[1, 2:4, 8:10], frames[1, 2:4, 10:12] = 2, 3
     classes = {1: 1, 2: 5, 3: 5, 4: 5}  # grass and disks
-    config = DataConfig(ids="reused", id_distance=2)
+    config = DataConfig(ids="reused")
+    monkeypatch.setattr("pix2seqd.data.ids.ID_DISTANCE", 2)
     for seed in range(20):
         mask, instances = draw_mask(frames, classes, CLIPS.taxonomy, config, 3, np.random.default_rng(seed))
         assert mask.shape == (2, 2, 8, 30) and instances.shape == (2, 8, 30)

@@ -218,12 +218,17 @@ def test_pictures_are_not_taken_for_labels(tmp_path):
     assert "too many values" in refusal(lambda: Folder.open(draw(tmp_path, noise)))
 
 
-def test_exclude(tmp_path):
+def test_open_dataset_leaves_images_out(tmp_path):
     draw(tmp_path, CLASSES.astype(np.uint8), **NAMES)
     put(tmp_path / "images/b.png", np.zeros((3, 6, 3), np.uint8))
     put(tmp_path / "labels/b.png", CLASSES.astype(np.uint8))
-    data = open_dataset(f"folder:{tmp_path}", (8, 8), exclude=("a.jpg",))
-    assert [sample.name for sample in (data[i] for i in range(len(data)))] == ["b"]
+    put(tmp_path / "images/c.png", np.zeros((3, 6, 3), np.uint8))
+    put(tmp_path / "labels/c.png", CLASSES.astype(np.uint8))
+    for left_out, names in (("", ["a", "b", "c"]), (",-a.jpg", ["b", "c"]), (",-a.jpg,-c.png", ["b"])):
+        data = open_dataset(f"folder:{tmp_path}{left_out}", (8, 8))
+        assert [data[i].name for i in range(len(data))] == names
+    with pytest.raises(InputError, match=r"b\.png,-d\.png' has no image 'd\.png' to leave out"):
+        open_dataset(f"folder:{tmp_path},-b.png,-d.png", (8, 8))
 
 
 @pytest.mark.skipif(not (SHARED / "coco_sample").is_dir(), reason="no shared data")

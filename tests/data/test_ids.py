@@ -9,7 +9,7 @@ from pix2seqd.panoptic.taxonomy import Taxonomy
 
 CELL, TISSUE = 1, 2
 TAXONOMY = Taxonomy.from_coco([{"id": 5, "name": "cell"}, {"id": 6, "name": "tissue", "isthing": 0}])
-UNIQUE, REUSED = DataConfig(), DataConfig(ids="reused", id_distance=3)
+UNIQUE, REUSED = DataConfig(), DataConfig(ids="reused")
 
 
 def scene(seed: int, size: int = 24, things: int = 12) -> tuple[np.ndarray, dict[int, int]]:
@@ -91,8 +91,9 @@ def gap(one: np.ndarray, other: np.ndarray) -> int:
 @given(seed=st.integers(0, 10_000), distance=st.integers(0, 6))
 def test_reused_ids_differ_between_neighbours(seed: int, distance: int):
     labels, classes = scene(seed)
-    config = REUSED.replace(id_distance=distance)
-    (found, ids), instances = draw(labels, classes, config, 64, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pix2seqd.data.ids.ID_DISTANCE", distance)
+        (found, ids), instances = draw(labels, classes, REUSED, 64, seed)
     assert np.array_equal(found, class_map(labels, classes))
     assert not ids[found == TISSUE].any(), "stuff has id 0"
     things = [label for label in classes if label != 1000]

@@ -61,7 +61,7 @@ def test_a_batch(data, recipe):
     assert batch["masks"].shape == (6, 2, 8, 12)
     assert batch["masks"].dtype == torch.int64
     assert batch["masks"][:, 0].max() <= len(Shapes.taxonomy)
-    assert batch["masks"][:, 1].max() < recipe.model.max_instances
+    assert batch["masks"][:, 1].max() < recipe.model.mask.max_instances
     assert torch.equal(batch["masks"][:, 0] == 0, batch["masks"][:, 1] == 0), "void in one is void in both"
 
 

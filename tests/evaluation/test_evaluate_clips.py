@@ -109,7 +109,7 @@ def test_the_largest_tracks_are_proposed():
 
 @pytest.fixture
 def segmenter(build, tiny) -> Segmenter:
-    model: Pix2SeqD = build(tiny.replace(past_frames=1))
+    model: Pix2SeqD = build(tiny.replace(decoder={"past_frames": 1}))
     return Segmenter(Checkpoint(model, TAXONOMY, DataConfig(size=(32, 32)), InferConfig(steps=2)), "cpu", "float32")
 
 

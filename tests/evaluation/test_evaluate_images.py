@@ -97,7 +97,7 @@ def test_colours_of_categories_do_not_matter():
 
 
 def test_a_segmenter_scores_the_same_whatever_the_batch(tiny, build):
-    model = build(tiny.replace(bits=(4, 3), classes=10))
+    model = build(tiny.replace(mask={"bits": (4, 3), "classes": 10}))
     pretrained = Checkpoint(model, TAXONOMY, DataConfig(size=(32, 48)), InferConfig(steps=1, min_pixels=0))
     segmenter = Segmenter(pretrained, "cpu", "float32")
     one, many = (evaluate(segmenter, DATA, seed=1, batch_size=size) for size in (1, 3))

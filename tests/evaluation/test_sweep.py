@@ -18,7 +18,7 @@ DATA = Shapes(2, (40, 56))
 
 @pytest.fixture
 def segmenter(tiny, build) -> Segmenter:
-    model = build(tiny.replace(bits=(4, 3), classes=10))
+    model = build(tiny.replace(mask={"bits": (4, 3), "classes": 10}))
     return Segmenter(
         Checkpoint(model, TAXONOMY, DataConfig(size=(32, 48)), InferConfig(steps=2, td=1.0)), "cpu", "float32"
     )

@@ -29,7 +29,9 @@ def make(tiny, build) -> Callable[..., Segmenter]:
 
     def segmenter(data: DataConfig, stride: int = 2, seams: str = "join", min_pixels: int = 0) -> Segmenter:
         infer = InferConfig(steps=3, td=1.0, min_pixels=min_pixels).replace(seams=seams)
-        return Segmenter(Checkpoint(build(tiny.replace(mask_stride=stride)), TAXONOMY, data, infer), "cpu", "float32")
+        return Segmenter(
+            Checkpoint(build(tiny.replace(mask={"stride": stride})), TAXONOMY, data, infer), "cpu", "float32"
+        )
 
     return segmenter
 

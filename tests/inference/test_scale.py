@@ -45,7 +45,7 @@ def segmenter(tiny, build, monkeypatch) -> Callable[..., Segmenter]:
 
     def make(data: DataConfig = DATA, **infer: float) -> tuple[Segmenter, list[int]]:
         options = InferConfig(steps=2, min_pixels=4).replace(**infer)
-        pretrained = Checkpoint(build(tiny.replace(mask_stride=1)), TAXONOMY, data, options)
+        pretrained = Checkpoint(build(tiny.replace(mask={"stride": 1})), TAXONOMY, data, options)
         result, asked = Segmenter(pretrained, "cpu", "float32"), []
 
         def infer(images: Tensor, noise: Tensor, steps: int, td: float) -> Tensor:
@@ -85,7 +85,7 @@ def test_training_pictures_are_scaled_by_the_truth(radius: int):
         def __getitem__(self, index: int) -> Sample:
             return Sample("one", drawn(truth), truth)
 
-    model = ModelConfig.preset("tiny").replace(mask_stride=1)
+    model = ModelConfig.preset("tiny").replace(mask={"stride": 1})
     recipe = Recipe(model=model, data=DATA, augment=AugmentConfig(), train=TrainConfig(workers=0))
     example = TrainingExamples(One(), recipe)[0]
     _, sizes = np.unique(example["instances"][example["masks"][0] == CAT].numpy(), return_counts=True)

@@ -46,7 +46,7 @@ def reading(make, tiny, monkeypatch) -> Callable[..., Segmenter]:
     """A segmenter whose model is perfect: class and id are what red and green of the picture say."""
 
     def segmenter(data: DataConfig, stride: int = 1, input_scale: int = 1) -> Segmenter:
-        result = make(data, tiny.replace(mask_stride=stride), input_scale=input_scale)
+        result = make(data, tiny.replace(mask={"stride": stride}), input_scale=input_scale)
         height, width = (side * input_scale for side in data.size)
 
         def infer(images: Tensor, noise: Tensor, steps: int, td: float) -> Tensor:
@@ -220,7 +220,7 @@ def official(mask: np.ndarray, size: tuple[int, int], padded: tuple[int, int], l
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (37, 61), (48, 32), (31, 32), (131, 67), (200, 199)])
 @pytest.mark.parametrize("stride", [1, 2, 4])
 def test_whole_pictures_go_the_official_way(make, tiny, monkeypatch, size: tuple[int, int], stride: int):
-    segmenter = make(DataConfig(size=(32, 48)), tiny.replace(mask_stride=stride))
+    segmenter = make(DataConfig(size=(32, 48)), tiny.replace(mask={"stride": stride}))
     mask = np.random.default_rng(0).integers(0, [[[4]], [[8]]], (2, 32 // stride, 48 // stride))
     monkeypatch.setattr(segmenter.model, "infer", lambda *_: torch.from_numpy(mask)[None])
     found = segmenter.image(np.zeros((*size, 3), np.uint8), min_pixels=80)

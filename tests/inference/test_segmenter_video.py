@@ -27,7 +27,7 @@ def make(tiny, build) -> Callable[..., Segmenter]:
     """A segmenter of a random model, on the CPU in float32."""
 
     def segmenter(data: DataConfig, past_frames: int = 2, **infer: float) -> Segmenter:
-        model = build(tiny.replace(mask_stride=1, past_frames=past_frames))
+        model = build(tiny.replace(decoder={"past_frames": past_frames}, mask={"stride": 1}))
         config = InferConfig(**{"steps": 1, "first_steps": 2, "min_pixels": 0, **infer})  # type: ignore[arg-type]
         return Segmenter(Checkpoint(model, TAXONOMY, data, config), "cpu", "float32")
 
@@ -45,7 +45,7 @@ def reading(make, monkeypatch) -> Callable[..., Segmenter]:
         def denoise(h: Tensor, state: Tensor, *_: object, **__: object) -> Iterator[Tensor]:
             masks = (h[:, :2] * 255).round().long()
             masks = torch.where(masks[:, :1] > GROUND, torch.tensor([[[GROUND]], [[7]]]), masks)  # the grey padding
-            planes = [masks[:, k] >> i & 1 for k, n in enumerate(model.bits) for i in range(n)]
+            planes = [masks[:, k] >> i & 1 for k, n in enumerate(model.mask.bits) for i in range(n)]
             yield torch.stack(planes, dim=1) * 2.0 - 1
 
         monkeypatch.setattr(result.model, "pixel_encoder", torch.nn.Identity())
@@ -155,7 +155,7 @@ def test_more_objects_than_ids_are_segments_of_their_own_where_ids_are_reused(re
     places = [(top, left, 1 + (top + left) // 10 % 2) for top in range(0, 60, 10) for left in range(0, 60, 10)]
     segmenter = reading(TILES)
     results = list(segmenter.video([cells(*places, size=(60, 60))] * 3))
-    assert len(places) > segmenter.model.config.max_instances
+    assert len(places) > segmenter.model.config.mask.max_instances
     assert all(len(result.segments) == len(places) + 1 for result in results)
     assert same(results[0], results[2])
 

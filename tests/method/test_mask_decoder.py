@@ -7,7 +7,9 @@ from pix2seqd.speed.hardware import in_bfloat16
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"mask_patch": 2, "bit_logits": True}, {"head": "linear", "loss": "l2"}], ids=str
+    "changes",
+    [{}, {"decoder": {"patch": 2, "bit_logits": True}}, {"decoder": {"head": "linear"}, "loss": "l2"}],
+    ids=str,
 )
 def test_what_is_prepared_for_all_steps_and_done_in_strips_gives_the_plain_masks(tiny, build, changes, monkeypatch):
     """Exactness in float32: the loop against a plain pass of the decoder at every step."""

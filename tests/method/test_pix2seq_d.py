@@ -44,7 +44,7 @@ def test_presets_train_and_infer_at_any_size_the_strides_allow(preset, size: tup
     torch.manual_seed(0)
     config = ModelConfig.preset(preset)
     model = Pix2SeqD(config)
-    images, noise = torch.rand(2, 3, *size), torch.randn(2, config.total_bits, size[0] // 2, size[1] // 2)
+    images, noise = torch.rand(2, 3, *size), torch.randn(2, config.mask.total_bits, size[0] // 2, size[1] // 2)
     masks = torch.stack([torch.randint(0, n, (2, size[0] // 2, size[1] // 2)) for n in (9, 30)], dim=1)
     loss = model(images, masks)
     loss.backward()
@@ -54,42 +54,42 @@ def test_presets_train_and_infer_at_any_size_the_strides_allow(preset, size: tup
     result = model.eval().infer(images, noise, steps=2)
     assert result.shape == masks.shape
     assert result.dtype == torch.int64
-    assert (result[:, 0] < config.classes).all()
-    assert (result[:, 1] < config.max_instances).all()
+    assert (result[:, 0] < config.mask.classes).all()
+    assert (result[:, 1] < config.mask.max_instances).all()
 
 
 @pytest.mark.parametrize(
     ("changes", "size"),
     [
-        ({"bits": (3, 1), "classes": 5, "max_instances": 2}, (16, 32)),
-        ({"multipliers": (1, 1, 2), "res_blocks": (2, 1, 1)}, (32, 16)),
-        ({"multipliers": (2,), "res_blocks": (1,)}, (16, 16)),
-        ({"mask_stride": 4}, (32, 48)),
-        ({"mask_stride": 1, "mask_patch": 2}, (16, 32)),
-        ({"mask_stride": 1, "stem_pool": "none", "mask_patch": 2}, (8, 16)),
-        ({"stem_pool": "symmetric"}, (32, 32)),
-        ({"decoder_layers": 0, "encoder_layers": 0}, (32, 32)),
-        ({"head": "linear", "loss": "l2"}, (32, 32)),
+        ({"mask": {"bits": (3, 1), "classes": 5, "max_instances": 2}}, (16, 32)),
+        ({"decoder": {"multipliers": (1, 1, 2), "res_blocks": (2, 1, 1)}}, (32, 16)),
+        ({"decoder": {"multipliers": (2,), "res_blocks": (1,)}}, (16, 16)),
+        ({"mask": {"stride": 4}}, (32, 48)),
+        ({"decoder": {"patch": 2}, "mask": {"stride": 1}}, (16, 32)),
+        ({"encoder": {"stem_pool": "none"}, "decoder": {"patch": 2}, "mask": {"stride": 1}}, (8, 16)),
+        ({"encoder": {"stem_pool": "symmetric"}}, (32, 32)),
+        ({"encoder": {"layers": 0}, "decoder": {"layers": 0}}, (32, 32)),
+        ({"decoder": {"head": "linear"}, "loss": "l2"}, (32, 32)),
         ({"loss": "l2"}, (32, 32)),
-        ({"condition_on_map": False}, (32, 32)),
-        ({"condition_on_tokens": False}, (32, 32)),
-        ({"past_frames": 2}, (32, 32)),
-        ({"bit_logits": True, "normalize_noisy": True, "mask_patch": 2, "past_frames": 1}, (32, 32)),
-        ({"scale": 1.0, "schedule": "sigmoid@-3,3,1", "p": 0.0, "time_scaling": 1.0}, (32, 32)),
+        ({"decoder": {"condition_on_map": False}}, (32, 32)),
+        ({"decoder": {"condition_on_tokens": False}}, (32, 32)),
+        ({"decoder": {"past_frames": 2}}, (32, 32)),
+        ({"decoder": {"bit_logits": True, "normalize_noisy": True, "patch": 2, "past_frames": 1}}, (32, 32)),
+        ({"decoder": {"time_scaling": 1.0}, "mask": {"scale": 1.0}, "schedule": "sigmoid@-3,3,1", "p": 0.0}, (32, 32)),
     ],
     ids=str,
 )
 def test_settings(tiny, build, changes: dict[str, Any], size: tuple[int, int]):
     config = tiny.replace(**changes)
     model = build(config)
-    height, width = size[0] // config.mask_stride, size[1] // config.mask_stride
-    images, noise = torch.rand(2, 3, *size), torch.randn(2, config.total_bits, height, width)
+    height, width = size[0] // config.mask.stride, size[1] // config.mask.stride
+    images, noise = torch.rand(2, 3, *size), torch.randn(2, config.mask.total_bits, height, width)
     masks = model.infer(images, noise, steps=3)
     assert masks.shape == (2, 2, height, width)
     (logits, *_), m_pred = model.mask_decoder(noise, model.pixel_encoder(images), torch.rand(2))
     assert m_pred.shape == noise.shape
-    assert m_pred.abs().max() <= config.scale * 1.001
-    assert logits.shape[1] == (config.total_bits if config.head == "linear" else 2 ** config.bits[0])
+    assert m_pred.abs().max() <= config.mask.scale * 1.001
+    assert logits.shape[1] == (config.mask.total_bits if config.decoder.head == "linear" else 2 ** config.mask.bits[0])
     loss = model.train()(images, masks)
     loss.backward()
     assert loss.isfinite()
@@ -112,14 +112,16 @@ def test_past_masks_must_be_as_many_as_the_model_has(tiny, build):
     with pytest.raises(ValueError, match="does not condition on past masks"):
         build(tiny).infer(images, noise, 1, past=torch.zeros(1, 2, 2, 16, 16).long())
     with pytest.raises(ValueError, match="conditions on 2 past masks, not 1"):
-        build(tiny.replace(past_frames=2)).infer(images, noise, 1, past=torch.zeros(1, 1, 2, 16, 16).long())
+        build(tiny.replace(decoder={"past_frames": 2})).infer(
+            images, noise, 1, past=torch.zeros(1, 1, 2, 16, 16).long()
+        )
 
 
 def test_a_mask_finer_or_odder_than_the_backbone_serves_is_refused(tiny):
     with pytest.raises(ValueError, match="no backbone level of strides"):
-        Pix2SeqD(tiny.replace(mask_stride=3))
+        Pix2SeqD(tiny.replace(mask={"stride": 3}))
     with pytest.raises(ValueError, match="no backbone level of strides"):
-        Pix2SeqD(tiny.replace(mask_stride=32))
+        Pix2SeqD(tiny.replace(mask={"stride": 32}))
 
 
 # What users rely on
@@ -134,7 +136,7 @@ def test_a_picture_gives_the_same_mask_alone_and_in_a_batch(tiny, build):
 
 
 def test_inference_depends_on_everything_it_is_given(tiny, build):
-    model = build(tiny.replace(past_frames=1))
+    model = build(tiny.replace(decoder={"past_frames": 1}))
     images, noise, past = torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16), torch.zeros(1, 1, 2, 16, 16).long()
 
     def bits(images: Tensor = images, noise: Tensor = noise, past: Tensor = past, **options: Any) -> Tensor:
@@ -200,7 +202,7 @@ def test_backbones_by_name_with_their_strides(tiny, build, model_type: str):
     pyramid = not model_type.startswith("dino")
     stages = ["stage1", "stage2", "stage3"] if pyramid else ["stage2"]
     backbone = {"model_type": model_type, "out_features": stages, **BACKBONES[model_type]}
-    model = build(tiny.replace(backbone=backbone))
+    model = build(tiny.replace(encoder={"backbone": backbone}))
     images = torch.rand(1, 3, 32, 64)
     network = model.pixel_encoder.backbone
     maps = network(images)
@@ -216,12 +218,12 @@ def test_backbones_by_name_with_their_strides(tiny, build, model_type: str):
 def test_an_unknown_backbone_is_refused(tiny):
     for backbone in ({"model_type": "no_such"}, {"model_type": "gpt2"}, resnet_backbone((1, 1), 8, (16,), "basic")):
         with pytest.raises(ValueError, match=r"backbone '.*' cannot be built"):
-            Pix2SeqD(tiny.replace(backbone=backbone))
+            Pix2SeqD(tiny.replace(encoder={"backbone": backbone}))
 
 
 def test_pictures_are_normalised_as_the_backbone_wants(tiny, build):
     model = build(tiny)
-    other = build(tiny.replace(image_mean=(0.5, 0.4, 0.3), image_std=(0.2, 0.3, 0.4)))
+    other = build(tiny.replace(encoder={"image_mean": (0.5, 0.4, 0.3), "image_std": (0.2, 0.3, 0.4)}))
     images = torch.rand(1, 3, 32, 32)
     shifted = images * torch.tensor([0.2, 0.3, 0.4])[:, None, None] + torch.tensor([0.5, 0.4, 0.3])[:, None, None]
     assert torch.allclose(other.pixel_encoder(shifted).map, model.pixel_encoder(images).map, atol=1e-4)
@@ -236,7 +238,7 @@ def test_it_learns_two_pictures_by_heart():
         classes = {segment.id: panoptic.taxonomy.class_of(segment.category_id) for segment in panoptic.segments}
         labels = resize_labels(panoptic.segmentation, 16, 16)
         rng = np.random.default_rng(0)
-        mask, _ = draw_mask(labels, classes, panoptic.taxonomy, DataConfig(), config.max_instances, rng)
+        mask, _ = draw_mask(labels, classes, panoptic.taxonomy, DataConfig(), config.mask.max_instances, rng)
         images.append(torch.from_numpy(sample.image).movedim(2, 0) / 255)
         masks.append(torch.from_numpy(mask))
     pictures, truth = torch.stack(images), torch.stack(masks)
@@ -251,18 +253,18 @@ def test_it_learns_two_pictures_by_heart():
         optimizer.zero_grad()
         losses.append(loss.item())
     assert np.mean(losses[-10:]) < 0.1 * losses[0]
-    noise = torch.randn(2, config.total_bits, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2, config.mask.total_bits, 16, 16, generator=torch.Generator().manual_seed(0))
     found = model.eval().infer(pictures, noise, steps=8)
     for channel, picture in product((0, 1), (0, 1)):
         assert (found[picture, channel] == truth[picture, channel]).float().mean() > 0.95
 
 
 def test_names_lie_in_cells_that_begin_anywhere_and_differ_in_one_bit_from_the_next(tiny, build):
-    config = tiny.replace(bits=(2, 4), max_instances=16, init_id_cell=2)
+    config = tiny.replace(mask={"bits": (2, 4), "max_instances": 16, "init_id_cell": 2})
     noise = torch.randn(40, 6, 21, 30, generator=torch.Generator().manual_seed(3))
     state = build(config).initial_state(noise)
     assert state.shape == noise.shape and set(state.unique().tolist()) == {-1.0, 1.0}
-    classes, names = bit2int(state > 0, config.bits).unbind(dim=1)
+    classes, names = bit2int(state > 0, config.mask.bits).unbind(dim=1)
     assert (classes == 0).all()
     starts = set()
     for number, name in enumerate(names):

@@ -65,7 +65,7 @@ def test_a_picture_gives_the_same_bits_alone_in_a_batch_and_with_any_number_of_t
 
 
 def test_a_model_gives_the_same_masks_and_stays_as_it_is(tiny, build):
-    model = build(tiny.replace(dim=64, fuse_dim=64))
+    model = build(tiny.replace(encoder={"map_dim": 64}, decoder={"dim": 64}))
     before = copy.deepcopy(model.state_dict())
     images, noise = torch.rand(2, 3, 128, 128), torch.randn(2, 5, 64, 64)
     sampler = Runner(model, "cpu", "float32")

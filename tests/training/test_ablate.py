@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 
-from pix2seqd.config import ModelConfig, Recipe
+from pix2seqd.config import DecoderConfig, ModelConfig, Recipe
 from pix2seqd.files import InputError
 from pix2seqd.training import ablate as module
 from pix2seqd.training.ablate import PAPER, ablate, plot, render, variants
@@ -23,7 +23,7 @@ def accelerator():
 
 
 def test_the_rows_are_the_papers():
-    assert [model.scale for model in variants("table3", PAPER_MODEL).values()] == [0.03, 0.1, 0.3, 1.0]
+    assert [model.mask.scale for model in variants("table3", PAPER_MODEL).values()] == [0.03, 0.1, 0.3, 1.0]
     assert [model.loss for model in variants("table4", PAPER_MODEL).values()] == ["l2", "cross_entropy"]
     assert [model.p for model in variants("table5", PAPER_MODEL).values()] == [0, 0.2, 0.4, 0.6]
     assert PAPER == {"table3": (40.8, 43.9, 38.7, 21.3), "table4": (41.9, 43.9), "table5": (40.4, 43.9, 43.7, 41.3)}
@@ -36,8 +36,8 @@ def test_the_best_row_of_each_table_is_the_papers_model(table):
 
 
 def test_regression_gives_bits_directly_unless_the_model_has_bit_logits():
-    assert variants("table4", ModelConfig())["l2"].head == "linear"
-    assert variants("table4", ModelConfig(bit_logits=True))["l2"].head == "softmax"
+    assert variants("table4", ModelConfig())["l2"].decoder.head == "linear"
+    assert variants("table4", ModelConfig(decoder=DecoderConfig(bit_logits=True)))["l2"].decoder.head == "softmax"
 
 
 def test_rows_are_trained_once_and_tables_share_the_recipe_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

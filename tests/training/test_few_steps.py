@@ -13,7 +13,7 @@ from pix2seqd.files import InputError, read_json
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.training.few_steps import Student, distill
 
-REUSED = DataConfig(size=(16, 16), ids="reused", id_distance=1)
+REUSED = DataConfig(size=(16, 16), ids="reused")
 
 
 def squares() -> torch.Tensor:
@@ -28,13 +28,13 @@ def first(student: Student, *ids: tuple[slice, slice, int]) -> torch.Tensor:
     shown = torch.full((1, 2, 8, 8), 7)
     for rows, columns, value in ids:
         shown[0, 1, rows, columns] = value
-    return analog(shown, student.config.bits, 1.0)
+    return analog(shown, student.config.mask.bits, 1.0)
 
 
 def named(student: Student, state: torch.Tensor, numbers: torch.Tensor, favoured=(), **given) -> list[int]:
     """The id that each square gets; the prediction favours `favoured`, (square, id) each."""
     masks = torch.stack([(numbers > 0).long(), numbers], dim=1)
-    logits = torch.zeros(1, 2 ** student.config.bits[1], 8, 8)
+    logits = torch.zeros(1, 2 ** student.config.mask.bits[1], 8, 8)
     for square, value in favoured:
         logits[0, value][numbers[0] == square] = 2.0
     result = student.named(masks, given.pop("instances", numbers), state, given.pop("before", None), logits, **given)
@@ -47,7 +47,8 @@ LEFT, RIGHT, ALL = slice(0, 2), slice(2, 4), slice(None)
 
 
 @pytest.fixture
-def student(tiny, build) -> Student:
+def student(tiny, build, monkeypatch) -> Student:
+    monkeypatch.setattr("pix2seqd.training.few_steps.ID_DISTANCE", 1)
     return Student(build(tiny), REUSED, InferConfig(steps=1))
 
 
@@ -101,7 +102,7 @@ def test_ids_that_the_past_has_given_stay(student):
 @pytest.mark.parametrize("later", [True, False], ids=["a later step", "the first step"])
 def test_in_a_batch_instances_get_the_ids_that_they_get_alone(student, reused, later):
     torch.manual_seed(0)
-    bits = student.config.bits
+    bits = student.config.mask.bits
     blocks = torch.randint(0, 6, (5, 4, 4)) * (torch.arange(5) < 4)[:, None, None]  # nothing at all in the last one
     numbers = blocks.repeat_interleave(2, 1).repeat_interleave(2, 2)
     masks = torch.stack([(numbers > 0).long(), numbers], dim=1)
@@ -118,7 +119,7 @@ def test_in_a_batch_instances_get_the_ids_that_they_get_alone(student, reused, l
 
 def test_one_step_learns_masks_whatever_their_ids_are_called(tiny, build):
     """The ids of the truth are drawn anew each time, so only a loss that does not care for names can fall so far."""
-    teacher, numbers = build(tiny.replace(scale=0.5)), squares().repeat(4, 1, 1)
+    teacher, numbers = build(tiny.replace(mask={"scale": 0.5})), squares().repeat(4, 1, 1)
     student = Student(teacher, REUSED, InferConfig(steps=1))
     assert all(torch.equal(a, b) for a, b in zip(student.parameters(), teacher.parameters(), strict=True))
     images = torch.nn.functional.interpolate(numbers[:, None] / 4.0, scale_factor=2.0).repeat(1, 3, 1, 1)
@@ -138,14 +139,16 @@ def test_one_step_learns_masks_whatever_their_ids_are_called(tiny, build):
 
 
 def test_a_student_is_used_as_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    model = Pix2SeqD(ModelConfig.preset("tiny").replace(bits=(4, 4), classes=10, max_instances=16))
+    model = Pix2SeqD(ModelConfig.preset("tiny").replace(mask={"bits": (4, 4), "classes": 10, "max_instances": 16}))
     infer = InferConfig(steps=3, first_steps=4, consensus=3, min_pixels=5, input_scale=2)
     save_pretrained(Checkpoint(model, TAXONOMY, DataConfig(size=(32, 32)), infer), tmp_path / "teacher")
     teacher, train = str(tmp_path / "teacher"), TrainConfig(batch_size=2, steps=1, workers=0, ema_decay=0.0)
     once = distill(teacher, "shapes:4", tmp_path / "once", few=1, td=1.0, config=train)
     assert (once.infer.steps, once.infer.first_steps, once.infer.consensus, once.infer.td) == (1, 0, 1, 1.0)
     assert once.infer.min_pixels == 5
-    assert (model.config.init_id_cell, once.model.config.init_id_cell) == (0, 2), "its coarsest map is half the mask"
+    assert (model.config.mask.init_id_cell, once.model.config.mask.init_id_cell) == (0, 2), (
+        "its coarsest map is half the mask"
+    )
     assert once.data.size == (32, 32) and once.infer.input_scale == 2, "its windows are the teacher's"
     shown = read_json(tmp_path / "once" / "recipe.json")
     assert shown["data"]["size"] == [64, 64] and shown["infer"]["input_scale"] == 1
@@ -161,7 +164,7 @@ def test_a_student_is_used_as_it_was_trained(tmp_path: Path, monkeypatch: pytest
     assert read_json(tmp_path / "twice" / "recipe.json")["data"]["size"] == [32, 32]
     with pytest.raises(InputError, match="another 'infer' section"):
         distill(teacher, "shapes:4", tmp_path / "once", few=2, td=1.0, config=train, resume=True)
-    linear = Pix2SeqD(model.config.replace(head="linear", loss="l2"))
+    linear = Pix2SeqD(model.config.replace(decoder={"head": "linear"}, loss="l2"))
     save_pretrained(Checkpoint(linear, TAXONOMY, DataConfig(size=(32, 32)), infer), tmp_path / "linear")
     with pytest.raises(InputError, match="linear head"):
         distill(str(tmp_path / "linear"), "shapes:4", tmp_path / "no", few=1, td=1.0, config=train)

@@ -26,7 +26,7 @@ TRAINING = {"train/loss", "train/images_per_second", "train/lr"}
 @pytest.fixture
 def recipe(tiny) -> Recipe:
     return Recipe(
-        model=tiny.replace(bits=(4, 3), classes=10),
+        model=tiny.replace(mask={"bits": (4, 3), "classes": 10}),
         data=DataConfig(size=(32, 48)),
         train=TrainConfig(steps=6, batch_size=4, log_every=2, save_every=4, evaluate_every=3, evaluate_images=5),
         infer=InferConfig(steps=1, min_pixels=0),

@@ -30,7 +30,7 @@ def accelerator():
 
 
 def mask_size(recipe: Recipe) -> tuple[int, ...]:
-    return tuple(n // recipe.model.mask_stride for n in recipe.data.size)
+    return tuple(n // recipe.model.mask.stride for n in recipe.data.size)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -59,17 +59,17 @@ def test_only_the_low_resolution_stage_is_augmented():
 @pytest.mark.parametrize("name", PAPER_RECIPES)
 def test_the_papers_model_and_inference(name: str):
     model, infer = PAPER_RECIPES[name].model, PAPER_RECIPES[name].infer
-    assert (model.scale, model.loss, model.p) == (0.1, "cross_entropy", 0.2), "the best of Tables 3, 4 and 5"
-    assert (model.dim, model.multipliers) == (128, (1, 1, 2, 2)), "§4.1"
-    assert (model.decoder_layers, model.decoder_dim, model.encoder_dim) == (6, 512, 512), "§4.1"
+    assert (model.mask.scale, model.loss, model.p) == (0.1, "cross_entropy", 0.2), "the best of Tables 3, 4 and 5"
+    assert (model.decoder.dim, model.decoder.multipliers) == (128, (1, 1, 2, 2)), "§4.1"
+    assert (model.decoder.layers, model.decoder.transformer_dim, model.encoder.dim) == (6, 512, 512), "§4.1"
     if name.startswith(("coco", "city")):
         assert (infer.steps, infer.td, infer.min_pixels) == (20, 2.0, 80), "§4.1 Inference"
 
 
 def test_masks_are_learnt_without_pictures_and_cityscapes_at_half_its_resolution():
     masks, cityscapes = PAPER_RECIPES["coco-masks"].model, PAPER_RECIPES["cityscapes"]
-    assert not masks.condition_on_map and not masks.condition_on_tokens, "§4.1 unconditional"
-    assert mask_size(cityscapes) == (512, 1024) and cityscapes.model.classes == 20, "§1; 19 classes and void"
+    assert not masks.decoder.condition_on_map and not masks.decoder.condition_on_tokens, "§4.1 unconditional"
+    assert mask_size(cityscapes) == (512, 1024) and cityscapes.model.mask.classes == 20, "§1; 19 classes and void"
     assert cityscapes.train.steps == steps(100, 2975, 16) == 18_594
 
 
@@ -79,14 +79,16 @@ def test_the_video_stages_have_the_papers_inference_and_the_official_sizes():
     assert (infer.first_steps, infer.steps, infer.td, infer.min_pixels) == (32, 8, 1.0, 10), "§4.1 Inference"
     assert davis.data.size == (512, 1024) and mask_size(davis) == (256, 512)
     assert kitti.data.size == (384, 1248) and mask_size(kitti) == (192, 624)
-    assert davis.model.max_instances == 1 + 15 + 1 and kitti.model.max_instances == 256, "ours numbers the background"
+    assert davis.model.mask.max_instances == 1 + 15 + 1 and kitti.model.mask.max_instances == 256, (
+        "ours numbers the background"
+    )
     for recipe in (davis, kitti):
         train = recipe.train
         assert (train.steps, train.batch_size, train.lr, train.end_lr_factor, train.ema_decay) == (
             50_000, 32, 1e-5, 1.0, 0.99,
         )  # fmt: skip
-        assert recipe.model.past_frames == 2 and recipe.augment.past_dropout == 0.2, "§3.4; official"
-        assert 0.1 <= recipe.augment.first_frame <= 0.2, "ours"
+        assert recipe.model.decoder.past_frames == 2 and recipe.clips.past_dropout == 0.2, "§3.4; official"
+        assert 0.1 <= recipe.clips.first_frame <= 0.2, "ours"
         assert recipe.augment.jitter == (1.0, 1.0) and recipe.augment.color_jitter == 0
 
 
@@ -109,7 +111,7 @@ def test_the_stages_have_table_1s_parameters_and_fit_each_other_without_surgery(
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_runs_from_end_to_end_in_its_smoke_size(name: str, tmp_path: Path):
     recipe = smoke(RECIPES[name])
-    assert recipe.model.bits[1] == RECIPES[name].model.bits[1]
+    assert recipe.model.mask.bits[1] == RECIPES[name].model.mask.bits[1]
     train(recipe, tmp_path)
     segmenter = Segmenter.from_pretrained(tmp_path / "model", device="cpu")
     assert segmenter.model.config == recipe.model
@@ -158,6 +160,6 @@ def test_a_tensorflow_checkpoint_is_read_as_such(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_networks_take_pictures_of_the_recipes_size(name: str):
     model, size = RECIPES[name].model, RECIPES[name].data.size
-    coarsest = 2 ** (len(model.backbone["depths"]) + (model.stem_pool != "none"))
-    cell = model.mask_stride * model.mask_patch * 2 ** (len(model.multipliers) - 1)
+    coarsest = 2 ** (len(model.encoder.backbone["depths"]) + (model.encoder.stem_pool != "none"))
+    cell = model.mask.stride * model.decoder.patch * 2 ** (len(model.decoder.multipliers) - 1)
     assert all(n % coarsest == 0 and n % cell == 0 for n in size)

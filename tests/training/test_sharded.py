@@ -14,7 +14,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
 from pix2seqd.checkpoint import from_pretrained
-from pix2seqd.config import DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
+from pix2seqd.config import ClipsConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.files import InputError
 from pix2seqd.training.sharded import set_up
 from pix2seqd.training.train import new_state, training_data
@@ -70,7 +70,7 @@ fsdp(False)
 train(recipe, out / "fsdp-ddp", resume=True)
 """
 RECIPE = Recipe(
-    model=ModelConfig.preset("tiny").replace(past_frames=1),
+    model=ModelConfig.preset("tiny").replace(decoder={"past_frames": 1}),
     data=DataConfig(size=(32, 32)),
     train=TrainConfig(
         batch_size=4,
@@ -83,9 +83,8 @@ RECIPE = Recipe(
         workers=0,
         save_every=2,
         evaluate_images=1,
-        self_past_prob=0.5,
-        own_past_steps=1,
     ),
+    clips=ClipsConfig(self_past_prob=0.5),
     infer=InferConfig(steps=1),
     train_data="shapes-clips:6x3",
     eval_data="shapes:1@1",

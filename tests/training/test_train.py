@@ -253,7 +253,7 @@ def test_damaged_and_foreign_states_are_refused(recipe, tmp_path):
     state = new_state(recipe, Shapes(1))
     state.step = 1
     save_state(state, tmp_path)
-    other = new_state(recipe.replace(model=recipe.model.replace(dim=16)), Shapes(1))
+    other = new_state(recipe.replace(model=recipe.model.replace(decoder={"dim": 16})), Shapes(1))
     with pytest.raises(InputError, match="another configuration"):
         load_state(other, tmp_path)
     file = tmp_path / "step-00000001" / "ema.safetensors"
@@ -275,7 +275,7 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(recipe, tmp_path):
 
 def test_more_classes_than_the_model_has_are_refused(recipe, tmp_path):
     with pytest.raises(InputError, match="shapes:6 has 10 classes with void; the model has 4"):
-        train(recipe.replace(model=recipe.model.replace(classes=4)), tmp_path / "run")
+        train(recipe.replace(model=recipe.model.replace(mask={"classes": 4})), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

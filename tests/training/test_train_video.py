@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
+from pix2seqd.config import AugmentConfig, ClipsConfig, DataConfig, InferConfig, ModelConfig, Recipe
 from pix2seqd.data.clip_examples import clip_example
 from pix2seqd.data.sample import Clip, Sample
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -18,14 +18,15 @@ TAXONOMY = Taxonomy((Category(1, "cell", True, (9, 9, 9)), Category(2, "ground",
 
 
 @pytest.fixture
-def recipe(tiny: ModelConfig) -> Recipe:
+def recipe(tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    monkeypatch.setattr("pix2seqd.data.ids.ID_DISTANCE", 20)  # the two cells are neighbours
     model = tiny.replace(
-        mask_stride=1, past_frames=1, bits=(2, 2), max_instances=3, normalize_noisy=True, bit_logits=True
+        decoder={"past_frames": 1, "normalize_noisy": True, "bit_logits": True},
+        mask={"stride": 1, "bits": (2, 2), "max_instances": 3},
     )
     return Recipe(
-        model=model.replace(scale=0.3),
-        data=DataConfig(size=(16, 16), ids="reused", id_distance=20),
-        train=TrainConfig(own_past_steps=1),
+        model=model.replace(mask={"scale": 0.3}),
+        data=DataConfig(size=(16, 16), ids="reused"),
         infer=InferConfig(steps=2),
     )
 
@@ -60,7 +61,7 @@ def test_a_video_model_keeps_ids_and_an_image_model_cannot(recipe):
         optimizer.step()
     model.eval()
     batch = batch_of(recipe, 16, 999)
-    noise = torch.randn(16, recipe.model.total_bits, 16, 16)
+    noise = torch.randn(16, recipe.model.mask.total_bits, 16, 16)
     cells = batch["masks"][:, 1] > 0
 
     def kept(past: torch.Tensor) -> float:
@@ -71,8 +72,8 @@ def test_a_video_model_keeps_ids_and_an_image_model_cannot(recipe):
 
 
 def test_own_predictions_replace_the_last_past_mask(tiny, build):
-    model = build(tiny.replace(past_frames=2))
-    recipe = Recipe(model=model.config, train=TrainConfig(self_past_prob=1.0, own_past_steps=1))
+    model = build(tiny.replace(decoder={"past_frames": 2}))
+    recipe = Recipe(model=model.config, clips=ClipsConfig(self_past_prob=1.0))
     past = torch.ones(3, 2, 2, 16, 16, dtype=torch.long)
     past[1, 0] = past[2, 1] = 0  # the mask two frames ago is not known, the last one is left out
     batch = {"images": torch.rand(3, 3, 32, 32), "past": past.clone(), "past_images": torch.rand(3, 3, 32, 32)}
@@ -81,7 +82,7 @@ def test_own_predictions_replace_the_last_past_mask(tiny, build):
     assert not torch.equal(batch["past"][0, 1], past[0, 1])
     assert torch.equal(batch["past"][0, 0], past[0, 0])
     assert torch.equal(batch["past"][1:], past[1:]), "ids would not be the clip's"
-    never = recipe.replace(train=recipe.train.replace(self_past_prob=0.0))
+    never = recipe.replace(clips={"self_past_prob": 0.0})
     batch = {"images": torch.rand(3, 3, 32, 32), "past": past.clone(), "past_images": torch.rand(3, 3, 32, 32)}
     own_predictions(model, batch, never)
     assert torch.equal(batch["past"], past)
@@ -89,8 +90,8 @@ def test_own_predictions_replace_the_last_past_mask(tiny, build):
 
 def test_own_states_are_those_of_the_steps_in_use(tiny, build):
     """Which step is drawn by lot; an example without a past mask keeps the corrupted truth."""
-    model = build(tiny.replace(past_frames=1))
-    recipe = Recipe(model=model.config, train=TrainConfig(rollout_prob=1.0), infer=InferConfig(steps=3, td=1.0))
+    model = build(tiny.replace(decoder={"past_frames": 1}))
+    recipe = Recipe(model=model.config, clips=ClipsConfig(rollout_prob=1.0), infer=InferConfig(steps=3, td=1.0))
     past = torch.ones(2, 1, 2, 16, 16, dtype=torch.long)
     past[1] = 0
     seen = {}
@@ -99,7 +100,7 @@ def test_own_states_are_those_of_the_steps_in_use(tiny, build):
         batch = {"images": torch.rand(2, 3, 32, 32), "masks": past[:, 0].clone(), "past": past.clone()}
         own_predictions(model, batch, recipe)
         seen[round(float(batch["t"][0]), 3)] = batch["state"][0]
-        assert batch["state"].shape == (2, model.config.total_bits, 16, 16)
+        assert batch["state"].shape == (2, model.config.mask.total_bits, 16, 16)
         assert torch.equal(batch["past"], past) and batch["t"][1] not in (1, 2 / 3, 1 / 3)
         assert torch.isfinite(model(**batch))
     assert set(seen) == {1, 0.667, 0.333}
@@ -109,10 +110,10 @@ def test_own_states_are_those_of_the_steps_in_use(tiny, build):
 
 def test_own_states_follow_the_sampler(tiny, build, monkeypatch):
     """The second state of two steps with a large τ_d is the first prediction itself."""
-    model = build(tiny.replace(past_frames=1))
-    recipe = Recipe(model=model.config, train=TrainConfig(rollout_prob=1.0), infer=InferConfig(steps=2, td=5.0))
+    model = build(tiny.replace(decoder={"past_frames": 1}))
+    recipe = Recipe(model=model.config, clips=ClipsConfig(rollout_prob=1.0), infer=InferConfig(steps=2, td=5.0))
     past, images = torch.ones(1, 1, 2, 16, 16, dtype=torch.long), torch.rand(1, 3, 32, 32)
-    noise = torch.randn(1, model.config.total_bits, 16, 16)
+    noise = torch.randn(1, model.config.mask.total_bits, 16, 16)
     monkeypatch.setattr(module, "_noise", lambda past, model: noise)
     states = {}
     for _ in range(20):
@@ -128,6 +129,7 @@ def test_own_states_follow_the_sampler(tiny, build, monkeypatch):
 
 def test_the_recipe_continues_the_bundled_image_model():
     image, video = RECIPES["nuclei"], RECIPES["nuclei-video"]
-    assert video.model == image.model.replace(past_frames=2)
-    assert (video.data, video.init, video.exclude) == (image.data, "nuclei", image.exclude)
+    assert video.model == image.model.replace(decoder={"past_frames": 2})
+    assert (video.data, video.init) == (image.data, "nuclei")
+    assert video.train_data.removeprefix("nuclei-clips:").startswith(image.train_data.removeprefix("coco:") + ":")
     assert video.augment != AugmentConfig()

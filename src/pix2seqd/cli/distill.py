@@ -21,7 +21,6 @@ def distill(
     batch_size: Annotated[int, count(1)] = 16,
     size: Annotated[int, count(0)] = 0,
     lr: Annotated[float, Parameter(validator=Number(gt=0, lte=1))] = 5e-4,
-    exclude: tuple[str, ...] = (),
     workers: Annotated[int, count(0)] = 1,
     resume: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
@@ -38,7 +37,6 @@ def distill(
         batch_size: pictures per training step.
         size: side of the windows that it is trained on; 0: that of those in use, which stay as they are.
         lr: learning rate at the start; it falls linearly to a fiftieth.
-        exclude: file names of pictures to leave out.
         workers: processes that prepare pictures; the result does not depend on it.
         resume: go on with the run in that folder.
     """
@@ -55,5 +53,5 @@ def distill(
         ema_decay=min(0.5 ** (20 / iterations), 0.999),
         workers=workers,
     )
-    run.distill(checkpoint, data, out, few=steps, td=td, config=config, side=size, exclude=exclude, resume=resume)
+    run.distill(checkpoint, data, out, few=steps, td=td, config=config, side=size, resume=resume)
     print(f"written to {out}; try it: pix2seqd segment PICTURE --model {out / 'model'}")

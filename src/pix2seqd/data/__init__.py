@@ -1,6 +1,7 @@
 """Data sets, and what turns their samples into training batches."""
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pix2seqd.data.sample import ClipDataset, Dataset, Subset
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 SOURCES = (
     "coco:DIR[@SPLIT], cityscapes:DIR@SPLIT, davis:DIR@SPLIT, kitti-step:DIR@SPLIT, folder:DIR[@SPLIT], shards:DIR or "
-    "shapes:COUNT[@SEED]"
+    "shapes:COUNT[@SEED]; coco:DIR@SPLIT,-FILE leaves an image out, and so for folder:"
 )
 
 CLIP_SOURCES = (
@@ -21,29 +22,31 @@ CLIP_SOURCES = (
 )
 
 
-def open_dataset(source: str, size: tuple[int, int], exclude: tuple[str, ...] = ()) -> Dataset:
+def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
     """The data set that a command line or recipe names.
 
     Args:
         source: `coco:DIR[@SPLIT]`, a folder in COCO panoptic format; `cityscapes:DIR@SPLIT`, as distributed; so
             `davis:DIR@SPLIT` and `kitti-step:DIR@SPLIT`, frame by frame; `folder:DIR[@SPLIT]`, pictures and label
-            PNGs; `shards:DIR`, what `pix2seqd shard` wrote; or `shapes:COUNT[@SEED]`, synthetic scenes.
-        size: height and width of pictures that are made here.
-        exclude: file names of pictures to leave out.
+            PNGs; `shards:DIR`, what `pix2seqd shard` wrote; or `shapes:COUNT[@SEED]`, synthetic scenes. After `coco:`
+            and `folder:`, each `,-FILE` at the end leaves the image of that file name out.
+        size: height and width of images that are made here.
 
     Raises:
-        InputError: not understood, or not there.
+        InputError: not understood, or not there; also of an image that is to be left out.
     """
     kind, _, rest = source.partition(":")
+    if kind in ("coco", "folder"):
+        rest, *left_out = rest.split(",-")
     place, _, detail = rest.partition("@")
     if kind == "coco" and place:
         from pix2seqd.data.coco import CocoPanoptic
 
-        return _without(CocoPanoptic.open(place, detail), exclude)
+        return _without(CocoPanoptic.open(place, detail), left_out, source)
     if kind == "folder" and place:
         from pix2seqd.data.folder import Folder
 
-        return _without(Folder.open(place, detail), exclude)
+        return _without(Folder.open(place, detail), left_out, source)
     if kind == "shards" and place:
         from pix2seqd.data.shards import Shards
 
@@ -63,16 +66,15 @@ def open_dataset(source: str, size: tuple[int, int], exclude: tuple[str, ...] = 
     raise InputError(f"data {source!r} is not understood; give {SOURCES}")
 
 
-def open_clips(source: str, size: tuple[int, int], frames: int, exclude: tuple[str, ...] = ()) -> ClipDataset:
+def open_clips(source: str, size: tuple[int, int], frames: int) -> ClipDataset:
     """The clips that a command line or recipe names.
 
     Args:
         source: `davis:DIR@SPLIT` or `kitti-step:DIR@SPLIT`, videos as distributed;
-            `nuclei-clips:DIR[@SPLIT]:COUNT[xFRAMES]`, made of the pictures of a folder in COCO panoptic format, or
+            `nuclei-clips:DIR[@SPLIT]:COUNT[xFRAMES]`, made of the images of a folder in COCO panoptic format, or
             `shapes-clips:COUNT[xFRAMES][@SEED]`, synthetic scenes.
         size: height and width of frames that are made here.
         frames: how many a clip made here has, unless the source says it.
-        exclude: file names of pictures to leave out.
 
     Raises:
         InputError: not understood, or not there.
@@ -90,8 +92,8 @@ def open_clips(source: str, size: tuple[int, int], frames: int, exclude: tuple[s
     if made := re.fullmatch(r"(.+):(\d+)(?:x(\d+))?", rest) if kind == "nuclei-clips" else None:
         from pix2seqd.data.synthetic.nuclei_clips import NucleiClips
 
-        pictures = open_dataset(f"coco:{made[1]}", size, exclude)
-        return NucleiClips(pictures, int(made[2]), int(made[3] or frames), size)
+        images = open_dataset(f"coco:{made[1]}", size)
+        return NucleiClips(images, int(made[2]), int(made[3] or frames), size)
     if made := re.fullmatch(r"(\d+)(?:x(\d+))?(?:@(\d+))?", rest) if kind == "shapes-clips" else None:
         from pix2seqd.data.synthetic.shapes_clips import ShapesClips
 
@@ -104,8 +106,10 @@ def is_clips(source: str) -> bool:
     return source.partition(":")[0] in ("davis", "kitti-step", "nuclei-clips", "shapes-clips")
 
 
-def _without(dataset: "CocoPanoptic | Folder", exclude: tuple[str, ...]) -> Dataset:
-    if not exclude:
+def _without(dataset: "CocoPanoptic | Folder", left_out: Sequence[str], source: str) -> Dataset:
+    if not left_out:
         return dataset
-    kept = (i for i, record in enumerate(dataset.records) if record["file_name"] not in exclude)
-    return Subset(dataset, tuple(kept))
+    names = [record["file_name"] for record in dataset.records]
+    if missing := sorted(set(left_out) - set(names)):
+        raise InputError(f"data {source!r} has no image {missing[0]!r} to leave out; remove the name or correct it")
+    return Subset(dataset, tuple(i for i, name in enumerate(names) if name not in left_out))

@@ -34,10 +34,10 @@ def clip_example(clip: Clip, taxonomy: Taxonomy, recipe: Recipe, rng: np.random.
 
     Returns:
         What an example from a picture has, and "past", int64 `[f, 2, h, w]`, oldest first, void where there is no frame
-        yet or it is left out; with `TrainConfig.self_past_prob` also "past_images",
+        yet or it is left out; with `ClipsConfig.self_past_prob` also "past_images",
         float `[3, H, W]`: the frame just before.
     """
-    config, f = recipe.augment, recipe.model.past_frames
+    config, f = recipe.clips, recipe.model.decoder.past_frames
     first = rng.random() < config.first_frame
     stride = 1 if config.past_stride == 1 else int(rng.integers(1, config.past_stride + 1))
     now = int(rng.integers(min(0 if first else f * stride, len(clip.frames) - 1), len(clip.frames)))
@@ -48,14 +48,14 @@ def clip_example(clip: Clip, taxonomy: Taxonomy, recipe: Recipe, rng: np.random.
     data = recipe.data.at_scale_of(frames[-1].panoptic.diameter())
     shown, labels, classes = zip(*(_augmented(frame, data, recipe, seed) for frame in frames), strict=True)
     present = {i: c for part in classes for i, c in part.items()}
-    masks, instances = draw_mask(np.stack(labels), present, taxonomy, recipe.data, recipe.model.max_instances, rng)
+    masks, instances = draw_mask(np.stack(labels), present, taxonomy, recipe.data, recipe.model.mask.max_instances, rng)
     past = np.full((f, *masks.shape[1:]), VOID)
     for k, mask, numbers in zip(before, masks, instances, strict=False):
         past[f - (now - k) // stride] = wrong_past(mask, numbers, config.past_noise, rng) if config.past_noise else mask
     example = {"images": shown[-1], "masks": torch.from_numpy(masks[-1]), "past": torch.from_numpy(past)}
     if recipe.data.ids == "reused":
         example["instances"] = torch.from_numpy(instances[-1])
-    if recipe.train.self_past_prob:
+    if config.self_past_prob:
         example["past_images"] = (
             shown[before.index(now - stride)] if now - stride in before else torch.zeros_like(shown[-1])
         )
@@ -71,7 +71,7 @@ def _augmented(
     pixels = normalize(frame.image, data.normalize)
     rng = np.random.default_rng(seed)
     image, labels = augment(pixels, panoptic.segmentation, data, recipe.augment, rng)
-    height, width = (n // recipe.model.mask_stride for n in labels.shape)
+    height, width = (n // recipe.model.mask.stride for n in labels.shape)
     return image.contiguous(), resize_labels(labels, height, width), classes
 
 

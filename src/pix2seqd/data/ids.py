@@ -4,7 +4,7 @@ import numpy as np
 
 from pix2seqd.config import DataConfig
 from pix2seqd.panoptic.panoptic import compact, measure
-from pix2seqd.panoptic.reused_ids import assign
+from pix2seqd.panoptic.reused_ids import ID_DISTANCE, assign
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 
@@ -41,7 +41,7 @@ def draw_mask(
         things = [i for i in present if taxonomy.category(classes[i]).isthing]
         absent = (0, (np.nan,) * 4)  # compares as far from everything
         boxes = np.array([[frame.get(i, absent)[1] for i in things] for frame in frames]).reshape(len(frames), -1, 4)
-        colors = assign(boxes, config.id_distance, max_instances - 1, rng)
+        colors = assign(boxes, ID_DISTANCE, max_instances - 1, rng)
         ids = dict(zip(things, colors.tolist(), strict=True))
     keys, dense = compact(segmentation)
     kept = set(present)

@@ -42,10 +42,10 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
         recipe = self.recipe
         image, segmentation, classes, data = self._read(index)
         tensor, labels = augment(image, segmentation, data, recipe.augment, rng)
-        stride = recipe.model.mask_stride
+        stride = recipe.model.mask.stride
         labels = resize_labels(labels, labels.shape[0] // stride, labels.shape[1] // stride)
         mask, instances = draw_mask(
-            labels, classes, self.dataset.taxonomy, recipe.data, recipe.model.max_instances, rng
+            labels, classes, self.dataset.taxonomy, recipe.data, recipe.model.mask.max_instances, rng
         )
         example = {"images": tensor.contiguous(), "masks": torch.from_numpy(mask)}
         if recipe.data.ids == "reused":
@@ -118,7 +118,7 @@ def training_loader(
         parts = f"{processes} processes × {train.accumulate} micro-batches"
         raise InputError(f"batch_size {train.batch_size} does not divide among {parts}; change one of them")
     positions = Positions(start_step * train.batch_size, train.steps * train.batch_size, share, process, processes)
-    if recipe.model.past_frames:
+    if recipe.model.decoder.past_frames:
         examples = ClipExamples(cast(ClipDataset, dataset), recipe)
     else:
         examples = TrainingExamples(cast(Dataset, dataset), recipe)

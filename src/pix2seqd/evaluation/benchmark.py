@@ -41,7 +41,7 @@ def with_random_weights(preset: str) -> Checkpoint:
             parameter.add_(torch.randn_like(parameter) * 0.01)
     categories = [
         {"id": i, "name": f"class {i}", "supercategory": "thing", "isthing": 1, "color": [i, i, i]}
-        for i in range(1, config.classes)
+        for i in range(1, config.mask.classes)
     ]
     return Checkpoint(model, Taxonomy.from_coco(categories), DataConfig(), InferConfig(), preset)
 

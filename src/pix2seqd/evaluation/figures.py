@@ -41,11 +41,11 @@ def noisy_masks(
     """
     _, mask = _small(sample, side, seed)
     generator = torch.Generator().manual_seed(seed)
-    eps = torch.randn(1, CONFIG.total_bits, *mask.shape[-2:], generator=generator)
-    mix = torch.randn(3, CONFIG.total_bits, generator=generator)
+    eps = torch.randn(1, CONFIG.mask.total_bits, *mask.shape[-2:], generator=generator)
+    mix = torch.randn(3, CONFIG.mask.total_bits, generator=generator)
     rows = []
     for scale in scales:
-        m_bits = analog(mask[None], CONFIG.bits, scale)
+        m_bits = analog(mask[None], CONFIG.mask.bits, scale)
         noisy = [(gamma(torch.tensor([t]), CONFIG.schedule), t) for t in times]
         states = [corrupt(m_bits, eps, g)[0] / (g * scale**2 + 1 - g).sqrt() for g, _ in noisy]
         rows.append([_colored(torch.einsum("cn,nhw->chw", mix, state)) for state in states])
@@ -64,7 +64,7 @@ def loss_weights(
         seed: of the ids.
     """
     image, mask = _small(sample, side, seed)
-    most = 2 ** CONFIG.bits[1]
+    most = 2 ** CONFIG.mask.bits[1]
     logs = [instance_weights(mask[1][None], p, most)[0].clamp(min=1e-3).log() for p in exponents]
     reach = max(1e-6, *(weights.abs().max().item() for weights in logs))
     maps = [Image.fromarray(_warmth((weights / reach).numpy())) for weights in logs]
@@ -80,14 +80,14 @@ def _small(sample: Sample, side: int, seed: int) -> tuple[Image.Image, Tensor]:
     taxonomy = sample.panoptic.taxonomy
     classes = {s.id: taxonomy.class_of(s.category_id) for s in sample.panoptic.segments}
     rng = np.random.default_rng(seed)
-    mask, _ = draw_mask(labels, classes, taxonomy, DataConfig(), 2 ** CONFIG.bits[1], rng)
+    mask, _ = draw_mask(labels, classes, taxonomy, DataConfig(), 2 ** CONFIG.mask.bits[1], rng)
     tensor = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1).float() / 255
     return _picture(resize_image(tensor, height, width)), torch.from_numpy(mask)
 
 
 def _colored(mixed: Tensor) -> Image.Image:
     """`[3, h, w]` of about unit variance per bit → RGB, three deviations wide."""
-    return _picture(0.5 + mixed / (6 * CONFIG.total_bits**0.5))
+    return _picture(0.5 + mixed / (6 * CONFIG.mask.total_bits**0.5))
 
 
 def _picture(tensor: Tensor) -> Image.Image:

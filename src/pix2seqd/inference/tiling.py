@@ -50,7 +50,7 @@ class Windows:
 
     def scaled(self, source: Source, zoom: float | None = None) -> Scaled:
         """Read a picture and bring it to the network's scale; layout tile: to `zoom` times its own, or the data's."""
-        config, stride = self.data, self.model.mask_stride
+        config, stride = self.data, self.model.mask.stride
         picture = np.asarray(load_image(source))
         pixels = normalize(picture, config.normalize)
         image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float().div_(255)
@@ -68,7 +68,7 @@ class Windows:
     def cut(self, picture: Scaled, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Picture `[3, H, W]` and noise `[bits, h, w]` of each window; a picture or clip has its own generator."""
         height, width = self.size
-        stride, bits = self.model.mask_stride, self.model.total_bits
+        stride, bits = self.model.mask.stride, self.model.mask.total_bits
         for top, left in picture.corners:
             part = picture.image[:, top * stride : top * stride + height, left * stride : left * stride + width]
             noise = torch.randn(bits, height // stride, width // stride, generator=generator)
@@ -90,7 +90,7 @@ class Windows:
         if config.layout == "resize":
             labels, classes = self.find(self.restored(next(masks), picture), taxonomy, least)
         else:
-            scale = picture.zoom / self.model.mask_stride
+            scale = picture.zoom / self.model.mask.stride
             tiles = self._tiles(picture, masks, round(least * scale**2))
             labels, classes = stitching.join(tiles, *picture.extent, taxonomy)
             labels, classes = postprocess.fill_small(self.restored(labels, picture), classes, least)
@@ -108,7 +108,7 @@ class Windows:
         for _, _, labels in self._tiles(picture, masks, 0):
             found = Panoptic.from_segmentation(*labels, self.taxonomy)
             areas += [segment.area for segment in found.segments if segment.isthing]
-        return typical_diameter(areas) * self.model.mask_stride / picture.zoom
+        return typical_diameter(areas) * self.model.mask.stride / picture.zoom
 
     def generated_ids(self, picture: Scaled, masks: Sequence[np.ndarray]) -> np.ndarray:
         """The id that the model gave each pixel of the picture, `[h, w]`, 0 = none."""
@@ -123,9 +123,9 @@ class Windows:
             ids: of its segments, by their own id; 0 for the others.
             picture: says where the windows are.
         """
-        height, width = (n // self.model.mask_stride for n in self.size)
+        height, width = (n // self.model.mask.stride for n in self.size)
         _, tall, wide = picture.image.shape
-        labels = reduced(panoptic.segmentation, tall, wide, self.model.mask_stride)
+        labels = reduced(panoptic.segmentation, tall, wide, self.model.mask.stride)
         table = np.zeros((2, int(panoptic.segmentation.max(initial=VOID)) + 1), np.int64)
         for segment in panoptic.segments:
             table[:, segment.id] = self.taxonomy.class_of(segment.category_id), ids.get(segment.id, 0)
@@ -134,7 +134,7 @@ class Windows:
 
     def restored(self, labels: np.ndarray, picture: Scaled) -> np.ndarray:
         """`[..., h, w]` of a mask → of the picture: to the network's scale, without padding, then back (official)."""
-        stride, (height, width) = self.model.mask_stride, picture.image.shape[1:]
+        stride, (height, width) = self.model.mask.stride, picture.image.shape[1:]
         labels = labels.repeat(stride, axis=-2).repeat(stride, axis=-1)[..., :height, :width]
         return resize_labels(labels, *picture.size)
 
@@ -157,7 +157,7 @@ class Windows:
         labels = np.where(np.isin(compact.segmentation, counted), compact.segmentation, VOID)
         classes = {segment.id: self.taxonomy.class_of(segment.category_id) for segment in compact.segments}
         _, height, width = picture.image.shape
-        return Canvas(reduced(labels, height, width, self.model.mask_stride), classes, self.taxonomy)
+        return Canvas(reduced(labels, height, width, self.model.mask.stride), classes, self.taxonomy)
 
     def add(self, canvas: Canvas, top: int, left: int, mask: np.ndarray, picture: Scaled, min_pixels: int) -> None:
         """Put a sampled mask on the canvas; `least` drops small segments."""

@@ -71,7 +71,7 @@ class Stream:
         Args:
             past: the masks of all windows of the last frames, oldest first, int64 `[windows, 2, h, w]` each.
         """
-        self._past = list(past)[-max(self._model.config.past_frames, 1) :]
+        self._past = list(past)[-max(self._model.config.decoder.past_frames, 1) :]
         self._to_come = len(self._past[-1]) * self.told
         self._saved += self._config.adaptive * self._to_come
 
@@ -84,7 +84,7 @@ class Stream:
 
     def _condition(self, past: list[Tensor]) -> Tensor | None:
         """Past masks `[b, f, 2, h, w]`, oldest first; None: all void, or a model without."""
-        frames = self._model.config.past_frames
+        frames = self._model.config.decoder.past_frames
         if not past or not frames:
             return None
         return torch.stack([torch.zeros_like(past[0])] * (frames - len(past)) + past, dim=1)
@@ -92,7 +92,7 @@ class Stream:
     def _corrupted(self, masks: Tensor, noise: Tensor, t: float) -> Tensor:
         config = self._model.config
         gamma_t = gamma(torch.full((len(masks),), t, device=masks.device), config.schedule)
-        return corrupt(analog(masks, config.bits, config.scale), noise, gamma_t)
+        return corrupt(analog(masks, config.mask.bits, config.mask.scale), noise, gamma_t)
 
     def _until_settled(self, predictions: Iterator[Tensor], before: Tensor) -> tuple[Tensor, int]:
         """The masks and the number of steps they took."""

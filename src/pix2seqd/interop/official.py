@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pix2seqd.config import ModelConfig, resnet_backbone
+from pix2seqd.config import DecoderConfig, EncoderConfig, MaskConfig, ModelConfig, resnet_backbone
 from pix2seqd.files import InputError
 from pix2seqd.pix2seq_d import Pix2SeqD
 
@@ -34,7 +34,7 @@ def load_official(variables: Mapping[str, np.ndarray], config: Mapping[str, Any]
     """
     model = Pix2SeqD(model_config(config))
     missing = load_variables(model, variables)
-    if not (model.config.condition_on_map or model.config.condition_on_tokens):
+    if not (model.config.decoder.condition_on_map or model.config.decoder.condition_on_tokens):
         missing = [name for name in missing if name.startswith("denoiser/")]  # the rest goes unused
     if missing:
         raise ValueError(f"{len(missing)} official variables are missing, the first is {missing[0]!r}")
@@ -130,39 +130,47 @@ def model_config(official: Mapping[str, Any]) -> ModelConfig:
     # From a level of the mask's own size on, the official pyramid has no last block, which would set the channels.
     level_dims = {4: hidden_sizes[0], 8: hidden_sizes[1], 16: model["dim_att"]}
     conditional = str(model["conditional"])
-    fuse_dim = model["enc_fuse_dim"] if conditional == "none" else level_dims.get(stride, model["enc_fuse_dim"])
+    map_dim = model["enc_fuse_dim"] if conditional == "none" else level_dims.get(stride, model["enc_fuse_dim"])
     channel_bits = task["n_bits_label"] // 2
     decoder_heads = decoder["transformer_dim"] // decoder["per_head_dim"]
     return ModelConfig(
-        bits=(channel_bits, channel_bits),
-        classes=min(official["dataset"]["num_classes"], 2**channel_bits),
-        max_instances=min(task["max_instances_per_image"], 2**channel_bits),
-        scale=model["b_scale"],
+        encoder=EncoderConfig(
+            backbone=resnet_backbone(
+                _RESNET_DEPTHS[model["resnet_depth"]], int(64 * width), hidden_sizes, "bottleneck"
+            ),
+            dim=model["dim_att"],
+            layers=model["num_encoder_layers"],
+            heads=model["num_heads"],
+            mlp_dim=model["dim_mlp"] // model["dim_att"] * model["dim_att"],
+            dropout=model["drop_units"],
+            drop_path=model["drop_path"],
+            map_dim=map_dim,
+        ),
+        decoder=DecoderConfig(
+            dim=decoder["dim"],
+            multipliers=tuple(int(m) for m in str(decoder["ch_multipliers"]).split(",")),
+            res_blocks=tuple(int(n) for n in str(decoder["n_res_blocks"]).split(",")),
+            kernel_size=int(str(decoder["kernel_sizes"]).split(",")[0]),
+            transformer_dim=decoder["transformer_dim"],
+            layers=decoder["transformer_blocks"],
+            head_dim=decoder["transformer_dim"] // decoder_heads,
+            dropout=decoder["udrop"],
+            condition_on_map="cat" in conditional,
+            condition_on_tokens="attn" in conditional,
+            past_frames=len(str(task["proceeding_frames"]).split(",")) if task.get("proceeding_frames") else 0,
+            time_scaling=model.get("time_scaling", DecoderConfig.time_scaling),  # the published configs lack it
+            head="softmax" if decoder["outp_softmax_groups"] else "linear",
+        ),
+        mask=MaskConfig(
+            bits=(channel_bits, channel_bits),
+            classes=min(official["dataset"]["num_classes"], 2**channel_bits),
+            max_instances=min(task["max_instances_per_image"], 2**channel_bits),
+            scale=model["b_scale"],
+            stride=stride,
+        ),
         schedule=model["train_schedule"],
-        time_scaling=model.get("time_scaling", ModelConfig.time_scaling),  # the published configs lack it
         loss="l2" if model["pred_type"] == "x" else "cross_entropy",
-        head="softmax" if decoder["outp_softmax_groups"] else "linear",
         p=model["mask_weight_p"],
-        mask_stride=stride,
-        backbone=resnet_backbone(_RESNET_DEPTHS[model["resnet_depth"]], int(64 * width), hidden_sizes, "bottleneck"),
-        encoder_dim=model["dim_att"],
-        encoder_layers=model["num_encoder_layers"],
-        encoder_heads=model["num_heads"],
-        encoder_mlp_dim=model["dim_mlp"] // model["dim_att"] * model["dim_att"],
-        encoder_dropout=model["drop_units"],
-        drop_path=model["drop_path"],
-        fuse_dim=fuse_dim,
-        dim=decoder["dim"],
-        multipliers=tuple(int(m) for m in str(decoder["ch_multipliers"]).split(",")),
-        res_blocks=tuple(int(n) for n in str(decoder["n_res_blocks"]).split(",")),
-        kernel_size=int(str(decoder["kernel_sizes"]).split(",")[0]),
-        decoder_dim=decoder["transformer_dim"],
-        decoder_layers=decoder["transformer_blocks"],
-        decoder_head_dim=decoder["transformer_dim"] // decoder_heads,
-        decoder_dropout=decoder["udrop"],
-        condition_on_map="cat" in conditional,
-        condition_on_tokens="attn" in conditional,
-        past_frames=len(str(task["proceeding_frames"]).split(",")) if task.get("proceeding_frames") else 0,
     )
 
 
@@ -273,10 +281,10 @@ def _resnet_names(depths: list[int]) -> Names:
 
 def _encoder_names(model: Pix2SeqD) -> Names:
     config = model.config
-    yield from _resnet_names(config.backbone["depths"])
+    yield from _resnet_names(config.encoder.backbone["depths"])
     yield from _layer("pixel_encoder.project", "rest/stem_projection", _projection)
     yield from _norm("pixel_encoder.project_norm", "rest/stem_ln")
-    for i in range(config.encoder_layers):
+    for i in range(config.encoder.layers):
         official = f"rest/transformer_encoder/{_numbered('transformer_encoder', i)}"
         yield from _transformer_layer(f"pixel_encoder.layers.{i}", official, "mha", cross=False)
     yield from _norm("pixel_encoder.out_norm", "rest/ouput_ln")  # spelled so
@@ -291,7 +299,7 @@ def _encoder_names(model: Pix2SeqD) -> Names:
 
 
 def _decoder_names(model: Pix2SeqD) -> Names:
-    config, levels = model.config, len(model.config.multipliers)
+    config, levels = model.config, len(model.config.decoder.multipliers)
     for i in (1, 2):
         yield from _layer(f"mask_decoder.time{i}", f"denoiser/time_emb/dense{i - 1}", _projection)
     for side in ("in", "out"):
@@ -307,7 +315,7 @@ def _decoder_names(model: Pix2SeqD) -> Names:
                 yield from _layer(f"{ours}.{sample}", f"{official}/{conv}", _conv)
             for i, block in enumerate(unit.blocks):  # type: ignore[arg-type]
                 yield from _res_block(block, f"{ours}.blocks.{i}", f"{official}/res_block_{i}")
-    if config.decoder_layers:
+    if config.decoder.layers:
         yield from _bottleneck_names(config)
 
 
@@ -326,9 +334,9 @@ def _bottleneck_names(config: ModelConfig) -> Names:
     for side in ("in", "out"):
         yield from _layer(f"{ours}.conv_{side}", f"{official}/trans_conv_{side}", _conv)
         yield from _norm(f"{ours}.norm_{side}", f"{official}/trans_conv_{side}_norm")
-    for i in range(config.decoder_layers):
+    for i in range(config.decoder.layers):
         layer = f"{official}/transformer_decoder/{_numbered('transformer_decoder_layer', i)}"
-        yield from _transformer_layer(f"{ours}.layers.{i}", layer, "self_mha", config.condition_on_tokens)
+        yield from _transformer_layer(f"{ours}.layers.{i}", layer, "self_mha", config.decoder.condition_on_tokens)
 
 
 def _names(model: Pix2SeqD) -> Names:

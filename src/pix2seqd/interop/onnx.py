@@ -40,12 +40,12 @@ def export_onnx(model: Pix2SeqD, folder: Path, size: tuple[int, int]) -> None:
     """
     _imported("onnxscript")
     config = model.config
-    if config.past_frames:
+    if config.decoder.past_frames:
         raise InputError("ONNX export is for models of images; this one reads past masks")
     model = model.cpu().float().eval()
     folder.mkdir(parents=True, exist_ok=True)
-    height, width = (n // config.mask_stride for n in size)
-    images, m_t = torch.rand(1, 3, *size), torch.randn(1, config.total_bits, height, width)
+    height, width = (n // config.mask.stride for n in size)
+    images, m_t = torch.rand(1, 3, *size), torch.randn(1, config.mask.total_bits, height, width)
     with torch.no_grad():
         h = model.pixel_encoder(images)
     _write(model.pixel_encoder, (images,), ["map", "tokens"], folder / ENCODER)

@@ -23,7 +23,7 @@ class ResNet(nn.Module):
         downsample_in_first_stage: whether the first stage halves the resolution like the others.
         downsample_in_bottleneck: whether a bottleneck's first convolution does so, in place of its second.
         hidden_act: "relu", nothing else.
-        stem_pool: see `ModelConfig.stem_pool`.
+        stem_pool: see `EncoderConfig.stem_pool`.
         unused: what else a configuration of `transformers` holds.
 
     Raises:

@@ -9,6 +9,9 @@ from torch import Tensor
 
 A = TypeVar("A", np.ndarray, Tensor)
 
+ID_DISTANCE = 4
+"""Mask pixels: things whose boxes come as near as that have different ids."""
+
 
 def neighbours(boxes: np.ndarray, distance: float) -> np.ndarray:
     """Which instances' boxes come within `distance`: bool `[n, n]`.

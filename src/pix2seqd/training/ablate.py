@@ -35,12 +35,12 @@ def variants(table: Table, model: ModelConfig) -> dict[str, ModelConfig]:
     is of the expected bits.
     """
     if table == "table3":
-        return {f"{b:g}": model.replace(scale=b) for b in (0.03, 0.1, 0.3, 1.0)}
+        return {f"{b:g}": model.replace(mask={"scale": b}) for b in (0.03, 0.1, 0.3, 1.0)}
     if table == "table5":
         return {f"{p:g}": model.replace(p=p) for p in (0.0, 0.2, 0.4, 0.6)}
     return {
-        "l2": model.replace(loss="l2", head="softmax" if model.bit_logits else "linear"),
-        "cross_entropy": model.replace(loss="cross_entropy", head="softmax"),
+        "l2": model.replace(decoder={"head": "softmax" if model.decoder.bit_logits else "linear"}, loss="l2"),
+        "cross_entropy": model.replace(decoder={"head": "softmax"}, loss="cross_entropy"),
     }
 
 

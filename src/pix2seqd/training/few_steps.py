@@ -20,7 +20,7 @@ from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig,
 from pix2seqd.diffusion import ddim_step, gamma, time_steps
 from pix2seqd.files import InputError
 from pix2seqd.loss import cross_entropy, instance_weights
-from pix2seqd.panoptic.reused_ids import assign_preferred, crossing
+from pix2seqd.panoptic.reused_ids import ID_DISTANCE, assign_preferred, crossing
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.training.train import train
 
@@ -62,7 +62,7 @@ class Student(Pix2SeqD):
         """
         config = self.config
         h = self.pixel_encoder(images)
-        shape = (len(images), config.total_bits, *masks.shape[-2:])
+        shape = (len(images), config.mask.total_bits, *masks.shape[-2:])
         m_t = self.initial_state(torch.randn(shape, device=images.device) if noise is None else noise)
         weights = instance_weights(*self._counted(masks, instances))
         # Nobody reads ids of stuff where ids are reused, and their 0 would mix with a thing's id along its outline.
@@ -109,26 +109,26 @@ class Student(Pix2SeqD):
         config = self.config
         numbers = masks[:, 1] if instances is None else instances
         # Where ids are reused, 0 is one of them: what makes a thing of a pixel is its class.
-        legal = slice(1 if instances is None else 0, config.max_instances)
-        signs = codes(config.bits[1], logits.device)[legal] * 2 - 1
+        legal = slice(1 if instances is None else 0, config.mask.max_instances)
+        signs = codes(config.mask.bits[1], logits.device)[legal] * 2 - 1
         places = _places(numbers)
         there = _totals(masks[:, 1:] > 0, places)[..., 0] > 0
         boxes = _boxes(numbers, places)
 
-        ids_of, half = slice(-config.bits[1], None), config.init_id_cell // 2
+        ids_of, half = slice(-config.mask.bits[1], None), config.mask.init_id_cell // 2
         if before is None:
             seen = first[:, ids_of]
             for ways in ((1, 0), (0, 1)):  # the mean over a square
                 size, padding = [2 * half * n + 1 for n in ways], [half * n for n in ways]
                 seen = F.avg_pool2d(seen, size, 1, padding, count_include_pad=False)
             x, y = (boxes[..., :2] + boxes[..., 2:] // 2).unbind(dim=2)
-            middles = torch.where(there, x + seen.shape[-1] * y, 0)[:, None].expand(-1, config.bits[1], -1)
+            middles = torch.where(there, x + seen.shape[-1] * y, 0)[:, None].expand(-1, config.mask.bits[1], -1)
             shown = seen.flatten(2).gather(2, middles).mT * _totals(torch.ones_like(seen[:, :1]), places)
         else:
             shown = _totals(before[:, ids_of].sign(), places)
         likelihood = _totals(logits.float().log_softmax(dim=1)[:, legal], places)
 
-        near = crossing(boxes, self.data.id_distance) if instances is not None else there[:, None]
+        near = crossing(boxes, ID_DISTANCE) if instances is not None else there[:, None]
         near = near & ~torch.eye(there.shape[1], dtype=torch.bool, device=near.device)
         ids = assign_preferred(near, likelihood + _SURE * (shown @ signs.T), there) - 1 + legal.start
         renamed = torch.where(there, ids, 0).gather(1, numbers.flatten(1)).view_as(numbers)
@@ -170,7 +170,7 @@ def _boxes(numbers: Tensor, places: Places) -> Tensor:
 
 def student_config(teacher: ModelConfig) -> ModelConfig:
     """The same networks; names come in cells of the size that their coarsest map sees as one place."""
-    return teacher.replace(init_id_cell=teacher.mask_patch * 2 ** (len(teacher.multipliers) - 1))
+    return teacher.replace(mask={"init_id_cell": teacher.decoder.patch * 2 ** (len(teacher.decoder.multipliers) - 1)})
 
 
 def distill(
@@ -182,7 +182,6 @@ def distill(
     td: float,
     config: TrainConfig,
     side: int = 0,
-    exclude: tuple[str, ...] = (),
     resume: bool = False,
 ) -> Checkpoint:
     """Make a checkpoint that needs few steps; the folder is that of a training run, and can be resumed like one.
@@ -195,14 +194,13 @@ def distill(
         td: its τ_d.
         config: how it is trained.
         side: of the windows that it is shown; 0: that of those in use, which stay as they are.
-        exclude: as `Recipe.exclude`.
         resume: go on with the run in `out`.
 
     Raises:
         InputError: the checkpoint gives no logits; whatever `train` raises.
     """
     teacher = from_pretrained(checkpoint)
-    if teacher.model.config.head != "softmax":
+    if teacher.model.config.decoder.head != "softmax":
         raise InputError(f"{checkpoint} has a linear head; distillation needs logits: give one with a softmax head")
     in_use = tuple(n * teacher.infer.input_scale for n in teacher.data.size)
     shown = teacher.data.replace(size=(side, side) if side else in_use)
@@ -210,7 +208,15 @@ def distill(
         steps=few, first_steps=0, td=td, consensus=1, unconditioned_share=0.0, min_share=_MIN_SHARE
     )
     model, as_shown = student_config(teacher.model.config), infer.replace(input_scale=1)
-    recipe = Recipe(model, shown, _augmentation(shown), config, as_shown, data, exclude=exclude, init=checkpoint)
+    recipe = Recipe(
+        model,
+        shown,
+        _augmentation(shown),
+        train=config,
+        infer=as_shown,
+        train_data=data,
+        init=checkpoint,
+    )
     return train(recipe, out, resume, lambda _: Student(teacher.model, shown, infer), (teacher.data, infer))
 
 

@@ -6,7 +6,7 @@ configuration's and says so; where that is silent too, it is ours and says so.
 
 from typing import Any
 
-from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
+from pix2seqd.config import AugmentConfig, ClipsConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 
 COCO_IMAGES = 118_287
 """Of train2017; §4.1: "approximately 118K training images"."""
@@ -68,7 +68,8 @@ def _video(size: tuple[int, int], **others: Any) -> Recipe:
     return Recipe(
         train=train,
         data=DataConfig(size=size),
-        augment=AugmentConfig(flip="horizontal", past_dropout=0.2, first_frame=0.15),
+        augment=AugmentConfig(flip="horizontal"),
+        clips=ClipsConfig(past_dropout=0.2, first_frame=0.15),
         # §4.1 "32 sampling steps for the first frame and 8 steps for subsequent frames", "τ_d = 1", "10 pixels".
         infer=InferConfig(first_steps=32, steps=8, td=1.0, min_pixels=10),
         init="runs/coco-1024/model",
@@ -86,7 +87,7 @@ PAPER_RECIPES: dict[str, Recipe] = {
         lr=1e-4,
         warmup_epochs=5,
         augment=_AUGMENT.replace(color_jitter=0.0),
-        model=_MODEL.replace(condition_on_map=False, condition_on_tokens=False),
+        model=_MODEL.replace(decoder={"condition_on_map": False, "condition_on_tokens": False}),
     ),
     # §4.1 "256×256 for images; 128×128 for masks", "800 epochs with a batch size of 512". Rate, warm-up: official.
     "coco-256": _stage(
@@ -120,7 +121,7 @@ PAPER_RECIPES: dict[str, Recipe] = {
         epochs=100,
         batch_size=16,
         lr=1e-5,
-        model=_MODEL.replace(classes=20, max_instances=256),
+        model=_MODEL.replace(mask={"classes": 20, "max_instances": 256}),
         train_data="cityscapes:data/cityscapes@train",
         eval_data="cityscapes:data/cityscapes@val",
         init="runs/coco-1024/model",
@@ -128,14 +129,14 @@ PAPER_RECIPES: dict[str, Recipe] = {
     # §3.4, §4.1. Objects, which have no class, the background and void; ids for 15 objects and the background.
     "davis": _video(
         size=(512, 1024),
-        model=_MODEL.replace(classes=3, max_instances=17, past_frames=2),
+        model=_MODEL.replace(decoder={"past_frames": 2}, mask={"classes": 3, "max_instances": 17}),
         train_data="davis:data/davis@train",
         eval_data="davis:data/davis@val",
     ),
     # Not in the paper, but in the official configurations. 19 classes and void; inference is as for DAVIS.
     "kitti-step": _video(
         size=(384, 1248),
-        model=_MODEL.replace(classes=20, max_instances=256, past_frames=2),
+        model=_MODEL.replace(decoder={"past_frames": 2}, mask={"classes": 20, "max_instances": 256}),
         train_data="kitti-step:data/kitti-step@train",
         eval_data="kitti-step:data/kitti-step@val",
     ),

@@ -10,15 +10,18 @@ from pix2seqd.config import Recipe
 from pix2seqd.diffusion import corrupt, ddim_step, gamma, time_steps
 from pix2seqd.pix2seq_d import Pix2SeqD
 
+OWN_PAST_STEPS = 2
+"""Denoising steps of a past mask that the model predicts itself."""
+
 
 @torch.no_grad()
 def own_predictions(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> None:
-    """Change a batch of clip examples as `TrainConfig.self_past_prob` and `TrainConfig.rollout_prob` say."""
+    """Change a batch of clip examples as `ClipsConfig.self_past_prob` and `ClipsConfig.rollout_prob` say."""
     training = model.training
     model.eval()
-    if recipe.train.self_past_prob:
+    if recipe.clips.self_past_prob:
         _predict_past(model, batch, recipe)
-    if recipe.train.rollout_prob:
+    if recipe.clips.rollout_prob:
         batch["t"], batch["state"] = _own_states(model, batch, recipe)
     model.train(training)
 
@@ -30,13 +33,13 @@ def _predict_past(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> 
     """
     images, past = batch.pop("past_images"), batch["past"]
     known = past.flatten(2).any(dim=-1)
-    chosen = torch.rand(len(past), device=past.device) < recipe.train.self_past_prob
+    chosen = torch.rand(len(past), device=past.device) < recipe.clips.self_past_prob
     chosen &= known[:, -1] & (known[:, -2] if past.shape[1] > 1 else False)
     if not chosen.any():
         return
     before = torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], dim=1)[chosen]
     images = images[chosen].contiguous(memory_format=torch.channels_last)
-    past[chosen, -1] = model.infer(images, _noise(before, model), recipe.train.own_past_steps, recipe.infer.td, before)
+    past[chosen, -1] = model.infer(images, _noise(before, model), OWN_PAST_STEPS, recipe.infer.td, before)
 
 
 def _own_states(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> tuple[Tensor, Tensor]:
@@ -47,8 +50,8 @@ def _own_states(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> tu
     config, infer = model.config, recipe.infer
     masks, past = batch["masks"], batch["past"]
     t, noise = torch.rand(len(masks), device=masks.device), _noise(past, model)
-    states = corrupt(analog(masks, config.bits, config.scale), noise, gamma(t, config.schedule))
-    chosen = torch.rand(len(masks), device=masks.device) < recipe.train.rollout_prob
+    states = corrupt(analog(masks, config.mask.bits, config.mask.scale), noise, gamma(t, config.schedule))
+    chosen = torch.rand(len(masks), device=masks.device) < recipe.clips.rollout_prob
     chosen &= past[:, -1].flatten(1).any(dim=-1)
     if not chosen.any():
         return t, states
@@ -65,4 +68,4 @@ def _own_states(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> tu
 
 
 def _noise(past: Tensor, model: Pix2SeqD) -> Tensor:
-    return torch.randn(len(past), model.config.total_bits, *past.shape[-2:], device=past.device)
+    return torch.randn(len(past), model.config.mask.total_bits, *past.shape[-2:], device=past.device)

@@ -101,10 +101,10 @@ def _precision(config: TrainConfig) -> str:
 
 def training_data(recipe: Recipe) -> Dataset | ClipDataset:
     """The recipe's pictures; clips if its model has past frames."""
-    if not (past_frames := recipe.model.past_frames):
-        return open_dataset(recipe.train_data, recipe.data.size, recipe.exclude)
-    frames = past_frames * recipe.augment.past_stride + 1
-    return open_clips(recipe.train_data, frame_size(recipe.data, recipe.augment), frames, recipe.exclude)
+    if not (past_frames := recipe.model.decoder.past_frames):
+        return open_dataset(recipe.train_data, recipe.data.size)
+    frames = past_frames * recipe.clips.past_stride + 1
+    return open_clips(recipe.train_data, frame_size(recipe.data, recipe.augment), frames)
 
 
 def new_state(
@@ -118,8 +118,10 @@ def new_state(
         raise InputError(f"the recipe's model cannot be built: {error}") from error
     _check_size(recipe, model)
     needed = len(dataset.taxonomy) + 1
-    if needed > recipe.model.classes:
-        raise InputError(f"{recipe.train_data} has {needed} classes with void; the model has {recipe.model.classes}")
+    if needed > recipe.model.mask.classes:
+        raise InputError(
+            f"{recipe.train_data} has {needed} classes with void; the model has {recipe.model.mask.classes}"
+        )
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay), use_buffers=True)
     ema.n_averaged.fill_(1)  # the EMA starts as a copy and averages from the first step on
     optimizer = torch.optim.AdamW(
@@ -132,7 +134,7 @@ def new_state(
 def _check_size(recipe: Recipe, model: Pix2SeqD) -> None:
     """Refuse pictures that the networks cannot halve as often as they do, before a run begins."""
     config = recipe.model
-    cell = config.mask_stride * config.mask_patch * 2 ** (len(config.multipliers) - 1)
+    cell = config.mask.stride * config.decoder.patch * 2 ** (len(config.decoder.multipliers) - 1)
     step = math.lcm(cell, model.pixel_encoder.backbone.strides[-1])
     if any(n % step for n in recipe.data.size):
         raise InputError(f"data.size {list(recipe.data.size)} does not suit the model; give multiples of {step}")
@@ -149,7 +151,7 @@ def new_model(recipe: Recipe) -> Pix2SeqD:
     """The recipe's model: random, around the backbone `recipe.backbone`, with what fits of `recipe.init`."""
     if recipe.backbone:
         changes, network = pretrained_backbone(recipe.backbone)
-        model = Pix2SeqD(recipe.model.replace(**changes))
+        model = Pix2SeqD(recipe.model.replace(encoder=changes))
         weights = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
         model.pixel_encoder.backbone.network.load_state_dict(weights)
     else:
@@ -159,7 +161,9 @@ def new_model(recipe: Recipe) -> Pix2SeqD:
     elif recipe.init:
         transfer(from_pretrained(recipe.init).model, model)
     # Mask pre-training leaves the encoder alone.
-    model.pixel_encoder.requires_grad_(recipe.model.condition_on_map or recipe.model.condition_on_tokens)
+    model.pixel_encoder.requires_grad_(
+        recipe.model.decoder.condition_on_map or recipe.model.decoder.condition_on_tokens
+    )
     return model
 
 
@@ -183,7 +187,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(state.step, config)
         batch = to_device(batch, accelerator.device)
-        if config.self_past_prob or config.rollout_prob:
+        if recipe.clips.self_past_prob or recipe.clips.rollout_prob:
             with accelerator.autocast(), sharded.whole(state.model):
                 own_predictions(state.model, batch, recipe)
         with accelerator.accumulate(model):
@@ -219,9 +223,13 @@ def _check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
     if stored.exists() and not resume:
         raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")
     if resume:
-        before, now = read_json(stored), json.loads(json.dumps(recipe.to_dict()))  # as it was stored
-        for part, values in before.items():
-            if now.get(part) != values:
+        try:
+            before = Recipe.from_dict(read_json(stored))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{stored} is of another version ({error}); start anew with another --out") from error
+        now, then = (json.loads(json.dumps(each.to_dict())) for each in (recipe, before))
+        for part, values in then.items():
+            if now[part] != values:
                 raise InputError(f"{out} was started with another {part!r} section; see {stored}")
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pix2seqd.checkpoint import from_pretrained, inflate_for_video, save_pretrained
+from pix2seqd.checkpoint import _FORMAT_1, BUNDLED, from_pretrained, inflate_for_video, save_pretrained
+from pix2seqd.config import InferConfig, MaskConfig, ModelConfig
 from pix2seqd.files import InputError
 
 FILES = ["config.json", "model.safetensors", "preprocessor_config.json"]
@@ -70,6 +71,66 @@ def test_a_configuration_that_does_not_fit_is_refused_in_one_line(folder, change
         from_pretrained(folder)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+BEFORE = {
+    "nuclei": (MaskConfig(bits=(2, 4), classes=3, max_instances=16, scale=0.2, stride=1), 0, (5, 2, 5, 0.0)),
+    "nuclei-fast": (
+        MaskConfig(bits=(2, 4), classes=3, max_instances=16, scale=0.2, stride=1, init_id_cell=16),
+        0,
+        (2, 2, 3, 0.0),
+    ),
+    "nuclei-video": (MaskConfig(bits=(2, 4), classes=3, max_instances=16, scale=0.2, stride=1), 2, (2, 2, 5, 0.6)),
+    "shapes": (MaskConfig(bits=(4, 4), classes=10, max_instances=16, scale=0.12, stride=1), 0, (10, 1, 5, 0.0)),
+}
+"""Of the bundled checkpoints: mask, past frames, and steps, input_scale, consensus, unconditioned_share in use."""
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_from_pretrained_format_1(name: str, tmp_path):
+    assert json.loads((BUNDLED / name / "config.json").read_text())["pix2seqd"] == 1
+    loaded = from_pretrained(name)
+    mask, past_frames, infer = BEFORE[name]
+    model = loaded.model.config
+    assert model.mask == mask and model.decoder.past_frames == past_frames
+    assert (model.encoder.dim, model.encoder.map_dim, model.encoder.stem_pool) == (128, 96, "none")
+    assert (model.decoder.dim, model.decoder.transformer_dim, model.decoder.patch) == (64, 192, 4)
+    options = loaded.infer
+    assert (options.steps, options.input_scale, options.consensus, options.unconditioned_share) == infer
+    save_pretrained(loaded, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["pix2seqd"] == 2
+    again = from_pretrained(tmp_path)
+    assert (again.model.config, again.data, again.infer) == (model, loaded.data, options)
+
+
+def format_1(place: Path) -> Path:
+    return shutil.copytree(BUNDLED / "nuclei", place / "copy")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["data"].update(id_distance=9), r"data\.id_distance can only be 4 now, not 9"),
+        (lambda c: c["model"].update(encoder_layer=2), "no setting 'encoder_layer'; did you mean 'encoder.layers'"),
+        (lambda c: c["model"].update(fuse_dim=0), "1 or more"),
+        (lambda c: c.update(model=3), "is not understood"),
+        (lambda c: c.pop("infer"), "is not understood"),
+    ],
+)
+def test_from_pretrained_format_1_refuses_in_one_line(tmp_path, change, message: str):
+    folder = format_1(tmp_path)
+    edit(folder, change)
+    with pytest.raises(InputError, match=message) as caught:
+        from_pretrained(folder)
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+def test_every_setting_of_format_1_has_a_path(tmp_path):
+    """The table leads from each model setting that the bundled files have, and name_cell, to another one."""
+    config = json.loads((BUNDLED / "nuclei-fast" / "config.json").read_text())
+    known = {f"model.{name}" for name in ModelConfig.names()} | {f"infer.{name}" for name in InferConfig.names()}
+    assert set(_FORMAT_1.values()) <= known and len(set(_FORMAT_1.values())) == len(_FORMAT_1)
+    assert {f"model.{key}" for key in config["model"]} - {"model.schedule", "model.loss", "model.p"} <= set(_FORMAT_1)
 
 
 def damage(folder: Path, kind: str) -> None:

@@ -26,6 +26,7 @@ def test_files_and_flags_change_the_recipe_later_ones_win(tmp_path):
     assert recipe.train == base.train.replace(lr=1e-4, steps=7, batch_size=3)
     assert recipe.data == base.data.replace(size=(96, 80))
     assert recipe.model == base.model.replace(encoder={"backbone": {**base.model.encoder.backbone, "depths": [1, 1]}})
+    assert read_recipe(["nuclei", "--model.decoder.head-dim", "16"]).model.decoder.head_dim == 16
     assert recipe.train_data == "coco:x@y" and recipe.augment == base.augment
 
 
@@ -57,6 +58,11 @@ def test_a_file_alone_starts_from_the_papers_defaults(tmp_path):
         (["nuclei", "--data.size", "[64, x]"], r"data\.size"),
         (["nuclei", "--data.size", "[64"], "YAML"),
         (["nuclei", "--model.mask.scale", "-1"], "scale must be positive"),
+        (["nuclei", "--model.encoder.layer", "2"], r"model\.encoder: .*did you mean 'layers'"),
+        (["nuclei", "--model.mask-stride", "2"], r"model: .*did you mean 'mask\.stride'"),
+        (["nuclei", "--model.mask.stride", "2.5"], r"model\.mask\.stride should be int, not 2\.5"),
+        (["nuclei", "--model.mask", "3"], "MaskConfig"),
+        (["nuclei", "--exclude", "[a.jpg]"], "unknown option --exclude"),
         (["nuclei", "--clips.self-past-prob", "0.5"], "past_frames"),
         (["nuclei", "--model.encoder.backbone", "resnet"], "backbone"),
     ],

@@ -169,6 +169,8 @@ def test_opened_by_name(mini: Path):
     assert len(made) == 7 and len(made[0].frames) == 4
     assert len(open_clips(f"nuclei-clips:{mini}@val:7", (16, 16), 3)[0].frames) == 3
     assert len(open_clips("shapes-clips:7x4@2", (16, 16), 3)[6].frames) == 4
+    with pytest.raises(InputError, match=r"has no image 'z\.jpg' to leave out"):
+        open_clips(f"nuclei-clips:{mini}@val,-z.jpg:7", (16, 16), 3)
     for wrong in (f"nuclei-clips:{mini}@val", "nuclei-clips:x", "shapes-clips:many", "movies:x"):
         with pytest.raises(InputError, match="not understood"):
             open_clips(wrong, (16, 16), 3)

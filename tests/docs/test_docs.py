@@ -155,17 +155,6 @@ def test_settings_files_in_the_pages_are_understood(block: str, tmp_path: Path):
     assert set(yaml.safe_load(block)) <= set(recipe.to_dict())
 
 
-def fields() -> list[str]:
-    classes = [c for c in vars(config).values() if isinstance(c, type) and issubclass(c, config.Config)]
-    return [f"{c.__name__}.{field.name}" for c in classes if c is not config.Config for field in dataclasses.fields(c)]
-
-
-@pytest.mark.parametrize("field", fields())
-def test_every_setting_is_read_somewhere(field: str):
-    read = rf"\.{field.split('.')[1]}\b"
-    assert any(re.search(read, path.read_text()) for path in SOURCES if path.name != "config.py")
-
-
 def public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
     """Public classes, functions and methods of a module, by name."""
     for node in body:

@@ -273,6 +273,15 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(recipe, tmp_path):
     assert again.model.state_dict().keys() == from_pretrained(tmp_path / "run" / "model").model.state_dict().keys()
 
 
+def test_a_run_of_an_earlier_version_is_refused(recipe, tmp_path):
+    stored = recipe.to_dict()
+    stored["model"] |= {"fuse_dim": stored["model"].pop("encoder")["map_dim"]}
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / "recipe.json", stored)
+    with pytest.raises(InputError, match=r"recipe\.json is of another version .*'fuse_dim'.*another --out"):
+        train(recipe, tmp_path / "run", resume=True)
+
+
 def test_more_classes_than_the_model_has_are_refused(recipe, tmp_path):
     with pytest.raises(InputError, match="shapes:6 has 10 classes with void; the model has 4"):
         train(recipe.replace(model=recipe.model.replace(mask={"classes": 4})), tmp_path / "run")

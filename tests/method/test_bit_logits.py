@@ -1,4 +1,4 @@
-"""The logit per bit (`ModelConfig.bit_logits`): what a noisy bit says about its value, by Bayes' rule."""
+"""The logit per bit (`DecoderConfig.bit_logits`): what a noisy bit says about its value, by Bayes' rule."""
 
 import torch
 

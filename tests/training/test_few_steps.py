@@ -46,9 +46,14 @@ def named(student: Student, state: torch.Tensor, numbers: torch.Tensor, favoured
 LEFT, RIGHT, ALL = slice(0, 2), slice(2, 4), slice(None)
 
 
-@pytest.fixture
-def student(tiny, build, monkeypatch) -> Student:
+@pytest.fixture(autouse=True)
+def _near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only squares that touch are neighbours."""
     monkeypatch.setattr("pix2seqd.training.few_steps.ID_DISTANCE", 1)
+
+
+@pytest.fixture
+def student(tiny, build) -> Student:
     return Student(build(tiny), REUSED, InferConfig(steps=1))
 
 
@@ -126,7 +131,7 @@ def test_one_step_learns_masks_whatever_their_ids_are_called(tiny, build):
     optimizer = torch.optim.AdamW(student.parameters(), lr=2e-3)
     losses = []
     for _ in range(150):
-        names = torch.cat([torch.zeros(1, dtype=torch.long), torch.randperm(tiny.max_instances - 1)[:4] + 1])
+        names = torch.cat([torch.zeros(1, dtype=torch.long), torch.randperm(tiny.mask.max_instances - 1)[:4] + 1])
         masks = torch.stack([(numbers > 0).long(), names[numbers]], dim=1)
         loss = student(images, masks, instances=numbers)
         loss.backward()
@@ -134,7 +139,7 @@ def test_one_step_learns_masks_whatever_their_ids_are_called(tiny, build):
         optimizer.zero_grad()
         losses.append(loss.item())
     assert sum(losses[-10:]) < 0.25 * sum(losses[:10])
-    found = student.eval().infer(images, torch.randn(4, tiny.total_bits, 8, 8), steps=1)
+    found = student.eval().infer(images, torch.randn(4, tiny.mask.total_bits, 8, 8), steps=1)
     assert (found[:, 0] == (numbers > 0)).float().mean() > 0.95
 
 

@@ -36,8 +36,7 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
         InputError: not understood, or not there; also of an image that is to be left out.
     """
     kind, _, rest = source.partition(":")
-    if kind in ("coco", "folder"):
-        rest, *left_out = rest.split(",-")
+    rest, *left_out = rest.split(",-") if kind in ("coco", "folder") else [rest]
     place, _, detail = rest.partition("@")
     if kind == "coco" and place:
         from pix2seqd.data.coco import CocoPanoptic

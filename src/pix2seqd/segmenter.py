@@ -59,7 +59,9 @@ class Segmenter:
     Args of the constructor:
         pretrained: model (moved there; what is kept is a copy for inference, not for saving), taxonomy and settings.
         device: "auto" takes a CUDA device where there is one.
-        dtype: precision of the networks; "auto" is bfloat16 where the hardware computes it natively, else float32.
+        dtype: precision of the networks; "auto" is bfloat16 where the hardware computes it natively, otherwise float32.
+        accelerate: exchange modules for faster ones of the same results (`pix2seqd.speed`); False, or the environment
+            variable PIX2SEQD_PLAIN=1, leaves plain PyTorch.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class Segmenter:
         pretrained: Checkpoint,
         device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        accelerate: bool = True,
     ) -> None:
-        self.runner = Runner(pretrained.model, device, dtype)
+        self.runner = Runner(pretrained.model, device, dtype, accelerate)
         self.model, self.device, self.bfloat16 = self.runner.model, self.runner.device, self.runner.bfloat16
         self.checkpoint = replace(pretrained, model=self.model)
         self.windows = Windows(pretrained)

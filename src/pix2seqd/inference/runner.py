@@ -13,9 +13,8 @@ from pix2seqd.config import InferConfig
 from pix2seqd.files import InputError
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
-from pix2seqd.speed.cuda_graphs import with_graphs
-from pix2seqd.speed.hardware import in_bfloat16, keep_freed_memory, native_bfloat16
-from pix2seqd.speed.winograd import with_winograd
+from pix2seqd.speed import accelerate, is_plain
+from pix2seqd.speed.hardware import native_bfloat16
 
 
 class Runner:
@@ -24,22 +23,26 @@ class Runner:
     Args of the constructor:
         model: is moved there and changed to that precision.
         device: "auto" takes a CUDA device where there is one.
-        dtype: precision of the networks; "auto" is bfloat16 where the hardware computes it natively, else float32.
+        dtype: precision of the networks; "auto" is bfloat16 where the hardware computes it natively, otherwise float32.
+        fast: exchange modules for faster ones of the same results (`speed.accelerate`).
 
     Raises:
         InputError: there is no such device.
     """
 
-    def __init__(self, model: Pix2SeqD, device: str, dtype: Literal["auto", "float32", "bfloat16"]) -> None:
+    def __init__(
+        self,
+        model: Pix2SeqD,
+        device: str,
+        dtype: Literal["auto", "float32", "bfloat16"],
+        fast: bool = True,
+    ) -> None:
         self.device = _device(device)
-        self.bfloat16 = dtype == "bfloat16" or (dtype == "auto" and native_bfloat16(self.device))
+        fast = fast and not is_plain()
+        self.bfloat16 = dtype == "bfloat16" or (dtype == "auto" and fast and native_bfloat16(self.device))
         model = model.to(self.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore
-        self.model = in_bfloat16(model) if self.bfloat16 else model
-        if self.device.type == "cpu":
-            keep_freed_memory()
-            self.model = self.model if self.bfloat16 else with_winograd(self.model)
-        elif self.device.type == "cuda":
-            self.model = with_graphs(self.model)
+        precision = torch.bfloat16 if self.bfloat16 else torch.float32
+        self.model = accelerate(model, self.device, precision, None if fast else ())
 
     @property
     def batch_size(self) -> int:

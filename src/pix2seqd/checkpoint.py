@@ -96,7 +96,8 @@ def from_pretrained(name: str | Path) -> Checkpoint:
 def _renamed(values: dict[str, object]) -> dict[str, object]:
     """Settings of format 1 under their names of today."""
     names = {"name_cell": "init_id_cell", "enlarge": "input_scale", "afresh": "unconditioned_share"}
-    return {names.get(key, key): value for key, value in values.items()}
+    gone = ("seams", "t_start", "diameter") if "seams" in values else ()
+    return {names.get(key, key): value for key, value in values.items() if key not in gone}
 
 
 def load_weights(model: Pix2SeqD, path: Path) -> None:

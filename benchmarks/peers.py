@@ -26,7 +26,8 @@ from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.evaluation.benchmark import machine, measure, with_random_weights
 from pix2seqd.files import write_json
 from pix2seqd.segmenter import Segmenter
-from pix2seqd.speed.hardware import in_bfloat16, keep_freed_memory
+from pix2seqd.speed.accelerate import cast_weights
+from pix2seqd.speed.hardware import keep_freed_memory
 
 
 def mask2former(size: int):
@@ -58,7 +59,7 @@ def peer_seconds(build, path: Path, size: int, device: torch.device, dtype: torc
     torch.manual_seed(0)
     model = build(size).eval().to(device).to(memory_format=torch.channels_last)
     if dtype == torch.bfloat16:
-        model = in_bfloat16(model)
+        cast_weights(model)
     forward = torch.compile(model) if compiled else model
 
     def run() -> None:

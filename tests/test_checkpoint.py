@@ -110,7 +110,8 @@ def format_1(place: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["data"].update(id_distance=9), r"data\.id_distance can only be 4 now, not 9"),
+        (lambda c: c["data"].update(id_distance=9), r"data\.id_distance 9 is gone, only 4 is left"),
+        (lambda c: c["infer"].update(seams="known"), r"infer\.seams 'known' is gone, only 'join' is left"),
         (lambda c: c["model"].update(encoder_layer=2), "no setting 'encoder_layer'; did you mean 'encoder.layers'"),
         (lambda c: c["model"].update(fuse_dim=0), "1 or more"),
         (lambda c: c.update(model=3), "is not understood"),

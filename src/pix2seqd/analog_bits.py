@@ -1,14 +1,9 @@
 """Integers as bits, bits as real numbers, and the logits whose expectation they are (paper §2, §3.2, Table 3)."""
 
 from collections.abc import Sequence
-from functools import cache
 
-import numpy as np
 import torch
-from torch import Tensor
-
-from pix2seqd.speed import fused_cpu
-from pix2seqd.speed.hardware import runs_triton
+from torch import Tensor, nn
 
 
 def int2bit(masks: Tensor, bits: Sequence[int]) -> Tensor:
@@ -40,17 +35,8 @@ def analog(masks: Tensor, bits: Sequence[int], scale: float) -> Tensor:
 
 
 def codes(bits: int, device: torch.device | None = None) -> Tensor:
-    """Binary codes of 0 .. 2^bits - 1: float32 0 or 1, `[2^bits, bits]`; not to be changed."""
-    if device is None or device.type == "cpu":
-        return torch.from_numpy(_codes(bits))
-    # Not copied there: a CUDA graph could not hold that.
+    """Binary codes of 0 .. 2^bits - 1, least significant bit first: float32 0 or 1, `[2^bits, bits]`."""
     return (torch.arange(2**bits, device=device)[:, None] >> torch.arange(bits, device=device) & 1).float()
-
-
-@cache
-def _codes(bits: int) -> np.ndarray:
-    # Column after column in memory: as the right side of a product with few columns that is twice as fast.
-    return np.asfortranarray((np.arange(2**bits)[:, None] >> np.arange(bits) & 1).astype(np.float32))
 
 
 def expected_bits(logits: Tensor, scale: float) -> Tensor:
@@ -63,18 +49,24 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
     Returns:
         float32 `[b, n, h, w]` in [-scale, scale].
     """
-    if runs_triton(logits.device) and not torch.is_grad_enabled():
-        from pix2seqd.speed import triton_norm as fused
-
-        return fused.expected_bits(logits, scale)
-    if fused_cpu.suits(logits):
-        return fused_cpu.expected_bits(logits, scale)
     n = logits.shape[1].bit_length() - 1
     # Autocast would compute the sum in bfloat16, and bits near 0 would turn.
     with torch.autocast(logits.device.type, enabled=False):
         probabilities = logits.movedim(1, -1).float().softmax(dim=-1)
         mean = probabilities @ codes(n, logits.device)
     return ((mean * 2 - 1) * scale).movedim(-1, 1)
+
+
+class ExpectedBits(nn.Module):
+    """`expected_bits` as a module, so that a faster one can take its place."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """`[b, 2^n, h, w]` → float32 `[b, n, h, w]` in [-scale, scale]."""
+        return expected_bits(logits, self.scale)
 
 
 def bit_evidence(m_t: Tensor, scale: float, gamma_t: Tensor) -> Tensor:

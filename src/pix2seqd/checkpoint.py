@@ -136,7 +136,7 @@ _FORMAT_1 = {
     "infer.afresh": "infer.unconditioned_share",
 }
 """Settings that had another name in format 1 → their path now."""
-_REMOVED = {"data.id_distance": ID_DISTANCE}
+_REMOVED = {"data.id_distance": ID_DISTANCE, "infer.diameter": 0, "infer.seams": "join", "infer.t_start": 1}
 """Settings of format 1 that are none any more, with the value that holds now."""
 
 
@@ -152,7 +152,7 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
             before = f"{part}.{key}"
             if before in _REMOVED:
                 if value != _REMOVED[before]:
-                    raise ValueError(f"{before} can only be {_REMOVED[before]} now, not {value!r}")
+                    raise ValueError(f"{before} {value!r} is gone, only {_REMOVED[before]!r} is left; write that there")
                 continue
             *sections, name = _FORMAT_1.get(before, before).split(".")
             place = converted

@@ -328,8 +328,6 @@ class InferConfig(Config):
     min_share: float = 0.0
     """With `DataConfig.diameter`: segments below this share of the area of a disc that wide are discarded, too. Not in
     the paper."""
-    diameter: float = 0.0
-    """Pixels that things measure across in the picture (see `DataConfig.diameter`); 0: found by a first look."""
     input_scale: int = 1
     """The network's input is so many times that of training a side: the networks carry over to other sizes (§4.1)."""
     consensus: int = 1
@@ -338,14 +336,8 @@ class InferConfig(Config):
     unconditioned_share: float = 0.0
     """Share of the samples of a video's later frames that are told of no past, as a first frame's: their consensus with
     the others, which give the ids, mends what the past got wrong. Not in the paper."""
-    seams: Literal["join", "known"] = "join"
-    """layout tile; join: windows are sampled apart and their segments joined where they agree, as always in videos;
-    known: one after the other, each continuing what its finished neighbours share with it."""
     first_steps: int = 0
     """Steps of a video's first frame, and of an image (§4.2, Figure 7); 0: as many as `steps`."""
-    t_start: float = 1.0
-    """Where later frames of a video start: below 1, from the mask of the frame before, corrupted to this time
-    (Eq. 1), instead of from pure noise."""
     adaptive: float = 0.0
     """Later frames take as many steps as they need, at most `steps`, on average at most so many; 0: always `steps`.
     §3.4 suggests it."""
@@ -356,7 +348,6 @@ class InferConfig(Config):
             (0 <= self.td < float("inf"), f"td must be 0 or more, not {self.td}"),
             (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
             (0 <= self.min_share < 1, f"min_share must be from 0 to below 1, not {self.min_share}"),
-            (0 <= self.diameter < float("inf"), f"diameter must be 0 or more, not {self.diameter}"),
             (self.input_scale >= 1, f"input_scale must be 1 or more, not {self.input_scale}"),
             (self.consensus >= 1 and self.consensus % 2 == 1, f"consensus must be 1, 3, 5 ..., not {self.consensus}"),
             (
@@ -364,7 +355,6 @@ class InferConfig(Config):
                 f"unconditioned_share must be from 0 to below 1, not {self.unconditioned_share}",
             ),
             (self.first_steps >= 0, f"first_steps must be 0 or more, not {self.first_steps}"),
-            (0 < self.t_start <= 1, f"t_start must be above 0 and at most 1, not {self.t_start}"),
             (self.adaptive == 0 or self.adaptive >= 1, f"adaptive must be 0 or 1 and more, not {self.adaptive}"),
         )
 

@@ -60,22 +60,18 @@ def corrupt(m: Tensor, noise: Tensor, gamma_t: Tensor) -> Tensor:
     return gamma_t.sqrt() * m + (1 - gamma_t).sqrt() * noise
 
 
-def time_steps(steps: int, td: float, start: float = 1.0) -> Iterator[tuple[float, float]]:
+def time_steps(steps: int, td: float) -> Iterator[tuple[float, float]]:
     """(t_now, t_next) of each step of Algorithm 2; td ≥ 0 is τ_d, the asymmetric time interval (§3.3, Fig. 6b).
 
-    The first t_now is `start`, in (0, 1]; below 1 all times shrink alike.
-
     Raises:
-        ValueError: no step at all, negative td, or a start outside (0, 1].
+        ValueError: no step at all, or negative td.
     """
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")
     if not td >= 0:
         raise ValueError(f"td must be 0 or more, not {td}")
-    if not 0 < start <= 1:
-        raise ValueError(f"start must be above 0 and at most 1, not {start}")
     for step in range(steps):
-        yield start * (1 - step / steps), start * max(1 - (step + 1 + td) / steps, 0.0)
+        yield 1 - step / steps, max(1 - (step + 1 + td) / steps, 0.0)
 
 
 def predicted_noise(m_t: Tensor, m_pred: Tensor, gamma_now: Tensor) -> Tensor:

@@ -1,23 +1,21 @@
 """Mask decoder (Figure 2, right; Figure 5): a TransUNet that denoises analog bits. Runs once per step."""
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd.analog_bits import analog, bit_evidence, expected_bits, value_logits
+from pix2seqd.analog_bits import ExpectedBits, analog, bit_evidence, value_logits
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import gamma
 from pix2seqd.layers.norms import GroupNorm
 from pix2seqd.layers.transformer import KeyValue, TransformerLayer, glorot, position_code, scalar_code
 from pix2seqd.pixel_encoder import ImageFeatures
-from pix2seqd.speed import fused_cpu
 
-STRIP = {"cpu": 2**20, "cuda": 2**28}
-"""Logits that inference computes at a time; so few float32 numbers stay in a processor's cache, so many fill a GPU."""
+STRIP = 2**20
+"""Logits that inference computes at a time; so few float32 numbers stay in a processor's cache."""
 
 
 class StepCache(NamedTuple):
@@ -26,18 +24,18 @@ class StepCache(NamedTuple):
     first: Tensor
     """Share of image and past masks in the first convolution's result, `[b, dim, h, w]`."""
     memories: list[KeyValue]
-    """Keys and values of the cross-attentions, in the order of the layers."""
+    """Keys and values of the transformer's cross-attentions, layer by layer."""
     positions: Tensor
     """Codes of the transformer's tokens, `[n, transformer_dim]`."""
     gammas: Tensor
     """γ(t), `[s]`."""
-    times: list[Tensor]
-    """What each block reads of the time, `[s, c]`, in the order of their use."""
+    times: dict[str, Tensor]
+    """The time as each block projects it, `[s, c]`, by the block's name."""
 
     def at(self, step: int) -> Self:
         """For one step: its time is that of the whole batch."""
         here = slice(step, step + 1)
-        return self._replace(gammas=self.gammas[here], times=[time[here] for time in self.times])
+        return self._replace(gammas=self.gammas[here], times={k: v[here] for k, v in self.times.items()})
 
 
 class MaskDecoder(nn.Module):
@@ -61,20 +59,22 @@ class MaskDecoder(nn.Module):
         x_dim = dims[0]
         for level, (dim, blocks) in enumerate(zip(dims, config.decoder.res_blocks, strict=True)):
             last = level == len(dims) - 1
-            self.down.append(DownUnit(x_dim, dim, blocks, time_dim, config, downsample=not last))
+            self.down.append(DownUnit(f"down{level}", x_dim, dim, blocks, time_dim, config, downsample=not last))
             skips += [dim] * (blocks if last else blocks + 1)
             x_dim = dim
         self.transformer = BottleneckTransformer(x_dim, time_dim, config) if config.decoder.layers else None
         x_dim = config.decoder.transformer_dim if self.transformer else x_dim
         for level in reversed(range(len(dims))):
             laterals = [skips.pop() for _ in range(config.decoder.res_blocks[level] + 1)]
-            self.up.append(UpUnit(x_dim, dims[level], laterals, time_dim, config, upsample=level > 0))
+            self.up.append(UpUnit(f"up{level}", x_dim, dims[level], laterals, time_dim, config, upsample=level > 0))
             x_dim = dims[level]
         self.norm_out = GroupNorm(x_dim, config.decoder.dim)
         values = [2**n for n in config.mask.bits] if config.decoder.head == "softmax" else [config.mask.total_bits]
         self.values = values
         outputs = sum(values) + (config.mask.total_bits if config.decoder.bit_logits else 0)
         self.conv_out = glorot(nn.Conv2d(x_dim, outputs * patch_area, 1), scale=1e-10)
+        self.expected_bits = ExpectedBits(config.mask.scale)
+        self.strip = STRIP
         if config.decoder.bit_logits:
             # Not zero like the rest: what the layers before learn has to matter from the first step on.
             nn.init.xavier_uniform_(self.conv_out.weight[sum(values) * patch_area :].data, gain=0.3)
@@ -106,8 +106,7 @@ class MaskDecoder(nn.Module):
         """The second part alone, of what is prepared: the logits, by far the largest tensor, exist strip by strip."""
         x = self._trunk(m_t, prepared)
         patch, width = self.config.decoder.patch, m_t.shape[-1]
-        strip = STRIP.get(m_t.device.type, STRIP["cpu"])
-        rows = max(strip // (len(x) * sum(self.values) * width * patch), 1)
+        rows = max(self.strip // (len(x) * sum(self.values) * width * patch), 1)
         strips = zip(x.split(rows, dim=2), m_t.split(rows * patch, dim=2), strict=True)
         return torch.cat([self._expected(self._head(part, m, prepared.gammas)) for part, m in strips], dim=2)
 
@@ -123,15 +122,14 @@ class MaskDecoder(nn.Module):
         gammas = gamma(t, config.schedule)
         time = F.silu(self.time1(scalar_code(gammas * config.decoder.time_scaling, config.decoder.dim)))
         time = F.silu(self.time2(time))  # [s, time_dim]
-        middle = [self.transformer] if self.transformer else []
-        units = nn.ModuleList([*self.down, *middle, *self.up])
+        timed = (module for module in self.modules() if isinstance(module, ResBlock | BottleneckTransformer))
         height, width = (n >> (len(config.decoder.multipliers) - 1) for n in features.map.shape[-2:])
         return StepCache(
             first=self._first(features, past),
-            memories=[m.memory(features.tokens) for m in units.modules() if isinstance(m, TransformerLayer)],
+            memories=self.transformer.memories(features.tokens) if self.transformer else [],
             positions=position_code(height, width, config.decoder.transformer_dim, t.device),
             gammas=gammas,
-            times=[m.time(time) for m in units.modules() if isinstance(m, ResBlock | BottleneckTransformer)],
+            times={module.name: module.time(time) for module in timed},
         )
 
     def _first(self, features: ImageFeatures, past: Tensor | None) -> Tensor:
@@ -171,13 +169,13 @@ class MaskDecoder(nn.Module):
         noisy = _unshuffled(m_t, config.decoder.patch).to(prepared.first.dtype)
         x = self.norm_in(F.conv2d(noisy, self.conv_in.weight[:, : noisy.shape[1]]) + prepared.first)
 
-        skips, times = [x], iter(prepared.times)
+        skips = [x]
         for unit in self.down:
-            x = unit(x, times, skips)
+            x = unit(x, prepared, skips)
         if self.transformer is not None:
-            x = self.transformer(x, next(times), prepared.memories, prepared.positions)
+            x = self.transformer(x, prepared)
         for unit in self.up:
-            x = unit(x, times, skips)
+            x = unit(x, prepared, skips)
         assert not skips
         return self.norm_out(x, silu=True)
 
@@ -197,14 +195,15 @@ class MaskDecoder(nn.Module):
         scale = self.config.mask.scale
         if self.config.decoder.head == "linear":
             return logits[0].float().clamp(-scale, scale)
-        return torch.cat([expected_bits(group, scale) for group in logits], dim=1)
+        return torch.cat([self.expected_bits(group) for group in logits], dim=1)
 
 
 class ResBlock(nn.Module):
     """GroupNorm, SiLU and convolution, twice; the time scales and shifts between them."""
 
-    def __init__(self, in_dim: int, out_dim: int, time_dim: int, config: ModelConfig) -> None:
+    def __init__(self, name: str, in_dim: int, out_dim: int, time_dim: int, config: ModelConfig) -> None:
         super().__init__()
+        self.name = name
         padding = config.decoder.kernel_size // 2
         self.norm1 = GroupNorm(in_dim)
         self.conv1 = glorot(nn.Conv2d(in_dim, out_dim, config.decoder.kernel_size, padding=padding))
@@ -214,12 +213,11 @@ class ResBlock(nn.Module):
         self.conv2 = glorot(nn.Conv2d(out_dim, out_dim, config.decoder.kernel_size, padding=padding), scale=1e-10)
         self.shortcut = glorot(nn.Conv2d(in_dim, out_dim, 1)) if in_dim != out_dim else nn.Identity()
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """`x` [b, in_dim, h, w], `time` as `self.time` projects it [b or 1, 2 · out_dim] → [b, out_dim, h, w]."""
+    def forward(self, x: Tensor, cache: StepCache) -> Tensor:
+        """`x` [b, in_dim, h, w] → [b, out_dim, h, w]; the time, `[b or 1, 2 · out_dim]`, is in the cache."""
+        time = cache.times[self.name]
         h = self.norm2(self.conv1(self.norm1(x, silu=True)), time, silu=True)
         h, x = self.conv2(self.dropout(h)), self.shortcut(x)
-        if fused_cpu.suits(h) and h.dtype == x.dtype:
-            return fused_cpu.scaled_sum_(h, x, math.sqrt(0.5))
         return h.add_(x).mul_(math.sqrt(0.5))
 
 
@@ -227,16 +225,18 @@ class DownUnit(nn.Module):
     """Residual blocks, then a stride-2 convolution; every result is kept for the way up."""
 
     def __init__(
-        self, in_dim: int, dim: int, blocks: int, time_dim: int, config: ModelConfig, downsample: bool
+        self, name: str, in_dim: int, dim: int, blocks: int, time_dim: int, config: ModelConfig, downsample: bool
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(ResBlock(in_dim if i == 0 else dim, dim, time_dim, config) for i in range(blocks))
+        self.blocks = nn.ModuleList(
+            ResBlock(f"{name}.{i}", in_dim if i == 0 else dim, dim, time_dim, config) for i in range(blocks)
+        )
         self.downsample = glorot(nn.Conv2d(dim, dim, 3, stride=2)) if downsample else None
 
-    def forward(self, x: Tensor, times: Iterator[Tensor], skips: list[Tensor]) -> Tensor:
-        """Takes from `times`, pushes onto `skips`."""
+    def forward(self, x: Tensor, cache: StepCache, skips: list[Tensor]) -> Tensor:
+        """Pushes every result onto `skips`."""
         for block in self.blocks:
-            x = block(x, next(times))
+            x = block(x, cache)
             skips.append(x)
         if self.downsample is not None:
             x = self.downsample(F.pad(x, (0, 1, 0, 1)))  # TensorFlow's "same": the odd pixel goes after
@@ -248,18 +248,26 @@ class UpUnit(nn.Module):
     """Residual blocks, each of which first takes a map from the way down; then nearest upsampling and a convolution."""
 
     def __init__(
-        self, in_dim: int, dim: int, laterals: list[int], time_dim: int, config: ModelConfig, upsample: bool
+        self,
+        name: str,
+        in_dim: int,
+        dim: int,
+        laterals: list[int],
+        time_dim: int,
+        config: ModelConfig,
+        upsample: bool,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            ResBlock((in_dim if i == 0 else dim) + lateral, dim, time_dim, config) for i, lateral in enumerate(laterals)
+            ResBlock(f"{name}.{i}", (in_dim if i == 0 else dim) + lateral, dim, time_dim, config)
+            for i, lateral in enumerate(laterals)
         )
         self.upsample = glorot(nn.Conv2d(dim, dim, 3, padding=1)) if upsample else None
 
-    def forward(self, x: Tensor, times: Iterator[Tensor], skips: list[Tensor]) -> Tensor:
-        """Takes from `times`, pops from `skips`."""
+    def forward(self, x: Tensor, cache: StepCache, skips: list[Tensor]) -> Tensor:
+        """Pops what each block takes from `skips`."""
         for block in self.blocks:
-            x = block(torch.cat([x, skips.pop()], dim=1), next(times))
+            x = block(torch.cat([x, skips.pop()], dim=1), cache)
         if self.upsample is not None:
             x = self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return x
@@ -267,6 +275,8 @@ class UpUnit(nn.Module):
 
 class BottleneckTransformer(nn.Module):
     """Transformer decoder layers at the U-Net's coarsest resolution, with cross-attention to the image's tokens."""
+
+    name = "transformer"
 
     def __init__(self, in_dim: int, time_dim: int, config: ModelConfig) -> None:
         super().__init__()
@@ -287,13 +297,17 @@ class BottleneckTransformer(nn.Module):
         self.norm_out = GroupNorm(dim)
         self.conv_out = glorot(nn.Conv2d(dim, dim, 1))
 
-    def forward(self, x: Tensor, time: Tensor, memories: list[KeyValue], positions: Tensor) -> Tensor:
+    def memories(self, tokens: Tensor) -> list[KeyValue]:
+        """What the layers need of the image's tokens `[b, n, encoder.dim]`, layer by layer."""
+        return [layer.memory(tokens) for layer in self.layers]  # pyright: ignore[reportCallIssue]
+
+    def forward(self, x: Tensor, cache: StepCache) -> Tensor:
         """`x` [b, in_dim, h, w] → [b, dim, h, w]; the time, `[b or 1, dim]`, is one more token."""
-        height, width = x.shape[-2:]
+        time, (height, width) = cache.times[self.name], x.shape[-2:]
         x = self.conv_in(self.norm_in(x)).flatten(2).transpose(1, 2)  # [b, h·w, dim]
-        x = x + positions
+        x = x + cache.positions
         x = torch.cat([x, time[:, None].expand(len(x), 1, -1).to(x.dtype)], dim=1)
-        for layer, memory in zip(self.layers, memories, strict=True):
+        for layer, memory in zip(self.layers, cache.memories, strict=True):
             x = layer(x, memory)
         x = x[:, :-1].contiguous().transpose(1, 2).unflatten(2, (height, width))  # channels last
         return self.conv_out(self.norm_out(x))

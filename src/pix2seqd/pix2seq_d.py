@@ -113,21 +113,18 @@ class Pix2SeqD(nn.Module):
         past: Tensor | None = None,
         sampler: Sampler = "ddim",
         fresh_noise: Callable[[int], Tensor] | None = None,
-        known: Tensor | None = None,
-        start: float = 1.0,
+        hints: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """The loop of Algorithm 2, yielding each step's predicted analog bits `[b, bits, h, w]`.
 
-        The ddpm samplers call `fresh_noise(step)` for standard normal noise of the state's shape. `start`, in (0, 1],
-        is the time of the first state: 1 is pure noise, below it `noise` is a state that Eq. 1 has corrupted so far.
+        The ddpm samplers call `fresh_noise(step)` for standard normal noise of the state's shape.
 
-        `known`, int64 `[b, 2, h, w]`, are classes and ids that are given, -1 where there are none: they replace the
+        `hints`, int64 `[b, 2, h, w]`, are classes and ids that are given, -1 where there are none. They replace the
         prediction of every step, and the state at its noise level (Eq. 1 with the first noise).
         """
-        m_t = self.initial_state(noise.float()) if start == 1 else noise.float()
-        m_t = m_t.contiguous(memory_format=torch.channels_last)
-        given = None if known is None else self._given(known)
-        t = torch.tensor(list(time_steps(steps, td, start)), device=m_t.device)  # [steps, 2]
+        m_t = self.initial_state(noise.float()).contiguous(memory_format=torch.channels_last)
+        given = None if hints is None else self._given(hints)
+        t = torch.tensor(list(time_steps(steps, td)), device=m_t.device)  # [steps, 2]
         prepared = self.mask_decoder.prepare(h, t[:, 0], past)
         del h  # its map is larger than any of the decoder's, and not needed any more
         for step, (gamma_now, gamma_next) in enumerate(gamma(t, self.config.schedule)):
@@ -143,8 +140,8 @@ class Pix2SeqD(nn.Module):
                 assert fresh_noise is not None, "the ddpm samplers need fresh_noise"
                 m_t = ddpm_step(m_t, m_pred, gamma_now, gamma_next, fresh_noise(step), sampler == "ddpm_small")
             if given is not None:
-                where, m_known = given
-                m_t = torch.where(where, corrupt(m_known, noise, gamma_next.expand(len(m_t))), m_t)
+                where, m_hints = given
+                m_t = torch.where(where, corrupt(m_hints, noise, gamma_next.expand(len(m_t))), m_t)
 
     def initial_state(self, noise: Tensor) -> Tensor:
         """The state at t = 1, of noise `[b, bits, h, w]`: the noise itself.
@@ -165,11 +162,11 @@ class Pix2SeqD(nn.Module):
         names = (row << across) + column
         return analog(torch.stack([torch.zeros_like(names), names], dim=1), bits, 1.0)
 
-    def _given(self, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Where bits are known, and the analog bits there, both `[b, bits, h, w]`."""
-        repeats = torch.tensor(self.config.mask.bits, device=known.device)
-        where = (known >= 0).repeat_interleave(repeats, dim=1)
-        return where, analog(known.clamp(min=0), self.config.mask.bits, self.config.mask.scale)
+    def _given(self, hints: Tensor) -> tuple[Tensor, Tensor]:
+        """Where bits are given, and the analog bits there, both `[b, bits, h, w]`."""
+        repeats = torch.tensor(self.config.mask.bits, device=hints.device)
+        where = (hints >= 0).repeat_interleave(repeats, dim=1)
+        return where, analog(hints.clamp(min=0), self.config.mask.bits, self.config.mask.scale)
 
     def to_masks(self, m_pred: Tensor) -> Tensor:
         """Quantize analog bits by their sign: `[b, bits, h, w]` → int64 `[b, 2, h, w]`, illegal values clipped."""

@@ -14,6 +14,10 @@ def test_it_measures_every_part_and_says_where():
     assert found["end_to_end_2_steps_s"] > found["encoder_s"]
     assert {"torch", "device", "threads", "limit_tflops"} <= set(results["machine"])
     assert said
+    first, *_, last = results["items"]
+    assert (first, last) == ("plain", "all")
+    assert all(found[f"{part}_s"] > 0 for found in results["items"].values() for part in ("encoder", "step"))
+    assert set(results["machine"]["speed"].split(", ")) == set(results["items"]) - {"plain", "all"}
 
 
 def test_checkpoints_that_look_for_their_scale_are_measured_without_that():

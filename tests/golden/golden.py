@@ -55,7 +55,7 @@ def masks() -> Iterator[tuple[str, np.ndarray]]:
             half[:, 64:] = 0
             classes = {s.id: answer.taxonomy.class_of(s.category_id) for s in answer.segments}
             hints = Panoptic.from_segmentation(half, classes, answer.taxonomy)
-            yield f"{name}/hints", segmenter.image(image, known=hints).segmentation
+            yield f"{name}/hints", segmenter.image(image, hints=hints).segmentation
             *_, (_, last) = segmenter.progress(image, seed=5)
             yield f"{name}/progress", last.segmentation
         if name.startswith("nuclei-"):

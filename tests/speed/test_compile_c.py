@@ -8,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pix2seqd.layers.norms import GroupNorm
-from pix2seqd.speed import compile_c as native
-from pix2seqd.speed import fused_cpu
-from pix2seqd.speed.winograd import with_winograd
+from pix2seqd.speed import compile_c, fused_cpu
+from pix2seqd.speed.winograd import is_supported
 
 
 @pytest.fixture
@@ -27,7 +25,7 @@ def source(tmp_path, monkeypatch) -> Path:
 @pytest.mark.usefixtures("compiled")
 def test_it_is_compiled_once_and_anew_when_the_source_changes(source, tmp_path, monkeypatch):
     def half(x: int) -> int:
-        functions = native.load(source, {"half": "i"})
+        functions = compile_c.load(source, {"half": "i"})
         assert functions is not None
         return functions.half(x)
 
@@ -47,7 +45,7 @@ def test_it_is_compiled_once_and_anew_when_the_source_changes(source, tmp_path, 
 @pytest.mark.usefixtures("compiled")
 def test_a_home_that_cannot_be_written_is_no_obstacle(source, tmp_path):
     (tmp_path / "cache").write_text("a file where a folder should be")
-    functions = native.load(source, {"half": "i"})
+    functions = compile_c.load(source, {"half": "i"})
     assert functions is not None and functions.half(6) == 3
 
 
@@ -58,23 +56,25 @@ def test_no_home_is_no_obstacle_either(source, monkeypatch):
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", no_home)
-    functions = native.load(source, {"half": "i"})
+    functions = compile_c.load(source, {"half": "i"})
     assert functions is not None and functions.half(6) == 3
 
 
 @pytest.mark.usefixtures("compiled")
-def test_what_cannot_be_compiled_is_told_and_leaves_nothing(source, tmp_path):
+def test_load_broken_source_warns_and_leaves_nothing(source, tmp_path):
     source.write_text("int half(int x) { return")
     with pytest.warns(UserWarning, match="half.c could not be compiled"):
-        assert native.load(source, {"half": "i"}) is None
+        assert compile_c.load(source, {"half": "i"}) is None
     assert not list(tmp_path.rglob("*.so"))
 
 
 @pytest.mark.usefixtures("nothing_loaded")
-def test_without_a_compiler_plain_operations_serve(monkeypatch, tmp_path):
+def test_load_without_compiler_plain_operations_serve(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     x, convolution = torch.randn(2, 8, 3, 3), nn.Conv2d(64, 64, 3, padding=1)
     with torch.no_grad():
-        assert fused_cpu.library() is None and not fused_cpu.suits(x)
-        assert torch.allclose(GroupNorm(8)(x, silu=True), F.silu(F.group_norm(x, 2, eps=1e-5)), atol=1e-6)
-    assert type(with_winograd(nn.Sequential(convolution))[0]) is nn.Conv2d
+        assert fused_cpu.library() is None and not fused_cpu.is_supported(x)
+        assert torch.allclose(
+            fused_cpu.FusedGroupNorm(8)(x, silu=True), F.silu(F.group_norm(x, 2, eps=1e-5)), atol=1e-6
+        )
+    assert not is_supported(convolution)

@@ -28,7 +28,8 @@ from pix2seqd.inference.tiling import Windows
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
-from pix2seqd.speed import fused_cpu, winograd
+from pix2seqd.speed import accelerate, hardware, is_plain
+from pix2seqd.speed.accelerate import available
 
 
 def with_random_weights(preset: str) -> Checkpoint:
@@ -69,12 +70,12 @@ def benchmark(
     """
     pretrained = preset_or_checkpoint(name)
     segmenter = Segmenter(pretrained, device, dtype)
-    count = _counter(pretrained.model)
+    plain, count = pretrained.model, _counter(pretrained.model)
     pretrained = segmenter.checkpoint  # a copy for inference is all that is kept, as in use
     progress("the machine's limit")
     limit = ceiling(segmenter.device, segmenter.bfloat16)
     settings = {"model": name, "dtype": "bfloat16" if segmenter.bfloat16 else "float32"}
-    hardware = {**machine(segmenter.device), "limit_tflops": limit / 1e12}
+    hardware_found = {**machine(segmenter.device, segmenter.bfloat16), "limit_tflops": limit / 1e12}
 
     def of_size(size: int) -> Segmenter:  # square pictures, each seen at once and sampled once, by the same networks
         data = pretrained.data.replace(size=(size, size), layout="resize", diameter=0.0)
@@ -91,7 +92,30 @@ def benchmark(
     for size in sorted(sizes):  # afterwards: the process's peaks of memory are those of single pictures
         progress(f"the best batch at {size}")
         results[str(size)] |= _best_batch(of_size(size), _picture(size), min(steps), limit, count, results[str(size)])
-    return {**settings, "machine": hardware, "sizes": results}
+    progress(f"each item of pix2seqd.speed at {min(sizes)}")
+    items = gains(plain, *_inputs(of_size(min(sizes)), _picture(min(sizes)), 1), segmenter.bfloat16)
+    return {**settings, "machine": hardware_found, "sizes": results, "items": items}
+
+
+def gains(model: Pix2SeqD, images: Tensor, m_t: Tensor, bfloat16: bool) -> dict[str, dict[str, float]]:
+    """Seconds of encoder and decoder step as plain PyTorch, with each item of `pix2seqd.speed` alone, and with all.
+
+    Args:
+        model: plain, on the device of `images` and `m_t`.
+        images: `[b, 3, H, W]`, 0..1, channels last.
+        m_t: `[b, bits, h, w]`, likewise.
+        bfloat16: whether under autocast.
+    """
+    device, dtype = images.device, torch.bfloat16 if bfloat16 else torch.float32
+    names = available(device, dtype)
+    found = {}
+    for title, items in (("plain", []), *((name, [name]) for name in names), ("all", names)):
+        hardware.keep_freed_memory(False)  # an item of its own, which stays with the process otherwise
+        fast = accelerate(model, device, dtype, items)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False):
+            runs = parts(fast, images, m_t)
+            found[title] = {f"{name}_s": measure(runs[name], device) for name in ("encoder", "step")}
+    return found
 
 
 def _picture(size: int) -> Image.Image:
@@ -141,10 +165,7 @@ def _at_size(
 
 def _networks(segmenter: Segmenter, picture: Image.Image, batch: int, limit: float, count: Count) -> dict[str, float]:
     """Seconds, FLOP and share of the limit of encoder and decoder step for a batch of one picture repeated."""
-    device = segmenter.device
-    window, noise = next(segmenter.windows.cut(segmenter.windows.scaled(picture), torch.Generator().manual_seed(0)))
-    images = window[None].repeat(batch, 1, 1, 1).to(device).contiguous(memory_format=torch.channels_last)
-    m_t = noise[None].repeat(batch, 1, 1, 1).to(device).contiguous(memory_format=torch.channels_last)
+    device, (images, m_t) = segmenter.device, _inputs(segmenter, picture, batch)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=segmenter.bfloat16):
         found, operations_of = {}, count(images, m_t)
         for name, run in parts(segmenter.model, images, m_t).items():
@@ -153,6 +174,14 @@ def _networks(segmenter: Segmenter, picture: Image.Image, batch: int, limit: flo
             found[f"{name}_share_of_limit"] = operations / seconds / limit
     found["step_us_per_mask_pixel"] = 1e6 * found["step_s"] / m_t[:, 0].numel()
     return found
+
+
+def _inputs(segmenter: Segmenter, picture: Image.Image, batch: int) -> tuple[Tensor, Tensor]:
+    """One image and its noise, `batch` times, on the device and channels last."""
+    window, noise = next(segmenter.windows.cut(segmenter.windows.scaled(picture), torch.Generator().manual_seed(0)))
+    repeated = (part[None].repeat(batch, 1, 1, 1).to(segmenter.device) for part in (window, noise))
+    images, m_t = (part.contiguous(memory_format=torch.channels_last) for part in repeated)
+    return images, m_t
 
 
 def parts(model: Pix2SeqD, images: Tensor, m_t: Tensor) -> dict[str, Callable[[], Any]]:
@@ -230,8 +259,8 @@ def ceiling(device: torch.device, bfloat16: bool) -> float:
         return flop(lambda: convolution(x)) / measure(lambda: convolution(x), device, runs=20)
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Hardware and versions."""
+def machine(device: torch.device, bfloat16: bool) -> dict[str, Any]:
+    """Hardware, versions, and what of `pix2seqd.speed` is on."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -244,7 +273,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "device": name,
         "capability": torch.backends.cpu.get_cpu_capability(),
         "amx": bool(torch.cpu._is_amx_tile_supported()),
-        "compiled": all(module.library() is not None for module in (fused_cpu, winograd)),
+        "speed": "plain" if is_plain() else ", ".join(available(device, torch.bfloat16 if bfloat16 else torch.float32)),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **versions,
@@ -270,6 +299,14 @@ def render(results: dict[str, Any]) -> Iterator[Table]:
     for key in next(iter(sizes.values())):
         table.add_row(key, *(f"{values[key]:.4g}" for values in sizes.values()))
     yield table
+    plain = results["items"]["plain"]
+    gained = Table(
+        f"pix2seqd.speed, {next(iter(sizes))} × {next(iter(sizes))}", "encoder, ms", "times", "step, ms", "times"
+    )
+    for name, found in results["items"].items():
+        cells = ((f"{1e3 * found[key]:.1f}", f"{plain[key] / found[key]:.2f}") for key in ("encoder_s", "step_s"))
+        gained.add_row(name, *chain.from_iterable(cells))
+    yield gained
 
 
 def _wait(device: torch.device) -> None:

@@ -1,8 +1,8 @@
-"""Pixels whose segment is known before a window is sampled: given by the caller, or by windows that are finished.
+"""Inpainting: windows whose mask is partly given, by the caller's hints or by the windows that are finished.
 
-A `Canvas` is the mask of a whole picture, as it fills up window by window. It says what each window should take as
-known, and takes the sampled window back. What the model is told is the class alone: known segments in ids that it
-would not have chosen cut theirs in two (docs/annotation.md). Which segments they continue, `adopt` says afterwards.
+An `InpaintedMask` is the mask of a whole image that fills up window by window. It gives each window its hints and takes
+the generated window back. The model is given the class alone: with ids that it would not have chosen, it cuts its own
+segments in two (docs/annotation.md). `adopt` finds afterwards which given segments the generated ones continue.
 """
 
 from itertools import count
@@ -16,47 +16,47 @@ from pix2seqd.inference.stitching import window_depth
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
-UNKNOWN = -1
-"""Value of what is to be generated, in both channels of a known mask."""
+NO_HINT = -1
+"""Value of pixels that are to be generated, in both channels of a window's hints."""
 
 
-class Canvas:
-    """The labels of a whole picture's mask while its windows are sampled one after the other.
+class InpaintedMask:
+    """The labels of a whole image's mask while its windows are generated one after the other.
 
     Attributes:
         labels: int32 `[h, w]`, 0 = void or not sampled yet.
         class_of: label → contiguous class.
     """
 
-    def __init__(self, known: np.ndarray, class_of: dict[int, int], taxonomy: Taxonomy) -> None:
-        self.labels = known.astype(np.int32)
+    def __init__(self, hints: np.ndarray, class_of: dict[int, int], taxonomy: Taxonomy) -> None:
+        self.labels = hints.astype(np.int32)
         self.class_of = dict(class_of)
         self.taxonomy = taxonomy
-        # What the caller gave is deeper than any window.
-        self._depth = np.where(known != VOID, np.iinfo(np.int32).max, 0)
+        # Hints of the caller count more than any window.
+        self._depth = np.where(hints != VOID, np.iinfo(np.int32).max, 0)
 
-    def known(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """Labels of a window `[height, width]`, cut at the picture's end, where they are not to be sampled.
+    def given(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """Labels of a window `[height, width]`, cut at the image's end, where they are not to be generated.
 
-        Of what windows share, the part that lies deeper in a finished one is known.
+        Of what windows share, the part that lies deeper in a finished one is given.
         """
         return np.where(self._open(top, left, height, width), VOID, self.labels[self._region(top, left, height, width)])
 
-    def mask(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """What a model is to continue in a window, int64 `[2, height, width]`: known classes, `UNKNOWN` elsewhere."""
-        result = np.full((2, height, width), UNKNOWN)
-        known = self.known(top, left, height, width)
-        labels, dense = np.unique(known, return_inverse=True)
-        classes = np.array([self.class_of[i] if i != VOID else UNKNOWN for i in labels.tolist()])
-        result[0, : known.shape[0], : known.shape[1]] = classes[dense].reshape(known.shape)
+    def hints(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """What a model is to continue in a window, int64 `[2, height, width]`: given classes, `NO_HINT` elsewhere."""
+        result = np.full((2, height, width), NO_HINT)
+        given = self.given(top, left, height, width)
+        labels, dense = np.unique(given, return_inverse=True)
+        classes = np.array([self.class_of[i] if i != VOID else NO_HINT for i in labels.tolist()])
+        result[0, : given.shape[0], : given.shape[1]] = classes[dense].reshape(given.shape)
         return result
 
     def add(self, top: int, left: int, found: Labels, min_pixels: int) -> None:
-        """Take a sampled window's labels where they were not known; things below `min_pixels` go to the nearest."""
+        """Take a generated window's labels where none were given; things below `min_pixels` go to the nearest."""
         height, width = found[0].shape
-        known, region = self.known(top, left, height, width), self._region(top, left, height, width)
+        given, region = self.given(top, left, height, width), self._region(top, left, height, width)
         window = self._open(top, left, height, width)
-        labels, class_of = adopt(found, known, self.class_of, self.taxonomy)
+        labels, class_of = adopt(found, given, self.class_of, self.taxonomy)
         new = {label: class_of[label] for label in class_of.keys() - self.class_of.keys()}
         labels, new = fill_small(labels, new, min_pixels)
         self.class_of |= new
@@ -71,25 +71,25 @@ class Canvas:
         return np.s_[top : top + height, left : left + width]
 
 
-def adopt(found: Labels, known: np.ndarray, class_of: dict[int, int], taxonomy: Taxonomy) -> Labels:
-    """Give what was found the labels of the known segments that it continues.
+def adopt(found: Labels, given: np.ndarray, class_of: dict[int, int], taxonomy: Taxonomy) -> Labels:
+    """Give generated segments the labels of the given segments that they continue.
 
-    A thing that contains pixels of one known thing of its class becomes part of it; one that contains several is
+    A thing that contains pixels of one given thing of its class becomes part of it; one that contains several is
     shared out, each pixel to the nearest. Stuff joins by class. The rest get new labels.
 
     Args:
-        found: labels `[h, w]` and their classes.
-        known: labels `[h, w]`, 0 = not known; they stay.
-        class_of: known label → contiguous class, also of labels that occur elsewhere.
+        found: generated labels `[h, w]` and their classes.
+        given: labels `[h, w]`, 0 = not given; they stay.
+        class_of: given label → contiguous class, also of labels that occur elsewhere.
         taxonomy: which classes are things.
 
     Returns:
         The labels, and the class of all: `class_of` and what is new.
     """
     labels, classes = found
-    given = known != VOID
+    fixed = given != VOID
     holders: dict[int, list[int]] = {}
-    for label, owner in np.unique(np.stack([labels[given], known[given]]), axis=1).T.tolist():
+    for label, owner in np.unique(np.stack([labels[fixed], given[fixed]]), axis=1).T.tolist():
         if label != VOID and classes[label] == class_of[owner]:
             holders.setdefault(label, []).append(owner)
     class_of, stuff = dict(class_of), {c: i for i, c in class_of.items() if not taxonomy.category(c).isthing}
@@ -102,22 +102,22 @@ def adopt(found: Labels, known: np.ndarray, class_of: dict[int, int], taxonomy: 
     for label, owners in holders.items():
         if len(owners) > 1 and taxonomy.category(classes[label]).isthing:
             inside = labels == label
-            seeds = np.where(inside & np.isin(known, owners), known, VOID)
+            seeds = np.where(inside & np.isin(given, owners), given, VOID)
             nearest = np.asarray(
                 ndimage.distance_transform_edt(seeds == VOID, return_distances=False, return_indices=True)
             )
             result[inside] = seeds[tuple(np.asarray(nearest))][inside]
-    return np.where(given, known, result), class_of
+    return np.where(fixed, given, result), class_of
 
 
-def reduced(labels: np.ndarray, height: int, width: int, stride: int) -> np.ndarray:
-    """Labels of a picture at the resolution of its mask; thin strokes stay, for a mask pixel takes any label it covers.
+def downsample(labels: np.ndarray, height: int, width: int, stride: int) -> np.ndarray:
+    """Labels of an image at the resolution of its mask; thin strokes stay, for a mask pixel takes any label it covers.
 
     Args:
-        labels: integers `[h, w]`, 0 = not known.
-        height: of the picture at the network's scale.
+        labels: integers `[h, w]`, 0 = not given.
+        height: of the image at the network's scale.
         width: likewise.
-        stride: pixels of that picture per mask pixel, along each axis.
+        stride: pixels of that image per mask pixel, along each axis.
 
     Returns:
         `[ceil(height / stride), ceil(width / stride)]`.
@@ -134,23 +134,23 @@ def reduced(labels: np.ndarray, height: int, width: int, stride: int) -> np.ndar
     return result
 
 
-def united(labels: np.ndarray, class_of: dict[int, int], known: Panoptic) -> Panoptic:
-    """The result: given pixels as they were given, with their ids; what is new gets the smallest ids that are free.
+def combine(labels: np.ndarray, class_of: dict[int, int], hints: Panoptic) -> Panoptic:
+    """The result: hints as they were given, with their ids; new segments get the smallest ids that are free.
 
     Args:
-        labels: `[h, w]`; 1 .. n continue the n segments of `known`, in its order.
+        labels: `[h, w]`; 1 .. n continue the n segments of `hints`, in its order.
         class_of: label → contiguous class.
-        known: what was given, at the same height and width.
+        hints: the given segments, at the same height and width.
     """
-    given = [segment.id for segment in known.segments]
+    given = [segment.id for segment in hints.segments]
     free = (i for i in count(1) if i not in set(given))
     ids = {
         label: given[label - 1] if label <= len(given) else next(free) for label in np.unique(labels).tolist() if label
     }
-    known_class = {segment.id: known.taxonomy.class_of(segment.category_id) for segment in known.segments}
-    classes = {new: class_of[label] for label, new in ids.items()} | known_class
+    hinted_class = {segment.id: hints.taxonomy.class_of(segment.category_id) for segment in hints.segments}
+    classes = {new: class_of[label] for label, new in ids.items()} | hinted_class
     table = np.zeros(max(ids, default=0) + 1, np.int32)
     table[list(ids)] = list(ids.values())
-    segmentation = np.where(known.segmentation != VOID, known.segmentation, table[labels])
-    crowds = [segment.id for segment in known.segments if segment.iscrowd]
-    return Panoptic.from_segmentation(segmentation, classes, known.taxonomy, crowds)
+    segmentation = np.where(hints.segmentation != VOID, hints.segmentation, table[labels])
+    crowds = [segment.id for segment in hints.segments if segment.iscrowd]
+    return Panoptic.from_segmentation(segmentation, classes, hints.taxonomy, crowds)

@@ -1,7 +1,7 @@
-"""From a picture to the windows that the network sees, and from their masks back to the picture's segments."""
+"""From an image to the windows that the network sees, and from their masks back to the image's segments."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -14,162 +14,184 @@ from pix2seqd.files import InputError
 from pix2seqd.images.load import Source, load_image
 from pix2seqd.images.resize import normalize, pad_image, resize_image, resize_labels
 from pix2seqd.inference import postprocess, stitching
-from pix2seqd.inference.inpainting import Canvas, reduced, united
+from pix2seqd.inference.inpainting import InpaintedMask, combine, downsample
 from pix2seqd.inference.postprocess import Labels
 from pix2seqd.panoptic.panoptic import Panoptic, typical_diameter
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 
 @dataclass(frozen=True)
-class Scaled:
-    """A picture at the network's scale, and the windows that the network sees one by one."""
+class ResizedImage:
+    """An image at the network's scale, and the windows that the network sees one by one."""
 
     size: tuple[int, int]
-    """Height and width of the picture itself."""
-    image: Tensor
+    """Height and width of the image as it was given."""
+    pixels: Tensor
     """float `[3, H, W]`, 0..1."""
-    extent: tuple[int, int]
+    mask_size: tuple[int, int]
     """Height and width of its mask."""
     corners: list[tuple[int, int]]
     """Top and left of the windows' masks in its mask, row by row."""
     zoom: float
-    """Network pixels per picture pixel."""
+    """Network pixels per image pixel."""
 
 
-class Windows:
-    """How a checkpoint looks at pictures, without its networks."""
+@dataclass(frozen=True)
+class Window:
+    """What the networks are given of one window."""
 
-    def __init__(self, pretrained: Checkpoint) -> None:
-        self.data, self.model, self.taxonomy = pretrained.data, pretrained.model.config, pretrained.taxonomy
+    number: int
+    """Which window of its image it is, from 0."""
+    pixels: Tensor
+    """float `[3, H, W]`, 0..1."""
+    noise: tuple[Tensor, ...]
+    """Standard normal `[bits, h, w]` for each sample."""
+    hints: Tensor | None = None
+    """int64 `[2, h, w]`, given classes and ids, -1 where there are none."""
+
+
+class Tiling:
+    """How a checkpoint looks at images, without its networks."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.data, self.model, self.taxonomy = checkpoint.data, checkpoint.model.config, checkpoint.taxonomy
         height, width = self.data.size
-        input_scale = pretrained.infer.input_scale
-        self.size = height * input_scale, width * input_scale
+        scale = checkpoint.infer.input_scale
+        self.size = height * scale, width * scale
         """Height and width of the network's input."""
-        self.min_area = pretrained.infer.min_share * math.pi / 4 * self.data.diameter**2
+        self.min_area = checkpoint.infer.min_share * math.pi / 4 * self.data.diameter**2
         """Network pixels of the smallest segment that counts (`InferConfig.min_share`)."""
 
-    def scaled(self, source: Source, zoom: float | None = None) -> Scaled:
-        """Read a picture and bring it to the network's scale; layout tile: to `zoom` times its own, or the data's."""
+    def resize(self, source: Source, zoom: float | None = None) -> ResizedImage:
+        """Read an image and bring it to the network's scale; layout tile: to `zoom` times its own, or the data's."""
         config, stride = self.data, self.model.mask.stride
-        picture = np.asarray(load_image(source))
-        pixels = normalize(picture, config.normalize)
-        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float().div_(255)
-        height, width = picture.shape[:2]
+        image = np.asarray(load_image(source))
+        pixels = torch.from_numpy(np.array(normalize(image, config.normalize)))
+        pixels = pixels.permute(2, 0, 1).float().div_(255)
+        height, width = image.shape[:2]
         fit = min(self.size[0] / height, self.size[1] / width)
         scale = fit if config.layout == "resize" else zoom or config.zoom
-        image = resize_image(image, max(round(height * scale), 1), max(round(width * scale), 1))
-        tall, wide = (-(-n // stride) for n in image.shape[1:])
+        pixels = resize_image(pixels, max(round(height * scale), 1), max(round(width * scale), 1))
+        mask_size = tuple(-(-n // stride) for n in pixels.shape[1:])
         tops, lefts = (
             stitching.windows(n, size // stride, config.overlap // stride)
-            for n, size in zip((tall, wide), self.size, strict=True)
+            for n, size in zip(mask_size, self.size, strict=True)
         )
-        return Scaled((height, width), image, (tall, wide), list(product(tops, lefts)), scale)
+        return ResizedImage((height, width), pixels, (mask_size[0], mask_size[1]), list(product(tops, lefts)), scale)
 
-    def cut(self, picture: Scaled, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Picture `[3, H, W]` and noise `[bits, h, w]` of each window; a picture or clip has its own generator."""
+    def split(
+        self, image: ResizedImage, generators: Sequence[torch.Generator], mask: InpaintedMask | None = None
+    ) -> Iterator[Window]:
+        """The windows of an image, one by one; with a mask, its hints are read when a window's turn comes.
+
+        Args:
+            image: at the network's scale.
+            generators: one for each sample; an image or clip has its own.
+            mask: the mask to inpaint.
+        """
         height, width = self.size
         stride, bits = self.model.mask.stride, self.model.mask.total_bits
-        for top, left in picture.corners:
-            part = picture.image[:, top * stride : top * stride + height, left * stride : left * stride + width]
-            noise = torch.randn(bits, height // stride, width // stride, generator=generator)
-            yield pad_image(part, height, width), noise
+        for number, (top, left) in enumerate(image.corners):
+            part = image.pixels[:, top * stride : top * stride + height, left * stride : left * stride + width]
+            shape = height // stride, width // stride
+            noise = tuple(torch.randn(bits, *shape, generator=generator) for generator in generators)
+            hints = None if mask is None else torch.from_numpy(mask.hints(top, left, *shape))
+            yield Window(number, pad_image(part, height, width), noise, hints)
 
     @property
     def find(self) -> Callable[[np.ndarray, Taxonomy, int], Labels]:
-        """What turns a mask, integers `[2, h, w]`, into segments: (mask, taxonomy, least pixels) → labels."""
+        """What turns a mask, integers `[2, h, w]`, into segments: (mask, taxonomy, minimum pixels) → labels."""
         unique = self.data.ids == "unique"
         return postprocess.segments_by_id if unique else postprocess.segments_by_component
 
-    def least(self, picture: Scaled, min_pixels: int) -> int:
-        """Pixels of the picture that a segment needs to count."""
-        return max(min_pixels, round(self.min_area / picture.zoom**2))
+    def minimum(self, image: ResizedImage, min_pixels: int) -> int:
+        """Pixels of the image that a segment needs to count."""
+        return max(min_pixels, round(self.min_area / image.zoom**2))
 
-    def assemble(self, picture: Scaled, masks: Iterator[np.ndarray], min_pixels: int) -> Panoptic:
-        """Masks of a picture's windows → segments at the picture's size; `least` drops the small ones."""
-        config, taxonomy, least = self.data, self.taxonomy, self.least(picture, min_pixels)
+    def stitch(self, image: ResizedImage, masks: Iterable[np.ndarray], min_pixels: int) -> Panoptic:
+        """Masks of an image's windows → segments at the image's size, without those below `minimum`."""
+        config, taxonomy, minimum = self.data, self.taxonomy, self.minimum(image, min_pixels)
         if config.layout == "resize":
-            labels, classes = self.find(self.restored(next(masks), picture), taxonomy, least)
+            labels, classes = self.find(self.to_image_size(next(iter(masks)), image), taxonomy, minimum)
         else:
-            scale = picture.zoom / self.model.mask.stride
-            tiles = self._tiles(picture, masks, round(least * scale**2))
-            labels, classes = stitching.join(tiles, *picture.extent, taxonomy)
-            labels, classes = postprocess.fill_small(self.restored(labels, picture), classes, least)
+            scale = image.zoom / self.model.mask.stride
+            tiles = self._tiles(image, masks, round(minimum * scale**2))
+            labels, classes = stitching.join(tiles, *image.mask_size, taxonomy)
+            labels, classes = postprocess.fill_small(self.to_image_size(labels, image), classes, minimum)
         return Panoptic.from_segmentation(labels, classes, taxonomy).renumbered()
 
-    def _tiles(self, picture: Scaled, masks: Iterator[np.ndarray], least: int) -> Iterator[tuple[int, int, Labels]]:
-        """Top, left and segments, of `least` mask pixels and more, of each window; `masks` may go on beyond them."""
-        tall, wide = picture.extent
-        for (top, left), mask in zip(picture.corners, masks, strict=False):
-            yield top, left, self.find(mask[:, : tall - top, : wide - left], self.taxonomy, least)
+    def _tiles(
+        self, image: ResizedImage, masks: Iterable[np.ndarray], minimum: int
+    ) -> Iterator[tuple[int, int, Labels]]:
+        """Top, left and segments, of `minimum` mask pixels and more, of each window."""
+        height, width = image.mask_size
+        for (top, left), mask in zip(image.corners, masks, strict=True):
+            yield top, left, self.find(mask[:, : height - top, : width - left], self.taxonomy, minimum)
 
-    def diameter(self, picture: Scaled, masks: Iterator[np.ndarray]) -> float:
-        """Of the things in the windows (`panoptic.typical_diameter`), in pixels of the picture; 0 if there are none."""
+    def diameter(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> float:
+        """Of the things in the windows (`panoptic.typical_diameter`), in pixels of the image; 0 if there are none."""
         areas: list[int] = []
-        for _, _, labels in self._tiles(picture, masks, 0):
+        for _, _, labels in self._tiles(image, masks, 0):
             found = Panoptic.from_segmentation(*labels, self.taxonomy)
             areas += [segment.area for segment in found.segments if segment.isthing]
-        return typical_diameter(areas) * self.model.mask.stride / picture.zoom
+        return typical_diameter(areas) * self.model.mask.stride / image.zoom
 
-    def generated_ids(self, picture: Scaled, masks: Sequence[np.ndarray]) -> np.ndarray:
-        """The id that the model gave each pixel of the picture, `[h, w]`, 0 = none."""
-        tiles = ((top, left, mask[1]) for (top, left), mask in zip(picture.corners, masks, strict=True))
-        return self.restored(stitching.paint(tiles, *picture.extent), picture)
+    def generated_ids(self, image: ResizedImage, masks: Sequence[np.ndarray]) -> np.ndarray:
+        """The id that the model gave each pixel of the image, `[h, w]`, 0 = none."""
+        tiles = ((top, left, mask[1]) for (top, left), mask in zip(image.corners, masks, strict=True))
+        return self.to_image_size(stitching.paint(tiles, *image.mask_size), image)
 
-    def drawn(self, panoptic: Panoptic, ids: Mapping[int, int], picture: Scaled) -> np.ndarray:
-        """Masks of the picture's windows, int64 `[windows, 2, h, w]`, void beyond the picture: `assemble` turned round.
+    def to_masks(self, panoptic: Panoptic, ids: Mapping[int, int], image: ResizedImage) -> np.ndarray:
+        """Masks of the image's windows, int64 `[windows, 2, h, w]`, void beyond the image: the inverse of `stitch`.
 
         Args:
-            panoptic: a segmentation of the picture's size.
+            panoptic: a segmentation of the image's size.
             ids: of its segments, by their own id; 0 for the others.
-            picture: says where the windows are.
+            image: says where the windows are.
         """
         height, width = (n // self.model.mask.stride for n in self.size)
-        _, tall, wide = picture.image.shape
-        labels = reduced(panoptic.segmentation, tall, wide, self.model.mask.stride)
+        labels = downsample(panoptic.segmentation, *image.pixels.shape[1:], self.model.mask.stride)
         table = np.zeros((2, int(panoptic.segmentation.max(initial=VOID)) + 1), np.int64)
         for segment in panoptic.segments:
             table[:, segment.id] = self.taxonomy.class_of(segment.category_id), ids.get(segment.id, 0)
         mask = np.pad(table[:, labels], ((0, 0), (0, height), (0, width)))
-        return np.stack([mask[:, top : top + height, left : left + width] for top, left in picture.corners])
+        return np.stack([mask[:, top : top + height, left : left + width] for top, left in image.corners])
 
-    def restored(self, labels: np.ndarray, picture: Scaled) -> np.ndarray:
-        """`[..., h, w]` of a mask → of the picture: to the network's scale, without padding, then back (official)."""
-        stride, (height, width) = self.model.mask.stride, picture.image.shape[1:]
+    def to_image_size(self, labels: np.ndarray, image: ResizedImage) -> np.ndarray:
+        """`[..., h, w]` of a mask → of the image: to the network's scale, without padding, then back (official)."""
+        stride, (height, width) = self.model.mask.stride, image.pixels.shape[1:]
         labels = labels.repeat(stride, axis=-2).repeat(stride, axis=-1)[..., :height, :width]
-        return resize_labels(labels, *picture.size)
+        return resize_labels(labels, *image.size)
 
-    def canvas(self, picture: Scaled, known: Panoptic | None) -> Canvas:
-        """The mask of a picture, to be sampled window by window, with what is known of it.
+    def inpainted(self, image: ResizedImage, hints: Panoptic) -> InpaintedMask:
+        """The mask of an image, to be generated window by window around hints.
 
         Raises:
-            InputError: what is known has another size than the picture, or other categories than the checkpoint.
+            InputError: the hints have another size than the image, or other categories than the checkpoint.
         """
-        if known is None:
-            return Canvas(np.zeros(picture.extent, np.int32), {}, self.taxonomy)
-        if known.segmentation.shape != picture.size:
-            given, own = (f"{width} x {height}" for height, width in (known.segmentation.shape, picture.size))
-            raise InputError(f"the known pixels are {given} but the picture is {own}; give a map of the picture's size")
-        if known.taxonomy.categories != self.taxonomy.categories:
-            raise InputError("the known pixels have other categories than the checkpoint; give them its taxonomy")
-        compact = known.renumbered()
+        if hints.segmentation.shape != image.size:
+            given, own = (f"{width} x {height}" for height, width in (hints.segmentation.shape, image.size))
+            raise InputError(f"the hints are {given} but the image is {own}; give a segmentation of the image's size")
+        if hints.taxonomy.categories != self.taxonomy.categories:
+            raise InputError("the hints have other categories than the checkpoint; give them its taxonomy")
+        compact = hints.renumbered()
         # The network knows no crowds.
         counted = [segment.id for segment in compact.segments if not segment.iscrowd]
         labels = np.where(np.isin(compact.segmentation, counted), compact.segmentation, VOID)
         classes = {segment.id: self.taxonomy.class_of(segment.category_id) for segment in compact.segments}
-        _, height, width = picture.image.shape
-        return Canvas(reduced(labels, height, width, self.model.mask.stride), classes, self.taxonomy)
+        labels = downsample(labels, *image.pixels.shape[1:], self.model.mask.stride)
+        return InpaintedMask(labels, classes, self.taxonomy)
 
-    def add(self, canvas: Canvas, top: int, left: int, mask: np.ndarray, picture: Scaled, min_pixels: int) -> None:
-        """Put a sampled mask on the canvas; `least` drops small segments."""
-        least = self.least(picture, min_pixels)
-        tall, wide = canvas.labels.shape
-        found = self.find(mask[:, : tall - top, : wide - left], self.taxonomy, 0)
-        canvas.add(top, left, found, round(least * canvas.labels.size / math.prod(picture.size)))
+    def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, min_pixels: int) -> None:
+        """Put the generated mask of a window into the image's; segments below `minimum` are dropped."""
+        (top, left), (height, width) = image.corners[number], mask.labels.shape
+        labels = self.find(found[:, : height - top, : width - left], self.taxonomy, 0)
+        minimum = self.minimum(image, min_pixels) * mask.labels.size / math.prod(image.size)
+        mask.add(top, left, labels, round(minimum))
 
-    def finish(self, canvas: Canvas, picture: Scaled, known: Panoptic | None, min_pixels: int) -> Panoptic:
-        """The mask of a picture → segments at the picture's size, with what was given as it was given."""
-        least = self.least(picture, min_pixels)
-        known = known or Panoptic(np.zeros(picture.size, np.int32), (), self.taxonomy)
-        new = {label: c for label, c in canvas.class_of.items() if label > len(known.segments)}
-        labels, _ = postprocess.fill_small(self.restored(canvas.labels, picture), new, least)
-        return united(labels, canvas.class_of, known)
+    def finish(self, mask: InpaintedMask, image: ResizedImage, hints: Panoptic, min_pixels: int) -> Panoptic:
+        """An inpainted mask → segments at the image's size, with the hints as they were given."""
+        new = {label: c for label, c in mask.class_of.items() if label > len(hints.segments)}
+        labels = self.to_image_size(mask.labels, image)
+        labels, _ = postprocess.fill_small(labels, new, self.minimum(image, min_pixels))
+        return combine(labels, mask.class_of, hints)

@@ -25,7 +25,7 @@ class Frame:
 
     panoptic: Panoptic
     generated: dict[int, int]
-    """The id under which the model knows each track: the one it gave most pixels, or was told (`Tracker.tell`)."""
+    """The id under which the model knows each track: the one it gave most pixels, or was told (`Tracker.past`)."""
 
 
 class Tracker:
@@ -85,7 +85,7 @@ class Tracker:
         self._frames.append(Frame(result, {ids[i]: number for i, number in given.items()}))
         return result
 
-    def tell(self, ids: int, distance: float) -> list[Frame]:
+    def past(self, ids: int, distance: float) -> list[Frame]:
         """The last frames, oldest first, as a model is to be told of them: one id per track, the same in all.
 
         A track keeps the id that the model knows it by, unless an older one that is told apart by its id has it: every

@@ -1,4 +1,4 @@
-"""Normalisation as the official code does it: groups of channels, and batches over all processes."""
+"""Normalisation as the official code does it: over groups of channels, and over batches of all processes."""
 
 from typing import Any
 
@@ -6,88 +6,49 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd.speed import fused_cpu
-from pix2seqd.speed.hardware import runs_triton
-
 
 class GroupNorm(nn.GroupNorm):
-    """The official code's groups: a quarter of the channels as groups, 32 at most (fewer if that divides not)."""
+    """Group normalisation with the official code's number of groups: a quarter of the channels, at most 32.
+
+    Fewer groups are taken where that number does not divide the channels.
+    """
 
     def __init__(self, channels: int, groups_of: int | None = None) -> None:
-        most = max(min((groups_of or channels) // 4, 32), 1)
-        super().__init__(next(n for n in range(most, 0, -1) if channels % n == 0), channels, eps=1e-5)
+        maximum = max(min((groups_of or channels) // 4, 32), 1)
+        super().__init__(next(n for n in range(maximum, 0, -1) if channels % n == 0), channels, eps=1e-5)
 
     def forward(self, input: Tensor, time: Tensor | None = None, silu: bool = False) -> Tensor:
         """Normalise.
 
         Args:
             input: `[b, c, h, w]`.
-            time: scale - 1 and shift that follow, `[b, 2c]`, or `[1, 2c]` for all examples alike; None: there are none.
+            time: scale - 1 and shift that follow, `[b, 2c]`, or `[1, 2c]` for all examples; None: neither.
             silu: whether SiLU comes last.
         """
-        weight, bias = self.weight[None], self.bias[None]
-        if time is not None:
-            # Both affine maps as one: a pass over the picture less for each.
-            scale, shift = time.float().chunk(2, dim=1)
-            weight, bias = weight * (scale + 1), bias * (scale + 1) + shift
-        if runs_triton(input.device):
-            from pix2seqd.speed.triton_norm import group_norm
-
-            return group_norm(input, weight, bias, self.num_groups, self.eps, silu)[0]
-        if fused_cpu.suits(input):
-            return fused_cpu.group_norm(input, weight, bias, self.num_groups, self.eps, silu)
-        y = self._affine(input, weight, bias)
-        # Nobody else reads the result: in place, unless autograd needs it.
+        weight, bias = self.affine_map(time)
+        y = self.normalize(input, weight, bias)
+        # Nothing else reads the result, so SiLU works in place unless autograd needs its input.
         return F.silu(y, inplace=not torch.is_grad_enabled()) if silu else y
 
-    def _affine(self, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        fast = input.dtype == torch.bfloat16 and input.device.type == "cpu" and torch.is_grad_enabled()
-        if fast and input.stride() == torch.empty_like(input, memory_format=torch.channels_last).stride():
-            return _ChannelsLast.apply(input, weight, bias, self.num_groups, self.eps)
+    def affine_map(self, time: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Weight and bias, `[b, c]` or `[1, c]`: the layer's own and those of the time as one affine map."""
+        weight, bias = self.weight[None], self.bias[None]
+        if time is None:
+            return weight, bias
+        scale, shift = time.float().chunk(2, dim=1)
+        return weight * (scale + 1), bias * (scale + 1) + shift
+
+    def normalize(self, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """`[b, c, h, w]` normalised, times `weight`, plus `bias` (each `[b, c]` or `[1, c]`)."""
         if len(weight) == 1:
             return F.group_norm(input, self.num_groups, weight[0], bias[0], self.eps)
-        return _scaled(F.group_norm(input, self.num_groups, eps=self.eps), weight, bias)
+        return scale_and_shift(F.group_norm(input, self.num_groups, eps=self.eps), weight, bias)
 
 
-def _scaled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def scale_and_shift(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x · weight + bias in the type of `x`: `[b, c, h, w]` and twice `[b, c]`."""
     weight, bias = (v.to(x.dtype)[:, :, None, None] for v in (weight, bias))
     return torch.addcmul(bias, x, weight)
-
-
-class _ChannelsLast(torch.autograd.Function):
-    """The same with a backward that takes a quarter of PyTorch's time on CPUs in bfloat16 (docs/speed.md).
-
-    One example after the other stays in the processor's cache; all sums are float32.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
-        affine = (weight[0], bias[0]) if len(weight) == 1 else (None, None)
-        y, mean, rstd = torch.native_group_norm(x, *affine, len(x), x.shape[1], x[0, 0].numel(), groups, eps)
-        ctx.save_for_backward(x, weight, mean, rstd)
-        return y if len(weight) == 1 else _scaled(y, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, rstd = ctx.saved_tensors
-        (b, c, h, w), groups = x.shape, mean.shape[1]
-        of_x = torch.empty_like(x, memory_format=torch.channels_last)
-        of_weight, of_bias = (torch.empty(b, c) for _ in range(2))
-        flat_x, flat_y, result = (v.permute(0, 2, 3, 1).reshape(b, h * w, c) for v in (x, gradients[0], of_x))
-        for i in range(b):
-            mean_i, rstd_i = (v[i].float().repeat_interleave(c // groups) for v in (mean, rstd))
-            scale = weight[i % len(weight)] * rstd_i
-            g, z = flat_y[i].float(), flat_x[i].float().sub_(mean_i).mul_(rstd_i)
-            of_bias[i], of_weight[i] = g.sum(0), (g * z).sum(0)
-            # d loss / dx = (g·w - mean(g·w) - z · mean(g·w·z)) / deviation, means over each group.
-            g_mean, gz_mean = (
-                (v[i] * scale).view(groups, -1).mean(1).repeat_interleave(c // groups) / (h * w)
-                for v in (of_bias, of_weight)
-            )
-            result[i] = g.mul_(scale).addcmul_(z, gz_mean.neg_()).sub_(g_mean)
-        if len(weight) == 1:
-            of_weight, of_bias = of_weight.sum(0, keepdim=True), of_bias.sum(0, keepdim=True)
-        return of_x, of_weight, of_bias, None, None
 
 
 class BatchNorm(nn.BatchNorm2d):

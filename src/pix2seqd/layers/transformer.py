@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd.speed import fused_cpu
-
 L = TypeVar("L", nn.Linear, nn.Conv2d)
 KeyValue = tuple[Tensor, Tensor] | None
 """Keys and values that queries attend to, each `[b, heads, n, head_dim]`; None: their own."""
@@ -36,28 +34,14 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, memory: KeyValue = None) -> Tensor:
         """`x` [b, n, dim] attends to a memory, or to itself."""
         keys, values = self.memory(x) if memory is None else memory
-        return self.out(attend(self._heads(self.query(x)), keys, values).transpose(1, 2).flatten(2))
+        return self.out(self.attend(self._heads(self.query(x)), keys, values).transpose(1, 2).flatten(2))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q kᵀ / √head_dim) v; `[b, heads, n, head_dim]` and twice `[b, heads, m, head_dim]`."""
+        return F.scaled_dot_product_attention(q, k, v)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / √head_dim) v; `[b, heads, n, head_dim]` and twice `[b, heads, m, head_dim]`."""
-    # On CPUs without AMX two matrix products are 1.5 times (in training 2.6 times) as fast as PyTorch's fused kernel in
-    # bfloat16. Some queries at a time, so that the products stay small; autograd would keep them all.
-    if (
-        q.dtype != torch.bfloat16
-        or q.device.type != "cpu"
-        or (k.shape[2] > 1024 if torch.is_grad_enabled() else torch.cpu._is_amx_tile_supported())
-    ):
-        return F.scaled_dot_product_attention(q, k, v)
-    q, k = q * q.shape[-1] ** -0.5, k.transpose(2, 3)
-    return torch.cat([_softmax(part @ k) @ v for part in q.split(512, dim=2)], dim=2)
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    return fused_cpu.softmax_(scores) if fused_cpu.suits(scores) else scores.softmax(dim=-1)
 
 
 class TransformerLayer(nn.Module):
@@ -79,7 +63,7 @@ class TransformerLayer(nn.Module):
         self.cross_attention = Attention(dim, heads, context_dim) if context_dim else None
         self.mlp_norm = nn.LayerNorm(dim, eps=1e-6)
         wide, narrow = glorot(nn.Linear(dim, mlp_dim)), glorot(nn.Linear(mlp_dim, dim))
-        self.mlp = nn.Sequential(wide, _GELU(), nn.Dropout(dropout), narrow)
+        self.mlp = nn.Sequential(wide, nn.GELU(), nn.Dropout(dropout), narrow)
         self.drop_path = drop_path
 
     def memory(self, context: Tensor) -> KeyValue:
@@ -100,14 +84,6 @@ class TransformerLayer(nn.Module):
         keep = 1 - self.drop_path
         alive = (torch.rand(len(branch), 1, 1, device=branch.device) + keep).floor()
         return branch * (alive / keep).to(branch.dtype)
-
-
-class _GELU(nn.GELU):
-    """In place where nobody wants a gradient of it."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """`input` has just been computed, and nobody else reads it."""
-        return fused_cpu.gelu_(input) if fused_cpu.suits(input) else super().forward(input)
 
 
 def scalar_code(x: Tensor, dim: int) -> Tensor:

@@ -24,7 +24,7 @@ _FLAGS = [
 _TYPES = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
 
 
-def suits(x: Tensor) -> bool:
+def is_supported(x: Tensor) -> bool:
     """Whether C may read a tensor by its address: it is a real one on a CPU, and neither traced nor differentiated."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     return type(x) is Tensor and x.device.type == "cpu" and not torch.is_grad_enabled() and not traced

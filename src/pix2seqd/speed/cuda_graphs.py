@@ -3,17 +3,14 @@
 A GPU is done with a small network sooner than Python has launched its kernels one by one.
 """
 
-import copy
 import warnings
 from collections.abc import Callable
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
-
-M = TypeVar("M", bound=nn.Module)
 
 
 class Graphed:
@@ -76,11 +73,9 @@ class _Graph:
         return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, self.result)
 
 
-def with_graphs(model: M) -> M:
-    """A copy of a `Pix2SeqD` for inference, whose encoder and decoder step run as CUDA graphs."""
-    model = copy.deepcopy(model)
+def record_graphs(model: nn.Module) -> None:
+    """Let encoder and decoder step of a `Pix2SeqD` for inference run as CUDA graphs."""
     encoder, decoder = model.get_submodule("pixel_encoder"), model.get_submodule("mask_decoder")
     pool = torch.cuda.graph_pool_handle()
     for part, name in ((encoder, "forward"), (decoder, "prepare"), (decoder, "predict")):
         setattr(part, name, Graphed(getattr(part, name), pool))
-    return model

@@ -1,7 +1,7 @@
-/* What lies between the products, for CPUs: the operations of pix2seqd.fused, softmax of attentions, GELU, scaled sums.
+/* Normalisation with SiLU, and softmax to bits, for CPUs.
 
 Numbers are float32, or bfloat16 where `bf16` says so; all sums are float32 or better. What is summed together does
-not depend on the number of threads, nor on the other examples of a batch. Compiled by pix2seqd.fused_cpu. */
+not depend on the number of threads, nor on the other examples of a batch. Compiled by pix2seqd.speed.fused_cpu. */
 
 #include <math.h>
 #include <stdint.h>
@@ -108,30 +108,15 @@ void group_norm(const void *x, void *y, int64_t b, int64_t hw, int64_t c, int64_
 
 /* e = exp(x - max x), and its sum. */
 INLINE float exponentials(const void *x, int64_t m, float *e, int bf16) {
-    float most = -INFINITY, sum = 0;
-#pragma omp simd reduction(max : most)
-    for (int64_t k = 0; k < m; k++) most = get(x, k, bf16) > most ? get(x, k, bf16) : most;
+    float maximum = -INFINITY, sum = 0;
+#pragma omp simd reduction(max : maximum)
+    for (int64_t k = 0; k < m; k++) maximum = get(x, k, bf16) > maximum ? get(x, k, bf16) : maximum;
 #pragma omp simd reduction(+ : sum)
     for (int64_t k = 0; k < m; k++) {
-        e[k] = power((get(x, k, bf16) - most) * LOG2_E);
+        e[k] = power((get(x, k, bf16) - maximum) * LOG2_E);
         sum += e[k];
     }
     return sum;
-}
-
-/* Softmax of each of the rows of bfloat16 x [rows, m], in place. */
-void softmax(uint16_t *x, int64_t rows, int64_t m, int threads) {
-#pragma omp parallel num_threads(rows * m > PART ? threads : 1)
-    {
-        float *e = malloc(m * sizeof(float));
-#pragma omp for
-        for (int64_t row = 0; row < rows; row++) {
-            float scale = 1 / exponentials(x + row * m, m, e, 1);
-#pragma omp simd
-            for (int64_t k = 0; k < m; k++) set(x, row * m + k, e[k] * scale, 1);
-        }
-        free(e);
-    }
 }
 
 /* Of each pixel of x [pixels, 2^n], `apart` numbers apart, the expected bits in [-scale, scale], y [pixels, n]. */
@@ -156,43 +141,5 @@ void expected_bits(const void *x, float *y, int64_t pixels, int64_t apart, int n
             }
         }
         free(e);
-    }
-}
-
-/* GELU, x / 2 * (1 + erf(x / sqrt(2))), of n numbers, in place; erf after Abramowitz & Stegun 7.1.26, error 2e-7. */
-INLINE void gelu_part(void *x, int64_t n, int bf16) {
-#pragma omp simd
-    for (int64_t k = 0; k < n; k++) {
-        float z = get(x, k, bf16), away = fabsf(z), t = 1 / (1 + 0.3275911f * 0.70710678f * away);
-        float p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
-        set(x, k, (z < 0 ? 0 : z) - away * 0.5f * p * power(z * z * (-0.5f * LOG2_E)), bf16);
-    }
-}
-
-void gelu(void *x, int64_t n, int bf16, int threads) {
-    int64_t count = (n + PART - 1) / PART;
-#pragma omp parallel for num_threads(count > 1 ? threads : 1)
-    for (int64_t i = 0; i < count; i++) {
-        int64_t here = n - i * PART < PART ? n - i * PART : PART;
-        char *from = (char *)x + i * PART * (bf16 ? 2 : 4);
-        bf16 ? gelu_part(from, here, 1) : gelu_part(from, here, 0);
-    }
-}
-
-/* x = (x + y) * scale, n numbers. */
-INLINE void scaled_sum_part(void *x, const void *y, int64_t n, float scale, int bf16) {
-#pragma omp simd
-    for (int64_t k = 0; k < n; k++) set(x, k, (get(x, k, bf16) + get(y, k, bf16)) * scale, bf16);
-}
-
-void scaled_sum(void *x, const void *y, int64_t n, float scale, int bf16, int threads) {
-    int64_t count = (n + PART - 1) / PART;
-#pragma omp parallel for num_threads(count > 1 ? threads : 1)
-    for (int64_t i = 0; i < count; i++) {
-        int64_t here = n - i * PART < PART ? n - i * PART : PART, at = i * PART * (bf16 ? 2 : 4);
-        if (bf16)
-            scaled_sum_part((char *)x + at, (const char *)y + at, here, scale, 1);
-        else
-            scaled_sum_part((char *)x + at, (const char *)y + at, here, scale, 0);
     }
 }

@@ -1,7 +1,7 @@
-"""What lies between the products on CPUs, in C (`fused_cpu.c`).
+"""Normalisation with SiLU, and softmax to bits, on CPUs in C (`fused_cpu.c`).
 
-PyTorch's own operations pass over whole maps one after the other, and their exponential, exact to the last bit, is
-what most of their time goes into. Where nothing can be compiled, they serve.
+PyTorch's own operations pass over whole maps one after the other, and most of their time goes into an exponential that
+is exact to the last bit. Where nothing can be compiled, they serve.
 """
 
 import ctypes
@@ -11,20 +11,37 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pix2seqd.speed import compile_c as native
+from pix2seqd.analog_bits import ExpectedBits
+from pix2seqd.layers.norms import GroupNorm
+from pix2seqd.speed import compile_c
 
 _ARGUMENTS = {
     "group_norm": "ppllllpplfiii",
-    "softmax": "plli",
-    "gelu": "plii",
     "expected_bits": "ppllifii",
-    "scaled_sum": "pplfii",
 }
 
 
-def suits(x: Tensor) -> bool:
-    """Whether the functions below take a tensor, and there are any."""
-    return native.suits(x) and x.dtype in (torch.float32, torch.bfloat16) and library() is not None
+class FusedGroupNorm(GroupNorm):
+    """`GroupNorm` in one pass over the sums and one over the rest, SiLU included."""
+
+    def forward(self, input: Tensor, time: Tensor | None = None, silu: bool = False) -> Tensor:
+        """As `GroupNorm.forward`; the result lies channels last."""
+        if not is_supported(input):
+            return super().forward(input, time, silu)
+        return group_norm(input, *self.affine_map(time), self.num_groups, self.eps, silu)
+
+
+class FusedExpectedBits(ExpectedBits):
+    """`ExpectedBits` without the probabilities in memory."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """As `ExpectedBits.forward`."""
+        return expected_bits(logits, self.scale) if is_supported(logits) else super().forward(logits)
+
+
+def is_supported(x: Tensor) -> bool:
+    """Whether the functions below are compiled and take this tensor."""
+    return compile_c.is_supported(x) and x.dtype in (torch.float32, torch.bfloat16) and library() is not None
 
 
 def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
@@ -47,34 +64,6 @@ def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float,
         affine = weight.data_ptr(), bias.data_ptr(), c if len(weight) > 1 else 0
         _call("group_norm", x.data_ptr(), y.data_ptr(), b, h * w, c, groups, *affine, eps, silu, _bf16(x))
     return y
-
-
-def softmax_(x: Tensor) -> Tensor:
-    """Softmax over the last dimension of bfloat16, in place if that is contiguous."""
-    assert _bf16(x)
-    x = x.contiguous()
-    _call("softmax", x.data_ptr(), x.shape[:-1].numel(), x.shape[-1])
-    return x
-
-
-def gelu_(x: Tensor) -> Tensor:
-    """GELU, in place if `x` is contiguous."""
-    x = x.contiguous()
-    _call("gelu", x.data_ptr(), x.numel(), _bf16(x))
-    return x
-
-
-def scaled_sum_(x: Tensor, y: Tensor, scale: float) -> Tensor:
-    """(x + y) · scale of maps `[b, c, h, w]`, in place if `x` lies channels last.
-
-    Raises:
-        ValueError: they are not of the same shape and type.
-    """
-    if x.shape != y.shape or x.dtype != y.dtype:
-        raise ValueError(f"{tuple(x.shape)} of {x.dtype} and {tuple(y.shape)} of {y.dtype}")
-    x, y = (z.contiguous(memory_format=torch.channels_last) for z in (x, y))
-    _call("scaled_sum", x.data_ptr(), y.data_ptr(), x.numel(), scale, _bf16(x))
-    return x
 
 
 def expected_bits(logits: Tensor, scale: float) -> Tensor:
@@ -104,4 +93,4 @@ def _bf16(x: Tensor) -> bool:
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled functions; None: they cannot be compiled here."""
-    return native.load(Path(__file__).with_suffix(".c"), _ARGUMENTS)
+    return compile_c.load(Path(__file__).with_suffix(".c"), _ARGUMENTS)

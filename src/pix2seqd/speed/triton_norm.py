@@ -12,10 +12,29 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pix2seqd.analog_bits import ExpectedBits
+from pix2seqd.layers.norms import GroupNorm
+
 _TILE = 8192
 """Numbers that one program holds in registers."""
 _PARTS = 512
 """Programs that share an example's moments, at most: one program brings them together."""
+
+
+class TritonGroupNorm(GroupNorm):
+    """`GroupNorm` with its time and SiLU as one kernel, and its gradient as another."""
+
+    def forward(self, input: Tensor, time: Tensor | None = None, silu: bool = False) -> Tensor:
+        """As `GroupNorm.forward`; the result lies channels last."""
+        return group_norm(input, *self.affine_map(time), self.num_groups, self.eps, silu)[0]
+
+
+class TritonExpectedBits(ExpectedBits):
+    """`ExpectedBits` without the probabilities in memory; for inference."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """As `ExpectedBits.forward`."""
+        return expected_bits(logits, self.scale)
 
 
 @triton.jit

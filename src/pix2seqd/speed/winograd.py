@@ -5,20 +5,15 @@ polynomials: the kernel is evaluated at five points and infinity, pixels and pro
 (`winograd.c`).
 """
 
-import copy
 import ctypes
 from functools import cache
-from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pix2seqd.speed import compile_c as native
-
-M = TypeVar("M", bound=nn.Module)
+from pix2seqd.speed import compile_c
 
 _A, _B = 0.75, 1.5
 """The points are 0, ±A, ±B, as in `winograd.c`: rounding errors are smaller than with 0, ±1 and ±2 (docs/speed.md)."""
@@ -39,7 +34,7 @@ class Winograd(nn.Conv2d):
     """A convolution's results, its kernel made ready once: four times as many numbers.
 
     Args of the constructor:
-        convolution: as `_suits` wants it; it stays as it is, and weight and bias are shared.
+        convolution: one that `is_supported`; it stays as it is, and weight and bias are shared.
     """
 
     kernel: Tensor
@@ -57,7 +52,7 @@ class Winograd(nn.Conv2d):
         b, c, height, width = input.shape
         few = -(-height // 4) * -(-width // 4) < _TILES or c != self.in_channels
         plain = input.dtype == self.kernel.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if few or not plain or not native.suits(input):
+        if few or not plain or not compile_c.is_supported(input):
             return super().forward(input)
         x = input.contiguous(memory_format=torch.channels_last)
         y = x.new_empty(b, height, width, self.out_channels).permute(0, 3, 1, 2)
@@ -67,17 +62,8 @@ class Winograd(nn.Conv2d):
         return y
 
 
-def with_winograd(model: M) -> M:
-    """A copy for inference in float32; what is not a kernel of such a convolution is shared."""
-    model = copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Conv2d) and _suits(child):
-                setattr(parent, name, Winograd(child))
-    return model
-
-
-def _suits(convolution: nn.Conv2d) -> bool:
+def is_supported(convolution: nn.Conv2d) -> bool:
+    """Whether `Winograd` is compiled here and can take the convolution's place."""
     c, functions = convolution, library()
     plain = c.kernel_size == (3, 3) and c.stride == c.padding == c.dilation == (1, 1) and c.groups == 1
     if functions is None or not plain or c.padding_mode != "zeros":
@@ -94,4 +80,4 @@ def _functions() -> ctypes.CDLL:
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled functions; None: they cannot be compiled here."""
-    return native.load(Path(__file__).with_suffix(".c"), {"winograd": "ppppllllli", "winograd_block": ""})
+    return compile_c.load(Path(__file__).with_suffix(".c"), {"winograd": "ppppllllli", "winograd_block": ""})

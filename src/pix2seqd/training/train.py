@@ -23,7 +23,8 @@ from pix2seqd.files import InputError, read_json, write_json
 from pix2seqd.interop.official import load_tensorflow_checkpoint
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import pretrained_backbone
-from pix2seqd.speed.hardware import keep_freed_memory, native_bfloat16
+from pix2seqd.speed import accelerate_training
+from pix2seqd.speed.hardware import native_bfloat16
 from pix2seqd.training import sharded
 from pix2seqd.training.log import TrainLog
 from pix2seqd.training.rollouts import own_predictions
@@ -63,7 +64,6 @@ def train(
     """
     out = Path(out)
     config = recipe.train
-    keep_freed_memory()
     accelerator = Accelerator(
         cpu=on_cpus(), mixed_precision=_precision(config), gradient_accumulation_steps=config.accumulate
     )
@@ -71,6 +71,8 @@ def train(
     _check_folder(recipe, out, resume)
     dataset = training_data(recipe)
     state = new_state(recipe, dataset, build)
+    precision = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    accelerate_training(state.model, accelerator.device, precision)
     if resume:
         load_state(state, out / "state")
     ema = cast(Pix2SeqD, state.ema.module)

@@ -1,0 +1,152 @@
+"""The one door for speed: a model whose modules were exchanged for faster ones of the same parameters and results.
+
+The method and its layers are plain PyTorch; what they are exchanged for lies beside this file, and each item gains 10 %
+or more of an encoder pass or decoder step on some machine (docs/speed.md). `PIX2SEQD_PLAIN=1` switches all of it off.
+"""
+
+import copy
+import os
+from collections.abc import Callable, Collection
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from pix2seqd.analog_bits import ExpectedBits
+from pix2seqd.layers.norms import GroupNorm
+from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.speed import cuda_graphs, fused_cpu, hardware, winograd
+from pix2seqd.speed.training_norm import TrainingGroupNorm
+
+GPU_STRIP = 2**28
+"""Logits that a GPU computes at a time: as many as fill it."""
+
+
+class Item(NamedTuple):
+    """One way to be faster."""
+
+    applies: Callable[[torch.device, torch.dtype], bool]
+    """Whether it serves on a device at a precision."""
+    apply: Callable[[Pix2SeqD], None]
+    """Changes a copy of a model for inference in place."""
+
+
+def is_plain() -> bool:
+    """Whether the environment asks for plain PyTorch."""
+    return os.environ.get("PIX2SEQD_PLAIN", "0") not in ("", "0")
+
+
+def accelerate(
+    model: Pix2SeqD, device: torch.device, dtype: torch.dtype, items: Collection[str] | None = None
+) -> Pix2SeqD:
+    """A copy for inference that is as fast as this machine allows; float32 weights are shared with the model.
+
+    Args:
+        model: on the device, in eval mode.
+        device: where it computes.
+        dtype: float32, or bfloat16 for use under autocast.
+        items: names of `ITEMS` to use; None: all that apply here, or none if `is_plain`.
+    """
+    model = copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
+    if items is None:
+        items = () if is_plain() else available(device, dtype)
+    for name in ITEMS:  # in this order: graphs record what the others made
+        if name in items:
+            ITEMS[name].apply(model)
+    return model
+
+
+def available(device: torch.device, dtype: torch.dtype) -> list[str]:
+    """Names of the items that serve on a device at a precision."""
+    return [name for name, item in ITEMS.items() if item.applies(device, dtype)]
+
+
+def accelerate_training(model: Pix2SeqD, device: torch.device, dtype: torch.dtype) -> None:
+    """The same for training, in place: the parameters stay those that an optimiser knows."""
+    if is_plain():
+        return
+    if hardware.runs_triton(device):
+        from pix2seqd.speed.triton_norm import TritonGroupNorm
+
+        _exchange(model, GroupNorm, TritonGroupNorm)
+    elif device.type == "cpu":
+        hardware.keep_freed_memory()
+        if dtype == torch.bfloat16:
+            _exchange(model, GroupNorm, TrainingGroupNorm)
+
+
+def _exchange(model: nn.Module, kind: type[nn.Module], faster: type[nn.Module]) -> None:
+    """Make every module of a kind one of a subclass, which has the same parameters and computes otherwise."""
+    for module in model.modules():
+        if type(module) is kind:
+            module.__class__ = faster
+
+
+def _fuse_norms(model: Pix2SeqD) -> None:
+    _exchange(model, GroupNorm, fused_cpu.FusedGroupNorm)
+
+
+def _fuse_bits(model: Pix2SeqD) -> None:
+    _exchange(model, ExpectedBits, fused_cpu.FusedExpectedBits)
+
+
+def _triton_norms(model: Pix2SeqD) -> None:
+    from pix2seqd.speed.triton_norm import TritonGroupNorm
+
+    _exchange(model, GroupNorm, TritonGroupNorm)
+
+
+def _triton_bits(model: Pix2SeqD) -> None:
+    from pix2seqd.speed.triton_norm import TritonExpectedBits
+
+    _exchange(model, ExpectedBits, TritonExpectedBits)
+
+
+def _use_winograd(model: nn.Module) -> None:
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.Conv2d and winograd.is_supported(child):
+                setattr(parent, name, winograd.Winograd(child))
+
+
+def cast_weights(model: nn.Module) -> None:
+    """Weights that autocast would cast at every use are cast once; the results are the same bits."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            for name, parameter in module.named_parameters(recurse=False):
+                cast = nn.Parameter(parameter.detach().to(torch.bfloat16), requires_grad=False)
+                setattr(module, name, cast)
+
+
+def _use_large_strips(model: Pix2SeqD) -> None:
+    model.mask_decoder.strip = GPU_STRIP
+
+
+def _compiled(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cpu" and fused_cpu.library() is not None
+
+
+def _triton(device: torch.device, dtype: torch.dtype) -> bool:
+    return hardware.runs_triton(device)
+
+
+def _cuda(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cuda"
+
+
+ITEMS = {
+    "kept memory": Item(lambda device, dtype: device.type == "cpu", lambda model: hardware.keep_freed_memory()),
+    "weights cast once": Item(lambda device, dtype: dtype == torch.bfloat16, cast_weights),
+    "Winograd": Item(
+        lambda device, dtype: device.type == "cpu" and dtype == torch.float32 and winograd.library() is not None,
+        _use_winograd,
+    ),
+    "fused norms": Item(_compiled, _fuse_norms),
+    "fused bits": Item(_compiled, _fuse_bits),
+    "Triton norms": Item(_triton, _triton_norms),
+    "Triton bits": Item(_triton, _triton_bits),
+    "large strips": Item(_cuda, _use_large_strips),
+    "CUDA graphs": Item(_cuda, cuda_graphs.record_graphs),
+}
+"""What may be exchanged, by name."""

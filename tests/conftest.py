@@ -172,3 +172,19 @@ def run(monkeypatch, capsys, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     return call
+
+
+@pytest.fixture
+def answer_with(monkeypatch) -> Callable[[Pix2SeqD, Callable[..., Tensor]], None]:
+    """Let a model answer at every step with `infer(images, noise, steps, td)`, int64 `[b, 2, h, w]`."""
+
+    def patch(model: Pix2SeqD, infer: Callable[..., Tensor]) -> None:
+        def denoise(images, noise, steps, td, past=None, hints=None):
+            mask = infer(images, noise, steps, td)
+            yield from [mask] * steps
+
+        monkeypatch.setattr(model.pixel_encoder, "forward", lambda images: images)
+        monkeypatch.setattr(model, "denoise", denoise)
+        monkeypatch.setattr(model, "to_masks", lambda mask: mask)
+
+    return patch

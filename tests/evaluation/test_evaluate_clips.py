@@ -45,7 +45,7 @@ class Fake:
     """Answers `video` with what it is told, and `image` likewise, frame by frame."""
 
     taxonomy = TAXONOMY
-    pretrained = SimpleNamespace(data=DataConfig(ids="reused"))
+    checkpoint = SimpleNamespace(data=DataConfig(ids="reused"))
 
     def __init__(self, clips: tuple[tuple[Panoptic, ...], ...]) -> None:
         self.clips, self.stills = iter(clips), iter([f for clip in clips for f in clip])

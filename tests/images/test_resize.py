@@ -100,9 +100,15 @@ class Spy(torch.nn.Module):
         self.mask = torch.from_numpy(mask)
         self.seen: list[torch.Tensor] = []
 
-    def infer(self, images: torch.Tensor, *_: object) -> torch.Tensor:
+    def pixel_encoder(self, images: torch.Tensor) -> torch.Tensor:
         self.seen.append(images)
-        return self.mask[None].expand(len(images), -1, -1, -1)
+        return images
+
+    def denoise(self, images: torch.Tensor, noise: torch.Tensor, steps: int, *_: object, **__: object):
+        yield from [self.mask[None].expand(len(images), -1, -1, -1)] * steps
+
+    def to_masks(self, mask: torch.Tensor) -> torch.Tensor:
+        return mask
 
 
 def test_the_segmenter_shows_and_restores_pictures_as_officially(official):

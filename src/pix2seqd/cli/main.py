@@ -163,7 +163,6 @@ def evaluate(
     every: Annotated[int, count(1)] = 1,
     tracking: Literal["model", "iou", "none"] = "model",
     first_steps: Annotated[int | None, count(1, 1000)] = None,
-    t_start: Annotated[float | None, Parameter(validator=Number(gt=0, lte=1))] = None,
     adaptive: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None,
     out: Path = Path("evaluation.json"),
     inference: Inference = AS_PUBLISHED,
@@ -180,7 +179,6 @@ def evaluate(
         every: clips: show every so many frames only, for faster motion; 1: all.
         tracking: clips: model, as `pix2seqd video` does it; or, every frame by itself, ids by IoU matching or none.
         first_steps: clips: denoising steps of the first frame; --steps are those of the others.
-        t_start: clips: below 1, later frames start from the mask before, corrupted to this time.
         adaptive: clips: steps of a later frame on average, spent where the mask changes; 0: always --steps.
         out: the JSON file to write.
         inference: how the checkpoint is used.
@@ -197,7 +195,7 @@ def evaluate(
     clips = is_clips(data)
     if (clips and group_by is not None) or (not clips and (tracking != "model" or every > 1)):
         raise InputError("--group-by is for pictures, --tracking and --every for clips; leave it out")
-    tracked = _given(clips and tracking == "model", first_steps=first_steps, t_start=t_start, adaptive=adaptive)
+    tracked = _given(clips and tracking == "model", first_steps=first_steps, adaptive=adaptive)
     check_writable(out.parent)
     number, _ = processes.place()  # from here on each process has a device of its own
     segmenter, options = inference.segmenter(checkpoint), inference.given()

@@ -25,7 +25,6 @@ def video(
     model: str = "nuclei-video",
     out: Path = Path("pix2seqd-video"),
     first_steps: Annotated[int | None, count(1, 1000)] = None,
-    t_start: Annotated[float | None, Parameter(validator=Number(gt=0, lte=1))] = None,
     adaptive: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None,
     fps: Annotated[float, Parameter(validator=Number(gt=0, lte=1000))] = 10,
     inference: Inference = AS_PUBLISHED,
@@ -40,7 +39,6 @@ def video(
         model: bundled (nuclei, nuclei-fast, nuclei-video, shapes), a folder, or an id on the Hugging Face hub.
         out: folder to write to; an earlier result of this command in it is replaced.
         first_steps: denoising steps of the first frame; --steps are those of the others. Default: the checkpoint's.
-        t_start: below 1, later frames start from the mask before, corrupted to this time, instead of from noise.
         adaptive: steps of a later frame on average, spent where the mask changes; 0: always --steps.
         fps: frames per second of the overlay of a folder or stack; videos keep their own times.
         inference: how the checkpoint is used.
@@ -61,7 +59,7 @@ def video(
 
         with open_clip(source, complain, fps) as clip:
             segmenter = inference.segmenter(model)
-            given = {"first_steps": first_steps, "t_start": t_start, "adaptive": adaptive}
+            given = {"first_steps": first_steps, "adaptive": adaptive}
             options = {**inference.given(), **{name: value for name, value in given.items() if value is not None}}
             settings = {**segmenter.describe(), **options, "source": source}
             seen, again = tee(clip.frames)

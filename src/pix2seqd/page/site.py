@@ -120,11 +120,11 @@ def shown(site: Site, work: Work, note: str) -> tuple[Any, ...]:
     return work, picture, picture, rows(work.panoptic), export(site, work)
 
 
-def sampling(site: Site, work: Work, known: Panoptic | None, values: tuple[Any, ...]) -> Iterator[tuple[Any, Panoptic]]:
+def sampling(site: Site, work: Work, hints: Panoptic | None, values: tuple[Any, ...]) -> Iterator[tuple[Any, Panoptic]]:
     """The model at work: for each step what the viewer shows, and the segmentation so far."""
     options = settings_of(values)
-    yield work.view(known or work.panoptic, 0.01, "0 %"), work.panoptic
-    for share, panoptic in site.turns.take(site.segmenter.progress(work.image, known=known, **options)):
+    yield work.view(hints or work.panoptic, 0.01, "0 %"), work.panoptic
+    for share, panoptic in site.turns.take(site.segmenter.progress(work.image, hints=hints, **options)):
         note = f"{round(100 * share)} % · {len(panoptic.segments)} segments"
         yield work.view(panoptic, share, note), panoptic
 

@@ -99,7 +99,6 @@ def test_what_is_not_understood_is_named(kind: type[Config], values: dict, messa
         (InferConfig, {"td": float("nan")}, "td must be 0 or more"),
         (InferConfig, {"min_pixels": -1}, "min_pixels must be 0 or more"),
         (InferConfig, {"first_steps": -1}, "first_steps must be 0 or more"),
-        (InferConfig, {"t_start": 0.0}, "t_start must be above 0"),
         (InferConfig, {"adaptive": 0.5}, "adaptive must be 0 or 1 and more"),
         (AugmentConfig, {"jitter": (2.0, 1.0)}, "jitter"),
         (AugmentConfig, {"jitter": (0.0, 1.0)}, "jitter"),

@@ -229,7 +229,7 @@ def test_evaluate_prints_a_table_and_writes_json(run, data):
         (["nuclei", "--data", "coco:data", "--tracking", "iou"], "--tracking and --every for clips"),
         (["nuclei", "--data", "coco:data", "--every", "2"], "--every for clips"),
         (["nuclei", "--data", "coco:data", "--adaptive", "2"], "--adaptive is for clips"),
-        (["nuclei", "--data", "shapes-clips:1", "--tracking", "iou", "--t-start", "0.5"], "--t-start is for clips"),
+        (["nuclei", "--data", "shapes-clips:1", "--tracking", "iou", "--first-steps", "2"], "--first-steps is for clips"),
         (["nuclei", "--data", "shapes-clips:1", "--group-by", "stain"], "--group-by is for pictures"),
     ],
 )

@@ -155,7 +155,6 @@ def test_what_cannot_be_written_is_told_in_one_line(segmenter, tmp_path: Path, m
     [
         (("no.mp4",), "no.mp4 does not exist"),
         (("in", "--model", "no"), "no checkpoint"),
-        (("in", "--t-start", "0"), "t-start"),
         (("in", "--first-steps", "0"), "first-steps"),
         (("in", "--fps", "0"), "fps"),
     ],

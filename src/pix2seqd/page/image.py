@@ -92,7 +92,7 @@ def _settings(site: Site, defaults: dict[str, Any]) -> list[gr.Component]:
             gr.Number(defaults.get("seed", 0), minimum=0, precision=0, label="Seed"),
             gr.Slider(1, max(9, defaults["consensus"]), defaults["consensus"], step=2, label="Samples to agree"),
             gr.Number(
-                0.0,
+                defaults.get("diameter", 0.0),
                 minimum=0,
                 label="Pixels that things are across; 0: found by itself",
                 visible=site.segmenter.checkpoint.data.diameter > 0,

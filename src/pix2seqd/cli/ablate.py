@@ -32,10 +32,11 @@ def ablate(
 
     from pix2seqd import distributed
     from pix2seqd.cli.recipe import read_recipe
-    from pix2seqd.files import write_atomically, write_json
+    from pix2seqd.files import require, write_atomically, write_json
     from pix2seqd.training import ablate as run
 
     recipe = read_recipe(settings, smoke)
+    require("an ablation", "train", "accelerate", "tensorboard", "matplotlib")
     rows = run.ablate(table, recipe, out, seeds)
     if distributed.rank() != 0:
         return

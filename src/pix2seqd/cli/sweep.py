@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from cyclopts import Parameter
 
 from pix2seqd.cli.options import count
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, require
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
@@ -70,6 +70,7 @@ def sweep(
         raise InputError("on clips --steps and --first-steps vary; give for instance --first-steps 1,8 --steps 1,8")
     if not clips and (first_steps or not (steps or td or min_pixels)):
         raise InputError("on pictures give --steps 1,2,5,10,20 or --td 0,1,2,3 or --min-pixels 0,40,80, or several")
+    require("the plot of a sweep", "train", "matplotlib")
     check_writable(out.parent)
     distributed.rank()  # each has a device of its own from here on
     segmenter = Segmenter.from_pretrained(checkpoint, device, dtype)

@@ -1,4 +1,4 @@
-"""Reading and writing files so that nothing is ever half-written, and the one error users see for bad input."""
+"""Reading and writing files so that nothing is ever half-written, and the one error that users see."""
 
 import json
 import math
@@ -6,12 +6,29 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 
 class InputError(Exception):
     """What the user gave cannot be used: one line that names the file and the cure. The CLI exits with code 2."""
+
+
+def require(purpose: str, extra: str, *packages: str) -> None:
+    """Refuse to begin what needs packages of an extra (pyproject.toml) that are not installed.
+
+    Args:
+        purpose: what needs them, as the message calls it.
+        extra: the extra that brings them.
+        packages: as they are imported.
+
+    Raises:
+        InputError: one of them is missing.
+    """
+    if missing := [package for package in packages if find_spec(package) is None]:
+        names = ", ".join(missing)
+        raise InputError(f'{purpose} needs packages that are not installed ({names}); pip install "pix2seqd[{extra}]"')
 
 
 @contextmanager

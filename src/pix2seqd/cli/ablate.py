@@ -30,14 +30,15 @@ def ablate(
     """
     from rich.console import Console
 
-    from pix2seqd import distributed as processes
+    from pix2seqd import distributed
     from pix2seqd.cli.recipe import read_recipe
-    from pix2seqd.files import write_atomically, write_json
+    from pix2seqd.files import require, write_atomically, write_json
     from pix2seqd.training import ablate as run
 
     recipe = read_recipe(settings, smoke)
+    require("an ablation", "train", "accelerate", "tensorboard", "matplotlib")
     rows = run.ablate(table, recipe, out, seeds)
-    if processes.place()[0] != 0:
+    if distributed.rank() != 0:
         return
     Console().print(run.render(table, rows))
     write_json(out / f"{table}.json", {"recipe": recipe.to_dict(), "rows": rows})

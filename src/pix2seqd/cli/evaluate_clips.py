@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from pix2seqd import distributed as processes
+from pix2seqd import distributed
 from pix2seqd.cli.progress import scoring
 from pix2seqd.data import open_clips
 from pix2seqd.data.clips import EveryNth
@@ -28,7 +28,7 @@ def evaluate_clips(
     clips = EveryNth(open_clips(data, segmenter.size, FRAMES), every)
     progress = scoring(len(clips))
     result = run.evaluate_video(segmenter, clips, tracking=tracking, most=_most(data), progress=progress, **options)
-    if processes.place()[0] > 0:
+    if distributed.rank() > 0:
         return
     Console().print(run.render({tracking: result}))
     write_json(out, {"settings": _settings(segmenter, data, every=every, tracking=tracking, **options), **result})
@@ -42,7 +42,7 @@ def sweep_clips(
     clips = open_clips(data, segmenter.size, FRAMES)
     progress = scoring(len(first_steps) + len(steps), shared=False)
     rows = run.sweep_steps(segmenter, clips, first_steps, steps, seed, progress, most=_most(data))
-    if processes.place()[0] > 0:
+    if distributed.rank() > 0:
         return
     Console().print(run.render({f"{name} {row['value']}": row for name in rows for row in rows[name]}))
     write_json(out, {"settings": _settings(segmenter, data, seed=seed), **rows})

@@ -82,7 +82,7 @@ def segment(
     """
     from functools import partial
 
-    from pix2seqd import distributed as processes
+    from pix2seqd import distributed
     from pix2seqd.cli.segmenting import locally, print_segments, segment_into
     from pix2seqd.images.load import find_images, load_image
     from pix2seqd.panoptic.results import PanopticWriter, make_folders
@@ -93,7 +93,7 @@ def segment(
     if len(sources) == 1:
         load_image(sources[0])  # a mistyped name is told before the model is loaded
     make_folders(out)
-    first, stride = processes.place()
+    first, stride = distributed.rank(), distributed.world_size()
     segmenter = inference.segmenter(model)
     options = inference.given()
     settings = {**segmenter.describe(), **options}
@@ -111,7 +111,7 @@ def segment(
         failed = segment_into(writer, mine, todo, results)
         if len(sources) == len(mine) == 1 and not failed:
             print_segments(sources[0].name, writer.segments(sources[0]))
-    processes.wait()
+    distributed.barrier()
     print(f"written to {out}: panoptic.json, panoptic/, overlay/, images/")
     return 2 if failed else 0
 
@@ -185,7 +185,7 @@ def evaluate(
     """
     from rich.console import Console
 
-    from pix2seqd import distributed as processes
+    from pix2seqd import distributed
     from pix2seqd.cli.progress import scoring
     from pix2seqd.data import is_clips, open_dataset
     from pix2seqd.evaluation import images as run
@@ -197,7 +197,7 @@ def evaluate(
         raise InputError("--group-by is for pictures, --tracking and --every for clips; leave it out")
     tracked = _given(clips and tracking == "model", first_steps=first_steps, adaptive=adaptive)
     check_writable(out.parent)
-    number, _ = processes.place()  # from here on each process has a device of its own
+    number = distributed.rank()  # from here on each process has a device of its own
     segmenter, options = inference.segmenter(checkpoint), inference.given()
     if clips:
         from pix2seqd.cli.evaluate_clips import evaluate_clips

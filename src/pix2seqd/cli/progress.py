@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from pix2seqd import distributed as processes
+from pix2seqd import distributed
 
 
 def scoring(total: int, shared: bool = True) -> Callable[[Iterator[Any]], Iterator[Any]]:
@@ -16,7 +16,7 @@ def scoring(total: int, shared: bool = True) -> Callable[[Iterator[Any]], Iterat
         total: number of items.
         shared: whether each process has a share of them, or all go through all.
     """
-    number, count = processes.place()
+    number, count = distributed.rank(), distributed.world_size()
     mine = len(range(number, total, count)) if shared else total
 
     def wrapped(items: Iterator[Any]) -> Iterator[Any]:

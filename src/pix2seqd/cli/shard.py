@@ -21,7 +21,7 @@ def shard(
 
     Args:
         source: any data set, e.g. coco:DIR@train.
-        out: folder to write to; train on shards:OUT.
+        out: folder to write to; train on shards:OUT (extra `shards`).
         megabytes: a shard that is larger is closed.
         jpeg: quality of the pictures as JPEG. Default: PNG, which loses nothing.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from cyclopts import Parameter
 
 from pix2seqd.cli.options import count
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, require
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
@@ -60,7 +60,7 @@ def sweep(
         dtype: precision; auto takes what suits the device.
         out: the JSON file to write.
     """
-    from pix2seqd import distributed as processes
+    from pix2seqd import distributed
     from pix2seqd.data import is_clips
     from pix2seqd.panoptic.results import check_writable
     from pix2seqd.segmenter import Segmenter
@@ -70,8 +70,9 @@ def sweep(
         raise InputError("on clips --steps and --first-steps vary; give for instance --first-steps 1,8 --steps 1,8")
     if not clips and (first_steps or not (steps or td or min_pixels)):
         raise InputError("on pictures give --steps 1,2,5,10,20 or --td 0,1,2,3 or --min-pixels 0,40,80, or several")
+    require("the plot of a sweep", "train", "matplotlib")
     check_writable(out.parent)
-    processes.place()  # each has a device of its own from here on
+    distributed.rank()  # each has a device of its own from here on
     segmenter = Segmenter.from_pretrained(checkpoint, device, dtype)
     if clips:
         from pix2seqd.cli.evaluate_clips import sweep_clips
@@ -86,7 +87,7 @@ def _sweep_pictures(
 ) -> None:
     from rich.console import Console
 
-    from pix2seqd import distributed as processes
+    from pix2seqd import distributed
     from pix2seqd.cli.progress import scoring
     from pix2seqd.data import open_dataset
     from pix2seqd.evaluation import sweep as run
@@ -94,7 +95,7 @@ def _sweep_pictures(
 
     dataset = open_dataset(data, segmenter.checkpoint.data.size)
     rows = run.sweep(segmenter, dataset, values, seed, scoring(len(dataset)))
-    if processes.place()[0] > 0:
+    if distributed.rank() > 0:
         return
     Console().print(run.render(rows))
     settings = {**segmenter.describe(), "data": data, "seed": seed}

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.table import Table
 from torch import Tensor
 
-from pix2seqd import distributed as processes
+from pix2seqd import distributed
 from pix2seqd.data.sample import Clip, ClipDataset
 from pix2seqd.evaluation.images import check_categories
 from pix2seqd.evaluation.plot import Curve, curves
@@ -71,7 +71,7 @@ def evaluate_video(
     contours, quality, switches = RegionContour(), StepQuality(clips.taxonomy), IdSwitches(clips.taxonomy)
     first, later = Count(), Count()
     frames, seconds = 0, 0.0
-    process, stride = processes.place()
+    process, stride = distributed.rank(), distributed.world_size()
     for clip in progress(clips[i] for i in range(process, len(clips), stride)):
         predictions = []
         truths = [frame.panoptic for frame in clip.frames]
@@ -87,7 +87,7 @@ def evaluate_video(
         proposals = renumbered(predictions, most)
         contours.update(clip.name, objects(truths), proposals, most or max(int(p.max()) for p in proposals))
     counts = np.array([first.steps, first.windows, later.steps, later.windows, frames])
-    shares = processes.gather((contours, quality, switches, counts, seconds))
+    shares = distributed.all_gather((contours, quality, switches, counts, seconds))
     return {"clips": len(clips), **_together(shares)}
 
 

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from pix2seqd import distributed as processes
+from pix2seqd import distributed
 from pix2seqd.data.sample import ClipDataset, Dataset
 from pix2seqd.files import InputError
 from pix2seqd.metrics import percent
@@ -46,7 +46,7 @@ def evaluate(
     taxonomy = dataset.taxonomy
     names = ["all", *dict.fromkeys(groups or ())]
     scores = {name: (PanopticQuality(taxonomy), AveragePrecision(taxonomy), MeanIoU(taxonomy)) for name in names}
-    first, stride = processes.place()
+    first, stride = distributed.rank(), distributed.world_size()
     numbers = range(first, len(dataset), stride)
     samples, again = tee(dataset[i] for i in numbers)
     predictions = segmenter.images((sample.image for sample in samples), **options)
@@ -55,7 +55,7 @@ def evaluate(
             for metric in scores[name]:
                 metric.update(sample.panoptic, prediction)
     for metric in chain.from_iterable(scores.values()):
-        metric.state = processes.total(metric.state)
+        metric.state = distributed.all_reduce(metric.state)
     return {
         name: {
             "images": groups.count(name) if groups and name != "all" else len(dataset),

@@ -10,7 +10,7 @@ from PIL import Image
 from rich.table import Table
 from torch import Tensor, nn
 
-from pix2seqd import distributed as processes
+from pix2seqd import distributed
 from pix2seqd.data.sample import Dataset
 from pix2seqd.evaluation.images import check_categories
 from pix2seqd.evaluation.plot import Curve, curves
@@ -54,7 +54,7 @@ def sweep(
     base = _defaults(segmenter)
     asked = [(name, {**base, name: value}) for name in values for value in values[name]]
     scores = {tuple(s.values()): (PanopticQuality(dataset.taxonomy), MeanIoU(dataset.taxonomy)) for _, s in asked}
-    first, stride = processes.place()
+    first, stride = distributed.rank(), distributed.world_size()
     for index in progress(iter(range(first, len(dataset), stride))):
         sample = dataset[index]
         with encoded_once(segmenter.model):
@@ -63,7 +63,7 @@ def sweep(
                 for metric in metrics:
                     metric.update(sample.panoptic, prediction)
     for metric in chain.from_iterable(scores.values()):
-        metric.state = processes.total(metric.state)
+        metric.state = distributed.all_reduce(metric.state)
     found = {key: _summary(*metrics) for key, metrics in scores.items()}
     return [{"varied": name, **setting, **found[tuple(setting.values())]} for name, setting in asked]
 

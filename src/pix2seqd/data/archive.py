@@ -159,7 +159,7 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
                 other = f"its image {getattr(image, 'filename', '')} is {image.width} x {image.height}"
                 raise InputError(f"{file} is {png.width} x {png.height} but {other}; export it at the image's size")
             if png.mode not in modes:
-                raise InputError(f"{file} is not {' or '.join(modes)} but {png.mode}; export its labels in that mode")
+                raise InputError(f"{file} is not {' or '.join(modes)} (but {png.mode}); export its labels in that mode")
             return png.copy()
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())

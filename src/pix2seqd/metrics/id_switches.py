@@ -58,7 +58,7 @@ class IdSwitches:
             self._last[key] = now
 
     def compute(self) -> dict[str, Any]:
-        """The counts "switches", "found", "visible", and "found_share" (0..1) and "switches_per_100_found" (nan: undefined)."""
+        """Counts "switches", "found", "visible"; ratios "found_share" and "switches_per_100_found" (undefined: nan)."""
         share = self.found / self.visible if self.visible else float("nan")
         rate = 100 * self.switches / self.found if self.found else float("nan")
         counts = {"switches": self.switches, "found": self.found, "visible": self.visible}

@@ -87,7 +87,7 @@ def test_outlines_convert_by_following_the_page(run, tmp_path):
     }
     (tmp_path / "annotations/instances_train.json").write_text(json.dumps(content))
     printed = follow(section("Outlines: COCO detection json"), run)
-    assert "overlap in 1 pictures, 2.08%" in printed
+    assert "overlap in 1 images, 2.08%" in printed
     assert "things per item: 2..2" in printed
 
 

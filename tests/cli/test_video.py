@@ -9,7 +9,7 @@ from PIL import Image
 from test_frames import RATE, faststart, picture, read
 
 from pix2seqd.files import InputError
-from pix2seqd.images.frames import Frame, VideoWriter
+from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.panoptic.clip_results import ClipWriter
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.render import overlay
@@ -147,7 +147,7 @@ def test_what_cannot_be_written_is_told_in_one_line(segmenter, tmp_path: Path, m
     with ClipWriter(tmp_path, taxonomy, {}, RATE) as writer:
         monkeypatch.setattr(writer._annotations, "write", Mock(side_effect=OSError(28, "No space left on device")))
         with pytest.raises(InputError, match=r"cannot write to .*No space left on device.*choose another --out"):
-            writer.write(Frame(1, picture(1), 0.0), panoptic)
+            writer.write(DecodedFrame(1, picture(1), 0.0), panoptic)
 
 
 @pytest.mark.parametrize(

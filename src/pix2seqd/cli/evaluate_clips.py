@@ -27,7 +27,8 @@ def evaluate_clips(
     """Score a checkpoint on every so many frames of clips; `options` are those of `run.evaluate_video`."""
     clips = EveryNth(open_clips(data, segmenter.size, FRAMES), every)
     progress = scoring(len(clips))
-    result = run.evaluate_video(segmenter, clips, tracking=tracking, most=_most(data), progress=progress, **options)
+    tracks = _max_tracks(data)
+    result = run.evaluate_video(segmenter, clips, tracking=tracking, max_tracks=tracks, progress=progress, **options)
     if distributed.rank() > 0:
         return
     Console().print(run.render({tracking: result}))
@@ -41,7 +42,7 @@ def sweep_clips(
     """Figure 7: score a checkpoint on clips with several numbers of steps, write the results and their plot."""
     clips = open_clips(data, segmenter.size, FRAMES)
     progress = scoring(len(first_steps) + len(steps), shared=False)
-    rows = run.sweep_steps(segmenter, clips, first_steps, steps, seed, progress, most=_most(data))
+    rows = run.sweep_steps(segmenter, clips, first_steps, steps, seed, progress, max_tracks=_max_tracks(data))
     if distributed.rank() > 0:
         return
     Console().print(run.render({f"{name} {row['value']}": row for name in rows for row in rows[name]}))
@@ -51,7 +52,7 @@ def sweep_clips(
     print(f"written to {out} and {out.with_suffix('.png')}")
 
 
-def _most(data: str) -> int | None:
+def _max_tracks(data: str) -> int | None:
     """Tracks that J&F takes into account: as many as the protocol of DAVIS allows, elsewhere all."""
     return MAX_PROPOSALS if data.startswith("davis:") else None
 

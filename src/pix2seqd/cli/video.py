@@ -15,7 +15,7 @@ from pix2seqd.cli.options import AS_PUBLISHED, Inference, count
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
-    from pix2seqd.images.frames import Frame
+    from pix2seqd.images.frames import DecodedFrame
 
 
 def video(
@@ -78,7 +78,7 @@ def video(
     return 2 if faults else 0
 
 
-def _watched(frames: Iterator["Frame"], interval: float, progress: Progress) -> Iterator["Frame"]:
+def _watched(frames: Iterator["DecodedFrame"], interval: float, progress: Progress) -> Iterator["DecodedFrame"]:
     """The frames; says so, once, where their times are uneven."""
     before, even = None, True
     for frame in frames:

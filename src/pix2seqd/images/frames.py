@@ -27,7 +27,7 @@ KEY_SECONDS = 2
 
 
 @dataclass(frozen=True)
-class Frame:
+class DecodedFrame:
     """One picture of a clip."""
 
     number: int
@@ -40,10 +40,10 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Clip:
+class FrameStream:
     """What a source holds; the frames are read as they are asked for."""
 
-    frames: Iterator[Frame]
+    frames: Iterator[DecodedFrame]
     total: int | None
     """Frames that it says it has; None: it does not say, or has no end."""
     rate: Fraction
@@ -51,7 +51,7 @@ class Clip:
 
 
 @contextmanager
-def open_clip(source: str, complain: Callable[[str], None], fps: float) -> Iterator[Clip]:
+def open_clip(source: str, complain: Callable[[str], None], fps: float) -> Iterator[FrameStream]:
     """Open a video, a TIFF stack, a folder of pictures or a camera.
 
     Frames that cannot be decoded are left out, and a file that is cut short ends where it ends; `complain` is told.
@@ -69,20 +69,20 @@ def open_clip(source: str, complain: Callable[[str], None], fps: float) -> Itera
     camera = f"/dev/video{source}" if source.isdecimal() and not path.exists() else source
     if path.is_dir():
         paths = sorted(find_images([path]), key=_natural)
-        yield Clip(_checked(_pictures(((p.name, p) for p in paths), rate, complain), source), len(paths), rate)
+        yield FrameStream(_checked(_pictures(((p.name, p) for p in paths), rate, complain), source), len(paths), rate)
     elif path.suffix.lower() in (".tif", ".tiff"):
         load_image(path)  # tells what is wrong with the file, if anything is
         with Image.open(path) as stack:
             total = None
             with suppress(InputError), decoding(source):  # it goes through all pages, of which one may be damaged
                 total = getattr(stack, "n_frames", 1)
-            yield Clip(_checked(_pictures(_pages(stack, source, complain), rate, complain), source), total, rate)
+            yield FrameStream(_checked(_pictures(_pages(stack, source, complain), rate, complain), source), total, rate)
     else:
         with _opened(camera) as container:
             stream = container.streams.video[0]
             rate = stream.average_rate or stream.guessed_rate or rate
             frames = _decoded(container, camera, rate, complain)
-            yield Clip(_checked(frames, source), stream.frames or None, rate)
+            yield FrameStream(_checked(frames, source), stream.frames or None, rate)
 
 
 def check_upload(path: Path, most_pixels: int) -> None:
@@ -112,7 +112,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
-def _checked(frames: Iterator[Frame], source: str) -> Iterator[Frame]:
+def _checked(frames: Iterator[DecodedFrame], source: str) -> Iterator[DecodedFrame]:
     """The frames, the first of which must exist."""
     first = next(frames, None)
     if first is None:
@@ -122,10 +122,10 @@ def _checked(frames: Iterator[Frame], source: str) -> Iterator[Frame]:
 
 def _pictures(
     sources: Iterable[tuple[str, Source]], rate: Fraction, complain: Callable[[str], None]
-) -> Iterator[Frame]:
+) -> Iterator[DecodedFrame]:
     for number, (name, source) in enumerate(sources, start=1):
         try:
-            yield Frame(number, load_image(source), float((number - 1) / rate), name)
+            yield DecodedFrame(number, load_image(source), float((number - 1) / rate), name)
         except InputError as error:
             complain(f"frame {number} is left out: {error}")
 
@@ -167,7 +167,7 @@ def _opened(source: str) -> Iterator["InputContainer"]:
 
 def _decoded(
     container: "InputContainer", source: str, rate: Fraction, complain: Callable[[str], None]
-) -> Iterator[Frame]:
+) -> Iterator[DecodedFrame]:
     import av.error
 
     number, begin = 0, None
@@ -191,7 +191,9 @@ def _decoded(
             begin = time if begin is None else begin
             image = frame.to_image()
             # Phones store what they filmed upright on its side.
-            yield Frame(number, image.rotate(frame.rotation, expand=True) if frame.rotation else image, time - begin)
+            yield DecodedFrame(
+                number, image.rotate(frame.rotation, expand=True) if frame.rotation else image, time - begin
+            )
     if number < container.streams.video[0].frames:
         expected = container.streams.video[0].frames
         complain(f"{source} ends after frame {number} of {expected}: it is cut short; copy or export it again")

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from pix2seqd.files import InputError, read_json
-from pix2seqd.images.frames import Frame, check_upload, open_clip
+from pix2seqd.images.frames import DecodedFrame, check_upload, open_clip
 from pix2seqd.page.site import MODEL, QUICK, Parts, Site, settings_of, steps_slider, told, view
 from pix2seqd.page.viewer import data_uri, reduced, show
 from pix2seqd.panoptic.clip_results import ClipWriter
@@ -71,7 +71,7 @@ def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
 
 def segmented(
     site: Site, path: Path, out: Path, most: int, options: dict[str, Any]
-) -> Iterator[tuple[int, int, Frame, Panoptic]]:
+) -> Iterator[tuple[int, int, DecodedFrame, Panoptic]]:
     """Segment a clip and write it to `out`, as `pix2seqd video` does.
 
     Yields:

@@ -15,7 +15,7 @@ from typing import Any, Self
 from PIL import Image
 
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
-from pix2seqd.images.frames import Frame, VideoWriter
+from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.render import overlay
 from pix2seqd.panoptic.results import make_folders, writing
@@ -89,7 +89,7 @@ class ClipWriter:
         kinds = {category.id: category.isthing for category in self._taxonomy.categories}
         return sum(kinds[track.categories.most_common(1)[0][0]] for track in self._tracks.values())
 
-    def write(self, frame: Frame, panoptic: Panoptic) -> None:
+    def write(self, frame: DecodedFrame, panoptic: Panoptic) -> None:
         """Add a frame whose segment ids are those of tracks.
 
         Raises:

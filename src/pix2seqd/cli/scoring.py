@@ -1,4 +1,4 @@
-"""The progress bar of scoring, which several processes may share."""
+"""What `pix2seqd evaluate` and `pix2seqd sweep` share."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,20 +7,29 @@ from rich.console import Console
 from rich.progress import track
 
 from pix2seqd import distributed as processes
+from pix2seqd.metrics.region_contour import MAX_PROPOSALS
+
+CLIP_FRAMES = 24
+"""Number of frames of generated clips, unless the data source says it."""
 
 
-def scoring(total: int, shared: bool = True) -> Callable[[Iterator[Any]], Iterator[Any]]:
-    """What wraps an iteration to show how far it is; of several processes the first one shows its own.
+def max_tracks(data: str) -> int | None:
+    """How many tracks of a clip J&F takes into account: the number that DAVIS's protocol allows, otherwise all."""
+    return MAX_PROPOSALS if data.startswith("davis:") else None
+
+
+def progress_bar(total: int, shared: bool = True) -> Callable[[Iterator[Any]], Iterator[Any]]:
+    """A function that wraps an iterator and shows a progress bar; of several processes only the first one shows it.
 
     Args:
         total: number of items.
-        shared: whether each process has a share of them, or all go through all.
+        shared: whether the processes share the items; otherwise each process goes through all of them.
     """
     number, count = processes.place()
-    mine = len(range(number, total, count)) if shared else total
+    own = len(range(number, total, count)) if shared else total
 
     def wrapped(items: Iterator[Any]) -> Iterator[Any]:
         console = Console(stderr=True)
-        yield from track(items, "scoring", total=mine, console=console, transient=True, disable=number > 0)
+        yield from track(items, "scoring", total=own, console=console, transient=True, disable=number > 0)
 
     return wrapped

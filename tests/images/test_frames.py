@@ -5,11 +5,10 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from video_files import RATE, faststart, read
 
 from pix2seqd.files import InputError
-from pix2seqd.images.frames import CLOCK, VideoWriter, check_upload, open_clip
-
-RATE = Fraction(10)
+from pix2seqd.images.frames import CLOCK, VideoWriter, check_upload
 
 
 def picture(number: int, size: tuple[int, int] = (48, 32)) -> Image.Image:
@@ -28,24 +27,6 @@ def write(path: Path, frames: int = 8, size: tuple[int, int] = (48, 32), times: 
 
 def number_of(image: Image.Image) -> int:
     return round(np.asarray(image)[:, : image.width // 2 - 2].mean() / 20)
-
-
-def read(source: Path | str) -> tuple[list, list[str]]:
-    """Frames and complaints."""
-    complaints: list[str] = []
-    with open_clip(str(source), complaints.append, 10) as clip:
-        return list(clip.frames), complaints
-
-
-def faststart(path: Path, source: Path) -> Path:
-    """The same video with its table of contents in front, as on the web: what is cut short can be opened."""
-    with av.open(source) as old, av.open(path, "w", options={"movflags": "faststart"}) as new:
-        stream = new.add_stream_from_template(old.streams.video[0])
-        for packet in old.demux(old.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = stream
-                new.mux(packet)
-    return path
 
 
 @pytest.mark.parametrize("size", [(48, 32), (47, 33), (16, 16), (3, 2)])

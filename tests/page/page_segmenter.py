@@ -1,4 +1,4 @@
-"""A stand-in for `Segmenter` that knows all that the page asks of it: bright blobs are things, at once."""
+"""A fast replacement of `Segmenter` with everything that the page uses. Bright blobs are things."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from pix2seqd.panoptic.panoptic import Panoptic
 
 
 class PageSegmenter(FakeSegmenter):
-    """Blobs come one by one, a step each; noise is a pixel in the corner that depends on the seed."""
+    """Blobs appear one by one, one in each step. A pixel in the corner depends on the seed, as noise does."""
 
     def __init__(self):
         super().__init__("nuclei")

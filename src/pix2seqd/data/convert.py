@@ -217,10 +217,11 @@ def convert(detection: Detection, images: Iterable[Mapping[str, Any]], out: Path
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make the folder {path.parent} ({error.strerror}); choose another") from error
+        png, annotation = panoptic.to_coco(image["id"], _png(image).as_posix())
         with write_atomically(path) as temporary:
-            Image.fromarray(panoptic.to_rgb()).save(temporary, format="PNG")
+            Image.fromarray(png).save(temporary, format="PNG")
         records.append(image)
-        annotations.append(panoptic.annotation(image["id"], _png(image).as_posix()))
+        annotations.append(annotation)
     if not records:
         raise InputError(f"no image of {detection.json_path} can be used; the first: {report.errors[0]}")
     try:

@@ -17,7 +17,6 @@ from PIL import Image
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
 from pix2seqd.images.frames import Frame, VideoWriter
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.render import overlay
 from pix2seqd.panoptic.results import make_folders, writing
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
@@ -97,9 +96,10 @@ class ClipWriter:
         """
         name = f"{frame.number:06d}.png"
         # What takes long comes first: then Ctrl-C hardly ever finds a frame in one file that is missing in another.
-        shown = overlay(panoptic, frame.image)
+        shown = panoptic.overlay(frame.image)
+        png, annotation = panoptic.to_coco(frame.number, name)
         with write_atomically(self._out / "panoptic" / name) as temporary:
-            Image.fromarray(panoptic.to_rgb()).save(temporary, format="PNG")
+            Image.fromarray(png).save(temporary, format="PNG")
         self._video.write(shown, frame.time)
         record = {"id": frame.number, "file_name": frame.name or name, "time": round(frame.time, 6)}
         self._images.append({**record, "width": frame.image.width, "height": frame.image.height})
@@ -107,7 +107,7 @@ class ClipWriter:
             track = self._tracks.setdefault(segment.id, Track(frame.number))
             track.add(frame.number, segment.category_id, segment.area)
         with writing(self._out):
-            print(json.dumps(panoptic.annotation(frame.number, name), ensure_ascii=False), file=self._annotations)
+            print(json.dumps(annotation, ensure_ascii=False), file=self._annotations)
         if time.monotonic() >= self._save_after:
             self._save()
 

@@ -1,7 +1,7 @@
 """`Panoptic` in the forms that other tools read: `transformers`, `supervision`, COCO instances."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -9,9 +9,6 @@ from scipy import ndimage
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
-
-if TYPE_CHECKING:
-    from supervision import Detections  # pyright: ignore[reportMissingImports]
 
 
 def to_segments(panoptic: Panoptic) -> dict[str, Any]:
@@ -51,28 +48,6 @@ def from_segments(segments: Mapping[str, Any], taxonomy: Taxonomy) -> Panoptic:
     return Panoptic.from_segmentation(np.asarray(segments["segmentation"]), classes, taxonomy)
 
 
-def to_detections(panoptic: Panoptic) -> "Detections":
-    """Things as `supervision.Detections`: boxes, masks, category ids and names, ids as tracker ids.
-
-    Raises:
-        InputError: the package `supervision` is not installed.
-    """
-    try:
-        from supervision import Detections  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise InputError("the package supervision is not installed; run: pip install supervision") from error
-    things = [segment for segment in panoptic.segments if segment.isthing]
-    boxes = np.array([segment.bbox for segment in things], np.float32).reshape(-1, 4)
-    ids = np.array([segment.id for segment in things], int)
-    return Detections(
-        xyxy=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-        mask=panoptic.segmentation[None] == ids[:, None, None],
-        class_id=np.array([segment.category_id for segment in things], int),
-        tracker_id=ids,
-        data={"class_name": np.array([segment.name for segment in things], str)},
-    )
-
-
 def to_instances(panoptic: Panoptic, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
     """Things as entries of the list `annotations` of COCO instances json, which detection tools train on and the
     annotation tools CVAT ("COCO 1.0") and Label Studio import.
@@ -87,7 +62,7 @@ def to_instances(panoptic: Panoptic, image_id: int, first_id: int = 1) -> list[d
         pixels, one per connected part, holes cut in from outside; crowds as uncompressed run lengths.
     """
     entries = []
-    for number, segment in enumerate((s for s in panoptic.segments if s.isthing), start=first_id):
+    for number, segment in enumerate(panoptic.things, start=first_id):
         x, y, width, height = segment.bbox
         inside = panoptic.segmentation == segment.id
         entries.append(

@@ -16,7 +16,6 @@ from PIL import Image
 from pix2seqd.files import InputError, printable, read_json, write_atomically, write_json
 from pix2seqd.images.load import absolute
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.render import overlay
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 FOLDERS = ("images", "panoptic", "overlay")
@@ -203,10 +202,10 @@ def write_files(
     name = stem + printable(source.suffix)
     with write_atomically(out / "images" / name) as temporary:
         shutil.copyfile(source, temporary)
-    drawn = {"panoptic": Image.fromarray(panoptic.to_rgb()), "overlay": overlay(panoptic, image)}
-    for folder, picture in drawn.items():
+    png, annotation = panoptic.to_coco(0, f"{stem}.png")
+    for folder, drawn in {"panoptic": Image.fromarray(png), "overlay": panoptic.overlay(image)}.items():
         with write_atomically(out / folder / f"{stem}.png") as temporary:
-            picture.save(temporary, format="PNG")
+            drawn.save(temporary, format="PNG")
     record = {
         "id": 0,
         "file_name": name,
@@ -215,7 +214,7 @@ def write_files(
         "source": _identity(source),
         "settings": dict(settings),
     }
-    return record, panoptic.annotation(0, f"{stem}.png")
+    return record, annotation
 
 
 def _identity(source: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 
 from pix2seqd.checkpoint import FILES, Checkpoint, from_pretrained
 from pix2seqd.files import InputError, write_atomically
-from pix2seqd.metrics import percent
 
 CARD = "README.md"
 
@@ -105,7 +104,7 @@ def _numbers(results: Mapping[str, Any]) -> list[str]:
             continue
         quality, hit = result["panoptic_quality"], result["average_precision"]["thresholds"]["0.50"]
         values = [*(quality["All"][key] for key in ("pq", "sq", "rq")), quality["Things"]["pq"], quality["Stuff"]["pq"]]
-        cells = ["–" if value is None else percent(value) for value in (*values, hit["ap"])]  # json has no nan
+        cells = ["–" if value is None else f"{100 * value:.1f}" for value in (*values, hit["ap"])]
         rows.append(f"| {name} | {result['images']} | {' | '.join(cells)} |")
     return [
         "## Measured\n",

@@ -78,7 +78,7 @@ def from_pretrained(name: str | Path) -> Checkpoint:
     Raises:
         InputError: not found, not ours, damaged, or config and weights do not fit each other.
     """
-    folder = _find(str(name))
+    folder = find_folder(str(name))
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("pix2seqd") != FORMAT:
         raise InputError(f"{folder / 'config.json'} is not of a pix2seqd checkpoint (format {FORMAT})")
@@ -131,7 +131,12 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{path} is damaged or not safetensors ({error}); copy it again") from error
 
 
-def _find(name: str) -> Path:
+def find_folder(name: str) -> Path:
+    """Folder of the checkpoint that `from_pretrained` loads by this name; fetched from the hub if need be.
+
+    Raises:
+        InputError: not found.
+    """
     folder = Path(name)
     is_bundled = (BUNDLED / name / "config.json").is_file() and "/" not in name and name not in (".", "..")
     if folder.is_dir() and ((folder / "config.json").is_file() or not is_bundled):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2seqd.checkpoint import Checkpoint, from_pretrained
+from pix2seqd.checkpoint import Checkpoint, find_folder, from_pretrained
 from pix2seqd.config import InferConfig, require
 from pix2seqd.files import InputError
 from pix2seqd.images.load import Source, load_image
@@ -124,6 +124,29 @@ class Segmenter:
             return next(self.images([source], **given))
         options, seed = self._image_options(given)
         return self._continued(self.scaled(source, options), known, options, seed)
+
+    __call__ = image
+
+    def push_to_hub(self, repository: str, **options: Any) -> str:
+        """Upload the checkpoint that this segmenter was loaded from to the Hugging Face hub.
+
+        The files themselves are uploaded: the networks held here may have a lower precision.
+
+        Args:
+            repository: "owner/name"; made if it does not exist.
+            options: as `pix2seqd.hub.push_to_hub` takes them (data, licence, results, token, ...).
+
+        Returns:
+            The upload's address.
+
+        Raises:
+            InputError: the checkpoint was not loaded from files, or as `pix2seqd.hub.push_to_hub`.
+        """
+        from pix2seqd.interop.hub import push_to_hub
+
+        if not self.checkpoint.name:
+            raise InputError("this checkpoint has no folder; write it with save_pretrained and push that folder")
+        return push_to_hub(find_folder(self.checkpoint.name), repository, **options)
 
     def progress(
         self, source: Source, *, known: Panoptic | None = None, **given: Unpack[ImageOptions]

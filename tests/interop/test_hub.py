@@ -17,6 +17,7 @@ from pix2seqd.checkpoint import FILES
 from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.files import InputError
 from pix2seqd.interop.hub import model_card, push_to_hub
+from pix2seqd.segmenter import Segmenter
 
 REPOSITORY = "someone/shapes"
 COMMIT = "c" * 40
@@ -135,6 +136,21 @@ def test_what_is_published_is_fetched_whole_and_then_used_offline(hub, folder, t
     assert not repository.requests, "the cache suffices"
     missing = fetch(address, tmp_path / "cache", "someone/else")
     assert "InputError: no checkpoint 'someone/else'" in missing.stderr
+
+
+def test_segmenter_push_to_hub_sends_the_files_it_was_loaded_from(hub, folder):
+    address, repository = hub
+    segmenter = Segmenter.from_pretrained(folder, "cpu", "bfloat16")
+    where = segmenter.push_to_hub(REPOSITORY, data="shapes", licence="cc0-1.0", endpoint=address, token="secret")
+    assert REPOSITORY in where
+    assert repository.files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+
+
+def test_segmenter_push_to_hub_without_files_is_an_error(hub, pretrained):
+    address, repository = hub
+    with pytest.raises(InputError, match="has no folder; write it with save_pretrained"):
+        Segmenter(pretrained, "cpu", "float32").push_to_hub(REPOSITORY, endpoint=address, token="secret")
+    assert not repository.requests
 
 
 def test_a_card_of_ones_own_is_kept(hub, folder):

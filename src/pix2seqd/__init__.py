@@ -1,21 +1,23 @@
 """Pix2Seq-D: panoptic segmentation of images and videos by bit diffusion (Chen et al. 2022, arXiv 2210.06366).
 
-The whole public interface: `Segmenter` (pictures in, segmentations out), `Panoptic` and `Taxonomy` (what comes out),
-`Pix2SeqD` (the model), `ModelConfig`.
+The public interface: `Segmenter` (images in, segmentations out), `Panoptic` and `Taxonomy` (what comes out),
+`Checkpoint`, `Pix2SeqD` (the model) and `ModelConfig`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pix2seqd.checkpoint import Checkpoint
     from pix2seqd.config import ModelConfig
     from pix2seqd.panoptic.panoptic import Panoptic
     from pix2seqd.panoptic.taxonomy import Taxonomy
     from pix2seqd.pix2seq_d import Pix2SeqD
     from pix2seqd.segmenter import Segmenter
 
-__all__ = ["ModelConfig", "Panoptic", "Pix2SeqD", "Segmenter", "Taxonomy"]
+__all__ = ["Checkpoint", "ModelConfig", "Panoptic", "Pix2SeqD", "Segmenter", "Taxonomy"]
 
 _HOMES = {
+    "Checkpoint": "checkpoint",
     "ModelConfig": "config",
     "Panoptic": "panoptic.panoptic",
     "Pix2SeqD": "pix2seq_d",

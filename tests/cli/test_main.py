@@ -132,7 +132,7 @@ def test_an_error_of_ours_keeps_what_is_done_too(run, segmenter, tmp_path, monke
     [
         (["segment"], "nothing to segment"),
         (["segment", "missing.png"], "missing.png does not exist"),
-        (["segment", "empty"], "no pictures"),
+        (["segment", "empty"], "no images"),
         (["segment", "a.png", "--model", "nucleus"], "nucleus"),
         (["segment", "a.png", "--out", "a.png"], "cannot write to a.png"),
         (["segment", "a.png", "--steps", "0"], "--steps"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fake_segmenter import draw
 from PIL import Image
-from test_frames import RATE, faststart, picture, read
+from video_files import RATE, faststart, read
 
 from pix2seqd.files import InputError
 from pix2seqd.images.frames import Frame, VideoWriter
@@ -146,7 +146,7 @@ def test_what_cannot_be_written_is_told_in_one_line(segmenter, tmp_path: Path, m
     with ClipWriter(tmp_path, taxonomy, {}, RATE) as writer:
         monkeypatch.setattr(writer._annotations, "write", Mock(side_effect=OSError(28, "No space left on device")))
         with pytest.raises(InputError, match=r"cannot write to .*No space left on device.*choose another --out"):
-            writer.write(Frame(1, picture(1), 0.0), panoptic)
+            writer.write(Frame(1, Image.new("RGB", (48, 32)), 0.0), panoptic)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_pictures_in_zip_files(tmp_path, pack):
     image = read_picture(home / "a.png")
     assert np.array_equal(np.asarray(image), pixels)
     assert np.array_equal(np.asarray(read_png(home / "a.png", ("RGB",), image)), pixels)
-    with pytest.raises(InputError, match=r"p\.zip/p/b\.png is not a picture"):
+    with pytest.raises(InputError, match=r"p\.zip/p/b\.png is not an image"):
         read_picture(home / "b.png")
     with pytest.raises(InputError, match=r"p\.zip/p/c\.png does not exist"):
         read_picture(home / "c.png")

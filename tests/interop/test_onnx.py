@@ -6,7 +6,7 @@ from pix2seqd.interop.onnx import OnnxSampler, export_onnx
 
 
 @pytest.mark.parametrize("init_id_cell", [0, 4])
-def test_onnxruntime_gives_the_same_masks(init_id_cell, tiny, build, tmp_path):
+def test_onnx_sampler_gives_the_masks_of_the_model(init_id_cell, tiny, build, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     model = build(tiny.replace(init_id_cell=init_id_cell))
@@ -16,7 +16,7 @@ def test_onnxruntime_gives_the_same_masks(init_id_cell, tiny, build, tmp_path):
     assert torch.equal(found, model.infer(images, noise, steps=3))
 
 
-def test_video_models_are_refused(tiny, build, tmp_path):
+def test_export_onnx_video_model_is_an_error(tiny, build, tmp_path):
     pytest.importorskip("onnxscript")
     with pytest.raises(InputError, match="reads past masks"):
         export_onnx(build(tiny.replace(past_frames=1)), tmp_path, (32, 32))

@@ -125,7 +125,7 @@ def test_an_unknown_class_is_refused(work):
 
 def test_messages_name_the_file_as_the_person_knows_it(tmp_path):
     (tmp_path / "x").write_text("no picture")
-    with pytest.raises(InputError, match=r"^holiday\.png is not a picture") as caught:
+    with pytest.raises(InputError, match=r"^holiday\.png is not an image") as caught:
         Work.open(tmp_path / "x", "holiday.png", TAXONOMY, 10_000)
     assert str(tmp_path) not in str(caught.value)
     with pytest.raises(InputError, match=r"holiday\.png has 200 x 100 pixels"):

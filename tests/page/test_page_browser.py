@@ -105,7 +105,7 @@ def test_a_file_that_is_no_picture_is_refused_with_a_message(browser, folder):
         browser.click("#picture [aria-label='Remove Image']")
     browser.until(lambda: browser.present("#picture input[type=file]"))
     browser.present("#picture input[type=file]")[0].send_keys(str(folder / "notes.png"))
-    browser.until(lambda: any("notes.png is not a picture" in e.text for e in browser.all(".toast-body")))
+    browser.until(lambda: any("notes.png is not an image" in e.text for e in browser.all(".toast-body")))
 
 
 def test_stop_brings_back_what_was_there(browser, monkeypatch):

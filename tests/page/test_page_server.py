@@ -138,7 +138,7 @@ def test_a_sample_may_lie_anywhere(visitor):
 def test_a_file_that_is_no_picture_is_named_as_its_owner_knows_it(visitor, place):
     (place / "notes.png").write_text("no picture at all")
     output = visitor.open(visitor.upload(place / "notes.png"))
-    assert "notes.png is not a picture" in output["error"] and str(place) not in output["error"]
+    assert "notes.png is not an image" in output["error"] and str(place) not in output["error"]
 
 
 def test_too_many_pixels_and_too_many_bytes_are_refused(visitor, place):

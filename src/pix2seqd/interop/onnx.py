@@ -16,7 +16,7 @@ ENCODER, STEP = "encoder.onnx", "step.onnx"
 
 
 class _Step(nn.Module):
-    """The decoder with plain tensors as arguments, and the expected bits alone as its answer."""
+    """The decoder with tensors as arguments and the expected bits as its only result."""
 
     def __init__(self, model: Pix2SeqD) -> None:
         super().__init__()
@@ -31,17 +31,19 @@ def export_onnx(model: Pix2SeqD, folder: Path, size: tuple[int, int]) -> None:
     """Write encoder.onnx (images → map, tokens) and step.onnx (m_t, map, tokens, t → m_pred), float32, batch 1.
 
     Args:
-        model: for images; video models need past masks, which the graphs do not take.
-        folder: to write to; made if it does not exist.
+        model: an image model; the graphs take no past masks, which video models need.
+        folder: output folder; made if it does not exist.
         size: height and width of the network's input.
 
     Raises:
-        InputError: the extra is not installed, or it is a model for videos.
+        InputError: the extra is not installed, or the model is a video model.
     """
     _imported("onnxscript")
     config = model.config
     if config.past_frames:
-        raise InputError("ONNX export is for models of images; this one reads past masks")
+        raise InputError(
+            "ONNX export takes image models only, and this model reads past masks; give an image checkpoint"
+        )
     model = model.cpu().float().eval()
     folder.mkdir(parents=True, exist_ok=True)
     height, width = (n // config.mask_stride for n in size)
@@ -57,7 +59,7 @@ class OnnxSampler:
 
     Args of the constructor:
         folder: as `export_onnx` writes it.
-        model: its sampler and its reading of bits are used, its networks are not.
+        model: its sampler and its decoding of bits are used, not its networks.
     """
 
     def __init__(self, folder: Path, model: Pix2SeqD) -> None:
@@ -79,7 +81,7 @@ class OnnxSampler:
 
 
 def run(session: Any, *inputs: np.ndarray) -> list[np.ndarray]:
-    """The results of a graph of onnxruntime, its inputs in their order."""
+    """Run a graph with onnxruntime; `inputs` are in the order of the graph."""
     names = [given.name for given in session.get_inputs()]
     return session.run(None, dict(zip(names, inputs, strict=True)))
 

@@ -1,10 +1,10 @@
 """`Panoptic`: which pixel belongs to which segment, and what each segment is.
 
-Two forms of the same thing:
+A segmentation has two forms:
 
 * the *mask tensor* of the paper (§2), int64 `[2, h, w]`: channel 0 the contiguous class, channel 1 the instance id,
-  0 = void in both. This is what the model trains on and generates;
-* `Panoptic`: a map of segment ids and a record per segment, as COCO panoptic json + png store it.
+  0 = void in both. The model trains on it and generates it;
+* `Panoptic`: a map of segment ids and a record per segment, as COCO panoptic JSON and PNG store it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,11 +44,11 @@ class Panoptic:
     ) -> "Panoptic":
         """From a map of segment ids and the contiguous class of each id.
 
-        Areas and boxes are measured here, once for all segments.
+        Areas and boxes are measured.
 
         Args:
             segmentation: integers `[h, w]`, 0 = void. Ids without an entry in `classes` become void.
-            classes: segment id → contiguous class 1..n. Ids that no pixel carries are dropped.
+            classes: segment id → contiguous class 1..n. Ids that no pixel has are dropped.
             taxonomy: names and kinds of the classes.
             crowds: ids of crowd regions (COCO's `iscrowd`).
         """
@@ -201,7 +201,7 @@ class Panoptic:
         write_json(path.with_suffix(".json"), {"categories": self.taxonomy.to_coco(), **annotation})
 
     def without_crowds(self) -> "Panoptic":
-        """Crowd regions turned to void, as for training: a crowd is not an instance."""
+        """The same with crowd regions turned to void, as training needs it: a crowd is not an instance."""
         keep = {s.id: self.taxonomy.class_of(s.category_id) for s in self.segments if not s.iscrowd}
         return (
             self
@@ -210,7 +210,11 @@ class Panoptic:
         )
 
     def renumbered(self, ids: Mapping[int, int] | None = None) -> "Panoptic":
-        """The same segments under other ids: present id → new id, by default 1..n in their present order."""
+        """The same segments under other ids.
+
+        Args:
+            ids: present id → new id, for all segments; None: 1..n in their present order.
+        """
         ids = ids or {segment.id: new for new, segment in enumerate(self.segments, start=1)}
         segments = sorted((replace(s, id=ids[s.id]) for s in self.segments), key=lambda segment: segment.id)
         return Panoptic(self._mapped(ids), tuple(segments), self.taxonomy)
@@ -224,9 +228,12 @@ class Panoptic:
 
 
 def typical_diameter(areas: Sequence[int]) -> float:
-    """Of a disc as large as the thing that the median pixel of all things belongs to; 0 if there is none.
+    """Diameter, in pixels, of a disc as large as the thing that the median pixel of all things belongs to.
 
-    The median over pixels hardly notices fragments; that over things would.
+    The median is over pixels, not over things, because small fragments hardly change it.
+
+    Args:
+        areas: pixels of each thing; the result for no things is 0.
     """
     if not areas:
         return 0.0
@@ -237,7 +244,7 @@ def typical_diameter(areas: Sequence[int]) -> float:
 def measure(segmentation: np.ndarray) -> dict[int, tuple[int, tuple[int, int, int, int]]]:
     """Area and box (x, y, width, height) of every non-zero id of an integer map `[h, w]`."""
     ids, dense = compact(segmentation)
-    # Dense ids from 1 on: find_objects allocates one slot per id, and COCO's ids reach 2**24.
+    # Dense ids from 1: find_objects allocates one slot per id, and COCO's ids reach 2**24.
     boxes = ndimage.find_objects(dense + 1)
     result = {}
     for segment_id, area, (rows, columns) in zip(ids.tolist(), np.bincount(dense.ravel()).tolist(), boxes, strict=True):
@@ -248,7 +255,7 @@ def measure(segmentation: np.ndarray) -> dict[int, tuple[int, tuple[int, int, in
 
 
 def compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values, sorted, of integers ≥ 0 of any shape, and the position of each element's value among them."""
+    """Sorted distinct values of integers ≥ 0 of any shape, and the position of each element's value among them."""
     if labels.max(initial=0) >= 2**16:
         values, index = np.unique(labels, return_inverse=True)
         return values, index.reshape(labels.shape)

@@ -12,9 +12,9 @@ from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy, distinct_color
 
 STUFF_STRENGTH = 0.6
-"""Stuff is tinted less than things, so that the things stand out."""
-SMALLEST_TEXT = 11
-"""Pixels; smaller letters are not legible."""
+"""Opacity of stuff as a share of that of things, so that things stand out."""
+MIN_TEXT_SIZE = 11
+"""Pixels; smaller letters cannot be read."""
 
 
 def overlay(
@@ -52,7 +52,7 @@ def colorize(segmentation: np.ndarray) -> Image.Image:
 
 
 def segment_color(segment: Segment, taxonomy: Taxonomy) -> tuple[int, int, int]:
-    """RGB of a segment, wherever it is shown: by its id for a thing, by its category for stuff."""
+    """RGB 0..255 of a segment in all views: a thing's depends on its id, that of stuff is its category's."""
     if segment.isthing:
         return distinct_color(segment.id)
     return taxonomy.category(taxonomy.class_of(segment.category_id)).color
@@ -63,16 +63,16 @@ def _lighter(colors: np.ndarray) -> np.ndarray:
 
 
 def _near_an_edge(rows: np.ndarray, size: int) -> np.ndarray:
-    """Where a window of `size` pixels a side sees more than one segment, bool `[h, w]`."""
+    """Pixels whose window of `size` x `size` pixels holds more than one segment, bool `[h, w]`."""
     return ndimage.minimum_filter(rows, size) != ndimage.maximum_filter(rows, size)
 
 
 def _write_names(result: Image.Image, segments: Sequence[Segment], rows: np.ndarray) -> None:
     """Write each segment's name where it has most room, if the whole text fits."""
-    size = max(SMALLEST_TEXT, min(result.size) // 45)
+    size = max(MIN_TEXT_SIZE, min(result.size) // 45)
     font, margin = ImageFont.load_default(size), size // 6
     draw = ImageDraw.Draw(result)
-    step = 1 + min(result.size) // 512  # the spot need not be exact
+    step = 1 + min(result.size) // 512  # the position need not be exact
     coarse = rows[::step, ::step]
     inside = np.pad(~_near_an_edge(coarse, 3), 1)
     # Text is about four times as wide as high: distances along y count four times, so that wide spots win.

@@ -1,12 +1,13 @@
 """Pix2Seq-D: panoptic segmentation of images and videos by bit diffusion (Chen et al. 2022, arXiv 2210.06366).
 
 The whole public interface: `Segmenter` (images in, segmentations out), `Panoptic` and `Taxonomy` (what comes out),
-`Pix2SeqD` (the model), `ModelConfig`, `train` and `RECIPES` (training, extra `train`).
+`Checkpoint`, `Pix2SeqD` (the model), `ModelConfig`, `train` and `RECIPES` (training, extra `train`).
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pix2seqd.checkpoint import Checkpoint
     from pix2seqd.config import ModelConfig
     from pix2seqd.panoptic.panoptic import Panoptic
     from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from pix2seqd.training.recipes import RECIPES
     from pix2seqd.training.train import train
 
-__all__ = ["RECIPES", "ModelConfig", "Panoptic", "Pix2SeqD", "Segmenter", "Taxonomy", "train"]
+__all__ = ["RECIPES", "Checkpoint", "ModelConfig", "Panoptic", "Pix2SeqD", "Segmenter", "Taxonomy", "train"]
 
 _HOMES = {
+    "Checkpoint": "checkpoint",
     "ModelConfig": "config",
     "Panoptic": "panoptic.panoptic",
     "Pix2SeqD": "pix2seq_d",

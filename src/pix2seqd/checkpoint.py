@@ -1,4 +1,4 @@
-"""Checkpoints: a folder of config.json and model.safetensors that needs nothing else; strict, never unpickled."""
+"""Checkpoints: a folder of config.json and model.safetensors, loaded strictly and without pickle."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from pix2seqd.pix2seq_d import Pix2SeqD
 BUNDLED = Path(__file__).parent / "checkpoints"
 """Folder of the checkpoints that come with the package."""
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-"""What a checkpoint consists of."""
+"""The files of a checkpoint."""
 FORMAT = 1
 MODEL_TYPE = "pix2seqd"
 """Our name in `transformers` (see `pix2seqd.interop.transformers`)."""
@@ -32,15 +32,23 @@ class Checkpoint:
     data: DataConfig
     infer: InferConfig
     name: str = ""
-    """Where it came from."""
+    """The folder, bundled name or hub id it was loaded from; empty if it was not loaded."""
     digest: str = ""
-    """SHA-256 of the weights file, if it came from one."""
+    """SHA-256 of the weights file; empty if it was not loaded."""
 
 
 def save_pretrained(pretrained: Checkpoint, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write config.json and model.safetensors (floating-point numbers as `dtype`), each atomically.
+    """Write a checkpoint folder: config.json, model.safetensors and preprocessor_config.json, each atomically.
 
-    The third file, preprocessor_config.json, and the "model_type" are for `transformers` alone.
+    Only `transformers` needs the last of them.
+
+    Args:
+        pretrained: what to write.
+        folder: made if it does not exist.
+        dtype: precision of the weights in the file.
+
+    Raises:
+        InputError: the folder cannot be made or written to.
     """
     folder = Path(folder)
     try:
@@ -72,13 +80,13 @@ def from_pretrained(name: str | Path) -> Checkpoint:
 
     Args:
         name: a folder, the name of a bundled checkpoint ("nuclei"), or a repository id of the Hugging
-            Face hub ("owner/name"), looked for in this order. What was fetched from the hub once is used without
-            asking it again; `hf download owner/name` refreshes it.
+            Face hub ("owner/name"), looked for in this order. What was downloaded once is used without
+            asking the hub again; `hf download owner/name` refreshes it.
 
     Raises:
-        InputError: not found, not ours, damaged, or config and weights do not fit each other.
+        InputError: not found, not a checkpoint of this package, damaged, or config and weights do not fit.
     """
-    folder = _find(str(name))
+    folder = find_folder(str(name))
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("pix2seqd") != FORMAT:
         raise InputError(f"{folder / 'config.json'} is not of a pix2seqd checkpoint (format {FORMAT})")
@@ -104,7 +112,7 @@ def load_weights(model: Pix2SeqD, path: Path) -> None:
     """Load weights into a model, strictly.
 
     Raises:
-        InputError: missing, damaged, not safetensors, or not of this model.
+        InputError: missing, damaged, not safetensors, or of another model.
     """
     tensors = read_tensors(path)
     expected = model.state_dict()
@@ -132,11 +140,16 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{path} is damaged or not safetensors ({error}); copy it again") from error
 
 
-def _find(name: str) -> Path:
+def find_folder(name: str) -> Path:
+    """Folder of the checkpoint that `from_pretrained` loads by this name; fetched from the hub if need be.
+
+    Raises:
+        InputError: not found.
+    """
     folder = Path(name)
     is_bundled = (BUNDLED / name / "config.json").is_file() and "/" not in name and name not in (".", "..")
     if folder.is_dir() and ((folder / "config.json").is_file() or not is_bundled):
-        return folder  # a folder of pictures may be called "nuclei", too
+        return folder  # a folder of images may also be called "nuclei"
     if is_bundled:
         return BUNDLED / name
     bundled = ", ".join(sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())) if BUNDLED.is_dir() else "none"
@@ -148,7 +161,7 @@ def _find(name: str) -> Path:
 
 
 def _download(name: str, bundled: str) -> Path:
-    """Folder of a hub repository: as it lies in the cache, whole, or else fetched."""
+    """Folder of a hub repository in the local cache; downloaded if it is not there completely."""
     from huggingface_hub import snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -164,7 +177,7 @@ def _download(name: str, bundled: str) -> Path:
 
 
 def inflate_for_video(model: Pix2SeqD, past_frames: int = 2) -> Pix2SeqD:
-    """A model that conditions on past masks, from one that does not (§3.4).
+    """A video model, which conditions on past masks, from an image model (§3.4).
 
     The decoder's first layer gets input channels with zero weights, so the first output is the image model's.
     """
@@ -178,13 +191,13 @@ def inflate_for_video(model: Pix2SeqD, past_frames: int = 2) -> Pix2SeqD:
 
 
 def transfer(source: Pix2SeqD, target: Pix2SeqD) -> list[str]:
-    """Start a model from another one's weights, of other classes, bits, depth or past frames (§4.1, stages).
+    """Copy weights into a model of other classes, bits, depth or past frames (§4.1, stages).
 
-    What has the same name and shape is copied. Of the decoder's first and last layer, whose channels stand for bits
-    and values of the mask, those of an unchanged mask channel are; the image model's part of a video model too.
+    Tensors of the same name and shape are copied. The channels of the decoder's first and last layer stand for bits
+    and values of the mask; those of an unchanged mask channel are copied. A video model takes the image model's part.
 
     Returns:
-        Names of the target's tensors that keep (some of) their own weights.
+        Names of the target's tensors that keep all or some of their own weights.
     """
     old, new = source.state_dict(), target.state_dict()
     kept = []
@@ -218,7 +231,7 @@ def _copy_channels(source: Pix2SeqD, target: Pix2SeqD, name: str) -> None:
     if old.select(axis, 0).shape == new.select(axis, 0).shape:
         new.index_copy_(axis, ours, old.index_select(axis, theirs))
     if first:
-        # Past masks that the source does not know begin without effect, as in `inflate_for_video`.
+        # Past masks that the source lacks have no effect at first, as in `inflate_for_video`.
         new[:, [i for i, meaning in enumerate(here) if meaning[0] == "past" and meaning not in place]] = 0
 
 

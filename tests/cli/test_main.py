@@ -132,7 +132,7 @@ def test_segment_after_input_error_keeps_results(run, segmenter, tmp_path, monke
     [
         (["segment"], "nothing to segment"),
         (["segment", "missing.png"], "missing.png does not exist"),
-        (["segment", "empty"], "no pictures"),
+        (["segment", "empty"], "no images"),
         (["segment", "a.png", "--model", "nucleus"], "nucleus"),
         (["segment", "a.png", "--out", "a.png"], "cannot write to a.png"),
         (["segment", "a.png", "--steps", "0"], "--steps"),

@@ -36,8 +36,9 @@ def write_coco(path, maps, taxonomy=TAXONOMY, **changes):
     for image_id, ids in maps.items():
         classes = {i: 2 if i == 100 else 1 for i in np.unique(ids).tolist() if i}
         panoptic = Panoptic.from_segmentation(ids, classes, taxonomy)
-        annotations.append(panoptic.annotation(image_id, f"{image_id}.png"))
-        Image.fromarray(panoptic.to_rgb()).save(pngs / f"{image_id}.png")
+        png, annotation = panoptic.to_coco(image_id, f"{image_id}.png")
+        annotations.append(annotation)
+        Image.fromarray(png).save(pngs / f"{image_id}.png")
     content = {"annotations": annotations, "categories": taxonomy.to_coco(), **changes}
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
     return path

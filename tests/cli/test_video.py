@@ -12,7 +12,6 @@ from pix2seqd.files import InputError
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.panoptic.clip_results import ClipWriter
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.render import overlay
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_video_overlay_has_the_colours_of_the_tracks(run, segmenter, folder: Pat
     assert run("video", "in", "--out", "out")[0] == 0
     shown, _ = read(tmp_path / "out" / "overlay.mp4")
     panoptic = next(segmenter("nuclei-video").images([folder / "1.png"]))
-    wanted = np.asarray(overlay(panoptic, folder / "1.png"), float)
+    wanted = np.asarray(panoptic.overlay(folder / "1.png"), float)
     assert np.abs(np.asarray(shown[0].image, float) - wanted).mean() < 12
     assert np.abs(np.asarray(shown[5].image, float) - np.asarray(shown[0].image, float)).mean() < 3
 

@@ -137,7 +137,7 @@ def test_read_image_and_read_png_from_zip_file(tmp_path, pack):
     image = read_image(home / "a.png")
     assert np.array_equal(np.asarray(image), pixels)
     assert np.array_equal(np.asarray(read_png(home / "a.png", ("RGB",), image)), pixels)
-    with pytest.raises(InputError, match=r"p\.zip/p/b\.png is not a picture"):
+    with pytest.raises(InputError, match=r"p\.zip/p/b\.png is not an image"):
         read_image(home / "b.png")
     with pytest.raises(InputError, match=r"p\.zip/p/c\.png does not exist"):
         read_image(home / "c.png")

@@ -207,12 +207,12 @@ FIRST = ("annotations", 0, "segments_info", 0)
 ITEM = [
     (put(*FIRST, "category_id", 99), "99"),
     (put(*FIRST, "category_id", "7"), "'category_id' should be int, not str"),
-    (put(*FIRST, "id", 6), "segment id 5 is in the picture but not in segments_info"),
+    (put(*FIRST, "id", 6), "segment id 5 is in the PNG but not in segments_info"),
     (put(*FIRST, "id", 300), "segment id 300 appears twice"),
     (put(*FIRST, "iscrowd", "no"), "iscrowd 'no'"),
     (put("annotations", 0, "segments_info", 0, None), "segments_info[0]"),
     (drop(*FIRST, "id"), "segments_info[0] has no 'id'"),
-    (drop(*FIRST), "segment id 5 is in the picture but not in segments_info"),
+    (drop(*FIRST), "segment id 5 is in the PNG but not in segments_info"),
     (drop("annotations", 0), "no annotation for image 'a.png'"),
     (put("annotations", 0, "file_name", "none.png"), "panoptic_val/none.png"),
     (put("images", 0, "file_name", "none.png"), "val/none.png"),
@@ -237,7 +237,7 @@ def test_coco_rejects_bad_item_and_reads_others(mini, edit, change, expected):
 def test_coco_rejects_segment_without_pixels(mini, edit):
     edit(lambda content: content["annotations"][0]["segments_info"].append({"id": 9, "category_id": 3}))
     data = CocoPanoptic.open(mini, "val")
-    assert "segment id 9 is in segments_info but not in the picture" in refusal(lambda: data[0])
+    assert "segment id 9 is in segments_info but not in the PNG" in refusal(lambda: data[0])
 
 
 def test_coco_rejects_bad_pngs(mini):
@@ -287,7 +287,7 @@ def test_coco_sample_round_trip():
     annotations = {annotation["image_id"]: annotation for annotation in truth["annotations"]}
     for record, sample in zip(data.records, data, strict=True):
         expected = annotations[record["id"]]
-        written = sample.panoptic.annotation(record["id"], expected["file_name"])
+        rgb, written = sample.panoptic.to_coco(record["id"], expected["file_name"])
         assert (written["image_id"], written["file_name"]) == (expected["image_id"], expected["file_name"])
         keys = ("id", "category_id", "area", "bbox", "iscrowd")
         given, mine = (
@@ -296,4 +296,4 @@ def test_coco_sample_round_trip():
         )
         assert mine == given
         png = np.asarray(Image.open(home / "panoptic_examples" / expected["file_name"]).convert("RGB"))
-        assert np.array_equal(sample.panoptic.to_rgb(), png)
+        assert np.array_equal(rgb, png)

@@ -69,7 +69,7 @@ def test_webdataset_streams_them(shards, scenes):
     assert len(found) == 23
     for item, scene in zip(found, scenes, strict=True):
         assert np.array_equal(item["png"], scene.image)
-        assert np.array_equal(item["panoptic.png"], scene.panoptic.to_rgb())
+        assert np.array_equal(item["panoptic.png"], scene.panoptic.to_coco()[0])
         assert item["json"]["name"] == scene.name
         assert len(item["json"]["segments_info"]) == len(scene.panoptic.segments)
 

@@ -132,6 +132,13 @@ def test_the_network_may_see_more_than_in_training(reading, data: DataConfig):
     assert np.array_equal(found.class_map(), mask[0, ::2, ::2].repeat(2, 0).repeat(2, 1))
 
 
+def test_calling_a_segmenter_is_image(reading):
+    segmenter, picture = reading(TILE), picture_of(discs(40, 50))
+    found, wanted = segmenter(picture, seed=3), segmenter.image(picture, seed=3)
+    assert np.array_equal(found.segmentation, wanted.segmentation)
+    assert found.segments == wanted.segments
+
+
 def test_windows_that_share_nothing_still_cover_everything(reading):
     mask = discs(75, 110)
     found = reading(TILE.replace(overlap=0)).image(picture_of(mask))

@@ -29,7 +29,7 @@ def infer_exported(folder: Path, model: Pix2SeqD, images: Tensor, noise: Tensor,
 
 
 @pytest.mark.parametrize("init_id_cell", [0, 4])
-def test_onnxruntime_gives_the_same_masks(init_id_cell, tiny, build, tmp_path):
+def test_onnx_sampler_gives_the_masks_of_the_model(init_id_cell, tiny, build, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     model = build(tiny.replace(init_id_cell=init_id_cell))
@@ -38,7 +38,7 @@ def test_onnxruntime_gives_the_same_masks(init_id_cell, tiny, build, tmp_path):
     assert torch.equal(infer_exported(tmp_path, model, images, noise, 3), model.infer(images, noise, steps=3))
 
 
-def test_video_models_are_refused(tiny, build, tmp_path):
+def test_export_onnx_video_model_is_an_error(tiny, build, tmp_path):
     pytest.importorskip("onnxscript")
     with pytest.raises(InputError, match="reads past masks"):
         export_onnx(build(tiny.replace(past_frames=1)), tmp_path, (32, 32))

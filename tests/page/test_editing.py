@@ -149,7 +149,7 @@ def test_random_edits_leave_a_consistent_segmentation(edits):
                     panoptic, _ = editing.relabel(panoptic, some, category)
         except InputError:
             continue
-    again = Panoptic.from_coco(panoptic.to_rgb(), panoptic.annotation(1, "a.png"), TAXONOMY)
+    again = Panoptic.from_coco(*panoptic.to_coco(), TAXONOMY)
     assert again.segments == panoptic.segments
     stuff = [segment.category_id for segment in panoptic.segments if not segment.isthing]
     assert len(stuff) == len(set(stuff))

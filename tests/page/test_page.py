@@ -125,7 +125,7 @@ def test_work_drawn_refuses_unknown_category(work):
 
 def test_work_open_errors_have_the_uploaded_name(tmp_path):
     (tmp_path / "x").write_text("not an image")
-    with pytest.raises(InputError, match=r"^holiday\.png is not a picture") as caught:
+    with pytest.raises(InputError, match=r"^holiday\.png is not an image") as caught:
         Work.open(tmp_path / "x", "holiday.png", TAXONOMY, 10_000)
     assert str(tmp_path) not in str(caught.value)
     with pytest.raises(InputError, match=r"holiday\.png has 200 x 100 pixels"):

@@ -105,7 +105,7 @@ def test_image_tab_refuses_file_that_is_not_an_image(browser, folder):
         browser.click("#image [aria-label='Remove Image']")
     browser.until(lambda: browser.present("#image input[type=file]"))
     browser.present("#image input[type=file]")[0].send_keys(str(folder / "notes.png"))
-    browser.until(lambda: any("notes.png is not a picture" in e.text for e in browser.all(".toast-body")))
+    browser.until(lambda: any("notes.png is not an image" in e.text for e in browser.all(".toast-body")))
 
 
 def test_image_tab_stop_restores_the_last_result(browser, monkeypatch):

@@ -138,7 +138,7 @@ def test_server_opens_a_sample_outside_the_scratch_folder(visitor):
 def test_server_error_names_uploaded_file_that_is_not_an_image(visitor, place):
     (place / "notes.png").write_text("not an image at all")
     output = visitor.open(visitor.upload(place / "notes.png"))
-    assert "notes.png is not a picture" in output["error"] and str(place) not in output["error"]
+    assert "notes.png is not an image" in output["error"] and str(place) not in output["error"]
 
 
 def test_server_refuses_too_many_pixels_and_bytes(visitor, place):

@@ -218,10 +218,11 @@ def convert(detection: Detection, records: Iterable[Mapping[str, Any]], out: Pat
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make the folder {path.parent} ({error.strerror}); choose another") from error
+        png, annotation = panoptic.to_coco(record["id"], _png(record).as_posix())
         with write_atomically(path) as temporary:
-            Image.fromarray(panoptic.to_rgb()).save(temporary, format="PNG")
+            Image.fromarray(png).save(temporary, format="PNG")
         converted.append(record)
-        annotations.append(panoptic.annotation(record["id"], _png(record).as_posix()))
+        annotations.append(annotation)
     if not converted:
         raise InputError(f"no image of {detection.json_path} can be used; the first error is: {report.errors[0]}")
     try:

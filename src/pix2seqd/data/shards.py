@@ -141,9 +141,9 @@ def _content(sample: Sample, number: int, quality: int | None) -> Iterator[tuple
     """Suffixes and contents of a sample's files."""
     image = Image.fromarray(sample.image)
     yield ("png", _encoded(image, "PNG")) if quality is None else ("jpg", _encoded(image, "JPEG", quality=quality))
-    yield "panoptic.png", _encoded(Image.fromarray(sample.panoptic.to_rgb()), "PNG")
-    record = {"name": sample.name, **sample.panoptic.annotation(number, f"{number:09d}.panoptic.png")}
-    yield "json", json.dumps(record, ensure_ascii=False).encode()
+    png, annotation = sample.panoptic.to_coco(number, f"{number:09d}.panoptic.png")
+    yield "panoptic.png", _encoded(Image.fromarray(png), "PNG")
+    yield "json", json.dumps({"name": sample.name, **annotation}, ensure_ascii=False).encode()
 
 
 def _encoded(image: Image.Image, kind: Literal["PNG", "JPEG"], **options: Any) -> bytes:

@@ -11,7 +11,7 @@ from pix2seqd.pixel_encoder import ImageFeatures
 
 
 class _Step(nn.Module):
-    """The decoder with plain tensors as arguments, and the expected bits alone as its answer."""
+    """The decoder with tensors as arguments and the expected bits as its only result."""
 
     def __init__(self, model: Pix2SeqD) -> None:
         super().__init__()
@@ -26,17 +26,19 @@ def export_onnx(model: Pix2SeqD, folder: Path, size: tuple[int, int]) -> None:
     """Write encoder.onnx (images → map, tokens) and step.onnx (m_t, map, tokens, t → m_pred), float32, batch 1.
 
     Args:
-        model: for images; video models need past masks, which the graphs do not take.
-        folder: to write to; made if it does not exist.
+        model: an image model; the graphs take no past masks, which video models need.
+        folder: output folder; made if it does not exist.
         size: height and width of the network's input.
 
     Raises:
-        InputError: the extra is not installed, or it is a model for videos.
+        InputError: the extra is not installed, or the model is a video model.
     """
     require("ONNX export", "onnx", "onnx", "onnxscript")
     config = model.config
     if config.past_frames:
-        raise InputError("ONNX export is for models of images; this one reads past masks")
+        raise InputError(
+            "ONNX export takes image models only, and this model reads past masks; give an image checkpoint"
+        )
     model = model.cpu().float().eval()
     folder.mkdir(parents=True, exist_ok=True)
     height, width = (n // config.mask_stride for n in size)

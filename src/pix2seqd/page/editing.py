@@ -170,14 +170,14 @@ def append(folder: Path, name: str, image: Image.Image, panoptic: Panoptic) -> i
         record |= {"width": image.width, "height": image.height, "sha256": digest}
         images.append(record)
     # A new mask gets a new name, so that the old mask exists until the JSON names the new one.
-    mask = panoptic.to_rgb()
+    mask, annotation = panoptic.to_coco(record["id"])
     file_name = f"{Path(record['file_name']).stem}-{hashlib.sha256(mask.tobytes()).hexdigest()[:8]}.png"
     for path, content in ((f"images/{record['file_name']}", image), (f"panoptic/{file_name}", Image.fromarray(mask))):
         with write_atomically(folder / path) as temporary:
             content.save(temporary, format="PNG")
     old = [entry for entry in annotations if entry["image_id"] == record["id"]]
     annotations[:] = [entry for entry in annotations if entry not in old]
-    annotations.append(panoptic.annotation(record["id"], file_name))
+    annotations.append({**annotation, "file_name": file_name})
     write_json(folder / "panoptic.json", dataset)
     for entry in old:
         if entry["file_name"] != file_name:

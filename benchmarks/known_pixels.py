@@ -1,24 +1,19 @@
-"""Three measurements of what a generative model can do and a classifier cannot (docs/annotation.md).
+"""Two measurements of what a generative model can do and a classifier cannot (docs/annotation.md).
 
 python benchmarks/known_pixels.py hints --data coco:DIR@val        PQ of the rest, given scribbles of the truth
-python benchmarks/known_pixels.py seams --data coco:DIR@val        large pictures: join windows, or continue them
 python benchmarks/known_pixels.py uncertainty --data coco:DIR@val  disagreement against error; consensus
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
-from copy import copy
-from dataclasses import replace
 
 import numpy as np
 from cyclopts import App
 
 from pix2seqd import Panoptic, Segmenter
-from pix2seqd.config import InferConfig
 from pix2seqd.data import open_dataset
 from pix2seqd.data.sample import Dataset, Sample
 from pix2seqd.inference.consensus import consensus, uncertainty
-from pix2seqd.inference.postprocess import paint
 from pix2seqd.metrics.overlap import overlap_matrix
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
 
@@ -83,7 +78,7 @@ def hints(
             given = scribbles(sample.panoptic.segmentation, share, np.random.default_rng(index))
             rest, known = part(sample.panoptic, ~given), part(sample.panoptic, given)
             quality[share, "without"].update(rest, without)
-            quality[share, "with"].update(rest, segmenter.image(sample.image, known=known))
+            quality[share, "with"].update(rest, segmenter.image(sample.image, hints=known))
         print(f"{number} of {len(chosen)} pictures")
         for (share, name), measured in quality.items():
             report(f"{share:.0%} {name}", measured)
@@ -126,40 +121,6 @@ def matches(truth: Panoptic, prediction: Panoptic) -> np.ndarray:
     result = (2 * shared > union) & (classes[0][:, None] == classes[1])
     result[0] = result[:, 0] = False
     return result
-
-
-@app.command
-def seams(data: str, model: str = "nuclei", limit: int = 0, least: int = 1000, n: int = 1):
-    """Large pictures, windows joined afterwards or each continuing its neighbours: PQ, and errors at the seams.
-
-    A seam error is a true thing on a seam that is not found (IoU 0.5), or a predicted thing on a seam that is wrong.
-    Segmentations are consensuses of n samples.
-    """
-    segmenter, dataset, chosen = opened(model, data, 0, 0)
-    large = list(mosaics([dataset[i] for i in chosen], least))
-    quality: dict[str, PanopticQuality] = defaultdict(lambda: PanopticQuality(dataset.taxonomy))
-    errors: dict[str, int] = defaultdict(int)
-    for sample in large[:limit] if limit else large:
-        picture = segmenter.scaled(sample.image, segmenter.checkpoint.infer)
-        side = [length // segmenter.model.config.mask.stride for length in segmenter.size]
-        tiles = ((top, left, np.full(side, i)) for i, (top, left) in enumerate(picture.corners, start=1))
-        owner = segmenter.windows.restored(paint(tiles, *picture.extent), picture)
-        seam = np.zeros(owner.shape, bool)
-        seam[1:] |= owner[1:] != owner[:-1]
-        seam[:, 1:] |= owner[:, 1:] != owner[:, :-1]
-        print(f"{sample.name}: {sample.image.shape[1]} x {sample.image.shape[0]}, {len(picture.corners)} windows")
-        for mode in ("join", "known"):
-            infer: InferConfig = segmenter.checkpoint.infer.replace(seams=mode, consensus=n)
-            other = copy(segmenter)
-            other.checkpoint = replace(segmenter.checkpoint, infer=infer)
-            found = other.image(sample.image)
-            quality[mode].update(sample.panoptic, found)
-            matched = matches(sample.panoptic, found)
-            for panoptic, hit in ((sample.panoptic, matched.any(axis=1)), (found, matched.any(axis=0))):
-                there = set(np.unique(panoptic.segmentation[seam]).tolist())
-                for number, segment in enumerate(panoptic.segments, start=1):
-                    errors[mode] += segment.isthing and segment.id in there and not hit[number]
-            report(mode, quality[mode], seam_errors=errors[mode])
 
 
 @app.command(name="uncertainty")

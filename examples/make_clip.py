@@ -1,6 +1,6 @@
-"""Makes nuclei.mp4: the nuclei of nuclei.png, as the bundled checkpoint finds them, set in motion.
+"""Make nuclei.mp4: the nuclei of nuclei.png, as segmented by the bundled checkpoint, in synthetic motion.
 
-Run it by `python examples/make_clip.py`.
+Run it with `python examples/make_clip.py`.
 """
 
 import tempfile
@@ -8,13 +8,13 @@ from fractions import Fraction
 from pathlib import Path
 
 from PIL import Image
-from pix2seqd.cli.frames import VideoWriter
-from pix2seqd.cli.results import PanopticWriter
 
 from pix2seqd import Segmenter
 from pix2seqd.data.coco import CocoPanoptic
 from pix2seqd.data.synthetic.nuclei_clips import NucleiClips
+from pix2seqd.images.frames import VideoWriter
 from pix2seqd.images.load import load_image
+from pix2seqd.panoptic.results import PanopticWriter
 
 HERE = Path(__file__).parent
 RATE = Fraction(8)

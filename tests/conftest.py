@@ -31,14 +31,14 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 @pytest.fixture(scope="session")
 def compiled() -> None:
-    """For tests of what is written in C: it is compiled on Linux, by gcc."""
+    """For tests of the C code, which gcc compiles on Linux."""
     if sys.platform != "linux" or shutil.which("gcc") is None:
         pytest.skip("no gcc on Linux")
 
 
 @pytest.fixture
 def set_threads() -> Iterator[Callable[[int], None]]:
-    """Sets PyTorch's number of threads, for the test alone."""
+    """Sets PyTorch's number of threads for one test."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -46,7 +46,7 @@ def set_threads() -> Iterator[Callable[[int], None]]:
 
 @pytest.fixture
 def nothing_loaded() -> Iterator[None]:
-    """What is written in C is compiled and loaded anew, in the test and after it."""
+    """The C code is compiled and loaded again, in the test and after it."""
     libraries = (fused_cpu.library, winograd.library)
     for library in libraries:
         library.cache_clear()
@@ -73,7 +73,7 @@ class Reference:
         return self.arrays[key]
 
     def tensor(self, key: str) -> Tensor:
-        """As ours: channels first; integers as int64."""
+        """The array in our layout: channels first, integers as int64."""
         value = torch.from_numpy(np.moveaxis(self.arrays[key], -1, 1).copy())
         return value if value.is_floating_point() else value.long()
 
@@ -83,15 +83,15 @@ class Reference:
 
     @cached_property
     def model(self) -> Pix2SeqD:
-        """In eval mode; not to be changed by a test."""
+        """The model in eval mode. Tests must not change it."""
         return load_official(self.variables, self.config)
 
     def error(self, key: str, ours: Tensor) -> float:
-        """Largest difference between ours and a recorded, perhaps thinned, array; pictures are `[b, c, h, w]`."""
+        """Largest difference between ours and a recorded, possibly subsampled, array; images are `[b, c, h, w]`."""
         recorded = torch.from_numpy(self.arrays[key].copy())
         value = ours.detach()
         if value.ndim == 4:
-            recorded = recorded.flatten(3)  # logits have an axis more
+            recorded = recorded.flatten(3)  # logits have one more axis
             every = value.shape[2] // recorded.shape[1]
             value = value.movedim(1, -1)[: len(recorded), ::every, ::every]
         assert value.shape == recorded.shape, (key, value.shape, recorded.shape)
@@ -122,7 +122,7 @@ def tiny() -> ModelConfig:
 
 @pytest.fixture
 def build() -> Callable[[ModelConfig], Pix2SeqD]:
-    """A model whose last layers, which start at zero, are random too, so that every path shows; in eval mode."""
+    """A model in eval mode. Its last layers, which start at zero, are random too, so that every path has an effect."""
 
     def make(config: ModelConfig, seed: int = 0) -> Pix2SeqD:
         torch.manual_seed(seed)
@@ -144,7 +144,7 @@ def pretrained(tiny, build) -> Checkpoint:
 
 @pytest.fixture
 def folder(pretrained, tmp_path) -> Path:
-    """Where `pretrained` is saved."""
+    """The folder in which `pretrained` is saved."""
     save_pretrained(pretrained, tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
 
@@ -172,3 +172,19 @@ def run(monkeypatch, capsys, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     return call
+
+
+@pytest.fixture
+def answer_with(monkeypatch) -> Callable[[Pix2SeqD, Callable[..., Tensor]], None]:
+    """Let a model answer at every step with `infer(images, noise, steps, td)`, int64 `[b, 2, h, w]`."""
+
+    def patch(model: Pix2SeqD, infer: Callable[..., Tensor]) -> None:
+        def denoise(images, noise, steps, td, past=None, hints=None):
+            mask = infer(images, noise, steps, td)
+            yield from [mask] * steps
+
+        monkeypatch.setattr(model.pixel_encoder, "forward", lambda images: images)
+        monkeypatch.setattr(model, "denoise", denoise)
+        monkeypatch.setattr(model, "to_masks", lambda mask: mask)
+
+    return patch

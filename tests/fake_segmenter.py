@@ -1,4 +1,4 @@
-"""A stand-in for the model, so that the command line is tested in milliseconds and without torch."""
+"""A replacement of the model that needs milliseconds and no torch, for tests of the command line."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ TAXONOMIES = {
 
 
 class FakeSegmenter:
-    """Bright blobs are things; counts the pictures it saw and can be told to fail at one of them."""
+    """Bright blobs are things. `seen` counts the images; with `fail_at`, `error` is raised at that image."""
 
     seen = 0
     fail_at = None
@@ -56,7 +56,7 @@ class FakeSegmenter:
 
 
 def draw(path, blobs=2, size=(40, 30)):
-    """A dark picture with bright squares."""
+    """A dark image with bright squares."""
     image = Image.new("L", size, 20)
     for blob in range(blobs):
         image.paste(200, (3 + 6 * blob, 5, 7 + 6 * blob, 9))

@@ -1,4 +1,4 @@
-"""Miniature copies of data sets in the layouts that their owners distribute, drawn into a folder."""
+"""Miniature copies of data sets, in the layouts in which their owners distribute them."""
 
 import json
 import shutil
@@ -20,11 +20,11 @@ CAT, CROWD, LAWN = 70_000, 300, 5
 
 
 COCO = (Path("annotations/panoptic_val2017.json"), Path("val2017"), Path("annotations/panoptic_val2017"))
-"""Where COCO's owners put json, pictures and PNGs of a split."""
+"""Where COCO's owners put the JSON, images and PNGs of a split."""
 
 
 def draw_coco(home: Path, json_path: Path = COCO[0], images: Path = COCO[1], panoptic: Path = COCO[2]) -> Path:
-    """Two pictures of 8 x 6: a lawn with a cat, a crowd of cats and a void column; and a lawn alone."""
+    """Two images of 8 x 6: a lawn with a cat, a crowd of cats and a void column; and a lawn alone."""
     for folder in (json_path.parent, images, panoptic):
         (home / folder).mkdir(parents=True, exist_ok=True)
     first = np.full((6, 8), LAWN)
@@ -51,7 +51,7 @@ CITYSCAPES_LABELS = np.array([[1, 7, 7, 23], [26001, 26001, 26002, 26], [24000, 
 
 
 def save(pixels: Any, path: Path, mode: str | None = None) -> None:
-    """Write uint8 pixels as a picture; mode "P" gives them a palette."""
+    """Write uint8 pixels as an image. Mode "P" adds a palette."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(np.asarray(pixels, np.uint8), mode)
     if mode == "P":
@@ -60,11 +60,11 @@ def save(pixels: Any, path: Path, mode: str | None = None) -> None:
 
 
 def draw_cityscapes(home: Path) -> Path:
-    """Three pictures of two cities in the split val, as unpacked."""
+    """Three images of two cities in the split val, as unpacked."""
     for name in CITYSCAPES_NAMES:
         city = name.partition("_")[0]
-        pictures, labels = (home / kind / "val" / city for kind in ("leftImg8bit", "gtFine"))
-        save(np.full((3, 4, 3), (len(city), 2, 3)), pictures / f"{name}_leftImg8bit.png")
+        images, labels = (home / kind / "val" / city for kind in ("leftImg8bit", "gtFine"))
+        save(np.full((3, 4, 3), (len(city), 2, 3)), images / f"{name}_leftImg8bit.png")
         semantic = np.where(CITYSCAPES_LABELS < 1000, CITYSCAPES_LABELS, CITYSCAPES_LABELS // 1000)
         save(semantic, labels / f"{name}_gtFine_labelIds.png")
         save(np.zeros((3, 4, 3)), labels / f"{name}_gtFine_color.png")
@@ -94,7 +94,7 @@ def kitti_map(t: int) -> np.ndarray:
 
 
 def draw_kitti_step(home: Path) -> Path:
-    """Two sequences of validation and one of training, of two frames, as unpacked."""
+    """Two validation sequences and one training sequence of two frames, as unpacked."""
     for split, name in (("val", "0002"), ("val", "0006"), ("train", "0000")):
         for t in range(2):
             save(np.full((2, 3, 3), t), home / "training" / "image_02" / name / f"{t:06d}.png")

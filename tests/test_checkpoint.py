@@ -15,7 +15,7 @@ from pix2seqd.files import InputError
 FILES = ["config.json", "model.safetensors", "preprocessor_config.json"]
 
 
-def test_a_checkpoint_comes_back_whole(pretrained, folder):
+def test_save_and_from_pretrained_round_trip(pretrained, folder):
     loaded = from_pretrained(folder)
     assert (loaded.data, loaded.infer, loaded.taxonomy) == (pretrained.data, pretrained.infer, pretrained.taxonomy)
     assert loaded.model.config == pretrained.model.config
@@ -28,7 +28,7 @@ def test_a_checkpoint_comes_back_whole(pretrained, folder):
     assert torch.equal(loaded.model.infer(images, noise, 3), pretrained.model.infer(images, noise, 3))
 
 
-def test_half_precision_halves_the_file_and_loads_as_float32(pretrained, folder, tmp_path):
+def test_save_pretrained_bfloat16_halves_the_file(pretrained, folder, tmp_path):
     save_pretrained(pretrained, tmp_path / "half", torch.bfloat16)
     sizes = [(path / "model.safetensors").stat().st_size for path in (folder, tmp_path / "half")]
     assert sizes[1] < 0.55 * sizes[0]
@@ -65,7 +65,7 @@ def edit(folder: Path, change: Any) -> None:
         (lambda c: c.pop("pix2seqd"), "is not of a pix2seqd checkpoint"),
     ],
 )
-def test_a_configuration_that_does_not_fit_is_refused_in_one_line(folder, change, message: str):
+def test_from_pretrained_wrong_config_is_a_one_line_error(folder, change, message: str):
     edit(folder, change)
     with pytest.raises(InputError, match=message) as caught:
         from_pretrained(folder)
@@ -154,7 +154,7 @@ def damage(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "short", "header", "garbage", "folder"])
-def test_damaged_weights_are_refused_by_name(folder, kind: str):
+def test_from_pretrained_damaged_weights_is_an_error_with_name(folder, kind: str):
     damage(folder, kind)
     with pytest.raises(InputError, match=r"model\.safetensors (does not exist|is damaged or not safetensors)"):
         from_pretrained(folder)
@@ -165,7 +165,7 @@ class Bomb:
         return (Path.touch, (Path("exploded"),))
 
 
-def test_a_pickle_is_never_opened(folder, tmp_path, monkeypatch):
+def test_from_pretrained_does_not_open_a_pickle(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for dump in (lambda path: path.write_bytes(pickle.dumps(Bomb())), lambda path: torch.save({"a": Bomb()}, path)):
         dump(folder / "model.safetensors")
@@ -174,27 +174,27 @@ def test_a_pickle_is_never_opened(folder, tmp_path, monkeypatch):
         assert not Path("exploded").exists()
 
 
-def test_a_foreign_file_of_tensors_is_refused(folder):
+def test_from_pretrained_weights_of_another_model_is_an_error(folder):
     save_file({"bert.weight": torch.zeros(2)}, folder / "model.safetensors")
     with pytest.raises(InputError, match=r"does not belong to the config\.json beside it"):
         from_pretrained(folder)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "\x00"])
-def test_a_broken_configuration_is_refused(folder, content: str):
+def test_from_pretrained_broken_config_is_an_error(folder, content: str):
     (folder / "config.json").write_text(content)
     with pytest.raises(InputError, match=r"config\.json is not"):
         from_pretrained(folder)
 
 
 @pytest.mark.parametrize("name", ["no_such", "./no_such", "/no/such", "a/b/c", "", "..", "~/x"])
-def test_a_name_that_is_nothing_is_refused_without_asking_the_hub(name: str, tmp_path, monkeypatch):
+def test_from_pretrained_impossible_name_does_not_ask_the_hub(name: str, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError):
         from_pretrained(name)
 
 
-def test_a_folder_of_pictures_may_be_called_like_a_bundled_checkpoint(folder, tmp_path, monkeypatch):
+def test_from_pretrained_bundled_name_beside_an_image_folder_of_that_name(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bundled = from_pretrained("nuclei").digest
     (tmp_path / "nuclei").mkdir()
@@ -203,13 +203,13 @@ def test_a_folder_of_pictures_may_be_called_like_a_bundled_checkpoint(folder, tm
     assert from_pretrained("shapes").digest == from_pretrained(folder).digest
 
 
-def test_a_folder_that_cannot_be_made_is_named(pretrained, tmp_path):
+def test_save_pretrained_impossible_folder_is_an_error_with_name(pretrained, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot make the folder .*file"):
         save_pretrained(pretrained, tmp_path / "file" / "checkpoint")
 
 
-def test_saving_again_replaces_and_leaves_nothing_else(pretrained, folder):
+def test_save_pretrained_again_replaces_all_files(pretrained, folder):
     save_pretrained(pretrained, folder)
     assert sorted(path.name for path in folder.iterdir()) == FILES
     copy = shutil.copytree(folder, folder.parent / "copy")
@@ -221,7 +221,7 @@ def test_saving_again_replaces_and_leaves_nothing_else(pretrained, folder):
     [{}, {"decoder": {"patch": 2}, "mask": {"stride": 1}}, {"encoder": {"map_dim": 256}, "decoder": {"dim": 128}}],
     ids=["plain", "patches", "as wide as the paper's"],
 )
-def test_a_model_made_for_video_first_says_what_it_said(tiny, build, changes):
+def test_inflate_for_video_keeps_the_first_output(tiny, build, changes):
     image = build(tiny.replace(**changes))
     video = inflate_for_video(image, past_frames=2)
     assert video.config.decoder.past_frames == 2

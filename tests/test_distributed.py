@@ -30,7 +30,7 @@ import torch
 from pix2seqd.config import Recipe
 from pix2seqd.data import open_clips, open_dataset
 from pix2seqd.layers.norms import BatchNorm
-from pix2seqd import distributed as processes
+from pix2seqd import distributed
 from pix2seqd.training.ablate import ablate
 from pix2seqd.evaluation.images import evaluate
 from pix2seqd.evaluation.clips import evaluate_video
@@ -40,7 +40,7 @@ from pix2seqd.segmenter import Segmenter
 from pix2seqd.checkpoint import from_pretrained
 
 recipe, out, data = Recipe.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
-rank, count = processes.place()
+rank, count = distributed.rank(), distributed.world_size()
 segmenter, size = Segmenter(from_pretrained(out / "model")), recipe.data.size
 results = {
     "pictures": evaluate(segmenter, open_dataset(data, size)),

@@ -9,7 +9,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_write_atomically_error_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(RuntimeError), write_atomically(path) as temporary:
@@ -19,7 +19,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_write_atomically_interrupt_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt), write_atomically(path) as temporary:
@@ -29,7 +29,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_the_new_content_appears_only_when_complete(tmp_path):
+def test_write_atomically_replaces_only_at_the_end(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with write_atomically(path) as temporary:
@@ -39,7 +39,7 @@ def test_the_new_content_appears_only_when_complete(tmp_path):
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_a_folder_that_cannot_be_written_to_is_one_clear_line(tmp_path):
+def test_write_atomically_missing_folder_is_a_one_line_error(tmp_path):
     with (
         pytest.raises(InputError, match=r"cannot write .*missing.a\.txt") as caught,
         write_atomically(tmp_path / "missing" / "a.txt"),
@@ -48,7 +48,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_clear_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_json_round_trip_keeps_accents_readable(tmp_path):
+def test_write_json_and_read_json_round_trip_with_accents(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"name": "Zürich", "n": [1, 2.5, None]})
     assert read_json(path) == {"name": "Zürich", "n": [1, 2.5, None]}
@@ -58,7 +58,7 @@ def test_json_round_trip_keeps_accents_readable(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000], ids=["empty", "cut", "binary", "deep"]
 )
-def test_broken_json_is_one_clear_line(tmp_path, content):
+def test_read_json_broken_is_a_one_line_error(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"a\.json") as caught:
@@ -66,14 +66,14 @@ def test_broken_json_is_one_clear_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path):
+def test_read_json_missing_file_or_folder_is_an_error_with_name(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.json"):
         read_json(tmp_path / "nothing.json")
     with pytest.raises(InputError, match="folder"):
         read_json(tmp_path)
 
 
-def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
+def test_write_json_unserializable_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, [1])
     with pytest.raises(TypeError):
@@ -81,12 +81,12 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     assert json.loads(path.read_text()) == [1]
 
 
-def test_a_file_where_a_folder_should_be_is_one_clear_line(tmp_path):
+def test_write_atomically_file_as_folder_is_a_one_line_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="cannot write"):
         write_json(tmp_path / "file" / "a.json", [])
 
 
-def test_what_json_has_no_number_for_becomes_null(tmp_path):
+def test_write_json_nan_and_infinity_become_null(tmp_path):
     write_json(tmp_path / "a.json", {"a": float("nan"), 3: ({"b": float("-inf")}, 0.5, 7), "name": "nan"})
     assert read_json(tmp_path / "a.json") == {"a": None, "3": [{"b": None}, 0.5, 7], "name": "nan"}

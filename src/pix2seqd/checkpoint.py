@@ -1,4 +1,4 @@
-"""Checkpoints: a folder of config.json and model.safetensors that needs nothing else; strict, never unpickled."""
+"""Checkpoints: a folder of config.json and model.safetensors, loaded strictly and without pickle."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from pix2seqd.pix2seq_d import Pix2SeqD
 BUNDLED = Path(__file__).parent / "checkpoints"
 """Folder of the checkpoints that come with the package."""
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-"""What a checkpoint consists of."""
+"""The files of a checkpoint."""
 FORMAT = 2
 """Of config.json: settings nest as the model does. Format 1, where they were flat, is read too."""
 MODEL_TYPE = "pix2seqd"
@@ -35,15 +35,23 @@ class Checkpoint:
     data: DataConfig
     infer: InferConfig
     name: str = ""
-    """Where it came from."""
+    """The folder, bundled name or hub id it was loaded from; empty if it was not loaded."""
     digest: str = ""
-    """SHA-256 of the weights file, if it came from one."""
+    """SHA-256 of the weights file; empty if it was not loaded."""
 
 
 def save_pretrained(pretrained: Checkpoint, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write config.json and model.safetensors (floating-point numbers as `dtype`), each atomically.
+    """Write a checkpoint folder: config.json, model.safetensors and preprocessor_config.json, each atomically.
 
-    The third file, preprocessor_config.json, and the "model_type" are for `transformers` alone.
+    Only `transformers` needs the last of them.
+
+    Args:
+        pretrained: what to write.
+        folder: made if it does not exist.
+        dtype: precision of the weights in the file.
+
+    Raises:
+        InputError: the folder cannot be made or written to.
     """
     folder = Path(folder)
     try:
@@ -75,13 +83,13 @@ def from_pretrained(name: str | Path) -> Checkpoint:
 
     Args:
         name: a folder, the name of a bundled checkpoint ("nuclei"), or a repository id of the Hugging
-            Face hub ("owner/name"), looked for in this order. What was fetched from the hub once is used without
-            asking it again; `hf download owner/name` refreshes it.
+            Face hub ("owner/name"), looked for in this order. What was downloaded once is used without
+            asking the hub again; `hf download owner/name` refreshes it.
 
     Raises:
-        InputError: not found, not ours, damaged, or config and weights do not fit each other.
+        InputError: not found, not a checkpoint of this package, damaged, or config and weights do not fit.
     """
-    folder = _find(str(name))
+    folder = find_folder(str(name))
     config = read_json(folder / "config.json")
     version = config.get("pix2seqd") if isinstance(config, dict) else None
     if type(version) is not int or version not in (1, FORMAT):
@@ -99,39 +107,39 @@ def from_pretrained(name: str | Path) -> Checkpoint:
 
 
 _FORMAT_1 = {
-    "model.bits": "model.mask.bits",
-    "model.classes": "model.mask.classes",
-    "model.max_instances": "model.mask.max_instances",
-    "model.scale": "model.mask.scale",
-    "model.mask_stride": "model.mask.stride",
+    "model.mask.bits": "model.mask.bits",
+    "model.mask.classes": "model.mask.classes",
+    "model.mask.max_instances": "model.mask.max_instances",
+    "model.mask.scale": "model.mask.scale",
+    "model.mask.stride": "model.mask.stride",
     "model.name_cell": "model.mask.init_id_cell",
-    "model.backbone": "model.encoder.backbone",
-    "model.stem_pool": "model.encoder.stem_pool",
-    "model.image_mean": "model.encoder.image_mean",
-    "model.image_std": "model.encoder.image_std",
-    "model.encoder_dim": "model.encoder.dim",
-    "model.encoder_layers": "model.encoder.layers",
-    "model.encoder_heads": "model.encoder.heads",
-    "model.encoder_mlp_dim": "model.encoder.mlp_dim",
-    "model.encoder_dropout": "model.encoder.dropout",
+    "model.encoder.backbone": "model.encoder.backbone",
+    "model.encoder.stem_pool": "model.encoder.stem_pool",
+    "model.encoder.image_mean": "model.encoder.image_mean",
+    "model.encoder.image_std": "model.encoder.image_std",
+    "model.encoder.dim": "model.encoder.dim",
+    "model.encoder.layers": "model.encoder.layers",
+    "model.encoder.heads": "model.encoder.heads",
+    "model.encoder.mlp_dim": "model.encoder.mlp_dim",
+    "model.encoder.dropout": "model.encoder.dropout",
     "model.drop_path": "model.encoder.drop_path",
-    "model.fuse_dim": "model.encoder.map_dim",
+    "model.encoder.map_dim": "model.encoder.map_dim",
     "model.dim": "model.decoder.dim",
-    "model.multipliers": "model.decoder.multipliers",
-    "model.res_blocks": "model.decoder.res_blocks",
+    "model.decoder.multipliers": "model.decoder.multipliers",
+    "model.decoder.res_blocks": "model.decoder.res_blocks",
     "model.kernel_size": "model.decoder.kernel_size",
-    "model.decoder_dim": "model.decoder.transformer_dim",
-    "model.decoder_layers": "model.decoder.layers",
-    "model.decoder_head_dim": "model.decoder.head_dim",
-    "model.decoder_dropout": "model.decoder.dropout",
-    "model.mask_patch": "model.decoder.patch",
-    "model.condition_on_map": "model.decoder.condition_on_map",
-    "model.condition_on_tokens": "model.decoder.condition_on_tokens",
-    "model.past_frames": "model.decoder.past_frames",
-    "model.time_scaling": "model.decoder.time_scaling",
-    "model.normalize_noisy": "model.decoder.normalize_noisy",
+    "model.decoder.transformer_dim": "model.decoder.transformer_dim",
+    "model.decoder.layers": "model.decoder.layers",
+    "model.decoder.head_dim": "model.decoder.head_dim",
+    "model.decoder.dropout": "model.decoder.dropout",
+    "model.decoder.patch": "model.decoder.patch",
+    "model.decoder.condition_on_map": "model.decoder.condition_on_map",
+    "model.decoder.condition_on_tokens": "model.decoder.condition_on_tokens",
+    "model.decoder.past_frames": "model.decoder.past_frames",
+    "model.decoder.time_scaling": "model.decoder.time_scaling",
+    "model.decoder.normalize_noisy": "model.decoder.normalize_noisy",
     "model.head": "model.decoder.head",
-    "model.bit_logits": "model.decoder.bit_logits",
+    "model.decoder.bit_logits": "model.decoder.bit_logits",
     "infer.enlarge": "infer.input_scale",
     "infer.afresh": "infer.unconditioned_share",
 }
@@ -166,7 +174,7 @@ def load_weights(model: Pix2SeqD, path: Path) -> None:
     """Load weights into a model, strictly.
 
     Raises:
-        InputError: missing, damaged, not safetensors, or not of this model.
+        InputError: missing, damaged, not safetensors, or of another model.
     """
     tensors = read_tensors(path)
     expected = model.state_dict()
@@ -194,11 +202,16 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{path} is damaged or not safetensors ({error}); copy it again") from error
 
 
-def _find(name: str) -> Path:
+def find_folder(name: str) -> Path:
+    """Folder of the checkpoint that `from_pretrained` loads by this name; fetched from the hub if need be.
+
+    Raises:
+        InputError: not found.
+    """
     folder = Path(name)
     is_bundled = (BUNDLED / name / "config.json").is_file() and "/" not in name and name not in (".", "..")
     if folder.is_dir() and ((folder / "config.json").is_file() or not is_bundled):
-        return folder  # a folder of pictures may be called "nuclei", too
+        return folder  # a folder of images may also be called "nuclei"
     if is_bundled:
         return BUNDLED / name
     bundled = ", ".join(sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())) if BUNDLED.is_dir() else "none"
@@ -210,7 +223,7 @@ def _find(name: str) -> Path:
 
 
 def _download(name: str, bundled: str) -> Path:
-    """Folder of a hub repository: as it lies in the cache, whole, or else fetched."""
+    """Folder of a hub repository in the local cache; downloaded if it is not there completely."""
     from huggingface_hub import snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -226,7 +239,7 @@ def _download(name: str, bundled: str) -> Path:
 
 
 def inflate_for_video(model: Pix2SeqD, past_frames: int = 2) -> Pix2SeqD:
-    """A model that conditions on past masks, from one that does not (§3.4).
+    """A video model, which conditions on past masks, from an image model (§3.4).
 
     The decoder's first layer gets input channels with zero weights, so the first output is the image model's.
     """
@@ -240,13 +253,13 @@ def inflate_for_video(model: Pix2SeqD, past_frames: int = 2) -> Pix2SeqD:
 
 
 def transfer(source: Pix2SeqD, target: Pix2SeqD) -> list[str]:
-    """Start a model from another one's weights, of other classes, bits, depth or past frames (§4.1, stages).
+    """Copy weights into a model of other classes, bits, depth or past frames (§4.1, stages).
 
-    What has the same name and shape is copied. Of the decoder's first and last layer, whose channels stand for bits
-    and values of the mask, those of an unchanged mask channel are; the image model's part of a video model too.
+    Tensors of the same name and shape are copied. The channels of the decoder's first and last layer stand for bits
+    and values of the mask; those of an unchanged mask channel are copied. A video model takes the image model's part.
 
     Returns:
-        Names of the target's tensors that keep (some of) their own weights.
+        Names of the target's tensors that keep all or some of their own weights.
     """
     old, new = source.state_dict(), target.state_dict()
     kept = []
@@ -280,7 +293,7 @@ def _copy_channels(source: Pix2SeqD, target: Pix2SeqD, name: str) -> None:
     if old.select(axis, 0).shape == new.select(axis, 0).shape:
         new.index_copy_(axis, ours, old.index_select(axis, theirs))
     if first:
-        # Past masks that the source does not know begin without effect, as in `inflate_for_video`.
+        # Past masks that the source lacks have no effect at first, as in `inflate_for_video`.
         new[:, [i for i, meaning in enumerate(here) if meaning[0] == "past" and meaning not in place]] = 0
 
 

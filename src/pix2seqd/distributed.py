@@ -1,4 +1,4 @@
-"""Several processes (`torchrun … -m pix2seqd …`): who does what, and how their counts come together exactly."""
+"""Several processes (`torchrun ... -m pix2seqd ...`): who does what, and how their counts come together exactly."""
 
 import atexit
 import os
@@ -7,44 +7,59 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object, reduce
+import torch.distributed as dist
 
 T = TypeVar("T")
 
 
-def on_cpus() -> bool:
-    """Whether several processes compute on CPUs, which accelerate has to be told."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
+def rank() -> int:
+    """Number of this process, from 0; process 0 writes and prints what is said once for all."""
+    return dist.get_rank() if _joined() else 0
 
 
-def place() -> tuple[int, int]:
-    """Number of this process, 0 the one that speaks for all, and how many there are."""
-    # Shares of the work may take different times, and nobody is to give up waiting for the others.
-    state = PartialState(cpu=on_cpus(), timeout=timedelta(days=30))
-    return state.process_index, state.num_processes
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if _joined() else 1
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if _joined():
+        dist.barrier()
+
+
+def all_reduce(counts: np.ndarray) -> np.ndarray:
+    """Sum of all processes' counts, the same everywhere; integers, so that the order of adding does not matter."""
+    if not _joined():
+        return counts
+    total = torch.tensor(counts, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(total)
+    return total.cpu().numpy()
+
+
+def all_gather(value: T) -> list[T]:
+    """The values of all processes, in the order of their ranks, the same everywhere."""
+    values = [value] * world_size()
+    if _joined():
+        dist.all_gather_object(values, value)
+    return values
+
+
+def _joined() -> bool:
+    """Whether there are other processes. The first call meets them, and from then on each has a GPU of its own."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return False
+    if not dist.is_initialized():
+        gpu = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else None
+        if gpu is not None:
+            torch.cuda.set_device(gpu)
+        # Shares of the work may take different times, and no process may give up waiting for the others.
+        dist.init_process_group("gloo" if gpu is None else "nccl", timeout=timedelta(days=30), device_id=gpu)
+    return True
 
 
 @atexit.register
 def _leave() -> None:
     """End the threads of torch.distributed before the interpreter ends: now and then one would abort the process."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def wait() -> None:
-    """Until all processes are here."""
-    PartialState().wait_for_everyone()
-
-
-def total(counts: np.ndarray) -> np.ndarray:
-    """Sum of all processes' counts, the same everywhere; integers, so that the order of adding does not matter."""
-    state = PartialState()
-    if state.num_processes == 1:
-        return counts
-    return reduce(torch.from_numpy(counts).to(state.device), "sum").cpu().numpy()  # pyright: ignore
-
-
-def gather(value: T) -> list[T]:
-    """The values of all processes, in the order of their numbers, the same everywhere."""
-    return gather_object([value])
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

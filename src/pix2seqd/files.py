@@ -1,4 +1,4 @@
-"""Reading and writing files so that nothing is ever half-written, and the one error users see for bad input."""
+"""Reading and writing files atomically, and `InputError`, which users see for bad input."""
 
 import json
 import math
@@ -6,17 +6,34 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 
 class InputError(Exception):
-    """What the user gave cannot be used: one line that names the file and the cure. The CLI exits with code 2."""
+    """The user's input cannot be used. The message is one line with the file and the cure; the CLI exits with 2."""
+
+
+def require(purpose: str, extra: str, *packages: str) -> None:
+    """Refuse to begin what needs packages of an extra (pyproject.toml) that are not installed.
+
+    Args:
+        purpose: what needs them, as the message calls it.
+        extra: the extra that brings them.
+        packages: as they are imported.
+
+    Raises:
+        InputError: one of them is missing.
+    """
+    if missing := [package for package in packages if find_spec(package) is None]:
+        names = ", ".join(missing)
+        raise InputError(f'{purpose} needs packages that are not installed ({names}); pip install "pix2seqd[{extra}]"')
 
 
 @contextmanager
 def write_atomically(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path` in one step, on failure it vanishes.
+    """Yield a temporary path beside `path`; it replaces `path` on success and is removed on failure.
 
     Raises:
         InputError: the folder does not exist or cannot be written to.
@@ -42,7 +59,7 @@ def sync(path: Path) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as JSON, atomically; numbers that JSON lacks (nan, infinite) become null."""
+    """Write `content` as JSON, atomically; numbers that JSON lacks (NaN, infinity) become null."""
     text = json.dumps(_finite(content), indent=1, ensure_ascii=False)
     with write_atomically(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -66,15 +83,15 @@ def read_json(path: str | Path | Traversable) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist") from error
+        raise InputError(f"{path} does not exist; check the path") from error
     except IsADirectoryError as error:
-        raise InputError(f"{path} is a folder, not a JSON file") from error
+        raise InputError(f"{path} is a folder, not a JSON file; give a file") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {error.strerror}; check its permissions") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
 
 
 def printable(name: str) -> str:
-    """A name that can be written as UTF-8, even if its bytes on the disk are in another encoding."""
+    """The name with bytes that are not valid UTF-8 as hexadecimal escapes, so that it can be printed and saved."""
     return name.encode("utf-8", "backslashreplace").decode()

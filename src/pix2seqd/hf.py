@@ -1,3 +1,10 @@
-"""Forwards to `pix2seqd.interop.transformers`; importing it registers our classes with `transformers`."""
+"""Documented name of `pix2seqd.interop.transformers`; importing it makes `transformers` know our checkpoints."""
 
-from pix2seqd.interop.transformers import *  # noqa: F403
+from pix2seqd.interop.transformers import (
+    Pix2SeqDConfig,
+    Pix2SeqDForUniversalSegmentation,
+    Pix2SeqDImageProcessor,
+    Pix2SeqDOutput,
+)
+
+__all__ = ["Pix2SeqDConfig", "Pix2SeqDForUniversalSegmentation", "Pix2SeqDImageProcessor", "Pix2SeqDOutput"]

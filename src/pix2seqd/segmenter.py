@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 import numpy as np
 import torch
 
-from pix2seqd.checkpoint import Checkpoint, from_pretrained
+from pix2seqd.checkpoint import Checkpoint, find_folder, from_pretrained
 from pix2seqd.config import InferConfig, require
 from pix2seqd.files import InputError
 from pix2seqd.images.load import Source, load_image
@@ -142,6 +142,29 @@ class Segmenter:
         for number, found in enumerate(self._masks(self._split(image, call, 1, mask), call, 1)):
             self.tiling.add(mask, number, found[0], image, call.infer.min_pixels)
         return self.tiling.finish(mask, image, hints, call.infer.min_pixels)
+
+    __call__ = image
+
+    def push_to_hub(self, repository: str, **options: Any) -> str:
+        """Upload the checkpoint that this segmenter was loaded from to the Hugging Face hub.
+
+        The files themselves are uploaded: the networks held here may have a lower precision.
+
+        Args:
+            repository: "owner/name"; made if it does not exist.
+            options: as `pix2seqd.hub.push_to_hub` takes them (data, licence, results, token, ...).
+
+        Returns:
+            The upload's address.
+
+        Raises:
+            InputError: the checkpoint was not loaded from files, or as `pix2seqd.hub.push_to_hub`.
+        """
+        from pix2seqd.interop.hub import push_to_hub
+
+        if not self.checkpoint.name:
+            raise InputError("this checkpoint has no folder; write it with save_pretrained and push that folder")
+        return push_to_hub(find_folder(self.checkpoint.name), repository, **options)
 
     def progress(
         self, source: Source, *, hints: Panoptic | None = None, **given: Unpack[ImageOptions]

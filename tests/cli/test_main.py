@@ -28,7 +28,7 @@ def settings(out):
     return [image["settings"] for image in json.loads((out / "panoptic.json").read_text())["images"]]
 
 
-def test_one_picture_gives_a_data_set_a_table_and_says_where(run, segmenter, tmp_path):
+def test_segment_one_image_writes_data_set_and_prints_table(run, segmenter, tmp_path):
     draw(tmp_path / "a cell é.png", blobs=2)
     code, out, err = run("segment", "a cell é.png")
     assert code == 0 and err == ""
@@ -38,7 +38,7 @@ def test_one_picture_gives_a_data_set_a_table_and_says_where(run, segmenter, tmp
     assert [s.name for s in sample.panoptic.segments] == ["nucleus", "nucleus", "background"]
 
 
-def test_the_table_of_many_segments_is_limited(run, segmenter, tmp_path):
+def test_segment_table_is_limited_to_largest_segments(run, segmenter, tmp_path):
     draw(tmp_path / "a.png", blobs=30, size=(200, 20))
     _, out, _ = run("segment", "a.png")
     assert "31 segments" in out and "and 11 smaller" in out
@@ -46,7 +46,7 @@ def test_the_table_of_many_segments_is_limited(run, segmenter, tmp_path):
     assert len(lines(out)) < 32
 
 
-def test_a_folder_gives_a_summary_and_no_table(run, segmenter, tmp_path):
+def test_segment_folder_prints_summary_without_table(run, segmenter, tmp_path):
     for i in range(20):
         draw(tmp_path / "in" / f"{i}.png", blobs=i, size=(130, 15))
     code, out, _ = run("segment", "in", "--out", "o", "--batch-size", 3)
@@ -60,7 +60,7 @@ def test_a_folder_gives_a_summary_and_no_table(run, segmenter, tmp_path):
         assert len(sample.panoptic.segments) == int(sample.name) + 1
 
 
-def test_bad_files_among_many_are_named_and_the_rest_goes_on(run, segmenter, tmp_path):
+def test_segment_names_bad_files_and_segments_the_others(run, segmenter, tmp_path):
     draw(tmp_path / "in" / "a.png")
     draw(tmp_path / "in" / "z.png")
     (tmp_path / "in" / "empty.png").write_bytes(b"")
@@ -76,7 +76,7 @@ def test_bad_files_among_many_are_named_and_the_rest_goes_on(run, segmenter, tmp
     assert [record["file_name"] for record in CocoPanoptic.open("o").records] == ["a.png", "z.png"]
 
 
-def test_the_same_command_again_does_nothing_and_says_so(run, segmenter, tmp_path):
+def test_segment_again_skips_finished_images(run, segmenter, tmp_path):
     draw(tmp_path / "a.png")
     _, first, _ = run("segment", "a.png")
     before = (tmp_path / "pix2seqd-out/panoptic.json").read_bytes()
@@ -87,7 +87,7 @@ def test_the_same_command_again_does_nothing_and_says_so(run, segmenter, tmp_pat
 
 
 @pytest.mark.parametrize("change", [("--seed", 1), ("--steps", 7), ("--td", 2), ("--min-pixels", 9)])
-def test_other_settings_do_it_again(run, segmenter, tmp_path, change):
+def test_segment_again_with_other_settings_repeats(run, segmenter, tmp_path, change):
     draw(tmp_path / "a.png")
     run("segment", "a.png")
     run("segment", "a.png", *change)
@@ -95,14 +95,14 @@ def test_other_settings_do_it_again(run, segmenter, tmp_path, change):
     assert settings(tmp_path / "pix2seqd-out")[0][change[0][2:].replace("-", "_")] == change[1]
 
 
-def test_a_default_that_is_spelled_out_changes_nothing(run, segmenter, tmp_path):
+def test_segment_again_with_explicit_defaults_skips(run, segmenter, tmp_path):
     draw(tmp_path / "a.png")
     run("segment", "a.png")
     run("segment", "a.png", "--steps", 20, "--seed", 0, "--batch-size", 2)
     assert FakeSegmenter.seen == 1
 
 
-def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(run, segmenter, tmp_path, monkeypatch):
+def test_segment_after_ctrl_c_keeps_results_and_continues(run, segmenter, tmp_path, monkeypatch):
     for i in range(6):
         draw(tmp_path / "in" / f"{i}.png")
     monkeypatch.setattr(segmenter, "fail_at", 4)
@@ -117,7 +117,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(run, segmenter, 
     assert len(CocoPanoptic.open("pix2seqd-out")) == 6
 
 
-def test_an_error_of_ours_keeps_what_is_done_too(run, segmenter, tmp_path, monkeypatch):
+def test_segment_after_input_error_keeps_results(run, segmenter, tmp_path, monkeypatch):
     for i in range(3):
         draw(tmp_path / "in" / f"{i}.png")
     monkeypatch.setattr(segmenter, "fail_at", 2)
@@ -132,7 +132,7 @@ def test_an_error_of_ours_keeps_what_is_done_too(run, segmenter, tmp_path, monke
     [
         (["segment"], "nothing to segment"),
         (["segment", "missing.png"], "missing.png does not exist"),
-        (["segment", "empty"], "no pictures"),
+        (["segment", "empty"], "no images"),
         (["segment", "a.png", "--model", "nucleus"], "nucleus"),
         (["segment", "a.png", "--out", "a.png"], "cannot write to a.png"),
         (["segment", "a.png", "--steps", "0"], "--steps"),
@@ -154,7 +154,7 @@ def test_an_error_of_ours_keeps_what_is_done_too(run, segmenter, tmp_path, monke
         (["--nonsense"], "--nonsense"),
     ],
 )
-def test_bad_usage_is_one_line_on_stderr_and_exit_code_2(run, segmenter, tmp_path, arguments, says):
+def test_main_bad_usage_prints_one_line_and_exits_2(run, segmenter, tmp_path, arguments, says):
     draw(tmp_path / "a.png")
     (tmp_path / "empty").mkdir()
     code, out, err = run(*arguments)
@@ -163,7 +163,7 @@ def test_bad_usage_is_one_line_on_stderr_and_exit_code_2(run, segmenter, tmp_pat
     assert line.startswith("pix2seqd: ") and says in line
 
 
-def test_an_output_that_cannot_be_written_is_told_before_any_work(run, segmenter, tmp_path, monkeypatch):
+def test_segment_unwritable_out_fails_before_loading_the_model(run, segmenter, tmp_path, monkeypatch):
     draw(tmp_path / "a.png")
     (tmp_path / "o").write_text("a file")
     monkeypatch.setattr(segmenter, "from_pretrained", lambda *_, **__: pytest.fail("loaded the model"))
@@ -171,14 +171,14 @@ def test_an_output_that_cannot_be_written_is_told_before_any_work(run, segmenter
     assert code == 2 and "choose another --out" in err
 
 
-def test_names_that_begin_with_a_dash_or_come_after_options(run, segmenter, tmp_path):
+def test_segment_file_names_with_dash_or_after_options(run, segmenter, tmp_path):
     for name in ("-a.png", "b.png", "c.png"):
         draw(tmp_path / name)
     assert run("segment", "b.png", "--seed", 3, "c.png", "--", "-a.png")[0] == 0
     assert len(settings(tmp_path / "pix2seqd-out")) == 3
 
 
-def test_unusual_pictures_are_segmented_at_their_own_size(run, segmenter, tmp_path):
+def test_segment_exif_16bit_cmyk_and_bilevel_images_keep_their_size(run, segmenter, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (20, 10), "white").save(tmp_path / "turned.jpg", exif=exif)
@@ -187,14 +187,14 @@ def test_unusual_pictures_are_segmented_at_their_own_size(run, segmenter, tmp_pa
     Image.new("1", (900, 1), 1).save(tmp_path / "line.png")
     code, _, _ = run("segment", *sorted(p.name for p in tmp_path.iterdir()))
     assert code == 0
-    dataset = CocoPanoptic.open("pix2seqd-out")  # refuses a mask of another size than the picture as it is shown
+    dataset = CocoPanoptic.open("pix2seqd-out")  # refuses a mask whose size differs from that of the displayed image
     sizes = {s.name: s.panoptic.segmentation.shape for s in map(dataset.__getitem__, range(4))}
     assert sizes == {"turned": (20, 10), "deep": (20, 30), "dot": (1, 1), "line": (1, 900)}
 
 
 @pytest.fixture
 def data(run, segmenter, tmp_path):
-    """Four pictures and what the segmenter finds in them, which is thus perfect."""
+    """Four images with the segmenter's own result as their truth."""
     for i in range(4):
         draw(tmp_path / "in" / f"{i}.png", blobs=i)
     run("segment", "in", "--out", "data")
@@ -229,23 +229,26 @@ def test_evaluate_prints_a_table_and_writes_json(run, data):
         (["nuclei", "--data", "coco:data", "--tracking", "iou"], "--tracking and --every for clips"),
         (["nuclei", "--data", "coco:data", "--every", "2"], "--every for clips"),
         (["nuclei", "--data", "coco:data", "--adaptive", "2"], "--adaptive is for clips"),
-        (["nuclei", "--data", "shapes-clips:1", "--tracking", "iou", "--t-start", "0.5"], "--t-start is for clips"),
-        (["nuclei", "--data", "shapes-clips:1", "--group-by", "stain"], "--group-by is for pictures"),
+        (
+            ["nuclei", "--data", "shapes-clips:1", "--tracking", "iou", "--first-steps", "2"],
+            "--first-steps is for clips",
+        ),
+        (["nuclei", "--data", "shapes-clips:1", "--group-by", "stain"], "--group-by is for images"),
     ],
 )
-def test_evaluate_refuses_in_one_line(run, data, arguments, says):
+def test_evaluate_bad_usage_prints_one_line(run, data, arguments, says):
     code, _, err = run("evaluate", *arguments)
     assert code == 2 and says in lines(err)[-1] and lines(err)[-1].startswith("pix2seqd: ")
 
 
-def test_check_data_tells_what_it_understood(run, data, tmp_path):
+def test_check_data_prints_categories_and_writes_contact_sheet(run, data, tmp_path):
     code, out, _ = run("check-data", "data", "--contact-sheet", "sheet.png")
     assert code == 0
     assert "nucleus" in out and "background" in out and "4 items, all readable" in out
     assert Image.open(tmp_path / "sheet.png").width > 0
 
 
-def test_check_data_of_a_damaged_data_set_ends_with_code_2(run, data):
+def test_check_data_damaged_data_set_exits_2(run, data):
     (data / "panoptic/2.png").unlink()
     code, out, _ = run("check-data", "data")
     assert code == 2 and "2.png" in out.replace("\n", "")
@@ -255,7 +258,7 @@ def test_check_data_of_a_damaged_data_set_ends_with_code_2(run, data):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """What `run.train.train` was called with."""
+    """The arguments of each call of `training.train.train`."""
     calls = []
     module = ModuleType("pix2seqd.training.train")
     module.train = lambda *arguments: calls.append(arguments)  # type: ignore[attr-defined]
@@ -263,7 +266,7 @@ def trained(monkeypatch):
     return calls
 
 
-def test_train_takes_a_recipe_and_changes(run, trained):
+def test_train_recipe_with_changed_settings(run, trained):
     code, out, _ = run("train", "nuclei", "--train.steps", 5, "--resume", "--train-data=shapes:9")
     (call,) = trained
     base = RECIPES["nuclei"]
@@ -273,7 +276,7 @@ def test_train_takes_a_recipe_and_changes(run, trained):
     assert trained[1] == (base, Path("elsewhere"), False)
 
 
-def test_train_show_prints_a_file_that_can_be_changed(run, trained, tmp_path):
+def test_train_show_prints_yaml_that_train_reads(run, trained, tmp_path):
     _, out, _ = run("train", "nuclei", "--train.steps", 5, "--show")
     (tmp_path / "mine.yaml").write_text(out)
     run("train", "mine.yaml")
@@ -284,14 +287,14 @@ def test_train_show_prints_a_file_that_can_be_changed(run, trained, tmp_path):
     ("arguments", "says"),
     [([], "nuclei"), (["nucleii"], "nuclei"), (["nuclei", "--resmue"], "--resume"), (["nuclei", "--out"], "--out")],
 )
-def test_train_refuses_in_one_line(run, trained, arguments, says):
+def test_train_bad_usage_prints_one_line(run, trained, arguments, says):
     code, _, err = run("train", *arguments)
     (line,) = lines(err)
     assert code == 2 and says in line and not trained
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["train", "--help"], ["--version"]])
-def test_help_needs_nothing_heavy(arguments):
+def test_help_imports_no_heavy_library(arguments):
     code = (
         "import sys; from pix2seqd.cli import main as cli\n"
         "try: cli.main()\n"
@@ -301,15 +304,15 @@ def test_help_needs_nothing_heavy(arguments):
     assert done.stdout and done.stderr.strip() == "set()"
 
 
-def test_help_names_every_option(run):
+def test_segment_help_names_every_option(run):
     _, out, _ = run("segment", "--help")
     for option in ("model", "out", "steps", "td", "seed", "min-pixels", "batch-size", "device", "dtype"):
         assert f"--{option}" in out
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_a_real_ctrl_c_ends_without_a_traceback(tmp_path):
-    """While the command waits for a model that takes its time."""
+def test_main_sigint_exits_130_without_traceback(tmp_path):
+    """The signal comes while the command waits for the model."""
     draw(tmp_path / "a.png")
     code = (
         "import sys, time, types; from pix2seqd.cli import main as cli\n"
@@ -334,12 +337,12 @@ def test_a_real_ctrl_c_ends_without_a_traceback(tmp_path):
     assert err.startswith("pix2seqd: interrupted") and len(lines(err)) == 1
 
 
-def test_the_module_runs_as_a_command():
+def test_python_m_pix2seqd_prints_version():
     done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == cli.version("pix2seqd")
 
 
-def test_a_picture_without_segments_says_so(run, segmenter, tmp_path, monkeypatch):
+def test_segment_image_without_segments_prints_message(run, segmenter, tmp_path, monkeypatch):
     draw(tmp_path / "a.png")
     nothing = Panoptic.from_segmentation(np.zeros((30, 40), int), {}, TAXONOMIES["nuclei"])
     monkeypatch.setattr(segmenter, "images", lambda *_, **__: iter([nothing]))

@@ -1,4 +1,4 @@
-"""One folder segmented by several processes: under torchrun, by a Ray cluster, or by commands side by side."""
+"""Several processes segment one folder: under torchrun, on a Ray cluster, or as separate commands."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ COUNT = 5
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A checkpoint, five pictures of which two share a stem, one file that is none, and the result of one process."""
+    """A checkpoint, five images of which two share a stem, one file that is not an image, and one process's result."""
     place = tmp_path_factory.mktemp("many")
     data = DataConfig(size=(32, 32))
     save_pretrained(Checkpoint(Pix2SeqD(ModelConfig.preset("tiny")), TAXONOMY, data, InferConfig(steps=1)), place / "m")
@@ -31,7 +31,7 @@ def place(tmp_path_factory) -> Path:
     for i in range(COUNT):
         name = f"{i}.png" if i else "1.bmp"
         Image.fromarray(Shapes(COUNT, (32, 32))[i].image).save(place / "in" / name)
-    (place / "in" / "broken.png").write_bytes(b"no picture")
+    (place / "in" / "broken.png").write_bytes(b"not an image")
     assert segment(place, "one").returncode == 2
     return place
 
@@ -48,29 +48,27 @@ def segment(place: Path, out: str, *options: str, launcher: tuple[str, ...] = ()
 
 
 def assert_same(place: Path, out: str) -> None:
-    """The same files with the same content, and the same records but for their numbers."""
+    """Both folders have the same files with the same content, and the same records except for their ids."""
     one, other = (json.loads((place / name / "panoptic.json").read_text()) for name in ("one", out))
     assert len(one["images"]) == COUNT
     assert [image["id"] for image in sorted(other["images"], key=lambda i: i["id"])] == list(range(1, COUNT + 1))
     records = [{image["file_name"]: {**image, "id": 0} for image in content["images"]} for content in (one, other)]
     assert records[0] == records[1]
     for annotation in other["annotations"]:
-        pictures = [
-            np.asarray(Image.open(place / name / "panoptic" / annotation["file_name"])) for name in ("one", out)
-        ]
-        assert np.array_equal(*pictures)
+        masks = [np.asarray(Image.open(place / name / "panoptic" / annotation["file_name"])) for name in ("one", out)]
+        assert np.array_equal(*masks)
 
 
-def test_torchrun_shares_a_folder(place):
+def test_segment_under_torchrun_shares_a_folder(place):
     done = segment(place, "two", launcher=("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"))
-    assert done.returncode == 1 and done.stderr.count("broken.png") == 1  # torchrun says 1 if a process says 2
+    assert done.returncode == 1 and done.stderr.count("broken.png") == 1  # torchrun's own code for a failed process
     assert done.stdout.count(" segmented in") == 2, done.stdout
     assert_same(place, "two")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 @pytest.mark.slow
-def test_a_ray_cluster_shares_a_folder_and_goes_on_where_it_was(place):
+def test_segment_on_ray_shares_a_folder_and_continues(place):
     done = segment(place, "ray", "--engine", "ray", "--workers", "2")
     assert done.returncode == 2, done.stderr[-3000:]
     assert "broken.png" in done.stderr
@@ -79,7 +77,7 @@ def test_a_ray_cluster_shares_a_folder_and_goes_on_where_it_was(place):
     assert f"{COUNT} skipped" in again.stdout, again.stdout
 
 
-def test_two_writers_of_one_folder_keep_each_others_entries(tmp_path):
+def test_panoptic_writer_two_writers_keep_each_others_entries(tmp_path):
     image = Image.new("RGB", (32, 32))
     panoptic = Shapes(1, (32, 32))[0].panoptic
     sources = [tmp_path / name for name in ("a.png", "a.bmp", "b.png", "c.png")]
@@ -97,7 +95,7 @@ def test_two_writers_of_one_folder_keep_each_others_entries(tmp_path):
     assert {a["image_id"] for a in content["annotations"]} == {1, 2, 3, 4}
 
 
-def test_a_save_that_was_interrupted_takes_no_number_that_another_writer_takes_meanwhile(tmp_path, monkeypatch):
+def test_panoptic_writer_interrupted_save_takes_no_id_of_another_writer(tmp_path, monkeypatch):
     image, panoptic = Image.new("RGB", (32, 32)), Shapes(1, (32, 32))[0].panoptic
     sources = [tmp_path / name for name in ("a.png", "b.png")]
     for source in sources:

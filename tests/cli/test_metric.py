@@ -29,15 +29,16 @@ def refusal(run, *arguments):
 
 
 def write_coco(path, maps, taxonomy=TAXONOMY, **changes):
-    """A json and its PNGs; ids 1.. are cats, 100 is lawn."""
+    """A JSON and its PNGs. Ids 1.. are cats, 100 is lawn."""
     pngs = path.with_suffix("")
     pngs.mkdir(exist_ok=True)
     annotations = []
     for image_id, ids in maps.items():
         classes = {i: 2 if i == 100 else 1 for i in np.unique(ids).tolist() if i}
         panoptic = Panoptic.from_segmentation(ids, classes, taxonomy)
-        annotations.append(panoptic.annotation(image_id, f"{image_id}.png"))
-        Image.fromarray(panoptic.to_rgb()).save(pngs / f"{image_id}.png")
+        png, annotation = panoptic.to_coco(image_id, f"{image_id}.png")
+        annotations.append(annotation)
+        Image.fromarray(png).save(pngs / f"{image_id}.png")
     content = {"annotations": annotations, "categories": taxonomy.to_coco(), **changes}
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
     return path
@@ -50,12 +51,12 @@ def maps():
     return {11: first, 12: second}
 
 
-def test_pq_of_the_truth_itself(run, tmp_path, maps):
+def test_metric_pq_of_the_truth_is_1(run, tmp_path, maps):
     truth = write_coco(tmp_path / "truth.json", maps)
     code, shown, _ = run("pq", truth, truth, "--json", tmp_path / "scores.json")
     assert code == 0
     assert "cat" in shown
-    assert "pond" not in shown, "what does not occur is not shown"
+    assert "pond" not in shown, "a category that does not occur is not shown"
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["All"] == {"pq": 1, "sq": 1, "rq": 1, "n": 2}
     assert scores["Things"]["n"] == scores["Stuff"]["n"] == 1
@@ -63,7 +64,7 @@ def test_pq_of_the_truth_itself(run, tmp_path, maps):
     assert scores["per_class"]["9"]["pq"] is None, "an empty class is null"
 
 
-def test_pq_needs_no_categories_and_takes_any_folder_of_pngs(run, tmp_path, maps):
+def test_metric_pq_without_categories_and_with_prediction_pngs(run, tmp_path, maps):
     truth = write_coco(tmp_path / "truth.json", maps)
     maps[11][4:, 4:] = 100
     prediction = write_coco(tmp_path / "prediction.json", maps, categories=None)
@@ -75,7 +76,7 @@ def test_pq_needs_no_categories_and_takes_any_folder_of_pngs(run, tmp_path, maps
     assert (cat["tp"], cat["fp"], cat["fn"]) == (2, 0, 1)
 
 
-def test_pq_names_what_does_not_fit(run, tmp_path, maps):
+def test_metric_pq_errors_name_the_file(run, tmp_path, maps):
     truth = write_coco(tmp_path / "truth.json", maps)
     dogs = Taxonomy((Category(7, "dog", True, (1, 2, 3)), *TAXONOMY.categories[1:]))
     other = write_coco(tmp_path / "dogs.json", maps, dogs)
@@ -94,7 +95,7 @@ def test_pq_names_what_does_not_fit(run, tmp_path, maps):
 
 @needs_shared
 @pytest.mark.parametrize("name", ["same", "shift", "shift_void_class_merge"])
-def test_pq_equals_panopticapi(run, tmp_path, name):
+def test_metric_pq_equals_panopticapi(run, tmp_path, name):
     home = SHARED / "pq"
     assert run("pq", home / "gt.json", home / f"pred_{name}.json", "--json", tmp_path / "scores.json")[0] == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
@@ -121,7 +122,7 @@ def objects():
     return frames
 
 
-def test_jf(run, tmp_path, objects):
+def test_metric_jf_scores_and_errors(run, tmp_path, objects):
     for name in ("bear", "cows"):
         write_video(tmp_path / "truth" / name, objects)
     write_video(tmp_path / "prediction" / "bear", np.array([0, 9, 4])[objects])
@@ -142,7 +143,7 @@ def test_jf(run, tmp_path, objects):
 
 
 def kitti_maps(tracks):
-    """Road with two cars, of these tracks; three frames."""
+    """Three frames of a road with two cars that have these tracks."""
     frames = np.zeros((3, 6, 9, 3), np.uint8)
     for t in range(3):
         frames[t, 1:3, 1 + t : 4 + t] = (13, 0, tracks[0])
@@ -151,7 +152,7 @@ def kitti_maps(tracks):
     return frames
 
 
-def test_stq(run, tmp_path):
+def test_metric_stq_scores(run, tmp_path):
     write_video(tmp_path / "truth" / "0002", kitti_maps((1, 2)))
     write_video(tmp_path / "same" / "0002", kitti_maps((4, 5)))
     mixed = kitti_maps((1, 2))
@@ -171,7 +172,7 @@ def test_stq(run, tmp_path):
     assert scores[1]["per_class"]["24"]["iou"] is None
 
 
-def test_video_metrics_name_what_does_not_fit(run, tmp_path):
+def test_metric_jf_and_stq_errors_name_the_file(run, tmp_path):
     good, bad = tmp_path / "good", tmp_path / "bad"
     write_video(good / "a", kitti_maps((1, 2)))
     write_video(bad / "a", np.full((3, 6, 9, 3), 40))
@@ -185,7 +186,7 @@ def test_video_metrics_name_what_does_not_fit(run, tmp_path):
     message = refusal(run, "stq", good, bad)
     assert file in message
     assert "5 × 9" in message
-    assert "is no folder" in refusal(run, "jf", tmp_path / "gone", bad)
+    assert "is not a folder" in refusal(run, "jf", tmp_path / "gone", bad)
     assert "has no sequence" in refusal(run, "jf", good / "a", bad)
     assert "val.txt" in refusal(run, "jf", good, bad, "--sequences", tmp_path / "val.txt")
     assert "--truth-pngs" in refusal(run, "jf", good, bad, "--truth-pngs", good)

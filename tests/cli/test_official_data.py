@@ -1,4 +1,4 @@
-"""Miniatures of the paper's data sets go through the commands, with the recipes made for them."""
+"""The commands on miniatures of the paper's data sets, with the recipes for these data sets."""
 
 import json
 
@@ -16,14 +16,14 @@ DATA = {
 
 @pytest.fixture(autouse=True)
 def accelerator():
-    """accelerate keeps the precision of the first run in the process."""
+    """accelerate would keep the precision of the first run in this process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.parametrize("recipe", DATA)
-def test_a_data_set_is_checked_trained_on_and_scored(run, tmp_path, recipe):
+def test_check_train_evaluate_on_official_layouts(run, tmp_path, recipe):
     draw, source = DATA[recipe]
     source = source.format(draw(tmp_path / "data"))
     code, shown, _ = run("check-data", source)

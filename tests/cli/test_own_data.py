@@ -1,4 +1,4 @@
-"""docs/datasets.md, word for word: a newcomer's folders become a trained model; the other commands on data too."""
+"""The commands of docs/datasets.md, word for word, and other commands on data."""
 
 import json
 import re
@@ -16,12 +16,12 @@ from PIL import Image
 PAGE = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
 QUICK = """--smoke --train.precision "'no'" --train.steps 2 --train.batch_size 2 --train.save_every 2 --infer.steps 1
     --infer.min_pixels 1"""
-"""What is added to each training of the page."""
+"""Options added to every training of the page."""
 
 
 @pytest.fixture(autouse=True)
 def accelerator():
-    """accelerate keeps the precision of the first run in the process."""
+    """accelerate would keep the precision of the first run in this process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -35,7 +35,7 @@ def section(title: str) -> str:
 
 
 def follow(script: str, run: Callable[..., Any]) -> str:
-    """Do what a script says, `pix2seqd` in this process and the rest in a shell; the printed text."""
+    """Run a script, `pix2seqd` in this process and the rest in a shell. Returns the printed text."""
     printed = ""
     for part in re.split(r"^(pix2seqd .*\n)", script, flags=re.MULTILINE):
         if part.startswith("pix2seqd "):
@@ -61,7 +61,7 @@ def photos(home: Path, count: int = 5) -> None:
         Image.fromarray(labels).save(home / f"labels/{number:04d}.png")
 
 
-def test_a_newcomers_folder_of_pngs_trains_by_following_the_page(run, tmp_path):
+def test_datasets_page_folder_of_pngs_to_trained_model(run, tmp_path):
     photos(tmp_path / "photos")
     printed = follow(section("Your own folder of PNGs, step by step"), run)
     assert "named by number" in printed and "all is stuff" in printed, "step 2"
@@ -75,7 +75,7 @@ def test_a_newcomers_folder_of_pngs_trains_by_following_the_page(run, tmp_path):
     assert "4 samples in 1 shards" in printed
 
 
-def test_outlines_convert_by_following_the_page(run, tmp_path):
+def test_datasets_page_converts_outlines(run, tmp_path):
     for folder in ("annotations", "train"):
         (tmp_path / folder).mkdir()
     Image.new("RGB", (8, 6)).save(tmp_path / "train/a.jpg")
@@ -87,11 +87,11 @@ def test_outlines_convert_by_following_the_page(run, tmp_path):
     }
     (tmp_path / "annotations/instances_train.json").write_text(json.dumps(content))
     printed = follow(section("Outlines: COCO detection json"), run)
-    assert "overlap in 1 pictures, 2.08%" in printed
+    assert "overlap in 1 images, 2.08%" in printed
     assert "things per item: 2..2" in printed
 
 
-def test_check_data_takes_any_source(run, tmp_path):
+def test_check_data_images_clips_and_folder(run, tmp_path):
     code, out, _ = run("check-data", "shapes:3", "--contact-sheet", "sheet.png")
     assert code == 0 and "ring" in out and "3 items, all readable" in out and (tmp_path / "sheet.png").is_file()
     code, out, _ = run("check-data", "shapes-clips:2x3")
@@ -99,7 +99,7 @@ def test_check_data_takes_any_source(run, tmp_path):
     photos(tmp_path / "photos", 1)
     code, out, _ = run("check-data", "photos")
     assert code == 0 and "named by number" in out and "1 items, all readable" in out
-    (tmp_path / "photos/images/0001.jpg").write_bytes(b"no picture")
+    (tmp_path / "photos/images/0001.jpg").write_bytes(b"not an image")
     code, out, _ = run("check-data", "folder:photos")
     assert code == 2 and "0001.jpg" in out
 
@@ -117,14 +117,14 @@ def test_check_data_takes_any_source(run, tmp_path):
         (["shard", "shapes:3", "out", "--megabytes", "0"], "--megabytes"),
     ],
 )
-def test_bad_input_is_refused_in_one_line(run, tmp_path, arguments, says):
+def test_data_commands_bad_input_prints_one_line(run, tmp_path, arguments, says):
     photos(tmp_path / "photos", 1)
     code, _, err = run(*arguments)
     last = err.splitlines()[-1]
     assert code == 2 and last.startswith("pix2seqd: ") and says in last
 
 
-def test_what_cannot_be_converted_is_listed(run, tmp_path):
+def test_convert_data_lists_what_it_left_out(run, tmp_path):
     photos(tmp_path / "photos", 1)
     images = [{"id": i, "file_name": f"000{i}.jpg"} for i in (1, 2)]
     content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}

@@ -11,13 +11,13 @@ from pix2seqd.training.recipes import RECIPES, smoke
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_written_as_yaml_reads_back_the_same(tmp_path, name):
+def test_read_recipe_reads_what_to_yaml_writes(tmp_path, name):
     assert read_recipe([name]) == RECIPES[name]
     (tmp_path / "r.yaml").write_text(to_yaml(RECIPES[name]), encoding="utf-8")
     assert read_recipe([str(tmp_path / "r.yaml")]) == RECIPES[name]
 
 
-def test_files_and_flags_change_the_recipe_later_ones_win(tmp_path):
+def test_read_recipe_later_files_and_options_have_priority(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("train:\n  lr: 1e-4\n  steps: 5\nmodel:\n  encoder:\n    backbone:\n      depths: [1, 1]\n")
     flags = ["--train.steps", "7", "--train.batch-size=3", "--data.size", "[96, 80]", "--train-data", "coco:x@y"]
@@ -30,7 +30,7 @@ def test_files_and_flags_change_the_recipe_later_ones_win(tmp_path):
     assert recipe.train_data == "coco:x@y" and recipe.augment == base.augment
 
 
-def test_a_file_alone_starts_from_the_papers_defaults(tmp_path):
+def test_read_recipe_file_alone_has_the_papers_defaults(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("train_data: shapes:10\n")
     assert read_recipe([str(path)]) == Recipe(ModelConfig(), train_data="shapes:10")
@@ -67,14 +67,14 @@ def test_a_file_alone_starts_from_the_papers_defaults(tmp_path):
         (["nuclei", "--model.encoder.backbone", "resnet"], "backbone"),
     ],
 )
-def test_mistakes_are_one_line_that_names_the_setting(arguments, says):
+def test_read_recipe_error_is_one_line_that_names_the_setting(arguments, says):
     with pytest.raises(InputError, match=says) as caught:
         read_recipe(arguments)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["", "3", "- a", "a: [", b"\xff\xfe"])
-def test_files_that_hold_no_settings_are_named(tmp_path, content):
+def test_read_recipe_names_a_file_without_settings(tmp_path, content):
     path = tmp_path / "mine.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=r"mine\.yaml") as caught:
@@ -83,17 +83,17 @@ def test_files_that_hold_no_settings_are_named(tmp_path, content):
 
 
 @pytest.mark.parametrize("text", ["no", "'no'"])
-def test_the_word_no_is_not_taken_for_false(text, tmp_path):
+def test_read_recipe_precision_no_is_not_false(text, tmp_path):
     assert read_recipe(["nuclei", "--train.precision", text]).train.precision == "no"
     (tmp_path / "mine.yaml").write_text(f"train: {{precision: {text}}}\n")
     assert read_recipe([str(tmp_path / "mine.yaml")]).train.precision == "no"
 
 
-def test_an_empty_text_takes_a_setting_back():
+def test_read_recipe_empty_value_resets_init():
     assert RECIPES["shapes"].init and read_recipe(["shapes", "--init", ""]).init == ""
 
 
-def test_smoke_makes_what_is_named_small_and_settings_beside_it_win(tmp_path):
+def test_read_recipe_smoke_is_small_and_settings_have_priority(tmp_path):
     assert read_recipe(["coco-1024"], small=True) == smoke(RECIPES["coco-1024"])
     recipe = read_recipe(["coco-1024", "--train.steps", "7", "--init", "x"], small=True)
     expected = smoke(RECIPES["coco-1024"])
@@ -104,7 +104,7 @@ def test_smoke_makes_what_is_named_small_and_settings_beside_it_win(tmp_path):
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/training.md", "--help"])
-def test_every_recipe_is_named_where_recipes_are_listed(page, capsys):
+def test_recipe_lists_name_every_recipe(page, capsys):
     root = Path(__file__).parents[2]
     if page == "--help":
         app(["train", "--help"])

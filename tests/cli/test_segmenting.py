@@ -24,8 +24,8 @@ def run(todo, out, kind: Any = FakeSegmenter) -> Any:
     return locally(kind("nuclei"), out, todo, {}, {"batch_size": 2})
 
 
-def test_files_are_read_and_written_while_others_are_segmented(todo, tmp_path, monkeypatch):
-    """Each side waits for the other: taking turns, neither would ever go on."""
+def test_locally_reads_and_writes_while_it_segments(todo, tmp_path, monkeypatch):
+    """Reading, segmenting and writing wait for each other. Without overlap this would never end."""
     later_are_read, first_is_written, load, write = threading.Event(), threading.Event(), segmenting.load_image, []
 
     def loaded(source):
@@ -52,8 +52,8 @@ def test_files_are_read_and_written_while_others_are_segmented(todo, tmp_path, m
     assert [entry[0] for _, entry in results] == write == [stem for _, stem in todo]
 
 
-def test_results_keep_their_order_and_what_cannot_be_read_is_named(todo, tmp_path):
-    todo[1][0].write_text("no picture")
+def test_locally_keeps_order_and_returns_errors(todo, tmp_path):
+    todo[1][0].write_text("not an image")
     results = dict(run(todo, tmp_path / "out"))
     assert set(results) == {source for source, _ in todo}
     assert isinstance(results[todo[1][0]], InputError)
@@ -64,7 +64,7 @@ def test_results_keep_their_order_and_what_cannot_be_read_is_named(todo, tmp_pat
         assert Image.open(tmp_path / "out" / "panoptic" / f"{number}.png").size == (record["width"], record["height"])
 
 
-def test_what_was_segmented_before_an_interruption_counts(todo, tmp_path, monkeypatch):
+def test_locally_interrupted_returns_finished_results(todo, tmp_path, monkeypatch):
     monkeypatch.setattr(FakeSegmenter, "seen", 0)
     monkeypatch.setattr(FakeSegmenter, "fail_at", 3)
     done = []

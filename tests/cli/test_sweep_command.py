@@ -11,6 +11,6 @@ import pytest
         (["--first-steps", "3"], "--steps"),
     ],
 )
-def test_mistakes_are_one_line(options: list[str], says: str, run):
+def test_sweep_bad_usage_prints_one_line(options: list[str], says: str, run):
     code, _, err = run("sweep", "nuclei", "--data", "shapes:1", *options)
     assert code == 2 and says in err and len(err.strip().splitlines()) == 1

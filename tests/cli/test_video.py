@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 from fake_segmenter import draw
 from PIL import Image
-from test_frames import RATE, faststart, picture, read
+from video_files import RATE, faststart, read
 
 from pix2seqd.files import InputError
-from pix2seqd.images.frames import Frame, VideoWriter
+from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.panoptic.clip_results import ClipWriter
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.render import overlay
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twelve pictures; in the first six there are two things, later three."""
+    """Twelve images. The first six show two things, the others three."""
     for number in range(1, 13):
         draw(tmp_path / "in" / f"{number}.png", blobs=2 if number < 7 else 3)
     return tmp_path / "in"
@@ -28,7 +27,7 @@ def results(out: Path) -> tuple[dict, list]:
 
 
 def check_whole(out: Path, taxonomy, frames: list[int]) -> None:
-    """Every file of the result is there, can be read, and says the same."""
+    """Every file of the result exists, can be read, and agrees with the others."""
     content, tracks = results(out)
     assert [image["id"] for image in content["images"]] == frames
     assert sorted(path.name for path in (out / "panoptic").iterdir()) == [f"{n:06d}.png" for n in frames]
@@ -48,7 +47,7 @@ def check_whole(out: Path, taxonomy, frames: list[int]) -> None:
         assert len(shown) == len(frames) and not complaints
 
 
-def test_a_folder_becomes_an_overlay_pngs_and_tracks(run, segmenter, folder: Path, tmp_path: Path):
+def test_video_folder_writes_overlay_pngs_and_tracks(run, segmenter, folder: Path, tmp_path: Path):
     code, out, err = run("video", "in", "--out", "out", "--fps", "5")
     assert code == 0, err
     assert "12 frames in " in out and "3 things tracked" in out and "written to out" in out
@@ -61,23 +60,23 @@ def test_a_folder_becomes_an_overlay_pngs_and_tracks(run, segmenter, folder: Pat
     assert [(track["isthing"], track["first_frame"]) for track in tracks] == [(1, 1), (1, 1), (1, 7), (0, 1)]
 
 
-def test_the_overlay_shows_the_segments_in_the_colours_of_their_tracks(run, segmenter, folder: Path, tmp_path: Path):
+def test_video_overlay_has_the_colours_of_the_tracks(run, segmenter, folder: Path, tmp_path: Path):
     assert run("video", "in", "--out", "out")[0] == 0
     shown, _ = read(tmp_path / "out" / "overlay.mp4")
     panoptic = next(segmenter("nuclei-video").images([folder / "1.png"]))
-    wanted = np.asarray(overlay(panoptic, folder / "1.png"), float)
+    wanted = np.asarray(panoptic.overlay(folder / "1.png"), float)
     assert np.abs(np.asarray(shown[0].image, float) - wanted).mean() < 12
     assert np.abs(np.asarray(shown[5].image, float) - np.asarray(shown[0].image, float)).mean() < 3
 
 
-def test_interrupting_leaves_all_that_was_done(run, segmenter, folder: Path, tmp_path: Path, monkeypatch):
+def test_video_interrupted_keeps_finished_frames(run, segmenter, folder: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(segmenter, "fail_at", 5)
     code, _, err = run("video", "in", "--out", "out")
     assert code == 130 and "Traceback" not in err
     check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, [1, 2, 3, 4, 5])
 
 
-def test_another_size_ends_the_video_with_a_message_and_keeps_what_was_done(
+def test_video_frame_of_other_size_ends_it_and_keeps_finished_frames(
     run, segmenter, folder: Path, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setattr(segmenter, "fail_at", 5)
@@ -87,15 +86,15 @@ def test_another_size_ends_the_video_with_a_message_and_keeps_what_was_done(
     check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, [1, 2, 3, 4, 5])
 
 
-def test_a_broken_frame_is_named_and_the_others_are_done(run, segmenter, folder: Path, tmp_path: Path):
-    (folder / "3.png").write_bytes(b"no picture")
+def test_video_names_broken_frame_and_segments_the_others(run, segmenter, folder: Path, tmp_path: Path):
+    (folder / "3.png").write_bytes(b"not an image")
     code, out, err = run("video", "in", "--out", "out")
     assert code == 2 and "frame 3 is left out" in err and "11 frames" in out
     check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, [1, 2, *range(4, 13)])
     assert results(tmp_path / "out")[1][0]["areas"][:4] == [16, 16, 0, 16]
 
 
-def test_a_video_that_is_cut_short_and_uneven_is_told_and_done(run, segmenter, folder: Path, tmp_path: Path):
+def test_video_truncated_file_with_uneven_times_is_reported_and_segmented(run, segmenter, folder: Path, tmp_path: Path):
     with VideoWriter(tmp_path / "a.mp4", RATE) as video:
         for number in range(1, 13):
             video.write(Image.open(folder / f"{number}.png").convert("RGB"), number / 10 + (number > 4))
@@ -110,9 +109,9 @@ def test_a_video_that_is_cut_short_and_uneven_is_told_and_done(run, segmenter, f
     assert content["images"][4]["time"] == pytest.approx(1.4, abs=0.01)
 
 
-def test_an_earlier_result_is_replaced_and_nothing_else(run, segmenter, folder: Path, tmp_path: Path):
+def test_video_replaces_its_earlier_result_and_nothing_else(run, segmenter, folder: Path, tmp_path: Path):
     assert run("video", "in", "--out", "out")[0] == 0
-    (tmp_path / "out" / "panoptic" / "000013.png").touch()  # a killed process has had no time to record it
+    (tmp_path / "out" / "panoptic" / "000013.png").touch()  # as a killed process leaves it, without a record
     for number in range(4, 13):
         (folder / f"{number}.png").unlink()
     assert run("video", "in", "--out", "out")[0] == 0
@@ -124,7 +123,7 @@ def test_an_earlier_result_is_replaced_and_nothing_else(run, segmenter, folder: 
     assert (tmp_path / "other" / "panoptic.json").read_bytes() == before
 
 
-def test_an_earlier_result_is_kept_until_there_is_a_first_frame(run, segmenter, folder, tmp_path: Path, monkeypatch):
+def test_video_keeps_earlier_result_until_the_first_frame(run, segmenter, folder, tmp_path: Path, monkeypatch):
     assert run("video", "in", "--out", "out")[0] == 0
     monkeypatch.setattr(segmenter, "fail_at", segmenter.seen)
     monkeypatch.setattr(segmenter, "error", InputError("adaptive must be 0 or 1 and more"))
@@ -133,34 +132,35 @@ def test_an_earlier_result_is_kept_until_there_is_a_first_frame(run, segmenter, 
     check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, list(range(1, 13)))
 
 
-def test_a_source_that_would_be_written_over_is_refused(run, segmenter, folder: Path, tmp_path: Path):
+def test_video_refuses_source_that_would_be_overwritten(run, segmenter, folder: Path, tmp_path: Path):
     assert run("video", "in", "--out", "out")[0] == 0
     for source in ("out/overlay.mp4", "out/panoptic/"):
         code, _, err = run("video", source, "--out", "out")
-        assert code == 2 and "would be written over" in err
+        assert code == 2 and "would be overwritten" in err
     check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, list(range(1, 13)))
 
 
-def test_what_cannot_be_written_is_told_in_one_line(segmenter, tmp_path: Path, monkeypatch):
+def test_clip_writer_full_disk_is_an_input_error(segmenter, tmp_path: Path, monkeypatch):
     taxonomy = segmenter("nuclei-video").taxonomy
     panoptic = Panoptic.from_segmentation(np.ones((32, 48), int), {1: 1}, taxonomy)
     with ClipWriter(tmp_path, taxonomy, {}, RATE) as writer:
         monkeypatch.setattr(writer._annotations, "write", Mock(side_effect=OSError(28, "No space left on device")))
         with pytest.raises(InputError, match=r"cannot write to .*No space left on device.*choose another --out"):
-            writer.write(Frame(1, picture(1), 0.0), panoptic)
+            writer.write(DecodedFrame(1, Image.new("RGB", (48, 32)), 0.0), panoptic)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("no.mp4",), "no.mp4 does not exist"),
         (("in", "--model", "no"), "no checkpoint"),
-        (("in", "--t-start", "0"), "t-start"),
         (("in", "--first-steps", "0"), "first-steps"),
         (("in", "--fps", "0"), "fps"),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(run, segmenter, folder, tmp_path: Path, arguments, told: str):
+def test_video_bad_input_prints_one_line_and_writes_nothing(
+    run, segmenter, folder, tmp_path: Path, arguments, message: str
+):
     code, _, err = run("video", *arguments, "--out", "out")
-    assert code == 2 and told in err and "Traceback" not in err
+    assert code == 2 and message in err and "Traceback" not in err
     assert not (tmp_path / "out").exists()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pix2seqd.data.archive import Zipped, children, find, place, read_picture, read_png
+from pix2seqd.data.archive import ZipPath, children, find, locate, read_image, read_png
 from pix2seqd.files import InputError
 
 
 def tree(folder):
-    """Every file below a folder with its content, whatever the folder is in."""
+    """Relative path → content of every file below a folder."""
     found = {}
     for child in children(folder):
         found |= {f"{child.name}/{k}": v for k, v in tree(child).items()} if child.is_dir() else {}
@@ -28,10 +28,10 @@ def files(tmp_path):
     return home
 
 
-def test_a_zip_file_is_as_good_as_its_folder(files, tmp_path, pack):
+def test_zip_path_same_entries_as_folder(files, tmp_path, pack):
     expected = tree(files)
     pack(files, tmp_path / "it.zip")
-    zipped = place(tmp_path, "it.zip/files")
+    zipped = locate(tmp_path, "it.zip/files")
     assert tree(zipped) == expected
     assert [child.name for child in children(zipped)] == ["a", "c.txt"]
     assert (zipped / "a").is_dir()
@@ -42,26 +42,26 @@ def test_a_zip_file_is_as_good_as_its_folder(files, tmp_path, pack):
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_zip_file_in_a_zip_file_too(files, tmp_path, pack, compression):
+def test_zip_path_nested_zip_file(files, tmp_path, pack, compression):
     expected = tree(files)
     pack(files, tmp_path / "inner.zip")
     with zipfile.ZipFile(tmp_path / "outer.zip", "w", compression) as outer:
         outer.writestr("before.txt", "x" * 77)
         outer.write(tmp_path / "inner.zip", "deep/inner.zip")
     (tmp_path / "inner.zip").unlink()
-    zipped = place(tmp_path, "outer.zip/deep/inner.zip/files")
+    zipped = locate(tmp_path, "outer.zip/deep/inner.zip/files")
     assert tree(zipped) == expected
     assert str(zipped / "c.txt") == str(tmp_path / "outer.zip/deep/inner.zip/files/c.txt")
 
 
-def test_folders_that_the_zip_file_does_not_list_are_there(tmp_path):
+def test_zip_path_folders_without_entries(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as target:
         target.writestr("x/y/z.txt", "z")
-    assert place(tmp_path, "a.zip/x/y").is_dir()
+    assert locate(tmp_path, "a.zip/x/y").is_dir()
 
 
-def test_more_files_than_the_count_at_its_end_says(tmp_path):
-    """COCO's zip file of training PNGs: its count has 16 bits, and 118287 files became 52751."""
+def test_zip_path_overflowed_file_count(tmp_path):
+    """As in COCO's zip file of training PNGs, whose 16-bit count says 52751 instead of 118287."""
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as target:
         for number in range(5):
@@ -70,7 +70,7 @@ def test_more_files_than_the_count_at_its_end_says(tmp_path):
     end = content.rfind(b"PK\5\6")
     content[end + 8 : end + 12] = b"\2\0\2\0"
     path.write_bytes(content)
-    assert len(children(place(tmp_path, "a.zip"))) == 5
+    assert len(children(locate(tmp_path, "a.zip"))) == 5
 
 
 def read(zipped, queue, turns):
@@ -78,12 +78,12 @@ def read(zipped, queue, turns):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_processes_read_at_once_without_disturbing_each_other(tmp_path, method):
+def test_zip_path_concurrent_processes(tmp_path, method):
     contents = {f"{n}.txt": bytes([n]) * 100_000 for n in range(2)}
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as target:
         for name, content in contents.items():
             target.writestr(name, content)
-    home = place(tmp_path, "a.zip")
+    home = locate(tmp_path, "a.zip")
     assert (home / "0.txt").read_bytes() == contents["0.txt"]  # the file is open before the processes start
     context = multiprocessing.get_context(method)
     queues = {name: context.Queue() for name in contents}
@@ -96,50 +96,50 @@ def test_processes_read_at_once_without_disturbing_each_other(tmp_path, method):
         worker.join()
 
 
-def test_a_place_is_only_its_name(tmp_path, files, pack):
+def test_zip_path_pickles_without_content(tmp_path, files, pack):
     pack(files, tmp_path / "it.zip")
-    zipped = place(tmp_path, "it.zip/files/c.txt")
+    zipped = locate(tmp_path, "it.zip/files/c.txt")
     zipped.read_bytes()
     assert pickle.loads(pickle.dumps(zipped)) == zipped
     assert len(pickle.dumps(zipped)) < 1000
 
 
-def test_the_first_place_that_is_there_counts(files):
+def test_find_returns_first_existing_path(files):
     assert find("it", files / "x", files / "a", files / "c.txt") == files / "a"
     with pytest.raises(InputError, match=r"the thing is missing; expected .*/x or .*/y$"):
         find("the thing", files / "x", files / "y", files / "x")
 
 
-def test_damage_is_named(tmp_path):
+def test_zip_path_errors_name_damaged_files(tmp_path):
     path = tmp_path / "a.zip"
     for content in (b"", b"PK\x03\x04 no more", b"x" * 1000):
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"a\.zip is not a whole zip file.*fetch it again"):
-            place(tmp_path, "a.zip/b").is_dir()
+            locate(tmp_path, "a.zip/b").is_dir()
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as target:
         target.writestr("x.txt", b"hello" * 100)
     content = (tmp_path / "b.zip").read_bytes()
     (tmp_path / "b.zip").write_bytes(content.replace(b"hellohello", b"hellohullo", 1))
     with pytest.raises(InputError, match=r"b\.zip/x\.txt cannot be unpacked"):
-        place(tmp_path, "b.zip/x.txt").read_bytes()
+        locate(tmp_path, "b.zip/x.txt").read_bytes()
     with pytest.raises(InputError, match=r"b\.zip/y\.txt does not exist"):
-        place(tmp_path, "b.zip/y.txt").read_bytes()
+        locate(tmp_path, "b.zip/y.txt").read_bytes()
 
 
-def test_pictures_in_zip_files(tmp_path, pack):
+def test_read_image_and_read_png_from_zip_file(tmp_path, pack):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     (tmp_path / "p").mkdir()
     Image.fromarray(pixels).save(tmp_path / "p" / "a.png")
-    (tmp_path / "p" / "b.png").write_bytes(b"no picture")
+    (tmp_path / "p" / "b.png").write_bytes(b"no image")
     pack(tmp_path / "p", tmp_path / "p.zip")
-    home = place(tmp_path, "p.zip/p")
-    assert isinstance(home, Zipped)
-    image = read_picture(home / "a.png")
+    home = locate(tmp_path, "p.zip/p")
+    assert isinstance(home, ZipPath)
+    image = read_image(home / "a.png")
     assert np.array_equal(np.asarray(image), pixels)
     assert np.array_equal(np.asarray(read_png(home / "a.png", ("RGB",), image)), pixels)
-    with pytest.raises(InputError, match=r"p\.zip/p/b\.png is not a picture"):
-        read_picture(home / "b.png")
+    with pytest.raises(InputError, match=r"p\.zip/p/b\.png is not an image"):
+        read_image(home / "b.png")
     with pytest.raises(InputError, match=r"p\.zip/p/c\.png does not exist"):
-        read_picture(home / "c.png")
+        read_image(home / "c.png")
     with pytest.raises(InputError, match=r"p\.zip/p/c\.png' is missing"):
         read_png(home / "c.png", ("RGB",))

@@ -15,7 +15,7 @@ EVERYTHING = AugmentConfig(jitter=(0.5, 2.0), color_jitter=1.0, invert=0.5, flip
 
 
 def coordinates(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture whose colours tell the place, and labels that do too."""
+    """An image and labels that both encode the position of each pixel."""
     rows, columns = np.mgrid[:height, :width]
     image = np.stack([rows * 255 // max(height - 1, 1), columns * 255 // max(width - 1, 1), 0 * rows], axis=-1)
     return image.astype(np.uint8), 1 + rows * width + columns
@@ -25,7 +25,7 @@ def run(data: DataConfig, config: AugmentConfig, seed: int = 0, size: tuple[int,
     return augment(*coordinates(*size), data, config, np.random.default_rng(seed))
 
 
-def test_the_defaults_only_fit_and_pad():
+def test_augment_defaults_fit_and_pad():
     image, labels = run(RESIZE, AugmentConfig(), size=(16, 48))
     assert image.shape == (3, 32, 48)
     assert labels.shape == (32, 48)
@@ -36,7 +36,7 @@ def test_the_defaults_only_fit_and_pad():
 
 
 @pytest.mark.parametrize("data", [RESIZE, TILE], ids=["resize", "tile"])
-def test_it_is_a_function_of_its_generator(data):
+def test_augment_depends_only_on_generator(data):
     first, again, other = (run(data, EVERYTHING, seed) for seed in (3, 3, 4))
     assert torch.equal(first[0], again[0])
     assert np.array_equal(first[1], again[1])
@@ -52,9 +52,7 @@ def test_it_is_a_function_of_its_generator(data):
     target=st.sampled_from([(32, 32), (16, 48)]),
     zoom=st.sampled_from([0.5, 1.0, 2.0]),
 )
-def test_any_picture_gives_an_example_of_the_networks_size(
-    size, seed: int, flip: Any, layout: Any, target, zoom: float
-):
+def test_augment_output_size_and_padding(size, seed: int, flip: Any, layout: Any, target, zoom: float):
     data = DataConfig(size=target, layout=layout, overlap=4, zoom=zoom)
     config = AugmentConfig(jitter=(0.3, 3.0), color_jitter=0.5, invert=0.5, flip=flip)
     image, labels = run(data, config, seed, size)
@@ -63,15 +61,15 @@ def test_any_picture_gives_an_example_of_the_networks_size(
     assert image.min() >= 0
     assert image.max() <= 1
     assert 0 <= labels.min() <= labels.max() <= size[0] * size[1]
-    assert (image[:, torch.from_numpy(labels == 0)] == PAD).all(), "void is what was padded"
+    assert (image[:, torch.from_numpy(labels == 0)] == PAD).all(), "void is padding"
     rows, columns = np.nonzero(labels)
-    assert len(rows) == (rows.max() + 1) * (columns.max() + 1), "at bottom and right"
+    assert len(rows) == (rows.max() + 1) * (columns.max() + 1), "padding at the bottom and right"
 
 
 @pytest.mark.parametrize("data", [RESIZE, TILE, TILE.replace(zoom=2.0)], ids=["resize", "tile", "zoomed tile"])
 @pytest.mark.parametrize("seed", range(6))
-def test_picture_and_labels_move_together(data, seed: int):
-    """Without colour changes the colours still tell the place that the labels tell."""
+def test_augment_moves_image_and_labels_together(data, seed: int):
+    """Without colour jitter, colours and labels encode the same positions."""
     height, width = 60, 60
     image, labels = run(data, AugmentConfig(jitter=(0.7, 1.9), flip="all"), seed, (height, width))
     shown = labels > 0
@@ -81,7 +79,7 @@ def test_picture_and_labels_move_together(data, seed: int):
     assert np.abs(colors[1] * (width - 1) - columns).max() < 2
 
 
-def test_flips_reach_every_symmetry():
+def test_augment_flips_cover_all_symmetries():
     counts = {}
     for config, data in (("none", TILE), ("horizontal", TILE), ("all", TILE), ("all", RESIZE)):
         found = set()
@@ -93,8 +91,8 @@ def test_flips_reach_every_symmetry():
     assert counts == {("none", square): 1, ("horizontal", square): 2, ("all", square): 8, ("all", wide): 4}
 
 
-def test_scales_are_spread_over_their_range():
-    """A picture of the target's size, enlarged s times, shows a share of 1 / s² of its pixels' labels."""
+def test_augment_scales_cover_jitter_range():
+    """An image of the target's size, scaled by s and cropped, keeps a share of 1 / s² of its labels."""
     for data in (RESIZE.replace(size=(40, 40)), TILE.replace(size=(40, 40))):
         shares = []
         for seed in range(60):
@@ -105,13 +103,13 @@ def test_scales_are_spread_over_their_range():
         assert 1.85 < scales.max() < 2.06
 
 
-def test_sizes_are_truncated_in_float32_as_officially():
+def test_jittered_size_truncates_in_float32_as_official():
     assert jittered_size((45, 61), (64, 64), 1.0) == (47, 63)
     assert jittered_size((64, 64), (64, 64), 1.0) == (64, 64)
-    assert jittered_size((1, 1000), (64, 64), 0.01) == (1, 1), "never nothing"
+    assert jittered_size((1, 1000), (64, 64), 0.01) == (1, 1), "at least one pixel"
 
 
-def test_crops_begin_where_told():
+def test_fit_crop_and_tile_crop_offsets():
     image, labels = coordinates(64, 64)
     tensor = torch.from_numpy(image).permute(2, 0, 1).float() / 255
     cropped, part = fit_crop(tensor, labels, (32, 32), 2.0, (0.5, 0.25))
@@ -124,7 +122,7 @@ def test_crops_begin_where_told():
     assert np.array_equal(part[::2, ::2], labels[:16, :16])
 
 
-def test_colours_change_with_the_strength_and_stay_in_range():
+def test_jitter_colors_strength_and_range():
     image = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0))
     assert jitter_colors(image, 0.0, np.random.default_rng(0)) is image
     changes = {}
@@ -134,10 +132,10 @@ def test_colours_change_with_the_strength_and_stay_in_range():
         changes[strength] = np.mean([(j - image).abs().mean().item() for j in jittered])
     assert 0 < changes[0.2] < changes[1.0]
     grey = sum(torch.equal(j[0], j[1]) and torch.equal(j[1], j[2]) for j in jittered)
-    assert 2 <= grey <= 16, "a fifth is greyscale"
+    assert 2 <= grey <= 16, "about a fifth is greyscale"
 
 
-def test_inverting_makes_a_negative():
+def test_augment_invert():
     plain, _ = run(RESIZE, AugmentConfig(), size=(32, 48))
     negative, _ = run(RESIZE, AugmentConfig(invert=1.0), size=(32, 48))
     assert torch.allclose(plain + negative, torch.ones(()))

@@ -12,7 +12,7 @@ from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy
 
 
-class Partly:
+class PartlyUnreadable:
     """`Shapes` whose items before `bad` cannot be read."""
 
     def __init__(self, length: int, bad: int) -> None:
@@ -35,7 +35,7 @@ def text(report: Report) -> str:
     return capture.get()
 
 
-def test_counts(mini):
+def test_check_counts_coco(mini):
     report = check(CocoPanoptic.open(mini, "val"), id_capacity=1)
     assert report.ok
     assert report.items == 2
@@ -50,7 +50,7 @@ def test_counts(mini):
         assert fact in printed
 
 
-def test_pictures_with_more_things_than_ids_are_counted():
+def test_check_counts_images_with_too_many_things():
     taxonomy = Taxonomy((Category(1, "dot", True, (255, 0, 0)), Category(2, "unused", False, (0, 0, 255))))
     samples = []
     for things in (0, 2, 3, 4):
@@ -73,8 +73,8 @@ def test_pictures_with_more_things_than_ids_are_counted():
     assert "unused" in printed
 
 
-def test_all_errors_are_collected_and_twenty_are_shown():
-    report = check(Partly(30, bad=25), 63)
+def test_check_collects_all_errors_and_shows_twenty():
+    report = check(PartlyUnreadable(30, bad=25), 63)
     assert not report.ok
     assert len(report.errors) == 25
     assert len(report.instances) == 5
@@ -85,12 +85,12 @@ def test_all_errors_are_collected_and_twenty_are_shown():
     assert "and 5 more" in printed
 
 
-def test_a_data_set_without_one_good_item_is_reported():
-    report = check(Partly(3, bad=3), 63)
+def test_check_all_items_unreadable():
+    report = check(PartlyUnreadable(3, bad=3), 63)
     assert "3 items, 3 of them unusable" in text(report)
 
 
-def test_a_bad_coco_item_is_named_and_the_rest_counted(mini):
+def test_check_names_bad_coco_item_and_counts_others(mini):
     (mini / "panoptic_val" / "a.png").unlink()
     report = check(CocoPanoptic.open(mini, "val"), 63)
     assert len(report.errors) == 1
@@ -98,7 +98,7 @@ def test_a_bad_coco_item_is_named_and_the_rest_counted(mini):
     assert report.tallies[3].images == 1
 
 
-def test_contact_sheet_shows_picture_beside_overlay(tmp_path):
+def test_contact_sheet_image_beside_overlay(tmp_path):
     data = Shapes(7, (32, 64))
     contact_sheet(data, tmp_path / "sheet.png", count=2, side=64)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
@@ -111,14 +111,14 @@ def test_contact_sheet_shows_picture_beside_overlay(tmp_path):
         assert (sheet[64 * row : 64 * row + 16] == 255).all(), "the rest of the square is white"
 
 
-def test_contact_sheet_leaves_out_what_cannot_be_read(tmp_path):
-    contact_sheet(Partly(4, bad=3), tmp_path / "sheet.png", side=32)
+def test_contact_sheet_skips_unreadable_items(tmp_path):
+    contact_sheet(PartlyUnreadable(4, bad=3), tmp_path / "sheet.png", side=32)
     assert Image.open(tmp_path / "sheet.png").size == (64, 32)
     with pytest.raises(InputError, match="no item"):
-        contact_sheet(Partly(4, bad=4), tmp_path / "none.png")
+        contact_sheet(PartlyUnreadable(4, bad=4), tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 
 
-def test_contact_sheet_to_a_missing_folder_is_refused(tmp_path):
+def test_contact_sheet_missing_folder(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         contact_sheet(Shapes(1, (8, 8)), tmp_path / "nowhere" / "sheet.png")

@@ -19,11 +19,11 @@ def facts(sample):
     return {s.id: (s.name, s.area, s.iscrowd) for s in sample.panoptic.segments}
 
 
-def test_segments_follow_the_official_conversion(home):
+def test_cityscapes_segments_match_official_conversion(home):
     data = Cityscapes.open(home, "val")
     assert [sample.name for sample in data] == NAMES
     assert data[2].image.shape == (3, 4, 3)
-    assert data[2].image[0, 0].tolist() == [4, 2, 3], "the picture of its own city"
+    assert data[2].image[0, 0].tolist() == [4, 2, 3], "the image of its own city"
     assert facts(data[0]) == {
         7: ("road", 2, False),
         23: ("sky", 1, False),
@@ -36,13 +36,13 @@ def test_segments_follow_the_official_conversion(home):
     assert np.array_equal(data[0].panoptic.segmentation == 0, np.isin(LABELS, [0, 1, 29001]))
 
 
-def test_classes_are_those_of_the_evaluation():
+def test_cityscapes_taxonomy():
     ids = [category.id for category in TAXONOMY.categories]
     assert ids == [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
     assert [c.id for c in TAXONOMY.categories if c.isthing] == [24, 25, 26, 27, 28, 31, 32, 33]
 
 
-def test_zip_files_as_distributed(home, pack):
+def test_cityscapes_zip_files(home, pack):
     expected = [facts(sample) for sample in Cityscapes.open(home, "val")]
     for kind in ("leftImg8bit", "gtFine"):
         pack(home / kind, home / f"{kind}_trainvaltest.zip")
@@ -51,7 +51,7 @@ def test_zip_files_as_distributed(home, pack):
     assert [facts(sample) for sample in data] == expected
 
 
-def test_label_ids_alone_tell_classes_and_no_instances(home):
+def test_cityscapes_label_ids_without_instance_ids(home):
     for path in home.rglob("*_instanceIds.png"):
         path.unlink()
     found = facts(open_dataset(f"cityscapes:{home}@val", (8, 8))[0])
@@ -59,7 +59,7 @@ def test_label_ids_alone_tell_classes_and_no_instances(home):
     assert found[7] == ("road", 2, False)
 
 
-def test_missing_pieces_are_named(home):
+def test_cityscapes_errors_name_missing_files(home):
     with pytest.raises(InputError, match=r"leftImg8bit/train or .*leftImg8bit_trainvaltest\.zip/leftImg8bit/train"):
         Cityscapes.open(home, "train")
     (home / "gtFine").rename(home / "gt")
@@ -70,11 +70,11 @@ def test_missing_pieces_are_named(home):
         Cityscapes.open(home, "val")
     (home / "gtFine" / "val").rmdir()
     (home / "gt" / "val").rename(home / "gtFine" / "val")
-    picture = home / "leftImg8bit" / "val" / "bonn" / f"{NAMES[2]}_leftImg8bit.png"
-    picture.unlink()
+    image = home / "leftImg8bit" / "val" / "bonn" / f"{NAMES[2]}_leftImg8bit.png"
+    image.unlink()
     data = Cityscapes.open(home, "val")
-    with pytest.raises(InputError, match=picture.name):
+    with pytest.raises(InputError, match=image.name):
         data[2]
-    Image.new("RGB", (5, 5)).save(picture)
-    with pytest.raises(InputError, match=f"instanceIds.png is 4 x 3 but its picture {picture} is 5 x 5"):
+    Image.new("RGB", (5, 5)).save(image)
+    with pytest.raises(InputError, match=f"instanceIds.png is 4 x 3 but its image {image} is 5 x 5"):
         data[2]

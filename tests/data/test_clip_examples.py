@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pix2seqd.config import AugmentConfig, DataConfig, ModelConfig, Recipe, TrainConfig
-from pix2seqd.data.clip_examples import clip_example, frame_size, wrong_past
+from pix2seqd.data.clip_examples import clip_example, corrupt_past, frame_size
 from pix2seqd.data.ids import draw_mask
 from pix2seqd.data.loader import training_loader
 from pix2seqd.data.sample import Clip, Sample
@@ -32,7 +32,7 @@ def batches(recipe: Recipe, start: int = 0, process: int = 0, processes: int = 1
     return list(training_loader(CLIPS, recipe, start, process, processes))
 
 
-def test_a_batch(recipe):
+def test_clip_batch_shapes(recipe):
     (batch, *_) = batches(recipe)
     assert set(batch) == {"images", "masks", "past"}
     assert batch["images"].shape == (6, 3, 16, 24)
@@ -42,7 +42,7 @@ def test_a_batch(recipe):
     assert batch["past"].flatten(2).any(dim=-1).all(), "two past masks each"
 
 
-def test_batches_are_a_function_of_seed_and_position(recipe):
+def test_clip_batches_depend_only_on_seed_and_position(recipe):
     noisy = clipped(recipe, first_frame=0.3, past_dropout=0.3, past_noise=0.3)
     whole, tail = batches(noisy), batches(noisy, start=3)
     halves = [batches(noisy, process=k, processes=2) for k in (0, 1)]
@@ -52,8 +52,8 @@ def test_batches_are_a_function_of_seed_and_position(recipe):
         assert all(torch.equal(a[key], b) for a, b in zip(whole, joined, strict=True))
 
 
-def test_frames_are_cut_alike_and_share_their_ids(recipe):
-    """Of a clip whose frames are all one, past and present are the same."""
+def test_clip_example_frames_share_crop_and_ids(recipe):
+    """In a clip of identical frames, past masks equal the present mask."""
     for ids in ("unique", "reused"):
         still = recipe.replace(data=recipe.data.replace(ids=ids))
         frame = CLIPS[1].frames[0]
@@ -62,7 +62,7 @@ def test_frames_are_cut_alike_and_share_their_ids(recipe):
         assert torch.equal(example["past"][0], example["masks"]) and torch.equal(example["past"][1], example["masks"])
 
 
-def test_first_frames_and_left_out_masks_are_void(recipe):
+def test_clip_example_first_frame_and_dropped_masks_are_void(recipe):
     def share_void(**changes: float) -> torch.Tensor:
         masks = torch.cat([b["past"] for b in batches(clipped(recipe, **changes))])
         return (~masks.flatten(2).any(dim=-1)).float().mean(dim=0)
@@ -72,14 +72,14 @@ def test_first_frames_and_left_out_masks_are_void(recipe):
     assert all(0.2 < share < 0.8 for share in share_void(past_dropout=0.5).tolist())
 
 
-def test_a_clip_shorter_than_the_past_begins_with_void(recipe):
+def test_clip_example_short_clip_begins_with_void(recipe):
     clip = type(CLIPS[1])("short", list(CLIPS[1].frames[:2]))
     past = clip_example(clip, CLIPS.taxonomy, recipe, np.random.default_rng(0))["past"]
     assert not past[0].any() and past[1].any()
 
 
-def test_past_masks_lie_as_far_apart_as_drawn(recipe):
-    """Frames whose whole mask is one class, a different one each: a past mask tells which frame it is of."""
+def test_clip_example_past_stride(recipe):
+    """Each frame has a mask of one class of its own, which identifies the frame of a past mask."""
     frames = []
     for k in range(1, 8):
         panoptic = Panoptic.from_segmentation(np.full((16, 24), k), {k: k}, CLIPS.taxonomy)
@@ -96,13 +96,13 @@ def test_past_masks_lie_as_far_apart_as_drawn(recipe):
     assert seen == {1, 2, 3}
 
 
-def test_the_picture_before_comes_along_for_the_models_own_predictions(recipe):
+def test_clip_example_past_images_for_self_past_prob(recipe):
     own = recipe.replace(clips={"self_past_prob": 0.5})
     assert batches(own)[0]["past_images"].shape == (6, 3, 16, 24)
 
 
-def test_reused_ids_differ_between_neighbours_in_any_frame(monkeypatch):
-    """Two squares that touch in the second frame only, and one that is far from both throughout."""
+def test_draw_mask_clip_reused_ids_differ_between_neighbours(monkeypatch):
+    """Two squares that touch only in the second frame, and one that is far from both in all frames."""
     frames = np.ones((2, 8, 30), int)
     frames[0, 2:4, 2:4], frames[0, 2:4, 12:14], frames[:, 2:4, 26:28] = 2, 3, 4
     frames[1, 2:4, 8:10], frames[1, 2:4, 10:12] = 2, 3
@@ -113,11 +113,11 @@ def test_reused_ids_differ_between_neighbours_in_any_frame(monkeypatch):
         mask, instances = draw_mask(frames, classes, CLIPS.taxonomy, config, 3, np.random.default_rng(seed))
         assert mask.shape == (2, 2, 8, 30) and instances.shape == (2, 8, 30)
         ids = {k: set(mask[:, 1][frames == k].tolist()) for k in (2, 3, 4)}
-        assert all(len(found) == 1 for found in ids.values()), "an id stays"
+        assert all(len(found) == 1 for found in ids.values()), "an id is the same in both frames"
         assert ids[2] != ids[3]
 
 
-def test_wrong_past_masks_are_wrong_now_and_then():
+def test_corrupt_past_amount_of_errors():
     mask = np.zeros((2, 32, 32), np.int64)
     mask[0] = 2
     instances = np.ones((32, 32), np.int64)
@@ -126,15 +126,15 @@ def test_wrong_past_masks_are_wrong_now_and_then():
         mask[0][box], mask[1][box], instances[box] = 1, k + 1, k + 2
     rng = np.random.default_rng(0)
     moved, changed = (
-        np.mean([(wrong_past(mask, instances, p, rng) != mask).any(0).mean() for _ in range(20)]) for p in (0, 0.5)
+        np.mean([(corrupt_past(mask, instances, p, rng) != mask).any(0).mean() for _ in range(20)]) for p in (0, 0.5)
     )
-    assert 0.02 < moved < 0.3, "outlines"
-    assert changed > moved + 0.05, "and whole instances"
-    result = wrong_past(mask, instances, 1.0, rng)
+    assert 0.02 < moved < 0.3, "outlines move"
+    assert changed > moved + 0.05, "instances change"
+    result = corrupt_past(mask, instances, 1.0, rng)
     assert ((result[0] == 2) == (result[1] == 0)).all(), "class and id belong together"
 
 
-def test_frames_are_made_large_enough_for_the_smallest_scale():
+def test_frame_size_for_smallest_scale():
     tiles = DataConfig(size=(128, 96), layout="tile", zoom=2.0)
     assert frame_size(tiles, AugmentConfig(jitter=(0.5, 2.0))) == (128, 96)
     assert frame_size(tiles, AugmentConfig(jitter=(0.3, 2.0))) == (214, 160)

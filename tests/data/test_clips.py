@@ -1,4 +1,4 @@
-"""DAVIS and KITTI-STEP as distributed: clips, and their frames as pictures."""
+"""DAVIS and KITTI-STEP as distributed: clips, and their frames as images."""
 
 import pickle
 
@@ -25,12 +25,12 @@ def kitti(tmp_path):
     return draw_kitti_step(tmp_path / "kitti")
 
 
-def test_every_so_many_frames(davis):
+def test_every_nth_frames(davis):
     whole = open_clips(f"davis:{davis}@val", SIZE, 4)
     fast = EveryNth(whole, 2)
     assert [clip.name for clip in fast] == ["cows", "bear"] and fast.taxonomy == whole.taxonomy
     assert [frame.name for frame in fast[1].frames] == ["bear/00000", "bear/00002"]
-    assert len(EveryNth(whole, 9)[1].frames) == 1, "the first one always"
+    assert len(EveryNth(whole, 9)[1].frames) == 1, "the first frame always remains"
 
 
 def test_davis_clips(davis):
@@ -63,7 +63,7 @@ def test_kitti_step_clips(kitti):
     assert [c.name for c in TAXONOMY.categories if c.isthing] == ["person", "car"]
 
 
-def test_kitti_steps_mask_tensor():
+def test_kitti_step_to_mask():
     mask = to_mask(kitti_map(0).astype(np.uint8))
     assert mask.tolist() == [[[1, 14, 14], [12, 12, 0]], [[0, 300, 0], [1, 2, 0]]]
     with pytest.raises(ValueError, match=r"class 19 is outside 0\.\.18"):
@@ -78,16 +78,16 @@ def everything(clips):
     ]
 
 
-def test_davis_zip_as_distributed(davis, pack):
+def test_davis_zip_file(davis, pack):
     expected = everything(open_davis(davis, "val"))
-    assert everything(open_davis(davis.parent, "val")) == expected, "the folder around DAVIS/ does as well"
+    assert everything(open_davis(davis.parent, "val")) == expected, "the folder above DAVIS/ is accepted"
     pack(davis, davis.parent / "DAVIS-2017-Unsupervised-trainval-480p.zip")
     clips = open_davis(davis.parent, "val")
     assert everything(clips) == expected
-    assert everything(pickle.loads(pickle.dumps(clips))) == expected, "workers get a copy"
+    assert everything(pickle.loads(pickle.dumps(clips))) == expected, "a pickled copy reads the same"
 
 
-def test_kitti_step_zip_and_the_layout_of_deeplab2(kitti, pack):
+def test_kitti_step_zip_file_and_deeplab2_layout(kitti, pack):
     expected = everything(open_kitti_step(kitti, "val"))
     pack(kitti / "training", kitti / "data_tracking_image_2.zip")
     assert everything(open_kitti_step(kitti, "val")) == expected
@@ -101,7 +101,7 @@ def test_kitti_step_zip_and_the_layout_of_deeplab2(kitti, pack):
     assert everything(open_kitti_step(kitti, "val")) == expected
 
 
-def test_every_frame_is_a_picture(davis, kitti):
+def test_open_dataset_clip_frames_as_images(davis, kitti):
     data = open_dataset(f"davis:{davis}@val", SIZE)
     assert [sample.name for sample in data] == ["cows/00000", "cows/00001", "bear/00000", "bear/00001", "bear/00002"]
     assert len(data) == 5
@@ -113,12 +113,12 @@ def test_every_frame_is_a_picture(davis, kitti):
 
 @pytest.mark.parametrize("opened", [open_clips, lambda source, size, frames: open_dataset(source, size)])
 @pytest.mark.parametrize("source", ["davis:", "davis:x", "davis:@val", "kitti-step:x", "kitti:x@val"])
-def test_sources_that_are_not_understood(opened, source):
+def test_open_clips_and_open_dataset_unknown_source(opened, source):
     with pytest.raises(InputError, match="davis:DIR@SPLIT"):
         opened(source, SIZE, 4)
 
 
-def test_missing_pieces_of_davis_are_named(davis):
+def test_davis_errors_name_missing_files(davis):
     with pytest.raises(
         InputError, match=r"'test' of DAVIS is missing; expected .*DAVIS/ImageSets/2017/test\.txt or .*480p\.zip"
     ):
@@ -136,7 +136,7 @@ def test_missing_pieces_of_davis_are_named(davis):
         open_davis(davis, "val")
 
 
-def test_missing_and_strange_pieces_of_kitti_step_are_named(kitti):
+def test_kitti_step_errors_name_missing_and_invalid_files(kitti):
     with pytest.raises(InputError, match=r"expected .*panoptic_maps/test or .*kitti-step/panoptic_maps/test"):
         open_kitti_step(kitti, "test")
     path = kitti / "kitti-step" / "panoptic_maps" / "val" / "0002" / "000001.png"

@@ -23,7 +23,7 @@ def refusal(action) -> str:
     return str(caught.value)
 
 
-def test_items(mini):
+def test_coco_items(mini):
     data = CocoPanoptic.open(mini, "val")
     assert len(data) == 2
     assert [(c.id, c.name, c.isthing, c.color) for c in data.taxonomy.categories] == [
@@ -44,11 +44,11 @@ def test_items(mini):
     assert data[1].name == "b é"
 
 
-def test_records_keep_what_else_the_json_says(mini):
+def test_coco_records_keep_other_fields(mini):
     assert [record["modality"] for record in CocoPanoptic.open(mini, "val").records] == ["a", "b é"]
 
 
-def test_iterating_ends(mini):
+def test_coco_iteration_ends(mini):
     assert len(list(CocoPanoptic.open(mini, "val"))) == 2
 
 
@@ -65,7 +65,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(tmp_path, draw, layout):
+def test_coco_layouts(tmp_path, draw, layout):
     split, *paths = LAYOUTS[layout]
     draw(tmp_path, *paths)
     assert splits(tmp_path) == [split]
@@ -78,8 +78,8 @@ def test_layouts(tmp_path, draw, layout):
 
 
 @pytest.fixture
-def owners(tmp_path, draw, pack):
-    """COCO as its owners distribute it: three zip files, one of which holds zip files."""
+def distributed(tmp_path, draw, pack):
+    """COCO as distributed: three zip files, one of which contains zip files."""
     split, *paths = LAYOUTS["coco"]
     plain = CocoPanoptic.open(draw(tmp_path / "plain", *paths), split)
     home = draw(tmp_path / "zipped", *paths)
@@ -100,23 +100,23 @@ def same(one, two) -> bool:
     )
 
 
-def test_the_owners_zip_files_are_read_as_they_are(owners):
-    home, plain = owners
+def test_coco_distributed_zip_files(distributed):
+    home, plain = distributed
     assert splits(home) == ["val2017"]
     before = sorted(home.rglob("*"))
     assert same(CocoPanoptic.open(home, "val2017"), plain)
     assert sorted(home.rglob("*")) == before, "nothing is unpacked"
 
 
-def test_pngs_unpacked_beside_the_pictures_are_found(tmp_path, draw):
+def test_coco_pngs_beside_images(tmp_path, draw):
     split, *paths = LAYOUTS["coco"]
     draw(tmp_path, *paths)
     (tmp_path / paths[2]).rename(tmp_path / "panoptic_val2017")
     assert CocoPanoptic.open(tmp_path, split)[0].name == "a"
 
 
-def test_what_is_missing_or_damaged_in_zip_files_is_named(owners):
-    home, _ = owners
+def test_coco_errors_name_missing_and_damaged_zip_files(distributed):
+    home, _ = distributed
     (home / "val2017.zip").rename(home / "other.zip")
     message = refusal(lambda: CocoPanoptic.open(home, "val2017"))
     assert f"{home / 'val2017'} or {home / 'val2017.zip' / 'val2017'}" in message
@@ -125,7 +125,7 @@ def test_what_is_missing_or_damaged_in_zip_files_is_named(owners):
     assert str(home / "val2017.zip") in refusal(lambda: CocoPanoptic.open(home, "val2017"))
 
 
-def test_an_unknown_split_names_the_known_ones(mini, tmp_path, draw):
+def test_coco_unknown_split(mini, tmp_path, draw):
     draw(tmp_path, Path("panoptic_train.json"), Path("train"), Path("panoptic_train"))
     message = refusal(lambda: CocoPanoptic.open(mini, "test"))
     assert "panoptic_test.json" in message
@@ -133,7 +133,7 @@ def test_an_unknown_split_names_the_known_ones(mini, tmp_path, draw):
     assert "none" in refusal(lambda: CocoPanoptic.open(tmp_path / "nowhere", "val"))
 
 
-def test_string_ids_nested_names_and_links_are_fine(mini, edit):
+def test_coco_string_ids_nested_names_and_links(mini, edit):
     (mini / "val" / "deep").mkdir()
     (mini / "val" / "a.png").rename(mini / "hidden.png")
     (mini / "val" / "deep" / "a.v2.png").symlink_to(mini / "hidden.png")
@@ -190,7 +190,7 @@ STRUCTURE = [
 
 
 @pytest.mark.parametrize(("change", "expected"), STRUCTURE)
-def test_structural_errors_stop_at_opening(mini, edit, change, expected):
+def test_coco_open_rejects_structural_errors(mini, edit, change, expected):
     edit(change)
     message = refusal(lambda: CocoPanoptic.open(mini, "val"))
     assert "panoptic_val.json" in message
@@ -198,7 +198,7 @@ def test_structural_errors_stop_at_opening(mini, edit, change, expected):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"null", b"\xff\xfe{", b"[" * 100_000])
-def test_broken_json(mini, content):
+def test_coco_open_rejects_broken_json(mini, content):
     (mini / "panoptic_val.json").write_bytes(content)
     assert "panoptic_val.json" in refusal(lambda: CocoPanoptic.open(mini, "val"))
 
@@ -207,12 +207,12 @@ FIRST = ("annotations", 0, "segments_info", 0)
 ITEM = [
     (put(*FIRST, "category_id", 99), "99"),
     (put(*FIRST, "category_id", "7"), "'category_id' should be int, not str"),
-    (put(*FIRST, "id", 6), "segment id 5 is in the picture but not in segments_info"),
+    (put(*FIRST, "id", 6), "segment id 5 is in the PNG but not in segments_info"),
     (put(*FIRST, "id", 300), "segment id 300 appears twice"),
     (put(*FIRST, "iscrowd", "no"), "iscrowd 'no'"),
     (put("annotations", 0, "segments_info", 0, None), "segments_info[0]"),
     (drop(*FIRST, "id"), "segments_info[0] has no 'id'"),
-    (drop(*FIRST), "segment id 5 is in the picture but not in segments_info"),
+    (drop(*FIRST), "segment id 5 is in the PNG but not in segments_info"),
     (drop("annotations", 0), "no annotation for image 'a.png'"),
     (put("annotations", 0, "file_name", "none.png"), "panoptic_val/none.png"),
     (put("images", 0, "file_name", "none.png"), "val/none.png"),
@@ -225,7 +225,7 @@ ITEM = [
 
 
 @pytest.mark.parametrize(("change", "expected"), ITEM)
-def test_a_bad_item_is_refused_and_the_others_work(mini, edit, change, expected):
+def test_coco_rejects_bad_item_and_reads_others(mini, edit, change, expected):
     edit(change)
     data = CocoPanoptic.open(mini, "val")
     message = refusal(lambda: data[0])
@@ -234,16 +234,16 @@ def test_a_bad_item_is_refused_and_the_others_work(mini, edit, change, expected)
     assert data[1].name == "b é"
 
 
-def test_a_segment_without_pixels_is_refused(mini, edit):
+def test_coco_rejects_segment_without_pixels(mini, edit):
     edit(lambda content: content["annotations"][0]["segments_info"].append({"id": 9, "category_id": 3}))
     data = CocoPanoptic.open(mini, "val")
-    assert "segment id 9 is in segments_info but not in the picture" in refusal(lambda: data[0])
+    assert "segment id 9 is in segments_info but not in the PNG" in refusal(lambda: data[0])
 
 
-def test_bad_pngs(mini):
+def test_coco_rejects_bad_pngs(mini):
     data, png = CocoPanoptic.open(mini, "val"), mini / "panoptic_val" / "a.png"
     content = png.read_bytes()
-    for broken in (b"", b"not a picture", content[:50], content[:-30], content[:45] + b"\0\0\0\0" + content[49:]):
+    for broken in (b"", b"not an image", content[:50], content[:-30], content[:45] + b"\0\0\0\0" + content[49:]):
         png.write_bytes(broken)
         assert "cannot be read as PNG" in refusal(lambda: data[0])
         assert str(png) in refusal(lambda: data[0])
@@ -256,12 +256,12 @@ def test_bad_pngs(mini):
     assert "not RGB" in refusal(lambda: data[0])
 
 
-def test_a_damaged_picture_is_named(mini):
+def test_coco_names_damaged_image(mini):
     (mini / "val" / "a.png").write_bytes(b"GIF89a")
     assert str(mini / "val" / "a.png") in refusal(lambda: CocoPanoptic.open(mini, "val")[0])
 
 
-def test_palette_pngs_hold_ids_too(mini):
+def test_coco_palette_png(mini):
     png = mini / "panoptic_val" / "a.png"
     expected = CocoPanoptic.open(mini, "val")[0].panoptic
     Image.open(png).quantize(8).save(png)
@@ -269,8 +269,8 @@ def test_palette_pngs_hold_ids_too(mini):
     assert np.array_equal(CocoPanoptic.open(mini, "val")[0].panoptic.segmentation, expected.segmentation)
 
 
-@pytest.mark.skipif(not (SHARED / "coco_sample").is_dir(), reason="the shared COCO pictures are not here")
-def test_real_coco_scores_1_against_itself():
+@pytest.mark.skipif(not (SHARED / "coco_sample").is_dir(), reason="the shared COCO images are not available")
+def test_coco_sample_pq_against_itself_is_1():
     home = SHARED / "coco_sample"
     data = CocoPanoptic(home / "panoptic_examples.json", home / "input_images", home / "panoptic_examples")
     quality = PanopticQuality(data.taxonomy)
@@ -279,15 +279,15 @@ def test_real_coco_scores_1_against_itself():
     assert quality.compute()["All"] == {"pq": 1, "sq": 1, "rq": 1, "n": 8}
 
 
-@pytest.mark.skipif(not (SHARED / "coco_sample").is_dir(), reason="the shared COCO pictures are not here")
-def test_real_coco_goes_through_and_back():
+@pytest.mark.skipif(not (SHARED / "coco_sample").is_dir(), reason="the shared COCO images are not available")
+def test_coco_sample_round_trip():
     home = SHARED / "coco_sample"
     data = CocoPanoptic(home / "panoptic_examples.json", home / "input_images", home / "panoptic_examples")
     truth = json.loads((home / "panoptic_examples.json").read_text())
     annotations = {annotation["image_id"]: annotation for annotation in truth["annotations"]}
     for record, sample in zip(data.records, data, strict=True):
         expected = annotations[record["id"]]
-        written = sample.panoptic.annotation(record["id"], expected["file_name"])
+        rgb, written = sample.panoptic.to_coco(record["id"], expected["file_name"])
         assert (written["image_id"], written["file_name"]) == (expected["image_id"], expected["file_name"])
         keys = ("id", "category_id", "area", "bbox", "iscrowd")
         given, mine = (
@@ -296,4 +296,4 @@ def test_real_coco_goes_through_and_back():
         )
         assert mine == given
         png = np.asarray(Image.open(home / "panoptic_examples" / expected["file_name"]).convert("RGB"))
-        assert np.array_equal(sample.panoptic.to_rgb(), png)
+        assert np.array_equal(rgb, png)

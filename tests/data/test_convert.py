@@ -17,7 +17,7 @@ def box(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
 
 
 def write(home: Path, of_first: list[dict[str, Any]], **more: Any) -> Path:
-    """A detection json with two pictures of 8 x 6; the second has one ball."""
+    """A detection json with two images of 8 x 6 pixels; the second has one ball."""
     home.mkdir(exist_ok=True)
     for name in ("a", "b"):
         Image.new("RGB", (8, 6)).save(home / f"{name}.jpg")
@@ -54,7 +54,7 @@ CROWD = {"category_id": 1, "iscrowd": 1, "segmentation": {"size": [6, 8], "count
 
 
 @pytest.mark.parametrize("order", [[PLAYER, BALL, CROWD], [CROWD, BALL, PLAYER]])
-def test_the_smaller_is_on_top_and_crowds_are_below(tmp_path, order):
+def test_convert_smaller_on_top_and_crowds_below(tmp_path, order):
     report, data = run(write(tmp_path, order))
     found = masks(data)
     assert found["ball"] == [(4, (6, 4, 2, 2), False)]
@@ -63,14 +63,14 @@ def test_the_smaller_is_on_top_and_crowds_are_below(tmp_path, order):
     assert check(data, 10).ok
 
 
-def test_a_crowd_stays_a_crowd(tmp_path):
+def test_convert_keeps_crowds(tmp_path):
     report, data = run(write(tmp_path, [{**PLAYER, "segmentation": box(0, 0, 3, 6)}, CROWD]))
     assert masks(data)["player"] == [(6, (4, 0, 1, 6), True), (18, (0, 0, 3, 6), False)]
     assert (report.segments, report.crowds) == (3, 1)
 
 
-def test_what_vanishes_is_counted(tmp_path):
-    """Empty outlines, all covered ones, and the earlier of two equal ones."""
+def test_convert_counts_vanished_annotations(tmp_path):
+    """Empty outlines, covered ones, and the first of two equal ones."""
     quarters = [{**BALL, "segmentation": box(x, 4, x + 1, 6)} for x in (6, 7)]
     report, data = run(write(tmp_path, [BALL, BALL, *quarters, {**PLAYER, "segmentation": []}]))
     assert sorted(report.vanished) == [0, 1, 4]
@@ -80,7 +80,7 @@ def test_what_vanishes_is_counted(tmp_path):
     assert report.vanished == [0]
 
 
-def test_without_a_map_the_rest_is_void_or_background(tmp_path):
+def test_convert_void_or_background(tmp_path):
     _, data = run(write(tmp_path, [BALL]))
     assert (data[0].panoptic.segmentation == 0).sum() == 44
     _, data = run(write(tmp_path / "b", [BALL]), background="lawn")
@@ -92,8 +92,8 @@ def test_without_a_map_the_rest_is_void_or_background(tmp_path):
     ]
 
 
-def test_a_semantic_map_lies_below(tmp_path):
-    """Its player at the border of the outline becomes void; its own values may be those of the json's categories."""
+def test_convert_semantic_map_below_instances(tmp_path):
+    """Pixels of a class that the json has become void outside instances; values may collide with ids of the json."""
     semantic = np.zeros((6, 8), np.uint8)
     semantic[:, :2], semantic[0] = 1, 2
     (tmp_path / "maps").mkdir()
@@ -116,7 +116,7 @@ def test_a_semantic_map_lies_below(tmp_path):
     assert (data[0].panoptic.segmentation == 0).sum() == 5
 
 
-def test_pictures_are_linked_in_any_folder(tmp_path):
+def test_convert_links_images_in_nested_folders(tmp_path):
     path = write(tmp_path, [BALL])
     content = json.loads(path.read_text())
     (tmp_path / "deep").mkdir()
@@ -129,7 +129,7 @@ def test_pictures_are_linked_in_any_folder(tmp_path):
     assert (tmp_path / "out/panoptic/deep/a.png").is_file()
 
 
-def test_what_cannot_be_used_is_left_out_and_listed(tmp_path):
+def test_convert_skips_and_lists_unusable_images(tmp_path):
     for number, bad in enumerate(({"category_id": 5}, {"segmentation": "?"}, {"segmentation": [[1, 2, 3]]})):
         report, data = run(write(tmp_path / str(number), [{**BALL, **bad}]))
         assert len(report.errors) == 1
@@ -145,9 +145,9 @@ def test_what_cannot_be_used_is_left_out_and_listed(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_annotations_of_other_images_are_counted(tmp_path):
+def test_convert_counts_annotations_of_unlisted_images(tmp_path):
     report, _ = run(write(tmp_path, [{**BALL, "image_id": 4}]))
-    assert "1 annotations belong to no picture" in str(report)
+    assert "1 annotations belong to no image" in str(report)
 
 
 @pytest.mark.parametrize(
@@ -161,14 +161,14 @@ def test_annotations_of_other_images_are_counted(tmp_path):
         ({"images": [{"id": i, "file_name": f"a.{i}"} for i in (3, 4)]}, "one name"),
     ],
 )
-def test_a_broken_json_is_refused(tmp_path, more, says):
+def test_detection_rejects_broken_json(tmp_path, more, says):
     path = write(tmp_path, [], **more)
     with pytest.raises(InputError, match=says) as caught:
         Detection(path, tmp_path)
     assert str(path) in str(caught.value)
 
 
-def test_nothing_is_written_over(tmp_path):
+def test_convert_rejects_existing_output_and_background_name(tmp_path):
     path = write(tmp_path, [BALL])
     run(path)
     with pytest.raises(InputError, match="exists already"):

@@ -25,12 +25,12 @@ def put(path: Path, pixels: np.ndarray, mode: str | None = None) -> None:
     image = Image.fromarray(pixels)
     if mode == "P":
         image = image.convert("L")
-        image.putpalette(list(range(255, -1, -1)) * 3)  # colours say nothing
+        image.putpalette(list(range(255, -1, -1)) * 3)  # arbitrary colours
     image.save(path)
 
 
 def draw(home: Path, pixels: np.ndarray, split: str = "", **declared) -> Path:
-    """A data set with one picture."""
+    """A data set with one image."""
     put(home / "images" / split / "a.jpg", np.zeros((*pixels.shape[:2], 3), np.uint8))
     put(home / "labels" / split / "a.png", pixels)
     if declared:
@@ -64,20 +64,20 @@ CODED = {
 
 
 @pytest.mark.parametrize("name", CODED)
-def test_every_coding_says_the_same_and_is_recognised(tmp_path, name):
+def test_folder_detects_and_reads_every_coding(tmp_path, name):
     pixels, declared = CODED[name]
     declared = declared or {"labels": {1: "grass", 2: "sky", 3: "sheep"}}
     assert facts(Folder.open(draw(tmp_path, pixels, **declared))) == TRUTH
 
 
-def test_palette_pngs_are_read_by_index(tmp_path):
+def test_folder_palette_png_by_index(tmp_path):
     draw(tmp_path, CLASSES.astype(np.uint8), **NAMES)
     put(tmp_path / "labels/a.png", CLASSES.astype(np.uint8), "P")
     assert Image.open(tmp_path / "labels/a.png").mode == "P"
     assert facts(Folder.open(tmp_path)) == TRUTH
 
 
-def test_nothing_needs_to_be_declared(tmp_path):
+def test_folder_without_declaration(tmp_path):
     data = Folder.open(draw(tmp_path, CLASSES.astype(np.uint8)))
     assert [(c.id, c.name, c.isthing) for c in data.taxonomy.categories] == [
         (1, "0", False),
@@ -91,8 +91,8 @@ def test_nothing_needs_to_be_declared(tmp_path):
         assert assumption in printed
 
 
-def test_what_was_assumed_can_be_declared(tmp_path):
-    """The printed text, written to classes.yaml, changes nothing."""
+def test_folder_printed_declaration_round_trip(tmp_path):
+    """Writing the printed text to classes.yaml gives the same labels."""
     data = Folder.open(draw(tmp_path, CODED["two channels"][0]))
     assert {c.name for c in data.taxonomy.categories if c.isthing} == {"3"}
     (tmp_path / "classes.yaml").write_text(str(data.labels))
@@ -101,12 +101,12 @@ def test_what_was_assumed_can_be_declared(tmp_path):
     assert again.labels.assumed == ()
 
 
-def test_a_black_and_white_mask_has_two_classes(tmp_path):
+def test_folder_binary_mask_has_two_classes(tmp_path):
     data = Folder.open(draw(tmp_path, (CLASSES == 2).astype(np.uint8) * 255))
     assert [c.name for c in data.taxonomy.categories] == ["0", "255"]
 
 
-def test_all_splits_have_the_classes_of_all(tmp_path):
+def test_folder_splits_share_classes(tmp_path):
     draw(tmp_path, np.full((2, 2), 4, np.uint8), "train")
     draw(tmp_path, np.full((2, 2), 9, np.uint8), "val")
     assert Folder.open(tmp_path, "train").taxonomy == Folder.open(tmp_path, "val").taxonomy
@@ -114,8 +114,8 @@ def test_all_splits_have_the_classes_of_all(tmp_path):
         Folder.open(tmp_path)
 
 
-def test_crowds(tmp_path):
-    """A thing without a number; 255 where there are two channels."""
+def test_folder_crowds(tmp_path):
+    """A thing without a number is a crowd; in two channels, number 255 is."""
     sixteen = np.array([[26, 26001, 26002, 7]], np.uint16)
     data = Folder.open(draw(tmp_path / "a", sixteen, labels={26: "car", 7: "road"}))
     assert [(s.name, s.iscrowd) for s in data[0].panoptic.segments] == [
@@ -133,16 +133,16 @@ def test_crowds(tmp_path):
 LAYOUTS = [("images/val", "labels/val"), ("val/images", "val/labels"), ("val", "val_labels")]
 
 
-@pytest.mark.parametrize(("pictures", "labels"), LAYOUTS)
-def test_layouts(tmp_path, pictures, labels):
-    put(tmp_path / pictures / "a.png", np.zeros((3, 6, 3), np.uint8))
+@pytest.mark.parametrize(("images", "labels"), LAYOUTS)
+def test_folder_layouts(tmp_path, images, labels):
+    put(tmp_path / images / "a.png", np.zeros((3, 6, 3), np.uint8))
     put(tmp_path / labels / "a.png", CLASSES.astype(np.uint8))
     assert len(Folder.open(tmp_path, "val")) == 1
     assert len(open_dataset(f"folder:{tmp_path}@val", (8, 8))) == 1
 
 
-def test_a_label_in_neither_list_is_void(tmp_path):
-    """As CamVid's classes.json has it."""
+def test_folder_label_in_neither_things_nor_stuff_is_void(tmp_path):
+    """As in the classes.json of CamVid."""
     draw(tmp_path, CLASSES.astype(np.uint8))
     labels = '{"0": "grass", "1": "sky", "2": "sheep", "255": "unlabelled"}'
     (tmp_path / "classes.json").write_text(
@@ -164,7 +164,7 @@ DECLARED_WRONGLY = [
     ({"labels": ["a"]}, "1: car"),
     ({"labels": {"a": 1}}, "1: car"),
     ({**NAMES, "things": ["wolf"]}, "'wolf'"),
-    ({**NAMES, "stuff": ["sheep"]}, "class 2 is among things and stuff"),
+    ({**NAMES, "stuff": ["sheep"]}, "class 2 is in both things and stuff"),
     ({**NAMES, "things": [9]}, "[9]"),
     ({"void": [0, 1, 2, 255]}, "no class"),
     ({"labels": {1: "a", 2: "a"}}, "more than once"),
@@ -172,24 +172,24 @@ DECLARED_WRONGLY = [
 
 
 @pytest.mark.parametrize(("declared", "says"), DECLARED_WRONGLY)
-def test_a_wrong_declaration_is_refused_in_one_line(tmp_path, declared, says):
+def test_folder_rejects_invalid_declaration(tmp_path, declared, says):
     draw(tmp_path, CLASSES.astype(np.uint8), **declared)
     message = refusal(lambda: Folder.open(tmp_path))
     assert says in message
     assert "classes.yaml" in message
 
 
-def test_broken_yaml_is_refused(tmp_path):
+def test_folder_rejects_broken_yaml(tmp_path):
     draw(tmp_path, CLASSES.astype(np.uint8))
     for text in ("{", "- a"):
         (tmp_path / "classes.yaml").write_text(text)
         assert "classes.yaml" in refusal(lambda: Folder.open(tmp_path))
 
 
-def test_what_is_wrong_with_an_item_is_said_with_its_name(tmp_path):
+def test_folder_errors_name_invalid_item(tmp_path):
     png = tmp_path / "labels/a.png"
     draw(tmp_path, CLASSES.astype(np.uint8), **{**NAMES, "labels": {0: "grass", 2: "sheep"}})
-    assert f"{png}: value 1 is no class" in refusal(lambda: Folder.open(tmp_path)[0])
+    assert f"{png}: value 1 is not a class" in refusal(lambda: Folder.open(tmp_path)[0])
     numbered = {"labels": {1: "grass", 2: "sky", 3: "sheep"}, "things": [1]}
     draw(tmp_path, CODED["two channels"][0], **numbered)
     assert f"{png}: class 'sheep' has numbered instances" in refusal(lambda: Folder.open(tmp_path)[0])
@@ -199,7 +199,7 @@ def test_what_is_wrong_with_an_item_is_said_with_its_name(tmp_path):
     assert "5 x 5" in message
 
 
-def test_files_without_a_partner_are_named(tmp_path):
+def test_folder_errors_name_unpaired_files(tmp_path):
     draw(tmp_path, CLASSES.astype(np.uint8))
     put(tmp_path / "images/b.png", np.zeros((3, 6, 3), np.uint8))
     assert "images has 'b' but" in refusal(lambda: Folder.open(tmp_path))
@@ -213,7 +213,7 @@ def test_files_without_a_partner_are_named(tmp_path):
     assert "none" in refusal(lambda: Folder.open(tmp_path / "nowhere"))
 
 
-def test_pictures_are_not_taken_for_labels(tmp_path):
+def test_folder_rejects_images_as_labels(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     assert "too many values" in refusal(lambda: Folder.open(draw(tmp_path, noise)))
 
@@ -231,8 +231,8 @@ def test_open_dataset_leaves_images_out(tmp_path):
         open_dataset(f"folder:{tmp_path},-b.png,-d.png", (8, 8))
 
 
-@pytest.mark.skipif(not (SHARED / "coco_sample").is_dir(), reason="no shared data")
-def test_panopticapis_two_channels_say_what_its_panoptic_pngs_say(tmp_path):
+@pytest.mark.skipif(not (SHARED / "coco_sample").is_dir(), reason="the shared COCO images are not available")
+def test_folder_two_channel_pngs_of_panopticapi(tmp_path):
     from pix2seqd.data.coco import CocoPanoptic
 
     home = SHARED / "coco_sample"

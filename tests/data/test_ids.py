@@ -13,7 +13,7 @@ UNIQUE, REUSED = DataConfig(), DataConfig(ids="reused")
 
 
 def scene(seed: int, size: int = 24, things: int = 12) -> tuple[np.ndarray, dict[int, int]]:
-    """Small rectangles on tissue, and a void corner."""
+    """Small rectangles on tissue, with a void corner."""
     rng = np.random.default_rng(seed)
     labels = np.full((size, size), 1000)
     labels[:5, :5] = 0
@@ -27,13 +27,13 @@ def class_map(labels: np.ndarray, classes: dict[int, int]) -> np.ndarray:
     return np.select([labels == label for label in classes], list(classes.values()), 0)
 
 
-def draw(labels: np.ndarray, classes: dict[int, int], config: DataConfig, most: int, seed: int = 0):
-    return draw_mask(labels, classes, TAXONOMY, config, most, np.random.default_rng(seed))
+def draw(labels: np.ndarray, classes: dict[int, int], config: DataConfig, max_instances: int, seed: int = 0):
+    return draw_mask(labels, classes, TAXONOMY, config, max_instances, np.random.default_rng(seed))
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_unique_ids_are_distinct_legal_and_of_every_segment(seed: int):
+def test_draw_mask_unique_ids(seed: int):
     labels, classes = scene(seed)
     (found, ids), instances = draw(labels, classes, UNIQUE, 101, seed)
     assert np.array_equal(found, class_map(labels, classes))
@@ -47,7 +47,7 @@ def test_unique_ids_are_distinct_legal_and_of_every_segment(seed: int):
         assert np.array_equal(instances == number, labels == label)
 
 
-def test_ids_are_drawn_anew_each_time_over_their_whole_range():
+def test_draw_mask_unique_ids_cover_their_range():
     labels, classes = np.array([[1, 2]]), {1: CELL, 2: CELL}
     drawn = {tuple(draw(labels, classes, UNIQUE, 5, seed)[0][1, 0].tolist()) for seed in range(200)}
     assert drawn == {(i, j) for i in range(1, 5) for j in range(1, 5) if i != j}
@@ -55,7 +55,7 @@ def test_ids_are_drawn_anew_each_time_over_their_whole_range():
     assert np.array_equal(again, draw(labels, classes, UNIQUE, 5, 7)[0])
 
 
-def test_of_more_segments_than_ids_the_smallest_are_void():
+def test_draw_mask_more_segments_than_ids():
     labels = np.repeat([1, 2, 3, 4], [5, 1, 7, 2])[None]
     (found, ids), instances = draw(labels, dict.fromkeys((1, 2, 3, 4), CELL), UNIQUE, 3)
     assert np.array_equal(found > 0, (labels == 1) | (labels == 3))
@@ -64,7 +64,7 @@ def test_of_more_segments_than_ids_the_smallest_are_void():
     assert np.array_equal(instances > 0, found > 0)
 
 
-def test_segments_without_a_class_are_void():
+def test_draw_mask_segments_without_class_are_void():
     for config in (UNIQUE, REUSED):
         mask, instances = draw(np.array([[1, 2, 0]]), {2: CELL}, config, 16)
         assert mask[:, 0, [0, 2]].tolist() == [[0, 0], [0, 0]]
@@ -73,7 +73,7 @@ def test_segments_without_a_class_are_void():
 
 
 @pytest.mark.parametrize("config", [UNIQUE, REUSED], ids=["unique", "reused"])
-def test_an_empty_map_is_all_void(config):
+def test_draw_mask_empty_map_is_void(config):
     mask, instances = draw(np.zeros((4, 6), int), {}, config, 16)
     assert mask.shape == (2, 4, 6)
     assert mask.dtype == np.int64
@@ -82,14 +82,14 @@ def test_an_empty_map_is_all_void(config):
 
 
 def gap(one: np.ndarray, other: np.ndarray) -> int:
-    """Steps of a chess king between two sets of pixels."""
+    """Chebyshev distance between two sets of pixels."""
     between = np.abs(np.argwhere(one)[:, None] - np.argwhere(other)[None]).max(axis=-1)
     return int(between.min())
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), distance=st.integers(0, 6))
-def test_reused_ids_differ_between_neighbours(seed: int, distance: int):
+def test_draw_mask_reused_ids_differ_between_neighbours(seed: int, distance: int):
     labels, classes = scene(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pix2seqd.data.ids.ID_DISTANCE", distance)
@@ -103,4 +103,4 @@ def test_reused_ids_differ_between_neighbours(seed: int, distance: int):
         for other in things[:n]:
             if gap(labels == one, labels == other) <= distance:
                 assert given_ids[one] != given_ids[other]
-    assert len(np.unique(instances[labels > 0])) == len(classes), "for the loss, every segment counts by itself"
+    assert len(np.unique(instances[labels > 0])) == len(classes), "every segment has its own number for the loss"

@@ -22,8 +22,8 @@ def recipe() -> Recipe:
     )
 
 
-class Kept:
-    """Samples in memory, since drawing them takes longer than all else here."""
+class InMemory:
+    """Samples in memory, because rendering them is the slowest part of these tests."""
 
     def __init__(self, samples: list[Sample]) -> None:
         self.samples, self.taxonomy = samples, samples[0].panoptic.taxonomy
@@ -36,8 +36,8 @@ class Kept:
 
 
 @pytest.fixture(scope="module")
-def data() -> Kept:
-    return Kept(list(Shapes(7, (20, 20))))
+def data() -> InMemory:
+    return InMemory(list(Shapes(7, (20, 20))))
 
 
 def batches(dataset, recipe: Recipe, start: int = 0, process: int = 0, processes: int = 1) -> list[dict]:
@@ -51,7 +51,7 @@ def assert_same(one: list[dict], other: list[dict]) -> None:
         assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_a_batch(data, recipe):
+def test_training_loader_batch(data, recipe):
     (batch, *rest) = batches(data, recipe)
     assert len(rest) == 4
     assert set(batch) == {"images", "masks"}
@@ -62,23 +62,23 @@ def test_a_batch(data, recipe):
     assert batch["masks"].dtype == torch.int64
     assert batch["masks"][:, 0].max() <= len(Shapes.taxonomy)
     assert batch["masks"][:, 1].max() < recipe.model.mask.max_instances
-    assert torch.equal(batch["masks"][:, 0] == 0, batch["masks"][:, 1] == 0), "void in one is void in both"
+    assert torch.equal(batch["masks"][:, 0] == 0, batch["masks"][:, 1] == 0), "void in both channels"
 
 
-def test_reused_ids_come_with_the_instances(data, recipe):
+def test_training_loader_reused_ids_add_instances(data, recipe):
     (batch, *_) = batches(data, recipe.replace(data=recipe.data.replace(ids="reused")))
     assert set(batch) == {"images", "masks", "instances"}
     assert batch["instances"].shape == (6, 8, 12)
     assert torch.equal(batch["instances"] == 0, batch["masks"][:, 0] == 0)
 
 
-def test_the_order_does_not_depend_on_workers(data, recipe):
+def test_training_loader_independent_of_workers(data, recipe):
     two = recipe.replace(train=recipe.train.replace(workers=2))
     assert_same(batches(data, recipe), batches(data, two))
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_a_resumed_run_sees_the_tail(data, recipe, accumulate: int):
+def test_training_loader_resumes_at_start_step(data, recipe, accumulate: int):
     recipe = recipe.replace(train=recipe.train.replace(accumulate=accumulate))
     whole = batches(data, recipe)
     assert_same(batches(data, recipe, start=2), whole[2 * accumulate :])
@@ -86,7 +86,7 @@ def test_a_resumed_run_sees_the_tail(data, recipe, accumulate: int):
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 2), (2, 1), (3, 2), (6, 1)])
-def test_processes_and_micro_batches_share_every_batch(data, recipe, processes: int, accumulate: int):
+def test_training_loader_splits_batches_among_processes(data, recipe, processes: int, accumulate: int):
     whole = batches(data, recipe)
     shared = recipe.replace(train=recipe.train.replace(accumulate=accumulate))
     shares = [batches(data, shared, process=p, processes=processes) for p in range(processes)]
@@ -96,13 +96,13 @@ def test_processes_and_micro_batches_share_every_batch(data, recipe, processes: 
             assert torch.equal(torch.cat([part[key] for part in parts]), value)
 
 
-def test_positions_are_what_the_loader_has():
+def test_positions_of_one_process():
     positions = Positions(start=6, stop=30, share=2, process=1, processes=3)
     assert list(positions) == [8, 9, 14, 15, 20, 21, 26, 27]
     assert len(positions) == 8
 
 
-def test_a_batch_that_does_not_divide_is_refused(data, recipe):
+def test_training_loader_rejects_indivisible_batch(data, recipe):
     with pytest.raises(InputError, match="batch_size 6 does not divide among 4 processes × 1 micro-batches"):
         training_loader(data, recipe, 0, 0, 4)
     with pytest.raises(InputError, match="does not divide"):
@@ -110,7 +110,7 @@ def test_a_batch_that_does_not_divide_is_refused(data, recipe):
 
 
 class Counted:
-    """Pictures whose first pixel is their number; counts how often each is read."""
+    """Images filled with their index; counts how often each is read."""
 
     taxonomy = Shapes.taxonomy
 
@@ -126,7 +126,7 @@ class Counted:
         return Sample(str(index), np.full_like(sample.image, index), sample.panoptic)
 
 
-def test_every_epoch_shows_every_picture_once_in_its_own_order(recipe):
+def test_training_examples_epochs_are_permutations(recipe):
     examples = TrainingExamples(Counted(10), recipe.replace(augment=AugmentConfig()))
     seen = [round(examples[position]["images"].max().item() * 255) for position in range(40)]
     epochs = [seen[i : i + 10] for i in range(0, 40, 10)]
@@ -136,16 +136,16 @@ def test_every_epoch_shows_every_picture_once_in_its_own_order(recipe):
     assert [round(other[p]["images"].max().item() * 255) for p in range(10)] != epochs[0]
 
 
-def test_a_picture_is_augmented_differently_in_every_epoch(recipe):
+def test_training_examples_augmentation_differs_between_epochs(recipe):
     examples = TrainingExamples(Shapes(1, (16, 24)), recipe)
     images = [example["images"] for example in islice(examples, 5)]
     assert all(not torch.equal(images[0], image) for image in images[1:])
     masks = [examples[position]["masks"] for position in range(5)]
-    assert len({tuple(mask[1].unique().tolist()) for mask in masks}) > 1, "and so are its ids"
+    assert len({tuple(mask[1].unique().tolist()) for mask in masks}) > 1, "ids differ too"
     assert torch.equal(examples[3]["images"], images[3])
 
 
-def test_pictures_are_kept_as_far_as_memory_is_allowed(recipe):
+def test_training_examples_cache_limit(recipe):
     for budget, reads in ((2**20, 1), (0, 3)):
         counted = Counted(4)
         examples = TrainingExamples(counted, recipe, cache_bytes=budget)
@@ -154,8 +154,8 @@ def test_pictures_are_kept_as_far_as_memory_is_allowed(recipe):
         assert counted.reads == [reads] * 4
 
 
-def test_crowds_are_void(mini, recipe):
-    """`mini` is 8 x 6: a lawn with a cat, a crowd of 5 pixels of cats and a void column; and a lawn alone."""
+def test_training_examples_crowds_are_void(mini, recipe):
+    """`mini` is 8 x 6: a lawn with a cat, a crowd of cats of 5 pixels and a void column; and an image of lawn only."""
     plain = recipe.replace(augment=AugmentConfig(), data=DataConfig(size=(12, 16)))
     examples = TrainingExamples(CocoPanoptic.open(mini, "val"), plain)
     masks = [examples[position]["masks"] for position in (0, 1)]

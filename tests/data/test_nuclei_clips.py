@@ -1,4 +1,4 @@
-"""Clips of nuclei, made of pictures drawn here: grey disks on a dark ground."""
+"""Clips of nuclei, made from synthetic images: grey disks on a dark background."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from pix2seqd.data import open_clips
 from pix2seqd.data.sample import Clip, Sample
-from pix2seqd.data.synthetic.nuclei_clips import BACKGROUND, NucleiClips, Specimen, _paint_out
-from pix2seqd.data.synthetic.nuclei_motion import Temper, _push, live, settle
+from pix2seqd.data.synthetic.nuclei_clips import BACKGROUND, Micrograph, NucleiClips, _inpaint
+from pix2seqd.data.synthetic.nuclei_motion import MotionParameters, _separation, at_rest, simulate
 from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -19,7 +19,7 @@ NUCLEI = Taxonomy((Category(1, "nucleus", True, (220, 20, 60)), Category(2, "bac
 
 
 class Disks:
-    """Four pictures of 64 x 72 with nine disks each."""
+    """Four images of 64 x 72 pixels with nine disks each."""
 
     taxonomy = NUCLEI
 
@@ -49,7 +49,7 @@ def same(one: Clip, other: Clip) -> bool:
     return all(np.array_equal(a, b) for frame in frames for a, b in frame)
 
 
-def test_a_clip_depends_on_seed_and_number_alone():
+def test_nuclei_clips_depend_only_on_seed_and_index():
     dataset = clips()
     clip = dataset[7]
     assert same(clip, clips(length=8, cache_bytes=0)[7])
@@ -59,7 +59,7 @@ def test_a_clip_depends_on_seed_and_number_alone():
 
 
 @pytest.mark.parametrize("size", [(48, 56), (90, 100)])
-def test_frames_are_of_the_size_asked_for_and_wholly_labelled(size: tuple[int, int]):
+def test_nuclei_clips_frame_size_and_labels(size: tuple[int, int]):
     clip = clips(size=size)[0]
     assert len(clip.frames) == 5
     for frame in clip.frames:
@@ -69,7 +69,7 @@ def test_frames_are_of_the_size_asked_for_and_wholly_labelled(size: tuple[int, i
         assert {s.id for s in frame.panoptic.segments if not s.isthing} == {BACKGROUND}
 
 
-def test_labels_are_where_the_light_is():
+def test_nuclei_clips_labels_match_bright_pixels():
     overlaps = []
     for i in range(20):
         for frame in clips()[i].frames:
@@ -78,8 +78,8 @@ def test_labels_are_where_the_light_is():
     assert np.median(overlaps) > 0.85
 
 
-def test_an_id_stays_with_its_nucleus():
-    """From frame to frame a nucleus moves by less than its size: what has its id lies near where it was."""
+def test_nuclei_clips_ids_follow_nuclei():
+    """Between frames, a nucleus moves by less than its size."""
     for i in range(20):
         before: dict[int, np.ndarray] = {}
         for frame in clips(frames=8)[i].frames:
@@ -90,40 +90,40 @@ def test_an_id_stays_with_its_nucleus():
             before = now
 
 
-def test_of_a_division_the_larger_daughter_keeps_the_id():
+def test_simulate_division_larger_daughter_keeps_id():
     rng = np.random.default_rng(0)
-    bodies = settle(rng, np.array([0]), np.array([[50.0, 50.0]]), np.array([10.0]))
-    temper = Temper(pace=0.02, flow=np.zeros(2), division=0.2, defocus=0.0)
-    history = live(rng, bodies, temper, 20)
+    nuclei = at_rest(rng, np.array([0]), np.array([[50.0, 50.0]]), np.array([10.0]))
+    motion = MotionParameters(pace=0.02, flow=np.zeros(2), division=0.2, defocus=0.0)
+    history = simulate(rng, nuclei, motion, 20)
     counts = [len(b) for b in history]
     assert counts == sorted(counts) and counts[-1] >= 2
     first = next(b for b in history if len(b) == 2)
     assert first.id.tolist() == [0, 1]
     assert first.size[0] >= first.size[1]
-    assert np.linalg.norm(first.center[0] - first.center[1]) > 10, "apart"
+    assert np.linalg.norm(first.center[0] - first.center[1]) > 10, "the daughters are apart"
     assert all(len(set(b.id.tolist())) == len(b) for b in history), "no id twice"
 
 
-def test_nuclei_that_collide_give_way():
-    bodies = settle(
+def test_separation_of_overlapping_nuclei():
+    nuclei = at_rest(
         np.random.default_rng(0), np.arange(2), np.array([[50.0, 50.0], [50.0, 80.0]]), np.array([10.0, 10.0])
     )
-    bodies.center[1] = 50.0, 65.0
+    nuclei.center[1] = 50.0, 65.0
     apart = np.array([[0.0, 30.0], [30.0, 0.0]])
-    push = _push(bodies, apart)
+    push = _separation(nuclei, apart)
     assert push[0, 1] < 0 < push[1, 1]
 
 
-def test_a_painted_out_nucleus_is_not_to_be_seen():
+def test_inpaint_removes_nuclei():
     sample = Disks()[0]
     nuclei = sample.panoptic.segmentation > 1
-    painted = _paint_out(sample.image, nuclei)
+    painted = _inpaint(sample.image, nuclei)
     assert abs(painted[nuclei].mean() - 30) < 6
     far = ~ndimage.binary_dilation(nuclei, iterations=5)
     assert (painted[far] == sample.image[far]).all()
 
 
-def test_a_picture_without_nuclei_makes_a_clip_of_background():
+def test_nuclei_clips_image_without_nuclei():
     class Empty(Disks):
         def __getitem__(self, index: int) -> Sample:
             panoptic = Panoptic.from_segmentation(np.ones((64, 72), int), {1: 2}, NUCLEI)
@@ -133,7 +133,7 @@ def test_a_picture_without_nuclei_makes_a_clip_of_background():
     assert [(f.panoptic.segmentation == BACKGROUND).all() for f in frames] == [True, True]
 
 
-def test_a_nucleus_that_fills_the_picture():
+def test_nuclei_clips_nucleus_fills_image():
     class Full(Disks):
         def __getitem__(self, index: int) -> Sample:
             panoptic = Panoptic.from_segmentation(np.ones((64, 72), int), {1: 1}, NUCLEI)
@@ -142,19 +142,19 @@ def test_a_nucleus_that_fills_the_picture():
     assert len(list(NucleiClips(Full(), 1, 2, (48, 48))[0].frames)) == 2
 
 
-def test_mirrored_nuclei_are_nuclei_of_their_own():
-    specimen = Specimen.of(Disks()[0], (48, 56))
-    pieces = [ndimage.label(specimen.labels == k)[1] for k in range(1, len(specimen.center) + 1)]
+def test_micrograph_mirrored_nuclei_are_separate():
+    micrograph = Micrograph.from_sample(Disks()[0], (48, 56))
+    pieces = [ndimage.label(micrograph.labels == k)[1] for k in range(1, len(micrograph.center) + 1)]
     assert len(pieces) > 9 and set(pieces) == {1}
 
 
 @pytest.mark.parametrize("index", [-1, 100])
-def test_there_are_no_further_clips(index: int):
+def test_nuclei_clips_index_out_of_range(index: int):
     with pytest.raises(IndexError):
         clips()[index]
 
 
-def test_the_data_must_have_one_background():
+def test_nuclei_clips_rejects_data_without_one_background():
     class Scenes(Disks):
         taxonomy = TAXONOMY
 
@@ -164,7 +164,7 @@ def test_the_data_must_have_one_background():
         clips(frames=0)
 
 
-def test_opened_by_name(mini: Path):
+def test_open_clips_synthetic_sources(mini: Path):
     made = open_clips(f"nuclei-clips:{mini}@val:7x4", (16, 16), 3)
     assert len(made) == 7 and len(made[0].frames) == 4
     assert len(open_clips(f"nuclei-clips:{mini}@val:7", (16, 16), 3)[0].frames) == 3

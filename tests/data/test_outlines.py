@@ -10,24 +10,24 @@ BOX[1:4, 2:5] = True
 BOX[5, 0] = True
 
 
-def test_polygons_cover_the_pixels_whose_centres_are_inside():
+def test_decode_mask_polygon_pixel_centres():
     assert np.argwhere(decode_mask([[2, 1, 5, 1, 5, 4, 2, 4]], 6, 7)).tolist() == np.argwhere(BOX[:5]).tolist()
     assert not decode_mask([[2.6, 1.6, 3.4, 1.6, 3.4, 2.4, 2.6, 2.4]], 6, 7).any(), "between four centres"
     assert decode_mask([[2.4, 1.4, 2.6, 1.4, 2.6, 1.6, 2.4, 1.6]], 6, 7).sum() == 1, "around a centre"
 
 
-def test_several_polygons_are_one_mask_and_may_leave_the_picture():
+def test_decode_mask_several_polygons_beyond_the_image():
     two = [[-9, -9, 1, -9, 1, 1, -9, 1], [6, 5, 99, 5, 99, 99, 6, 99]]
     assert np.argwhere(decode_mask(two, 6, 7)).tolist() == [[0, 0], [5, 6]]
 
 
-def test_nothing_is_nothing():
+def test_decode_mask_empty_polygons():
     for empty in ([], [[]], [[1, 1]], [[1, 1, 4, 4]]):
         assert not decode_mask(empty, 6, 7).any()
 
 
 @given(st.lists(st.tuples(st.floats(-20, 40), st.floats(-20, 40)), min_size=3, max_size=8))
-def test_a_pixel_is_inside_if_a_ray_from_its_centre_crosses_the_outline_an_odd_number_of_times(points):
+def test_decode_mask_even_odd_rule(points):
     inside = decode_mask([[v for point in points for v in point]], 9, 11)
     for row, column in ((0, 0), (4, 5), (8, 10), (2, 9)):
         crossings = 0
@@ -37,13 +37,13 @@ def test_a_pixel_is_inside_if_a_ray_from_its_centre_crosses_the_outline_an_odd_n
         assert inside[row, column] == crossings % 2
 
 
-def test_plain_run_lengths_go_down_the_columns():
+def test_decode_mask_plain_run_lengths():
     counts = [5, 1, 7, 3, 3, 3, 3, 3, 14]
     assert np.array_equal(decode_mask({"size": [6, 7], "counts": counts}, 6, 7), BOX)
 
 
-def test_compressed_run_lengths():
-    """The strings are pycocotools 2.0.11's."""
+def test_decode_mask_compressed_run_lengths():
+    """The strings were encoded by pycocotools 2.0.11."""
     for counts in ("5172L000;", b"5172L000;"):
         assert np.array_equal(decode_mask({"size": [6, 7], "counts": counts}, 6, 7), BOX)
     window = np.zeros((40, 30), bool)
@@ -69,6 +69,6 @@ def test_compressed_run_lengths():
         ({"size": [6, 7], "counts": "5172L000; "}, "damaged"),
     ],
 )
-def test_damaged_codes_are_refused(segmentation, says):
+def test_decode_mask_rejects_damaged_segmentations(segmentation, says):
     with pytest.raises(ValueError, match=says):
         decode_mask(segmentation, 6, 7)

@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pix2seqd.data.synthetic.drawing import LEAST_PIXELS, drop_hidden, render
-from pix2seqd.data.synthetic.scene import MOST_THINGS, STUFF, THINGS, Scene, Stuff, Thing
+from pix2seqd.data.synthetic.drawing import MIN_AREA, drop_hidden, render
+from pix2seqd.data.synthetic.scene import MAX_THINGS, STUFF, THINGS, Scene, Stuff, Thing
 from pix2seqd.data.synthetic.shapes import Shapes
 from pix2seqd.files import InputError
 
@@ -22,7 +22,7 @@ def samples():
     return list(Shapes(150, (96, 96), seed=3))
 
 
-def test_an_item_depends_on_seed_and_index_alone():
+def test_shapes_depend_only_on_seed_and_index():
     for size in ((64, 64), (48, 80)):
         one, other = Shapes(9, size, seed=4), Shapes(1000, size, seed=4)
         other[0]
@@ -35,7 +35,7 @@ def test_an_item_depends_on_seed_and_index_alone():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 1), (33, 57), (160, 96)])
-def test_any_size_works(size: tuple[int, int]):
+def test_shapes_sizes(size: tuple[int, int]):
     for index in range(5):
         sample = Shapes(5, size)[index]
         assert sample.image.shape == (*size, 3)
@@ -44,7 +44,7 @@ def test_any_size_works(size: tuple[int, int]):
         assert sample.panoptic.segmentation.min() > 0, "no pixel is void"
 
 
-def test_items_are_a_sequence():
+def test_shapes_is_a_sequence():
     data = Shapes(3, (16, 16))
     assert len(data) == len(list(data)) == 3
     assert len({sample.name for sample in data}) == 3
@@ -53,33 +53,33 @@ def test_items_are_a_sequence():
 
 
 @pytest.mark.parametrize("arguments", [(0, (8, 8), 0), (5, (8, 0), 0), (5, (8, 8), -1)])
-def test_senseless_numbers_are_refused(arguments):
+def test_shapes_rejects_invalid_arguments(arguments):
     with pytest.raises(InputError, match="1 or more"):
         Shapes(*arguments)
 
 
-def test_segments_are_the_scene(samples):
+def test_shapes_segments_match_scene(samples):
     data = Shapes(150, (96, 96), seed=3)
     for index, sample in enumerate(samples):
         scene, segments = data.scene(index), sample.panoptic.segments
         assert [s.name for s in segments] == [layer.name for layer in (*scene.stuff, *scene.things)]
         assert [s.isthing for s in segments] == [False] * len(scene.stuff) + [True] * len(scene.things)
         assert len({s.name for s in segments if not s.isthing}) == len(scene.stuff), "one segment per stuff"
-        assert min(s.area for s in segments) >= LEAST_PIXELS * 96**2
+        assert min(s.area for s in segments) >= MIN_AREA * 96**2
 
 
-def test_scenes_are_varied(samples):
+def test_shapes_variety(samples):
     names = Counter(s.name for sample in samples for s in sample.panoptic.segments)
     assert set(names) == set(STUFF + THINGS)
     assert min(names.values()) > 50
     things = Counter(sum(s.isthing for s in sample.panoptic.segments) for sample in samples)
     assert min(things) <= 1
-    assert max(things) == MOST_THINGS
+    assert max(things) == MAX_THINGS
     assert len({len([s for s in sample.panoptic.segments if not s.isthing]) for sample in samples}) >= 3
 
 
-def test_colour_does_not_tell_the_class(samples):
-    """Nearest mean colour, the best that colour alone can do simply, stays near chance on things."""
+def test_shapes_colour_does_not_predict_class(samples):
+    """A classifier by nearest mean colour is near chance on things."""
     rows = [
         (THINGS.index(s.name), sample.image[sample.panoptic.segmentation == s.id].mean(0))
         for sample in samples
@@ -93,18 +93,18 @@ def test_colour_does_not_tell_the_class(samples):
     assert (guesses == labels[half:]).mean() < 0.32
 
 
-def test_nearer_things_hide_farther_ones():
+def test_drop_hidden_near_things_occlude_far_things():
     far, near = thing("disk", 0.4, 0.5, 0.2), thing("square", 0.6, 0.5, 0.2)
     for things in ((far, near), (near, far)):
         scene, labels = drop_hidden(Scene((SKY,), things), (100, 100))
         assert scene.things == things
         alone = [drop_hidden(Scene((SKY,), (t,)), (100, 100))[1] == 2 for t in things]
-        assert np.array_equal(labels == 3, alone[1]), "the nearer one is whole"
-        assert np.array_equal(labels == 2, alone[0] & ~alone[1]), "the farther one lacks what the nearer covers"
+        assert np.array_equal(labels == 3, alone[1]), "the near thing is complete"
+        assert np.array_equal(labels == 2, alone[0] & ~alone[1]), "the far thing lacks the covered pixels"
         assert (alone[0] & alone[1]).any()
 
 
-def test_hidden_things_leave_picture_and_labels():
+def test_drop_hidden_removes_covered_thing():
     hidden, cover = thing("star", 0.5, 0.5, 0.06), thing("disk", 0.5, 0.5, 0.2)
     full, without = Scene((SKY,), (hidden, cover)), Scene((SKY,), (cover,))
     scene, labels = drop_hidden(full, (64, 64))
@@ -112,7 +112,7 @@ def test_hidden_things_leave_picture_and_labels():
     assert np.unique(labels).tolist() == [1, 2]
 
 
-def test_outside_and_tiny_layers_are_dropped():
+def test_drop_hidden_removes_outside_and_tiny_layers():
     below = replace(GRASS, level=1.5)
     scene, _ = drop_hidden(
         Scene((SKY, below), (thing("disk", 3.0, 0.5, 0.1), thing("disk", 0.5, 0.5, 0.005))), (64, 64)
@@ -123,14 +123,14 @@ def test_outside_and_tiny_layers_are_dropped():
 
 
 @pytest.mark.parametrize("name", THINGS)
-def test_outlines_have_their_shape(name: str):
+def test_drop_hidden_outline_areas(name: str):
     radius, pixels = 0.3, 200
     _, labels = drop_hidden(Scene((SKY,), (thing(name, 0.5, 0.5, radius),)), (pixels, pixels))
     area = (labels == 2).sum() / pixels**2 / (np.pi * radius**2)
     center = labels[pixels // 2, pixels // 2]
     filled = {"disk": (0.98, 1.02), "square": (0.9, 0.94), "triangle": (0.67, 0.72), "star": (0.5, 0.75)}
     if name == "ring":
-        assert center == 1, "a ring shows what lies behind it"
+        assert center == 1, "the hole of a ring is background"
         low, high = 0.92, 1.0
     else:
         assert center == 2
@@ -138,18 +138,18 @@ def test_outlines_have_their_shape(name: str):
     assert low < area < high
 
 
-def test_picture_and_labels_agree_and_edges_are_smooth():
+def test_render_matches_labels_with_smooth_edges():
     scene = Scene((SKY, GRASS), (thing("disk", 0.5, 0.4, 0.2),), shadow=0.0)
     image = render(scene, (80, 80)).astype(int)
     _, labels = drop_hidden(scene, (80, 80))
     redness = image[..., 0] - image[..., 1]
     assert redness[labels == 3].mean() > 100 > 0 > redness[labels != 3].mean()
     border = (redness > 20) & (redness < 80)
-    assert border.sum() > 20, "some pixels on the edge are a mixture"
+    assert border.sum() > 20, "some edge pixels are mixtures"
 
 
-def test_the_camera_carries_everything_along():
-    """Moved by a whole number of pixels, a scene is the same picture, shifted."""
+def test_render_camera_shift():
+    """A camera shift by whole pixels shifts the image."""
     stuff = SKY, replace(GRASS, slope=0.3, roughness=0.3, clutter=1.0), replace(SKY, name="brick", wavy=False, seed=3)
     scene = Scene(stuff, (replace(thing("star", 0.5, 0.6, 0.15), pattern="checks"),))
     moved = replace(scene, camera=(0.0, 16 / 64))

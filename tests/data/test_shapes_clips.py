@@ -10,7 +10,7 @@ def clips(**changes) -> ShapesClips:
     return ShapesClips(**{"length": 30, "frames": 6, "size": (40, 48), "seed": 0, **changes})
 
 
-def test_a_clip_depends_on_seed_and_number_alone():
+def test_shapes_clips_depend_only_on_seed_and_index():
     one, other = clips()[3], clips(length=4)[3]
     for a, b in zip(one.frames, other.frames, strict=True):
         assert (a.image == b.image).all()
@@ -18,8 +18,8 @@ def test_a_clip_depends_on_seed_and_number_alone():
     assert (clips(seed=1)[3].frames[0].image != one.frames[0].image).any()
 
 
-def test_an_id_means_the_same_throughout():
-    """Its category stays, and things of a calm clip cover the same place in the next frame."""
+def test_shapes_clips_ids_keep_category_and_position():
+    """A segment keeps its category, and in slow clips most labels are equal in consecutive frames."""
     shared = []
     for i in range(30):
         categories: dict[int, int] = {}
@@ -36,7 +36,7 @@ def test_an_id_means_the_same_throughout():
     assert min(shared) < 0.99, "something moves"
 
 
-def test_things_leave_and_enter():
+def test_shapes_clips_things_leave_and_enter():
     changes = [
         {s.id for s in clip.frames[0].panoptic.segments} ^ {s.id for s in clip.frames[-1].panoptic.segments}
         for clip in (clips(frames=24)[i] for i in range(30))
@@ -44,14 +44,14 @@ def test_things_leave_and_enter():
     assert 5 < sum(map(bool, changes)) < 30
 
 
-def test_the_sensor_is_the_only_change_of_a_scene_at_rest():
-    play = clips().play(0)
-    still = play.at(0)
-    assert still.stuff == play.at(5).stuff
-    assert still.seed != play.at(5).seed
+def test_shapes_clips_only_noise_changes_without_motion():
+    moving = clips().moving_scene(0)
+    first = moving.at(0)
+    assert first.stuff == moving.at(5).stuff
+    assert first.seed != moving.at(5).seed
 
 
-def test_frames_can_be_sliced():
+def test_shapes_clips_frames_slicing():
     frames = clips()[0].frames
     assert [f.name for f in frames[1:3]] == [frames[1].name, frames[2].name]
     assert frames[-1].name == frames[5].name
@@ -59,7 +59,7 @@ def test_frames_can_be_sliced():
         frames[6]
 
 
-def test_bad_input():
+def test_shapes_clips_rejects_invalid_arguments():
     with pytest.raises(IndexError):
         clips()[30]
     with pytest.raises(InputError, match="1 or more"):

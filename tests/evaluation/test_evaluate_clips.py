@@ -8,7 +8,7 @@ import torch
 from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig
 from pix2seqd.data.sample import Clip, Sample
-from pix2seqd.evaluation.clips import evaluate_video, objects, plot, render, renumbered, sweep_steps
+from pix2seqd.evaluation.clips import evaluate_video, largest_tracks, object_labels, plot, render, sweep_steps
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy
@@ -19,13 +19,13 @@ TAXONOMY = Taxonomy((Category(1, "cell", True, (9, 9, 9)), Category(2, "ground",
 
 
 def frame(*ids: int, crowds: tuple[int, ...] = ()) -> Panoptic:
-    """Cells side by side, 4 x 4 pixels each; 0 is void, 99 ground."""
+    """Cells in a row, 4 x 4 pixels each; 0 is void, 99 ground."""
     labels = np.kron(np.array([ids]), np.ones((4, 4), int))
     return Panoptic.from_segmentation(labels, {99: 2, **{i: 1 for i in ids if 0 < i < 99}}, TAXONOMY, crowds)
 
 
 class Clips:
-    """Two clips of three frames: two cells move to the right by one place; in the second another enters."""
+    """Two clips of three frames: two cells move right by their width; in the second clip, a cell enters."""
 
     taxonomy = TAXONOMY
     truths = (
@@ -42,10 +42,10 @@ class Clips:
 
 
 class Fake:
-    """Answers `video` with what it is told, and `image` likewise, frame by frame."""
+    """A segmenter whose `video` and `image` return given results."""
 
     taxonomy = TAXONOMY
-    pretrained = SimpleNamespace(data=DataConfig(ids="reused"))
+    checkpoint = SimpleNamespace(data=DataConfig(ids="reused"))
 
     def __init__(self, clips: tuple[tuple[Panoptic, ...], ...]) -> None:
         self.clips, self.stills = iter(clips), iter([f for clip in clips for f in clip])
@@ -57,7 +57,7 @@ class Fake:
     def video(self, frames: Any, **options: Any) -> Any:
         yield from next(self.clips)
 
-    def image(self, picture: Any, **options: Any) -> Panoptic:
+    def image(self, image: Any, **options: Any) -> Panoptic:
         return next(self.stills)
 
 
@@ -65,7 +65,7 @@ def score(predictions: tuple[tuple[Panoptic, ...], ...], **options: Any) -> dict
     return evaluate_video(Fake(predictions), Clips(), **options)  # type: ignore[arg-type]
 
 
-def test_the_truth_scores_fully():
+def test_evaluate_video_ground_truth_scores_1():
     result = score(Clips.truths)
     assert result["region_contour"]["global"]["J&F-Mean"] == 1
     assert result["step_quality"]["STQ"] == pytest.approx(1)
@@ -74,8 +74,8 @@ def test_the_truth_scores_fully():
     assert (result["clips"], result["frames"]) == (2, 6)
 
 
-def test_swapped_ids_cost_what_they_should():
-    """In the last frame of the first clip two cells take each other's ids: two switches, and J is 0 for both there."""
+def test_evaluate_video_swapped_ids():
+    """Two cells swap ids in the last frame of the first clip: two switches, and J of both is 0 in that frame."""
     swapped = (*Clips.truths[0][:2], frame(99, 99, 2, 1))
     result = score((swapped, Clips.truths[1]))
     assert result["id_switches"]["switches"] == 2
@@ -84,25 +84,25 @@ def test_swapped_ids_cost_what_they_should():
     assert result["step_quality"]["AQ"] < 1
 
 
-def test_the_baselines_differ_by_matching():
-    """Every frame's cells come numbered from the left: matching by IoU is lost where cells move by their width."""
+def test_evaluate_video_baselines_with_and_without_matching():
+    """Cells are numbered from the left in each frame. IoU matching fails when cells move by their width."""
     stills = (
         (frame(1, 2, 99, 99), frame(99, 1, 2, 99), frame(99, 99, 1, 2)),
         (frame(1, 99, 99, 99), frame(2, 1, 99, 99), frame(2, 99, 1, 99)),
     )
     unmatched, matched = (score(stills, tracking=tracking)["id_switches"]["switches"] for tracking in ("none", "iou"))
     assert unmatched == 1, "5 was 1 and then 2"
-    assert matched == 5, "both cells of the first clip twice, the moving one of the second once, the other never"
+    assert matched == 5, "both cells of the first clip twice, the moving cell of the second once"
 
 
-def test_objects_are_the_things_of_the_first_frame():
-    first, later = objects([frame(3, 99, 0, 7, crowds=(7,)), frame(3, 5, 0, 7, crowds=(7,))])
+def test_object_labels_things_of_first_frame():
+    first, later = object_labels([frame(3, 99, 0, 7, crowds=(7,)), frame(3, 5, 0, 7, crowds=(7,))])
     assert first[0, ::4].tolist() == [1, 0, 255, 255]
     assert later[0, ::4].tolist() == [1, 0, 255, 255]
 
 
-def test_the_largest_tracks_are_proposed():
-    one, two = renumbered([frame(40, 7, 99, 99), frame(7, 7, 99, 0)], most=1)
+def test_largest_tracks_max_tracks():
+    one, two = largest_tracks([frame(40, 7, 99, 99), frame(7, 7, 99, 0)], max_tracks=1)
     assert one[0, ::4].tolist() == [0, 1, 0, 0]
     assert two[0, ::4].tolist() == [1, 1, 0, 0]
 
@@ -113,14 +113,14 @@ def segmenter(build, tiny) -> Segmenter:
     return Segmenter(Checkpoint(model, TAXONOMY, DataConfig(size=(32, 32)), InferConfig(steps=2)), "cpu", "float32")
 
 
-def test_steps_are_counted(segmenter):
+def test_evaluate_video_counts_steps(segmenter):
     torch.set_num_threads(1)
     result = evaluate_video(segmenter, Clips(), first_steps=3, steps=1)
     assert (result["first_steps"], result["steps"]) == (3, 1)
-    assert "denoise" not in vars(segmenter.model), "the model is as it was"
+    assert "denoise" not in vars(segmenter.model), "the model is restored"
 
 
-def test_sweeps_of_figure_7(segmenter):
+def test_sweep_steps_figure_7(segmenter):
     rows = sweep_steps(segmenter, Clips(), (1, 3), (1,))
     assert [(row["value"], row["first_steps"], row["steps"]) for row in rows["first_steps"]] == [(1, 1, 2), (3, 3, 2)]
     assert [(row["value"], row["first_steps"], row["steps"]) for row in rows["steps"]] == [(1, 2, 1)]
@@ -128,7 +128,7 @@ def test_sweeps_of_figure_7(segmenter):
     assert render({"8/1": rows["steps"][0]}).row_count == 1
 
 
-def test_other_categories_are_refused():
+def test_evaluate_video_rejects_other_categories():
     class Others(Clips):
         taxonomy = Taxonomy((Category(1, "car", True, (9, 9, 9)),))
 

@@ -22,7 +22,7 @@ DATA = Shapes(4, (40, 56))
 
 
 class Oracle:
-    """Answers with the truth where it may look, else with void."""
+    """A segmenter that returns the ground truth, or void for the images `blind`."""
 
     def __init__(self, taxonomy: Taxonomy = TAXONOMY, blind: tuple[int, ...] = ()) -> None:
         self.taxonomy, self.blind = taxonomy, blind
@@ -41,7 +41,7 @@ def scored(*blind: int, **options: Any) -> dict[str, Any]:
     return evaluate(Oracle(blind=blind), DATA, **options)  # type: ignore[arg-type]
 
 
-def test_the_truth_is_perfect_and_nothing_is_worthless():
+def test_evaluate_ground_truth_scores_1_and_void_0():
     result = scored()["all"]
     assert result["images"] == 4
     assert result["panoptic_quality"]["All"]["pq"] == 1
@@ -52,17 +52,17 @@ def test_the_truth_is_perfect_and_nothing_is_worthless():
     assert nothing["average_precision"]["thresholds"]["0.50"]["ap"] == 0
 
 
-def test_groups_are_scored_apart_and_together():
+def test_evaluate_groups():
     result = scored(1, 3, groups=["light", "dark", "light", "dark"])
     assert list(result) == ["all", "light", "dark"]
     assert [part["images"] for part in result.values()] == [4, 2, 2]
     quality = [part["panoptic_quality"]["All"]["pq"] for part in result.values()]
     assert quality[1:] == [1, 0]
     assert 0 < quality[0] < 1
-    assert scored(groups=["all"] * 4)["all"]["images"] == 4, "a group of that name is nothing special"
+    assert scored(groups=["all"] * 4)["all"]["images"] == 4, "a group may be named all"
 
 
-def test_options_reach_the_segmenter_and_progress_sees_every_sample():
+def test_evaluate_passes_options_and_progress():
     oracle, seen = Oracle(), []
 
     def progress(samples: Iterator[Any]) -> Iterator[Any]:
@@ -76,7 +76,7 @@ def test_options_reach_the_segmenter_and_progress_sees_every_sample():
 
 
 @pytest.mark.parametrize("change", ["name", "kind", "id", "fewer", "order"])
-def test_other_categories_are_refused_in_one_line(change: str):
+def test_evaluate_rejects_other_categories(change: str):
     first, second, *rest = TAXONOMY.categories
     other = {
         "name": (Category(first.id, "fog", first.isthing, first.color), second, *rest),
@@ -91,22 +91,22 @@ def test_other_categories_are_refused_in_one_line(change: str):
     assert ("fog" in str(error.value)) == (change == "name")
 
 
-def test_colours_of_categories_do_not_matter():
+def test_check_categories_ignores_colours():
     repainted = Taxonomy(tuple(Category(c.id, c.name, c.isthing, (1, 2, 3)) for c in TAXONOMY.categories))
     check_categories(repainted, DATA)
 
 
-def test_a_segmenter_scores_the_same_whatever_the_batch(tiny, build):
+def test_evaluate_independent_of_batch_size(tiny, build):
     model = build(tiny.replace(mask={"bits": (4, 3), "classes": 10}))
-    pretrained = Checkpoint(model, TAXONOMY, DataConfig(size=(32, 48)), InferConfig(steps=1, min_pixels=0))
-    segmenter = Segmenter(pretrained, "cpu", "float32")
+    checkpoint = Checkpoint(model, TAXONOMY, DataConfig(size=(32, 48)), InferConfig(steps=1, min_pixels=0))
+    segmenter = Segmenter(checkpoint, "cpu", "float32")
     one, many = (evaluate(segmenter, DATA, seed=1, batch_size=size) for size in (1, 3))
-    assert json.dumps(one) == json.dumps(many), "nan is not equal to itself, its text is"
+    assert json.dumps(one) == json.dumps(many), "compared as text, because nan != nan"
     things = one["all"]["average_precision"]["thresholds"]["0.50"]
     assert things["tp"] + things["fn"] == sum(s.isthing for i in range(4) for s in DATA[i].panoptic.segments)
 
 
-def test_tables_name_groups_and_categories_and_show_percents():
+def test_render_groups_categories_and_percent():
     odd = Taxonomy((Category(1, "cell [b]", True, (0, 0, 0)), Category(2, "never", False, (9, 9, 9))))
     half = Panoptic.from_segmentation(np.array([[1, 1, 0, 2]]), {1: 1, 2: 1}, odd)
     found = Panoptic.from_segmentation(np.array([[1, 1, 0, 0]]), {1: 1}, odd)

@@ -8,7 +8,7 @@ SAMPLE = Shapes(1, (60, 80), seed=3)[0]
 
 
 def columns(image: Image.Image, rows: int, count: int, side: int) -> list[list[np.ndarray]]:
-    """The pictures of a grid, 60 x 80 scaled to a longer side of `side`, row by row."""
+    """The images of a grid, 60 x 80 pixels scaled to a longer side of `side`, row by row."""
     height, width = side * 3 // 4, side
     pixels = np.asarray(image).astype(float)
     left = pixels.shape[1] - count * (width + 6)
@@ -18,10 +18,10 @@ def columns(image: Image.Image, rows: int, count: int, side: int) -> list[list[n
     ]
 
 
-def test_figure_3_a_small_scale_drowns_the_mask_sooner():
+def test_noisy_masks_small_scale_loses_mask_at_smaller_t():
     times = (0.0, 0.3, 0.7)
     shown = columns(noisy_masks(SAMPLE, 64, (1.0, 0.1), times), 2, 3, 64)
-    assert np.allclose(shown[0][0], shown[1][0], atol=2), "without noise the scale does not show"
+    assert np.allclose(shown[0][0], shown[1][0], atol=2), "without noise, the scale has no effect"
 
     def like_the_mask(row: int, time: int) -> float:
         return np.corrcoef(shown[row][0].ravel(), shown[row][time].ravel())[0, 1]
@@ -32,12 +32,12 @@ def test_figure_3_a_small_scale_drowns_the_mask_sooner():
         assert like_the_mask(0, time) > like_the_mask(1, time) + 0.1
 
 
-def test_figure_4_no_weighting_is_one_colour_and_more_weighting_sets_segments_apart():
-    ((picture, *maps),) = columns(loss_weights(SAMPLE, 64, (0.0, 0.2, 0.6)), 1, 4, 64)
-    assert picture.std() > 5
+def test_loss_weights_contrast_grows_with_exponent():
+    ((image, *maps),) = columns(loss_weights(SAMPLE, 64, (0.0, 0.2, 0.6)), 1, 4, 64)
+    assert image.std() > 5
     assert maps[0].std(axis=(0, 1)).max() == 0
     assert 0 < maps[1].std() < maps[2].std()
 
 
-def test_figures_are_reproducible():
+def test_noisy_masks_reproducible():
     assert noisy_masks(SAMPLE, 40).tobytes() == noisy_masks(SAMPLE, 40).tobytes()

@@ -2,22 +2,23 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
-from pix2seqd.evaluation.plot import MARK, Curve, _axis, curves, grid
+from pix2seqd.evaluation.plot import MARK, Curve, _ticks, curves, grid
 
 
 @pytest.mark.parametrize(("low", "high"), [(20.1, 45.5), (0.0, 0.0), (43.9, 43.9), (99.2, 100.0), (0.0, 3.0), (1, 1e5)])
 def test_an_axis_encloses_the_values_with_few_round_ticks(low: float, high: float):
-    bottom, top, step = _axis(low, high)
-    assert bottom <= low and high <= top and 1 <= round((top - bottom) / step) <= 7
+    ticks = _ticks([Curve("a", ["1"], [low]), Curve("b", ["1"], [high])])
+    step = float(ticks[1] - ticks[0])
+    assert ticks[0] <= low and high <= ticks[-1] and 1 <= len(ticks) - 1 <= 7
     assert any(math.isclose(step / 10 ** math.floor(math.log10(step) + 1e-9), n) for n in (1, 2, 5))
 
 
 def test_each_point_is_drawn_at_its_value_and_the_default_is_marked():
     def height_of_mark(value: float) -> int:
         panel = Curve("steps", ["1", "2", "3"], [10.0, value, 30.0], [1.0, 0.0, 2.0], marked="2")
-        near = np.abs(np.asarray(curves([panel], "PQ")).astype(int) - MARK).sum(axis=2) < 30
+        near = np.abs(np.asarray(curves([panel], "PQ")).astype(int) - ImageColor.getrgb(MARK)).sum(axis=2) < 30
         assert near.any()
         return int(np.argwhere(near)[:, 0].mean())
 

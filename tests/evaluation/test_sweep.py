@@ -9,7 +9,7 @@ from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig
 from pix2seqd.data.synthetic.shapes import TAXONOMY, Shapes
 from pix2seqd.evaluation.images import evaluate
-from pix2seqd.evaluation.sweep import encoded_once, plot, render, sweep
+from pix2seqd.evaluation.sweep import cached_encoder, plot, render, sweep
 from pix2seqd.files import InputError
 from pix2seqd.segmenter import Segmenter
 
@@ -24,7 +24,7 @@ def segmenter(tiny, build) -> Segmenter:
     )
 
 
-def test_each_row_is_what_evaluate_says_of_the_setting(segmenter: Segmenter):
+def test_sweep_rows_equal_evaluate(segmenter: Segmenter):
     rows = sweep(segmenter, DATA, {"steps": (1, 2), "td": (0.0, 1.0), "min_pixels": (0, 80)}, seed=4)
     assert [row["varied"] for row in rows] == ["steps"] * 2 + ["td"] * 2 + ["min_pixels"] * 2
     assert [(row["steps"], row["td"], row["min_pixels"]) for row in rows] == [
@@ -37,15 +37,15 @@ def test_each_row_is_what_evaluate_says_of_the_setting(segmenter: Segmenter):
         assert row["mean_iou"] == expected["mean_iou"]["mean_iou"]
 
 
-def test_what_does_not_vary_is_the_checkpoints_setting_for_pictures(segmenter: Segmenter):
-    """A video model segments a picture as a first frame."""
+def test_sweep_defaults_of_video_model(segmenter: Segmenter):
+    """A video model segments an image as a first frame."""
     video = dataclasses.replace(segmenter.checkpoint, infer=InferConfig(first_steps=3, steps=1))
     (row,) = sweep(Segmenter(video, "cpu"), DATA, {"td": (1.0,)})
     assert row["steps"] == 3
     assert row["pq"] == evaluate(Segmenter(video, "cpu"), DATA)["all"]["panoptic_quality"]["All"]["pq"]
 
 
-def test_each_picture_is_encoded_once(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch):
+def test_sweep_encodes_each_image_once(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch):
     seen = []
     encode = type(segmenter.model.pixel_encoder).forward
     monkeypatch.setattr(
@@ -55,9 +55,9 @@ def test_each_picture_is_encoded_once(segmenter: Segmenter, monkeypatch: pytest.
     assert seen == [1, 1]
 
 
-def test_the_model_is_itself_again_afterwards(segmenter: Segmenter):
+def test_cached_encoder_restores_model(segmenter: Segmenter):
     encoder, names = segmenter.model.pixel_encoder, set(segmenter.model.state_dict())
-    with pytest.raises(ZeroDivisionError), encoded_once(segmenter.model):
+    with pytest.raises(ZeroDivisionError), cached_encoder(segmenter.model):
         first, other = torch.rand(2, 1, 3, 32, 48)
         with torch.no_grad():
             h = [segmenter.model.pixel_encoder(x) for x in (first, other, first.clone())]
@@ -66,12 +66,12 @@ def test_the_model_is_itself_again_afterwards(segmenter: Segmenter):
     assert segmenter.model.pixel_encoder is encoder and set(segmenter.model.state_dict()) == names
 
 
-def test_a_value_without_sense_is_one_clear_line(segmenter: Segmenter):
+def test_sweep_rejects_invalid_value(segmenter: Segmenter):
     with pytest.raises(InputError, match="steps must be 1 or more"):
         sweep(segmenter, DATA, {"steps": (0,)})
 
 
-def test_the_plot_has_a_panel_for_each_thing_and_the_table_a_row_for_each_value(segmenter: Segmenter):
+def test_plot_panels_and_render_rows(segmenter: Segmenter):
     setting = {"steps": 2, "td": 1.0, "min_pixels": 80, "sq": 0.5, "rq": 0.5, "mean_iou": 0.5}
     scores = {"pq": 0.25, "pq_things": float("nan"), "pq_stuff": 0.25}
     rows = [{"varied": name, **setting, **scores} for name in ("steps", "steps", "td")]
@@ -80,7 +80,7 @@ def test_the_plot_has_a_panel_for_each_thing_and_the_table_a_row_for_each_value(
     assert image.width == 2 * plot(rows[:2], segmenter).width and np.asarray(image).std() > 0
 
 
-def test_the_command_writes_table_and_plot(tmp_path: Path, segmenter: Segmenter, monkeypatch, capsys):
+def test_sweep_command_writes_json_and_plot(tmp_path: Path, segmenter: Segmenter, monkeypatch, capsys):
     import json
 
     from PIL import Image

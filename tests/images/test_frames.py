@@ -5,14 +5,13 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from video_files import RATE, faststart, read
 
 from pix2seqd.files import InputError
-from pix2seqd.images.frames import CLOCK, VideoWriter, check_upload, open_clip
-
-RATE = Fraction(10)
+from pix2seqd.images.frames import CLOCK, VideoWriter, check_upload
 
 
-def picture(number: int, size: tuple[int, int] = (48, 32)) -> Image.Image:
+def drawn(number: int, size: tuple[int, int] = (48, 32)) -> Image.Image:
     """Its brightness tells its number, from 1; right of the middle it is dark."""
     image = Image.new("RGB", size)
     image.paste((20 * number,) * 3, (0, 0, size[0] // 2, size[1]))
@@ -22,7 +21,7 @@ def picture(number: int, size: tuple[int, int] = (48, 32)) -> Image.Image:
 def write(path: Path, frames: int = 8, size: tuple[int, int] = (48, 32), times: list[float] | None = None) -> Path:
     with VideoWriter(path, RATE) as video:
         for number in range(1, frames + 1):
-            video.write(picture(number, size), times[number - 1] if times else (number - 1) / 10)
+            video.write(drawn(number, size), times[number - 1] if times else (number - 1) / 10)
     return path
 
 
@@ -30,28 +29,10 @@ def number_of(image: Image.Image) -> int:
     return round(np.asarray(image)[:, : image.width // 2 - 2].mean() / 20)
 
 
-def read(source: Path | str) -> tuple[list, list[str]]:
-    """Frames and complaints."""
-    complaints: list[str] = []
-    with open_clip(str(source), complaints.append, 10) as clip:
-        return list(clip.frames), complaints
-
-
-def faststart(path: Path, source: Path) -> Path:
-    """The same video with its table of contents in front, as on the web: what is cut short can be opened."""
-    with av.open(source) as old, av.open(path, "w", options={"movflags": "faststart"}) as new:
-        stream = new.add_stream_from_template(old.streams.video[0])
-        for packet in old.demux(old.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = stream
-                new.mux(packet)
-    return path
-
-
 @pytest.mark.parametrize("size", [(48, 32), (47, 33), (16, 16), (3, 2)])
-def test_what_is_written_is_read_again_frame_by_frame(tmp_path: Path, size: tuple[int, int]):
-    frames, complaints = read(write(tmp_path / "a.mp4", size=size))
-    assert not complaints
+def test_video_writer_and_open_clip_round_trip(tmp_path: Path, size: tuple[int, int]):
+    frames, warnings = read(write(tmp_path / "a.mp4", size=size))
+    assert not warnings
     assert [frame.number for frame in frames] == list(range(1, 9))
     assert [round(frame.time, 4) for frame in frames] == [k / 10 for k in range(8)]
     assert {frame.image.size for frame in frames} == {tuple(side + side % 2 for side in size)}
@@ -59,16 +40,16 @@ def test_what_is_written_is_read_again_frame_by_frame(tmp_path: Path, size: tupl
         assert [number_of(frame.image) for frame in frames] == list(range(1, 9))
 
 
-def test_every_frame_keeps_its_own_time(tmp_path: Path):
+def test_video_writer_keeps_frame_times(tmp_path: Path):
     times = [0, 0.1, 0.15, 1.7, 1.75, 9]
     frames, _ = read(write(tmp_path / "a.mp4", 6, times=times))
     assert [frame.time for frame in frames] == pytest.approx(times, abs=2 / CLOCK)
 
 
-def test_a_video_can_be_played_before_it_is_finished(tmp_path: Path):
+def test_video_writer_unfinished_file_can_be_read(tmp_path: Path):
     video = VideoWriter(tmp_path / "a.mp4", Fraction(1))
     for number in range(9):
-        video.write(picture(number + 1), number)
+        video.write(drawn(number + 1), number)
     killed = (tmp_path / "a.mp4").read_bytes()  # what is there if the process dies now
     (tmp_path / "b.mp4").write_bytes(killed)
     frames, _ = read(tmp_path / "b.mp4")
@@ -77,44 +58,44 @@ def test_a_video_can_be_played_before_it_is_finished(tmp_path: Path):
     assert len(read(tmp_path / "a.mp4")[0]) == 9
 
 
-def test_without_h264_it_is_mpeg_4(tmp_path: Path, monkeypatch):
+def test_video_writer_without_h264_writes_mpeg4(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx264"})
-    frames, complaints = read(write(tmp_path / "a.mp4"))
-    assert not complaints and [number_of(frame.image) for frame in frames] == list(range(1, 9))
+    frames, warnings = read(write(tmp_path / "a.mp4"))
+    assert not warnings and [number_of(frame.image) for frame in frames] == list(range(1, 9))
 
 
-def test_where_nothing_can_be_written_it_is_told(tmp_path: Path):
+def test_video_writer_missing_folder_is_an_error(tmp_path: Path):
     with pytest.raises(InputError, match=r"cannot write .*choose another --out"):
         write(tmp_path / "no" / "a.mp4")
 
 
-def test_folders_are_read_in_natural_order_and_broken_pictures_left_out(tmp_path: Path):
+def test_open_clip_folder_natural_order_without_broken_images(tmp_path: Path):
     for number in (1, 2, 9, 10, 11):
-        picture(number).save(tmp_path / f"t{number}.png")
-    (tmp_path / "t3.png").write_bytes(b"no picture")
-    frames, complaints = read(tmp_path)
+        drawn(number).save(tmp_path / f"t{number}.png")
+    (tmp_path / "t3.png").write_bytes(b"no image")
+    frames, warnings = read(tmp_path)
     assert [frame.name for frame in frames] == ["t1.png", "t2.png", "t9.png", "t10.png", "t11.png"]
     assert [frame.number for frame in frames] == [1, 2, 4, 5, 6]
     assert [frame.time for frame in frames] == [0, 0.1, 0.3, 0.4, 0.5]
-    assert len(complaints) == 1 and "frame 3 is left out" in complaints[0] and "t3.png" in complaints[0]
+    assert len(warnings) == 1 and "frame 3 is left out" in warnings[0] and "t3.png" in warnings[0]
 
 
-def test_tiff_stacks_and_animations_are_clips(tmp_path: Path):
-    pages = [picture(number) for number in (1, 2, 3)]
+def test_open_clip_tiff_stack_and_gif(tmp_path: Path):
+    pages = [drawn(number) for number in (1, 2, 3)]
     for name, options in (("a.tif", {}), ("a.gif", {"duration": 200})):
         pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:], **options)
-        frames, complaints = read(tmp_path / name)
-        assert not complaints
+        frames, warnings = read(tmp_path / name)
+        assert not warnings
         assert [number_of(frame.image) for frame in frames] == [1, 2, 3]
         assert frames[1].time == pytest.approx(0.1 if name == "a.tif" else 0.2)
 
 
-def test_a_video_filmed_on_its_side_is_turned_upright(tmp_path: Path):
+def test_open_clip_applies_video_rotation(tmp_path: Path):
     with av.open(tmp_path / "a.mp4", "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
         for _ in range(3):
-            container.mux(stream.encode(av.VideoFrame.from_image(picture(10))))
+            container.mux(stream.encode(av.VideoFrame.from_image(drawn(10))))
         container.mux(stream.encode(None))
     content = bytearray((tmp_path / "a.mp4").read_bytes())
     straight = b"".join(n.to_bytes(4, "big") for n in (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30))
@@ -128,52 +109,54 @@ def test_a_video_filmed_on_its_side_is_turned_upright(tmp_path: Path):
     assert shown[:20].mean() > 150 and shown[28:].mean() < 50  # what was left is on top
 
 
-def test_a_video_that_is_cut_short_gives_what_there_is_and_says_so(tmp_path: Path):
+def test_open_clip_truncated_video_yields_its_frames_and_warns(tmp_path: Path):
     whole = faststart(tmp_path / "b.mp4", write(tmp_path / "a.mp4", 12)).read_bytes()
     (tmp_path / "c.mp4").write_bytes(whole[: len(whole) - 150])
-    frames, complaints = read(tmp_path / "c.mp4")
+    frames, warnings = read(tmp_path / "c.mp4")
     assert 0 < len(frames) < 12
     assert [number_of(frame.image) for frame in frames] == list(range(1, len(frames) + 1))
-    assert "it is cut short" in complaints[-1] and "of 12" in complaints[-1]
+    assert "it is cut short" in warnings[-1] and "of 12" in warnings[-1]
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
-def test_a_stack_that_is_cut_short_gives_what_there_is_and_says_so(tmp_path: Path, compression: str | None):
-    pages = [picture(number) for number in range(1, 9)]
+def test_open_clip_truncated_tiff_stack_yields_its_pages_and_warns(tmp_path: Path, compression: str | None):
+    pages = [drawn(number) for number in range(1, 9)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression=compression)
     whole = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "b.tif").write_bytes(whole[: len(whole) * 6 // 10])
-    frames, complaints = read(tmp_path / "b.tif")
+    frames, warnings = read(tmp_path / "b.tif")
     assert [number_of(frame.image) for frame in frames] == [1, 2, 3, 4]
-    assert "b.tif ends after page" in complaints[-1] and "cut short" in complaints[-1]
+    assert "b.tif ends after page" in warnings[-1] and "cut short" in warnings[-1]
 
 
-def test_an_upload_of_a_stack_that_claims_to_be_huge_is_refused(tmp_path: Path):
+def test_check_upload_huge_tiff_stack_is_an_error(tmp_path: Path):
     Image.new("L", (30_000, 20_000)).save(tmp_path / "a.tif", compression="tiff_deflate")
     with pytest.raises(InputError, match=r"a\.tif: more than"):
         check_upload(tmp_path / "a.tif", 1000)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("no.mp4", None, "does not exist; check the path"),
-        ("text.mp4", b"not a video at all", "it is no video or cut short"),
-        ("empty.mp4", b"", "it is no video or cut short"),
+        ("text.mp4", b"not a video at all", "it is not a video or cut short"),
+        ("empty.mp4", b"", "it is not a video or cut short"),
         ("7", None, "/dev/video7 does not exist; connect it, or give another number"),
-        ("text.tif", b"no picture", "is not a picture"),
+        ("text.tif", b"no image", "is not an image"),
     ],
 )
-def test_what_is_no_clip_is_told_in_one_line(tmp_path: Path, monkeypatch, name: str, content: bytes | None, told: str):
+def test_open_clip_not_a_clip_is_a_one_line_error(
+    tmp_path: Path, monkeypatch, name: str, content: bytes | None, message: str
+):
     monkeypatch.chdir(tmp_path)
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read(name)
 
 
-def test_what_holds_no_frame_is_told(tmp_path: Path):
-    (tmp_path / "a.png").write_bytes(b"no picture")
+def test_open_clip_without_frames_is_an_error(tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(InputError, match="holds no frame that can be read"):
         read(tmp_path)
     write(tmp_path / "silent.mp4", 0)

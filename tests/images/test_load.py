@@ -30,7 +30,7 @@ def lab(image):
 
 
 @pytest.mark.parametrize(
-    ("picture", "tolerance"),
+    ("image", "tolerance"),
     [
         (RGB, 0),
         (RGB.convert("RGBA"), 0),
@@ -43,24 +43,24 @@ def lab(image):
     ],
     ids=lambda value: getattr(value, "mode", None),
 )
-def test_colour_pictures_of_every_mode_show_the_same_colours(tmp_path, picture, tolerance):
-    assert abs(pixels(picture) - GRADIENT).mean() <= tolerance
-    if picture.mode not in ("HSV", "RGBX"):
-        path = tmp_path / ("a.png" if picture.mode in ("RGB", "RGBA", "P") else "a.tif")
+def test_load_image_colour_modes(tmp_path, image, tolerance):
+    assert abs(pixels(image) - GRADIENT).mean() <= tolerance
+    if image.mode not in ("HSV", "RGBX"):
+        path = tmp_path / ("a.png" if image.mode in ("RGB", "RGBA", "P") else "a.tif")
         # Pillow 12 cannot read the uncompressed YCbCr that it writes.
-        picture.save(path, **({"compression": "tiff_lzw"} if path.suffix == ".tif" else {}))
+        image.save(path, **({"compression": "tiff_lzw"} if path.suffix == ".tif" else {}))
         assert abs(pixels(path) - GRADIENT).mean() <= tolerance
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "tif", "webp", "jpg", "ppm"])
-def test_common_formats(tmp_path, suffix):
+def test_load_image_common_formats(tmp_path, suffix):
     path = tmp_path / f"Grüße an alle.{suffix}"
     RGB.save(path)
     assert abs(pixels(path) - GRADIENT).mean() < 6
     assert abs(pixels(str(path)) - pixels(path)).max() == 0
 
 
-def test_grey_and_bilevel_keep_their_values(tmp_path):
+def test_load_image_grey_and_bilevel_values(tmp_path):
     grey = Image.fromarray(np.array([[10, 20], [30, 40]], np.uint8))
     assert pixels(grey)[..., 0].tolist() == [[10, 20], [30, 40]]
     bits = Image.fromarray(np.array([[True, False]]))
@@ -68,7 +68,7 @@ def test_grey_and_bilevel_keep_their_values(tmp_path):
     assert pixels(bits).tolist() == [[[255] * 3, [0] * 3]]
 
 
-def test_transparent_pixels_lie_on_white(tmp_path):
+def test_load_image_alpha_is_laid_over_white(tmp_path):
     rgba = Image.new("RGBA", (3, 1), (200, 0, 0, 255))
     rgba.putpixel((1, 0), (200, 0, 0, 0))
     rgba.putpixel((2, 0), (0, 0, 0, 128))
@@ -80,36 +80,36 @@ def test_transparent_pixels_lie_on_white(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "RGB"])
-def test_a_transparent_colour_lies_on_white(tmp_path, mode):
-    picture = Image.new(mode, (2, 1), 0)
-    picture.putpixel((1, 0), 1 if mode != "RGB" else (1, 1, 1))
+def test_load_image_transparent_colour_is_laid_over_white(tmp_path, mode):
+    image = Image.new(mode, (2, 1), 0)
+    image.putpixel((1, 0), 1 if mode != "RGB" else (1, 1, 1))
     if mode == "P":
-        picture.putpalette([9, 9, 9, 7, 7, 7])
+        image.putpalette([9, 9, 9, 7, 7, 7])
     path = tmp_path / "a.png"
-    picture.save(path, transparency=(0, 0, 0) if mode == "RGB" else 0)
+    image.save(path, transparency=(0, 0, 0) if mode == "RGB" else 0)
     assert pixels(path)[0].tolist() == [[255] * 3, [7] * 3 if mode == "P" else [1] * 3]
 
 
 @pytest.mark.parametrize("dtype", ["<u2", ">u2", "int32", "float32"])
-def test_deep_files_are_stretched_from_their_own_range(tmp_path, dtype):
+def test_load_image_deep_tiff_is_stretched(tmp_path, dtype):
     path = tmp_path / "deep.tif"
     Image.fromarray(np.array([[1000, 2000], [3000, 1500]], dtype)).save(path)
     assert pixels(path)[..., 0].tolist() == [[0, 128], [255, 64]]
 
 
-def test_a_16_bit_png_is_stretched(tmp_path):
+def test_load_image_16bit_png_is_stretched(tmp_path):
     path = tmp_path / "deep.png"
     Image.fromarray(np.array([[5, 6, 7]], np.uint16)).save(path)
     assert pixels(path)[0, :, 0].tolist() == [0, 128, 255]
 
 
-def test_nan_and_infinities_take_the_ends():
+def test_load_image_nan_and_infinity_become_the_ends():
     values = np.array([[np.nan, 1, 3], [np.inf, -np.inf, 2]])
     assert pixels(values)[..., 0].tolist() == [[0, 0, 255], [255, 0, 128]]
 
 
 @pytest.mark.parametrize("value", [0, 700, np.nan, np.inf])
-def test_a_constant_deep_picture_is_black(value):
+def test_load_image_constant_deep_image_is_black(value):
     assert not pixels(np.full((2, 3), value, float)).any()
 
 
@@ -119,7 +119,7 @@ def test_a_constant_deep_picture_is_black(value):
         npst.array_shapes(min_dims=2, max_dims=2),
     )
 )
-def test_stretching_keeps_the_order_and_uses_the_whole_range(values):
+def test_load_image_stretch_keeps_order_and_uses_full_range(values):
     with warnings.catch_warnings(), np.errstate(all="raise", under="ignore"):
         warnings.simplefilter("error")
         grey = pixels(values)[..., 0]
@@ -130,7 +130,7 @@ def test_stretching_keeps_the_order_and_uses_the_whole_range(values):
     assert (np.diff(grey[finite][order]) >= 0).all()
 
 
-def test_arrays():
+def test_load_image_arrays():
     grey = np.array([[0, 100], [200, 255]], np.uint8)
     assert pixels(grey)[..., 1].tolist() == grey.tolist()
     assert pixels(grey[..., None])[..., 1].tolist() == grey.tolist()
@@ -146,25 +146,25 @@ def test_arrays():
     [np.zeros(5), np.zeros((3, 8, 9)), np.zeros((0, 4)), np.zeros((2, 2, 4)), np.zeros((2, 2), complex), np.array("x")],
     ids=lambda array: f"{array.shape} {array.dtype}",
 )
-def test_arrays_of_another_kind_are_refused_with_their_shape(array):
+def test_load_image_unsupported_array_is_an_error_with_its_shape(array):
     with pytest.raises(InputError) as caught:
         load_image(array)
     assert str(list(array.shape)) in str(caught.value) and str(array.dtype) in str(caught.value)
 
 
 @pytest.mark.parametrize("other", [None, b"bytes", ["a.png"], 3])
-def test_other_objects_are_refused(other):
+def test_load_image_other_objects_are_an_error(other):
     with pytest.raises(InputError, match=type(other).__name__):
         load_image(other)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
+def test_load_image_exif_orientation(tmp_path, suffix, orientation):
     upright = Image.fromarray(
         np.kron(np.array([[0, 80], [160, 240], [120, 40]], np.uint8), np.ones((16, 16), np.uint8))
     )
-    # How a camera stores an upright picture for each value of the tag.
+    # How a camera stores an upright image for each value of the tag.
     undo = [None, 0, 3, 1, 5, 2, 6, 4][orientation - 1]
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -177,14 +177,14 @@ def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-def test_garbage_in_exif_does_not_hurt(tmp_path, suffix):
+def test_load_image_damaged_exif(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     RGB.save(path, exif=b"Exif\0\0garbage")
     assert load_image(path).size == RGB.size
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
-def test_the_first_frame_of_an_animation_counts(tmp_path, suffix):
+def test_load_image_animation_gives_first_frame(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     frames = [Image.new("RGB", (6, 4), color) for color in ("red", "blue")]
     frames[0].save(path, save_all=True, append_images=frames[1:])
@@ -192,13 +192,13 @@ def test_the_first_frame_of_an_animation_counts(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5000, 1), (1, 5000)])
-def test_extreme_sizes(tmp_path, size):
+def test_load_image_extreme_sizes(tmp_path, size):
     path = tmp_path / "a.png"
     Image.new("L", size, 7).save(path)
     assert load_image(path).size == size
 
 
-def test_the_source_is_left_alone():
+def test_load_image_does_not_change_its_source():
     array = GRADIENT.astype(np.uint8)
     load_image(array).putpixel((0, 0), (1, 2, 3))
     copy = RGB.copy()
@@ -251,7 +251,7 @@ def bad_files(folder):
         ("nul\0.png", "null"),
     ],
 )
-def test_bad_files_get_one_line_with_name_and_reason(tmp_path, name, reason):
+def test_load_image_bad_file_is_a_one_line_error_with_name(tmp_path, name, reason):
     bad_files(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -262,14 +262,14 @@ def test_bad_files_get_one_line_with_name_and_reason(tmp_path, name, reason):
     assert "; " in message  # the cure
 
 
-def test_a_bomb_is_never_decoded(tmp_path, monkeypatch):
+def test_load_image_decompression_bomb_is_not_decoded(tmp_path, monkeypatch):
     (tmp_path / "large.png").write_bytes(png(12_500, 12_500))
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(InputError):
         load_image(tmp_path / "large.png")
 
 
-def test_a_picture_at_the_limit_is_read(monkeypatch):
+def test_load_image_at_the_pixel_limit(monkeypatch):
     monkeypatch.setattr(preprocess, "MAX_PIXELS", 600)
     assert load_image(RGB).size == (30, 20)
     with pytest.raises(InputError, match="31 x 20"):
@@ -277,14 +277,14 @@ def test_a_picture_at_the_limit_is_read(monkeypatch):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_read_permission(tmp_path):
+def test_load_image_without_read_permission_is_an_error(tmp_path):
     RGB.save(tmp_path / "a.png")
     (tmp_path / "a.png").chmod(0)
     with pytest.raises(InputError, match="permission"):
         load_image(tmp_path / "a.png")
 
 
-def test_pillows_warning_about_large_pictures_does_not_leak(tmp_path, monkeypatch):
+def test_load_image_hides_pillow_size_warning(tmp_path, monkeypatch):
     RGB.save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     with warnings.catch_warnings():
@@ -292,7 +292,7 @@ def test_pillows_warning_about_large_pictures_does_not_leak(tmp_path, monkeypatc
         assert load_image(tmp_path / "a.png").size == RGB.size
 
 
-def test_a_pillow_image_whose_file_is_damaged(tmp_path):
+def test_load_image_pillow_image_of_damaged_file_is_an_error(tmp_path):
     path = tmp_path / "cut.png"
     RGB.save(path)
     path.write_bytes(path.read_bytes()[:-40])

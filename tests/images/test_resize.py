@@ -14,7 +14,7 @@ from pix2seqd.segmenter import Segmenter
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (16, 24), (5, 7), (11, 9)])
-def test_labels_are_resized_as_officially(official, height: int, width: int):
+def test_resize_labels_equals_official(official, height: int, width: int):
     labels = np.moveaxis(official["unit/nearest/in"], -1, 1)
     recorded = np.moveaxis(official[f"unit/nearest/{height}x{width}"], -1, 1)
     assert np.array_equal(resize_labels(labels, height, width), recorded)
@@ -22,7 +22,7 @@ def test_labels_are_resized_as_officially(official, height: int, width: int):
 
 @settings(max_examples=100, deadline=None)
 @given(st.tuples(*[st.integers(1, 400)] * 4))
-def test_labels_are_resized_as_by_torchs_nearest_exact(sizes: tuple[int, int, int, int]):
+def test_resize_labels_equals_torch_nearest_exact(sizes: tuple[int, int, int, int]):
     height, width, to_height, to_width = sizes
     labels = np.arange(height * width).reshape(height, width)
     expected = F.interpolate(torch.from_numpy(labels)[None, None].double(), (to_height, to_width), mode="nearest-exact")
@@ -34,18 +34,18 @@ def test_labels_are_resized_as_by_torchs_nearest_exact(sizes: tuple[int, int, in
 
 
 @pytest.mark.parametrize(("height", "width"), [(11, 15), (12, 17), (40, 50)])
-def test_pictures_are_resized_as_officially(official, height: int, width: int):
+def test_resize_image_equals_official(official, height: int, width: int):
     ours = resize_image(official.tensor("unit/bilinear_aa/in")[0], height, width)
     assert official.error(f"unit/bilinear_aa/{height}x{width}", ours[None]) < 5e-6
 
 
-def picture(official) -> torch.Tensor:
+def official_image(official) -> torch.Tensor:
     return torch.from_numpy(official["data/image"]).movedim(-1, 0)
 
 
-def test_the_official_evaluation_transform(official):
+def test_resize_and_pad_equal_official_evaluation_transform(official):
     height, width = official["data/eval_unpadded_image_size"].tolist()
-    shown = pad_image(resize_image(picture(official), height, width), 64, 64)[:, ::3, ::3].movedim(0, -1)
+    shown = pad_image(resize_image(official_image(official), height, width), 64, 64)[:, ::3, ::3].movedim(0, -1)
     assert official.error("data/eval_image", shown) < 2e-5
     labels = np.moveaxis(official["data/label_map"], -1, 0)
     recorded = np.moveaxis(official["data/eval_label_map"], -1, 0)
@@ -54,7 +54,7 @@ def test_the_official_evaluation_transform(official):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.4, 2.3])
-def test_the_official_training_transform(official, scale: float):
+def test_fit_crop_equals_official_training_transform(official, scale: float):
     offset = official[f"data/train{scale}_crop_offset"].tolist()
     # Any fractions that lead to the recorded offset will do.
     size = jittered_size((45, 61), (64, 64), scale)
@@ -62,7 +62,7 @@ def test_the_official_training_transform(official, scale: float):
     labels = official["data/label_map"]
     cropped, masks = None, []
     for channel in (0, 1):
-        cropped, part = fit_crop(picture(official), labels[..., channel], (64, 64), scale, (top, left))
+        cropped, part = fit_crop(official_image(official), labels[..., channel], (64, 64), scale, (top, left))
         assert list(part.shape) == official[f"data/train{scale}_unpadded_image_size"].tolist()
         part = np.pad(part, [(0, 64 - n) for n in part.shape])
         masks.append(resize_labels(part, 32, 32))
@@ -71,7 +71,7 @@ def test_the_official_training_transform(official, scale: float):
     assert np.array_equal(np.stack(masks, axis=-1), official[f"data/train{scale}_label_map"])
 
 
-def test_padding_is_the_official_grey_at_bottom_and_right():
+def test_pad_image_official_grey_at_bottom_and_right():
     padded = pad_image(torch.ones(3, 2, 3), 4, 5)
     assert padded.shape == (3, 4, 5)
     assert (padded[:, :2, :3] == 1).all()
@@ -80,7 +80,7 @@ def test_padding_is_the_official_grey_at_bottom_and_right():
     assert pytest.approx(0.3) == PAD
 
 
-def test_stretching_percentiles():
+def test_normalize_percentile():
     ramp = np.repeat(np.linspace(50, 99, 1000).round().astype(np.uint8), 3).reshape(-1, 20, 3)
     stretched = normalize(ramp, "percentile")
     assert stretched.dtype == np.uint8
@@ -92,7 +92,7 @@ def test_stretching_percentiles():
 
 
 class Spy(torch.nn.Module):
-    """Stands for the model: remembers the pictures it is given and answers with one mask."""
+    """Stands for the model: remembers the images it is given and answers with one mask."""
 
     def __init__(self, mask: np.ndarray) -> None:
         super().__init__()
@@ -100,13 +100,19 @@ class Spy(torch.nn.Module):
         self.mask = torch.from_numpy(mask)
         self.seen: list[torch.Tensor] = []
 
-    def infer(self, images: torch.Tensor, *_: object) -> torch.Tensor:
+    def pixel_encoder(self, images: torch.Tensor) -> torch.Tensor:
         self.seen.append(images)
-        return self.mask[None].expand(len(images), -1, -1, -1)
+        return images
+
+    def denoise(self, images: torch.Tensor, noise: torch.Tensor, steps: int, *_: object, **__: object):
+        yield from [self.mask[None].expand(len(images), -1, -1, -1)] * steps
+
+    def to_masks(self, mask: torch.Tensor) -> torch.Tensor:
+        return mask
 
 
-def test_the_segmenter_shows_and_restores_pictures_as_officially(official):
-    """Scaled to fit with rounded size, padded; the mask enlarged, freed of its padding and resized to the picture."""
+def test_segmenter_resizes_image_and_mask_as_official(official):
+    """Scaled to fit with rounded size, padded; the mask enlarged, freed of its padding and resized to the image."""
     rng = np.random.default_rng(0)
     mask = np.stack([rng.integers(1, len(TAXONOMY) + 1, (32, 32)), rng.integers(1, 101, (32, 32))])
     spy = Spy(mask)

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig
 from pix2seqd.files import InputError
-from pix2seqd.inference.inpainting import UNKNOWN, adopt, reduced
+from pix2seqd.inference.inpainting import NO_HINT, adopt, downsample
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.segmenter import Segmenter
@@ -27,11 +27,10 @@ TILE = DataConfig(size=(32, 32), layout="tile", overlap=12, ids="reused")
 def make(tiny, build) -> Callable[..., Segmenter]:
     """A segmenter of a random model, on the CPU in float32."""
 
-    def segmenter(data: DataConfig, stride: int = 2, seams: str = "join", min_pixels: int = 0) -> Segmenter:
-        infer = InferConfig(steps=3, td=1.0, min_pixels=min_pixels).replace(seams=seams)
-        return Segmenter(
-            Checkpoint(build(tiny.replace(mask={"stride": stride})), TAXONOMY, data, infer), "cpu", "float32"
-        )
+    def segmenter(data: DataConfig, stride: int = 2, min_pixels: int = 0) -> Segmenter:
+        infer = InferConfig(steps=3, td=1.0, min_pixels=min_pixels)
+        model = build(tiny.replace(mask={"stride": stride}))
+        return Segmenter(Checkpoint(model, TAXONOMY, data, infer), "cpu", "float32")
 
     return segmenter
 
@@ -64,7 +63,7 @@ def same(one: Panoptic, two: Panoptic) -> bool:
 @pytest.mark.parametrize("stride", [1, 2])
 def test_what_is_given_stays_as_it_is(make, picture, data: DataConfig, stride: int):
     known = strokes((47, 70))
-    found = make(data, stride, min_pixels=20).image(picture, known=known)
+    found = make(data, stride, min_pixels=20).image(picture, hints=known)
     given = known.segmentation > 0
     assert np.array_equal(found.segmentation[given], known.segmentation[given])
     records = {segment.id: segment for segment in found.segments}
@@ -77,41 +76,40 @@ def test_what_is_given_stays_as_it_is(make, picture, data: DataConfig, stride: i
 
 def test_everything_given_is_the_answer(make, picture):
     known = Panoptic.from_segmentation(np.full((47, 70), 9), {9: DOG}, TAXONOMY)
-    assert same(make(TILE).image(picture, known=known), known)
+    assert same(make(TILE).image(picture, hints=known), known)
 
 
 def test_the_seed_decides_what_is_not_given(make, picture):
     segmenter, known = make(TILE), strokes((47, 70))
-    assert same(segmenter.image(picture, known=known, seed=4), segmenter.image(picture, known=known, seed=4))
-    assert not same(segmenter.image(picture, known=known, seed=4), segmenter.image(picture, known=known, seed=5))
+    assert same(segmenter.image(picture, hints=known, seed=4), segmenter.image(picture, hints=known, seed=4))
+    assert not same(segmenter.image(picture, hints=known, seed=4), segmenter.image(picture, hints=known, seed=5))
 
 
 def test_another_size_or_other_categories_are_refused(make, picture):
-    with pytest.raises(InputError, match=r"known pixels are 47 x 70 but the picture is 70 x 47"):
-        make(TILE).image(picture, known=strokes((70, 47)))
+    with pytest.raises(InputError, match=r"hints are 47 x 70 but the image is 70 x 47"):
+        make(TILE).image(picture, hints=strokes((70, 47)))
     other = Taxonomy.from_coco([{"id": 1, "name": "cow"}])
     known = Panoptic.from_segmentation(np.ones((47, 70), int), {1: 1}, other)
     with pytest.raises(InputError, match="other categories"):
-        make(TILE).image(picture, known=known)
+        make(TILE).image(picture, hints=known)
 
 
 @pytest.mark.parametrize("data", [RESIZE, TILE])
-@pytest.mark.parametrize("seams", ["join", "known"])
 @pytest.mark.parametrize("hinted", [False, True])
-def test_progress_ends_with_the_image(make, picture, data: DataConfig, seams: str, hinted: bool):
-    segmenter = make(data, seams=seams)
+def test_progress_ends_with_the_image(make, picture, data: DataConfig, hinted: bool):
+    segmenter = make(data)
     known = strokes((47, 70)) if hinted else None
-    shares, shown = zip(*segmenter.progress(picture, known=known, seed=2), strict=True)
+    shares, shown = zip(*segmenter.progress(picture, hints=known, seed=2), strict=True)
     assert list(shares) == sorted(shares)
     assert shares[-1] == 1
-    windows = len(segmenter.windows.scaled(picture).corners)
-    assert len(shares) == (3 if windows == 1 or (seams == "join" and not hinted) else windows)
+    windows = len(segmenter.tiling.resize(picture).corners)
+    assert len(shares) == (3 if windows == 1 or not hinted else windows)
     assert all(panoptic.segmentation.shape == (47, 70) for panoptic in shown)
-    assert same(shown[-1], segmenter.image(picture, known=known, seed=2))
+    assert same(shown[-1], segmenter.image(picture, hints=known, seed=2))
 
 
-def test_progress_of_a_consensus_ends_with_the_image_whatever_the_seams(make, picture):
-    segmenter = make(TILE, seams="known")
+def test_progress_of_a_consensus_ends_with_the_image(make, picture):
+    segmenter = make(TILE)
     *_, (share, last) = segmenter.progress(picture, seed=2, consensus=3)
     assert share == 1
     assert same(last, segmenter.image(picture, seed=2, consensus=3))
@@ -119,9 +117,8 @@ def test_progress_of_a_consensus_ends_with_the_image_whatever_the_seams(make, pi
 
 
 @pytest.mark.parametrize("data", [RESIZE, TILE])
-@pytest.mark.parametrize("seams", ["join", "known"])
-def test_samples_are_the_images_of_following_seeds(make, picture, data: DataConfig, seams: str):
-    segmenter = make(data, seams=seams)
+def test_samples_are_the_images_of_following_seeds(make, picture, data: DataConfig):
+    segmenter = make(data)
     samples = segmenter.samples(picture, 3, seed=5)
     assert len(samples) == 3
     assert all(same(sample, segmenter.image(picture, seed=5 + k)) for k, sample in enumerate(samples))
@@ -129,27 +126,30 @@ def test_samples_are_the_images_of_following_seeds(make, picture, data: DataConf
         segmenter.samples(picture, 0)
 
 
-def test_windows_that_continue_each_other_need_no_joining(make, monkeypatch):
-    """A perfect model of one long thing: every window is told what its neighbour found."""
-    segmenter = make(TILE, stride=1, seams="known")
+def test_windows_continue_what_their_finished_neighbours_found(make, monkeypatch):
+    """A perfect model of one long thing, of which a corner is given: every window has what its neighbour found."""
+    segmenter = make(TILE, stride=1)
     labels = np.full((30, 100), LAWN)
     labels[10:20] = CAT
     asked = []
 
-    def denoise(h, noise, steps, td, known):
+    def denoise(h, noise, steps, td, past, hints):
         mask = torch.full((1, 2, *noise.shape[2:]), 0)
         mask[:, 0], mask[:, 0, 10:20], mask[:, 1, 10:20] = LAWN, CAT, 1 + len(asked) % 5
-        asked.append(known)
-        yield from [torch.where(known >= 0, known, mask)] * steps
+        asked.append(hints)
+        yield from [torch.where(hints >= 0, hints, mask)] * steps
 
     monkeypatch.setattr(segmenter.model, "denoise", denoise)
     monkeypatch.setattr(segmenter.model, "to_masks", lambda mask: mask)
-    found = segmenter.image(np.zeros((30, 100, 3), np.uint8))
+    corner = np.zeros((30, 100), np.int32)
+    corner[0, 0] = 1
+    hints = Panoptic.from_segmentation(corner, {1: LAWN}, TAXONOMY)
+    found = segmenter.image(np.zeros((30, 100, 3), np.uint8), hints=hints)
     assert np.array_equal(found.class_map(), labels)
     assert len(found.segments) == 2
-    assert (asked[0] == UNKNOWN).all()
+    assert (asked[0] == NO_HINT).sum() == asked[0].numel() - 1
     assert all((given[0, 0, 10:20, :4] == CAT).all() for given in asked[1:]), "what lies deeper in the one before"
-    assert all((given[:, :, :, 14:] == UNKNOWN).all() for given in asked[1:])
+    assert all((given[:, :, :, 14:] == NO_HINT).all() for given in asked[1:])
 
 
 # The model
@@ -159,14 +159,14 @@ def test_the_model_keeps_what_is_given_at_every_step(tiny, build):
     model = build(tiny)
     generator = torch.Generator().manual_seed(0)
     images, noise = torch.rand(2, 3, 32, 32, generator=generator), torch.randn(2, 5, 16, 16, generator=generator)
-    given = torch.full((2, 2, 16, 16), UNKNOWN)
+    given = torch.full((2, 2, 16, 16), NO_HINT)
     given[:, 0, :5], given[:, 1, 3:7] = 2, 6  # a class, an id, both
     h = model.pixel_encoder(images)
-    for m_pred in model.denoise(h, noise, 4, known=given):
+    for m_pred in model.denoise(h, noise, 4, hints=given):
         masks = model.to_masks(m_pred)
         assert (masks[given >= 0] == given[given >= 0]).all()
-    nothing = torch.full_like(given, UNKNOWN)
-    *_, free = model.denoise(h, noise, 4, known=nothing)
+    nothing = torch.full_like(given, NO_HINT)
+    *_, free = model.denoise(h, noise, 4, hints=nothing)
     *_, plain = model.denoise(h, noise, 4)
     assert torch.allclose(free, plain, atol=1e-5)
     assert not torch.equal(m_pred[:, :, 8:], plain[:, :, 8:]), "what is given matters elsewhere"
@@ -195,8 +195,8 @@ def test_a_segment_of_another_class_is_not_taken_over():
     st.integers(1, 12),
     st.integers(1, 3),
 )
-def test_no_stroke_is_lost_when_it_is_reduced(labels, height, width, stride):
-    small = reduced(labels, height, width, stride)
+def test_no_stroke_is_lost_when_it_is_downsample(labels, height, width, stride):
+    small = downsample(labels, height, width, stride)
     assert small.shape == (-(-height // stride), -(-width // stride))
     assert set(np.unique(small).tolist()) <= set(np.unique(labels).tolist()) | {0}
     assert small.any() == labels.any()

@@ -40,7 +40,7 @@ def drawn(panoptic: Panoptic) -> np.ndarray:
 
 
 @pytest.fixture
-def segmenter(tiny, build, monkeypatch) -> Callable[..., Segmenter]:
+def segmenter(tiny, build, answer_with) -> Callable[..., Segmenter]:
     """A segmenter whose model finds what is bright, and the sizes of the windows and steps it was asked for."""
 
     def make(data: DataConfig = DATA, **infer: float) -> tuple[Segmenter, list[int]]:
@@ -53,7 +53,7 @@ def segmenter(tiny, build, monkeypatch) -> Callable[..., Segmenter]:
             bright = images[:, 0] > 0.5
             return torch.stack([torch.where(bright, CAT, LAWN), bright.long()], 1)
 
-        monkeypatch.setattr(result.model, "infer", infer)
+        answer_with(result.model, infer)
         return result, asked
 
     return make
@@ -97,7 +97,7 @@ def test_pictures_are_scaled_by_what_a_first_look_finds(segmenter, radius: int, 
     truth = cats(radius, 192, apart)
     able, asked = segmenter()
     picture = drawn(truth)
-    assert able.scaled(picture, able.checkpoint.infer).zoom == pytest.approx(12 / truth.diameter(), rel=0.2)
+    assert able.resize(picture).zoom == pytest.approx(12 / truth.diameter(), rel=0.2)
     asked.clear()
     found = able.image(picture, steps=3)
     assert found.segmentation.shape == (192, 192)
@@ -110,18 +110,18 @@ def test_who_knows_the_size_spares_the_look(segmenter):
     able, asked = segmenter()
     able.image(drawn(cats(12, 96, 32)), diameter=24.0)
     assert set(asked) == {2}
-    assert able.scaled(drawn(cats(12, 96, 32)), able.checkpoint.infer.replace(diameter=24.0)).zoom == 0.5
+    assert able.resize(drawn(cats(12, 96, 32)), 24.0).zoom == 0.5
 
 
 def test_an_empty_picture_keeps_its_scale(segmenter):
     able, _ = segmenter()
-    assert able.scaled(np.zeros((50, 70, 3), np.uint8), able.checkpoint.infer).zoom == 1
+    assert able.resize(np.zeros((50, 70, 3), np.uint8)).zoom == 1
 
 
 def test_all_frames_of_a_video_have_the_scale_of_the_first(segmenter, monkeypatch):
     able, _ = segmenter()
-    zooms, scaled = [], able.scaled
-    monkeypatch.setattr(able, "scaled", lambda *given: zooms.append(scaled(*given).zoom) or scaled(*given))
+    zooms, scaled = [], able.resize
+    monkeypatch.setattr(able, "resize", lambda *given: zooms.append(scaled(*given).zoom) or scaled(*given))
     list(able.video([drawn(cats(radius, 96, 32)) for radius in (12, 6, 12)]))
     assert len(set(zooms)) == 1
     assert zooms[0] == pytest.approx(0.5, rel=0.1)

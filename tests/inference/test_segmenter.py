@@ -42,7 +42,7 @@ def make(tiny, build) -> Callable[..., Segmenter]:
 
 
 @pytest.fixture
-def reading(make, tiny, monkeypatch) -> Callable[..., Segmenter]:
+def reading(make, tiny, answer_with) -> Callable[..., Segmenter]:
     """A segmenter whose model is perfect: class and id are what red and green of the picture say."""
 
     def segmenter(data: DataConfig, stride: int = 1, input_scale: int = 1) -> Segmenter:
@@ -55,7 +55,8 @@ def reading(make, tiny, monkeypatch) -> Callable[..., Segmenter]:
             masks = (images[:, :2, ::stride, ::stride] * 255).round().long()
             return torch.where(masks[:, :1] > DOG, torch.tensor([[[DOG]], [[1]]]), masks)  # the padding, which is grey
 
-        monkeypatch.setattr(result.model, "infer", infer)
+        result.perfect = infer
+        answer_with(result.model, infer)
         return result
 
     return segmenter
@@ -131,6 +132,13 @@ def test_the_network_may_see_more_than_in_training(reading, data: DataConfig):
     assert np.array_equal(found.class_map(), mask[0, ::2, ::2].repeat(2, 0).repeat(2, 1))
 
 
+def test_calling_a_segmenter_is_image(reading):
+    segmenter, picture = reading(TILE), picture_of(discs(40, 50))
+    found, wanted = segmenter(picture, seed=3), segmenter.image(picture, seed=3)
+    assert np.array_equal(found.segmentation, wanted.segmentation)
+    assert found.segments == wanted.segments
+
+
 def test_windows_that_share_nothing_still_cover_everything(reading):
     mask = discs(75, 110)
     found = reading(TILE.replace(overlap=0)).image(picture_of(mask))
@@ -147,7 +155,7 @@ def test_unique_ids_are_joined_across_windows_too(reading):
 
 @pytest.mark.parametrize("zoom", [0.5, 1.7, 2.0])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_at_another_zoom_segments_stay_where_they_are(reading, monkeypatch, zoom: float, stride: int):
+def test_at_another_zoom_segments_stay_where_they_are(reading, answer_with, zoom: float, stride: int):
     mask = np.full((2, 91, 120), LAWN)
     rows, columns = np.mgrid[:91, :120]
     centres = [(y, x) for y in (12, 45, 78) for x in (12, 44, 76, 107)]
@@ -159,7 +167,7 @@ def test_at_another_zoom_segments_stay_where_they_are(reading, monkeypatch, zoom
         lawn = F.avg_pool2d(images[:, 0], stride) * 255 > 1.5
         return torch.stack([torch.where(lawn, LAWN, CAT), torch.where(lawn, 0, 1)], 1)
 
-    monkeypatch.setattr(segmenter.model, "infer", infer)
+    answer_with(segmenter.model, infer)
     found = segmenter.image(picture_of(mask), min_pixels=16)
     check_structure(found, (91, 120))
     cats = [found.segmentation == segment.id for segment in found.segments if segment.isthing]
@@ -170,17 +178,17 @@ def test_at_another_zoom_segments_stay_where_they_are(reading, monkeypatch, zoom
     assert (found.class_map() == mask[0]).mean() > 1 - 0.02 * max(1, stride / zoom)
 
 
-def test_a_pixel_is_taken_from_the_window_it_lies_deeper_in_at_the_ends_of_the_picture_too(reading, monkeypatch):
+def test_a_pixel_is_taken_from_the_window_it_lies_deeper_in_at_the_ends_of_the_picture_too(reading, answer_with):
     mask = discs(40, 100)
     segmenter = reading(TILE)
-    perfect = segmenter.model.infer
+    perfect = segmenter.perfect
 
     def infer(*args: Tensor) -> Tensor:
         masks = perfect(*args)
         masks[..., :6] = masks[..., -6:] = DOG
         return masks
 
-    monkeypatch.setattr(segmenter.model, "infer", infer)
+    answer_with(segmenter.model, infer)
     found = segmenter.image(picture_of(mask)).class_map()
     assert np.array_equal(found[:, 6:-6], mask[0][:, 6:-6])
 
@@ -219,10 +227,10 @@ def official(mask: np.ndarray, size: tuple[int, int], padded: tuple[int, int], l
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (37, 61), (48, 32), (31, 32), (131, 67), (200, 199)])
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_whole_pictures_go_the_official_way(make, tiny, monkeypatch, size: tuple[int, int], stride: int):
+def test_whole_pictures_go_the_official_way(make, tiny, answer_with, size: tuple[int, int], stride: int):
     segmenter = make(DataConfig(size=(32, 48)), tiny.replace(mask={"stride": stride}))
     mask = np.random.default_rng(0).integers(0, [[[4]], [[8]]], (2, 32 // stride, 48 // stride))
-    monkeypatch.setattr(segmenter.model, "infer", lambda *_: torch.from_numpy(mask)[None])
+    answer_with(segmenter.model, lambda *_: torch.from_numpy(mask)[None])
     found = segmenter.image(np.zeros((*size, 3), np.uint8), min_pixels=80)
     check_structure(found, size)
     expected = official(mask, size, (32, 48), 80)
@@ -288,9 +296,9 @@ def test_steps_td_and_min_pixels_default_to_the_checkpoints(make, pictures):
     assert len(things) < sum(segment.isthing for segment in given.segments)
 
 
-def test_batches_are_filled_across_pictures_and_no_more_is_read_than_needed(reading, monkeypatch, pictures):
+def test_batches_are_filled_across_pictures_and_no_more_is_read_than_needed(reading, answer_with, pictures):
     segmenter = reading(DataConfig(size=(32, 32)))
-    read, batches, infer = [], [], segmenter.model.infer
+    read, batches, infer = [], [], segmenter.perfect
 
     def sources() -> Iterator[np.ndarray]:
         for number, picture in enumerate(pictures):
@@ -301,7 +309,7 @@ def test_batches_are_filled_across_pictures_and_no_more_is_read_than_needed(read
         batches.append(len(images))
         return infer(images, *rest)
 
-    monkeypatch.setattr(segmenter.model, "infer", counted)
+    answer_with(segmenter.model, counted)
     results = segmenter.images(sources(), batch_size=3)
     next(results)
     assert (read, batches) == ([0, 1, 2], [3])

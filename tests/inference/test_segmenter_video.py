@@ -42,11 +42,11 @@ def reading(make, monkeypatch) -> Callable[..., Segmenter]:
         result = make(data, **how)
         model: ModelConfig = result.model.config
 
-        def denoise(h: Tensor, state: Tensor, *_: object, **__: object) -> Iterator[Tensor]:
+        def denoise(h: Tensor, state: Tensor, steps: int, *_: object, **__: object) -> Iterator[Tensor]:
             masks = (h[:, :2] * 255).round().long()
             masks = torch.where(masks[:, :1] > GROUND, torch.tensor([[[GROUND]], [[7]]]), masks)  # the grey padding
             planes = [masks[:, k] >> i & 1 for k, n in enumerate(model.mask.bits) for i in range(n)]
-            yield torch.stack(planes, dim=1) * 2.0 - 1
+            yield from [torch.stack(planes, dim=1) * 2.0 - 1] * steps
 
         monkeypatch.setattr(result.model, "pixel_encoder", torch.nn.Identity())
         monkeypatch.setattr(result.model, "denoise", denoise)
@@ -90,12 +90,11 @@ def test_the_same_frames_and_seed_give_the_same_segments(make, data: DataConfig)
     assert all(map(same, one, two)) and not all(map(same, one, other))
 
 
-def test_past_masks_steps_and_start_change_later_frames_only(make):
+def test_past_masks_and_steps_change_later_frames_only(make):
     segmenter, frames = make(TILES), noise(3)
     plain = list(segmenter.video(frames))
-    for change in ({"steps": 4}, {"t_start": 0.5}):
-        changed = list(segmenter.video(frames, **change))
-        assert same(changed[0], plain[0]) and not same(changed[1], plain[1])
+    changed = list(segmenter.video(frames, steps=4))
+    assert same(changed[0], plain[0]) and not same(changed[1], plain[1])
     assert not same(next(segmenter.video(frames, first_steps=5)), plain[0])
     # What is remembered matters: the third frame alone is another one.
     assert not np.array_equal(next(segmenter.video(frames[2:], first_steps=1)).segmentation, plain[2].segmentation)
@@ -164,8 +163,8 @@ def test_the_scale_is_that_of_the_first_frame_that_shows_a_thing(reading, monkey
     size = (64, 64)
     segmenter = reading(TILES.replace(diameter=16.0))
     scales = []
-    scaled = segmenter.scaled
-    monkeypatch.setattr(segmenter, "scaled", lambda *given: scales.append(scaled(*given).zoom) or scaled(*given))
+    scaled = segmenter.resize
+    monkeypatch.setattr(segmenter, "resize", lambda *given: scales.append(scaled(*given).zoom) or scaled(*given))
     frames = [cells(size=size)] * 2 + [cells((10, 10, 4), size=size), cells((10, 14, 4), size=size)]
     results = list(segmenter.video([*frames, cells(size=size)]))
     assert scales[:2] == [1, 1] and scales[2] == pytest.approx(16 / results[2].diameter(), rel=0.1)
@@ -181,7 +180,7 @@ def test_a_frame_of_another_size_is_named_and_does_not_take_the_others_along(mak
         next(results)
 
 
-@pytest.mark.parametrize("wrong", [{"first_steps": -1}, {"t_start": 0.0}, {"t_start": 1.1}, {"adaptive": 0.5}])
+@pytest.mark.parametrize("wrong", [{"first_steps": -1}, {"adaptive": 0.5}])
 def test_options_that_make_no_sense_are_told(make, wrong: dict[str, float]):
     with pytest.raises(InputError, match=next(iter(wrong))):
         next(make(WHOLE).video(noise(1), **wrong))
@@ -189,8 +188,8 @@ def test_options_that_make_no_sense_are_told(make, wrong: dict[str, float]):
 
 def test_the_checkpoint_says_how_it_is_used(make):
     frames = noise(3)
-    asked = list(make(WHOLE).video(frames, steps=2, first_steps=3, t_start=0.7))
-    assert all(map(same, make(WHOLE, steps=2, first_steps=3, t_start=0.7).video(frames), asked))
+    asked = list(make(WHOLE).video(frames, steps=2, first_steps=3))
+    assert all(map(same, make(WHOLE, steps=2, first_steps=3).video(frames), asked))
     assert make(WHOLE, first_steps=3).describe()["first_steps"] == 3
 
 
@@ -204,9 +203,9 @@ def test_the_past_is_what_was_answered(make, monkeypatch, data: DataConfig, samp
     segmenter, told = make(data, consensus=samples, unconditioned_share=unconditioned_share), []
     infer = segmenter.model.denoise
 
-    def denoise(h: object, state: Tensor, steps: int, td: float, past: Tensor | None, start: float) -> Iterator[Tensor]:
+    def denoise(h: object, state: Tensor, steps: int, td: float, past: Tensor | None, hints: None) -> Iterator[Tensor]:
         told.append(past)
-        return infer(h, state, steps, td, past, start=start)
+        return infer(h, state, steps, td, past, hints=hints)
 
     monkeypatch.setattr(segmenter.model, "denoise", denoise)
     results = list(segmenter.video(noise(3)))
@@ -235,13 +234,13 @@ def test_the_first_frame_of_a_video_is_the_consensus_of_the_picture(make):
 
 def test_a_segmentation_drawn_for_the_model_is_read_back_as_it_was(make):
     for data, size in ((WHOLE, (32, 32)), (TILES, (40, 90))):
-        windows = make(data).windows
-        picture = windows.scaled(np.zeros((*size, 3), np.uint8))
+        tiling = make(data).tiling
+        image = tiling.resize(np.zeros((*size, 3), np.uint8))
         labels = np.full(size, 3)
         labels[2:12, 4:20], labels[14:30, 6:30] = 1, 2
         panoptic = Panoptic.from_segmentation(labels, {1: CELL, 2: CELL, 3: GROUND}, TAXONOMY)
-        masks = windows.drawn(panoptic, {1: 1, 2: 2, 3: 3 * (data is WHOLE)}, picture)
-        assert len(masks) == len(picture.corners)
-        back = windows.assemble(picture, iter(masks), 0)
+        masks = tiling.to_masks(panoptic, {1: 1, 2: 2, 3: 3 * (data is WHOLE)}, image)
+        assert len(masks) == len(image.corners)
+        back = tiling.stitch(image, iter(masks), 0)
         assert np.array_equal(back.class_map(), panoptic.class_map())
         assert len(np.unique(np.stack([labels, back.segmentation]).reshape(2, -1), axis=1).T) == len(back.segments) == 3

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pix2seqd.config import InferConfig, ModelConfig
-from pix2seqd.inference.video import Stream, settled
+from pix2seqd.inference.video import Step, Stream, settled
 from pix2seqd.pix2seq_d import Pix2SeqD
 
 SIDE = 32
@@ -23,6 +23,12 @@ def clip(model: ModelConfig, frames: int, windows: int = 1) -> tuple[Tensor, Ten
     return images, torch.randn(frames, windows, model.mask.total_bits, SIDE, SIDE, generator=generator)
 
 
+def last(model: Pix2SeqD, steps: Iterator[Step]) -> Tensor:
+    """The masks of the only step that is the last."""
+    (step,) = (step for step in steps if step.is_last)
+    return model.to_masks(step.m_pred)
+
+
 def run(model: Pix2SeqD, config: InferConfig, images: Tensor, noise: Tensor, batch: int = 8) -> list[Tensor]:
     """The masks of each frame; it is told of the first of each window's samples."""
     stream, masks = Stream(model, config), []
@@ -31,7 +37,7 @@ def run(model: Pix2SeqD, config: InferConfig, images: Tensor, noise: Tensor, bat
         for pictures, eps in zip(*(part.split(batch) for part in frame), strict=True):
             h = model.pixel_encoder(pictures)
             for k, found in enumerate(samples):
-                found.append(stream.generate(h, eps.roll(k), first=sum(map(len, found)), sample=k))
+                found.append(last(model, stream.denoise(h, eps.roll(k), first=sum(map(len, found)), sample=k)))
         masks.append(torch.cat(samples[0]))
         stream.remember(masks)
     return masks
@@ -52,7 +58,7 @@ def steps_of(monkeypatch) -> Callable[..., list[int]]:
         images, noise = clip(model.config, frames, windows)
         calls: list[int] = []
 
-        def denoise(h: object, state: Tensor, steps: int, td: float, past: Tensor, start: float) -> Iterator[Tensor]:
+        def denoise(h: object, state: Tensor, steps: int, td: float, past: Tensor, hints: None) -> Iterator[Tensor]:
             calls.append(0)
             for step in range(steps):
                 calls[-1] += 1
@@ -93,26 +99,6 @@ def test_a_model_without_past_generates_every_frame_by_itself(tiny, build):
         assert torch.equal(mask, model.infer(image, eps, 2, 1.0))
 
 
-def test_later_frames_may_start_from_the_mask_before(video, monkeypatch):
-    """A model that takes the noisy bits as they are shows what it was given."""
-    starts = []
-
-    def denoise(h: object, state: Tensor, steps: int, td: float, past: Tensor, start: float) -> Iterator[Tensor]:
-        starts.append(start)
-        yield state
-
-    monkeypatch.setattr(video, "denoise", denoise)
-    images, noise = clip(video.config, 3)
-    given = video.to_masks(noise[0])
-    first, second, third = run(video, InferConfig(t_start=0.01), images, noise)
-    assert starts == [1, 0.01, 0.01]
-    assert torch.equal(first, given) and torch.equal(second, given) and torch.equal(third, given)
-    _, second, _ = run(video, InferConfig(t_start=0.9), images, noise)
-    changed = (second != given).float().mean()
-    assert 0 < changed < (video.to_masks(noise[1]) != given).float().mean()
-    assert torch.equal(run(video, InferConfig(t_start=1.0), images, noise)[1], video.to_masks(noise[1]))
-
-
 def test_a_still_mask_takes_one_step_and_a_changing_one_what_the_budget_leaves(video, steps_of):
     config = InferConfig(steps=8, first_steps=5, adaptive=3.0)
     assert steps_of(video, config, lambda call, step: 1, 6) == [5, 1, 1, 1, 1, 1]
@@ -133,12 +119,16 @@ def test_the_last_samples_look_afresh_with_the_steps_of_a_first_frame(video):
     images, noise = clip(video.config, 2)
     config = InferConfig(steps=1, first_steps=3, consensus=5, unconditioned_share=0.5)
     stream, h = Stream(video, config), video.pixel_encoder(images[1])
-    assert stream.told == 3
+    assert stream.conditioned == 3
     stream.remember([torch.ones(1, 2, SIDE, SIDE, dtype=torch.long)])
-    told, fresh = (stream.generate(h, noise[1], sample=k) for k in (2, 3))
+    told, fresh = (last(video, stream.denoise(h, noise[1], sample=k)) for k in (2, 3))
     assert torch.equal(fresh, video.infer(images[1], noise[1], 3, 1.0))
     assert not torch.equal(told, video.infer(images[1], noise[1], 1, 1.0))
-    assert [Stream(video, InferConfig(consensus=k, unconditioned_share=0.4)).told for k in (1, 3, 5)] == [1, 2, 3]
+    assert [Stream(video, InferConfig(consensus=k, unconditioned_share=0.4)).conditioned for k in (1, 3, 5)] == [
+        1,
+        2,
+        3,
+    ]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])

@@ -162,7 +162,7 @@ def test_only_the_frames_of_the_memory_are_kept():
 def test_a_model_is_told_the_ids_that_it_gave(unique: bool):
     tracker = Tracker(unique)
     one, two = follow(tracker, frame((20, 10, 7), (20, 40, 3)), frame((20, 12, 7), (20, 42, 3), (20, 70, 5)))
-    before, now = tracker.tell(15, 4)
+    before, now = tracker.past(15, 4)
     assert (before.panoptic, now.panoptic) == (one, two)
     expected = {track_at(two, 20, 12): 7, track_at(two, 20, 42): 3, track_at(two, 20, 70): 5}
     assert expected.items() <= now.generated.items()
@@ -173,10 +173,10 @@ def test_once_told_an_id_stays_whatever_the_model_makes_of_it():
     tracker = Tracker(unique=False)
     (one,) = follow(tracker, frame((20, 10, 7)))
     for identity in (9, 9, 2):
-        tracker.tell(15, 4)
+        tracker.past(15, 4)
         (two,) = follow(tracker, frame((20, 10, identity)))
         assert track_at(two, 20, 10) == track_at(one, 20, 10)
-        assert tracker.tell(15, 4)[-1].generated[track_at(one, 20, 10)] == 7
+        assert tracker.past(15, 4)[-1].generated[track_at(one, 20, 10)] == 7
 
 
 @pytest.mark.parametrize("unique", [True, False])
@@ -184,7 +184,7 @@ def test_of_a_divided_cell_the_model_is_told_two_ids(unique: bool):
     """Reused ids are told apart among neighbours only: the cell far away keeps the mother's id."""
     tracker = Tracker(unique)
     _, two = follow(tracker, frame((20, 10, 7)), frame((20, 8, 7), (20, 19, 7), (20, 80, 7)))
-    told = tracker.tell(15, 4)[-1].generated
+    told = tracker.past(15, 4)[-1].generated
     mother, daughter, far = (told[track_at(two, 20, left)] for left in (8, 19, 80))
     assert mother == 7 and daughter not in (0, 7)
     assert (far == 7) is not unique
@@ -194,5 +194,5 @@ def test_stuff_has_an_id_where_ids_are_unique():
     for unique in (True, False):
         tracker = Tracker(unique)
         (one,) = follow(tracker, frame((20, 10, 1)))
-        (told,) = tracker.tell(15, 4)
+        (told,) = tracker.past(15, 4)
         assert (told.generated.get(track_at(one, 50, 90), 0) > 0) is unique

@@ -17,6 +17,7 @@ from pix2seqd.checkpoint import FILES
 from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.files import InputError
 from pix2seqd.interop.hub import model_card, push_to_hub
+from pix2seqd.segmenter import Segmenter
 
 REPOSITORY = "someone/shapes"
 COMMIT = "c" * 40
@@ -117,7 +118,7 @@ def fetch(address: str, cache: Path, name: str = REPOSITORY) -> subprocess.Compl
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_what_is_published_is_fetched_whole_and_then_used_offline(hub, folder, tmp_path):
+def test_push_to_hub_then_from_pretrained_online_and_from_cache(hub, folder, tmp_path):
     address, repository = hub
     (folder / "private.txt").write_text("not for others")
     where = push_to_hub(
@@ -137,13 +138,28 @@ def test_what_is_published_is_fetched_whole_and_then_used_offline(hub, folder, t
     assert "InputError: no checkpoint 'someone/else'" in missing.stderr
 
 
-def test_a_card_of_ones_own_is_kept(hub, folder):
+def test_segmenter_push_to_hub_sends_the_files_it_was_loaded_from(hub, folder):
+    address, repository = hub
+    segmenter = Segmenter.from_pretrained(folder, "cpu", "bfloat16")
+    where = segmenter.push_to_hub(REPOSITORY, data="shapes", licence="cc0-1.0", endpoint=address, token="secret")
+    assert REPOSITORY in where
+    assert repository.files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+
+
+def test_segmenter_push_to_hub_without_files_is_an_error(hub, pretrained):
+    address, repository = hub
+    with pytest.raises(InputError, match="has no folder; write it with save_pretrained"):
+        Segmenter(pretrained, "cpu", "float32").push_to_hub(REPOSITORY, endpoint=address, token="secret")
+    assert not repository.requests
+
+
+def test_push_to_hub_keeps_an_existing_card(hub, folder):
     (folder / "README.md").write_text("mine")
     push_to_hub(folder, REPOSITORY, endpoint=hub[0], token="secret")
     assert hub[1].files["README.md"] == b"mine"
 
 
-def test_nothing_is_sent_without_a_card_or_a_whole_checkpoint(hub, folder, tmp_path):
+def test_push_to_hub_without_card_or_checkpoint_sends_nothing(hub, folder, tmp_path):
     address, repository = hub
     with pytest.raises(InputError, match=r"README\.md does not exist; write it, or give data and licence"):
         push_to_hub(folder, REPOSITORY, data="drawn shapes", endpoint=address, token="secret")
@@ -156,13 +172,13 @@ def test_nothing_is_sent_without_a_card_or_a_whole_checkpoint(hub, folder, tmp_p
 
 
 @pytest.mark.parametrize("address", ["", "http://127.0.0.1:1"], ids=["refusal", "no hub there"])
-def test_a_refusal_of_the_hub_is_one_line(hub, folder, address: str):
+def test_push_to_hub_failed_upload_is_a_one_line_error(hub, folder, address: str):
     with pytest.raises(InputError, match=f"cannot upload to '{REPOSITORY}'") as caught:
         push_to_hub(folder, REPOSITORY, data="shapes", licence="cc0-1.0", endpoint=address or hub[0], token="wrong")
     assert "\n" not in str(caught.value)
 
 
-def test_the_card_is_filled(pretrained):
+def test_model_card_content(pretrained):
     card = model_card(pretrained, REPOSITORY, "drawn shapes, CC0", "cc0-1.0", RESULTS)
     head = card.split("---")[1]
     for line in ("license: cc0-1.0", "library_name: pix2seqd", "pipeline_tag: image-segmentation"):

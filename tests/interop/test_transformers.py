@@ -22,7 +22,7 @@ TAXONOMY = Taxonomy.from_coco(
     [{"id": 7, "name": "cat"}, {"id": 4, "name": "lawn", "isthing": 0}, {"id": 9, "name": "dog"}]
 )
 RNG = np.random.default_rng(0)
-PICTURES = [RNG.integers(0, 256, (height, width, 3), np.uint8) for height, width in ((33, 48), (40, 20))]
+IMAGES = [RNG.integers(0, 256, (height, width, 3), np.uint8) for height, width in ((33, 48), (40, 20))]
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +42,15 @@ def folder(tmp_path_factory, tiny) -> Path:
 @pytest.fixture(scope="module")
 def expected(folder) -> list[dict]:
     segmenter = Segmenter.from_pretrained(folder)
-    return [to_segments(segmenter.image(picture)) for picture in PICTURES]
+    return [to_segments(segmenter.image(image)) for image in IMAGES]
 
 
-def test_the_pipeline_finds_the_segments_of_the_segmenter(folder, expected, caplog):
+def test_pipeline_gives_the_segments_of_segmenter(folder, expected, caplog):
     with caplog.at_level(logging.WARNING):
         segment = pipeline("image-segmentation", model=str(folder))
     assert "not supported" not in caplog.text
-    for picture, wanted in zip(PICTURES, expected, strict=True):
-        found = segment(Image.fromarray(picture))
+    for image, wanted in zip(IMAGES, expected, strict=True):
+        found = segment(Image.fromarray(image))
         infos = wanted["segments_info"]
         assert len(infos) > 1
         assert [(f["label"], f["score"]) for f in found] == [
@@ -60,11 +60,11 @@ def test_the_pipeline_finds_the_segments_of_the_segmenter(folder, expected, capl
             assert np.array_equal(np.asarray(one["mask"]) == 255, wanted["segmentation"] == info["id"])
 
 
-def test_auto_classes_answer_a_batch_of_any_sizes_as_mask2former_does(folder, expected):
+def test_auto_classes_batch_of_different_sizes(folder, expected):
     model = AutoModelForUniversalSegmentation.from_pretrained(folder)
     processor = AutoImageProcessor.from_pretrained(folder)
-    outputs = model(**processor(PICTURES, return_tensors="pt"))
-    sizes = [picture.shape[:2] for picture in PICTURES]
+    outputs = model(**processor(IMAGES, return_tensors="pt"))
+    sizes = [image.shape[:2] for image in IMAGES]
     for target_sizes in (None, sizes, torch.tensor(sizes)):
         results = processor.post_process_panoptic_segmentation(outputs, threshold=0.9, target_sizes=target_sizes)
         for result, wanted in zip(results, expected, strict=True):
@@ -74,7 +74,7 @@ def test_auto_classes_answer_a_batch_of_any_sizes_as_mask2former_does(folder, ex
     assert not model.training
 
 
-def test_the_output_has_the_keys_and_types_of_mask2former(folder, expected):
+def test_post_process_keys_and_types_equal_mask2former(folder, expected):
     from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
     from transformers.models.mask2former.modeling_mask2former import Mask2FormerForUniversalSegmentationOutput
 
@@ -88,7 +88,7 @@ def test_the_output_has_the_keys_and_types_of_mask2former(folder, expected):
     )[0]
     processor = AutoImageProcessor.from_pretrained(folder)
     model = AutoModelForUniversalSegmentation.from_pretrained(folder)
-    ours = processor.post_process_panoptic_segmentation(model(**processor(PICTURES[0], return_tensors="pt")))[0]
+    ours = processor.post_process_panoptic_segmentation(model(**processor(IMAGES[0], return_tensors="pt")))[0]
     assert ours.keys() == theirs.keys()
     assert ours["segmentation"].dtype == theirs["segmentation"].dtype
     assert {key: type(value) for key, value in ours["segments_info"][0].items()} == {
@@ -96,16 +96,16 @@ def test_the_output_has_the_keys_and_types_of_mask2former(folder, expected):
     }
 
 
-def test_results_at_another_size_and_with_other_settings(folder):
+def test_post_process_target_sizes_and_forward_options(folder):
     model = AutoModelForUniversalSegmentation.from_pretrained(folder, dtype=torch.float32)
     processor = AutoImageProcessor.from_pretrained(folder)
-    outputs = model(**processor(PICTURES[0], return_tensors="pt"), seed=3, steps=1)
-    wanted = Segmenter.from_pretrained(folder, dtype="float32").image(PICTURES[0], seed=3, steps=1)
+    outputs = model(**processor(IMAGES[0], return_tensors="pt"), seed=3, steps=1)
+    wanted = Segmenter.from_pretrained(folder, dtype="float32").image(IMAGES[0], seed=3, steps=1)
     result = processor.post_process_panoptic_segmentation(outputs, target_sizes=[(66, 96)])[0]["segmentation"]
     assert np.array_equal(result, wanted.segmentation.repeat(2, 0).repeat(2, 1))
 
 
-def test_what_transformers_saves_is_a_checkpoint_of_ours(folder, expected, tmp_path):
+def test_pipeline_save_pretrained_writes_a_checkpoint(folder, expected, tmp_path):
     pipeline("image-segmentation", model=str(folder)).save_pretrained(tmp_path)
     assert from_pretrained(tmp_path).taxonomy == TAXONOMY
     processor = AutoImageProcessor.from_pretrained(tmp_path)
@@ -113,7 +113,7 @@ def test_what_transformers_saves_is_a_checkpoint_of_ours(folder, expected, tmp_p
     assert json.loads((tmp_path / "config.json").read_text()) == json.loads((folder / "config.json").read_text())
 
 
-def test_loading_is_strict(folder, tmp_path):
+def test_auto_model_damaged_weights_or_float16_is_an_error(folder, tmp_path):
     copy = tmp_path / "copy"
     save_pretrained(from_pretrained(folder), copy)
     (copy / "model.safetensors").write_bytes(b"")
@@ -124,7 +124,7 @@ def test_loading_is_strict(folder, tmp_path):
 
 
 @pytest.mark.parametrize("place", sorted(path for path in BUNDLED.iterdir() if path.is_dir()), ids=lambda p: p.name)
-def test_the_bundled_checkpoints_are_known(place: Path):
+def test_auto_classes_load_bundled_checkpoints(place: Path):
     names = [category.name for category in from_pretrained(place).taxonomy.categories]
     assert list(AutoConfig.from_pretrained(place).id2label.values()) == names
     AutoImageProcessor.from_pretrained(place)

@@ -1,6 +1,6 @@
-"""The official tools' verdicts, from the fixtures in the repository or straight from ../shared.
+"""Reference scores of the official tools, from the fixtures in the repository or directly from ../shared.
 
-The fixtures hold label maps as runs of equal values. `python tests/metrics/conftest.py` writes them again.
+The fixtures store label maps as run lengths. `python tests/metrics/conftest.py` regenerates them.
 """
 
 import json
@@ -72,7 +72,7 @@ def write_fixture(name: str) -> None:
 
 @pytest.fixture(scope="session", params=["fixture", "shared"])
 def reference(request: pytest.FixtureRequest):
-    """A function name → Reference, of both sources; what is not at hand is skipped."""
+    """A function name → Reference, for each source that is available."""
     if request.param == "fixture":
         return read_fixture
     if not SHARED.is_dir():
@@ -82,14 +82,14 @@ def reference(request: pytest.FixtureRequest):
 
 @pytest.fixture(scope="session")
 def taxonomy() -> Taxonomy:
-    """Two kinds of things and two of stuff, with ids that are not contiguous."""
+    """Two stuff and two thing categories, with ids that are not contiguous."""
     names = [(10, "sky", False), (20, "grass", False), (30, "cat", True), (41, "dog", True)]
     return Taxonomy(tuple(Category(i, name, isthing, (i, i, i)) for i, name, isthing in names))
 
 
 @pytest.fixture(scope="session")
 def scene(taxonomy: Taxonomy):
-    """A function rows of segment ids, {id: class} → Panoptic."""
+    """A function (rows of segment ids, {id: class}) → Panoptic."""
 
     def build(rows: Any, classes: dict[int, int], crowds: tuple[int, ...] = ()) -> Panoptic:
         return Panoptic.from_segmentation(np.array(rows, np.int32), classes, taxonomy, crowds)
@@ -99,7 +99,7 @@ def scene(taxonomy: Taxonomy):
 
 @pytest.fixture(scope="session")
 def random_scene(scene):
-    """A function seed → Panoptic of 8 × 9 pixels with blocks of up to five segments, void and perhaps a crowd."""
+    """A function seed → Panoptic of 8 × 9 pixels with blocks of up to five segments, void and possibly a crowd."""
 
     def build(seed: int) -> Panoptic:
         rng = np.random.default_rng(seed)

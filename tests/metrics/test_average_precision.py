@@ -22,21 +22,21 @@ def row(*runs):
     return [[segment for segment, length in runs for _ in range(length)]]
 
 
-def test_hand_computed_scene(scene, taxonomy):
-    # A cat found with IoU 7/10, a cat missed, a cat invented; stuff does not count.
+def test_average_precision_hand_computed_scene(scene, taxonomy):
+    # A cat found with IoU 7/10, a cat missed, a false cat; stuff does not count.
     truth = scene(row((1, 10), (2, 5), (9, 5)), {1: 3, 2: 3, 9: 1})
     prediction = scene(row((1, 7), (0, 8), (3, 5)), {1: 3, 3: 3})
     result = ap(taxonomy, (truth, prediction)).compute()
     half = result["thresholds"]["0.50"]
     assert (half["tp"], half["fp"], half["fn"]) == (1, 1, 1)
     assert (half["ap"], half["precision"], half["recall"], half["f1"]) == (1 / 3, 1 / 2, 1 / 2, 1 / 2)
-    # A hit needs more than the threshold: 0.7 exactly is none, and 0.65 is the last that counts.
+    # The IoU must exceed the threshold: an IoU of 0.7 is a match at 0.65 but not at 0.70.
     assert [t for t, values in result["thresholds"].items() if values["tp"]] == ["0.50", "0.55", "0.60", "0.65"]
     assert result["mean_ap"] == pytest.approx(4 / 10 / 3)
     assert result["mean_ap_per_image"] == pytest.approx(4 / 10 / 3)
 
 
-def test_pooled_counts_instances_and_per_image_counts_pictures(scene, taxonomy):
+def test_average_precision_pooled_and_per_image(scene, taxonomy):
     one = scene(row((1, 4)), {1: 3})
     none = scene(row((0, 4)), {})
     three = scene(row((1, 1), (2, 1), (3, 1), (0, 1)), {1: 3, 2: 3, 3: 3})
@@ -45,7 +45,7 @@ def test_pooled_counts_instances_and_per_image_counts_pictures(scene, taxonomy):
     assert half["ap_per_image"] == 1 / 2
 
 
-def test_category_matters_and_crowds_are_no_instances(scene, taxonomy):
+def test_average_precision_category_mismatch_and_crowds(scene, taxonomy):
     cat, dog = scene(row((1, 4)), {1: 3}), scene(row((1, 4)), {1: 4})
     half = ap(taxonomy, (cat, dog)).compute()["thresholds"]["0.50"]
     assert (half["tp"], half["fp"], half["fn"]) == (0, 1, 1)
@@ -53,14 +53,14 @@ def test_category_matters_and_crowds_are_no_instances(scene, taxonomy):
     assert ap(taxonomy, (crowd, scene(row((0, 4)), {}))).compute()["thresholds"]["0.50"]["fn"] == 0
 
 
-def test_nothing_at_all_is_nan(taxonomy):
+def test_average_precision_empty_is_nan(taxonomy):
     result = ap(taxonomy).compute()
     assert math.isnan(result["mean_ap"])
     assert math.isnan(result["thresholds"]["0.50"]["f1"])
 
 
 @given(SEEDS)
-def test_truth_against_itself_is_perfect(random_scene, taxonomy, seed):
+def test_average_precision_truth_against_itself_is_1(random_scene, taxonomy, seed):
     truth = random_scene(seed).without_crowds()
     result = ap(taxonomy, (truth, truth)).compute()
     if any(segment.isthing for segment in truth.segments):
@@ -69,20 +69,20 @@ def test_truth_against_itself_is_perfect(random_scene, taxonomy, seed):
 
 
 @given(SEEDS, SEEDS)
-def test_swapping_the_sides_swaps_precision_and_recall(random_scene, taxonomy, first, second):
+def test_average_precision_swap_exchanges_precision_and_recall(random_scene, taxonomy, first, second):
     truth, prediction = random_scene(first).without_crowds(), random_scene(second).without_crowds()
     there, back = ap(taxonomy, (truth, prediction)), ap(taxonomy, (prediction, truth))
     assert np.array_equal(there.state, back.state[[0, 2, 1, 3, 4]])
 
 
 @given(st.lists(st.tuples(SEEDS, SEEDS), min_size=2, max_size=5))
-def test_parts_add_up_exactly_in_any_order(random_scene, taxonomy, seeds):
+def test_average_precision_sum_of_parts_is_exact(random_scene, taxonomy, seeds):
     pairs = [(random_scene(a), random_scene(b)) for a, b in seeds]
     parts = ap(taxonomy, *pairs[1:][::-1]) + ap(taxonomy, pairs[0])
     restored = AveragePrecision(taxonomy, parts.state)
     assert repr(restored.compute()) == repr(ap(taxonomy, *pairs).compute())
 
 
-def test_mismatched_sizes_are_named(scene, taxonomy):
+def test_average_precision_rejects_size_mismatch(scene, taxonomy):
     with pytest.raises(ValueError, match="prediction is 1 × 3 pixels but the truth 1 × 4"):
         ap(taxonomy, (scene(row((1, 4)), {1: 3}), scene(row((1, 3)), {1: 3})))

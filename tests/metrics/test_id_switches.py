@@ -19,12 +19,12 @@ def frame(*ids: int) -> Panoptic:
     [
         ([(1, 2)] * 3, [(7, 8)] * 3, 0, 6, 6),
         ([(1, 2)] * 3, [(7, 8), (8, 7), (8, 7)], 2, 6, 6),
-        ([(1, 0)] * 3, [(7, 0), (0, 0), (8, 0)], 1, 2, 3),  # lost and found under another id
-        ([(1, 0), (0, 0), (1, 0)], [(7, 0), (0, 0), (7, 0)], 0, 2, 2),  # left and came back
-        ([(1, 1)] * 2, [(7, 8), (8, 7)], 0, 0, 2),  # halves do not cover it
+        ([(1, 0)] * 3, [(7, 0), (0, 0), (8, 0)], 1, 2, 3),  # lost, then found with another id
+        ([(1, 0), (0, 0), (1, 0)], [(7, 0), (0, 0), (7, 0)], 0, 2, 2),  # left and returned
+        ([(1, 1)] * 2, [(7, 8), (8, 7)], 0, 0, 2),  # each half has an IoU of 0.5
     ],
 )
-def test_hand_made_sequences(truth, prediction, switches, found, visible):
+def test_id_switches_hand_computed_sequences(truth, prediction, switches, found, visible):
     metric = IdSwitches(TAXONOMY)
     for true, predicted in zip(truth, prediction, strict=True):
         metric.update("a", frame(*true), frame(*predicted))
@@ -32,14 +32,14 @@ def test_hand_made_sequences(truth, prediction, switches, found, visible):
     assert (result["switches"], result["found"], result["visible"]) == (switches, found, visible)
 
 
-def test_sequences_are_told_apart():
+def test_id_switches_sequences_are_separate():
     metric = IdSwitches(TAXONOMY)
     metric.update("a", frame(1), frame(7))
     metric.update("b", frame(1), frame(8))
     assert metric.compute()["switches"] == 0
 
 
-def test_nothing_to_track():
+def test_id_switches_without_things_is_nan():
     metric = IdSwitches(TAXONOMY)
     metric.update("a", frame(0), frame(0))
     assert np.isnan(metric.compute()["switches_per_100_found"])

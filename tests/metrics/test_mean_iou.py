@@ -16,8 +16,8 @@ def miou(taxonomy, *pairs):
     return metric
 
 
-def test_hand_computed_scene(scene, taxonomy):
-    # Sky 3 of 4 found, cat 2 found and 1 too much; the void column is ignored whatever is predicted there.
+def test_mean_iou_hand_computed_scene(scene, taxonomy):
+    # Sky: 3 of 4 pixels found. Cat: 2 found and 1 false. The void column is ignored, whatever the prediction.
     truth = scene([[1, 1, 1, 1, 2, 2, 0]], {1: 1, 2: 3})
     prediction = scene([[1, 1, 1, 2, 2, 2, 4]], {1: 1, 2: 3, 4: 4})
     result = miou(taxonomy, (truth, prediction)).compute()
@@ -28,29 +28,29 @@ def test_hand_computed_scene(scene, taxonomy):
     assert result["pixel_accuracy"] == pytest.approx(5 / 6)
 
 
-def test_predicted_void_is_missed_but_no_class(scene, taxonomy):
+def test_mean_iou_predicted_void_is_an_error_not_a_class(scene, taxonomy):
     truth, prediction = scene([[1, 1]], {1: 1}), scene([[1, 0]], {1: 1})
     assert miou(taxonomy, (truth, prediction)).compute()["mean_iou"] == 1 / 2
 
 
-def test_instances_do_not_matter(scene, taxonomy):
+def test_mean_iou_ignores_instances(scene, taxonomy):
     truth, prediction = scene([[1, 1, 2, 2]], {1: 3, 2: 3}), scene([[7, 7, 7, 7]], {7: 3})
     assert miou(taxonomy, (truth, prediction)).compute()["mean_iou"] == 1
 
 
-def test_nothing_at_all_is_nan(taxonomy):
+def test_mean_iou_empty_is_nan(taxonomy):
     result = miou(taxonomy).compute()
     assert math.isnan(result["mean_iou"])
     assert math.isnan(result["pixel_accuracy"])
 
 
 @given(st.lists(st.tuples(SEEDS, SEEDS), min_size=2, max_size=4))
-def test_parts_add_up(random_scene, taxonomy, seeds):
+def test_mean_iou_sum_of_parts_is_exact(random_scene, taxonomy, seeds):
     pairs = [(random_scene(a), random_scene(b)) for a, b in seeds]
     parts = miou(taxonomy, pairs[0]) + miou(taxonomy, *pairs[1:])
     assert repr(MeanIoU(taxonomy, parts.state).compute()) == repr(miou(taxonomy, *pairs).compute())
 
 
-def test_mismatched_sizes_are_named(scene, taxonomy):
+def test_mean_iou_rejects_size_mismatch(scene, taxonomy):
     with pytest.raises(ValueError, match="prediction is 2 × 1 pixels but the truth 1 × 2"):
         miou(taxonomy, (scene([[1, 1]], {1: 1}), scene([[1], [1]], {1: 1})))

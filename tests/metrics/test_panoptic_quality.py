@@ -24,7 +24,7 @@ def pq(taxonomy: Taxonomy, *pairs: tuple[Panoptic, Panoptic]) -> PanopticQuality
 
 
 @pytest.mark.parametrize("name", PREDICTIONS)
-def test_equals_panopticapi(reference, name):
+def test_panoptic_quality_equals_panopticapi(reference, name):
     maps, records = reference("pq")
     taxonomy = Taxonomy.from_coco(records["gt"]["categories"])
 
@@ -39,7 +39,7 @@ def test_equals_panopticapi(reference, name):
     official = records["official"][name]
     for group in ("All", "Things", "Stuff"):
         assert result[group] == pytest.approx(official[group], abs=1e-9), group
-    # The file keeps the classes above 0; all others are absent or wrong.
+    # The file lists only classes with a score above 0.
     for category_id, values in result["per_class"].items():
         expected = official["per_class"].get(str(category_id), {"pq": 0, "sq": 0, "rq": 0})
         if not math.isnan(values["pq"]):
@@ -47,8 +47,8 @@ def test_equals_panopticapi(reference, name):
         assert math.isnan(values["pq"]) == (values["tp"] + values["fp"] + values["fn"] == 0)
 
 
-def test_hand_computed_scene(scene, taxonomy):
-    # Sky found with IoU 6/8, one cat found exactly, one cat missed, a dog invented.
+def test_panoptic_quality_hand_computed_scene(scene, taxonomy):
+    # Sky found with IoU 6/8, one cat found exactly, one cat missed, a false dog.
     truth = scene([[1, 1, 1, 1], [1, 1, 1, 1], [2, 2, 3, 3]], {1: 1, 2: 3, 3: 3})
     prediction = scene([[1, 1, 1, 4], [1, 1, 1, 4], [2, 2, 4, 4]], {1: 1, 2: 3, 4: 4})
     result = pq(taxonomy, (truth, prediction)).compute()
@@ -62,13 +62,13 @@ def test_hand_computed_scene(scene, taxonomy):
     assert result["Things"]["pq"] == pytest.approx(1 / 3)
 
 
-def test_iou_of_one_half_is_no_match(scene, taxonomy):
+def test_panoptic_quality_iou_one_half_is_not_a_match(scene, taxonomy):
     truth, prediction = scene([[1, 1, 2]], {1: 3, 2: 1}), scene([[1, 2, 2]], {1: 3, 2: 1})
     cat = pq(taxonomy, (truth, prediction)).compute()["per_class"][30]
     assert (cat["tp"], cat["fp"], cat["fn"]) == (0, 1, 1)
 
 
-def test_predicted_pixels_on_void_do_not_count(scene, taxonomy):
+def test_panoptic_quality_ignores_predicted_pixels_on_void(scene, taxonomy):
     truth = scene([[1, 1, 0, 0, 0]], {1: 3})
     # The cat spreads over void (IoU stays 1); the dog lies on void only and is ignored.
     result = pq(taxonomy, (truth, scene([[1, 1, 1, 2, 2]], {1: 3, 2: 4}))).compute()
@@ -79,7 +79,7 @@ def test_predicted_pixels_on_void_do_not_count(scene, taxonomy):
     assert dog["fp"] == 1
 
 
-def test_crowds_excuse_their_own_category_and_need_not_be_found(scene, taxonomy):
+def test_panoptic_quality_crowds(scene, taxonomy):
     truth = scene([[5, 5, 5, 1]], {5: 3, 1: 1}, crowds=(5,))
     cat_on_crowd = scene([[2, 2, 2, 1]], {2: 3, 1: 1})
     dog_on_crowd = scene([[2, 2, 2, 1]], {2: 4, 1: 1})
@@ -88,7 +88,7 @@ def test_crowds_excuse_their_own_category_and_need_not_be_found(scene, taxonomy)
     assert pq(taxonomy, (truth, dog_on_crowd)).compute()["per_class"][41]["fp"] == 1
 
 
-def test_nothing_at_all_is_nan(scene, taxonomy):
+def test_panoptic_quality_empty_is_nan(scene, taxonomy):
     empty = scene([[0, 0]], {})
     result = pq(taxonomy, (empty, empty)).compute()
     assert result["All"]["n"] == 0
@@ -97,7 +97,7 @@ def test_nothing_at_all_is_nan(scene, taxonomy):
 
 
 @given(SEEDS)
-def test_truth_against_itself_is_perfect(random_scene, taxonomy, seed):
+def test_panoptic_quality_truth_against_itself_is_1(random_scene, taxonomy, seed):
     truth = random_scene(seed)
     result = pq(taxonomy, (truth, truth)).compute()["All"]
     assert result["n"] == len({s.category_id for s in truth.segments if not s.iscrowd})
@@ -106,7 +106,7 @@ def test_truth_against_itself_is_perfect(random_scene, taxonomy, seed):
 
 
 @given(SEEDS, SEEDS)
-def test_ids_are_only_names(random_scene, taxonomy, first, second):
+def test_panoptic_quality_independent_of_ids(random_scene, taxonomy, first, second):
     truth, prediction = random_scene(first), random_scene(second)
     rename = np.array([0, 900, 30, 7, 70000, 2**23])
     renamed = Panoptic(
@@ -118,7 +118,7 @@ def test_ids_are_only_names(random_scene, taxonomy, first, second):
 
 
 @given(st.lists(st.tuples(SEEDS, SEEDS), min_size=2, max_size=5))
-def test_parts_add_up_exactly_in_any_order(random_scene, taxonomy, seeds):
+def test_panoptic_quality_sum_of_parts_is_exact(random_scene, taxonomy, seeds):
     pairs = [(random_scene(a), random_scene(b)) for a, b in seeds]
     whole = pq(taxonomy, *pairs)
     parts = pq(taxonomy, *pairs[1:][::-1]) + pq(taxonomy, pairs[0])
@@ -126,7 +126,7 @@ def test_parts_add_up_exactly_in_any_order(random_scene, taxonomy, seeds):
     assert repr(restored.compute()) == repr(whole.compute())
 
 
-def test_mismatches_are_named(scene, taxonomy):
+def test_panoptic_quality_rejects_mismatches(scene, taxonomy):
     truth = scene([[1, 1]], {1: 1})
     with pytest.raises(ValueError, match="prediction is 1 × 1 pixels but the truth 1 × 2"):
         pq(taxonomy, (truth, scene([[1]], {1: 1})))
@@ -140,7 +140,7 @@ def test_mismatches_are_named(scene, taxonomy):
         pq(taxonomy, (truth, replace(truth, segmentation=np.array([[1, 9]], np.int32))))
 
 
-def test_metrics_load_without_the_model():
+def test_metrics_import_without_torch():
     modules = ["panoptic_quality", "average_precision", "mean_iou", "region_contour", "stq"]
     lines = [f"import pix2seqd.metrics.{name}" for name in modules]
     lines += [

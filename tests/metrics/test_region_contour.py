@@ -37,7 +37,7 @@ def literal_f(truth, prediction):
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def test_equals_davis2017_evaluation(reference):
+def test_region_contour_equals_davis2017_evaluation(reference):
     maps, records = reference("jf")
     official = records["official"]
     metric = RegionContour()
@@ -50,7 +50,7 @@ def test_equals_davis2017_evaluation(reference):
             assert result["sequences"][name][key] == pytest.approx(values, abs=1e-9), (name, key)
 
 
-def test_perfect_whatever_the_ids():
+def test_region_contour_perfect_prediction_with_other_ids():
     truth = [box(1, 2, t, base=box(2, 10, 15)) for t in range(5)]
     prediction = [np.array([0, 17, 4])[frame] for frame in truth]
     metric = RegionContour()
@@ -60,13 +60,13 @@ def test_perfect_whatever_the_ids():
         key: float(not key.endswith("Decay"))
         for key in ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
     }
-    # Numbered by proposal, as the official tool does.
+    # Numbered by proposal, as in the official tool.
     assert result["sequences"]["cats"]["objects"] == {"cats_1": 2, "cats_2": 1}
     assert result["sequences"]["cats"]["proposals"] == {"cats_1": 4, "cats_2": 17}
 
 
-def test_mean_recall_and_decay_of_a_lost_object():
-    # Found in the first four of eight frames, then never again.
+def test_region_contour_lost_object_mean_recall_and_decay():
+    # Found in the first four of eight frames only.
     metric = RegionContour()
     metric.update("cat", [box(1, 4, 4)] * 8, [box(1, 4, 4)] * 4 + [EMPTY] * 4)
     result = metric.compute()["global"]
@@ -74,40 +74,40 @@ def test_mean_recall_and_decay_of_a_lost_object():
     assert (result["F-Mean"], result["F-Recall"], result["F-Decay"]) == (1 / 2, 1 / 2, 1)
 
 
-def test_a_shift_beyond_the_tolerance():
-    # The diagonal of 36 gives a tolerance of 1 pixel: shifted by one, J falls and F does not.
+def test_score_sequence_contour_tolerance():
+    # The diagonal of 36 pixels gives a tolerance of 1 pixel. A shift by one lowers J but not F.
     scores = score_sequence([box(1, 4, 4)], [box(1, 4, 5)])
     assert scores.j[0, 0] == (6 * 7) / (6 * 9)
     assert scores.f[0, 0] == 1
     assert score_sequence([box(1, 4, 4)], [box(1, 4, 9)]).f[0, 0] < 0.6
 
 
-def test_one_assignment_for_the_whole_sequence():
-    # The ids swap in the last of three frames: the assignment of the majority stands.
+def test_score_sequence_one_assignment_per_sequence():
+    # The ids are swapped in the last of three frames; the assignment follows the majority.
     right, swapped = box(1, 2, 2, base=box(2, 12, 20)), box(2, 2, 2, base=box(1, 12, 20))
     scores = score_sequence([right] * 3, [right, right, swapped])
     assert scores.j.tolist() == [[1, 1, 0], [1, 1, 0]]
 
 
-def test_void_counts_on_neither_side():
+def test_score_sequence_ignores_void():
     truth = box(255, 4, 12, 6, 4, base=box(1, 4, 4))
     scores = score_sequence([truth], [box(1, 4, 4, 6, 12)])
     assert (scores.j[0, 0], scores.f[0, 0]) == (1, 1)
 
 
-def test_missing_proposals_are_empty_and_absent_objects_may_be_unfound():
+def test_score_sequence_missing_proposal_and_absent_object():
     truth = [box(1, 2, 2, base=box(2, 12, 20)), box(1, 2, 2)]
     scores = score_sequence(truth, [box(1, 2, 2)] * 2)
     assert scores.objects.tolist() == [1, 2]
     assert scores.j.tolist() == scores.f.tolist() == [[1, 1], [0, 1]]
 
 
-def test_objects_are_those_of_the_first_frame():
+def test_score_sequence_objects_of_first_frame():
     scores = score_sequence([box(1, 2, 2), box(2, 2, 2)], [box(1, 2, 2)] * 2)
     assert scores.j.tolist() == [[1, 0]]
 
 
-def test_no_object_is_nan():
+def test_region_contour_without_objects_is_nan():
     metric = RegionContour()
     assert math.isnan(metric.compute()["global"]["J&F-Mean"])
     metric.update("empty", [EMPTY], [box(1, 2, 2)])
@@ -115,7 +115,7 @@ def test_no_object_is_nan():
 
 
 @given(SEEDS)
-def test_equals_the_definition(seed):
+def test_score_sequence_equals_definition(seed):
     rng = np.random.default_rng(seed)
     truth, prediction = (np.kron(rng.integers(0, 3, (2, 5, 4)), np.ones((1, 3, 40), int)) for _ in range(2))
     prediction = np.roll(prediction, rng.integers(-3, 4, 2), (1, 2))
@@ -126,7 +126,7 @@ def test_equals_the_definition(seed):
         assert f == pytest.approx([literal_f(a, b) for a, b in pairs])
 
 
-def test_sequences_merge_in_any_order():
+def test_region_contour_sum_of_sequences():
     first, second = RegionContour(), RegionContour()
     first.update("a", [box(1, 4, 4)], [box(1, 4, 6)])
     second.update("b", [box(1, 4, 4)], [box(1, 5, 7)])
@@ -140,7 +140,7 @@ def test_sequences_merge_in_any_order():
         first.update("a", [EMPTY], [EMPTY])
 
 
-def test_mismatches_are_named():
+def test_region_contour_rejects_mismatches():
     for truth, prediction, message in [
         ([EMPTY] * 2, [EMPTY], "sequence x: the prediction has only 1 frames"),
         ([EMPTY], [EMPTY] * 2, "sequence x: the truth has only 1 frames"),

@@ -49,7 +49,7 @@ def literal_stq(frames, things):
     return (np.mean(aq) if aq else math.nan), (np.mean(iou) if iou else math.nan)
 
 
-def test_a_track_that_changes_its_id_halfway(taxonomy):
+def test_stq_track_changes_id(taxonomy):
     truth = frame((SKY, 0), (CAT, 1))
     result = stq(taxonomy, (truth, frame((SKY, 0), (CAT, 5))), (truth, frame((SKY, 0), (CAT, 6)))).compute()
     # One true tube of 2 pixels; each predicted tube covers 1 of them with IoU 1/2: (1·1/2 + 1·1/2) / 2.
@@ -58,7 +58,7 @@ def test_a_track_that_changes_its_id_halfway(taxonomy):
     assert result["STQ"] == pytest.approx(math.sqrt(1 / 2))
 
 
-def test_association_does_not_ask_for_the_class(taxonomy):
+def test_stq_association_ignores_class(taxonomy):
     result = stq(taxonomy, (frame((SKY, 0), (CAT, 1)), frame((SKY, 0), (DOG, 1)))).compute()
     assert result["AQ"] == 1
     assert result["SQ"] == pytest.approx(1 / 3)
@@ -66,7 +66,7 @@ def test_association_does_not_ask_for_the_class(taxonomy):
     assert result["per_class"][41]["iou"] == 0
 
 
-def test_perfect_and_hopeless(taxonomy):
+def test_stq_perfect_and_zero(taxonomy):
     truth = frame((SKY, 0), (CAT, 1), (CAT, 2), (0, 0))
     perfect = stq(taxonomy, (truth, truth)).compute()
     assert (perfect["STQ"], perfect["AQ"], perfect["SQ"]) == (1, 1, 1)
@@ -74,18 +74,18 @@ def test_perfect_and_hopeless(taxonomy):
     assert (wrong["STQ"], wrong["AQ"], wrong["SQ"]) == (0, 0, 0)
 
 
-def test_crowds_count_for_the_class_only(taxonomy):
+def test_stq_crowds_count_in_sq_only(taxonomy):
     truth, prediction = frame((CAT, 0), (CAT, 0), (CAT, 1)), frame((CAT, 7), (CAT, 8), (CAT, 7))
     result = stq(taxonomy, (truth, prediction)).compute()
     assert (result["AQ"], result["SQ"]) == (1, 1)
 
 
-def test_predicted_void_is_a_class_of_its_own_as_in_the_official_code(taxonomy):
+def test_stq_predicted_void_is_a_class_as_official(taxonomy):
     result = stq(taxonomy, (frame((SKY, 0), (SKY, 0)), frame((SKY, 0), (0, 0)))).compute()
     assert result["SQ"] == (1 / 2 + 0) / 2
 
 
-def test_sequences_do_not_share_tracks(taxonomy):
+def test_stq_sequences_do_not_share_tracks(taxonomy):
     one, two = frame((CAT, 1)), frame((CAT, 2))
     apart = stq(taxonomy, (one, one), sequence="a") + stq(taxonomy, (two, one), sequence="b")
     together = stq(taxonomy, (one, one), (two, one))
@@ -94,13 +94,13 @@ def test_sequences_do_not_share_tracks(taxonomy):
     assert apart.compute()["sequences"] == {name: {"STQ": 1, "AQ": 1, "SQ": 1} for name in "ab"}
 
 
-def test_nothing_at_all_is_nan(taxonomy):
+def test_stq_empty_is_nan(taxonomy):
     result = stq(taxonomy).compute()
     assert all(math.isnan(result[key]) for key in ("STQ", "AQ", "SQ"))
 
 
 @given(st.lists(SEEDS, min_size=1, max_size=3))
-def test_equals_the_definition(taxonomy, seeds):
+def test_stq_equals_definition(taxonomy, seeds):
     frames = [random_frames(seed) for seed in seeds]
     result = stq(taxonomy, *frames).compute()
     aq, sq = literal_stq(frames, {CAT, DOG})
@@ -108,13 +108,13 @@ def test_equals_the_definition(taxonomy, seeds):
 
 
 @given(st.lists(SEEDS, min_size=2, max_size=4))
-def test_parts_add_up_exactly_even_within_a_sequence(taxonomy, seeds):
+def test_stq_sum_of_parts_within_a_sequence(taxonomy, seeds):
     frames = [random_frames(seed) for seed in seeds]
     parts = stq(taxonomy, *frames[1:][::-1]) + stq(taxonomy, frames[0])
     assert repr(parts.compute()) == repr(stq(taxonomy, *frames).compute())
 
 
-def test_mismatches_are_named(taxonomy):
+def test_stq_rejects_mismatches(taxonomy):
     with pytest.raises(ValueError, match="prediction is 2 × 1 × 1 pixels but the truth 2 × 1 × 2"):
         stq(taxonomy, (frame((SKY, 0), (SKY, 0)), frame((SKY, 0))))
     with pytest.raises(ValueError, match="prediction has class 255, outside 0"):

@@ -14,7 +14,7 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 
 class Browser:
-    """A window, and what a person does and sees in it."""
+    """A browser window, and the actions of a visitor in it."""
 
     def __init__(self, width=1280, height=900):
         programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
@@ -35,7 +35,7 @@ class Browser:
         self.driver.quit()
 
     def narrow(self, width, height):
-        """Make the page as wide as a phone, which no window can be."""
+        """Make the page as narrow as on a phone; a window has a larger minimum."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
@@ -65,26 +65,26 @@ class Browser:
         time.sleep(1)
 
     def files(self):
-        """The names to download; their endings stand by themselves."""
+        """The names of the downloads. The page shows a name and its suffix as two texts."""
         return ["".join(e.text.split()) for e in self.all(".file .filename")]
 
     def note(self):
         return " ".join(e.text for e in self.all(".note"))
 
-    def drag(self, *way):
-        """Draw on the picture; x, y are parts of its width and height from its middle, -0.5 to 0.5."""
+    def drag(self, *path):
+        """Draw on the image. x, y are shares of its width and height from its middle, -0.5 to 0.5."""
         stage = self.all(".stage")[0]
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", stage)
         size = stage.size
         actions = webdriver.ActionChains(self.driver, duration=30)
-        for number, (x, y) in enumerate(way):
+        for number, (x, y) in enumerate(path):
             actions.move_to_element_with_offset(stage, round(x * size["width"]), round(y * size["height"]))
             if number == 0:
                 actions.click_and_hold()
         actions.release().perform()
 
     def hosts(self):
-        """Whom the browser has asked for anything so far."""
+        """The hosts that the browser has contacted so far."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
         return {urlsplit(url).hostname for url in urls if not url.startswith(("data:", "blob:", "chrome:"))}

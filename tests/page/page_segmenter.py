@@ -1,4 +1,4 @@
-"""A stand-in for `Segmenter` that knows all that the page asks of it: bright blobs are things, at once."""
+"""A fast replacement of `Segmenter` with everything that the page uses. Bright blobs are things."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from pix2seqd.panoptic.panoptic import Panoptic
 
 
 class PageSegmenter(FakeSegmenter):
-    """Blobs come one by one, a step each; noise is a pixel in the corner that depends on the seed."""
+    """Blobs appear one by one, one in each step. A pixel in the corner depends on the seed, as noise does."""
 
     def __init__(self):
         super().__init__("nuclei")
@@ -18,17 +18,17 @@ class PageSegmenter(FakeSegmenter):
         self.checkpoint = SimpleNamespace(name="fake", taxonomy=TAXONOMIES["nuclei"], infer=infer, data=data)
         self.calls = []
 
-    def progress(self, source, *, known=None, seed=0, steps=None, td=None, min_pixels=None, **options):
+    def progress(self, source, *, hints=None, seed=0, steps=None, td=None, min_pixels=None, **options):
         self.calls.append({"seed": seed, "steps": steps, "td": td, "min_pixels": min_pixels, **options})
         (whole,) = self.images([source])
         segmentation = np.array(whole.segmentation)
         segmentation[0, : 1 + seed % 7] = 0
         classes = {s.id: self.taxonomy.class_of(s.category_id) for s in whole.segments}
-        if known is not None:
-            shift = max((s.id for s in known.segments), default=0)
-            given = {s.id: self.taxonomy.class_of(s.category_id) for s in known.segments}
+        if hints is not None:
+            shift = max((s.id for s in hints.segments), default=0)
+            given = {s.id: self.taxonomy.class_of(s.category_id) for s in hints.segments}
             segmentation = np.where(
-                known.segmentation > 0, known.segmentation, (segmentation + shift) * (segmentation > 0)
+                hints.segmentation > 0, hints.segmentation, (segmentation + shift) * (segmentation > 0)
             )
             classes = {i + shift: c for i, c in classes.items()} | given
         for step in range(1, steps + 1):

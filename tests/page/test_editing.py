@@ -1,4 +1,4 @@
-"""Corrections change what they say and nothing else; what is saved is a data set."""
+"""Corrections by hand, and the data set that they are saved in."""
 
 import json
 
@@ -44,13 +44,13 @@ def area(panoptic, segment_id):
     return next(segment.area for segment in panoptic.segments if segment.id == segment_id)
 
 
-def test_paint_gives_pixels_to_a_segment_and_takes_them_from_others():
+def test_paint_moves_pixels_to_a_segment():
     after = editing.paint(scene(), box(2, 6, 6, 8), 1)
     assert (area(after, 1), area(after, 4), area(after, 9)) == (24, 4, area(scene(), 9))
     assert ids(editing.paint(scene(), box(0, 12, 0, 16), 1)) == [1]
 
 
-def test_add_makes_a_thing_and_lets_stuff_join_its_segment():
+def test_add_makes_a_thing_and_joins_stuff():
     after, new = editing.add(scene(), box(10, 12, 10, 12), CELL)
     assert new == 2 and area(after, 2) == 4
     after, joined = editing.add(scene(), box(2, 6, 2, 6), GLASS)
@@ -60,14 +60,14 @@ def test_add_makes_a_thing_and_lets_stuff_join_its_segment():
     assert (first, ids(after)) == (1, [1])
 
 
-def test_erase_and_remove_leave_void():
+def test_erase_remove_and_only_leave_void():
     after = editing.erase(scene(), box(0, 12, 0, 6))
     assert 1 not in ids(after) and (after.segmentation[:, :6] == 0).all()
     assert ids(editing.remove(scene(), [1, 300])) == [4, 9]
     assert ids(editing.only(scene(), [1, 9])) == [1, 9]
 
 
-def test_merge_keeps_the_largest():
+def test_merge_keeps_id_of_the_largest():
     after, merged = editing.merge(scene(), [4, 1])
     assert merged == 1 and area(after, 1) == 28 and 4 not in ids(after)
     with pytest.raises(InputError, match="two or more"):
@@ -91,7 +91,7 @@ def test_split_by_parts_and_by_a_line():
         editing.split(scene(), 9)
 
 
-def test_relabel_changes_the_category_and_stuff_joins_its_segment():
+def test_relabel_changes_category_and_joins_stuff():
     after, home = editing.relabel(scene(), 4, CROWD)
     assert home == 4 and next(s for s in after.segments if s.id == 4).category_id == CROWD
     after, home = editing.relabel(scene(), 4, GLASS)
@@ -100,7 +100,7 @@ def test_relabel_changes_the_category_and_stuff_joins_its_segment():
         editing.relabel(scene(), 4, 99)
 
 
-def test_what_is_not_edited_stays_as_it_is_and_crowds_stay_crowds():
+def test_edits_leave_other_segments_and_crowds_unchanged():
     before = scene()
     for after in (
         editing.merge(before, [1, 4])[0],
@@ -113,7 +113,7 @@ def test_what_is_not_edited_stays_as_it_is_and_crowds_stay_crowds():
 
 
 @pytest.mark.parametrize(("radius", "thick"), [(0, 1), (0.5, 1), (2, 5), (40, 40)])
-def test_a_stroke_is_as_thick_as_the_brush_and_stays_in_the_picture(radius, thick):
+def test_stroke_has_width_of_the_brush_and_stays_in_the_image(radius, thick):
     where = editing.stroke([(10.5, 10.5), (30.5, 10.5)], radius, (40, 60))
     assert where.shape == (40, 60) and where[10, 10:31].all()
     assert where[:, 20].sum() == thick
@@ -124,7 +124,7 @@ def test_a_stroke_is_as_thick_as_the_brush_and_stays_in_the_picture(radius, thic
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("paeqmsr"), st.integers(0, 11), st.integers(0, 15), st.integers(0, 9))))
-def test_any_sequence_of_edits_leaves_a_consistent_segmentation(edits):
+def test_random_edits_leave_a_consistent_segmentation(edits):
     panoptic = scene()
     for kind, y, x, number in edits:
         where = editing.stroke([(x, y)], number / 3, panoptic.segmentation.shape)
@@ -149,80 +149,80 @@ def test_any_sequence_of_edits_leaves_a_consistent_segmentation(edits):
                     panoptic, _ = editing.relabel(panoptic, some, category)
         except InputError:
             continue
-    again = Panoptic.from_coco(panoptic.to_rgb(), panoptic.annotation(1, "a.png"), TAXONOMY)
+    again = Panoptic.from_coco(*panoptic.to_coco(), TAXONOMY)
     assert again.segments == panoptic.segments
     stuff = [segment.category_id for segment in panoptic.segments if not segment.isthing]
     assert len(stuff) == len(set(stuff))
 
 
-def picture(value=0):
+def image(value=0):
     return Image.fromarray(np.full((12, 16, 3), value, np.uint8))
 
 
-def test_what_is_saved_opens_as_a_data_set_and_a_restart_goes_on(tmp_path):
+def test_append_writes_a_data_set_and_extends_it(tmp_path):
     out = tmp_path / "set"
-    assert editing.append(out, "a.jpg", picture(), scene()) == 1
-    assert editing.append(out, "sub/a.tif", picture(1), editing.remove(scene(), [1])) == 2
+    assert editing.append(out, "a.jpg", image(), scene()) == 1
+    assert editing.append(out, "sub/a.tif", image(1), editing.remove(scene(), [1])) == 2
     dataset = CocoPanoptic.open(out)
     assert dataset.taxonomy == TAXONOMY and [dataset[i].name for i in range(2)] == ["a", "a-2"]
     assert dataset[0].panoptic.segments == scene().segments
-    assert (dataset[1].image == np.asarray(picture(1))).all()
+    assert (dataset[1].image == np.asarray(image(1))).all()
     assert check.check(dataset, 100).ok
 
 
-def test_saving_a_picture_again_replaces_its_mask_and_leaves_no_file_behind(tmp_path):
-    editing.append(tmp_path, "a.png", picture(), scene())
-    editing.append(tmp_path, "b.png", picture(1), scene())
-    assert editing.append(tmp_path, "a.png", picture(), editing.remove(scene(), [4])) == 2
+def test_append_same_image_replaces_mask_and_its_file(tmp_path):
+    editing.append(tmp_path, "a.png", image(), scene())
+    editing.append(tmp_path, "b.png", image(1), scene())
+    assert editing.append(tmp_path, "a.png", image(), editing.remove(scene(), [4])) == 2
     dataset = CocoPanoptic.open(tmp_path)
     assert [4 in ids(dataset[i].panoptic) for i in range(2)] == [False, True]
     assert len(list((tmp_path / "panoptic").iterdir())) == len(list((tmp_path / "images").iterdir())) == 2
 
 
-def test_a_failure_before_the_json_is_written_leaves_the_data_set_as_it_was(tmp_path, monkeypatch):
-    editing.append(tmp_path, "a.png", picture(), scene())
+def test_append_failing_before_the_json_leaves_data_set_unchanged(tmp_path, monkeypatch):
+    editing.append(tmp_path, "a.png", image(), scene())
 
     def full(*_):
         raise InputError("disk full")
 
     monkeypatch.setattr(editing, "write_json", full)
-    for image in (picture(), picture(1)):
+    for changed in (image(), image(1)):
         with pytest.raises(InputError, match="disk full"):
-            editing.append(tmp_path, "a.png", image, editing.remove(scene(), [4]))
+            editing.append(tmp_path, "a.png", changed, editing.remove(scene(), [4]))
     dataset = CocoPanoptic.open(tmp_path)
     assert len(dataset) == 1 and dataset[0].panoptic.segments == scene().segments
 
 
-def test_what_the_json_says_besides_is_kept(tmp_path):
-    editing.append(tmp_path, "a.png", picture(), scene())
+def test_append_keeps_other_entries_of_the_json(tmp_path):
+    editing.append(tmp_path, "a.png", image(), scene())
     path = tmp_path / "panoptic.json"
     content = json.loads(path.read_text()) | {"licenses": ["mine"]}
     content["images"][0]["modality"] = "fluorescence"
     path.write_text(json.dumps(content))
-    editing.append(tmp_path, "b.png", picture(1), scene())
+    editing.append(tmp_path, "b.png", image(1), scene())
     content = json.loads(path.read_text())
     assert content["licenses"] == ["mine"] and content["images"][0]["modality"] == "fluorescence"
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"images": [], "annotations": []}', "other"])
-def test_a_json_that_does_not_fit_is_left_alone(tmp_path, content):
+def test_append_refuses_invalid_or_other_json_and_leaves_it(tmp_path, content):
     if content == "other":
         categories = [{"id": 1, "name": "cat"}]
         content = json.dumps({"images": [], "annotations": [], "categories": categories})
     (tmp_path / "panoptic.json").write_text(content)
     with pytest.raises(InputError, match=r"panoptic\.json"):
-        editing.append(tmp_path, "a.png", picture(), scene())
+        editing.append(tmp_path, "a.png", image(), scene())
     assert (tmp_path / "panoptic.json").read_text() == content
 
 
 @pytest.mark.parametrize("name", ["../../x.png", "/etc/passwd", ".png", "", "x" * 300 + ".png", "a\\b.png"])
-def test_a_name_never_leads_out_of_the_folder(tmp_path, name):
-    editing.append(tmp_path / "set", name, picture(), scene())
+def test_append_unsafe_name_stays_in_the_folder(tmp_path, name):
+    editing.append(tmp_path / "set", name, image(), scene())
     assert len(CocoPanoptic.open(tmp_path / "set")[0].panoptic.segments) == 4
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_an_empty_mask_is_not_saved(tmp_path):
+def test_append_refuses_an_empty_mask(tmp_path):
     with pytest.raises(InputError, match="void"):
-        editing.append(tmp_path / "set", "a.png", picture(), editing.only(scene(), []))
+        editing.append(tmp_path / "set", "a.png", image(), editing.only(scene(), []))
     assert not (tmp_path / "set").exists()

@@ -1,4 +1,4 @@
-"""What a person does on the page, without gradio and without a browser."""
+"""The actions of a visitor, without gradio and without a browser."""
 
 import os
 import threading
@@ -20,7 +20,7 @@ NUCLEUS, BACKGROUND = 1, 2
 
 @pytest.fixture
 def work(tmp_path):
-    """A picture of 40 x 30 with nuclei 1 and 2 on background 3."""
+    """An image of 40 x 30 with nuclei 1 and 2 on background 3."""
     opened = Work.open(draw(tmp_path / "a.png"), "mine.png", TAXONOMY, 10_000)
     segmentation = np.full((30, 40), 3)
     segmentation[5:9, 3:7] = 1
@@ -36,27 +36,27 @@ def click(work, x, y):
     return work.drawn("select", [[x, y]], 0, NUCLEUS)
 
 
-def test_a_click_selects_and_selects_no_more(work):
+def test_work_click_selects_and_deselects(work):
     both = click(click(work, 4, 6), 10, 6)
     assert both.selected == (1, 2)
     assert click(both, 4, 6).selected == (2,)
     assert click(work.changed(Panoptic(np.zeros((30, 40), np.int32), (), TAXONOMY)), 1, 1).selected == ()
 
 
-def test_painting_starts_a_segment_and_goes_on_with_it(work):
+def test_work_paint_starts_and_extends_a_segment(work):
     painted = work.drawn("paint", [[20.5, 20.5]], 1, NUCLEUS)
     assert areas(painted)[4] == 5 and painted.selected == (4,) and painted.kept == {4}
     longer = painted.drawn("paint", [[20.5, 20.5], [30.5, 20.5]], 1, NUCLEUS)
     assert areas(longer)[4] > 30 and longer.panoptic.segments[-1].id == 4
 
 
-def test_erasing_keeps_what_is_left_of_a_thing_but_not_of_stuff(work):
+def test_work_erase_marks_things_as_kept_but_not_stuff(work):
     erased = work.drawn("erase", [[2, 6], [6, 6]], 1, NUCLEUS)
     assert 0 < areas(erased)[1] < 16 and erased.kept == {1}
     assert (erased.panoptic.segmentation == 0).any()
 
 
-def test_a_cut_divides_what_it_crosses(work):
+def test_work_cut_divides_crossed_things(work):
     cut = work.drawn("cut", [[2, 7], [14, 7]], 30, NUCLEUS)
     assert areas(cut) == {1: 12, 2: 12, 3: areas(work)[3], 4: 4, 5: 4}
     assert cut.kept == set(cut.selected) == {1, 2, 4, 5}
@@ -64,7 +64,7 @@ def test_a_cut_divides_what_it_crosses(work):
         work.drawn("cut", [[20, 20], [30, 20]], 1, NUCLEUS)
 
 
-def test_merge_set_class_remove_and_keep_work_on_the_selection(work):
+def test_work_buttons_act_on_the_selection(work):
     both = click(click(work, 4, 6), 10, 6)
     assert areas(both.merged()) == {1: 32, 3: areas(work)[3]}
     assert areas(both.relabelled(BACKGROUND)) == {3: 1200}
@@ -76,7 +76,7 @@ def test_merge_set_class_remove_and_keep_work_on_the_selection(work):
             action(work)
 
 
-def test_undo_leads_back_step_by_step_and_then_says_so(work):
+def test_work_undo_restores_each_step_up_to_the_limit(work):
     one = work.drawn("erase", [[4, 6]], 3, NUCLEUS)
     two = click(one, 10, 6).removed()
     assert areas(two.undone()) == areas(one) and two.undone().kept == one.kept
@@ -89,12 +89,12 @@ def test_undo_leads_back_step_by_step_and_then_says_so(work):
     assert len(one.past) == UNDO
 
 
-def test_what_is_known_to_the_model(work):
+def test_work_hints_are_kept_or_all_segments(work):
     with pytest.raises(InputError, match="nothing is corrected"):
-        work.known(everything=False)
-    assert len(work.known(everything=True).segments) == 3
+        work.hints(everything=False)
+    assert len(work.hints(everything=True).segments) == 3
     painted = work.drawn("paint", [[20, 20]], 2, NUCLEUS)
-    assert [segment.id for segment in painted.known(everything=False).segments] == [4]
+    assert [segment.id for segment in painted.hints(everything=False).segments] == [4]
 
 
 @pytest.mark.parametrize(
@@ -113,26 +113,26 @@ def test_what_is_known_to_the_model(work):
         (None, [[1, 1]], 1),
     ],
 )
-def test_what_a_browser_sends_is_checked(work, tool, points, radius):
+def test_work_drawn_refuses_invalid_values(work, tool, points, radius):
     with pytest.raises(InputError):
         work.drawn(tool, points, radius, NUCLEUS)
 
 
-def test_an_unknown_class_is_refused(work):
+def test_work_drawn_refuses_unknown_category(work):
     with pytest.raises(InputError, match="unknown category"):
         work.drawn("paint", [[1, 1]], 1, 99)
 
 
-def test_messages_name_the_file_as_the_person_knows_it(tmp_path):
-    (tmp_path / "x").write_text("no picture")
-    with pytest.raises(InputError, match=r"^holiday\.png is not a picture") as caught:
+def test_work_open_errors_have_the_uploaded_name(tmp_path):
+    (tmp_path / "x").write_text("not an image")
+    with pytest.raises(InputError, match=r"^holiday\.png is not an image") as caught:
         Work.open(tmp_path / "x", "holiday.png", TAXONOMY, 10_000)
     assert str(tmp_path) not in str(caught.value)
     with pytest.raises(InputError, match=r"holiday\.png has 200 x 100 pixels"):
         Work.open(draw(tmp_path / "b.png", size=(200, 100)), "holiday.png", TAXONOMY, 10_000)
 
 
-def test_the_viewer_gets_every_segment_and_its_pixels(work):
+def test_work_view_holds_image_ids_and_segments(work):
     shown = click(work, 4, 6).view(note="hello")
     assert shown["size"] == [40, 30] and shown["note"] == "hello"
     assert [(s["id"], s["name"], s["selected"]) for s in shown["segments"]] == [
@@ -140,10 +140,10 @@ def test_the_viewer_gets_every_segment_and_its_pixels(work):
         (2, "nucleus", False),
         (3, "background", False),
     ]
-    assert shown["picture"].startswith("data:image/jpeg;base64,") and shown["ids"].startswith("data:image/png;base64,")
+    assert shown["image"].startswith("data:image/jpeg;base64,") and shown["ids"].startswith("data:image/png;base64,")
 
 
-def test_ids_of_any_size_reach_the_browser_as_rows(tmp_path):
+def test_show_encodes_large_ids_as_rows(tmp_path):
     import base64
     import io
 
@@ -154,18 +154,18 @@ def test_ids_of_any_size_reach_the_browser_as_rows(tmp_path):
     panoptic = Panoptic.from_segmentation(segmentation, {7: 1, 16_000_000: 1}, TAXONOMY)
     uri = viewer.show("data:,", panoptic)["ids"]
     rows = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
-    assert rows.shape[1] == viewer.LONGEST
+    assert rows.shape[1] == viewer.MAX_SIDE
     assert rows[0, [0, 700, 1399], 0].tolist() == [0, 1, 2]
 
 
-def test_only_one_computes_at_a_time_and_who_leaves_frees_the_model():
-    turns, running, most = Turns(60), 0, 0
+def test_turns_one_at_a_time_and_freed_by_a_left_request():
+    turns, running, maximum = Turns(60), 0, 0
 
     def steps():
-        nonlocal running, most
+        nonlocal running, maximum
         for _ in range(5):
             running += 1
-            most = max(most, running)
+            maximum = max(maximum, running)
             time.sleep(0.002)
             running -= 1
             yield
@@ -177,21 +177,21 @@ def test_only_one_computes_at_a_time_and_who_leaves_frees_the_model():
     del left
     for thread in threads:
         thread.join(20)
-    assert most == 1
+    assert maximum == 1
 
 
-def test_a_request_that_takes_too_long_is_ended_with_a_message():
+def test_turns_stop_a_slow_request():
     with pytest.raises(InputError, match="stopped after 0 seconds"):
         list(Turns(0).take(iter([1])))
 
 
-def test_uploads_and_downloads_do_not_stay_even_if_nobody_comes_any_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "SWEPT_EVERY", 0.01)
+def test_scratch_removes_old_files_without_requests(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.01)
     scratch = Scratch(tmp_path / "s")
-    thumbnail = scratch.place()
+    thumbnail = scratch.new_folder()
     os.utime(thumbnail, (0, 0))
     with scratch.swept():
-        old, new = scratch.place(), scratch.place()
+        old, new = scratch.new_folder(), scratch.new_folder()
         os.utime(old, (0, 0))
         for _ in range(1000):
             if not old.exists():
@@ -202,14 +202,14 @@ def test_uploads_and_downloads_do_not_stay_even_if_nobody_comes_any_more(tmp_pat
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../outside.png", "", "in/../../outside.png", "in", "http://x/y.png"])
-def test_a_path_that_leads_elsewhere_is_refused(tmp_path, path, monkeypatch):
+def test_scratch_resolve_refuses_paths_outside(tmp_path, path, monkeypatch):
     scratch = Scratch(tmp_path / "s")
-    (scratch.place() / "in.png").write_text("x")
+    (scratch.new_folder() / "in.png").write_text("x")
     (tmp_path / "outside.png").write_text("secret")
     (scratch.folder / "in").mkdir()
     (scratch.folder / "link.png").symlink_to(tmp_path / "outside.png")
     monkeypatch.chdir(scratch.folder)
     for bad in (path, "link.png"):
         with pytest.raises(InputError, match="upload it again"):
-            scratch.holds(bad)
-    assert scratch.holds(str(next(scratch.folder.glob("made-*/in.png")))).name == "in.png"
+            scratch.resolve(bad)
+    assert scratch.resolve(str(next(scratch.folder.glob("made-*/in.png")))).name == "in.png"

@@ -1,4 +1,4 @@
-"""Each tab used as a person would, in a real browser. Skipped without gradio, selenium or chromium."""
+"""Each tab in a real browser. Skipped without gradio, selenium or chromium."""
 
 import time
 from fractions import Fraction
@@ -52,14 +52,14 @@ def segment(browser):
     browser.until(lambda: "3 things, 1 stuff" in browser.note())
 
 
-def test_a_sample_is_segmented_and_the_pointer_tells_what_is_under_it(browser):
+def test_image_tab_segments_sample_and_names_segment_under_pointer(browser):
     segment(browser)
     ActionChains(browser.driver).move_to_element(browser.all(".stage")[0]).perform()
     browser.until(lambda: "background · id 4" in " ".join(e.text for e in browser.all(".tip")))
     assert browser.files() == ["squares-overlay.png", "squares-panoptic.png", "squares-panoptic.json"]
 
 
-def test_what_is_painted_merged_undone_completed_and_saved_is_a_data_set(browser, folder):
+def test_correct_tab_paint_cut_merge_undo_complete_save(browser, folder):
     segment(browser)
     browser.tab("Correct")
     browser.click("[data-tool=paint]")
@@ -77,12 +77,12 @@ def test_what_is_painted_merged_undone_completed_and_saved_is_a_data_set(browser
     browser.click("#complete")
     browser.until(lambda: "completed" in browser.note())
     browser.click("#save")
-    browser.until(lambda: "has 1 picture now" in browser.driver.find_element("tag name", "body").text)
+    browser.until(lambda: "has 1 image now" in browser.driver.find_element("tag name", "body").text)
     sample = CocoPanoptic.open(folder / "out")[0]
     assert sample.name == "squares" and len(sample.panoptic.segments) >= 3
 
 
-def test_samples_disagree_and_agree(browser):
+def test_uncertainty_tab_shows_disagreement_and_consensus(browser):
     segment(browser)
     browser.tab("Uncertainty")
     browser.click("#draw")
@@ -90,7 +90,7 @@ def test_samples_disagree_and_agree(browser):
     assert "3 things" in browser.note()
 
 
-def test_a_clip_is_tracked(browser):
+def test_clip_tab_segments_and_tracks_sample(browser):
     browser.tab("Clip")
     browser.click("#clips input")
     browser.click("#segment-clip")
@@ -98,17 +98,17 @@ def test_a_clip_is_tracked(browser):
     browser.until(lambda: browser.files() == ["overlay.mp4", "tracks.json", "clip.zip"])
 
 
-def test_a_file_that_is_no_picture_is_refused_with_a_message(browser, folder):
-    (folder / "notes.png").write_text("no picture")
+def test_image_tab_refuses_file_that_is_not_an_image(browser, folder):
+    (folder / "notes.png").write_text("not an image")
     browser.tab("Image")
-    if browser.all("#picture [aria-label='Remove Image']"):
-        browser.click("#picture [aria-label='Remove Image']")
-    browser.until(lambda: browser.present("#picture input[type=file]"))
-    browser.present("#picture input[type=file]")[0].send_keys(str(folder / "notes.png"))
-    browser.until(lambda: any("notes.png is not a picture" in e.text for e in browser.all(".toast-body")))
+    if browser.all("#image [aria-label='Remove Image']"):
+        browser.click("#image [aria-label='Remove Image']")
+    browser.until(lambda: browser.present("#image input[type=file]"))
+    browser.present("#image input[type=file]")[0].send_keys(str(folder / "notes.png"))
+    browser.until(lambda: any("notes.png is not an image" in e.text for e in browser.all(".toast-body")))
 
 
-def test_stop_brings_back_what_was_there(browser, monkeypatch):
+def test_image_tab_stop_restores_the_last_result(browser, monkeypatch):
     segment(browser)
     steps = PageSegmenter.progress
     monkeypatch.setattr(PageSegmenter, "progress", lambda *a, **k: (time.sleep(1) or step for step in steps(*a, **k)))
@@ -120,7 +120,7 @@ def test_stop_brings_back_what_was_there(browser, monkeypatch):
     assert "stopped" in browser.note()
 
 
-def test_a_phone_shows_everything_without_sideways_scrolling(browser):
+def test_page_fits_the_width_of_a_phone(browser):
     segment(browser)
     browser.narrow(390, 844)
     for name in ("Image", "Correct", "Uncertainty", "Clip"):

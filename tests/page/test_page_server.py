@@ -1,4 +1,4 @@
-"""The page over HTTP, as a browser and as somebody with bad intentions asks for it. Without gradio: skipped."""
+"""The page over HTTP, with requests of a browser and of an attacker. Skipped without gradio."""
 
 import json
 import tempfile
@@ -23,7 +23,7 @@ from pix2seqd.panoptic.panoptic import rgb_to_id
 
 QUEUE = 6
 GIVEN = {"steps": 4, "td": 20.0, "min_pixels": 3, "seed": 5, "consensus": 11, "diameter": 12.5}
-"""What the server is started with."""
+"""The options that the server is started with."""
 
 
 class Visitor:
@@ -69,7 +69,7 @@ class Visitor:
 
     def open(self, path):
         given = {"path": path, "orig_name": Path(path).name, "meta": {"_type": "gradio.FileData"}}
-        return self.call("picture", "change", [given])
+        return self.call("image", "change", [given])
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def segmenter():
 def url(place, segmenter):
     limits, samples = Limits(megabytes=1, pixels=20_000, queue=QUEUE), draw(place / "samples" / "first.png").parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(place / "tmp"))  # gradio passes on whatever lies in /tmp
+        patch.setattr(tempfile, "tempdir", str(place / "tmp"))  # gradio serves any file in /tmp
         with serving(segmenter, place / "out", samples=samples, defaults=GIVEN, limits=limits) as url:
             yield url
     assert not (place / "out" / ".scratch").exists()
@@ -97,7 +97,7 @@ def visitor(url, request):
     return Visitor(url, request.node.name.replace("[", "").replace("]", "")[:40])
 
 
-def test_a_picture_is_segmented_step_by_step_as_the_command_line_would(visitor, segmenter, place):
+def test_server_segment_streams_steps_with_the_given_options(visitor, segmenter, place):
     source = draw(place / "a.png", blobs=3)
     visitor.open(visitor.upload(source))
     assert visitor.join("segment", "click").status_code == 200
@@ -110,13 +110,13 @@ def test_a_picture_is_segmented_step_by_step_as_the_command_line_would(visitor, 
     assert segmenter.calls[-1] == GIVEN
 
 
-def test_samples_are_single_ones_with_different_seeds(visitor, segmenter, place):
+def test_server_draw_takes_single_samples_of_different_seeds(visitor, segmenter, place):
     visitor.open(visitor.upload(draw(place / "several.png")))
     assert "error" not in visitor.call("draw", "click")
     assert [(call["seed"], call["consensus"]) for call in segmenter.calls[-4:]] == [(5, 1), (6, 1), (7, 1), (8, 1)]
 
 
-def test_a_clip_has_steps_of_its_own_after_the_first_frame(visitor, segmenter, place):
+def test_server_clip_passes_first_and_later_steps(visitor, segmenter, place):
     frame = Image.new("L", (64, 48), 20)
     frame.save(place / "clip.tif", save_all=True, append_images=[frame, frame])
     path = visitor.upload(place / "clip.tif")
@@ -128,20 +128,20 @@ def test_a_clip_has_steps_of_its_own_after_the_first_frame(visitor, segmenter, p
     assert (segmenter.calls[-1]["first_steps"], segmenter.calls[-1]["steps"]) == (4, 2)
 
 
-def test_a_sample_may_lie_anywhere(visitor):
+def test_server_opens_a_sample_outside_the_scratch_folder(visitor):
     assert visitor.join("samples", "select", event_data={"index": 0, "value": None}).status_code == 200
     *_, last = visitor.answers()
     (given,) = last["output"]["data"]
     assert given["orig_name"] == "first.png" and "error" not in visitor.open(given["path"])
 
 
-def test_a_file_that_is_no_picture_is_named_as_its_owner_knows_it(visitor, place):
-    (place / "notes.png").write_text("no picture at all")
+def test_server_error_names_uploaded_file_that_is_not_an_image(visitor, place):
+    (place / "notes.png").write_text("not an image at all")
     output = visitor.open(visitor.upload(place / "notes.png"))
-    assert "notes.png is not a picture" in output["error"] and str(place) not in output["error"]
+    assert "notes.png is not an image" in output["error"] and str(place) not in output["error"]
 
 
-def test_too_many_pixels_and_too_many_bytes_are_refused(visitor, place):
+def test_server_refuses_too_many_pixels_and_bytes(visitor, place):
     output = visitor.open(visitor.upload(draw(place / "wide.png", size=(300, 200))))
     assert "wide.png has 300 x 200 pixels" in output["error"]
     (place / "big.png").write_bytes(bytes(3 * 2**20))
@@ -149,16 +149,16 @@ def test_too_many_pixels_and_too_many_bytes_are_refused(visitor, place):
 
 
 @pytest.mark.parametrize("element", ["segment", "complete", "save", "draw", "segment-clip"])
-def test_a_button_without_a_picture_says_what_to_do(visitor, element):
+def test_server_button_without_image_returns_a_message(visitor, element):
     error = visitor.call(element, "click")["error"]
-    assert "no picture yet" in error or "no clip yet" in error
+    assert "no image yet" in error or "no clip yet" in error
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd", "http://127.0.0.1:9/x.png", "https://example.org"])
-def test_a_path_from_outside_is_neither_read_nor_fetched(visitor, path):
+def test_server_never_reads_or_downloads_foreign_paths(visitor, path):
     output = visitor.open(path)
     assert output.get("error") and "root:" not in json.dumps(output)
-    # Gradio takes files for the input of any component, also where none belongs.
+    # Gradio accepts files as the input of any component.
     output = visitor.call("save", "click", [{"path": path, "meta": {"_type": "gradio.FileData"}}])
     assert output.get("error") and "root:" not in json.dumps(output)
 
@@ -179,19 +179,19 @@ def test_a_path_from_outside_is_neither_read_nor_fetched(visitor, path):
         "/openapi.json",
     ],
 )
-def test_other_addresses_lead_nowhere(visitor, path):
+def test_server_refuses_other_paths(visitor, path):
     answer = visitor.http.get(path)
     assert answer.status_code in (403, 404, 405) and "root:" not in answer.text
 
 
-def test_other_methods_and_other_names_of_this_machine_are_refused(visitor):
+def test_server_refuses_other_methods_hosts_and_large_bodies(visitor):
     assert visitor.http.put("/config").status_code == 404
     assert visitor.http.post("/gradio_api/process_recording").status_code == 404
     assert visitor.http.get("/", headers={"host": "evil.example"}).status_code == 421
     assert visitor.http.post("/gradio_api/queue/join", content=bytes(3 * 2**20)).status_code == 413
 
 
-def test_the_browser_is_told_to_ask_nobody_else(visitor):
+def test_server_sends_policy_and_turns_analytics_off(visitor):
     answer = visitor.http.get("/")
     assert answer.status_code == 200
     assert answer.headers["content-security-policy"].startswith("default-src 'self'")
@@ -200,12 +200,12 @@ def test_the_browser_is_told_to_ask_nobody_else(visitor):
     assert "fonts.googleapis.com" not in answer.text + json.dumps(config)
 
 
-def test_fifty_at_once_are_answered_or_refused_politely(url, segmenter, place):
+def test_server_fifty_requests_are_answered_or_refused_by_the_queue(url, segmenter, place):
     source = draw(place / "load.png", blobs=2)
 
     def visit(number):
         visitor = Visitor(url, f"load{number}")
-        first = visitor.join("picture", "change", [given])
+        first = visitor.join("image", "change", [given])
         if first.status_code != 200:
             return first.json()["detail"].split(".")[0]
         list(visitor.answers())
@@ -219,10 +219,10 @@ def test_fifty_at_once_are_answered_or_refused_politely(url, segmenter, place):
     with ThreadPoolExecutor(50) as pool:
         outcome = Counter(pool.map(visit, range(50)))
     assert set(outcome) <= {"answered", "Queue is full"} and outcome["answered"] >= QUEUE
-    assert visit(99) == "answered"  # and it goes on
+    assert visit(99) == "answered"  # the server still answers
 
 
-def test_who_leaves_frees_the_model(visitor, url, segmenter, place, monkeypatch):
+def test_server_closed_connection_frees_the_model(visitor, url, segmenter, place, monkeypatch):
     closed = threading.Event()
 
     def endless(*_, **__):
@@ -239,7 +239,7 @@ def test_who_leaves_frees_the_model(visitor, url, segmenter, place, monkeypatch)
     visitor.join("segment", "click")
     for message in visitor.answers():
         if message["msg"] == "process_generating":
-            break  # and the connection is closed
+            break  # this closes the connection
     assert closed.wait(30)
     monkeypatch.undo()
     other = Visitor(url, "next")
@@ -247,7 +247,7 @@ def test_who_leaves_frees_the_model(visitor, url, segmenter, place, monkeypatch)
     assert "error" not in other.call("segment", "click")
 
 
-def test_a_password_is_asked_for(place, segmenter):
+def test_server_requires_the_password(place, segmenter):
     with serving(segmenter, place / "locked", password="open sesame") as url, httpx.Client(base_url=url) as http:
         assert http.get("/config").status_code == 401
         assert http.post("/gradio_api/queue/join", json={}).status_code == 401

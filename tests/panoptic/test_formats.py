@@ -1,6 +1,4 @@
 import io
-import sys
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from pix2seqd.files import InputError
-from pix2seqd.panoptic.formats import from_segments, polygons, run_lengths, to_detections, to_instances, to_segments
+from pix2seqd.panoptic.formats import from_segments, polygons, run_lengths, to_instances, to_segments
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
@@ -46,7 +44,7 @@ def test_polygons_enclose_exactly_the_pixels(inside):
     assert sum(part.sum() for part in found) == inside.sum()
 
 
-def test_a_polygon_has_corners_only():
+def test_polygons_have_corners_only():
     inside = np.zeros((9, 9), bool)
     inside[2:6, 3:8] = True
     (polygon,) = polygons(inside, left=10, top=20)
@@ -62,7 +60,7 @@ def test_run_lengths_go_by_columns_and_start_outside(inside):
     assert np.array_equal(values.reshape(record["size"][::-1]).T, inside)
 
 
-def test_things_become_coco_instances(panoptic):
+def test_to_instances_polygons_and_crowd_run_lengths(panoptic):
     cat, dog = to_instances(panoptic, image_id=12, first_id=40)
     assert (cat["id"], dog["id"], cat["image_id"], cat["category_id"], cat["iscrowd"]) == (40, 41, 12, 17, 0)
     assert (cat["area"], cat["bbox"]) == (4, [2, 0, 2, 2])
@@ -71,7 +69,7 @@ def test_things_become_coco_instances(panoptic):
     assert sum(dog["segmentation"]["counts"][1::2]) == 3
 
 
-def test_the_dictionary_of_transformers_and_back(panoptic):
+def test_to_segments_and_from_segments_round_trip(panoptic):
     record = to_segments(panoptic)
     assert [info["label_id"] for info in record["segments_info"]] == [0, 1, 2]
     assert [info["was_fused"] for info in record["segments_info"]] == [True, False, False]
@@ -83,23 +81,9 @@ def test_the_dictionary_of_transformers_and_back(panoptic):
         from_segments(record, TAXONOMY)
 
 
-def test_things_become_detections_if_supervision_is_there(panoptic, monkeypatch):
-    module = ModuleType("supervision")
-    module.Detections = SimpleNamespace  # pyright: ignore
-    monkeypatch.setitem(sys.modules, "supervision", module)
-    found = to_detections(panoptic)
-    assert found.xyxy.tolist() == [[2, 0, 4, 2], [0, 2, 3, 3]]
-    assert found.class_id.tolist() == [17, 3]
-    assert np.array_equal(found.mask[0], LABELS == 5)
-    assert found.data["class_name"].tolist() == ["cat", "dog"]
-    monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(InputError, match="pip install supervision"):
-        to_detections(panoptic)
-
-
-def test_a_segmentation_shows_itself_in_a_notebook(panoptic):
-    picture = Image.open(io.BytesIO(panoptic._repr_png_()))
-    assert (picture.format, picture.size) == ("PNG", (4, 3))
-    pixels = np.asarray(picture.convert("RGB"))
+def test_repr_png_void_black_and_a_colour_per_segment(panoptic):
+    image = Image.open(io.BytesIO(panoptic._repr_png_()))
+    assert (image.format, image.size) == ("PNG", (4, 3))
+    pixels = np.asarray(image.convert("RGB"))
     assert (pixels[1, 1] == 0).all(), "void is black"
     assert len({tuple(pixels[y, x]) for y, x in ((0, 0), (0, 3), (2, 0))}) == 3

@@ -4,7 +4,7 @@ from PIL import Image
 
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.render import colorize, overlay
+from pix2seqd.panoptic.render import colorize
 from pix2seqd.panoptic.taxonomy import Taxonomy, distinct_color
 
 SKY = {"id": 9, "name": "sky", "isthing": 0, "color": [0, 0, 255]}
@@ -23,16 +23,16 @@ def scene(taxonomy=TWO, first=1):
     return Panoptic.from_segmentation(segmentation, {5: 1, first: 2, 2: 2}, taxonomy)
 
 
-def test_void_is_untouched_and_everything_else_is_coloured():
+def test_overlay_leaves_void_and_colours_segments():
     panoptic = scene()
-    drawn = np.asarray(overlay(panoptic, GREY))
+    drawn = np.asarray(panoptic.overlay(GREY))
     void = panoptic.segmentation == 0
     assert (drawn[void] == 100).all()
     assert (drawn[~void] != 100).any(axis=-1).all()
 
 
-def test_stuff_has_its_category_colour_and_things_their_own():
-    drawn = np.asarray(overlay(scene(), GREY)).astype(int)
+def test_overlay_colours_stuff_by_category_and_things_by_id():
+    drawn = np.asarray(scene().overlay(GREY)).astype(int)
     red, green, blue = drawn[2, 25]
     assert blue > red == green
     for y, segment_id in ((12, 1), (27, 2)):
@@ -41,27 +41,27 @@ def test_stuff_has_its_category_colour_and_things_their_own():
     assert (drawn[12, 40] != drawn[27, 40]).any()
 
 
-def test_a_thing_keeps_its_colour_whatever_else_is_there():
-    assert overlay(scene(first=1), GREY).getpixel((40, 27)) == overlay(scene(first=2**24 - 1), GREY).getpixel((40, 27))
+def test_overlay_thing_colour_does_not_depend_on_others():
+    assert scene(first=1).overlay(GREY).getpixel((40, 27)) == scene(first=2**24 - 1).overlay(GREY).getpixel((40, 27))
 
 
-def test_things_that_touch_are_told_apart_by_an_outline():
-    drawn = np.asarray(overlay(scene(), GREY)).astype(int)
+def test_overlay_outlines_touching_things():
+    drawn = np.asarray(scene().overlay(GREY)).astype(int)
     inside, rim = drawn[12, 40], drawn[19, 40]
     assert abs(inside - rim).sum() > 60
 
 
-def test_alpha_0_leaves_the_inside_of_segments():
-    assert overlay(scene(), GREY, alpha=0).getpixel((40, 12)) == (100, 100, 100)
+def test_overlay_alpha_0_keeps_the_inside():
+    assert scene().overlay(GREY, alpha=0).getpixel((40, 12)) == (100, 100, 100)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK", "I;16", "F"])
-def test_any_picture_that_can_be_segmented_can_be_drawn_on(mode):
-    drawn = overlay(scene(), Image.new(mode, (60, 40)))
+def test_overlay_image_modes(mode):
+    drawn = scene().overlay(Image.new(mode, (60, 40)))
     assert (drawn.mode, drawn.size) == ("RGB", (60, 40))
 
 
-def test_a_picture_stored_on_its_side_fits(tmp_path):
+def test_overlay_applies_exif_orientation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 60)).save(tmp_path / "a.png", exif=exif)
@@ -69,9 +69,9 @@ def test_a_picture_stored_on_its_side_fits(tmp_path):
         assert scene().overlay(image).size == (60, 40)
 
 
-def test_another_size_is_refused_with_both_sizes():
+def test_overlay_other_size_is_an_error_with_both_sizes():
     with pytest.raises(InputError, match=r"61 x 40.*60 x 40"):
-        overlay(scene(), Image.new("RGB", (61, 40)))
+        scene().overlay(Image.new("RGB", (61, 40)))
 
 
 def large(taxonomy):
@@ -80,24 +80,24 @@ def large(taxonomy):
     return Panoptic.from_segmentation(segmentation, {1: 1, 2: 2}, taxonomy)
 
 
-def test_names_are_written_where_they_fit_and_tell_something():
+def test_overlay_writes_names_that_fit_for_three_categories():
     black = Image.new("RGB", (400, 300))
-    plain, named = (np.asarray(overlay(large(taxonomy), black)) for taxonomy in (TWO, THREE))
+    plain, named = (np.asarray(large(taxonomy).overlay(black)) for taxonomy in (TWO, THREE))
     ys, xs = np.nonzero((plain != named).any(axis=-1))
     assert len(ys) > 50
     assert np.ptp(xs) < 60 and np.ptp(ys) < 25  # one word: the cat is too small for its name
     tiny = Panoptic.from_segmentation(np.ones((12, 12)), {1: 1}, THREE)
-    assert len(np.unique(np.asarray(overlay(tiny, Image.new("RGB", (12, 12)))).reshape(-1, 3), axis=0)) == 1
+    assert len(np.unique(np.asarray(tiny.overlay(Image.new("RGB", (12, 12)))).reshape(-1, 3), axis=0)) == 1
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1)])
 @pytest.mark.parametrize("classes", [{}, {3: 1}, {3: 2}])
-def test_extreme_sizes_and_pictures_without_segments(shape, classes):
+def test_overlay_extreme_sizes_and_no_segments(shape, classes):
     panoptic = Panoptic.from_segmentation(np.full(shape, 3), classes, THREE)
-    assert overlay(panoptic, Image.new("RGB", shape[::-1])).size == shape[::-1]
+    assert panoptic.overlay(Image.new("RGB", shape[::-1])).size == shape[::-1]
 
 
-def test_colorize_gives_void_black_and_each_id_a_colour():
+def test_colorize_void_black_and_a_colour_per_id():
     image = colorize(np.array([[0, 1, 2], [2**24 - 1, 1, 0]]))
     colors = np.asarray(image)
     assert image.size == (3, 2)

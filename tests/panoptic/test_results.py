@@ -41,7 +41,7 @@ def names(out):
     return [image["file_name"] for image in content(out)["images"]]
 
 
-def test_folders_give_their_pictures_sorted_and_files_are_taken_as_they_are(tmp_path):
+def test_find_images_sorted_folders_and_any_file(tmp_path):
     for name in ("b.PNG", "a.jpg", ".hidden.png", "sub/c.png", "B.tiff"):
         draw(tmp_path / "d" / name)
     (tmp_path / "d" / "notes.txt").write_text("x")
@@ -50,13 +50,13 @@ def test_folders_give_their_pictures_sorted_and_files_are_taken_as_they_are(tmp_
     assert [path.name for path in found] == ["B.tiff", "a.jpg", "b.PNG", "odd.xyz"]
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path):
+def test_find_images_folder_without_images_is_an_error(tmp_path):
     draw(tmp_path / "sub" / "a.png")
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="no images"):
         find_images([tmp_path])
 
 
-def test_what_is_written_is_a_data_set_that_loads(tmp_path):
+def test_panoptic_writer_output_loads_as_coco_data_set(tmp_path):
     sources = [draw(tmp_path / "in" / name) for name in ("a.png", "Grüße, Öl.jpg")]
     out = tmp_path / "out"
     write(out, *sources)
@@ -70,7 +70,7 @@ def test_what_is_written_is_a_data_set_that_loads(tmp_path):
         assert sample.panoptic.segments == panoptic.segments
 
 
-def test_the_json_has_all_that_coco_asks_for(tmp_path):
+def test_panoptic_writer_json_fields(tmp_path):
     write(tmp_path / "out", draw(tmp_path / "a.png", size=(40, 30)))
     read = content(tmp_path / "out")
     (image,) = read["images"]
@@ -92,7 +92,7 @@ def test_the_json_has_all_that_coco_asks_for(tmp_path):
     assert Image.open(tmp_path / "out/overlay/a.png").size == (40, 30)
 
 
-def test_equal_stems_are_told_apart_and_stay_the_same_in_later_runs(tmp_path):
+def test_panoptic_writer_equal_stems_get_stable_suffixes(tmp_path):
     first, second = draw(tmp_path / "d1/a.png"), draw(tmp_path / "d2/a.png", size=(20, 20))
     third = draw(tmp_path / "d2/A.bmp", size=(15, 15))
     out = tmp_path / "out"
@@ -107,7 +107,7 @@ def test_equal_stems_are_told_apart_and_stay_the_same_in_later_runs(tmp_path):
     assert len(CocoPanoptic.open(out)[1].panoptic.segments) == 2
 
 
-def test_done_means_same_file_same_settings_and_results_in_place(tmp_path):
+def test_is_done_same_file_same_settings_and_existing_results(tmp_path):
     source, other = draw(tmp_path / "a.png"), draw(tmp_path / "b.png")
     out = tmp_path / "out"
     write(out, source)
@@ -130,7 +130,7 @@ def test_done_means_same_file_same_settings_and_results_in_place(tmp_path):
     assert not done()
 
 
-def test_writing_again_replaces_one_entry_and_keeps_the_others(tmp_path):
+def test_panoptic_writer_rewriting_replaces_one_entry(tmp_path):
     sources = [draw(tmp_path / f"{name}.png") for name in "abc"]
     out = tmp_path / "out"
     write(out, *sources)
@@ -143,7 +143,7 @@ def test_writing_again_replaces_one_entry_and_keeps_the_others(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, InputError])
-def test_whatever_ends_the_run_the_json_tells_what_was_done(tmp_path, error):
+def test_panoptic_writer_saves_json_after_any_error(tmp_path, error):
     out = tmp_path / "out"
     sources = [draw(tmp_path / f"{i}.png") for i in range(5)]
     with pytest.raises(error), PanopticWriter(out, TAXONOMY, SETTINGS) as writer:
@@ -155,7 +155,7 @@ def test_whatever_ends_the_run_the_json_tells_what_was_done(tmp_path, error):
     assert not list(out.rglob("*.part"))
 
 
-def test_the_json_is_kept_up_to_date_on_the_way(tmp_path):
+def test_panoptic_writer_saves_json_while_running(tmp_path):
     """A kill leaves no time to write it."""
     with PanopticWriter(tmp_path / "out", TAXONOMY, SETTINGS) as writer:
         for i in range(3):
@@ -165,7 +165,7 @@ def test_the_json_is_kept_up_to_date_on_the_way(tmp_path):
             assert names(tmp_path / "out")[-1] == f"{i}.png"
 
 
-def test_a_json_from_somewhere_else_is_never_written_over(tmp_path):
+def test_panoptic_writer_foreign_json_is_not_overwritten(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     theirs = json.dumps({"images": [], "annotations": [], "categories": TAXONOMY.to_coco()})
@@ -175,14 +175,14 @@ def test_a_json_from_somewhere_else_is_never_written_over(tmp_path):
     assert (out / "panoptic.json").read_text() == theirs
 
 
-def test_results_with_other_categories_are_not_mixed(tmp_path):
+def test_panoptic_writer_other_categories_is_an_error(tmp_path):
     write(tmp_path / "out", draw(tmp_path / "a.png"))
     with pytest.raises(InputError, match="other categories"):
         PanopticWriter(tmp_path / "out", TAXONOMIES["other"], SETTINGS)
 
 
 @pytest.mark.parametrize("broken", ["", "{", "[]", "[1, 2]", '{"info": 3}', '{"info": {"description": 1}}'])
-def test_a_broken_json_is_one_clear_line(tmp_path, broken):
+def test_panoptic_writer_broken_json_is_an_error(tmp_path, broken):
     out = tmp_path / "out"
     out.mkdir()
     (out / "panoptic.json").write_text(broken)
@@ -190,7 +190,7 @@ def test_a_broken_json_is_one_clear_line(tmp_path, broken):
         PanopticWriter(out, TAXONOMY, SETTINGS)
 
 
-def test_an_output_that_is_a_file_is_refused(tmp_path):
+def test_panoptic_writer_file_as_output_is_an_error(tmp_path):
     (tmp_path / "file").write_text("x")
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises(InputError, match="cannot write"):
@@ -198,14 +198,14 @@ def test_an_output_that_is_a_file_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_an_output_without_write_permission_is_refused(tmp_path):
+def test_panoptic_writer_without_write_permission_is_an_error(tmp_path):
     write(tmp_path / "out", draw(tmp_path / "a.png"))
     (tmp_path / "out" / "panoptic").chmod(0o500)
     with pytest.raises(InputError, match="cannot write"):
         PanopticWriter(tmp_path / "out", TAXONOMY, SETTINGS)
 
 
-def test_a_name_in_another_encoding(tmp_path):
+def test_panoptic_writer_file_name_not_in_utf8(tmp_path):
     source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     try:
         draw(source)

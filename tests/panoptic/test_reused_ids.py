@@ -5,7 +5,7 @@ import torch
 from pix2seqd.panoptic.reused_ids import assign, assign_preferred
 
 
-def test_few_ids_serve_many_instances():
+def test_assign_15_ids_for_400_instances():
     """400 cells in rows, each with eight neighbours: nine ids are enough, and the greedy colouring finds 15."""
     boxes = np.array([(10 * x, 10 * y, 8, 8) for x in range(20) for y in range(20)])
     colors = assign(boxes, 4, 15, np.random.default_rng(0))
@@ -17,7 +17,7 @@ def test_few_ids_serve_many_instances():
     assert set(colors.tolist()) == set(range(1, 16)), "all ids are in use"
 
 
-def test_where_ids_run_out_the_least_used_among_the_neighbours_is_taken():
+def test_assign_takes_least_used_id_if_none_is_free():
     boxes = np.array([(0, 0, 5, 5)] * 6)
     colors = assign(boxes, 1, 3, np.random.default_rng(0))
     assert np.bincount(colors).tolist() == [0, 2, 2, 2]
@@ -25,14 +25,14 @@ def test_where_ids_run_out_the_least_used_among_the_neighbours_is_taken():
 
 
 @pytest.mark.parametrize(("left", "near"), [(5, True), (8, True), (9, False)])
-def test_the_distance_counts_pixels(left: int, near: bool):
+def test_assign_distance_is_in_pixels(left: int, near: bool):
     """Boxes of columns 0..4 and left..: their nearest pixels are left - 4 apart."""
     boxes = np.array([(0, 0, 5, 5), (left, 0, 5, 5)])
     same = any(len(set(assign(boxes, 4, 2, np.random.default_rng(seed)).tolist())) == 1 for seed in range(30))
     assert same is not near
 
 
-def test_ids_that_are_wanted_stay_unless_a_neighbour_before_has_them():
+def test_assign_keeps_wanted_ids_unless_an_earlier_neighbour_has_them():
     boxes = np.array([(0, 0, 5, 5), (6, 0, 5, 5), (12, 0, 5, 5), (90, 0, 5, 5), (96, 0, 5, 5)])
     for seed in range(5):
         colors = assign(boxes, 4, 15, np.random.default_rng(seed), wanted=[3, 3, 4, 3, 0]).tolist()
@@ -53,14 +53,14 @@ def preferred(near: np.ndarray, preference: np.ndarray, others: int = 0) -> list
 
 
 @pytest.mark.parametrize("others", [0, 3])
-def test_preferred_ids_go_to_who_would_lose_most_by_another(others):
+def test_assign_preferred_largest_loss_first(others):
     near = np.array([[False, True, False], [True, False, False], [False, False, False]])
     preference = np.array([[0.0, 5.0, 4.0], [0.0, 5.0, 1.0], [0.0, 1.0, 0.5]])
     assert preferred(near, preference, others) == [3, 2, 2]
 
 
 @pytest.mark.parametrize("others", [0, 3])
-def test_where_no_preferred_id_is_free_the_least_used_is_taken(others):
+def test_assign_preferred_takes_least_used_id_if_none_is_free(others):
     near = ~np.eye(3, dtype=bool)
     assert np.bincount(preferred(near, np.array([[2.0, 1.0]] * 3), others)).tolist()[1:] in ([2, 1], [1, 2])
     assert preferred(near, np.ones((3, 1)), others) == [1, 1, 1]

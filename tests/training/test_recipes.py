@@ -6,9 +6,11 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+import pix2seqd
 from pix2seqd.checkpoint import Checkpoint, from_pretrained, save_pretrained
 from pix2seqd.config import AugmentConfig, Recipe
 from pix2seqd.data.synthetic.shapes import TAXONOMY
+from pix2seqd.files import InputError
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.training.paper_recipes import PAPER_RECIPES, steps
@@ -163,3 +165,14 @@ def test_the_networks_take_pictures_of_the_recipes_size(name: str):
     coarsest = 2 ** (len(model.encoder.backbone["depths"]) + (model.encoder.stem_pool != "none"))
     cell = model.mask.stride * model.decoder.patch * 2 ** (len(model.decoder.multipliers) - 1)
     assert all(n % coarsest == 0 and n % cell == 0 for n in size)
+
+
+def test_train_is_public_and_takes_a_recipe_or_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    recipe = smoke(pix2seqd.RECIPES["shapes"])
+    recipe = recipe.replace(train=recipe.train.replace(steps=1), eval_data="")
+    monkeypatch.setitem(pix2seqd.RECIPES, "short", recipe)
+    one, other = (pix2seqd.train(given, out=tmp_path / str(n)).model for n, given in enumerate((recipe, "short")))
+    assert not differing(one, other)
+    with pytest.raises(InputError, match="there is no recipe 'shorter'; give one of nuclei, "):
+        pix2seqd.train("shorter", out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()

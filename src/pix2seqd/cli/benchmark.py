@@ -1,4 +1,4 @@
-"""`pix2seqd benchmark`: how fast a model is on this machine."""
+"""The command `pix2seqd benchmark`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +12,17 @@ def _counts(_: type, tokens: Sequence[Any]) -> tuple[int, ...]:
     try:
         numbers = tuple(int(part) for part in tokens[0].value.split(","))
     except ValueError:
-        raise ValueError(f"{tokens[0].value!r} is no list of whole numbers such as 256,512.") from None
+        raise ValueError(f"{tokens[0].value!r} is not a list of whole numbers such as 256,512.") from None
     if min(numbers) < 1:
-        raise ValueError(f"{tokens[0].value!r}: give numbers from 1.")
+        raise ValueError(f"{tokens[0].value!r}: give numbers of 1 or more.")
     return numbers
 
 
-Counts = Annotated[tuple[int, ...], Parameter(converter=_counts, n_tokens=1, accepts_keys=False)]
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ",".join(map(str, numbers))
+
+
+Counts = Annotated[tuple[int, ...], Parameter(converter=_counts, n_tokens=1, accepts_keys=False, show_default=_listed)]
 
 
 def benchmark(
@@ -30,17 +34,19 @@ def benchmark(
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     out: Path = Path("benchmark.json"),
 ) -> None:
-    """Measure encoder, decoder step, what surrounds them, and all of it end to end, from a file to a panoptic PNG.
+    """Measure how fast a model is on this machine.
 
-    Run it on a machine that does nothing else.
+    The encoder, one decoder step, reading and writing are measured alone, then everything from an image file to a
+    panoptic PNG. Nothing else should run on the machine.
 
     Args:
-        model: paper, small or tiny (random weights), a bundled model, a checkpoint folder, or a hub id.
-        sizes: sides of the pictures in pixels, such as 256,512,1024.
-        steps: numbers of denoising steps to run end to end, such as 2,20.
-        device: where to compute; auto takes a GPU if there is one.
-        dtype: precision; auto takes what suits the device.
-        out: the JSON file to write.
+        model: paper, small or tiny (networks with random weights), a bundled model (nuclei-fast, nuclei, nuclei-video,
+            shapes), the folder of a checkpoint, or the id of a model on the Hugging Face hub.
+        sizes: Heights of the square images, in pixels, separated by commas.
+        steps: Numbers of denoising steps, separated by commas.
+        device: Where to compute. auto takes a GPU if there is one.
+        dtype: Precision. auto takes bfloat16 where the device computes it natively, otherwise float32.
+        out: JSON file to write.
     """
     from rich.console import Console
 
@@ -51,8 +57,8 @@ def benchmark(
     check_writable(out.parent)
     try:
         results = run.benchmark(model, list(sizes), list(steps), device, dtype, Console(stderr=True).print)
-    except ValueError as error:  # a size that the strides do not allow
-        raise InputError(f"sizes {','.join(map(str, sizes))} do not suit {model}: {error}") from error
+    except ValueError as error:  # a size that the strides do not divide
+        raise InputError(f"{model} cannot take the sizes {_listed(sizes)}: {error}") from error
     for table in run.render(results):
         Console().print(table)
     write_json(out, results)

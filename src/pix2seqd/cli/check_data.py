@@ -19,35 +19,39 @@ def check_data(
     contact_sheet: Path | None = None,
     ids: Annotated[int, count(1)] = 100,
 ) -> int:
-    """Tell what was understood of a data set, and refuse what is inconsistent.
+    """Check a data set, and show how it was understood.
+
+    Every image and its labels are read. The command prints the categories with the number of their segments, and the
+    errors that it found. The exit code is 2 if there are errors.
 
     Args:
-        source: any data set, e.g. folder:DIR@train, or the folder itself; see docs/datasets.md.
-        split: of a folder, the split to check, e.g. train. Default: all there are.
-        contact_sheet: PNG to write with some pictures and their segments (with one split only).
-        ids: things per picture that the model can tell apart; more are counted.
+        source: A data set such as coco:DIR@train, folder:DIR@train or shapes:4, or the folder itself. See
+            docs/datasets.md.
+        split: For a folder: the split to check, for example train. Default: all splits.
+        contact_sheet: PNG file to write, with some of the images and their segments. It shows one split only.
+        ids: Number of objects in an image that the model can tell apart. The images with more objects are counted.
     """
     from rich.console import Console
 
     from pix2seqd.data import check
     from pix2seqd.data.folder import Folder
 
-    whole = True
+    ok = True
     for name, dataset in _datasets(source, split, contact_sheet is not None):
         Console().print(name, markup=False, highlight=False, soft_wrap=True)
         if isinstance(dataset, Folder):
-            print(f"# what the label PNGs mean; to change it, write this to classes.yaml\n{dataset.labels}", end="")
+            print(f"# meaning of the label PNGs; to change it, write this to classes.yaml\n{dataset.labels}", end="")
         report = check.check(dataset, ids)
         Console().print(report)
-        whole &= report.ok
+        ok &= report.ok
         if contact_sheet:
             check.contact_sheet(dataset, contact_sheet)
             print(f"written to {contact_sheet}")
-    return 0 if whole else 2
+    return 0 if ok else 2
 
 
-def _datasets(source: str, split: str | None, one: bool) -> Iterator[tuple[str, "Dataset"]]:
-    """What to check, with a name for each."""
+def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[str, "Dataset"]]:
+    """The data sets to check, each with its name."""
     from pix2seqd.data import is_clips, open_clips, open_dataset
     from pix2seqd.data.clips import EachFrame
     from pix2seqd.data.coco import CocoPanoptic, splits
@@ -63,7 +67,7 @@ def _datasets(source: str, split: str | None, one: bool) -> Iterator[tuple[str, 
     if not found and (pairs := label_splits(Path(source))):
         found, kind = list(pairs), Folder
     names = [split] if split is not None else found or [""]
-    if one and len(names) > 1:
-        raise InputError(f"a contact sheet shows one split; give --split {' or --split '.join(names)}")
+    if one_only and len(names) > 1:
+        raise InputError(f"a contact sheet shows one split only; give --split {' or --split '.join(names)}")
     for name in names:
         yield f"{source} {name}".rstrip(), kind.open(source, name)

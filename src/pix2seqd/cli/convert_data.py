@@ -15,19 +15,19 @@ def convert_data(
     semantic: Path | None = None,
     background: str | None = None,
 ) -> int:
-    """Convert COCO detection json (polygons, run-length codes) to COCO panoptic format, which can be trained on.
+    """Convert COCO detection JSON to COCO panoptic format.
 
-    Where instances overlap, the smaller one is on top; what was hidden or lost is counted. Pictures are linked, not
-    copied.
+    Detection JSON holds outlines (polygons or run-length codes). The result can be trained on. Where instances overlap,
+    the smaller one is on top. The command prints how often this happens. Images are linked, not copied.
 
     Args:
-        json: the detection json, e.g. annotations/instances_val2017.json.
-        out: folder to write to; several splits may share one.
-        images: folder of the pictures. Default: the json's folder.
-        split: name of the split. Default: SPLIT of a json named instances_SPLIT.json, otherwise none.
-        semantic: folder of label PNGs named as the pictures, for the pixels without an instance; classes.yaml in it
-            says what they mean.
-        background: name of a stuff category for all pixels that would be void otherwise.
+        json: Detection JSON, for example annotations/instances_val2017.json.
+        out: Folder to write to. Several splits can share a folder.
+        images: Folder of the images. Default: the folder of the JSON.
+        split: Name of the split. Default: SPLIT if the JSON is named instances_SPLIT.json, otherwise none.
+        semantic: Folder of label PNGs with the names of the images. They label the pixels without an instance. The
+            file classes.yaml in this folder gives their meaning.
+        background: Name of a stuff category for all pixels that would otherwise be void.
     """
     from rich.console import Console
     from rich.progress import track
@@ -38,7 +38,7 @@ def convert_data(
         name = json.stem
         split = name.removeprefix("instances_") if name.startswith("instances_") else ""
     if Path(split).name != split:
-        raise InputError(f"--split {split!r} is not a name; give one without folders")
+        raise InputError(f"--split {split!r} is not a plain name; leave out folders")
     detection = Detection(json, images or json.parent, semantic, background)
     console = Console(stderr=True)
     report = convert(detection, track(detection.images, "converting", console=console, transient=True), out, split)
@@ -46,5 +46,5 @@ def convert_data(
     for error in report.errors:
         print(f"left out: {error}")
     source = f"coco:{out}@{split}" if split else f"coco:{out}"
-    print(f"written to {out}; look at it: pix2seqd check-data {source}")
+    print(f"written to {out}; check it: pix2seqd check-data {source}")
     return 2 if report.errors else 0

@@ -1,4 +1,4 @@
-"""`pix2seqd distill`: a checkpoint that needs fewer steps."""
+"""The command `pix2seqd distill`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pix2seqd.cli.options import count
+from pix2seqd.cli.options import Flag, count
 
 
 def distill(
@@ -22,28 +22,33 @@ def distill(
     size: Annotated[int, count(0)] = 0,
     lr: Annotated[float, Parameter(validator=Number(gt=0, lte=1))] = 5e-4,
     workers: Annotated[int, count(0)] = 1,
-    resume: Annotated[bool, Parameter(negative=())] = False,
+    resume: Flag = False,
 ) -> None:
-    """Train a checkpoint to need a step or two; OUT/model is the result.
+    """Train a checkpoint to need only one or two denoising steps.
+
+    OUT/model is the result. It starts from a mask of ids in cells instead of noise. A run can be stopped at any moment
+    and continued with --resume.
 
     Args:
-        checkpoint: where it starts: bundled (nuclei, nuclei-fast, nuclei-video, shapes), a folder, or an id on the
-            Hugging Face hub.
-        data: coco:DIR[@SPLIT], or whatever `train` takes; without labels, what `segment` wrote with many steps.
-        out: folder of the run.
-        steps: denoising steps of the result.
-        td: time difference of the result.
-        iterations: training steps.
-        batch_size: pictures per training step.
-        size: side of the windows that it is trained on; 0: that of those in use, which stay as they are.
-        lr: learning rate at the start; it falls linearly to a fiftieth.
-        workers: processes that prepare pictures; the result does not depend on it.
-        resume: go on with the run in that folder.
+        checkpoint: The model to start from: a bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of
+            a checkpoint, or the id of a model on the Hugging Face hub.
+        data: Data to train on, for example coco:DIR@train. Without labels, use the output folder of `pix2seqd segment`
+            with many steps.
+        out: Folder of the run.
+        steps: Number of denoising steps that the result takes.
+        td: Time difference of the paper's asymmetric time intervals (section 3.3) that the result takes, in steps.
+        iterations: Number of training steps.
+        batch_size: Number of images per training step.
+        size: Height of the square windows to train on, in pixels. 0 takes the size of the windows that the checkpoint
+            uses. The result is used with that size in any case.
+        lr: Learning rate at the start. It falls linearly to a fiftieth.
+        workers: Number of processes that prepare images. The result does not depend on it.
+        resume: Continue the run in the folder OUT.
     """
     from pix2seqd.config import TrainConfig
     from pix2seqd.training import few_steps as run
 
-    # The average has forgotten the start, where the checkpoint is, halfway through even a short run.
+    # The half-life of the moving average is short, so that even a short run forgets the first checkpoint.
     config = TrainConfig(
         batch_size,
         iterations,
@@ -54,4 +59,4 @@ def distill(
         workers=workers,
     )
     run.distill(checkpoint, data, out, few=steps, td=td, config=config, side=size, resume=resume)
-    print(f"written to {out}; try it: pix2seqd segment PICTURE --model {out / 'model'}")
+    print(f"written to {out}; try it: pix2seqd segment IMAGE --model {out / 'model'}")

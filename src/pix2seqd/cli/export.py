@@ -1,14 +1,18 @@
-"""`pix2seqd export`: a checkpoint as ONNX graphs."""
+"""The command `pix2seqd export`."""
 
 from pathlib import Path
 
 
 def export(checkpoint: str, /, *, out: Path) -> None:
-    """Write a checkpoint's encoder and decoder step as ONNX graphs of its own input size (extra `onnx`).
+    """Export a checkpoint to ONNX.
+
+    OUT receives encoder.onnx (the image encoder) and step.onnx (one decoder step). The graphs take images of the
+    checkpoint's own input size. The command needs the extra onnx.
 
     Args:
-        checkpoint: bundled (nuclei, nuclei-fast, nuclei-video, shapes), a folder, or an id on the Hugging Face hub.
-        out: folder for encoder.onnx and step.onnx.
+        checkpoint: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id
+            of a model on the Hugging Face hub.
+        out: Folder to write to.
     """
     from pix2seqd.checkpoint import from_pretrained
     from pix2seqd.inference.tiling import Windows

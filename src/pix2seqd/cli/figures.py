@@ -1,4 +1,4 @@
-"""`pix2seqd figures`: Figures 3 and 4 of the paper."""
+"""The command `pix2seqd figures`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,16 +7,18 @@ from pix2seqd.cli.options import count
 from pix2seqd.files import InputError
 
 SIZE = (240, 320)
-"""Of scenes that are drawn for the figures."""
+"""Height and width of scenes that are drawn for the figures, in pixels."""
 
 
 def figures(data: str, /, *, index: Annotated[int, count(0)] = 0, out: Path = Path()) -> None:
-    """Draw the paper's Figure 3 (noisy masks at several times and scales) and Figure 4 (loss weights) from any data.
+    """Draw the paper's Figures 3 and 4 from any data.
+
+    Figure 3 shows noisy masks at several times and scales. Figure 4 shows the loss weights. No model is needed.
 
     Args:
-        data: labelled pictures, as for `evaluate`, e.g. shapes:4@1.
-        index: which picture, from 0.
-        out: folder to write figure3.png and figure4.png to. Default: this one.
+        data: Labelled images, for example shapes:4@1 or coco:DIR@val. See docs/datasets.md.
+        index: Number of the image in the data set, from 0.
+        out: Folder to write figure3.png and figure4.png to.
     """
     from pix2seqd.data import open_dataset
     from pix2seqd.evaluation.figures import loss_weights, noisy_masks
@@ -26,7 +28,7 @@ def figures(data: str, /, *, index: Annotated[int, count(0)] = 0, out: Path = Pa
     check_writable(out)
     dataset = open_dataset(data, SIZE)
     if index >= len(dataset):
-        raise InputError(f"{data} has {len(dataset)} pictures; give an --index below")
+        raise InputError(f"{data} has {len(dataset)} images; give an --index below {len(dataset)}")
     for name, image in (("figure3.png", noisy_masks(dataset[index])), ("figure4.png", loss_weights(dataset[index]))):
         with write_atomically(out / name) as temporary:
             image.save(temporary, "PNG")

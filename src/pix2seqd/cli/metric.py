@@ -1,22 +1,21 @@
-"""The command `pix2seqd metric`: the official metrics for what any tool predicted."""
+"""The command `pix2seqd metric`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
-
 from pix2seqd.files import InputError, read_json, write_json
 
 if TYPE_CHECKING:
+    import numpy as np
     from rich.table import Table
 
     from pix2seqd.data.coco import CocoAnnotations
 
 T = TypeVar("T")
 Scores = tuple[dict[str, Any], list["Table"]]
-"""What to write, and what to show."""
+"""The scores to write, and the tables to print."""
 
 
 def metric(
@@ -30,18 +29,20 @@ def metric(
     prediction_pngs: Path | None = None,
     sequences: Path | None = None,
 ) -> None:
-    """Score what any tool predicted; equal to the official tools (docs/datasets.md).
+    """Score the predictions of any tool with PQ, J&F or STQ.
+
+    The scores equal those of the official tools. See docs/datasets.md.
 
     Args:
-        kind: pq: panoptic quality of COCO, of two json files in COCO panoptic format. jf: J and F of DAVIS 2017,
-            unsupervised, and stq: segmentation and tracking quality of KITTI-STEP, of two folders with
-            SEQUENCE/FRAME.png, coded as these data sets are.
-        truth: the truth; all its images, sequences and frames must be predicted.
-        prediction: the prediction.
-        json: JSON file to write, with values 0..1, and null for what does not occur.
-        truth_pngs: for pq, folder of the truth's PNGs. Default: beside its json, named as it without .json.
-        prediction_pngs: for pq, the same for the prediction.
-        sequences: for jf and stq, text file with the names of the sequences to score, such as
+        kind: pq: panoptic quality of COCO. TRUTH and PREDICTION are JSON files in COCO panoptic format. jf: J and F
+            of DAVIS 2017, unsupervised. stq: segmentation and tracking quality of KITTI-STEP. For these two, TRUTH
+            and PREDICTION are folders with SEQUENCE/FRAME.png, coded as in the data set.
+        truth: The ground truth.
+        prediction: The prediction. It must have all images, sequences and frames of the truth.
+        json: JSON file to write. Scores are from 0 to 1, or null for a category that does not occur.
+        truth_pngs: For pq: folder of the truth's PNGs. Default: the path of its JSON without .json.
+        prediction_pngs: For pq: folder of the prediction's PNGs. Default: the path of its JSON without .json.
+        sequences: For jf and stq: text file with the names of the sequences to score, for example
             DAVIS/ImageSets/2017/val.txt. Default: all folders of the truth.
     """
     from rich.console import Console
@@ -65,27 +66,28 @@ def metric(
 
 
 def _refuse(kind: str, **options: Path | None) -> None:
+    """Refuse options that `kind` does not have."""
     for name, given in options.items():
         if given is not None:
-            raise InputError(f"--{name.replace('_', '-')} means nothing for {kind}; leave it out")
+            raise InputError(f"--{name.replace('_', '-')} has no meaning for {kind}; leave it out")
 
 
 def _panoptic_quality(truth: Path, prediction: Path, truth_pngs: Path | None, prediction_pngs: Path | None) -> Scores:
     from pix2seqd.metrics.panoptic_quality import PanopticQuality
 
     true = _annotations(truth, truth_pngs)
-    # Prediction files of other tools may come without categories; the image ids tell what belongs together.
+    # Prediction files of other tools may have no categories. Images are matched by id.
     predicted = _annotations(prediction, prediction_pngs, {"categories": true.taxonomy.to_coco()})
     ours, theirs = ([(c.id, c.name, c.isthing) for c in side.taxonomy.categories] for side in (true, predicted))
-    if strange := [category for category in theirs if category not in ours]:
-        number, name, isthing = strange[0]
+    if unknown := [category for category in theirs if category not in ours]:
+        number, name, isthing = unknown[0]
         category = f"category {number} {name!r} ({'thing' if isthing else 'stuff'})"
-        raise InputError(f"{prediction}: {category} is none of {truth}; predict the truth's categories")
+        raise InputError(f"{prediction}: {category} is not in {truth}; predict the categories of the truth")
     predicted.taxonomy = true.taxonomy
     quality = PanopticQuality(true.taxonomy)
-    for image_id in _track(true.image_ids):
+    for image_id in _progress(true.image_ids):
         one, other = (side.read(image_id, str(image_id)) for side in (true, predicted))
-        with _naming(f"image {image_id}"):
+        with _error_about(f"image {image_id}"):
             quality.update(one, other)
     scores = quality.compute()
     parts = _table(("", "PQ", "SQ", "RQ"), {name: scores[name] for name in ("All", "Things", "Stuff")}, ("n",))
@@ -102,16 +104,18 @@ def _annotations(path: Path, pngs: Path | None, defaults: dict[str, Any] | None 
 
 
 def _region_contour(truth: Path, prediction: Path, names: Sequence[str]) -> Scores:
+    import numpy as np
+
     from pix2seqd.metrics.overlap import mean_of_present
     from pix2seqd.metrics.region_contour import RegionContour
 
     metric = RegionContour()
-    for name in _track(names):
+    for name in _progress(names):
         files = _frames(truth / name)
         true, predicted = (
             _read([folder / name / file for file in files], ("L", "P")) for folder in (truth, prediction)
         )
-        with _naming(str(prediction)):
+        with _error_about(str(prediction)):
             metric.update(name, true, predicted)
     scores = metric.compute()
     rows = {
@@ -128,13 +132,13 @@ def _step_quality(truth: Path, prediction: Path, names: Sequence[str]) -> Scores
     from pix2seqd.metrics.stq import StepQuality
 
     metric = StepQuality(TAXONOMY)
-    for name in _track(names):
+    for name in _progress(names):
         for file in _frames(truth / name):
             masks = []
             for path in (truth / name / file, prediction / name / file):
-                with _naming(str(path)):
+                with _error_about(str(path)):
                     masks.append(to_mask(next(_read([path], ("RGB",)))))
-            with _naming(str(prediction / name / file)):
+            with _error_about(str(prediction / name / file)):
                 metric.update(name, *masks)
     scores = metric.compute()
     rows = {**scores["sequences"], "all": scores}
@@ -147,7 +151,7 @@ def _sequences(truth: Path, listed: Path | None) -> list[str]:
     from pix2seqd.data.archive import children
 
     if not truth.is_dir():
-        raise InputError(f"{truth} is no folder; give the folder of the sequences")
+        raise InputError(f"{truth} is not a folder; give the folder of the sequences")
     try:
         folders = (child.name for child in children(truth) if child.is_dir())
         names = listed.read_text(encoding="utf-8").split() if listed else list(folders)
@@ -159,32 +163,34 @@ def _sequences(truth: Path, listed: Path | None) -> list[str]:
 
 
 def _frames(folder: Path) -> list[str]:
-    """Names of the PNGs of a sequence of the truth."""
+    """File names of the PNGs of a sequence."""
     from pix2seqd.data.archive import children
 
     if not folder.is_dir():
-        raise InputError(f"{folder} is missing; fetch it")
+        raise InputError(f"{folder} does not exist; add it, or leave it out of --sequences")
     if not (names := [file.name for file in children(folder, ".png")]):
-        raise InputError(f"{folder} has no PNG; fetch it again")
+        raise InputError(f"{folder} has no PNGs; add the PNGs of the frames")
     return names
 
 
-def _read(files: Iterable[Path], modes: tuple[str, ...]) -> Iterator[np.ndarray]:
+def _read(files: Iterable[Path], modes: tuple[str, ...]) -> "Iterator[np.ndarray]":
+    import numpy as np
+
     from pix2seqd.data.archive import read_png
 
     return (np.asarray(read_png(file, modes)) for file in files)
 
 
 @contextmanager
-def _naming(what: str) -> Iterator[None]:
-    """Say what a metric's error is about."""
+def _error_about(what: str) -> Iterator[None]:
+    """Put the name of an image or a file before the message of a metric."""
     try:
         yield
     except ValueError as error:
         raise InputError(f"{what}: {error}") from error
 
 
-def _track(items: Sequence[T]) -> Iterable[T]:
+def _progress(items: Sequence[T]) -> Iterable[T]:
     from rich.console import Console
     from rich.progress import track
 
@@ -192,7 +198,7 @@ def _track(items: Sequence[T]) -> Iterable[T]:
 
 
 def _table(heads: Sequence[str], rows: dict[str, dict[str, Any]], counts: Sequence[str] = ()) -> "Table":
-    """Values by row and column in percent, then counts; the first head is that of the row names."""
+    """A table of scores in percent, then of counts; the first head stands above the row names."""
     from rich.table import Column, Table
     from rich.text import Text
 

@@ -13,39 +13,46 @@ if TYPE_CHECKING:
 
 
 def _whole(_: type, tokens: Sequence[Any]) -> int:
-    """Strict, where cyclopts would round 2.5."""
+    """A whole number; cyclopts itself would round 2.5."""
     try:
         return int(tokens[0].value)
     except ValueError:
         raise ValueError(f"{tokens[0].value!r} is not a whole number.") from None
 
 
-def count(least: int, most: float = math.inf) -> Parameter:
-    """A whole number from `least` to `most`."""
-    return Parameter(converter=_whole, validator=Number(gte=least, lte=most))
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
+"""An option without a value."""
+
+
+def count(minimum: int, maximum: float = math.inf) -> Parameter:
+    """A whole number from `minimum` to `maximum`."""
+    return Parameter(converter=_whole, validator=Number(gte=minimum, lte=maximum))
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Inference:
-    """How a checkpoint is used; the same options wherever one is."""
+    """How a checkpoint is used. Every command that segments has these options."""
 
     steps: Annotated[int | None, count(1, 1000)] = None
-    """denoising steps; more is slower and finer. Default: the checkpoint's."""
+    """Number of denoising steps. More steps take more time. Default: set by the checkpoint."""
     td: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None
-    """time difference of the asymmetric time intervals (section 3.3). Default: the checkpoint's."""
+    """Time difference of the paper's asymmetric time intervals (section 3.3), in steps: every step removes noise as if
+    it went so many steps further. Default: set by the checkpoint."""
     seed: Annotated[int, count(0, 2**63 - 1)] = 0
-    """start of the random numbers; the same seed gives the same result."""
+    """Seed of the random noise. The same seed gives the same result."""
     min_pixels: Annotated[int | None, count(0)] = None
-    """smaller segments are dropped. Default: the checkpoint's."""
+    """Size of the smallest segment, in pixels. Smaller segments are dropped. Default: set by the checkpoint."""
     diameter: Annotated[float | None, Parameter(validator=Number(gte=0))] = None
-    """pixels that things are across, where you know it; spares checkpoints that need to know from looking twice."""
+    """Typical diameter of the objects, in pixels, for models that bring objects to one size (nuclei, nuclei-fast,
+    nuclei-video). Default: the model estimates it first, which takes time."""
     consensus: Annotated[int | None, count(1)] = None
-    """odd number of samples whose consensus is the answer. Default: the checkpoint's."""
+    """Number of samples, odd. The result is what most of them agree on. 1 is fastest. Default: set by the
+    checkpoint."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """where to compute; auto takes a GPU if there is one."""
+    """Where to compute. auto takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """precision; auto takes what suits the device."""
+    """Precision. auto takes bfloat16 where the device computes it natively, otherwise float32."""
 
     def segmenter(self, name: str) -> "Segmenter":
         """Load the checkpoint."""
@@ -54,11 +61,11 @@ class Inference:
         return Segmenter.from_pretrained(name, device=self.device, dtype=self.dtype)
 
     def given(self) -> dict[str, Any]:
-        """What `Segmenter.images` is to be told, without what is left to the checkpoint."""
+        """The options of `Segmenter.images` that were given; the checkpoint sets the others."""
         names = ("steps", "td", "seed", "min_pixels", "diameter", "consensus")
         options = {name: getattr(self, name) for name in names}
         return {name: value for name, value in options.items() if value is not None}
 
 
-AS_PUBLISHED = Inference()
-"""Everything left to the checkpoint."""
+CHECKPOINT_DEFAULTS = Inference()
+"""The checkpoint sets everything."""

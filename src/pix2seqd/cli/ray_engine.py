@@ -1,4 +1,4 @@
-"""Segmenting many files on a Ray cluster; Ray starts a lost worker's files anew, and only those."""
+"""Segment many files on a Ray cluster. Ray repeats the files of a lost worker, and only those."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """An actor: a segmenter, loaded once, that takes batches of files."""
+    """A Ray actor that loads the segmenter once and segments batches of files."""
 
     def __init__(self, load: "Callable[[], Segmenter]", out: str, settings: dict[str, Any], options: dict[str, Any]):
         self.segmenter, self.out, self.settings, self.options = load(), Path(out), settings, options
@@ -38,9 +38,9 @@ def on_ray(
     options: dict[str, Any],
     workers: int,
 ) -> Results:
-    """Like `locally`, on `workers` actors of the cluster that RAY_ADDRESS names, or of this machine.
+    """Like `locally`, but on `workers` actors of the cluster that RAY_ADDRESS names, otherwise of this machine.
 
-    Files and `out` must be reachable under the same paths on every machine of the cluster.
+    Every machine of the cluster must see the files and `out` under the same paths.
 
     Raises:
         InputError: Ray is not installed.
@@ -52,7 +52,7 @@ def on_ray(
     batch = options["batch_size"] or 1
     items = [{"source": str(source.absolute()), "stem": stem} for source, stem in todo]
     names = {str(source.absolute()): source for source, _ in todo}
-    # A block is what Ray repeats when a worker dies.
+    # When a worker dies, Ray repeats its block.
     data = ray.data.from_items(items, override_num_blocks=-(-len(items) // batch))
     rows = data.map_batches(
         Worker,  # pyright: ignore[reportArgumentType]

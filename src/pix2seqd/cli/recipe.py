@@ -1,4 +1,4 @@
-"""A training recipe from the command line: bundled names, YAML files and `--section.field value`, later ones win."""
+"""Read a training recipe from the command line: bundled names, YAML files and `--section.field value`."""
 
 import dataclasses
 import difflib
@@ -18,17 +18,17 @@ from pix2seqd.training.recipes import RECIPES, smoke
 
 
 def read_recipe(arguments: Sequence[str], small: bool = False) -> Recipe:
-    """Build a recipe.
+    """Build a recipe. Later arguments have priority over earlier ones.
 
     Args:
         arguments: names of bundled recipes, YAML files (all settings or some), and settings such as
-            `--train.steps 500`, `--train.steps=500` or `--data.size "[64, 64]"`. What nobody gives has the default
-            of its config class.
-        small: make what stands before the first setting so small that it runs in seconds (`recipes.smoke`).
+            `--train.steps 500`, `--train.steps=500` or `--data.size "[64, 64]"`. Settings that are not given have
+            the default of their config class.
+        small: make the recipe before the first setting so small that it runs in seconds (`recipes.smoke`).
 
     Raises:
-        InputError: no such recipe or file, broken YAML, an unknown setting (the nearest is named), or a value of the
-            wrong type or without sense.
+        InputError: no such recipe or file, invalid YAML, an unknown setting (the message names the most similar one),
+            or a value of the wrong type or out of range.
     """
     if not arguments or arguments[0].startswith("--"):
         raise InputError(f"name a recipe ({', '.join(RECIPES)}) or a YAML file first")

@@ -1,4 +1,4 @@
-"""Segmenting many files: what is done already is skipped, what cannot be read is named, and the rest goes on."""
+"""Segment many files. Files that cannot be read are reported, and the others are still segmented."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,12 +23,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SHOWN_SEGMENTS = 20
+"""Rows of the table of segments."""
+
 Results = Iterator[tuple[Path, Entry | InputError]]
-"""Files with the records of what was written for them, or with what was wrong."""
+"""Files, each with the records of its result or with its error."""
 
 
 def segment_into(writer: PanopticWriter, sources: list[Path], todo: list[Path], results: Results) -> int:
-    """Collect results and say how it went; returns the number of files that could not be read."""
+    """Record the results and print a summary.
+
+    Args:
+        writer: records the results.
+        sources: all files of this process.
+        todo: the files that have to be segmented; the others have results already.
+        results: one for each file of `todo`.
+
+    Returns:
+        Number of files that could not be read.
+    """
     failed = done = 0
     started = time.monotonic()
     with _progress(len(todo)) as progress:
@@ -60,14 +72,21 @@ def locally(
     settings: dict[str, Any],
     options: dict[str, Any],
 ) -> Results:
-    """Segment files, each with its STEM, in this process and write what belongs to them.
+    """Segment files in this process and write their results.
 
-    The next files are read, and what belongs to the last one is written, while the networks compute.
+    While the networks compute, the next files are read and the last results are written.
+
+    Args:
+        segmenter: the model.
+        out: the output folder.
+        todo: files, each with the name that its results get.
+        settings: recorded with each result.
+        options: of `Segmenter.images`; `batch_size` None takes 8 files at a time.
     """
     batch = options["batch_size"] or 8
     chunks = [todo[start : start + batch] for start in range(0, len(todo), batch)]
     with ThreadPoolExecutor(2) as pool:
-        for read in _behind((partial(_read, chunk) for chunk in chunks), pool):
+        for read in _pipelined((partial(_read, chunk) for chunk in chunks), pool):
             yield from ((source, error) for (source, _), error in read if isinstance(error, InputError))
             good = [(names, image) for names, image in read if not isinstance(image, InputError)]
             results = segmenter.images([image for _, image in good], **options)
@@ -75,31 +94,31 @@ def locally(
                 partial(write_files, out, stem, source, image, panoptic, settings)
                 for ((source, stem), image), panoptic in zip(good, results, strict=True)
             )
-            for ((source, _), _), entry in zip(good, _behind(writes, pool), strict=True):
+            for ((source, _), _), entry in zip(good, _pipelined(writes, pool), strict=True):
                 yield source, entry
 
 
 def _read(chunk: list[tuple[Path, str]]) -> list[tuple[tuple[Path, str], Image.Image | InputError]]:
-    pictures: list[tuple[tuple[Path, str], Image.Image | InputError]] = []
+    images: list[tuple[tuple[Path, str], Image.Image | InputError]] = []
     for names in chunk:
         try:
-            pictures.append((names, load_image(names[0])))
+            images.append((names, load_image(names[0])))
         except InputError as error:
-            pictures.append((names, error))
-    return pictures
+            images.append((names, error))
+    return images
 
 
-def _behind(calls: Iterator[Callable[[], T]], pool: Executor) -> Iterator[T]:
-    """The results of calls, in order; one is computed while the next call is being made and the caller goes on.
+def _pipelined(calls: Iterator[Callable[[], T]], pool: Executor) -> Iterator[T]:
+    """The results of calls, in order. Each call runs in the pool while the next call is prepared.
 
-    Where making a call fails, the result of the one before comes first.
+    If preparing a call fails, the result of the call before comes first, then the error.
     """
     running: Future[T] | None = None
     try:
         for call in calls:
-            before, running = running, pool.submit(call)
-            if before:
-                yield before.result()
+            previous, running = running, pool.submit(call)
+            if previous:
+                yield previous.result()
     except (Exception, KeyboardInterrupt):
         if running:
             yield running.result()
@@ -115,7 +134,7 @@ def _progress(files: int) -> Progress:
 
 
 def print_segments(title: str, segments: list[dict[str, Any]]) -> None:
-    """A table of the largest segments."""
+    """Print a table of the largest segments."""
     if not segments:
         print(f"{title}: no segments, every pixel is void")
         return

@@ -1,4 +1,4 @@
-"""`pix2seqd serve`: the page in a browser on this machine."""
+"""The command `pix2seqd serve`."""
 
 import signal
 import sys
@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pix2seqd.cli.options import AS_PUBLISHED, Inference, count
+from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
 from pix2seqd.files import InputError
 
 
@@ -24,24 +24,30 @@ def serve(
     max_megabytes: Annotated[int, count(1)] = 50,
     max_seconds: Annotated[int, count(1)] = 600,
     queue: Annotated[int, count(1)] = 16,
-    inference: Inference = AS_PUBLISHED,
+    inference: Inference = CHECKPOINT_DEFAULTS,
 ) -> None:
-    """Segment, correct and save in a browser: http://127.0.0.1:7860. Nothing leaves this machine.
+    """Segment, correct and save images in a browser.
 
-    OUT receives what is saved on the page: a data set in COCO panoptic format, for check-data and train.
+    The page is at http://127.0.0.1:7860 until you press Ctrl-C. Nothing leaves this machine. The command needs the
+    extra web.
+
+    OUT receives the images and masks that are saved on the page. It is a data set in COCO panoptic format, which
+    `pix2seqd train` takes as coco:OUT.
 
     Args:
-        model: bundled (nuclei, nuclei-fast, nuclei-video, shapes), a folder, or an id on the Hugging Face hub.
-        out: folder to write to; nothing is written anywhere else.
-        samples: folder of pictures and clips to click on the page, if there is one.
-        host: address to listen on; 0.0.0.0 lets other machines in: give a password then.
-        port: to listen on.
-        password: visitors have to give it; better in the environment, where no list of processes shows it.
-        max_pixels: of a picture or a frame of a clip; larger ones are refused.
-        max_megabytes: of an uploaded file.
-        max_seconds: that one request may compute.
-        queue: requests that may wait; further ones are refused.
-        inference: how the checkpoint is used; the page starts with these settings.
+        model: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id of a
+            model on the Hugging Face hub.
+        out: Folder to write to. Nothing is written anywhere else.
+        samples: Folder of images and clips that the page offers as samples, if it exists.
+        host: Address to listen on. 0.0.0.0 admits other machines; set a password for this.
+        port: Port to listen on.
+        password: Password that visitors have to enter. Prefer the environment variable, because other users of the
+            machine can see the command line.
+        max_pixels: Largest image or frame of a clip, in pixels. Larger ones are refused.
+        max_megabytes: Largest upload, in MB.
+        max_seconds: Longest computation of one request, in seconds.
+        queue: Number of requests of each kind that may wait. Further requests are refused.
+        inference: How the checkpoint is used. The page starts with these settings.
     """
     from pix2seqd.page.limits import Limits
     from pix2seqd.page.server import LOCAL, serving
@@ -53,8 +59,8 @@ def serve(
         raise InputError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
     check_writable(out)
     if host not in LOCAL and not password:
-        print(f"pix2seqd: whoever reaches {host} can use this page; give a --password", file=sys.stderr)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that temporary files go then, too
+        print(f"pix2seqd: everyone who can reach {host} can use this page; set a --password", file=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that temporary files are removed then, too
     limits = Limits(megabytes=max_megabytes, pixels=max_pixels, seconds=max_seconds, queue=queue)
     with serving(
         inference.segmenter(model),
@@ -66,6 +72,6 @@ def serve(
         port=port,
         password=password,
     ) as url:
-        print(f"the page is at {url} (Ctrl-C ends it); what you save goes to {out}", flush=True)
+        print(f"the page is at {url} (Ctrl-C ends it); saved images go to {out}", flush=True)
         while True:
             time.sleep(3600)

@@ -17,13 +17,15 @@ def shard(
     megabytes: Annotated[float, Parameter(validator=Number(gt=0))] = 1000,
     jpeg: Annotated[int | None, count(1, 100)] = None,
 ) -> None:
-    """Write a data set as WebDataset shards: few large files, for data beyond one disk or on slow file systems.
+    """Write a data set as WebDataset shards.
+
+    Shards are a few large files. They suit data sets that are larger than a disk, or that lie on a slow file system.
 
     Args:
-        source: any data set, e.g. coco:DIR@train.
-        out: folder to write to; train on shards:OUT.
-        megabytes: a shard that is larger is closed.
-        jpeg: quality of the pictures as JPEG. Default: PNG, which loses nothing.
+        source: A data set of images, for example coco:DIR@train. See docs/datasets.md.
+        out: Folder to write to. To train on it: --train-data shards:OUT.
+        megabytes: Size of a shard, in MB. A new shard begins when this size is exceeded.
+        jpeg: Store images as JPEG of this quality, 1 to 100. Default: PNG, which is lossless.
     """
     from rich.console import Console
     from rich.progress import track

@@ -1,4 +1,4 @@
-"""`pix2seqd sweep`: Figure 6 for a checkpoint."""
+"""The command `pix2seqd sweep`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from cyclopts import Parameter
 
 from pix2seqd.cli.options import count
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, require
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
 
 
 def _numbers(kind: Any, tokens: Sequence[Any]) -> tuple[float, ...]:
-    """`1,2,5` → numbers, 0 or more, whole ones where `kind` is tuple[int, ...]."""
+    """`1,2,5` → numbers from 0 to a million; whole numbers where `kind` is tuple[int, ...]."""
     text, number = tokens[0].value, get_args(kind)[0]
     try:
         numbers = tuple(dict.fromkeys(map(number, text.split(","))))
     except ValueError:
         wanted = "whole numbers" if number is int else "numbers"
-        raise ValueError(f"{text!r} is no list of {wanted} such as 1,2,5.") from None
+        raise ValueError(f"{text!r} is not a list of {wanted} such as 1,2,5.") from None
     if not all(0 <= value <= 1e6 for value in numbers):
         raise ValueError(f"{text!r}: give numbers from 0 to a million.")
     return numbers
 
 
-_LIST = Parameter(converter=_numbers, n_tokens=1, accepts_keys=False)
-Wholes = Annotated[tuple[int, ...], _LIST]
+_LIST = Parameter(converter=_numbers, n_tokens=1, accepts_keys=False, show_default=False)
+WholeNumbers = Annotated[tuple[int, ...], _LIST]
 
 
 def sweep(
@@ -35,32 +35,36 @@ def sweep(
     /,
     *,
     data: str,
-    steps: Wholes = (),
-    first_steps: Wholes = (),
+    steps: WholeNumbers = (),
+    first_steps: WholeNumbers = (),
     td: Annotated[tuple[float, ...], _LIST] = (),
-    min_pixels: Wholes = (),
+    min_pixels: WholeNumbers = (),
     seed: Annotated[int, count(0, 2**63 - 1)] = 0,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     out: Path = Path("sweep.json"),
 ) -> None:
-    """Score a checkpoint under many settings of inference (the paper's Figure 6, on clips Figure 7).
+    """Score a checkpoint with many inference settings.
 
-    One thing varies at a time, the others stay as the checkpoint has them. A plot is written beside OUT, as PNG.
+    On images this is the paper's Figure 6, on clips Figure 7. One setting varies at a time, the others stay as the
+    checkpoint sets them. The scores are printed and written as JSON. A plot is written beside it as PNG.
 
     Args:
-        checkpoint: bundled (nuclei, nuclei-fast, nuclei-video, shapes), a folder, or an id on the Hugging Face hub.
-        data: labelled pictures or clips, as for `evaluate`.
-        steps: numbers of denoising steps, such as 1,2,5,10,20,50; on clips those of all frames but the first.
-        first_steps: on clips, those of the first frame.
-        td: time differences, such as 0,1,2,3.
-        min_pixels: smallest segments, such as 0,40,80,160.
-        seed: start of the random numbers.
-        device: where to compute; auto takes a GPU if there is one.
-        dtype: precision; auto takes what suits the device.
-        out: the JSON file to write.
+        checkpoint: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id
+            of a model on the Hugging Face hub.
+        data: Labelled images or clips, as for `pix2seqd evaluate`.
+        steps: Numbers of denoising steps, separated by commas, for example 1,2,5,10,20. On clips: those of all frames
+            but the first.
+        first_steps: On clips: numbers of denoising steps of the first frame, separated by commas.
+        td: On images: time differences of the paper's asymmetric time intervals (section 3.3), in steps, separated by
+            commas, for example 0,1,2,3.
+        min_pixels: On images: sizes of the smallest segment, in pixels, separated by commas, for example 0,40,80.
+        seed: Seed of the random noise.
+        device: Where to compute. auto takes a GPU if there is one.
+        dtype: Precision. auto takes bfloat16 where the device computes it natively, otherwise float32.
+        out: JSON file to write.
     """
-    from pix2seqd import distributed as processes
+    from pix2seqd import distributed
     from pix2seqd.data import is_clips
     from pix2seqd.panoptic.results import check_writable
     from pix2seqd.segmenter import Segmenter
@@ -69,36 +73,58 @@ def sweep(
     if clips and (td or min_pixels or not (steps or first_steps)):
         raise InputError("on clips --steps and --first-steps vary; give for instance --first-steps 1,8 --steps 1,8")
     if not clips and (first_steps or not (steps or td or min_pixels)):
-        raise InputError("on pictures give --steps 1,2,5,10,20 or --td 0,1,2,3 or --min-pixels 0,40,80, or several")
+        raise InputError("on images give --steps 1,2,5,10,20 or --td 0,1,2,3 or --min-pixels 0,40,80, or several")
+    require("the plot of a sweep", "train", "matplotlib")
     check_writable(out.parent)
-    processes.place()  # each has a device of its own from here on
+    distributed.rank()  # from here on each process has a device of its own
     segmenter = Segmenter.from_pretrained(checkpoint, device, dtype)
     if clips:
-        from pix2seqd.cli.evaluate_clips import sweep_clips
-
-        sweep_clips(segmenter, data, out, first_steps, steps, seed)
+        _sweep_clips(segmenter, data, out, first_steps, steps, seed)
     else:
-        _sweep_pictures(segmenter, data, out, {"steps": steps, "td": td, "min_pixels": min_pixels}, seed)
+        _sweep_images(segmenter, data, out, {"steps": steps, "td": td, "min_pixels": min_pixels}, seed)
 
 
-def _sweep_pictures(
+def _sweep_images(
     segmenter: "Segmenter", data: str, out: Path, values: Mapping[str, Sequence[float]], seed: int
 ) -> None:
     from rich.console import Console
 
-    from pix2seqd import distributed as processes
-    from pix2seqd.cli.progress import scoring
+    from pix2seqd import distributed
+    from pix2seqd.cli.scoring import progress_bar
     from pix2seqd.data import open_dataset
     from pix2seqd.evaluation import sweep as run
     from pix2seqd.files import write_atomically, write_json
 
     dataset = open_dataset(data, segmenter.checkpoint.data.size)
-    rows = run.sweep(segmenter, dataset, values, seed, scoring(len(dataset)))
-    if processes.place()[0] > 0:
+    rows = run.sweep(segmenter, dataset, values, seed, progress_bar(len(dataset)))
+    if distributed.rank() > 0:
         return
     Console().print(run.render(rows))
     settings = {**segmenter.describe(), "data": data, "seed": seed}
     write_json(out, {"settings": settings, "rows": rows})
+    with write_atomically(out.with_suffix(".png")) as temporary:
+        run.plot(rows, segmenter).save(temporary, "PNG")
+    print(f"written to {out} and {out.with_suffix('.png')}")
+
+
+def _sweep_clips(
+    segmenter: "Segmenter", data: str, out: Path, first_steps: Sequence[int], steps: Sequence[int], seed: int
+) -> None:
+    from rich.console import Console
+
+    from pix2seqd import distributed
+    from pix2seqd.cli.scoring import CLIP_FRAMES, max_tracks, progress_bar
+    from pix2seqd.data import open_clips
+    from pix2seqd.evaluation import clips as run
+    from pix2seqd.files import write_atomically, write_json
+
+    clips = open_clips(data, segmenter.size, CLIP_FRAMES)
+    progress = progress_bar(len(first_steps) + len(steps), shared=False)
+    rows = run.sweep_steps(segmenter, clips, first_steps, steps, seed, progress, most=max_tracks(data))
+    if distributed.rank() > 0:
+        return
+    Console().print(run.render({f"{name} {row['value']}": row for name in rows for row in rows[name]}))
+    write_json(out, {"settings": {**segmenter.describe(), "seed": seed, "data": data}, **rows})
     with write_atomically(out.with_suffix(".png")) as temporary:
         run.plot(rows, segmenter).save(temporary, "PNG")
     print(f"written to {out} and {out.with_suffix('.png')}")

@@ -1,4 +1,4 @@
-"""Data sets, and what turns their samples into training batches."""
+"""Data sets and the conversion of their samples to training batches."""
 
 import re
 from collections.abc import Sequence
@@ -23,42 +23,42 @@ CLIP_SOURCES = (
 
 
 def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
-    """The data set that a command line or recipe names.
+    """Open the data set that a command line or recipe names.
 
     Args:
-        source: `coco:DIR[@SPLIT]`, a folder in COCO panoptic format; `cityscapes:DIR@SPLIT`, as distributed; so
-            `davis:DIR@SPLIT` and `kitti-step:DIR@SPLIT`, frame by frame; `folder:DIR[@SPLIT]`, pictures and label
-            PNGs; `shards:DIR`, what `pix2seqd shard` wrote; or `shapes:COUNT[@SEED]`, synthetic scenes. After `coco:`
-            and `folder:`, each `,-FILE` at the end leaves the image of that file name out.
-        size: height and width of images that are made here.
+        source: `coco:DIR[@SPLIT]`, a folder in COCO panoptic format; `cityscapes:DIR@SPLIT`, as distributed;
+            `davis:DIR@SPLIT` or `kitti-step:DIR@SPLIT`, as distributed, frame by frame; `folder:DIR[@SPLIT]`, images
+            and label PNGs; `shards:DIR`, the output of `pix2seqd shard`; or `shapes:COUNT[@SEED]`, synthetic scenes.
+            After `coco:` and `folder:`, each `,-FILE` at the end leaves out the image of that file name.
+        size: height and width of synthetic images, in pixels.
 
     Raises:
-        InputError: not understood, or not there; also of an image that is to be left out.
+        InputError: the name is not understood; or the data set, or an image to leave out, does not exist.
     """
     kind, _, rest = source.partition(":")
     rest, *left_out = rest.split(",-") if kind in ("coco", "folder") else [rest]
-    place, _, detail = rest.partition("@")
-    if kind == "coco" and place:
+    path, _, detail = rest.partition("@")
+    if kind == "coco" and path:
         from pix2seqd.data.coco import CocoPanoptic
 
-        return _without(CocoPanoptic.open(place, detail), left_out, source)
-    if kind == "folder" and place:
+        return _without(CocoPanoptic.open(path, detail), left_out, source)
+    if kind == "folder" and path:
         from pix2seqd.data.folder import Folder
 
-        return _without(Folder.open(place, detail), left_out, source)
-    if kind == "shards" and place:
+        return _without(Folder.open(path, detail), left_out, source)
+    if kind == "shards" and path:
         from pix2seqd.data.shards import Shards
 
         return Shards(rest)
-    if kind == "shapes" and place.isdecimal() and int(place) and (detail.isdecimal() or not detail):
+    if kind == "shapes" and path.isdecimal() and int(path) and (detail.isdecimal() or not detail):
         from pix2seqd.data.synthetic.shapes import Shapes
 
-        return Shapes(int(place), size, seed=int(detail or 0))
-    if kind == "cityscapes" and place and detail:
+        return Shapes(int(path), size, seed=int(detail or 0))
+    if kind == "cityscapes" and path and detail:
         from pix2seqd.data.cityscapes import Cityscapes
 
-        return Cityscapes.open(place, detail)
-    if kind in ("davis", "kitti-step") and place and detail:
+        return Cityscapes.open(path, detail)
+    if kind in ("davis", "kitti-step") and path and detail:
         from pix2seqd.data.clips import EachFrame
 
         return EachFrame(open_clips(source, size, 1))
@@ -66,28 +66,28 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
 
 
 def open_clips(source: str, size: tuple[int, int], frames: int) -> ClipDataset:
-    """The clips that a command line or recipe names.
+    """Open the clips that a command line or recipe names.
 
     Args:
         source: `davis:DIR@SPLIT` or `kitti-step:DIR@SPLIT`, videos as distributed;
-            `nuclei-clips:DIR[@SPLIT]:COUNT[xFRAMES]`, made of the images of a folder in COCO panoptic format, or
+            `nuclei-clips:DIR[@SPLIT]:COUNT[xFRAMES]`, made from the images of a folder in COCO panoptic format; or
             `shapes-clips:COUNT[xFRAMES][@SEED]`, synthetic scenes.
-        size: height and width of frames that are made here.
-        frames: how many a clip made here has, unless the source says it.
+        size: height and width of synthetic frames, in pixels.
+        frames: number of frames of a synthetic clip, if the source does not give it.
 
     Raises:
-        InputError: not understood, or not there.
+        InputError: the name is not understood, or the data set does not exist.
     """
     kind, _, rest = source.partition(":")
-    place, _, detail = rest.partition("@")
-    if kind == "davis" and place and detail:
+    path, _, detail = rest.partition("@")
+    if kind == "davis" and path and detail:
         from pix2seqd.data.davis import open_davis
 
-        return open_davis(place, detail)
-    if kind == "kitti-step" and place and detail:
+        return open_davis(path, detail)
+    if kind == "kitti-step" and path and detail:
         from pix2seqd.data.kitti_step import open_kitti_step
 
-        return open_kitti_step(place, detail)
+        return open_kitti_step(path, detail)
     if made := re.fullmatch(r"(.+):(\d+)(?:x(\d+))?", rest) if kind == "nuclei-clips" else None:
         from pix2seqd.data.synthetic.nuclei_clips import NucleiClips
 
@@ -101,7 +101,7 @@ def open_clips(source: str, size: tuple[int, int], frames: int) -> ClipDataset:
 
 
 def is_clips(source: str) -> bool:
-    """Whether `open_clips` is for it."""
+    """Whether the source names clips, to be opened with `open_clips`."""
     return source.partition(":")[0] in ("davis", "kitti-step", "nuclei-clips", "shapes-clips")
 
 

@@ -1,6 +1,6 @@
-"""Files of a data set, in a folder or straight from its owners' zip files, without unpacking them.
+"""Files of a data set, read from a folder or directly from the zip files in which it is distributed.
 
-Readers take a `Traversable`: what a `pathlib.Path` and a `Zipped` have in common.
+Readers take a `Traversable`, the interface that `pathlib.Path` and `ZipPath` share.
 """
 
 import functools
@@ -25,63 +25,63 @@ from pix2seqd.images.load import load_image
 
 
 @dataclass(frozen=True)
-class Zipped(Traversable):
-    """A file or folder inside a zip file, or inside a zip file in a zip file; as good as a path, for reading.
+class ZipPath(Traversable):
+    """The path of a file or folder inside a zip file, or inside a zip file within a zip file. Read only.
 
-    It holds names only, so that data sets can be copied to worker processes.
+    It holds names only, so that data sets can be pickled and sent to worker processes.
     """
 
     archives: tuple[str, ...]
-    """The zip file on the disk, then the zip files inside it, each named as in the one before."""
-    at: str = ""
-    """The place in the last of them, parts joined by "/"; "" for its root."""
+    """The zip file on disk, followed by the zip files nested in it, each by its path in the one before."""
+    member: str = ""
+    """Path in the innermost zip file, with "/" between parts; "" is its root."""
 
-    def __truediv__(self, child: Any) -> "Zipped":
+    def __truediv__(self, child: Any) -> "ZipPath":
         return self.joinpath(child)
 
-    def joinpath(self, *descendants: Any) -> "Zipped":
-        """The place below, as with "/"."""
-        return Zipped(self.archives, posixpath.join(self.at, *map(str, descendants)))
+    def joinpath(self, *descendants: Any) -> "ZipPath":
+        """The path of a descendant, as with the operator "/"."""
+        return ZipPath(self.archives, posixpath.join(self.member, *map(str, descendants)))
 
     def __str__(self) -> str:
-        return "/".join((*self.archives, self.at) if self.at else self.archives)
+        return "/".join((*self.archives, self.member) if self.member else self.archives)
 
     @property
     def name(self) -> str:
-        """The last part of the place."""
-        return posixpath.basename(self.at or self.archives[-1])
+        """The last part of the path."""
+        return posixpath.basename(self.member or self.archives[-1])
 
     def is_file(self) -> bool:
-        """There is such a file."""
-        return self.at in _archive(self.archives).files
+        """Whether the path is a file."""
+        return self.member in _archive(self.archives).files
 
     def is_dir(self) -> bool:
-        """There is such a folder."""
-        return self.at in _archive(self.archives).folders
+        """Whether the path is a folder."""
+        return self.member in _archive(self.archives).folders
 
-    def iterdir(self) -> Iterator["Zipped"]:
-        """What the folder holds."""
-        return (self / child for child in _archive(self.archives).folders.get(self.at, ()))
+    def iterdir(self) -> Iterator["ZipPath"]:
+        """The files and folders in this folder."""
+        return (self / child for child in _archive(self.archives).folders.get(self.member, ()))
 
     def read_bytes(self) -> bytes:
         """The content of the file.
 
         Raises:
-            InputError: missing or damaged.
+            InputError: the file is missing or damaged.
         """
         try:
-            return _archive(self.archives).zip.read(self.at)
+            return _archive(self.archives).zip.read(self.member)
         except KeyError as error:
             raise InputError(f"{self} does not exist") from error
         except _DAMAGED as error:
             raise InputError(f"{self} cannot be unpacked ({error}); fetch the zip file again") from error
 
     def read_text(self, encoding: str | None = None) -> str:
-        """The content of a text file, UTF-8 if nothing is said."""
+        """The content of a text file; UTF-8 by default."""
         return self.read_bytes().decode(encoding or "utf-8")
 
-    def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> IO[Any]:  # type: ignore[override] # one of many modes
-        """The whole file, unpacked in memory; its name is the place."""
+    def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> IO[Any]:  # type: ignore[override] # any mode
+        """The file, decompressed into memory; its `name` is this path."""
         content = io.BytesIO(self.read_bytes())
         content.name = str(self)  # type: ignore[attr-defined]
         return content if "b" in mode else io.TextIOWrapper(content, *args, **kwargs)
@@ -90,77 +90,76 @@ class Zipped(Traversable):
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, NotImplementedError, RuntimeError)
 
 
-def place(home: Traversable, path: str) -> Traversable:
-    """A file or folder below a folder, there or not; zip files on the way are looked into.
+def locate(home: Traversable, path: str) -> Traversable:
+    """The path of a file or folder below a folder, through zip files; it need not exist.
 
     Args:
         home: the folder.
-        path: "/" between parts, as in "gtFine_trainvaltest.zip/gtFine/val".
+        path: relative path with "/" between parts, as in "gtFine_trainvaltest.zip/gtFine/val".
 
     Raises:
-        InputError: a zip file is damaged.
+        InputError: a zip file on the path is damaged.
     """
     for part in path.split("/"):
         home = home / part
         if part.endswith(".zip") and home.is_file():
-            home = Zipped((*home.archives, home.at) if isinstance(home, Zipped) else (str(home),))
+            home = ZipPath((*home.archives, home.member) if isinstance(home, ZipPath) else (str(home),))
     return home
 
 
-def find(what: str, *places: Traversable) -> Traversable:
-    """The first of several places that is there.
+def find(what: str, *paths: Traversable) -> Traversable:
+    """The first of several paths that exists.
 
     Raises:
-        InputError: none is; the message says what is looked for, and where.
+        InputError: none exists; the message names `what` and the paths.
     """
-    for each in places:
-        if each.is_dir() or each.is_file():
-            return each
-    raise InputError(f"{what} is missing; expected {' or '.join(dict.fromkeys(map(str, places)))}")
+    for path in paths:
+        if path.is_dir() or path.is_file():
+            return path
+    raise InputError(f"{what} is missing; expected {' or '.join(dict.fromkeys(map(str, paths)))}")
 
 
 def children(folder: Traversable, suffix: str = "") -> list[Traversable]:
-    """What is in a folder and ends so, sorted by name; hidden files, which some systems leave, do not count."""
+    """The entries of a folder whose names end in `suffix`, sorted by name, without hidden files."""
     found = (child for child in folder.iterdir() if child.name.endswith(suffix) and not child.name.startswith("."))
     return sorted(found, key=lambda child: child.name)
 
 
-def read_picture(file: Traversable) -> Image.Image:
-    """A picture as RGB, as `load_image` reads it.
+def read_image(file: Traversable) -> Image.Image:
+    """Read an image as RGB; see `load_image`.
 
     Raises:
-        InputError: missing or damaged.
+        InputError: the file is missing or damaged.
     """
     if isinstance(file, Path):
         image = load_image(file)
     else:
         with file.open("rb") as content:
             image = load_image(content)
-    image.filename = str(file)  # type: ignore[attr-defined] # as Pillow's own, for messages
+    image.filename = str(file)  # type: ignore[attr-defined] # the attribute that Pillow sets, for messages
     return image
 
 
-def read_png(file: Traversable, modes: tuple[str, ...], of: Image.Image | None = None) -> Image.Image:
-    """A PNG of labels, with its pixels as they are stored.
+def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | None = None) -> Image.Image:
+    """Read a label PNG with its stored pixel values.
 
     Args:
         file: the PNG.
-        modes: Pillow's names of the kinds of pixels that make sense.
-        of: the picture it belongs to, from `read_picture`; nothing is decoded unless both have one size.
+        modes: the allowed Pillow modes, such as "L" or "I;16".
+        image: the image that the labels belong to, from `read_image`. The size is compared before decoding.
 
     Raises:
-        InputError: missing or damaged, of another kind, or of another size.
+        InputError: the file is missing or damaged, or has another mode or size.
     """
     if not file.is_file():
         raise InputError(f"{str(file)!r} is missing; fetch it")
     try:
         with file.open("rb") as content, Image.open(content) as png:
-            if of is not None and png.size != of.size:
-                whose = f"its picture {getattr(of, 'filename', '')}"
-                sizes = f"{png.width} x {png.height} but {whose} is {of.width} x {of.height}"
-                raise InputError(f"{file} is {sizes}; export it at the picture's size")
+            if image is not None and png.size != image.size:
+                other = f"its image {getattr(image, 'filename', '')} is {image.width} x {image.height}"
+                raise InputError(f"{file} is {png.width} x {png.height} but {other}; export it at the image's size")
             if png.mode not in modes:
-                raise InputError(f"{file} is not {' or '.join(modes)} (but {png.mode}); export its labels so")
+                raise InputError(f"{file} is not {' or '.join(modes)} (but {png.mode}); export its labels in that mode")
             return png.copy()
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
@@ -171,15 +170,15 @@ def read_png(file: Traversable, modes: tuple[str, ...], of: Image.Image | None =
 class _Archive:
     zip: zipfile.ZipFile
     view: memoryview
-    """Its bytes."""
+    """The bytes of the zip file."""
     files: frozenset[str]
     folders: dict[str, dict[str, None]]
-    """Folder → names of what is in it."""
+    """Folder → names of its entries."""
 
 
 @functools.cache
 def _archive(archives: tuple[str, ...]) -> _Archive:
-    """An open zip file, once per process; processes forked later share it."""
+    """Open a zip file, once per process; processes forked later share it."""
     *outer, last = archives
     try:
         if outer:
@@ -202,7 +201,7 @@ def _archive(archives: tuple[str, ...]) -> _Archive:
 
 
 def _inner_view(outer: _Archive, name: str) -> memoryview:
-    """The bytes of a zip file in a zip file: a part of the outer file, or a temporary file if it is compressed."""
+    """The bytes of a nested zip file: a part of the outer file, or a temporary file if it is compressed."""
     info = outer.zip.getinfo(name)
     if info.compress_type == zipfile.ZIP_STORED:
         start = info.header_offset + 30 + sum(struct.unpack_from("<HH", outer.view, info.header_offset + 26))
@@ -218,7 +217,7 @@ def _map(file: Any) -> memoryview:
 
 
 class _View(io.RawIOBase):
-    """A file in memory that is not copied. Its position is its own: forked processes do not disturb each other."""
+    """A file over a memory view. Each object has its own position, so forked processes can read at the same time."""
 
     def __init__(self, view: memoryview) -> None:
         self.view, self.position = view, 0

@@ -1,4 +1,4 @@
-"""From a labelled picture to what the model trains on: scale jitter, crop, symmetry, colour, padding (§4.1)."""
+"""Data augmentation of a labelled image: scale jitter, crop, flips, colour jitter and padding (§4.1)."""
 
 import numpy as np
 import torch
@@ -10,7 +10,10 @@ from pix2seqd.images.resize import pad_image, resize_image, resize_labels
 
 
 def jittered_size(size: tuple[int, int], target: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Size of a picture scaled to `scale` times the largest that fits the target; truncated as officially."""
+    """Height and width of an image scaled to `scale` times the largest size that fits `target`.
+
+    The result is truncated in float32, as in the official code.
+    """
     ratio = min(np.float32(scale) * np.float32(t) / np.float32(s) for t, s in zip(target, size, strict=True))
     height, width = (int(np.float32(s) * ratio) for s in size)
     return max(height, 1), max(width, 1)
@@ -19,14 +22,17 @@ def jittered_size(size: tuple[int, int], target: tuple[int, int], scale: float) 
 def fit_crop(
     image: Tensor, labels: np.ndarray, target: tuple[int, int], scale: float, offset: tuple[float, float]
 ) -> tuple[Tensor, np.ndarray]:
-    """Scale a picture relative to the target, then crop what exceeds it (official scale_jitter, fixed_size_crop).
+    """Scale an image relative to the target, then crop it to the target (official scale_jitter, fixed_size_crop).
 
     Args:
         image: float `[3, h, w]`.
-        labels: `[h, w]`.
-        target: height, width.
-        scale: 1 fits the picture into the target.
-        offset: where the crop begins, 0..1 of what is left over, along each axis.
+        labels: integers `[h, w]`.
+        target: height and width.
+        scale: 1 fits the image into the target.
+        offset: position of the crop along each axis, as a share 0..1 of the excess.
+
+    Returns:
+        Image `[3, h', w']` and labels `[h', w']`, at most as large as the target.
     """
     height, width = jittered_size((image.shape[1], image.shape[2]), target, scale)
     image, labels = resize_image(image, height, width), resize_labels(labels, height, width)
@@ -39,7 +45,18 @@ def fit_crop(
 def tile_crop(
     image: Tensor, labels: np.ndarray, target: tuple[int, int], zoom: float, offset: tuple[float, float]
 ) -> tuple[Tensor, np.ndarray]:
-    """Cut a window of the picture and scale it by `zoom` to the target, or to less where the picture ends."""
+    """Cut a window out of the image and scale it by `zoom`; for the layout "tile".
+
+    Args:
+        image: float `[3, h, w]`.
+        labels: integers `[h, w]`.
+        target: height and width.
+        zoom: scale factor.
+        offset: position of the window along each axis, as a share 0..1 of the free range.
+
+    Returns:
+        Image and labels of the target's size, or smaller if the image is smaller than the window.
+    """
     size = image.shape[1:]
     window = [min(max(round(t / zoom), 1), n) for t, n in zip(target, size, strict=True)]
     top, left = (round((n - w) * u) for n, w, u in zip(size, window, offset, strict=True))
@@ -50,7 +67,16 @@ def tile_crop(
 
 
 def jitter_colors(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """SimCLR's colour changes in random order (p 0.8), then greyscale (p 0.2); float `[3, h, w]` in 0..1."""
+    """SimCLR's colour jitter in random order (p = 0.8), then greyscale (p = 0.2 · strength).
+
+    Args:
+        image: float `[3, h, w]` in 0..1.
+        strength: 0 (none) or more.
+        rng: source of randomness.
+
+    Returns:
+        Image `[3, h, w]` in 0..1.
+    """
     if strength == 0:
         return image
     if rng.random() < 0.8:
@@ -84,23 +110,23 @@ def _hue_saturation(image: Tensor, strength: float, rng: np.random.Generator) ->
 def augment(
     image: np.ndarray, labels: np.ndarray, data: DataConfig, config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[Tensor, np.ndarray]:
-    """One random training example.
+    """Draw one random training example (§4.1).
 
     Args:
         image: uint8 `[h, w, 3]`.
         labels: segment ids `[h, w]`.
         data: target size and layout.
-        config: what is random, and how much.
-        rng: source of randomness; every draw comes from it.
+        config: kinds and ranges of the augmentations.
+        rng: the only source of randomness.
 
     Returns:
-        float `[3, H, W]` in 0..1 and labels `[H, W]`, at the network's input size.
+        Image, float `[3, H, W]` in 0..1, and labels `[H, W]`, at the network's input size; padding has label 0.
     """
     low, high = config.jitter
     if data.layout == "resize":
         scale, crop = rng.uniform(low, high), fit_crop
     else:
-        # Sizes of objects vary by ratios, not by differences.
+        # Log-uniform: object sizes vary by ratios.
         scale, crop = data.zoom * float(np.exp(rng.uniform(np.log(low), np.log(high)))), tile_crop
     offset = (rng.random(), rng.random())
     tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255

@@ -1,4 +1,4 @@
-"""What `pix2seqd check-data` tells about a data set: every item is read, nothing is changed."""
+"""The report of `pix2seqd check-data`: every item of a data set is read and counted."""
 
 import math
 from collections import Counter
@@ -23,7 +23,7 @@ ERRORS_SHOWN = 20
 
 @dataclass
 class Tally:
-    """How often a category occurs; crowds are not counted."""
+    """Counts of one category, without crowds."""
 
     images: int = 0
     segments: int = 0
@@ -32,19 +32,19 @@ class Tally:
 
 @dataclass
 class Report:
-    """Facts of a data set, gathered from the items that can be read; print it with rich."""
+    """Statistics of a data set, from all items that can be read. It can be printed with rich."""
 
     taxonomy: Taxonomy
     id_capacity: int
-    """Things per picture that the model's ids can tell apart."""
+    """Number of things per image that the model's ids can distinguish."""
     items: int = 0
-    """All items, readable or not."""
+    """Number of items, including those that cannot be read."""
     tallies: dict[int, Tally] = field(default_factory=dict)
-    """By the data set's category id; all categories of the taxonomy."""
+    """Category id → its counts, for all categories of the taxonomy."""
     instances: list[int] = field(default_factory=list)
-    """Number of things of each readable item, crowds not counted."""
+    """Number of things in each readable item, without crowds."""
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """Number of items by (width, height)."""
+    """(width, height) → number of items."""
     pixels: int = 0
     void_pixels: int = 0
     crowd_pixels: int = 0
@@ -53,7 +53,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Every item can be read and is consistent."""
+        """Whether every item can be read and is consistent."""
         return not self.errors
 
     @property
@@ -78,7 +78,7 @@ class Report:
             self.tallies[category_id].images += 1
 
     def __rich__(self) -> Group:
-        """Categories, then the rest in lines, then the first errors."""
+        """A table of the categories, then lines of statistics, then the first errors."""
         counts = (Column(head, justify="right") for head in ("images", "segments", "pixels"))
         table = Table("id", "category", "kind", *counts)
         for category in self.taxonomy.categories:
@@ -109,17 +109,17 @@ class Report:
         )
         yield (
             f"things per item: {min(self.instances)}..{max(self.instances)}, median {median(self.instances):g}; "
-            f"{self.overfull:,} items have more than the {self.id_capacity} that ids can tell apart"
+            f"{self.overfull:,} items have more than the {self.id_capacity} that ids can distinguish"
         )
         yield f"void {self.void_pixels / self.pixels:.1%} and crowd {self.crowd_pixels / self.pixels:.1%} of all pixels"
 
 
 def check(dataset: Dataset, id_capacity: int) -> Report:
-    """Read every item and report; an item that cannot be used is listed and the rest go on.
+    """Read every item of a data set. Items that cannot be read are listed as errors.
 
     Args:
         dataset: any data set.
-        id_capacity: things per picture that the model's ids can tell apart.
+        id_capacity: number of things per image that the model's ids can distinguish.
     """
     report = Report(dataset.taxonomy, id_capacity, len(dataset))
     report.tallies = {category.id: Tally() for category in dataset.taxonomy.categories}
@@ -134,16 +134,16 @@ def check(dataset: Dataset, id_capacity: int) -> Report:
 
 
 def contact_sheet(dataset: Dataset, path: str | Path, count: int = 12, side: int = 256) -> None:
-    """Write a PNG with up to `count` items from all over the data set, each as picture and overlay side by side.
+    """Write a PNG with up to `count` items, evenly spaced in the data set, each as image and overlay side by side.
 
     Args:
-        dataset: any data set; items that cannot be used are left out.
+        dataset: any data set; items that cannot be read are left out.
         path: the PNG to write.
-        count: items, 1 or more.
-        side: pixels of the square that each picture is fitted into.
+        count: number of items, 1 or more.
+        side: side in pixels of the square that each image is fitted into.
 
     Raises:
-        InputError: none of the chosen items can be used, or `path` cannot be written.
+        InputError: none of the chosen items can be read, or `path` cannot be written.
     """
     chosen = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist()
     pairs = [pair for index in chosen if (pair := _pair(dataset, index, side))]
@@ -151,8 +151,8 @@ def contact_sheet(dataset: Dataset, path: str | Path, count: int = 12, side: int
         raise InputError("no item of the data set can be drawn; see the errors that check-data lists")
     columns = math.ceil(math.sqrt(len(pairs) / 2))
     sheet = Image.new("RGB", (2 * side * columns, side * math.ceil(len(pairs) / columns)), "white")
-    for place, pair in enumerate(pairs):
-        row, column = divmod(place, columns)
+    for position, pair in enumerate(pairs):
+        row, column = divmod(position, columns)
         for half, tile in enumerate(pair):
             sheet.paste(tile, (side * (2 * column + half), side * row))
     with write_atomically(path) as temporary:
@@ -163,7 +163,7 @@ def _pair(dataset: Dataset, index: int, side: int) -> tuple[Image.Image, ...] | 
     try:
         sample = dataset[index]
     except InputError:
-        return None  # `check` says why
-    picture = Image.fromarray(sample.image)
-    tiles = picture, sample.panoptic.overlay(picture)
+        return None  # `check` reports the error
+    image = Image.fromarray(sample.image)
+    tiles = image, sample.panoptic.overlay(image)
     return tuple(ImageOps.pad(tile, (side, side), color="white") for tile in tiles)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pix2seqd.data.archive import children, find, place, read_picture, read_png
+from pix2seqd.data.archive import children, find, locate, read_image, read_png
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -42,17 +42,17 @@ TAXONOMY = Taxonomy(
         for number, name, color in group
     )
 )
-"""The 19 classes of the evaluation with Cityscapes' own label ids; class c is train id c - 1."""
+"""The 19 evaluated classes with the label ids of Cityscapes; contiguous class c is train id c - 1."""
 
 _KINDS = ("_gtFine_instanceIds.png", "_gtFine_labelIds.png")
 
 
 @dataclass(frozen=True)
 class Cityscapes:
-    """A split of Cityscapes: every picture that has labels, in the order of their names. A `Dataset`.
+    """A split of Cityscapes: every image that has labels, sorted by name. A `Dataset`.
 
     Attributes:
-        images: folder of pictures, `CITY/NAME_leftImg8bit.png`.
+        images: folder of the images, `CITY/NAME_leftImg8bit.png`.
         labels: the label PNGs.
     """
 
@@ -62,25 +62,26 @@ class Cityscapes:
 
     @classmethod
     def open(cls, directory: str | Path, split: str) -> "Cityscapes":
-        """Find the pieces of a split in a folder.
+        """Open a split.
 
-        Pictures are in `leftImg8bit/SPLIT/` or `leftImg8bit_trainvaltest.zip`, labels in `gtFine/SPLIT/` or
-        `gtFine_trainvaltest.zip`, both CITY by CITY. Where there are no instance ids, label ids are taken.
+        Images are in `leftImg8bit/SPLIT/` or `leftImg8bit_trainvaltest.zip`, labels in `gtFine/SPLIT/` or
+        `gtFine_trainvaltest.zip`, both with one folder per city. Without `*_instanceIds.png`, `*_labelIds.png` are
+        read.
 
         Args:
             directory: the data set's folder.
             split: `train` or `val`.
 
         Raises:
-            InputError: a piece is missing; the message names the path expected.
+            InputError: a file or folder is missing; the message names the expected path.
         """
         images, labels = (
             find(
                 f"the {what} of Cityscapes' split {split!r}",
-                place(Path(directory), f"{folder}/{split}"),
-                place(Path(directory), f"{folder}_trainvaltest.zip/{folder}/{split}"),
+                locate(Path(directory), f"{folder}/{split}"),
+                locate(Path(directory), f"{folder}_trainvaltest.zip/{folder}/{split}"),
             )
-            for folder, what in (("leftImg8bit", "pictures"), ("gtFine", "labels"))
+            for folder, what in (("leftImg8bit", "images"), ("gtFine", "labels"))
         )
         cities = [city for city in children(labels) if city.is_dir()]
         for kind in _KINDS:
@@ -92,17 +93,18 @@ class Cityscapes:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Sample:
-        """A picture, named by city, sequence and frame ("bonn_000004_000019"), and its truth.
+        """The image, named by city, sequence and frame ("bonn_000004_000019"), and its ground truth.
 
         Segments have the ids of the label PNG. As in the official conversion to COCO panoptic format, a thing without
         instances (an id below 1000) is a crowd, and labels that are not evaluated are void.
 
         Raises:
-            InputError: picture or PNG is missing or damaged, or they differ in size.
+            IndexError: `index` is out of range.
+            InputError: the image or the PNG is missing or damaged, or they differ in size.
         """
         png = self.labels[index]
         name = png.name.partition("_gtFine_")[0]
-        image = read_picture(self.images / name.partition("_")[0] / f"{name}_leftImg8bit.png")
+        image = read_image(self.images / name.partition("_")[0] / f"{name}_leftImg8bit.png")
         labels = np.asarray(read_png(png, ("I;16", "I", "L"), image)).astype(np.int32)
         segments = {i: i if i < 1000 else i // 1000 for i in np.unique(labels).tolist()}
         known = {category.id: category for category in self.taxonomy.categories}

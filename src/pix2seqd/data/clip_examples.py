@@ -1,4 +1,4 @@
-"""Training examples from clips: the last of a few frames, and the masks of those before it (§3.4)."""
+"""Training examples from clips: one frame, and the masks of the frames before it (§3.4)."""
 
 import math
 
@@ -14,13 +14,13 @@ from pix2seqd.images.resize import normalize, resize_labels
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 _SHIFT = 1.2
-"""Standard deviation of how far outlines move in a wrong past mask, in mask pixels, over `_PATCH` of which the shift
-changes smoothly."""
+"""Standard deviation of the displacement of outlines in a corrupted past mask, in mask pixels."""
 _PATCH = 12
+"""Grid spacing of the displacement field, in mask pixels; between grid points it is interpolated."""
 
 
 def frame_size(data: DataConfig, augment: AugmentConfig) -> tuple[int, int]:
-    """Height and width that frames made for training need, so that at the smallest scale they still fill the input."""
+    """Height and width of synthetic training frames, such that they fill the input even at the smallest scale."""
     if data.layout == "resize":
         return data.size
     height, width = (math.ceil(n / (data.zoom * augment.jitter[0])) for n in data.size)
@@ -28,21 +28,21 @@ def frame_size(data: DataConfig, augment: AugmentConfig) -> tuple[int, int]:
 
 
 def clip_example(clip: Clip, taxonomy: Taxonomy, recipe: Recipe, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-    """A random frame, to be segmented given those before it, as the model trains on it.
+    """Draw a training example: a random frame of the clip, conditioned on the masks of the frames before it (§3.4).
 
-    All frames are augmented alike, and ids are drawn once for all of them.
+    All frames are augmented with the same parameters, and ids are drawn once for all of them.
 
     Returns:
-        What an example from a picture has, and "past", int64 `[f, 2, h, w]`, oldest first, void where there is no frame
-        yet or it is left out; with `ClipsConfig.self_past_prob` also "past_images",
-        float `[3, H, W]`: the frame just before.
+        The entries of an image example (`TrainingExamples.example`), and "past": int64 `[f, 2, h, w]`, oldest first,
+        void for frames that do not exist or are dropped. If `ClipsConfig.self_past_prob` is above 0, also
+        "past_images": float `[3, H, W]`, the preceding frame.
     """
     config, f = recipe.clips, recipe.model.decoder.past_frames
     first = rng.random() < config.first_frame
     stride = 1 if config.past_stride == 1 else int(rng.integers(1, config.past_stride + 1))
     now = int(rng.integers(min(0 if first else f * stride, len(clip.frames) - 1), len(clip.frames)))
-    there = [] if first else [k for k in range(now - f * stride, now, stride) if k >= 0]
-    before = [k for k in there if rng.random() >= config.past_dropout]
+    existing = [] if first else [k for k in range(now - f * stride, now, stride) if k >= 0]
+    before = [k for k in existing if rng.random() >= config.past_dropout]
     seed = int(rng.integers(2**63))
     frames = [clip.frames[k] for k in (*before, now)]
     data = recipe.data.at_scale_of(frames[-1].panoptic.diameter())
@@ -51,7 +51,8 @@ def clip_example(clip: Clip, taxonomy: Taxonomy, recipe: Recipe, rng: np.random.
     masks, instances = draw_mask(np.stack(labels), present, taxonomy, recipe.data, recipe.model.mask.max_instances, rng)
     past = np.full((f, *masks.shape[1:]), VOID)
     for k, mask, numbers in zip(before, masks, instances, strict=False):
-        past[f - (now - k) // stride] = wrong_past(mask, numbers, config.past_noise, rng) if config.past_noise else mask
+        mask = corrupt_past(mask, numbers, config.past_noise, rng) if config.past_noise else mask
+        past[f - (now - k) // stride] = mask
     example = {"images": shown[-1], "masks": torch.from_numpy(masks[-1]), "past": torch.from_numpy(past)}
     if recipe.data.ids == "reused":
         example["instances"] = torch.from_numpy(instances[-1])
@@ -65,7 +66,7 @@ def clip_example(clip: Clip, taxonomy: Taxonomy, recipe: Recipe, rng: np.random.
 def _augmented(
     frame: Sample, data: DataConfig, recipe: Recipe, seed: int
 ) -> tuple[torch.Tensor, np.ndarray, dict[int, int]]:
-    """Picture, labels at mask resolution and classes of a frame; the seed is the clip's."""
+    """Image, labels at mask resolution and classes of a frame; `seed` is the same for all frames of the clip."""
     panoptic = frame.panoptic.without_crowds()
     classes = {s.id: panoptic.taxonomy.class_of(s.category_id) for s in panoptic.segments}
     pixels = normalize(frame.image, data.normalize)
@@ -75,19 +76,23 @@ def _augmented(
     return image.contiguous(), resize_labels(labels, height, width), classes
 
 
-def wrong_past(mask: np.ndarray, instances: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """A mask as a model might have predicted it: errors feed back in use, so training should show some.
+def corrupt_past(mask: np.ndarray, instances: np.ndarray, prob: float, rng: np.random.Generator) -> np.ndarray:
+    """Add errors to a past mask, such as a model makes, because errors feed back at inference.
 
-    Outlines move by about a pixel. Each instance is, with this probability, lost (it becomes what fills most of the
-    mask), joined to its nearest neighbour, or cut in two, of which one half takes another instance's values.
+    Outlines are displaced by about one pixel. With probability `prob`, each instance is removed (it takes the value of
+    the largest segment), merged with its nearest neighbour, or split in two, where one half takes the values of another
+    instance.
 
     Args:
         mask: int64 `[2, h, w]`.
         instances: int64 `[h, w]`, a number per instance, 0 = void.
-        share: probability, 0..1.
+        prob: probability of an error per instance, 0..1.
         rng: source of randomness.
+
+    Returns:
+        int64 `[2, h, w]`.
     """
-    changed = _mistaken(mask, instances, share, rng)
+    changed = _corrupt_instances(mask, instances, prob, rng)
     height, width = instances.shape
     coarse = rng.normal(0, _SHIFT, (1, 2, height // _PATCH + 2, width // _PATCH + 2)).astype(np.float32)
     shift = F.interpolate(torch.from_numpy(coarse), (height, width), mode="bilinear")[0].round().long().numpy()
@@ -97,21 +102,21 @@ def wrong_past(mask: np.ndarray, instances: np.ndarray, share: float, rng: np.ra
     return changed[:, rows, columns]
 
 
-def _mistaken(mask: np.ndarray, instances: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """A mask with some instances lost, joined or cut, outlines as they are; see `wrong_past`."""
+def _corrupt_instances(mask: np.ndarray, instances: np.ndarray, prob: float, rng: np.random.Generator) -> np.ndarray:
+    """Remove, merge or split some instances, without displacement; see `corrupt_past`."""
     numbers, first, index, counts = np.unique(instances, return_index=True, return_inverse=True, return_counts=True)
-    index = index.reshape(instances.shape)  # of each pixel's instance in `numbers`
+    index = index.reshape(instances.shape)  # per pixel, the index of its instance in `numbers`
     grid = np.indices(instances.shape)
     centers = np.stack([np.bincount(index.ravel(), weights=axis.ravel()) for axis in grid]) / counts
     largest = int(counts.argmax())
     distances = np.linalg.norm(centers[:, :, None] - centers[:, None], axis=0)
     np.fill_diagonal(distances, np.inf)
     distances[:, largest] = np.inf
-    itself = np.arange(len(numbers))
+    identity = np.arange(len(numbers))
     errors = [np.full(len(numbers), largest), distances.argmin(axis=1), rng.integers(len(numbers), size=len(numbers))]
-    wrong = (rng.random(len(numbers)) < share) & (itself != largest)
+    wrong = (rng.random(len(numbers)) < prob) & (identity != largest)
     kind = rng.integers(3, size=len(numbers))
-    source = np.where(wrong, np.choose(kind, errors), itself)
+    source = np.where(wrong, np.choose(kind, errors), identity)
     turns = rng.uniform(0, 2 * np.pi, len(numbers))
     normal = np.stack([np.sin(turns), np.cos(turns)])
     kept = (wrong & (kind == 2))[index] & (((grid - centers[:, index]) * normal[:, index]).sum(axis=0) > 0)

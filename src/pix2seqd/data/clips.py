@@ -1,4 +1,4 @@
-"""Clips read from folders of frames, clips seen as pictures, and clips that leave frames out."""
+"""Clips read from folders of frames, the frames of clips as a data set of images, and clips at a lower frame rate."""
 
 from bisect import bisect_right
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from itertools import accumulate
 
 import numpy as np
 
-from pix2seqd.data.archive import children, read_picture, read_png
-from pix2seqd.data.sample import Clip, ClipDataset, MadeFrames, Sample
+from pix2seqd.data.archive import children, read_image, read_png
+from pix2seqd.data.sample import Clip, ClipDataset, LazyFrames, Sample
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -18,16 +18,16 @@ from pix2seqd.panoptic.taxonomy import Taxonomy
 
 @dataclass(frozen=True)
 class LabelledClips:
-    """Sequences of pictures and of label PNGs, in folders of the same names. A `ClipDataset`.
+    """Sequences of images and label PNGs, in folders of the same names. A `ClipDataset`.
 
     Attributes:
         taxonomy: what the classes mean.
-        images: folder of folders of pictures.
-        labels: folder of folders of PNGs.
-        sequences: names of the folders.
-        suffix: how the pictures' names end.
-        modes: Pillow's names of the kinds of pixels that the PNGs may have.
-        panoptic: what the pixels of a PNG mean; a ValueError if that is unknown.
+        images: folder with one folder of images per sequence.
+        labels: folder with one folder of PNGs per sequence.
+        sequences: names of the sequences.
+        suffix: file name suffix of the images, such as ".jpg".
+        modes: the Pillow modes that the PNGs may have.
+        panoptic: decodes the pixels of a PNG; raises a ValueError for unknown labels.
     """
 
     taxonomy: Taxonomy
@@ -42,11 +42,12 @@ class LabelledClips:
         return len(self.sequences)
 
     def __getitem__(self, index: int) -> Clip:
-        """The clip of one sequence: the frames that have a label PNG, named "SEQUENCE/FRAME", read when asked for.
+        """The clip of one sequence: all frames that have a label PNG, named "SEQUENCE/FRAME", each read on access.
 
         Raises:
-            InputError: a folder is missing, or has no PNG; for a frame, picture or PNG is missing or damaged, they
-                differ in size, or the PNG has an unknown label.
+            IndexError: `index` is out of range.
+            InputError: a folder is missing or has no PNG. On access to a frame: its image or PNG is missing or damaged,
+                they differ in size, or the PNG has an unknown label.
         """
         sequence = self.sequences[index]
         for folder in (self.images / sequence, self.labels / sequence):
@@ -55,12 +56,12 @@ class LabelledClips:
         names = [png.name.removesuffix(".png") for png in children(self.labels / sequence, ".png")]
         if not names:
             raise InputError(f"{self.labels / sequence} has no PNG; fetch it again")
-        return Clip(sequence, MadeFrames(len(names), partial(self._frame, sequence, names)))
+        return Clip(sequence, LazyFrames(len(names), partial(self._frame, sequence, names)))
 
     def _frame(self, sequence: str, names: list[str], number: int) -> Sample:
         name = names[number]
         png = self.labels / sequence / f"{name}.png"
-        image = read_picture(self.images / sequence / f"{name}{self.suffix}")
+        image = read_image(self.images / sequence / f"{name}{self.suffix}")
         labels = np.asarray(read_png(png, self.modes, image))
         try:
             panoptic = self.panoptic(labels)
@@ -70,7 +71,7 @@ class LabelledClips:
 
 
 class EachFrame:
-    """The frames of clips as pictures, one after the other. A `Dataset`."""
+    """The frames of all clips as a data set of images. A `Dataset`."""
 
     def __init__(self, clips: ClipDataset) -> None:
         self.clips = clips
@@ -78,7 +79,7 @@ class EachFrame:
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The clips'."""
+        """The taxonomy of the clips."""
         return self.clips.taxonomy
 
     def __len__(self) -> int:
@@ -93,14 +94,14 @@ class EachFrame:
 
 @dataclass(frozen=True)
 class EveryNth:
-    """Clips of which only the first frame, the `n`-th after it and so on are shown: faster motion. A `ClipDataset`."""
+    """Clips reduced to every `n`-th frame, from the first on, for faster motion. A `ClipDataset`."""
 
     clips: ClipDataset
     n: int
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The clips'."""
+        """The taxonomy of the clips."""
         return self.clips.taxonomy
 
     def __len__(self) -> int:
@@ -108,5 +109,5 @@ class EveryNth:
 
     def __getitem__(self, index: int) -> Clip:
         clip = self.clips[index]
-        shown = range(0, len(clip.frames), self.n)
-        return Clip(clip.name, MadeFrames(len(shown), lambda k: clip.frames[shown[k]]))
+        kept = range(0, len(clip.frames), self.n)
+        return Clip(clip.name, LazyFrames(len(kept), lambda k: clip.frames[kept[k]]))

@@ -1,7 +1,7 @@
-"""COCO panoptic format: one json, a folder of pictures, a folder of PNGs whose colours are segment ids; zipped or not.
+"""COCO panoptic format: a json, a folder of images, and a folder of PNGs whose colours encode segment ids.
 
-What concerns the whole data set (the json and its lists) is checked when it is opened; what concerns one picture when
-that picture is asked for, so that one bad file does not hide the others.
+The folders may be zipped. The json and its lists are checked when the data set is opened. The files of an image are
+checked when that image is read, so that one bad file does not prevent the use of the others.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pix2seqd.data.archive import children, find, place, read_picture, read_png
+from pix2seqd.data.archive import children, find, locate, read_image, read_png
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError, read_json
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -21,24 +21,24 @@ from pix2seqd.panoptic.taxonomy import Taxonomy
 
 
 class CocoAnnotations:
-    """The annotations of a data set or of a prediction: a json's contents, and a folder of PNGs.
+    """The annotations of a data set or of a prediction: the content of a json, and a folder of PNGs.
 
     Attributes:
-        taxonomy: the json's `categories`, in its order.
-        image_ids: of the images that have an annotation, in the order of the json.
+        taxonomy: the `categories` of the json, in its order.
+        image_ids: ids of the annotated images, in the order of the json.
     """
 
     def __init__(self, json_path: Traversable, content: Any, panoptic: Traversable) -> None:
-        """Check the contents; PNGs are read when asked for.
+        """Check the json; PNGs are read on access.
 
         Args:
-            json_path: the json, for messages.
-            content: what it holds, with the lists `categories` and `annotations`.
+            json_path: path of the json, for messages.
+            content: its content, with the lists `categories` and `annotations`.
             panoptic: folder that the annotations' `file_name` is relative to.
 
         Raises:
-            InputError: the folder is missing; an entry lacks a key or has it of the wrong type; an image has two
-                annotations.
+            InputError: the folder is missing; an entry lacks a key or has a value of the wrong type; an image has
+                two annotations.
         """
         self.json_path, self.panoptic = json_path, panoptic
         if not panoptic.is_dir():
@@ -53,23 +53,23 @@ class CocoAnnotations:
         self._annotations = {annotation["image_id"]: annotation for annotation in annotations}
         self.image_ids = tuple(self._annotations)
 
-    def read(self, image_id: int | str, name: str, picture: Image.Image | None = None) -> Panoptic:
-        """The segmentation of an image; ids as in the PNG, crowds marked, void 0.
+    def read(self, image_id: int | str, name: str, image: Image.Image | None = None) -> Panoptic:
+        """Read the segmentation of an image, with the ids of the PNG; crowds are marked, void is 0.
 
         Args:
-            image_id: of the image.
-            name: of the image, for messages.
-            picture: the image, from `read_picture`: the PNG must have its size.
+            image_id: id of the image.
+            name: name of the image, for messages.
+            image: the image, from `read_image`; the PNG must have its size.
 
         Raises:
-            InputError: PNG or annotation is missing or damaged; a file name leaves the folder; an unknown category;
-                PNG and json do not have the same segments.
+            InputError: the PNG or the annotation is missing or damaged; a file name leaves the folder; a category is
+                unknown; the PNG and the json do not have the same segments.
         """
         annotation = self._annotations.get(image_id)
         if annotation is None:
             raise InputError(f"{self.json_path} has no annotation for image {name!r}; add it")
         png = _within(self.panoptic, annotation["file_name"], self.json_path)
-        mask = np.asarray(read_png(png, ("RGB", "RGBA", "P"), picture).convert("RGB"))
+        mask = np.asarray(read_png(png, ("RGB", "RGBA", "P"), image).convert("RGB"))
         segments = _segments(annotation, f"{self.json_path}: annotation of {name!r}")
         try:
             return Panoptic.from_coco(mask, {"segments_info": segments}, self.taxonomy)
@@ -81,21 +81,21 @@ class CocoPanoptic:
     """A data set in COCO panoptic format, in the order of the json's `images`. A `Dataset`.
 
     Attributes:
-        taxonomy: the json's `categories`, in its order.
-        records: the json's `images`, one per item, with whatever else they say (e.g. `modality`).
+        taxonomy: the `categories` of the json, in its order.
+        records: the `images` of the json, one per item, with all their fields (e.g. `modality`).
     """
 
     def __init__(self, json_path: str | Traversable, images: str | Traversable, panoptic: str | Traversable) -> None:
-        """Read the json; pictures and PNGs are read item by item.
+        """Read the json; images and PNGs are read on access.
 
         Args:
-            json_path: with the lists `categories`, `images` and `annotations`.
+            json_path: json with the lists `categories`, `images` and `annotations`.
             images: folder that the images' `file_name` is relative to.
             panoptic: folder that the annotations' `file_name` is relative to.
 
         Raises:
-            InputError: a file or folder is missing; the json is broken; there is no image; an image id or name
-                appears twice; an annotation belongs to no image; and what `CocoAnnotations` raises.
+            InputError: a file or folder is missing; the json is broken; it lists no image; an image id or name appears
+                twice; an annotation belongs to no image; or an error of `CocoAnnotations`.
         """
         self.json_path, self.images, pngs = (
             Path(p) if isinstance(p, str) else p for p in (json_path, images, panoptic)
@@ -103,27 +103,27 @@ class CocoPanoptic:
         content = read_json(self.json_path)
         self._annotations = CocoAnnotations(self.json_path, content, pngs)
         if not self.images.is_dir():
-            raise InputError(f"{self.images} is missing: the pictures of {self.json_path} are expected in this folder")
+            raise InputError(f"{self.images} is missing: the images of {self.json_path} are expected in this folder")
         self.taxonomy = self._annotations.taxonomy
         self.records = _entries(content, "images", self.json_path, id=int | str, file_name=str)
         ids = _unique("image id", [record["id"] for record in self.records], self.json_path)
         _unique("image name", [_stem(record["file_name"]) for record in self.records], self.json_path)
         if not ids:
             raise InputError(f"{self.json_path} lists no images; add some")
-        if strays := set(self._annotations.image_ids) - ids:
-            raise InputError(f"{self.json_path}: images lacks {strays.pop()!r}, which has an annotation; add it")
+        if unlisted := set(self._annotations.image_ids) - ids:
+            raise InputError(f"{self.json_path}: annotated image {unlisted.pop()!r} is not in images; add it")
 
     @classmethod
     def open(cls, directory: str | Path, split: str = "") -> "CocoPanoptic":
-        """Find the pieces of a data set in a folder, in one of three layouts.
+        """Open a split of a data set in one of three layouts.
 
-        | json | pictures | PNGs |
+        | json | images | PNGs |
         |---|---|---|
         | `panoptic_SPLIT.json` | `SPLIT/` | `panoptic_SPLIT/` |
-        | `annotations/panoptic_SPLIT.json` | `SPLIT/` | `annotations/panoptic_SPLIT/` (as COCO's own) |
-        | `panoptic.json`, for the split "" | `images/` | `panoptic/` (as `pix2seqd segment` writes it) |
+        | `annotations/panoptic_SPLIT.json` | `SPLIT/` | `annotations/panoptic_SPLIT/` (as COCO) |
+        | `panoptic.json`, for the split "" | `images/` | `panoptic/` (as `pix2seqd segment`) |
 
-        Each folder may also be a zip file of its name that holds it, and `annotations/` the one that COCO distributes,
+        Each folder may instead be in a zip file of the same name, and `annotations/` in COCO's
         `panoptic_annotations_trainval2017.zip`.
 
         Args:
@@ -131,40 +131,41 @@ class CocoPanoptic:
             split: `train`, `val2017`, ...; "" for the third layout.
 
         Raises:
-            InputError: there is no such split, or a piece of it is missing (named with the path expected); and what
-                the constructor raises.
+            InputError: the split does not exist, or a part of it is missing (the message names the expected path);
+                or an error of the constructor.
         """
         directory = Path(directory)
-        if split not in (present := splits(directory)):
-            have = ", ".join(present) or "none; see CocoPanoptic.open for the layouts"
+        if split not in (available := splits(directory)):
+            have = ", ".join(available) or "none; see CocoPanoptic.open for the layouts"
             expected = directory / (f"panoptic_{split}.json" if split else "panoptic.json")
             raise InputError(f"{expected} does not exist; splits in {directory}: {have}")
-        pictures, name = (split, f"panoptic_{split}") if split else ("images", "panoptic")
+        folder, name = (split, f"panoptic_{split}") if split else ("images", "panoptic")
         home = next(home for home in _homes(directory) if (home / f"{name}.json").is_file())
-        images = find("the folder of pictures", *_packed(directory, pictures))
-        # Some unpack COCO's PNGs beside its pictures.
-        pngs = find("the folder of panoptic PNGs", *_packed(home, name), *_packed(directory, name))
+        images = find("the folder of images", *_candidates(directory, folder))
+        # The PNGs of COCO may be unpacked beside the images.
+        pngs = find("the folder of panoptic PNGs", *_candidates(home, name), *_candidates(directory, name))
         return cls(home / f"{name}.json", images, pngs)
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
-        """The picture and its truth; ids as in the PNG, crowds marked, void 0.
+        """The image and its ground truth, with the ids of the PNG; crowds are marked, void is 0.
 
         Raises:
-            IndexError: no such item.
-            InputError: picture, PNG or annotation is missing or damaged; they differ in size; a file name leaves the
-                data set's folder; an unknown category; PNG and json do not have the same segments.
+            IndexError: `index` is out of range.
+            InputError: the image, the PNG or the annotation is missing or damaged; their sizes differ; a file name
+                leaves the folder of the data set; a category is unknown; the PNG and the json do not have the same
+                segments.
         """
         record = self.records[index]
         name = record["file_name"]
-        image = read_picture(_within(self.images, name, self.json_path))
+        image = read_image(_within(self.images, name, self.json_path))
         return Sample(_stem(name), np.asarray(image), self._annotations.read(record["id"], name, image))
 
 
 def splits(directory: str | Path) -> list[str]:
-    """Names of the splits that a data set's folder has a json for; "" stands for a plain `panoptic.json`."""
+    """Names of the splits in a folder, one per json; "" stands for `panoptic.json`."""
     directory = Path(directory)
     found = {json.name for home in _homes(directory) for json in children(home, ".json")}
     plain = [""] if (directory / "panoptic.json").is_file() else []
@@ -172,18 +173,18 @@ def splits(directory: str | Path) -> list[str]:
 
 
 def _homes(directory: Path) -> list[Traversable]:
-    """The places that a json may be in, if they are there."""
-    inside = (place(directory, each) for each in ("annotations", "panoptic_annotations_trainval2017.zip/annotations"))
-    return [home for home in (directory, *inside) if home.is_dir()]
+    """The existing folders in which a json may be."""
+    nested = (locate(directory, path) for path in ("annotations", "panoptic_annotations_trainval2017.zip/annotations"))
+    return [home for home in (directory, *nested) if home.is_dir()]
 
 
-def _packed(home: Traversable, name: str) -> tuple[Traversable, Traversable]:
-    """Where a folder may be: as it is, or in the zip file of its name."""
-    return home / name, place(home, f"{name}.zip/{name}")
+def _candidates(home: Traversable, name: str) -> tuple[Traversable, Traversable]:
+    """The two possible paths of a folder: unpacked, or in the zip file of the same name."""
+    return home / name, locate(home, f"{name}.zip/{name}")
 
 
 def _entries(content: Any, key: str, where: Traversable, **kinds: Any) -> list[dict[str, Any]]:
-    """The list `content[key]`, every entry of which has these fields of these types."""
+    """The list `content[key]`, after checking that every entry has the fields `kinds`, of these types."""
     entries = _field(content, key, list, str(where))
     for number, entry in enumerate(entries):
         for field, kind in kinds.items():
@@ -199,18 +200,18 @@ def _unique(what: str, values: list[Any], where: Traversable) -> set[Any]:
 
 
 def _within(folder: Traversable, name: str, where: Traversable) -> Traversable:
-    """The file of this name; a name must not lead out of the folder (symbolic links in it may)."""
+    """The file of this name; the name must not leave the folder (symbolic links inside may)."""
     path = Path(name)
     if path.is_absolute() or path.drive or ".." in path.parts:
         raise InputError(f"{where}: file name {name!r} leaves {folder}; give a path inside it")
     file = folder / path.as_posix()
     if not file.is_file():
-        raise InputError(f"{str(file)!r} is missing, though {where} names it; fetch it")
+        raise InputError(f"{str(file)!r} is missing but listed in {where}; fetch it")
     return file
 
 
 def _field(entry: Any, key: str, kind: Any, where: str) -> Any:
-    """`entry[key]`, if it is there and of this type (true and false are no numbers)."""
+    """`entry[key]`, after checking that it exists and has this type; booleans are not accepted as numbers."""
     if not isinstance(entry, dict):
         raise InputError(f"{where} is not an object with {key!r}; see the COCO panoptic format")
     if key not in entry:
@@ -223,7 +224,7 @@ def _field(entry: Any, key: str, kind: Any, where: str) -> Any:
 
 
 def _segments(annotation: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """The annotation's segments, known to have sound ids."""
+    """The segments of the annotation, after checking their ids."""
     seen = set()
     for number, info in enumerate(annotation["segments_info"]):
         _field(info, "category_id", int, f"{where}: segments_info[{number}]")
@@ -237,5 +238,5 @@ def _segments(annotation: Mapping[str, Any], where: str) -> list[dict[str, Any]]
 
 
 def _stem(file_name: str) -> str:
-    """Name of an item: the path of its picture without the suffix."""
+    """Name of an item: the path of its image without the suffix."""
     return str(Path(file_name).parent / Path(file_name).stem)

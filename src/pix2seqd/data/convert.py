@@ -1,7 +1,8 @@
-"""COCO detection json (outlines of instances, which may overlap) → a data set in COCO panoptic format.
+"""Conversion of a COCO detection json (instance outlines, which may overlap) to COCO panoptic format.
 
-The format knows no depth, so a rule decides who owns a pixel that several instances cover: the smaller instance is on
-top (a ball in front of a player), of equal ones the later; crowds lie below all instances, a semantic map below crowds.
+Detection annotations have no depth order. A pixel that several instances cover is given to the smallest one (a ball in
+front of a player), and among equal sizes to the last one. Crowds lie below all instances, and a semantic map below
+crowds.
 """
 
 import shutil
@@ -24,62 +25,62 @@ from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy, distinct_color
 
 @dataclass
 class Conversion:
-    """What became of a detection json."""
+    """Statistics of a conversion."""
 
-    pictures: int = 0
+    images: int = 0
     segments: int = 0
     crowds: int = 0
-    """Of the segments."""
+    """Number of segments that are crowds."""
     pixels: int = 0
     overlaps: int = 0
-    """Pictures in which instances cover each other."""
+    """Number of images in which instances overlap."""
     overlap_pixels: int = 0
-    """Pixels that two or more instances cover."""
+    """Number of pixels that two or more instances cover."""
     vanished: list[Any] = field(default_factory=list)
-    """Ids of annotations without a pixel of their own: empty, or all covered by smaller ones."""
-    strays: int = 0
-    """Annotations of pictures that the json does not list."""
+    """Ids of annotations without a visible pixel: empty, or covered by smaller instances."""
+    unlisted: int = 0
+    """Number of annotations of images that the json does not list."""
     errors: list[str] = field(default_factory=list)
-    """One line for each picture that was left out."""
+    """One line for each image that was left out."""
 
     def __str__(self) -> str:
-        """A line per fact."""
+        """The statistics, one per line."""
         share = self.overlap_pixels / max(1, self.pixels)
         shown = ", ".join(map(str, self.vanished[:5])) + (", ..." if len(self.vanished) > 5 else "")
         return (
-            f"{self.pictures:,} pictures, {self.segments:,} segments ({self.crowds:,} of them crowds)\n"
-            f"instances overlap in {self.overlaps:,} pictures, {share:.2%} of all pixels: the smaller one is on top\n"
+            f"{self.images:,} images, {self.segments:,} segments ({self.crowds:,} of them crowds)\n"
+            f"instances overlap in {self.overlaps:,} images, {share:.2%} of all pixels: the smaller one is on top\n"
             f"{len(self.vanished):,} annotations have no pixel left" + (f": {shown}" if shown else "")
-        ) + (f"\n{self.strays:,} annotations belong to no picture" if self.strays else "")
+        ) + (f"\n{self.unlisted:,} annotations belong to no image" if self.unlisted else "")
 
 
 class Detection:
-    """A COCO detection json, ready to be painted.
+    """A COCO detection json, from which panoptic segmentations are painted.
 
     Attributes:
-        taxonomy: the json's categories (things, unless they say `isthing` 0), then those of the semantic map, then
-            the background.
-        images: the json's `images`.
-        strays: number of annotations of other images.
+        taxonomy: the categories of the json (things, unless `isthing` is 0), then those of the semantic map, then the
+            background.
+        images: the `images` of the json.
+        unlisted: number of annotations of images that the json does not list.
     """
 
     def __init__(
-        self, json_path: Path, pictures: Path, semantic: Path | None = None, background: str | None = None
+        self, json_path: Path, image_folder: Path, semantic: Path | None = None, background: str | None = None
     ) -> None:
         """Read the json.
 
         Args:
-            json_path: with the lists `images`, `annotations` and `categories`.
-            pictures: folder that the images' `file_name` is relative to.
-            semantic: folder of label PNGs named as the pictures, which lie below the instances; classes.yaml in it
-                declares them. What it has of the json's own categories (by name) becomes void where no instance is.
-            background: name of a stuff category for all that is void otherwise.
+            json_path: json with the lists `images`, `annotations` and `categories`.
+            image_folder: folder that the images' `file_name` is relative to.
+            semantic: folder of label PNGs with the names of the images, declared by a classes.yaml in it. They fill the
+                pixels without an instance. Categories that the json also has (by name) become void there.
+            background: name of a stuff category for all pixels that would otherwise be void.
 
         Raises:
-            InputError: the json is broken; two pictures have one name, or a name leads out of the folder; the
-                semantic map is missing or not understood.
+            InputError: the json is broken; two images have one name or id; a file name leaves the folder; the semantic
+                map is missing or not understood; the background's name is in use.
         """
-        self.json_path, self.pictures, self.semantic = json_path, pictures, semantic
+        self.json_path, self.image_folder, self.semantic = json_path, image_folder, semantic
         content = read_json(json_path)
         try:
             self.images: list[Mapping[str, Any]] = content["images"]
@@ -92,14 +93,14 @@ class Detection:
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{json_path} is not COCO detection json ({error!r}); see docs/datasets.md") from error
         if any(png.is_absolute() or ".." in png.parts for png in pngs):
-            raise InputError(f"{json_path} has a file name that leaves {pictures}; give paths inside it")
+            raise InputError(f"{json_path} has a file name that leaves {image_folder}; give paths inside it")
         if min(len(set(pngs)), len(ids)) < len(pngs):
-            raise InputError(f"{json_path} has two images of one name or id; rename one")
-        self.strays = sum(len(found) for image_id, found in self.annotations.items() if image_id not in ids)
+            raise InputError(f"{json_path} has two images with one name or id; rename one")
+        self.unlisted = sum(len(found) for image_id, found in self.annotations.items() if image_id not in ids)
         self._add_stuff(own, background)
 
     def _add_stuff(self, own: Taxonomy, background: str | None) -> None:
-        """The map's categories that the json lacks, and the background, follow the json's, with ids of their own."""
+        """Append the categories that only the semantic map has, and the background, with new ids."""
         known = {category.name for category in own.categories}
         added: list[Category] = []
         if self.semantic is not None:
@@ -116,26 +117,26 @@ class Detection:
         self.background = len(self.taxonomy) if background is not None else None
         self._added = {category.name: len(own) + i for i, category in enumerate(added, start=1)}
 
-    def paint(self, image: Mapping[str, Any], report: Conversion) -> Panoptic:
-        """The segmentation of one image.
+    def paint(self, record: Mapping[str, Any], report: Conversion) -> Panoptic:
+        """Paint the segmentation of one image.
 
         Args:
-            image: of `images`.
-            report: where overlaps and vanished annotations are counted.
+            record: an entry of `images`.
+            report: statistics, updated in place.
 
         Raises:
-            InputError: the picture is missing, damaged or not of the json's size; an annotation is damaged or of an
-                unknown category.
+            InputError: the image is missing, damaged, or differs in size from the json; an annotation is damaged or has
+                an unknown category.
         """
-        picture = load_image(self.pictures / image["file_name"])
-        width, height = picture.size
-        if (image.get("width", width), image.get("height", height)) != picture.size:
+        image = load_image(self.image_folder / record["file_name"])
+        width, height = image.size
+        if (record.get("width", width), record.get("height", height)) != image.size:
             raise InputError(
-                f"{self.pictures / image['file_name']} is {width} x {height} but {self.json_path} says "
-                f"{image.get('width')} x {image.get('height')}; correct one of them"
+                f"{self.image_folder / record['file_name']} is {width} x {height} but {self.json_path} says "
+                f"{record.get('width')} x {record.get('height')}; correct one of them"
             )
-        canvas, classes = self._below(picture, image)
-        instances = self._instances(self.annotations[image["id"]], height, width)
+        canvas, classes = self._base_layer(image, record)
+        instances = self._instances(self.annotations[record["id"]], height, width)
         covered = np.zeros((height, width), np.int32)
         crowds = []
         first = len(classes) + 1
@@ -147,23 +148,23 @@ class Detection:
             else:
                 covered += mask
         panoptic = Panoptic.from_segmentation(canvas, classes, self.taxonomy, crowds)
-        left = {segment.id for segment in panoptic.segments}
-        report.vanished += [a.get("id") for i, (a, _) in enumerate(instances, start=first) if i not in left]
+        visible = {segment.id for segment in panoptic.segments}
+        report.vanished += [a.get("id") for i, (a, _) in enumerate(instances, start=first) if i not in visible]
         report.overlaps += int((covered > 1).any())
         report.overlap_pixels += int((covered > 1).sum())
         report.pixels += canvas.size
-        report.pictures += 1
-        report.segments += len(left)
-        report.crowds += len(left.intersection(crowds))
+        report.images += 1
+        report.segments += len(visible)
+        report.crowds += len(visible.intersection(crowds))
         return panoptic
 
-    def _below(self, picture: Image.Image, image: Mapping[str, Any]) -> tuple[np.ndarray, dict[int, int]]:
-        """What lies below the instances: segment ids, and their classes; ids count from 1 without gaps."""
-        canvas, classes = np.zeros((picture.height, picture.width), np.int32), {}
+    def _base_layer(self, image: Image.Image, record: Mapping[str, Any]) -> tuple[np.ndarray, dict[int, int]]:
+        """Segment ids `[h, w]` below the instances and the class of each; ids count from 1 without gaps."""
+        canvas, classes = np.zeros((image.height, image.width), np.int32), {}
         if self.semantic is not None:
-            below = self.labels.read(self.semantic / _png(image).name, picture, self.labels.taxonomy)
-            canvas = below.segmentation.copy()
-            classes = {s.id: self._added.get(s.name, VOID) for s in below.segments}
+            semantic = self.labels.read(self.semantic / _png(record).name, image, self.labels.taxonomy)
+            canvas = semantic.segmentation.copy()
+            classes = {s.id: self._added.get(s.name, VOID) for s in semantic.segments}
             canvas[np.isin(canvas, [i for i, found in classes.items() if found == VOID])] = VOID
         if self.background is not None:
             classes[len(classes) + 1] = self.background
@@ -173,7 +174,7 @@ class Detection:
     def _instances(
         self, annotations: list[Mapping[str, Any]], height: int, width: int
     ) -> list[tuple[Mapping[str, Any], np.ndarray]]:
-        """Annotations and their masks, from the lowest to the one on top."""
+        """Annotations and their masks, back to front."""
         decoded = []
         for annotation in annotations:
             try:
@@ -185,53 +186,54 @@ class Detection:
         return sorted(decoded, key=lambda pair: (not pair[0].get("iscrowd"), -int(pair[1].sum())))
 
 
-def convert(detection: Detection, images: Iterable[Mapping[str, Any]], out: Path, split: str = "") -> Conversion:
-    """Write a data set that `CocoPanoptic` reads: json, PNGs, and a link to the folder of pictures.
+def convert(detection: Detection, records: Iterable[Mapping[str, Any]], out: Path, split: str = "") -> Conversion:
+    """Write a data set for `CocoPanoptic`: a json, PNGs, and a link to the folder of images.
 
     Args:
         detection: the source.
-        images: `detection.images`, or some of them.
+        records: `detection.images`, or a part of them.
         out: folder to write to.
-        split: name of the split, "" for none.
+        split: name of the split; "" for none.
 
     Returns:
-        What was done. An image that cannot be used is left out and listed.
+        Statistics. Images that cannot be used are left out and listed in `errors`.
 
     Raises:
-        InputError: `out` has this split already or cannot be written to; no image can be used.
+        InputError: `out` already has this split or cannot be written to; no image can be used.
     """
     suffix = f"_{split}" if split else ""
-    json_path, pngs, pictures = out / f"panoptic{suffix}.json", out / f"panoptic{suffix}", out / (split or "images")
-    if json_path.exists() or pictures.exists():
-        raise InputError(f"{json_path if json_path.exists() else pictures} exists already; choose another folder")
-    report = Conversion(strays=detection.strays)
-    records, annotations = [], []
-    for image in images:
+    json_path, pngs, images = out / f"panoptic{suffix}.json", out / f"panoptic{suffix}", out / (split or "images")
+    if json_path.exists() or images.exists():
+        raise InputError(f"{json_path if json_path.exists() else images} exists already; choose another folder")
+    report = Conversion(unlisted=detection.unlisted)
+    converted, annotations = [], []
+    for record in records:
         try:
-            panoptic = detection.paint(image, report)
+            panoptic = detection.paint(record, report)
         except InputError as error:
             report.errors.append(str(error))
             continue
-        path = pngs / _png(image)
+        path = pngs / _png(record)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make the folder {path.parent} ({error.strerror}); choose another") from error
+        png, annotation = panoptic.to_coco(record["id"], _png(record).as_posix())
         with write_atomically(path) as temporary:
-            Image.fromarray(panoptic.to_rgb()).save(temporary, format="PNG")
-        records.append(image)
-        annotations.append(panoptic.annotation(image["id"], _png(image).as_posix()))
-    if not records:
-        raise InputError(f"no image of {detection.json_path} can be used; the first: {report.errors[0]}")
+            Image.fromarray(png).save(temporary, format="PNG")
+        converted.append(record)
+        annotations.append(annotation)
+    if not converted:
+        raise InputError(f"no image of {detection.json_path} can be used; the first error is: {report.errors[0]}")
     try:
-        pictures.symlink_to(detection.pictures.resolve(), target_is_directory=True)
-    except OSError:  # e.g. Windows, where not everyone may make links
-        shutil.copytree(detection.pictures, pictures)
-    content = {"images": records, "annotations": annotations, "categories": detection.taxonomy.to_coco()}
+        images.symlink_to(detection.image_folder.resolve(), target_is_directory=True)
+    except OSError:  # e.g. Windows, where links need a privilege
+        shutil.copytree(detection.image_folder, images)
+    content = {"images": converted, "annotations": annotations, "categories": detection.taxonomy.to_coco()}
     write_json(json_path, content)
     return report
 
 
-def _png(image: Mapping[str, Any]) -> Path:
-    """Name of the picture's PNG."""
-    return Path(image["file_name"]).with_suffix(".png")
+def _png(record: Mapping[str, Any]) -> Path:
+    """Name of the PNG of an image."""
+    return Path(record["file_name"]).with_suffix(".png")

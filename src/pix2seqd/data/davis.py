@@ -4,39 +4,39 @@ from pathlib import Path
 
 import numpy as np
 
-from pix2seqd.data.archive import find, place
+from pix2seqd.data.archive import find, locate
 from pix2seqd.data.clips import LabelledClips
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy
 
 TAXONOMY = Taxonomy((Category(1, "object", True, (220, 20, 60)), Category(2, "background", False, (200, 200, 200))))
-"""DAVIS tells objects apart but does not name them."""
+"""DAVIS has no object categories."""
 BACKGROUND_ID = 256
-"""Segment id of the background, which has label 0; objects keep their label, 1 to 254."""
+"""Segment id of the background, which has label 0 in the PNGs. Objects keep their labels, 1 to 254."""
 VOID_LABEL = 255
 
 
 def open_davis(directory: str | Path, split: str) -> LabelledClips:
-    """The videos of a split, each a clip; its objects have the ids of the annotation.
+    """Open the videos of a split as clips; objects have the ids of the annotation.
 
-    `JPEGImages/480p/`, `Annotations_unsupervised/480p/` and `ImageSets/2017/SPLIT.txt` are looked for in the folder, in
-    `DAVIS/` in it, and in the owners' `DAVIS-2017-Unsupervised-trainval-480p.zip`.
+    `JPEGImages/480p/`, `Annotations_unsupervised/480p/` and `ImageSets/2017/SPLIT.txt` are searched in the folder, in
+    its subfolder `DAVIS/`, and in `DAVIS-2017-Unsupervised-trainval-480p.zip`.
 
     Args:
         directory: the data set's folder.
         split: `train` or `val`.
 
     Raises:
-        InputError: a piece is missing; the message names the path expected.
+        InputError: a file or folder is missing; the message names the expected path.
     """
     images, labels, names = (
         find(
             f"the {what} of DAVIS",
-            *(place(Path(directory), f"{home}{piece}") for home in ("", "DAVIS/", f"{_ZIP}/DAVIS/")),
+            *(locate(Path(directory), f"{home}{path}") for home in ("", "DAVIS/", f"{_ZIP}/DAVIS/")),
         )
-        for piece, what in (
-            ("JPEGImages/480p", "folder of pictures"),
+        for path, what in (
+            ("JPEGImages/480p", "folder of images"),
             ("Annotations_unsupervised/480p", "folder of labels"),
             (f"ImageSets/2017/{split}.txt", f"list of the split {split!r}"),
         )
@@ -51,7 +51,7 @@ _ZIP = "DAVIS-2017-Unsupervised-trainval-480p.zip"
 
 
 def panoptic(labels: np.ndarray) -> Panoptic:
-    """What an annotation means: 0 background, 255 void, else the number of the object; integers `[h, w]`."""
+    """Decode an annotation, integers `[h, w]`: 0 is background, 255 void, any other value the number of an object."""
     labels = np.where(labels == 0, BACKGROUND_ID, labels.astype(np.int32))
     ids = np.unique(labels).tolist()
     classes = {i: 2 if i == BACKGROUND_ID else 1 for i in ids if i != VOID_LABEL}

@@ -1,4 +1,4 @@
-"""A folder of pictures and a folder of label PNGs with the same names: the shortest way to train on one's own data."""
+"""A folder of images and a folder of label PNGs with the same names: the simplest format for custom data."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,45 +6,45 @@ from typing import Any
 
 import numpy as np
 
-from pix2seqd.data.archive import read_picture
+from pix2seqd.data.archive import read_image
 from pix2seqd.data.label_pngs import Labels
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError
 
 
 class Folder:
-    """Pictures and their label PNGs, in the order of their names. A `Dataset`.
+    """Images and their label PNGs, sorted by name. A `Dataset`.
 
     Attributes:
-        labels: what the values of the PNGs mean, declared or found out.
-        taxonomy: of `labels`.
-        records: `file_name` of each picture.
+        labels: the meaning of the PNGs' values, declared or detected.
+        taxonomy: the taxonomy of `labels`.
+        records: `file_name` of each image.
     """
 
-    def __init__(self, pictures: Path, pngs: Path, labels: Labels) -> None:
-        """Pair the files of two folders; they are read item by item.
+    def __init__(self, images: Path, pngs: Path, labels: Labels) -> None:
+        """Pair the files of two folders; they are read on access.
 
         Raises:
-            InputError: there is no folder of pictures; a file has no partner; two pictures have one stem.
+            InputError: the folder of images is missing; a file has no partner; two images have the same stem.
         """
-        if not pictures.is_dir():
-            raise InputError(f"{pictures} is missing: the pictures of {pngs} are expected in this folder")
+        if not images.is_dir():
+            raise InputError(f"{images} is missing: the images of {pngs} are expected in this folder")
         self.labels, self.taxonomy = labels, labels.taxonomy
-        by_stem, truth = _by_stem(pictures), _by_stem(pngs, ".png")
-        if alone := sorted(by_stem.keys() ^ truth.keys()):
-            have, lacks = (pictures, pngs) if alone[0] in by_stem else (pngs, pictures)
+        by_stem, truth = _by_stem(images), _by_stem(pngs, ".png")
+        if unpaired := sorted(by_stem.keys() ^ truth.keys()):
+            have, lacks = (images, pngs) if unpaired[0] in by_stem else (pngs, images)
             raise InputError(
-                f"{have} has {alone[0]!r} but {lacks} has not ({len(alone)} files have no partner); "
-                "a picture and its label PNG have the same name up to the suffix"
+                f"{have} has {unpaired[0]!r} but {lacks} does not ({len(unpaired)} files have no partner); "
+                "give an image and its label PNG the same name up to the suffix"
             )
         self._pairs = [(by_stem[stem], truth[stem]) for stem in sorted(truth)]
-        self.records: list[Mapping[str, Any]] = [{"file_name": picture.name} for picture, _ in self._pairs]
+        self.records: list[Mapping[str, Any]] = [{"file_name": image.name} for image, _ in self._pairs]
 
     @classmethod
     def open(cls, directory: str | Path, split: str = "") -> "Folder":
-        """Find the two folders, in one of these layouts; classes.yaml is beside them or missing.
+        """Open a split in one of these layouts, with an optional classes.yaml in `directory`.
 
-        | split | pictures | label PNGs |
+        | split | images | label PNGs |
         |---|---|---|
         | "" | `images/` | `labels/` |
         | SPLIT | `images/SPLIT/` | `labels/SPLIT/` |
@@ -52,12 +52,12 @@ class Folder:
         | SPLIT | `SPLIT/` | `SPLIT_labels/` |
 
         Args:
-            directory: the data set's folder. What classes.yaml leaves out is found in the PNGs of *all* splits, so
-                that they agree.
+            directory: the data set's folder. What classes.yaml does not declare is detected in the PNGs of *all*
+                splits, so that they agree.
             split: `train`, `val`, ...; "" for the first layout.
 
         Raises:
-            InputError: there is no such split; and what the constructor and `Labels.open` raise.
+            InputError: the split does not exist; or an error of the constructor or of `Labels.open`.
         """
         directory = Path(directory)
         known = label_splits(directory)
@@ -72,15 +72,16 @@ class Folder:
         return len(self._pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        """The picture and its truth; segment ids count from 1 in the order of classes.
+        """The image and its ground truth; segment ids count from 1 in the order of classes.
 
         Raises:
-            IndexError: no such item.
-            InputError: a file is damaged; the sizes differ; a value that is no class; a stuff class with instances.
+            IndexError: `index` is out of range.
+            InputError: a file is damaged; the sizes differ; a pixel value is not a class; a stuff class has numbered
+                instances.
         """
-        picture, png = self._pairs[index]
-        image = read_picture(picture)
-        return Sample(picture.stem, np.asarray(image), self.labels.read(png, image, self.taxonomy))
+        path, png = self._pairs[index]
+        image = read_image(path)
+        return Sample(path.stem, np.asarray(image), self.labels.read(png, image, self.taxonomy))
 
 
 def _by_stem(folder: Path, suffix: str = "") -> dict[str, Path]:
@@ -93,12 +94,12 @@ def _by_stem(folder: Path, suffix: str = "") -> dict[str, Path]:
 
 
 def _files(folder: Path, suffix: str) -> list[Path]:
-    """Not the hidden ones, which some systems leave."""
+    """The files of a folder with this suffix, sorted, without hidden files."""
     return sorted(path for path in folder.glob(f"[!.]*{suffix}") if path.is_file())
 
 
 def label_splits(directory: Path) -> dict[str, tuple[Path, Path]]:
-    """Folders of pictures and of label PNGs by split, of those splits that have a label PNG."""
+    """Split → its folder of images and its folder of label PNGs, for splits with at least one label PNG."""
     found = {"": (directory / "images", directory / "labels")}
     for labels in sorted(directory.glob("labels/*/")):
         found[labels.name] = (directory / "images" / labels.name, labels)

@@ -1,4 +1,4 @@
-"""Which id each segment gets in a training mask: drawn anew every time a picture is sampled (paper §2)."""
+"""Random segment ids of training masks, drawn each time an image is sampled (paper §2)."""
 
 import numpy as np
 
@@ -16,30 +16,30 @@ def draw_mask(
     max_instances: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mask tensor of a segmentation, with random ids; of a clip: one draw for all its frames (§3.4).
+    """Mask tensor of a segmentation, with random ids (§2). The frames of a clip share one draw (§3.4).
 
     Args:
-        segmentation: segment ids at mask resolution, 0 = void; `[h, w]`, or `[frames, h, w]` of a clip.
-        classes: segment id → contiguous class; others become void.
-        taxonomy: says which classes are things.
-        config: unique or reused ids; reused ones differ between things that are neighbours in any frame.
-        max_instances: ids are 1 .. max_instances - 1.
+        segmentation: segment ids at mask resolution, 0 = void; `[h, w]`, or `[frames, h, w]` for a clip.
+        classes: segment id → contiguous class; segments that are not listed become void.
+        taxonomy: the categories; it separates things from stuff.
+        config: unique or reused ids; reused ids differ between things that are neighbours in any frame.
+        max_instances: the paper's K; ids are 1 .. K - 1, and 0 is void.
         rng: source of randomness.
 
     Returns:
-        (mask, instances): int64 `[(frames,) 2, h, w]`; int64 `[(frames,) h, w]`, a number per segment, for the loss
-        weights.
+        (mask, instances): int64 `[2, h, w]`, class and id; int64 `[h, w]`, a number per segment, for the loss weights.
+        Both have a leading axis for the frames of a clip.
     """
     frames = [measure(frame) for frame in segmentation.reshape(-1, *segmentation.shape[-2:])]
     present = sorted({i for frame in frames for i in frame if i in classes})
     if config.ids == "unique":
-        # More segments than ids: the smallest become void (`check-data` counts such pictures).
+        # If there are more segments than ids, the smallest become void (`check-data` counts such images).
         largest = {i: max(frame[i][0] for frame in frames if i in frame) for i in present}
         present = sorted(present, key=lambda i: -largest[i])[: max_instances - 1]
         ids = dict(zip(present, (rng.permutation(max_instances - 1) + 1).tolist(), strict=False))
     else:
         things = [i for i in present if taxonomy.category(classes[i]).isthing]
-        absent = (0, (np.nan,) * 4)  # compares as far from everything
+        absent = (0, (np.nan,) * 4)  # nan: not a neighbour of any box
         boxes = np.array([[frame.get(i, absent)[1] for i in things] for frame in frames]).reshape(len(frames), -1, 4)
         colors = assign(boxes, ID_DISTANCE, max_instances - 1, rng)
         ids = dict(zip(things, colors.tolist(), strict=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pix2seqd.data import cityscapes
-from pix2seqd.data.archive import children, find, place
+from pix2seqd.data.archive import children, find, locate
 from pix2seqd.data.clips import LabelledClips
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -15,28 +15,28 @@ from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 TAXONOMY = Taxonomy(
     tuple(replace(category, isthing=category.name in ("person", "car")) for category in cityscapes.TAXONOMY.categories)
 )
-"""Cityscapes' classes, of which only person and car have tracks."""
+"""The classes of Cityscapes; only person and car are things, with tracks."""
 VOID_LABEL = 255
 
 
 def open_kitti_step(directory: str | Path, split: str) -> LabelledClips:
-    """The videos of a split, each a clip; a track has one id throughout.
+    """Open the videos of a split as clips; a track has one id in all frames.
 
-    Panoptic maps are in `panoptic_maps/SPLIT/SEQUENCE/`, perhaps under `kitti-step/` as the owners' archive has it;
-    pictures in `images/SPLIT/SEQUENCE/`, `training/image_02/SEQUENCE/` or in the owners' `data_tracking_image_2.zip`.
+    Panoptic maps are in `panoptic_maps/SPLIT/SEQUENCE/`, optionally below `kitti-step/` as in the distributed archive.
+    Images are in `images/SPLIT/SEQUENCE/`, in `training/image_02/SEQUENCE/`, or in `data_tracking_image_2.zip`.
 
     Args:
         directory: the data set's folder.
         split: `train` or `val`.
 
     Raises:
-        InputError: a piece is missing; the message names the path expected.
+        InputError: a folder is missing; the message names the expected path.
     """
     home = Path(directory)
     maps = (f"panoptic_maps/{split}", f"kitti-step/panoptic_maps/{split}")
-    pictures = (f"images/{split}", "training/image_02", "data_tracking_image_2.zip/training/image_02")
-    labels = find(f"the panoptic maps of KITTI-STEP's split {split!r}", *(place(home, each) for each in maps))
-    images = find("the pictures of KITTI-STEP", *(place(home, each) for each in pictures))
+    frames = (f"images/{split}", "training/image_02", "data_tracking_image_2.zip/training/image_02")
+    labels = find(f"the panoptic maps of KITTI-STEP's split {split!r}", *(locate(home, path) for path in maps))
+    images = find("the images of KITTI-STEP", *(locate(home, path) for path in frames))
     sequences = tuple(child.name for child in children(labels) if child.is_dir())
     if not sequences:
         raise InputError(f"{labels} has no folder SEQUENCE; fetch it again")
@@ -44,16 +44,16 @@ def open_kitti_step(directory: str | Path, split: str) -> LabelledClips:
 
 
 def to_mask(png: np.ndarray) -> np.ndarray:
-    """A panoptic map as the paper's mask tensor.
+    """Convert a panoptic map to the mask tensor of the paper (§2).
 
     Args:
-        png: uint8 `[h, w, 3]`; R is the class 0..18 or 255 for void, 256 G + B the track, 0 for stuff and crowds.
+        png: uint8 `[h, w, 3]`; R is the class 0..18, or 255 for void; 256 G + B is the track, 0 for stuff and crowds.
 
     Returns:
-        int64 `[2, h, w]`: contiguous class 1..19 and id of the track, 0 = void in both.
+        int64 `[2, h, w]`: contiguous class 1..19 and track id; void is 0 in both.
 
     Raises:
-        ValueError: another class.
+        ValueError: a class is outside 0..18.
     """
     label, high, low = np.moveaxis(png.astype(np.int64), -1, 0)
     void = label == VOID_LABEL
@@ -63,10 +63,10 @@ def to_mask(png: np.ndarray) -> np.ndarray:
 
 
 def panoptic(png: np.ndarray) -> Panoptic:
-    """What a panoptic map means: each track, crowd region and stuff class is a segment; see `to_mask`.
+    """Decode a panoptic map: each track, crowd region and stuff class is a segment; see `to_mask`.
 
     Raises:
-        ValueError: an unknown class.
+        ValueError: a class is outside 0..18.
     """
     class_map, ids = to_mask(png)
     thing = np.array([False, *(category.isthing for category in TAXONOMY.categories)])

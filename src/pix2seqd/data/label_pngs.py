@@ -1,11 +1,11 @@
-"""Label PNGs as people have them → class and instance of every pixel.
+"""Label PNGs in three codings: class and instance of every pixel.
 
 | coding | a PNG | a pixel |
 |---|---|---|
 | `class` | grey or palette | its class; each connected component (4 neighbours) of a thing class is an instance |
 | `class*1000+id` | 16-bit grey, or colours with value = R + 256 G + 65536 B | class * 1000 + number of the instance; \
-below 1000: class without instance, that is stuff or a crowd |
-| `two-channel` | colours, or grey with alpha | channel 0: its class; 1: number of the instance, 255: crowd |
+below 1000: class without instance, stuff or a crowd |
+| `two-channel` | colours, or grey with alpha | channel 0: class; channel 1: number of the instance, 255 = crowd |
 """
 
 import difflib
@@ -29,36 +29,37 @@ DECLARATIONS = ("classes.yaml", "classes.json")
 MODES = ("1", "L", "P", "I", "I;16", "I;16B", "LA", "RGB", "RGBA")
 KEYS = ("coding", "labels", "things", "stuff", "void")
 MAX_CLASSES = 1000
-"""More different values than this are no classes."""
+"""Maximum number of distinct values; more are taken as a sign that the PNGs are not labels."""
 NO_NUMBER = -1
+"""Instance number of pixels without an instance."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What the values of a data set's label PNGs mean."""
+    """The meaning of the values in the label PNGs of a data set."""
 
     coding: str
     """One of `CODINGS`."""
     names: Mapping[int, str]
-    """By class value, ascending; without void."""
+    """Class value → name, ascending, without void."""
     things: frozenset[int]
-    """Values of the classes whose instances count."""
+    """Values of the thing classes."""
     void: frozenset[int]
-    """Values of pixels that belong to nothing."""
+    """Values of void pixels."""
     assumed: tuple[str, ...] = field(default=(), compare=False)
-    """What nobody declared, in sentences."""
+    """Descriptions of the detected, undeclared settings."""
 
     @classmethod
     def open(cls, home: Path, pngs: Sequence[Path]) -> "Labels":
-        """As `home`/classes.yaml (or classes.json) declares it; what it leaves out is found in the PNGs.
+        """Read `home`/classes.yaml (or classes.json); undeclared settings are detected in the PNGs.
 
         Args:
-            home: folder of the declaration, which may be missing.
-            pngs: all label PNGs of the data set. All of them are read, unless labels and things are declared.
+            home: folder of the declaration, which is optional.
+            pngs: all label PNGs of the data set. All are read, unless labels and things are declared.
 
         Raises:
-            InputError: the declaration is not understood or contradicts itself; a PNG cannot be read, or holds no
-                classes.
+            InputError: the declaration is not understood or contradicts itself; a PNG cannot be read or does not
+                contain class labels.
         """
         path, declared = _declaration(home)
         assumed = []
@@ -72,7 +73,7 @@ class Labels:
         stuff = _values(path, "stuff", declared.get("stuff", []), names)
         neither = set(names) - things - stuff if declared.keys() >= {"things", "stuff"} else set()
         if both := things & stuff:
-            raise InputError(f"{path}: class {min(both)} is among things and stuff; choose one")
+            raise InputError(f"{path}: class {min(both)} is in both things and stuff; choose one")
         numbered = coding != "class" and "things" not in declared
         found, with_numbers = _survey(pngs, coding) if not names or numbered else (set(), set())
         if "void" in declared:
@@ -80,22 +81,24 @@ class Labels:
         else:
             default = {255} if coding == "class" and found != {0, 255} else {0} if coding != "class" else set()
             void = (default - set(names)) | neither
-            assumed.append(f"void: {sorted(void)} (pixels that belong to nothing)")
+            assumed.append(f"void: {sorted(void)} (pixels without a class)")
         if not names:
             names = {value: str(value) for value in sorted(found - void)}
             assumed.append(f"labels: the values found in {len(pngs)} PNGs, named by number")
         if "things" not in declared:
             things = with_numbers - void
-            assumed.append("things: " + ("none, all is stuff" if coding == "class" else "what has numbered instances"))
+            assumed.append(
+                "things: " + ("none, all is stuff" if coding == "class" else "classes with instance numbers")
+            )
         names = {value: names[value] for value in sorted(names) if value not in void}
         if not names or things - set(names):
-            stray = f"things {sorted(things - set(names))} are void or have no name" if names else "there is no class"
+            stray = f"things {sorted(things - set(names))} are void or have no name" if names else "no class is left"
             raise InputError(f"{path}: {stray}; correct labels, things and void")
         return cls(coding, names, frozenset(things), frozenset(void), tuple(assumed))
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """Category ids are the class values; where 0 is a class, one more than those."""
+        """Category ids are the class values, or the class values plus 1 if 0 is a class."""
         shift = int(0 in self.names)
         categories = (
             Category(value + shift, name, value in self.things, distinct_color(index))
@@ -107,7 +110,7 @@ class Labels:
             raise InputError(f"classes.yaml: {error}; correct its labels") from error
 
     def __str__(self) -> str:
-        """The declaration as YAML, complete; what was assumed is in comments above."""
+        """The complete declaration as YAML, below comments that list the assumptions."""
         content = {
             "coding": self.coding,
             "labels": dict(self.names),
@@ -117,28 +120,28 @@ class Labels:
         comments = "".join(f"# assumed {line}\n" for line in self.assumed)
         return comments + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
-    def read(self, path: Path, of: Image.Image, taxonomy: Taxonomy) -> Panoptic:
-        """The segmentation of a picture.
+    def read(self, path: Path, image: Image.Image, taxonomy: Taxonomy) -> Panoptic:
+        """Read the segmentation of an image; segment ids count from 1 in the order of classes.
 
         Args:
             path: the label PNG.
-            of: the picture.
-            taxonomy: `self.taxonomy`.
+            image: the image.
+            taxonomy: `self.taxonomy`, computed once by the caller.
 
         Raises:
-            InputError: the PNG is missing, damaged, not of the picture's size; has a value that is no class; has a
-                numbered instance of a class that is no thing.
+            InputError: the PNG is missing, damaged, or differs in size from the image; a value is not a class; a stuff
+                class has numbered instances.
         """
-        classes, numbers = _decode(_pixels(path, of), self.coding)
+        classes, numbers = _decode(_pixels(path, image), self.coding)
         void, thing = np.isin(classes, list(self.void)), np.isin(classes, list(self.things))
         if unknown := sorted(set(np.unique(classes[~void]).tolist()) - set(self.names)):
-            raise InputError(f"{path}: value {unknown[0]} is no class; add it to labels or void in classes.yaml")
+            raise InputError(f"{path}: value {unknown[0]} is not a class; add it to labels or void in classes.yaml")
         if self.coding == "class":
             numbers = _components(np.where(thing, classes, NO_NUMBER))
-        elif len(strange := classes[(numbers > 0) & ~thing & ~void]):
-            name = self.names[int(strange[0])]
+        elif len(invalid := classes[(numbers > 0) & ~thing & ~void]):
+            name = self.names[int(invalid[0])]
             raise InputError(f"{path}: class {name!r} has numbered instances; add it to things in classes.yaml")
-        # One key per segment: class, and number of the instance from 1 on; 0 for stuff and for crowds.
+        # One key per segment: the class, and the number of the instance from 1; 0 for stuff and crowds.
         keys = np.where(void, -1, classes * 2**32 + np.where(thing, numbers + 1, 0))
         found, dense = np.unique(keys, return_inverse=True)
         first = int(found[0] >= 0)
@@ -152,12 +155,12 @@ class Labels:
         )
 
 
-def _pixels(path: Path, of: Image.Image | None = None) -> np.ndarray:
-    return np.asarray(read_png(path, MODES, of)).astype(np.int64)
+def _pixels(path: Path, image: Image.Image | None = None) -> np.ndarray:
+    return np.asarray(read_png(path, MODES, image)).astype(np.int64)
 
 
 def _decode(pixels: np.ndarray, coding: str) -> tuple[np.ndarray, np.ndarray]:
-    """Class and instance number, both `[h, w]`, of a PNG's pixels `[h, w]` or `[h, w, channels]`."""
+    """Pixels `[h, w]` or `[h, w, channels]` of a PNG → class and instance number, both `[h, w]`."""
     if coding == "two-channel":
         if pixels.ndim == 2:
             return pixels, np.full_like(pixels, NO_NUMBER)
@@ -171,7 +174,7 @@ def _decode(pixels: np.ndarray, coding: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _components(classes: np.ndarray) -> np.ndarray:
-    """A number for each connected component of equal class, 0 or more; `NO_NUMBER` where the class is that."""
+    """Number the connected components of each class, from 0; pixels with class `NO_NUMBER` keep it."""
     numbers, count = np.full_like(classes, NO_NUMBER), 0
     for value in np.unique(classes[classes != NO_NUMBER]):
         parts, found = ndimage.label(classes == value)  # pyright: ignore[reportGeneralTypeIssues]
@@ -180,10 +183,10 @@ def _components(classes: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def _detect(pngs: Sequence[Path], looks: int = 20) -> str:
-    """The coding that some PNGs from all over the data set have."""
-    guesses = [_guess(_pixels(path)) for path in pngs[:: max(1, len(pngs) // looks)]]
-    # A picture of low values says less than one of high values.
+def _detect(pngs: Sequence[Path], sampled: int = 20) -> str:
+    """Detect the coding from evenly sampled PNGs of the data set."""
+    guesses = [_guess(_pixels(path)) for path in pngs[:: max(1, len(pngs) // sampled)]]
+    # Low values fit several codings, so one PNG with high values decides.
     for coding in ("class*1000+id", "two-channel"):
         if coding in guesses:
             return coding
@@ -203,7 +206,7 @@ def _guess(pixels: np.ndarray) -> str:
 
 
 def _survey(pngs: Sequence[Path], coding: str) -> tuple[set[int], set[int]]:
-    """The class values of all PNGs, and those of them that have an instance numbered above 0."""
+    """The class values in all PNGs, and those among them with an instance number above 0."""
     found: set[int] = set()
     numbered: set[int] = set()
     for path in pngs:
@@ -216,7 +219,7 @@ def _survey(pngs: Sequence[Path], coding: str) -> tuple[set[int], set[int]]:
 
 
 def _declaration(home: Path) -> tuple[Path, dict[str, Any]]:
-    """The path of the declaration, there or not, and what it says."""
+    """The path of the declaration, which need not exist, and its content."""
     path = next((home / name for name in DECLARATIONS if (home / name).is_file()), home / DECLARATIONS[0])
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -240,7 +243,7 @@ def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:
 
 
 def _values(path: Path, key: str, given: Any, names: Mapping[int, str]) -> set[int]:
-    """Class values, from a list of values and names."""
+    """Class values from a list of values and names."""
     by_name = {name: value for value, name in names.items()}
     return set(_each_value(path, key, given if isinstance(given, list) else [given], by_name))
 

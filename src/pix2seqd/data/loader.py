@@ -1,4 +1,4 @@
-"""Batches for training: a pure function of (seed, position), whatever the number of workers and processes."""
+"""Training batches. They depend only on (seed, position), not on the number of workers and processes."""
 
 import signal
 from collections.abc import Iterator
@@ -20,9 +20,10 @@ from pix2seqd.images.resize import normalize, resize_labels
 
 
 class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
-    """Example number n of an endless stream: epoch n // length, in that epoch's own order, augmented by its own rng.
+    """An endless stream of training examples, by position.
 
-    Pictures are decoded once and kept (`cache`) as far as `cache_bytes` reaches.
+    Position n is in epoch n // length. Each epoch has its own order, and each example its own random generator, seeded
+    by (seed, epoch, index). Decoded images are cached up to `cache_bytes`.
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, cache_bytes: int = 2**31) -> None:
@@ -30,15 +31,23 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
         self.recipe = recipe
         self.cache: dict[int, tuple[np.ndarray, np.ndarray, dict[int, int], DataConfig]] = {}
         self.cache_left = cache_bytes
-        self.drawn: tuple[int, np.ndarray] = (-1, np.empty(0, int))
+        self.epoch_order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
 
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
-        epoch, place = divmod(position, len(self.dataset))
-        index = int(self._order(epoch)[place])
+        epoch, rank = divmod(position, len(self.dataset))
+        index = int(self._order(epoch)[rank])
         return self.example(index, np.random.default_rng([self.recipe.train.seed, epoch, index]))
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Sample `index` as the model trains on it."""
+        """Augment sample `index` and draw its ids.
+
+        Returns:
+            "images": float `[3, H, W]` in 0..1; "masks": int64 `[2, h, w]`, class and id at mask resolution; with
+            reused ids also "instances": int64 `[h, w]`.
+
+        Raises:
+            InputError: the sample cannot be read.
+        """
         recipe = self.recipe
         image, segmentation, classes, data = self._read(index)
         tensor, labels = augment(image, segmentation, data, recipe.augment, rng)
@@ -53,12 +62,13 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
         return example
 
     def _order(self, epoch: int) -> np.ndarray:
-        """Which sample comes when; kept, since drawing a long one takes longer than a sample."""
-        if epoch != self.drawn[0]:
+        """The order of samples in an epoch; cached, because drawing a long one takes longer than reading a sample."""
+        if epoch != self.epoch_order[0]:
             rng = np.random.default_rng([self.recipe.train.seed, epoch])
-            whole = self.dataset
-            self.drawn = epoch, whole.order(rng) if isinstance(whole, Shards) else rng.permutation(len(whole))
-        return self.drawn[1]
+            dataset = self.dataset
+            order = dataset.order(rng) if isinstance(dataset, Shards) else rng.permutation(len(dataset))
+            self.epoch_order = epoch, order
+        return self.epoch_order[1]
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray, dict[int, int], DataConfig]:
         if index in self.cache:
@@ -76,19 +86,19 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
 
 
 class ClipExamples(TrainingExamples):
-    """As `TrainingExamples`, of clips (§3.4)."""
+    """An endless stream of training examples from clips (§3.4); see `TrainingExamples`."""
 
     def __init__(self, clips: ClipDataset, recipe: Recipe) -> None:
         super().__init__(cast(Dataset, clips), recipe)
         self.clips = clips
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """A frame of clip `index`, and the masks before it, as the model trains on them."""
+        """Draw a frame of clip `index` and the masks before it; see `clip_example`."""
         return clip_example(self.clips[index], self.clips.taxonomy, self.recipe, rng)
 
 
 class Positions(Sampler[int]):
-    """The stretch of the stream that one process trains on: every `processes`-th batch-share from `start` on."""
+    """The positions of the stream that one process trains on: its share of every batch, from `start` to `stop`."""
 
     def __init__(self, start: int, stop: int, share: int, process: int, processes: int) -> None:
         self.start, self.stop, self.share, self.process, self.processes = start, stop, share, process, processes
@@ -107,10 +117,15 @@ def training_loader(
 ) -> "DataLoader[Any]":
     """Micro-batches of one process, from `start_step` to the last step of the recipe.
 
-    The data are clips if the recipe's model has past frames, else pictures.
+    Args:
+        dataset: clips if the model of the recipe has past frames, otherwise images.
+        recipe: the recipe.
+        start_step: first step, 0 or more.
+        process: number of this process, from 0.
+        processes: number of processes.
 
     Raises:
-        InputError: the batch does not divide among processes and accumulated micro-batches.
+        InputError: the batch size is not divisible by the number of processes times accumulated micro-batches.
     """
     train = recipe.train
     share, rest = divmod(train.batch_size, processes * train.accumulate)
@@ -127,10 +142,10 @@ def training_loader(
         batch_size=share,
         sampler=positions,
         num_workers=train.workers,
-        worker_init_fn=_await_the_end,
+        worker_init_fn=_ignore_sigterm,
     )
 
 
-def _await_the_end(worker: int) -> None:
-    """A scheduler sends SIGTERM to every process; the training one ends the workers when it has saved."""
+def _ignore_sigterm(worker: int) -> None:
+    """Schedulers send SIGTERM to every process; the training process ends its workers after it has saved."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Instance masks as COCO detection json stores them: polygons, and run-length codes plain or compressed."""
+"""Instance masks of COCO detection json: polygons, and plain or compressed run-length codes (RLE)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,16 +7,19 @@ import numpy as np
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Bool `[h, w]` of an annotation's `segmentation`.
+    """Decode the `segmentation` of an annotation.
 
     Args:
-        segmentation: a list of polygons x1, y1, x2, y2, ... in pixels, whose union counts; or a run-length code with
-            `size` and `counts`, a list or a string.
-        height: of the picture.
-        width: of the picture.
+        segmentation: a list of polygons x1, y1, x2, y2, ... in pixels, of which the union is taken; or a run-length
+            code with `size` and `counts`, a list or a string.
+        height: height of the image.
+        width: width of the image.
+
+    Returns:
+        bool `[height, width]`.
 
     Raises:
-        ValueError: none of these, or a code of another size.
+        ValueError: the segmentation is damaged or has another size.
     """
     if isinstance(segmentation, Mapping):
         return _decode_runs(segmentation, height, width)
@@ -32,14 +35,17 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 
 def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bool `[h, w]`: the pixels whose centres are inside (even-odd rule); pixel i reaches from i to i + 1.
+    """Rasterise a polygon: the pixels whose centres are inside by the even-odd rule; pixel i spans i to i + 1.
 
-    Pillow's polygons also cover the pixels that their outline touches, which makes small objects grow.
+    `PIL.ImageDraw` also fills the pixels that the outline touches, which enlarges small objects.
 
     Args:
         points: `[n, 2]` x, y.
-        height: of the picture.
-        width: of the picture.
+        height: height of the image.
+        width: width of the image.
+
+    Returns:
+        bool `[height, width]`.
     """
     crossed = np.zeros((height, width + 1), np.uint8)
     for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
@@ -52,22 +58,23 @@ def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _decode_runs(code: Mapping[str, Any], height: int, width: int) -> np.ndarray:
-    """Runs of 0 and 1 in turn, column by column."""
+    """Alternating runs of 0 and 1, column by column."""
     counts = code.get("counts")
     if list(code.get("size", ())) != [height, width]:
-        raise ValueError(f"the run-length code has size {code.get('size')}, the picture [{height}, {width}]")
+        raise ValueError(f"the run-length code has size {code.get('size')}, the image [{height}, {width}]")
     if not isinstance(counts, str | bytes | list):
         raise ValueError("the run-length code has no counts")
     runs = counts if isinstance(counts, list) else _decompress(counts)
     if min(runs, default=0) < 0 or sum(runs) != height * width:
-        raise ValueError("the run-length code does not cover the picture")
+        raise ValueError("the run-length code does not cover the image")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
 
 
 def _decompress(counts: str | bytes) -> list[int]:
-    """COCO's compressed runs: five bits a character, lowest first, signed; from the fourth on differences to the
-    run before the last.
+    """Decode the compressed runs of COCO: five bits per character, lowest first, signed.
+
+    From the fourth run on, the values are differences from the run two positions before.
     """
     text = counts.encode() if isinstance(counts, str) else counts
     runs: list[int] = []

@@ -1,4 +1,4 @@
-"""What every data set yields: pictures, or clips of pictures, and their true panoptic segmentation."""
+"""The items of data sets: labelled images and labelled clips, with panoptic ground truth."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from pix2seqd.panoptic.taxonomy import Taxonomy
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One labelled picture.
+    """One labelled image.
 
     Attributes:
-        name: the stem of its file, unique in the data set.
+        name: stem of the file name, unique in the data set.
         image: uint8 `[h, w, 3]`, RGB.
-        panoptic: the truth, at the same height and width; crowds are marked, not removed.
+        panoptic: the ground truth, `[h, w]`; crowds are marked, not removed.
     """
 
     name: str
@@ -26,11 +26,11 @@ class Sample:
 
 
 class Dataset(Protocol):
-    """A sequence of samples that share a taxonomy. Items are pure functions of their index: no hidden state."""
+    """A sequence of samples with one taxonomy. An item depends only on its index."""
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """What the classes of all samples mean."""
+        """The categories of all samples."""
         ...
 
     def __len__(self) -> int: ...
@@ -39,14 +39,14 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class Subset:
-    """Some samples of a data set, in the order of `indices`."""
+    """The samples of a data set at `indices`, in that order. A `Dataset`."""
 
     dataset: Dataset
     indices: tuple[int, ...]
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The data set's."""
+        """The taxonomy of the data set."""
         return self.dataset.taxonomy
 
     def __len__(self) -> int:
@@ -58,19 +58,19 @@ class Subset:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Consecutive labelled frames of one size; a segment keeps its id and category from frame to frame.
+    """Consecutive labelled frames of one size; a segment has the same id and category in all frames.
 
     Attributes:
         name: unique in the data set.
-        frames: in the order of time; may be read only when they are asked for.
+        frames: in order of time; they may be read on access.
     """
 
     name: str
     frames: Sequence[Sample]
 
 
-class MadeFrames(Sequence[Sample]):
-    """Frames that are made when they are asked for: frame i is `make(i)`."""
+class LazyFrames(Sequence[Sample]):
+    """Frames computed on access: frame i is `make(i)`."""
 
     def __init__(self, length: int, make: Callable[[int], Sample]) -> None:
         self._length, self._make = length, make
@@ -88,11 +88,11 @@ class MadeFrames(Sequence[Sample]):
 
 
 class ClipDataset(Protocol):
-    """A sequence of clips that share a taxonomy. Items are pure functions of their index: no hidden state."""
+    """A sequence of clips with one taxonomy. An item depends only on its index."""
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """What the classes of all clips mean."""
+        """The categories of all clips."""
         ...
 
     def __len__(self) -> int: ...

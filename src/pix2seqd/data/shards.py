@@ -1,4 +1,4 @@
-"""Shards: many samples in few tar files, in the layout that WebDataset streams, with an index for random access.
+"""Shards: many samples in few tar files of the package `webdataset` (extra `shards`), with an index for random access.
 
 | path | content |
 |---|---|
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from pix2seqd.data.sample import Sample
-from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.files import InputError, read_json, require, write_atomically, write_json
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
@@ -38,8 +38,9 @@ class Shards:
         """Read the index; shards are read sample by sample, and may be links to other disks.
 
         Raises:
-            InputError: there is no index, or it is damaged; a shard is missing.
+            InputError: `webdataset` is not installed; there is no index, or it is damaged; a shard is missing.
         """
+        require("reading shards", "shards", "webdataset")
         self.directory = Path(directory)
         if not (self.directory / INDEX).is_file():
             raise InputError(f"{self.directory / INDEX} is missing; write shards with pix2seqd shard")
@@ -72,13 +73,14 @@ class Shards:
         try:
             with self._files[shard].open("rb") as file:
                 file.seek(start)
-                members = dict(_members(file.read(stop - start)))
-            record = json.loads(members.pop("json"))
-            mask = Image.open(io.BytesIO(members.pop("panoptic.png")))
-            image = Image.open(io.BytesIO(members.popitem()[1]))
+                (item,) = _items(file.read(stop - start))
+            record = json.loads(item["json"])
+            mask, image = (
+                Image.open(io.BytesIO(content)) for content in (item["panoptic.png"], item.get("png") or item["jpg"])
+            )
             return Sample(record["name"], np.asarray(image), Panoptic.from_coco(mask, record, self.taxonomy))
         except (OSError, KeyError, ValueError, SyntaxError, tarfile.TarError) as error:
-            raise InputError(f"{self._files[shard]} is damaged at byte {start} ({error}); fetch it again") from error
+            raise InputError(f"{self._files[shard]} is damaged at byte {start}; fetch it again") from error
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """A random order of all samples for one epoch that reads `SHUFFLED_TOGETHER` random shards at a time."""
@@ -139,9 +141,9 @@ def _content(sample: Sample, number: int, quality: int | None) -> Iterator[tuple
     """Suffixes and contents of a sample's files."""
     image = Image.fromarray(sample.image)
     yield ("png", _encoded(image, "PNG")) if quality is None else ("jpg", _encoded(image, "JPEG", quality=quality))
-    yield "panoptic.png", _encoded(Image.fromarray(sample.panoptic.to_rgb()), "PNG")
-    record = {"name": sample.name, **sample.panoptic.annotation(number, f"{number:09d}.panoptic.png")}
-    yield "json", json.dumps(record, ensure_ascii=False).encode()
+    png, annotation = sample.panoptic.to_coco(number, f"{number:09d}.panoptic.png")
+    yield "panoptic.png", _encoded(Image.fromarray(png), "PNG")
+    yield "json", json.dumps({"name": sample.name, **annotation}, ensure_ascii=False).encode()
 
 
 def _encoded(image: Image.Image, kind: Literal["PNG", "JPEG"], **options: Any) -> bytes:
@@ -150,9 +152,11 @@ def _encoded(image: Image.Image, kind: Literal["PNG", "JPEG"], **options: Any) -
     return buffer.getvalue()
 
 
-def _members(part: bytes) -> Iterator[tuple[str, bytes]]:
-    """Suffix and content of each file in a part of a tar file."""
-    with tarfile.open(fileobj=io.BytesIO(part)) as tar:
-        for member in tar:
-            file = tar.extractfile(member)
-            yield member.name.partition(".")[2], file.read() if file else b""
+def _items(part: bytes) -> Iterator[dict[str, bytes]]:
+    """Suffix → content of the samples in a part of a tar file.
+
+    webdataset reads shards from their beginning only, so it is given the part that holds the sample as a shard.
+    """
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    return group_by_keys(tar_file_expander([{"url": "", "stream": io.BytesIO(part)}]))

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from pix2seqd.checkpoint import Checkpoint, from_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
-from pix2seqd.inference.tiling import Windows
+from pix2seqd.inference.tiling import Tiling
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
@@ -82,7 +82,7 @@ def benchmark(
         infer = pretrained.infer.replace(input_scale=1, consensus=1)
         sized = copy.copy(segmenter)
         sized.checkpoint = replace(pretrained, data=data, infer=infer)
-        sized.windows = Windows(sized.checkpoint)
+        sized.tiling = Tiling(sized.checkpoint)
         return sized
 
     results = {}
@@ -178,8 +178,9 @@ def _networks(segmenter: Segmenter, picture: Image.Image, batch: int, limit: flo
 
 def _inputs(segmenter: Segmenter, picture: Image.Image, batch: int) -> tuple[Tensor, Tensor]:
     """One image and its noise, `batch` times, on the device and channels last."""
-    window, noise = next(segmenter.windows.cut(segmenter.windows.scaled(picture), torch.Generator().manual_seed(0)))
-    repeated = (part[None].repeat(batch, 1, 1, 1).to(segmenter.device) for part in (window, noise))
+    tiling = segmenter.tiling
+    window = next(tiling.split(tiling.resize(picture), [torch.Generator().manual_seed(0)]))
+    repeated = (part[None].repeat(batch, 1, 1, 1).to(segmenter.device) for part in (window.pixels, window.noise[0]))
     images, m_t = (part.contiguous(memory_format=torch.channels_last) for part in repeated)
     return images, m_t
 

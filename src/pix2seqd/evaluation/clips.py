@@ -1,4 +1,4 @@
-"""Evaluation on clips: the very `Segmenter.video` of the command line, and what it has to beat."""
+"""Evaluation on clips: `Segmenter.video`, as on the command line, and two baselines."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from PIL import Image
 from rich.table import Table
 from torch import Tensor
 
-from pix2seqd import distributed as processes
+from pix2seqd import distributed
 from pix2seqd.data.sample import Clip, ClipDataset
 from pix2seqd.evaluation.images import check_categories
 from pix2seqd.evaluation.plot import Curve, curves
@@ -26,15 +26,15 @@ from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
 
 Tracking = Literal["model", "iou", "none"]
-"""model: `Segmenter.video`. The baselines segment every frame by itself; iou: segments of successive frames are matched
-by IoU; none: they are not, and keep the numbers they come with."""
+"""Source of the track ids. "model": `Segmenter.video`. The baselines segment each frame separately; "iou" matches the
+segments of consecutive frames by IoU, and "none" keeps the ids of the single frames."""
 
 
 Progress = Callable[[Iterator[Any]], Iterator[Any]]
 
 
-class Count:
-    """What a model was asked for: windows, and decoder steps summed over windows."""
+class StepCount:
+    """Number of windows, and of decoder steps summed over windows."""
 
     windows = steps = 0
 
@@ -44,55 +44,56 @@ def evaluate_video(
     clips: ClipDataset,
     *,
     tracking: Tracking = "model",
-    most: int | None = None,
+    max_tracks: int | None = None,
     progress: Progress = iter,
     **options: Any,
 ) -> dict[str, Any]:
-    """Score a segmenter on clips; several processes share them and all get the whole result.
+    """Score a segmenter on clips. Processes share the clips, and each returns the complete result.
 
     Args:
-        segmenter: what is scored.
-        clips: the truth; its categories must be the segmenter's.
-        tracking: how ids come about.
-        most: tracks per clip that J&F takes into account, the largest; DAVIS allows 20. None: all.
+        segmenter: the segmenter.
+        clips: clips with ground truth; the categories must equal those of the segmenter.
+        tracking: source of the track ids.
+        max_tracks: number of tracks per clip that count in J&F, largest first; DAVIS allows 20. None: all.
         progress: wraps the iteration over the clips.
-        options: of `Segmenter.video`; the baselines take those of `Segmenter.image`.
+        options: options of `Segmenter.video`; for the baselines, of `Segmenter.image`.
 
     Returns:
-        "clips", "frames"; "region_contour", "step_quality", "id_switches": what `RegionContour`, `StepQuality` and
-        `IdSwitches` compute; "first_steps" and "steps": decoder steps per mask, of first and of later frames, a first
-        look's included; "frames_per_second" of one process's segmentation, reading and scoring left out. J&F counts
-        the things of a clip's first frame.
+        "clips", "frames": counts; "region_contour", "step_quality", "id_switches": results of `RegionContour`,
+        `StepQuality` and `IdSwitches`; "first_steps", "steps": decoder steps per mask in first and in later frames,
+        including those that estimate the scale; "frames_per_second": of the segmentation in one process, without
+        reading and scoring. J&F counts the things of the first frame of a clip.
 
     Raises:
-        InputError: the categories differ, or an option makes no sense.
+        InputError: the categories differ, or an option is invalid.
     """
     check_categories(segmenter.taxonomy, clips)
     contours, quality, switches = RegionContour(), StepQuality(clips.taxonomy), IdSwitches(clips.taxonomy)
-    first, later = Count(), Count()
+    first, later = StepCount(), StepCount()
     frames, seconds = 0, 0.0
-    process, stride = processes.place()
+    process, stride = distributed.rank(), distributed.world_size()
     for clip in progress(clips[i] for i in range(process, len(clips), stride)):
         predictions = []
         truths = [frame.panoptic for frame in clip.frames]
-        answers = _answers(segmenter, clip, tracking, options)
+        stream = _predictions(segmenter, clip, tracking, options)
         for truth in truths:
-            with counted(segmenter.model, later if predictions else first):
+            with count_steps(segmenter.model, later if predictions else first):
                 began = time.perf_counter()
-                predictions.append(next(answers))
+                predictions.append(next(stream))
                 seconds += time.perf_counter() - began
             quality.update(clip.name, _tracks(truth), _tracks(predictions[-1]))
             switches.update(clip.name, truth, predictions[-1])
         frames += len(truths)
-        proposals = renumbered(predictions, most)
-        contours.update(clip.name, objects(truths), proposals, most or max(int(p.max()) for p in proposals))
+        proposals = largest_tracks(predictions, max_tracks)
+        max_proposals = max_tracks or max(int(p.max()) for p in proposals)
+        contours.update(clip.name, object_labels(truths), proposals, max_proposals)
     counts = np.array([first.steps, first.windows, later.steps, later.windows, frames])
-    shares = processes.gather((contours, quality, switches, counts, seconds))
-    return {"clips": len(clips), **_together(shares)}
+    shares = distributed.all_gather((contours, quality, switches, counts, seconds))
+    return {"clips": len(clips), **_merge(shares)}
 
 
-def _together(shares: list[tuple[Any, ...]]) -> dict[str, Any]:
-    """The result of all processes."""
+def _merge(shares: list[tuple[Any, ...]]) -> dict[str, Any]:
+    """Combine the results of all processes."""
     contours, quality, switches, counts, seconds = (reduce(add, parts) for parts in zip(*shares, strict=True))
     first_steps, first_windows, steps, windows, frames = counts.tolist()
     return {
@@ -106,20 +107,20 @@ def _together(shares: list[tuple[Any, ...]]) -> dict[str, Any]:
     }
 
 
-def _answers(segmenter: Segmenter, clip: Clip, tracking: Tracking, options: dict[str, Any]) -> Iterator[Panoptic]:
-    pictures = [frame.image for frame in clip.frames]
+def _predictions(segmenter: Segmenter, clip: Clip, tracking: Tracking, options: dict[str, Any]) -> Iterator[Panoptic]:
+    images = [frame.image for frame in clip.frames]
     if tracking == "model":
-        yield from segmenter.video(pictures, **options)
+        yield from segmenter.video(images, **options)
         return
     tracker = Tracker(segmenter.checkpoint.data.ids == "unique")
-    for picture in pictures:
-        panoptic = segmenter.image(picture, **options)
+    for image in images:
+        panoptic = segmenter.image(image, **options)
         yield tracker.update(panoptic) if tracking == "iou" else panoptic
 
 
 @contextmanager
-def counted(model: Pix2SeqD, count: Count) -> Iterator[None]:
-    """Within it, the model's decoder steps are counted."""
+def count_steps(model: Pix2SeqD, count: StepCount) -> Iterator[None]:
+    """Context in which the decoder steps of the model are counted."""
     denoise = model.denoise
 
     def counting(h: Any, noise: Tensor, *args: Any, **options: Any) -> Iterator[Tensor]:
@@ -136,7 +137,7 @@ def counted(model: Pix2SeqD, count: Count) -> Iterator[None]:
 
 
 def _tracks(panoptic: Panoptic) -> np.ndarray:
-    """Mask tensor `[2, h, w]` of classes and tracks; stuff and crowds have id 0."""
+    """Mask tensor `[2, h, w]` of classes and track ids; stuff and crowds have id 0."""
     classes = panoptic.class_map()
     return np.stack([classes, _things(panoptic)])
 
@@ -147,10 +148,10 @@ def _things(panoptic: Panoptic) -> np.ndarray:
     return np.where(np.isin(panoptic.segmentation, things), panoptic.segmentation, 0)
 
 
-def objects(truths: Sequence[Panoptic]) -> list[np.ndarray]:
-    """Frames `[h, w]` of the objects that J&F counts: things of the first frame 1.., void and crowds 255, else 0.
+def object_labels(truths: Sequence[Panoptic]) -> list[np.ndarray]:
+    """Ground truth of J&F, int `[h, w]` per frame: things of the first frame 1.., void and crowds 255, otherwise 0.
 
-    The labels of that protocol count to 254; of more things than that, those with the lowest ids are counted.
+    The protocol has labels up to 254. Of more things, those with the lowest ids are counted.
     """
     ids = np.unique(_things(truths[0]))
     ids = ids[ids > 0][: VOID_LABEL - 1]
@@ -159,23 +160,23 @@ def objects(truths: Sequence[Panoptic]) -> list[np.ndarray]:
         crowds = [segment.id for segment in truth.segments if segment.iscrowd]
         ignored = np.isin(truth.segmentation, [0, *crowds])
         number = np.searchsorted(ids, truth.segmentation) + 1
-        counted = np.isin(truth.segmentation, ids)
-        frames.append(np.where(ignored, VOID_LABEL, np.where(counted, number, 0)))
+        known = np.isin(truth.segmentation, ids)
+        frames.append(np.where(ignored, VOID_LABEL, np.where(known, number, 0)))
     return frames
 
 
-def renumbered(predictions: Sequence[Panoptic], most: int | None = None) -> list[np.ndarray]:
-    """Frames `[h, w]` of a clip's tracks of things, 1.. by falling size, the `most` largest; 0 elsewhere."""
+def largest_tracks(predictions: Sequence[Panoptic], max_tracks: int | None = None) -> list[np.ndarray]:
+    """The largest thing tracks of a clip, int `[h, w]` per frame: 1.. by decreasing size, otherwise 0."""
     things = np.stack([_things(prediction) for prediction in predictions])
     ids, pixels = np.unique(things[things > 0], return_counts=True)
-    kept = ids[np.argsort(-pixels, kind="stable")][:most]
+    kept = ids[np.argsort(-pixels, kind="stable")][:max_tracks]
     table = np.zeros(int(things.max(initial=0)) + 1, int)
     table[kept] = np.arange(1, len(kept) + 1)
     return list(table[things])
 
 
 def render(results: dict[str, dict[str, Any]]) -> Table:
-    """Table of evaluations by name; percent, but for steps and frames per second."""
+    """Table of evaluations by name, in percent except steps and frames per second."""
     table = Table("", "J&F", "J", "F", "STQ", "AQ", "SQ", "found", "id switches", "steps", "frames/s")
     for name, result in results.items():
         contour, quality, switches = result["region_contour"]["global"], result["step_quality"], result["id_switches"]
@@ -191,7 +192,7 @@ def render(results: dict[str, dict[str, Any]]) -> Table:
 
 
 def defaults(segmenter: Segmenter) -> dict[str, int]:
-    """The checkpoint's numbers of steps."""
+    """The numbers of steps that the checkpoint uses."""
     infer = segmenter.checkpoint.infer
     return {"first_steps": infer.first_steps or infer.steps, "steps": infer.steps}
 
@@ -205,10 +206,19 @@ def sweep_steps(
     progress: Progress = iter,
     **options: Any,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Figure 7: the steps of first frames varied while later ones take the checkpoint's, and the other way round.
+    """Figure 7: vary the steps of first frames with the default steps of later frames, and vice versa.
+
+    Args:
+        segmenter: the segmenter.
+        clips: clips with ground truth.
+        first_steps: numbers of steps of the first frame.
+        steps: numbers of steps of later frames.
+        seed: seed of the noise.
+        progress: wraps the iteration over the settings.
+        options: options of `evaluate_video`.
 
     Returns:
-        "first_steps" and "steps" → for each value what `evaluate_video` returns, and "value".
+        "first_steps" and "steps" → for each value, the result of `evaluate_video` and "value".
     """
     rows: dict[str, list[dict[str, Any]]] = {"first_steps": [], "steps": []}
     settings = [("first_steps", value) for value in first_steps] + [("steps", value) for value in steps]
@@ -220,7 +230,7 @@ def sweep_steps(
 
 
 def plot(rows: dict[str, list[dict[str, Any]]], segmenter: Segmenter) -> Image.Image:
-    """Figure 7; the checkpoint's own values are marked."""
+    """Plot Figure 7; the default values of the checkpoint are marked."""
     titles = {"first_steps": "steps of the first frame", "steps": "steps of the other frames"}
     panels = []
     for name, results in rows.items():

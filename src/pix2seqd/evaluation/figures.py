@@ -1,4 +1,4 @@
-"""Figures 3 and 4 of the paper, drawn from any labelled picture."""
+"""Figures 3 and 4 of the paper, from any labelled image."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from pix2seqd.images.resize import resize_image, resize_labels
 from pix2seqd.loss import instance_weights
 
 CONFIG = ModelConfig()
-"""The paper's: bits, schedule."""
+"""The paper's configuration, for its bits and noise schedule."""
 
 
 def noisy_masks(
@@ -27,19 +27,19 @@ def noisy_masks(
     times: Sequence[float] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9),
     seed: int = 0,
 ) -> Image.Image:
-    """Figure 3: the mask with more and more noise (Eq. 1), a row for each input scaling b.
+    """Figure 3: the mask with increasing noise (Eq. 1), with a row for each input scaling b.
 
-    The analog bits, brought to unit variance, are mixed into red, green and blue with fixed random weights: each
-    (class, id) has a colour, and noise of the bits is noise of the colours, as strong.
+    The analog bits are scaled to unit variance and projected to red, green and blue with fixed random weights. Each
+    (class, id) has a colour, and the noise of the colours is as strong as that of the bits.
 
     Args:
-        sample: the picture whose mask is shown.
-        side: pixels of the mask's longer side.
+        sample: the labelled image.
+        side: longer side of the mask in pixels.
         scales: b of each row.
-        times: t of each column.
-        seed: of ids, noise and colours.
+        times: t of each column, 0..1.
+        seed: seed of ids, noise and colours.
     """
-    _, mask = _small(sample, side, seed)
+    _, mask = _resized(sample, side, seed)
     generator = torch.Generator().manual_seed(seed)
     eps = torch.randn(1, CONFIG.mask.total_bits, *mask.shape[-2:], generator=generator)
     mix = torch.randn(3, CONFIG.mask.total_bits, generator=generator)
@@ -55,24 +55,24 @@ def noisy_masks(
 def loss_weights(
     sample: Sample, side: int = 240, exponents: Sequence[float] = (0.0, 0.2, 0.4, 0.6), seed: int = 0
 ) -> Image.Image:
-    """Figure 4: the picture, and the weight of each mask pixel for several p; warmer colours weigh more.
+    """Figure 4: the image, and the loss weight of each mask pixel for several p (§3.2). Warm colours are high weights.
 
     Args:
-        sample: the picture.
-        side: pixels of its longer side here.
+        sample: the labelled image.
+        side: longer side of each panel in pixels.
         exponents: p of each column.
-        seed: of the ids.
+        seed: seed of the ids.
     """
-    image, mask = _small(sample, side, seed)
-    most = 2 ** CONFIG.mask.bits[1]
-    logs = [instance_weights(mask[1][None], p, most)[0].clamp(min=1e-3).log() for p in exponents]
-    reach = max(1e-6, *(weights.abs().max().item() for weights in logs))
-    maps = [Image.fromarray(_warmth((weights / reach).numpy())) for weights in logs]
+    image, mask = _resized(sample, side, seed)
+    max_instances = 2 ** CONFIG.mask.bits[1]
+    logs = [instance_weights(mask[1][None], p, max_instances)[0].clamp(min=1e-3).log() for p in exponents]
+    limit = max(1e-6, *(weights.abs().max().item() for weights in logs))
+    maps = [Image.fromarray(_diverging_colors((weights / limit).numpy())) for weights in logs]
     return grid([[image, *maps]], [""], ["", *(f"p = {p:g}" for p in exponents)])
 
 
-def _small(sample: Sample, side: int, seed: int) -> tuple[Image.Image, Tensor]:
-    """Picture and mask `[2, h, w]`, ids drawn as in training, with a longer side of `side` pixels."""
+def _resized(sample: Sample, side: int, seed: int) -> tuple[Image.Image, Tensor]:
+    """Image and mask `[2, h, w]` with a longer side of `side` pixels; ids are drawn as in training."""
     height, width = sample.panoptic.segmentation.shape
     scale = side / max(height, width)
     height, width = max(round(height * scale), 1), max(round(width * scale), 1)
@@ -82,20 +82,20 @@ def _small(sample: Sample, side: int, seed: int) -> tuple[Image.Image, Tensor]:
     rng = np.random.default_rng(seed)
     mask, _ = draw_mask(labels, classes, taxonomy, DataConfig(), 2 ** CONFIG.mask.bits[1], rng)
     tensor = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1).float() / 255
-    return _picture(resize_image(tensor, height, width)), torch.from_numpy(mask)
+    return _to_image(resize_image(tensor, height, width)), torch.from_numpy(mask)
 
 
 def _colored(mixed: Tensor) -> Image.Image:
-    """`[3, h, w]` of about unit variance per bit → RGB, three deviations wide."""
-    return _picture(0.5 + mixed / (6 * CONFIG.mask.total_bits**0.5))
+    """`[3, h, w]` of about unit variance per bit → RGB, with a range of ± 3 standard deviations."""
+    return _to_image(0.5 + mixed / (6 * CONFIG.mask.total_bits**0.5))
 
 
-def _picture(tensor: Tensor) -> Image.Image:
-    """`[3, h, w]`, 0..1 → RGB."""
+def _to_image(tensor: Tensor) -> Image.Image:
+    """Float `[3, h, w]`, 0..1 → RGB image."""
     return Image.fromarray((tensor.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
 
 
-def _warmth(values: np.ndarray) -> np.ndarray:
+def _diverging_colors(values: np.ndarray) -> np.ndarray:
     """-1..1 → uint8 RGB `[h, w, 3]`: blue, white at 0, yellow to red."""
     points = (-1.0, -0.5, 0.0, 0.4, 0.7, 1.0)
     colors = ((28, 42, 120), (80, 140, 210), (240, 240, 235), (250, 215, 110), (240, 120, 50), (165, 15, 35))

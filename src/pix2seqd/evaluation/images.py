@@ -1,4 +1,4 @@
-"""Evaluation: the very `Segmenter` of the command line on a labelled data set."""
+"""Evaluation of a `Segmenter`, as on the command line, on a labelled data set."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain, tee, zip_longest
@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from pix2seqd import distributed as processes
+from pix2seqd import distributed
 from pix2seqd.data.sample import ClipDataset, Dataset
 from pix2seqd.files import InputError
 from pix2seqd.metrics import percent
@@ -27,14 +27,14 @@ def evaluate(
     progress: Callable[[Iterator[Any]], Iterator[Any]] = iter,
     **options: Any,
 ) -> dict[str, Any]:
-    """Score a segmenter on every sample of a data set; several processes share them and all get the whole result.
+    """Score a segmenter on a data set. Processes share the samples, and each returns the complete result.
 
     Args:
-        segmenter: what is scored.
-        dataset: the truth; its categories must be the segmenter's.
-        groups: the group of each sample (a modality, say), to be scored apart as well.
+        segmenter: the segmenter.
+        dataset: images with ground truth; the categories must equal those of the segmenter.
+        groups: group of each sample (e.g. a modality), for additional scores per group.
         progress: wraps the iteration over the samples.
-        options: of `Segmenter.images`: seed, steps, td, min_pixels, batch_size.
+        options: options of `Segmenter.images`: seed, steps, td, min_pixels, batch_size.
 
     Returns:
         "all" and each group → {"panoptic_quality", "average_precision", "mean_iou", "images"}, values 0..1.
@@ -46,7 +46,7 @@ def evaluate(
     taxonomy = dataset.taxonomy
     names = ["all", *dict.fromkeys(groups or ())]
     scores = {name: (PanopticQuality(taxonomy), AveragePrecision(taxonomy), MeanIoU(taxonomy)) for name in names}
-    first, stride = processes.place()
+    first, stride = distributed.rank(), distributed.world_size()
     numbers = range(first, len(dataset), stride)
     samples, again = tee(dataset[i] for i in numbers)
     predictions = segmenter.images((sample.image for sample in samples), **options)
@@ -55,7 +55,7 @@ def evaluate(
             for metric in scores[name]:
                 metric.update(sample.panoptic, prediction)
     for metric in chain.from_iterable(scores.values()):
-        metric.state = processes.total(metric.state)
+        metric.state = distributed.all_reduce(metric.state)
     return {
         name: {
             "images": groups.count(name) if groups and name != "all" else len(dataset),
@@ -68,15 +68,15 @@ def evaluate(
 
 
 def check_categories(taxonomy: Taxonomy, dataset: Dataset | ClipDataset) -> None:
-    """Refuse data that a model of this taxonomy cannot be scored on.
+    """Check that a model of this taxonomy can be scored on a data set.
 
     Raises:
         InputError: the categories differ in number, order, id, name or kind.
     """
-    ours, theirs = ([(c.id, c.name, c.isthing) for c in t.categories] for t in (taxonomy, dataset.taxonomy))
-    if ours != theirs:
-        one, two = next(pair for pair in zip_longest(ours, theirs) if pair[0] != pair[1])
-        raise InputError(f"the categories of model and data differ: {one} against {two}; give the data it is made for")
+    expected, found = ([(c.id, c.name, c.isthing) for c in t.categories] for t in (taxonomy, dataset.taxonomy))
+    if expected != found:
+        one, two = next(pair for pair in zip_longest(expected, found) if pair[0] != pair[1])
+        raise InputError(f"the categories of model and data differ: {one} against {two}; give matching data")
 
 
 def render(results: dict[str, Any]) -> Group:

@@ -1,16 +1,20 @@
-"""Plots with Pillow alone: curves side by side, and pictures in a labelled grid."""
+"""Curves side by side (matplotlib, extra `train`), and images in a labelled grid."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-INK, FAINT, LINE, MARK = (40, 40, 40), (222, 222, 222), (31, 98, 173), (204, 82, 40)
-FINE = 3
-"""Drawn so many times larger, then reduced: smooth lines."""
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 320, 248, 46, 46, 24, 14
-"""A panel, and the margins around its axes, in pixels."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, FAINT, LINE, MARK = "#282828", "#dedede", "#1f62ad", "#cc5228"
+WIDTH, HEIGHT = 3.2, 2.4
+"""A panel, in inches."""
+DPI = 200
 
 
 @dataclass(frozen=True)
@@ -29,60 +33,51 @@ class Curve:
 
 def curves(panels: Sequence[Curve], label: str) -> Image.Image:
     """Panels side by side with a common vertical axis, called `label`; values that are nan are left out."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((WIDTH * len(panels), HEIGHT), DPI, layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    axes[0].set_ylabel(label, color=INK)
+    ticks = _ticks(panels)
+    axes[0].set_yticks(ticks)
+    axes[0].set_ylim(ticks[0], ticks[-1])
+    for ax, panel in zip(axes, panels, strict=True):
+        _draw(ax, panel)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def _ticks(panels: Sequence[Curve]) -> Sequence[float]:
+    """About five round values that enclose all points and their error bars."""
+    from matplotlib.ticker import MaxNLocator
+
     spreads = [(v, s) for p in panels for v, s in zip(p.values, p.spread or [0.0] * len(p.values), strict=True)]
     known = [(v, s) for v, s in spreads if not math.isnan(v)] or [(0.0, 0.0)]
-    low, high, step = _axis(min(v - s for v, s in known), max(v + s for v, s in known))
-    image = Image.new("RGB", (FINE * WIDTH * len(panels), FINE * HEIGHT), "white")
-    draw = ImageDraw.Draw(image)
-    for number, panel in enumerate(panels):
-        _panel(draw, panel, number * WIDTH, (low, high, step), label if number == 0 else "")
-    return image.resize((WIDTH * len(panels), HEIGHT), Image.Resampling.LANCZOS)
+    low, high = min(v - s for v, s in known), max(v + s for v, s in known)
+    return MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, max(high, low + 0.1))
 
 
-def _axis(low: float, high: float) -> tuple[float, float, float]:
-    """(lowest, highest, distance) of about five round ticks that enclose the values."""
-    span = max(high - low, 1e-3)
-    power = 10.0 ** math.floor(math.log10(span / 4))
-    step = next(n * power for n in (1, 2, 5, 10) if span / (n * power) <= 5)
-    return math.floor(low / step) * step, math.ceil((high + step / 100) / step) * step, step
-
-
-def _panel(draw: ImageDraw.ImageDraw, panel: Curve, x0: int, axis: tuple[float, float, float], label: str) -> None:
-    low, high, step = axis
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        """Share of the axes, 0..1 each → pixels."""
-        return FINE * (x0 + LEFT + x * (WIDTH - LEFT - RIGHT)), FINE * (HEIGHT - BOTTOM - y * (HEIGHT - BOTTOM - TOP))
-
-    def write(at: tuple[float, float], text: str, anchor: str, dx: int = 0, dy: int = 0) -> None:
-        font = ImageFont.load_default(12 * FINE)
-        draw.text((at[0] + FINE * dx, at[1] + FINE * dy), text, INK, font, anchor=anchor)
-
-    for n in range(round((high - low) / step) + 1):
-        y = n * step / (high - low)
-        draw.line([place(0, y), place(1, y)], FAINT, FINE)
-        write(place(0, y), f"{low + n * step:.{max(0, -math.floor(math.log10(step)))}f}", "rm", dx=-6)
-    draw.line([place(0, 0), place(1, 0)], INK, FINE)
-    write(place(0.5, 0), panel.title, "ma", dy=24)
-    write(place(0, 1), label, "lb", dx=-LEFT + 4, dy=-8)  # above the highest tick
-    places = []
-    for n, (name, value) in enumerate(zip(panel.names, panel.values, strict=True)):
-        x = (n + 0.5) / len(panel.names)
-        write(place(x, 0), name, "ma", dy=6)
-        if math.isnan(value):
-            continue
-        spread = panel.spread[n] if panel.spread else 0.0
-        bar = [place(x, (value + sign * spread - low) / (high - low)) for sign in (-1, 1)]
-        draw.line(bar, LINE, FINE)
-        places.append((place(x, (value - low) / (high - low)), MARK if name == panel.marked else LINE))
-    if places:
-        draw.line([at for at, _ in places], LINE, 2 * FINE, joint="curve")
-    for (x, y), color in places:
-        draw.ellipse([x - 4 * FINE, y - 4 * FINE, x + 4 * FINE, y + 4 * FINE], color, "white", FINE)
+def _draw(ax: "Axes", panel: Curve) -> None:
+    points = [n for n, value in enumerate(panel.values) if not math.isnan(value)]
+    values = [panel.values[n] for n in points]
+    spread = [panel.spread[n] for n in points] if panel.spread else None
+    ax.errorbar(points, values, spread, color=LINE, linewidth=1.6, elinewidth=1, clip_on=False)
+    colors = [MARK if panel.names[n] == panel.marked else LINE for n in points]
+    ax.scatter(points, values, 34, colors, edgecolors="white", clip_on=False, zorder=3)
+    ax.set_xticks(range(len(panel.names)), panel.names)
+    ax.set_xlim(-0.5, len(panel.names) - 0.5)
+    ax.set_xlabel(panel.title, color=INK)
+    ax.grid(axis="y", color=FAINT, clip_on=False)
+    ax.set_axisbelow(True)
+    ax.spines[["left", "right", "top"]].set_visible(False)
+    ax.spines["bottom"].set_color(INK)
+    ax.tick_params(length=0, labelcolor=INK)
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], row_names: Sequence[str], column_names: Sequence[str]) -> Image.Image:
-    """Pictures of one size in rows, each row named at its left and each column below."""
+    """Images of one size in rows, each row named at its left and each column below."""
     width, height = rows[0][0].size
     font, gap = ImageFont.load_default(14), 6
     left = gap + max((round(font.getlength(name)) + gap for name in row_names if name), default=0)
@@ -92,8 +87,8 @@ def grid(rows: Sequence[Sequence[Image.Image]], row_names: Sequence[str], column
     for y, (row, name) in enumerate(zip(rows, row_names, strict=True)):
         top = gap + y * (height + gap)
         draw.text((gap, top + height / 2), name, INK, font, anchor="lm")
-        for x, picture in enumerate(row):
-            image.paste(picture, (left + x * (width + gap), top))
+        for x, cell in enumerate(row):
+            image.paste(cell, (left + x * (width + gap), top))
     for x, name in enumerate(column_names):
         draw.text((left + x * (width + gap) + width / 2, size[1] - 4), name, INK, font, anchor="mb")
     return image

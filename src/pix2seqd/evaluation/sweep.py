@@ -1,4 +1,4 @@
-"""How the quality depends on steps, τ_d and the smallest segment (Figure 6); each picture is encoded once."""
+"""Quality as a function of steps, τ_d and minimum segment size (Figure 6). Each image is encoded once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from PIL import Image
 from rich.table import Table
 from torch import Tensor, nn
 
-from pix2seqd import distributed as processes
+from pix2seqd import distributed
 from pix2seqd.data.sample import Dataset
 from pix2seqd.evaluation.images import check_categories
 from pix2seqd.evaluation.plot import Curve, curves
@@ -22,7 +22,7 @@ from pix2seqd.pixel_encoder import ImageFeatures
 from pix2seqd.segmenter import Segmenter
 
 TITLES = {"steps": "denoising steps", "td": "time difference td", "min_pixels": "smallest segment, pixels"}
-"""What may vary (fields of `InferConfig`), as the plot calls it."""
+"""Fields of `InferConfig` that can be varied → axis titles."""
 
 
 def sweep(
@@ -32,44 +32,44 @@ def sweep(
     seed: int = 0,
     progress: Callable[[Iterator[int]], Iterator[int]] = iter,
 ) -> list[dict[str, Any]]:
-    """Score a segmenter under several settings of inference, one thing varied at a time.
+    """Score a segmenter with several inference settings, varying one at a time (Figure 6).
 
-    Several processes share the pictures and all get the whole result.
+    Processes share the images, and each returns the complete result.
 
     Args:
-        segmenter: what is scored; its checkpoint's defaults hold for what does not vary.
-        dataset: the truth; its categories must be the segmenter's.
+        segmenter: the segmenter; settings that do not vary have the defaults of its checkpoint.
+        dataset: images with ground truth; the categories must equal those of the segmenter.
         values: "steps", "td" or "min_pixels" → values to try.
-        seed: of the noise, the same for all.
-        progress: wraps the iteration over the numbers of the pictures.
+        seed: seed of the noise, the same for all settings.
+        progress: wraps the iteration over the indices of the images.
 
     Returns:
-        For each value {"varied": what, "steps", "td", "min_pixels": the setting, "pq", "sq", "rq", "pq_things",
-        "pq_stuff", "mean_iou": 0..1}.
+        For each value {"varied": name of the varied setting; "steps", "td", "min_pixels": the setting; "pq", "sq",
+        "rq", "pq_things", "pq_stuff", "mean_iou": 0..1}.
 
     Raises:
-        InputError: the categories differ, or a value makes no sense.
+        InputError: the categories differ, or a value is invalid.
     """
     check_categories(segmenter.taxonomy, dataset)
     base = _defaults(segmenter)
-    asked = [(name, {**base, name: value}) for name in values for value in values[name]]
-    scores = {tuple(s.values()): (PanopticQuality(dataset.taxonomy), MeanIoU(dataset.taxonomy)) for _, s in asked}
-    first, stride = processes.place()
+    settings = [(name, {**base, name: value}) for name in values for value in values[name]]
+    scores = {tuple(s.values()): (PanopticQuality(dataset.taxonomy), MeanIoU(dataset.taxonomy)) for _, s in settings}
+    first, stride = distributed.rank(), distributed.world_size()
     for index in progress(iter(range(first, len(dataset), stride))):
         sample = dataset[index]
-        with encoded_once(segmenter.model):
+        with cached_encoder(segmenter.model):
             for setting, metrics in scores.items():
                 prediction = segmenter.image(sample.image, seed=seed, **dict(zip(base, setting, strict=True)))
                 for metric in metrics:
                     metric.update(sample.panoptic, prediction)
     for metric in chain.from_iterable(scores.values()):
-        metric.state = processes.total(metric.state)
+        metric.state = distributed.all_reduce(metric.state)
     found = {key: _summary(*metrics) for key, metrics in scores.items()}
-    return [{"varied": name, **setting, **found[tuple(setting.values())]} for name, setting in asked]
+    return [{"varied": name, **setting, **found[tuple(setting.values())]} for name, setting in settings]
 
 
 def _defaults(segmenter: Segmenter) -> dict[str, Any]:
-    """The checkpoint's setting for pictures: a video model takes as many steps as on a first frame."""
+    """Default setting of the checkpoint for images; a video model uses the steps of a first frame."""
     infer = segmenter.checkpoint.infer
     return {"steps": infer.first_steps or infer.steps, "td": infer.td, "min_pixels": infer.min_pixels}
 
@@ -85,28 +85,28 @@ def _summary(quality: PanopticQuality, iou: MeanIoU) -> dict[str, float]:
 
 
 @contextmanager
-def encoded_once(model: Pix2SeqD) -> Iterator[None]:
-    """Within it, the model's pixel encoder answers pictures that it has seen before from memory."""
+def cached_encoder(model: Pix2SeqD) -> Iterator[None]:
+    """Context in which the pixel encoder of the model caches its features per input."""
     encoder = model.pixel_encoder
-    model.pixel_encoder = _Remembering(encoder)  # type: ignore[assignment]
+    model.pixel_encoder = _CachedEncoder(encoder)  # type: ignore[assignment]
     try:
         yield
     finally:
         model.pixel_encoder = encoder
 
 
-class _Remembering(nn.Module):
+class _CachedEncoder(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.seen: list[tuple[Tensor, ImageFeatures]] = []
+        self.cache: list[tuple[Tensor, ImageFeatures]] = []
 
     def forward(self, images: Tensor) -> ImageFeatures:
-        for before, features in self.seen:
-            if torch.equal(before, images):
+        for known, features in self.cache:
+            if torch.equal(known, images):
                 return features
-        self.seen.append((images, self.encoder(images)))
-        return self.seen[-1][1]
+        self.cache.append((images, self.encoder(images)))
+        return self.cache[-1][1]
 
 
 def render(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -119,7 +119,7 @@ def render(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def plot(rows: Sequence[Mapping[str, Any]], segmenter: Segmenter) -> Image.Image:
-    """Figure 6: a panel for each thing that varies; the checkpoint's own value is marked."""
+    """Figure 6: a panel for each varied setting; the default value of the checkpoint is marked."""
     panels = []
     for name in dict.fromkeys(row["varied"] for row in rows):
         points = {f"{row[name]:g}": 100 * row["pq"] for row in rows if row["varied"] == name}

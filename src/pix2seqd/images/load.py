@@ -1,4 +1,4 @@
-"""Any picture a person may have → 8-bit RGB, as they see it in a viewer."""
+"""Images of any common format → 8-bit RGB, as a viewer shows them."""
 
 import errno
 import io
@@ -18,19 +18,19 @@ from PIL import Image, ImageCms, ImageOps
 from pix2seqd.files import InputError, printable
 
 MAX_PIXELS = 150_000_000
-"""Pictures with more pixels (450 MB as RGB) are refused undecoded: a small file can claim any size."""
+"""Images with more pixels (450 MB as RGB) are refused before they are decoded: a small file can claim any size."""
 
 Source = str | PathLike[str] | IO[bytes] | Image.Image | np.ndarray
 """What `load_image` accepts."""
 
 
 def load_image(source: Source) -> Image.Image:
-    """Read a picture as RGB with its EXIF orientation applied.
+    """Read an image as RGB with its EXIF orientation applied.
 
     Colour spaces are converted (grey, bilevel, palette, CMYK, YCbCr, HSV, CIELAB); transparent pixels are laid over
-    white; of an animation or a multi-page file the first frame counts. Pictures deeper than 8 bits a channel
+    white; of an animation or a multi-page file the first frame is read. Images deeper than 8 bits a channel
     (16- and 32-bit integers, floats) are stretched linearly from their own finite minimum..maximum to 0..255: NaN
-    becomes the minimum, infinities the nearest end, and a constant picture black. 8-bit pictures keep their values.
+    becomes the minimum, infinities the nearest end, and a constant image black. 8-bit images keep their values.
 
     Args:
         source: a path, a file opened for reading bytes, a Pillow image of any mode, or an array: bool, integer or
@@ -38,10 +38,10 @@ def load_image(source: Source) -> Image.Image:
             stretched together.
 
     Returns:
-        A new image of mode RGB and the size that a viewer shows; `source` is left as it is.
+        A new image of mode RGB and the size that a viewer shows; `source` is not changed.
 
     Raises:
-        InputError: missing, unreadable, empty, truncated or no picture; more than `MAX_PIXELS` pixels; an array of
+        InputError: missing, unreadable, empty, truncated or not an image; more than `MAX_PIXELS` pixels; an array of
             another shape or kind.
     """
     if isinstance(source, np.ndarray):
@@ -53,7 +53,7 @@ def load_image(source: Source) -> Image.Image:
         with decoding(str(getattr(source, "name", "the given file"))), Image.open(source) as image:
             return _to_rgb(image)
     if not isinstance(source, str | PathLike):
-        raise InputError(f"cannot read a picture from a {type(source).__name__}; give a path, a PIL image or an array")
+        raise InputError(f"cannot read an image from a {type(source).__name__}; give a path, a PIL image or an array")
     path = Path(source)
     _check_file(path)
     # Given a path, Pillow maps raw pixels into memory, and garbles a TIFF that is stored on its side.
@@ -62,7 +62,7 @@ def load_image(source: Source) -> Image.Image:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no regular, non-empty file: opening a named pipe would wait for ever."""
+    """Refuse everything but regular, non-empty files; opening a named pipe would wait forever."""
     try:
         status = path.stat()
     except FileNotFoundError as error:
@@ -72,16 +72,16 @@ def _check_file(path: Path) -> None:
         reason = "its symbolic links form a loop" if loop else getattr(error, "strerror", None) or error
         raise InputError(f"cannot read {str(path)!r}: {reason}; check the path") from error
     if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{path} is a folder, not a picture; give the files in it")
+        raise InputError(f"{path} is a folder, not an image; give the files in it")
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{path} is not a regular file; save the picture to a file first")
+        raise InputError(f"{path} is not a regular file; save the image to a file first")
     if status.st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); fetch or export it again")
 
 
 @contextmanager
 def decoding(name: str) -> Iterator[None]:
-    """Turn whatever decoding trips over into one `InputError`, and keep Pillow's warnings to ourselves."""
+    """Turn every error of decoding into one `InputError` that begins with `name`, and hide Pillow's warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -91,7 +91,7 @@ def decoding(name: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: {_TOO_LARGE}") from error
     except Image.UnidentifiedImageError as error:
-        raise InputError(f"{name} is not a picture in a known format; convert it to PNG, JPEG or TIFF") from error
+        raise InputError(f"{name} is not an image in a known format; convert it to PNG, JPEG or TIFF") from error
     except PermissionError as error:
         raise InputError(f"{name} may not be read (permission denied); change its permissions") from error
     except Exception as error:  # Pillow's decoders raise anything on damaged data: struct.error, IndexError, ...
@@ -122,7 +122,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except SyntaxError:  # the EXIF block is garbage, which says nothing against the pixels
+    except SyntaxError:  # the EXIF block is damaged; the pixels may still be fine
         return image
 
 
@@ -133,7 +133,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     shaped = array.ndim in (2, 3) and array.size and (channels in (1, 3) or (channels == 4 and array.dtype == np.uint8))
     if not shaped or array.dtype.kind not in "buif":
         raise InputError(
-            f"an array of shape {list(array.shape)} and type {array.dtype} is not a picture; "
+            f"an array of shape {list(array.shape)} and type {array.dtype} is not an image; "
             "give numbers [h, w], [h, w, 3] (RGB) or uint8 [h, w, 4] (RGBA), height first"
         )
     if array.dtype == bool:
@@ -156,11 +156,11 @@ IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pcx"}
     | {".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
-"""What counts as an image in a folder; a file that is named itself may have any name."""
+"""Files in a folder that are read as images; a file that is given itself may have any name."""
 
 
 def find_images(arguments: Iterable[Path]) -> list[Path]:
-    """Files as they are and the images directly in folders (hidden ones left out), sorted, each once.
+    """The given files, and the images directly in given folders, without hidden ones; sorted, each once.
 
     Raises:
         InputError: a folder cannot be listed or holds no image.
@@ -174,12 +174,12 @@ def find_images(arguments: Iterable[Path]) -> list[Path]:
         if inside is not None:
             inside = [p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
             if not inside:
-                raise InputError(f"{argument} holds no pictures (its subfolders are not searched); give another folder")
+                raise InputError(f"{argument} holds no images (its subfolders are not searched); give another folder")
         for path in [argument] if inside is None else inside:
             found.setdefault(absolute(path), path)
     return [found[key] for key in sorted(found)]
 
 
 def absolute(path: Path) -> str:
-    """One name per file; links are not followed, for two links are two pictures to whoever made them."""
+    """Absolute path, one per file; links are not followed, so two links to one file are two images."""
     return printable(str(Path(os.path.normpath(path)).absolute()))

@@ -1,4 +1,4 @@
-"""Bringing pictures to the network's size and label maps back: resizing, padding, intensity (§4.1; official code)."""
+"""Resizing, padding and normalizing images, and resizing label maps back (§4.1; official code)."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PAD = 0.3
-"""Value of padded picture pixels (official code); their mask is void."""
+"""Value of the pixels that padding adds (official code); their mask is void."""
 
 
 def resize_image(image: Tensor, height: int, width: int) -> Tensor:
@@ -36,7 +36,7 @@ def pad_image(image: Tensor, height: int, width: int) -> Tensor:
 def normalize(image: np.ndarray, mode: Literal["none", "percentile"]) -> np.ndarray:
     """uint8 `[h, w, 3]` → the same; "percentile" stretches the 0.5th to 99.8th percentile of all channels to 0..255.
 
-    One stretch for all channels keeps colours; a picture of one value stays as it is.
+    All channels are stretched alike, so colours are kept; an image of one value is not changed.
     """
     if mode == "none":
         return image

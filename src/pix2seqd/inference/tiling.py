@@ -150,7 +150,8 @@ class Tiling:
             image: says where the windows are.
         """
         height, width = (n // self.model.mask.stride for n in self.size)
-        labels = downsample(panoptic.segmentation, *image.pixels.shape[1:], self.model.mask.stride)
+        _, rows, columns = image.pixels.shape
+        labels = downsample(panoptic.segmentation, rows, columns, self.model.mask.stride)
         table = np.zeros((2, int(panoptic.segmentation.max(initial=VOID)) + 1), np.int64)
         for segment in panoptic.segments:
             table[:, segment.id] = self.taxonomy.class_of(segment.category_id), ids.get(segment.id, 0)
@@ -179,7 +180,8 @@ class Tiling:
         counted = [segment.id for segment in compact.segments if not segment.iscrowd]
         labels = np.where(np.isin(compact.segmentation, counted), compact.segmentation, VOID)
         classes = {segment.id: self.taxonomy.class_of(segment.category_id) for segment in compact.segments}
-        labels = downsample(labels, *image.pixels.shape[1:], self.model.mask.stride)
+        _, height, width = image.pixels.shape
+        labels = downsample(labels, height, width, self.model.mask.stride)
         return InpaintedMask(labels, classes, self.taxonomy)
 
     def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, min_pixels: int) -> None:

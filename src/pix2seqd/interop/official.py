@@ -20,7 +20,7 @@ _RESNET_DEPTHS = {50: (3, 4, 6), 101: (3, 4, 23), 152: (3, 8, 36), 200: (3, 24, 
 
 
 def load_official(variables: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Pix2SeqD:
-    """Our model with the weights of an official one.
+    """A model with the weights of an official one.
 
     Args:
         variables: official variable name (`denoiser/conv_in/kernel:0`, ...) → array. Others are ignored.
@@ -30,42 +30,50 @@ def load_official(variables: Mapping[str, np.ndarray], config: Mapping[str, Any]
         The model, in eval mode.
 
     Raises:
-        ValueError: the configuration uses something we do not have; a variable is missing or of another shape.
+        ValueError: a setting that this package lacks; a variable that is missing or has another shape.
     """
     model = Pix2SeqD(model_config(config))
     missing = load_variables(model, variables)
     if not (model.config.decoder.condition_on_map or model.config.decoder.condition_on_tokens):
-        missing = [name for name in missing if name.startswith("denoiser/")]  # the rest goes unused
+        missing = [name for name in missing if name.startswith("denoiser/")]  # the encoder is not used
     if missing:
         raise ValueError(f"{len(missing)} official variables are missing, the first is {missing[0]!r}")
     return model.eval()
 
 
 def load_official_checkpoint(folder: str | Path, config: Mapping[str, Any]) -> tuple[Pix2SeqD, list[str]]:
-    """Our model with what a TensorFlow checkpoint folder has, such as the released Objects365 encoder.
+    """A model with the weights of a TensorFlow checkpoint folder, such as the released Objects365 encoder.
 
     Needs TensorFlow (`pip install pix2seqd[tf]`).
 
     Returns:
-        The model in eval mode, and the names of the official variables it lacks: those parameters stay random.
+        The model in eval mode, and the names of the official variables that the folder lacks; the parameters they
+        stand for stay random.
 
     Raises:
-        InputError: TensorFlow is not installed, no checkpoint is there, or it holds nothing of this model.
+        InputError: TensorFlow is not installed, the folder holds no checkpoint, or the checkpoint has no variable of
+            this model.
     """
     model = Pix2SeqD(model_config(config))
     return model.eval(), load_tensorflow_checkpoint(model, folder)
 
 
 def load_tensorflow_checkpoint(model: Pix2SeqD, folder: str | Path) -> list[str]:
-    """Copy what a TensorFlow checkpoint folder has into a model; the rest is as for `load_official_checkpoint`."""
+    """Copy the weights of a TensorFlow checkpoint folder into a model; see `load_official_checkpoint`."""
     missing = load_variables(model, read_tensorflow_checkpoint(folder))
     if len(missing) == len(list(_names(model))):
-        raise InputError(f"{folder} holds no variable of this model; is it a Pix2Seq checkpoint?")
+        raise InputError(
+            f"{folder} holds no variable of this model; give a Pix2Seq checkpoint of the same configuration"
+        )
     return missing
 
 
 def read_tensorflow_checkpoint(folder: str | Path) -> dict[str, np.ndarray]:
-    """Variables by full name, from the latest checkpoint of a folder."""
+    """Variables by full name, from the latest checkpoint of a folder.
+
+    Raises:
+        InputError: TensorFlow is not installed, or the folder holds no checkpoint.
+    """
     try:
         import tensorflow as tf  # pyright: ignore[reportMissingImports]
         from tensorflow.core.protobuf import trackable_object_graph_pb2 as graph  # pyright: ignore
@@ -73,7 +81,9 @@ def read_tensorflow_checkpoint(folder: str | Path) -> dict[str, np.ndarray]:
         raise InputError('reading a TensorFlow checkpoint needs TensorFlow: pip install "pix2seqd[tf]"') from error
     path = tf.train.latest_checkpoint(str(folder))
     if path is None:
-        raise InputError(f"{folder} holds no TensorFlow checkpoint (no file named 'checkpoint' that points to one)")
+        raise InputError(
+            f"{folder} holds no TensorFlow checkpoint (no file named 'checkpoint' that points to one); check the path"
+        )
     reader = tf.train.load_checkpoint(path)
     proto = graph.TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
     return {
@@ -92,7 +102,7 @@ def _from_network(name: str) -> str:
 
 
 def load_variables(model: Pix2SeqD, variables: Mapping[str, np.ndarray]) -> list[str]:
-    """Copy official variables into the model; returns the names it did not find.
+    """Copy official variables into the model; returns the names of the missing ones.
 
     Raises:
         ValueError: a variable has another shape than the parameter.
@@ -120,14 +130,14 @@ def model_config(official: Mapping[str, Any]) -> ModelConfig:
     """Our configuration for an official one.
 
     Raises:
-        ValueError: a setting that the panoptic model of the paper does not use and we do not have.
+        ValueError: a setting that the paper's panoptic model does not use and this package lacks.
     """
     model, decoder, task = official["model"], official["decoder"], official["task"]
     _refuse_unsupported(model, decoder)
     stride = model["image_size"][0] // model["msize"][0]
     width = model.get("resnet_width_multiplier", 1)
     hidden_sizes = tuple(4 * int(f * width) for f in (64, 128, 256))
-    # From a level of the mask's own size on, the official pyramid has no last block, which would set the channels.
+    # If a level of the pyramid has the mask's size, the official code has no last block, which would set the channels.
     level_dims = {4: hidden_sizes[0], 8: hidden_sizes[1], 16: model["dim_att"]}
     conditional = str(model["conditional"])
     map_dim = model["enc_fuse_dim"] if conditional == "none" else level_dims.get(stride, model["enc_fuse_dim"])
@@ -204,7 +214,7 @@ def _refuse_unsupported(model: Mapping[str, Any], decoder: Mapping[str, Any]) ->
             raise ValueError(f"official setting {key}={where[key]!r} is not supported, only {supported}")
     strides = {image / mask for image, mask in zip(model["image_size"], model["msize"], strict=True)}
     if len(strides) != 1 or max(strides) % 1:
-        raise ValueError(f"image size {model['image_size']} is no whole multiple of mask size {model['msize']}")
+        raise ValueError(f"image size {model['image_size']} is not a whole multiple of mask size {model['msize']}")
     if len(set(str(decoder["kernel_sizes"]).split(","))) != 1:
         raise ValueError(f"official setting kernel_sizes={decoder['kernel_sizes']!r} differs between levels")
 
@@ -214,7 +224,7 @@ def _conv(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _projection(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Dense and attention kernels: inputs lead, outputs trail, in however many axes."""
+    """Dense and attention kernels: axes of the inputs come first, then those of the outputs."""
     return value.reshape(shape[1], shape[0]).T if value.size == shape[0] * shape[1] else value
 
 
@@ -287,7 +297,7 @@ def _encoder_names(model: Pix2SeqD) -> Names:
     for i in range(config.encoder.layers):
         official = f"rest/transformer_encoder/{_numbered('transformer_encoder', i)}"
         yield from _transformer_layer(f"pixel_encoder.layers.{i}", official, "mha", cross=False)
-    yield from _norm("pixel_encoder.out_norm", "rest/ouput_ln")  # spelled so
+    yield from _norm("pixel_encoder.out_norm", "rest/ouput_ln")  # sic
     merge = model.pixel_encoder.merge
     blocks = [(f"pixel_encoder.merge.blocks.{i}", 2 - i) for i in range(len(merge.blocks))]
     if merge.last is not None:

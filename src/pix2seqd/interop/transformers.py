@@ -1,6 +1,6 @@
-"""Our checkpoints in `transformers`: importing this module makes its pipeline and auto classes know them.
+"""Our checkpoints in `transformers`: importing this module registers them for its pipeline and auto classes.
 
-The work is done by `Segmenter`, so that the results are its own.
+`Segmenter` does the work, so the results are the same.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from pix2seqd.panoptic.taxonomy import VOID
 from pix2seqd.segmenter import Segmenter
 
 OUTSIDE = -1
-"""Class and id where a picture was padded to the size of the largest in its batch."""
+"""Class and id of pixels where an image was padded to the size of the largest in its batch."""
 
 
 class Pix2SeqDConfig(PreTrainedConfig):
@@ -47,22 +47,22 @@ class Pix2SeqDConfig(PreTrainedConfig):
 
 @dataclass
 class Pix2SeqDOutput(ModelOutput):
-    """What the model answers."""
+    """What the model returns."""
 
     masks: Tensor | None = None
     """int64 `[b, 2, h, w]`: class (from 1) and segment id, 0 = void in both, `OUTSIDE` where the batch is padded."""
 
 
 class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
-    """A checkpoint as a model of `transformers`; its forward pass is the whole of `Segmenter.images`."""
+    """A checkpoint as a model of `transformers`; its forward pass is `Segmenter.images`."""
 
     config_class = Pix2SeqDConfig
     main_input_name = "pixel_values"
 
-    def __init__(self, config: Pix2SeqDConfig, pretrained: Checkpoint, dtype: Any = "auto") -> None:
+    def __init__(self, config: Pix2SeqDConfig, checkpoint: Checkpoint, dtype: Any = "auto") -> None:
         super().__init__(config)
-        self.network = pretrained.model
-        self.checkpoint = pretrained
+        self.network = checkpoint.model
+        self.checkpoint = checkpoint
         self.precision = dtype
         self._segmenter: Segmenter | None = None
 
@@ -74,9 +74,9 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
 
         Args:
             name: the folder, or "owner/name".
-            config: of this very checkpoint; None: read it.
+            config: config of this checkpoint; None: read it.
             dtype: precision of the networks, as `Segmenter` takes it, or torch.float32 or torch.bfloat16.
-            options: where to find it (revision, cache_dir, token, local_files_only, ...); others are not read.
+            options: where to find it (revision, cache_dir, token, local_files_only, ...); others are ignored.
 
         Raises:
             OSError: not found.
@@ -104,23 +104,23 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
         seed: int = 0,
         **options: Any,
     ) -> Pix2SeqDOutput:
-        """Segment a batch of pictures.
+        """Segment a batch of images.
 
         Args:
             pixel_values: uint8 `[b, 3, h, w]`, RGB, as `Pix2SeqDImageProcessor` makes it.
-            pixel_mask: `[b, h, w]`, 1 where a picture is and 0 where it was padded at bottom and right.
-            seed: of each picture's noise.
-            options: of `Segmenter.images`: steps, td, min_pixels, batch_size.
+            pixel_mask: `[b, h, w]`, 1 inside an image and 0 where it was padded at bottom and right.
+            seed: seed of each image's noise.
+            options: arguments of `Segmenter.images`: steps, td, min_pixels, batch_size.
         """
         if self._segmenter is None or self._segmenter.device != self.device:
             self._segmenter = Segmenter(self.checkpoint, str(self.device), self.precision)
         batch, _, height, width = pixel_values.shape
         inside = torch.ones(batch, height, width) if pixel_mask is None else pixel_mask
         sizes = [(int(part.any(1).sum()), int(part.any(0).sum())) for part in inside]
-        pictures = pixel_values.permute(0, 2, 3, 1).cpu().numpy()
-        cut = [picture[:tall, :wide] for picture, (tall, wide) in zip(pictures, sizes, strict=True)]
+        padded = pixel_values.permute(0, 2, 3, 1).cpu().numpy()
+        images = [image[:tall, :wide] for image, (tall, wide) in zip(padded, sizes, strict=True)]
         masks = torch.full((batch, 2, height, width), OUTSIDE)
-        found = self._segmenter.images(cut, seed=seed, **options)
+        found = self._segmenter.images(images, seed=seed, **options)
         for mask, (tall, wide), panoptic in zip(masks, sizes, found, strict=True):
             both = np.stack([panoptic.class_map(), panoptic.segmentation])
             mask[:, :tall, :wide] = torch.from_numpy(both)
@@ -128,7 +128,7 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
 
 
 class Pix2SeqDImageProcessor(BaseImageProcessor):
-    """Pictures → uint8 tensors, and the model's masks → what `Mask2FormerImageProcessor` answers."""
+    """Images → uint8 tensors, and the model's masks → the results of `Mask2FormerImageProcessor`."""
 
     model_input_names = ("pixel_values", "pixel_mask")
 
@@ -140,38 +140,38 @@ class Pix2SeqDImageProcessor(BaseImageProcessor):
     def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, images: Source | Sequence[Source], return_tensors: str | None = None, **_: Any
     ) -> BatchFeature:
-        """Pictures of any size and kind that `load_image` reads → "pixel_values" and "pixel_mask", padded if need be.
+        """Images of any size and kind that `load_image` reads → "pixel_values" and "pixel_mask", padded to one size.
 
         Raises:
-            InputError: a picture cannot be read.
+            InputError: an image cannot be read.
         """
         sources: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
-        pictures = [np.asarray(load_image(source)) for source in sources]
-        height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-        values = np.zeros((len(pictures), 3, height, width), np.uint8)
-        inside = np.zeros((len(pictures), height, width), np.int64)
-        for number, picture in enumerate(pictures):
-            tall, wide = picture.shape[:2]
-            values[number, :, :tall, :wide] = picture.transpose(2, 0, 1)
+        arrays = [np.asarray(load_image(source)) for source in sources]
+        height, width = (max(array.shape[axis] for array in arrays) for axis in (0, 1))
+        values = np.zeros((len(arrays), 3, height, width), np.uint8)
+        inside = np.zeros((len(arrays), height, width), np.int64)
+        for number, array in enumerate(arrays):
+            tall, wide = array.shape[:2]
+            values[number, :, :tall, :wide] = array.transpose(2, 0, 1)
             inside[number, :tall, :wide] = 1
         return BatchFeature({"pixel_values": values, "pixel_mask": inside}, tensor_type=return_tensors)
 
     def post_process_panoptic_segmentation(
         self, outputs: Pix2SeqDOutput, *_: Any, target_sizes: Sequence[tuple[int, int]] | None = None, **__: Any
     ) -> list[dict[str, Any]]:
-        """Segments of each picture.
+        """Segments of each image.
 
         Args:
-            outputs: of the model.
-            target_sizes: height and width of each result; None: the picture's own.
-            The thresholds that other models need have no meaning here and are not read.
+            outputs: the model's outputs.
+            target_sizes: height and width of each result; None: those of the image.
+            Thresholds, which other models need, are ignored: this model gives no scores.
 
         Returns:
-            Per picture "segmentation" and "segments_info" as `pix2seqd.panoptic.formats.to_segments` describes them,
+            Per image "segmentation" and "segments_info" as `pix2seqd.panoptic.formats.to_segments` describes them,
             the former as int32 tensor.
         """
         if outputs.masks is None:
-            raise ValueError("the outputs hold no masks; give what the model answered")
+            raise ValueError("the outputs hold no masks; give the outputs of the model")
         results = []
         for number, padded in enumerate(outputs.masks.cpu().numpy()):
             inside = padded[0] != OUTSIDE
@@ -191,7 +191,7 @@ class Pix2SeqDImageProcessor(BaseImageProcessor):
 
 AutoConfig.register(MODEL_TYPE, Pix2SeqDConfig)
 AutoImageProcessor.register(Pix2SeqDConfig, image_processor_classes={"pil": Pix2SeqDImageProcessor})
-# The pipeline looks for its models among those for image segmentation, and warns of any that these names lack.
+# The pipeline looks for models under both classes, and warns of models whose names are not in the mapping.
 for auto in (AutoModelForUniversalSegmentation, AutoModelForImageSegmentation):
     auto.register(Pix2SeqDConfig, Pix2SeqDForUniversalSegmentation)
 MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES.update({MODEL_TYPE: Pix2SeqDForUniversalSegmentation.__name__})  # pyright: ignore

@@ -1,8 +1,8 @@
-"""The field's metrics, each additive: `a + b` of two processes equals one process that saw everything."""
+"""Evaluation metrics. They are additive: the sum of two processes' metrics equals the metric of all their data."""
 
 import math
 
 
 def percent(value: float) -> str:
-    """A score 0..1 as tables show it; nan, where there is nothing to score, as a dash."""
+    """Format a score 0..1 as a percentage for tables; nan (undefined) is a dash."""
     return "–" if math.isnan(value) else f"{100 * value:.1f}"

@@ -1,4 +1,4 @@
-"""Average precision of instances as the Data Science Bowl 2018 and StarDist define it: tp / (tp + fp + fn)."""
+"""Average precision of instances as in the Data Science Bowl 2018 and StarDist: tp / (tp + fp + fn)."""
 
 from typing import Any
 
@@ -9,20 +9,20 @@ from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 PERCENT = np.arange(50, 100, 5)
-"""The IoU thresholds 0.50, 0.55 … 0.95, in percent so that comparisons are exact."""
+"""The IoU thresholds 0.50, 0.55 … 0.95, in percent, so that integer comparisons are exact."""
 
 
 class AveragePrecision:
-    """Running AP of a data set's thing instances.
+    """Running AP of the thing instances of a data set.
 
-    A predicted instance is a true positive at a threshold if a true instance of its category has a strictly greater
-    IoU with it (Kaggle's rule; StarDist also admits equality). From 0.5 on such a partner is unique, so that no
-    assignment is needed. Crowds are no instances, and void is background like any other.
+    A predicted instance is a true positive at a threshold if its IoU with a true instance of its category is strictly
+    greater (Kaggle's rule; StarDist also accepts equality). Above 0.5 the match is unique, so no assignment is needed.
+    Crowds are not instances, and void is treated as background.
 
     Attributes:
-        taxonomy: the categories; those that are things are counted, all in one.
-        state: int64 `[5, 10 thresholds]`: true positives, false positives, false negatives, the sum over pictures of
-            AP in `UNIT`, the number of pictures with any instance. States of several processes may be added up.
+        taxonomy: the categories; all thing categories are counted together.
+        state: int64 `[5, 10 thresholds]`: true positives, false positives, false negatives, sum over images of AP in
+            `UNIT`, number of images with any instance. States of several processes can be added.
     """
 
     def __init__(self, taxonomy: Taxonomy, state: np.ndarray | None = None) -> None:
@@ -30,11 +30,11 @@ class AveragePrecision:
         self.state = np.zeros((5, len(PERCENT)), np.int64) if state is None else state.astype(np.int64)
 
     def __add__(self, other: "AveragePrecision") -> "AveragePrecision":
-        """The metric of both sets of pictures together."""
+        """The metric of both sets of images."""
         return AveragePrecision(self.taxonomy, self.state + other.state)
 
     def update(self, truth: Panoptic, prediction: Panoptic) -> None:
-        """Count one picture.
+        """Count one image.
 
         Raises:
             ValueError: the sizes differ, the categories are not the metric's, or a map has an id without a record.
@@ -55,13 +55,13 @@ class AveragePrecision:
         self.state += np.stack([tp, len(columns) - tp, len(rows) - tp, ap, present > 0])
 
     def compute(self) -> dict[str, Any]:
-        """AP and its kin, each 0..1; nan where there is nothing to count.
+        """AP and related scores, each 0..1; nan if there is no instance.
 
         Returns:
-            "thresholds": "0.50" … "0.95" → {"ap", "precision", "recall", "f1": all pictures' counts pooled, as
-            StarDist; "ap_per_image": mean over pictures; "tp", "fp", "fn"}; "mean_ap" and "mean_ap_per_image"
-            (the score of the Data Science Bowl 2018): their means over the thresholds. Pictures without any true or
-            predicted instance do not enter the means over pictures.
+            "thresholds": "0.50" … "0.95" → {"ap", "precision", "recall", "f1": from the pooled counts of all images, as
+            in StarDist; "ap_per_image": mean over images; "tp", "fp", "fn"}; "mean_ap" and "mean_ap_per_image" (the
+            score of the Data Science Bowl 2018): means over the thresholds. Images without any true or predicted
+            instance are left out of the means over images.
         """
         tp, fp, fn, ap, images = self.state
         columns = {

@@ -1,4 +1,4 @@
-"""How often a tracked object changes its id."""
+"""Number of id switches of tracked objects."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,16 +11,17 @@ from pix2seqd.panoptic.taxonomy import Taxonomy
 
 
 class IdSwitches:
-    """Running count over the frames of videos, in the order of time. A sequence belongs to one process as a whole.
+    """Running count over the frames of videos, in order of time. All frames of a sequence belong to one process.
 
-    In a frame, a true thing is *found* if a predicted thing of its class covers it with an IoU above 0.5 (there is at
-    most one). Its id has *switched* if that one has another id than the last one that found it, however long ago.
+    In a frame, a true thing is *found* if a predicted thing of its class has an IoU above 0.5 with it (at most one
+    has). Its id has *switched* if the id of that prediction differs from the last one that found it, in any earlier
+    frame.
 
     Attributes:
         taxonomy: the categories.
-        visible: true things, counted once per frame.
-        found: those of them that were found.
-        switches: those of them whose id switched.
+        visible: number of true things, counted in every frame.
+        found: number of those that were found.
+        switches: number of those whose id switched.
     """
 
     def __init__(self, taxonomy: Taxonomy) -> None:
@@ -29,7 +30,7 @@ class IdSwitches:
         self._last: dict[tuple[str, int], int] = {}
 
     def __add__(self, other: "IdSwitches") -> "IdSwitches":
-        """The metric of both sets of sequences together."""
+        """The metric of both sets of sequences."""
         result = IdSwitches(self.taxonomy)
         for part in (self, other):
             result.visible += part.visible
@@ -39,7 +40,7 @@ class IdSwitches:
         return result
 
     def update(self, sequence: str, truth: Panoptic, prediction: Panoptic) -> None:
-        """Count the next frame of a sequence; true crowds are left out, true void counts on neither side.
+        """Count the next frame of a sequence. True crowds are left out, and true void pixels are ignored.
 
         Raises:
             ValueError: the sizes or the categories differ.
@@ -57,7 +58,7 @@ class IdSwitches:
             self._last[key] = now
 
     def compute(self) -> dict[str, Any]:
-        """The counts "switches", "found", "visible", and "found_share", "switches_per_100_found"; nan: undefined."""
+        """Counts "switches", "found", "visible"; ratios "found_share" and "switches_per_100_found" (undefined: nan)."""
         share = self.found / self.visible if self.visible else float("nan")
         rate = 100 * self.switches / self.found if self.found else float("nan")
         counts = {"switches": self.switches, "found": self.found, "visible": self.visible}

@@ -10,14 +10,14 @@ from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 
 def iou_per_class(confusion: np.ndarray) -> np.ndarray:
-    """IoU of each class of a confusion matrix.
+    """IoU of each class from a confusion matrix.
 
     Args:
-        confusion: pixel counts `[n + 1, n + 1]`, rows the true class, columns the predicted one, 0 = void.
+        confusion: pixel counts `[n + 1, n + 1]`; rows are true classes, columns predicted classes, 0 is void.
 
     Returns:
-        float64 `[n + 1]`, nan where a class occurs on neither side. True void is left out; predicted void counts as
-        missed, so that entry 0 is 0 where void is predicted on labelled pixels, else nan.
+        float64 `[n + 1]`, nan for classes that occur neither in truth nor in prediction. True void is ignored. Void
+        predicted on labelled pixels counts as an error, and then entry 0 is 0; otherwise it is nan.
     """
     confusion = confusion.astype(np.float64)
     confusion[VOID] = 0
@@ -31,8 +31,8 @@ class MeanIoU:
 
     Attributes:
         taxonomy: the categories.
-        state: the confusion matrix, int64 `[n + 1, n + 1]`, rows the true class, columns the predicted one, 0 = void.
-            States of several processes may be added up.
+        state: the confusion matrix, int64 `[n + 1, n + 1]`; rows are true classes, columns predicted classes, 0 is
+            void. States of several processes can be added.
     """
 
     def __init__(self, taxonomy: Taxonomy, state: np.ndarray | None = None) -> None:
@@ -41,11 +41,11 @@ class MeanIoU:
         self.state = np.zeros((side, side), np.int64) if state is None else state.astype(np.int64)
 
     def __add__(self, other: "MeanIoU") -> "MeanIoU":
-        """The metric of both sets of pictures together."""
+        """The metric of both sets of images."""
         return MeanIoU(self.taxonomy, self.state + other.state)
 
     def update(self, truth: Panoptic, prediction: Panoptic) -> None:
-        """Count one picture's pixels.
+        """Count the pixels of one image.
 
         Raises:
             ValueError: the sizes differ or the categories are not the metric's.
@@ -58,11 +58,11 @@ class MeanIoU:
         self.state += np.bincount(pairs.ravel(), minlength=side**2).reshape(side, side)
 
     def compute(self) -> dict[str, Any]:
-        """Mean IoU and its parts, each 0..1, over the labelled pixels.
+        """Mean IoU and related scores, each 0..1, over the labelled pixels.
 
         Returns:
-            "mean_iou": over the classes that occur in truth or prediction; "pixel_accuracy": share of the labelled
-            pixels with the right class; "per_class": category id → {"name", "iou"}. What does not occur is nan.
+            "mean_iou": mean over the classes that occur in truth or prediction; "pixel_accuracy": share of the labelled
+            pixels with the correct class; "per_class": category id → {"name", "iou"}. Undefined values are nan.
         """
         iou = iou_per_class(self.state)[1:]
         labelled = self.state[1:].sum()

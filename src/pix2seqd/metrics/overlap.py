@@ -1,4 +1,4 @@
-"""What truth and prediction of one picture have in common: the pixels that their segments share."""
+"""Overlap of the segments of ground truth and prediction, in pixels."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -9,12 +9,12 @@ from pix2seqd.panoptic.panoptic import Panoptic, Segment
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy
 
 UNIT = 2.0**-40
-"""Sums of ratios are kept as integers in this unit: integer addition gives the same bits in any order, so that any
-number of processes agrees exactly. It costs 5e-13 per ratio, and int64 holds eight million of them."""
+"""Sums of ratios are stored as integers in this unit. Integer addition is exact in any order, so results do not depend
+on the number of processes. The rounding error is 5e-13 per ratio, and int64 holds the sum of eight million."""
 
 
 def group_sum(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Add up the counts of equal keys: integers `[k, n]` and `[n]` → distinct keys `[k, m]`, sorted, and `[m]`."""
+    """Sum the counts of equal keys: integers `[k, n]` and `[n]` → distinct sorted keys `[k, m]` and sums `[m]`."""
     order = np.lexsort(keys[::-1])
     keys, counts = keys[:, order], counts[order]
     first = _differs_from_previous(keys)
@@ -22,9 +22,9 @@ def group_sum(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def overlaps(*maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which values occur together: k integer maps of one shape → distinct combinations `[k, m]`, pixel counts `[m]`."""
+    """Co-occurring values of k integer maps of one shape: distinct combinations `[k, m]` and pixel counts `[m]`."""
     values = np.stack([values.ravel() for values in maps])
-    # Only the starts of horizontal runs are sorted: label maps are smooth, and sorting every pixel is the slow part.
+    # Only the starts of horizontal runs are sorted, because sorting every pixel is slow and label maps are smooth.
     starts = np.flatnonzero(_differs_from_previous(values))
     return group_sum(values[:, starts], np.diff(starts, append=values.shape[1]))
 
@@ -52,7 +52,7 @@ def classes(taxonomy: Taxonomy, segments: Sequence[Segment]) -> np.ndarray:
 
 
 def check_categories(expected: Taxonomy, actual: Taxonomy, whose: str) -> None:
-    """Raise a ValueError that names the first category whose number, id, name or kind differs; colours may."""
+    """Raise a ValueError that names the first category whose position, id, name or kind differs; colours may differ."""
     if actual is expected:
         return
     for number, pair in enumerate(zip_longest(expected.categories, actual.categories), start=1):
@@ -64,14 +64,14 @@ def check_categories(expected: Taxonomy, actual: Taxonomy, whose: str) -> None:
 
 
 def check_sizes(truth: np.ndarray, prediction: np.ndarray) -> None:
-    """Raise a ValueError unless both maps, `[..., h, w]`, have one shape."""
+    """Raise a ValueError if the shapes of two maps, `[..., h, w]`, differ."""
     if truth.shape != prediction.shape:
         sizes = [" × ".join(str(side) for side in array.shape) for array in (truth, prediction)]
         raise ValueError(f"the prediction is {sizes[1]} pixels but the truth {sizes[0]}; predict at the truth's size")
 
 
 def mean_of_present(values: np.ndarray) -> float:
-    """Mean of the numbers that are not nan; nan if there is none."""
+    """Mean of the values that are not nan; nan if all are."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")
 
@@ -86,7 +86,7 @@ def _differs_from_previous(values: np.ndarray) -> np.ndarray:
 
 
 def _index(ids: np.ndarray, segments: Sequence[Segment], whose: str) -> np.ndarray:
-    """Position of each id among the void and the segments, which are ordered by id."""
+    """Row of each id in the overlap matrix: 0 for void, then the segments, which are sorted by id."""
     known = np.array([0, *(segment.id for segment in segments)])
     index = np.minimum(np.searchsorted(known, ids), len(known) - 1)
     if (unknown := ids[known[index] != ids]).size:

@@ -1,4 +1,4 @@
-"""Panoptic quality (Kirillov et al. 2019) by COCO's rules, equal to the official panopticapi."""
+"""Panoptic quality (Kirillov et al. 2019) with the rules of COCO; equal to the official panopticapi."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from pix2seqd.panoptic.taxonomy import Taxonomy
 class PanopticQuality:
     """Running PQ, SQ and RQ of a data set.
 
-    A predicted segment is a true positive if a true segment of its category, not a crowd, has IoU > 0.5 with it, where
-    predicted pixels on void do not count towards the union. Crowds may stay unfound, and a predicted segment that is
-    wrong but lies for more than half on void and on crowds of its category is ignored.
+    A predicted segment is a true positive if its IoU with a true segment of its category, not a crowd, is above 0.5.
+    Predicted pixels on true void do not count in the union. Crowds are not required to be found. An unmatched
+    prediction is ignored if more than half of it lies on true void or on crowds of its category.
 
     Attributes:
         taxonomy: the categories.
         state: int64 `[4, n categories]`: sum of IoU in `UNIT`, true positives, false positives, false negatives.
-            States of several processes may be added up (all-reduce) and given to the constructor.
+            States of several processes can be added (all-reduce) and passed to the constructor.
     """
 
     def __init__(self, taxonomy: Taxonomy, state: np.ndarray | None = None) -> None:
@@ -27,11 +27,11 @@ class PanopticQuality:
         self.state = np.zeros((4, len(taxonomy)), np.int64) if state is None else state.astype(np.int64)
 
     def __add__(self, other: "PanopticQuality") -> "PanopticQuality":
-        """The metric of both sets of pictures together."""
+        """The metric of both sets of images."""
         return PanopticQuality(self.taxonomy, self.state + other.state)
 
     def update(self, truth: Panoptic, prediction: Panoptic) -> None:
-        """Count one picture.
+        """Count one image.
 
         Raises:
             ValueError: the sizes differ, the categories are not the metric's, or a map has an id without a record.
@@ -60,8 +60,8 @@ class PanopticQuality:
         """PQ, SQ and RQ, each 0..1.
 
         Returns:
-            "All", "Things", "Stuff": {"pq", "sq", "rq"} averaged over the n categories that occur, and "n";
-            "per_class": category id → {"name", "pq", "sq", "rq", "tp", "fp", "fn"}. What does not occur is nan.
+            "All", "Things", "Stuff": {"pq", "sq", "rq"}, means over the n categories that occur, and "n";
+            "per_class": category id → {"name", "pq", "sq", "rq", "tp", "fp", "fn"}. Undefined values are nan.
         """
         iou, (tp, fp, fn) = self.state[0] * UNIT, self.state[1:]
         occurrences = np.where(tp + fp + fn > 0, tp + (fp + fn) / 2, np.nan)

@@ -1,4 +1,4 @@
-"""Region similarity J and contour accuracy F by the unsupervised protocol of DAVIS 2017 (Caelles et al. 2019)."""
+"""Region similarity J and contour accuracy F in the unsupervised protocol of DAVIS 2017 (Caelles et al. 2019)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from pix2seqd.metrics.overlap import check_sizes, mean_of_present
 MAX_PROPOSALS = 20
 VOID_LABEL = 255
 TOLERANCE = 0.008
-"""How far two contours may lie apart and still match, as a share of the picture's diagonal."""
+"""Maximum distance of matching contours, as a share of the image diagonal."""
 
 
 @dataclass(frozen=True, eq=False)
 class SequenceScores:
-    """One sequence's objects, each with the proposal assigned to it, ordered by proposal.
+    """Scores of the objects of one sequence, each with its assigned proposal, ordered by proposal.
 
     Attributes:
         objects: the true ids, int `[n]`.
-        proposals: the predicted ids, int `[n]`; an id that no pixel carries means: not found.
+        proposals: the predicted ids, int `[n]`; an id without pixels means that the object was not found.
         j: IoU, float64 `[n, frames]`.
         f: F-measure of the contour, float64 `[n, frames]`.
     """
@@ -34,13 +34,17 @@ class SequenceScores:
 
 
 class RegionContour:
-    """Running J and F of a set of videos. A sequence belongs to one process as a whole."""
+    """Running J and F of a set of videos. All frames of a sequence belong to one process."""
 
     def __init__(self) -> None:
         self.scores: dict[str, SequenceScores] = {}
 
     def __add__(self, other: "RegionContour") -> "RegionContour":
-        """The metric of both sets of sequences together."""
+        """The metric of both sets of sequences.
+
+        Raises:
+            ValueError: a sequence is in both sets.
+        """
         if twice := sorted(self.scores.keys() & other.scores.keys()):
             raise ValueError(f"sequence {twice[0]} was counted twice")
         result = RegionContour()
@@ -52,24 +56,25 @@ class RegionContour:
         sequence: str,
         truth: Iterable[np.ndarray],
         prediction: Iterable[np.ndarray],
-        most: int = MAX_PROPOSALS,
+        max_proposals: int = MAX_PROPOSALS,
     ) -> None:
         """Count one whole sequence.
 
         Args:
-            sequence: its name.
-            truth: frames of object ids, integers `[h, w]`; 0 = background, 255 = void, which counts on neither side.
-                The objects are 1..the highest id of the first frame; ids that first appear later are background.
-            prediction: as many frames of proposal ids 0..most, in any numbering that stays the same over the frames.
-            most: proposals allowed; the protocol has 20.
+            sequence: name of the sequence.
+            truth: frames of object ids, integers `[h, w]`; 0 = background, 255 = void, which is ignored. The objects
+                are 1 to the highest id of the first frame; other ids are background.
+            prediction: the same number of frames of proposal ids 0..max_proposals, consistent over the frames.
+            max_proposals: maximum number of proposals; the protocol allows 20.
 
         Raises:
-            ValueError: no frame, a different number or size of frames, an id above `most`, or a sequence counted twice.
+            ValueError: there is no frame; the number or size of frames differs; an id is above `max_proposals`; the
+                sequence was counted before.
         """
         if sequence in self.scores:
             raise ValueError(f"sequence {sequence} was counted twice")
         try:
-            self.scores[sequence] = score_sequence(truth, prediction, most)
+            self.scores[sequence] = score_sequence(truth, prediction, max_proposals)
         except ValueError as error:
             raise ValueError(f"sequence {sequence}: {error}") from error
 
@@ -77,10 +82,10 @@ class RegionContour:
         """Means, recalls (share of frames above 0.5) and decays (first minus last quarter) over frames.
 
         Returns:
-            "global": the means over all objects, keyed "J&F-Mean", "J-Mean", "J-Recall", "J-Decay" and F likewise;
-            "sequences": name → {"J_per_object", "F_per_object" (means), "J_recall_per_object", "J_decay_per_object",
-            F likewise, "objects", "proposals"}, each keyed "NAME_1", "NAME_2" … As in the official tool these numbers
-            follow the order of the proposals; "objects" and "proposals" hold the ids in the files. nan without objects.
+            "global": means over all objects: "J&F-Mean", "J-Mean", "J-Recall", "J-Decay", and likewise for F;
+            "sequences": name → {"J_per_object" (means), "J_recall_per_object", "J_decay_per_object", likewise for F,
+            "objects", "proposals"}, each with keys "NAME_1", "NAME_2" … As in the official tool, these numbers follow
+            the order of the proposals; "objects" and "proposals" hold the ids in the files. nan without objects.
         """
         sequences: dict[str, dict[str, dict[str, Any]]] = {}
         columns: dict[str, list[float]] = {f"{m}-{s}": [] for m in "JF" for s in ("Mean", "Recall", "Decay")}
@@ -102,9 +107,9 @@ class RegionContour:
 
 
 def score_sequence(
-    truth: Iterable[np.ndarray], prediction: Iterable[np.ndarray], most: int = MAX_PROPOSALS
+    truth: Iterable[np.ndarray], prediction: Iterable[np.ndarray], max_proposals: int = MAX_PROPOSALS
 ) -> SequenceScores:
-    """Score all proposals against all objects in every frame, then assign one to one by the mean of J and F.
+    """Score all proposals against all objects in every frame, then assign them one to one by the mean of J and F.
 
     See `RegionContour.update`.
     """
@@ -117,19 +122,19 @@ def score_sequence(
         if objects < 0:
             objects = int(true[true != VOID_LABEL].max(initial=0))
         lowest, highest = int(predicted.min(initial=0)), int(predicted.max(initial=0))
-        if lowest < 0 or highest > most:
+        if lowest < 0 or highest > max_proposals:
             wrong = lowest if lowest < 0 else highest
-            raise ValueError(f"frame {number} has proposal id {wrong}; keep at most {most}, numbered from 1")
+            raise ValueError(f"frame {number} has proposal id {wrong}; keep at most {max_proposals}, numbered from 1")
         used = max(used, highest)
         void = true == VOID_LABEL
         true_ids = np.where((true > objects) | void, 0, true).astype(np.intp)
         predicted_ids = np.where(void, 0, predicted).astype(np.intp)
-        slots = max(objects, most)
+        slots = max(objects, max_proposals)
         j.append(_region(true_ids, predicted_ids, objects, slots))
         f.append(_contour(true_ids, predicted_ids, objects, slots))
     if objects < 0:
         raise ValueError("it has no frame")
-    # With fewer proposals than objects, the missing ones are empty; [proposals, objects, frames].
+    # [proposals, objects, frames]; if there are fewer proposals than objects, the missing ones are empty.
     j_all, f_all = (np.stack(values, axis=-1)[: max(used, objects)] for values in (j, f))
     rows, columns = linear_sum_assignment(-(j_all.mean(-1) + f_all.mean(-1)) / 2)
     return SequenceScores(columns + 1, rows + 1, j_all[rows, columns], f_all[rows, columns])
@@ -149,7 +154,7 @@ def _contour(truth: np.ndarray, prediction: np.ndarray, objects: int, proposals:
     radius = int(np.ceil(TOLERANCE * np.hypot(*truth.shape)))
     true_edge = _boundary(_bit_planes(truth, objects))
     predicted_edge = _boundary(_bit_planes(prediction, proposals))
-    # Only pixels on some contour are compared, each a 0/1 vector over the objects: products of matrices count them.
+    # Only contour pixels are compared. Each is a 0/1 vector over the objects, so matrix products count the matches.
     where = np.nonzero(np.bitwise_or.reduce(np.concatenate([true_edge, predicted_edge])))
     true, near_true = (_unpack(bits, where, objects) for bits in (true_edge, _dilate(true_edge, radius)))
     predicted, near_predicted = (
@@ -163,9 +168,9 @@ def _contour(truth: np.ndarray, prediction: np.ndarray, objects: int, proposals:
 
 
 def _bit_planes(labels: np.ndarray, count: int) -> np.ndarray:
-    """Labels 0..count `[h, w]` → uint8 `[ceil(count / 8), h, w]`: pixel by pixel, bit k - 1 says "belongs to k".
+    """Labels 0..count `[h, w]` → uint8 `[ceil(count / 8), h, w]`, where bit k - 1 of a pixel means "label is k".
 
-    All objects then share each operation on the picture, eight to a byte.
+    Each following operation then processes eight objects per byte.
     """
     table = np.packbits(np.eye(count + 1, dtype=np.uint8)[:, 1:], axis=1, bitorder="little")
     return np.take(table.T, labels, axis=1)
@@ -177,7 +182,7 @@ def _unpack(planes: np.ndarray, where: tuple[np.ndarray, ...], count: int) -> np
 
 
 def _boundary(planes: np.ndarray) -> np.ndarray:
-    """Pixels that differ from their right, lower or lower right neighbour, where there is one (Martin's seg2bmap)."""
+    """Pixels that differ from their right, lower or lower right neighbour, if it exists (Martin's seg2bmap)."""
     edge = np.zeros_like(planes)
     edge[:, :, :-1] |= planes[:, :, :-1] ^ planes[:, :, 1:]
     edge[:, :-1] |= planes[:, :-1] ^ planes[:, 1:]
@@ -186,7 +191,7 @@ def _boundary(planes: np.ndarray) -> np.ndarray:
 
 
 def _dilate(planes: np.ndarray, radius: int) -> np.ndarray:
-    """Dilation by the disk x² + y² ≤ radius²: one horizontal spread that widens from the disk's pole to its equator."""
+    """Dilation by the disk x² + y² ≤ radius², row by row; the horizontal spread widens from the pole to the equator."""
     height, width = planes.shape[1:]
     spread, result, half = planes.copy(), np.zeros_like(planes), 0
     for dy in range(radius, -1, -1):

@@ -1,4 +1,4 @@
-"""Segmentation and tracking quality of KITTI-STEP (Weber et al. 2021), equal to deeplab2's implementation."""
+"""Segmentation and tracking quality (STQ) of KITTI-STEP (Weber et al. 2021); equal to deeplab2."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from pix2seqd.panoptic.taxonomy import Taxonomy
 
 
 class StepQuality:
-    """Running STQ of videos: the geometric mean of AQ (are pixels tracked?) and SQ (are they classified?).
+    """Running STQ of videos: the geometric mean of association quality (AQ) and segmentation quality (SQ).
 
-    Frames are the paper's mask tensor: integers `[2, h, w]`, channel 0 the contiguous class 1..n, channel 1 the id of
-    the track, 0 = void in both. A true thing with id 0 is a crowd: its pixels count for SQ but not for AQ.
+    Frames are the mask tensor of the paper (§2): integers `[2, h, w]`, where channel 0 is the contiguous class 1..n,
+    channel 1 the track id, and void is 0 in both. A true thing with id 0 is a crowd; its pixels count in SQ only.
 
     Attributes:
         taxonomy: the categories.
-        counts: sequence → int64 `[5, m]`: true class, true id, predicted class, predicted id, pixels. Frames of one
-            sequence may be counted in several processes.
+        counts: sequence → int64 `[5, m]`: true class, true id, predicted class, predicted id, number of pixels. The
+            frames of a sequence can be counted in several processes.
     """
 
     def __init__(self, taxonomy: Taxonomy) -> None:
@@ -26,7 +26,7 @@ class StepQuality:
         self.counts: dict[str, np.ndarray] = {}
 
     def __add__(self, other: "StepQuality") -> "StepQuality":
-        """The metric of both sets of frames together."""
+        """The metric of both sets of frames."""
         result = StepQuality(self.taxonomy)
         for part in (self, other):
             for sequence, counts in part.counts.items():
@@ -34,10 +34,10 @@ class StepQuality:
         return result
 
     def update(self, sequence: str, truth: np.ndarray, prediction: np.ndarray) -> None:
-        """Count one frame of a sequence; the order of frames does not matter.
+        """Count one frame of a sequence, in any order.
 
         Args:
-            sequence: the name of the video; tracks do not go from one to another.
+            sequence: name of the video. Tracks belong to one video.
             truth: integers `[2, h, w]`.
             prediction: integers `[2, h, w]`.
 
@@ -57,12 +57,12 @@ class StepQuality:
         self.counts[sequence] = np.vstack(group_sum(counts[:4], counts[4])).astype(np.int64)
 
     def compute(self) -> dict[str, Any]:
-        """STQ and its parts, each 0..1.
+        """STQ, AQ and SQ, each 0..1.
 
         Returns:
             "STQ", "AQ", "SQ"; "per_class": category id → {"name", "iou"}; "sequences": name → {"STQ", "AQ", "SQ"}.
-            AQ is the mean over all true tracks, SQ the mean IoU over the classes that occur. As in the official code,
-            predicting void on labelled pixels adds one class of IoU 0 to SQ. What does not occur is nan.
+            AQ is the mean over all true tracks, and SQ the mean IoU over the classes that occur. As in the official
+            code, void predicted on labelled pixels adds one class of IoU 0 to SQ. Undefined values are nan.
         """
         total = np.zeros((len(self.taxonomy) + 1,) * 2, np.int64)
         association, tracks = 0.0, 0
@@ -79,7 +79,7 @@ class StepQuality:
         }
 
     def _sequence(self, counts: np.ndarray) -> tuple[np.ndarray, float, int]:
-        """Confusion matrix `[n + 1, n + 1]`, sum of the true tracks' association quality, number of true tracks."""
+        """Confusion matrix `[n + 1, n + 1]`, sum of the association quality of true tracks, number of true tracks."""
         true_class, true_id, predicted_class, _, pixels = counts
         confusion = np.zeros((len(self.taxonomy) + 1,) * 2, np.int64)
         np.add.at(confusion, (true_class, predicted_class), pixels)
@@ -96,7 +96,7 @@ class StepQuality:
 
 
 def _tracks(keys: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row (class, id): the number of its track, and the area of that whole track."""
+    """Track number and total track area of each column (class, id)."""
     _, track = np.unique(keys, axis=1, return_inverse=True)
     area = np.zeros(track.max(initial=-1) + 1, np.int64)
     np.add.at(area, track, pixels)

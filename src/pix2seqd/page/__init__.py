@@ -1,1 +1,1 @@
-"""The page of `pix2seqd serve`: see it, correct it, export it. Only `page`, `clip` and `server` know gradio."""
+"""The page of `pix2seqd serve`: segment, correct and export in a browser. `editing` and `work` do not use gradio."""

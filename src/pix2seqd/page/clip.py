@@ -1,4 +1,4 @@
-"""The tab Clip: a video, its segments frame by frame, and what became of each track."""
+"""The tab Clip: segment a video frame by frame, and list its tracks."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,34 +9,34 @@ from typing import Any
 import gradio as gr
 
 from pix2seqd.files import InputError, read_json
-from pix2seqd.images.frames import Frame, check_upload, open_clip
-from pix2seqd.page.site import MODEL, QUICK, Parts, Site, settings_of, steps_slider, told, view
+from pix2seqd.images.frames import DecodedFrame, check_upload, open_clip
+from pix2seqd.page.site import MODEL, QUICK, Parts, Site, settings_of, steps_slider, view, with_messages
 from pix2seqd.page.viewer import data_uri, reduced, show
 from pix2seqd.panoptic.clip_results import ClipWriter
 from pix2seqd.panoptic.panoptic import Panoptic
 
 SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif", ".tif", ".tiff"})
 FRAMES_PER_SECOND = 10.0
-"""Of stacks, which know no time."""
+"""For TIFF stacks, which have no times."""
 
 
 def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
-    """Lay out the tab; `steps` are those of a frame after the first at first."""
+    """Lay out the tab. `steps` is the start value of the steps of later frames."""
     found = sorted(p for p in samples.iterdir() if p.suffix.lower() in SUFFIXES)[:12] if samples else []
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             source = gr.File(label="Clip: video, GIF or TIFF stack", height=140, elem_id="clip")
             sample = gr.Radio([p.name for p in found], label="Samples", visible=bool(found), elem_id="clips")
             frames = gr.Slider(2, site.limits.frames, min(50, site.limits.frames), step=1, label="Frames at most")
-            later = steps_slider(site.limits, steps, "Denoising steps of a frame after the first")
-            gr.Markdown("The first frame's steps and all else: as in the settings of the tab *Image*.")
+            later = steps_slider(site.limits, steps, "Denoising steps of each later frame")
+            gr.Markdown("The first frame and all other settings are those of the tab *Image*.")
             with gr.Row():
                 run = gr.Button("Segment", variant="primary", min_width=90, elem_id="segment-clip")
                 stop = gr.Button("Stop", min_width=90)
         with gr.Column(scale=3, min_width=320):
-            frame_view = view(invitation="Upload a clip or choose a sample; its frames appear as they are done.")
+            frame_view = view(placeholder="Upload a clip or choose a sample. Each frame appears when it is done.")
             table = gr.Dataframe(
-                headers=["track", "class", "kind", "first frame", "last frame", "mean pixels"],
+                headers=["track", "class", "kind", "first frame", "last frame", "mean area"],
                 interactive=False,
                 max_height=300,
                 label="Tracks",
@@ -47,49 +47,50 @@ def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
     def segment(
         path: str | None, chosen: str | None, frames: int, steps: int, *values: Any
     ) -> Iterator[tuple[Any, ...]]:
-        named = next((sample for sample in found if sample.name == chosen), None)  # a browser names no file
+        # The browser sends the name of a sample, never its path.
+        named = next((sample for sample in found if sample.name == chosen), None)
         if path is None and named is None:
             raise InputError("no clip yet; upload one or choose a sample")
-        given = site.scratch.holds(path) if path else named
+        given = site.scratch.resolve(path) if path else named
         assert given is not None
         check_upload(given, site.limits.pixels)
-        out = site.scratch.place() / "clip"
-        options, picture = settings_of(values), {}
+        out = site.scratch.new_folder() / "clip"
+        options, value = settings_of(values), {}
         options |= {"first_steps": options["steps"], "steps": int(steps)}
         for done, total, frame, panoptic in site.turns.take(segmented(site, given, out, frames, options)):
             note = f"frame {done} of {total}: {sum(s.isthing for s in panoptic.segments)} things"
-            picture = show(data_uri(reduced(frame.image), "JPEG"), panoptic, progress=done / total, note=note)
-            yield picture, gr.skip(), gr.skip()
-        yield picture | {"progress": 1.0}, tracks(out), export(out)
+            value = show(data_uri(reduced(frame.image), "JPEG"), panoptic, progress=done / total, note=note)
+            yield value, gr.skip(), gr.skip()
+        yield value | {"progress": 1.0}, tracks(out), export(out)
 
     settings = [source, sample, frames, later, *parts.settings]
-    running = run.click(told(segment), settings, [frame_view, table, files], **MODEL, show_progress="hidden")
+    running = run.click(with_messages(segment), settings, [frame_view, table, files], **MODEL, show_progress="hidden")
     stop.click(None, cancels=[running])
     source.upload(lambda: None, None, sample, **QUICK)
     sample.input(lambda: None, None, source, **QUICK)
 
 
 def segmented(
-    site: Site, path: Path, out: Path, most: int, options: dict[str, Any]
-) -> Iterator[tuple[int, int, Frame, Panoptic]]:
+    site: Site, path: Path, out: Path, max_frames: int, options: dict[str, Any]
+) -> Iterator[tuple[int, int, DecodedFrame, Panoptic]]:
     """Segment a clip and write it to `out`, as `pix2seqd video` does.
 
     Yields:
-        Number of the frame, number of frames, the frame, its segments.
+        Number of the frame, total number of frames, the frame, its segmentation.
     """
     segmenter = site.segmenter
     with open_clip(str(path), lambda _: None, FRAMES_PER_SECOND) as clip:
-        total = min(clip.total or most, most)
-        seen, again = tee(islice(clip.frames, most))
-        results = segmenter.video((frame.image for frame in seen), **options)
+        total = min(clip.total or max_frames, max_frames)
+        to_segment, to_write = tee(islice(clip.frames, max_frames))
+        results = segmenter.video((frame.image for frame in to_segment), **options)
         with ClipWriter(out, segmenter.taxonomy, {**segmenter.describe(), **options}, clip.rate) as writer:
-            for number, (panoptic, frame) in enumerate(zip(results, again, strict=False), start=1):
+            for number, (panoptic, frame) in enumerate(zip(results, to_write, strict=False), start=1):
                 writer.write(frame, panoptic)
                 yield number, max(total, number), frame, panoptic
 
 
 def tracks(out: Path) -> list[list[Any]]:
-    """The table of tracks, those seen longest first."""
+    """Rows of the table of tracks, longest track first."""
     records = read_json(out / "tracks.json")["tracks"]
     records.sort(key=lambda track: -sum(area > 0 for area in track["areas"]))
     return [
@@ -106,6 +107,6 @@ def tracks(out: Path) -> list[list[Any]]:
 
 
 def export(out: Path) -> list[str]:
-    """What the browser may fetch: the video, the tracks, and everything in one archive."""
+    """Paths of the downloads: the video, the tracks, and everything in one archive."""
     archive = shutil.make_archive(str(out), "zip", out)
     return [str(out / "overlay.mp4"), str(out / "tracks.json"), archive]

@@ -1,4 +1,4 @@
-"""The tab Correct: edit segments by hand, let the model complete them, save them to a data set."""
+"""The tab Correct: edit segments by hand, let the model complete them, save them in a data set."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,7 +6,20 @@ from typing import Any
 import gradio as gr
 
 from pix2seqd.page import editing
-from pix2seqd.page.site import MODEL, QUICK, Parts, Site, count, export, need, rows, sampling, shown, stopped, told
+from pix2seqd.page.site import (
+    MODEL,
+    QUICK,
+    Parts,
+    Site,
+    count,
+    export,
+    required,
+    rows,
+    sampling,
+    shown,
+    stopped,
+    with_messages,
+)
 from pix2seqd.page.work import Work
 
 
@@ -25,15 +38,15 @@ def tab(site: Site, parts: Parts) -> None:
                 keep = gr.Button("Keep", size="sm", min_width=70)
                 undo = gr.Button("Undo", size="sm", min_width=70)
             everything = gr.Radio(
-                [("what I corrected or kept (green)", False), ("every segment; fill the void", True)],
+                [("segments that I corrected or kept (green)", False), ("every segment, and fills the void", True)],
                 value=False,
-                label="Complete leaves as it is",
+                label="Complete does not change",
             )
             with gr.Row():
                 complete = gr.Button("Complete", variant="primary", min_width=90, elem_id="complete")
                 stop = gr.Button("Stop", min_width=90)
             save = gr.Button("Save to the data set", elem_id="save")
-            saved = gr.Markdown(f"Saved pictures go to\n`{site.folder}`")
+            saved = gr.Markdown(f"Saved images go to\n`{site.folder}`")
         with gr.Column(scale=3, min_width=320, elem_classes="foremost"):
             parts.correct_view.render()
     _editing_events(
@@ -41,33 +54,33 @@ def tab(site: Site, parts: Parts) -> None:
     )
 
     def relabelled(work: Work | None, category_id: int) -> tuple[Any, ...]:
-        return _edited(need(work).relabelled(category_id))
+        return _edited(required(work).relabelled(category_id))
 
     def completed(work: Work | None, everything: bool, *values: Any) -> Iterator[tuple[Any, ...]]:
-        work = need(work)
-        known, panoptic = work.known(everything), work.panoptic
-        for picture, panoptic in sampling(site, work, known, values):  # noqa: B007
-            yield work, gr.skip(), picture, gr.skip(), gr.skip()
+        work = required(work)
+        hints, panoptic = work.hints(everything), work.panoptic
+        for value, panoptic in sampling(site, work, hints, values):  # noqa: B007
+            yield work, gr.skip(), value, gr.skip(), gr.skip()
         yield shown(site, work.changed(panoptic), f"completed: {count(panoptic)}")
 
     def stored(work: Work | None) -> tuple[str, list[str]]:
-        work = need(work)
+        work = required(work)
         with site.saving:
-            pictures = editing.append(site.folder, work.name, work.image, work.panoptic)
-        said = f"**Saved.** `{site.folder}` has {pictures} {'picture' if pictures == 1 else 'pictures'} now."
-        return said, export(site, work)
+            number = editing.append(site.folder, work.name, work.image, work.panoptic)
+        message = f"**Saved.** `{site.folder}` has {number} {'image' if number == 1 else 'images'} now."
+        return message, export(site, work)
 
-    relabel.click(told(relabelled), [parts.work, category], parts.result, **QUICK)
+    relabel.click(with_messages(relabelled), [parts.work, category], parts.result, **QUICK)
     inputs = [parts.work, everything, *parts.settings]
-    running = complete.click(told(completed), inputs, parts.result, **MODEL, show_progress="hidden")
+    running = complete.click(with_messages(completed), inputs, parts.result, **MODEL, show_progress="hidden")
     stop.click(stopped, [parts.work], [parts.correct_view], cancels=[running], **QUICK)
-    save.click(told(stored), [parts.work], [saved, parts.files], **QUICK)
+    save.click(with_messages(stored), [parts.work], [saved, parts.files], **QUICK)
 
 
 def _edited(work: Work) -> tuple[Any, ...]:
     chosen = f" · {len(work.selected)} selected" if work.selected else ""
-    picture = work.view(note=count(work.panoptic) + chosen)
-    return work, picture, picture, rows(work.panoptic), None
+    value = work.view(note=count(work.panoptic) + chosen)
+    return work, value, value, rows(work.panoptic), None
 
 
 def _editing_events(site: Site, parts: Parts, category: gr.Dropdown, buttons: dict[str, gr.Button]) -> None:
@@ -80,16 +93,16 @@ def _editing_events(site: Site, parts: Parts, category: gr.Dropdown, buttons: di
     }
 
     def doing(action: Callable[[Work], Work]) -> Callable[[Work | None], tuple[Any, ...]]:
-        return lambda work: _edited(action(need(work)))
+        return lambda work: _edited(action(required(work)))
 
     for name, button in buttons.items():
-        button.click(told(doing(actions[name])), [parts.work], parts.result, **QUICK)
+        button.click(with_messages(doing(actions[name])), [parts.work], parts.result, **QUICK)
 
     def drawn(work: Work | None, category_id: int, event: gr.EventData) -> tuple[Any, ...]:
         data = event._data or {}
-        fresh = need(work).drawn(data.get("tool"), data.get("points"), data.get("radius"), category_id)
+        fresh = required(work).drawn(data.get("tool"), data.get("points"), data.get("radius"), category_id)
         return _edited(fresh)
 
-    # Strokes may come faster than they are answered: all are taken, in their order.
+    # Strokes can arrive faster than they are handled. All of them are handled, in their order.
     order = {**QUICK, "concurrency_limit": 1, "trigger_mode": "multiple"}
-    parts.correct_view.edit(told(drawn), [parts.work, category], parts.result, **order)
+    parts.correct_view.edit(with_messages(drawn), [parts.work, category], parts.result, **order)

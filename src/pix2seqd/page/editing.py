@@ -1,6 +1,6 @@
-"""Correcting a segmentation by hand: pure functions from `Panoptic` to `Panoptic`, and saving what came out.
+"""Correct a segmentation by hand, with pure functions from `Panoptic` to `Panoptic`, and save the result.
 
-Every function keeps the ids, categories and crowd marks of the segments that it is not about.
+Every function leaves the ids, categories and crowd marks of the other segments as they are.
 """
 
 import hashlib
@@ -23,18 +23,18 @@ def stroke(points: Sequence[tuple[float, float]], radius: float, shape: tuple[in
     """The pixels under a brush.
 
     Args:
-        points: x, y of the brush's centre along its way, in pixels from the picture's upper left corner.
-        radius: of the brush, pixels, 0 or more; the way is never thinner than a pixel.
-        shape: height and width of the picture.
+        points: x, y of the brush's centre along the stroke, in pixels from the image's upper left corner.
+        radius: the brush's radius, pixels, 0 or more; a stroke is never thinner than a pixel.
+        shape: height and width of the image.
 
     Returns:
         bool `[h, w]`.
     """
     canvas = Image.new("1", (shape[1], shape[0]))
     draw = ImageDraw.Draw(canvas)
-    way = [(math.floor(x), math.floor(y)) for x, y in points]
-    draw.point(way, fill=1)
-    draw.line(way, fill=1)
+    path = [(math.floor(x), math.floor(y)) for x, y in points]
+    draw.point(path, fill=1)
+    draw.line(path, fill=1)
     centre = np.array(canvas)
     if radius < 1 or not centre.any():
         return centre
@@ -48,28 +48,28 @@ def paint(panoptic: Panoptic, where: np.ndarray, segment_id: int) -> Panoptic:
 
 
 def add(panoptic: Panoptic, where: np.ndarray, category_id: int) -> tuple[Panoptic, int]:
-    """Make a segment of the pixels of `where`, bool `[h, w]`; stuff joins the segment of its category.
+    """Make a segment of the pixels of `where`, bool `[h, w]`. Stuff joins the segment of its category.
 
     Returns:
         The new segmentation, and the id that the pixels have in it.
     """
-    segment_id = _home(panoptic, category_id) or _free_ids(panoptic, 1)[0]
+    segment_id = _stuff_segment(panoptic, category_id) or _free_ids(panoptic, 1)[0]
     segmentation = np.where(where, segment_id, panoptic.segmentation)
     return _changed(panoptic, segmentation, {segment_id: _class_of(panoptic, category_id)}), segment_id
 
 
 def erase(panoptic: Panoptic, where: np.ndarray) -> Panoptic:
-    """Turn the pixels of `where`, bool `[h, w]`, to void."""
+    """Turn the pixels of `where`, bool `[h, w]`, into void."""
     return _changed(panoptic, np.where(where, VOID, panoptic.segmentation))
 
 
 def remove(panoptic: Panoptic, ids: Iterable[int]) -> Panoptic:
-    """Turn whole segments to void."""
+    """Turn whole segments into void."""
     return erase(panoptic, np.isin(panoptic.segmentation, list(ids)))
 
 
 def merge(panoptic: Panoptic, ids: Iterable[int]) -> tuple[Panoptic, int]:
-    """Make one segment of several; it has the id and the category of the largest.
+    """Make one segment of several. It has the id and the category of the largest.
 
     Returns:
         The new segmentation, and that id.
@@ -89,23 +89,23 @@ def split(panoptic: Panoptic, segment_id: int, cut: np.ndarray | None = None) ->
     """Make a segment of each connected part of a thing.
 
     Args:
-        panoptic: what to change.
-        segment_id: of a thing.
-        cut: bool `[h, w]`, pixels that separate; they go to the nearest part.
+        panoptic: the segmentation.
+        segment_id: the id of the thing.
+        cut: bool `[h, w]`, pixels that separate the parts; they go to the nearest part.
 
     Returns:
-        The new segmentation, and the ids of the parts, the largest (which keeps the id) first.
+        The new segmentation, and the ids of the parts. The largest part comes first and keeps the id.
 
     Raises:
-        InputError: no such segment, stuff, or it stays in one part.
+        InputError: no such segment, it is stuff, or it has one part only.
     """
     if not _segment(panoptic, segment_id).isthing:
-        raise InputError("stuff has one segment in a picture, whatever its parts; change its class first")
+        raise InputError("stuff is one segment in an image, even in several parts; change its class first")
     inside = panoptic.segmentation == segment_id
-    apart = inside if cut is None else inside & ~_tight(cut)
+    apart = inside if cut is None else inside & ~_without_diagonals(cut)
     parts, count = cast(tuple[np.ndarray, int], ndimage.label(apart, np.ones((3, 3))))
     if count < 2:
-        raise InputError(f"segment {segment_id} is one piece; draw a line right across it with Cut")
+        raise InputError(f"segment {segment_id} is in one piece; draw a line across it with Cut")
     if cut is not None:
         nearest = np.asarray(ndimage.distance_transform_edt(parts == 0, return_distances=False, return_indices=True))
         parts = np.where(inside, parts[tuple(nearest)], 0)
@@ -118,40 +118,40 @@ def split(panoptic: Panoptic, segment_id: int, cut: np.ndarray | None = None) ->
 
 
 def relabel(panoptic: Panoptic, segment_id: int, category_id: int) -> tuple[Panoptic, int]:
-    """Give a segment another category; stuff joins the segment of its category.
+    """Give a segment another category. Stuff joins the segment of its category.
 
     Returns:
         The new segmentation, and the id that the segment's pixels have in it.
     """
     _segment(panoptic, segment_id)
-    home = _home(panoptic, category_id) or segment_id
+    home = _stuff_segment(panoptic, category_id) or segment_id
     segmentation = np.where(panoptic.segmentation == segment_id, home, panoptic.segmentation)
     return _changed(panoptic, segmentation, {home: _class_of(panoptic, category_id)}), home
 
 
 def only(panoptic: Panoptic, ids: Iterable[int]) -> Panoptic:
-    """Some segments; everything else is void."""
+    """Some of the segments; the rest is void."""
     return erase(panoptic, ~np.isin(panoptic.segmentation, list(ids)))
 
 
 def append(folder: Path, name: str, image: Image.Image, panoptic: Panoptic) -> int:
-    """Add a picture and its segmentation to a data set in COCO panoptic format, or replace those of the same picture.
+    """Add an image and its segmentation to a data set in COCO panoptic format. The same image is replaced.
 
-    The layout is `panoptic.json`, `images/`, `panoptic/`. The json is written last and in one step: whatever happens,
-    it names only files that are whole and belong together. What else it says is kept.
+    The layout is `panoptic.json`, `images/`, `panoptic/`. The JSON is written last and in one step, so that it always
+    names complete files that belong together. Other entries of the JSON are kept.
 
     Args:
-        folder: the data set; made if it does not exist.
-        name: of the picture's file; its stem is kept, with -2, -3, ... where another picture has it.
+        folder: the data set; it is made if it does not exist.
+        name: name of the image file. Its stem is kept, with -2, -3, ... if another image has it.
         image: RGB.
-        panoptic: of the picture's size.
+        panoptic: the segmentation, of the image's size.
 
     Returns:
-        Number of pictures in the data set.
+        Number of images in the data set.
 
     Raises:
-        InputError: nothing is segmented; the folder has a broken `panoptic.json` or one of other categories, or cannot
-            be written to.
+        InputError: every pixel is void; `panoptic.json` is invalid or has other categories; the folder cannot be
+            written to.
     """
     if not panoptic.segments:
         raise InputError("every pixel is void; segment or paint something before saving")
@@ -160,8 +160,8 @@ def append(folder: Path, name: str, image: Image.Image, panoptic: Panoptic) -> i
             (folder / part).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({error.strerror}); choose another folder") from error
-    content = _read(folder / "panoptic.json", panoptic.taxonomy)
-    images, annotations = content["images"], content["annotations"]
+    dataset = _read(folder / "panoptic.json", panoptic.taxonomy)
+    images, annotations = dataset["images"], dataset["annotations"]
     digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     record = next((record for record in images if record.get("sha256") == digest), None)
     if record is None:
@@ -169,16 +169,16 @@ def append(folder: Path, name: str, image: Image.Image, panoptic: Panoptic) -> i
         record = {"id": 1 + max((record["id"] for record in images), default=0), "file_name": f"{stem}.png"}
         record |= {"width": image.width, "height": image.height, "sha256": digest}
         images.append(record)
-    # A mask that is corrected again gets another name, so that the old one stands until the json names the new one.
-    mask = panoptic.to_rgb()
+    # A new mask gets a new name, so that the old mask exists until the JSON names the new one.
+    mask, annotation = panoptic.to_coco(record["id"])
     file_name = f"{Path(record['file_name']).stem}-{hashlib.sha256(mask.tobytes()).hexdigest()[:8]}.png"
-    for path, picture in ((f"images/{record['file_name']}", image), (f"panoptic/{file_name}", Image.fromarray(mask))):
+    for path, content in ((f"images/{record['file_name']}", image), (f"panoptic/{file_name}", Image.fromarray(mask))):
         with write_atomically(folder / path) as temporary:
-            picture.save(temporary, format="PNG")
+            content.save(temporary, format="PNG")
     old = [entry for entry in annotations if entry["image_id"] == record["id"]]
     annotations[:] = [entry for entry in annotations if entry not in old]
-    annotations.append(panoptic.annotation(record["id"], file_name))
-    write_json(folder / "panoptic.json", content)
+    annotations.append({**annotation, "file_name": file_name})
+    write_json(folder / "panoptic.json", dataset)
     for entry in old:
         if entry["file_name"] != file_name:
             (folder / "panoptic" / Path(entry["file_name"]).name).unlink(missing_ok=True)
@@ -206,13 +206,13 @@ def _read(path: Path, taxonomy: Taxonomy) -> dict[str, Any]:
 
 
 def _free_stem(name: str, taken: set[str]) -> str:
-    wish = Path(name).stem.lstrip(".")[:80] or "picture"
-    candidates = (wish if n == 1 else f"{wish}-{n}" for n in itertools.count(1))
+    wanted = Path(name).stem.lstrip(".")[:80] or "image"
+    candidates = (wanted if n == 1 else f"{wanted}-{n}" for n in itertools.count(1))
     return next(stem for stem in candidates if stem.casefold() not in taken)
 
 
-def _tight(line: np.ndarray) -> np.ndarray:
-    """A line of pixels without diagonal steps, which parts that touch at corners would lead through."""
+def _without_diagonals(line: np.ndarray) -> np.ndarray:
+    """The line with its diagonal steps filled, because parts that touch at a corner count as connected."""
     padded = np.pad(line, 1)
     above, left, right = padded[:-2, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
     return line | (above & (left | right))
@@ -221,7 +221,7 @@ def _tight(line: np.ndarray) -> np.ndarray:
 def _segment(panoptic: Panoptic, segment_id: int) -> Segment:
     found = next((segment for segment in panoptic.segments if segment.id == segment_id), None)
     if found is None:
-        raise InputError(f"there is no segment {segment_id}; select one that is there")
+        raise InputError(f"there is no segment {segment_id}; select one of the image")
     return found
 
 
@@ -232,8 +232,8 @@ def _class_of(panoptic: Panoptic, category_id: int) -> int:
         raise InputError(f"{error.args[0]}; choose one of the classes") from error
 
 
-def _home(panoptic: Panoptic, category_id: int) -> int | None:
-    """The segment that pixels of this category belong to; None: of things there may be several."""
+def _stuff_segment(panoptic: Panoptic, category_id: int) -> int | None:
+    """Id of the segment of a stuff category. None if there is none yet, or if the category is a thing."""
     if panoptic.taxonomy.category(_class_of(panoptic, category_id)).isthing:
         return None
     return next((segment.id for segment in panoptic.segments if segment.category_id == category_id), None)
@@ -244,13 +244,13 @@ def _classes(panoptic: Panoptic) -> dict[int, int]:
 
 
 def _free_ids(panoptic: Panoptic, count: int) -> list[int]:
-    """The smallest ids that no segment has."""
+    """The smallest unused ids."""
     taken = {segment.id for segment in panoptic.segments}
     return [i for i in range(1, len(taken) + count + 1) if i not in taken][:count]
 
 
 def _changed(panoptic: Panoptic, segmentation: np.ndarray, classes: Mapping[int, int] | None = None) -> Panoptic:
-    """Measured anew, with some classes other than before; what has another class is no crowd any more."""
+    """The segmentation with new pixels and some new classes. A crowd whose class changes is no longer a crowd."""
     before = _classes(panoptic)
     after = before | dict(classes or {})
     crowds = [

@@ -1,4 +1,4 @@
-"""The tab Image: from a picture to its segments."""
+"""The tab Image: open an image and segment it."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from pix2seqd.page.site import (
     Parts,
     Site,
     count,
-    need,
+    required,
     sampling,
     shown,
     steps_slider,
     stopped,
-    told,
     view,
+    with_messages,
 )
 from pix2seqd.page.work import Work
 
@@ -28,26 +28,26 @@ SAMPLES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
 def tab(site: Site, work: gr.State, samples: Path | None, defaults: dict[str, Any]) -> Parts:
-    """Lay out the tab; the other tabs go on with what it returns."""
+    """Lay out the tab. The other tabs use the components that it returns."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            picture = gr.Image(
+            upload = gr.Image(
                 type="filepath",
                 image_mode=None,
                 sources=["upload", "clipboard", "webcam"],
-                label="Picture",
+                label="Image",
                 height=240,
                 buttons=[],
-                elem_id="picture",
+                elem_id="image",
             )
-            picture.preprocess = _as_uploaded  # pyright: ignore[reportAttributeAccessIssue]
-            _samples(site, picture, samples)
+            upload.preprocess = _as_uploaded  # pyright: ignore[reportAttributeAccessIssue]
+            _samples(site, upload, samples)
             with gr.Row():
                 run = gr.Button("Segment", variant="primary", min_width=90, elem_id="segment")
                 stop = gr.Button("Stop", min_width=90)
             settings = _settings(site, defaults)
         with gr.Column(scale=3, min_width=320):
-            image_view = view(invitation="Drop a picture, paste or take one, or click a sample.")
+            image_view = view(placeholder="Drop an image, paste one, take one with a camera, or click a sample.")
             table = gr.Dataframe(
                 headers=["id", "class", "kind", "pixels", "x", "y", "width", "height"],
                 interactive=False,
@@ -56,56 +56,56 @@ def tab(site: Site, work: gr.State, samples: Path | None, defaults: dict[str, An
                 buttons=[],
             )
             files = gr.File(label="Downloads: overlay, COCO PNG and JSON", file_count="multiple", interactive=False)
-    correct_view = view(editable=True, invitation="Segment a picture on the tab Image first.")
+    correct_view = view(editable=True, placeholder="Segment an image on the tab Image first.")
     correct_view.unrender()
     parts = Parts(work, settings, image_view, correct_view, table, files)
 
     def opened(given: tuple[str, str] | None) -> tuple[Any, ...]:
         if given is None:
             return None, None, None, [], None
-        path = site.scratch.holds(given[0])
+        path = site.scratch.resolve(given[0])
         fresh = Work.open(path, Path(given[1] or path.name).name, site.segmenter.taxonomy, site.limits.pixels)
-        picture = fresh.view(note=f"{fresh.name} · {fresh.image.width} x {fresh.image.height}")
-        return fresh, picture, picture, [], None
+        value = fresh.view(note=f"{fresh.name} · {fresh.image.width} x {fresh.image.height}")
+        return fresh, value, value, [], None
 
     def segment(work: Work | None, *values: Any) -> Iterator[tuple[Any, ...]]:
-        work = need(work)
+        work = required(work)
         panoptic = work.panoptic
-        for picture, panoptic in sampling(site, work, None, values):  # noqa: B007
-            yield work, picture, gr.skip(), gr.skip(), gr.skip()
+        for value, panoptic in sampling(site, work, None, values):  # noqa: B007
+            yield work, value, gr.skip(), gr.skip(), gr.skip()
         done = replace(work.changed(panoptic), kept=frozenset())
         yield shown(site, done, count(done.panoptic))
 
-    picture.change(told(opened), [picture], parts.result, **QUICK)
-    running = run.click(told(segment), [work, *settings], parts.result, **MODEL, show_progress="hidden")
+    upload.change(with_messages(opened), [upload], parts.result, **QUICK)
+    running = run.click(with_messages(segment), [work, *settings], parts.result, **MODEL, show_progress="hidden")
     stop.click(stopped, [work], [image_view], cancels=[running], **QUICK)
     return parts
 
 
 def _settings(site: Site, defaults: dict[str, Any]) -> list[gr.Component]:
-    """In the order of `settings_of`."""
+    """The controls of the options, in the order of `settings_of`."""
     with gr.Accordion("Settings", open=False):
         return [
             steps_slider(site.limits, defaults["first_steps"] or defaults["steps"], "Denoising steps"),
-            gr.Slider(0, max(10, defaults["td"]), defaults["td"], step=0.1, label="τ_d, asymmetric time intervals"),
-            gr.Number(defaults["min_pixels"], minimum=0, precision=0, label="Smallest segment, pixels"),
+            gr.Slider(0, max(10, defaults["td"]), defaults["td"], step=0.1, label="τ_d, time difference in steps"),
+            gr.Number(defaults["min_pixels"], minimum=0, precision=0, label="Smallest segment, in pixels"),
             gr.Number(defaults.get("seed", 0), minimum=0, precision=0, label="Seed"),
             gr.Slider(1, max(9, defaults["consensus"]), defaults["consensus"], step=2, label="Samples to agree"),
             gr.Number(
-                defaults["diameter"],
+                defaults.get("diameter", 0.0),
                 minimum=0,
-                label="Pixels that things are across; 0: found by itself",
+                label="Diameter of the objects, in pixels; 0: estimated",
                 visible=site.segmenter.checkpoint.data.diameter > 0,
             ),
         ]
 
 
 def _as_uploaded(payload: Any) -> tuple[str, str] | None:
-    """Path and original name; `load_image` reads more formats than gradio, and says what is wrong with a file."""
+    """Path and original name. `load_image` reads more formats than gradio, and its errors are clear."""
     return payload and (payload.path, payload.orig_name or "")
 
 
-def _samples(site: Site, picture: gr.Image, folder: Path | None) -> None:
+def _samples(site: Site, upload: gr.Image, folder: Path | None) -> None:
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SAMPLES)[:12] if folder else []
     if not found:
         return
@@ -123,7 +123,7 @@ def _samples(site: Site, picture: gr.Image, folder: Path | None) -> None:
     )
 
     def chosen(event: gr.SelectData) -> str:
-        # By number: a browser names no file. A copy: gradio passes on no file from elsewhere.
-        return str(shutil.copy(found[event.index], site.scratch.place()))
+        # The browser sends a number, never a file name. Gradio serves copies in its own folder only.
+        return str(shutil.copy(found[event.index], site.scratch.new_folder()))
 
-    gallery.select(chosen, None, picture, **QUICK)
+    gallery.select(chosen, None, upload, **QUICK)

@@ -1,4 +1,4 @@
-"""What one visitor may ask of the machine, and the folder that everything happens in."""
+"""Limits of a request, and the folder of uploads and downloads."""
 
 import shutil
 import time
@@ -12,48 +12,48 @@ from typing import Any, TypeVar
 from pix2seqd.files import InputError
 
 T = TypeVar("T")
-KEPT_FOR = 3600
+MAX_AGE = 3600
 """Seconds that uploads and downloads stay on the disk."""
-SWEPT_EVERY = 300
-"""Seconds."""
+SWEEP_INTERVAL = 300
+"""Seconds between two searches for old files."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Beyond these a request is refused with a message."""
+    """A request beyond one of these limits is refused with a message."""
 
     megabytes: int = 50
-    """Of an upload."""
+    """Size of an upload."""
     pixels: int = 4_000_000
-    """Of a picture or a frame."""
+    """Size of an image or a frame."""
     steps: int = 50
     samples: int = 12
     frames: int = 300
     seconds: int = 600
-    """That one request may compute."""
+    """Computing time of a request."""
     queue: int = 16
-    """Requests that wait or compute, of each kind; the next one is refused."""
+    """Requests of each kind that wait or compute."""
 
 
 class Turns:
-    """One computation at a time, each within its time.
+    """Lets one request compute at a time, each for a limited time.
 
-    The model runs under a lock, step by step: whoever leaves frees it with the step that is running.
+    The model runs under a lock, step by step. If a visitor leaves, the model is free after the current step.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._lock = seconds, Lock()
 
     def take(self, results: Iterator[T]) -> Iterator[T]:
-        """The results, each computed alone.
+        """The results of an iterator. No other request computes meanwhile.
 
         Raises:
-            InputError: they take too long.
+            InputError: the time is over.
         """
         started = time.monotonic()
         while True:
             if time.monotonic() - started > self._seconds:
-                raise InputError(f"stopped after {self._seconds:g} seconds; take fewer steps or a smaller picture")
+                raise InputError(f"stopped after {self._seconds:g} seconds; choose fewer steps or a smaller image")
             with self._lock:
                 result: Any = next(results, self)
             if result is self:
@@ -62,7 +62,7 @@ class Turns:
 
 
 class Scratch:
-    """The folder of uploads and downloads: nothing in it lives longer than `KEPT_FOR`, nor than the server."""
+    """The folder of uploads and downloads. Files in it are removed after `MAX_AGE`, and when the server ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,11 +70,11 @@ class Scratch:
         self._number = 0
 
     def clear(self) -> None:
-        """Remove everything, also what a server left that was killed."""
+        """Remove everything, including the files of a server that was killed."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def place(self) -> Path:
-        """A new empty folder."""
+    def new_folder(self) -> Path:
+        """Make a new empty folder."""
         self._number += 1
         path = self.folder / f"made-{self._number}"
         path.mkdir(parents=True)
@@ -82,12 +82,12 @@ class Scratch:
 
     @contextmanager
     def swept(self) -> Iterator[None]:
-        """Remove what is too old now and then, also while nobody asks for anything, and everything in the end."""
-        done, lasting = Event(), frozenset(self.folder.glob("*"))  # what is there at first belongs to the page itself
+        """Within this context a thread removes old files regularly; at its end everything is removed."""
+        done, permanent = Event(), frozenset(self.folder.glob("*"))  # the first files belong to the page itself
 
         def sweeping() -> None:
-            while not done.wait(SWEPT_EVERY):
-                self._sweep(lasting)
+            while not done.wait(SWEEP_INTERVAL):
+                self._sweep(permanent)
 
         thread = Thread(target=sweeping, daemon=True)
         thread.start()
@@ -98,19 +98,19 @@ class Scratch:
             thread.join()
             self.clear()
 
-    def _sweep(self, lasting: frozenset[Path]) -> None:
-        for path in set(self.folder.glob("*")) - lasting:
+    def _sweep(self, permanent: frozenset[Path]) -> None:
+        for path in set(self.folder.glob("*")) - permanent:
             with suppress(OSError):
-                if time.time() - path.stat().st_mtime > KEPT_FOR:
+                if time.time() - path.stat().st_mtime > MAX_AGE:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def holds(self, path: str) -> Path:
-        """A path that a browser names, if it leads into this folder.
+    def resolve(self, path: str) -> Path:
+        """The file that a path from a browser names.
 
         Raises:
-            InputError: it leads elsewhere, or there is no such file (any more).
+            InputError: the path leads out of this folder, or the file does not exist (any more).
         """
         found = Path(path).resolve()
         if not found.is_relative_to(self.folder.resolve()) or not found.is_file():
-            raise InputError("this file is not here any more; upload it again")
+            raise InputError("this file is no longer here; upload it again")
         return found

@@ -1,4 +1,4 @@
-"""The page: its tabs."""
+"""The page and its tabs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +17,8 @@ STYLE = """
 #drawn .grid-container { grid-template: none / repeat(auto-fill, minmax(150px, 1fr)) !important; }
 @media (max-width: 640px) {
   .gradio-container > .main { padding: 16px !important; }
-  .tab-wrapper button { padding: 0 10px !important; font-size: 15px !important; } /* else some are hidden in a menu */
-  .foremost { order: -1; } /* what one draws on, before its buttons */
+  .tab-wrapper button { padding: 0 10px !important; font-size: 15px !important; } /* or a menu hides some tabs */
+  .foremost { order: -1; } /* the image before its buttons */
 }
 footer { display: none !important; }
 .heading p { margin: 0; color: var(--block-label-text-color); }
@@ -29,12 +29,12 @@ def build(site: Site, samples: Path | None, given: Mapping[str, Any]) -> gr.Bloc
     """The page, ready to be launched.
 
     Args:
-        site: what it works with.
-        samples: folder of what visitors may click.
-        given: what the controls start with where it is not as the checkpoint says (`InferConfig`).
+        site: the model, its limits and folders.
+        samples: folder of samples that visitors can click.
+        given: start values of the controls that differ from the checkpoint's (`InferConfig`).
     """
     name, infer = site.segmenter.checkpoint.name, site.segmenter.checkpoint.infer
-    first = given.get("steps", infer.first_steps)  # whoever gives steps means those of pictures, too
+    first = given.get("steps", infer.first_steps)  # given steps also hold for images
     defaults = {**infer.to_dict(), "first_steps": first, **given}
     with gr.Blocks(title="pix2seqd", analytics_enabled=False, fill_width=True) as blocks:
         gr.Markdown(f"## pix2seqd\nPanoptic segmentation by bit diffusion · model `{name}`", elem_classes="heading")

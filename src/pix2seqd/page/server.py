@@ -1,4 +1,4 @@
-"""The page on the network: who may ask for what, and that nothing is ever asked of anyone else."""
+"""Serve the page: which requests are answered. The page itself contacts no other machine."""
 
 import os
 import re
@@ -21,15 +21,15 @@ GET = re.compile(
     r"(?:info|user|app_id|startup-events|login_check|queue/data|upload_progress|heartbeat/\w+|file=(?!https?:).*))/?"
 )
 POST = re.compile(r"/(?:login|gradio_api/(?:queue/join|upload|cancel|reset))/?")
-"""What the page itself asks for. Gradio can do more; nothing else is answered."""
+"""The paths that the page needs. All other paths of gradio are refused."""
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'; form-action 'self'; base-uri 'self'"
 )
-"""Browsers refuse to fetch from, or send to, any other host on behalf of this page."""
+"""The content security policy. Browsers contact no other host for this page."""
 
 ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "GRADIO_MCP_SERVER": "False"}
-"""What gradio reads when it is imported and when components are made."""
+"""Environment variables that gradio reads when it is imported and when components are made."""
 OFFLINE: dict[str, Any] = {
     "share": False,
     "inbrowser": False,
@@ -45,17 +45,17 @@ OFFLINE: dict[str, Any] = {
     "pwa": False,
     "mcp_server": False,
 }
-"""How gradio is launched: by itself, telling nobody, and without what the page does not need."""
+"""Options of gradio's launch: no sharing, no statistics, and nothing that the page does not need."""
 
 
 class Guard:
-    """ASGI middleware: known paths and hosts, bodies of limited size, and the policy above on every answer."""
+    """ASGI middleware: admits known paths and hosts and bodies of limited size, and adds the policy to every answer."""
 
-    def __init__(self, app: Any, hosts: tuple[str, ...], most_bytes: int) -> None:
-        self._app, self._hosts, self._most = app, hosts, most_bytes
+    def __init__(self, app: Any, hosts: tuple[str, ...], max_bytes: int) -> None:
+        self._app, self._hosts, self._max_bytes = app, hosts, max_bytes
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Answer one request, or hand it on."""
+        """Refuse a request, or pass it on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -69,7 +69,7 @@ class Guard:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            return message if received <= self._most else {"type": "http.disconnect"}
+            return message if received <= self._max_bytes else {"type": "http.disconnect"}
 
         async def guarded(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -80,16 +80,16 @@ class Guard:
         await self._app(scope, limited, guarded)
 
     def _refusal(self, scope: dict[str, Any], headers: dict[bytes, str]) -> tuple[int, str] | None:
-        # Another site that gives its name this machine's address must not reach the page through a browser.
+        # A foreign site whose name resolves to this machine must not reach the page (DNS rebinding).
         host = re.sub(r":\d+$", "", headers.get(b"host", "")).strip("[]")
         if self._hosts and host not in self._hosts:
-            return 421, f"this page is not {host!r}"
+            return 421, f"this server is not {host!r}"
         allowed = {"GET": GET, "HEAD": GET, "POST": POST}.get(scope.get("method", ""))
         if scope["type"] != "http" or allowed is None or not allowed.fullmatch(scope["path"]):
-            return 404, "there is nothing here"
+            return 404, "this page does not exist"
         length = headers.get(b"content-length", "0")
-        if not length.isdigit() or int(length) > self._most:
-            return 413, f"too large; the limit is {self._most // 2**20} MB"
+        if not length.isdigit() or int(length) > self._max_bytes:
+            return 413, f"too large; the limit is {self._max_bytes // 2**20} MB"
         return None
 
 
@@ -111,21 +111,21 @@ def serving(
     port: int | None = None,
     password: str | None = None,
 ) -> Iterator[str]:
-    """Serve the page as long as the context lasts, which yields its address.
+    """Serve the page within this context, which yields its address.
 
     Args:
         segmenter: the model.
-        folder: the only one that is written to: the data set of corrected pictures, and `.scratch`.
-        samples: folder of pictures and clips that visitors may click.
-        defaults: what the page's controls start with, by name (as in `pix2seqd.segmenter.ImageOptions`), where it is
-            not the checkpoint's.
-        limits: of a request.
+        folder: the only folder that is written to. It holds the data set of saved images, and `.scratch`.
+        samples: folder of images and clips that visitors can click.
+        defaults: start values of the controls that differ from the checkpoint's, by name as in
+            `pix2seqd.segmenter.ImageOptions`.
+        limits: limits of a request.
         host: address to listen on.
-        port: None takes a free one.
-        password: asked of every visitor; the name is of no interest.
+        port: None takes a free port.
+        password: visitors must enter it, with any user name.
 
     Raises:
-        InputError: gradio is missing, or the port is taken.
+        InputError: gradio is not installed, or the port is in use.
     """
     limits, scratch = limits or Limits(), Scratch(folder.absolute() / ".scratch")
     os.environ.update(ENVIRONMENT, GRADIO_TEMP_DIR=str(scratch.folder))
@@ -140,7 +140,7 @@ def serving(
     processing_utils.async_ssrf_protected_download = _fetch_nothing  # pyright: ignore[reportAttributeAccessIssue]
     site = Site(segmenter, folder, scratch, limits, Turns(limits.seconds), Lock())
     page = build(site, samples, defaults).queue(max_size=limits.queue)
-    guard = Middleware(Guard, hosts=LOCAL if host in LOCAL else (), most_bytes=(limits.megabytes + 1) * 2**20)
+    guard = Middleware(Guard, hosts=LOCAL if host in LOCAL else (), max_bytes=(limits.megabytes + 1) * 2**20)
     try:
         _, url, _ = page.launch(
             server_name=host,
@@ -163,5 +163,5 @@ def serving(
 
 
 async def _fetch_nothing(*_: Any, **__: Any) -> str:
-    """In the place of gradio's download of URLs that a request names."""
-    raise InputError("this page fetches nothing from the network; upload the file")
+    """Replaces gradio's download of URLs from requests."""
+    raise InputError("this page downloads nothing from the network; upload the file")

@@ -1,4 +1,4 @@
-"""What the tabs share: the model and its limits, the components that several tabs write to, and messages."""
+"""Shared by the tabs: the model and its limits, the components that several tabs write to, and messages."""
 
 import functools
 import inspect
@@ -18,13 +18,14 @@ from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.segmenter import Segmenter
 
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-"""Events that use the model: one at a time, whoever asks."""
+"""Settings of events that use the model: one at a time among all visitors."""
 QUICK: dict[str, Any] = {"concurrency_limit": 4, "api_visibility": "private", "show_progress": "hidden"}
+"""Settings of all other events."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """What all visitors share."""
+    """Shared by all visitors."""
 
     segmenter: Segmenter
     folder: Path
@@ -40,7 +41,7 @@ class Parts:
 
     work: gr.State
     settings: list[gr.Component]
-    """What `settings_of` reads."""
+    """The inputs of `settings_of`."""
     image_view: gr.HTML
     correct_view: gr.HTML
     table: gr.Dataframe
@@ -48,12 +49,12 @@ class Parts:
 
     @property
     def result(self) -> list[gr.Component]:
-        """What changes when a picture is segmented: `shown` gives the values."""
+        """The outputs of an event that changes the segmentation; `shown` gives their values."""
         return [self.work, self.image_view, self.correct_view, self.table, self.files]
 
 
-def told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with `InputError` turned into a message on the page."""
+def with_messages(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with each `InputError` turned into a message on the page."""
 
     @functools.wraps(function)
     def once(*arguments: Any) -> Any:
@@ -72,14 +73,14 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
     return stepwise if inspect.isgeneratorfunction(function) else once
 
 
-def need(work: Work | None) -> Work:
+def required(work: Work | None) -> Work:
     """The work.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no image yet.
     """
     if work is None:
-        raise InputError("no picture yet; drop one on the tab Image, or click a sample")
+        raise InputError("no image yet; drop one on the tab Image, or click a sample")
     return work
 
 
@@ -91,24 +92,24 @@ def settings_of(values: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def steps_slider(limits: Limits, value: int, label: str) -> gr.Slider:
-    """A number of denoising steps; whoever starts the server may give more than the limit."""
+    """A slider for the number of denoising steps. The start value can be above the limit of visitors."""
     return gr.Slider(1, max(value, limits.steps), value, step=1, label=label)
 
 
-def view(editable: bool = False, invitation: str = "The result appears here.") -> gr.HTML:
+def view(editable: bool = False, placeholder: str = "The result appears here.") -> gr.HTML:
     """A viewer (see viewer.py)."""
-    return gr.HTML(None, **viewer.parts(editable, invitation))  # pyright: ignore[reportArgumentType]
+    return gr.HTML(None, **viewer.parts(editable, placeholder))  # pyright: ignore[reportArgumentType]
 
 
 def rows(panoptic: Panoptic) -> list[list[Any]]:
-    """The table of segments, largest first."""
+    """Rows of the table of segments, largest first."""
     by_area = sorted(panoptic.segments, key=lambda segment: segment.area, reverse=True)
     return [[s.id, s.name, "thing" if s.isthing else "stuff", s.area, *s.bbox] for s in by_area]
 
 
 def export(site: Site, work: Work) -> list[str]:
-    """Write overlay, COCO PNG and COCO JSON for the browser to fetch."""
-    folder, stem = site.scratch.place(), Path(work.name).stem[:80] or "picture"
+    """Write overlay, COCO PNG and COCO JSON, and return their paths for download."""
+    folder, stem = site.scratch.new_folder(), Path(work.name).stem[:80] or "image"
     work.panoptic.overlay(work.image).save(folder / f"{stem}-overlay.png")
     work.panoptic.save(folder / f"{stem}-panoptic.png")
     return [str(folder / f"{stem}-{end}") for end in ("overlay.png", "panoptic.png", "panoptic.json")]
@@ -116,25 +117,25 @@ def export(site: Site, work: Work) -> list[str]:
 
 def shown(site: Site, work: Work, note: str) -> tuple[Any, ...]:
     """Values for `Parts.result`."""
-    picture = work.view(note=note)
-    return work, picture, picture, rows(work.panoptic), export(site, work)
+    value = work.view(note=note)
+    return work, value, value, rows(work.panoptic), export(site, work)
 
 
-def sampling(site: Site, work: Work, known: Panoptic | None, values: tuple[Any, ...]) -> Iterator[tuple[Any, Panoptic]]:
-    """The model at work: for each step what the viewer shows, and the segmentation so far."""
+def sampling(site: Site, work: Work, hints: Panoptic | None, values: tuple[Any, ...]) -> Iterator[tuple[Any, Panoptic]]:
+    """Run the model. Yields the value of the viewer and the segmentation after each step."""
     options = settings_of(values)
-    yield work.view(known or work.panoptic, 0.01, "0 %"), work.panoptic
-    for share, panoptic in site.turns.take(site.segmenter.progress(work.image, known=known, **options)):
+    yield work.view(hints or work.panoptic, 0.01, "0 %"), work.panoptic
+    for share, panoptic in site.turns.take(site.segmenter.progress(work.image, hints=hints, **options)):
         note = f"{round(100 * share)} % · {len(panoptic.segments)} segments"
         yield work.view(panoptic, share, note), panoptic
 
 
 def stopped(work: Work | None) -> Any:
-    """What a viewer shows after Stop: the work as it stands."""
+    """The value of a viewer after Stop: the work as it was before."""
     return work and work.view(note=f"stopped · {count(work.panoptic)}")
 
 
 def count(panoptic: Panoptic) -> str:
-    """How many things and stuff there are, in words."""
+    """The number of things and of stuff segments, in words."""
     things = sum(segment.isthing for segment in panoptic.segments)
     return f"{things} things, {len(panoptic.segments) - things} stuff"

@@ -1,4 +1,4 @@
-"""The tab Uncertainty: several answers for one picture, where they disagree, and what they agree on."""
+"""The tab Uncertainty: several samples of one image, where they disagree, and their consensus."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,31 +7,31 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from pix2seqd.page.site import MODEL, QUICK, Parts, Site, count, need, settings_of, shown, told, view
+from pix2seqd.page.site import MODEL, QUICK, Parts, Site, count, required, settings_of, shown, view, with_messages
 from pix2seqd.page.viewer import reduced
 from pix2seqd.page.work import Work
 from pix2seqd.panoptic.panoptic import Panoptic
 
 HEAT_AT = (0.0, 0.3, 0.6, 0.85, 1.0)
 HEAT = ((0, 0, 0), (110, 15, 110), (235, 85, 45), (255, 205, 60), (255, 255, 220))
-"""Colours of disagreement, and where between 0 and 1 they stand."""
+"""Colours of the disagreement, and the values between 0 and 1 that they stand for."""
 
 
 def tab(site: Site, parts: Parts) -> None:
     """Lay out the tab."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            gr.Markdown("Segments the picture of the tab *Image* several times, with its settings and different noise.")
+            gr.Markdown("Segments the image of the tab *Image* several times, with its settings and different noise.")
             number = gr.Slider(2, site.limits.samples, 4, step=1, label="Samples", elem_id="number")
             with gr.Row():
                 run = gr.Button("Draw", variant="primary", min_width=90, elem_id="draw")
                 stop = gr.Button("Stop", min_width=90)
-            correct = gr.Button("Take the consensus to Correct", elem_id="take")
-            said = gr.Markdown()
+            correct = gr.Button("Use the consensus in Correct", elem_id="take")
+            summary_text = gr.Markdown()
         with gr.Column(scale=3, min_width=320):
             with gr.Row():
                 with gr.Column(min_width=300):
-                    gr.Markdown("Disagreement: black none, white most")
+                    gr.Markdown("Disagreement, from black (none) to white (most)")
                     heat = gr.Image(show_label=False, interactive=False, buttons=["fullscreen"])
                 with gr.Column(min_width=300):
                     gr.Markdown("Consensus")
@@ -43,50 +43,50 @@ def tab(site: Site, parts: Parts) -> None:
     agreed = gr.State(None)
 
     def drawn(work: Work | None, number: int, *values: Any) -> Iterator[tuple[Any, ...]]:
-        work, options = need(work), settings_of(values)
+        work, options = required(work), settings_of(values)
         samples: list[Panoptic] = []
 
         def several() -> Iterator[tuple[float, Panoptic]]:
-            for k in range(number):  # as `Segmenter.samples`: a consensus would hide what they disagree on
-                own: dict[str, Any] = {**options, "seed": options["seed"] + k, "consensus": 1}
-                for share, panoptic in site.segmenter.progress(work.image, **own):
+            for k in range(number):  # single samples, because a consensus would hide the disagreement
+                sample_options: dict[str, Any] = {**options, "seed": options["seed"] + k, "consensus": 1}
+                for share, panoptic in site.segmenter.progress(work.image, **sample_options):
                     yield (k + share) / number, panoptic
                 samples.append(panoptic)  # pyright: ignore[reportPossiblyUnboundVariable]
 
         for share, panoptic in site.turns.take(several()):
-            picture = work.view(panoptic, share, f"sample {min(len(samples) + 1, number)} of {number}")
-            yield gr.skip(), picture, gr.skip(), gr.skip(), gr.skip()
+            value = work.view(panoptic, share, f"sample {min(len(samples) + 1, number)} of {number}")
+            yield gr.skip(), value, gr.skip(), gr.skip(), gr.skip()
         yield summary(work, samples, options["min_pixels"])
 
     def taken(work: Work | None, agreed: Panoptic | None) -> tuple[Any, ...]:
-        work = need(work)
+        work = required(work)
         if agreed is None or agreed.segmentation.shape != work.panoptic.segmentation.shape:
-            raise gr.Error("draw samples of this picture first", print_exception=False)
+            raise gr.Error("draw samples of this image first", print_exception=False)
         return shown(site, work.changed(agreed), "consensus of the samples")
 
-    outputs = [heat, consensus, gallery, said, agreed]
+    outputs = [heat, consensus, gallery, summary_text, agreed]
     inputs = [parts.work, number, *parts.settings]
-    running = run.click(told(drawn), inputs, outputs, **MODEL, show_progress="hidden")
+    running = run.click(with_messages(drawn), inputs, outputs, **MODEL, show_progress="hidden")
     stop.click(None, cancels=[running])
-    correct.click(told(taken), [parts.work, agreed], parts.result, **QUICK)
+    correct.click(with_messages(taken), [parts.work, agreed], parts.result, **QUICK)
 
 
 def summary(work: Work, samples: list[Panoptic], min_pixels: int) -> tuple[Any, ...]:
-    """Disagreement, consensus and samples, as the tab shows them."""
+    """The values of the tab: disagreement, consensus, samples, a sentence, and the consensus for Correct."""
     from pix2seqd.inference import consensus as ensemble
 
     disagreement = ensemble.uncertainty(samples)
     agreed = ensemble.consensus(samples, min_pixels)
-    pictures = [
+    gallery = [
         (reduced(sample.overlay(work.image)), f"{k}: {count(sample)}") for k, sample in enumerate(samples, start=1)
     ]
-    said = f"{len(samples)} samples disagree on {100 * float((disagreement > 0.5).mean()):.1f} % of the pixels."
+    text = f"{len(samples)} samples disagree on {100 * float((disagreement > 0.5).mean()):.1f} % of the pixels."
     view = work.view(agreed, note=count(agreed))
-    return reduced(heatmap(work.image, disagreement)), view, pictures, said, agreed
+    return reduced(heatmap(work.image, disagreement)), view, gallery, text, agreed
 
 
 def heatmap(image: Image.Image, disagreement: np.ndarray) -> Image.Image:
-    """Disagreement, 0..1 `[h, w]`, in colours over the darkened grey picture."""
+    """The disagreement, 0..1 `[h, w]`, in colours over the darkened grey image."""
     heat = np.stack([np.interp(disagreement, HEAT_AT, channel) for channel in zip(*HEAT, strict=True)], axis=-1)
     grey = np.asarray(image.convert("L"), np.float32)[..., None] * 0.45
     strength = np.clip(disagreement * 3, 0, 1)[..., None]

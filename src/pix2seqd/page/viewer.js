@@ -1,11 +1,11 @@
-// A picture with its segments: colours, names under the pointer, and tools that report what was drawn.
-// Gradio gives `element`, `props`, `trigger` and `watch`. The value is what viewer.py's `show` makes.
+// Draws an image with its segments, names the segment under the pointer, and reports strokes of the tools.
+// Gradio provides `element`, `props`, `trigger` and `watch`. `show` in viewer.py makes the value.
 const find = (selector) => element.querySelector(selector);
 const editable = Boolean(find(".editable"));
-let rows = null; // row of each shown pixel in value.segments, 0 = void
+let rows = null; // for each displayed pixel the row in value.segments, counted from 1; 0 = void
 let shown = { width: 0, height: 0 };
 let tool = editable ? "select" : "look";
-let points = null; // of the stroke that is being drawn, in the picture's pixels
+let points = null; // the current stroke, in pixels of the image
 let drawing = 0;
 
 const load = async (uri) => {
@@ -33,9 +33,9 @@ async function draw() {
   find(".progress div").style.width = share < 1 ? `${100 * share}%` : "0";
   mark();
   if (!value) return;
-  const [picture, ids] = await Promise.all([load(value.picture), load(value.ids)]);
-  if (turn !== drawing) return; // a newer value came in the meantime
-  paint(find(".picture"), picture);
+  const [image, ids] = await Promise.all([load(value.image), load(value.ids)]);
+  if (turn !== drawing) return; // a newer value has arrived
+  paint(find(".image"), image);
   const context = paint(find(".mask"), ids);
   shown = { width: ids.width, height: ids.height };
   const data = context.getImageData(0, 0, ids.width, ids.height).data;
@@ -78,7 +78,7 @@ function fit() {
   const [width, height] = props.value.size;
   const stage = find(".stage");
   const zoom = Number(find(".zoom").value);
-  // The whole picture is in view at zoom 1, however high it is.
+  // At zoom 1 the whole image is visible, even if it is tall.
   stage.style.width = `calc(min(100%, ${(72 * width) / height}vh) * ${zoom})`;
   stage.style.aspectRatio = `${width} / ${height}`;
 }
@@ -88,7 +88,7 @@ function mark() {
     button.classList.toggle("on", button.dataset.tool === tool);
     button.setAttribute("aria-pressed", button.dataset.tool === tool);
   }
-  // A finger scrolls the page unless it draws.
+  // A finger scrolls the page, except while it draws.
   find(".stage").style.touchAction = ["paint", "erase", "cut"].includes(tool) ? "none" : "auto";
   find(".stage").style.cursor = tool === "look" ? "default" : "crosshair";
 }
@@ -106,7 +106,7 @@ function under([x, y]) {
   return props.value.segments[rows[line * shown.width + column] - 1] || null;
 }
 
-function tell(event) {
+function showTip(event) {
   const segment = props.value && under(place(event));
   const tip = find(".tip");
   tip.hidden = !segment;
@@ -152,10 +152,10 @@ element.addEventListener("pointermove", (event) => {
   if (points && tool !== "select") {
     points.push(place(event));
     ink();
-  } else tell(event);
+  } else showTip(event);
 });
 element.addEventListener("pointerup", (event) => {
-  if (event.target.closest(".stage")) tell(event); // a finger has no hover
+  if (event.target.closest(".stage")) showTip(event); // a finger has no hover
   if (points) trigger("edit", { tool, points, radius: radius() });
   points = null;
 });

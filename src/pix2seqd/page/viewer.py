@@ -1,4 +1,4 @@
-"""What the page's viewer shows: a picture and its segments as one JSON value that viewer.js draws."""
+"""The value of a viewer of the page: an image and its segments as JSON, which viewer.js draws."""
 
 import base64
 import io
@@ -14,41 +14,41 @@ from pix2seqd.panoptic.panoptic import Panoptic, compact, id_to_rgb
 from pix2seqd.panoptic.render import segment_color
 from pix2seqd.panoptic.taxonomy import VOID
 
-LONGEST = 1400
-"""Pixels of the longer side that a browser is sent; what is drawn is in the picture's own pixels all the same."""
+MAX_SIDE = 1400
+"""Longer side of an image that is sent to a browser, in pixels. Strokes are still in pixels of the whole image."""
 
 
-def parts(editable: bool, invitation: str) -> dict[str, str]:
+def parts(editable: bool, placeholder: str) -> dict[str, str]:
     """Markup, style and script of a viewer, as `gradio.HTML` takes them.
 
     Args:
-        editable: whether it has tools, which raise the event `edit`.
-        invitation: what it says without a picture.
+        editable: whether the viewer has tools, which trigger the event `edit`.
+        placeholder: text while there is no image.
     """
     here = files("pix2seqd.page")
     names = {"html_template": "viewer.html", "css_template": "viewer.css", "js_on_load": "viewer.js"}
     found = {parameter: (here / name).read_text(encoding="utf-8") for parameter, name in names.items()}
     kind = "viewer editable" if editable else "viewer"
-    found["html_template"] = found["html_template"].replace("KIND", kind).replace("INVITATION", invitation)
+    found["html_template"] = found["html_template"].replace("KIND", kind).replace("PLACEHOLDER", placeholder)
     return found
 
 
 def data_uri(image: Image.Image, kind: str = "PNG") -> str:
-    """A picture inside a URL: JPEG for the eye, PNG for exact values."""
+    """The image as a data URL: JPEG for viewing, PNG for exact values."""
     buffer = io.BytesIO()
     image.save(buffer, format=kind, **({"quality": 90} if kind == "JPEG" else {"compress_level": 1}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def reduced(image: Image.Image) -> Image.Image:
-    """The picture, not larger than what a browser is sent."""
+    """The image, reduced to `MAX_SIDE`."""
     result = image.copy()
-    result.thumbnail((LONGEST, LONGEST))
+    result.thumbnail((MAX_SIDE, MAX_SIDE))
     return result
 
 
 def show(
-    picture: str,
+    image: str,
     panoptic: Panoptic,
     *,
     progress: float = 1.0,
@@ -56,22 +56,22 @@ def show(
     selected: Collection[int] = (),
     kept: Collection[int] = (),
 ) -> dict[str, Any]:
-    """The viewer's value.
+    """The value of a viewer.
 
     Args:
-        picture: as `data_uri` gives it.
-        panoptic: its segments, at the picture's own size.
-        progress: share that is done, 0..1.
-        note: line below the picture.
-        selected: ids that are outlined in white.
-        kept: ids that are outlined in green.
+        image: a data URL from `data_uri`.
+        panoptic: its segments, at the size of the whole image.
+        progress: finished share, 0..1.
+        note: line below the image.
+        selected: ids of segments with a white outline.
+        kept: ids of segments with a green outline.
     """
     height, width = panoptic.segmentation.shape
-    # A browser knows segments by their row: ids may be any number, rows fit into two bytes.
+    # Ids can be any number. The browser gets row numbers instead, which fit into two bytes.
     _, rows = compact(np.append(panoptic.segmentation.ravel(), VOID))
     ids = Image.fromarray(id_to_rgb(rows[:-1].reshape(height, width)))
-    if max(ids.size) > LONGEST:
-        scale = LONGEST / max(ids.size)
+    if max(ids.size) > MAX_SIDE:
+        scale = MAX_SIDE / max(ids.size)
         ids = ids.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.NEAREST)
     segments = [
         asdict(segment)
@@ -82,5 +82,5 @@ def show(
         }
         for segment in panoptic.segments
     ]
-    content = {"picture": picture, "ids": data_uri(ids), "segments": segments, "size": [width, height]}
+    content = {"image": image, "ids": data_uri(ids), "segments": segments, "size": [width, height]}
     return content | {"progress": progress, "note": note}

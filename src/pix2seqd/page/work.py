@@ -1,4 +1,4 @@
-"""What a person has on the page: a picture, its segments, what is selected and kept, and the way back. No gradio."""
+"""The state of a visitor: an image, its segments, the selected and the kept segments, and what can be undone."""
 
 import math
 import zlib
@@ -18,14 +18,14 @@ from pix2seqd.panoptic.panoptic import Panoptic, Segment
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 UNDO = 30
-"""Steps back."""
-MOST_POINTS = 20_000
-"""Of a stroke."""
+"""Number of changes that can be undone."""
+MAX_POINTS = 20_000
+"""Largest number of points of a stroke."""
 
 
 @dataclass(frozen=True)
 class Past:
-    """A segmentation as it was, compressed: masks of some millions of pixels shrink to some ten thousand bytes."""
+    """An earlier segmentation. Its mask is compressed, from some millions of pixels to some ten thousand bytes."""
 
     mask: bytes
     segments: tuple[Segment, ...]
@@ -34,16 +34,16 @@ class Past:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """A picture and its segmentation as far as it has come. Changes make a new one.
+    """An image and its segmentation so far. A change makes a new object.
 
     Attributes:
-        name: of the picture's file.
+        name: name of the image file.
         image: RGB.
-        shown: the picture for the browser, as a URL.
+        shown: the image for the browser, as a data URL.
         panoptic: its segmentation; void at first.
-        selected: ids, in the order of selection.
-        kept: ids of the segments that a person has corrected or confirmed; `known` leaves out the others.
-        past: what can be undone, oldest first.
+        selected: ids of the selected segments, in the order of selection.
+        kept: ids of the segments that the visitor corrected or confirmed.
+        past: earlier segmentations that can be restored, oldest first.
     """
 
     name: str
@@ -55,20 +55,26 @@ class Work:
     past: tuple[Past, ...] = ()
 
     @classmethod
-    def open(cls, path: Path, name: str, taxonomy: Taxonomy, most_pixels: int) -> Self:
-        """Read a picture.
+    def open(cls, path: Path, name: str, taxonomy: Taxonomy, max_pixels: int) -> Self:
+        """Read an image.
+
+        Args:
+            path: the uploaded file.
+            name: the file name that the visitor knows.
+            taxonomy: the categories of the model.
+            max_pixels: largest size of an image.
 
         Raises:
-            InputError: no picture, or too many pixels; the message has the name that the person knows.
+            InputError: not an image, or too many pixels. The message has the name that the visitor knows.
         """
         try:
             with Image.open(path) as header:
                 size = header.size
-        except Exception:  # whatever it is, `load_image` finds the words for it
+        except Exception:  # `load_image` raises a clear message for any such file
             size = (0, 0)
-        if size[0] * size[1] > most_pixels:
+        if size[0] * size[1] > max_pixels:
             raise InputError(
-                f"{name} has {size[0]} x {size[1]} pixels, more than the {most_pixels:,} that this page takes; "
+                f"{name} has {size[0]} x {size[1]} pixels, more than the {max_pixels:,} that this page accepts; "
                 "make it smaller, or use `pix2seqd segment`"
             )
         try:
@@ -79,18 +85,18 @@ class Work:
         return cls(name, image, data_uri(reduced(image), "JPEG"), empty)
 
     def view(self, panoptic: Panoptic | None = None, progress: float = 1.0, note: str = "") -> dict[str, Any]:
-        """What the viewer shows: the segmentation, or another one of the same picture."""
+        """The value of a viewer: this segmentation, or the given one of the same image."""
         if panoptic is not None:
             return show(self.shown, panoptic, progress=progress, note=note)
         return show(self.shown, self.panoptic, note=note, selected=self.selected, kept=self.kept)
 
     def changed(self, panoptic: Panoptic, kept: Collection[int] = (), selected: Collection[int] = ()) -> "Work":
-        """With another segmentation, which can be undone.
+        """With another segmentation. The change can be undone.
 
         Args:
-            panoptic: the new one.
-            kept: ids to keep, beside those that were kept.
-            selected: ids.
+            panoptic: the new segmentation.
+            kept: ids to keep, in addition to those that are kept already.
+            selected: ids to select.
         """
         present = {segment.id for segment in panoptic.segments}
         mask = zlib.compress(self.panoptic.segmentation.tobytes(), 1)
@@ -106,7 +112,7 @@ class Work:
         """As before the last change.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no change to undo.
         """
         if not self.past:
             raise InputError("nothing to undo")
@@ -116,16 +122,16 @@ class Work:
         return replace(self, panoptic=panoptic, kept=last.kept, selected=(), past=self.past[:-1])
 
     def drawn(self, tool: Any, points: Any, radius: Any, category_id: int) -> "Work":
-        """What a tool of the viewer does.
+        """The result of a stroke with a tool of the viewer. The values come from a browser and are checked.
 
         Args:
             tool: select, paint, erase or cut.
-            points: x, y along the way, in the picture's pixels.
-            radius: of the brush, pixels; a cut has none.
-            category_id: of what is painted with nothing selected.
+            points: x, y along the stroke, in pixels of the image.
+            radius: radius of the brush, pixels; cut ignores it.
+            category_id: category of a segment that is painted while none is selected.
 
         Raises:
-            InputError: the tool cannot be used like that; values from a browser are checked here.
+            InputError: invalid values, or the tool cannot be used here.
         """
         points, radius = _checked(points, radius)
         radius = 0 if tool == "cut" else radius
@@ -133,7 +139,7 @@ class Work:
         under = set(np.unique(self.panoptic.segmentation[where]).tolist()) & {s.id for s in self.panoptic.segments}
         match tool:
             case "select":
-                return self._selecting(next(iter(under), None) if len(under) == 1 else None)
+                return self._toggled(next(iter(under), None) if len(under) == 1 else None)
             case "paint" if len(self.selected) == 1:
                 panoptic = editing.paint(self.panoptic, where, self.selected[0])
                 return self.changed(panoptic, self.selected, self.selected)
@@ -147,71 +153,71 @@ class Work:
                 return self._cut(where)
         raise InputError(f"there is no tool {tool!r}")
 
-    def _selecting(self, segment_id: int | None) -> "Work":
-        """With a segment selected or not selected any more; None: with none."""
+    def _toggled(self, segment_id: int | None) -> "Work":
+        """With a segment added to the selection or removed from it. None clears the selection."""
         if segment_id in self.selected:
             return replace(self, selected=tuple(i for i in self.selected if i != segment_id))
         return replace(self, selected=() if segment_id is None else (*self.selected, segment_id))
 
     def _cut(self, where: np.ndarray) -> "Work":
-        """Divides the things that the line leads across."""
+        """The things that the line crosses are divided."""
         panoptic, parts = self.panoptic, []
         for segment in self.panoptic.segments:
             if segment.isthing and where[self.panoptic.segmentation == segment.id].any():
                 try:
                     panoptic, ids = editing.split(panoptic, segment.id, where)
-                except InputError:  # the line only touches it
+                except InputError:  # the line touches the thing but does not divide it
                     continue
                 parts += ids
         if not parts:
-            raise InputError("the line leads across no thing; draw it from one side of a segment to the other")
+            raise InputError("the line crosses no thing; draw it from one side of a segment to the other")
         return self.changed(panoptic, parts, parts)
 
     def merged(self) -> "Work":
-        """The selected segments as one."""
+        """The selected segments become one."""
         panoptic, segment_id = editing.merge(self.panoptic, self.selected)
         return self.changed(panoptic, [segment_id], [segment_id])
 
     def split(self) -> "Work":
-        """The selected segments' unconnected parts as segments of their own."""
+        """The unconnected parts of the selected segments become segments."""
         panoptic, parts = self.panoptic, []
-        for segment_id in self._some():
+        for segment_id in self._selection():
             panoptic, ids = editing.split(panoptic, segment_id)
             parts += ids
         return self.changed(panoptic, parts, parts)
 
     def removed(self) -> "Work":
         """Without the selected segments."""
-        return self.changed(editing.remove(self.panoptic, self._some()))
+        return self.changed(editing.remove(self.panoptic, self._selection()))
 
     def relabelled(self, category_id: int) -> "Work":
-        """The selected segments in another category."""
-        panoptic, homes = self.panoptic, []
-        for segment_id in self._some():
-            panoptic, home = editing.relabel(panoptic, segment_id, category_id)
-            homes.append(home)
-        return self.changed(panoptic, homes, homes)
+        """The selected segments get another category."""
+        panoptic, ids = self.panoptic, []
+        for segment_id in self._selection():
+            panoptic, new_id = editing.relabel(panoptic, segment_id, category_id)
+            ids.append(new_id)
+        return self.changed(panoptic, ids, ids)
 
     def confirmed(self) -> "Work":
-        """The selected segments are kept, or, if all of them are already, no longer kept."""
-        ids = set(self._some())
+        """The selected segments are kept. If all of them are kept already, they are no longer kept."""
+        ids = set(self._selection())
         kept = self.kept - ids if ids <= self.kept else self.kept | ids
         return replace(self.changed(self.panoptic), kept=frozenset(kept))
 
-    def known(self, everything: bool) -> Panoptic:
-        """What sampling anew has to leave as it is: what is kept, or all that is not void.
+    def hints(self, everything: bool) -> Panoptic:
+        """The segments that the model must leave as they are: the kept ones, or all of them.
 
         Raises:
-            InputError: nothing is.
+            InputError: there are none.
         """
         if not everything and not self.kept:
-            raise InputError("nothing is corrected or kept yet; correct or keep something, or keep every segment")
-        known = self.panoptic if everything else editing.only(self.panoptic, self.kept)
-        if not known.segments:
-            raise InputError("every pixel is void; segment the picture or paint something first")
-        return known
+            raise InputError("nothing is corrected or kept yet; correct or keep a segment, or choose every segment")
+        hints = self.panoptic if everything else editing.only(self.panoptic, self.kept)
+        if not hints.segments:
+            raise InputError("every pixel is void; segment the image or paint something first")
+        return hints
 
-    def _some(self) -> tuple[int, ...]:
+    def _selection(self) -> tuple[int, ...]:
         if not self.selected:
             raise InputError("select one or more segments first: choose Select and click them")
         return self.selected
@@ -219,12 +225,12 @@ class Work:
 
 def _checked(points: Any, radius: Any) -> tuple[list[tuple[float, float]], float]:
     try:
-        if not 0 < len(points) <= MOST_POINTS:
+        if not 0 < len(points) <= MAX_POINTS:
             raise ValueError(len(points))
-        way = [(float(x), float(y)) for x, y in points]
+        path = [(float(x), float(y)) for x, y in points]
         size = float(radius)
-        if not (0 <= size <= 1000 and all(math.isfinite(v) and abs(v) < 1e6 for point in way for v in point)):
+        if not (0 <= size <= 1000 and all(math.isfinite(v) and abs(v) < 1e6 for point in path for v in point)):
             raise ValueError(size)
     except (TypeError, ValueError) as error:
-        raise InputError("this stroke is not understood; draw it again") from error
-    return way, size
+        raise InputError("this stroke is not valid; draw it again") from error
+    return path, size

@@ -1,4 +1,4 @@
-"""What `pix2seqd video` writes, so that it is whole whenever the video ends."""
+"""Writing the output folder of `pix2seqd video`; it can be read whenever the process ends."""
 
 import json
 import tempfile
@@ -15,14 +15,13 @@ from typing import Any, Self
 from PIL import Image
 
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
-from pix2seqd.images.frames import Frame, VideoWriter
+from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.render import overlay
 from pix2seqd.panoptic.results import make_folders, writing
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 WRITER = "written by pix2seqd video"
-"""Mark in `info.description`, so that no other data set is ever mistaken for a result and written over."""
+"""Mark in `info.description`, so that no other data set is mistaken for a result and overwritten."""
 
 
 @dataclass
@@ -36,7 +35,7 @@ class Track:
     """Pixels in each frame from the first to the last in which it was seen."""
 
     def add(self, number: int, category_id: int, area: int) -> None:
-        """It was seen in a frame; in those since the last one, it was not."""
+        """Add a frame in which the object was seen; frames since the last one get area 0."""
         self.areas += [0] * (number - self.first_frame - len(self.areas)) + [area]
         self.categories[category_id] += 1
 
@@ -51,15 +50,15 @@ class ClipWriter:
     | `panoptic.json` | images (with the time in seconds), categories, annotations in COCO panoptic format |
     | `tracks.json` | id, category, first and last frame and areas of each track |
 
-    The annotations of a long clip are kept on the disk, not in memory. Both json files are brought up to date every
-    now and then, and on leaving, whatever the reason.
+    The annotations of a long clip are kept on the disk, not in memory. Both JSON files are written again from time to
+    time, and at the end, also after an error.
     """
 
     def __init__(self, out: Path, taxonomy: Taxonomy, settings: Mapping[str, Any], rate: Fraction) -> None:
         """Open a new or an existing folder.
 
         Raises:
-            InputError: the folder cannot be written to, or holds a `panoptic.json` from somewhere else.
+            InputError: the folder cannot be written to, or has a `panoptic.json` that this command did not write.
         """
         make_folders(out, ("panoptic",))
         _remove_earlier(out)
@@ -71,7 +70,7 @@ class ClipWriter:
             self._annotations = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", dir=out))
             self._video = stack.enter_context(VideoWriter(out / "overlay.mp4", rate))
             stack.callback(self._save)
-            self._save()  # the earlier result is gone
+            self._save()  # replaces the earlier result
             self._closing = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -89,17 +88,18 @@ class ClipWriter:
         kinds = {category.id: category.isthing for category in self._taxonomy.categories}
         return sum(kinds[track.categories.most_common(1)[0][0]] for track in self._tracks.values())
 
-    def write(self, frame: Frame, panoptic: Panoptic) -> None:
+    def write(self, frame: DecodedFrame, panoptic: Panoptic) -> None:
         """Add a frame whose segment ids are those of tracks.
 
         Raises:
             InputError: writing failed, e.g. because the disk is full.
         """
         name = f"{frame.number:06d}.png"
-        # What takes long comes first: then Ctrl-C hardly ever finds a frame in one file that is missing in another.
-        shown = overlay(panoptic, frame.image)
+        # Slow work comes first, so that Ctrl-C rarely leaves a frame in one file but not in another.
+        shown = panoptic.overlay(frame.image)
+        png, annotation = panoptic.to_coco(frame.number, name)
         with write_atomically(self._out / "panoptic" / name) as temporary:
-            Image.fromarray(panoptic.to_rgb()).save(temporary, format="PNG")
+            Image.fromarray(png).save(temporary, format="PNG")
         self._video.write(shown, frame.time)
         record = {"id": frame.number, "file_name": frame.name or name, "time": round(frame.time, 6)}
         self._images.append({**record, "width": frame.image.width, "height": frame.image.height})
@@ -107,7 +107,7 @@ class ClipWriter:
             track = self._tracks.setdefault(segment.id, Track(frame.number))
             track.add(frame.number, segment.category_id, segment.area)
         with writing(self._out):
-            print(json.dumps(panoptic.annotation(frame.number, name), ensure_ascii=False), file=self._annotations)
+            print(json.dumps(annotation, ensure_ascii=False), file=self._annotations)
         if time.monotonic() >= self._save_after:
             self._save()
 
@@ -125,7 +125,7 @@ class ClipWriter:
         tracks = [self._record(number, self._tracks[number]) for number in sorted(self._tracks)]
         write_json(self._out / "tracks.json", {"info": info, "tracks": tracks})
         now = time.monotonic()
-        self._save_after = now + 20 * (now - started)  # at most a twentieth of the time goes into saving
+        self._save_after = now + 20 * (now - started)  # saving takes at most 5 % of the time
 
     def _record(self, number: int, track: Track) -> dict[str, Any]:
         category_id = track.categories.most_common(1)[0][0]
@@ -142,7 +142,7 @@ class ClipWriter:
 
 
 def _remove_earlier(out: Path) -> None:
-    """Remove the pictures of an earlier, perhaps longer result, also those that a killed process did not record."""
+    """Remove all PNGs of an earlier result; it may be longer, and a killed process may not have recorded the last."""
     path = out / "panoptic.json"
     if not path.exists():
         return

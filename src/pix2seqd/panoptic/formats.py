@@ -1,7 +1,7 @@
-"""`Panoptic` in the forms that other tools read: `transformers`, `supervision`, COCO instances."""
+"""`Panoptic` in further formats of other tools: the dictionaries of `transformers`, and COCO instances."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -10,12 +10,9 @@ from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
-if TYPE_CHECKING:
-    from supervision import Detections  # pyright: ignore[reportMissingImports]
-
 
 def to_segments(panoptic: Panoptic) -> dict[str, Any]:
-    """As `post_process_panoptic_segmentation` of `transformers` answers.
+    """The dictionary that `post_process_panoptic_segmentation` of `transformers` returns.
 
     Returns:
         "segmentation": int32 `[h, w]`, 0 = void; "segments_info": per segment its "id", "label_id" (position of its
@@ -51,43 +48,22 @@ def from_segments(segments: Mapping[str, Any], taxonomy: Taxonomy) -> Panoptic:
     return Panoptic.from_segmentation(np.asarray(segments["segmentation"]), classes, taxonomy)
 
 
-def to_detections(panoptic: Panoptic) -> "Detections":
-    """Things as `supervision.Detections`: boxes, masks, category ids and names, ids as tracker ids.
-
-    Raises:
-        InputError: the package `supervision` is not installed.
-    """
-    try:
-        from supervision import Detections  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise InputError("the package supervision is not installed; run: pip install supervision") from error
-    things = [segment for segment in panoptic.segments if segment.isthing]
-    boxes = np.array([segment.bbox for segment in things], np.float32).reshape(-1, 4)
-    ids = np.array([segment.id for segment in things], int)
-    return Detections(
-        xyxy=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-        mask=panoptic.segmentation[None] == ids[:, None, None],
-        class_id=np.array([segment.category_id for segment in things], int),
-        tracker_id=ids,
-        data={"class_name": np.array([segment.name for segment in things], str)},
-    )
-
-
 def to_instances(panoptic: Panoptic, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
     """Things as entries of the list `annotations` of COCO instances json, which detection tools train on and the
     annotation tools CVAT ("COCO 1.0") and Label Studio import.
 
     Args:
         panoptic: the segmentation; `Taxonomy.to_coco` of its taxonomy is the list `categories`.
-        image_id: of the picture's entry in the list `images`.
-        first_id: of the first annotation; the others count on from it.
+        image_id: id of the image's entry in the list `images`.
+        first_id: id of the first annotation; the others follow it.
 
     Returns:
-        Per thing: id, image_id, category_id, area, bbox, iscrowd, and segmentation: polygons along the edges of the
-        pixels, one per connected part, holes cut in from outside; crowds as uncompressed run lengths.
+        Per thing: id, image_id, category_id, area, bbox, iscrowd and segmentation. The latter is a list of polygons
+        along the edges of the pixels, one per connected part, with holes joined to the outline; of a crowd it is an
+        uncompressed run-length encoding.
     """
     entries = []
-    for number, segment in enumerate((s for s in panoptic.segments if s.isthing), start=first_id):
+    for number, segment in enumerate(panoptic.things, start=first_id):
         x, y, width, height = segment.bbox
         inside = panoptic.segmentation == segment.id
         entries.append(
@@ -107,34 +83,34 @@ def to_instances(panoptic: Panoptic, image_id: int, first_id: int = 1) -> list[d
 
 
 def run_lengths(inside: np.ndarray) -> dict[str, Any]:
-    """COCO's uncompressed run lengths of a bool map `[h, w]`: by columns, outside first."""
+    """COCO's uncompressed run-length encoding of a bool map `[h, w]`: column by column, first a run outside."""
     values = np.concatenate([[False], inside.T.ravel()])
     starts = np.flatnonzero(np.diff(values))
     return {"size": list(inside.shape), "counts": np.diff(starts, prepend=0, append=inside.size).tolist()}
 
 
 def polygons(inside: np.ndarray, left: int = 0, top: int = 0) -> list[list[int]]:
-    """Outlines of the 4-connected parts of a bool map, x, y, x, y, ..., in pixel corners from (left, top)."""
+    """Outlines of the 4-connected parts of a bool map `[h, w]`: x, y, x, y, ... of pixel corners, plus (left, top)."""
     parts, count = ndimage.label(inside)  # pyright: ignore[reportGeneralTypeIssues]
     result = []
     for part in range(1, count + 1):
         outline, *holes = sorted(_loops(parts == part), key=_doubled_area)
         start = outline[0]
-        for hole in holes:  # there and back again on the same line, which encloses nothing
+        for hole in holes:  # the way to the hole and back is one line, which encloses no area
             outline = [*outline, start, *hole, hole[0]]
         result.append([n for x, y in outline for n in (x + left, y + top)])
     return result
 
 
 def _doubled_area(loop: list[tuple[int, int]]) -> int:
-    """Twice the signed area; the pixels are on the right of a loop, so that the outermost is the most negative."""
+    """Twice the signed area; the pixels are on the right of a loop, so the outermost loop has the lowest value."""
     return sum(x1 * y0 - x0 * y1 for (x0, y0), (x1, y1) in zip(loop, [*loop[1:], loop[0]], strict=True))
 
 
 def _loops(inside: np.ndarray) -> list[list[tuple[int, int]]]:
     """Closed lines of pixel edges around a connected part, corners only; its pixels are on the right."""
     padded = np.pad(inside, 1)
-    after: dict[tuple[int, int], list[tuple[int, int]]] = {}  # corner → directions in which an edge leaves it
+    after: dict[tuple[int, int], list[tuple[int, int]]] = {}  # corner → directions of the edges that start there
     # Side of the pixel that is outside (row, column), then the edge's start (x, y) and direction.
     for (row, column), (x, y), direction in (
         ((-1, 0), (0, 0), (1, 0)),
@@ -152,7 +128,7 @@ def _loops(inside: np.ndarray) -> list[list[tuple[int, int]]]:
         while True:
             ways = after[at]
             right = (-heading[1], heading[0])
-            turned = right if right in ways else ways[0]  # where two pixels touch at a corner, round the same one
+            turned = right if right in ways else ways[0]  # where two pixels touch at a corner, stay at the same pixel
             if turned != heading or not loop:
                 loop.append(at)
             ways.remove(turned)

@@ -1,50 +1,32 @@
 """`Panoptic`: which pixel belongs to which segment, and what each segment is.
 
-Two forms of the same thing:
+A segmentation has two forms:
 
 * the *mask tensor* of the paper (§2), int64 `[2, h, w]`: channel 0 the contiguous class, channel 1 the instance id,
-  0 = void in both. This is what the model trains on and generates;
-* `Panoptic`: a map of segment ids and a record per segment, as COCO panoptic json + png store it.
+  0 = void in both. The model trains on it and generates it;
+* `Panoptic`: a map of segment ids and a record per segment, as COCO panoptic JSON and PNG store it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 from pix2seqd.files import write_atomically, write_json
+from pix2seqd.images.load import Source
+from pix2seqd.panoptic import render
+from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from pix2seqd.images.load import Source
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One segment: a thing instance, or all pixels of one stuff class."""
-
-    id: int
-    """Value of its pixels in `Panoptic.segmentation`, 1 or more."""
-    category_id: int
-    """The data set's category id."""
-    name: str
-    isthing: bool
-    area: int
-    """Pixels."""
-    bbox: tuple[int, int, int, int]
-    """x, y, width, height in pixels."""
-    iscrowd: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Panoptic:
-    """A panoptic segmentation of one picture.
+    """A panoptic segmentation of one image.
 
     Attributes:
         segmentation: int32 `[h, w]`, segment id per pixel, 0 = void.
@@ -62,11 +44,11 @@ class Panoptic:
     ) -> "Panoptic":
         """From a map of segment ids and the contiguous class of each id.
 
-        Areas and boxes are measured here, once for all segments.
+        Areas and boxes are measured.
 
         Args:
             segmentation: integers `[h, w]`, 0 = void. Ids without an entry in `classes` become void.
-            classes: segment id → contiguous class 1..n. Ids that no pixel carries are dropped.
+            classes: segment id → contiguous class 1..n. Ids that no pixel has are dropped.
             taxonomy: names and kinds of the classes.
             crowds: ids of crowd regions (COCO's `iscrowd`).
         """
@@ -90,86 +72,136 @@ class Panoptic:
         return cls(segmentation, tuple(segments), taxonomy)
 
     @classmethod
-    def from_coco(
-        cls, png: "np.ndarray | Image.Image", annotation: Mapping[str, Any], taxonomy: Taxonomy
-    ) -> "Panoptic":
-        """From a COCO panoptic picture (RGB, id = R + 256 G + 65536 B) and its annotation record.
+    def from_coco(cls, png: np.ndarray | Image.Image, annotation: Mapping[str, Any], taxonomy: Taxonomy) -> "Panoptic":
+        """From a COCO panoptic PNG and its annotation, the inverse of `to_coco`.
+
+        Args:
+            png: RGB, id = R + 256 G + 65536 B: a Pillow image, or uint8 `[h, w, 3]`.
+            annotation: an entry of the list `annotations` of COCO panoptic json; "segments_info" is read.
+            taxonomy: the json's `categories`, see `Taxonomy.from_coco`.
 
         Raises:
             KeyError: a segment's category is not in the taxonomy.
-            ValueError: the picture has a segment the record lacks, or the record one that the picture lacks.
+            ValueError: the PNG and the annotation do not have the same segment ids.
         """
         segmentation = rgb_to_id(np.asarray(png))
         infos = {int(info["id"]): info for info in annotation["segments_info"]}
         present = {int(i) for i in np.unique(segmentation)} - {VOID}
         if missing := sorted(present - set(infos)):
-            raise ValueError(f"segment id {missing[0]} is in the picture but not in segments_info")
+            raise ValueError(f"segment id {missing[0]} is in the PNG but not in segments_info")
         if missing := sorted(set(infos) - present):
-            raise ValueError(f"segment id {missing[0]} is in segments_info but not in the picture")
+            raise ValueError(f"segment id {missing[0]} is in segments_info but not in the PNG")
         classes = {i: taxonomy.class_of(int(info["category_id"])) for i, info in infos.items()}
         crowds = [i for i, info in infos.items() if info.get("iscrowd", 0)]
         return cls.from_segmentation(segmentation, classes, taxonomy, crowds)
 
-    def annotation(self, image_id: int, file_name: str) -> dict[str, Any]:
-        """The record for the `annotations` list of COCO panoptic json; each segment also has name and isthing."""
+    @property
+    def things(self) -> tuple[Segment, ...]:
+        """The segments of countable objects, ordered by id; the others are stuff."""
+        return tuple(segment for segment in self.segments if segment.isthing)
+
+    def to_coco(self, image_id: int = 1, file_name: str = "mask.png") -> tuple[np.ndarray, dict[str, Any]]:
+        """The PNG and the annotation of COCO panoptic format, as panopticapi reads them.
+
+        Args:
+            image_id: id of the image's entry in the list `images`.
+            file_name: name under which the PNG is going to be saved.
+
+        Returns:
+            The PNG's pixels, uint8 `[h, w, 3]`, id = R + 256 G + 65536 B; and an entry for the list `annotations`,
+            in which each segment also has "name" and "isthing". `Taxonomy.to_coco` gives the list `categories`.
+        """
+        infos = [
+            {
+                "id": segment.id,
+                "category_id": segment.category_id,
+                "area": segment.area,
+                "bbox": list(segment.bbox),
+                "iscrowd": int(segment.iscrowd),
+                "name": segment.name,
+                "isthing": segment.isthing,
+            }
+            for segment in self.segments
+        ]
+        annotation = {"image_id": image_id, "file_name": file_name, "segments_info": infos}
+        return id_to_rgb(self.segmentation), annotation
+
+    def to_labels(self) -> np.ndarray:
+        """A label image as Fiji, napari and Cellpose read it.
+
+        Returns:
+            int32 `[h, w]`: label k from 1 to n is `things[k - 1]`; 0 is everything else (stuff and void). A crowd
+            counts as one thing; `without_crowds` removes it.
+        """
+        return self._mapped({segment.id: label for label, segment in enumerate(self.things, start=1)})
+
+    def to_detections(self) -> dict[str, Any]:
+        """The things as arguments of `supervision.Detections(**...)`, one row for each of `things`.
+
+        Returns:
+            "xyxy": float32 `[n, 4]`, left, top, right and bottom in pixels; "mask": bool `[n, h, w]`; "class_id":
+            int64 `[n]`, the data set's category ids; "confidence": None, because the model gives none;
+            "tracker_id": int64 `[n]`, the segment ids, which stay the same in all frames of a video; "data":
+            {"class_name": str `[n]`}.
+        """
+        boxes = np.array([segment.bbox for segment in self.things], np.float32).reshape(-1, 4)
+        ids = np.array([segment.id for segment in self.things], np.int64)
         return {
-            "image_id": image_id,
-            "file_name": file_name,
-            "segments_info": [
-                {
-                    "id": segment.id,
-                    "category_id": segment.category_id,
-                    "area": segment.area,
-                    "bbox": list(segment.bbox),
-                    "iscrowd": int(segment.iscrowd),
-                    "name": segment.name,
-                    "isthing": segment.isthing,
-                }
-                for segment in self.segments
-            ],
+            "xyxy": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+            "mask": self.segmentation[None] == ids[:, None, None],
+            "class_id": np.array([segment.category_id for segment in self.things], np.int64),
+            "confidence": None,
+            "tracker_id": ids,
+            "data": {"class_name": np.array([segment.name for segment in self.things], str)},
         }
 
     def diameter(self) -> float:
         """`typical_diameter` of the things, in pixels; crowds do not count."""
-        return typical_diameter([s.area for s in self.segments if s.isthing and not s.iscrowd])
-
-    def to_rgb(self) -> np.ndarray:
-        """uint8 `[h, w, 3]`, the COCO panoptic picture."""
-        return id_to_rgb(self.segmentation)
+        return typical_diameter([segment.area for segment in self.things if not segment.iscrowd])
 
     def class_map(self) -> np.ndarray:
         """Contiguous class per pixel, int32 `[h, w]`, 0 = void."""
-        table = np.zeros(int(self.segmentation.max(initial=0)) + 1, np.int32)
-        for segment in self.segments:
-            table[segment.id] = self.taxonomy.class_of(segment.category_id)
-        return table[self.segmentation]
+        return self._mapped({segment.id: self.taxonomy.class_of(segment.category_id) for segment in self.segments})
 
-    def overlay(self, image: "Source") -> "Image.Image":
-        """The picture (path, PIL image or array) with its segments drawn over it (see `render.overlay`)."""
-        from pix2seqd.panoptic.render import overlay
+    def overlay(self, image: Source, alpha: float = 0.5) -> Image.Image:
+        """Draw the segments over their image.
 
-        return overlay(self, image)
+        Stuff takes the colour of its category, each thing a colour that depends on its id alone, and a thin, lighter
+        outline inside its edge. Void pixels keep the image's values. Where a taxonomy has more than two categories,
+        segments that are large enough carry their name.
+
+        Args:
+            image: the image that was segmented: a path, a PIL image or an array, as `load_image` takes it.
+            alpha: opacity of things, 0 to 1; stuff is fainter.
+
+        Returns:
+            A new RGB image of the same size.
+
+        Raises:
+            InputError: the image cannot be read or has another size than the segmentation.
+        """
+        return render.overlay(image, self.segmentation, self.segments, self.taxonomy, alpha)
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows: the segments in their colours, void black."""
-        from pix2seqd.panoptic.render import overlay
-
         stream = BytesIO()
-        overlay(self, np.zeros((*self.segmentation.shape, 3), np.uint8), alpha=1).save(stream, format="PNG")
+        self.overlay(np.zeros((*self.segmentation.shape, 3), np.uint8), alpha=1).save(stream, format="PNG")
         return stream.getvalue()
 
-    def save(self, path: "str | Path") -> None:
-        """Write `path` (COCO panoptic png) and beside it the same name with `.json` (categories, annotation)."""
-        from PIL import Image
+    def save(self, path: str | Path) -> None:
+        """Write `path` (COCO panoptic PNG) and beside it the same name with `.json` (categories, annotation).
 
+        Raises:
+            InputError: the folder does not exist or cannot be written to.
+        """
         path = Path(path)
+        png, annotation = self.to_coco(1, path.name)
         with write_atomically(path) as temporary:
-            Image.fromarray(self.to_rgb()).save(temporary, format="PNG")
-        record = {"categories": self.taxonomy.to_coco(), **self.annotation(1, path.name)}
-        write_json(path.with_suffix(".json"), record)
+            Image.fromarray(png).save(temporary, format="PNG")
+        write_json(path.with_suffix(".json"), {"categories": self.taxonomy.to_coco(), **annotation})
 
     def without_crowds(self) -> "Panoptic":
-        """Crowd regions turned to void, as for training: a crowd is not an instance."""
+        """The same with crowd regions turned to void, as training needs it: a crowd is not an instance."""
         keep = {s.id: self.taxonomy.class_of(s.category_id) for s in self.segments if not s.iscrowd}
         return (
             self
@@ -178,19 +210,30 @@ class Panoptic:
         )
 
     def renumbered(self, ids: Mapping[int, int] | None = None) -> "Panoptic":
-        """The same segments under other ids: present id → new id, by default 1..n in their present order."""
+        """The same segments under other ids.
+
+        Args:
+            ids: present id → new id, for all segments; None: 1..n in their present order.
+        """
         ids = ids or {segment.id: new for new, segment in enumerate(self.segments, start=1)}
-        table = np.zeros(int(self.segmentation.max(initial=0)) + 1, np.int32)
-        for present, new in ids.items():
-            table[present] = new
         segments = sorted((replace(s, id=ids[s.id]) for s in self.segments), key=lambda segment: segment.id)
-        return Panoptic(table[self.segmentation], tuple(segments), self.taxonomy)
+        return Panoptic(self._mapped(ids), tuple(segments), self.taxonomy)
+
+    def _mapped(self, values: Mapping[int, int]) -> np.ndarray:
+        """The value of each pixel's segment id, int32 `[h, w]`, 0 for void and for ids without a value."""
+        table = np.zeros(int(self.segmentation.max(initial=0)) + 1, np.int32)
+        for segment_id, value in values.items():
+            table[segment_id] = value
+        return table[self.segmentation]
 
 
 def typical_diameter(areas: Sequence[int]) -> float:
-    """Of a disc as large as the thing that the median pixel of all things belongs to; 0 if there is none.
+    """Diameter, in pixels, of a disc as large as the thing that the median pixel of all things belongs to.
 
-    The median over pixels hardly notices fragments; that over things would.
+    The median is over pixels, not over things, because small fragments hardly change it.
+
+    Args:
+        areas: pixels of each thing; the result for no things is 0.
     """
     if not areas:
         return 0.0
@@ -201,7 +244,7 @@ def typical_diameter(areas: Sequence[int]) -> float:
 def measure(segmentation: np.ndarray) -> dict[int, tuple[int, tuple[int, int, int, int]]]:
     """Area and box (x, y, width, height) of every non-zero id of an integer map `[h, w]`."""
     ids, dense = compact(segmentation)
-    # Dense ids from 1 on: find_objects allocates one slot per id, and COCO's ids reach 2**24.
+    # Dense ids from 1: find_objects allocates one slot per id, and COCO's ids reach 2**24.
     boxes = ndimage.find_objects(dense + 1)
     result = {}
     for segment_id, area, (rows, columns) in zip(ids.tolist(), np.bincount(dense.ravel()).tolist(), boxes, strict=True):
@@ -212,7 +255,7 @@ def measure(segmentation: np.ndarray) -> dict[int, tuple[int, tuple[int, int, in
 
 
 def compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values, sorted, of integers ≥ 0 of any shape, and the position of each element's value among them."""
+    """Sorted distinct values of integers ≥ 0 of any shape, and the position of each element's value among them."""
     if labels.max(initial=0) >= 2**16:
         values, index = np.unique(labels, return_inverse=True)
         return values, index.reshape(labels.shape)

@@ -1,4 +1,6 @@
-"""Segments made visible: drawn over the picture, or as a map of colours."""
+"""Drawing segments: over the image, or as a map of colours."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -6,45 +8,30 @@ from scipy import ndimage
 
 from pix2seqd.files import InputError
 from pix2seqd.images.load import Source, load_image
-from pix2seqd.panoptic.panoptic import Panoptic, Segment
+from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy, distinct_color
 
 STUFF_STRENGTH = 0.6
-"""Stuff is tinted less than things, so that the things stand out."""
-SMALLEST_TEXT = 11
-"""Pixels; smaller letters are not legible."""
+"""Opacity of stuff as a share of that of things, so that things stand out."""
+MIN_TEXT_SIZE = 11
+"""Pixels; smaller letters cannot be read."""
 
 
-def overlay(panoptic: Panoptic, image: Source, alpha: float = 0.5) -> Image.Image:
-    """Draw the segments over their picture.
-
-    Stuff takes the colour of its category, each thing a colour that depends on its id alone and a thin, lighter
-    outline inside its edge. Void pixels keep the picture's values. Where a taxonomy has more than two categories,
-    segments with room for it carry their name.
-
-    Args:
-        panoptic: segmentation `[h, w]`.
-        image: the picture that was segmented, as `load_image` takes it.
-        alpha: opacity of things, 0..1; stuff has `STUFF_STRENGTH` of it.
-
-    Returns:
-        A new RGB image of the same size.
-
-    Raises:
-        InputError: the picture cannot be read or has another size than the segmentation.
-    """
+def overlay(
+    image: Source, segmentation: np.ndarray, segments: Sequence[Segment], taxonomy: Taxonomy, alpha: float
+) -> Image.Image:
+    """Draw segments over their image; `Panoptic.overlay` describes arguments, result and errors."""
     image = load_image(image)
-    height, width = panoptic.segmentation.shape
+    height, width = segmentation.shape
     if image.size != (width, height):
         raise InputError(
-            f"the picture is {image.width} x {image.height} but its segmentation {width} x {height}; "
-            "give the picture that was segmented"
+            f"the image is {image.width} x {image.height} but its segmentation {width} x {height}; "
+            "give the image that was segmented"
         )
     # One row per segment, void first: searchsorted turns ids (up to 2**24) into rows without a table of that size.
-    segments = panoptic.segments
-    rows = np.searchsorted([VOID, *(segment.id for segment in segments)], panoptic.segmentation)
+    rows = np.searchsorted([VOID, *(segment.id for segment in segments)], segmentation)
     isthing = np.array([False, *(segment.isthing for segment in segments)])
-    colors = np.array([(0, 0, 0), *(segment_color(segment, panoptic.taxonomy) for segment in segments)], np.uint8)
+    colors = np.array([(0, 0, 0), *(segment_color(segment, taxonomy) for segment in segments)], np.uint8)
     opacity = np.where(isthing, 255 * alpha, 255 * alpha * STUFF_STRENGTH).astype(np.uint8)
     opacity[0] = 0
     paint, mask = colors[rows], opacity[rows]
@@ -52,8 +39,8 @@ def overlay(panoptic: Panoptic, image: Source, alpha: float = 0.5) -> Image.Imag
     paint[outline] = _lighter(colors)[rows[outline]]
     mask[outline] = 230
     result = Image.composite(Image.fromarray(paint), image, Image.fromarray(mask))
-    if len(panoptic.taxonomy) > 2:
-        _write_names(result, panoptic, rows)
+    if len(taxonomy) > 2:
+        _write_names(result, segments, rows)
     return result
 
 
@@ -65,7 +52,7 @@ def colorize(segmentation: np.ndarray) -> Image.Image:
 
 
 def segment_color(segment: Segment, taxonomy: Taxonomy) -> tuple[int, int, int]:
-    """RGB of a segment, wherever it is shown: by its id for a thing, by its category for stuff."""
+    """RGB 0..255 of a segment in all views: a thing's depends on its id, that of stuff is its category's."""
     if segment.isthing:
         return distinct_color(segment.id)
     return taxonomy.category(taxonomy.class_of(segment.category_id)).color
@@ -76,22 +63,22 @@ def _lighter(colors: np.ndarray) -> np.ndarray:
 
 
 def _near_an_edge(rows: np.ndarray, size: int) -> np.ndarray:
-    """Where a window of `size` pixels a side sees more than one segment, bool `[h, w]`."""
+    """Pixels whose window of `size` x `size` pixels holds more than one segment, bool `[h, w]`."""
     return ndimage.minimum_filter(rows, size) != ndimage.maximum_filter(rows, size)
 
 
-def _write_names(result: Image.Image, panoptic: Panoptic, rows: np.ndarray) -> None:
-    """Write each segment's name at its roomiest spot, if that holds the whole text."""
-    size = max(SMALLEST_TEXT, min(result.size) // 45)
+def _write_names(result: Image.Image, segments: Sequence[Segment], rows: np.ndarray) -> None:
+    """Write each segment's name where it has most room, if the whole text fits."""
+    size = max(MIN_TEXT_SIZE, min(result.size) // 45)
     font, margin = ImageFont.load_default(size), size // 6
     draw = ImageDraw.Draw(result)
-    step = 1 + min(result.size) // 512  # the spot need not be exact
+    step = 1 + min(result.size) // 512  # the position need not be exact
     coarse = rows[::step, ::step]
     inside = np.pad(~_near_an_edge(coarse, 3), 1)
     # Text is about four times as wide as high: distances along y count four times, so that wide spots win.
     room = np.asarray(ndimage.distance_transform_edt(inside, sampling=(4, 1)))[1:-1, 1:-1]
-    spots = ndimage.maximum_position(room, coarse, range(1, len(panoptic.segments) + 1))
-    for row, (segment, spot) in enumerate(zip(panoptic.segments, spots, strict=True), start=1):
+    spots = ndimage.maximum_position(room, coarse, range(1, len(segments) + 1))
+    for row, (segment, spot) in enumerate(zip(segments, spots, strict=True), start=1):
         y, x = (step * v for v in spot)
         left, top, right, bottom = (round(v) for v in draw.textbbox((x, y), segment.name, font, anchor="mm"))
         left, top, right, bottom = left - margin, top - margin, right + margin, bottom + margin

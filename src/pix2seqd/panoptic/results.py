@@ -1,4 +1,4 @@
-"""Files and folders ↔ pictures and their segmentations."""
+"""Writing the output folder of `pix2seqd segment`: images, segmentations and overlays."""
 
 import itertools
 import shutil
@@ -16,19 +16,18 @@ from PIL import Image
 from pix2seqd.files import InputError, printable, read_json, write_atomically, write_json
 from pix2seqd.images.load import absolute
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.render import overlay
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 FOLDERS = ("images", "panoptic", "overlay")
 WRITER = "written by pix2seqd segment"
-"""Mark in `info.description`, so that no other data set is ever mistaken for a result and written over."""
+"""Mark in `info.description`, so that no other data set is mistaken for a result and overwritten."""
 
 
 def make_folders(out: Path, names: tuple[str, ...] = FOLDERS) -> None:
-    """Make the folders of an output and make sure that they can be written to.
+    """Make the folders of an output and check that they can be written to.
 
     Raises:
-        InputError: they cannot.
+        InputError: they cannot be made or written to.
     """
     with writing(out):
         for name in names:
@@ -38,7 +37,7 @@ def make_folders(out: Path, names: tuple[str, ...] = FOLDERS) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Tell before the work that its result could not be written.
+    """Check, before the work starts, that its result can be written.
 
     Raises:
         InputError: the folder does not exist or cannot be written to.
@@ -49,7 +48,7 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Within it, what the system cannot write is an `InputError`."""
+    """Turn an error of the system in the block into an `InputError`."""
     try:
         yield
     except OSError as error:
@@ -57,7 +56,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 Entry = tuple[dict[str, Any], dict[str, Any]]
-"""Records of one picture in the lists `images` and `annotations`."""
+"""Records of one image in the lists `images` and `annotations`."""
 
 
 class PanopticWriter:
@@ -65,17 +64,16 @@ class PanopticWriter:
 
     | path | content |
     |---|---|
-    | `images/NAME` | the picture, byte for byte |
+    | `images/NAME` | the image, byte for byte |
     | `panoptic/STEM.png` | id of each pixel's segment = R + 256 G + 65536 B |
     | `panoptic.json` | images, categories, annotations; each image also has `source` and `settings` |
-    | `overlay/STEM.png` | for the eye |
+    | `overlay/STEM.png` | the segments drawn over the image |
 
-    NAME and STEM are the picture's own. Where another picture of the folder has the same stem already (`a.png` and
-    `a.jpg`, or `a.png` of two folders), `-2`, `-3`, ... is appended. Entries that are there already are kept, and a
-    picture that is written again replaces its entry only. Every file is written atomically; `panoptic.json` is
-    brought up to date every now and then, and on leaving, whatever the reason. Several processes may write into one
-    folder: each adds its own entries to what it finds there, one at a time. They must agree on who writes to which
-    STEM, so `sources` has to be the same in all of them.
+    NAME and STEM are those of the image's file. If another image in the folder has the same stem (`a.png` and `a.jpg`,
+    or `a.png` of two folders), `-2`, `-3`, ... is appended. Existing entries are kept; an image that is written again
+    replaces its own entry only. Every file is written atomically. `panoptic.json` is written again from time to time,
+    and at the end, also after an error. Several processes may write into one folder; each adds its own entries, one
+    process at a time. All of them need the same `sources`, so that they choose the same STEMs.
     """
 
     def __init__(
@@ -86,12 +84,12 @@ class PanopticWriter:
         Args:
             out: the folder.
             taxonomy: the categories of everything in it.
-            settings: what the results depend on beside the picture, as JSON has it.
-            sources: pictures that all processes are going to write together; it decides who gets which STEM.
+            settings: what the results depend on besides the image, as JSON values.
+            sources: the images that all processes together are going to write; their order decides the STEMs.
 
         Raises:
-            InputError: the folder cannot be written to, or it has a `panoptic.json` that is broken, from somewhere
-                else or with other categories.
+            InputError: the folder cannot be written to, or it has a `panoptic.json` that is broken, that this
+                command did not write, or that has other categories.
         """
         make_folders(out)
         self._out, self._taxonomy, self._settings = out, taxonomy, dict(settings)
@@ -114,7 +112,7 @@ class PanopticWriter:
             self._save()
 
     def is_done(self, source: Path) -> bool:
-        """Whether this very file was segmented with these settings, and what was written then is still there."""
+        """Whether the unchanged file was segmented with these settings and all its output files still exist."""
         image, annotation = self._entries.get(absolute(source), ({}, {}))
         if not image or image["settings"] != self._settings or image["source"] != _identity(source):
             return False
@@ -122,15 +120,15 @@ class PanopticWriter:
         return all((self._out / folder / name).is_file() for folder, name in zip(FOLDERS, names, strict=True))
 
     def segments(self, source: Path) -> list[dict[str, Any]]:
-        """The `segments_info` of a picture that was written."""
+        """The `segments_info` of an image that was written."""
         return self._entries[absolute(source)][1]["segments_info"]
 
     def write(self, source: Path, image: Image.Image, panoptic: Panoptic) -> None:
-        """Add a picture or replace its entry.
+        """Add an image or replace its entry.
 
         Args:
             source: the file.
-            image: what is in it, `load_image(source)`.
+            image: its content, `load_image(source)`.
             panoptic: its segmentation.
 
         Raises:
@@ -139,17 +137,17 @@ class PanopticWriter:
         self.add(source, write_files(self._out, self.stem(source), source, image, panoptic, self._settings))
 
     def add(self, source: Path, entry: Entry) -> None:
-        """Add the records of a picture whose files are written."""
+        """Add the records of an image whose files are written."""
         self._new[absolute(source)] = self._entries[absolute(source)] = entry
         if time.monotonic() >= self._save_after:
             self._save()
 
     def stem(self, source: Path) -> str:
-        """STEM of a picture."""
+        """STEM of an image."""
         if absolute(source) not in self._stems:
-            wish = printable(source.stem)
-            candidates = (wish if n == 1 else f"{wish}-{n}" for n in itertools.count(1))
-            # Some file systems do not tell A.png from a.png.
+            wanted = printable(source.stem)
+            candidates = (wanted if n == 1 else f"{wanted}-{n}" for n in itertools.count(1))
+            # On some file systems A.png and a.png are the same file.
             stem = next(stem for stem in candidates if stem.casefold() not in self._taken)
             self._stems[absolute(source)] = stem
             self._taken.add(stem.casefold())
@@ -176,7 +174,7 @@ class PanopticWriter:
             found = self._read()
             free = itertools.count(1 + max((image["id"] for image, _ in found.values()), default=0))
             for key, (image, annotation) in self._new.items():
-                # Anew each time: what an interrupted save chose, another process may have taken since.
+                # Chosen at every save: another process may have taken the number after an interrupted save.
                 image["id"] = annotation["image_id"] = found[key][0]["id"] if key in found else next(free)
             self._entries = found | self._new
             entries = sorted(self._entries.values(), key=lambda entry: entry[0]["id"])
@@ -189,13 +187,13 @@ class PanopticWriter:
             write_json(self._json, content)
         self._new = {}
         now = time.monotonic()
-        self._save_after = now + 20 * (now - started)  # at most a twentieth of the time goes into saving
+        self._save_after = now + 20 * (now - started)  # saving takes at most 5 % of the time
 
 
 def write_files(
     out: Path, stem: str, source: Path, image: Image.Image, panoptic: Panoptic, settings: Mapping[str, Any]
 ) -> Entry:
-    """Write what belongs to one picture beside `panoptic.json`; returns its records, with 0 for the picture's number.
+    """Write the three files of one image; returns its records, in which the image's number is 0.
 
     Raises:
         InputError: writing failed, e.g. because the disk is full.
@@ -203,10 +201,10 @@ def write_files(
     name = stem + printable(source.suffix)
     with write_atomically(out / "images" / name) as temporary:
         shutil.copyfile(source, temporary)
-    drawn = {"panoptic": Image.fromarray(panoptic.to_rgb()), "overlay": overlay(panoptic, image)}
-    for folder, picture in drawn.items():
+    png, annotation = panoptic.to_coco(0, f"{stem}.png")
+    for folder, drawn in {"panoptic": Image.fromarray(png), "overlay": panoptic.overlay(image)}.items():
         with write_atomically(out / folder / f"{stem}.png") as temporary:
-            picture.save(temporary, format="PNG")
+            drawn.save(temporary, format="PNG")
     record = {
         "id": 0,
         "file_name": name,
@@ -215,11 +213,11 @@ def write_files(
         "source": _identity(source),
         "settings": dict(settings),
     }
-    return record, panoptic.annotation(0, f"{stem}.png")
+    return record, annotation
 
 
 def _identity(source: Path) -> dict[str, Any]:
-    """What tells a file that has changed; no file has the identity of a missing one."""
+    """Path, size and time of a file, which show whether it has changed; empty if it is missing."""
     try:
         status = source.stat()
     except OSError:

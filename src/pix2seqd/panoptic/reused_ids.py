@@ -1,4 +1,4 @@
-"""Reused ids: as few as the bits can say, for any number of instances, so that neighbours differ."""
+"""Reused ids by graph colouring: few ids for any number of instances, such that neighbours differ."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -16,10 +16,10 @@ ID_DISTANCE = 4
 def neighbours(boxes: np.ndarray, distance: float) -> np.ndarray:
     """Which instances' boxes come within `distance`: bool `[n, n]`.
 
-    Boxes are cheaper than outlines and only ever forbid too much.
+    Boxes are cheaper than outlines; instances whose boxes are near but whose pixels are not count as neighbours too.
 
     Args:
-        boxes: `[n, 4]` x, y, width, height; `[frames, n, 4]` of a clip, nan where absent.
+        boxes: `[n, 4]` x, y, width, height; of a clip `[frames, n, 4]`, nan where an instance is absent.
         distance: pixels.
     """
     near = crossing(boxes, distance)
@@ -42,17 +42,17 @@ def assign(
     rng: np.random.Generator,
     wanted: Sequence[int] = (),
 ) -> np.ndarray:
-    """Random ids 1 .. colors, such that neighbours differ.
+    """Random ids 1..colors, such that neighbours differ.
 
-    Instances with the fewest free neighbours go first (Matula & Beck's smallest-last order), so that few ids suffice;
-    where even so none is free, the one used least among the neighbours is taken.
+    The instances are coloured in Matula & Beck's smallest-last order, which needs few ids. If no id is free, the one
+    that is used least among the neighbours is taken.
 
     Args:
         boxes: as `neighbours` takes them.
         distance: likewise.
         colors: number of ids, 1 or more.
         rng: source of randomness.
-        wanted: ids that instances have already, 0 = none; one keeps its id unless a neighbour before it does.
+        wanted: ids that instances already have, 0 = none; an instance keeps its id unless an earlier neighbour has it.
     """
     near = neighbours(boxes, distance)
     order: list[int] = []
@@ -73,22 +73,23 @@ def assign(
     return result
 
 
-def assign_preferred(near: Tensor, preference: Tensor, there: Tensor) -> Tensor:
-    """The ids 1 .. colors that instances would rather have, such that neighbours differ.
+def assign_preferred(near: Tensor, preference: Tensor, present: Tensor) -> Tensor:
+    """The ids 1..colors that instances prefer, such that neighbours differ.
 
-    Who would lose most by its second choice goes first; where no id is free, those used least among the neighbours are.
+    The instance that would lose most by its second choice comes first. If no id is free, one of those that are used
+    least among the neighbours is taken.
 
     Args:
-        near: who is whose neighbour, bool `[b, n, n]`.
-        preference: of each instance for each id, the higher the better, `[b, n, colors]`.
-        there: which instances there are, bool `[b, n]`.
+        near: which instances are neighbours, bool `[b, n, n]`.
+        preference: of each instance for each id, higher is better, `[b, n, colors]`.
+        present: which instances exist, bool `[b, n]`.
 
     Returns:
-        int64 `[b, n]`, 0 where there is none.
+        int64 `[b, n]`, 0 for instances that do not exist.
     """
-    left, examples = there.clone(), torch.arange(len(there), device=there.device)
-    result, used = torch.zeros_like(there, dtype=torch.long), torch.zeros_like(preference)
-    for _ in range(int(there.sum(dim=1).max()) if there.numel() else 0):
+    left, examples = present.clone(), torch.arange(len(present), device=present.device)
+    result, used = torch.zeros_like(present, dtype=torch.long), torch.zeros_like(preference)
+    for _ in range(int(present.sum(dim=1).max()) if present.numel() else 0):
         free = torch.where(used == used.amin(dim=2, keepdim=True), preference, -torch.inf)
         best, *second = free.topk(min(2, free.shape[2]), dim=2).values.unbind(dim=2)
         loss = best - second[0] if second else torch.ones_like(best)

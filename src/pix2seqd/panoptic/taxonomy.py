@@ -1,8 +1,8 @@
-"""What the numbers in a mask mean: dataset category ids, and the contiguous classes 1..n the model generates.
+"""What the numbers in a mask mean: category ids of the data set, and contiguous classes 1..n of the model.
 
 The model's class channel holds 0 for void and 1..n for the n categories in the order of the taxonomy. Everything a
-user sees (files, tables, `Segment.category_id`) carries the dataset's own category ids. The translation happens
-here and nowhere else.
+user sees (files, tables, `Segment.category_id`) has the data set's own category ids. `Taxonomy` translates between
+the two.
 """
 
 import colorsys
@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 VOID = 0
-"""Class and id of pixels that belong to nothing (paper §2: "0 denotes the null label")."""
+"""Class and id of pixels without a segment (paper §2: "0 denotes the null label")."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Category:
     """The data set's own id, 1 or more."""
     name: str
     isthing: bool
-    """True: countable, each instance is a segment. False: stuff, one segment per image."""
+    """True: countable, one segment per instance. False: stuff, one segment per image."""
     color: tuple[int, int, int]
     """RGB, 0..255."""
 
 
 def distinct_color(index: int) -> tuple[int, int, int]:
-    """The index-th of an endless series of well separated RGB colours (golden-angle hues)."""
+    """RGB 0..255, number `index` of an endless series of well separated colours (golden-angle hues)."""
     hue = (index * 0.618033988749895) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.35 * (index % 2), 0.95 - 0.2 * (index % 3))
     return round(red * 255), round(green * 255), round(blue * 255)
@@ -65,7 +65,7 @@ class Taxonomy:
         return {category.id: index for index, category in enumerate(self.categories, start=1)}
 
     def class_of(self, category_id: int) -> int:
-        """Contiguous class 1..n of a dataset category id.
+        """Contiguous class 1..n of a category id of the data set.
 
         Raises:
             KeyError: the taxonomy has no such category.
@@ -75,14 +75,18 @@ class Taxonomy:
         return self._class_of[category_id]
 
     def category(self, class_index: int) -> Category:
-        """Category of a contiguous class 1..n."""
+        """Category of a contiguous class 1..n.
+
+        Raises:
+            KeyError: another class.
+        """
         if not 1 <= class_index <= len(self.categories):
             raise KeyError(f"class {class_index} is outside 1..{len(self.categories)}")
         return self.categories[class_index - 1]
 
     @classmethod
     def from_coco(cls, categories: Iterable[Mapping[str, Any]]) -> "Taxonomy":
-        """From the `categories` list of COCO json; `isthing` and `color` may be missing (thing, generated).
+        """From the `categories` list of COCO json; `isthing` (default: true) and `color` (generated) may be missing.
 
         Raises:
             ValueError: an entry without id or name, or with values of the wrong kind.

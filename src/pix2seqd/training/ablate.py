@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from rich.table import Table as Shown
 
-from pix2seqd import distributed as processes
+from pix2seqd import distributed
 from pix2seqd.config import ModelConfig, Recipe
 from pix2seqd.data import open_dataset
 from pix2seqd.evaluation.images import evaluate
@@ -81,9 +81,9 @@ def _score(recipe: Recipe, folder: Path, seed: int) -> dict[str, float]:
     if not stored.is_file():
         dataset = open_dataset(recipe.eval_data, recipe.data.size)
         results = evaluate(Segmenter(pretrained), dataset)["all"]
-        if processes.place()[0] == 0:
+        if distributed.rank() == 0:
             write_json(stored, results)
-        processes.wait()
+        distributed.barrier()
     results = read_json(stored)
     quality = results["panoptic_quality"]
     found = {"pq": quality["All"]["pq"], "pq_things": quality["Things"]["pq"], "pq_stuff": quality["Stuff"]["pq"]}

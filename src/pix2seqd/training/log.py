@@ -2,12 +2,11 @@
 
 import time
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import Recipe
@@ -16,6 +15,9 @@ from pix2seqd.data.sample import Dataset, Subset
 from pix2seqd.evaluation.images import check_categories, evaluate
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.training.state import TrainState, save_state
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 SAMPLES = 4
 """Sample pictures of an evaluation."""
@@ -52,6 +54,8 @@ class TrainLog:
 
     def __enter__(self) -> Self:
         if self.main:
+            from torch.utils.tensorboard import SummaryWriter
+
             # What a killed run logged beyond the state it goes on from is hidden.
             self.writer = SummaryWriter(str(self.out / "logs"), purge_step=self.since[0] + 1)
         self.progress.start()
@@ -79,7 +83,7 @@ class TrainLog:
         if step == config.steps or (config.evaluate_every and step % config.evaluate_every == 0):
             self._evaluate(state)
 
-    def _scalars(self, state: TrainState, writer: SummaryWriter) -> None:
+    def _scalars(self, state: TrainState, writer: "SummaryWriter") -> None:
         loss = torch.stack(self.losses).float().mean().item()
         self.losses.clear()
         first, began = self.since

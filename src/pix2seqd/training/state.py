@@ -8,11 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 
+from pix2seqd import distributed
 from pix2seqd.checkpoint import read_tensors
-from pix2seqd.distributed import place
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
 from pix2seqd.pix2seq_d import Pix2SeqD
-from pix2seqd.training import sharded
 
 
 @dataclass
@@ -28,11 +27,9 @@ class TrainState:
 def save_state(state: TrainState, folder: Path) -> None:
     """Write `folder`/step-N and then point `folder`/latest.json at it; older steps go afterwards.
 
-    Every process of a run calls it, since each may hold a part of the state; the first one writes.
+    Of several processes, which all have the same state, the first one writes.
     """
-    first = place()[0] == 0
-    tensors = _tensors(state) if first or sharded.is_sharded(state.model) else {}
-    if not first:
+    if distributed.rank() > 0:
         return
     target = folder / f"step-{state.step:08d}"
     latest = {"step": state.step, "folder": target.name}
@@ -40,7 +37,7 @@ def save_state(state: TrainState, folder: Path) -> None:
         return  # saved already, and not to be touched again: it is the only one
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for name, values in tensors.items():
+    for name, values in _tensors(state).items():
         with write_atomically(target / f"{name}.safetensors") as temporary:
             save_file(values, temporary)
     write_json(folder / "latest.json", latest)
@@ -82,7 +79,7 @@ def _tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
     }
     groups = {"model": state.model.state_dict(), "ema": state.ema.module.state_dict(), "optimizer": optimizer}
     return {
-        name: {key: sharded.gathered(value).detach().cpu().contiguous() for key, value in tensors.items()}
+        name: {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         for name, tensors in groups.items()
     }
 

@@ -6,29 +6,31 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from accelerate import Accelerator
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pix2seqd import distributed
 from pix2seqd.checkpoint import Checkpoint, from_pretrained, save_pretrained, transfer
 from pix2seqd.config import DataConfig, InferConfig, Recipe, TrainConfig
 from pix2seqd.data import open_clips, open_dataset
 from pix2seqd.data.clip_examples import frame_size
 from pix2seqd.data.loader import training_loader
 from pix2seqd.data.sample import ClipDataset, Dataset
-from pix2seqd.distributed import on_cpus
-from pix2seqd.files import InputError, read_json, write_json
+from pix2seqd.files import InputError, read_json, require, write_json
 from pix2seqd.interop.official import load_tensorflow_checkpoint
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import pretrained_backbone
 from pix2seqd.speed import accelerate_training
 from pix2seqd.speed.hardware import native_bfloat16
-from pix2seqd.training import sharded
 from pix2seqd.training.log import TrainLog
+from pix2seqd.training.recipes import RECIPES
 from pix2seqd.training.rollouts import own_predictions
 from pix2seqd.training.state import TrainState, load_state, save_state
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -40,7 +42,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str,
     out: str | Path,
     resume: bool = False,
     build: Callable[[Recipe], Pix2SeqD] | None = None,
@@ -49,7 +51,7 @@ def train(
     """Run a recipe to its end.
 
     Args:
-        recipe: what to train, on what, how.
+        recipe: what to train, on what, how; or the name of a bundled one (`RECIPES`).
         out: folder of the run: recipe.json, state/ (to resume), logs/ (TensorBoard), model/ (the EMA, published).
         resume: go on with the run in `out`.
         build: makes the model, which gives the loss too; None: `new_model`.
@@ -59,15 +61,24 @@ def train(
         The EMA model, as written to `out`/model.
 
     Raises:
-        InputError: `out` holds another run, or one to be resumed; the recipe's parts do not fit each other.
+        InputError: there is no recipe of this name; packages of the extra `train` are not installed; `out` holds
+            another run, or one to be resumed; the recipe's parts do not fit each other.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after everything was saved.
     """
+    require("training", "train", "accelerate", "tensorboard")
+    from accelerate import Accelerator
+
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise InputError(f"there is no recipe {recipe!r}; give one of {', '.join(RECIPES)}")
+        recipe = RECIPES[recipe]
     out = Path(out)
     config = recipe.train
+    # accelerate has to be told where several processes compute on CPUs.
+    on_cpus = distributed.world_size() > 1 and not torch.cuda.is_available()
     accelerator = Accelerator(
-        cpu=on_cpus(), mixed_precision=_precision(config), gradient_accumulation_steps=config.accumulate
+        cpu=on_cpus, mixed_precision=_precision(config), gradient_accumulation_steps=config.accumulate
     )
-    sharded.set_up(accelerator)
     _check_folder(recipe, out, resume)
     dataset = training_data(recipe)
     state = new_state(recipe, dataset, build)
@@ -119,11 +130,9 @@ def new_state(
     except ValueError as error:
         raise InputError(f"the recipe's model cannot be built: {error}") from error
     _check_size(recipe, model)
-    needed = len(dataset.taxonomy) + 1
-    if needed > recipe.model.mask.classes:
-        raise InputError(
-            f"{recipe.train_data} has {needed} classes with void; the model has {recipe.model.mask.classes}"
-        )
+    needed, classes = len(dataset.taxonomy) + 1, recipe.model.mask.classes
+    if needed > classes:
+        raise InputError(f"{recipe.train_data} has {needed} classes with void; the model has {classes}")
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay), use_buffers=True)
     ema.n_averaged.fill_(1)  # the EMA starts as a copy and averages from the first step on
     optimizer = torch.optim.AdamW(
@@ -163,9 +172,8 @@ def new_model(recipe: Recipe) -> Pix2SeqD:
     elif recipe.init:
         transfer(from_pretrained(recipe.init).model, model)
     # Mask pre-training leaves the encoder alone.
-    model.pixel_encoder.requires_grad_(
-        recipe.model.decoder.condition_on_map or recipe.model.decoder.condition_on_tokens
-    )
+    decoder = recipe.model.decoder
+    model.pixel_encoder.requires_grad_(decoder.condition_on_map or decoder.condition_on_tokens)
     return model
 
 
@@ -173,7 +181,7 @@ def fit(
     state: TrainState,
     loader: Iterable[dict[str, torch.Tensor]],
     recipe: Recipe,
-    accelerator: Accelerator,
+    accelerator: "Accelerator",
     log: TrainLog,
     stopped: list[int],
 ) -> None:
@@ -181,7 +189,7 @@ def fit(
     config = recipe.train
     state.ema.to(accelerator.device)
     # The state keeps the bare model; `model` may be wrapped for several processes and for autocast.
-    model, optimizer = sharded.prepare(accelerator, state.model, state.optimizer)
+    model, optimizer = accelerator.prepare(state.model, state.optimizer)
     model.train()
     for number, batch in enumerate(loader):
         micro = number % config.accumulate
@@ -190,11 +198,10 @@ def fit(
             group["lr"] = learning_rate(state.step, config)
         batch = to_device(batch, accelerator.device)
         if recipe.clips.self_past_prob or recipe.clips.rollout_prob:
-            with accelerator.autocast(), sharded.whole(state.model):
+            with accelerator.autocast():
                 own_predictions(state.model, batch, recipe)
         with accelerator.accumulate(model):
-            with accelerator.autocast():  # which a model that FSDP2 shards does not come with
-                loss = model(**batch)
+            loss = model(**batch)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -203,8 +210,7 @@ def fit(
         log.add(loss)
         if not accelerator.sync_gradients:
             continue
-        with sharded.whole(state.model):
-            state.ema.update_parameters(state.model)
+        state.ema.update_parameters(state.model)
         state.step += 1
         log.step(state)
         if stopped:

@@ -1,7 +1,7 @@
-"""Drawing a synthetic scene: its label map and its picture, both pure functions of `Scene` and size.
+"""Rendering of a synthetic scene to a label map and an image, both pure functions of `Scene` and size.
 
-Everything is painted back to front from signed distances: the label map takes their sign, the picture a smooth edge
-one pixel wide.
+Everything is painted back to front from signed distances. The label map uses their sign, and the image a smooth edge of
+one pixel.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ import numpy as np
 
 from pix2seqd.data.synthetic.scene import Scene, Stuff, Thing
 
-LEAST_PIXELS = 24 / 128**2
-"""Smallest visible share of the picture: what is smaller is taken out of the scene, not only out of the labels."""
-LEAST_SHARE = 0.25
-"""Smallest share of its own outline that a thing must show: less would not tell its class."""
+MIN_AREA = 24 / 128**2
+"""Minimum visible area of a layer, as a share of the image. Smaller layers are removed from the scene."""
+MIN_VISIBLE = 0.25
+"""Minimum visible share of a thing's area. Below it, the class could not be recognised."""
 
-_CELLS = 32  # a noise grid repeats after this many wavelengths
-_REACH = 1.3  # the farthest point of any outline, in radii
+_CELLS = 32  # period of the noise grid, in wavelengths
+_REACH = 1.3  # distance to the farthest point of any outline, in radii
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _View:
         return cls(x, y, pixels)
 
     def around(self, thing: Thing, margin: float = 0.0) -> tuple[slice, slice, "_View"]:
-        """Rows and columns that a thing can touch, and the view of them."""
+        """The rows and columns that a thing can cover, and the view restricted to them."""
         reach = thing.radius * _REACH + margin + 1 / self.pixels
         rows = slice(*np.searchsorted(self.y, (thing.y - reach, thing.y + reach)))
         columns = slice(*np.searchsorted(self.x, (thing.x - reach, thing.x + reach)))
@@ -46,28 +46,32 @@ class _View:
 
 
 def drop_hidden(scene: Scene, size: tuple[int, int]) -> tuple[Scene, np.ndarray]:
-    """Take out what is hardly to be seen; return what is left and its labels.
+    """Remove layers that are hardly visible, and label the others.
+
+    Args:
+        scene: the scene.
+        size: height and width in pixels.
 
     Returns:
-        The scene, and int32 `[h, w]`: number of the visible layer per pixel, stuff from 1, then things.
+        The reduced scene, and int32 `[h, w]`: the number of the visible layer per pixel, stuff from 1, then things.
     """
     view = _View.of(scene, size)
     labels = np.ones(size, np.int32)
-    whole = []
+    areas = []
     for number, stuff in enumerate(scene.stuff[1:], start=2):
         labels[_region(stuff, view) > 0] = number
     for number, thing in enumerate(scene.things, start=len(scene.stuff) + 1):
-        rows, columns, near = view.around(thing)
-        inside = _outline(thing, near)[0] <= 0
+        rows, columns, local = view.around(thing)
+        inside = _outline(thing, local)[0] <= 0
         labels[rows, columns][inside] = number
-        whole.append(np.count_nonzero(inside))
+        areas.append(np.count_nonzero(inside))
     visible = np.bincount(labels.ravel(), minlength=len(scene.stuff) + len(scene.things) + 1)[1:]
-    least = max(1.0, LEAST_PIXELS * labels.size)
-    stuff = tuple(s for s, n in zip(scene.stuff, visible, strict=False) if n >= least) or scene.stuff[:1]
+    minimum = max(1.0, MIN_AREA * labels.size)
+    stuff = tuple(s for s, n in zip(scene.stuff, visible, strict=False) if n >= minimum) or scene.stuff[:1]
     things = tuple(
         thing
-        for thing, n, area in zip(scene.things, visible[len(scene.stuff) :], whole, strict=True)
-        if n >= max(least, LEAST_SHARE * area)
+        for thing, n, area in zip(scene.things, visible[len(scene.stuff) :], areas, strict=True)
+        if n >= max(minimum, MIN_VISIBLE * area)
     )
     if (stuff, things) == (scene.stuff, scene.things):
         return scene, labels
@@ -75,7 +79,7 @@ def drop_hidden(scene: Scene, size: tuple[int, int]) -> tuple[Scene, np.ndarray]
 
 
 def render(scene: Scene, size: tuple[int, int]) -> np.ndarray:
-    """Draw the scene, uint8 `[h, w, 3]`, with smooth edges."""
+    """Render the scene with smooth edges; `size` is (height, width). Returns uint8 `[h, w, 3]`."""
     view = _View.of(scene, size)
     canvas = _surface(scene.stuff[0], view)
     for stuff in scene.stuff[1:]:
@@ -83,11 +87,11 @@ def render(scene: Scene, size: tuple[int, int]) -> np.ndarray:
     toward = np.array([np.cos(scene.light), np.sin(scene.light)], np.float32)
     for thing in scene.things:
         _cast_shadow(canvas, thing, view, toward, scene.shadow)
-        rows, columns, near = view.around(thing)
-        distance, u, v = _outline(thing, near)
+        rows, columns, local = view.around(thing)
+        distance, u, v = _outline(thing, local)
         low, high = np.array(thing.colors, np.float32)[:, :, None, None]
         colors = low + (high - low) * _PATTERNS[thing.pattern](u * thing.pitch * np.pi, v * thing.pitch * np.pi)
-        dx, dy = near.x - thing.x, near.y[:, None] - thing.y
+        dx, dy = local.x - thing.x, local.y[:, None] - thing.y
         shade = 1 + 0.3 / thing.radius * (dx * toward[0] + dy * toward[1])
         shade *= 0.65 + 0.35 * np.clip(-distance / (0.2 * thing.radius), 0, 1)
         _paint(canvas[:, rows, columns], colors * shade, np.clip(0.5 - view.pixels * distance, 0, 1))
@@ -95,7 +99,7 @@ def render(scene: Scene, size: tuple[int, int]) -> np.ndarray:
 
 
 def _expose(canvas: np.ndarray, scene: Scene, toward: np.ndarray) -> np.ndarray:
-    """Uneven light, contrast, lens and sensor: float `[3, h, w]` → uint8 `[h, w, 3]`."""
+    """Apply uneven light, blur, contrast and sensor noise: float `[3, h, w]` → uint8 `[h, w, 3]`."""
     _, height, width = canvas.shape
     x, y = np.linspace(-0.2, 0.2, width, dtype=np.float32), np.linspace(-0.2, 0.2, height, dtype=np.float32)
     canvas = canvas * (1 + toward[0] * x + toward[1] * y[:, None])
@@ -107,28 +111,28 @@ def _expose(canvas: np.ndarray, scene: Scene, toward: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray((np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
 
 
-def _paint(canvas: np.ndarray, colors: np.ndarray, cover: np.ndarray) -> None:
-    canvas += cover * (colors - canvas)
+def _paint(canvas: np.ndarray, colors: np.ndarray, alpha: np.ndarray) -> None:
+    canvas += alpha * (colors - canvas)
 
 
 def _cast_shadow(canvas: np.ndarray, thing: Thing, view: _View, toward: np.ndarray, strength: float) -> None:
     soft = 0.25 * thing.radius
     shifted = replace(thing, x=thing.x - 0.3 * thing.radius * toward[0], y=thing.y - 0.3 * thing.radius * toward[1])
-    rows, columns, near = view.around(shifted, soft)
-    canvas[:, rows, columns] *= 1 - strength * np.clip(0.5 - _outline(shifted, near)[0] / (2 * soft), 0, 1)
+    rows, columns, local = view.around(shifted, soft)
+    canvas[:, rows, columns] *= 1 - strength * np.clip(0.5 - _outline(shifted, local)[0] / (2 * soft), 0, 1)
 
 
 # stuff
 
 
 def _noise(rng: np.random.Generator, view: _View, tall: float, wide: float) -> np.ndarray:
-    """Smooth noise `[h, w]` in 0..1 with features of this size: a random grid, interpolated along y, then x."""
+    """Smooth noise `[h, w]` in 0..1 with features of size (tall, wide): a random grid, interpolated along y, then x."""
     grid = rng.random((_CELLS, _CELLS), np.float32)
     return _interpolate(view.y / tall) @ grid @ _interpolate(view.x / wide).T
 
 
 def _interpolate(position: np.ndarray) -> np.ndarray:
-    """Weights `[n, _CELLS]` of the grid points (on a ring) at n positions."""
+    """Interpolation weights `[n, _CELLS]` of the periodic grid points at n positions."""
     low = np.floor(position).astype(int)
     part = position - low
     part = part * part * (3 - 2 * part)
@@ -140,7 +144,7 @@ def _interpolate(position: np.ndarray) -> np.ndarray:
 
 
 def _region(stuff: Stuff, view: _View) -> np.ndarray:
-    """`[h, w]`, above 0 where the stuff lies, about the distance to its border."""
+    """Approximate signed distance `[h, w]` to the border of a stuff region, above 0 inside."""
     rng = np.random.default_rng(stuff.seed)
     if stuff.wavy:
         coarse, fine = rng.random((2, _CELLS), np.float32) - 0.5
@@ -152,7 +156,7 @@ def _region(stuff: Stuff, view: _View) -> np.ndarray:
 
 
 def _surface(stuff: Stuff, view: _View) -> np.ndarray:
-    """Colours `[3, h, w]` of a stuff's texture, wherever the stuff may lie."""
+    """Texture colours `[3, h, w]` of a stuff layer, over the whole view."""
     rng = np.random.default_rng([stuff.seed, 1])
     dark, light, speck = np.array(stuff.colors, np.float32)[:, :, None, None]
     colors = dark + (light - dark) * _TEXTURES[stuff.name](rng, view, stuff.pitch)
@@ -206,7 +210,7 @@ def _polygon(corners: int, inner: float) -> Callable[[np.ndarray, np.ndarray], n
 
 
 def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Five spikes from radius 0.5 to 1.3: by symmetry half a spike, bounded by the line from tip to notch."""
+    """Signed distance to a five-pointed star. By symmetry, only the edge from a tip to a notch is needed."""
     sector = 2 * np.pi / 5
     angle, radius = np.abs(np.arctan2(v, u) % sector - sector / 2), np.hypot(u, v)
     tip, notch = 1.3, 0.55 * np.exp(0.5j * sector)
@@ -232,7 +236,7 @@ _PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def _outline(thing: Thing, view: _View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Signed distance to the outline (below 0 inside), and the thing's own coordinates u, v, in radii."""
+    """Signed distance to the outline (below 0 inside), and the object coordinates u, v, in radii."""
     dx, dy = (view.x - thing.x) / thing.radius, (view.y[:, None] - thing.y) / thing.radius
     cos, sin = np.float32(np.cos(thing.angle)), np.float32(np.sin(thing.angle))
     u, v = cos * dx + sin * dy, (cos * dy - sin * dx) / thing.stretch

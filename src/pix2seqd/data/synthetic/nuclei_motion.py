@@ -1,6 +1,6 @@
-"""How the nuclei of a made clip live: they drift, turn, deform, push each other, divide, come into focus and leave it.
+"""Simulated motion of nuclei: they drift, turn, deform, push each other, divide, and enter and leave the focal plane.
 
-Lengths are in pixels, times in frames, vectors are (y, x). Only numbers are moved here; `nuclei_clips` draws them.
+Lengths are in pixels, times in frames, and vectors are (y, x). `nuclei_clips` renders the result.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -8,69 +8,71 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 WARM_UP = 8
-"""Frames that are lived through before the first one shown, so that it may fall into the middle of a division."""
-_DIVIDING = 5  # frames from the first sign of a division to the last frame of the mother
-_GROWING = 8.0  # frames until daughters are round and of their final size
+"""Frames simulated before the first frame of a clip, so that a clip can begin during a division."""
+_DIVIDING = 5  # frames from the start of a division to the last frame of the mother
+_GROWING = 8.0  # time constant in frames with which daughters become round and reach their final size
 _NEVER = 10**6
 
 
 @dataclass(frozen=True)
-class Temper:
-    """How lively a clip is."""
+class MotionParameters:
+    """Amount of motion in a clip."""
 
     pace: float
     """Typical motion per frame, in radii of the nucleus."""
     flow: np.ndarray
-    """`[2]` what all nuclei drift by per frame, in pixels."""
+    """Common drift of all nuclei per frame, in pixels, `[2]`."""
     division: float
-    """Probability that a nucleus begins to divide, per frame."""
+    """Probability per frame that a nucleus begins to divide."""
     defocus: float
-    """Probability that a nucleus begins to leave the focal plane, or to come back, per frame."""
+    """Probability per frame that a nucleus begins to leave the focal plane or to return."""
 
 
 @dataclass(frozen=True, eq=False)
-class Bodies:
-    """The nuclei at one moment; every field is an array whose first axis is the nucleus."""
+class Nuclei:
+    """The states of n nuclei in one frame; the first axis of every array is the nucleus."""
 
     source: np.ndarray
-    """Which nucleus of the real picture it looks like, int `[n]`."""
+    """Index of the real nucleus whose appearance it has, int `[n]`."""
     id: np.ndarray
-    """Stays with it; int `[n]`."""
+    """Track id, int `[n]`."""
     radius: np.ndarray
-    """Of the nucleus it looks like, `[n]`."""
+    """Radius of the real nucleus, `[n]`."""
     center: np.ndarray
     """`[n, 2]`."""
     velocity: np.ndarray
+    """Per frame, `[n, 2]`."""
     angle: np.ndarray
-    """How far it is turned, radians `[n]`."""
+    """Rotation in radians, `[n]`."""
     spin: np.ndarray
+    """Change of `angle` per frame, `[n]`."""
     shape: np.ndarray
-    """Stretch along two diagonal directions, and bend along y and x: small numbers `[n, 4]`."""
+    """Stretch along two diagonal directions, and bend along y and x, all near 0, `[n, 4]`."""
     light: np.ndarray
-    """Contrast relative to the picture it comes from, about 1; `[n]`."""
+    """Contrast relative to the real image, about 1, `[n]`."""
     focus: np.ndarray
-    """1 in the focal plane, 0 invisible; `[n]`."""
+    """1 in the focal plane .. 0 invisible, `[n]`."""
     leaving: np.ndarray
-    """Whether it leaves the focal plane or comes (back); bool `[n]`."""
+    """True while it leaves the focal plane, False while it returns or stays, bool `[n]`."""
     axis: np.ndarray
-    """Direction of its division, radians `[n]`."""
-    divides: np.ndarray
-    """Frames until it is two; `[n]`."""
+    """Direction of its division in radians, `[n]`."""
+    frames_to_division: np.ndarray
+    """Frames until it is divided, `[n]`."""
     age: np.ndarray
-    """Frames since it was born of a division; `[n]`."""
+    """Frames since the division that produced it, `[n]`."""
     size: np.ndarray
-    """Final size relative to the nucleus it looks like, `[n]`."""
+    """Final size relative to the real nucleus, `[n]`."""
 
     def __len__(self) -> int:
         return len(self.source)
 
     @property
     def progress(self) -> np.ndarray:
-        """Of its division: 0 not dividing .. 1 about to part; `[n]`."""
-        return np.clip(1 - self.divides / _DIVIDING, 0, 1)
+        """Progress of the division, 0 (not dividing) .. 1 (last frame of the mother), `[n]`."""
+        return np.clip(1 - self.frames_to_division / _DIVIDING, 0, 1)
 
     def matrices(self) -> np.ndarray:
-        """From the outline in the picture to the present one, without bends and waist; `[n, 2, 2]`."""
+        """Linear maps from the real outline to the present one, without bend and waist, `[n, 2, 2]`."""
         turn = _turn(self.angle)
         one, two = np.exp(self.shape[:, 0]), self.shape[:, 1]
         stretch = np.stack([np.stack([one, two], -1), np.stack([two, 1 / one], -1)], -2)
@@ -88,11 +90,18 @@ def _turn(angle: np.ndarray) -> np.ndarray:
     return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
 
 
-def settle(rng: np.random.Generator, source: np.ndarray, center: np.ndarray, radius: np.ndarray) -> Bodies:
-    """Nuclei as they lie in the picture, at rest."""
+def at_rest(rng: np.random.Generator, source: np.ndarray, center: np.ndarray, radius: np.ndarray) -> Nuclei:
+    """Nuclei at rest, as in the real image.
+
+    Args:
+        rng: source of randomness.
+        source: indices of the real nuclei, int `[n]`.
+        center: their centres, `[n, 2]`.
+        radius: their radii, `[n]`.
+    """
     n = len(source)
     zeros = np.zeros(n)
-    return Bodies(
+    return Nuclei(
         source=source,
         id=np.arange(n),
         radius=radius,
@@ -105,80 +114,79 @@ def settle(rng: np.random.Generator, source: np.ndarray, center: np.ndarray, rad
         focus=zeros + 1,
         leaving=np.zeros(n, bool),
         axis=rng.uniform(0, np.pi, n),
-        divides=np.full(n, _NEVER),
+        frames_to_division=np.full(n, _NEVER),
         age=zeros + _NEVER,
         size=zeros + 1,
     )
 
 
-def live(rng: np.random.Generator, bodies: Bodies, temper: Temper, frames: int) -> list[Bodies]:
-    """The same nuclei and their offspring, frame by frame.
+def simulate(rng: np.random.Generator, nuclei: Nuclei, motion: MotionParameters, frames: int) -> list[Nuclei]:
+    """Simulate nuclei and their offspring; return their states in each of `frames` frames.
 
-    Of two daughters the larger one keeps its mother's id, the other gets a new one: a track goes on through a division
-    and another begins.
+    After a division, the larger daughter keeps the id of its mother, and the other one gets a new id.
     """
-    apart = _distances(bodies.center)  # nuclei that lie close together in the picture may stay so
-    history, next_id = [], len(bodies)
+    apart = _distances(nuclei.center)  # nuclei that are close in the real image may stay close
+    history, next_id = [], len(nuclei)
     for time in range(-WARM_UP, frames):
-        if (due := bodies.divides <= 0).any():
-            family = np.concatenate([np.arange(len(bodies)), np.flatnonzero(due)])
+        if (due := nuclei.frames_to_division <= 0).any():
+            family = np.concatenate([np.arange(len(nuclei)), np.flatnonzero(due)])
             apart = apart[np.ix_(family, family)]
-            bodies = _divide(rng, bodies, due, next_id)
+            nuclei = _divide(rng, nuclei, due, next_id)
             next_id += int(due.sum())
-        bodies = _step(rng, bodies, temper, apart)
+        nuclei = _step(rng, nuclei, motion, apart)
         if time >= 0:
-            history.append(bodies)
+            history.append(nuclei)
     return history
 
 
-def _divide(rng: np.random.Generator, bodies: Bodies, due: np.ndarray, next_id: int) -> Bodies:
-    """Turn each mother into her larger daughter and append the other."""
-    share = rng.uniform(0.42, 0.5, len(bodies))
-    way = rng.choice([-1.0, 1.0], len(bodies))[:, None]
-    way = way * np.stack([np.cos(bodies.axis), np.sin(bodies.axis)], -1) * (bodies.radius * bodies.size)[:, None]
-    turned = np.where(due, rng.uniform(-0.3, 0.3, len(bodies)), 0)
+def _divide(rng: np.random.Generator, nuclei: Nuclei, due: np.ndarray, next_id: int) -> Nuclei:
+    """Replace each mother by its larger daughter, and append the other one."""
+    share = rng.uniform(0.42, 0.5, len(nuclei))
+    offset = rng.choice([-1.0, 1.0], len(nuclei))[:, None]
+    offset = offset * np.stack([np.cos(nuclei.axis), np.sin(nuclei.axis)], -1) * (nuclei.radius * nuclei.size)[:, None]
+    turned = np.where(due, rng.uniform(-0.3, 0.3, len(nuclei)), 0)
 
-    def daughters(part: np.ndarray, sign: int) -> Bodies:
-        grown = np.where(due, bodies.size * np.sqrt(part) * 1.15, bodies.size)
-        where = np.where(due, 1.0, 0.0)[:, None] * sign * way
+    def daughters(part: np.ndarray, sign: int) -> Nuclei:
+        grown = np.where(due, nuclei.size * np.sqrt(part) * 1.15, nuclei.size)
+        step = np.where(due, 1.0, 0.0)[:, None] * sign * offset
         return replace(
-            bodies,
-            center=bodies.center + 0.72 * where,
-            velocity=bodies.velocity + 0.12 * where,
-            angle=bodies.angle + sign * turned,
-            divides=np.where(due, _NEVER, bodies.divides),
-            age=np.where(due, 0, bodies.age),
+            nuclei,
+            center=nuclei.center + 0.72 * step,
+            velocity=nuclei.velocity + 0.12 * step,
+            angle=nuclei.angle + sign * turned,
+            frames_to_division=np.where(due, _NEVER, nuclei.frames_to_division),
+            age=np.where(due, 0, nuclei.age),
             size=grown,
         )
 
     old, young = daughters(1 - share, 1), daughters(share, -1)
     young = replace(young, id=next_id + np.cumsum(due) - 1)
-    pairs = ((getattr(old, f.name), getattr(young, f.name)[due]) for f in fields(Bodies))
-    return Bodies(*(np.concatenate(pair) for pair in pairs))
+    pairs = ((getattr(old, f.name), getattr(young, f.name)[due]) for f in fields(Nuclei))
+    return Nuclei(*(np.concatenate(pair) for pair in pairs))
 
 
-def _step(rng: np.random.Generator, bodies: Bodies, temper: Temper, apart: np.ndarray) -> Bodies:
-    n, pace = len(bodies), temper.pace
-    dividing = bodies.divides < _NEVER
-    velocity = 0.75 * bodies.velocity + rng.normal(0, 0.55 * pace, (n, 2)) * bodies.radius[:, None]
+def _step(rng: np.random.Generator, nuclei: Nuclei, motion: MotionParameters, apart: np.ndarray) -> Nuclei:
+    n, pace = len(nuclei), motion.pace
+    dividing = nuclei.frames_to_division < _NEVER
+    velocity = 0.75 * nuclei.velocity + rng.normal(0, 0.55 * pace, (n, 2)) * nuclei.radius[:, None]
     velocity *= np.where(dividing, 0.6, 1.0)[:, None]
-    spin = 0.8 * bodies.spin + rng.normal(0, 0.12 * pace, n)
-    starts = ~dividing & (bodies.age > 3 * _GROWING) & (rng.random(n) < temper.division)
-    divides = np.where(starts, _DIVIDING, bodies.divides - dividing)
-    changes = rng.random(n) < temper.defocus
-    leaving = np.where(bodies.leaving, ~changes, changes & ~dividing)
+    spin = 0.8 * nuclei.spin + rng.normal(0, 0.12 * pace, n)
+    starts = ~dividing & (nuclei.age > 3 * _GROWING) & (rng.random(n) < motion.division)
+    frames_to_division = np.where(starts, _DIVIDING, nuclei.frames_to_division - dividing)
+    changes = rng.random(n) < motion.defocus
+    leaving = np.where(nuclei.leaving, ~changes, changes & ~dividing)
     return replace(
-        bodies,
-        center=bodies.center + velocity + temper.flow + _push(bodies, apart),
+        nuclei,
+        center=nuclei.center + velocity + motion.flow + _separation(nuclei, apart),
         velocity=velocity,
-        angle=bodies.angle + np.where(dividing, 0, spin),
+        angle=nuclei.angle + np.where(dividing, 0, spin),
         spin=spin,
-        shape=0.95 * bodies.shape + rng.normal(0, 0.04 * min(1.0, pace**0.5 * 2), (n, 4)),
-        light=np.clip(bodies.light + rng.normal(0, 0.01, n), 0.75, 1.25),
-        focus=np.clip(bodies.focus + np.where(leaving, -0.3, 0.3), 0, 1),
+        shape=0.95 * nuclei.shape + rng.normal(0, 0.04 * min(1.0, pace**0.5 * 2), (n, 4)),
+        light=np.clip(nuclei.light + rng.normal(0, 0.01, n), 0.75, 1.25),
+        focus=np.clip(nuclei.focus + np.where(leaving, -0.3, 0.3), 0, 1),
         leaving=leaving,
-        divides=divides,
-        age=bodies.age + 1,
+        frames_to_division=frames_to_division,
+        age=nuclei.age + 1,
     )
 
 
@@ -186,13 +194,16 @@ def _distances(center: np.ndarray) -> np.ndarray:
     return np.linalg.norm(center[:, None] - center[None], axis=-1)
 
 
-def _push(bodies: Bodies, apart: np.ndarray) -> np.ndarray:
-    """`[n, 2]`: nuclei closer than both their sizes allow, and than they lay at first, give way; not all the way."""
-    radius = bodies.radius * bodies.size
-    distance = _distances(bodies.center)
-    wanted = np.minimum(0.95 * (radius[:, None] + radius), apart)
-    # Daughters are counted as far apart as their mother from herself, 0; they need room of their own.
-    wanted = np.where(apart == 0, 0.9 * (radius[:, None] + radius), wanted)
-    np.fill_diagonal(wanted, 0)
-    overlap = np.clip(wanted - distance, 0, None) / np.maximum(distance, 1e-6)
-    return 0.25 * (overlap[..., None] * (bodies.center[:, None] - bodies.center[None])).sum(axis=1)
+def _separation(nuclei: Nuclei, apart: np.ndarray) -> np.ndarray:
+    """Displacement `[n, 2]` that separates overlapping nuclei a little.
+
+    Two nuclei overlap if they are closer than their radii allow and closer than `apart`, their initial distance.
+    """
+    radius = nuclei.radius * nuclei.size
+    distance = _distances(nuclei.center)
+    minimum = np.minimum(0.95 * (radius[:, None] + radius), apart)
+    # The initial distance of two daughters is 0, that of their mother to itself, so it does not apply.
+    minimum = np.where(apart == 0, 0.9 * (radius[:, None] + radius), minimum)
+    np.fill_diagonal(minimum, 0)
+    overlap = np.clip(minimum - distance, 0, None) / np.maximum(distance, 1e-6)
+    return 0.25 * (overlap[..., None] * (nuclei.center[:, None] - nuclei.center[None])).sum(axis=1)

@@ -1,11 +1,10 @@
-"""What a synthetic scene consists of, in small frozen records, and the random draws that make one.
+"""Description of a synthetic scene as frozen records, and random scenes.
 
-Lengths are in units of the picture's shorter side, x to the right, y down, so a scene looks alike at any resolution.
-Textures live in world or object coordinates: moving a thing (`dataclasses.replace`) or the camera keeps them attached
-to what they belong to.
+Lengths are in units of the image's shorter side, with x to the right and y down, so a scene looks the same at any
+resolution. Textures are in world or object coordinates, so they follow a moved thing (`dataclasses.replace`) or camera.
 
-Colour says little: things take any two colours, water may be as blue as the sky, grass as brown as brick. Classes
-differ by outline (things) and texture (stuff).
+Classes differ by outline (things) and texture (stuff). Colour is not sufficient to recognise them: things have two
+random colours, water can be as blue as the sky, and grass as brown as brick.
 """
 
 import colorsys
@@ -16,7 +15,7 @@ import numpy as np
 STUFF = ("sky", "grass", "water", "brick")
 THINGS = ("disk", "square", "triangle", "star", "ring")
 PATTERNS = ("plain", "stripes", "checks", "dots", "marble")
-MOST_THINGS = 10
+MAX_THINGS = 10
 
 RGB = tuple[float, float, float]
 """Components 0..1."""
@@ -24,36 +23,36 @@ RGB = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Stuff:
-    """One background region, painted over the regions before it."""
+    """One stuff region, painted over the preceding ones."""
 
     name: str
     wavy: bool
-    """True: everything below a wavy horizon. False: irregular patches."""
+    """True: the region below a wavy horizon. False: irregular patches."""
     level: float
-    """Height of the horizon (0 top, 1 bottom); for patches the share of the plane left free."""
+    """Height of the horizon (0 top, 1 bottom); for patches, the share of the plane left free."""
     slope: float
     roughness: float
     colors: tuple[RGB, RGB, RGB]
-    """Dark and light tone of the texture, and of the specks that clutter it."""
+    """Dark tone and light tone of the texture, and colour of the specks."""
     pitch: float
-    """Size of the texture, around 1."""
+    """Relative size of the texture, around 1."""
     clutter: float
-    """0 (clean) .. 1 (specks everywhere)."""
+    """Density of specks, 0 (none) .. 1."""
     seed: int
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object; its outline has about the area of a disk of this radius."""
+    """One object, with about the area of a disk of radius `radius`."""
 
     name: str
     x: float
     y: float
     radius: float
     stretch: float
-    """Height over width before the turn, up to 1."""
+    """Height over width before rotation, up to 1."""
     angle: float
-    """Radians, clockwise in the picture."""
+    """Rotation in radians, clockwise in the image."""
     colors: tuple[RGB, RGB]
     pattern: str
     pitch: float
@@ -62,37 +61,37 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is to be seen in one picture."""
+    """The content of one image."""
 
     stuff: tuple[Stuff, ...]
     """Back to front; the first covers everything."""
     things: tuple[Thing, ...]
-    """Far to near: each hides those before it."""
+    """Far to near; each one occludes those before it."""
     light: float = 0.0
-    """Direction the light comes from, radians; shadows fall the other way."""
+    """Direction of the light source, radians; shadows fall to the opposite side."""
     shadow: float = 0.4
     """Darkness of the cast shadows, 0..1."""
     contrast: float = 1.0
     brightness: float = 0.0
     blur: float = 0.0
-    """0 (sharp) .. 0.25 (each pixel's neighbours weigh half of it)."""
+    """Weight of each of a pixel's two neighbours per axis, 0 (sharp) .. 0.25."""
     grain: float = 0.0
-    """Standard deviation of the sensor noise; pictures are 0..1."""
+    """Standard deviation of the sensor noise, for images in 0..1."""
     camera: tuple[float, float] = (0.0, 0.0)
-    """World x, y of the picture's top left corner."""
+    """World x, y of the top left corner of the image."""
     seed: int = 0
-    """Of the grain."""
+    """Seed of the sensor noise."""
 
 
-def describe(rng: np.random.Generator, aspect: float = 1.0) -> Scene:
-    """Draw a random scene for a picture of this width / height; some of its things may be hidden."""
-    wide, high = max(aspect, 1.0), max(1 / aspect, 1.0)
+def random_scene(rng: np.random.Generator, aspect: float = 1.0) -> Scene:
+    """Draw a random scene for an image of aspect ratio width / height. Some things may be hidden."""
+    wide, tall = max(aspect, 1.0), max(1 / aspect, 1.0)
     ground = rng.permutation(STUFF[1:])[: rng.integers(1, 4)].tolist()
     names = ["sky", *ground] if rng.random() < 0.75 else ground
-    levels = np.sort(rng.uniform(0.2, 0.9, len(names))) * high
-    things = [_describe_thing(rng, wide, high) for _ in range(rng.integers(1, MOST_THINGS + 1))]
+    levels = np.sort(rng.uniform(0.2, 0.9, len(names))) * tall
+    things = [_random_thing(rng, wide, tall) for _ in range(rng.integers(1, MAX_THINGS + 1))]
     return Scene(
-        stuff=tuple(_describe_stuff(rng, name, level) for name, level in zip(names, levels.tolist(), strict=True)),
+        stuff=tuple(_random_stuff(rng, name, level) for name, level in zip(names, levels.tolist(), strict=True)),
         things=tuple(things),
         light=rng.uniform(0, 2 * np.pi),
         shadow=rng.uniform(0.15, 0.6),
@@ -104,7 +103,7 @@ def describe(rng: np.random.Generator, aspect: float = 1.0) -> Scene:
     )
 
 
-def _describe_stuff(rng: np.random.Generator, name: str, level: float) -> Stuff:
+def _random_stuff(rng: np.random.Generator, name: str, level: float) -> Stuff:
     hue, saturation, value = {
         "sky": (rng.choice([rng.uniform(0.5, 0.68), rng.uniform(0.0, 0.12)], p=[0.7, 0.3]), (0.05, 0.6), (0.5, 0.85)),
         "grass": (rng.uniform(0.1, 0.42), (0.25, 0.7), (0.25, 0.55)),
@@ -130,12 +129,12 @@ def _describe_stuff(rng: np.random.Generator, name: str, level: float) -> Stuff:
     )
 
 
-def _describe_thing(rng: np.random.Generator, wide: float, high: float) -> Thing:
+def _random_thing(rng: np.random.Generator, wide: float, tall: float) -> Thing:
     hue = rng.random()
     return Thing(
         name=str(rng.choice(THINGS)),
         x=rng.uniform(0.04, wide - 0.04),
-        y=rng.uniform(0.04, high - 0.04),
+        y=rng.uniform(0.04, tall - 0.04),
         radius=float(np.exp(rng.uniform(np.log(0.05), np.log(0.2)))),
         stretch=rng.uniform(0.7, 1.0),
         angle=rng.uniform(0, 2 * np.pi),

@@ -1,13 +1,13 @@
-"""Synthetic panoptic scenes: stuff with procedural texture, overlapping things, light, shadow and noise; no download.
+"""Synthetic panoptic scenes: stuff with procedural texture, overlapping things, light, shadow and noise.
 
-A scene is first described (`shapes_scene`: every random draw) and then drawn (`shapes_drawing`: pure arithmetic).
+A scene is first drawn at random (`scene`) and then rendered (`drawing`).
 """
 
 import numpy as np
 
 from pix2seqd.data.sample import Sample
 from pix2seqd.data.synthetic.drawing import drop_hidden, render
-from pix2seqd.data.synthetic.scene import STUFF, THINGS, Scene, describe
+from pix2seqd.data.synthetic.scene import STUFF, THINGS, Scene, random_scene
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
@@ -23,7 +23,11 @@ TAXONOMY = Taxonomy(
 
 
 class Shapes:
-    """`length` scenes of `size` (height, width) pixels; item i depends on (seed, i) alone. A `Dataset`."""
+    """`length` scenes of `size` (height, width) pixels; item i depends only on (seed, i). A `Dataset`.
+
+    Raises:
+        InputError: `length` or a side of `size` is below 1, or `seed` is negative.
+    """
 
     taxonomy = TAXONOMY
 
@@ -36,11 +40,11 @@ class Shapes:
         return self.length
 
     def scene(self, index: int) -> Scene:
-        """What item `index` shows: the stuff and things of its segments (and one stuff even if things hide it all)."""
+        """The scene of item `index`: the stuff and things of its segments. It has a stuff even if things cover it."""
         return self._labelled(index)[0]
 
     def __getitem__(self, index: int) -> Sample:
-        """Segments 1..k are the stuff of `scene(index)`, k+1.. its things far to near; there is no void."""
+        """Segments 1..k are the stuff of `scene(index)`, and k+1.. its things, far to near; no pixel is void."""
         scene, labels = self._labelled(index)
         names = [layer.name for layer in (*scene.stuff, *scene.things)]
         classes = {i: (STUFF + THINGS).index(name) + 1 for i, name in enumerate(names, start=1)}
@@ -49,7 +53,7 @@ class Shapes:
 
     def _labelled(self, index: int) -> tuple[Scene, np.ndarray]:
         if not 0 <= index < self.length:
-            raise IndexError(f"item {index} of {self.length}")  # also what ends a for loop over the data set
+            raise IndexError(f"item {index} of {self.length}")  # also ends a for loop over the data set
         height, width = self.size
-        scene = describe(np.random.default_rng([self.seed, index]), width / height)
+        scene = random_scene(np.random.default_rng([self.seed, index]), width / height)
         return drop_hidden(scene, self.size)

@@ -1,16 +1,16 @@
-"""Clips of synthetic scenes: things move, turn, grow, hide each other, leave and enter; the camera pans; no download.
+"""Clips of synthetic scenes: things move, turn, grow, occlude each other, leave and enter, and the camera pans.
 
-A clip is one described scene (`shapes_scene`) and how everything in it moves; each frame is the scene at its time,
-drawn as `shapes` draws a picture.
+A clip is a random scene (`scene`) and the motion of its things and its camera. Each frame is the scene at one time,
+rendered as in `shapes`.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pix2seqd.data.sample import Clip, MadeFrames, Sample
+from pix2seqd.data.sample import Clip, LazyFrames, Sample
 from pix2seqd.data.synthetic.drawing import drop_hidden, render
-from pix2seqd.data.synthetic.scene import STUFF, THINGS, Scene, Thing, describe
+from pix2seqd.data.synthetic.scene import STUFF, THINGS, Scene, Thing, random_scene
 from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -18,19 +18,19 @@ from pix2seqd.panoptic.panoptic import Panoptic
 
 @dataclass(frozen=True)
 class Motion:
-    """How a thing moves, per frame; at the frame `present` it is as described."""
+    """The motion of a thing per frame, relative to its description at the frame `reference`."""
 
-    present: int
+    reference: int
     velocity: tuple[float, float]
-    """x, y, in the scene's units."""
+    """x, y, in units of the scene."""
     spin: float
-    """Radians."""
+    """Rotation in radians."""
     growth: float
-    """Of the logarithm of its radius."""
+    """Change of the logarithm of the radius."""
 
-    def of(self, thing: Thing, frame: int) -> Thing:
-        """The thing in a frame."""
-        time = frame - self.present
+    def apply(self, thing: Thing, frame: int) -> Thing:
+        """The thing at a frame."""
+        time = frame - self.reference
         return replace(
             thing,
             x=thing.x + time * self.velocity[0],
@@ -41,24 +41,24 @@ class Motion:
 
 
 @dataclass(frozen=True)
-class Play:
-    """A scene in motion."""
+class MovingScene:
+    """A scene and its motion."""
 
     scene: Scene
     motions: tuple[Motion, ...]
-    """Of each thing."""
+    """Motion of each thing."""
     pan: tuple[float, float]
-    """Of the camera, per frame."""
+    """Motion of the camera per frame, x and y."""
 
     def at(self, frame: int) -> Scene:
-        """The scene in a frame; the grain of the sensor is new in each."""
-        things = (m.of(thing, frame) for thing, m in zip(self.scene.things, self.motions, strict=True))
+        """The scene at a frame; every frame has new sensor noise."""
+        things = (m.apply(thing, frame) for thing, m in zip(self.scene.things, self.motions, strict=True))
         camera = (frame * self.pan[0], frame * self.pan[1])
         return replace(self.scene, things=tuple(things), camera=camera, seed=self.scene.seed + frame)
 
 
-def describe_motion(rng: np.random.Generator, scene: Scene, frames: int) -> Play:
-    """Draw how a scene moves: some clips are calm, some lively; some things rest."""
+def random_motion(rng: np.random.Generator, scene: Scene, frames: int) -> MovingScene:
+    """Draw the motion of a scene. The speed varies between clips, and some things do not move."""
     pace = float(np.exp(rng.uniform(np.log(0.003), np.log(0.04))))
     pan = rng.normal(0, 0.4 * pace, 2) * (rng.random() < 0.5)
 
@@ -69,18 +69,21 @@ def describe_motion(rng: np.random.Generator, scene: Scene, frames: int) -> Play
         return Motion(int(rng.integers(frames)), (float(velocity[0]), float(velocity[1])), float(spin), float(growth))
 
     motions = [motion() for _ in scene.things]
-    # Things are described as seen by a camera at rest: bring each to where the camera is when it is present.
+    # Things are described for a camera at rest. Shift each by the camera position at its reference frame.
     things = (
-        replace(thing, x=thing.x + m.present * float(pan[0]), y=thing.y + m.present * float(pan[1]))
+        replace(thing, x=thing.x + m.reference * float(pan[0]), y=thing.y + m.reference * float(pan[1]))
         for thing, m in zip(scene.things, motions, strict=True)
     )
-    return Play(replace(scene, things=tuple(things)), tuple(motions), (float(pan[0]), float(pan[1])))
+    return MovingScene(replace(scene, things=tuple(things)), tuple(motions), (float(pan[0]), float(pan[1])))
 
 
 class ShapesClips:
-    """`length` clips of `frames` frames of `size` (height, width) pixels; clip i depends on (seed, i) alone.
+    """`length` clips of `frames` frames of `size` (height, width) pixels; clip i depends only on (seed, i).
 
     A `ClipDataset`.
+
+    Raises:
+        InputError: `length`, `frames` or a side of `size` is below 1, or `seed` is negative.
     """
 
     taxonomy = TAXONOMY
@@ -93,25 +96,25 @@ class ShapesClips:
     def __len__(self) -> int:
         return self.length
 
-    def play(self, index: int) -> Play:
-        """What clip `index` shows."""
+    def moving_scene(self, index: int) -> MovingScene:
+        """The scene of clip `index` and its motion."""
         if not 0 <= index < self.length:
             raise IndexError(f"clip {index} of {self.length}")
         rng = np.random.default_rng([self.seed, index])
-        scene = describe(rng, self.size[1] / self.size[0])
-        return describe_motion(rng, scene, self.frames)
+        scene = random_scene(rng, self.size[1] / self.size[0])
+        return random_motion(rng, scene, self.frames)
 
     def __getitem__(self, index: int) -> Clip:
-        """Segments 1..k are the stuff of `play(index)`, k+1.. its things far to near; each frame has those in view."""
-        play, name = self.play(index), f"{self.seed:04d}-{index:08d}"
-        return Clip(name, MadeFrames(self.frames, lambda frame: self._draw(play, frame, f"{name}-{frame:05d}")))
+        """Segments 1..k are the stuff of `moving_scene(index)`, k+1.. its things, far to near, if visible."""
+        moving, name = self.moving_scene(index), f"{self.seed:04d}-{index:08d}"
+        return Clip(name, LazyFrames(self.frames, lambda frame: self._render(moving, frame, f"{name}-{frame:05d}")))
 
-    def _draw(self, play: Play, frame: int, name: str) -> Sample:
-        whole = play.at(frame)
+    def _render(self, moving: MovingScene, frame: int, name: str) -> Sample:
+        whole = moving.at(frame)
         scene, labels = drop_hidden(whole, self.size)
         layers = (*whole.stuff, *whole.things)
         classes = {i: (STUFF + THINGS).index(layer.name) + 1 for i, layer in enumerate(layers, start=1)}
-        # What is hidden is taken out of the scene, whose numbers close up; the clip's do not.
+        # `drop_hidden` renumbers the remaining layers; segment ids must stay those of the clip.
         numbers = {id(layer): i for i, layer in enumerate(layers, start=1)}
         table = np.array([0, *(numbers[id(layer)] for layer in (*scene.stuff, *scene.things))])
         return Sample(name, render(scene, self.size), Panoptic.from_segmentation(table[labels], classes, TAXONOMY))

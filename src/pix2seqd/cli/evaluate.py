@@ -1,0 +1,137 @@
+"""The command `pix2seqd evaluate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
+from pix2seqd.files import InputError
+
+if TYPE_CHECKING:
+    from pix2seqd.data.sample import Dataset
+    from pix2seqd.segmenter import Segmenter
+
+
+def evaluate(
+    checkpoint: str,
+    /,
+    *,
+    data: str,
+    group_by: str | None = None,
+    every: Annotated[int, count(1)] = 1,
+    tracking: Literal["model", "iou", "none"] = "model",
+    first_steps: Annotated[int | None, count(1, 1000)] = None,
+    adaptive: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None,
+    out: Path = Path("evaluation.json"),
+    inference: Inference = CHECKPOINT_DEFAULTS,
+) -> None:
+    """Score a checkpoint on labelled images or clips.
+
+    Images get PQ, AP, F1 and mean IoU. Clips get J&F, STQ and the number of id switches, with steps and frames per
+    second. The scores are printed as a table and written as JSON.
+
+    Args:
+        checkpoint: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id
+            of a model on the Hugging Face hub.
+        data: Labelled data. Images: coco:DIR[@SPLIT], folder:DIR[@SPLIT], cityscapes:DIR@SPLIT, shapes:COUNT[@SEED].
+            Clips: davis:DIR@SPLIT, kitti-step:DIR@SPLIT, nuclei-clips:DIR@SPLIT:COUNT[xFRAMES],
+            shapes-clips:COUNT[xFRAMES][@SEED]. See docs/datasets.md.
+        group_by: For images: a key of the image records in the data set's JSON, for example modality. Images with the
+            same value are also scored as a group.
+        every: For clips: use every Nth frame only, so that objects move faster. 1 uses all frames.
+        tracking: For clips: where ids come from. model: the model sees the past masks, as in `pix2seqd video`. iou:
+            each frame is segmented by itself, then segments are matched by IoU. none: each frame is segmented by
+            itself and keeps the ids that the model generated.
+        first_steps: For clips: number of denoising steps of the first frame. --steps is the number for later frames.
+            Default: set by the checkpoint.
+        adaptive: For clips: average number of steps of a later frame. More steps are spent where the mask changes. 0
+            always takes --steps. Default: set by the checkpoint.
+        out: JSON file to write.
+        inference: How the checkpoint is used.
+    """
+    from pix2seqd import distributed
+    from pix2seqd.data import is_clips
+    from pix2seqd.panoptic.results import check_writable
+
+    clips = is_clips(data)
+    if (clips and group_by is not None) or (not clips and (tracking != "model" or every > 1)):
+        raise InputError("--group-by is for images, --tracking and --every for clips; leave it out")
+    tracked = _tracking_options(clips and tracking == "model", first_steps, adaptive)
+    check_writable(out.parent)
+    distributed.rank()  # from here on each process has a device of its own
+    segmenter, options = inference.segmenter(checkpoint), inference.given()
+    if clips:
+        _evaluate_clips(segmenter, data, out, every, tracking, {**options, **tracked})
+    else:
+        _evaluate_images(segmenter, data, out, group_by, options)
+
+
+def _tracking_options(allowed: bool, first_steps: int | None, adaptive: float | None) -> dict[str, float]:
+    """The tracking options that were given; refused where the model does not track."""
+    options = {"first_steps": first_steps, "adaptive": adaptive}
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and not allowed:
+        raise InputError(f"--{min(given).replace('_', '-')} is for clips with --tracking model; leave it out")
+    return given
+
+
+def _evaluate_images(
+    segmenter: "Segmenter", data: str, out: Path, group_by: str | None, options: dict[str, Any]
+) -> None:
+    from rich.console import Console
+
+    from pix2seqd import distributed
+    from pix2seqd.cli.scoring import progress_bar
+    from pix2seqd.data import open_dataset
+    from pix2seqd.evaluation import images as run
+    from pix2seqd.files import write_json
+
+    dataset = open_dataset(data, segmenter.checkpoint.data.size)
+    groups, progress = _groups(dataset, group_by), progress_bar(len(dataset))
+    results = run.evaluate(segmenter, dataset, groups=groups, progress=progress, **options)
+    if distributed.rank() > 0:
+        return
+    Console().print(run.render(results))
+    write_json(out, {"settings": {**segmenter.describe(), **options, "data": data}, **results})
+    print(f"written to {out}")
+
+
+def _groups(dataset: "Dataset", key: str | None) -> list[str] | None:
+    """The value of `key` in each image record of the data set's JSON."""
+    if key is None:
+        return None
+    records = getattr(dataset, "records", [])
+    if not records or any(key not in record for record in records):
+        raise InputError(f"not every image record of the data set has the key {key!r}; choose another --group-by")
+    return [str(record[key]) for record in records]
+
+
+def _evaluate_clips(
+    segmenter: "Segmenter",
+    data: str,
+    out: Path,
+    every: int,
+    tracking: Literal["model", "iou", "none"],
+    options: dict[str, Any],
+) -> None:
+    from rich.console import Console
+
+    from pix2seqd import distributed
+    from pix2seqd.cli.scoring import CLIP_FRAMES, max_tracks, progress_bar
+    from pix2seqd.data import open_clips
+    from pix2seqd.data.clips import EveryNth
+    from pix2seqd.evaluation import clips as run
+    from pix2seqd.files import write_json
+
+    clips = EveryNth(open_clips(data, segmenter.size, CLIP_FRAMES), every)
+    result = run.evaluate_video(
+        segmenter, clips, tracking=tracking, most=max_tracks(data), progress=progress_bar(len(clips)), **options
+    )
+    if distributed.rank() > 0:
+        return
+    Console().print(run.render({tracking: result}))
+    settings = {**segmenter.describe(), "every": every, "tracking": tracking, **options, "data": data}
+    write_json(out, {"settings": settings, **result})
+    print(f"written to {out}")

@@ -1,0 +1,35 @@
+"""What `pix2seqd evaluate` and `pix2seqd sweep` share."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from pix2seqd import distributed
+from pix2seqd.metrics.region_contour import MAX_PROPOSALS
+
+CLIP_FRAMES = 24
+"""Number of frames of generated clips, unless the data source says it."""
+
+
+def max_tracks(data: str) -> int | None:
+    """How many tracks of a clip J&F takes into account: the number that DAVIS's protocol allows, otherwise all."""
+    return MAX_PROPOSALS if data.startswith("davis:") else None
+
+
+def progress_bar(total: int, shared: bool = True) -> Callable[[Iterator[Any]], Iterator[Any]]:
+    """A function that wraps an iterator and shows a progress bar; of several processes only the first one shows it.
+
+    Args:
+        total: number of items.
+        shared: whether the processes share the items; otherwise each process goes through all of them.
+    """
+    number, count = distributed.rank()
+    own = len(range(number, total, count)) if shared else total
+
+    def wrapped(items: Iterator[Any]) -> Iterator[Any]:
+        console = Console(stderr=True)
+        yield from track(items, "scoring", total=own, console=console, transient=True, disable=number > 0)
+
+    return wrapped

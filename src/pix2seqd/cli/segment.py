@@ -1,0 +1,72 @@
+"""The command `pix2seqd segment`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
+from pix2seqd.files import InputError
+
+
+def segment(
+    *images: Path,
+    model: str = "nuclei-fast",
+    out: Path = Path("pix2seqd-out"),
+    batch_size: Annotated[int | None, count(1)] = None,
+    engine: Literal["local", "ray"] = "local",
+    workers: Annotated[int, count(1)] = 2,
+    inference: Inference = CHECKPOINT_DEFAULTS,
+) -> int:
+    """Segment images.
+
+    The folder OUT becomes a data set in COCO panoptic format: panoptic.json, panoptic/NAME.png (segment ids) and
+    images/ (copies). overlay/NAME.png shows each image with its segments in colour.
+
+    Images that were segmented with the same settings before are skipped. To continue an interrupted run, repeat the
+    command.
+
+    Args:
+        images: Image files, and folders of images (without their subfolders).
+        model: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id of a
+            model on the Hugging Face hub.
+        out: Folder to write to.
+        batch_size: Number of images that are read at a time, and of image windows that the network computes at a
+            time. It changes the speed, not the result. Default: chosen automatically.
+        engine: local: this process, or the processes that torchrun started, which share the images. ray: a Ray
+            cluster (needs the extra ray).
+        workers: Number of Ray actors, for --engine ray.
+        inference: How the checkpoint is used.
+    """
+    from functools import partial
+
+    from pix2seqd import distributed
+    from pix2seqd.cli.segmenting import locally, print_segments, segment_into
+    from pix2seqd.images.load import find_images, load_image
+    from pix2seqd.panoptic.results import PanopticWriter, make_folders
+
+    sources = find_images(images)
+    if not sources:
+        raise InputError("nothing to segment; give an image or a folder of images")
+    if len(sources) == 1:
+        load_image(sources[0])  # a mistyped name is reported before the model is loaded
+    make_folders(out)
+    first, stride = distributed.rank(), distributed.world_size()
+    segmenter = inference.segmenter(model)
+    options = inference.given()
+    settings = {**segmenter.describe(), **options}
+    with PanopticWriter(out, segmenter.taxonomy, settings, sources) as writer:
+        own = sources[first::stride]
+        todo = [source for source in own if not writer.is_done(source)]
+        named = [(source, writer.stem(source)) for source in todo]
+        options = {**options, "batch_size": batch_size}
+        if engine == "ray" and todo:
+            from pix2seqd.cli.ray_engine import on_ray
+
+            results = on_ray(partial(inference.segmenter, model), out, named, settings, options, workers)
+        else:
+            results = locally(segmenter, out, named, settings, options)
+        failed = segment_into(writer, own, todo, results)
+        if len(sources) == len(own) == 1 and not failed:
+            print_segments(sources[0].name, writer.segments(sources[0]))
+    distributed.barrier()
+    print(f"written to {out}: panoptic.json, panoptic/, overlay/, images/")
+    return 2 if failed else 0

@@ -15,11 +15,11 @@ def export(checkpoint: str, /, *, out: Path) -> None:
         out: Folder to write to.
     """
     from pix2seqd.checkpoint import from_pretrained
-    from pix2seqd.inference.tiling import Windows
+    from pix2seqd.inference.tiling import Tiling
     from pix2seqd.interop.onnx import export_onnx
     from pix2seqd.panoptic.results import make_folders
 
     make_folders(out, (".",))
     pretrained = from_pretrained(checkpoint)
-    export_onnx(pretrained.model, out, Windows(pretrained).size)
+    export_onnx(pretrained.model, out, Tiling(pretrained).size)
     print(f"written to {out}: encoder.onnx, step.onnx")

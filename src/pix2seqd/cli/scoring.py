@@ -25,7 +25,7 @@ def progress_bar(total: int, shared: bool = True) -> Callable[[Iterator[Any]], I
         total: number of items.
         shared: whether the processes share the items; otherwise each process goes through all of them.
     """
-    number, count = distributed.rank()
+    number, count = distributed.rank(), distributed.world_size()
     own = len(range(number, total, count)) if shared else total
 
     def wrapped(items: Iterator[Any]) -> Iterator[Any]:

@@ -26,7 +26,7 @@ from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.evaluation.benchmark import machine, measure, with_random_weights
 from pix2seqd.files import write_json
 from pix2seqd.segmenter import Segmenter
-from pix2seqd.speed.accelerate import cast_weights
+from pix2seqd.speed.exchange import cast_weights
 from pix2seqd.speed.hardware import keep_freed_memory
 
 

@@ -11,7 +11,7 @@ from pix2seqd.layers.norms import GroupNorm
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.speed import accelerate, accelerate_training
-from pix2seqd.speed.accelerate import ITEMS, available
+from pix2seqd.speed.exchange import ITEMS, available
 from pix2seqd.speed.fused_cpu import FusedExpectedBits, FusedGroupNorm
 from pix2seqd.speed.training_norm import TrainingGroupNorm
 from pix2seqd.speed.winograd import Winograd

@@ -127,7 +127,7 @@ def _evaluate_clips(
 
     clips = EveryNth(open_clips(data, segmenter.size, CLIP_FRAMES), every)
     result = run.evaluate_video(
-        segmenter, clips, tracking=tracking, most=max_tracks(data), progress=progress_bar(len(clips)), **options
+        segmenter, clips, tracking=tracking, max_tracks=max_tracks(data), progress=progress_bar(len(clips)), **options
     )
     if distributed.rank() > 0:
         return

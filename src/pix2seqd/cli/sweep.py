@@ -120,7 +120,7 @@ def _sweep_clips(
 
     clips = open_clips(data, segmenter.size, CLIP_FRAMES)
     progress = progress_bar(len(first_steps) + len(steps), shared=False)
-    rows = run.sweep_steps(segmenter, clips, first_steps, steps, seed, progress, most=max_tracks(data))
+    rows = run.sweep_steps(segmenter, clips, first_steps, steps, seed, progress, max_tracks=max_tracks(data))
     if distributed.rank() > 0:
         return
     Console().print(run.render({f"{name} {row['value']}": row for name in rows for row in rows[name]}))

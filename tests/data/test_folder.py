@@ -7,7 +7,7 @@ from PIL import Image
 
 from pix2seqd.data import open_dataset
 from pix2seqd.data.folder import Folder
-from pix2seqd.data.label_pngs import Labels
+from pix2seqd.data.labels import Labels
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import id_to_rgb
 

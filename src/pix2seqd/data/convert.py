@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pix2seqd.data.label_pngs import Labels
+from pix2seqd.data.labels import Labels
 from pix2seqd.data.outlines import decode_mask
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
 from pix2seqd.images.load import load_image

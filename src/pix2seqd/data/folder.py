@@ -234,12 +234,12 @@ def label_splits(directory: Path) -> dict[str, Layout]:
     Raises:
         InputError: classes.yaml is not understood.
     """
+    name = _Names.declared(directory).label
     found: dict[str, Layout] = {}
     for word in LABEL_FOLDERS:
         for split, layout in _with_folders(directory, word):
-            found.setdefault(split, layout)
-    name = _Names.declared(directory).label
-    found = {split: layout for split, layout in found.items() if _labels(layout.labels, name, nested=layout.nested)}
+            if split not in found and _labels(layout.labels, nested=layout.nested):
+                found[split] = layout
     if not found and name != "*":
         splits = [path for path in sorted(directory.glob("*/")) if SPLIT_NAMES.fullmatch(path.name)]
         beside = {path.name: Layout(path, path) for path in splits} or {"": Layout(directory, directory)}
@@ -330,6 +330,6 @@ def _patterns(files: Sequence[Path]) -> list[str]:
     """`*`, and it with each beginning or end that all stems share and that is set apart."""
     first, *others = [path.stem for path in files] or [""]
     ends = [first[match.start() :] for match in re.finditer(r"[_. -]", first)]
-    starts = [first[: match.end()] for match in re.finditer(r"[_. -]|[A-Za-z](?![A-Za-z])", first)]
+    starts = [first[: match.end()] for match in re.finditer(r"[_. -]|[A-Za-z](?=[0-9])", first)]
     shared_ends = [f"*{end}" for end in reversed(ends) if all(stem.endswith(end) for stem in others)]
     return ["*", *shared_ends, *(f"{start}*" for start in starts if all(stem.startswith(start) for stem in others))]

@@ -88,9 +88,10 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool) ->
     single = _single_share(seen)
     counts = f"an image has up to {most} values"
     if highest >= 1000:
-        if not (dense and most > 64) and _is_numbered(seen, 1000):
+        share = 0.0 if (dense and most > 64) or highest >= 1000 * 1000 else _numbered_share(seen, 1000)
+        if share > 0.5 or (share > 0.2 and (single < SINGLE or most < MANY)):
             return "class*1000+id", f"values reach {highest} and are numbered within each thousand"
-        if single >= SINGLE and most >= 3 and not classes_only:
+        if share < 0.2 and single >= SINGLE and most >= 3 and not classes_only:
             return "instance", f"values reach {highest}, and each is one patch"
         raise _unsure(declaration, f"values reach {highest}", ["instance", "class*1000+id"])
     # 255 far above all other values is void by convention, which both codings allow.
@@ -124,9 +125,9 @@ def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path) 
     if values.max() < 65536 and (set(red.tolist()) - {0, 255}) and (red < 255).all():
         # Number 255 is a crowd. Swapped, a class is the thousands and a number the rest.
         swapped = [_keep(s, s.values // 256 != 255) for s in seen]
-        if _is_numbered(swapped, 256, low_is_class=True) and (green < 4).any():
+        if _numbered_share(swapped, 256, low_is_class=True) > 0.2 and (green < 4).any():
             return "two-channel", "blue is 0, and green numbers the objects of each red value"
-    if 1000 <= values.max() < 256_000 and _is_numbered(seen, 1000):
+    if 1000 <= values.max() < 256_000 and _numbered_share(seen, 1000) > 0.2:
         return "class*1000+id", "the colours as R + 256 G + 65536 B are numbered within each thousand"
     counts = f"they have {len(values)} colours"
     single = _single_share(seen)
@@ -158,13 +159,17 @@ def _single_share(seen: list[_Seen]) -> float:
     return float((patches == 1).mean()) if len(patches) else 0.0
 
 
-def _is_numbered(seen: list[_Seen], base: int, *, low_is_class: bool = False) -> bool:
-    """Whether values consist of a class and a number that counts up from 0 or 1 within the class.
+def _numbered_share(seen: list[_Seen], base: int, *, low_is_class: bool = False) -> float:
+    """How far values consist of a class and a number that counts up from 0 or 1 within the class.
 
     Args:
         seen: the images.
         base: the number that separates class and number.
         low_is_class: the class is the remainder, and the number the quotient.
+
+    Returns:
+        The share of the numbers up to the highest that occur: near 1 for whole images, less for crops of images, and
+        near 0 for other values. 0 if there are many values without a number.
     """
     count = room = 0
     plain: set[int] = set()
@@ -176,8 +181,7 @@ def _is_numbered(seen: list[_Seen], base: int, *, low_is_class: bool = False) ->
         for value in np.unique(classes):
             count += int((classes == value).sum())
             room += int(numbers[classes == value].max()) + 1
-    # Crops of an image may lack numbers.
-    return len(plain) <= 64 and count > 0.2 * room
+    return count / max(1, room) if len(plain) <= 64 else 0.0
 
 
 def _look(path: Path, values: np.ndarray) -> _Seen:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from accelerate.state import AcceleratorState
 from PIL import Image
 
@@ -131,3 +132,93 @@ def test_convert_data_lists_what_it_left_out(run, tmp_path):
     (tmp_path / "photos/images/a.json").write_text(json.dumps(content))
     code, out, _ = run("convert-data", "photos/images/a.json", "out")
     assert code == 2 and "left out: " in out and "0002.jpg" in out and "coco:out" in out
+
+
+def detection(home: Path, outlines: int, unlisted: int) -> None:
+    """A detection JSON of one image, and annotations of an image that it does not list."""
+    home.mkdir(exist_ok=True)
+    Image.new("RGB", (40, 40)).save(home / "a.jpg")
+    ones = [[[x, 1, x + 1, 1, x + 1, 3, x, 3]] for x in range(outlines)]
+    annotations = [{"id": i, "image_id": 1, "category_id": 3, "segmentation": s} for i, s in enumerate(ones)]
+    annotations += [{**annotations[0], "id": 100 + i, "image_id": 2} for i in range(unlisted)]
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": annotations}
+    content["categories"] = [{"id": 3, "name": "cell"}]
+    (home / "a.json").write_text(json.dumps(content))
+
+
+def test_convert_data_lost_labels_are_an_error(run, tmp_path):
+    detection(tmp_path / "few", 20, 1)
+    code, out, _ = run("convert-data", "few/a.json", "out")
+    assert code == 0 and "1 annotations are dropped" in out
+    detection(tmp_path / "many", 10, 1)
+    code, out, err = run("convert-data", "many/a.json", "out2")
+    assert code == 2 and "1 of 11 annotations" in err and "--allow-dropped" in err
+    assert "image 2 is not in images" in (tmp_path / "out2/dropped.txt").read_text()
+    assert run("convert-data", "many/a.json", "out3", "--allow-dropped")[0] == 0
+
+
+def test_check_data_detection_json_names_convert_data(run, tmp_path):
+    detection(tmp_path / "few", 3, 0)
+    for source in ("few/a.json", "few"):
+        code, _, err = run("check-data", source)
+        assert code == 2 and "pix2seqd convert-data few/a.json" in err
+    (tmp_path / "b.txt").write_text("")
+    assert "give the folder" in run("check-data", "b.txt")[2]
+
+
+def nuclei(home: Path, split: str, count: int, seed: int) -> None:
+    """Images and 16-bit label TIFFs as microscopy tools write them, one of them in a subfolder."""
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        labels = np.zeros((64, 64), np.uint16)
+        places = np.sort(rng.permutation(64)[: 20 + 5 * index])
+        for number, place in enumerate(places, start=1):
+            y, x = (8 * p + 1 for p in divmod(int(place), 8))
+            labels[y : y + 5, x : x + 5] = number
+        well = "B2" if index else "A1"
+        for folder in ("images", "labels"):
+            (home / folder / split / well).mkdir(parents=True, exist_ok=True)
+        image = ((labels > 0) * 120 + rng.integers(0, 60, labels.shape)).astype(np.uint8)
+        Image.fromarray(image).save(home / f"images/{split}/{well}/{index}.png")
+        tifffile.imwrite(home / f"labels/{split}/{well}/{index}_masks.tif", labels)
+
+
+def test_instance_label_images_to_trained_model(run, tmp_path):
+    nuclei(tmp_path / "cells", "train", 3, 0)
+    nuclei(tmp_path / "cells", "val", 2, 1)
+    code, _, err = run("check-data", "cells")
+    assert code == 2 and 'write label_name: "*_masks" to cells/classes.yaml' in err
+    (tmp_path / "cells/classes.yaml").write_text('label_name: "*_masks"\n')
+    code, out, _ = run("check-data", "cells", "--contact-sheet", "sheet.png", "--split", "train")
+    assert code == 0 and "coding: instance" in out and "things per item: 20..30" in out
+    train = ("train", "shapes", "--train-data", "folder:cells@train", "--eval-data", "folder:cells@val")
+    code, out, err = run(*train, "--out", "runs/cells", *shlex.split(QUICK))
+    assert code == 0, err
+    assert "object" in (tmp_path / "runs/cells/model/config.json").read_text()
+    code, _, err = run("segment", "cells/images/val/B2", "--model", "runs/cells/model", "--out", "results")
+    assert code == 0, err
+
+
+def test_check_data_warns_of_suspicious_splits(run, tmp_path):
+    photos(tmp_path / "all", 2)
+    for folder in ("images", "labels"):
+        for split, numbers in (("train", (1,)), ("val", (1, 2))):
+            (tmp_path / "photos" / folder / split).mkdir(parents=True)
+            for number in numbers:
+                (name,) = (tmp_path / "all" / folder).glob(f"000{number}.*")
+                (tmp_path / "photos" / folder / split / name.name).write_bytes(name.read_bytes())
+    Image.new("L", (32, 24), 255).save(tmp_path / "photos/labels/val/0002.png")
+    Image.new("L", (32, 24), 9).save(tmp_path / "photos/labels/train/0001.png")
+    (tmp_path / "photos/labels/train/Thumbs.db").write_bytes(b"")
+    (tmp_path / "photos/images/train/readme.txt").write_text("")
+    (tmp_path / "photos/classes.yaml").write_text("labels: {0: ground, 1: cat, 2: dog, 9: sky, 4: owl}\n")
+    code, out, _ = run("check-data", "photos")
+    assert code == 0
+    for says in (
+        "skipped 2 files that are no image with labels: readme.txt, Thumbs.db",
+        "warning: 1 classes occur in no image: owl",
+        "warning: 1 images have no label: 0002",
+        "warning: 1 images of photos train are also in photos val (same content): 0001 and 0001",
+        "warning: 1 classes occur in photos train only: sky",
+    ):
+        assert says in out, says

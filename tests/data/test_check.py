@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pix2seqd.data.check import Report, check, contact_sheet
+from pix2seqd.data.check import Report, check, compare, contact_sheet
 from pix2seqd.data.coco import CocoPanoptic
 from pix2seqd.data.sample import Sample
 from pix2seqd.data.synthetic.shapes import Shapes
@@ -122,3 +122,25 @@ def test_contact_sheet_skips_unreadable_items(tmp_path):
 def test_contact_sheet_missing_folder(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         contact_sheet(Shapes(1, (8, 8)), tmp_path / "nowhere" / "sheet.png")
+
+
+def test_check_warns_of_empty_classes_unlabelled_and_repeated_images():
+    taxonomy = Taxonomy((Category(1, "dot", True, (255, 0, 0)), Category(2, "unused", False, (0, 0, 255))))
+    image = np.zeros((1, 2, 3), np.uint8)
+    labels = [Panoptic.from_segmentation(np.array([[0, i]]), {1: 1}, taxonomy) for i in (0, 1, 1)]
+    samples = [Sample(name, image + shade, p) for name, shade, p in zip("abc", (0, 1, 1), labels, strict=True)]
+
+    class Dots(list[Sample]):
+        pass
+
+    dots = Dots(samples)
+    dots.taxonomy = taxonomy
+    report = check(dots, 9)
+    assert report.warnings == [
+        "1 classes occur in no image: unused",
+        "1 images have no label: a",
+        "1 images repeat the content of another: b and c",
+    ]
+    assert "warning: 1 images have no label: a" in text(report)
+    assert compare({"all": report}) == []
+    assert compare({"train": report, "val": check(Shapes(4, (8, 8)), 9)})[0] == "1 classes occur in train only: dot"

@@ -175,3 +175,25 @@ def test_convert_rejects_existing_output_and_background_name(tmp_path):
         run(path)
     with pytest.raises(InputError, match="ball"):
         Detection(path, tmp_path, background="ball")
+
+
+def test_convert_reports_every_dropped_annotation(tmp_path):
+    """An empty outline, a covered one, one of an unlisted image and one of an image that is missing."""
+    path = write(tmp_path, [BALL, BALL, {**PLAYER, "segmentation": []}, {**BALL, "image_id": 4}])
+    (tmp_path / "b.jpg").unlink()
+    report, _ = run(path)
+    assert (report.annotations, len(report.dropped)) == (5, 4)
+    lines = (tmp_path / "out/dropped_val.txt").read_text().splitlines()
+    assert lines == report.dropped
+    for says in ("annotation 0 of a.jpg: other objects", "annotation 2 of a.jpg: its outline", "annotation 3: image 4"):
+        assert any(line.startswith(says) for line in lines)
+    assert "4 of 5 annotations" in report.lost
+
+
+def test_convert_few_dropped_annotations_are_accepted(tmp_path):
+    many = [{**BALL, "segmentation": box(x, y, x + 1, y + 1)} for y in range(6) for x in range(8)]
+    report, _ = run(write(tmp_path, [*many[:40], {**PLAYER, "segmentation": []}]))
+    assert len(report.dropped) == 1 and report.lost == ""
+    report, _ = run(write(tmp_path / "none", [], annotations=[]), background="lawn")
+    assert report.lost == "no label is left"
+    assert not (tmp_path / "none/out/dropped_val.txt").exists()

@@ -7,7 +7,7 @@ from PIL import Image
 
 from pix2seqd.data import open_dataset
 from pix2seqd.data.folder import Folder
-from pix2seqd.data.label_pngs import Labels
+from pix2seqd.data.labels import Labels
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import id_to_rgb
 
@@ -245,3 +245,54 @@ def test_folder_two_channel_pngs_of_panopticapi(tmp_path):
             sorted((s.category_id, s.area, s.bbox, s.iscrowd) for s in p.segments) for p in (panoptic, sample.panoptic)
         )
         assert ours == theirs
+
+
+def pair(home: Path, image: str, label: str) -> None:
+    put(home / image, np.zeros((3, 6, 3), np.uint8))
+    put(home / label, CLASSES.astype(np.uint8))
+
+
+NAMINGS = [
+    (("images/{}.png", "labels/{}_mask.png"), 'label_name: "*_mask"'),
+    (("images/{}.png", "labels/{}_masks.tif"), 'label_name: "*_masks"'),
+    (("images/{}.jpg", "masks/{}_label.png"), 'label_name: "*_label"'),
+    (("images/{}_img.png", "labels/{}_cp_masks.png"), 'image_name: "*_img" and label_name: "*_cp_masks"'),
+    (("images/img_{}.png", "labels/mask_{}.png"), 'image_name: "img_*" and label_name: "mask_*"'),
+    (("images/image{}.png", "labels/label{}.png"), 'image_name: "image*" and label_name: "label*"'),
+    (("{}.jpg", "{}_mask.png"), 'label_name: "*_mask"'),
+    (("{}.png", "{}_masks.png"), 'label_name: "*_masks"'),
+    (("train/{}.png", "train/{}_label.png"), 'label_name: "*_label"'),
+]
+
+
+@pytest.mark.parametrize(("names", "offered"), NAMINGS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_folder_offers_names_of_labels(tmp_path, names, offered, count):
+    stems = ["17", "08", "a_42"][:count]
+    for stem in stems:
+        pair(tmp_path, *(name.format(stem) for name in names))
+    split = "train" if names[0].startswith("train") else ""
+    message = refusal(lambda: Folder.open(tmp_path, split))
+    assert f"write {offered} to {tmp_path / 'classes.yaml'}" in message
+    (tmp_path / "classes.yaml").write_text(offered.replace(" and ", "\n"))
+    assert {sample.name for sample in Folder.open(tmp_path, split)} == set(stems)
+
+
+def test_folder_nested_folders_stray_files_and_suffix_case(tmp_path):
+    for name in ("plate1/a", "plate1/b", "plate2/a"):
+        pair(tmp_path, f"images/{name}.JPG", f"labels/{name}.PNG")
+    for stray in ("images/Thumbs.db", "images/plate1/readme.txt", "labels/.DS_Store", "labels/__MACOSX/x.png"):
+        (tmp_path / stray).parent.mkdir(exist_ok=True)
+        (tmp_path / stray).write_bytes(b"")
+    data = Folder.open(tmp_path)
+    assert [sample.name for sample in data] == ["plate1/a", "plate1/b", "plate2/a"]
+    assert [path.name for path in data.skipped] == ["Thumbs.db", "readme.txt"]
+    assert data.records[0]["file_name"] == "plate1/a.JPG"
+    assert [sample.name for sample in Folder.open(tmp_path, "plate1")] == ["a", "b"], "a folder can still be named"
+
+
+def test_folder_nested_folders_in_a_split(tmp_path):
+    for name in ("train/aachen/a", "train/b", "val/a"):
+        pair(tmp_path, f"images/{name}.jpg", f"labels/{name}.png")
+    assert [sample.name for sample in Folder.open(tmp_path, "train")] == ["aachen/a", "b"]
+    assert "splits in" in refusal(lambda: Folder.open(tmp_path))

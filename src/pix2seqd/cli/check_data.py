@@ -1,6 +1,7 @@
 """The command `pix2seqd check-data`."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,8 +22,9 @@ def check_data(
 ) -> int:
     """Check a data set, and show how it was understood.
 
-    Every image and its labels are read. The command prints the categories with the number of their segments, and the
-    errors that it found. The exit code is 2 if there are errors.
+    Every image and its labels are read. The command prints the categories with the number of their segments, warnings,
+    and the errors that it found. The exit code is 2 if there are errors. All splits of a folder are compared: images
+    that are in two splits, and classes that are in one only.
 
     Args:
         source: A data set such as coco:DIR@train, folder:DIR@train or shapes:4, or the folder itself. See
@@ -36,18 +38,26 @@ def check_data(
     from pix2seqd.data import check
     from pix2seqd.data.folder import Folder
 
-    ok = True
+    reports: dict[str, check.Report] = {}
     for name, dataset in _datasets(source, split, contact_sheet is not None):
         Console().print(name, markup=False, highlight=False, soft_wrap=True)
         if isinstance(dataset, Folder):
-            print(f"# meaning of the label PNGs; to change it, write this to classes.yaml\n{dataset.labels}", end="")
-        report = check.check(dataset, ids)
+            print(f"# meaning of the label images; to change it, write this to classes.yaml\n{dataset.labels}", end="")
+            _print_skipped(dataset.skipped)
+        reports[name] = report = check.check(dataset, ids)
         Console().print(report)
-        ok &= report.ok
         if contact_sheet:
             check.contact_sheet(dataset, contact_sheet)
             print(f"written to {contact_sheet}")
-    return 0 if ok else 2
+    for line in check.compare(reports):
+        print(f"warning: {line}")
+    return 0 if all(report.ok for report in reports.values()) else 2
+
+
+def _print_skipped(files: Sequence[Path]) -> None:
+    if files:
+        shown = ", ".join(path.name for path in files[:5]) + (", ..." if len(files) > 5 else "")
+        print(f"skipped {len(files):,} files that are no image with labels: {shown}")
 
 
 def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[str, "Dataset"]]:
@@ -63,11 +73,39 @@ def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[
         size = (128, 128)
         yield source, EachFrame(open_clips(source, size, 4)) if is_clips(source) else open_dataset(source, size)
         return
-    found, kind = splits(source), CocoPanoptic
-    if not found and (pairs := label_splits(Path(source))):
-        found, kind = list(pairs), Folder
+    home = Path(source)
+    if not home.is_dir():
+        raise InputError(_not_a_folder(home))
+    found, kind = splits(home), CocoPanoptic
+    if not found:
+        found, kind = list(label_splits(home)), Folder
+        files = sorted([*home.glob("*.json"), *home.glob("*/*.json")])
+        if not found and (detection := next(filter(_is_detection, files[:20]), None)):
+            raise InputError(_not_a_folder(detection))
     names = [split] if split is not None else found or [""]
     if one_only and len(names) > 1:
         raise InputError(f"a contact sheet shows one split only; give --split {' or --split '.join(names)}")
     for name in names:
-        yield f"{source} {name}".rstrip(), kind.open(source, name)
+        yield f"{source} {name}".rstrip(), kind.open(home, name)
+
+
+def _not_a_folder(path: Path) -> str:
+    """The message about a source that is a file or missing."""
+    if not path.exists():
+        return f"{path} does not exist; give a folder, or a data set such as coco:DIR@train or folder:DIR@train"
+    if _is_detection(path):
+        return f"{path} holds outlines; convert it first: pix2seqd convert-data {path} OUT --images FOLDER_OF_IMAGES"
+    return f"{path} is a file; give the folder of the data set"
+
+
+def _is_detection(path: Path) -> bool:
+    """Whether a file is COCO detection JSON."""
+    if path.suffix.lower() != ".json":
+        return False
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    annotations = content.get("annotations") if isinstance(content, dict) else None
+    first = annotations[0] if isinstance(annotations, list) and annotations else None
+    return isinstance(first, dict) and "image_id" in first and "segments_info" not in first

@@ -141,7 +141,7 @@ def read_image(file: Traversable) -> Image.Image:
 
 
 def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | None = None) -> Image.Image:
-    """Read a label PNG with its stored pixel values.
+    """Read a label PNG (also a BMP or GIF) with its stored pixel values.
 
     Args:
         file: the PNG.
@@ -154,7 +154,7 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
     if not file.is_file():
         raise InputError(f"{str(file)!r} is missing; fetch it")
     try:
-        with file.open("rb") as content, Image.open(content) as png:
+        with file.open("rb") as content, Image.open(content, formats=("PNG", "BMP", "GIF")) as png:
             if image is not None and png.size != image.size:
                 other = f"its image {getattr(image, 'filename', '')} is {image.width} x {image.height}"
                 raise InputError(f"{file} is {png.width} x {png.height} but {other}; export it at the image's size")
@@ -163,7 +163,8 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
             return png.copy()
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{file} cannot be read as PNG ({reason}); export it again") from error
+        kind = Path(file.name).suffix[1:].upper() or "PNG"
+        raise InputError(f"{file} cannot be read as {kind} ({reason}); export it again") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,11 @@
 """The report of `pix2seqd check-data`: every item of a data set is read and counted."""
 
+import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 
@@ -19,6 +21,7 @@ from pix2seqd.files import InputError, write_atomically
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy
 
 ERRORS_SHOWN = 20
+NAMES_SHOWN = 5
 
 
 @dataclass
@@ -50,6 +53,25 @@ class Report:
     crowd_pixels: int = 0
     errors: list[str] = field(default_factory=list)
     """One line for each item that cannot be used."""
+    unlabelled: list[str] = field(default_factory=list)
+    """Names of the items without a segment."""
+    contents: dict[bytes, str] = field(default_factory=dict)
+    """Digest of an image's pixels → name of the first item with them."""
+    repeated: list[tuple[str, str]] = field(default_factory=list)
+    """Names of items with equal images: the first, and each later one."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line for each finding that does not prevent training but may be a mistake."""
+        found = []
+        if empty := [c.name for c in self.taxonomy.categories if not self.tallies[c.id].images]:
+            found.append(f"{len(empty):,} classes occur in no image: {_listed(empty)}")
+        if self.unlabelled:
+            found.append(f"{len(self.unlabelled):,} images have no label: {_listed(self.unlabelled)}")
+        if self.repeated:
+            pairs = [f"{first} and {later}" for first, later in self.repeated]
+            found.append(f"{len(pairs):,} images repeat the content of another: {_listed(pairs)}")
+        return found
 
     @property
     def ok(self) -> bool:
@@ -64,6 +86,12 @@ class Report:
     def add(self, sample: Sample) -> None:
         """Count one item."""
         segments = sample.panoptic.segments
+        digest = hashlib.blake2b(repr(sample.image.shape).encode() + sample.image.tobytes(), digest_size=16).digest()
+        first = self.contents.setdefault(digest, sample.name)
+        if first != sample.name:
+            self.repeated.append((first, sample.name))
+        if not segments:
+            self.unlabelled.append(sample.name)
         height, width = sample.panoptic.segmentation.shape
         self.sizes[width, height] += 1
         self.pixels += height * width
@@ -84,6 +112,7 @@ class Report:
         for category in self.taxonomy.categories:
             table.add_row(*self._row(category))
         lines = [self._overview(), *map(Text, self._facts() if self.instances else ())]
+        lines += [Text(f"warning: {line}", "yellow") for line in self.warnings if self.instances]
         shown = [Text(f"  {message}", "red") for message in self.errors[:ERRORS_SHOWN]]
         if len(self.errors) > ERRORS_SHOWN:
             shown.append(Text(f"  and {len(self.errors) - ERRORS_SHOWN} more", "red"))
@@ -131,6 +160,35 @@ def check(dataset: Dataset, id_capacity: int) -> Report:
         else:
             report.add(sample)
     return report
+
+
+def compare(reports: Mapping[str, Report]) -> list[str]:
+    """Warnings about the splits of a data set, one line each: equal images in two splits, classes in one split only.
+
+    Args:
+        reports: name of the split → its report.
+    """
+    found = []
+    for (one, first), (other, second) in combinations(reports.items(), 2):
+        if both := first.contents.keys() & second.contents.keys():
+            pairs = sorted(f"{first.contents[digest]} and {second.contents[digest]}" for digest in both)
+            found.append(f"{len(both):,} images of {one} are also in {other} (same content): {_listed(pairs)}")
+    for name, report in reports.items() if len(reports) > 1 else ():
+        rest = [_occurring(other) for key, other in reports.items() if key != name]
+        if alone := [category for category in _occurring(report) if not any(category in other for other in rest)]:
+            found.append(f"{len(alone):,} classes occur in {name} only: {_listed(alone)}")
+    return found
+
+
+def _occurring(report: Report) -> list[str]:
+    """Names of the categories that some image has."""
+    return [category.name for category in report.taxonomy.categories if report.tallies[category.id].images]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMES_SHOWN]) + (
+        f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    )
 
 
 def contact_sheet(dataset: Dataset, path: str | Path, count: int = 12, side: int = 256) -> None:

@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pix2seqd.data.label_pngs import Labels
+from pix2seqd.data.labels import Labels
 from pix2seqd.data.outlines import decode_mask
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
 from pix2seqd.images.load import load_image
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy, distinct_color
+
+MAX_DROPPED = 0.05
+"""Share of annotations that may be dropped before the conversion counts as failed."""
 
 
 @dataclass
@@ -42,6 +45,19 @@ class Conversion:
     """Number of annotations of images that the json does not list."""
     errors: list[str] = field(default_factory=list)
     """One line for each image that was left out."""
+    annotations: int = 0
+    """Number of annotations of the source."""
+    dropped: list[str] = field(default_factory=list)
+    """One line for each annotation that is not in the result, with the reason."""
+
+    @property
+    def lost(self) -> str:
+        """Why the result has too few labels: none, or more than `MAX_DROPPED` dropped; "" if it has enough."""
+        if not self.segments:
+            return "no label is left"
+        if len(self.dropped) > MAX_DROPPED * self.annotations:
+            return f"{len(self.dropped):,} of {self.annotations:,} annotations are dropped, more than {MAX_DROPPED:.0%}"
+        return ""
 
     def __str__(self) -> str:
         """The statistics, one per line."""
@@ -61,7 +77,7 @@ class Detection:
         taxonomy: the categories of the json (things, unless `isthing` is 0), then those of the semantic map, then the
             background.
         images: the `images` of the json.
-        unlisted: number of annotations of images that the json does not list.
+        unlisted: the annotations of images that the json does not list.
     """
 
     def __init__(
@@ -96,7 +112,7 @@ class Detection:
             raise InputError(f"{json_path} has a file name that leaves {image_folder}; give paths inside it")
         if min(len(set(pngs)), len(ids)) < len(pngs):
             raise InputError(f"{json_path} has two images with one name or id; rename one")
-        self.unlisted = sum(len(found) for image_id, found in self.annotations.items() if image_id not in ids)
+        self.unlisted = [a for image_id, found in self.annotations.items() if image_id not in ids for a in found]
         self._add_stuff(own, background)
 
     def _add_stuff(self, own: Taxonomy, background: str | None) -> None:
@@ -115,6 +131,7 @@ class Detection:
         except ValueError as error:
             raise InputError(f"{error}; choose another name for the background") from error
         self.background = len(self.taxonomy) if background is not None else None
+        self._filled = self.taxonomy.category(self.background).id if self.background is not None else None
         self._added = {category.name: len(own) + i for i, category in enumerate(added, start=1)}
 
     def paint(self, record: Mapping[str, Any], report: Conversion) -> Panoptic:
@@ -149,12 +166,16 @@ class Detection:
                 covered += mask
         panoptic = Panoptic.from_segmentation(canvas, classes, self.taxonomy, crowds)
         visible = {segment.id for segment in panoptic.segments}
-        report.vanished += [a.get("id") for i, (a, _) in enumerate(instances, start=first) if i not in visible]
+        for i, (annotation, mask) in enumerate(instances, start=first):
+            if i not in visible:
+                why = "other objects cover it" if mask.any() else "its outline is empty"
+                report.vanished.append(annotation.get("id"))
+                report.dropped.append(f"annotation {annotation.get('id')} of {record['file_name']}: {why}")
         report.overlaps += int((covered > 1).any())
         report.overlap_pixels += int((covered > 1).sum())
         report.pixels += canvas.size
         report.images += 1
-        report.segments += len(visible)
+        report.segments += len([segment for segment in panoptic.segments if segment.category_id != self._filled])
         report.crowds += len(visible.intersection(crowds))
         return panoptic
 
@@ -196,7 +217,8 @@ def convert(detection: Detection, records: Iterable[Mapping[str, Any]], out: Pat
         split: name of the split; "" for none.
 
     Returns:
-        Statistics. Images that cannot be used are left out and listed in `errors`.
+        Statistics. Images that cannot be used are left out and listed in `errors`. Annotations that are lost are listed
+        in `dropped`, and in the file `dropped.txt` (`dropped_SPLIT.txt`) of `out`.
 
     Raises:
         InputError: `out` already has this split or cannot be written to; no image can be used.
@@ -205,13 +227,18 @@ def convert(detection: Detection, records: Iterable[Mapping[str, Any]], out: Pat
     json_path, pngs, images = out / f"panoptic{suffix}.json", out / f"panoptic{suffix}", out / (split or "images")
     if json_path.exists() or images.exists():
         raise InputError(f"{json_path if json_path.exists() else images} exists already; choose another folder")
-    report = Conversion(unlisted=detection.unlisted)
+    report = Conversion(unlisted=len(detection.unlisted), annotations=len(detection.unlisted))
+    for annotation in detection.unlisted:
+        report.dropped.append(f"annotation {annotation.get('id')}: image {annotation['image_id']} is not in images")
     converted, annotations = [], []
     for record in records:
+        of_image = detection.annotations.get(record["id"], [])
+        report.annotations += len(of_image)
         try:
             panoptic = detection.paint(record, report)
         except InputError as error:
             report.errors.append(str(error))
+            report.dropped += [f"annotation {annotation.get('id')}: {error}" for annotation in of_image]
             continue
         path = pngs / _png(record)
         try:
@@ -231,6 +258,9 @@ def convert(detection: Detection, records: Iterable[Mapping[str, Any]], out: Pat
         shutil.copytree(detection.image_folder, images)
     content = {"images": converted, "annotations": annotations, "categories": detection.taxonomy.to_coco()}
     write_json(json_path, content)
+    if report.dropped:
+        with write_atomically(out / f"dropped{suffix}.txt") as temporary:
+            temporary.write_text("\n".join(report.dropped) + "\n", encoding="utf-8")
     return report
 
 

@@ -1,75 +1,106 @@
-"""A folder of images and a folder of label PNGs with the same names: the simplest format for custom data."""
+"""A folder of images and a folder of label images with the same names: the simplest format for custom data."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pix2seqd.data.archive import read_image
-from pix2seqd.data.label_pngs import Labels
+from pix2seqd.data.label_images import LOSSLESS_SUFFIXES
+from pix2seqd.data.labels import Labels, read_declaration
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError
+from pix2seqd.images.load import IMAGE_SUFFIXES
+
+LABEL_FOLDERS = ("labels", "masks")
+SPLIT_NAMES = re.compile(r"(?i)(train|trainval|training|val|valid|validation|test|testing|dev|eval)\d*")
+"""Folders of these names are splits; other folders in a folder of labels only group its files."""
+LABEL_WORDS = re.compile(r"(?i)(^|[_. -])(cp_)?(masks?|labels?|seg|segmentation|gt|groundtruth|annotations?)([_. -]|$)")
+"""Words that tell a label image from an image in the same folder."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the files of a split are."""
+
+    images: Path
+    """Folder of the images."""
+    labels: Path
+    """Folder of the label images."""
+    classes: Path | None = None
+    """Folder of the class images, if the label images say only the instance."""
+    nested: bool = True
+    """Whether folders in these folders belong to the split too."""
 
 
 class Folder:
-    """Images and their label PNGs, sorted by name. A `Dataset`.
+    """Images and their label images, sorted by name. A `Dataset`.
 
     Attributes:
-        labels: the meaning of the PNGs' values, declared or detected.
+        labels: the meaning of the labels' values, declared or detected.
         taxonomy: the taxonomy of `labels`.
-        records: `file_name` of each image.
+        records: `file_name` of each image, with "/" between folders.
+        skipped: files beside the images and labels that are neither.
     """
 
-    def __init__(self, images: Path, pngs: Path, labels: Labels) -> None:
-        """Pair the files of two folders; they are read on access.
+    def __init__(self, pairs: "Pairs", labels: Labels) -> None:
+        """A data set of files that are read on access.
 
-        Raises:
-            InputError: the folder of images is missing; a file has no partner; two images have the same stem.
+        Args:
+            pairs: the files.
+            labels: the meaning of the labels' values.
         """
-        if not images.is_dir():
-            raise InputError(f"{images} is missing: the images of {pngs} are expected in this folder")
-        self.labels, self.taxonomy = labels, labels.taxonomy
-        by_stem, truth = _by_stem(images), _by_stem(pngs, ".png")
-        if unpaired := sorted(by_stem.keys() ^ truth.keys()):
-            have, lacks = (images, pngs) if unpaired[0] in by_stem else (pngs, images)
-            raise InputError(
-                f"{have} has {unpaired[0]!r} but {lacks} does not ({len(unpaired)} files have no partner); "
-                "give an image and its label PNG the same name up to the suffix"
-            )
-        self._pairs = [(by_stem[stem], truth[stem]) for stem in sorted(truth)]
-        self.records: list[Mapping[str, Any]] = [{"file_name": image.name} for image, _ in self._pairs]
+        self.labels, self.taxonomy, self.skipped = labels, labels.taxonomy, pairs.skipped
+        self._files, home = pairs.files, pairs.layout.images
+        self._names = list(pairs.files)
+        self.records: list[Mapping[str, Any]] = [
+            {"file_name": image.relative_to(home).as_posix()} for image, *_ in self._files.values()
+        ]
 
     @classmethod
     def open(cls, directory: str | Path, split: str = "") -> "Folder":
         """Open a split in one of these layouts, with an optional classes.yaml in `directory`.
 
-        | split | images | label PNGs |
-        |---|---|---|
-        | "" | `images/` | `labels/` |
-        | SPLIT | `images/SPLIT/` | `labels/SPLIT/` |
-        | SPLIT | `SPLIT/images/` | `SPLIT/labels/` |
-        | SPLIT | `SPLIT/` | `SPLIT_labels/` |
+        | split | images | label images | class images, optional |
+        |---|---|---|---|
+        | "" | `images/` | `labels/` | `classes/` |
+        | SPLIT | `images/SPLIT/` | `labels/SPLIT/` | `classes/SPLIT/` |
+        | SPLIT | `SPLIT/images/` | `SPLIT/labels/` | `SPLIT/classes/` |
+        | SPLIT | `SPLIT/` | `SPLIT_labels/` | `SPLIT_classes/` |
+        | "" or SPLIT | the folder or `SPLIT/` | the same, if classes.yaml has `label_name` | |
+
+        `labels` may be called `masks`. Files may lie in folders below these, alike for images and labels.
 
         Args:
-            directory: the data set's folder. What classes.yaml does not declare is detected in the PNGs of *all*
+            directory: the data set's folder. What classes.yaml does not declare is detected in the labels of *all*
                 splits, so that they agree.
             split: `train`, `val`, ...; "" for the first layout.
 
         Raises:
-            InputError: the split does not exist; or an error of the constructor or of `Labels.open`.
+            InputError: the split does not exist; a file has no partner; two images have the same stem; or an error of
+                `Labels.open`.
         """
         directory = Path(directory)
+        names = _Names.declared(directory)
         known = label_splits(directory)
+        if split not in known and split and (grouped := _grouped(directory, split)):
+            known[split] = grouped
         if split not in known:
-            have = ", ".join(name or "(without a name)" for name in known) or "none"
-            expected = directory / "labels" / split
-            raise InputError(f"{expected} has no label PNGs; splits in {directory}: {have}; see docs/datasets.md")
-        pngs = [png for _, folder in known.values() for png in _files(folder, ".png")]
-        return cls(*known[split], Labels.open(directory, pngs))
+            raise InputError(_no_split(directory, split, known))
+        pairs = Pairs.find(known[split], names, directory)
+        every = [pairs] + [Pairs.of_labels(layout, names) for name, layout in known.items() if name != split]
+        files = sorted({(label, kind) for p in every for _, label, kind in p.files.values()})
+        class_files = [kind for _, kind in files if kind is not None]
+        if class_files and len(class_files) < len(files):
+            raise InputError(f"{directory} has class images in some splits only; add the others")
+        return cls(pairs, Labels.open(directory, [label for label, _ in files], class_files))
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._names)
 
     def __getitem__(self, index: int) -> Sample:
         """The image and its ground truth; segment ids count from 1 in the order of classes.
@@ -79,32 +110,226 @@ class Folder:
             InputError: a file is damaged; the sizes differ; a pixel value is not a class; a stuff class has numbered
                 instances.
         """
-        path, png = self._pairs[index]
+        name = self._names[index]
+        path, label, classes = self._files[name]
         image = read_image(path)
-        return Sample(path.stem, np.asarray(image), self.labels.read(png, image, self.taxonomy))
+        return Sample(name, np.asarray(image), self.labels.read(label, image, self.taxonomy, classes))
 
 
-def _by_stem(folder: Path, suffix: str = "") -> dict[str, Path]:
+@dataclass(frozen=True)
+class _Names:
+    """How the names of an image and of its labels follow from what they have in common, `*`."""
+
+    image: str = "*"
+    label: str = "*"
+
+    @classmethod
+    def declared(cls, directory: Path) -> "_Names":
+        """The keys `image_name` and `label_name` of a declaration.
+
+        Raises:
+            InputError: a name is not text with one `*`; or an error of `read_declaration`.
+        """
+        path, content = read_declaration(directory)
+        names = [content.get(key, "*") for key in ("image_name", "label_name")]
+        for name in names:
+            if not isinstance(name, str) or name.count("*") != 1 or "/" in name:
+                raise InputError(f'{path}: image_name and label_name need one *, as in label_name: "*_mask"')
+        return cls(*names)
+
+    def __str__(self) -> str:
+        """The lines for classes.yaml."""
+        image = f'image_name: "{self.image}" and ' if self.image != "*" else ""
+        return f'{image}label_name: "{self.label}"'
+
+
+def _common(name: str, path: Path, home: Path) -> str | None:
+    """What an image and its label have in common: the path below `home` without suffix, or None if `name` does not fit.
+
+    Args:
+        name: the pattern of the file's stem, with one `*`.
+        path: the file.
+        home: the folder that the result is relative to.
+    """
+    before, after = name.split("*")
+    stem = path.stem
+    if len(stem) <= len(before + after) or not (stem.startswith(before) and stem.endswith(after)):
+        return None
+    return (path.relative_to(home).parent / stem[len(before) : len(stem) - len(after)]).as_posix()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The files of a split."""
+
+    layout: Layout
+    files: Mapping[str, tuple[Path, Path, Path | None]]
+    """Name → image, label image and class image, sorted by name."""
+    skipped: tuple[Path, ...]
+    """Files that are none of these."""
+
+    @classmethod
+    def find(cls, layout: Layout, names: _Names, directory: Path) -> "Pairs":
+        """Find each image's labels.
+
+        Raises:
+            InputError: the folder of images is missing; a file has no partner; two images have the same stem.
+        """
+        if not layout.images.is_dir():
+            raise InputError(f"{layout.images} is missing: the images of {layout.labels} are expected in this folder")
+        truth = _by_name(layout.labels, layout, names.label, LOSSLESS_SUFFIXES)
+        labels = set(truth.values()) if layout.images == layout.labels else set()
+        images = _by_name(layout.images, layout, names.image, IMAGE_SUFFIXES, without=labels)
+        _check_partners(layout.images, images, layout.labels, truth, names, directory)
+        kinds: Mapping[str, Path | None] = dict.fromkeys(truth)
+        if layout.classes is not None:
+            found = _by_name(layout.classes, layout, "*", LOSSLESS_SUFFIXES)
+            _check_partners(layout.labels, truth, layout.classes, found, _Names(), directory)
+            kinds = found
+        files = {name: (images[name], truth[name], kinds[name]) for name in sorted(truth)}
+        used = {path for paths in files.values() for path in paths}
+        folders = dict.fromkeys(f for f in (layout.images, layout.labels, layout.classes) if f is not None)
+        skipped = [path for folder in folders for path in _files(folder, layout.nested) if path not in used]
+        return cls(layout, files, tuple(path for path in skipped if path.name not in ("classes.yaml", "classes.json")))
+
+    @classmethod
+    def of_labels(cls, layout: Layout, names: _Names) -> "Pairs":
+        """The label and class images of a split whose images are not needed; the label stands for the image."""
+        truth = _by_name(layout.labels, layout, names.label, LOSSLESS_SUFFIXES)
+        found = _by_name(layout.classes, layout, "*", LOSSLESS_SUFFIXES) if layout.classes is not None else {}
+        return cls(layout, {name: (path, path, found.get(name)) for name, path in truth.items()}, ())
+
+
+def _by_name(
+    folder: Path, layout: Layout, name: str, suffixes: Iterable[str], without: Iterable[Path] = ()
+) -> dict[str, Path]:
+    """What an image and its label have in common → file, for the files of some suffixes that fit the pattern `name`."""
     found: dict[str, Path] = {}
-    for path in _files(folder, suffix):
-        if path.stem in found:
-            raise InputError(f"{folder} has {found[path.stem].name!r} and {path.name!r}; rename one with its label PNG")
-        found[path.stem] = path
+    for path in _files(folder, layout.nested):
+        common = _common(name, path, folder)
+        if common is None or path.suffix.lower() not in suffixes or path in without:
+            continue
+        if common in found:
+            raise InputError(f"{folder} has {found[common].name!r} and {path.name!r}; rename one with its label image")
+        found[common] = path
     return found
 
 
-def _files(folder: Path, suffix: str) -> list[Path]:
-    """The files of a folder with this suffix, sorted, without hidden files."""
-    return sorted(path for path in folder.glob(f"[!.]*{suffix}") if path.is_file())
+def _files(folder: Path, nested: bool = True) -> list[Path]:
+    """The files of a folder, and with `nested` those of its subfolders, sorted, without hidden ones."""
+    found = folder.rglob("*") if nested else folder.glob("*")
+    visible = (p for p in found if not any(part.startswith((".", "__MACOSX")) for part in p.relative_to(folder).parts))
+    return sorted(path for path in visible if path.is_file())
 
 
-def label_splits(directory: Path) -> dict[str, tuple[Path, Path]]:
-    """Split → its folder of images and its folder of label PNGs, for splits with at least one label PNG."""
-    found = {"": (directory / "images", directory / "labels")}
-    for labels in sorted(directory.glob("labels/*/")):
-        found[labels.name] = (directory / "images" / labels.name, labels)
-    for labels in sorted(directory.glob("*/labels/")):
-        found[labels.parent.name] = (labels.parent / "images", labels)
-    for labels in sorted(directory.glob("*_labels/")):
-        found[labels.name.removesuffix("_labels")] = (labels.with_name(labels.name.removesuffix("_labels")), labels)
-    return {split: pair for split, pair in found.items() if _files(pair[1], ".png")}
+def _labels(folder: Path, name: str = "*", *, nested: bool = True) -> list[Path]:
+    """The label images of a folder."""
+    fits = (p for p in _files(folder, nested) if p.suffix.lower() in LOSSLESS_SUFFIXES)
+    return [path for path in fits if _common(name, path, folder) is not None]
+
+
+def label_splits(directory: Path) -> dict[str, Layout]:
+    """Split → its folders, for splits with at least one label image.
+
+    Raises:
+        InputError: classes.yaml is not understood.
+    """
+    name = _Names.declared(directory).label
+    found: dict[str, Layout] = {}
+    for word in LABEL_FOLDERS:
+        for split, layout in _with_folders(directory, word):
+            if split not in found and _labels(layout.labels, nested=layout.nested):
+                found[split] = layout
+    if not found and name != "*":
+        splits = [path for path in sorted(directory.glob("*/")) if SPLIT_NAMES.fullmatch(path.name)]
+        beside = {path.name: Layout(path, path) for path in splits} or {"": Layout(directory, directory)}
+        found = {split: layout for split, layout in beside.items() if _labels(layout.labels, name)}
+    return found
+
+
+def _with_folders(directory: Path, word: str) -> Iterator[tuple[str, Layout]]:
+    """Possible splits with folders of labels called `word`."""
+    home = directory / word
+    inside = [path for path in sorted(home.glob("*/")) if not path.name.startswith(".")]
+    nested = not any(SPLIT_NAMES.fullmatch(path.name) for path in inside) and not _labels(home, nested=False)
+    yield "", Layout(directory / "images", home, _existing(directory / "classes"), nested)
+    if not nested:
+        for labels in inside:
+            split = labels.name
+            yield split, Layout(directory / "images" / split, labels, _existing(directory / "classes" / split))
+    for labels in sorted(directory.glob(f"*/{word}/")):
+        yield labels.parent.name, Layout(labels.parent / "images", labels, _existing(labels.parent / "classes"))
+    for labels in sorted(directory.glob(f"*_{word}/")):
+        split = labels.name.removesuffix(f"_{word}")
+        yield split, Layout(directory / split, labels, _existing(directory / f"{split}_classes"))
+
+
+def _grouped(directory: Path, split: str) -> Layout | None:
+    """A folder in the folder of labels that is not a split by its name, opened as one."""
+    for word in LABEL_FOLDERS:
+        if (labels := directory / word / split).is_dir() and _labels(labels):
+            return Layout(directory / "images" / split, labels, _existing(directory / "classes" / split))
+    return None
+
+
+def _existing(folder: Path) -> Path | None:
+    return folder if folder.is_dir() else None
+
+
+def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
+    """The message about a split without label images."""
+    have = ", ".join(name or "(without a name)" for name in known) or "none"
+    if not known and (names := _beside(directory)):
+        return (
+            f"{directory} seems to hold images and labels side by side; "
+            f"if so, write {names} to {directory / 'classes.yaml'}"
+        )
+    expected = directory / "labels" / split
+    if not known and any(path.suffix.lower() in (".jpg", ".jpeg") for path in _files(expected)):
+        return f"{expected} has JPEG files, which change the values of labels; export the labels again as PNG or TIFF"
+    return f"{expected} has no label images; splits in {directory}: {have}; see docs/datasets.md"
+
+
+def _beside(directory: Path) -> _Names | None:
+    """The names of images and labels in one folder, if they tell each other apart."""
+    files = [path for path in _files(directory) if path.suffix.lower() in IMAGE_SUFFIXES]
+    labels = [path for path in files if LABEL_WORDS.search(path.stem) and path.suffix.lower() in LOSSLESS_SUFFIXES]
+    images = [path for path in files if path not in labels]
+    return _naming(images, directory, labels, directory)
+
+
+def _check_partners(
+    images: Path,
+    by_name: Mapping[str, Path],
+    labels: Path,
+    truth: Mapping[str, Path],
+    names: _Names,
+    directory: Path,
+) -> None:
+    unpaired = sorted(by_name.keys() ^ truth.keys())
+    if not unpaired:
+        return
+    have, lacks = (images, labels) if unpaired[0] in by_name else (labels, images)
+    cure = "give an image and its label image the same name up to the suffix"
+    offered = _naming(list(by_name.values()), images, list(truth.values()), labels)
+    if names == _Names() and not by_name.keys() & truth.keys() and offered:
+        cure = f"if an image and its label are named so, write {offered} to {directory / 'classes.yaml'}"
+    raise InputError(f"{have} has {unpaired[0]!r} but {lacks} does not ({len(unpaired)} files have no partner); {cure}")
+
+
+def _naming(images: Sequence[Path], image_home: Path, labels: Sequence[Path], label_home: Path) -> _Names | None:
+    """The names under which every label has an image, if any are found."""
+    for label, image in product(_patterns(labels), _patterns(images)):
+        wanted = {_common(label, path, label_home) for path in labels}
+        if wanted and wanted <= {_common(image, path, image_home) for path in images} - {None}:
+            return _Names(image, label)
+    return None
+
+
+def _patterns(files: Sequence[Path]) -> list[str]:
+    """`*`, and it with each beginning or end that all stems share and that is set apart."""
+    first, *others = [path.stem for path in files] or [""]
+    ends = [first[match.start() :] for match in re.finditer(r"[_. -]", first)]
+    starts = [first[: match.end()] for match in re.finditer(r"[_. -]|[A-Za-z](?=[0-9])", first)]
+    shared_ends = [f"*{end}" for end in reversed(ends) if all(stem.endswith(end) for stem in others)]
+    return ["*", *shared_ends, *(f"{start}*" for start in starts if all(stem.startswith(start) for stem in others))]

@@ -1,0 +1,386 @@
+"""Label images in five codings: class and instance of every pixel.
+
+| coding | a label image | a pixel |
+|---|---|---|
+| `class` | grey or palette | its class; each connected component (4 neighbours) of a thing class is an instance |
+| `instance` | grey of 8, 16 or 32 bits, or colours | 0: background; any other value: an instance of the one thing \
+class. Class images beside them give several classes |
+| `color` | colours or palette | a colour of the table `colors`: a class, as for `class` |
+| `class*1000+id` | 16-bit grey, or colours with value = R + 256 G + 65536 B | class * 1000 + number of the instance; \
+below 1000: class without instance, stuff or a crowd |
+| `two-channel` | colours, or grey with alpha | channel 0: class; channel 1: number of the instance, 255 = crowd |
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+from scipy import ndimage
+
+from pix2seqd.data.label_images import palette_colors, read_label_image
+from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, recognize
+from pix2seqd.files import InputError
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
+
+CODINGS = tuple(MEANING)
+DECLARATIONS = ("classes.yaml", "classes.json")
+KEYS = ("coding", "labels", "things", "stuff", "void", "colors", "image_name", "label_name")
+MAX_CLASSES = 1000
+"""Maximum number of distinct values; more are taken as a sign that the images are not labels."""
+NO_NUMBER = -1
+"""Instance number of pixels without an instance."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The meaning of the values in the label images of a data set."""
+
+    coding: str
+    """One of `CODINGS`."""
+    names: Mapping[int, str]
+    """Class value → name, ascending, without void."""
+    things: frozenset[int]
+    """Values of the thing classes."""
+    void: frozenset[int]
+    """Values of void pixels."""
+    colors: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    """For `color`: class value → name and colour, the latter as R + 256 G + 65536 B; with void."""
+    assumed: tuple[str, ...] = field(default=(), compare=False)
+    """Descriptions of the detected, undeclared settings."""
+
+    @classmethod
+    def open(cls, home: Path, files: Sequence[Path], class_files: Sequence[Path] = ()) -> "Labels":
+        """Read `home`/classes.yaml (or classes.json); undeclared settings are detected in the label images.
+
+        Args:
+            home: folder of the declaration, which is optional.
+            files: all label images of the data set. All are read, unless labels and things are declared.
+            class_files: for instance images with class images beside them: the class image of each.
+
+        Raises:
+            InputError: the declaration is not understood or contradicts itself; an image cannot be read, does not
+                contain labels, or fits several codings.
+        """
+        path, declared = read_declaration(home)
+        assumed = []
+        names = {value: str(name) for value, name in _mapping(path, declared).items()}
+        if (coding := declared.get("coding")) is None:
+            coding, reason = _detect(path, declared, names, files, class_files)
+            assumed.append(f"coding: {coding}, because {reason}")
+        elif coding not in CODINGS:
+            raise InputError(f"{path}: coding {coding!r} is not known; choose {', '.join(CODINGS)}")
+        colors = _colors(path, declared, coding, files, assumed)
+        one_class = coding == "instance" and not class_files
+        if colors:
+            names = {value: name for value, (name, _) in colors.items()}
+        elif one_class and not names:
+            names = {0: "background", 1: "object"}
+            assumed.append("labels: 0 is background, all other values are instances of one class, 'object'")
+        elif one_class and (1 not in names or set(names) - {0, 1}):
+            raise InputError(
+                f"{path}: with coding: instance, labels names the one class of the objects, as {{1: cell}}"
+            )
+        things = _values(path, "things", declared.get("things", []), names)
+        stuff = _values(path, "stuff", declared.get("stuff", []), names)
+        neither = set(names) - things - stuff if declared.keys() >= {"things", "stuff"} else set()
+        if both := things & stuff:
+            raise InputError(f"{path}: class {min(both)} is in both things and stuff; choose one")
+        numbered = coding not in ("class", "color") and not one_class and "things" not in declared
+        found, with_numbers = _survey(files, class_files, coding) if not names or numbered else (set(), {1})
+        if "void" in declared:
+            void = _values(path, "void", declared["void"], names) | neither
+        elif one_class or colors:
+            void = neither | {value for value, name in names.items() if name == "void"}
+        else:
+            two = found == {0, 255}
+            default = {255} if (coding == "class" and not two) or class_files else {0} if coding != "class" else set()
+            void = (default - set(names)) | neither
+            assumed.append(f"void: {sorted(void)} (pixels without a class)")
+        if one_class and 0 not in names and 0 not in void:
+            names[0] = "background"
+        if not names:
+            names = {value: str(value) for value in sorted(found - void)}
+            assumed.append(f"labels: the values found in {len(files)} label images, named by number")
+        if "things" not in declared:
+            things = set() if coding in ("class", "color") else with_numbers - void
+            kind = (
+                "classes with instance numbers" if things or coding not in ("class", "color") else "none, all is stuff"
+            )
+            assumed.append(f"things: {kind}")
+        names = {value: names[value] for value in sorted(names) if value not in void}
+        if not names or things - set(names):
+            stray = f"things {sorted(things - set(names))} are void or have no name" if names else "no class is left"
+            raise InputError(f"{path}: {stray}; correct labels, things and void")
+        return cls(coding, names, frozenset(things), frozenset(void), colors, tuple(assumed))
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """Category ids are the class values, or the class values plus 1 if 0 is a class."""
+        shift = int(0 in self.names)
+        categories = (
+            Category(value + shift, name, value in self.things, distinct_color(index))
+            for index, (value, name) in enumerate(self.names.items())
+        )
+        try:
+            return Taxonomy(tuple(categories))
+        except ValueError as error:
+            raise InputError(f"classes.yaml: {error}; correct its labels") from error
+
+    def __str__(self) -> str:
+        """The complete declaration as YAML, below comments that list the assumptions."""
+        content: dict[str, Any] = {"coding": self.coding}
+        if self.colors:
+            content["colors"] = {name: [c % 256, c // 256 % 256, c // 65536] for name, c in self.colors.values()}
+        else:
+            content["labels"] = dict(self.names)
+        content["things"] = [self.names[value] for value in sorted(self.things)]
+        content["void"] = [self.colors[value][0] if self.colors else value for value in sorted(self.void)]
+        comments = "".join(f"# assumed {line}\n" for line in self.assumed)
+        return comments + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+    def read(self, path: Path, image: Image.Image, taxonomy: Taxonomy, class_path: Path | None = None) -> Panoptic:
+        """Read the segmentation of an image; segment ids count from 1 in the order of classes.
+
+        Args:
+            path: the label image.
+            image: the image.
+            taxonomy: `self.taxonomy`, computed once by the caller.
+            class_path: for an instance image: the class image beside it, if there is one.
+
+        Raises:
+            InputError: a label image is missing, damaged, or differs in size from the image; a value is not a class; a
+                stuff class has numbered instances; an instance has two classes.
+        """
+        pixels = read_label_image(path, image, rgb=self.coding == "color")
+        if class_path is not None:
+            classes, numbers = _beside(pixels, read_label_image(class_path, image))
+        elif self.coding == "instance":
+            numbers = _as_number(pixels)
+            classes = np.where(np.isin(numbers, list(self.void)), numbers, np.minimum(numbers, 1))
+        elif self.coding == "color":
+            classes, numbers = self._look_up(path, pixels), np.full(pixels.shape[:2], NO_NUMBER)
+        else:
+            classes, numbers = _decode(pixels, self.coding)
+        void, thing = np.isin(classes, list(self.void)), np.isin(classes, list(self.things))
+        if unknown := sorted(set(np.unique(classes[~void]).tolist()) - set(self.names)):
+            source = class_path or path
+            raise InputError(f"{source}: value {unknown[0]} is not a class; add it to labels or void in classes.yaml")
+        if self.coding in ("class", "color"):
+            numbers = _components(np.where(thing, classes, NO_NUMBER))
+        elif len(invalid := classes[(numbers > 0) & ~thing & ~void]):
+            name = self.names[int(invalid[0])]
+            raise InputError(f"{path}: class {name!r} has numbered instances; add it to things in classes.yaml")
+        # One key per segment: the class, and the number of the instance from 1; 0 for stuff and crowds.
+        keys = np.where(void, -1, classes * 2**33 + np.where(thing, numbers + 1, 0))
+        found, dense = np.unique(keys, return_inverse=True)
+        first = int(found[0] >= 0)
+        order = {value: index for index, value in enumerate(self.names, start=1)}
+        segments = {i + first: divmod(int(key), 2**33) for i, key in enumerate(found) if key >= 0}
+        if class_path is not None:
+            _check_one_class(class_path, [number - 1 for _, number in segments.values() if number])
+        return Panoptic.from_segmentation(
+            dense.reshape(keys.shape) + first,
+            {i: order[value] for i, (value, _) in segments.items()},
+            taxonomy,
+            [i for i, (value, number) in segments.items() if value in self.things and not number],
+        )
+
+    def _look_up(self, path: Path, pixels: np.ndarray) -> np.ndarray:
+        """Class values `[h, w]` of the colours of a label image."""
+        numbers = _as_rgb_number(pixels)
+        values = {color: value for value, (_, color) in self.colors.items()}
+        found, dense = np.unique(numbers, return_inverse=True)
+        if unknown := [int(color) for color in found if int(color) not in values]:
+            count, color = len(unknown), [unknown[0] % 256, unknown[0] // 256 % 256, unknown[0] // 65536]
+            more = f" and {count - 1} more" if count > 1 else ""
+            raise InputError(f"{path}: colour {color}{more} is not in colors; add it to colors in classes.yaml")
+        return np.array([values[int(color)] for color in found])[dense.reshape(numbers.shape)]
+
+
+def _as_number(pixels: np.ndarray) -> np.ndarray:
+    """Grey values, or colours as R + 256 G + 65536 B: `[h, w]` from `[h, w]` or `[h, w, channels]`."""
+    if pixels.ndim == 2:
+        return pixels
+    return pixels[..., 0] if pixels.shape[2] < 3 else pixels[..., :3] @ COLOR_WEIGHTS
+
+
+def _as_rgb_number(pixels: np.ndarray) -> np.ndarray:
+    """Grey or coloured pixels as R + 256 G + 65536 B, `[h, w]`."""
+    grey = pixels.ndim == 2 or pixels.shape[2] < 3
+    return _as_number(pixels) * COLOR_WEIGHTS.sum() if grey else _as_number(pixels)
+
+
+def _decode(pixels: np.ndarray, coding: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels `[h, w]` or `[h, w, channels]` of a label image → class and instance number, both `[h, w]`."""
+    if coding == "two-channel":
+        if pixels.ndim == 2:
+            return pixels, np.full_like(pixels, NO_NUMBER)
+        return pixels[..., 0], np.where(pixels[..., 1] == 255, NO_NUMBER, pixels[..., 1])
+    if coding == "class":
+        values = pixels if pixels.ndim == 2 else pixels[..., 0]
+        return values, np.full_like(values, NO_NUMBER)
+    values = _as_number(pixels)
+    plain = values < 1000
+    return np.where(plain, values, values // 1000), np.where(plain, NO_NUMBER, values % 1000)
+
+
+def _beside(instances: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class and instance number, both `[h, w]`, of the pixels of an instance image and of its class image."""
+    numbers = _as_number(instances)
+    return _decode(classes, "class")[0], np.where(numbers == 0, NO_NUMBER, numbers)
+
+
+def _check_one_class(path: Path, numbers: list[int]) -> None:
+    """Refuse a class image in which an instance has several classes; `numbers` has one entry for each class of one."""
+    found, counts = np.unique(numbers, return_counts=True)
+    if len(split := found[counts > 1]):
+        raise InputError(
+            f"{path} gives instance {split[0]} more than one class ({len(split)} such instances); "
+            "give all pixels of an instance one class"
+        )
+
+
+def _components(classes: np.ndarray) -> np.ndarray:
+    """Number the connected components of each class, from 0; pixels with class `NO_NUMBER` keep it."""
+    numbers, count = np.full_like(classes, NO_NUMBER), 0
+    for value in np.unique(classes[classes != NO_NUMBER]):
+        parts, found = ndimage.label(classes == value)  # pyright: ignore[reportGeneralTypeIssues]
+        numbers = np.where(parts > 0, parts + count - 1, numbers)
+        count += found
+    return numbers
+
+
+def _detect(
+    path: Path,
+    declared: Mapping[str, Any],
+    names: Mapping[int, str],
+    files: Sequence[Path],
+    class_files: Sequence[Path],
+    sampled: int = 20,
+) -> tuple[str, str]:
+    """The coding and the reason for it, from other declarations or evenly sampled label images."""
+    if "colors" in declared:
+        return "color", "colors are declared"
+    if class_files:
+        return "instance", "class images lie beside the label images"
+    chosen = files[:: max(1, len(files) // sampled)]
+    meaning: dict[int, set[tuple[int, ...]]] = {}
+    for file in chosen:
+        for index, color in palette_colors(file).items():
+            meaning.setdefault(index, set()).add(color)
+    # A program that rebuilds the palette of each image keeps the colours but not the indices.
+    rgb = any(len(colors) > 1 for colors in meaning.values())
+    images = [(file, read_label_image(file, rgb=rgb)) for file in chosen]
+    return recognize(
+        images, path, classes_only=bool(set(names) - {0, 1, 255} or (declared.get("things") and not names))
+    )
+
+
+def _colors(
+    path: Path, declared: Mapping[str, Any], coding: str, files: Sequence[Path], assumed: list[str]
+) -> dict[int, tuple[str, int]]:
+    """For the coding `color`: class value, from 1 → name and colour, declared or found in all label images."""
+    if coding != "color":
+        if "colors" in declared:
+            raise InputError(f"{path} has colors, which belong to coding: color; remove one of them")
+        return {}
+    if "labels" in declared:
+        raise InputError(f"{path}: for coding: color, write colors such as 'road: [128, 64, 128]' instead of labels")
+    if "colors" in declared:
+        colors = _declared_colors(path, declared["colors"])
+    else:
+        found: set[int] = set()
+        for file in files:
+            found.update(np.unique(_as_rgb_number(read_label_image(file, rgb=True))).tolist())
+            if len(found) > MAX_CLASSES:
+                raise InputError(f"{file} has too many values to be labels in the coding 'color'; see docs/datasets.md")
+        colors = {f"#{c % 256:02x}{c // 256 % 256:02x}{c // 65536:02x}": c for c in sorted(found)}
+        assumed.append(f"colors: those found in {len(files)} label images, named by their colour")
+    return dict(enumerate(colors.items(), start=1))
+
+
+def _declared_colors(path: Path, content: Any) -> dict[str, int]:
+    """Name → R + 256 G + 65536 B."""
+    colors: dict[str, int] = {}
+    for name, color in content.items() if isinstance(content, dict) else [("colors", None)]:
+        if isinstance(color, str) and re.fullmatch("#[0-9a-fA-F]{6}", color):
+            color = list(bytes.fromhex(color[1:]))
+        if not (isinstance(color, list) and len(color) == 3 and all(type(c) is int and 0 <= c < 256 for c in color)):
+            raise InputError(f"{path}: colors should be lines such as 'road: [128, 64, 128]'; correct {name}")
+        number = int(color @ COLOR_WEIGHTS)
+        if number in colors.values():
+            raise InputError(f"{path}: colors gives {name} the colour of another class; correct one")
+        colors[str(name)] = number
+    return colors
+
+
+def _survey(files: Sequence[Path], class_files: Sequence[Path], coding: str) -> tuple[set[int], set[int]]:
+    """The class values in all label images, and those among them with an instance number above 0."""
+    found: set[int] = set()
+    numbered: set[int] = set()
+    for i, path in enumerate(files):
+        pixels = read_label_image(path)
+        classes, numbers = _beside(pixels, read_label_image(class_files[i])) if class_files else _decode(pixels, coding)
+        if classes.shape != numbers.shape:
+            raise InputError(f"{path} and {class_files[i]} differ in size; export them at the image's size")
+        found.update(np.unique(classes).tolist())
+        numbered.update(np.unique(classes[numbers > 0]).tolist())
+        if class_files:
+            numbered.discard(0)  # background, even if some class images are imprecise
+        if len(found) > MAX_CLASSES:
+            raise InputError(f"{path} has too many values to be labels in the coding {coding!r}; see docs/datasets.md")
+    return found, numbered
+
+
+def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
+    """Read classes.yaml or classes.json of a data set.
+
+    Returns:
+        The path of the declaration, which need not exist, and its content, empty if there is none.
+
+    Raises:
+        InputError: it is not YAML, not a mapping, or has a misspelt key.
+    """
+    path = next((home / name for name in DECLARATIONS if (home / name).is_file()), home / DECLARATIONS[0])
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read as YAML ({reason}); correct it") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} should have lines such as 'things: [car]'; see docs/datasets.md")
+    for key in content:
+        if key not in KEYS and (near := difflib.get_close_matches(str(key), KEYS, n=1)):
+            raise InputError(f"{path} has {key!r}; did you mean {near[0]!r}?")
+    return path, content
+
+
+def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:
+    labels = declared.get("labels", {})
+    try:
+        return {int(value): name for value, name in labels.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: labels should be lines such as '1: car', not {labels!r}") from error
+
+
+def _values(path: Path, key: str, given: Any, names: Mapping[int, str]) -> set[int]:
+    """Class values from a list of values and names."""
+    by_name = {name: value for value, name in names.items()}
+    return set(_each_value(path, key, given if isinstance(given, list) else [given], by_name))
+
+
+def _each_value(path: Path, key: str, given: list[Any], by_name: Mapping[str, int]) -> Iterator[int]:
+    for entry in given:
+        if isinstance(entry, int) and not isinstance(entry, bool):
+            yield entry
+        elif isinstance(entry, str) and entry in by_name:
+            yield by_name[entry]
+        else:
+            raise InputError(f"{path}: {key} names {entry!r}, which labels lacks; add it there")

@@ -1,0 +1,223 @@
+"""Recognition of the coding of label images, from what their values look like.
+
+A class has several patches in an image, and its value returns in other images. An instance is one patch, and the
+instances of an image are numbered from 1. Where the values fit two codings, nothing is guessed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from pix2seqd.files import InputError
+
+COLOR_WEIGHTS = np.array([1, 256, 65536])
+"""A colour as a number: R + 256 G + 65536 B."""
+MEANING = {
+    "class": "each value is a class",
+    "instance": "each value is one object",
+    "class*1000+id": "class * 1000 + number of the object",
+    "two-channel": "red is the class, green the number of the object",
+    "color": "each colour is a class",
+}
+MAX_PATCHES = 200
+"""Number of values of an image whose patches are counted; a sample is enough."""
+SINGLE = 0.9
+"""Share of the values with one patch from which they may be instances: a few are cut in two by others."""
+MANY = 10
+"""Number of values in an image from which instances are told from classes without doubt."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One label image, as numbers without 0."""
+
+    values: np.ndarray
+    """The distinct values, ascending."""
+    patches: np.ndarray
+    """Number of connected patches (8 neighbours) of some of the values."""
+    areas: np.ndarray
+    """Number of pixels of the same values."""
+    has_zero: bool
+
+
+def recognize(images: Sequence[tuple[Path, np.ndarray]], declaration: Path, *, classes_only: bool) -> tuple[str, str]:
+    """Recognise the coding of label images.
+
+    Args:
+        images: path and pixels of some label images of a data set.
+        declaration: the file in which the user can choose the coding, for messages.
+        classes_only: whether the values are known to be classes, since several are named.
+
+    Returns:
+        The coding, a key of `MEANING`, and the reason in words.
+
+    Raises:
+        InputError: the images are not label images, or fit several codings.
+    """
+    plain = [(path, _without_alpha(pixels, images)) for path, pixels in images]
+    if any(pixels.ndim == 3 and pixels.shape[2] == 3 for _, pixels in plain):
+        colors = [pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2) for _, pixels in plain]
+        if not all((c == c[..., :1]).all() for c in colors):
+            return _recognize_colors([(path, c) for (path, _), c in zip(plain, colors, strict=True)], declaration)
+        plain = [(path, c[..., 0]) for (path, _), c in zip(plain, colors, strict=True)]
+    if any(pixels.ndim == 3 for _, pixels in plain):
+        return "two-channel", "they are grey with an alpha channel that varies"
+    return _recognize_grey([_look(path, pixels) for path, pixels in plain], declaration, classes_only)
+
+
+def _without_alpha(pixels: np.ndarray, images: Sequence[tuple[Path, np.ndarray]]) -> np.ndarray:
+    """The pixels without the alpha channel of colours, or a constant one of grey."""
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        return pixels[..., :3]
+    if pixels.ndim == 3 and pixels.shape[2] == 2:
+        alphas = {v for _, p in images if p.ndim == 3 and p.shape[2] == 2 for v in (p[..., 1].min(), p[..., 1].max())}
+        if len(alphas) == 1:
+            return pixels[..., 0]
+    return pixels
+
+
+def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool) -> tuple[str, str]:
+    highest = max(s.values.max(initial=0) for s in seen)
+    if highest < 1000 and classes_only:
+        return "class", "classes are named in the declaration"
+    most = max(len(s.values) for s in seen)
+    dense = sum(len(s.values) for s in seen) >= 0.5 * sum(int(s.values.max(initial=0)) for s in seen)
+    single = _single_share(seen)
+    counts = f"an image has up to {most} values"
+    if highest >= 1000:
+        share = 0.0 if (dense and most > 64) or highest >= 1000 * 1000 else _numbered_share(seen, 1000)
+        if share > 0.5 or (share > 0.2 and (single < SINGLE or most < MANY)):
+            return "class*1000+id", f"values reach {highest} and are numbered within each thousand"
+        if share < 0.2 and single >= SINGLE and most >= 3 and not classes_only:
+            return "instance", f"values reach {highest}, and each is one patch"
+        raise _unsure(declaration, f"values reach {highest}", ["instance", "class*1000+id"])
+    # 255 far above all other values is void by convention, which both codings allow.
+    union = np.unique(np.concatenate([s.values for s in seen]))
+    void = 255 in union and union[union != 255].max(initial=0) < 250
+    numbered = [v for s in seen if len(v := s.values[s.values != 255] if void else s.values)]
+    ends = [int(v[-1]) for v in numbered]
+    most = max((len(v) for v in numbered), default=0)
+    if most < 2 or single < 0.75 or (single < SINGLE and most < MANY):
+        return "class", f"{counts}, which are few or have several patches"
+    varied = min(ends) < 0.8 * max(ends)
+    if most >= MANY:
+        areas = np.concatenate([s.areas for s in seen])
+        alike = np.quantile(areas, 0.9) <= 16 * np.quantile(areas, 0.1)
+        background = all(s.has_zero for s in seen)
+        if single >= SINGLE and background and not void and (most > 64 or (varied and len(seen) > 1) or alike):
+            return "instance", f"{counts}, and each value is one patch"
+        raise _unsure(declaration, f"{counts}, most of one patch", ["instance", "class"])
+    from_one = all(len(v) == v[-1] for v in numbered)
+    few = most == 2 and (void or not varied)
+    constant = len(numbered) >= 5 and min(ends) == max(ends)
+    if not from_one or few or constant or not all(s.has_zero for s in seen):
+        return "class", f"{counts}, which are the same few in all images"
+    raise _unsure(declaration, f"{counts}, numbered from 1, each of one patch", ["instance", "class"])
+
+
+def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path) -> tuple[str, str]:
+    seen = [_look(path, pixels @ COLOR_WEIGHTS) for path, pixels in images]
+    values = np.unique(np.concatenate([s.values for s in seen]))
+    red, green = values % 256, values // 256 % 256
+    if values.max() < 65536 and (set(red.tolist()) - {0, 255}) and (red < 255).all():
+        # Number 255 is a crowd. Swapped, a class is the thousands and a number the rest.
+        swapped = [_keep(s, s.values // 256 != 255) for s in seen]
+        if _numbered_share(swapped, 256, low_is_class=True) > 0.2 and (green < 4).any():
+            return "two-channel", "blue is 0, and green numbers the objects of each red value"
+    if 1000 <= values.max() < 256_000 and _numbered_share(seen, 1000) > 0.2:
+        return "class*1000+id", "the colours as R + 256 G + 65536 B are numbered within each thousand"
+    counts = f"they have {len(values)} colours"
+    single = _single_share(seen)
+    if single < 0.75 and len(values) <= 256:
+        return "color", f"{counts}, which have several patches"
+    if single < SINGLE:
+        raise _unsure(declaration, counts, ["color", "instance"])
+    if len(seen) > 1:
+        returning = np.mean([np.isin(s.values, _others(seen, s)).mean() for s in seen if len(s.values)])
+        if returning < 0.3 and all(s.has_zero for s in seen):
+            return "instance", f"{counts}, each is one patch, and other images have other colours"
+    if max(len(s.values) for s in seen) < 2:
+        return "color", f"{counts}, one in each image"
+    hint = " (or, if a JSON file says what each colour is, open the folder as coco:DIR)"
+    raise _unsure(declaration, f"{counts}, each of one patch", ["color", "instance"], hint)
+
+
+def _others(seen: list[_Seen], one: _Seen) -> np.ndarray:
+    return np.concatenate([s.values for s in seen if s is not one])
+
+
+def _keep(seen: _Seen, kept: np.ndarray) -> _Seen:
+    return _Seen(seen.values[kept], seen.patches, seen.areas, seen.has_zero)
+
+
+def _single_share(seen: list[_Seen]) -> float:
+    """Share of values with one patch, of all values of all images."""
+    patches = np.concatenate([s.patches for s in seen])
+    return float((patches == 1).mean()) if len(patches) else 0.0
+
+
+def _numbered_share(seen: list[_Seen], base: int, *, low_is_class: bool = False) -> float:
+    """How far values consist of a class and a number that counts up from 0 or 1 within the class.
+
+    Args:
+        seen: the images.
+        base: the number that separates class and number.
+        low_is_class: the class is the remainder, and the number the quotient.
+
+    Returns:
+        The share of the numbers up to the highest that occur: near 1 for whole images, less for crops of images, and
+        near 0 for other values. 0 if there are many values without a number.
+    """
+    count = room = 0
+    plain: set[int] = set()
+    for s in seen:
+        values = s.values if low_is_class else s.values[s.values >= base]
+        if not low_is_class:
+            plain.update(s.values[s.values < base].tolist())
+        classes, numbers = np.divmod(values, base)[:: -1 if low_is_class else 1]
+        for value in np.unique(classes):
+            count += int((classes == value).sum())
+            room += int(numbers[classes == value].max()) + 1
+    return count / max(1, room) if len(plain) <= 64 else 0.0
+
+
+def _look(path: Path, values: np.ndarray) -> _Seen:
+    """Count the values of an image and their patches.
+
+    Args:
+        path: the label image, for messages.
+        values: int64 `[h, w]`.
+
+    Raises:
+        InputError: there are so many values or so small patches that it is no label image.
+    """
+    found, dense = np.unique(values, return_inverse=True)
+    if len(found) > max(64, values.size // 8) or len(found) > 2**17:
+        raise InputError(
+            f"{path} has too many values to be labels; give label images, not photographs or probabilities"
+        )
+    dense = dense.reshape(values.shape)
+    boxes = ndimage.find_objects(dense + 1)
+    present = np.flatnonzero(found)
+    patches, areas = [], []
+    for i in present[:: max(1, len(present) // MAX_PATCHES)]:
+        mask = dense[boxes[i]] == i
+        patches.append(ndimage.label(mask, np.ones((3, 3)))[1])  # pyright: ignore[reportIndexIssue]
+        areas.append(int(mask.sum()))
+    if len(found) > 16 and np.median(np.divide(areas, patches)) < 4:
+        raise InputError(
+            f"{path} has too many values to be labels, most of them specks: JPEG or resizing has smeared them; "
+            "export the labels again as PNG or TIFF, without interpolation"
+        )
+    return _Seen(found[present], np.array(patches), np.array(areas), bool(found[0] == 0))
+
+
+def _unsure(declaration: Path, seen: str, codings: list[str], hint: str = "") -> InputError:
+    lines = " or ".join(f"'coding: {coding}' ({MEANING[coding]})" for coding in codings)
+    return InputError(
+        f"{declaration.parent}: the label images can be read in several ways ({seen}); "
+        f"write one of these lines to {declaration}: {lines}{hint}"
+    )

@@ -1,0 +1,352 @@
+"""Recognition and reading of label images of other tools, drawn here."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import yaml
+from PIL import Image
+
+from pix2seqd.data.folder import Folder
+from pix2seqd.data.label_images import read_label_image
+from pix2seqd.files import InputError
+
+
+def discs(count: int, side: int = 96, seed: int = 0, pitch: int = 12) -> np.ndarray:
+    """`count` round objects on 0, numbered from 1, int32 `[side, side]`."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((side, side), np.int32)
+    rows, columns = np.mgrid[:side, :side]
+    places = rng.permutation((side // pitch) ** 2)[:count]
+    assert len(places) == count
+    for number, place in enumerate(sorted(places.tolist()), start=1):
+        y, x = (pitch * p + pitch // 2 for p in divmod(place, side // pitch))
+        labels[(rows - y) ** 2 + (columns - x) ** 2 <= rng.uniform(0.3, 0.5) ** 2 * pitch**2] = number
+    return labels
+
+
+def scenes(count: int, values: list[int], side: int = 48, patches: int = 3) -> list[np.ndarray]:
+    """Class images: several blocks of each value on 0."""
+    found = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        labels = np.zeros((side, side), np.int32)
+        places = rng.permutation(36)[: patches * len(values)]
+        for place, value in zip(places.tolist(), values * patches, strict=False):
+            y, x = (8 * p for p in divmod(place, 6))
+            labels[y : y + 5, x : x + 5] = value
+        found.append(labels)
+    return found
+
+
+def write(home: Path, drawn: list[np.ndarray], suffix: str = ".png", folder: str = "labels", **declared) -> Path:
+    """A data set with these label images, black images and a declaration."""
+    for index, pixels in enumerate(drawn):
+        for name, content in (("images", np.zeros((*pixels.shape[:2], 3), np.uint8)), (folder, pixels)):
+            path = home / name / (f"{index}.jpg" if name == "images" else f"{index}{suffix}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if suffix.lower().startswith(".tif") and name == folder:
+                tifffile.imwrite(path, content)
+            else:
+                Image.fromarray(content).save(path)
+    if declared:
+        (home / "classes.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
+    return home
+
+
+def refusal(action: Callable[[], object]) -> str:
+    with pytest.raises(InputError) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def categories(data: Folder) -> list[tuple[str, bool]]:
+    return [(c.name, c.isthing) for c in data.taxonomy.categories]
+
+
+def colored(labels: np.ndarray, colors: dict[int, tuple[int, int, int]]) -> np.ndarray:
+    table = np.zeros((max(colors) + 1, 3), np.uint8)
+    table[list(colors)] = list(colors.values())
+    return table[labels]
+
+
+@pytest.mark.parametrize("counts", [[24], [24, 24, 24], [24, 31, 12], [3, 0, 40]])
+@pytest.mark.parametrize(
+    ("dtype", "suffix"),
+    [
+        (np.uint8, ".png"),
+        (np.uint16, ".png"),
+        (np.uint8, ".tif"),
+        (np.uint16, ".tif"),
+        (np.int32, ".tiff"),
+        (np.uint32, ".TIF"),
+        (np.float32, ".tif"),
+        (np.uint8, ".bmp"),
+        (np.uint8, ".PNG"),
+    ],
+)
+def test_folder_recognizes_instance_images(tmp_path, counts, dtype, suffix):
+    images = [discs(count, seed=seed).astype(dtype) for seed, count in enumerate(counts)]
+    data = Folder.open(write(tmp_path, images, suffix))
+    assert data.labels.coding == "instance"
+    assert categories(data) == [("background", False), ("object", True)]
+    for sample, labels, count in zip(data, images, counts, strict=True):
+        things = [s for s in sample.panoptic.segments if s.isthing]
+        assert len(things) == count
+        assert sorted(s.area for s in things) == sorted(np.unique(labels[labels > 0], return_counts=True)[1].tolist())
+    assert "# assumed coding: instance, because" in str(data.labels)
+    (tmp_path / "classes.yaml").write_text(str(data.labels))
+    again = Folder.open(tmp_path)
+    assert again.labels == data.labels and again.labels.assumed == ()
+
+
+def test_folder_recognizes_1500_instances_and_gaps_in_their_numbers(tmp_path):
+    many = discs(1500, side=400, pitch=10)
+    assert len(Folder.open(write(tmp_path / "a", [many.astype(np.uint16)]))[0].panoptic.things) == 1500
+    rng = np.random.default_rng(0)
+    tracks = np.concatenate([[0], rng.permutation(np.arange(1, 60_000))[:1500]])[many]
+    data = Folder.open(write(tmp_path / "b", [tracks.astype(np.uint16)]))
+    assert (data.labels.coding, len(data[0].panoptic.things)) == ("instance", 1500)
+    large = np.where(many > 0, many.astype(np.int64) + 2**32 - 2000, 0).astype(np.uint32)
+    data = Folder.open(write(tmp_path / "c", [large], ".tif"))
+    assert (data.labels.coding, len(data[0].panoptic.things)) == ("instance", 1500)
+
+
+def test_folder_instance_in_two_parts_is_one_segment(tmp_path):
+    labels = discs(30)
+    labels[labels == 7] = 8
+    (sample,) = Folder.open(write(tmp_path, [labels.astype(np.uint8)]))
+    assert len(sample.panoptic.things) == 29
+
+
+def test_folder_instance_class_has_a_name(tmp_path):
+    labels = [discs(3).astype(np.uint8)]
+    data = Folder.open(write(tmp_path / "a", labels, coding="instance", labels={1: "nucleus"}))
+    assert categories(data) == [("background", False), ("nucleus", True)]
+    data = Folder.open(write(tmp_path / "b", labels, coding="instance", labels={1: "nucleus"}, void=0))
+    assert categories(data) == [("nucleus", True)]
+    assert (data[0].panoptic.segmentation == 0).sum() == (labels[0] == 0).sum()
+    data = Folder.open(write(tmp_path / "c", [np.where(labels[0] == 2, 255, labels[0])], coding="instance", void=255))
+    assert len(data[0].panoptic.things) == 2
+    wrong = write(tmp_path / "d", labels, coding="instance", labels={1: "nucleus", 2: "cell"})
+    assert "the one class" in refusal(lambda: Folder.open(wrong))
+
+
+def test_folder_few_instances_are_refused_with_their_readings(tmp_path):
+    write(tmp_path, [discs(count, seed=count).astype(np.uint8) for count in (3, 5, 4)])
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert "'coding: instance'" in message and "'coding: class'" in message
+    assert str(tmp_path / "classes.yaml") in message
+    for coding, count in (("instance", 2), ("class", 6)):
+        (tmp_path / "classes.yaml").write_text(f"coding: {coding}\n")
+        assert len(Folder.open(tmp_path).taxonomy) == count
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pytest.param(scenes(4, [1, 2, 3, 4, 5, 6]), id="several patches"),
+        pytest.param(scenes(6, [7, 11, 26], patches=1), id="the same few values"),
+        pytest.param([np.where(discs(9) > 0, 1, 0)] * 2, id="one class"),
+        pytest.param([np.where(discs(9) > 0, 255, 0)], id="black and white"),
+        pytest.param([np.where(discs(2) == 2, 255, discs(2))], id="one class and void"),
+        pytest.param(scenes(3, [*range(1, 13)]), id="many"),
+    ],
+)
+def test_folder_classes_stay_classes(tmp_path, labels):
+    data = Folder.open(write(tmp_path, [pixels.astype(np.uint8) for pixels in labels]))
+    assert data.labels.coding == "class"
+    assert not any(isthing for _, isthing in categories(data))
+
+
+def test_folder_many_classes_of_one_patch_are_not_guessed(tmp_path):
+    """A face: the same classes in each image, from large to small."""
+    labels = np.zeros((128, 128), np.int32)
+    for value in range(1, 13):
+        size = 3 + 4 * value
+        row, column = divmod(value - 1, 4)
+        labels[42 * row : 42 * row + min(size, 40), 32 * column : 32 * column + min(size // 4, 30)] = value
+    message = refusal(lambda: Folder.open(write(tmp_path, [labels.astype(np.uint8)] * 5)))
+    assert "'coding: instance'" in message and "'coding: class'" in message
+
+
+def test_folder_named_classes_are_not_instances(tmp_path):
+    names = {0: "ground", **{value: f"class {value}" for value in range(1, 25)}}
+    assert Folder.open(write(tmp_path, [discs(24).astype(np.uint8)], labels=names)).labels.coding == "class"
+
+
+def smear(labels: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(labels).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+@pytest.mark.parametrize("colors", [False, True])
+def test_folder_labels_smeared_by_jpeg_are_refused(tmp_path, colors):
+    labels = (scenes(1, [1, 2, 3], 96)[0] * 80).astype(np.uint8)
+    labels = np.stack([labels, 255 - labels, labels // 2], -1) if colors else labels
+    home = write(tmp_path / "a", [smear(labels, 60)])
+    assert "too many values to be labels" in refusal(lambda: Folder.open(home))
+    home = write(tmp_path / "b", [labels], ".jpg")
+    message = refusal(lambda: Folder.open(home))
+    assert "JPEG" in message and "PNG" in message
+
+
+def test_folder_resized_labels_are_refused(tmp_path):
+    small = Image.fromarray((scenes(1, [1, 2, 3, 4])[0] * 50).astype(np.uint8))
+    home = write(tmp_path, [np.asarray(small.resize((211, 211), Image.Resampling.BICUBIC))])
+    assert "too many values to be labels" in refusal(lambda: Folder.open(home))
+
+
+COLORS = {0: (0, 0, 0), 1: (128, 64, 128), 2: (0, 0, 142), 3: (70, 130, 180), 4: (0, 255, 0), 5: (255, 0, 0)}
+
+
+def hex_name(value: int) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*COLORS[value])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+@pytest.mark.parametrize("values", [[1, 2, 3, 4, 5], [4, 5], [5]])
+def test_folder_recognizes_colors(tmp_path, mode, values):
+    labels = scenes(3, values)
+    write(tmp_path, [colored(pixels, COLORS) for pixels in labels])
+    for index, path in enumerate(sorted((tmp_path / "labels").iterdir()) if mode != "RGB" else ()):
+        image = Image.open(path).convert(mode)
+        if mode == "P":  # a palette in another order for each image
+            image = Image.fromarray(((labels[index] + index) % 6).astype(np.uint8), "L")
+            image.putpalette([channel for i in range(6) for channel in COLORS[(i - index) % 6]])
+        image.save(path)
+    data = Folder.open(tmp_path)
+    assert data.labels.coding == "color"
+    assert {name for name, _ in categories(data)} == {hex_name(value) for value in [0, *values]}
+    for sample, pixels in zip(data, labels, strict=True):
+        areas = {s.name: s.area for s in sample.panoptic.segments}
+        assert areas == {hex_name(v): int((pixels == v).sum()) for v in np.unique(pixels).tolist()}
+    (tmp_path / "classes.yaml").write_text(str(data.labels))
+    assert Folder.open(tmp_path).labels == data.labels
+
+
+def test_folder_declared_colors(tmp_path):
+    labels = scenes(2, [1, 2])
+    colors = {"void": [0, 0, 0], "road": [128, 64, 128], "car": "#00008e"}
+    home = write(tmp_path, [colored(pixels, COLORS) for pixels in labels], colors=colors, things=["car"])
+    data = Folder.open(home)
+    assert categories(data) == [("road", False), ("car", True)]
+    segments = data[0].panoptic.segments
+    assert len([s for s in segments if s.name == "car"]) == 3
+    assert (data[0].panoptic.segmentation == 0).sum() == (labels[0] == 0).sum()
+    assert Folder.open(write(tmp_path, [], **yaml.safe_load(str(data.labels)))).labels == data.labels
+    del colors["car"]
+    write(tmp_path, [], colors=colors)
+    data = Folder.open(tmp_path)
+    assert "colour [0, 0, 142] is not in colors" in refusal(lambda: data[0])
+
+
+@pytest.mark.parametrize(
+    ("declared", "says"),
+    [
+        ({"colors": {"road": [1, 2]}}, "correct road"),
+        ({"colors": {"road": [1, 2, 256]}}, "correct road"),
+        ({"colors": ["road"]}, "road: [128, 64, 128]"),
+        ({"colors": {"road": [1, 2, 3], "car": [1, 2, 3]}}, "colour of another class"),
+        ({"colors": {"road": [1, 2, 3]}, "labels": {1: "road"}}, "instead of labels"),
+        ({"colors": {"road": [1, 2, 3]}, "coding": "class"}, "coding: color"),
+        ({"label_name": "_mask"}, 'label_name: "*_mask"'),
+        ({"label_nam": "*_mask"}, "label_name"),
+    ],
+)
+def test_folder_rejects_invalid_colors_and_names(tmp_path, declared, says):
+    message = refusal(lambda: Folder.open(write(tmp_path, scenes(1, [1]), ".tif", **declared)))
+    assert says in message and "classes.yaml" in message
+
+
+def random_colors(labels: np.ndarray, seed: int) -> np.ndarray:
+    colors = np.random.default_rng(seed).integers(30, 256, (labels.max() + 1, 3)).astype(np.uint8)
+    colors[0] = 0
+    return colors[labels]
+
+
+def test_folder_instances_in_random_colors(tmp_path):
+    images = [random_colors(discs(count, seed=count), count) for count in (12, 17, 9)]
+    data = Folder.open(write(tmp_path, images))
+    assert data.labels.coding == "instance"
+    assert [len(sample.panoptic.things) for sample in data] == [12, 17, 9]
+    message = refusal(lambda: Folder.open(write(tmp_path / "one", images[:1])))
+    assert "'coding: color'" in message and "'coding: instance'" in message and "coco:" in message
+
+
+def test_folder_grey_with_constant_alpha_is_grey(tmp_path):
+    labels = [np.stack([pixels, np.full_like(pixels, 255)], -1).astype(np.uint8) for pixels in scenes(2, [1, 2])]
+    data = Folder.open(write(tmp_path, labels))
+    assert data.labels.coding == "class" and len(data.taxonomy) == 3
+
+
+def test_folder_cityscapes_ids_in_colors_with_low_values(tmp_path):
+    """7 is a class without instance, 26001 and 26002 are two cars; red and green do not number objects."""
+    ids = np.select([discs(2) == 1, discs(2) == 2], [26001, 26002], 7)
+    data = Folder.open(write(tmp_path, [np.stack([ids % 256, ids // 256, 0 * ids], -1).astype(np.uint8)]))
+    assert data.labels.coding == "class*1000+id"
+    assert categories(data) == [("7", False), ("26", True)]
+
+
+def test_folder_class_images_beside_instance_images(tmp_path):
+    labels = [discs(count, seed=count) for count in (5, 8)]
+    classes = [np.where(pixels > 0, 1 + pixels % 2, 0) for pixels in labels]
+    classes[0][:2] = 4  # stuff
+    write(tmp_path, [pixels.astype(np.uint16) for pixels in labels], ".tif")
+    write(tmp_path, [pixels.astype(np.uint8) for pixels in classes], folder="classes")
+    data = Folder.open(tmp_path)
+    assert categories(data) == [("0", False), ("1", True), ("2", True), ("4", False)]
+    assert [s.name for s in data[0].panoptic.things] == ["1", "1", "2", "2", "2"]
+    (tmp_path / "classes.yaml").write_text("labels: {0: background, 1: tumour, 2: stroma, 4: border}\n")
+    assert Folder.open(tmp_path)[1].panoptic.things[0].name == "tumour"
+    classes[0][classes[0] == 2] = np.arange((classes[0] == 2).sum()) % 2 + 1
+    write(tmp_path, [classes[0].astype(np.uint8)], folder="classes")
+    assert "more than one class" in refusal(lambda: Folder.open(tmp_path)[0])
+    (tmp_path / "classes/1.png").unlink()
+    assert "has '1' but" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_read_label_image_tiff_forms(tmp_path):
+    labels = discs(9).astype(np.uint16)
+    path = tmp_path / "a.tif"
+    for options in (
+        {"byteorder": ">"},
+        {"compression": "zlib"},
+        {"bigtiff": True, "tile": (32, 32)},
+        {"imagej": True},
+        {"ome": True},
+        {"shaped": False, "rowsperstrip": 5},
+    ):
+        tifffile.imwrite(path, labels, **options)
+        assert np.array_equal(read_label_image(path), labels), options
+    tifffile.imwrite(path, labels[None, None], imagej=True, metadata={"axes": "ZCYX"})
+    assert np.array_equal(read_label_image(path), labels)
+    Image.fromarray(labels).save(path, compression="tiff_lzw")
+    assert np.array_equal(read_label_image(path), labels), "a compression that tifffile reads with another library"
+    colors = random_colors(discs(9), 0)
+    for planar in ("contig", "separate"):
+        content = colors if planar == "contig" else np.moveaxis(colors, 2, 0)
+        tifffile.imwrite(path, content, photometric="rgb", planarconfig=planar)
+        assert np.array_equal(read_label_image(path), colors)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "says"),
+    [
+        (np.full((8, 8), 0.5, np.float32), "whole numbers"),
+        (np.full((8, 8), np.nan, np.float32), "whole numbers"),
+        (np.full((8, 8), -3, np.int16), "whole numbers"),
+        (np.zeros((5, 8, 8), np.uint8), "several planes (5 x 8 x 8)"),
+    ],
+)
+def test_read_label_image_rejects(tmp_path, pixels, says):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack")
+    message = refusal(lambda: read_label_image(tmp_path / "a.tif"))
+    assert says in message and "a.tif" in message
+    (tmp_path / "a.tif").write_bytes(b"II*\0 damaged")
+    assert "cannot be read as TIFF" in refusal(lambda: read_label_image(tmp_path / "a.tif"))

@@ -216,6 +216,45 @@ def test_load_image_channels_tiff(tmp_path, dtype, channels, taken, layout):
     assert (read(path, str(channels))[0] == one).all()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_load_image_rgb_with_more_channels_says_so(tmp_path, dtype):
+    values = drawn(H, W, 5, dtype=dtype)
+    shown, notes = read(save(tmp_path, values, photometric="rgb", planarconfig="contig"))
+    expected = values[..., :3] if dtype == "uint8" else stretched(values[..., :3])
+    assert (shown == expected).all()
+    assert len(notes) == 1 and "the first 3 of 5 channels are taken, as colours; --channel" in notes[0]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["grey", "palette"])
+def test_load_image_few_bits_tiff_equals_pillow(tmp_path, bits, kind):
+    values = RNG.integers(0, 2**bits, (H, W)).astype("uint8")
+    packed = np.packbits(np.unpackbits(values[..., None], axis=-1)[..., -bits:].reshape(H, -1), axis=-1)
+    colours = {320: tuple(RNG.integers(0, 65536, 3 * 2**bits).tolist())} if kind == "palette" else {}
+    directory = ImageFileDirectory_v2()
+    tags = {256: W, 257: H, 258: bits, 259: 1, 262: 3 if colours else 1, 277: 1, 278: H, 279: packed.size, 273: 0}
+    for tag, value in {**tags, **colours}.items():
+        directory[tag] = value
+    content = io.BytesIO(b"II*\0" + struct.pack("<I", 8))
+    content.seek(0, io.SEEK_END)
+    directory.save(content)  # it makes the place of the strip relative to its own end
+    content.write(packed.tobytes())
+    (tmp_path / "a.tif").write_bytes(content.getvalue())
+    with Image.open(tmp_path / "a.tif") as image:
+        expected = np.asarray(image.convert("RGB"))
+    assert (read(tmp_path / "a.tif")[0] == expected).all()
+    if not colours:
+        assert (expected[..., 0] == values * (255 // (2**bits - 1))).all()
+
+
+def test_load_image_ycbcr_tiff_equals_pillow(tmp_path):
+    Image.fromarray(drawn(H, W, 3, dtype="uint8")).save(tmp_path / "a.tif", compression="jpeg", quality=90)
+    Image.fromarray(drawn(H, W, 3, dtype="uint8")).convert("YCbCr").save(tmp_path / "b.tif", compression="tiff_lzw")
+    for name in ("a.tif", "b.tif"):
+        with Image.open(tmp_path / name) as image:
+            assert (read(tmp_path / name)[0] == np.asarray(image.convert("RGB"))).all()
+
+
 def test_load_image_channel_names(tmp_path):
     values = drawn(4, H, W)
     names = ["DAPI", "GFP", "488", "Cy5"]

@@ -140,15 +140,17 @@ def describe_axes(axes: Mapping[str, int]) -> str:
 
 
 def describe_channels(tiff: Tiff, name: str, channel: int | str | None, note: Note) -> None:
-    """Report which of the channels are shown, if no colours are stored and none was chosen."""
-    if channel is not None or tiff.is_rgb or tiff.channels - (tiff.alpha is not None) <= 1 or not _is_plain(tiff):
+    """Report which of the channels are shown, unless one was chosen or they are the colours that the file declares."""
+    colours, shown = tiff.channels - (tiff.alpha is not None), len(_shown(tiff))
+    if channel is not None or not _is_plain(tiff) or colours == 1 or (tiff.is_rgb and colours == 3):
         return
-    names = f" ({', '.join(tiff.names)})" if tiff.names else ""
-    if len(_shown(tiff)) == 1:
-        note(f"{name}: the first of {tiff.channels} channels{names} is taken; --channel takes another")
+    names = f" ({', '.join(tiff.names)})" if tiff.names and not tiff.is_rgb else ""
+    if shown == 1:
+        note(f"{name}: the first of {colours} channels{names} is taken; --channel takes another")
+    elif shown < colours:
+        note(f"{name}: the first {shown} of {colours} channels are taken, as colours; --channel takes another")
     else:
-        colours = " and ".join(COLOURS[: len(_shown(tiff))])
-        note(f"{name}: its channels{names} are shown as {colours}; --channel takes one of them")
+        note(f"{name}: its channels{names} are shown as {' and '.join(COLOURS[:shown])}; --channel takes one of them")
 
 
 def find_channel(channel: int | str, channels: int, names: tuple[str, ...]) -> int:

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import tifffile
 from fake_segmenter import TAXONOMIES, FakeSegmenter, draw
 from PIL import Image
 
@@ -74,6 +75,29 @@ def test_segment_names_bad_files_and_segments_the_others(run, segmenter, tmp_pat
         assert sum(name in line for line in errors) == 1
     assert "2 segmented" in out and "4 failed" in out
     assert [record["file_name"] for record in CocoPanoptic.open("o").records] == ["a.png", "z.png"]
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_segment_channels_and_planes_are_reported_once_per_file(run, segmenter, tmp_path, files):
+    values = np.zeros((3, 5, 15, 20), "uint16")
+    values[0, 3, 2:6, 2:6] = 4000
+    (tmp_path / "in").mkdir()
+    for number in range(files):
+        tifffile.imwrite(tmp_path / f"in/{number}.tif", values, imagej=True, metadata={"axes": "TCYX"})
+    code, _, err = run("segment", "in", "--out", "o")
+    notes = [line for line in lines(err) if line.startswith("pix2seqd:")]
+    assert code == 0 and "failed" not in err and len(notes) == 2 * files
+    for number in range(files):
+        own = [line for line in notes if f"in/{number}.tif: " in line]
+        assert "2 left out (time (T): 3); `pix2seqd video` takes those along time (T)" in own[0]
+        assert "the first of 5 channels is taken; --channel takes another" in own[1]
+    seen = FakeSegmenter.seen
+    code, _, err = run("segment", "in", "--out", "o", "--channel", "4")
+    assert code == 0 and "--channel" not in err and FakeSegmenter.seen == seen + files
+    assert settings(tmp_path / "o")[0]["channel"] == "4"
+    assert [s.name for s in CocoPanoptic.open("o")[0].panoptic.segments] == ["nucleus", "background"]
+    code, _, err = run("segment", "in", "--out", "o", "--channel", "GFP")
+    assert code == 2 and "'GFP' is not a channel of it; give a number from 1 to 5" in err and "Traceback" not in err
 
 
 def test_segment_again_skips_finished_images(run, segmenter, tmp_path):

@@ -28,10 +28,10 @@ def test_locally_reads_and_writes_while_it_segments(todo, tmp_path, monkeypatch)
     """Reading, segmenting and writing wait for each other. Without overlap this would never end."""
     later_are_read, first_is_written, load, write = threading.Event(), threading.Event(), segmenting.load_image, []
 
-    def loaded(source):
+    def loaded(source, *options):
         if source == todo[2][0]:
             later_are_read.set()
-        return load(source)
+        return load(source, *options)
 
     class Waiting(FakeSegmenter):
         def images(self, sources, **options):

@@ -4,6 +4,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import tifffile
 from fake_segmenter import draw
 from PIL import Image
 from video_files import RATE, faststart, read
@@ -67,6 +68,31 @@ def test_video_overlay_has_the_colours_of_the_tracks(run, segmenter, folder: Pat
     wanted = np.asarray(panoptic.overlay(folder / "1.png"), float)
     assert np.abs(np.asarray(shown[0].image, float) - wanted).mean() < 12
     assert np.abs(np.asarray(shown[5].image, float) - np.asarray(shown[0].image, float)).mean() < 3
+
+
+@pytest.mark.parametrize("channel", [None, "GFP"])
+def test_video_tiff_stack_says_which_axis_it_takes(run, segmenter, tmp_path: Path, channel: str | None):
+    values = np.zeros((5, 2, 4, 15, 20), "uint8")
+    values[:, :, 1, 2:6, 2:6] = 255
+    metadata = {"axes": "TZCYX", "Channel": {"Name": ["DAPI", "GFP", "RFP", "Cy5"]}}
+    tifffile.imwrite(tmp_path / "a.tif", values, ome=True, photometric="minisblack", metadata=metadata)
+    code, out, err = run("video", "a.tif", "--out", "out", *(["--channel", channel] if channel else []))
+    assert code == 0 and "5 frames in " in out
+    notes = [line for line in err.splitlines() if line.startswith("pix2seqd: a.tif")]
+    assert "its 5 frames are taken along time (T); of each the first plane is taken (depth (Z): 2)" in notes[0]
+    assert len(notes) == (1 if channel else 2) and ("--channel takes another" in notes[-1]) == (channel is None)
+    content, _ = results(tmp_path / "out")
+    assert content["info"]["settings"].get("channel") == channel
+
+
+def test_video_still_image_is_an_error_and_keeps_earlier_results(run, segmenter, folder: Path, tmp_path: Path):
+    run("video", "in", "--out", "out")
+    before = (tmp_path / "out" / "panoptic.json").read_bytes()
+    code, _, err = run("video", "in/1.png", "--out", "out")
+    assert code == 2 and err.strip().startswith(
+        "pix2seqd: in/1.png is one still image, not a clip; use `pix2seqd segment`"
+    )
+    assert (tmp_path / "out" / "panoptic.json").read_bytes() == before
 
 
 def test_video_interrupted_keeps_finished_frames(run, segmenter, folder: Path, tmp_path: Path, monkeypatch):

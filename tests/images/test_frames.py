@@ -4,11 +4,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from video_files import RATE, faststart, read
 
 from pix2seqd.files import InputError
-from pix2seqd.images.frames import CLOCK, VideoWriter, check_upload
+from pix2seqd.images.frames import CLOCK, VideoWriter, check_upload, open_clip
 
 
 def drawn(number: int, size: tuple[int, int] = (48, 32)) -> Image.Image:
@@ -133,6 +134,155 @@ def test_check_upload_huge_tiff_stack_is_an_error(tmp_path: Path):
     Image.new("L", (30_000, 20_000)).save(tmp_path / "a.tif", compression="tiff_deflate")
     with pytest.raises(InputError, match=r"a\.tif: more than"):
         check_upload(tmp_path / "a.tif", 1000)
+
+
+def encode(path: Path, numbers: range | list[int], **options: str) -> Path:
+    """A video of which the frames of other numbers were dropped."""
+    with av.open(path, "w", options=options) as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for number in numbers:
+            frame = av.VideoFrame.from_image(drawn(number))
+            frame.pts, frame.time_base = number - 1, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def trim(path: Path, source: Path, frames: int) -> Path:
+    """The same video without its first frames, as phones trim it: they stay in the file and are not shown."""
+    with av.open(source) as old, av.open(path, "w", options={"movflags": "faststart"}) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(old.streams.video[0]):
+            if packet.dts is not None and packet.pts is not None:
+                shift = round(Fraction(frames, 10) / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                new.mux(packet)
+    return path
+
+
+def test_open_clip_trimmed_video_is_complete(tmp_path: Path):
+    path = trim(tmp_path / "b.mp4", encode(tmp_path / "a.mp4", range(1, 11)), 4)
+    with av.open(path) as container:
+        assert container.streams.video[0].frames == 10  # this is what the file says
+    frames, warnings = read(path)
+    assert [number_of(frame.image) for frame in frames] == [5, 6, 7, 8, 9, 10] and not warnings
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - 60])
+    assert "it is cut short" in read(path)[1][-1]
+
+
+def test_open_clip_avi_with_dropped_frames_is_complete(tmp_path: Path):
+    path = encode(tmp_path / "a.avi", [1, 2, 5, 6, 8, 9, 10])
+    with av.open(path) as container:
+        assert container.streams.video[0].frames > 7
+    frames, warnings = read(path)
+    assert [number_of(frame.image) for frame in frames] == [1, 2, 5, 6, 8, 9, 10] and not warnings
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mp4"])
+def test_open_clip_cut_video_warns(tmp_path: Path, suffix: str):
+    encode(tmp_path / f"a.{suffix}", range(1, 11), **({"movflags": "faststart"} if suffix == "mp4" else {}))
+    whole = (tmp_path / f"a.{suffix}").read_bytes()
+    end = len(whole) if suffix == "mp4" else whole.rindex(b"idx1")
+    (tmp_path / f"a.{suffix}").write_bytes(whole[: end - 20])
+    assert "it is cut short" in read(tmp_path / f"a.{suffix}")[1][-1]
+
+
+@pytest.mark.parametrize("suffix", ["webp", "png", "avif"])
+def test_open_clip_animation(tmp_path: Path, suffix: str):
+    pages = [drawn(number) for number in range(1, 6)]
+    path = tmp_path / f"a.{suffix}"
+    pages[0].save(path, save_all=True, append_images=pages[1:], duration=200)
+    frames, warnings = read(path)
+    assert [number_of(frame.image) for frame in frames] == [1, 2, 3, 4, 5] and not warnings
+    assert [frame.time for frame in frames] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "gif", "webp", "avif", "bmp", "ppm"])
+def test_open_clip_still_image_is_an_error(tmp_path: Path, suffix: str):
+    drawn(3).save(tmp_path / f"a.{suffix}")
+    with pytest.raises(InputError, match=r"one still image, not a clip; use `pix2seqd segment`"):
+        read(tmp_path / f"a.{suffix}")
+
+
+def read_stack(path: Path, values: np.ndarray, channel: str | None = None, **options) -> tuple[list[int], list[str]]:
+    """Brightness of the frames of a TIFF that tifffile writes, and the notes."""
+    tifffile.imwrite(path, values, photometric="minisblack", **options)
+    notes: list[str] = []
+    with open_clip(str(path), pytest.fail, 10, channel, notes.append) as clip:
+        frames = list(clip.frames)
+    assert clip.total == len(frames)
+    return [int(np.asarray(frame.image)[0, 0, 0]) for frame in frames], notes
+
+
+@pytest.mark.parametrize("kind", [{"ome": True}, {"imagej": True}, {}])
+@pytest.mark.parametrize("axes", ["TYX", "TZYX", "TCYX", "TZCYX", "CTZYX", "ZTYX"])
+def test_open_clip_tiff_goes_along_time(tmp_path: Path, kind: dict, axes: str):
+    if "imagej" in kind and axes not in ("TYX", "TZYX", "TCYX", "TZCYX"):
+        pytest.skip("ImageJ has one order of axes")
+    lengths = {"T": 4, "Z": 3, "C": 5, "Y": 20, "X": 24}
+    place = np.indices([lengths[axis] for axis in axes])
+    weights = {"T": 40, "Z": 10, "C": 1, "Y": 0, "X": 0}
+    values = sum(weights[axis] * index for axis, index in zip(axes, place, strict=True)).astype("uint8")
+    shown, notes = read_stack(tmp_path / "a.tif", values, metadata={"axes": axes}, **kind)
+    assert shown == [0, 40, 80, 120]
+    assert "its 4 frames are taken along time (T)" in notes[0]
+    assert ("depth (Z): 3" in notes[0]) == ("Z" in axes)
+    assert ("--channel" in notes[-1]) == ("C" in axes) and len(notes) == 1 + ("C" in axes)
+    if "C" in axes:
+        assert read_stack(tmp_path / "a.tif", values, "3", metadata={"axes": axes}, **kind)[0] == [2, 42, 82, 122]
+
+
+def test_open_clip_tiff_pages_without_an_axis(tmp_path: Path):
+    values = np.arange(4, dtype="uint8")[:, None, None].repeat(20, 1).repeat(24, 2)
+    for options in ({}, {"metadata": None}, {"compression": "lzw"}):
+        shown, notes = read_stack(tmp_path / "a.tif", values, **options)
+        assert shown == [0, 1, 2, 3]
+        assert len(notes) == 1 and "along pages (the file names no axis)" in notes[0]
+    with tifffile.TiffWriter(tmp_path / "b.tif") as tiff:
+        for page in values:
+            tiff.write(page)
+    assert [int(np.asarray(frame.image)[0, 0, 0]) for frame in read(tmp_path / "b.tif")[0]] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", [{"imagej": True}, {}])
+def test_open_clip_tiff_with_one_page_entry(tmp_path: Path, kind: dict):
+    """ImageJ writes stacks of more than 4 GB so: one entry, and the planes one after another."""
+    values = np.arange(4, dtype=">u2")[:, None, None].repeat(20, 1).repeat(24, 2)
+    values[:, 1:] = np.arange(23 * 20 - 4 * 20 + 76)[:456].reshape(19, 24)
+    with tifffile.TiffWriter(tmp_path / "a.tif", byteorder=">", **kind) as tiff:
+        tiff.write(values, metadata={"axes": "TYX"}, photometric="minisblack", truncate=True)
+    frames, warnings = read(tmp_path / "a.tif")
+    first = [int(np.asarray(frame.image)[0, 0, 0]) for frame in frames]
+    assert first == [round(number * 255 / 455) for number in range(4)] and not warnings
+    if kind:  # tifffile does not take a cut stack of ImageJ for one
+        return
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-900])
+    frames, warnings = read(tmp_path / "a.tif")
+    assert len(frames) == 3 and "frame 4 is left out" in warnings[0] and "cut short" in warnings[0]
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "CYX", "ZCYX"])
+def test_open_clip_tiff_without_time_is_an_error(tmp_path: Path, axes: str):
+    values = np.zeros([{"Z": 3, "C": 5, "Y": 20, "X": 24}[axis] for axis in axes], "uint8")
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", metadata={"axes": axes})
+    reason = r"no time axis \(depth \(Z\): 3\)" if "Z" in axes else "one still image"
+    with pytest.raises(InputError, match=rf"a\.tif: it .*{reason}.*`pix2seqd segment`"):
+        read(tmp_path / "a.tif")
+
+
+def test_open_clip_channel_of_a_video_and_of_a_folder(tmp_path: Path):
+    values = np.zeros((32, 48, 3), "uint8")
+    values[..., 1] = 200
+    (tmp_path / "frames").mkdir()
+    for number in range(2):
+        Image.fromarray(values).save(tmp_path / f"frames/{number}.png")
+    with VideoWriter(tmp_path / "a.mp4", RATE) as video:
+        video.write(Image.fromarray(values), 0)
+    for name in ("frames", "a.mp4"):
+        with open_clip(str(tmp_path / name), pytest.fail, 10, "green") as clip:
+            assert all(abs(np.asarray(frame.image).astype(int) - 200).max() < 12 for frame in clip.frames)
 
 
 @pytest.mark.parametrize(

@@ -15,18 +15,26 @@ if TYPE_CHECKING:
 class Worker:
     """A Ray actor that loads the segmenter once and segments batches of files."""
 
-    def __init__(self, load: "Callable[[], Segmenter]", out: str, settings: dict[str, Any], options: dict[str, Any]):
+    def __init__(
+        self,
+        load: "Callable[[], Segmenter]",
+        out: str,
+        settings: dict[str, Any],
+        options: dict[str, Any],
+        channel: str | None,
+    ):
         self.segmenter, self.out, self.settings, self.options = load(), Path(out), settings, options
+        self.channel = channel
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Rows of `source` and `stem` → rows of `source` and either `entry`, as JSON, or `error`."""
+        """Rows of `source` and `stem` → rows of `source` and one of `entry`, as JSON, `error` and `note`."""
         todo = [(Path(source), stem) for source, stem in zip(batch["source"], batch["stem"], strict=True)]
-        rows: dict[str, list[str]] = {"source": [], "entry": [], "error": []}
-        for source, entry in locally(self.segmenter, self.out, todo, self.settings, self.options):
-            failed = isinstance(entry, InputError)
+        rows: dict[str, list[str]] = {"source": [], "entry": [], "error": [], "note": []}
+        for source, entry in locally(self.segmenter, self.out, todo, self.settings, self.options, self.channel):
             rows["source"].append(str(source))
-            rows["entry"].append("" if failed else json.dumps(entry))
-            rows["error"].append(str(entry) if failed else "")
+            rows["entry"].append("" if isinstance(entry, InputError | str) else json.dumps(entry))
+            rows["error"].append(str(entry) if isinstance(entry, InputError) else "")
+            rows["note"].append(entry if isinstance(entry, str) else "")
         return rows
 
 
@@ -36,6 +44,7 @@ def on_ray(
     todo: list[tuple[Path, str]],
     settings: dict[str, Any],
     options: dict[str, Any],
+    channel: str | None,
     workers: int,
 ) -> Results:
     """Like `locally`, but on `workers` actors of the cluster that RAY_ADDRESS names, otherwise of this machine.
@@ -56,7 +65,7 @@ def on_ray(
     data = ray.data.from_items(items, override_num_blocks=-(-len(items) // batch))
     rows = data.map_batches(
         Worker,  # pyright: ignore[reportArgumentType]
-        fn_constructor_args=(load, str(out.absolute()), settings, options),
+        fn_constructor_args=(load, str(out.absolute()), settings, options, channel),
         batch_size=batch,
         concurrency=workers,
         max_restarts=-1,
@@ -64,4 +73,4 @@ def on_ray(
     )
     for row in rows.iter_rows():
         error = InputError(row["error"]) if row["error"] else None
-        yield names[row["source"]], error or tuple(json.loads(row["entry"]))
+        yield names[row["source"]], error or row["note"] or tuple(json.loads(row["entry"]))

@@ -11,6 +11,7 @@ def segment(
     *images: Path,
     model: str = "nuclei-fast",
     out: Path = Path("pix2seqd-out"),
+    channel: str | None = None,
     batch_size: Annotated[int | None, count(1)] = None,
     engine: Literal["local", "ray"] = "local",
     workers: Annotated[int, count(1)] = 2,
@@ -29,6 +30,8 @@ def segment(
         model: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id of a
             model on the Hugging Face hub.
         out: Folder to write to.
+        channel: Number (from 1) or name of the channel to take, of images with channels. Default: up to three channels
+            are shown as colours; of more, the first is taken.
         batch_size: Number of images that are read at a time, and of image windows that the network computes at a
             time. It changes the speed, not the result. Default: chosen automatically.
         engine: local: this process, or the processes that torchrun started, which share the images. ray: a Ray
@@ -47,12 +50,12 @@ def segment(
     if not sources:
         raise InputError("nothing to segment; give an image or a folder of images")
     if len(sources) == 1:
-        load_image(sources[0])  # a mistyped name is reported before the model is loaded
+        load_image(sources[0], channel)  # a mistyped name is reported before the model is loaded
     make_folders(out)
     first, stride = distributed.rank(), distributed.world_size()
     segmenter = inference.segmenter(model)
     options = inference.given()
-    settings = {**segmenter.describe(), **options}
+    settings = {**segmenter.describe(), **options, **({} if channel is None else {"channel": channel})}
     with PanopticWriter(out, segmenter.taxonomy, settings, sources) as writer:
         own = sources[first::stride]
         todo = [source for source in own if not writer.is_done(source)]
@@ -61,9 +64,9 @@ def segment(
         if engine == "ray" and todo:
             from pix2seqd.cli.ray_engine import on_ray
 
-            results = on_ray(partial(inference.segmenter, model), out, named, settings, options, workers)
+            results = on_ray(partial(inference.segmenter, model), out, named, settings, options, channel, workers)
         else:
-            results = locally(segmenter, out, named, settings, options)
+            results = locally(segmenter, out, named, settings, options, channel)
         failed = segment_into(writer, own, todo, results)
         if len(sources) == len(own) == 1 and not failed:
             print_segments(sources[0].name, writer.segments(sources[0]))

@@ -25,8 +25,8 @@ T = TypeVar("T")
 SHOWN_SEGMENTS = 20
 """Rows of the table of segments."""
 
-Results = Iterator[tuple[Path, Entry | InputError]]
-"""Files, each with the records of its result or with its error."""
+Results = Iterator[tuple[Path, Entry | InputError | str]]
+"""Files, each with the records of its result or with its error; before that maybe a note about what was left out."""
 
 
 def segment_into(writer: PanopticWriter, sources: list[Path], todo: list[Path], results: Results) -> int:
@@ -46,11 +46,12 @@ def segment_into(writer: PanopticWriter, sources: list[Path], todo: list[Path], 
     with _progress(len(todo)) as progress:
         task = progress.add_task("segmenting", total=len(todo), speed="")
         for source, entry in results:
-            if isinstance(entry, InputError):
-                failed += 1
+            if isinstance(entry, InputError | str):
                 line = f"pix2seqd: {' '.join(str(entry).split())}"
                 progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-                progress.advance(task)
+                if isinstance(entry, InputError):
+                    failed += 1
+                    progress.advance(task)
                 continue
             done += 1
             writer.add(source, entry)
@@ -71,6 +72,7 @@ def locally(
     todo: list[tuple[Path, str]],
     settings: dict[str, Any],
     options: dict[str, Any],
+    channel: str | None = None,
 ) -> Results:
     """Segment files in this process and write their results.
 
@@ -82,13 +84,14 @@ def locally(
         todo: files, each with the name that its results get.
         settings: recorded with each result.
         options: of `Segmenter.images`; `batch_size` None takes 8 files at a time.
+        channel: the channel of every file; see `load_image`.
     """
     batch = options["batch_size"] or 8
     chunks = [todo[start : start + batch] for start in range(0, len(todo), batch)]
     with ThreadPoolExecutor(2) as pool:
-        for read in _pipelined((partial(_read, chunk) for chunk in chunks), pool):
-            yield from ((source, error) for (source, _), error in read if isinstance(error, InputError))
-            good = [(names, image) for names, image in read if not isinstance(image, InputError)]
+        for read in _pipelined((partial(_read, chunk, channel) for chunk in chunks), pool):
+            yield from ((source, told) for (source, _), told in read if not isinstance(told, Image.Image))
+            good = [(names, image) for names, image in read if isinstance(image, Image.Image)]
             results = segmenter.images([image for _, image in good], **options)
             writes = (
                 partial(write_files, out, stem, source, image, panoptic, settings)
@@ -98,14 +101,19 @@ def locally(
                 yield source, entry
 
 
-def _read(chunk: list[tuple[Path, str]]) -> list[tuple[tuple[Path, str], Image.Image | InputError]]:
-    images: list[tuple[tuple[Path, str], Image.Image | InputError]] = []
+def _read(
+    chunk: list[tuple[Path, str]], channel: str | None
+) -> list[tuple[tuple[Path, str], Image.Image | InputError | str]]:
+    """Images, errors and notes, in the order of the files."""
+    read: list[tuple[tuple[Path, str], Image.Image | InputError | str]] = []
     for names in chunk:
+        notes: list[str] = []
         try:
-            images.append((names, load_image(names[0])))
+            image = load_image(names[0], channel, notes.append)
         except InputError as error:
-            images.append((names, error))
-    return images
+            image = error
+        read += [(names, told) for told in (*notes, image)]
+    return read
 
 
 def _pipelined(calls: Iterator[Callable[[], T]], pool: Executor) -> Iterator[T]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,7 @@ def video(
     *,
     model: str = "nuclei-video",
     out: Path = Path("pix2seqd-video"),
+    channel: str | None = None,
     first_steps: Annotated[int | None, count(1, 1000)] = None,
     adaptive: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None,
     fps: Annotated[float, Parameter(validator=Number(gt=0, lte=1000))] = 10,
@@ -35,10 +37,13 @@ def video(
     segment ids are the tracks), and tracks.json. After Ctrl-C these files are complete up to the last frame.
 
     Args:
-        source: A video file, a TIFF stack, a folder of images, or the number of a camera (0 is the first).
+        source: A video file, an animation, a TIFF stack (along its time axis), a folder of images, or the number of a
+            camera (0 is the first).
         model: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id of a
             model on the Hugging Face hub.
         out: Folder to write to. An earlier result of this command in it is replaced.
+        channel: Number (from 1) or name of the channel to take, of images with channels. Default: up to three channels
+            are shown as colours; of more, the first is taken.
         first_steps: Number of denoising steps of the first frame. --steps is the number for later frames. Default: set
             by the checkpoint.
         adaptive: Average number of steps of a later frame. More steps are spent where the mask changes. 0 always takes
@@ -63,11 +68,12 @@ def video(
             errors += 1
             _print_message(progress, message)
 
-        with open_clip(source, report, fps) as clip:
+        with open_clip(source, report, fps, channel, partial(_print_message, progress)) as clip:
             segmenter = inference.segmenter(model)
             given = {"first_steps": first_steps, "adaptive": adaptive}
             options = {**inference.given(), **{name: value for name, value in given.items() if value is not None}}
             settings = {**segmenter.describe(), **options, "source": source}
+            settings |= {} if channel is None else {"channel": channel}
             to_segment, to_write = tee(clip.frames)
             results, started = segmenter.video((frame.image for frame in to_segment), **options), time.monotonic()
             # Errors in the options or the first frame are reported before an earlier result is replaced.

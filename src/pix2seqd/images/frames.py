@@ -1,19 +1,34 @@
 """Frames of videos, folders and cameras, and writing videos; the only module that imports PyAV."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain, count
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from pix2seqd.files import InputError
-from pix2seqd.images.load import Source, decoding, find_images, load_image
+from pix2seqd.images.load import (
+    Note,
+    check_pixels,
+    decoding,
+    describe_axes,
+    describe_channels,
+    find_images,
+    ignore,
+    load_image,
+    one_channel,
+    open_image,
+    read_plane,
+)
+from pix2seqd.images.tiff import AXES, Tiff, is_tiff
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -51,38 +66,129 @@ class FrameStream:
 
 
 @contextmanager
-def open_clip(source: str, warn: Callable[[str], None], fps: float) -> Iterator[FrameStream]:
-    """Open a video, a TIFF stack, a folder of images or a camera.
+def open_clip(
+    source: str, warn: Note, fps: float, channel: int | str | None = None, note: Note = ignore
+) -> Iterator[FrameStream]:
+    """Open a video, an animation, a TIFF stack, a folder of images or a camera.
 
     Frames that cannot be decoded are left out, and a file that is cut short ends early; both are reported to `warn`.
+    The frames of a TIFF stack are its time points, or its pages if the file names no axis; never depths or channels.
 
     Args:
         source: a file, a folder whose images are taken in natural order (2 before 10), a number (the camera
             /dev/videoNUMBER) or a device.
         warn: called with one line for every such problem.
         fps: frames per second of sources without times: folders and stacks.
+        channel: this channel alone, as grey; see `load_image`.
+        note: called with one line about the axis of a stack, and about planes and channels that are left out.
 
     Raises:
-        InputError: the source does not exist, or it holds no frame.
+        InputError: the source does not exist, holds no frame, no time axis or no such channel, or is one still image.
     """
     path, rate = Path(source), Fraction(fps).limit_denominator(1000)
     camera = f"/dev/video{source}" if source.isdecimal() and not path.exists() else source
     if path.is_dir():
         paths = sorted(find_images([path]), key=_natural)
-        yield FrameStream(_checked(_read_images(((p.name, p) for p in paths), rate, warn), source), len(paths), rate)
-    elif path.suffix.lower() in (".tif", ".tiff"):
-        load_image(path)  # raises an error that says what is wrong with the file
-        with Image.open(path) as stack:
-            total = None
-            with suppress(InputError), decoding(source):  # counting reads all pages, and one may be damaged
-                total = getattr(stack, "n_frames", 1)
-            yield FrameStream(_checked(_read_images(_pages(stack, source, warn), rate, warn), source), total, rate)
+        images = ((p.name, partial(load_image, p, channel, note)) for p in paths)
+        yield FrameStream(_checked(_read_images(images, rate, warn), source), len(paths), rate)
+    elif (kind := _image_format(path)) == "TIFF":
+        load_image(path, channel)  # raises an error that says what is wrong with the file
+        with path.open("rb") as file:
+            with decoding(source):
+                tiff = Tiff(file)
+                axis = _time_axis(tiff, source, note)
+                describe_channels(tiff, source, channel, note)
+            frames = _read_images(_planes(tiff, axis, source, channel, warn), rate, warn)
+            yield FrameStream(_checked(frames, source), tiff.axes[axis], rate)
+    elif kind:
+        with open_image(path) as animation:
+            duration = animation.info.get("duration") or 1000 / float(rate)
+            total: int = getattr(animation, "n_frames", 1)
+            frames = _animated(animation, total, source, channel, duration, warn)
+            yield FrameStream(_checked(frames, source), total, Fraction(1000 / duration).limit_denominator(1000))
     else:
         with _opened(camera) as container:
             stream = container.streams.video[0]
             rate = stream.average_rate or stream.guessed_rate or rate
-            frames = _decoded(container, camera, rate, warn)
+            frames = (
+                replace(frame, image=one_channel(frame.image, channel))
+                for frame in _decoded(container, camera, rate, warn)
+            )
             yield FrameStream(_checked(frames, source), stream.frames or None, rate)
+
+
+def _image_format(path: Path) -> str | None:
+    """Format of a TIFF or an animation; None: neither, or a GIF, which is read as a video.
+
+    Raises:
+        InputError: one still image.
+    """
+    if path.suffix.lower() in (".tif", ".tiff"):
+        load_image(path)  # raises an error that says what is wrong with the file
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        if is_tiff(file):
+            return "TIFF"
+        try:
+            with open_image(file) as image:
+                kind, frames = image.format, getattr(image, "n_frames", 1)
+        except Exception:  # it may be a video
+            return None
+    if frames == 1 or kind == "MPO":  # the other images of an MPO are previews, or another view
+        raise InputError(_STILL.format(path))
+    return None if kind == "GIF" else kind
+
+
+_STILL = "{0} is one still image, not a clip; use `pix2seqd segment`, or give a video or a folder of frames"
+
+
+def _time_axis(tiff: Tiff, source: str, note: Note) -> str:
+    """The axis whose planes are the frames, after a note that names it."""
+    axis = next((axis for axis in "TI" if axis in tiff.axes), None)
+    if axis is None and tiff.axes:
+        raise InputError(
+            f"it has no time axis ({describe_axes(tiff.axes)}); use `pix2seqd segment` for its first plane, "
+            "or save it with the time axis T, or its frames as images in a folder"
+        )
+    if axis is None:
+        raise InputError("it is one still image, not a clip; use `pix2seqd segment`")
+    others = {other: length for other, length in tiff.axes.items() if other != axis}
+    rest = f"; of each the first plane is taken ({describe_axes(others)})" if others else ""
+    note(f"{source}: its {tiff.axes[axis]} frames are taken along {AXES[axis]}{rest}")
+    return axis
+
+
+def _planes(
+    tiff: Tiff, axis: str, source: str, channel: int | str | None, warn: Note
+) -> Iterator[tuple[str, Callable[[], Image.Image]]]:
+    """The frames of a stack, and a message if the list of its pages breaks off."""
+
+    def read(number: int) -> Image.Image:
+        with decoding(f"{source}, page {number + 1}"):
+            return read_plane(tiff, {axis: number}, channel)
+
+    for number in range(tiff.axes[axis]):
+        yield f"{source}, page {number + 1}", partial(read, number)
+    if tiff.is_cut:
+        warn(f"{source} ends after page {tiff.axes[axis]}: the next one is cut short or damaged; export it again")
+
+
+def _animated(
+    animation: Image.Image, total: int, source: str, channel: int | str | None, duration: float, warn: Note
+) -> Iterator[DecodedFrame]:
+    """The frames of an animated image, each at its own time; a frame without a duration lasts `duration` ms."""
+    time = 0.0
+    for number in range(1, total + 1):
+        try:
+            with decoding(f"{source} ends after frame {number - 1}: the next one"):
+                animation.seek(number - 1)
+                image = load_image(animation, channel)
+        except InputError as error:
+            warn(str(error))
+            return
+        yield DecodedFrame(number, image, time)
+        time += (animation.info.get("duration") or duration) / 1000
 
 
 def check_upload(path: Path, max_pixels: int) -> None:
@@ -95,8 +201,10 @@ def check_upload(path: Path, max_pixels: int) -> None:
 
     try:
         if path.suffix.lower() in (".tif", ".tiff"):
-            with decoding(path.name), Image.open(path) as stack:
-                size = stack.width * stack.height
+            with decoding(path.name), path.open("rb") as stack:
+                tiff = Tiff(stack)
+                check_pixels(*tiff.size)
+                size = math.prod(tiff.size)
         else:
             options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
             with av.open(str(path), options=options) as container:
@@ -123,28 +231,13 @@ def _checked(frames: Iterator[DecodedFrame], source: str) -> Iterator[DecodedFra
 
 
 def _read_images(
-    sources: Iterable[tuple[str, Source]], rate: Fraction, warn: Callable[[str], None]
+    sources: Iterable[tuple[str, Callable[[], Image.Image]]], rate: Fraction, warn: Note
 ) -> Iterator[DecodedFrame]:
-    for number, (name, source) in enumerate(sources, start=1):
+    for number, (name, read) in enumerate(sources, start=1):
         try:
-            yield DecodedFrame(number, load_image(source), float((number - 1) / rate), name)
+            yield DecodedFrame(number, read(), float((number - 1) / rate), name)
         except InputError as error:
             warn(f"frame {number} is left out: {error}")
-
-
-def _pages(stack: Image.Image, source: str, warn: Callable[[str], None]) -> Iterator[tuple[str, Source]]:
-    """The pages of a TIFF stack, up to a damaged entry of its page list; the pages after it cannot be found."""
-    pages = ImageSequence.Iterator(stack)
-    for number in count(1):
-        try:
-            with decoding(f"{source} ends after page {number - 1}: the next one"):
-                page = next(pages, None)
-        except InputError as error:
-            warn(str(error))
-            return
-        if page is None:
-            return
-        yield f"{source}, page {number}", page
 
 
 @contextmanager
@@ -167,12 +260,10 @@ def _opened(source: str) -> Iterator["InputContainer"]:
         yield container
 
 
-def _decoded(
-    container: "InputContainer", source: str, rate: Fraction, warn: Callable[[str], None]
-) -> Iterator[DecodedFrame]:
+def _decoded(container: "InputContainer", source: str, rate: Fraction, warn: Note) -> Iterator[DecodedFrame]:
     import av.error
 
-    number, begin = 0, None
+    number, begin, cut = 0, None, False
     packets = container.demux(container.streams.video[0])
     while True:
         try:
@@ -187,6 +278,8 @@ def _decoded(
             return
         if packet is None:
             break
+        if packet.size:
+            cut = packet.is_corrupt  # its data end early
         for frame in decoded:
             number += 1
             time = float((number - 1) / rate) if frame.time is None else frame.time
@@ -196,9 +289,11 @@ def _decoded(
             yield DecodedFrame(
                 number, image.rotate(frame.rotation, expand=True) if frame.rotation else image, time - begin
             )
-    if number < container.streams.video[0].frames:
-        expected = container.streams.video[0].frames
-        warn(f"{source} ends after frame {number} of {expected}: it is cut short; copy or export it again")
+    # A trimmed video counts the frames that are cut away, and an AVI those that were dropped; neither is cut short.
+    stream = container.streams.video[0]
+    if cut or max((entry.pos + entry.size for entry in stream.index_entries), default=0) > container.size > 0:
+        expected = f" of {stream.frames}" if stream.frames else ""
+        warn(f"{source} ends after frame {number}{expected}: it is cut short; copy or export it again")
 
 
 class VideoWriter:

@@ -6,16 +6,19 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
+import imagecodecs
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
+from tifffile import PHOTOMETRIC
 
 from pix2seqd.files import InputError, printable
+from pix2seqd.images.tiff import AXES, Tiff, is_tiff
 
 MAX_PIXELS = 150_000_000
 """Images with more pixels (450 MB as RGB) are refused before they are decoded: a small file can claim any size."""
@@ -24,41 +27,282 @@ Source = str | PathLike[str] | IO[bytes] | Image.Image | np.ndarray
 """What `load_image` accepts."""
 
 
-def load_image(source: Source) -> Image.Image:
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM")
+"""Pillow's names of the formats that are opened. Others are not: for some of them Pillow starts other programs."""
+
+COLOURS = ("red", "green", "blue")
+"""Names of the channels of an image in colour."""
+
+Note = Callable[[str], None]
+"""Takes one line about what was left out of an image."""
+
+
+def ignore(note: str) -> None:
+    """For callers who know their images."""
+
+
+def load_image(source: Source, channel: int | str | None = None, note: Note = ignore) -> Image.Image:
     """Read an image as RGB with its EXIF orientation applied.
 
     Colour spaces are converted (grey, bilevel, palette, CMYK, YCbCr, HSV, CIELAB); transparent pixels are laid over
-    white; of an animation or a multi-page file the first frame is read. Images deeper than 8 bits a channel
-    (16- and 32-bit integers, floats) are stretched linearly from their own finite minimum..maximum to 0..255: NaN
-    becomes the minimum, infinities the nearest end, and a constant image black. 8-bit images keep their values.
+    white. Images deeper than 8 bits a channel (16- and 32-bit integers, floats) are stretched linearly from their own
+    finite minimum..maximum to 0..255: NaN becomes the minimum, infinities the nearest end, and a constant image
+    black. All channels are stretched together. 8-bit images keep their values.
+
+    Of an animation, a stack or a file with several time points, depths or images, the first one is read; of a pyramid
+    the largest level. One channel is shown as grey, two as red and green, three as red, green and blue. Of more
+    channels that are not RGB the first is taken.
 
     Args:
         source: a path, a file opened for reading bytes, a Pillow image of any mode, or an array: bool, integer or
-            float `[h, w]`, `[h, w, 1]`, `[h, w, 3]` (RGB) or uint8 `[h, w, 4]` (RGBA). All channels of an array are
-            stretched together.
+            float `[h, w]`, `[h, w, 1]`, `[h, w, 3]` (RGB) or uint8 `[h, w, 4]` (RGBA); with `channel` any number of
+            channels.
+        channel: this channel alone, as grey: its number, from 1, or its name. Those of colours are red, green, blue.
+        note: called with one line if planes or channels are left out.
 
     Returns:
         A new image of mode RGB and the size that a viewer shows; `source` is not changed.
 
     Raises:
         InputError: missing, unreadable, empty, truncated or not an image; more than `MAX_PIXELS` pixels; an array of
-            another shape or kind.
+            another shape or kind; a channel that it does not have.
     """
     if isinstance(source, np.ndarray):
-        return _to_rgb(_from_array(source))
+        if channel is not None and source.ndim == 3:
+            source = source[..., find_channel(channel, source.shape[2], COLOURS if source.shape[2] == 3 else ())]
+            channel = None
+        return one_channel(_to_rgb(_from_array(source)), channel)
     if isinstance(source, Image.Image):
         with decoding(getattr(source, "filename", "") or "the given image"):
-            return _to_rgb(source)
+            return one_channel(_to_rgb(source), channel)
     if isinstance(source, io.IOBase):
-        with decoding(str(getattr(source, "name", "the given file"))), Image.open(source) as image:
-            return _to_rgb(image)
+        name = str(getattr(source, "name", "the given file"))
+        with decoding(name):
+            return _read(cast(IO[bytes], source), name, channel, note)
     if not isinstance(source, str | PathLike):
         raise InputError(f"cannot read an image from a {type(source).__name__}; give a path, a PIL image or an array")
     path = Path(source)
     _check_file(path)
-    # Given a path, Pillow maps raw pixels into memory, and garbles a TIFF that is stored on its side.
-    with decoding(str(path)), path.open("rb") as file, Image.open(file) as image:
-        return _to_rgb(image)
+    # Given a path, Pillow maps raw pixels into memory.
+    with decoding(str(path)), path.open("rb") as file:
+        return _read(file, str(path), channel, note)
+
+
+def open_image(file: IO[bytes] | Path) -> Image.Image:
+    """Open an image of one of `FORMATS` with Pillow; errors are Pillow's."""
+    Image.init()
+    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])  # Pillow before 11.3: no AVIF
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as it is stored, from its header; errors are those of Pillow and tifffile."""
+    with path.open("rb") as file:
+        if is_tiff(file):
+            return Tiff(file).size
+        with open_image(file) as image:
+            return image.size
+
+
+def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> Image.Image:
+    if is_tiff(file):
+        tiff = Tiff(file)
+        image = read_plane(tiff, {}, channel)
+        _describe_planes(tiff, name, note)
+        describe_channels(tiff, name, channel, note)
+        return image
+    with open_image(file) as image:
+        rgb = one_channel(_to_rgb(_deep(image, file)), channel)
+        frames = 1
+        with suppress(Exception):  # counting reads all frames, and one may be damaged
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        if frames > 1:
+            note(f"{name}: the first of {frames} frames is taken; `pix2seqd video` takes all")
+        return rgb
+
+
+def _describe_planes(tiff: Tiff, name: str, note: Note) -> None:
+    """Report how many planes and images are left out, and which command takes them."""
+    planes = math.prod(tiff.axes.values())
+    separately = "save them as images of their own and give these to `pix2seqd segment`"
+    if planes > 1:
+        along = "T" if "T" in tiff.axes else "I" if "I" in tiff.axes else ""
+        cures = [f"`pix2seqd video` takes those along {AXES[along]}"] if along else []
+        cures += [f"for {'other' if along else 'the'} planes, {separately}"] if tiff.axes.keys() - {along} else []
+        lengths = describe_axes(tiff.axes)
+        note(f"{name}: the first of {planes} planes is taken, {planes - 1} left out ({lengths}); {'; '.join(cures)}")
+    if tiff.others:
+        note(f"{name}: {tiff.others} more images in it, of another size or kind, are left out; {separately}")
+
+
+def describe_axes(axes: Mapping[str, int]) -> str:
+    """Axes of a TIFF and their lengths, for messages."""
+    return ", ".join(f"{AXES.get(axis, axis)}: {length}" for axis, length in axes.items())
+
+
+def describe_channels(tiff: Tiff, name: str, channel: int | str | None, note: Note) -> None:
+    """Report which of the channels are shown, unless one was chosen or they are the colours that the file declares."""
+    colours, shown = tiff.channels - (tiff.alpha is not None), len(_shown(tiff))
+    if channel is not None or not _is_plain(tiff) or colours == 1 or (tiff.is_rgb and colours == 3):
+        return
+    names = f" ({', '.join(tiff.names)})" if tiff.names and not tiff.is_rgb else ""
+    if shown == 1:
+        note(f"{name}: the first of {colours} channels{names} is taken; --channel takes another")
+    elif shown < colours:
+        note(f"{name}: the first {shown} of {colours} channels are taken, as colours; --channel takes another")
+    else:
+        note(f"{name}: its channels{names} are shown as {' and '.join(COLOURS[:shown])}; --channel takes one of them")
+
+
+def find_channel(channel: int | str, channels: int, names: tuple[str, ...]) -> int:
+    """Index of a channel, from 0.
+
+    Args:
+        channel: its number, from 1, or its name, in capitals or not.
+        channels: how many there are.
+        names: their names, or empty.
+
+    Raises:
+        InputError: there is no such channel, or the name is not unique.
+    """
+    matches = [at for at, name in enumerate(names) if name.casefold() == str(channel).casefold()]
+    if not matches and str(channel).isdecimal() and 1 <= int(channel) <= channels:
+        matches = [int(channel) - 1]
+    if len(matches) == 1:
+        return matches[0]
+    known = f" ({', '.join(names)})" if names else ""
+    reason = "names several channels" if matches else "is not a channel of it"
+    raise InputError(f"{str(channel)!r} {reason}; give a number from 1 to {channels}{known}")
+
+
+def one_channel(rgb: Image.Image, channel: int | str | None) -> Image.Image:
+    """Red, green or blue (1, 2, 3) of an RGB image, as grey; without a channel the image itself.
+
+    Raises:
+        InputError: another channel.
+    """
+    if channel is None:
+        return rgb
+    return rgb.getchannel(find_channel(channel, 3, COLOURS)).convert("RGB")
+
+
+def _is_plain(tiff: Tiff) -> bool:
+    """Whether its samples are channels or RGB, not another colour space."""
+    return tiff.page.photometric in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB)
+
+
+def _shown(tiff: Tiff) -> list[int]:
+    """The channels that are shown if none is chosen."""
+    colours = [number for number in range(tiff.channels) if number != tiff.alpha]
+    if tiff.is_rgb:
+        return colours[:3]
+    return colours if len(colours) <= 3 else colours[:1]
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Refuse an image of more than `MAX_PIXELS`.
+
+    Raises:
+        InputError: it is too large.
+    """
+    if width * height > MAX_PIXELS:
+        raise InputError(f"more than {MAX_PIXELS:,} pixels ({width} x {height}); {_SMALLER}")
+
+
+def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | None) -> Image.Image:
+    """One plane of a TIFF, as `load_image` returns it.
+
+    Args:
+        tiff: the open file.
+        position: index along each of its axes; 0 where it is not given.
+        channel: as in `load_image`.
+
+    Raises:
+        InputError: the plane is too large, missing or cut short, or it has no such channel.
+    """
+    check_pixels(*tiff.size)
+    if tiff.values > 4 * MAX_PIXELS:
+        raise InputError(f"a plane, or a tile of it, has {tiff.values:,} values, too many to read; {_SMALLER}")
+    if (image := tiff.converted(position)) is not None:
+        return one_channel(_to_rgb(image), channel)
+    if not _is_plain(tiff):
+        return one_channel(_to_rgb(_upright_tag(_colour_space(tiff, position), tiff)), channel)
+    if channel is not None:
+        shown, alpha = [find_channel(channel, tiff.channels, tiff.names)], None
+    else:
+        shown = _shown(tiff)
+        alpha = tiff.alpha if len(shown) in (1, 3) and tiff.alpha is not None and tiff.channels <= 4 else None
+    values = tiff.plane(position, shown if alpha is None else [*shown, alpha])
+    if values.dtype.kind not in "buif":
+        raise InputError(f"its values are of type {values.dtype}; save integers or floats")
+    colours = values[..., : len(shown)]
+    colours = colours if values.dtype == np.uint8 else _stretch(colours)
+    if tiff.page.photometric == PHOTOMETRIC.MINISWHITE:
+        colours = 255 - colours
+    layers = [Image.fromarray(np.ascontiguousarray(colours[..., k])) for k in range(len(shown))]
+    if len(layers) == 2:
+        layers.append(Image.new("L", layers[0].size))
+    mode = "L" if len(layers) == 1 else "RGB"
+    if alpha is not None:
+        layers.append(Image.fromarray(_opacity(values[..., -1])))
+        premultiplied = tiff.page.extrasamples[alpha - tiff.channels] == 1
+        mode += "a" if premultiplied else "A"
+    image = Image.merge(mode, layers) if len(layers) > 1 else layers[0]
+    return _to_rgb(_upright_tag(image, tiff))
+
+
+def _colour_space(tiff: Tiff, position: Mapping[str, int]) -> Image.Image:
+    """A plane of a palette or of CMYK."""
+    values = tiff.plane(position, range(tiff.channels))
+    if values.dtype.kind != "u":
+        raise InputError(f"its colours are of type {values.dtype}; save it as RGB")
+    if tiff.page.photometric == PHOTOMETRIC.PALETTE and tiff.page.colormap is not None:
+        return Image.fromarray((np.moveaxis(tiff.page.colormap, 0, -1)[values[..., 0]] >> 8).astype(np.uint8))
+    if tiff.page.photometric == PHOTOMETRIC.SEPARATED and tiff.channels >= 4:
+        upper = (values[..., :4] >> 8 * (values.dtype.itemsize - 1)).astype(np.uint8)
+        return Image.frombytes("CMYK", tiff.size, upper.tobytes())
+    raise InputError("its colour space is not known; save it as RGB")
+
+
+def _upright_tag(image: Image.Image, tiff: Tiff) -> Image.Image:
+    """The image with the orientation of the file, for `_upright`."""
+    if "Orientation" in tiff.page.tags:
+        image.getexif()[0x0112] = int(tiff.page.tags["Orientation"].value)
+    return image
+
+
+def _opacity(alpha: np.ndarray) -> np.ndarray:
+    """Transparency of any type, integers of full range or floats of 0..1, as uint8."""
+    if alpha.dtype == np.uint8:
+        return np.ascontiguousarray(alpha)
+    most = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1.0
+    return np.rint(np.clip(np.nan_to_num(alpha.astype(np.float64)) / most, 0, 1) * 255).astype(np.uint8)
+
+
+def _deep(image: Image.Image, file: IO[bytes]) -> Image.Image:
+    """The image itself, or stretched from 16-bit colours, of which Pillow would keep the upper bytes (PNG, PPM)."""
+    check_pixels(*image.size)
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    codec, _, offset, arguments = tiles[0] if tiles else ("", None, 0, None)
+    if image.format == "PNG" and image.mode in ("LA", "RGB", "RGBA") and str(arguments).endswith(";16B"):
+        file.seek(0)
+        values = imagecodecs.png_decode(file.read())
+    elif image.format == "PPM" and image.mode == "RGB" and isinstance(arguments, tuple) and arguments[1] > 255:
+        file.seek(offset)
+        count = image.width * image.height * 3
+        values = (
+            np.array(file.read().split(), ">u2") if codec == "ppm_plain" else np.frombuffer(file.read(2 * count), ">u2")
+        )
+        values = values.reshape(image.height, image.width, 3)
+    else:
+        return image
+    colours = 3 if values.shape[2] >= 3 else 1
+    layers = [Image.fromarray(layer) for layer in np.moveaxis(_stretch(values[..., :colours]), -1, 0)]
+    if values.shape[2] > colours:
+        layers.append(Image.fromarray(_opacity(values[..., colours])))
+    deep = Image.merge(("L", "LA", "RGB", "RGBA")[values.shape[2] - 1], layers)
+    with suppress(SyntaxError):  # the EXIF block is damaged
+        deep.getexif()[0x0112] = image.getexif().get(0x0112, 1)
+    return deep
 
 
 def _check_file(path: Path) -> None:
@@ -89,9 +333,11 @@ def decoding(name: str) -> Iterator[None]:
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"{name}: {_TOO_LARGE}") from error
+        raise InputError(f"{name}: more than {MAX_PIXELS:,} pixels; {_SMALLER}") from error
     except Image.UnidentifiedImageError as error:
-        raise InputError(f"{name} is not an image in a known format; convert it to PNG, JPEG or TIFF") from error
+        raise InputError(
+            f"{name} is not an image in a known format ({_KNOWN}); convert it to PNG, JPEG or TIFF"
+        ) from error
     except PermissionError as error:
         raise InputError(f"{name} may not be read (permission denied); change its permissions") from error
     except Exception as error:  # Pillow's decoders raise anything on damaged data: struct.error, IndexError, ...
@@ -99,12 +345,12 @@ def decoding(name: str) -> Iterator[None]:
         raise InputError(f"{name} cannot be decoded, it is damaged or cut short ({reason}); fetch it again") from error
 
 
-_TOO_LARGE = f"more than {MAX_PIXELS:,} pixels; scale it down or cut it into pieces"
+_KNOWN = "JPEG, PNG, TIFF, BMP, GIF, WebP, AVIF, PNM"
+_SMALLER = "scale it down or cut it into pieces"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.width * image.height > MAX_PIXELS:
-        raise InputError(f"{image.width} x {image.height} is {_TOO_LARGE}")
+    check_pixels(*image.size)
     image = _upright(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(_stretch(np.asarray(image))).convert("RGB")
@@ -143,18 +389,21 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _stretch(values: np.ndarray) -> np.ndarray:
     """Linear map of the finite minimum..maximum to uint8 0..255; same shape."""
-    finite = values[np.isfinite(values)]
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     if low == high:
         return np.zeros(values.shape, np.uint8)
     half = 1.0 if math.isfinite(high - low) else 0.5  # the range itself may exceed the largest float
-    values = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low) * half
-    return np.rint((values - low * half) / (high * half - low * half) * 255).astype(np.uint8)
+    stretched = np.empty(values.shape, np.uint8)
+    for row, result in zip(values, stretched, strict=True):  # a row at a time: float64 takes eight times the memory
+        row = np.nan_to_num(row.astype(np.float64), nan=low, posinf=high, neginf=low) * half
+        result[...] = np.rint((row - low * half) / (high * half - low * half) * 255)
+    return stretched
 
 
 IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pcx"}
-    | {".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+    {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"}
+    | {".btf", ".tf8", ".tif", ".tiff", ".webp"}
 )
 """Files in a folder that are read as images; a file that is given itself may have any name."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pix2seqd.files import InputError
-from pix2seqd.images.load import load_image
+from pix2seqd.images.load import image_size, load_image
 from pix2seqd.page import editing
 from pix2seqd.page.viewer import data_uri, reduced, show
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
@@ -68,8 +68,7 @@ class Work:
             InputError: not an image, or too many pixels. The message has the name that the visitor knows.
         """
         try:
-            with Image.open(path) as header:
-                size = header.size
+            size = image_size(path)
         except Exception:  # `load_image` raises a clear message for any such file
             size = (0, 0)
         if size[0] * size[1] > max_pixels:

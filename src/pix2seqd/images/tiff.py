@@ -1,0 +1,250 @@
+"""TIFF files of any layout: their axes, and the values of one plane; the only module that imports tifffile."""
+
+import logging
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import IO, Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+from PIL import Image, TiffImagePlugin
+
+from pix2seqd.files import InputError
+
+# tifffile logs what it repairs or skips, in its own words; what concerns the user is raised here.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""The first bytes of TIFF and BigTIFF files."""
+AXES = {"T": "time (T)", "Z": "depth (Z)", "C": "channels", "P": "positions", "I": "pages (the file names no axis)"}
+"""What messages call the axes of planes; I stands for pages whose axis the file does not name."""
+MOST_SAMPLES = 16
+"""An unnamed last axis of at most so many values holds channels: no image is so narrow and also a stack."""
+ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
+
+
+def is_tiff(file: IO[bytes]) -> bool:
+    """Whether a file begins as a TIFF does; it is at its start again afterwards."""
+    start = file.read(4)
+    file.seek(0)
+    return start in MAGIC
+
+
+class Tiff:
+    """An open TIFF file, of which the largest level of a pyramid is read.
+
+    Attributes:
+        axes: lengths of the axes along which its planes lie, outermost first: T (time), Z, P (position), I (pages
+            without a name), other letters of tifffile. Axes of length 1 are left out.
+        channels: number of channels of a plane, alpha included.
+        names: names of the channels, or empty.
+        size: width and height of a plane.
+        values: the largest number of values that are decoded at a time.
+        others: number of images in the file that are neither planes nor smaller levels.
+        page: the tags of the first plane.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        """Read the structure of a file, not its pixels.
+
+        Args:
+            file: a TIFF file at its start; it is used as long as planes are read.
+
+        Raises:
+            InputError: the file holds no image.
+        """
+        self._file = file
+        # A file of a data set of many files is read by itself: each is an image of its own in a folder.
+        self._tiff = tifffile.TiffFile(file, _multifile=False, is_mmstack=False, is_ndtiff=False)
+        series = [one for one in self._series() if math.prod(one.shape)]
+        if not series:
+            raise InputError("it holds no image; export it again")
+        levels = _levels(series)
+        first = max(levels, key=lambda one: math.prod(_sides(one)))
+        self._image = series.index(first)
+        same = [one for one in series if (one.axes, one.shape, one.dtype) == (first.axes, first.shape, first.dtype)]
+        self._stacks = [one for one in same if one.keyframe.is_reduced == first.keyframe.is_reduced]
+        self.page = first.keyframe
+        self.others = sum(one not in [*self._stacks, *levels] and not one.keyframe.is_reduced for one in series)
+        self._lead, self._inner = _split(first.axes, first.shape, self.page.ndim)
+        self._whole = not {"Y", "X"} <= self._inner.keys()
+        if self._whole:  # rows or columns lie on different pages
+            self._lead, self._inner = {}, self._lead | self._inner
+        if len(self._stacks) > 1:
+            stacked = "I" if first.kind in ("shaped", "generic", "uniform") and "I" not in first.axes else "P"
+            self._lead = {stacked: len(self._stacks)} | self._lead
+        everything = self._lead | self._inner
+        self._channel = next((axis for axis in "SC" if axis in everything), "")
+        self.channels = everything.get(self._channel, 1)
+        self.axes = {a: n for a, n in everything.items() if n > 1 and a not in ("Y", "X", self._channel)}
+        self.size = self._inner["X"], self._inner["Y"]
+        tile = self.page.tilewidth * self.page.tilelength * self.page.tiledepth if self.page.is_tiled else 0
+        self.values = max(math.prod(self._inner.values()), tile)
+
+    def _series(self) -> list[Any]:
+        """Groups of equal pages; of a file with a damaged list of pages only those before the damage, as one group."""
+        try:
+            return self._tiff.series
+        except Exception:  # of damaged data, tifffile raises anything
+            pages: list[Any] = [self._tiff.pages.first]
+            with suppress(Exception):
+                for number in range(1, len(self._tiff.pages)):
+                    pages.append(self._tiff.pages[number])
+            pages = [page for page in pages if page.hash == pages[0].hash]
+            shape, axes = (len(pages), *pages[0].shape), "I" + pages[0].axes
+            return [tifffile.TiffPageSeries(pages, shape, pages[0].dtype, axes, kind="uniform")]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the list of pages ends early, because the file is cut short or damaged."""
+        end = self._tiff.pages.next_page_offset
+        if end is None:
+            return False
+        self._file.seek(end)
+        layout = self._tiff.tiff
+        try:
+            return struct.unpack(layout.offsetformat, self._file.read(layout.offsetsize))[0] != 0
+        except struct.error:
+            return True
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the channels, or empty."""
+        if self.is_rgb:
+            return ("red", "green", "blue", "alpha")[: self.channels]
+        names: list[str] = []
+        if self._tiff.is_ome and self._tiff.ome_metadata:
+            images = [e for e in ElementTree.fromstring(self._tiff.ome_metadata) if e.tag.endswith("Image")]
+            image = images[min(self._image, len(images) - 1)]
+            names = [e.get("Name", "") for e in image.iter() if e.tag.endswith("}Channel")]
+        elif self._tiff.is_imagej:
+            labels = (self._tiff.imagej_metadata or {}).get("Labels", [])
+            # Labels belong to planes, of which the channels lie innermost.
+            names = [str(label) for label in labels[: self.channels]]
+        return tuple(names) if len(names) == self.channels and all(names) else ()
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the samples of a pixel are red, green and blue, and maybe more."""
+        return self._channel == "S" and self.channels >= 3 and self.page.photometric == tifffile.PHOTOMETRIC.RGB
+
+    @property
+    def alpha(self) -> int | None:
+        """Which channel, from 0, is the transparency."""
+        extra = self.page.extrasamples if self._channel == "S" else ()
+        at = next((number for number, kind in enumerate(extra) if kind in ALPHA), None)
+        return None if at is None else self.channels - len(extra) + at
+
+    def converted(self, position: Mapping[str, int]) -> Image.Image | None:
+        """A plane whose colours Pillow converts and unpacks (YCbCr, CIELAB, fax, 1 to 4 bits); otherwise None."""
+        page = self._page(position)
+        kinds = tifffile.PHOTOMETRIC
+        plain = (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB, kinds.PALETTE, kinds.SEPARATED)
+        odd = self.page.photometric not in plain or _bits(self.page) < 8
+        if not odd or not isinstance(page.index, int) or self.page.compression not in TiffImagePlugin.COMPRESSION_INFO:
+            return None
+        self._check_whole(page)
+        self._pillow.seek(page.index)
+        return self._pillow
+
+    def plane(self, position: Mapping[str, int], channels: Sequence[int]) -> np.ndarray:
+        """Values of one plane, `[h, w, channels]`, as they are stored.
+
+        Args:
+            position: index along each of `axes`; 0 where it is not given.
+            channels: which channels, from 0.
+
+        Raises:
+            InputError: the plane is missing or cut short.
+        """
+        if self._channel in self._lead:
+            planes = [self._values({**position, self._channel: channel}) for channel in channels]
+            return np.stack(planes, axis=-1)
+        values = self._values(position)
+        return values[..., list(channels)] if values.ndim == 3 else values[..., None]
+
+    @cached_property
+    def _pillow(self) -> Image.Image:
+        self._file.seek(0)
+        return Image.open(self._file, formats=["TIFF"])
+
+    def _place(self, position: Mapping[str, int]) -> tuple[Any, int]:
+        """The series and the number of the page in it."""
+        place = [position.get(axis, 0) for axis in self._lead]
+        number = int(np.ravel_multi_index(place, tuple(self._lead.values()))) if place else 0
+        pages = max(1, math.prod(self._lead.values()) // len(self._stacks))
+        return self._stacks[number // pages], number % pages
+
+    def _page(self, position: Mapping[str, int]) -> Any:
+        series, number = self._place(position)
+        page = series[number if number < len(series) else 0]
+        if page is None:
+            raise InputError("the file lacks this plane; export it again")
+        return page
+
+    def _check_whole(self, page: Any) -> None:
+        ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False))
+        if max(ends, default=0) > self._tiff.filehandle.size:
+            raise EOFError("the file ends before its pixels do")  # tifffile would fill the rest with zeros
+
+    def _values(self, position: Mapping[str, int]) -> np.ndarray:
+        """Values of a page `[h, w]`, or `[h, w, channels]` if it holds them."""
+        series, number = self._place(position)
+        if self._whole:
+            for page in series:
+                self._check_whole(page)
+            values = series.asarray()
+        elif series.is_truncated and series.dataoffset is not None:
+            # Only the first plane has an entry in the list of pages; the others follow it.
+            count = math.prod(self._inner.values())
+            self._file.seek(series.dataoffset + number * count * series.dtype.itemsize)
+            content = self._file.read(count * series.dtype.itemsize)
+            values = np.frombuffer(content, series.dtype.newbyteorder(self._tiff.byteorder))
+        else:
+            page = self._page(position)
+            self._check_whole(page)
+            values = page.asarray()
+        values = values.reshape(tuple(self._inner.values()))
+        axes = [axis for axis in self._inner if axis in ("Y", "X", self._channel)]
+        values = values[tuple(slice(None) if axis in axes else position.get(axis, 0) for axis in self._inner)]
+        return values.transpose([axes.index(axis) for axis in ("Y", "X", self._channel) if axis in axes])
+
+
+def _bits(page: Any) -> int:
+    bits = page.bitspersample
+    return min(bits) if isinstance(bits, tuple) else bits
+
+
+def _sides(series: Any) -> tuple[int, int]:
+    return series.shape[series.axes.index("X")], series.shape[series.axes.index("Y")]
+
+
+def _levels(series: list[Any]) -> list[Any]:
+    """The first image of a file and its larger levels; thumbnails may come first."""
+    full = [one for one in series if not one.keyframe.is_reduced] or series
+    width, height = _sides(full[0])
+    levels = full[:1]
+    for one in full[1:]:
+        wide, high = _sides(one)
+        similar = abs(wide * height - high * width) <= max(wide, high)
+        if similar and wide >= 2 * width - 1 and high >= 2 * height - 1 and one.axes == full[0].axes:
+            levels.append(one)
+    return levels
+
+
+def _split(axes: str, shape: tuple[int, ...], inside: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Lengths of the axes across pages and within a page; axes without a name become one, I."""
+    axes = axes.replace("Q", "I")
+    deep = len(axes) > 2 and axes[-3:] == "IYX"
+    if deep and shape[-1] <= MOST_SAMPLES < min(shape[-3:-1]):  # an array [h, w, channels], saved without its axes
+        axes = axes[:-3] + "YXC"
+    lead: dict[str, int] = {}
+    inner: dict[str, int] = {}
+    for number, (axis, length) in enumerate(zip(axes, shape, strict=True)):
+        part = lead if number < len(axes) - inside else inner
+        part[axis] = part.get(axis, 1) * length
+    return lead, inner

@@ -350,3 +350,11 @@ def test_read_label_image_rejects(tmp_path, pixels, says):
     assert says in message and "a.tif" in message
     (tmp_path / "a.tif").write_bytes(b"II*\0 damaged")
     assert "cannot be read as TIFF" in refusal(lambda: read_label_image(tmp_path / "a.tif"))
+
+
+def test_folder_of_another_use_called_classes_changes_no_class_images(tmp_path):
+    labels = [pixels.astype(np.uint8) for pixels in scenes(2, [1, 2])]
+    write(write(tmp_path, labels, coding="class"), [255 - pixels for pixels in labels], folder="classes")
+    data = Folder.open(tmp_path)
+    assert [name for name, _ in categories(data)] == ["0", "1", "2"]
+    assert len(data[0].panoptic.segments) == 3

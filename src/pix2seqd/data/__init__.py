@@ -28,7 +28,7 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
     Args:
         source: `coco:DIR[@SPLIT]`, a folder in COCO panoptic format; `cityscapes:DIR@SPLIT`, as distributed;
             `davis:DIR@SPLIT` or `kitti-step:DIR@SPLIT`, as distributed, frame by frame; `folder:DIR[@SPLIT]`, images
-            and label PNGs; `shards:DIR`, the output of `pix2seqd shard`; or `shapes:COUNT[@SEED]`, synthetic scenes.
+            and label images; `shards:DIR`, the output of `pix2seqd shard`; or `shapes:COUNT[@SEED]`, synthetic scenes.
             After `coco:` and `folder:`, each `,-FILE` at the end leaves out the image of that file name.
         size: height and width of synthetic images, in pixels.
 

@@ -273,7 +273,7 @@ def _grouped(directory: Path, split: str) -> Layout | None:
 
 
 def _existing(folder: Path) -> Path | None:
-    return folder if folder.is_dir() else None
+    return folder if _labels(folder) else None
 
 
 def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
@@ -292,7 +292,9 @@ def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
 
 def _beside(directory: Path) -> _Names | None:
     """The names of images and labels in one folder, if they tell each other apart."""
-    files = [path for path in _files(directory) if path.suffix.lower() in IMAGE_SUFFIXES]
+    folders = [directory, *(path for path in directory.glob("*/") if SPLIT_NAMES.fullmatch(path.name))]
+    every = (path for folder in folders for path in _files(folder, nested=False))
+    files = [path for path in every if path.suffix.lower() in IMAGE_SUFFIXES]
     labels = [path for path in files if LABEL_WORDS.search(path.stem) and path.suffix.lower() in LOSSLESS_SUFFIXES]
     images = [path for path in files if path not in labels]
     return _naming(images, directory, labels, directory)

@@ -77,6 +77,7 @@ class Labels:
         elif coding not in CODINGS:
             raise InputError(f"{path}: coding {coding!r} is not known; choose {', '.join(CODINGS)}")
         colors = _colors(path, declared, coding, files, assumed)
+        class_files = class_files if coding == "instance" else ()
         one_class = coding == "instance" and not class_files
         if colors:
             names = {value: name for value, (name, _) in colors.items()}
@@ -159,6 +160,7 @@ class Labels:
                 stuff class has numbered instances; an instance has two classes.
         """
         pixels = read_label_image(path, image, rgb=self.coding == "color")
+        class_path = class_path if self.coding == "instance" else None
         if class_path is not None:
             classes, numbers = _beside(pixels, read_label_image(class_path, image))
         elif self.coding == "instance":

@@ -31,7 +31,7 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(printable(" ".join(message.splitlines())))
 
 
 def require(purpose: str, extra: str, *packages: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pix2seqd import distributed
-from pix2seqd.checkpoint import Checkpoint, from_pretrained, save_pretrained, transfer
+from pix2seqd.checkpoint import Checkpoint, check_size, from_pretrained, save_pretrained, transfer
 from pix2seqd.config import DataConfig, InferConfig, Recipe, TrainConfig
 from pix2seqd.data import open_clips, open_dataset
 from pix2seqd.data.clip_examples import frame_size
@@ -127,9 +127,9 @@ def new_state(
     torch.manual_seed(recipe.train.seed)
     try:
         model = (build or new_model)(recipe)
+        check_size(model, recipe.data.size)
     except ValueError as error:
         raise InputError(f"the recipe's model cannot be built: {error}") from error
-    _check_size(recipe, model)
     needed, classes = len(dataset.taxonomy) + 1, recipe.model.mask.classes
     if needed > classes:
         raise InputError(f"{recipe.train_data} has {needed} classes with void; the model has {classes}")
@@ -140,15 +140,6 @@ def new_state(
     )
     optimizer.register_step_pre_hook(_official_epsilon)
     return TrainState(model, ema, optimizer)
-
-
-def _check_size(recipe: Recipe, model: Pix2SeqD) -> None:
-    """Refuse pictures that the networks cannot halve as often as they do, before a run begins."""
-    config = recipe.model
-    cell = config.mask.stride * config.decoder.patch * 2 ** (len(config.decoder.multipliers) - 1)
-    step = math.lcm(cell, model.pixel_encoder.backbone.strides[-1])
-    if any(n % step for n in recipe.data.size):
-        raise InputError(f"data.size {list(recipe.data.size)} does not suit the model; give multiples of {step}")
 
 
 def _official_epsilon(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:

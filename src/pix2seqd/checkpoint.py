@@ -20,7 +20,7 @@ from torch.nn.modules.module import (
 )
 
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
-from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.files import InputError, read_json, sync_folder, write_atomically, write_json
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -72,6 +72,7 @@ def save_pretrained(pretrained: Checkpoint, folder: str | Path, dtype: torch.dty
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
     except OSError as error:
         raise InputError(f"cannot make the folder {folder} ({error.strerror}); choose a writable place") from error
     tensors = {

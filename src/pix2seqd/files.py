@@ -30,7 +30,7 @@ class InputError(Exception):
     Characters that a terminal obeys instead of showing them (names from files may hold some) become escapes.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str = "") -> None:
         super().__init__(printable(" ".join(message.splitlines())))
 
 

@@ -1,8 +1,11 @@
 import json
+import os
+import time
+from pathlib import Path
 
 import pytest
 
-from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.files import InputError, printable, read_json, read_yaml, sync, write_atomically, write_json
 
 
 def names(folder):
@@ -90,3 +93,109 @@ def test_write_atomically_file_as_folder_is_a_one_line_error(tmp_path):
 def test_write_json_nan_and_infinity_become_null(tmp_path):
     write_json(tmp_path / "a.json", {"a": float("nan"), 3: ({"b": float("-inf")}, 0.5, 7), "name": "nan"})
     assert read_json(tmp_path / "a.json") == {"a": None, "3": [{"b": None}, 0.5, 7], "name": "nan"}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a device"])
+def test_read_json_and_write_atomically_pipe_or_device_is_refused(tmp_path, kind):
+    path = tmp_path / "a.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=r"a\.json is a device or a pipe"):
+        read_json(path)
+    with pytest.raises(InputError, match=r"a\.json is a device or a pipe"):
+        write_json(path, [])
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_read_json_larger_than_allowed_is_not_read(tmp_path):
+    path = tmp_path / "a.json"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # a hole, which takes no place on the disk
+    with pytest.raises(InputError, match=r"a\.json has 1,099,511,627,776 bytes; such a file has at most 1,073,741,824"):
+        read_json(path)
+    write_json(path, "x" * 100)
+    with pytest.raises(InputError, match="at most 50"):
+        read_json(path, 50)
+
+
+def test_write_atomically_same_process_number_twice_does_not_collide(tmp_path, monkeypatch):
+    """Processes in two containers may have the same number."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    path = tmp_path / "a.txt"
+    with write_atomically(path) as first, write_atomically(path) as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_write_atomically_long_name(tmp_path):
+    path = tmp_path / ("ü" * 120)
+    with write_atomically(path) as temporary:
+        temporary.write_text("x")
+    assert path.read_text() == "x"
+
+
+def test_write_atomically_file_and_folder_are_on_the_disk(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda number: (synced.append(str(Path(f"/proc/self/fd/{number}").readlink())), fsync(number))
+    )
+    write_json(tmp_path / "a.json", 1)
+    assert len(synced) == 2 and synced[0].endswith(".part") and synced[1] == str(tmp_path)
+    sync(tmp_path / "a.json")
+    assert synced[2:] == [str(tmp_path / "a.json")]
+
+
+def test_input_error_shows_control_characters_as_escapes():
+    message = str(InputError("a\x1b]0;owned\x07 b\r\nc\x9b31m \udcff; Zürich 日本語\u3000e\u0301"))
+    assert message == "a\\x1b]0;owned\\x07 b c\\x9b31m \\udcff; Zürich 日本語\u3000e\u0301"
+    assert printable("plain \\ name") == "plain \\ name"
+
+
+def test_read_yaml_round_trip():
+    text = "labels: {0: cell, 1: 'a: b'}\nsize: [256, 256]\nrate: 1.0e-3\nname: Zürich\n"
+    assert read_yaml(text, "a.yaml") == {
+        "labels": {0: "cell", 1: "a: b"},
+        "size": [256, 256],
+        "rate": 1e-3,
+        "name": "Zürich",
+    }
+
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 11))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LAUGHS, "has an anchor or alias"),
+        ("a: &b 1", "has an anchor or alias"),
+        ("a: *b", "has an anchor or alias"),
+        ("[" * 1000 + "]" * 1000, "is nested more than 50 deep"),
+        ("".join(" " * n + "a:\n" for n in range(60)) + " " * 60 + "b: 1", "is nested more than 50 deep"),
+        ("a" * (2**20 + 1), "may have 1,048,576"),
+        ("when: 2001-99-99", "is not valid YAML"),
+        (f"n: {'9' * 10_000}", "is not valid YAML"),
+        ("a: !!python/object/apply:os.system [true]", "is not valid YAML"),
+        ("a: [", "is not valid YAML"),
+        ("? {a: 1}\n: 2", "is not valid YAML"),
+        ("\x00", "is not valid YAML"),
+    ],
+)
+def test_read_yaml_costly_or_damaged_is_a_quick_one_line_error(text, message):
+    began = time.monotonic()
+    with pytest.raises(InputError, match=message) as caught:
+        read_yaml(text, "a.yaml")
+    assert time.monotonic() - began < 5
+    assert str(caught.value).startswith("a.yaml") and "\n" not in str(caught.value)
+
+
+def test_read_yaml_40000_categories_takes_seconds():
+    began = time.monotonic()
+    content = read_yaml("\n".join(f"{n}: c{n}" for n in range(40_000)), "a.yaml")
+    assert len(content) == 40_000 and time.monotonic() - began < 5

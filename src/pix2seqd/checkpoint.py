@@ -1,17 +1,26 @@
 """Checkpoints: a folder of config.json and model.safetensors, loaded strictly and without pickle."""
 
 import hashlib
+import itertools
+import math
+import reprlib
+import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
-from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.files import InputError, read_json, sync_folder, write_atomically, write_json
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -22,6 +31,13 @@ FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 """The files of a checkpoint."""
 FORMAT = 2
 """Of config.json: settings nest as the model does. Format 1, where they were flat, is read too."""
+PARTS = ("model", "data", "infer")
+"""The settings in config.json."""
+MOST_CONFIG = 2**24
+"""Bytes of the largest config.json that is read."""
+MOST_TABLES = 2**26
+"""Numbers that a backbone may compute for itself, beside its weights (codes of positions)."""
+_FLOATS, _INTEGERS = ("F32", "F16", "BF16", "F64"), ("I64", "I32", "I16", "I8", "U8")
 MODEL_TYPE = "pix2seqd"
 """Our name in `transformers` (see `pix2seqd.interop.transformers`)."""
 
@@ -56,6 +72,7 @@ def save_pretrained(pretrained: Checkpoint, folder: str | Path, dtype: torch.dty
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
     except OSError as error:
         raise InputError(f"cannot make the folder {folder} ({error.strerror}); choose a writable place") from error
     tensors = {
@@ -87,23 +104,93 @@ def from_pretrained(name: str | Path) -> Checkpoint:
             asking the hub again; `hf download owner/name` refreshes it.
 
     Raises:
-        InputError: not found, not a checkpoint of this package, damaged, or config and weights do not fit.
+        InputError: not found, not a checkpoint of this package, damaged, or config and weights do not fit. All of
+            config.json, and the tensors that it asks for, are checked before memory is taken (limits: `config`, and
+            the size of the weights' file).
     """
     folder = find_folder(str(name))
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json", MOST_CONFIG)
     version = config.get("pix2seqd") if isinstance(config, dict) else None
     if type(version) is not int or version not in (1, FORMAT):
         raise InputError(f"{folder / 'config.json'} is not of a pix2seqd checkpoint (format 1 or {FORMAT})")
+    weights = folder / "model.safetensors"
+    found = _headers(weights)
     try:
+        _check_sections(config)
         config = _from_format_1(config) if version == 1 else config
-        model = Pix2SeqD(ModelConfig.from_dict(config["model"]))
+        model_config = ModelConfig.from_dict(config["model"])
         data, infer = DataConfig.from_dict(config["data"]), InferConfig.from_dict(config["infer"])
         taxonomy = Taxonomy.from_coco(config["categories"])
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        outline = _outline(model_config, data, len(found))
+    except ValueError as error:
         raise InputError(f"{folder / 'config.json'} is not understood: {error}") from error
-    weights = folder / "model.safetensors"
-    load_weights(model, weights)
-    return Checkpoint(model.eval(), taxonomy, data, infer, str(name), hashlib.sha256(weights.read_bytes()).hexdigest())
+    _check_headers(weights, found, outline)
+    model = Pix2SeqD(model_config)
+    _load_weights(model, weights)
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Checkpoint(model.eval(), taxonomy, data, infer, str(name), digest)
+
+
+def _check_sections(config: dict[str, Any]) -> None:
+    """Refuse a config.json without one of its parts.
+
+    Raises:
+        ValueError: one is missing or of another kind.
+    """
+    for part, kind, what in (*((part, dict, "section") for part in PARTS), ("categories", list, "list")):
+        if not isinstance(config.get(part), kind):
+            raise ValueError(f"it has no {what} {part!r}")
+
+
+def _outline(config: ModelConfig, data: DataConfig, tensors: int) -> Pix2SeqD:
+    """The model that a config describes, without memory for its tensors, to compare it with a file of weights.
+
+    Args:
+        config: of the model.
+        data: how images are presented to it.
+        tensors: how many the file has. No model of many more is built, not even in outline, which would take long.
+
+    Raises:
+        ValueError: there is no such model, or it is not for images of this size.
+    """
+    most, counted, thread = 2 * tensors + 1000, itertools.count(1), threading.get_ident()
+
+    def count(module: torch.nn.Module, name: str, tensor: torch.Tensor | None) -> None:
+        if threading.get_ident() == thread and next(counted) > most:
+            raise ValueError(f"it asks for more than twice the {tensors} tensors of model.safetensors")
+
+    hooks = [
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
+    ]
+    try:
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+            model = Pix2SeqD(config)
+        check_size(model, data.size)
+    except Exception as error:  # whatever goes wrong in there comes from the configuration
+        raise ValueError(" ".join(str(error).split())[:500]) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    saved = set(model.state_dict())
+    besides = sum(buffer.numel() for name, buffer in model.named_buffers() if name not in saved)
+    if besides > MOST_TABLES:
+        raise ValueError(f"its backbone computes tables of {besides:,} numbers; they may have {MOST_TABLES:,}")
+    return model
+
+
+def check_size(model: Pix2SeqD, size: tuple[int, int]) -> None:
+    """Refuse a size of images that the networks cannot halve as often as they do.
+
+    Raises:
+        ValueError: height or width is no multiple of the coarsest cell.
+    """
+    config = model.config
+    cell = config.mask.stride * config.decoder.patch * 2 ** (len(config.decoder.multipliers) - 1)
+    step = math.lcm(cell, model.pixel_encoder.backbone.strides[-1])
+    if any(n % step for n in size):
+        raise ValueError(f"data.size {list(size)} does not suit the model; give multiples of {step}")
 
 
 _FORMAT_1 = {
@@ -155,12 +242,16 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
         ValueError: a setting that was removed has another value than the one that holds now.
     """
     converted: dict[str, Any] = {"categories": config["categories"]}
-    for part in ("model", "data", "infer"):
+    nested = {path.rpartition(".")[0] for path in _FORMAT_1.values()} - set(PARTS)
+    for part in PARTS:
         for key, value in config[part].items():
             before = f"{part}.{key}"
+            if before in nested:
+                raise ValueError(f"{before} is a section of format {FORMAT}, but the file says format 1")
             if before in _REMOVED:
                 if value != _REMOVED[before]:
-                    raise ValueError(f"{before} {value!r} is gone, only {_REMOVED[before]!r} is left; write that there")
+                    shown = reprlib.repr(value)
+                    raise ValueError(f"{before} {shown} is gone, only {_REMOVED[before]!r} is left; write that there")
                 continue
             *sections, name = _FORMAT_1.get(before, before).split(".")
             place = converted
@@ -170,22 +261,51 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
     return converted
 
 
-def load_weights(model: Pix2SeqD, path: Path) -> None:
-    """Load weights into a model, strictly.
+def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of each tensor of a safetensors file; its size is that of the file, and no tensor is read.
 
     Raises:
-        InputError: missing, damaged, not safetensors, or of another model.
+        InputError: missing, damaged, or another format (pickles are never opened).
     """
-    tensors = read_tensors(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; a checkpoint needs config.json and model.safetensors")
+    try:
+        with safe_open(path, "pt") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 # it is no dictionary
+            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or not safetensors ({error}); copy it again") from error
+
+
+def _check_headers(path: Path, found: dict[str, tuple[tuple[int, ...], str]], model: Pix2SeqD) -> None:
+    """Compare the tensors of a file with those of a model, before memory is taken for either.
+
+    Raises:
+        InputError: names, shapes or types differ.
+    """
     expected = model.state_dict()
-    if wrong := sorted(set(tensors) ^ set(expected)):
+    if wrong := sorted(set(found) ^ set(expected)):
         whose = "lacks" if wrong[0] in expected else "has an unknown"
-        raise InputError(f"{path} {whose} {wrong[0]!r}: it does not belong to the config.json beside it")
+        raise InputError(f"{path} {whose} {wrong[0][:200]!r}: it does not belong to the config.json beside it")
     for name, value in expected.items():
-        if tensors[name].shape != value.shape:
-            found, wanted = tuple(tensors[name].shape), tuple(value.shape)
-            raise InputError(f"{path}: {name!r} has shape {found}, but config.json beside it asks for {wanted}")
-    model.load_state_dict(tensors)
+        shape, kind = found[name]
+        if shape != value.shape:
+            wanted = tuple(value.shape)
+            raise InputError(f"{path}: {name!r} has shape {shape}, but config.json beside it asks for {wanted}")
+        if kind not in (_FLOATS if value.is_floating_point() else _INTEGERS):
+            raise InputError(f"{path}: {name!r} has numbers of type {kind}; weights are F32, F16, BF16 or F64")
+
+
+def _load_weights(model: Pix2SeqD, path: Path) -> None:
+    """Load weights into a model that `_check_headers` found to be theirs.
+
+    Raises:
+        InputError: some are not finite.
+    """
+    model.load_state_dict(read_tensors(path))
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"{path}: {name!r} has values that are no finite float32 numbers; copy the file again")
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -1,10 +1,29 @@
-"""Every setting of the project as frozen dataclasses; an unknown key is an error that names the nearest field."""
+"""Every setting of the project as frozen dataclasses; an unknown key is an error that names the nearest field.
+
+Values may come from strangers, in the config.json of a checkpoint: type, length and range of each are checked before
+anything is made of them.
+"""
 
 import dataclasses
 import difflib
+import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+
+MOST_CHANNELS = 2**16
+"""Largest number of channels or blocks, and of any number in the settings of a backbone."""
+MOST_LAYERS = 1000
+"""Largest number of layers, and of levels."""
+MOST_PIXELS = 4096
+"""Largest height and width of the network's input."""
+MOST_STEPS = 10_000
+"""Largest number of denoising steps."""
+_MOST_ITEMS = 20_000
+"""Values in the settings of a backbone; the names of ImageNet's classes may be among them."""
+_MOST_TEXT = 1000
+"""Characters of a setting."""
 
 
 class Config:
@@ -18,20 +37,13 @@ class Config:
             ValueError: a key that is no field (the message names the nearest one), or a value of another kind.
         """
         hints = get_type_hints(cls)
-        names = cls.names()
         converted: dict[str, Any] = {}
         for key, value in values.items():
             if key not in hints:
-                near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+                near = difflib.get_close_matches(str(key), cls.names(), n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}"
-                raise ValueError(f"{cls.__name__} has no setting {key!r}{hint}")
-            kind, name = hints[key], f"{cls.__name__}.{key}"
-            if isinstance(kind, type) and issubclass(kind, Config) and not isinstance(value, kind):
-                if not isinstance(value, Mapping):
-                    raise ValueError(f"{name} must be a section of settings, not {value!r}")
-                value = kind.from_dict(value)
-            _check_kind(name, kind, value)
-            converted[key] = tuple(value) if isinstance(value, list) else value
+                raise ValueError(f"{cls.__name__} has no setting {_shown(key)}{hint}")
+            converted[key] = _converted(f"{cls.__name__}.{key}", hints[key], value)
         return cls(**converted)
 
     @classmethod
@@ -57,12 +69,78 @@ class Config:
         return replace(self, **changes)  # type: ignore[type-var]
 
 
-def _check_kind(name: str, kind: Any, value: Any) -> None:
-    if get_origin(kind) is Literal and value not in get_args(kind):
-        raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}")
-    allowed = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(kind)
-    if allowed and type(value) not in allowed:
-        raise ValueError(f"{name} must be of type {kind.__name__}, not {value!r}")
+def _converted(name: str, kind: Any, value: Any) -> Any:
+    """A plain value as a field of this kind holds it.
+
+    Raises:
+        ValueError: it is of another kind, has another length, or is not finite.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        require((value in inner, f"{name} must be one of {', '.join(inner)}, not {_shown(value)}"))
+        return value
+    if origin is tuple:
+        require((isinstance(value, list | tuple), f"{name} must be a list, not {_shown(value)}"))
+        if inner[-1] is Ellipsis:
+            require((1 <= len(value) <= MOST_LAYERS, f"{name} must have 1 to {MOST_LAYERS} entries, not {len(value)}"))
+            inner = inner[:1] * len(value)
+        require((len(value) == len(inner), f"{name} must have {len(inner)} entries, not {len(value)}"))
+        return tuple(_converted(f"{name}[{i}]", *pair) for i, pair in enumerate(zip(inner, value, strict=True)))
+    if origin is dict:
+        require((isinstance(value, Mapping), f"{name} must be a section of settings, not {_shown(value)}"))
+        return _backbone(name, value)
+    if issubclass(kind, Config):
+        require((isinstance(value, Mapping | kind), f"{name} must be a section of settings, not {_shown(value)}"))
+        return value if isinstance(value, kind) else kind.from_dict(value)
+    allowed = (int, float) if kind is float else (kind,)
+    require((type(value) in allowed, f"{name} must be of type {kind.__name__}, not {_shown(value)}"))
+    _check_plain(name, value, 2**63 - 1)
+    return value
+
+
+def _backbone(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a backbone, whose fields only `transformers` knows: plain values within bounds, nested or not.
+
+    Raises:
+        ValueError: they are not, or ask for code or weights of others.
+    """
+    places: list[tuple[str, Any]] = [(name, values)]
+    for name, value in places:  # grows while it is walked
+        require((len(places) <= _MOST_ITEMS, f"{name}: a backbone may have {_MOST_ITEMS:,} settings"))
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                known = isinstance(key, str | int) and len(str(key)) <= _MOST_TEXT
+                # An implementation of attention may be the name of a repository with code.
+                known = known and not any(word in str(key) for word in ("implementation", "auto_map", "remote_code"))
+                require((known, f"{name} must not have the setting {_shown(key)}"))
+                places.append((f"{name}.{key}", item))
+        elif isinstance(value, list | tuple):
+            places.extend((f"{name}[{i}]", item) for i, item in enumerate(value))
+        else:
+            _check_plain(name, value, MOST_CHANNELS)
+    model_type = values.get("model_type")
+    require(
+        (isinstance(model_type, str), f"{name} needs a model_type, the name of a backbone"),
+        (model_type != "timm_backbone", "backbone 'timm_backbone' is not supported: it fetches weights of its own"),
+    )
+    return dict(values)
+
+
+def _check_plain(name: str, value: Any, most: int) -> None:
+    """Refuse what is no plain value, numbers that are not finite or beyond `most`, and long or unprintable text."""
+    if isinstance(value, str):
+        plain = len(value) <= _MOST_TEXT and value.isprintable()
+        require((plain, f"{name} must be text of at most {_MOST_TEXT} characters, not {_shown(value)}"))
+    elif isinstance(value, float):
+        require((math.isfinite(value), f"{name} must be a finite number, not {value}"))
+    elif value is not None:
+        require((isinstance(value, int), f"{name} must be a plain value, not {_shown(value)}"))
+        require((abs(value) <= most, f"{name} must be at most {most}, not {_shown(value)}"))
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, not at length."""
+    return reprlib.repr(value)
 
 
 def require(*checks: tuple[bool, str]) -> None:
@@ -120,7 +198,10 @@ class EncoderConfig(Config):
         sizes = (self.dim, self.heads, self.mlp_dim, self.map_dim)
         require(
             (min(sizes) >= 1, "dim, heads, mlp_dim and map_dim must be 1 or more"),
+            (max(sizes) <= MOST_CHANNELS, f"dim, heads, mlp_dim and map_dim must be at most {MOST_CHANNELS}"),
             (self.layers >= 0, f"layers must be 0 or more, not {self.layers}"),
+            (self.layers <= MOST_LAYERS, f"layers must be at most {MOST_LAYERS}, not {self.layers}"),
+            (min(self.image_std) > 0, f"image_std must be positive, not {self.image_std}"),
             (all(0 <= rate < 1 for rate in (self.dropout, self.drop_path)), "dropout and drop_path must be below 1"),
             (self.dim % self.heads == 0, "dim must be a multiple of heads"),
             ("model_type" in self.backbone, "backbone needs a model_type"),
@@ -171,9 +252,15 @@ class DecoderConfig(Config):
         sizes = (self.dim, *self.multipliers, *self.res_blocks, self.transformer_dim, self.head_dim, self.patch)
         require(
             (min(sizes) >= 1, "dims, multipliers, res_blocks and patch must be 1 or more"),
+            (max(sizes) <= MOST_CHANNELS, f"dims, multipliers, res_blocks and patch must be at most {MOST_CHANNELS}"),
             (min(self.layers, self.past_frames) >= 0, "layers and past_frames must be 0 or more"),
+            (max(self.layers, self.past_frames) <= MOST_LAYERS, f"layers and past_frames: at most {MOST_LAYERS}"),
             (0 <= self.dropout < 1, f"dropout must be from 0 to below 1, not {self.dropout}"),
-            (self.kernel_size % 2 == 1, f"kernel_size must be odd, not {self.kernel_size}"),
+            (
+                1 <= self.kernel_size < 64 and self.kernel_size % 2 == 1,
+                f"kernel_size must be odd and from 1 to 63, not {self.kernel_size}",
+            ),
+            (0 < self.time_scaling < float("inf"), f"time_scaling must be positive, not {self.time_scaling}"),
             (len(self.multipliers) == len(self.res_blocks), "multipliers and res_blocks must be of equal length"),
             (self.transformer_dim % self.head_dim == 0, "transformer_dim must be a multiple of head_dim"),
             (self.head == "softmax" or not self.bit_logits, "bit_logits need the softmax head"),
@@ -204,8 +291,9 @@ class MaskConfig(Config):
             (min(self.classes, self.max_instances) >= 2, "classes and max_instances count void: 2 or more"),
             (self.classes <= 2 ** self.bits[0], f"{self.classes} classes do not fit {self.bits[0]} bits"),
             (self.max_instances <= 2 ** self.bits[1], f"{self.max_instances} ids do not fit {self.bits[1]} bits"),
-            (self.scale > 0, "scale must be positive"),
+            (0 < self.scale < float("inf"), f"scale must be positive, not {self.scale}"),
             (self.stride >= 1, f"stride must be 1 or more, not {self.stride}"),
+            (max(self.stride, self.init_id_cell) <= MOST_PIXELS, f"stride and init_id_cell: at most {MOST_PIXELS}"),
             (self.init_id_cell >= 0, f"init_id_cell must be 0 or more, not {self.init_id_cell}"),
         )
 
@@ -231,7 +319,7 @@ class ModelConfig(Config):
 
     def __post_init__(self) -> None:
         require(
-            (self.p >= 0, f"p must be 0 or more, not {self.p}"),
+            (0 <= self.p < float("inf"), f"p must be 0 or more, not {self.p}"),
             (self.decoder.head == "softmax" or self.loss == "l2", "the cross-entropy loss needs the softmax head"),
         )
 
@@ -301,8 +389,10 @@ class DataConfig(Config):
         overlaps = self.layout == "resize" or 0 <= self.overlap < min(self.size)
         require(
             (min(self.size) >= 1, f"size must be positive, not {self.size}"),
+            (max(self.size) <= MOST_PIXELS, f"size must be at most {MOST_PIXELS}, not {self.size}"),
             (self.zoom > 0, f"zoom must be positive, not {self.zoom}"),
-            (0 <= self.diameter < float("inf"), f"diameter must be 0 or more, not {self.diameter}"),
+            (0.01 <= self.zoom <= 100, f"zoom must be from 0.01 to 100, not {self.zoom}"),
+            (0 <= self.diameter <= MOST_PIXELS, f"diameter must be 0 or more, at most {MOST_PIXELS}: {self.diameter}"),
             (not self.diameter or self.layout == "tile", "diameter needs layout tile; resize has a scale of its own"),
             (overlaps, f"overlap must be 0 or more and below the size, not {self.overlap}"),
         )
@@ -345,17 +435,24 @@ class InferConfig(Config):
     def __post_init__(self) -> None:
         require(
             (self.steps >= 1, f"steps must be 1 or more, not {self.steps}"),
+            (max(self.steps, self.first_steps) <= MOST_STEPS, f"steps and first_steps: at most {MOST_STEPS}"),
             (0 <= self.td < float("inf"), f"td must be 0 or more, not {self.td}"),
             (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
             (0 <= self.min_share < 1, f"min_share must be from 0 to below 1, not {self.min_share}"),
-            (self.input_scale >= 1, f"input_scale must be 1 or more, not {self.input_scale}"),
-            (self.consensus >= 1 and self.consensus % 2 == 1, f"consensus must be 1, 3, 5 ..., not {self.consensus}"),
+            (1 <= self.input_scale <= 16, f"input_scale must be from 1 to 16, not {self.input_scale}"),
+            (
+                1 <= self.consensus < MOST_LAYERS and self.consensus % 2 == 1,
+                f"consensus must be 1, 3, 5 ..., below {MOST_LAYERS}, not {self.consensus}",
+            ),
             (
                 0 <= self.unconditioned_share < 1,
                 f"unconditioned_share must be from 0 to below 1, not {self.unconditioned_share}",
             ),
             (self.first_steps >= 0, f"first_steps must be 0 or more, not {self.first_steps}"),
-            (self.adaptive == 0 or self.adaptive >= 1, f"adaptive must be 0 or 1 and more, not {self.adaptive}"),
+            (
+                self.adaptive == 0 or 1 <= self.adaptive <= MOST_STEPS,
+                f"adaptive must be 0 or 1 and more, not {self.adaptive}",
+            ),
         )
 
 

@@ -48,6 +48,17 @@ def gamma(t: Tensor, schedule: str = "cosine") -> Tensor:
     return ((curve(t * (end - start) + start) - last) / (first - last)).clamp(low, 1)
 
 
+def check_schedule(schedule: str) -> None:
+    """Refuse a schedule that `gamma` does not know, or whose γ(t) does not fall.
+
+    Raises:
+        ValueError: it is such a one.
+    """
+    values = gamma(torch.tensor([0.0, 0.5, 1.0], device="cpu"), schedule)
+    if not values.isfinite().all() or not values[0] >= values[1] >= values[2] or values[0] == values[2]:
+        raise ValueError(f"schedule {schedule!r} does not fall from t = 0 to 1")
+
+
 def corrupt(m: Tensor, noise: Tensor, gamma_t: Tensor) -> Tensor:
     """Eq. 1: m_t = √γ(t) m + √(1 - γ(t)) ε.
 

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import secrets
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources.abc import Traversable
@@ -10,9 +12,26 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+PARTS = ".*.part"
+"""Pattern of the temporary files that `write_atomically` makes."""
+MOST_BYTES = 2**30
+"""Size of the largest JSON file that is read."""
+MOST_YAML = 2**20
+"""Characters of the longest YAML text that is read."""
+MOST_DEPTH = 50
+"""Sections within sections of a YAML text."""
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's control characters, bytes that are no text, and separators of lines and paragraphs."""
+
 
 class InputError(Exception):
-    """The user's input cannot be used. The message is one line with the file and the cure; the CLI exits with 2."""
+    """The user's input cannot be used. The message is one line with the file and the cure; the CLI exits with 2.
+
+    Characters that a terminal obeys instead of showing them (names from files may hold some) become escapes.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(" ".join(message.splitlines())))
 
 
 def require(purpose: str, extra: str, *packages: str) -> None:
@@ -35,16 +54,21 @@ def require(purpose: str, extra: str, *packages: str) -> None:
 def write_atomically(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it replaces `path` on success and is removed on failure.
 
+    File and name are on the disk when this ends. A process that is killed leaves the temporary file, see `PARTS`.
+
     Raises:
-        InputError: the folder does not exist or cannot be written to.
+        InputError: the folder does not exist or cannot be written to; `path` is a device or a pipe.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Two processes may share a number where each is in a container of its own.
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.part")
     try:
-        temporary.touch()
+        require_regular(path)
+        temporary.touch(exist_ok=False)
         yield temporary
         sync(temporary)
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror or error}); choose a writable place") from error
     finally:
@@ -58,11 +82,43 @@ def sync(path: Path) -> None:
         os.fsync(written.fileno())
 
 
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can open folders (Windows cannot)."""
+    if os.name == "posix":
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def require_regular(path: Path) -> None:
+    """Refuse a device, pipe or socket where a file is expected: reading it might never end.
+
+    Raises:
+        InputError: it is one.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is a device or a pipe; give an ordinary file")
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON, atomically; numbers that JSON lacks (NaN, infinity) become null."""
     text = json.dumps(_finite(content), indent=1, ensure_ascii=False)
     with write_atomically(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def require_size(path: Path, most: int) -> None:
+    """Refuse a file above `most` bytes, or what is no file, before it is read.
+
+    Raises:
+        InputError: it is.
+        OSError: there is no such file.
+    """
+    require_regular(path)
+    if (size := path.stat().st_size) > most:
+        raise InputError(f"{path} has {size:,} bytes; such a file has at most {most:,}")
 
 
 def _finite(value: Any) -> Any:
@@ -73,14 +129,20 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_json(path: str | Path | Traversable) -> Any:
+def read_json(path: str | Path | Traversable, most: int = MOST_BYTES) -> Any:
     """Read JSON.
 
+    Args:
+        path: the file.
+        most: its largest size in bytes; a member of a zip file is limited there.
+
     Raises:
-        InputError: missing, unreadable or not JSON.
+        InputError: missing, unreadable, not a file, too large, or not JSON.
     """
     path = Path(path) if isinstance(path, str) else path
     try:
+        if isinstance(path, Path):
+            require_size(path, most)
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; check the path") from error
@@ -92,6 +154,43 @@ def read_json(path: str | Path | Traversable) -> Any:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
 
 
+def read_yaml(text: str, where: str) -> Any:
+    """The content of a YAML text: plain values, without anchors and aliases, which make much of little.
+
+    Args:
+        text: at most `MOST_YAML` characters, nested at most `MOST_DEPTH` deep.
+        where: what the message calls it.
+
+    Raises:
+        InputError: it is larger, deeper, has anchors or aliases, or is not YAML.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if len(text) > MOST_YAML:
+        raise InputError(f"{where} has {len(text):,} characters; YAML may have {MOST_YAML:,}")
+    depth = 0
+    try:
+        for event in yaml.parse(text, loader):
+            if getattr(event, "anchor", None) is not None:
+                raise InputError(f"{where} has an anchor or alias (& or *); write its content out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MOST_DEPTH:
+                raise InputError(f"{where} is nested more than {MOST_DEPTH} deep; make it flatter")
+        return yaml.load(text, loader)  # only plain values
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
 def printable(name: str) -> str:
-    """The name with bytes that are not valid UTF-8 as hexadecimal escapes, so that it can be printed and saved."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """The name, with escapes for control characters, line breaks and bytes that are not valid UTF-8."""
+    return "".join(_escape(character) if is_control(character) else character for character in name)
+
+
+def is_control(character: str) -> bool:
+    """Whether a terminal obeys a character or cannot print it."""
+    return unicodedata.category(character) in _NO_TEXT
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode()

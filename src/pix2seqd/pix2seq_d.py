@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pix2seqd.analog_bits import analog, bit2int
 from pix2seqd.config import ModelConfig
-from pix2seqd.diffusion import corrupt, ddim_step, ddpm_step, gamma, time_steps
+from pix2seqd.diffusion import check_schedule, corrupt, ddim_step, ddpm_step, gamma, time_steps
 from pix2seqd.loss import cross_entropy, instance_weights, l2
 from pix2seqd.mask_decoder import MaskDecoder
 from pix2seqd.pixel_encoder import ImageFeatures, PixelEncoder
@@ -22,6 +22,7 @@ class Pix2SeqD(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        check_schedule(config.schedule)
         self.config = config
         self.pixel_encoder = PixelEncoder(config)
         self.mask_decoder = MaskDecoder(config)

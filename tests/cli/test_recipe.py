@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -113,3 +114,18 @@ def test_recipe_lists_name_every_recipe(page, capsys):
         text = (root / page).read_text()
     missing = [name for name in RECIPES if not re.search(rf"[ `(]{re.escape(name)}[`, .;)]", text)]
     assert not missing
+
+
+def test_read_recipe_aliases_pipe_or_large_file_is_a_one_line_error(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("a: &a [x]\nb: *a\n")
+    with pytest.raises(InputError, match="anchor or alias"):
+        read_recipe([str(path)])
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(InputError, match="at most 1,048,576"):
+        read_recipe([str(path)])
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="is a device or a pipe"):
+        read_recipe([str(path)])

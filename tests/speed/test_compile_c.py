@@ -1,6 +1,10 @@
 """C is compiled once, wherever that is possible; where it is not, plain operations serve."""
 
+import multiprocessing
+import os
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pix2seqd.speed import compile_c, fused_cpu
+from pix2seqd.speed import compile_c, exchange, fused_cpu
 from pix2seqd.speed.winograd import is_supported
 
 
@@ -33,7 +37,7 @@ def test_it_is_compiled_once_and_anew_when_the_source_changes(source, tmp_path, 
     (kept,) = (tmp_path / "cache" / "pix2seqd").iterdir()
     assert kept.suffix == ".so"
     with monkeypatch.context() as without:
-        without.setattr(subprocess, "run", None)
+        without.setattr(subprocess, "Popen", None)
         assert half(8) == 4
     source.write_text('#include "numbers.h"\nint half(int x) { return (x + 1) / TWO; }')
     assert half(9) == 5
@@ -78,3 +82,156 @@ def test_load_without_compiler_plain_operations_serve(monkeypatch, tmp_path):
             fused_cpu.FusedGroupNorm(8)(x, silu=True), F.silu(F.group_norm(x, 2, eps=1e-5)), atol=1e-6
         )
     assert not is_supported(convolution)
+
+
+def half(source: Path, x: int) -> int:
+    functions = compile_c.load(source, {"half": "i"})
+    assert functions is not None
+    return functions.half(x)
+
+
+def compile_elsewhere(source: Path) -> Path:
+    """The compiled file, made by another process: what this one has loaded must not be changed."""
+    child = multiprocessing.get_context("fork").Process(target=compile_c.load, args=(source, {"half": "i"}))
+    child.start()
+    child.join()
+    return kept(source)
+
+
+def kept(source: Path) -> Path:
+    """The one compiled file in the cache."""
+    (file,) = (source.parent / "cache" / "pix2seqd").iterdir()
+    return file
+
+
+DAMAGES = {
+    "empty": lambda file: file.write_bytes(b""),
+    "cut": lambda file: os.truncate(file, file.stat().st_size // 2),
+    "one bit": lambda file: file.write_bytes(b"\x00" + file.read_bytes()[1:]),
+    "zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+    "writable by others": lambda file: file.chmod(0o666),
+    "a link": lambda file: (file.rename(file.parents[1] / "x"), file.symlink_to(file.parents[1] / "x")),
+    "a pipe": lambda file: (file.unlink(), os.mkfifo(file)),
+}
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_load_damaged_or_foreign_file_is_compiled_anew_once(source, damage, monkeypatch):
+    """No such file is given to the loader: a file cut short ends the process with SIGBUS."""
+    file = compile_elsewhere(source)
+    whole = file.read_bytes()
+    damage(file)
+    assert half(source, 9) == 4
+    assert kept(source).read_bytes() == whole and kept(source).stat().st_mode & 0o777 == 0o600
+    monkeypatch.setattr(subprocess, "Popen", None)
+    assert half(source, 9) == 4
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_other_code_under_the_old_name_is_not_run(source):
+    file = compile_elsewhere(source)
+    other = source.with_name("other.c")
+    other.write_text("int half(int x) { return 666; }")
+    subprocess.run(["gcc", "-shared", "-fPIC", str(other), "-o", str(file)], check=True)
+    file.chmod(0o600)
+    assert half(source, 9) == 4
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777])
+def test_load_cache_that_others_may_write_is_not_used(source, mode):
+    file = compile_elsewhere(source)
+    file.parent.chmod(mode)
+    file.unlink()
+    assert half(source, 9) == 4
+    assert not list(file.parent.iterdir()), "it went to a private folder"
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_cache_of_another_user_is_not_used(source, monkeypatch):
+    before = compile_elsewhere(source).stat()
+    monkeypatch.setattr(os, "geteuid", lambda: before.st_uid + 1)
+    loaded = []
+    monkeypatch.setattr(compile_c, "_kept", lambda *_: loaded.append(1))
+    assert half(source, 9) == 4
+    assert not loaded and kept(source).stat() == before
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_writes_to_the_disk_before_it_names_the_file(source, monkeypatch):
+    seen = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (seen.append("fsync"), fsync(number)))
+    monkeypatch.setattr(Path, "replace", lambda *names: (seen.append("replace"), replace(*names))[1])
+    assert half(source, 9) == 4
+    assert seen == ["fsync", "replace", "fsync"]
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_missing_function_means_not_compiled(source):
+    with pytest.warns(UserWarning, match=r"half\.c could not be compiled"):
+        assert compile_c.load(source, {"half": "i", "third": "i"}) is None
+
+
+def fake_compiler(place: Path, script: str, monkeypatch) -> Path:
+    """A gcc that runs a script, first in the path."""
+    (place / "bin").mkdir()
+    file = place / "bin" / "gcc"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place / 'bin'}:{os.environ['PATH']}")
+    return file
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_compiler_that_hangs_is_ended_with_its_children_and_remembered(source, tmp_path, monkeypatch):
+    script = f"sleep 600 & echo $! >> {tmp_path}/children; wait"
+    compiler = fake_compiler(tmp_path, script, monkeypatch)
+    monkeypatch.setattr(compile_c, "TIMEOUT", 1)
+    began = time.monotonic()
+    with pytest.warns(UserWarning, match="could not be compiled"):
+        assert compile_c.load(source, {"half": "i"}) is None
+    assert time.monotonic() - began < 10
+    (child,) = map(int, (tmp_path / "children").read_text().split())
+    time.sleep(0.2)
+    assert not runs(child)
+    with pytest.warns(UserWarning, match=r"did not end before; remove .*\.failed to try again"):
+        assert compile_c.load(source, {"half": "i"}) is None
+    assert len((tmp_path / "children").read_text().split()) == 1, "it was not tried again"
+    compiler.unlink()  # another version
+    assert half(source, 9) == 4
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("script", ["exit 0", "exit 1", 'for out; do :; done; echo no library > "$out"'])
+def test_load_compiler_that_makes_nothing_usable_warns(source, tmp_path, monkeypatch, script):
+    fake_compiler(tmp_path, script, monkeypatch)
+    with pytest.warns(UserWarning, match="could not be compiled"):
+        assert compile_c.load(source, {"half": "i"}) is None
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_load_plain_compiles_nothing(source, monkeypatch, tmp_path):
+    monkeypatch.setenv("PIX2SEQD_PLAIN", "1")
+    monkeypatch.setattr(subprocess, "Popen", None)
+    assert compile_c.load(source, {"half": "i"}) is None
+    names = exchange.available(torch.device("cpu"), torch.float32)
+    assert not {"Winograd", "fused norms", "fused bits"} & set(names)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_cache_link_of_the_user_is_followed(source, tmp_path):
+    (tmp_path / "disk").mkdir(mode=0o700)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "pix2seqd").symlink_to(tmp_path / "disk")
+    assert half(source, 9) == 4
+    assert len(list((tmp_path / "disk").iterdir())) == 1
+    shutil.rmtree(tmp_path / "disk")

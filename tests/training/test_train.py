@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from pix2seqd.training.log import TrainLog
 from pix2seqd.training.state import load_state, save_state
 from pix2seqd.training.train import learning_rate, new_state, train
 
+train_module = import_module("pix2seqd.training.train")
 RUN = """
 import json, sys
 from pix2seqd.config import Recipe
@@ -110,6 +113,110 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(recipe, tmp_path):
     train(short, tmp_path / "killed", resume=True)
     train(short, tmp_path / "whole")
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("leave", ["no folder", "an empty folder", "a lock"])
+def test_train_resume_of_a_run_killed_before_its_first_file_begins_it(recipe, tmp_path, leave):
+    short = recipe.replace(train=recipe.train.replace(steps=1), eval_data="")
+    if leave != "no folder":
+        (tmp_path / "run").mkdir()
+    if leave == "a lock":
+        (tmp_path / "run" / ".train.lock").touch()
+    train(short, tmp_path / "run", resume=True)
+    assert json.loads((tmp_path / "run" / "state" / "latest.json").read_text())["step"] == 1
+
+
+def test_train_resume_without_recipe_is_refused(recipe, tmp_path):
+    short = recipe.replace(train=recipe.train.replace(steps=1), eval_data="")
+    train(short, tmp_path / "run")
+    (tmp_path / "run" / "recipe.json").unlink()
+    for resume in (True, False):
+        with pytest.raises(InputError, match=r"recipe\.json is missing, though the run has checkpoints"):
+            train(short, tmp_path / "run", resume=resume)
+
+
+def test_train_second_run_in_a_folder_is_refused_by_its_process(recipe, tmp_path):
+    long = recipe.replace(train=recipe.train.replace(steps=100_000, save_every=2), eval_data="")
+    process = start(long, tmp_path / "run")
+    try:
+        before = (tmp_path / "run" / "recipe.json").read_text()
+        for resume in (True, False):
+            with pytest.raises(InputError, match=rf"run is in use: process {process.pid} on .* trains there"):
+                train(long, tmp_path / "run", resume=resume)
+        assert process.poll() is None and (tmp_path / "run" / "recipe.json").read_text() == before
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_train_two_runs_that_begin_at_once_in_one_folder(recipe, tmp_path, monkeypatch):
+    """The second begins while the first still looks at its data: only one gets the folder."""
+    short = recipe.replace(train=recipe.train.replace(steps=1), eval_data="")
+    opened = checkpoint.run_lock
+    monkeypatch.setattr(
+        train_module, "new_state", lambda *given: (holder.enter_context(opened(run)), new_state(*given))[1]
+    )
+    run, holder = tmp_path / "run", ExitStack()
+    with holder, pytest.raises(InputError, match=f"run is in use: process {os.getpid()} on"):
+        train(short, run)
+    assert not (run / "recipe.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            train_module, "new_state", lambda *given: (write_json(run / "recipe.json", {}), new_state(*given))[1]
+        )
+        with pytest.raises(InputError, match="already holds a run"):
+            train(short, run)
+    assert json.loads((run / "recipe.json").read_text()) == {}
+
+
+def test_run_lock_waits_for_the_workers_of_a_killed_run(tmp_path):
+    """They have inherited the lock, and end some seconds after the process that is gone."""
+    code = "import os, time; from pathlib import Path; from pix2seqd.training.state import run_lock\n"
+    code += f"with run_lock(Path({str(tmp_path)!r})):\n if os.fork(): os._exit(0)\n time.sleep(2)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    with checkpoint.run_lock(tmp_path):
+        pass
+
+
+def test_run_lock_removes_what_a_killed_run_left(recipe, tmp_path):
+    short = recipe.replace(train=recipe.train.replace(steps=1), eval_data="")
+    run = tmp_path / "run"
+    train(short, run)
+    kept = {path: path.read_bytes() for path in run.rglob("*.safetensors")}
+    (run / "state" / "step-00000099").mkdir()
+    left = [
+        run / ".recipe.json.0123.part",
+        run / "model" / ".config.json.4.part",
+        run / "state" / ".latest.json.5.part",
+    ]
+    left += [run / "state" / "step-00000001" / ".model.safetensors.6.part", run / "state" / "step-00000099" / "x"]
+    for path in left:
+        path.write_text("half")
+    (run / "notes.part").write_text("the user's own")
+    train(short, run, resume=True)
+    assert not any(path.exists() for path in left) and not (run / "state" / "step-00000099").exists()
+    assert (run / "notes.part").exists()
+    assert all(path.read_bytes() == content for path, content in kept.items() if "state" in path.parts)
+
+
+@pytest.mark.parametrize(
+    "latest", [[], {}, {"step": 1}, {"step": "1", "folder": "step-1"}, {"step": 1, "folder": "../../x"}]
+)
+def test_load_state_damaged_latest_json_is_a_one_line_error(recipe, tmp_path, latest):
+    write_json(tmp_path / "latest.json", latest)
+    with pytest.raises(InputError, match=r"latest\.json names no checkpoint"):
+        load_state(new_state(recipe, Shapes(1)), tmp_path)
+
+
+def test_save_state_folder_is_on_the_disk_before_latest_json_points_at_it(recipe, tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(checkpoint, "sync_folder", lambda folder: events.append(folder.name))
+    write = checkpoint.write_json
+    monkeypatch.setattr(
+        checkpoint, "write_json", lambda path, content: (events.append(path.name), write(path, content))
+    )
+    save_state(new_state(recipe, Shapes(1)), tmp_path / "state")
+    assert events == ["state", tmp_path.name, "latest.json"]
 
 
 def test_ctrl_c_saves_and_the_run_goes_on_from_there(recipe, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from pix2seqd.config import Config, ModelConfig, Recipe
-from pix2seqd.files import InputError
+from pix2seqd.files import MOST_YAML, InputError, read_yaml, require_size
 from pix2seqd.training.recipes import RECIPES, smoke
 
 
@@ -63,7 +63,7 @@ def _layers(arguments: Iterable[str]) -> Iterator[Mapping[str, Any]]:
             _check_known(name.partition(".")[0])
             if not equals and (text := next(rest, None)) is None:
                 raise InputError(f"{argument} needs a value")
-            layer: Any = _read_yaml(text, argument) if text else ""
+            layer: Any = read_yaml(text, argument) if text else ""
             for key in reversed(name.split(".")):
                 layer = {key: layer}
             yield layer
@@ -79,7 +79,8 @@ def _check_known(option: str) -> None:
 
 def _read_file(path: Path) -> Mapping[str, Any]:
     try:
-        layer = _read_yaml(path.read_text(encoding="utf-8"), str(path))
+        require_size(path, MOST_YAML)
+        layer = read_yaml(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         near = difflib.get_close_matches(str(path), RECIPES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(RECIPES)}"
@@ -88,13 +89,6 @@ def _read_file(path: Path) -> Mapping[str, Any]:
     if not isinstance(layer, Mapping):
         raise InputError(f"{path} holds no settings; write it as `pix2seqd train {next(iter(RECIPES))} --show` does")
     return layer
-
-
-def _read_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _merged(below: Any, above: Any) -> Any:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, printable
 from pix2seqd.images.load import load_image
 from pix2seqd.panoptic.results import Entry, PanopticWriter, write_files
 
@@ -143,6 +143,7 @@ def _progress(files: int) -> Progress:
 
 def print_segments(title: str, segments: list[dict[str, Any]]) -> None:
     """Print a table of the largest segments."""
+    title = printable(title)  # the name of a file, which may be from a stranger
     if not segments:
         print(f"{title}: no segments, every pixel is void")
         return

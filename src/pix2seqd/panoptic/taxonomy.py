@@ -6,11 +6,17 @@ the two.
 """
 
 import colorsys
+import reprlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from pix2seqd.files import is_control
+
+MOST_NAME = 1000
+"""Characters of the longest category name."""
 VOID = 0
 """Class and id of pixels without a segment (paper §2: "0 denotes the null label")."""
 
@@ -40,7 +46,8 @@ class Taxonomy:
     """The ordered categories of a data set; class c of the model is `categories[c - 1]`.
 
     Raises:
-        ValueError: no category at all, an id below 1, or an id or name used twice.
+        ValueError: no category at all, an id below 1 or above 2³¹ - 1, a name that is no printable line (a terminal
+            might obey it), a colour outside 0..255, or an id or name used twice.
     """
 
     categories: tuple[Category, ...]
@@ -50,12 +57,19 @@ class Taxonomy:
             raise ValueError("a taxonomy needs at least one category")
         for what in ("id", "name"):
             values = [getattr(category, what) for category in self.categories]
-            repeated = sorted({value for value in values if values.count(value) > 1})
+            repeated = sorted(value for value, count in Counter(values).items() if count > 1)
             if repeated:
                 raise ValueError(f"category {what} {repeated[0]!r} is used more than once")
-        lowest = min(category.id for category in self.categories)
-        if lowest < 1:
-            raise ValueError(f"category id {lowest} is below 1 (0 means void)")
+        for category in self.categories:
+            if category.id < 1:
+                raise ValueError(f"category id {category.id} is below 1 (0 means void)")
+            if category.id >= 2**31:
+                raise ValueError(f"category id {reprlib.repr(category.id)} is above {2**31 - 1}")
+            if len(category.name) > MOST_NAME or any(map(is_control, category.name)):
+                shown = reprlib.repr(category.name)
+                raise ValueError(f"category name {shown} is no line of at most {MOST_NAME} printable characters")
+            if not all(0 <= value <= 255 for value in category.color):
+                raise ValueError(f"color {category.color} of category {category.name!r} is not of values 0 to 255")
 
     def __len__(self) -> int:
         return len(self.categories)
@@ -101,8 +115,9 @@ class Taxonomy:
                     isthing=bool(entry.get("isthing", True)),
                     color=(int(red), int(green), int(blue)),
                 )
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise ValueError(f"category number {index + 1} is not understood ({entry!r}): {error}") from error
+            except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+                shown = reprlib.repr(entry)
+                raise ValueError(f"category number {index + 1} is not understood ({shown}): {error}") from error
             result.append(category)
         return cls(tuple(result))
 

@@ -1,5 +1,6 @@
 """The one door for speed (`accelerate`), and what lies behind it."""
 
-from pix2seqd.speed.exchange import accelerate, accelerate_training, is_plain
+from pix2seqd.speed.exchange import accelerate, accelerate_training
+from pix2seqd.speed.hardware import is_plain
 
 __all__ = ["accelerate", "accelerate_training", "is_plain"]

@@ -6,17 +6,26 @@ import os
 import platform
 import re
 import shutil
+import signal
+import stat
 import subprocess
 import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pix2seqd.files import InputError, write_atomically
+from pix2seqd.speed.hardware import is_plain
+
+TIMEOUT = 30
+"""Seconds that the compiler may take; it needs about two."""
+
 _FLAGS = [
     *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
-    # Nobody asks for errno, traps or the sign of a zero; else the loops do not become vectors.
+    # Nobody asks for errno, traps or the sign of a zero; otherwise the loops do not become vectors.
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
     # gcc leaves half of AVX512 unused unless it is told.
     *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []),
@@ -33,47 +42,105 @@ def is_supported(x: Tensor) -> bool:
 def load(source: Path, arguments: dict[str, str]) -> ctypes.CDLL | None:
     """Compile with gcc, once, and load; linked with PyTorch's OpenMP, so that both share its threads.
 
+    What was compiled is kept in the user's cache. It is loaded from there only if it is whole, and if nobody else could
+    have written it.
+
     Args:
         source: a file of C.
         arguments: of each of its functions, which return an int or nothing: p pointer, l int64, f float, i int.
 
     Returns:
-        The functions; None where there is no gcc or no OpenMP, or, with a warning, where gcc fails.
+        The functions; None where there is no gcc or no OpenMP, where plain PyTorch is asked for, or, with a warning,
+        where gcc fails.
     """
     compiler, openmp, processor = shutil.which("gcc"), _openmp(), _processor()
-    if compiler is None or openmp is None or not processor:
+    if is_plain() or compiler is None or openmp is None or not processor:
         return None
     code = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
     facts = repr([code, _FLAGS, compiler, Path(compiler).stat().st_mtime, openmp, processor])
-    name = f"{source.stem}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.so"
+    name = f"{source.stem}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
     command = [compiler, *_FLAGS, str(source), "-Wl,--as-needed", openmp, "-lm", "-o"]
+    cache = _cache()
     try:
-        try:
-            return _loaded(_cache() / name, command, arguments)
-        except (OSError, RuntimeError):  # there is no home, it cannot be written, or nothing in it executed
-            with tempfile.TemporaryDirectory() as folder:
-                return _loaded(Path(folder) / name, command, arguments)
-    except (OSError, subprocess.SubprocessError) as error:
+        functions = (_kept(cache, name) if cache else None) or _compiled(command, cache, name)
+        for function, letters in arguments.items():
+            getattr(functions, function).argtypes = [_TYPES[letter] for letter in letters]
+        return functions
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:  # the last: a function is missing in it
         why = " ".join(str(getattr(error, "stderr", None) or error).split())[:200]
         warnings.warn(f"{source.name} could not be compiled, so PyTorch's slower operations serve: {why}", stacklevel=2)
         return None
 
 
-def _loaded(target: Path, command: list[str], arguments: dict[str, str]) -> ctypes.CDLL:
-    if not target.exists():
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            made = Path(folder) / target.name
-            subprocess.run([*command, str(made)], check=True, capture_output=True, text=True, timeout=60)
-            made.replace(target)
-    functions = ctypes.CDLL(str(target))
-    for name, letters in arguments.items():
-        getattr(functions, name).argtypes = [_TYPES[letter] for letter in letters]
-    return functions
+def _kept(cache: Path, name: str) -> ctypes.CDLL | None:
+    """What was compiled before. Its name ends in its digest; a file of other content or by other hands is removed."""
+    for path in cache.glob(f"{name}-*.so"):
+        with suppress(OSError):  # it cannot be read, or nothing in this folder may be executed
+            facts = path.lstat()
+            sound = stat.S_ISREG(facts.st_mode) and _is_ours(facts)
+            if sound and path.stem == f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()}":
+                return ctypes.CDLL(str(path))
+            path.unlink()
+    return None
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pix2seqd"
+def _compiled(command: list[str], cache: Path | None, name: str) -> ctypes.CDLL:
+    """Compile, keep the result if there is a cache, and load it.
+
+    Raises:
+        OSError: there is no place for it, or it cannot be loaded.
+        subprocess.SubprocessError: gcc fails, does not end, or did not end before.
+    """
+    hung = cache / f"{name}.failed" if cache else None
+    if hung and hung.exists():
+        raise subprocess.SubprocessError(f"the compiler did not end before; remove {hung} to try again")
+    with tempfile.TemporaryDirectory() as folder:  # only this user may enter it
+        made = Path(folder) / f"{name}.so"
+        try:
+            _run([*command, str(made)])
+        except subprocess.TimeoutExpired:
+            if hung:
+                hung.touch()
+            raise
+        content = made.read_bytes()
+        if cache:
+            with suppress(OSError, InputError):  # the disk is full, or nothing in this folder may be executed
+                target = cache / f"{name}-{hashlib.sha256(content).hexdigest()}.so"
+                with write_atomically(target) as temporary:
+                    temporary.write_bytes(content)
+                    temporary.chmod(0o600)
+                return ctypes.CDLL(str(target))
+        return ctypes.CDLL(str(made))  # it stays in memory when the file is gone
+
+
+def _run(command: list[str]) -> None:
+    """Run the compiler for `TIMEOUT` seconds at most; it and the programs that it starts never outlive this."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+        try:
+            code = process.wait(TIMEOUT)
+        except BaseException:  # Ctrl-C too: in its own session the compiler does not hear it
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        if code:
+            said.seek(0)
+            raise subprocess.CalledProcessError(code, command, stderr=said.read(10_000).decode(errors="replace"))
+
+
+def _cache() -> Path | None:
+    """The folder for what is compiled; None where there is none that this user alone can write to."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pix2seqd"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder if _is_ours(folder.stat()) else None
+    except (OSError, RuntimeError):  # it cannot be made, or there is no home
+        return None
+
+
+def _is_ours(facts: os.stat_result) -> bool:
+    """Whether this user owns a file or folder and nobody else may write to it."""
+    return facts.st_uid == os.geteuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _processor() -> list[str]:

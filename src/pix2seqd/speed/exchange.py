@@ -5,7 +5,6 @@ or more of an encoder pass or decoder step on some machine (docs/speed.md). `PIX
 """
 
 import copy
-import os
 from collections.abc import Callable, Collection
 from itertools import chain
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from pix2seqd.analog_bits import ExpectedBits
 from pix2seqd.layers.norms import GroupNorm
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.speed import cuda_graphs, fused_cpu, hardware, winograd
+from pix2seqd.speed.hardware import is_plain
 from pix2seqd.speed.training_norm import TrainingGroupNorm
 
 GPU_STRIP = 2**28
@@ -30,11 +30,6 @@ class Item(NamedTuple):
     """Whether it serves on a device at a precision."""
     apply: Callable[[Pix2SeqD], None]
     """Changes a copy of a model for inference in place."""
-
-
-def is_plain() -> bool:
-    """Whether the environment asks for plain PyTorch."""
-    return os.environ.get("PIX2SEQD_PLAIN", "0") not in ("", "0")
 
 
 def accelerate(

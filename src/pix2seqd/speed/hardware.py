@@ -1,6 +1,7 @@
-"""What the machine can do: bfloat16, Triton, and memory that stays with the process."""
+"""What the machine can do, and may: bfloat16, Triton, and memory that stays with the process."""
 
 import ctypes
+import os
 import sys
 from importlib.util import find_spec
 
@@ -8,6 +9,11 @@ import torch
 
 _TRITON = find_spec("triton") is not None
 """PyTorch for CUDA brings it on Linux; without it the plain operations serve."""
+
+
+def is_plain() -> bool:
+    """Whether the environment asks for plain PyTorch."""
+    return os.environ.get("PIX2SEQD_PLAIN", "0") not in ("", "0")
 
 
 def runs_triton(device: torch.device) -> bool:

@@ -1,17 +1,26 @@
 """The complete state of a training run on disk, so that a run killed at any moment goes on as if undisturbed."""
 
+import os
+import re
 import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 
 from pix2seqd import distributed
 from pix2seqd.checkpoint import read_tensors
-from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.files import PARTS, InputError, read_json, sync_folder, write_atomically, write_json
 from pix2seqd.pix2seq_d import Pix2SeqD
+
+PATIENCE = 30
+"""Seconds that a run waits for the workers of one that was killed: they keep its folder until they notice."""
 
 
 @dataclass
@@ -24,6 +33,83 @@ class TrainState:
     step: int = 0
 
 
+@contextmanager
+def run_lock(out: Path) -> Iterator[None]:
+    """Keep the folder of a run for this process; what a killed one left there half-written is removed.
+
+    Raises:
+        InputError: another process has it (the message names it), or the folder cannot be made.
+    """
+    lock, owner = out / ".train.lock", out / ".train.pid"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        sync_folder(out.parent)
+        held = FileLock(lock)
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            held.acquire(timeout=PATIENCE if _has_ended(owner) else 0)
+    except Timeout as error:
+        raise InputError(
+            f"{out} is in use: {_owner(owner)} trains there; wait for it, or choose another --out"
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot make the folder {out} ({error.strerror}); choose another --out") from error
+    try:
+        owner.write_text(f"{os.getpid()} {socket.gethostname()}")
+        _sweep(out)
+        yield
+    finally:
+        held.release()
+
+
+def _owner(path: Path) -> str:
+    number, _, host = path.read_text().partition(" ") if path.is_file() else ("", "", "")
+    return f"process {number} on {host}" if host else "another process"
+
+
+def _has_ended(path: Path) -> bool:
+    """Whether the process that had a folder last ran on this machine and runs no more."""
+    number, _, host = path.read_text().partition(" ") if path.is_file() else ("", "", "")
+    if os.name != "posix" or host != socket.gethostname() or not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a killed process left half-written."""
+    latest = _latest(out / "state")
+    for folder in (out / "state").glob("step-*"):
+        if latest is None or folder != latest[1]:
+            shutil.rmtree(folder, ignore_errors=True)
+    for folder in (out, out / "model", out / "state", *(out / "state").glob("step-*")):
+        for part in folder.glob(PARTS):
+            with suppress(OSError):
+                part.unlink()
+
+
+def _latest(folder: Path) -> tuple[int, Path] | None:
+    """Step and folder of the last checkpoint; None: there is none yet.
+
+    Raises:
+        InputError: the file that names it is damaged.
+    """
+    path = folder / "latest.json"
+    if not path.is_file():
+        return None
+    latest = read_json(path)
+    step = latest.get("step") if isinstance(latest, dict) else None
+    if type(step) is not int or not re.fullmatch(r"step-\d+", str(latest.get("folder"))):
+        raise InputError(f"{path} names no checkpoint of a run; restore it, or start anew with another --out")
+    return step, folder / latest["folder"]
+
+
 def save_state(state: TrainState, folder: Path) -> None:
     """Write `folder`/step-N and then point `folder`/latest.json at it; older steps go afterwards.
 
@@ -32,15 +118,16 @@ def save_state(state: TrainState, folder: Path) -> None:
     if distributed.rank() > 0:
         return
     target = folder / f"step-{state.step:08d}"
-    latest = {"step": state.step, "folder": target.name}
-    if (folder / "latest.json").is_file() and read_json(folder / "latest.json") == latest:
+    if _latest(folder) == (state.step, target):
         return  # saved already, and not to be touched again: it is the only one
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name, values in _tensors(state).items():
         with write_atomically(target / f"{name}.safetensors") as temporary:
             save_file(values, temporary)
-    write_json(folder / "latest.json", latest)
+    for written in (folder, folder.parent):  # the names of the new folders, before anything points at them
+        sync_folder(written)
+    write_json(folder / "latest.json", {"step": state.step, "folder": target.name})
     for old in folder.glob("step-*"):
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
@@ -54,10 +141,10 @@ def load_state(state: TrainState, folder: Path) -> None:
     Raises:
         InputError: it is damaged or of another run.
     """
-    if not (folder / "latest.json").is_file():
+    latest = _latest(folder)
+    if latest is None:
         return
-    latest = read_json(folder / "latest.json")
-    source = folder / latest["folder"]
+    step, source = latest
     expected = _tensors(state)
     for name, tensors in expected.items():
         loaded = read_tensors(source / f"{name}.safetensors")
@@ -67,7 +154,7 @@ def load_state(state: TrainState, folder: Path) -> None:
         if set(loaded) != set(tensors) or any(loaded[k].shape != tensors[k].shape for k in loaded):
             raise InputError(f"{source} belongs to a model of another configuration")
         (state.model if name == "model" else state.ema.module).load_state_dict(loaded)
-    state.step = int(latest["step"])
+    state.step = step
     state.ema.n_averaged.fill_(max(state.step, 1))
 
 

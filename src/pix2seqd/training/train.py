@@ -4,7 +4,7 @@ import json
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pix2seqd import distributed
-from pix2seqd.checkpoint import Checkpoint, from_pretrained, save_pretrained, transfer
+from pix2seqd.checkpoint import Checkpoint, check_size, from_pretrained, save_pretrained, transfer
 from pix2seqd.config import DataConfig, InferConfig, Recipe, TrainConfig
 from pix2seqd.data import open_clips, open_dataset
 from pix2seqd.data.clip_examples import frame_size
@@ -27,7 +27,7 @@ from pix2seqd.speed.hardware import native_bfloat16
 from pix2seqd.training.log import TrainLog
 from pix2seqd.training.recipes import RECIPES
 from pix2seqd.training.rollouts import own_predictions
-from pix2seqd.training.state import TrainState, load_state, save_state
+from pix2seqd.training.state import TrainState, load_state, run_lock, save_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -53,7 +53,7 @@ def train(
     Args:
         recipe: what to train, on what, how; or the name of a bundled one (`RECIPES`).
         out: folder of the run: recipe.json, state/ (to resume), logs/ (TensorBoard), model/ (the EMA, published).
-        resume: go on with the run in `out`.
+        resume: go on with the run in `out`; where it has no file yet, it begins.
         build: makes the model, which gives the loss too; None: `new_model`.
         in_use: how the result sees pictures and is sampled; None: as the recipe says.
 
@@ -62,7 +62,8 @@ def train(
 
     Raises:
         InputError: there is no recipe of this name; packages of the extra `train` are not installed; `out` holds
-            another run, or one to be resumed; the recipe's parts do not fit each other.
+            another run, or one to be resumed, or another process trains there; the recipe's parts do not fit each
+            other.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after everything was saved.
     """
     require("training", "train", "accelerate", "tensorboard")
@@ -79,26 +80,33 @@ def train(
     accelerator = Accelerator(
         cpu=on_cpus, mixed_precision=_precision(config), gradient_accumulation_steps=config.accumulate
     )
-    _check_folder(recipe, out, resume)
-    dataset = training_data(recipe)
-    state = new_state(recipe, dataset, build)
-    precision = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-    accelerate_training(state.model, accelerator.device, precision)
-    if resume:
-        load_state(state, out / "state")
-    ema = cast(Pix2SeqD, state.ema.module)
-    pretrained = Checkpoint(ema, dataset.taxonomy, *(in_use or (recipe.data, recipe.infer)), str(out / "model"))
-    loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
-    log = TrainLog(out, recipe, state.step, pretrained, accelerator.is_main_process)
-    accelerator.wait_for_everyone()  # all have seen the folder as it was, and nothing is wrong with the data
-    if accelerator.is_main_process:
-        _claim(recipe, out)
-    with stop_signals() as stopped, log:
-        fit(state, loader, recipe, accelerator, log, stopped)
-    save_state(state, out / "state")
-    if accelerator.is_main_process:
-        save_pretrained(pretrained, out / "model")
-    accelerator.wait_for_everyone()
+    with ExitStack() as kept:
+        held = out.is_dir() and (out / "recipe.json").exists()
+        if held and accelerator.is_main_process:
+            kept.enter_context(run_lock(out))
+        _check_folder(recipe, out, resume)
+        dataset = training_data(recipe)
+        state = new_state(recipe, dataset, build)
+        precision = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+        accelerate_training(state.model, accelerator.device, precision)
+        if resume:
+            load_state(state, out / "state")
+        ema = cast(Pix2SeqD, state.ema.module)
+        pretrained = Checkpoint(ema, dataset.taxonomy, *(in_use or (recipe.data, recipe.infer)), str(out / "model"))
+        loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
+        log = TrainLog(out, recipe, state.step, pretrained, accelerator.is_main_process)
+        accelerator.wait_for_everyone()  # all have seen the folder as it was, and nothing is wrong with the data
+        if accelerator.is_main_process:
+            if not held:
+                kept.enter_context(run_lock(out))
+                _check_folder(recipe, out, resume=False)  # another run may have begun meanwhile
+            write_json(out / "recipe.json", recipe.to_dict())
+        with stop_signals() as stopped, log:
+            fit(state, loader, recipe, accelerator, log, stopped)
+        save_state(state, out / "state")
+        if accelerator.is_main_process:
+            save_pretrained(pretrained, out / "model")
+        accelerator.wait_for_everyone()
     if state.step < config.steps:
         accelerator.print(f"stopped at step {state.step} of {config.steps}; go on with --resume")
         raise KeyboardInterrupt
@@ -127,9 +135,9 @@ def new_state(
     torch.manual_seed(recipe.train.seed)
     try:
         model = (build or new_model)(recipe)
+        check_size(model, recipe.data.size)
     except ValueError as error:
         raise InputError(f"the recipe's model cannot be built: {error}") from error
-    _check_size(recipe, model)
     needed, classes = len(dataset.taxonomy) + 1, recipe.model.mask.classes
     if needed > classes:
         raise InputError(f"{recipe.train_data} has {needed} classes with void; the model has {classes}")
@@ -140,15 +148,6 @@ def new_state(
     )
     optimizer.register_step_pre_hook(_official_epsilon)
     return TrainState(model, ema, optimizer)
-
-
-def _check_size(recipe: Recipe, model: Pix2SeqD) -> None:
-    """Refuse pictures that the networks cannot halve as often as they do, before a run begins."""
-    config = recipe.model
-    cell = config.mask.stride * config.decoder.patch * 2 ** (len(config.decoder.multipliers) - 1)
-    step = math.lcm(cell, model.pixel_encoder.backbone.strides[-1])
-    if any(n % step for n in recipe.data.size):
-        raise InputError(f"data.size {list(recipe.data.size)} does not suit the model; give multiples of {step}")
 
 
 def _official_epsilon(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -226,28 +225,22 @@ def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str,
 
 
 def _check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
-    """Refuse to start over an existing run, or to resume another one."""
+    """Refuse to start over an existing run, or to resume another one; a run without its first file can be resumed."""
     stored = out / "recipe.json"
-    if stored.exists() and not resume:
+    if not stored.exists():
+        if (out / "state" / "latest.json").exists():
+            raise InputError(f"{stored} is missing, though the run has checkpoints; restore it or choose another --out")
+        return
+    if not resume:
         raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")
-    if resume:
-        try:
-            before = Recipe.from_dict(read_json(stored))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{stored} is of another version ({error}); start anew with another --out") from error
-        now, then = (json.loads(json.dumps(each.to_dict())) for each in (recipe, before))
-        for part, values in then.items():
-            if now[part] != values:
-                raise InputError(f"{out} was started with another {part!r} section; see {stored}")
-
-
-def _claim(recipe: Recipe, out: Path) -> None:
-    """Make `out` this run's folder."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {out} ({error.strerror}); choose another --out") from error
-    write_json(out / "recipe.json", recipe.to_dict())
+        before = Recipe.from_dict(read_json(stored))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{stored} is of another version ({error}); start anew with another --out") from error
+    now, then = (json.loads(json.dumps(each.to_dict())) for each in (recipe, before))
+    for part, values in then.items():
+        if now[part] != values:
+            raise InputError(f"{out} was started with another {part!r} section; see {stored}")
 
 
 @contextmanager

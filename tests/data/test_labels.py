@@ -358,3 +358,18 @@ def test_folder_of_another_use_called_classes_changes_no_class_images(tmp_path):
     data = Folder.open(tmp_path)
     assert [name for name, _ in categories(data)] == ["0", "1", "2"]
     assert len(data[0].panoptic.segments) == 3
+
+
+def test_folder_objects_with_void_border_are_not_guessed(tmp_path):
+    """As in Pascal VOC's SegmentationObject: objects from 1, and 255 between them and the background."""
+    labels = [discs(count, seed=count) for count in (2, 4, 3)]
+    labels = [np.where(np.roll(pixels, 1, 0) != pixels, 255, pixels).astype(np.uint8) for pixels in labels]
+    message = refusal(lambda: Folder.open(write(tmp_path, labels)))
+    assert "'coding: instance'" in message and "'coding: class'" in message
+    (tmp_path / "classes.yaml").write_text("coding: instance\nvoid: 255\n")
+    assert [len(sample.panoptic.things) for sample in Folder.open(tmp_path)] == [2, 4, 3]
+
+
+def test_folder_few_ids_that_differ_between_images_are_not_guessed(tmp_path):
+    labels = [np.where(discs(4) > 0, discs(4) * 50 + seed * 7, 0).astype(np.uint8) for seed in range(4)]
+    assert "other ones in each image" in refusal(lambda: Folder.open(write(tmp_path, labels)))

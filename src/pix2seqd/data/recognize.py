@@ -4,7 +4,7 @@ A class has several patches in an image, and its value returns in other images. 
 instances of an image are numbered from 1. Where the values fit two codings, nothing is guessed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +36,12 @@ class _Seen:
 
     values: np.ndarray
     """The distinct values, ascending."""
+    chosen: np.ndarray
+    """Some of the values, of which there is more to tell."""
     patches: np.ndarray
-    """Number of connected patches (8 neighbours) of some of the values."""
+    """Number of connected patches (8 neighbours) of each chosen value."""
     areas: np.ndarray
-    """Number of pixels of the same values."""
+    """Number of pixels of each chosen value."""
     has_zero: bool
 
 
@@ -97,7 +99,9 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool) ->
     # 255 far above all other values is void by convention, which both codings allow.
     union = np.unique(np.concatenate([s.values for s in seen]))
     void = 255 in union and union[union != 255].max(initial=0) < 250
-    numbered = [v for s in seen if len(v := s.values[s.values != 255] if void else s.values)]
+    seen = [_keep(s, lambda values: values != 255) for s in seen] if void else seen
+    single = _single_share(seen)
+    numbered = [s.values for s in seen if len(s.values)]
     ends = [int(v[-1]) for v in numbered]
     most = max((len(v) for v in numbered), default=0)
     if most < 2 or single < 0.75 or (single < SINGLE and most < MANY):
@@ -110,6 +114,8 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool) ->
         if single >= SINGLE and background and not void and (most > 64 or (varied and len(seen) > 1) or alike):
             return "instance", f"{counts}, and each value is one patch"
         raise _unsure(declaration, f"{counts}, most of one patch", ["instance", "class"])
+    if _returning(seen) < 0.3:
+        raise _unsure(declaration, f"{counts}, other ones in each image", ["instance", "class"])
     from_one = all(len(v) == v[-1] for v in numbered)
     few = most == 2 and (void or not varied)
     constant = len(numbered) >= 5 and min(ends) == max(ends)
@@ -124,7 +130,7 @@ def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path) 
     red, green = values % 256, values // 256 % 256
     if values.max() < 65536 and (set(red.tolist()) - {0, 255}) and (red < 255).all():
         # Number 255 is a crowd. Swapped, a class is the thousands and a number the rest.
-        swapped = [_keep(s, s.values // 256 != 255) for s in seen]
+        swapped = [_keep(s, lambda values: values // 256 != 255) for s in seen]
         if _numbered_share(swapped, 256, low_is_class=True) > 0.2 and (green < 4).any():
             return "two-channel", "blue is 0, and green numbers the objects of each red value"
     if 1000 <= values.max() < 256_000 and _numbered_share(seen, 1000) > 0.2:
@@ -135,22 +141,28 @@ def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path) 
         return "color", f"{counts}, which have several patches"
     if single < SINGLE:
         raise _unsure(declaration, counts, ["color", "instance"])
-    if len(seen) > 1:
-        returning = np.mean([np.isin(s.values, _others(seen, s)).mean() for s in seen if len(s.values)])
-        if returning < 0.3 and all(s.has_zero for s in seen):
-            return "instance", f"{counts}, each is one patch, and other images have other colours"
+    if _returning(seen) < 0.3 and all(s.has_zero for s in seen):
+        return "instance", f"{counts}, each is one patch, and other images have other colours"
     if max(len(s.values) for s in seen) < 2:
         return "color", f"{counts}, one in each image"
     hint = " (or, if a JSON file says what each colour is, open the folder as coco:DIR)"
     raise _unsure(declaration, f"{counts}, each of one patch", ["color", "instance"], hint)
 
 
-def _others(seen: list[_Seen], one: _Seen) -> np.ndarray:
-    return np.concatenate([s.values for s in seen if s is not one])
+def _returning(seen: list[_Seen]) -> float:
+    """Share of the values of an image that other images have too, on average; 1 for a single image."""
+    shares = []
+    for i, one in enumerate(seen):
+        others = [other.values for other in seen[:i] + seen[i + 1 :]]
+        if others and len(one.values):
+            shares.append(np.isin(one.values, np.concatenate(others)).mean())
+    return float(np.mean(shares)) if shares else 1.0
 
 
-def _keep(seen: _Seen, kept: np.ndarray) -> _Seen:
-    return _Seen(seen.values[kept], seen.patches, seen.areas, seen.has_zero)
+def _keep(seen: _Seen, kept: Callable[[np.ndarray], np.ndarray]) -> _Seen:
+    """What was seen of the values for which `kept` is true."""
+    some = kept(seen.chosen)
+    return _Seen(seen.values[kept(seen.values)], seen.chosen[some], seen.patches[some], seen.areas[some], seen.has_zero)
 
 
 def _single_share(seen: list[_Seen]) -> float:
@@ -202,8 +214,9 @@ def _look(path: Path, values: np.ndarray) -> _Seen:
     dense = dense.reshape(values.shape)
     boxes = ndimage.find_objects(dense + 1)
     present = np.flatnonzero(found)
+    chosen = present[:: max(1, len(present) // MAX_PATCHES)]
     patches, areas = [], []
-    for i in present[:: max(1, len(present) // MAX_PATCHES)]:
+    for i in chosen:
         mask = dense[boxes[i]] == i
         patches.append(ndimage.label(mask, np.ones((3, 3)))[1])  # pyright: ignore[reportIndexIssue]
         areas.append(int(mask.sum()))
@@ -212,7 +225,7 @@ def _look(path: Path, values: np.ndarray) -> _Seen:
             f"{path} has too many values to be labels, most of them specks: JPEG or resizing has smeared them; "
             "export the labels again as PNG or TIFF, without interpolation"
         )
-    return _Seen(found[present], np.array(patches), np.array(areas), bool(found[0] == 0))
+    return _Seen(found[present], found[chosen], np.array(patches, int), np.array(areas), bool(found[0] == 0))
 
 
 def _unsure(declaration: Path, seen: str, codings: list[str], hint: str = "") -> InputError:

@@ -183,6 +183,7 @@ def change(folder: Path, path: str, value: Any) -> None:
         ("categories/0/id", float("inf"), "category number 1 is not understood"),
         ("categories/0/color", [0, 0, 256], "is not of values 0 to 255"),
         ("categories", {}, "it has no list 'categories'"),
+        ("model", {}, "does not belong to the config.json beside it"),
         ("data", [], "it has no section 'data'"),
         ("pix2seqd", "1", "is not of a pix2seqd checkpoint"),
         ("pix2seqd", 1.0, "is not of a pix2seqd checkpoint"),

@@ -150,6 +150,9 @@ def change(folder: Path, path: str, value: Any) -> None:
     [
         ("model/bits", [2, 4, 8], "bits must have 2 entries, not 3"),
         ("model/bits", [2], "bits must have 2 entries, not 1"),
+        ("model/bits", [10**12, 4], "bits must be between 1 and 16"),
+        ("model/encoder_heads", 0, "must be 1 or more"),
+        ("model/decoder_head_dim", 0, "must be 1 or more"),
         ("model/bits", 2, "bits must be a list, not 2"),
         ("model/bits", [2, True], r"bits\[1\] must be of type int, not True"),
         ("model/bits", ["2", 4], r"bits\[0\] must be of type int, not '2'"),

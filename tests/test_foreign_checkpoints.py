@@ -150,6 +150,9 @@ def change(folder: Path, path: str, value: Any) -> None:
     [
         ("model/bits", [2, 4, 8], "bits must have 2 entries, not 3"),
         ("model/bits", [2], "bits must have 2 entries, not 1"),
+        ("model/bits", [10**12, 4], "bits must be between 1 and 16"),
+        ("model/encoder_heads", 0, "must be 1 or more"),
+        ("model/decoder_head_dim", 0, "must be 1 or more"),
         ("model/bits", 2, "bits must be a list, not 2"),
         ("model/bits", [2, True], r"bits\[1\] must be of type int, not True"),
         ("model/bits", ["2", 4], r"bits\[0\] must be of type int, not '2'"),
@@ -183,6 +186,7 @@ def change(folder: Path, path: str, value: Any) -> None:
         ("categories/0/id", float("inf"), "category number 1 is not understood"),
         ("categories/0/color", [0, 0, 256], "is not of values 0 to 255"),
         ("categories", {}, "it has no list 'categories'"),
+        ("model", {}, "does not belong to the config.json beside it"),
         ("data", [], "it has no section 'data'"),
         ("pix2seqd", "1", "is not of a pix2seqd checkpoint"),
         ("pix2seqd", 1.0, "is not of a pix2seqd checkpoint"),

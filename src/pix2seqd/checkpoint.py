@@ -241,7 +241,7 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a setting that was removed has another value than the one that holds now.
     """
-    converted: dict[str, Any] = {"categories": config["categories"]}
+    converted: dict[str, Any] = {"categories": config["categories"], **{part: {} for part in PARTS}}
     nested = {path.rpartition(".")[0] for path in _FORMAT_1.values()} - set(PARTS)
     for part in PARTS:
         for key, value in config[part].items():

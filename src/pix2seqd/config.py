@@ -196,8 +196,8 @@ class EncoderConfig(Config):
 
     def __post_init__(self) -> None:
         sizes = (self.dim, self.heads, self.mlp_dim, self.map_dim)
+        require((min(sizes) >= 1, "dim, heads, mlp_dim and map_dim must be 1 or more"))
         require(
-            (min(sizes) >= 1, "dim, heads, mlp_dim and map_dim must be 1 or more"),
             (max(sizes) <= MOST_CHANNELS, f"dim, heads, mlp_dim and map_dim must be at most {MOST_CHANNELS}"),
             (self.layers >= 0, f"layers must be 0 or more, not {self.layers}"),
             (self.layers <= MOST_LAYERS, f"layers must be at most {MOST_LAYERS}, not {self.layers}"),
@@ -250,8 +250,8 @@ class DecoderConfig(Config):
 
     def __post_init__(self) -> None:
         sizes = (self.dim, *self.multipliers, *self.res_blocks, self.transformer_dim, self.head_dim, self.patch)
+        require((min(sizes) >= 1, "dims, multipliers, res_blocks and patch must be 1 or more"))
         require(
-            (min(sizes) >= 1, "dims, multipliers, res_blocks and patch must be 1 or more"),
             (max(sizes) <= MOST_CHANNELS, f"dims, multipliers, res_blocks and patch must be at most {MOST_CHANNELS}"),
             (min(self.layers, self.past_frames) >= 0, "layers and past_frames must be 0 or more"),
             (max(self.layers, self.past_frames) <= MOST_LAYERS, f"layers and past_frames: at most {MOST_LAYERS}"),
@@ -286,8 +286,8 @@ class MaskConfig(Config):
     single step can give to what lies there (`pix2seqd distill`). Not in the paper."""
 
     def __post_init__(self) -> None:
+        require((min(self.bits) >= 1 and max(self.bits) <= 16, "bits must be between 1 and 16"))
         require(
-            (min(self.bits) >= 1 and max(self.bits) <= 16, "bits must be between 1 and 16"),
             (min(self.classes, self.max_instances) >= 2, "classes and max_instances count void: 2 or more"),
             (self.classes <= 2 ** self.bits[0], f"{self.classes} classes do not fit {self.bits[0]} bits"),
             (self.max_instances <= 2 ** self.bits[1], f"{self.max_instances} ids do not fit {self.bits[1]} bits"),

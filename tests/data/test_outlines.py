@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -72,3 +74,53 @@ def test_decode_mask_compressed_run_lengths():
 def test_decode_mask_rejects_damaged_segmentations(segmentation, says):
     with pytest.raises(ValueError, match=says):
         decode_mask(segmentation, 6, 7)
+
+
+def quickly_refused(segmentation, height: int, width: int, says: str) -> None:
+    began = time.process_time()
+    with pytest.raises(ValueError, match=says):
+        decode_mask(segmentation, height, width)
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("value", [1e308, 10**400, float("inf"), float("nan"), 1.1e7, -1.1e7])
+def test_decode_mask_coordinate_beyond_any_image(value):
+    quickly_refused([[2, 1, value, 1, 5, 4]], 6, 7, "coordinates that are not from -10000000 to 10000000")
+    assert decode_mask([[-1e7, -1e7, 1e7, -1e7, 1e7, 1e7, -1e7, 1e7]], 6, 7).all()
+
+
+@pytest.mark.parametrize(
+    "polygon", ["1234", None, 3, {}, [[1, 2], [3, 4]], ["1", "2"], [1, 2, True, 4], [1, 2, None, 4]]
+)
+def test_decode_mask_polygon_of_something_else(polygon):
+    quickly_refused([polygon], 6, 7, "a polygon is not a list")
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "says"),
+    [
+        ([[0, 0, 5, 5] * 25_001], "more than 50,000 points"),
+        ([[0, 0, 5, 0, 5, 5]] * 2_001, "more than 2,000 polygons"),
+        ({"size": [10_000, 10_000], "counts": [1] * 5_000_000}, "more than 4,194,304 runs"),
+        ({"size": [10_000, 10_000], "counts": "o" * 1_000_000}, "damaged"),
+        ({"size": [10_000, 10_000], "counts": "1" * 1_000_000}, "does not cover"),
+        ({"size": [10_000, 10_000], "counts": [10**400]}, "does not cover"),
+        ({"size": [10_000, 10_000], "counts": [1e8]}, "no integers"),
+        ({"size": [10_000, 10_000], "counts": [True, 99_999_999]}, "no integers"),
+        ({"size": [10_000, 10_000], "counts": [[1]]}, "no integers"),
+        ({"size": [10_000, 10_000], "counts": "\udcff"}, "damaged"),
+        ({"size": 3, "counts": []}, "has size 3"),
+        ({"size": None, "counts": []}, "has size None"),
+        ({"size": [0] * 10**6, "counts": []}, "has size"),
+    ],
+)
+def test_decode_mask_costly_or_damaged(segmentation, says):
+    quickly_refused(segmentation, 10_000, 10_000, says)
+
+
+def test_decode_mask_as_many_polygons_and_points_as_allowed_takes_seconds():
+    draw = np.random.default_rng(0)
+    for polygons in (draw.uniform(0, 640, (2_000, 8)), draw.uniform(0, 640, (1, 100_000))):
+        began = time.process_time()
+        decode_mask(polygons.tolist(), 480, 640)
+        assert time.process_time() - began < 10

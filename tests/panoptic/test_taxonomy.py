@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import pytest
 
@@ -68,3 +69,39 @@ def test_distinct_color_neighbouring_indices_differ():
     assert all(0 <= value <= 255 for color in colors for value in color)
     for one, other in itertools.pairwise(colors):
         assert sum(abs(a - b) for a, b in zip(one, other, strict=True)) > 80
+
+
+def test_taxonomy_40000_categories_takes_no_quadratic_time():
+    began = time.process_time()
+    taxonomy = Taxonomy.from_coco({"id": n, "name": f"c{n}"} for n in range(1, 40_001))
+    assert time.process_time() - began < 3
+    with pytest.raises(KeyError) as caught:
+        taxonomy.class_of(0)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"name": "\x1b]0;owned\x07"}, "printable"),
+        ({"name": "\x9b31m"}, "printable"),
+        ({"name": "two\nlines"}, "printable"),
+        ({"name": "x" * 1001}, "at most 1000"),
+        ({"id": 2**31}, "above 2147483647"),
+        ({"id": 10**400}, "above 2147483647"),
+        ({"id": float("inf")}, "category number 1 is not understood"),
+        ({"id": float("nan")}, "category number 1 is not understood"),
+        ({"color": [0, 0, 256]}, "0 to 255"),
+        ({"color": [0, -1, 0]}, "0 to 255"),
+    ],
+)
+def test_taxonomy_from_coco_unusable_value(entry, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        Taxonomy.from_coco([{"id": 1, "name": "cell", **entry}])
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400
+
+
+def test_taxonomy_names_of_other_scripts_are_kept():
+    names = ["Zürich", "細胞 核", "नाभिक", "می‌خواهم", "👩‍🔬"]
+    taxonomy = Taxonomy.from_coco({"id": n, "name": name} for n, name in enumerate(names, start=1))
+    assert [category.name for category in taxonomy.categories] == names

@@ -1,9 +1,23 @@
 """Instance masks of COCO detection json: polygons, and plain or compressed run-length codes (RLE)."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+MOST_POINTS = 50_000
+"""Points of all polygons of one segmentation."""
+MOST_POLYGONS = 2_000
+"""Polygons of one segmentation."""
+MOST_RUNS = 2**22
+"""Runs, or characters of a compressed code, of one segmentation."""
+FARTHEST = 1e7
+"""Largest coordinate of a point in pixels, in both directions; more than an image has."""
+
+
+_MOST_BITS = 60
+"""Of one run: far more than any image has pixels."""
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
@@ -25,46 +39,72 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
         return _decode_runs(segmentation, height, width)
     if not isinstance(segmentation, Sequence) or isinstance(segmentation, str):
         raise ValueError("segmentation is neither polygons nor a run-length code")
+    if len(segmentation) > MOST_POLYGONS:
+        raise ValueError(f"the segmentation has more than {MOST_POLYGONS:,} polygons")
+    polygons = [_polygon(given) for given in segmentation]
+    if sum(map(len, polygons)) > MOST_POINTS:
+        raise ValueError(f"the polygons have more than {MOST_POINTS:,} points")
     inside = np.zeros((height, width), bool)
-    for polygon in segmentation:
-        points = np.asarray(polygon, float)
-        if points.ndim != 1 or len(points) % 2 or not np.isfinite(points).all():
-            raise ValueError("a polygon is not a list x1, y1, x2, y2, ...")
-        inside |= fill_polygon(points.reshape(-1, 2), height, width)
+    for points in polygons:
+        fill_polygon(inside, points)
     return inside
 
 
-def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Rasterise a polygon: the pixels whose centres are inside by the even-odd rule; pixel i spans i to i + 1.
+def _polygon(given: Any) -> np.ndarray:
+    """`[n, 2]` x, y of a list x1, y1, x2, y2, ...
+
+    Raises:
+        ValueError: it is none, or has coordinates that are not finite or beyond `FARTHEST`.
+    """
+    try:
+        numbers = isinstance(given, list | tuple) and all(type(number) in (int, float) for number in given)
+        points = np.asarray(given, float) if numbers and len(given) % 2 == 0 else None
+    except OverflowError:  # an integer that no float holds
+        points = np.full(2, np.inf)
+    if points is None:
+        raise ValueError("a polygon is not a list x1, y1, x2, y2, ...")
+    if not (np.abs(points) <= FARTHEST).all():  # neither holds for NaN
+        raise ValueError(f"a polygon has coordinates that are not from -{FARTHEST:.0f} to {FARTHEST:.0f}")
+    return points.reshape(-1, 2)
+
+
+def fill_polygon(inside: np.ndarray, points: np.ndarray) -> None:
+    """Add a polygon: the pixels whose centres are inside by the even-odd rule; pixel i spans i to i + 1.
 
     `PIL.ImageDraw` also fills the pixels that the outline touches, which enlarges small objects.
 
     Args:
+        inside: bool `[height, width]`, changed in place.
         points: `[n, 2]` x, y.
-        height: height of the image.
-        width: width of the image.
-
-    Returns:
-        bool `[height, width]`.
     """
-    crossed = np.zeros((height, width + 1), np.uint8)
-    for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
-        first, last = sorted(np.ceil(np.clip([y0, y1], 0, height) - 0.5).astype(int))
-        rows = np.arange(first, last)
+    height, width = inside.shape
+    # A side goes through the centres of these rows; of many small polygons each has few.
+    y = np.ceil(np.clip(points[:, 1], 0, height) - 0.5).astype(int)
+    top, bottom = y.min(initial=height), y.max(initial=0)
+    if top >= bottom:
+        return
+    crossed = np.zeros((bottom - top, width + 1), np.uint8)
+    ends = zip(points, np.roll(points, -1, axis=0), y, np.roll(y, -1), strict=True)
+    for (x0, y0), (x1, y1), begin, end in ends:
+        rows = np.arange(min(begin, end), max(begin, end))
         if len(rows):
             x = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
-            crossed[rows, np.ceil(np.clip(x, 0, width) - 0.5).astype(int)] ^= 1
-    return np.bitwise_xor.accumulate(crossed, axis=1)[:, :width].astype(bool)
+            crossed[rows - top, np.ceil(np.clip(x, 0, width) - 0.5).astype(int)] ^= 1
+    inside[top:bottom] |= np.bitwise_xor.accumulate(crossed, axis=1)[:, :width].astype(bool)
 
 
 def _decode_runs(code: Mapping[str, Any], height: int, width: int) -> np.ndarray:
     """Alternating runs of 0 and 1, column by column."""
-    counts = code.get("counts")
-    if list(code.get("size", ())) != [height, width]:
-        raise ValueError(f"the run-length code has size {code.get('size')}, the image [{height}, {width}]")
+    counts, size = code.get("counts"), code.get("size")
+    if not isinstance(size, list | tuple) or list(size) != [height, width]:
+        raise ValueError(f"the run-length code has size {reprlib.repr(size)}, the image [{height}, {width}]")
     if not isinstance(counts, str | bytes | list):
         raise ValueError("the run-length code has no counts")
+    if len(counts) > MOST_RUNS:
+        raise ValueError(f"the run-length code has more than {MOST_RUNS:,} runs")
     runs = counts if isinstance(counts, list) else _decompress(counts)
+    if any(type(run) is not int for run in runs):
+        raise ValueError("the run-length code has runs that are no integers")
     if min(runs, default=0) < 0 or sum(runs) != height * width:
         raise ValueError("the run-length code does not cover the image")
     values = np.arange(len(runs)) % 2 == 1
@@ -76,13 +116,15 @@ def _decompress(counts: str | bytes) -> list[int]:
 
     From the fourth run on, the values are differences from the run two positions before.
     """
-    text = counts.encode() if isinstance(counts, str) else counts
+    text = counts.encode(errors="surrogatepass") if isinstance(counts, str) else counts
     runs: list[int] = []
     value = shift = 0
     for character in text:
         bits = character - 48
         value |= (bits & 31) << shift
         shift += 5
+        if shift > _MOST_BITS:  # a number of a million digits would take hours
+            break
         if bits & 32:
             continue
         if bits & 16:

@@ -85,7 +85,7 @@ class Taxonomy:
             KeyError: the taxonomy has no such category.
         """
         if category_id not in self._class_of:
-            raise KeyError(f"unknown category id {category_id}; known: {sorted(self._class_of)}")
+            raise KeyError(f"unknown category id {category_id}; known: {reprlib.repr(sorted(self._class_of))}")
         return self._class_of[category_id]
 
     def category(self, class_index: int) -> Category:

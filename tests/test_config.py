@@ -31,18 +31,18 @@ ALL = [kind for kind in Config.__subclasses__() if kind.__module__ == Config.__m
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
-def test_a_recipe_survives_json(recipe: Recipe):
+def test_recipe_json_round_trip(recipe: Recipe):
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))).to_dict() == recipe.to_dict()
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 
 @pytest.mark.parametrize("name", ["paper", "small", "tiny"])
-def test_presets_survive_json(name):
+def test_model_config_presets_json_round_trip(name):
     config = ModelConfig.preset(name)
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_the_papers_values_are_the_defaults():
+def test_config_defaults_are_the_papers():
     """§2 to §4.1, Tables 3 and 5; 12 encoder layers make the 94.5M parameters of Table 1."""
     config = ModelConfig()
     encoder, decoder, mask = config.encoder, config.decoder, config.mask
@@ -76,7 +76,7 @@ def test_the_papers_values_are_the_defaults():
         (TrainConfig, {"lr": True}, "TrainConfig.lr must be of type float, not True"),
     ],
 )
-def test_what_is_not_understood_is_named(kind: type[Config], values: dict, message: str):
+def test_from_dict_unknown_or_wrong_value_is_an_error(kind: type[Config], values: dict, message: str):
     with pytest.raises(ValueError, match=re.escape(message)):
         kind.from_dict(values)
 
@@ -129,7 +129,7 @@ def test_what_is_not_understood_is_named(kind: type[Config], values: dict, messa
         (TrainConfig, {"clip_norm": 0.0}, "clip_norm must be positive"),
     ],
 )
-def test_senseless_values_are_refused_at_once(kind, changes: dict, message: str):
+def test_config_impossible_value_is_an_error(kind, changes: dict, message: str):
     with pytest.raises(ValueError, match=message):
         kind().replace(**changes)
 
@@ -144,7 +144,7 @@ def test_replace_changes_some_fields_of_a_nested_config():
         ModelConfig().replace(mask={"strid": 4})
 
 
-def test_an_unknown_preset_lists_the_known_ones():
+def test_preset_unknown_is_an_error():
     with pytest.raises(ValueError, match="no preset 'huge'; there are paper, small, tiny"):
         ModelConfig.preset("huge")  # type: ignore[arg-type]
 
@@ -194,7 +194,7 @@ def reads(tmp_path_factory) -> Reads:
     return reads
 
 
-def test_every_setting_is_read_and_namesakes_do_not_count(reads: Reads):
+def test_config_every_setting_is_read(reads: Reads):
     assert reads.unread(*ALL) == []
 
     @dataclasses.dataclass(frozen=True)

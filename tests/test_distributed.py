@@ -96,7 +96,7 @@ def together(tmp_path_factory) -> Path:
     return out
 
 
-def test_scores_shared_by_two_processes_equal_one_processs(together):
+def test_evaluate_two_processes_equal_one(together):
     segmenter, size = Segmenter(from_pretrained(together / "model")), RECIPE.data.size
     alone = {
         "pictures": evaluate(segmenter, open_dataset(DATA, size)),
@@ -111,13 +111,13 @@ def test_scores_shared_by_two_processes_equal_one_processs(together):
         assert json.dumps(results, sort_keys=True) == json.dumps(json.loads(json.dumps(alone)), sort_keys=True)
 
 
-def test_two_processes_train_one_run_after_the_other_and_agree_on_the_table(together):
+def test_ablate_two_processes_agree(together):
     first, second = (json.loads((together / f"table-{rank}.json").read_text()) for rank in range(2))
     assert json.dumps(first) == json.dumps(second)
     assert [row["row"] for row in first] == ["l2", "cross_entropy"]
 
 
-def test_a_run_of_two_processes_goes_on_in_one(together):
+def test_train_two_processes_resume_in_one(together):
     longer = RECIPE.replace(train=RECIPE.train.replace(steps=4))
     assert json.loads((together / "run" / "state" / "latest.json").read_text())["step"] == 4
     stored = json.loads((together / "run" / "recipe.json").read_text())
@@ -127,7 +127,7 @@ def test_a_run_of_two_processes_goes_on_in_one(together):
     assert json.loads((together / "run" / "state" / "latest.json").read_text())["step"] == 6
 
 
-def test_two_processes_take_the_same_pictures_as_one():
+def test_training_loader_two_processes_share_the_same_images():
     data = open_dataset("shapes:6", RECIPE.data.size)
     one = [batch["images"] for batch in training_loader(data, RECIPE, 1)]
     two = [[batch["images"] for batch in training_loader(data, RECIPE, 1, rank, 2)] for rank in range(2)]
@@ -137,7 +137,7 @@ def test_two_processes_take_the_same_pictures_as_one():
         assert sorted(p.sum().item() for p in pictures) == sorted(p.sum().item() for part in parts for p in part)
 
 
-def test_batch_norm_takes_the_statistics_of_all_processes(together):
+def test_batch_norm_two_processes_share_statistics(together):
     torch.manual_seed(0)
     x = torch.randn(4, 3, 5, 5) * 2 + 1
     whole, norm = x.clone().requires_grad_(), BatchNorm(3)

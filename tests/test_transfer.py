@@ -17,7 +17,7 @@ TINY = ModelConfig.preset("tiny").replace(
 )
 
 
-def test_the_same_configuration_takes_everything() -> None:
+def test_transfer_same_configuration_takes_everything() -> None:
     source, target = Pix2SeqD(TINY), Pix2SeqD(TINY)
     assert transfer(source, target) == []
     assert all(
@@ -25,7 +25,7 @@ def test_the_same_configuration_takes_everything() -> None:
     )
 
 
-def test_other_classes_keep_what_is_known_of_ids_and_pictures() -> None:
+def test_transfer_other_classes_keeps_ids_and_features() -> None:
     source, target = Pix2SeqD(TINY), Pix2SeqD(TINY.replace(mask={"bits": (4, 4), "classes": 10}))
     fresh = target.mask_decoder.conv_in.weight.detach().clone()
     kept = transfer(source, target)
@@ -39,14 +39,14 @@ def test_other_classes_keep_what_is_known_of_ids_and_pictures() -> None:
     assert torch.equal(new.conv_out.weight[-16:], old.conv_out.weight[-16:])
 
 
-def test_a_deeper_model_takes_the_layers_there_are() -> None:
+def test_transfer_deeper_model() -> None:
     source, target = Pix2SeqD(TINY), Pix2SeqD(TINY.replace(decoder={"layers": 2}))
     kept = transfer(source, target)
     assert kept
     assert all(name.startswith("mask_decoder.transformer.layers.1.") for name in kept)
 
 
-def test_a_recipe_starts_from_a_pretrained_backbone(tmp_path: Path) -> None:
+def test_new_model_pretrained_backbone(tmp_path: Path) -> None:
     from transformers import ResNetBackbone, ResNetConfig
 
     sizes = {"embedding_size": 16, "hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 1, 1], "layer_type": "basic"}
@@ -68,7 +68,7 @@ def test_a_recipe_starts_from_a_pretrained_backbone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["convnext", "convnextv2", "swinv2"])
-def test_no_pretrained_backbone_has_parameters_without_a_use(kind: str, tmp_path: Path) -> None:
+def test_new_model_pretrained_backbone_has_no_unused_parameters(kind: str, tmp_path: Path) -> None:
     from transformers import AutoBackbone, AutoConfig
 
     heads = {"embed_dim": 8, "num_heads": [1, 1, 2, 2], "window_size": 4}
@@ -84,13 +84,13 @@ def test_no_pretrained_backbone_has_parameters_without_a_use(kind: str, tmp_path
     assert all(torch.equal(trained[name], value) for name, value in ours.items() if name in trained)
 
 
-def test_a_missing_backbone_is_one_clear_line(tmp_path: Path) -> None:
+def test_new_state_missing_backbone_is_an_error(tmp_path: Path) -> None:
     recipe = Recipe(model=ModelConfig.preset("tiny"), backbone=str(tmp_path / "nothing"))
     with pytest.raises(InputError, match="no backbone"):
         new_state(recipe, Shapes(1))
 
 
-def test_a_video_model_starts_as_the_image_model(build, tiny):
+def test_transfer_image_to_video_model_keeps_the_output(build, tiny):
     image, video = build(tiny), build(tiny.replace(decoder={"past_frames": 2}), seed=1)
     assert transfer(image, video) == ["mask_decoder.conv_in.weight"]
     pictures, noise = torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16)

@@ -1,4 +1,4 @@
-"""Makes page.png: the page in headless Chromium, on the sample picture. Needs the extra web, selenium, chromium."""
+"""Makes page.png: the page in headless Chromium, on the sample image. Needs the extra web, selenium, chromium."""
 
 import io
 import sys
@@ -10,7 +10,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "app"))
+sys.path.insert(0, str(ROOT / "tests" / "page"))
 
 from browser import Browser  # noqa: E402
 from selenium.webdriver import ActionChains  # noqa: E402

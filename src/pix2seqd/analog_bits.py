@@ -1,4 +1,4 @@
-"""Integers as bits, bits as real numbers, and the logits whose expectation they are (paper §2, §3.2, Table 3)."""
+"""Integers as bits, bits as real numbers, and their expectation under logits (paper §2, §3.2, Table 3)."""
 
 from collections.abc import Sequence
 
@@ -50,7 +50,7 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
         float32 `[b, n, h, w]` in [-scale, scale].
     """
     n = logits.shape[1].bit_length() - 1
-    # Autocast would compute the sum in bfloat16, and bits near 0 would turn.
+    # Autocast would compute the sum in bfloat16, and bits near 0 would flip.
     with torch.autocast(logits.device.type, enabled=False):
         probabilities = logits.movedim(1, -1).float().softmax(dim=-1)
         mean = probabilities @ codes(n, logits.device)
@@ -58,7 +58,7 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
 
 
 class ExpectedBits(nn.Module):
-    """`expected_bits` as a module, so that a faster one can take its place."""
+    """`expected_bits` as a module, so that a faster one can replace it."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class ExpectedBits(nn.Module):
 
 
 def bit_evidence(m_t: Tensor, scale: float, gamma_t: Tensor) -> Tensor:
-    """Half the log-odds that each bit is 1, given its noisy value alone (Eq. 1); at most 5, near t = 0.
+    """Half the log-odds that each bit is 1, given only its noisy value (Eq. 1); clipped to [-5, 5], near t = 0.
 
     Args:
         m_t: noisy analog bits `[b, bits, h, w]`.

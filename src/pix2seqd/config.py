@@ -34,7 +34,7 @@ class Config:
         """Build from plain values (as JSON or YAML give them); lists become tuples, dictionaries nested configs.
 
         Raises:
-            ValueError: a key that is no field (the message names the nearest one), or a value of another kind.
+            ValueError: an unknown key (the message names the nearest field), or a value of another type.
         """
         hints = get_type_hints(cls)
         converted: dict[str, Any] = {}
@@ -144,7 +144,7 @@ def _shown(value: Any) -> str:
 
 
 def require(*checks: tuple[bool, str]) -> None:
-    """Raise ValueError with the message of the first check that does not hold."""
+    """Raise ValueError with the message of the first check that fails."""
     for holds, message in checks:
         if not holds:
             raise ValueError(message)
@@ -178,7 +178,7 @@ class EncoderConfig(Config):
     image_mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Subtracted from red, green and blue, which are from 0 to 1. Not in the paper; official: none."""
     image_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Then divides them. Not in the paper; official: none."""
+    """Divides red, green and blue after that. Not in the paper; official: none."""
     dim: int = 512
     """Channels of the transformer layers and of the tokens (§4.1)."""
     layers: int = 12
@@ -229,7 +229,7 @@ class DecoderConfig(Config):
     dropout: float = 0.0
     """Share of activations that training drops. Not in the paper; official."""
     patch: int = 1
-    """The U-Net works on patches of so many mask pixels a side: 2 makes it four times cheaper. Not in the paper."""
+    """Side of the U-Net's patches in mask pixels: 2 makes it four times cheaper. Not in the paper."""
     condition_on_map: bool = True
     """Concatenate the image's feature map to the noisy mask (§3.1); False feeds zeros (mask pre-training, §4.1)."""
     condition_on_tokens: bool = True
@@ -246,7 +246,8 @@ class DecoderConfig(Config):
     bits directly (Table 4, ℓ2)."""
     bit_logits: bool = False
     """The softmax head also gives a logit per bit, to which the evidence of the noisy bit is added; a value's logit is
-    its own plus those of its bits. Short trainings learn ids many times sooner. Not in the paper (docs/results.md)."""
+    its own plus those of its bits. Short trainings learn ids many times sooner (docs/notebook/nuclei.md). Not in the
+    paper."""
 
     def __post_init__(self) -> None:
         sizes = (self.dim, *self.multipliers, *self.res_blocks, self.transformer_dim, self.head_dim, self.patch)
@@ -282,8 +283,8 @@ class MaskConfig(Config):
     stride: int = 2
     """Image pixels per mask pixel, along each axis (§4.1: 1024 × 1024 for images, 512 × 512 for masks)."""
     init_id_cell: int = 0
-    """Above 0, sampling starts not from noise but from a mask of ids in cells of so many mask pixels a side, which a
-    single step can give to what lies there (`pix2seqd distill`). Not in the paper."""
+    """Above 0, sampling starts from a mask of ids in cells instead of noise: side of a cell in mask pixels. A single
+    step can give the id of a cell to the object there (`pix2seqd distill`). Not in the paper."""
 
     def __post_init__(self) -> None:
         require((min(self.bits) >= 1 and max(self.bits) <= 16, "bits must be between 1 and 16"))
@@ -364,7 +365,7 @@ class ModelConfig(Config):
 
 @dataclass(frozen=True)
 class DataConfig(Config):
-    """How images and masks are presented to the model, in training and in use; saved with every checkpoint."""
+    """How images and masks are presented to the model, in training and inference; saved with every checkpoint."""
 
     size: tuple[int, int] = (256, 256)
     """Height and width of the network's input in pixels (§4.1: 256 × 256, later 1024 × 1024)."""
@@ -374,8 +375,8 @@ class DataConfig(Config):
     zoom: float = 1.0
     """tile: network pixels per image pixel. Not in the paper."""
     diameter: float = 0.0
-    """tile; above 0: images are scaled so that their things are about so many network pixels across, in training by
-    the truth, in use by what a first pass at `zoom` finds (`Panoptic.diameter` measures both). Not in the paper."""
+    """tile; above 0: images are scaled so that their things have about this diameter in network pixels, in training by
+    the truth, in inference by a first pass at `zoom` (`Panoptic.diameter` measures both). Not in the paper."""
     overlap: int = 32
     """tile: network pixels that neighbouring windows share. Not in the paper."""
     ids: Literal["unique", "reused"] = "unique"
@@ -398,10 +399,10 @@ class DataConfig(Config):
         )
 
     def at_scale_of(self, diameter: float) -> Self:
-        """With the zoom that things `diameter` image pixels across call for; 0: nobody knows, `zoom` as it is."""
+        """A copy with the zoom for things of `diameter` image pixels; 0: unknown, `zoom` is not changed."""
         if not self.diameter or not diameter:
             return self
-        # Beyond these bounds it is one huge or tiny thing, which says little about scale.
+        # Beyond these bounds it is probably a single huge or tiny thing, which says little about scale.
         return self.replace(zoom=min(max(self.diameter / diameter, 0.125), 4.0))
 
 
@@ -412,25 +413,25 @@ class InferConfig(Config):
     steps: int = 20
     """Denoising steps (§4.1, Figure 6)."""
     td: float = 1.0
-    """τ_d: how much later than its noise says a step's time is (§3.3, Figure 6)."""
+    """τ_d, the asymmetric time interval, in steps (§3.3, Figure 6)."""
     min_pixels: int = 80
     """Segments of fewer image pixels are discarded (§4.1, Figure 6)."""
     min_share: float = 0.0
-    """With `DataConfig.diameter`: segments below this share of the area of a disc that wide are discarded, too. Not in
-    the paper."""
+    """With `DataConfig.diameter`: segments below this share of the area of a disc of that diameter are discarded too.
+    Not in the paper."""
     input_scale: int = 1
-    """The network's input is so many times that of training a side: the networks carry over to other sizes (§4.1)."""
+    """Side of the network's input in multiples of that in training; the networks work at other sizes (§4.1)."""
     consensus: int = 1
-    """The answer is what so many samples agree on (`inference.consensus`), an odd number; not around known pixels.
+    """Odd number of samples whose consensus is the result (`inference.consensus`); with hints one sample is taken.
     Not in the paper."""
     unconditioned_share: float = 0.0
-    """Share of the samples of a video's later frames that are told of no past, as a first frame's: their consensus with
-    the others, which give the ids, mends what the past got wrong. Not in the paper."""
+    """Share of the samples of a video's later frames without past masks, as in a first frame. They correct errors of
+    past masks; the ids come from the other samples. Not in the paper."""
     first_steps: int = 0
     """Steps of a video's first frame, and of an image (§4.2, Figure 7); 0: as many as `steps`."""
     adaptive: float = 0.0
-    """Later frames take as many steps as they need, at most `steps`, on average at most so many; 0: always `steps`.
-    §3.4 suggests it."""
+    """Later frames take as many steps as they need: at most `steps`, and at most this number on average; 0: always
+    `steps`. §3.4 suggests it."""
 
     def __post_init__(self) -> None:
         require(
@@ -458,7 +459,7 @@ class InferConfig(Config):
 
 @dataclass(frozen=True)
 class AugmentConfig(Config):
-    """Random changes of a training image, of all frames of a clip alike; the defaults change nothing."""
+    """Random changes of a training image, the same for all frames of a clip; the defaults change nothing."""
 
     jitter: tuple[float, float] = (1.0, 1.0)
     """Range of the random scale (§4.1 "scale jittering"); above 1 crops, below 1 pads."""
@@ -482,23 +483,23 @@ class AugmentConfig(Config):
 
 @dataclass(frozen=True)
 class ClipsConfig(Config):
-    """What the past masks of a training example are (§3.4); the defaults show the true ones."""
+    """The past masks of a training example (§3.4); by default the true ones."""
 
     first_frame: float = 0.0
     """Probability that a frame is shown as the first one, without past masks. Not in the paper."""
     past_dropout: float = 0.0
     """Probability that a past mask is left out. Not in the paper; official: 0.2."""
     past_noise: float = 0.0
-    """Above 0, past masks err as predictions do: outlines move by about a mask pixel, and this share of the instances
-    is lost, joined or cut. Not in the paper."""
+    """Above 0, past masks have errors like those of predictions: outlines move by about a mask pixel, and this share of
+    the instances is lost, joined or cut. Not in the paper."""
     past_stride: int = 1
-    """Each example draws how many frames apart its past masks lie, from 1 to this: faster motion. Not in the paper."""
-    self_past_prob: float = 0.0
-    """Probability that the last past mask is the model's own quick prediction, as it will be in use. Not in the
+    """The distance of past masks in frames is drawn from 1 to this number for each example: faster motion. Not in the
     paper."""
+    self_past_prob: float = 0.0
+    """Probability that the last past mask is the model's own quick prediction, as in inference. Not in the paper."""
     rollout_prob: float = 0.0
-    """Probability that the noisy mask of an example with a past is one that the model itself reaches from noise, at a
-    step of `InferConfig`. Not in the paper."""
+    """Probability that the noisy mask of an example with past masks is one that the model reaches from noise, at a step
+    of `InferConfig`. Not in the paper."""
 
     def __post_init__(self) -> None:
         names = ("first_frame", "past_dropout", "past_noise", "self_past_prob", "rollout_prob")
@@ -521,17 +522,17 @@ class TrainConfig(Config):
     warmup_steps: int = 0
     """Steps in which the rate rises linearly from 0. Not in the paper's text; official."""
     weight_decay: float = 0.05
-    """On every parameter. Not in the paper's text; official."""
+    """AdamW's weight decay, on every parameter. Not in the paper's text; official."""
     clip_norm: float = 1.0
     """Largest norm of the gradient. Not in the paper's text; official."""
     ema_decay: float = 0.999
-    """Of the moving average of the weights, per step. Not in the paper's text; official."""
+    """Decay of the moving average of the weights, per step. Not in the paper's text; official."""
     accumulate: int = 1
     """Micro-batches per step. Not in the paper."""
     precision: Literal["auto", "bf16", "no"] = "auto"
     """no: float32; auto: bf16 where the hardware computes it natively, otherwise float32. Not in the paper."""
     seed: int = 0
-    """Of weights, order, augmentation and noise. Not in the paper."""
+    """Seed of weights, order, augmentation and noise. Not in the paper."""
     workers: int = 1
     """Processes that prepare images; the result does not depend on it. Not in the paper."""
     log_every: int = 50
@@ -573,14 +574,15 @@ class Recipe(Config):
     """Folder or hub id of a pretrained `transformers` backbone, or efficientnet_lite0; it replaces
     `model.encoder.backbone`."""
     init: str = ""
-    """Checkpoint to start from, a bundled name, a folder or a hub id: whatever fits is taken (`checkpoint.transfer`).
-    A folder may be the official TensorFlow model's too (§4.1: the encoder trained on Objects365)."""
+    """Checkpoint to start from: a bundled name, a folder or a hub id. All weights that fit are taken
+    (`checkpoint.transfer`). It may also be a folder of the official TensorFlow model (§4.1: the encoder trained on
+    Objects365)."""
 
     def __post_init__(self) -> None:
-        own = self.clips.self_past_prob or self.clips.rollout_prob
+        needs_past = self.clips.self_past_prob or self.clips.rollout_prob
         require(
             (
-                self.model.decoder.past_frames > 0 or not own,
+                self.model.decoder.past_frames > 0 or not needs_past,
                 "self_past_prob and rollout_prob need a model with past_frames",
             )
         )

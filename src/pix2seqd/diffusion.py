@@ -1,4 +1,4 @@
-"""The diffusion process: how masks are corrupted and how states are reversed (paper §2, §3.3, Eq. 1, Algorithm 2).
+"""The diffusion process: how masks are corrupted and how states are denoised (paper §2, §3.3, Eq. 1, Algorithm 2).
 
 Paper's names: t in [0, 1] is time, 1 = pure noise; γ(t) falls from 1 to 0; m_t is the state at t, m_pred the
 predicted analog bits m_0.
@@ -75,7 +75,7 @@ def time_steps(steps: int, td: float) -> Iterator[tuple[float, float]]:
     """(t_now, t_next) of each step of Algorithm 2; td ≥ 0 is τ_d, the asymmetric time interval (§3.3, Fig. 6b).
 
     Raises:
-        ValueError: no step at all, or negative td.
+        ValueError: fewer than 1 step, or a negative td.
     """
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")
@@ -86,7 +86,7 @@ def time_steps(steps: int, td: float) -> Iterator[tuple[float, float]]:
 
 
 def predicted_noise(m_t: Tensor, m_pred: Tensor, gamma_now: Tensor) -> Tensor:
-    """ε that turns m_pred into m_t under Eq. 1; `gamma_now` is γ(t_now), a scalar tensor."""
+    """The ε for which Eq. 1 gives m_t from m_pred; `gamma_now` is γ(t_now), a scalar tensor."""
     return (m_t - gamma_now.sqrt() * m_pred) / (1 - gamma_now).sqrt()
 
 

@@ -1,4 +1,4 @@
-"""Several processes (`torchrun ... -m pix2seqd ...`): who does what, and how their counts come together exactly."""
+"""Several processes (`torchrun ... -m pix2seqd ...`): rank, number, and exact sums of their counts."""
 
 import atexit
 import os
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """Number of this process, from 0; process 0 writes and prints what is said once for all."""
+    """Number of this process, from 0; process 0 writes and prints for all."""
     return dist.get_rank() if _joined() else 0
 
 
@@ -23,13 +23,13 @@ def world_size() -> int:
 
 
 def barrier() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes call this function."""
     if _joined():
         dist.barrier()
 
 
 def all_reduce(counts: np.ndarray) -> np.ndarray:
-    """Sum of all processes' counts, the same everywhere; integers, so that the order of adding does not matter."""
+    """Sum of all processes' counts, the same in each; integers, so that the order of addition does not matter."""
     if not _joined():
         return counts
     total = torch.tensor(counts, device="cuda" if dist.get_backend() == "nccl" else "cpu")
@@ -38,7 +38,7 @@ def all_reduce(counts: np.ndarray) -> np.ndarray:
 
 
 def all_gather(value: T) -> list[T]:
-    """The values of all processes, in the order of their ranks, the same everywhere."""
+    """The values of all processes in the order of their ranks, the same in each."""
     values = [value] * world_size()
     if _joined():
         dist.all_gather_object(values, value)
@@ -46,20 +46,20 @@ def all_gather(value: T) -> list[T]:
 
 
 def _joined() -> bool:
-    """Whether there are other processes. The first call meets them, and from then on each has a GPU of its own."""
+    """Whether there are other processes. The first call joins them and gives each process its own GPU."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return False
     if not dist.is_initialized():
         gpu = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else None
         if gpu is not None:
             torch.cuda.set_device(gpu)
-        # Shares of the work may take different times, and no process may give up waiting for the others.
+        # The processes' shares may take different times, so waiting for the others must not time out.
         dist.init_process_group("gloo" if gpu is None else "nccl", timeout=timedelta(days=30), device_id=gpu)
     return True
 
 
 @atexit.register
 def _leave() -> None:
-    """End the threads of torch.distributed before the interpreter ends: now and then one would abort the process."""
+    """Stop the threads of torch.distributed before the interpreter ends; otherwise they sometimes abort the process."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()

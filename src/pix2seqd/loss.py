@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """-log softmax(logits)[target] that keeps the logits only once.
+    """-log softmax(logits)[target], keeping only the logits for the backward pass.
 
-    At 512² masks the logits of one image are 0.5 GB; autograd's own version would keep log-probabilities beside them.
+    At 512² masks the logits of one image are 0.5 GB; PyTorch's version would keep log-probabilities as well.
     """
 
     @staticmethod
@@ -47,14 +47,14 @@ def l2(m_pred: Tensor, m_bits: Tensor, weights: Tensor) -> Tensor:
 
 
 def instance_weights(ids: Tensor, p: float, max_instances: int) -> Tensor:
-    """w = 1 / (c + 1)^p, c the pixel count of a pixel's instance, normalised to a mean of 1 per image (Figure 4).
+    """w = 1 / (c + 1)^p, normalised to a mean of 1 per image; c is the pixel count of a pixel's instance (Figure 4).
 
-    The + 1 is the official code's; the paper has 1 / c^p. Void (id 0) counts as one more instance.
+    Official: + 1; the paper has 1 / c^p. Void (id 0) counts as an instance.
 
     Args:
         ids: int64 `[b, h, w]`.
-        p: 0 weighs all pixels alike.
-        max_instances: ids from here on get weight 0 when p > 0 (as officially).
+        p: 0 gives all pixels the weight 1.
+        max_instances: ids from this number on get weight 0 if p > 0 (official).
 
     Returns:
         float32 `[b, h, w]`.

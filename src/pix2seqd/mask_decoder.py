@@ -15,11 +15,11 @@ from pix2seqd.layers.transformer import KeyValue, TransformerLayer, glorot, posi
 from pix2seqd.pixel_encoder import ImageFeatures
 
 STRIP = 2**20
-"""Logits that inference computes at a time; so few float32 numbers stay in a processor's cache."""
+"""Number of logits that inference computes at a time; these float32 numbers fit into a processor's cache."""
 
 
 class StepCache(NamedTuple):
-    """All that the decoder computes without the noisy mask: once for all steps (`MaskDecoder.prepare`)."""
+    """Everything that does not depend on the noisy mask, computed once for all steps (`MaskDecoder.prepare`)."""
 
     first: Tensor
     """Share of image and past masks in the first convolution's result, `[b, dim, h, w]`."""
@@ -30,16 +30,16 @@ class StepCache(NamedTuple):
     gammas: Tensor
     """γ(t), `[s]`."""
     times: dict[str, Tensor]
-    """The time as each block projects it, `[s, c]`, by the block's name."""
+    """Each block's projection of the time, `[s, c]`, by the block's name."""
 
     def at(self, step: int) -> Self:
-        """For one step: its time is that of the whole batch."""
+        """The cache of one step, whose time is that of the whole batch."""
         here = slice(step, step + 1)
         return self._replace(gammas=self.gammas[here], times={k: v[here] for k, v in self.times.items()})
 
 
 class MaskDecoder(nn.Module):
-    """Noisy analog bits, image features, time and past masks → what the mask is (§3.1, §3.4)."""
+    """Noisy analog bits, image features, time and past masks → logits and bits of the mask (§3.1, §3.4)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class MaskDecoder(nn.Module):
         self.expected_bits = ExpectedBits(config.mask.scale)
         self.strip = STRIP
         if config.decoder.bit_logits:
-            # Not zero like the rest: what the layers before learn has to matter from the first step on.
+            # Not zero like the rest, so that the layers before get a gradient from the first step on.
             nn.init.xavier_uniform_(self.conv_out.weight[sum(values) * patch_area :].data, gain=0.3)
 
     def forward(
@@ -86,8 +86,8 @@ class MaskDecoder(nn.Module):
 
         Args:
             m_t: noisy analog bits `[b, bits, h, w]`; h and w multiples of `patch · 2^(levels - 1)`.
-            features: of the image, from `PixelEncoder`.
-            t: times in [0, 1], `[b]`. The network reads γ(t) · time_scaling, as the official one.
+            features: features of the image, from `PixelEncoder`.
+            t: times in [0, 1], `[b]`. The network reads γ(t) · time_scaling (official).
             past: int64 `[b, f, 2, h, w]`, masks of past frames, oldest first; None = all void (§3.4).
 
         Returns:
@@ -98,12 +98,12 @@ class MaskDecoder(nn.Module):
         return logits, self._expected(logits)
 
     def logits(self, m_t: Tensor, features: ImageFeatures, t: Tensor, past: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The first part of `forward`'s answer alone: training needs no bits, and they cost memory."""
+        """Only the logits of `forward`: training does not need the bits, which take memory."""
         prepared = self.prepare(features, t, past)
         return self._head(self._trunk(m_t, prepared), m_t, prepared.gammas)
 
     def predict(self, m_t: Tensor, prepared: StepCache) -> Tensor:
-        """The second part alone, of what is prepared: the logits, by far the largest tensor, exist strip by strip."""
+        """Only the bits of `forward`, from a `StepCache`; logits, the largest tensor, are computed strip by strip."""
         x = self._trunk(m_t, prepared)
         patch, width = self.config.decoder.patch, m_t.shape[-1]
         rows = max(self.strip // (len(x) * sum(self.values) * width * patch), 1)
@@ -111,12 +111,12 @@ class MaskDecoder(nn.Module):
         return torch.cat([self._expected(self._head(part, m, prepared.gammas)) for part, m in strips], dim=2)
 
     def prepare(self, features: ImageFeatures, t: Tensor, past: Tensor | None = None) -> StepCache:
-        """What does not depend on the noisy mask.
+        """Compute everything that does not depend on the noisy mask.
 
         Args:
-            features: of the images, from `PixelEncoder`.
-            t: times in [0, 1]: `[b]` of the examples, or `[s]` of the steps (see `StepCache.at`).
-            past: as `forward` takes them.
+            features: features of the images, from `PixelEncoder`.
+            t: times in [0, 1]: `[b]`, one for each example, or `[s]`, one for each step (see `StepCache.at`).
+            past: as in `forward`.
         """
         config = self.config
         gammas = gamma(t, config.schedule)
@@ -136,15 +136,15 @@ class MaskDecoder(nn.Module):
         """Share of [feature map | past bits] in the first convolution of [noisy bits | feature map | past bits]."""
         config, image_map = self.config, features.map
         noisy = config.mask.total_bits * config.decoder.patch**2
-        _, of_map, of_past = self.conv_in.weight.split(
+        _, map_weight, past_weight = self.conv_in.weight.split(
             [noisy, config.encoder.map_dim, noisy * config.decoder.past_frames], dim=1
         )
         if not config.decoder.condition_on_map:
             image_map = torch.zeros_like(image_map)
-        first = F.conv2d(image_map, of_map, self.conv_in.bias)
+        first = F.conv2d(image_map, map_weight, self.conv_in.bias)
         if not config.decoder.past_frames:
             if past is not None:
-                raise ValueError("the model does not condition on past masks; see weights.inflate_for_video")
+                raise ValueError("the model does not condition on past masks; see checkpoint.inflate_for_video")
             return first
         if past is None:
             size = (n * config.decoder.patch for n in image_map.shape[-2:])
@@ -154,8 +154,8 @@ class MaskDecoder(nn.Module):
         if past.shape[1] != config.decoder.past_frames:
             raise ValueError(f"the model conditions on {config.decoder.past_frames} past masks, not {past.shape[1]}")
         bits = [analog(past[:, f], config.mask.bits, config.mask.scale) for f in range(config.decoder.past_frames)]
-        before = _unshuffled(torch.cat(bits, dim=1), config.decoder.patch).to(image_map.dtype)
-        return first + F.conv2d(before, of_past)
+        past_bits = _unshuffled(torch.cat(bits, dim=1), config.decoder.patch).to(image_map.dtype)
+        return first + F.conv2d(past_bits, past_weight)
 
     def _trunk(self, m_t: Tensor, prepared: StepCache) -> Tensor:
         """Everything up to the last normalisation: `[b, bits, h, w]` → `[b, dim, h / patch, w / patch]`."""
@@ -180,7 +180,7 @@ class MaskDecoder(nn.Module):
         return self.norm_out(x, silu=True)
 
     def _head(self, x: Tensor, m_t: Tensor, gammas: Tensor) -> tuple[Tensor, ...]:
-        """The last convolution, which sees one pixel at a time: logits of each mask channel (or the bits)."""
+        """The last convolution, 1 × 1: logits of each mask channel (linear head: the bits)."""
         config = self.config
         x = _shuffled(self.conv_out(x), config.decoder.patch)
         if not config.decoder.bit_logits:
@@ -199,7 +199,7 @@ class MaskDecoder(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """GroupNorm, SiLU and convolution, twice; the time scales and shifts between them."""
+    """GroupNorm, SiLU and convolution, twice; the time gives a scale and a shift between them."""
 
     def __init__(self, name: str, in_dim: int, out_dim: int, time_dim: int, config: ModelConfig) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ class ResBlock(nn.Module):
 
 
 class DownUnit(nn.Module):
-    """Residual blocks, then a stride-2 convolution; every result is kept for the way up."""
+    """Residual blocks, then a stride-2 convolution; every result is a skip connection."""
 
     def __init__(
         self, name: str, in_dim: int, dim: int, blocks: int, time_dim: int, config: ModelConfig, downsample: bool
@@ -239,13 +239,13 @@ class DownUnit(nn.Module):
             x = block(x, cache)
             skips.append(x)
         if self.downsample is not None:
-            x = self.downsample(F.pad(x, (0, 1, 0, 1)))  # TensorFlow's "same": the odd pixel goes after
+            x = self.downsample(F.pad(x, (0, 1, 0, 1)))  # TensorFlow's "same": an odd pixel at the end
             skips.append(x)
         return x
 
 
 class UpUnit(nn.Module):
-    """Residual blocks, each of which first takes a map from the way down; then nearest upsampling and a convolution."""
+    """Residual blocks, each with a skip connection; then nearest upsampling and a convolution."""
 
     def __init__(
         self,
@@ -265,7 +265,7 @@ class UpUnit(nn.Module):
         self.upsample = glorot(nn.Conv2d(dim, dim, 3, padding=1)) if upsample else None
 
     def forward(self, x: Tensor, cache: StepCache, skips: list[Tensor]) -> Tensor:
-        """Pops what each block takes from `skips`."""
+        """Pops a skip connection from `skips` for each block."""
         for block in self.blocks:
             x = block(torch.cat([x, skips.pop()], dim=1), cache)
         if self.upsample is not None:
@@ -298,7 +298,7 @@ class BottleneckTransformer(nn.Module):
         self.conv_out = glorot(nn.Conv2d(dim, dim, 1))
 
     def memories(self, tokens: Tensor) -> list[KeyValue]:
-        """What the layers need of the image's tokens `[b, n, encoder.dim]`, layer by layer."""
+        """Keys and values of the image's tokens `[b, n, encoder.dim]`, for each layer."""
         return [layer.memory(tokens) for layer in self.layers]  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, cache: StepCache) -> Tensor:
@@ -314,7 +314,7 @@ class BottleneckTransformer(nn.Module):
 
 
 def _unshuffled(x: Tensor, patch: int) -> Tensor:
-    """Patches as pixels; PyTorch copies even where a patch is a pixel."""
+    """Patches as pixels; without a copy if a patch is a pixel."""
     return F.pixel_unshuffle(x, patch) if patch > 1 else x
 
 

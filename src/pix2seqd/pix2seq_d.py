@@ -46,7 +46,7 @@ class Pix2SeqD(nn.Module):
             past: masks of past frames, int64 `[b, f, 2, h, w]` (§3.4).
             t: times `[b]`; drawn from U[0, 1) if None.
             noise: ε `[b, bits, h, w]`; drawn if None.
-            instances: int64 `[b, h, w]`, which instance a pixel belongs to where ids are reused; None: the ids.
+            instances: int64 `[b, h, w]`, instance of each pixel where ids are reused; None: the ids.
             state: the noisy mask at t, `[b, bits, h, w]`; None: the corrupted truth.
 
         Returns:
@@ -93,7 +93,7 @@ class Pix2SeqD(nn.Module):
         Args:
             images: `[b, 3, H, W]`, 0..1.
             noise: the first state, standard normal `[b, bits, h, w]`, h = H / mask.stride.
-            steps: how often the decoder runs, 1 or more.
+            steps: number of decoder steps, 1 or more.
             td: τ_d ≥ 0.
             past: masks of past frames, int64 `[b, f, 2, h, w]`.
 
@@ -120,14 +120,14 @@ class Pix2SeqD(nn.Module):
 
         The ddpm samplers call `fresh_noise(step)` for standard normal noise of the state's shape.
 
-        `hints`, int64 `[b, 2, h, w]`, are classes and ids that are given, -1 where there are none. They replace the
-        prediction of every step, and the state at its noise level (Eq. 1 with the first noise).
+        `hints`, int64 `[b, 2, h, w]`, are given classes and ids, -1 where nothing is given. They replace the prediction
+        of every step, and the state at the step's noise level (Eq. 1 with the first noise).
         """
         m_t = self.initial_state(noise.float()).contiguous(memory_format=torch.channels_last)
         given = None if hints is None else self._given(hints)
         t = torch.tensor(list(time_steps(steps, td)), device=m_t.device)  # [steps, 2]
         prepared = self.mask_decoder.prepare(h, t[:, 0], past)
-        del h  # its map is larger than any of the decoder's, and not needed any more
+        del h  # its map is larger than any of the decoder's, and no longer needed
         for step, (gamma_now, gamma_next) in enumerate(gamma(t, self.config.schedule)):
             # Predict analog bits m_0 from m_t.
             m_pred = self.mask_decoder.predict(m_t, prepared.at(step))
@@ -145,11 +145,11 @@ class Pix2SeqD(nn.Module):
                 m_t = torch.where(where, corrupt(m_hints, noise, gamma_next.expand(len(m_t))), m_t)
 
     def initial_state(self, noise: Tensor) -> Tensor:
-        """The state at t = 1, of noise `[b, bits, h, w]`: the noise itself.
+        """The state at t = 1 from noise `[b, bits, h, w]`: the noise itself.
 
-        With `MaskConfig.init_id_cell` it is a mask of ids in cells, 1 where a bit is 1 and otherwise -1. Half of
-        the bits tell columns, half rows, both in Gray code, so that cells side by side differ in one bit: between two
-        cells there is no third. The noise, 32 numbers or more, says where the cells begin.
+        With `MaskConfig.init_id_cell` it is a mask of ids in cells, 1 where a bit is 1 and otherwise -1. Half of the
+        id bits number the columns, half the rows. Both are in Gray code: neighbouring cells differ in one bit, so a
+        mixture of two cells shows no third id. The noise, 32 numbers or more, gives the offset of the cells.
         """
         cell, bits = self.config.mask.init_id_cell, self.config.mask.bits
         if not cell:
@@ -160,11 +160,11 @@ class Pix2SeqD(nn.Module):
         row = (top + height[:, None]) // cell % 2 ** (bits[1] - across)
         column = (left + width) // cell % 2**across
         row, column = (n ^ (n >> 1) for n in (row, column))
-        names = (row << across) + column
-        return analog(torch.stack([torch.zeros_like(names), names], dim=1), bits, 1.0)
+        ids = (row << across) + column
+        return analog(torch.stack([torch.zeros_like(ids), ids], dim=1), bits, 1.0)
 
     def _given(self, hints: Tensor) -> tuple[Tensor, Tensor]:
-        """Where bits are given, and the analog bits there, both `[b, bits, h, w]`."""
+        """Mask of the given bits, and their analog bits, both `[b, bits, h, w]`."""
         repeats = torch.tensor(self.config.mask.bits, device=hints.device)
         where = (hints >= 0).repeat_interleave(repeats, dim=1)
         return where, analog(hints.clamp(min=0), self.config.mask.bits, self.config.mask.scale)

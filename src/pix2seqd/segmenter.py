@@ -1,4 +1,4 @@
-"""`Segmenter`: the only path from pixels to `Panoptic`, for the command line, the evaluation and Python."""
+"""`Segmenter`: from images to `Panoptic`, for the command line, the evaluation and Python."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -25,35 +25,36 @@ from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 _LOOKS = 2
-"""How often the scale of an image is corrected by what is seen at the scale before: things that are far too large seem
-to be several, small ones to be one."""
+"""How often the scale of an image is corrected. The first look may be wrong: at a wrong scale a large thing looks like
+several, and small things look like one."""
 _LOOK_WINDOWS = 4
 _LOOK_STEPS = 5
 _NEAR = 1.25
-"""Scales that differ by less are as good."""
+"""Scales whose ratio is below this count as equal."""
 
 
 class ImageOptions(TypedDict, total=False):
-    """How an image is segmented; what is left out or None is as the checkpoint says (`InferConfig`)."""
+    """How an image is segmented; an option that is left out or None has the checkpoint's value (`InferConfig`)."""
 
     seed: int
-    """Of the image's own noise; the same seed gives the same segmentation, alone or in a batch. 0 if left out."""
+    """Seed of the image's noise; the same seed gives the same segmentation, alone or in a batch. Default: 0."""
     steps: int | None
-    """How often the decoder runs, 1 or more."""
+    """Number of decoder steps, 1 or more."""
     td: float | None
     """τ_d ≥ 0 (§3.3)."""
     min_pixels: int | None
-    """Smaller segments are discarded."""
+    """Segments of fewer image pixels are discarded."""
     diameter: float | None
-    """Pixels that things measure across in the image, for checkpoints that bring them to one size
-    (`DataConfig.diameter`); 0, as if left out: found by a first look."""
+    """Diameter of the things in image pixels, for checkpoints that bring things to one size
+    (`DataConfig.diameter`); 0, the default: measured in a first look at the image."""
     consensus: int | None
-    """Odd number of samples, from the seeds from `seed` on, whose consensus is the answer (`consensus.consensus`)."""
+    """Odd number of samples, with the seeds `seed`, `seed + 1`, ...; the result is their consensus
+    (`consensus.consensus`)."""
 
 
 @dataclass(frozen=True)
 class _Call:
-    """What holds for one call."""
+    """The options of one call."""
 
     infer: InferConfig
     seed: int
@@ -64,7 +65,7 @@ class Segmenter:
     """A checkpoint, ready to segment images.
 
     Args of the constructor:
-        checkpoint: model (moved there; what is kept is a copy for inference, not for saving), taxonomy and settings.
+        checkpoint: model, taxonomy and settings. The model is moved to the device; only a copy for inference is kept.
         device: "auto" takes a CUDA device where there is one.
         dtype: precision of the networks; "auto" is bfloat16 where the hardware computes it natively, otherwise float32.
         accelerate: exchange modules for faster ones of the same results (`pix2seqd.speed`); False, or the environment
@@ -121,17 +122,17 @@ class Segmenter:
         """Segment one image.
 
         Args:
-            source: path, PIL image or array, whatever `load_image` takes.
-            hints: segments that are given, in a segmentation of the image's size; the model decides where it is void.
-                Pixels of hints keep their segment (id and category), the rest is generated to go with them (once:
-                there is no consensus), and a segment grows where it was given in part.
+            source: path, PIL image or array, as `load_image` takes it.
+            hints: given segments, in a segmentation of the image's size; the model generates the pixels that are void.
+                Hinted pixels keep their segment (id and category). A segment that is given in part can grow. One sample
+                is taken, without a consensus.
             given: see `ImageOptions`.
 
         Returns:
             A segmentation of the image's own size.
 
         Raises:
-            InputError: the image cannot be read, an option makes no sense, or the hints have another size or other
+            InputError: the image cannot be read, an option is out of range, or the hints have another size or other
                 categories.
         """
         if hints is None:
@@ -148,7 +149,7 @@ class Segmenter:
     def push_to_hub(self, repository: str, **options: Any) -> str:
         """Upload the checkpoint that this segmenter was loaded from to the Hugging Face hub.
 
-        The files themselves are uploaded: the networks held here may have a lower precision.
+        The files are uploaded as they are; the networks in memory may have a lower precision.
 
         Args:
             repository: "owner/name"; made if it does not exist.
@@ -169,22 +170,22 @@ class Segmenter:
     def progress(
         self, source: Source, *, hints: Panoptic | None = None, **given: Unpack[ImageOptions]
     ) -> Iterator[tuple[float, Panoptic]]:
-        """`image`, showing how the segmentation comes about.
+        """Segment one image as `image` does, and yield intermediate results.
 
         Yields:
-            The share that is done, up to 1, and the segmentation so far; the last is what `image` returns. There is
-            one after each denoising step. With hints, the windows of a large image are generated one after the other,
-            and there is one after each window, void where none is done. Of a consensus, the first sample is shown step
-            by step, and then until all samples are there.
+            The share that is done, up to 1, and the segmentation so far; the last one is the result of `image`. There
+            is one pair after each denoising step. With hints, the windows of a large image are generated one after
+            the other; there is one pair after each window, and unfinished windows are void. With a consensus, the
+            first sample is shown step by step, and stays until all samples are done.
         """
         call = self._image_call(given)
         image = self.resize(source, call.diameter)
         return self._progress(image, call) if hints is None else self._hinted_progress(image, call, hints)
 
     def samples(self, source: Source, n: int = 5, **given: Unpack[ImageOptions]) -> list[Panoptic]:
-        """Several segmentations of one image: number k, from 0, is `image` with the seed `seed + k`, no consensus.
+        """Several segmentations of one image: number k, from 0, equals `image` with the seed `seed + k`, no consensus.
 
-        `inference.consensus` says how sure they are, and what they agree on.
+        `inference.consensus` computes their uncertainty and their consensus.
 
         Raises:
             InputError: as `image`, or n is below 1.
@@ -204,11 +205,11 @@ class Segmenter:
         batch_size = self.runner.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise InputError(f"batch size must be 1 or more, not {batch_size}")
-        # Windows and their masks are streams: of a large image, and of many, only a few exist at any time.
-        images, again = tee(self.resize(source, call.diameter) for source in sources)
+        # Windows and their masks are generated one by one, so that only a few exist at any time.
+        images, copies = tee(self.resize(source, call.diameter) for source in sources)
         windows = chain.from_iterable(self._split(image, call, call.infer.consensus) for image in images)
         masks = self._masks(windows, call, batch_size)
-        for image in again:
+        for image in copies:
             yield self._agree(image, self._stitch(image, islice(masks, len(image.corners)), call), call)
 
     def video(
@@ -219,21 +220,22 @@ class Segmenter:
         adaptive: float | None = None,
         **given: Unpack[ImageOptions],
     ) -> Iterator[Panoptic]:
-        """Segment a video and track what is in it (§3.4), frame by frame: each is answered before the next is read.
+        """Segment a video and track its objects (§3.4). Each result is yielded before the next frame is read.
 
-        Only what the next frame needs is kept, so `frames` may be endless (a camera). A segment's id means the same
-        object in all frames; `tracking.Tracker` says how, and what becomes of objects that leave, return, divide or
-        are too many. Checkpoints for images work too: every frame by itself, matched with the one before by IoU.
+        Only the last frames are kept in memory, so `frames` may be endless (a camera). A segment's id means the same
+        object in all frames; `tracking.Tracker` explains how, also for objects that leave, return or divide. A
+        checkpoint for images segments every frame independently, and frames are matched by IoU.
 
         Args:
-            frames: of one size, whatever `load_image` takes.
-            first_steps: how often the decoder runs on the first frame; None: the checkpoint's default, as below.
-            adaptive: average steps of later frames, 1 or more, spent where the mask changes; 0: always `steps`.
-            given: see `ImageOptions`; steps are those of later frames, and the scale of the first frame that shows a
-                thing is that of all. The same frames and seed give the same result.
+            frames: images of one size, as `load_image` takes them.
+            first_steps: decoder steps of the first frame; None: the checkpoint's value.
+            adaptive: average number of steps of later frames, 1 or more, spent where the mask changes; 0: always
+                `steps`; None: the checkpoint's value.
+            given: see `ImageOptions`. `steps` is for later frames. All frames have the scale of the first frame that
+                shows a thing. The same frames and seed give the same result.
 
         Raises:
-            InputError: a frame cannot be read or has another size than the first, or an option makes no sense.
+            InputError: a frame cannot be read or has another size than the first, or an option is out of range.
         """
         call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive})
         data, model, min_pixels = self.checkpoint.data, self.model.config, call.infer.min_pixels
@@ -253,30 +255,30 @@ class Segmenter:
             yield (result := tracker.update(self._agree(image, found, call), np.stack(ids) if ids else None))
             if data.diameter and not diameter:
                 if not result.diameter():
-                    continue  # nothing yet that would tell the scale, or the next frame of anything
+                    continue  # no thing yet: neither a scale nor past masks
                 diameter = data.diameter / image.zoom  # all frames at one scale
             past = tracker.past(model.mask.max_instances - 1, ID_DISTANCE * model.mask.stride / image.zoom)
             masks = (self.tiling.to_masks(frame.panoptic, frame.generated, image) for frame in past)
             stream.remember([torch.from_numpy(each).to(self.device) for each in masks])
 
     def resize(self, source: Source, diameter: float = 0.0) -> ResizedImage:
-        """An image at the network's scale; with `DataConfig.diameter`, that at which its things have this size.
+        """An image at the network's scale; with `DataConfig.diameter`, at the scale at which its things have this size.
 
-        The scale depends on the image alone, so that it is the same for every seed.
+        The scale depends on the image alone, so it is the same for every seed.
 
         Args:
             source: as `image` takes it.
-            diameter: pixels that things measure across in the image; 0: found by a first look.
+            diameter: diameter of the things in image pixels; 0: measured in a first look.
         """
         data, source = self.checkpoint.data, load_image(source)
         image = self.tiling.resize(source, data.at_scale_of(diameter).zoom)
         if not data.diameter or diameter:
             return image
         infer = self.checkpoint.infer  # of the checkpoint, not of the call: the scale does not depend on it
-        few = infer.replace(steps=min(_LOOK_STEPS, infer.first_steps or infer.steps), first_steps=0)
+        quick = infer.replace(steps=min(_LOOK_STEPS, infer.first_steps or infer.steps), first_steps=0)
         for _ in range(_LOOKS):
             look = replace(image, corners=image.corners[:: -(-len(image.corners) // _LOOK_WINDOWS)])
-            masks = self._masks(self.tiling.split(look, _generators(0, 1)), Stream(self.model, few))
+            masks = self._masks(self.tiling.split(look, _generators(0, 1)), Stream(self.model, quick))
             zoom = data.at_scale_of(self.tiling.diameter(look, (found[0] for found in masks))).zoom
             if 1 / _NEAR < zoom / image.zoom < _NEAR:
                 break
@@ -322,11 +324,11 @@ class Segmenter:
             yield from map(list, zip(*samples, strict=True))
 
     def _stitch(self, image: ResizedImage, masks: Iterator[list[np.ndarray]], call: _Call) -> list[Panoptic]:
-        """The segmentation of each sample, of the masks of an image's windows."""
+        """The segmentation of each sample, from the masks of an image's windows."""
         first = next(masks)
-        if len(first) == 1:  # windows of a large image need not exist all at once
-            only = chain([first[0]], (found[0] for found in masks))
-            return [self.tiling.stitch(image, only, call.infer.min_pixels)]
+        if len(first) == 1:  # so that the masks of a large image need not exist all at once
+            single = chain([first[0]], (found[0] for found in masks))
+            return [self.tiling.stitch(image, single, call.infer.min_pixels)]
         samples = zip(first, *masks, strict=True)
         return [self.tiling.stitch(image, sample, call.infer.min_pixels) for sample in samples]
 
@@ -335,7 +337,7 @@ class Segmenter:
         return consensus(found, minimum) if len(found) > 1 else found[0]
 
     def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
-        """All windows advance together: one after each step of the first sample, then one after each sample."""
+        """All windows advance together: a result after each step of the first sample, then after each sample."""
         samples, found = call.infer.consensus, []
         loops = self._loops(self._split(image, call, samples), call, self.runner.batch_size)
         for number, steps in enumerate(zip(*loops, strict=True), start=1):
@@ -350,7 +352,7 @@ class Segmenter:
             yield share, self._agree(image, found, call) if len(found) == samples else found[0] if sample else shown
 
     def _hinted_progress(self, image: ResizedImage, call: _Call, hints: Panoptic) -> Iterator[tuple[float, Panoptic]]:
-        """One window after the other; each step is shown where there is only one."""
+        """One window after the other; the steps are shown if there is only one window."""
         mask, min_pixels = self.tiling.inpainted(image, hints), call.infer.min_pixels
         count = len(image.corners)
         for number, loop in enumerate(self._loops(self._split(image, call, 1, mask), call, 1)):
@@ -363,5 +365,5 @@ class Segmenter:
 
 
 def _generators(seed: int, samples: int) -> list[torch.Generator]:
-    """One for each sample, seeded `seed`, `seed + 1`, ..."""
+    """One generator for each sample, with the seeds `seed`, `seed + 1`, ..."""
     return [torch.Generator().manual_seed(seed + k) for k in range(samples)]

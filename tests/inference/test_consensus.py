@@ -36,7 +36,7 @@ def label_maps(draw):
 
 
 @given(label_maps(), st.permutations(range(2, 20)))
-def test_the_numbers_of_things_mean_nothing(maps, order):
+def test_consensus_and_uncertainty_do_not_depend_on_ids(maps, order):
     table = np.array([0, 1, *order])
     samples, renamed = [panoptic(m) for m in maps], [panoptic(maps[0]), *(panoptic(table[m]) for m in maps[1:])]
     assert np.allclose(uncertainty(samples), uncertainty(renamed))
@@ -46,7 +46,7 @@ def test_the_numbers_of_things_mean_nothing(maps, order):
 
 
 @given(label_maps())
-def test_disagreement_is_between_0_and_1_and_0_for_equal_samples(maps):
+def test_uncertainty_range_and_0_for_equal_samples(maps):
     measured = uncertainty([panoptic(m) for m in maps])
     assert measured.dtype == np.float32
     assert measured.shape == (5, 6)
@@ -56,7 +56,7 @@ def test_disagreement_is_between_0_and_1_and_0_for_equal_samples(maps):
 
 
 @given(label_maps())
-def test_samples_that_agree_are_their_own_consensus(maps):
+def test_consensus_equal_samples(maps):
     found = consensus([panoptic(maps[0])] * 3)
     expected = panoptic(maps[0])
     assert np.array_equal(found.class_map(), expected.class_map())
@@ -64,7 +64,7 @@ def test_samples_that_agree_are_their_own_consensus(maps):
     assert pairs.shape[1] == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
 
 
-def test_disagreement_shows_on_the_whole_of_what_is_cut_and_where_classes_differ():
+def test_uncertainty_cut_thing_and_other_class():
     whole, cut = blank((4, 4, 12, 24)), blank((4, 4, 12, 14), (4, 14, 12, 24))
     measured = uncertainty([panoptic(whole), panoptic(cut)])
     assert np.allclose(measured[4:12, 4:24], 0.5)
@@ -74,12 +74,12 @@ def test_disagreement_shows_on_the_whole_of_what_is_cut_and_where_classes_differ
     assert 0 < measured[20, 20] < 0.3
 
 
-def test_disagreement_needs_two():
+def test_uncertainty_one_sample_is_an_error():
     with pytest.raises(ValueError, match="two samples"):
         uncertainty([panoptic(blank())])
 
 
-def test_cuts_at_random_places_are_mended_and_what_few_join_is_cut():
+def test_consensus_joins_rare_cuts_and_cuts_rare_joins():
     cut = [blank((4, 2, 12, x), (4, x, 12, 28)) for x in (6, 15, 24)]
     whole = [blank((4, 2, 12, 28))] * 2
     assert things(consensus([panoptic(m) for m in cut + whole])) == [(2, 4, 26, 8)]
@@ -88,14 +88,14 @@ def test_cuts_at_random_places_are_mended_and_what_few_join_is_cut():
     assert things(consensus([panoptic(m) for m in (pair, joined, pair)])) == [(4, 4, 10, 8), (14, 4, 10, 8)]
 
 
-def test_edges_that_move_do_not_join_neighbours():
+def test_consensus_moving_edge_keeps_neighbours_apart():
     maps = [blank((4, 4, 12, x), (4, x, 12, 24)) for x in (12, 13, 14, 15, 16)]
     left, right = things(consensus([panoptic(m) for m in maps]))
     assert left[2] + right[2] == 20
     assert abs(left[2] - 10) <= 1
 
 
-def test_what_few_saw_goes_and_small_things_too():
+def test_consensus_drops_rare_and_small_things():
     most, one = blank((4, 4, 12, 14)), blank((4, 4, 12, 14), (16, 20, 22, 26))
     assert things(consensus([panoptic(m) for m in (most, one, most)])) == [(4, 4, 10, 8)]
     assert things(consensus([panoptic(one)] * 3, min_pixels=37)) == [(4, 4, 10, 8)]

@@ -61,7 +61,7 @@ def same(one: Panoptic, two: Panoptic) -> bool:
     "data", [RESIZE, TILE, TILE.replace(ids="unique"), TILE.replace(zoom=1.7), RESIZE.replace(ids="reused")]
 )
 @pytest.mark.parametrize("stride", [1, 2])
-def test_what_is_given_stays_as_it_is(make, picture, data: DataConfig, stride: int):
+def test_image_hints_stay(make, picture, data: DataConfig, stride: int):
     known = strokes((47, 70))
     found = make(data, stride, min_pixels=20).image(picture, hints=known)
     given = known.segmentation > 0
@@ -74,18 +74,18 @@ def test_what_is_given_stays_as_it_is(make, picture, data: DataConfig, stride: i
     assert len([s for s in found.segments if s.category_id == 4]) == 1, "the lawn that is found is the lawn given"
 
 
-def test_everything_given_is_the_answer(make, picture):
+def test_image_hints_everywhere_are_the_result(make, picture):
     known = Panoptic.from_segmentation(np.full((47, 70), 9), {9: DOG}, TAXONOMY)
     assert same(make(TILE).image(picture, hints=known), known)
 
 
-def test_the_seed_decides_what_is_not_given(make, picture):
+def test_image_hints_same_seed_same_result(make, picture):
     segmenter, known = make(TILE), strokes((47, 70))
     assert same(segmenter.image(picture, hints=known, seed=4), segmenter.image(picture, hints=known, seed=4))
     assert not same(segmenter.image(picture, hints=known, seed=4), segmenter.image(picture, hints=known, seed=5))
 
 
-def test_another_size_or_other_categories_are_refused(make, picture):
+def test_image_hints_of_wrong_size_or_categories_is_an_error(make, picture):
     with pytest.raises(InputError, match=r"hints are 47 x 70 but the image is 70 x 47"):
         make(TILE).image(picture, hints=strokes((70, 47)))
     other = Taxonomy.from_coco([{"id": 1, "name": "cow"}])
@@ -96,7 +96,7 @@ def test_another_size_or_other_categories_are_refused(make, picture):
 
 @pytest.mark.parametrize("data", [RESIZE, TILE])
 @pytest.mark.parametrize("hinted", [False, True])
-def test_progress_ends_with_the_image(make, picture, data: DataConfig, hinted: bool):
+def test_progress_ends_with_the_result_of_image(make, picture, data: DataConfig, hinted: bool):
     segmenter = make(data)
     known = strokes((47, 70)) if hinted else None
     shares, shown = zip(*segmenter.progress(picture, hints=known, seed=2), strict=True)
@@ -108,7 +108,7 @@ def test_progress_ends_with_the_image(make, picture, data: DataConfig, hinted: b
     assert same(shown[-1], segmenter.image(picture, hints=known, seed=2))
 
 
-def test_progress_of_a_consensus_ends_with_the_image(make, picture):
+def test_progress_consensus_ends_with_the_result_of_image(make, picture):
     segmenter = make(TILE)
     *_, (share, last) = segmenter.progress(picture, seed=2, consensus=3)
     assert share == 1
@@ -117,7 +117,7 @@ def test_progress_of_a_consensus_ends_with_the_image(make, picture):
 
 
 @pytest.mark.parametrize("data", [RESIZE, TILE])
-def test_samples_are_the_images_of_following_seeds(make, picture, data: DataConfig):
+def test_samples_equal_image_with_following_seeds(make, picture, data: DataConfig):
     segmenter = make(data)
     samples = segmenter.samples(picture, 3, seed=5)
     assert len(samples) == 3
@@ -126,7 +126,7 @@ def test_samples_are_the_images_of_following_seeds(make, picture, data: DataConf
         segmenter.samples(picture, 0)
 
 
-def test_windows_continue_what_their_finished_neighbours_found(make, monkeypatch):
+def test_image_hints_windows_continue_finished_neighbours(make, monkeypatch):
     """A perfect model of one long thing, of which a corner is given: every window has what its neighbour found."""
     segmenter = make(TILE, stride=1)
     labels = np.full((30, 100), LAWN)
@@ -155,7 +155,7 @@ def test_windows_continue_what_their_finished_neighbours_found(make, monkeypatch
 # The model
 
 
-def test_the_model_keeps_what_is_given_at_every_step(tiny, build):
+def test_denoise_hints_stay_at_every_step(tiny, build):
     model = build(tiny)
     generator = torch.Generator().manual_seed(0)
     images, noise = torch.rand(2, 3, 32, 32, generator=generator), torch.randn(2, 5, 16, 16, generator=generator)
@@ -175,7 +175,7 @@ def test_the_model_keeps_what_is_given_at_every_step(tiny, build):
 # Which segments are continued
 
 
-def test_a_segment_with_two_known_things_is_shared_out_to_the_nearest():
+def test_adopt_segment_with_two_given_things_is_split():
     found = np.ones((1, 9), int)
     known = np.array([[0, 4, 0, 0, 0, 0, 0, 6, 0]])
     labels, classes = adopt((found, {1: CAT}), known, {4: CAT, 6: CAT}, TAXONOMY)
@@ -183,7 +183,7 @@ def test_a_segment_with_two_known_things_is_shared_out_to_the_nearest():
     assert classes[4] == classes[6] == CAT
 
 
-def test_a_segment_of_another_class_is_not_taken_over():
+def test_adopt_segment_of_another_class_stays_apart():
     labels, classes = adopt((np.ones((1, 4), int), {1: DOG}), np.array([[4, 0, 0, 0]]), {4: CAT}, TAXONOMY)
     assert labels[0, 0] == 4
     assert classes[int(labels[0, 1])] == DOG
@@ -195,7 +195,7 @@ def test_a_segment_of_another_class_is_not_taken_over():
     st.integers(1, 12),
     st.integers(1, 3),
 )
-def test_no_stroke_is_lost_when_it_is_downsample(labels, height, width, stride):
+def test_downsample_keeps_every_stroke(labels, height, width, stride):
     small = downsample(labels, height, width, stride)
     assert small.shape == (-(-height // stride), -(-width // stride))
     assert set(np.unique(small).tolist()) <= set(np.unique(labels).tolist()) | {0}

@@ -25,19 +25,19 @@ def segments(labels: np.ndarray, class_of: dict[int, int]) -> set[tuple[int, fro
 
 
 @pytest.mark.parametrize("least", [0, 6, 25])
-def test_voting_equals_the_official_one(official, least: int):
+def test_majority_vote_equals_the_official_one(official, least: int):
     voted = majority_vote(np.stack([official["unit/vote/sem"], official["unit/vote/id"]]), least)
     recorded = [official[f"unit/vote/min{least}_{channel}"] for channel in ("sem", "id")]
     assert np.array_equal(voted, np.stack(recorded))
 
 
-def test_voting_takes_the_smaller_class_on_a_tie_and_the_majority_else():
+def test_majority_vote_majority_and_tie():
     voted = majority_vote(mask([[2, 1, 3, 3, 1, 0, 0]], [[5, 5, 6, 6, 6, 7, 7]]), 0)
     assert voted.tolist() == [[[1, 1, 3, 3, 3, 0, 0]], [[5, 5, 6, 6, 6, 0, 0]]]
     assert majority_vote(np.zeros((2, 0, 3), np.int64), 4).shape == (2, 0, 3)
 
 
-def test_segments_by_id_are_one_per_thing_and_one_per_kind_of_stuff():
+def test_segments_by_id_one_segment_per_thing_and_stuff_class():
     classes = [[CAT, CAT, DOG, LAWN, LAWN, LAWN, CAT]]
     ids = [[4, 4, 4, 8, 9, 9, 0]]
     labels, class_of = segments_by_id(mask(classes, ids), TAXONOMY, 0)
@@ -47,12 +47,12 @@ def test_segments_by_id_are_one_per_thing_and_one_per_kind_of_stuff():
     assert sorted(class_of) == [1, 2]
 
 
-def test_small_ids_are_void():
+def test_segments_by_id_small_ids_become_void():
     labels, class_of = segments_by_id(mask([[CAT] * 3 + [DOG] * 2], [[1, 1, 1, 2, 2]]), TAXONOMY, 3)
     assert segments(labels, class_of) == {(CAT, frozenset({0, 1, 2}))}
 
 
-def test_segments_by_component_part_what_shares_an_id_but_does_not_touch():
+def test_segments_by_component_separates_things_that_share_an_id():
     classes = np.full((6, 12), LAWN)
     ids = np.zeros((6, 12), int)
     places = [(1, 0, CAT, 1), (1, 4, CAT, 2), (1, 8, CAT, 1), (4, 8, CAT, 1), (1, 10, CAT, 3), (4, 0, DOG, 1)]
@@ -71,7 +71,7 @@ def test_segments_by_component_part_what_shares_an_id_but_does_not_touch():
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), colors=st.integers(1, 4), height=st.integers(1, 12), width=st.integers(1, 12))
-def test_components_are_the_connected_sets_of_equal_pixels(seed: int, colors: int, height: int, width: int):
+def test_segments_by_component_random_masks(seed: int, colors: int, height: int, width: int):
     rng = np.random.default_rng(seed)
     classes, ids = rng.integers(0, 6, (height, width)), rng.integers(0, colors, (height, width))
     labels, class_of = segments_by_component(np.stack([classes, ids]), TAXONOMY, 0)
@@ -89,7 +89,7 @@ def test_components_are_the_connected_sets_of_equal_pixels(seed: int, colors: in
     assert all(len(np.unique(ids[labels == i])) == 1 for i, c in class_of.items() if c != LAWN)
 
 
-def test_specks_take_the_label_of_what_is_nearest():
+def test_fill_small_specks_take_the_nearest_label():
     labels = np.array([[1, 1, 1, 2, 1, 1], [1, 1, 1, 1, 1, 4], [3, 3, 3, 3, 3, 0], [0] * 6, [3, 0, 3, 3, 3, 3]])
     classes = {1: CAT, 2: DOG, 3: LAWN, 4: LAWN}
     filled, class_of = fill_small(labels, classes, 6)
@@ -108,7 +108,7 @@ def test_specks_take_the_label_of_what_is_nearest():
 
 @settings(max_examples=200, deadline=None)
 @given(length=st.integers(1, 3000), size=st.integers(2, 300), share=st.floats(0, 0.99))
-def test_windows_cover_everything_and_overlap_enough(length: int, size: int, share: float):
+def test_windows_cover_everything_and_overlap(length: int, size: int, share: float):
     overlap = int(size * share)
     starts = windows(length, size, overlap)
     assert starts[0] == 0
@@ -129,7 +129,7 @@ def scene(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_was_cut_into_windows_is_joined_to_what_it_was(seed: int):
+def test_join_restores_a_scene_cut_into_windows(seed: int):
     rng = np.random.default_rng(seed)
     height, width = 50, 70
     labels, class_of = scene(rng, height, width)
@@ -145,14 +145,14 @@ def test_what_was_cut_into_windows_is_joined_to_what_it_was(seed: int):
     assert segments(*joined) == segments(labels, class_of)
 
 
-def test_windows_may_reach_beyond_the_picture():
+def test_join_window_larger_than_the_image():
     tile = (np.full((8, 8), 1), {1: CAT})
     labels, class_of = join([(0, 0, tile)], 5, 3, TAXONOMY)
     assert labels.shape == (5, 3)
     assert segments(labels, class_of) == {(CAT, frozenset(range(15)))}
 
 
-def test_things_that_disagree_in_the_overlap_stay_apart_and_classes_never_mix():
+def test_join_disagreeing_things_and_classes_stay_apart():
     left = np.zeros((4, 8), np.int64)
     left[:, 4:] = 1
     right = np.zeros((4, 8), np.int64)

@@ -60,20 +60,20 @@ def segmenter(tiny, build, answer_with) -> Callable[..., Segmenter]:
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=20), st.integers(1, 9))
-def test_it_grows_with_the_things_and_lies_among_them(areas: list[int], factor: int):
+def test_typical_diameter_scales_and_lies_in_range(areas: list[int], factor: int):
     across = typical_diameter(areas)
     assert 2 * np.sqrt(min(areas) / np.pi) <= across <= 2 * np.sqrt(max(areas) / np.pi)
     assert typical_diameter([a * factor**2 for a in areas]) == pytest.approx(across * factor)
 
 
-def test_fragments_do_not_count_for_much_and_no_things_are_no_size():
+def test_typical_diameter_fragments_and_no_things():
     assert typical_diameter([400] * 3 + [4] * 50) == typical_diameter([400])
     assert typical_diameter([]) == 0
     assert replace(cats(5, 40, 20), segments=()).diameter() == 0
 
 
 @pytest.mark.parametrize("radius", [5, 9, 16])
-def test_training_pictures_are_scaled_by_the_truth(radius: int):
+def test_training_examples_are_scaled_by_the_truth(radius: int):
     truth = cats(radius, 160, 40)
 
     class One:
@@ -93,7 +93,7 @@ def test_training_pictures_are_scaled_by_the_truth(radius: int):
 
 
 @pytest.mark.parametrize(("radius", "apart"), [(3, 16), (6, 20), (24, 64)])
-def test_pictures_are_scaled_by_what_a_first_look_finds(segmenter, radius: int, apart: int):
+def test_image_scale_is_found_by_a_first_look(segmenter, radius: int, apart: int):
     truth = cats(radius, 192, apart)
     able, asked = segmenter()
     picture = drawn(truth)
@@ -106,19 +106,19 @@ def test_pictures_are_scaled_by_what_a_first_look_finds(segmenter, radius: int, 
     assert set(asked) == {2, 3}, "a look of the checkpoint's number of steps, then those asked for"
 
 
-def test_who_knows_the_size_spares_the_look(segmenter):
+def test_image_given_diameter_needs_no_first_look(segmenter):
     able, asked = segmenter()
     able.image(drawn(cats(12, 96, 32)), diameter=24.0)
     assert set(asked) == {2}
     assert able.resize(drawn(cats(12, 96, 32)), 24.0).zoom == 0.5
 
 
-def test_an_empty_picture_keeps_its_scale(segmenter):
+def test_resize_empty_image_keeps_its_scale(segmenter):
     able, _ = segmenter()
     assert able.resize(np.zeros((50, 70, 3), np.uint8)).zoom == 1
 
 
-def test_all_frames_of_a_video_have_the_scale_of_the_first(segmenter, monkeypatch):
+def test_video_all_frames_have_the_scale_of_the_first(segmenter, monkeypatch):
     able, _ = segmenter()
     zooms, scaled = [], able.resize
     monkeypatch.setattr(able, "resize", lambda *given: zooms.append(scaled(*given).zoom) or scaled(*given))
@@ -127,7 +127,7 @@ def test_all_frames_of_a_video_have_the_scale_of_the_first(segmenter, monkeypatc
     assert zooms[0] == pytest.approx(0.5, rel=0.1)
 
 
-def test_a_size_means_nothing_to_a_checkpoint_of_one_scale(segmenter):
+def test_image_diameter_without_scaling_is_an_error(segmenter):
     able, _ = segmenter(DATA.replace(diameter=0.0))
     with pytest.raises(InputError, match="leave diameter out"):
         able.image(np.zeros((20, 20, 3), np.uint8), diameter=5.0)
@@ -137,7 +137,7 @@ def test_a_size_means_nothing_to_a_checkpoint_of_one_scale(segmenter):
 
 @pytest.mark.parametrize(("min_share", "specks"), [(0.0, True), (0.25, False)])
 @pytest.mark.parametrize("enlarged", [1, 2])
-def test_small_is_what_is_small_beside_the_other_things(segmenter, min_share, specks, enlarged):
+def test_image_min_share_drops_small_segments_at_any_scale(segmenter, min_share, specks, enlarged):
     """Discs of diameter 13 and one of 5, a seventh of their area, and the same picture twice as large."""
     truth = cats(6.3, 96, 24).segmentation.copy()
     truth[44:49, 44:49] = truth.max() + 1

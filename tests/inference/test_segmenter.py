@@ -115,7 +115,7 @@ def same(one: Panoptic, two: Panoptic) -> bool:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_windows_give_every_pixel_what_the_model_saw_there(reading, size: tuple[int, int], stride: int):
+def test_image_tiles_give_every_pixel_its_segment(reading, size: tuple[int, int], stride: int):
     height, width = size
     small = discs(-(-height // stride), -(-width // stride))
     mask = small.repeat(stride, 1).repeat(stride, 2)[:, :height, :width]
@@ -126,26 +126,26 @@ def test_windows_give_every_pixel_what_the_model_saw_there(reading, size: tuple[
 
 
 @pytest.mark.parametrize("data", [TILE, DataConfig(size=(32, 32), ids="reused")])
-def test_the_network_may_see_more_than_in_training(reading, data: DataConfig):
+def test_image_input_scale_2(reading, data: DataConfig):
     mask = discs(64, 64)  # two training inputs a side: the larger input sees it as it is
     found = reading(data, stride=2, input_scale=2).image(picture_of(mask[:, ::2, ::2].repeat(2, 1).repeat(2, 2)))
     assert np.array_equal(found.class_map(), mask[0, ::2, ::2].repeat(2, 0).repeat(2, 1))
 
 
-def test_calling_a_segmenter_is_image(reading):
+def test_call_equals_image(reading):
     segmenter, picture = reading(TILE), picture_of(discs(40, 50))
     found, wanted = segmenter(picture, seed=3), segmenter.image(picture, seed=3)
     assert np.array_equal(found.segmentation, wanted.segmentation)
     assert found.segments == wanted.segments
 
 
-def test_windows_that_share_nothing_still_cover_everything(reading):
+def test_image_tiles_without_overlap(reading):
     mask = discs(75, 110)
     found = reading(TILE.replace(overlap=0)).image(picture_of(mask))
     assert np.array_equal(found.class_map(), mask[0])
 
 
-def test_unique_ids_are_joined_across_windows_too(reading):
+def test_image_tiles_with_unique_ids_are_joined(reading):
     mask = discs(12, 60)
     mask[1] = components(mask)  # id 1 is the lawn's, and the padding's
     found = reading(TILE.replace(ids="unique")).image(picture_of(mask))
@@ -155,7 +155,7 @@ def test_unique_ids_are_joined_across_windows_too(reading):
 
 @pytest.mark.parametrize("zoom", [0.5, 1.7, 2.0])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_at_another_zoom_segments_stay_where_they_are(reading, answer_with, zoom: float, stride: int):
+def test_image_tiles_at_another_zoom(reading, answer_with, zoom: float, stride: int):
     mask = np.full((2, 91, 120), LAWN)
     rows, columns = np.mgrid[:91, :120]
     centres = [(y, x) for y in (12, 45, 78) for x in (12, 44, 76, 107)]
@@ -178,7 +178,7 @@ def test_at_another_zoom_segments_stay_where_they_are(reading, answer_with, zoom
     assert (found.class_map() == mask[0]).mean() > 1 - 0.02 * max(1, stride / zoom)
 
 
-def test_a_pixel_is_taken_from_the_window_it_lies_deeper_in_at_the_ends_of_the_picture_too(reading, answer_with):
+def test_image_tiles_pixel_comes_from_the_deepest_window(reading, answer_with):
     mask = discs(40, 100)
     segmenter = reading(TILE)
     perfect = segmenter.perfect
@@ -193,7 +193,7 @@ def test_a_pixel_is_taken_from_the_window_it_lies_deeper_in_at_the_ends_of_the_p
     assert np.array_equal(found[:, 6:-6], mask[0][:, 6:-6])
 
 
-def test_small_segments_are_measured_in_pixels_of_the_picture(reading):
+def test_image_min_pixels_counts_image_pixels(reading):
     mask = np.full((2, 48, 48), LAWN)
     mask[:, 4:8, 4:8] = CAT  # 16 pixels, 4 of the mask
     mask[:, 20:28, 20:28] = CAT
@@ -227,7 +227,7 @@ def official(mask: np.ndarray, size: tuple[int, int], padded: tuple[int, int], l
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (37, 61), (48, 32), (31, 32), (131, 67), (200, 199)])
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_whole_pictures_go_the_official_way(make, tiny, answer_with, size: tuple[int, int], stride: int):
+def test_image_resize_layout_equals_the_official_path(make, tiny, answer_with, size: tuple[int, int], stride: int):
     segmenter = make(DataConfig(size=(32, 48)), tiny.replace(mask={"stride": stride}))
     mask = np.random.default_rng(0).integers(0, [[[4]], [[8]]], (2, 32 // stride, 48 // stride))
     answer_with(segmenter.model, lambda *_: torch.from_numpy(mask)[None])
@@ -252,7 +252,7 @@ LAYOUTS = [
 
 @pytest.mark.parametrize("data", LAYOUTS)
 @pytest.mark.parametrize("size", [(1, 1), (2, 70), (33, 20)])
-def test_the_mask_has_the_pictures_own_size(make, data: DataConfig, size: tuple[int, int]):
+def test_image_result_has_the_size_of_the_image(make, data: DataConfig, size: tuple[int, int]):
     one = Taxonomy.from_coco([{"id": 5, "name": "cat"}])  # fewer classes than the model has
     noise = np.random.default_rng(1).integers(0, 256, (*size, 3)).astype(np.uint8)
     for taxonomy, picture in product((TAXONOMY, one), (noise, np.zeros_like(noise))):
@@ -266,7 +266,7 @@ def pictures() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("data", LAYOUTS[1:3])
-def test_a_picture_gives_the_same_alone_and_among_others(make, pictures, data: DataConfig):
+def test_images_same_result_alone_and_in_batch(make, pictures, data: DataConfig):
     segmenter = make(data)
     alone = [segmenter.image(picture, seed=3) for picture in pictures]
     assert any(len(panoptic.segments) > 1 for panoptic in alone)
@@ -277,7 +277,7 @@ def test_a_picture_gives_the_same_alone_and_among_others(make, pictures, data: D
     assert all(same(a, b) for a, b in zip(alone, backwards, strict=True))
 
 
-def test_the_seed_decides(make, pictures):
+def test_image_depends_on_the_seed_alone(make, pictures):
     segmenter = make(TILE)
     torch.manual_seed(1)
     first = segmenter.image(pictures[0], seed=5)
@@ -286,7 +286,7 @@ def test_the_seed_decides(make, pictures):
     assert not same(first, segmenter.image(pictures[0], seed=6))
 
 
-def test_steps_td_and_min_pixels_default_to_the_checkpoints(make, pictures):
+def test_image_options_default_to_the_checkpoint(make, pictures):
     segmenter = make(TILE)
     given = segmenter.image(pictures[0], steps=2, td=1.0, min_pixels=0)
     assert same(segmenter.image(pictures[0]), given)
@@ -296,7 +296,7 @@ def test_steps_td_and_min_pixels_default_to_the_checkpoints(make, pictures):
     assert len(things) < sum(segment.isthing for segment in given.segments)
 
 
-def test_batches_are_filled_across_pictures_and_no_more_is_read_than_needed(reading, answer_with, pictures):
+def test_images_fills_batches_and_reads_lazily(reading, answer_with, pictures):
     segmenter = reading(DataConfig(size=(32, 32)))
     read, batches, infer = [], [], segmenter.perfect
 
@@ -317,14 +317,14 @@ def test_batches_are_filled_across_pictures_and_no_more_is_read_than_needed(read
     assert batches == [3, 1]
 
 
-def test_a_picture_that_cannot_be_read_does_not_take_those_before_it_along(make, pictures):
+def test_images_unreadable_file_keeps_earlier_results(make, pictures):
     results = make(TILE).images([pictures[0], "nowhere.png", pictures[1]])
     assert next(results).segmentation.shape == (40, 40)
     with pytest.raises(InputError, match=r"nowhere\.png"):
         next(results)
 
 
-def test_paths_pil_images_and_arrays_are_the_same_to_it(make, pictures, tmp_path):
+def test_images_path_pil_and_array_give_the_same(make, pictures, tmp_path):
     segmenter = make(TILE)
     Image.fromarray(pictures[1]).save(tmp_path / "picture.png")
     sources = [pictures[1], Image.fromarray(pictures[1]), tmp_path / "picture.png", str(tmp_path / "picture.png")]
@@ -345,7 +345,7 @@ def test_paths_pil_images_and_arrays_are_the_same_to_it(make, pictures, tmp_path
         {"batch_size": 0},
     ],
 )
-def test_options_without_sense_are_refused_in_one_line(make, pictures, options: dict[str, float]):
+def test_images_wrong_option_is_a_one_line_error(make, pictures, options: dict[str, float]):
     with pytest.raises(InputError) as error:
         list(make(TILE).images(pictures, **options))
     assert next(iter(options)).replace("_", " ") in str(error.value).replace("_", " ")
@@ -353,12 +353,12 @@ def test_options_without_sense_are_refused_in_one_line(make, pictures, options: 
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "toaster"])
-def test_a_device_that_is_not_there_is_refused_in_one_line(make, device: str):
+def test_segmenter_missing_device_is_a_one_line_error(make, device: str):
     with pytest.raises(InputError, match=rf"^no device '{device}' here .*use auto or cpu$"):
         Segmenter(make(TILE).checkpoint, device)
 
 
-def test_a_saved_checkpoint_segments_as_before_and_says_what_it_is(make, pictures, tmp_path):
+def test_segmenter_from_pretrained_round_trip_and_describe(make, pictures, tmp_path):
     segmenter = make(TILE)
     save_pretrained(segmenter.checkpoint, tmp_path / "cats")
     loaded = Segmenter.from_pretrained(tmp_path / "cats", device="cpu", dtype="float32")
@@ -374,7 +374,7 @@ def test_a_saved_checkpoint_segments_as_before_and_says_what_it_is(make, picture
     check_structure(bfloat16.image(pictures[0]), (40, 40))
 
 
-def test_in_bfloat16_the_float32_weights_are_not_kept(tiny, build):
+def test_segmenter_bfloat16_does_not_keep_float32_weights(tiny, build):
     pretrained = Checkpoint(build(tiny), TAXONOMY, TILE, InferConfig())
     model = weakref.ref(pretrained.model)
     segmenter = Segmenter(pretrained, "cpu", "bfloat16")
@@ -388,7 +388,7 @@ def test_in_bfloat16_the_float32_weights_are_not_kept(tiny, build):
 # Consensus
 
 
-def test_a_consensus_is_that_of_the_samples_alone_in_a_batch_and_after_the_last_step(make, pictures):
+def test_image_consensus_equals_images_and_progress(make, pictures):
     segmenter = make(TILE)
     agreed = consensus(segmenter.samples(pictures[0], 3, seed=4, min_pixels=5), 5)
     assert same(segmenter.image(pictures[0], seed=4, consensus=3, min_pixels=5), agreed)
@@ -400,7 +400,7 @@ def test_a_consensus_is_that_of_the_samples_alone_in_a_batch_and_after_the_last_
     assert same(shown[3], agreed)
 
 
-def test_a_consensus_needs_a_majority(make, pictures):
+def test_image_even_consensus_is_an_error(make, pictures):
     segmenter = make(TILE)
     with pytest.raises(InputError, match="consensus must be 1, 3, 5"):
         segmenter.image(pictures[0], consensus=2)

@@ -72,7 +72,7 @@ def same(one: Panoptic, two: Panoptic) -> bool:
 
 
 @pytest.mark.parametrize("data", [WHOLE, TILES])
-def test_the_first_frame_of_an_inflated_model_is_the_image_models_picture(make, data: DataConfig):
+def test_video_first_frame_of_an_inflated_model_equals_image(make, data: DataConfig):
     image = make(data, past_frames=0)
     video = Segmenter(
         Checkpoint(inflate_for_video(image.model), TAXONOMY, data, image.checkpoint.infer), "cpu", "float32"
@@ -84,13 +84,13 @@ def test_the_first_frame_of_an_inflated_model_is_the_image_models_picture(make, 
 
 
 @pytest.mark.parametrize("data", [WHOLE, TILES])
-def test_the_same_frames_and_seed_give_the_same_segments(make, data: DataConfig):
+def test_video_same_seed_same_result(make, data: DataConfig):
     segmenter, frames = make(data), noise(2)
     one, two, other = (list(segmenter.video(frames, seed=seed)) for seed in (1, 1, 2))
     assert all(map(same, one, two)) and not all(map(same, one, other))
 
 
-def test_past_masks_and_steps_change_later_frames_only(make):
+def test_video_past_masks_and_steps_change_later_frames_only(make):
     segmenter, frames = make(TILES), noise(3)
     plain = list(segmenter.video(frames))
     changed = list(segmenter.video(frames, steps=4))
@@ -100,7 +100,7 @@ def test_past_masks_and_steps_change_later_frames_only(make):
     assert not np.array_equal(next(segmenter.video(frames[2:], first_steps=1)).segmentation, plain[2].segmentation)
 
 
-def test_each_frame_is_answered_before_the_next_is_read(make):
+def test_video_yields_each_frame_before_reading_the_next(make):
     read = []
 
     def camera() -> Iterator[np.ndarray]:
@@ -114,7 +114,7 @@ def test_each_frame_is_answered_before_the_next_is_read(make):
         assert read == list(range(number + 1))
 
 
-def test_of_an_endless_video_only_the_last_frames_are_kept(make):
+def test_video_keeps_only_the_last_frames_in_memory(make):
     alive = []
     for number, panoptic in enumerate(make(WHOLE).video(itertools.repeat(noise(1)[0]))):
         alive.append(weakref.ref(panoptic.segmentation))
@@ -126,7 +126,7 @@ def test_of_an_endless_video_only_the_last_frames_are_kept(make):
 
 @pytest.mark.parametrize(("data", "size"), [(WHOLE, (32, 32)), (TILES, (32, 32)), (TILES, (40, 90))])
 @pytest.mark.parametrize("past_frames", [0, 2])
-def test_what_moves_keeps_its_id_across_frames_and_windows(reading, data: DataConfig, size, past_frames: int):
+def test_video_moving_things_keep_their_track(reading, data: DataConfig, size, past_frames: int):
     starts = [(2, 0, 1), (14, 20, 2), (24, 4, 3)] if size == (32, 32) else [(2, 0, 1), (16, 40, 2), (30, 78, 3)]
     steps = [2, -2, 1] if size == (32, 32) else [6, 4, -5]
     frames = [
@@ -139,7 +139,7 @@ def test_what_moves_keeps_its_id_across_frames_and_windows(reading, data: DataCo
     assert len({result.segmentation[-1, -1] for result in results}) == 1
 
 
-def test_a_division_and_a_return_after_long_start_new_tracks(reading):
+def test_video_division_and_late_return_start_new_tracks(reading):
     size = (32, 32)
     one = cells((10, 10, 4), size=size)
     two = cells((10, 6, 4), (10, 15, 5), size=size)
@@ -150,7 +150,7 @@ def test_a_division_and_a_return_after_long_start_new_tracks(reading):
     assert results[-1].segmentation[14, 14] not in (mother, other, 0)
 
 
-def test_more_objects_than_ids_are_segments_of_their_own_where_ids_are_reused(reading):
+def test_video_more_objects_than_reused_ids(reading):
     places = [(top, left, 1 + (top + left) // 10 % 2) for top in range(0, 60, 10) for left in range(0, 60, 10)]
     segmenter = reading(TILES)
     results = list(segmenter.video([cells(*places, size=(60, 60))] * 3))
@@ -159,7 +159,7 @@ def test_more_objects_than_ids_are_segments_of_their_own_where_ids_are_reused(re
     assert same(results[0], results[2])
 
 
-def test_the_scale_is_that_of_the_first_frame_that_shows_a_thing(reading, monkeypatch):
+def test_video_scale_comes_from_the_first_frame_with_a_thing(reading, monkeypatch):
     size = (64, 64)
     segmenter = reading(TILES.replace(diameter=16.0))
     scales = []
@@ -173,7 +173,7 @@ def test_the_scale_is_that_of_the_first_frame_that_shows_a_thing(reading, monkey
     assert len(tracks) == 1 and results[2].taxonomy.class_of(1) == CELL and not results[4].diameter()
 
 
-def test_a_frame_of_another_size_is_named_and_does_not_take_the_others_along(make):
+def test_video_frame_of_another_size_is_an_error(make):
     results = make(WHOLE).video([*noise(2), noise(1, (20, 30))[0]])
     assert len([next(results), next(results)]) == 2
     with pytest.raises(InputError, match="frame 3 is 30 x 20 pixels, but those before are 32 x 32"):
@@ -181,12 +181,12 @@ def test_a_frame_of_another_size_is_named_and_does_not_take_the_others_along(mak
 
 
 @pytest.mark.parametrize("wrong", [{"first_steps": -1}, {"adaptive": 0.5}])
-def test_options_that_make_no_sense_are_told(make, wrong: dict[str, float]):
+def test_video_wrong_option_is_an_error(make, wrong: dict[str, float]):
     with pytest.raises(InputError, match=next(iter(wrong))):
         next(make(WHOLE).video(noise(1), **wrong))
 
 
-def test_the_checkpoint_says_how_it_is_used(make):
+def test_video_options_default_to_the_checkpoint(make):
     frames = noise(3)
     asked = list(make(WHOLE).video(frames, steps=2, first_steps=3))
     assert all(map(same, make(WHOLE, steps=2, first_steps=3).video(frames), asked))
@@ -198,7 +198,9 @@ def test_the_checkpoint_says_how_it_is_used(make):
 
 @pytest.mark.parametrize("data", [WHOLE, TILES])
 @pytest.mark.parametrize(("samples", "unconditioned_share"), [(1, 0.0), (3, 0.0), (3, 0.4)])
-def test_the_past_is_what_was_answered(make, monkeypatch, data: DataConfig, samples: int, unconditioned_share: float):
+def test_video_past_masks_are_the_earlier_results(
+    make, monkeypatch, data: DataConfig, samples: int, unconditioned_share: float
+):
     """All samples that are told are told the same: class and track of each pixel of the last two answers."""
     segmenter, told = make(data, consensus=samples, unconditioned_share=unconditioned_share), []
     infer = segmenter.model.denoise
@@ -224,7 +226,7 @@ def test_the_past_is_what_was_answered(make, monkeypatch, data: DataConfig, samp
     assert not told[samples][0, 0].any() and np.array_equal(told[2 * samples][0, 0, 0], results[0].class_map())
 
 
-def test_the_first_frame_of_a_video_is_the_consensus_of_the_picture(make):
+def test_video_first_frame_equals_image_consensus(make):
     segmenter = make(TILES)
     (first,) = segmenter.video(noise(1, (40, 50)), seed=3, consensus=3)
     picture = segmenter.image(noise(1, (40, 50))[0], seed=3, consensus=3)
@@ -232,7 +234,7 @@ def test_the_first_frame_of_a_video_is_the_consensus_of_the_picture(make):
     assert len(first.segments) == len(picture.segments) > 1
 
 
-def test_a_segmentation_drawn_for_the_model_is_read_back_as_it_was(make):
+def test_to_masks_and_stitch_round_trip(make):
     for data, size in ((WHOLE, (32, 32)), (TILES, (40, 90))):
         tiling = make(data).tiling
         image = tiling.resize(np.zeros((*size, 3), np.uint8))

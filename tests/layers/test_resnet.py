@@ -16,7 +16,7 @@ OUT = ["stage1", "stage3"]
 @pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])
 @pytest.mark.parametrize("changes", [{}, {"downsample_in_first_stage": True}, {"downsample_in_bottleneck": True}])
 @pytest.mark.parametrize("training", [False, True])
-def test_weights_of_transformers_give_its_maps(layer_type, changes, training):
+def test_resnet_equals_transformers(layer_type, changes, training):
     from transformers import ResNetBackbone, ResNetConfig
 
     torch.manual_seed(0)
@@ -41,14 +41,14 @@ def test_weights_of_transformers_give_its_maps(layer_type, changes, training):
         torch.testing.assert_close(value.grad, gradients[name].grad, rtol=1e-3, atol=1e-3)
 
 
-def test_it_takes_the_configuration_of_a_checkpoint_with_what_it_does_not_read():
+def test_resnet_ignores_unused_fields():
     from transformers import ResNetConfig
 
     fields = ResNetConfig(**SIZES, layer_type="basic", num_labels=7).to_dict()
     assert ResNet(**fields).channels == [32], "the last stage's, as there"
 
 
-def test_blocks_begin_as_identities():
+def test_resnet_block_starts_as_identity():
     x = torch.rand(1, 16, 4, 4)
     for halving in (None, 0, 1):
         assert torch.equal(Block(16, 16, 1, halving).eval()(x), x)
@@ -67,12 +67,12 @@ def test_blocks_begin_as_identities():
         ({"out_indices": [1, 2]}, "give out_features"),
     ],
 )
-def test_what_makes_no_network_is_refused(changes, message):
+def test_resnet_impossible_configuration_is_an_error(changes, message):
     with pytest.raises(ValueError, match=message):
         ResNet(**{**SIZES, **changes})
 
 
-def test_bundled_checkpoints_need_no_import_of_transformers():
+def test_segmenter_bundled_checkpoint_does_not_import_transformers():
     code = "from pix2seqd import Segmenter; Segmenter.from_pretrained('nuclei-fast'); import sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "torch" in loaded and "transformers" not in loaded

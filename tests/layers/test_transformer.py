@@ -9,31 +9,31 @@ from pix2seqd.layers.transformer import Attention, TransformerLayer, position_co
 
 
 @pytest.mark.parametrize(("height", "width", "dim"), [(4, 6, 32), (5, 3, 48), (2, 2, 8)])
-def test_position_codes_equal_the_official_ones(official, height: int, width: int, dim: int):
+def test_position_code_equals_the_official_one(official, height: int, width: int, dim: int):
     recorded = official[f"unit/pos2d/{height}x{width}x{dim}"].reshape(height * width, dim)
     assert np.abs(position_code(height, width, dim).numpy() - recorded).max() < 2e-6
 
 
 @pytest.mark.parametrize(("height", "width"), [(7, 1), (1, 7)])
-def test_a_single_row_or_column_has_a_one_dimensional_code(official, height: int, width: int):
+def test_position_code_single_row_or_column(official, height: int, width: int):
     assert np.abs(position_code(height, width, 16).numpy() - official["unit/pos1d/7x16"][0]).max() < 2e-6
     assert position_code(1, 1, 16).isfinite().all()
 
 
-def test_position_codes_do_not_depend_on_the_resolution():
+def test_position_code_does_not_depend_on_resolution():
     small, large = position_code(3, 5, 32).reshape(3, 5, 32), position_code(5, 9, 32).reshape(5, 9, 32)
     assert torch.allclose(large[::2, ::2], small, atol=1e-5)
     assert len(large.reshape(-1, 32).unique(dim=0)) == 45, "every place has a code of its own"
 
 
 @pytest.mark.parametrize("scaling", [1, 1000, 10000])
-def test_time_codes_equal_the_official_ones(official, scaling: int):
+def test_scalar_code_equals_the_official_one(official, scaling: int):
     ours = scalar_code(torch.from_numpy(official["unit/time_enc/gamma"]) * scaling, 32)
     # The sine of 10000 is only as exact as the rounding of its argument.
     assert np.abs(ours.numpy() - official[f"unit/time_enc/scale{scaling}_dim32"]).max() < 1e-6 * max(scaling, 2)
 
 
-def test_attention_is_softmax_of_scaled_products():
+def test_attention_equals_softmax_of_products():
     torch.manual_seed(0)
     attention = Attention(12, heads=3, context_dim=7)
     x, context = torch.randn(2, 5, 12), torch.randn(2, 4, 7)
@@ -46,7 +46,7 @@ def test_attention_is_softmax_of_scaled_products():
     assert torch.allclose(attention(x, attention.memory(context)), expected, atol=1e-6)
 
 
-def test_initial_ranges_of_attention_are_keras():
+def test_attention_initial_ranges_are_keras():
     """Keras counts the fans of three-dimensional kernels: SPEC.md section 12 has the paper's numbers."""
     for dim, heads, projection, out in ((512, 16, 0.0156, 0.0263), (512, 8, 0.01276, 0.0361)):
         attention = Attention(dim, heads)
@@ -55,7 +55,7 @@ def test_initial_ranges_of_attention_are_keras():
             assert not layer.bias.any()
 
 
-def test_drop_path_drops_whole_examples_and_keeps_the_mean():
+def test_transformer_layer_drop_path():
     torch.manual_seed(0)
     layer = TransformerLayer(8, 2, 16, drop_path=0.25)
     branch = torch.ones(4000, 2, 8)
@@ -66,7 +66,7 @@ def test_drop_path_drops_whole_examples_and_keeps_the_mean():
     assert layer.eval()._drop(branch) is branch
 
 
-def test_a_layer_adds_its_branches_to_what_comes_in():
+def test_transformer_layer_adds_its_branches():
     torch.manual_seed(0)
     layer = TransformerLayer(8, 2, 16, context_dim=6)
     x, context = torch.randn(2, 3, 8), torch.randn(2, 5, 6)

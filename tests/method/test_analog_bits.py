@@ -11,7 +11,7 @@ BITS = st.lists(st.integers(1, 12), min_size=1, max_size=3)
 
 @settings(max_examples=50, deadline=None)
 @given(bits=BITS, seed=st.integers(0, 1000), height=st.integers(1, 5), width=st.integers(1, 5))
-def test_bits_of_any_channels_come_back(bits: list[int], seed: int, height: int, width: int):
+def test_int2bit_and_bit2int_round_trip(bits: list[int], seed: int, height: int, width: int):
     rng = np.random.default_rng(seed)
     masks = torch.from_numpy(np.stack([rng.integers(0, 2**n, (2, height, width)) for n in bits], axis=1))
     planes = int2bit(masks, bits)
@@ -21,14 +21,14 @@ def test_bits_of_any_channels_come_back(bits: list[int], seed: int, height: int,
     assert torch.equal(bit2int(analog(masks, bits, 0.1) > 0, bits), masks)
 
 
-def test_bits_equal_the_official_ones(official):
+def test_int2bit_equals_the_official_one(official):
     values = torch.from_numpy(official["unit/int2bits/in"]).long()
     planes = int2bit(values.reshape(1, 1, 1, -1), [8])
     assert np.array_equal(planes[0, :, 0].T.numpy(), official["unit/int2bits/out8"])
     assert bit2int(planes, [8]).flatten().tolist() == official["unit/bits2int/out"].tolist()
 
 
-def test_analog_bits_equal_the_official_ones(official):
+def test_analog_equals_the_official_one(official):
     masks = official.tensor("unit/map2bits/in")
     assert torch.equal(analog(masks, (8, 8), 0.1), official.tensor("unit/map2bits/out"))
     past = official.tensor("unit/map2bits/cond_in").unflatten(1, (2, 2))
@@ -36,7 +36,7 @@ def test_analog_bits_equal_the_official_ones(official):
     assert torch.equal(bits, official.tensor("unit/map2bits/cond_out"))
 
 
-def test_masks_of_analog_bits_equal_the_official_ones(official):
+def test_to_masks_equals_the_official_one(official):
     masks = official.model.to_masks(official.tensor("unit/bits2map/in"))
     assert torch.equal(masks, official.tensor("unit/bits2map/out"))
     assert torch.equal(official.model.to_masks(torch.zeros(1, 16, 1, 1)), torch.zeros(1, 2, 1, 1).long()), "0 is off"
@@ -47,7 +47,7 @@ def test_masks_of_analog_bits_equal_the_official_ones(official):
 
 @settings(max_examples=30, deadline=None)
 @given(bits=st.integers(1, 8), scale=st.floats(0.01, 2.0), spread=st.floats(0.0, 100.0), seed=st.integers(0, 100))
-def test_expected_bits_are_the_average_of_the_codes(bits: int, scale: float, spread: float, seed: int):
+def test_expected_bits_average_of_the_codes(bits: int, scale: float, spread: float, seed: int):
     logits = torch.randn(2, 2**bits, 3, 2, generator=torch.Generator().manual_seed(seed)) * spread
     ours = expected_bits(logits, scale)
     assert ours.shape == (2, bits, 3, 2)
@@ -57,13 +57,13 @@ def test_expected_bits_are_the_average_of_the_codes(bits: int, scale: float, spr
 
 
 @pytest.mark.parametrize("bits", [1, 3, 8])
-def test_expected_bits_of_a_certain_value_are_its_bits(bits: int):
+def test_expected_bits_certain_value(bits: int):
     values = torch.arange(2**bits).reshape(1, 1, 1, -1)
     logits = torch.full((1, 2**bits, 1, 2**bits), -1e4).scatter_(1, values, 1e4)
     assert torch.equal(expected_bits(logits, 0.1), analog(values, [bits], 0.1))
 
 
-def test_expected_bits_stay_float32_under_autocast():
+def test_expected_bits_float32_under_autocast():
     logits = torch.randn(1, 256, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(expected_bits(logits, 0.1), expected_bits(logits.float(), 0.1))

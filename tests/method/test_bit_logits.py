@@ -8,13 +8,13 @@ from pix2seqd.diffusion import corrupt, gamma
 from pix2seqd.pix2seq_d import Pix2SeqD
 
 
-def test_values_from_independent_bits_have_the_bits_expectation() -> None:
+def test_value_logits_keep_the_expected_bits() -> None:
     half_log_odds = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(0))
     expected = expected_bits(value_logits(half_log_odds), scale=0.3)
     torch.testing.assert_close(expected, 0.3 * half_log_odds.tanh())
 
 
-def test_evidence_is_the_posterior_under_a_uniform_prior() -> None:
+def test_bit_evidence_equals_the_posterior() -> None:
     generator = torch.Generator().manual_seed(1)
     scale, t = 0.3, torch.tensor([0.4, 0.9])
     masks = torch.randint(0, 8, (2, 1, 6, 5), generator=generator)
@@ -27,7 +27,7 @@ def test_evidence_is_the_posterior_under_a_uniform_prior() -> None:
     torch.testing.assert_close(value_logits(evidence).softmax(1), log_density.softmax(1), rtol=1e-4, atol=1e-6)
 
 
-def test_without_noise_the_mask_is_read_off_and_the_loss_is_near_zero() -> None:
+def test_bit_logits_without_noise_predict_the_mask() -> None:
     model = Pix2SeqD(
         ModelConfig.preset("tiny").replace(
             decoder={"bit_logits": True}, mask={"bits": (3, 4), "classes": 8, "max_instances": 16}

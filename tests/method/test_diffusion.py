@@ -38,12 +38,12 @@ def test_gamma_falls_from_one_to_zero(schedule: str):
 
 
 @pytest.mark.parametrize("schedule", ["", "linear", "cosine@1,2", "sigmoid", "log@1", "simple_linear@1,2,3"])
-def test_an_unknown_schedule_lists_the_known_ones(schedule: str):
+def test_gamma_unknown_schedule_is_an_error(schedule: str):
     with pytest.raises(ValueError, match="there are cosine, cosine@start,end,tau"):
         gamma(torch.zeros(1), schedule)
 
 
-def test_corruption_keeps_the_mean_and_variance_of_eq_1():
+def test_corrupt_mean_and_variance():
     generator = torch.Generator().manual_seed(0)
     m, noise = torch.full((3, 2, 100, 100), 0.1), torch.randn(3, 2, 100, 100, generator=generator)
     gamma_t = torch.tensor([1.0, 0.5, 0.0])
@@ -56,7 +56,7 @@ def test_corruption_keeps_the_mean_and_variance_of_eq_1():
 
 @settings(max_examples=100, deadline=None)
 @given(steps=st.integers(1, 200), td=st.just(0.0) | st.floats(0.01, 10))
-def test_time_runs_from_one_to_zero(steps: int, td: float):
+def test_time_steps_run_from_one_to_zero(steps: int, td: float):
     pairs = list(time_steps(steps, td))
     assert len(pairs) == steps
     assert pairs[0][0] == 1
@@ -72,12 +72,12 @@ def test_time_runs_from_one_to_zero(steps: int, td: float):
 
 
 @pytest.mark.parametrize(("steps", "td"), [(0, 0.0), (-3, 1.0), (4, -0.5), (4, float("nan"))])
-def test_time_steps_refuses_no_steps_and_negative_td(steps: int, td: float):
+def test_time_steps_no_steps_or_negative_td_is_an_error(steps: int, td: float):
     with pytest.raises(ValueError, match="must be"):
         list(time_steps(steps, td))
 
 
-def test_ddim_with_the_true_mask_walks_along_eq_1():
+def test_ddim_step_true_mask_follows_eq_1():
     generator = torch.Generator().manual_seed(0)
     m, noise = (
         torch.sign(torch.randn(1, 4, 8, 8, generator=generator)) * 0.1,
@@ -90,7 +90,7 @@ def test_ddim_with_the_true_mask_walks_along_eq_1():
 
 
 @pytest.mark.parametrize("small_variance", [False, True])
-def test_ddpm_draws_the_posterior(small_variance: bool):
+def test_ddpm_step_draws_the_posterior(small_variance: bool):
     """Mean and variance of q(m_s | m_t, m_0), worked out by completing the square."""
     now, after = torch.tensor([0.2, 0.7])
     m, noise = torch.full((1, 1, 400, 400), 0.5), torch.full((1, 1, 400, 400), -0.3)

@@ -15,7 +15,7 @@ def example(seed: int = 0, values: tuple[int, ...] = (4, 8)):
     return logits, masks, torch.rand(2, 3, 5, generator=generator)
 
 
-def test_cross_entropy_and_its_gradient_equal_torchs():
+def test_cross_entropy_equals_torch():
     logits, masks, weights = example()
     ours, theirs = ([group.clone().requires_grad_() for group in logits] for _ in range(2))
     loss = cross_entropy(tuple(ours), masks, weights)
@@ -29,7 +29,7 @@ def test_cross_entropy_and_its_gradient_equal_torchs():
         assert torch.allclose(one.grad, other.grad, atol=1e-6)
 
 
-def test_cross_entropy_of_large_logits_is_finite():
+def test_cross_entropy_large_logits():
     logits, masks, weights = example()
     large = tuple((group * 1e4).requires_grad_() for group in logits)
     loss = cross_entropy(large, masks, weights).mean()
@@ -38,7 +38,7 @@ def test_cross_entropy_of_large_logits_is_finite():
     assert all(group.grad.isfinite().all() for group in large)
 
 
-def test_cross_entropy_of_bfloat16_logits_is_computed_in_float32():
+def test_cross_entropy_bfloat16_logits_in_float32():
     logits, masks, weights = example()
     halves = tuple(group.bfloat16() for group in logits)
     assert torch.equal(
@@ -46,7 +46,7 @@ def test_cross_entropy_of_bfloat16_logits_is_computed_in_float32():
     )
 
 
-def test_cross_entropy_keeps_the_logits_only_once():
+def test_cross_entropy_keeps_the_logits_once():
     """At 512² masks they are 0.5 GB per picture: nothing of their size may be kept beside them."""
     logits, masks, weights = example(values=(256, 256))
     leaves = tuple(group.requires_grad_() for group in logits)
@@ -74,7 +74,7 @@ def test_instance_weights_equal_the_official_ones(official, p: str):
     assert np.abs(ours.numpy() - official[f"unit/mask_weight/p{p}"]).max() < 2e-6
 
 
-def test_weights_of_ids_out_of_bounds_equal_the_official_ones(official):
+def test_instance_weights_ids_out_of_range_equal_the_official_ones(official):
     ids = torch.from_numpy(official["unit/mask_weight/ids_oob"]).long()
     ours = instance_weights(ids, 0.2, 101)
     assert np.abs(ours.numpy() - official["unit/mask_weight/oob_p0.2"]).max() < 2e-6
@@ -88,7 +88,9 @@ def test_weights_of_ids_out_of_bounds_equal_the_official_ones(official):
     width=st.integers(1, 20),
     seed=st.integers(0, 1000),
 )
-def test_weights_have_mean_one_and_favour_small_instances(p: float, most: int, height: int, width: int, seed: int):
+def test_instance_weights_mean_one_and_larger_for_small_instances(
+    p: float, most: int, height: int, width: int, seed: int
+):
     ids = torch.randint(0, most, (2, height, width), generator=torch.Generator().manual_seed(seed))
     weights = instance_weights(ids, p, most)
     assert torch.allclose(weights.mean(dim=(1, 2)), torch.ones(2), atol=1e-4)

@@ -9,7 +9,7 @@ from pix2seqd import mask_decoder
     [{}, {"decoder": {"patch": 2, "bit_logits": True}}, {"decoder": {"head": "linear"}, "loss": "l2"}],
     ids=str,
 )
-def test_what_is_prepared_for_all_steps_and_done_in_strips_gives_the_plain_masks(tiny, build, changes, monkeypatch):
+def test_predict_prepared_and_in_strips_equals_forward(tiny, build, changes, monkeypatch):
     """Exactness in float32: the loop against a plain pass of the decoder at every step."""
     monkeypatch.setattr(mask_decoder, "STRIP", 4096)
     model = build(tiny.replace(**changes))

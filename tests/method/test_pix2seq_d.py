@@ -16,7 +16,7 @@ from pix2seqd.pix2seq_d import Pix2SeqD
 # Size
 
 
-def test_the_papers_model_has_its_94_5_million_parameters():
+def test_pix2seq_d_paper_preset_parameters():
     """Table 1; SPEC.md section 1 has the parts."""
     with torch.device("meta"):
         model = Pix2SeqD(ModelConfig.preset("paper"))
@@ -40,7 +40,7 @@ def test_the_papers_model_has_its_94_5_million_parameters():
 
 
 @pytest.mark.parametrize(("preset", "size"), [("small", (64, 96)), ("tiny", (32, 32)), ("tiny", (48, 16))])
-def test_presets_train_and_infer_at_any_size_the_strides_allow(preset, size: tuple[int, int]):
+def test_pix2seq_d_presets_train_and_infer(preset, size: tuple[int, int]):
     torch.manual_seed(0)
     config = ModelConfig.preset(preset)
     model = Pix2SeqD(config)
@@ -79,7 +79,7 @@ def test_presets_train_and_infer_at_any_size_the_strides_allow(preset, size: tup
     ],
     ids=str,
 )
-def test_settings(tiny, build, changes: dict[str, Any], size: tuple[int, int]):
+def test_pix2seq_d_settings(tiny, build, changes: dict[str, Any], size: tuple[int, int]):
     config = tiny.replace(**changes)
     model = build(config)
     height, width = size[0] // config.mask.stride, size[1] // config.mask.stride
@@ -98,7 +98,7 @@ def test_settings(tiny, build, changes: dict[str, Any], size: tuple[int, int]):
 # What goes wrong
 
 
-def test_sizes_that_the_strides_do_not_allow_are_refused(tiny, build):
+def test_pix2seq_d_wrong_size_is_an_error(tiny, build):
     model = build(tiny)
     with pytest.raises(ValueError, match=r"multiples of 16, not \(32, 40\)"):
         model.pixel_encoder(torch.rand(1, 3, 32, 40))
@@ -107,7 +107,7 @@ def test_sizes_that_the_strides_do_not_allow_are_refused(tiny, build):
         model.mask_decoder(torch.randn(1, 5, 16, 15), h, torch.rand(1))
 
 
-def test_past_masks_must_be_as_many_as_the_model_has(tiny, build):
+def test_pix2seq_d_wrong_number_of_past_masks_is_an_error(tiny, build):
     images, noise = torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16)
     with pytest.raises(ValueError, match="does not condition on past masks"):
         build(tiny).infer(images, noise, 1, past=torch.zeros(1, 2, 2, 16, 16).long())
@@ -117,7 +117,7 @@ def test_past_masks_must_be_as_many_as_the_model_has(tiny, build):
         )
 
 
-def test_a_mask_finer_or_odder_than_the_backbone_serves_is_refused(tiny):
+def test_pix2seq_d_impossible_mask_stride_is_an_error(tiny):
     with pytest.raises(ValueError, match="no backbone level of strides"):
         Pix2SeqD(tiny.replace(mask={"stride": 3}))
     with pytest.raises(ValueError, match="no backbone level of strides"):
@@ -127,7 +127,7 @@ def test_a_mask_finer_or_odder_than_the_backbone_serves_is_refused(tiny):
 # What users rely on
 
 
-def test_a_picture_gives_the_same_mask_alone_and_in_a_batch(tiny, build):
+def test_infer_same_mask_alone_and_in_batch(tiny, build):
     model = build(tiny)
     images, noise = torch.rand(5, 3, 32, 48), torch.randn(5, 5, 16, 24)
     together = model.infer(images, noise, steps=4)
@@ -135,7 +135,7 @@ def test_a_picture_gives_the_same_mask_alone_and_in_a_batch(tiny, build):
         assert torch.equal(model.infer(images[i : i + 1], noise[i : i + 1], steps=4)[0], together[i])
 
 
-def test_inference_depends_on_everything_it_is_given(tiny, build):
+def test_denoise_depends_on_every_argument(tiny, build):
     model = build(tiny.replace(decoder={"past_frames": 1}))
     images, noise, past = torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16), torch.zeros(1, 1, 2, 16, 16).long()
 
@@ -153,7 +153,7 @@ def test_inference_depends_on_everything_it_is_given(tiny, build):
     assert not torch.equal(bits(td=0.0), first)
 
 
-def test_the_encoder_runs_once_and_the_decoder_once_per_step(tiny, build):
+def test_infer_encoder_once_decoder_every_step(tiny, build):
     model, calls = build(tiny), []
     model.pixel_encoder.register_forward_hook(lambda *_: calls.append("encoder"))
     model.mask_decoder.norm_in.register_forward_hook(lambda *_: calls.append("decoder"))
@@ -161,7 +161,7 @@ def test_the_encoder_runs_once_and_the_decoder_once_per_step(tiny, build):
     assert calls == ["encoder"] + ["decoder"] * 6
 
 
-def test_training_draws_time_and_noise_from_the_seed(tiny, build):
+def test_train_loss_depends_on_the_seed(tiny, build):
     model, images = build(tiny), torch.rand(2, 3, 32, 32)
     masks = torch.randint(0, 4, (2, 2, 16, 16))
     losses = []
@@ -171,7 +171,7 @@ def test_training_draws_time_and_noise_from_the_seed(tiny, build):
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_reused_ids_are_weighed_by_instance_and_not_by_id(tiny, build):
+def test_train_loss_reused_ids_weighed_by_instance(tiny, build):
     """One id on two instances of 8 pixels weighs as two ids of 8 pixels do."""
     model = build(tiny.replace(p=1.0))
     images, t, noise = torch.rand(1, 3, 32, 32), torch.tensor([0.5]), torch.randn(1, 5, 16, 16)
@@ -198,7 +198,7 @@ BACKBONES = {
 
 
 @pytest.mark.parametrize("model_type", BACKBONES)
-def test_backbones_by_name_with_their_strides(tiny, build, model_type: str):
+def test_build_backbone_strides_and_channels(tiny, build, model_type: str):
     pyramid = not model_type.startswith("dino")
     stages = ["stage1", "stage2", "stage3"] if pyramid else ["stage2"]
     backbone = {"model_type": model_type, "out_features": stages, **BACKBONES[model_type]}
@@ -215,13 +215,13 @@ def test_backbones_by_name_with_their_strides(tiny, build, model_type: str):
     assert maps[0].isfinite().all()
 
 
-def test_an_unknown_backbone_is_refused(tiny):
+def test_build_backbone_unknown_is_an_error(tiny):
     for backbone in ({"model_type": "no_such"}, {"model_type": "gpt2"}, resnet_backbone((1, 1), 8, (16,), "basic")):
         with pytest.raises(ValueError, match=r"backbone '.*' cannot be built"):
             Pix2SeqD(tiny.replace(encoder={"backbone": backbone}))
 
 
-def test_pictures_are_normalised_as_the_backbone_wants(tiny, build):
+def test_pixel_encoder_normalises_images(tiny, build):
     model = build(tiny)
     other = build(tiny.replace(encoder={"image_mean": (0.5, 0.4, 0.3), "image_std": (0.2, 0.3, 0.4)}))
     images = torch.rand(1, 3, 32, 32)
@@ -229,7 +229,7 @@ def test_pictures_are_normalised_as_the_backbone_wants(tiny, build):
     assert torch.allclose(other.pixel_encoder(shifted).map, model.pixel_encoder(images).map, atol=1e-4)
 
 
-def test_it_learns_two_pictures_by_heart():
+def test_pix2seq_d_overfits_two_images():
     torch.manual_seed(0)
     config = ModelConfig.preset("tiny")
     images, masks = [], []
@@ -259,7 +259,7 @@ def test_it_learns_two_pictures_by_heart():
         assert (found[picture, channel] == truth[picture, channel]).float().mean() > 0.95
 
 
-def test_names_lie_in_cells_that_begin_anywhere_and_differ_in_one_bit_from_the_next(tiny, build):
+def test_initial_state_ids_in_cells(tiny, build):
     config = tiny.replace(mask={"bits": (2, 4), "max_instances": 16, "init_id_cell": 2})
     noise = torch.randn(40, 6, 21, 30, generator=torch.Generator().manual_seed(3))
     state = build(config).initial_state(noise)

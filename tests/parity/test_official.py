@@ -66,14 +66,14 @@ def assert_masks_agree(ours: np.ndarray, recorded: np.ndarray, m_pred: Tensor) -
 # Names
 
 
-def test_every_parameter_has_an_official_variable_and_vice_versa(official, official_video):
+def test_load_official_uses_every_variable_and_parameter(official, official_video):
     for reference in (official, official_video):
         names = official_names(reference.model)
         assert set(names) == set(reference.model.state_dict())
         assert sorted(names.values()) == sorted(reference.variables)
 
 
-def test_a_missing_or_misshapen_variable_is_named(official):
+def test_load_official_missing_or_misshapen_variable_is_an_error(official):
     variables = official.variables
     kernel = variables.pop("denoiser/conv_in/kernel:0")
     with pytest.raises(ValueError, match="1 official variables are missing, the first is 'denoiser/conv_in/kernel:0'"):
@@ -93,7 +93,7 @@ def test_encoder(official, features):
     assert official.relative_error("enc_eval/fused", features.map) < 1e-4
 
 
-def test_encoder_in_training_uses_and_averages_the_statistics_of_the_batch(official, trained):
+def test_encoder_in_training_batch_statistics(official, trained):
     with torch.no_grad():
         backbone = trained.pixel_encoder.backbone(official.tensor("in/images"))
         after = {official: trained.state_dict()[ours].clone() for ours, official in official_names(trained).items()}
@@ -229,7 +229,7 @@ def test_every_step_of_ddim(official, features, monkeypatch):
 
 
 @pytest.mark.parametrize(("steps", "td"), [(3, 0.0), (6, 1.0), (2, 3.0)])
-def test_other_numbers_of_steps_and_time_intervals(official, features, steps: int, td: float):
+def test_ddim_other_steps_and_time_intervals(official, features, steps: int, td: float):
     recorded = official[f"ddim/gammas_td{td:.0f}_it{steps}"]
     ours = [[gamma(torch.tensor(t)).item() for t in pair] for pair in time_steps(steps, td)]
     assert np.abs(np.array(ours) - recorded).max() < 1e-6
@@ -328,7 +328,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", OTHERS.values(), ids=OTHERS.keys())
-def test_other_configurations_load_and_run(official, changes):
+def test_load_official_other_configurations(official, changes):
     config = changed(official.config, changes)
     rng = np.random.default_rng(0)
     variables = {
@@ -359,12 +359,12 @@ def test_other_configurations_load_and_run(official, changes):
 
 
 @pytest.mark.parametrize("name", ["official", "official_video"])
-def test_the_list_of_variables_for_other_configurations_is_right_for_the_recorded_ones(request, name: str):
+def test_official_shapes_equal_the_recorded_ones(request, name: str):
     reference = request.getfixturevalue(name)
     assert official_shapes(reference.config) == {key: value.shape for key, value in reference.variables.items()}
 
 
-def test_tokens_only_means_a_map_of_zeros(official):
+def test_condition_on_tokens_only_has_a_map_of_zeros(official):
     config = changed(official.config, {"model.conditional": "attn"})
     model = load_official(official.variables, config)
     h = model.pixel_encoder(official.tensor("in/images"))
@@ -374,7 +374,7 @@ def test_tokens_only_means_a_map_of_zeros(official):
     assert torch.equal(model.mask_decoder(noise, h, t)[1], expected)
 
 
-def test_the_linear_head_clips_its_bits_in_inference_but_not_in_training(official):
+def test_linear_head_clips_bits_in_inference_only(official):
     config = changed(official.config, {"model.pred_type": "x", "decoder.outp_softmax_groups": 0})
     model = Pix2SeqD(model_config(config))
     with torch.no_grad():
@@ -401,11 +401,11 @@ def test_the_linear_head_clips_its_bits_in_inference_but_not_in_training(officia
         ({"decoder.outp_softmax_groups": 16}, "outp_softmax_groups=16 is not supported"),
     ],
 )
-def test_what_is_not_supported_is_refused_by_name(official, changes, message: str):
+def test_load_official_unsupported_setting_is_an_error(official, changes, message: str):
     with pytest.raises(ValueError, match=message):
         model_config(changed(official.config, changes))
 
 
-def test_a_checkpoint_folder_needs_tensorflow_or_a_checkpoint(official, tmp_path):
+def test_load_official_checkpoint_missing_tensorflow_or_file_is_an_error(official, tmp_path):
     with pytest.raises(InputError, match=r"tensorflow|TensorFlow"):
         load_official_checkpoint(tmp_path, official.config)

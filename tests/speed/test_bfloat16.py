@@ -52,7 +52,7 @@ def segmenters() -> tuple[Segmenter, Segmenter]:
     )
 
 
-def test_products_are_those_of_pytorch():
+def test_products_equal_pytorch():
     torch.manual_seed(0)
     convolution = torch.nn.Conv2d(8, 8, 3, padding=1)
     x, linear = torch.randn(1, 8, 16, 16), torch.nn.Linear(16, 4)
@@ -64,7 +64,7 @@ def test_products_are_those_of_pytorch():
     assert (slow.float() - fast.float()).abs().max() <= 2**-7 * slow.float().abs().max()
 
 
-def test_a_part_of_the_example_is_segmented_alike():
+def test_bfloat16_example_crop_close_to_float32():
     picture = np.asarray(Image.open(ROOT / "examples" / "nuclei.png"))[:256, :256]
     single, half = segmenters()
     expected = single.image(picture, diameter=24.0)
@@ -77,7 +77,7 @@ def test_a_part_of_the_example_is_segmented_alike():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not NUCLEI.is_dir(), reason="no ../shared/data/nuclei")
-def test_pq_changes_by_at_most_0_3_points():
+def test_bfloat16_pq_within_0_3_points():
     single, half = segmenters()
     dataset = open_dataset(f"coco:{NUCLEI}@val", single.checkpoint.data.size)
     expected = evaluate(single, dataset)

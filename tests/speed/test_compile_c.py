@@ -27,7 +27,7 @@ def source(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.usefixtures("compiled")
-def test_it_is_compiled_once_and_anew_when_the_source_changes(source, tmp_path, monkeypatch):
+def test_load_compiles_once_and_after_changes(source, tmp_path, monkeypatch):
     def half(x: int) -> int:
         functions = compile_c.load(source, {"half": "i"})
         assert functions is not None
@@ -47,14 +47,14 @@ def test_it_is_compiled_once_and_anew_when_the_source_changes(source, tmp_path, 
 
 
 @pytest.mark.usefixtures("compiled")
-def test_a_home_that_cannot_be_written_is_no_obstacle(source, tmp_path):
+def test_load_cache_not_writable(source, tmp_path):
     (tmp_path / "cache").write_text("a file where a folder should be")
     functions = compile_c.load(source, {"half": "i"})
     assert functions is not None and functions.half(6) == 3
 
 
 @pytest.mark.usefixtures("compiled")
-def test_no_home_is_no_obstacle_either(source, monkeypatch):
+def test_load_no_home_folder(source, monkeypatch):
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 

@@ -23,7 +23,7 @@ def pair(x: Tensor, y: Tensor, more: Tensor | None = None) -> Pair:
     return Pair([x + y, None if more is None else x - more], x @ y)
 
 
-def test_every_call_gives_what_the_function_gives():
+def test_graphed_equals_the_function():
     graphed, n = Graphed(pair, torch.cuda.graph_pool_handle()), 0
     kept = []
     for mode in (torch.no_grad, torch.inference_mode, torch.no_grad):
@@ -40,7 +40,7 @@ def test_every_call_gives_what_the_function_gives():
     assert n == 90 and all(graphed.graphs.values()), "all were captured"
 
 
-def test_what_reads_its_results_runs_as_it_is_and_says_so():
+def test_graphed_not_capturable_warns_once():
     graphed = Graphed(lambda x: x * x.sum().item(), torch.cuda.graph_pool_handle())
     x = torch.ones(3, device="cuda")
     assert torch.equal(graphed(x), 3 * x)
@@ -53,7 +53,7 @@ def test_what_reads_its_results_runs_as_it_is_and_says_so():
 
 
 @pytest.mark.parametrize(("dtype", "least"), [("float32", 0.999), ("bfloat16", 0.97)])
-def test_a_gpu_segments_as_a_cpu_does(dtype, least):
+def test_segmenter_gpu_equals_cpu(dtype, least):
     picture = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     here, there = (Segmenter.from_pretrained("nuclei-fast", device, dtype) for device in ("cpu", "cuda"))
     options = {"diameter": 24.0, "consensus": 1}

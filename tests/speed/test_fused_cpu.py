@@ -80,7 +80,7 @@ def test_group_norm_flat_image_with_one_odd_pixel():
     assert torch.allclose(found, exact, rtol=1e-4, atol=1e-5)
 
 
-def test_wrong_shapes_refused_empty_allowed():
+def test_group_norm_wrong_shapes_and_empty_image():
     weight, x = torch.ones(1, 8), torch.zeros(1, 8, 2, 2)
     for wrong in [
         (weight[:, :4], weight, 2),
@@ -95,7 +95,7 @@ def test_wrong_shapes_refused_empty_allowed():
     assert fused_cpu.group_norm(x[:, :, :0], weight, weight, 2, 1e-5, silu=True).shape == (1, 8, 0, 2)
 
 
-def test_nan_stays_nan():
+def test_fused_functions_keep_nan():
     nan = torch.nan
     x = torch.randn(1, 8, 5, 5)
     x[0, 1, 2, 3] = nan

@@ -24,7 +24,7 @@ def plain(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> T
 @pytest.mark.parametrize("silu", [False, True])
 @pytest.mark.parametrize("alike", [False, True], ids=["weights of each example", "weights of all"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_norm_and_its_gradients_are_those_of_plain_operations(shape, alike, silu, parts, monkeypatch):
+def test_triton_group_norm_equals_plain(shape, alike, silu, parts, monkeypatch):
     monkeypatch.setattr(fused, "_PARTS", parts)
     b, c, h, w, groups = shape
     torch.manual_seed(0)
@@ -42,7 +42,7 @@ def test_the_norm_and_its_gradients_are_those_of_plain_operations(shape, alike, 
     assert found[1][0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_bfloat16_stays_bfloat16_and_other_layouts_are_understood():
+def test_triton_group_norm_bfloat16_and_other_layouts():
     x = torch.randn(2, 24, 6, 5, device=DEVICE)
     weight, bias = torch.randn(2, 1, 24, device=DEVICE)
     exact = plain(x, weight, bias, 6, True)
@@ -52,7 +52,7 @@ def test_bfloat16_stays_bfloat16_and_other_layouts_are_understood():
 
 
 @pytest.mark.parametrize("values", [4, 256])
-def test_expected_bits_are_those_of_plain_operations(values):
+def test_triton_expected_bits_equal_plain(values):
     both = torch.randn(2, 2 * values, 9, 7).mul(5).contiguous(memory_format=torch.channels_last)
     for logits in (both[:, values:], both[:, :values, :4], torch.randn(1, values, 3, 5)):
         with torch.enable_grad():
@@ -61,7 +61,7 @@ def test_expected_bits_are_those_of_plain_operations(values):
 
 
 @pytest.mark.gpu
-def test_a_norm_on_a_gpu_is_the_one_of_a_cpu():
+def test_triton_group_norm_gpu_equals_cpu():
     norm, x, time = GroupNorm(48), torch.randn(3, 48, 9, 8), torch.randn(3, 96)
     with torch.no_grad():
         here = norm(x, time, silu=True)

@@ -22,7 +22,7 @@ def accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_the_rows_are_the_papers():
+def test_variants_are_the_papers_rows():
     assert [model.mask.scale for model in variants("table3", PAPER_MODEL).values()] == [0.03, 0.1, 0.3, 1.0]
     assert [model.loss for model in variants("table4", PAPER_MODEL).values()] == ["l2", "cross_entropy"]
     assert [model.p for model in variants("table5", PAPER_MODEL).values()] == [0, 0.2, 0.4, 0.6]
@@ -30,17 +30,17 @@ def test_the_rows_are_the_papers():
 
 
 @pytest.mark.parametrize("table", PAPER)
-def test_the_best_row_of_each_table_is_the_papers_model(table):
+def test_variants_paper_model_is_the_best_row(table):
     rows = list(variants(table, PAPER_MODEL).values())
     assert rows.index(PAPER_MODEL) == int(np.argmax(PAPER[table]))
 
 
-def test_regression_gives_bits_directly_unless_the_model_has_bit_logits():
+def test_variants_l2_head_is_linear_without_bit_logits():
     assert variants("table4", ModelConfig())["l2"].decoder.head == "linear"
     assert variants("table4", ModelConfig(decoder=DecoderConfig(bit_logits=True)))["l2"].decoder.head == "softmax"
 
 
-def test_rows_are_trained_once_and_tables_share_the_recipe_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_ablate_trains_each_row_once_and_shares_the_base_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recipe = smoke(RECIPES["shapes"])
     recipe = recipe.replace(train=recipe.train.replace(steps=1, evaluate_images=0), eval_data="shapes:1@1")
     steps, fit = [], module.train
@@ -65,7 +65,7 @@ def test_rows_are_trained_once_and_tables_share_the_recipe_itself(tmp_path: Path
         ablate("table5", recipe.replace(infer=recipe.infer.replace(steps=1)), tmp_path, seeds=1)
 
 
-def test_the_command_writes_table_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_ablate_command_writes_table_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     from pix2seqd.cli.main import app
 
     rows = [{"row": "l2", "base": False, "paper": 0.419}, {"row": "cross_entropy", "base": True, "paper": 0.439}]
@@ -85,6 +85,6 @@ def test_the_command_writes_table_and_plot(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "table4.png").is_file()
 
 
-def test_without_pictures_to_score_on_there_is_nothing_to_compare(tmp_path: Path):
+def test_ablate_without_eval_data_is_an_error(tmp_path: Path):
     with pytest.raises(InputError, match="eval-data"):
         ablate("table3", smoke(RECIPES["shapes"]).replace(eval_data=""), tmp_path, seeds=1)

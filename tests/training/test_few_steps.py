@@ -37,7 +37,7 @@ def named(student: Student, state: torch.Tensor, numbers: torch.Tensor, favoured
     logits = torch.zeros(1, 2 ** student.config.mask.bits[1], 8, 8)
     for square, value in favoured:
         logits[0, value][numbers[0] == square] = 2.0
-    result = student.named(masks, given.pop("instances", numbers), state, given.pop("before", None), logits, **given)
+    result = student.relabel(masks, given.pop("instances", numbers), state, given.pop("before", None), logits, **given)
     assert torch.equal(result[:, 0], masks[:, 0])
     assert (result[:, 1][numbers == 0] == 0).all()
     return [int(result[:, 1][numbers == square].unique()) for square in (1, 2, 3, 4)]
@@ -57,21 +57,21 @@ def student(tiny, build) -> Student:
     return Student(build(tiny), REUSED, InferConfig(steps=1))
 
 
-def test_instances_get_the_ids_that_the_first_state_shows_at_their_middle(student):
+def test_relabel_takes_the_id_of_the_first_state_at_the_middle(student):
     state = first(
         student, (ALL, LEFT, 1), (ALL, RIGHT, 4), (slice(0, 3), slice(6, 8), 2), (slice(3, 8), slice(6, 8), 5)
     )
     assert named(student, state, squares()) == [1, 4, 2, 5]
 
 
-def test_between_two_cells_the_prediction_decides(student):
+def test_relabel_between_two_cells_follows_the_prediction(student):
     numbers = squares()
     state = first(student, (slice(0, 2), LEFT, 1), (slice(2, 8), LEFT, 3), (ALL, RIGHT, 4))
     assert named(student, state, numbers, favoured=[(1, 1)])[0] == 1
     assert named(student, state, numbers, favoured=[(1, 3)])[0] == 3
 
 
-def test_of_neighbours_in_one_cell_who_would_lose_more_gets_its_id(student):
+def test_relabel_neighbours_in_one_cell_follow_the_prediction(student):
     state = first(student, (ALL, slice(0, 6), 2))
     first_id, second_id, _, _ = named(student, state, squares(), favoured=[(2, 2)])
     assert second_id == 2 != first_id
@@ -79,24 +79,24 @@ def test_of_neighbours_in_one_cell_who_would_lose_more_gets_its_id(student):
     assert third == 7 != fourth
 
 
-def test_reused_ids_may_be_0_for_a_thing(student):
+def test_relabel_id_0_only_where_ids_are_reused(student):
     assert named(student, first(student, (ALL, LEFT, 0)), squares())[0] == 0
     assert 0 not in named(student, first(student, (ALL, LEFT, 0)), squares(), instances=None)
 
 
-def test_after_the_first_step_an_instance_keeps_the_id_that_most_of_it_has(student):
+def test_relabel_later_step_keeps_the_majority_id(student):
     before = first(student, (slice(0, 2), LEFT, 1), (2, LEFT, 3), (ALL, RIGHT, 4), (2, 3, 3))
     state = first(student, (ALL, LEFT, 6))
     found = named(student, state, squares(), favoured=[(1, 3), (2, 3)], before=before)
     assert found[:2] == [3, 4], "half and half: the prediction decides; three of four: it does not"
 
 
-def test_unique_ids_stay_unique(student):
+def test_relabel_unique_ids_stay_unique(student):
     found = named(student, first(student), squares(), instances=None)
     assert 7 in found and len(set(found)) == 4 and 0 not in found
 
 
-def test_ids_that_the_past_has_given_stay(student):
+def test_relabel_past_masks_keep_the_ids(student):
     past = torch.zeros(1, 1, 2, 8, 8, dtype=torch.long)
     assert named(student, first(student, (ALL, LEFT, 5)), squares(), past=past)[0] == 5
     past[0, 0, :, 0, 0] = 1
@@ -105,7 +105,7 @@ def test_ids_that_the_past_has_given_stay(student):
 
 @pytest.mark.parametrize("reused", [True, False])
 @pytest.mark.parametrize("later", [True, False], ids=["a later step", "the first step"])
-def test_in_a_batch_instances_get_the_ids_that_they_get_alone(student, reused, later):
+def test_relabel_same_ids_alone_and_in_batch(student, reused, later):
     torch.manual_seed(0)
     bits = student.config.mask.bits
     blocks = torch.randint(0, 6, (5, 4, 4)) * (torch.arange(5) < 4)[:, None, None]  # nothing at all in the last one
@@ -115,14 +115,14 @@ def test_in_a_batch_instances_get_the_ids_that_they_get_alone(student, reused, l
     logits, past = torch.randn(5, 2 ** bits[1], 8, 8), torch.zeros(5, 1, 2, 8, 8, dtype=torch.long)
     past[1] = 1
     given = [masks, numbers if reused else None, state, before if later else None, logits, past]
-    together = student.named(*given)
+    together = student.relabel(*given)
     for k in range(5):
-        alone = student.named(*(None if value is None else value[k : k + 1] for value in given))
+        alone = student.relabel(*(None if value is None else value[k : k + 1] for value in given))
         assert torch.equal(together[k : k + 1], alone)
     assert torch.equal(together[1], masks[1]) and not torch.equal(together[0], masks[0])
 
 
-def test_one_step_learns_masks_whatever_their_ids_are_called(tiny, build):
+def test_student_learns_one_step_from_random_ids(tiny, build):
     """The ids of the truth are drawn anew each time, so only a loss that does not care for names can fall so far."""
     teacher, numbers = build(tiny.replace(mask={"scale": 0.5})), squares().repeat(4, 1, 1)
     student = Student(teacher, REUSED, InferConfig(steps=1))
@@ -143,12 +143,12 @@ def test_one_step_learns_masks_whatever_their_ids_are_called(tiny, build):
     assert (found[:, 0] == (numbers > 0)).float().mean() > 0.95
 
 
-def test_a_student_is_used_as_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_distill_writes_a_checkpoint_with_the_settings_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = Pix2SeqD(ModelConfig.preset("tiny").replace(mask={"bits": (4, 4), "classes": 10, "max_instances": 16}))
     infer = InferConfig(steps=3, first_steps=4, consensus=3, min_pixels=5, input_scale=2)
     save_pretrained(Checkpoint(model, TAXONOMY, DataConfig(size=(32, 32)), infer), tmp_path / "teacher")
     teacher, train = str(tmp_path / "teacher"), TrainConfig(batch_size=2, steps=1, workers=0, ema_decay=0.0)
-    once = distill(teacher, "shapes:4", tmp_path / "once", few=1, td=1.0, config=train)
+    once = distill(teacher, "shapes:4", tmp_path / "once", steps=1, td=1.0, config=train)
     assert (once.infer.steps, once.infer.first_steps, once.infer.consensus, once.infer.td) == (1, 0, 1, 1.0)
     assert once.infer.min_pixels == 5
     assert (model.config.mask.init_id_cell, once.model.config.mask.init_id_cell) == (0, 2), (
@@ -161,16 +161,18 @@ def test_a_student_is_used_as_it_was_trained(tmp_path: Path, monkeypatch: pytest
     assert any((a != b).any() for a, b in zip(model.parameters(), once.model.parameters(), strict=True))
     with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
         stopping.setattr("pix2seqd.training.train.stop_signals", lambda: nullcontext([signal.SIGTERM]))
-        distill(teacher, "shapes:4", tmp_path / "stopped", few=1, td=1.0, config=train.replace(steps=2))
+        distill(teacher, "shapes:4", tmp_path / "stopped", steps=1, td=1.0, config=train.replace(steps=2))
     stopped = from_pretrained(tmp_path / "stopped" / "model")
     assert (stopped.data, stopped.infer) == (once.data, once.infer)
-    twice = distill(str(tmp_path / "once/model"), "shapes:4", tmp_path / "twice", few=2, td=0.0, config=train, side=32)
+    twice = distill(
+        str(tmp_path / "once/model"), "shapes:4", tmp_path / "twice", steps=2, td=0.0, config=train, side=32
+    )
     assert (twice.data.size, twice.infer.steps) == ((32, 32), 2)
     assert read_json(tmp_path / "twice" / "recipe.json")["data"]["size"] == [32, 32]
     with pytest.raises(InputError, match="another 'infer' section"):
-        distill(teacher, "shapes:4", tmp_path / "once", few=2, td=1.0, config=train, resume=True)
+        distill(teacher, "shapes:4", tmp_path / "once", steps=2, td=1.0, config=train, resume=True)
     linear = Pix2SeqD(model.config.replace(decoder={"head": "linear"}, loss="l2"))
     save_pretrained(Checkpoint(linear, TAXONOMY, DataConfig(size=(32, 32)), infer), tmp_path / "linear")
     with pytest.raises(InputError, match="linear head"):
-        distill(str(tmp_path / "linear"), "shapes:4", tmp_path / "no", few=1, td=1.0, config=train)
+        distill(str(tmp_path / "linear"), "shapes:4", tmp_path / "no", steps=1, td=1.0, config=train)
     assert not (tmp_path / "no").exists()

@@ -56,7 +56,7 @@ def logged(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder / "logs"), size_guidance={"images": 0}).Reload()
 
 
-def test_a_run_leaves_curves_pictures_and_checkpoints(run, recipe, tmp_path):
+def test_train_log_writes_scalars_images_and_states(run, recipe, tmp_path):
     run(0, 6)
     events = logged(tmp_path)
     assert set(events.Tags()["scalars"]) == TRAINING | EVALUATION
@@ -81,7 +81,7 @@ def test_a_run_leaves_curves_pictures_and_checkpoints(run, recipe, tmp_path):
         assert prediction.std() > 10
 
 
-def test_a_resumed_run_hides_what_the_killed_one_logged_beyond(run, tmp_path):
+def test_train_log_resumed_run_hides_later_events(run, tmp_path):
     run(0, 5)
     time.sleep(1)  # TensorBoard reads its files in the order of their names, which hold the second
     run(4, 6)  # from the checkpoint of step 4
@@ -91,14 +91,14 @@ def test_a_resumed_run_hides_what_the_killed_one_logged_beyond(run, tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"eval_data": ""}, {"evaluate_images": 0}])
-def test_without_evaluation_data_only_training_is_logged(run, recipe, tmp_path, changes):
+def test_train_log_without_evaluation_data(run, recipe, tmp_path, changes):
     train = recipe.train.replace(**{k: v for k, v in changes.items() if k == "evaluate_images"})
     run(0, 6, replace(recipe, train=train, eval_data=changes.get("eval_data", recipe.eval_data)))
     assert set(logged(tmp_path).Tags()["scalars"]) == TRAINING
     assert logged(tmp_path).Tags()["images"] == []
 
 
-def test_evaluation_data_that_do_not_fit_are_refused_before_the_training(run, recipe, tmp_path):
+def test_train_log_wrong_evaluation_data_is_an_error(run, recipe, tmp_path):
     with pytest.raises(InputError, match="categories"):
         run(0, 6, taxonomy=Taxonomy.from_coco([{"id": 1, "name": "cat"}]))
     with pytest.raises(InputError, match="nowhere"):

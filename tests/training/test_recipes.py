@@ -36,7 +36,7 @@ def mask_size(recipe: Recipe) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_the_stages_on_coco_have_the_papers_sizes_and_lengths(name: str):
+def test_coco_recipes_have_the_papers_sizes_and_epochs(name: str):
     image, mask, epochs, batch = SIZES[name]
     recipe = PAPER_RECIPES[name]
     assert recipe.data.size == (image, image) and mask_size(recipe) == (mask, mask)
@@ -46,20 +46,20 @@ def test_the_stages_on_coco_have_the_papers_sizes_and_lengths(name: str):
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_the_stages_on_coco_have_the_official_optimiser(name: str):
+def test_coco_recipes_have_the_official_optimiser(name: str):
     train = PAPER_RECIPES[name].train
     assert (train.steps, train.lr, train.warmup_steps) == OFFICIAL[name]
     assert (train.end_lr_factor, train.weight_decay, train.clip_norm, train.ema_decay) == (0.1, 0.05, 1.0, 0.999)
 
 
-def test_only_the_low_resolution_stage_is_augmented():
+def test_coco_recipes_augment_only_the_low_resolution_stage():
     low = PAPER_RECIPES["coco-256"].augment
     assert (low.jitter, low.color_jitter) == ((1.0, 3.0), 1.0), "§4.1: scale jittering of strength [1.0, 3.0]"
     assert PAPER_RECIPES["coco-1024"].augment == AugmentConfig(), "§4.1: without augmentation"
 
 
 @pytest.mark.parametrize("name", PAPER_RECIPES)
-def test_the_papers_model_and_inference(name: str):
+def test_paper_recipes_have_the_papers_model_and_inference(name: str):
     model, infer = PAPER_RECIPES[name].model, PAPER_RECIPES[name].infer
     assert (model.mask.scale, model.loss, model.p) == (0.1, "cross_entropy", 0.2), "the best of Tables 3, 4 and 5"
     assert (model.decoder.dim, model.decoder.multipliers) == (128, (1, 1, 2, 2)), "§4.1"
@@ -68,14 +68,14 @@ def test_the_papers_model_and_inference(name: str):
         assert (infer.steps, infer.td, infer.min_pixels) == (20, 2.0, 80), "§4.1 Inference"
 
 
-def test_masks_are_learnt_without_pictures_and_cityscapes_at_half_its_resolution():
+def test_paper_recipes_coco_masks_without_images_and_cityscapes_mask_size():
     masks, cityscapes = PAPER_RECIPES["coco-masks"].model, PAPER_RECIPES["cityscapes"]
     assert not masks.decoder.condition_on_map and not masks.decoder.condition_on_tokens, "§4.1 unconditional"
     assert mask_size(cityscapes) == (512, 1024) and cityscapes.model.mask.classes == 20, "§1; 19 classes and void"
     assert cityscapes.train.steps == steps(100, 2975, 16) == 18_594
 
 
-def test_the_video_stages_have_the_papers_inference_and_the_official_sizes():
+def test_video_recipes_have_the_papers_inference_and_official_sizes():
     davis, kitti = PAPER_RECIPES["davis"], PAPER_RECIPES["kitti-step"]
     infer = davis.infer
     assert (infer.first_steps, infer.steps, infer.td, infer.min_pixels) == (32, 8, 1.0, 10), "§4.1 Inference"
@@ -98,7 +98,7 @@ def shapes(model: Pix2SeqD) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in model.state_dict().items()}
 
 
-def test_the_stages_have_table_1s_parameters_and_fit_each_other_without_surgery():
+def test_paper_recipes_have_table_1_parameters_and_matching_shapes():
     assert RECIPES["coco-256"].model == RECIPES["coco-1024"].model == RECIPES["coco-512"].model
     with torch.device("meta"):
         model, masks, cityscapes = (Pix2SeqD(RECIPES[name].model) for name in ("coco-1024", "coco-masks", "cityscapes"))
@@ -111,7 +111,7 @@ def test_the_stages_have_table_1s_parameters_and_fit_each_other_without_surgery(
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_runs_from_end_to_end_in_its_smoke_size(name: str, tmp_path: Path):
+def test_smoke_every_recipe_trains_and_loads(name: str, tmp_path: Path):
     recipe = smoke(RECIPES[name])
     assert recipe.model.mask.bits[1] == RECIPES[name].model.mask.bits[1]
     train(recipe, tmp_path)
@@ -126,7 +126,7 @@ def differing(one: Pix2SeqD, other: Pix2SeqD) -> set[str]:
     return {name for name in first.keys() & second.keys() if not torch.equal(first[name], second[name])}
 
 
-def test_each_stage_starts_from_the_one_before_at_another_resolution_and_with_other_classes(tmp_path: Path):
+def test_new_model_stage_starts_from_the_stage_before(tmp_path: Path):
     def stage(name: str, init: Path) -> Pix2SeqD:
         recipe = smoke(RECIPES[name])
         recipe = recipe.replace(init=str(init), eval_data="", train=recipe.train.replace(steps=1, warmup_steps=0))
@@ -147,7 +147,7 @@ def test_each_stage_starts_from_the_one_before_at_another_resolution_and_with_ot
     assert changed and all(name.startswith("mask_decoder.") for name in changed), "the encoder waits for its turn"
 
 
-def test_a_tensorflow_checkpoint_is_read_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_new_model_reads_a_tensorflow_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from pix2seqd.interop import official
 
     recipe = smoke(RECIPES["coco-256"])
@@ -160,14 +160,14 @@ def test_a_tensorflow_checkpoint_is_read_as_such(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_networks_take_pictures_of_the_recipes_size(name: str):
+def test_recipes_size_fits_the_strides(name: str):
     model, size = RECIPES[name].model, RECIPES[name].data.size
     coarsest = 2 ** (len(model.encoder.backbone["depths"]) + (model.encoder.stem_pool != "none"))
     cell = model.mask.stride * model.decoder.patch * 2 ** (len(model.decoder.multipliers) - 1)
     assert all(n % coarsest == 0 and n % cell == 0 for n in size)
 
 
-def test_train_is_public_and_takes_a_recipe_or_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_train_public_recipe_or_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recipe = smoke(pix2seqd.RECIPES["shapes"])
     recipe = recipe.replace(train=recipe.train.replace(steps=1), eval_data="")
     monkeypatch.setitem(pix2seqd.RECIPES, "short", recipe)

@@ -96,7 +96,7 @@ def start(recipe: Recipe, run: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_a_run_killed_and_resumed_equals_an_undisturbed_one_bit_for_bit(recipe, tmp_path):
+def test_train_killed_and_resumed_gives_the_same_bits(recipe, tmp_path):
     process = start(recipe, tmp_path / "killed")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -106,7 +106,7 @@ def test_a_run_killed_and_resumed_equals_an_undisturbed_one_bit_for_bit(recipe, 
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_anew(recipe, tmp_path):
+def test_train_resume_without_checkpoint_starts_over(recipe, tmp_path):
     short = recipe.replace(train=recipe.train.replace(steps=2), eval_data="")
     (tmp_path / "killed" / "state" / "step-00000003").mkdir(parents=True)  # saving had begun
     write_json(tmp_path / "killed" / "recipe.json", short.to_dict())
@@ -243,7 +243,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_from_there(recipe, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_reaches_the_workers_too_and_the_run_still_saves(recipe, tmp_path, number: int):
+def test_train_signal_to_all_processes_saves(recipe, tmp_path, number: int):
     """A terminal sends SIGINT to the whole group of processes, a scheduler SIGTERM."""
     long = recipe.replace(train=recipe.train.replace(steps=100_000, workers=1, save_every=2))
     process = start(long, tmp_path / "run")
@@ -254,13 +254,13 @@ def test_a_signal_reaches_the_workers_too_and_the_run_still_saves(recipe, tmp_pa
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 
-def test_the_result_does_not_depend_on_workers_and_checkpoints(recipe, tmp_path):
+def test_train_same_result_with_other_workers_and_save_every(recipe, tmp_path):
     train(recipe, tmp_path / "one")
     train(recipe.replace(train=recipe.train.replace(workers=2, save_every=1000)), tmp_path / "two")
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
-def test_accumulated_micro_batches_make_the_step_of_the_whole_batch(recipe, tmp_path):
+def test_train_accumulate_gives_the_step_of_the_whole_batch(recipe, tmp_path):
     """Up to the statistics of batch normalisation, which are the micro-batch's."""
     single = recipe.replace(train=recipe.train.replace(steps=1, warmup_steps=0, lr=1e-2))
     for accumulate in (1, 4):
@@ -273,7 +273,7 @@ def test_accumulated_micro_batches_make_the_step_of_the_whole_batch(recipe, tmp_
     assert torch.cosine_similarity(*moves, dim=0) > 0.8
 
 
-def test_training_learns_and_publishes_the_average(recipe, tmp_path):
+def test_train_lowers_the_loss_and_publishes_the_ema(recipe, tmp_path):
     long = recipe.replace(train=recipe.train.replace(steps=40, accumulate=1, ema_decay=0.9))
     pretrained = train(long, tmp_path / "run")
     published = from_pretrained(tmp_path / "run" / "model")
@@ -294,13 +294,13 @@ def test_training_learns_and_publishes_the_average(recipe, tmp_path):
 # The schedule and the state
 
 
-def test_the_learning_rate_equals_the_official_one(official):
+def test_learning_rate_equals_the_official_one(official):
     config = TrainConfig(lr=1e-4, end_lr_factor=0.1, warmup_steps=1155, steps=184_824)
     ours = [learning_rate(step, config) for step in official["unit/lr/steps"].tolist()]
     assert ours == pytest.approx(official["unit/lr/linear_w1155_T184824_1e-4_end0.1"].tolist(), rel=1e-5)
 
 
-def test_the_average_starts_as_a_copy(recipe):
+def test_new_state_ema_starts_as_a_copy(recipe):
     state = new_state(recipe, Shapes(1))
     for ours, average in zip(state.model.state_dict().values(), state.ema.module.state_dict().values(), strict=True):
         assert torch.equal(ours, average)
@@ -312,7 +312,7 @@ def test_the_average_starts_as_a_copy(recipe):
     assert all(torch.allclose(c, torch.full_like(c, 0.999), atol=1e-4) for c in change), "0.999 of the old is kept"
 
 
-def test_a_state_comes_back_whole(recipe, tmp_path):
+def test_save_state_and_load_state_round_trip(recipe, tmp_path):
     state = new_state(recipe, Shapes(1))
     for _ in range(2):
         state.model(torch.rand(2, 3, 32, 32), torch.zeros(2, 2, 16, 16).long()).backward()
@@ -329,7 +329,7 @@ def test_a_state_comes_back_whole(recipe, tmp_path):
         assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_a_kill_while_saving_leaves_the_former_checkpoint(recipe, tmp_path, monkeypatch):
+def test_save_state_killed_keeps_the_old_state(recipe, tmp_path, monkeypatch):
     state = new_state(recipe, Shapes(1))
     state.step = 1
     save_state(state, tmp_path)
@@ -356,7 +356,7 @@ def test_a_kill_while_saving_leaves_the_former_checkpoint(recipe, tmp_path, monk
     load_state(state, tmp_path)
 
 
-def test_damaged_and_foreign_states_are_refused(recipe, tmp_path):
+def test_load_state_damaged_or_of_another_model_is_an_error(recipe, tmp_path):
     state = new_state(recipe, Shapes(1))
     state.step = 1
     save_state(state, tmp_path)
@@ -369,7 +369,7 @@ def test_damaged_and_foreign_states_are_refused(recipe, tmp_path):
         load_state(state, tmp_path)
 
 
-def test_a_run_is_not_overwritten_nor_resumed_as_another(recipe, tmp_path):
+def test_train_existing_run_is_neither_overwritten_nor_mixed(recipe, tmp_path):
     short = recipe.replace(train=recipe.train.replace(steps=1))
     train(short, tmp_path / "run")
     with pytest.raises(InputError, match="already holds a run"):
@@ -380,7 +380,7 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(recipe, tmp_path):
     assert again.model.state_dict().keys() == from_pretrained(tmp_path / "run" / "model").model.state_dict().keys()
 
 
-def test_a_run_of_an_earlier_version_is_refused(recipe, tmp_path):
+def test_train_resume_earlier_version_is_an_error(recipe, tmp_path):
     stored = recipe.to_dict()
     stored["model"] |= {"fuse_dim": stored["model"].pop("encoder")["map_dim"]}
     (tmp_path / "run").mkdir()
@@ -389,7 +389,7 @@ def test_a_run_of_an_earlier_version_is_refused(recipe, tmp_path):
         train(recipe, tmp_path / "run", resume=True)
 
 
-def test_more_classes_than_the_model_has_are_refused(recipe, tmp_path):
+def test_train_too_many_classes_is_an_error(recipe, tmp_path):
     with pytest.raises(InputError, match="shapes:6 has 10 classes with void; the model has 4"):
         train(recipe.replace(model=recipe.model.replace(mask={"classes": 4})), tmp_path / "run")
 
@@ -401,13 +401,13 @@ def test_more_classes_than_the_model_has_are_refused(recipe, tmp_path):
         ({"train": TrainConfig(batch_size=4, accumulate=3)}, "does not divide"),
     ],
 )
-def test_parts_that_do_not_fit_are_told_before_the_folder_is_taken(changes, says, recipe, tmp_path):
+def test_train_impossible_recipe_is_an_error_without_a_folder(changes, says, recipe, tmp_path):
     with pytest.raises(InputError, match=says):
         train(recipe.replace(**changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_start_from_a_checkpoint_takes_its_weights(recipe, tmp_path):
+def test_new_state_init_takes_the_weights(recipe, tmp_path):
     short = recipe.replace(train=recipe.train.replace(steps=1))
     first = train(short, tmp_path / "first")
     state = new_state(short.replace(init=str(tmp_path / "first" / "model")), Shapes(1))
@@ -417,7 +417,7 @@ def test_a_start_from_a_checkpoint_takes_its_weights(recipe, tmp_path):
         new_state(short.replace(init=str(tmp_path / "nowhere")), Shapes(1))
 
 
-def test_scalars_are_logged(recipe, tmp_path):
+def test_train_logs_scalars(recipe, tmp_path):
     train(recipe, tmp_path / "run")
     assert list(scalars(tmp_path / "run", "train/loss")) == [5, 10, 15, 20]
     rates = scalars(tmp_path / "run", "train/lr")

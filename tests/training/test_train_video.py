@@ -49,7 +49,7 @@ def batch_of(recipe: Recipe, size: int, seed: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_a_video_model_keeps_ids_and_an_image_model_cannot(recipe):
+def test_train_video_model_keeps_ids_of_the_past(recipe):
     torch.manual_seed(0)
     model = Pix2SeqD(recipe.model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -71,7 +71,7 @@ def test_a_video_model_keeps_ids_and_an_image_model_cannot(recipe):
     assert kept(torch.zeros_like(batch["past"])) < 0.8
 
 
-def test_own_predictions_replace_the_last_past_mask(tiny, build):
+def test_own_predictions_self_past_replaces_the_last_past_mask(tiny, build):
     model = build(tiny.replace(decoder={"past_frames": 2}))
     recipe = Recipe(model=model.config, clips=ClipsConfig(self_past_prob=1.0))
     past = torch.ones(3, 2, 2, 16, 16, dtype=torch.long)
@@ -88,7 +88,7 @@ def test_own_predictions_replace_the_last_past_mask(tiny, build):
     assert torch.equal(batch["past"], past)
 
 
-def test_own_states_are_those_of_the_steps_in_use(tiny, build):
+def test_own_predictions_rollout_times_are_those_of_inference(tiny, build):
     """Which step is drawn by lot; an example without a past mask keeps the corrupted truth."""
     model = build(tiny.replace(decoder={"past_frames": 1}))
     recipe = Recipe(model=model.config, clips=ClipsConfig(rollout_prob=1.0), infer=InferConfig(steps=3, td=1.0))
@@ -108,7 +108,7 @@ def test_own_states_are_those_of_the_steps_in_use(tiny, build):
     assert seen[0.667].std() < seen[1].std()
 
 
-def test_own_states_follow_the_sampler(tiny, build, monkeypatch):
+def test_own_predictions_rollout_states_equal_denoise(tiny, build, monkeypatch):
     """The second state of two steps with a large τ_d is the first prediction itself."""
     model = build(tiny.replace(decoder={"past_frames": 1}))
     recipe = Recipe(model=model.config, clips=ClipsConfig(rollout_prob=1.0), infer=InferConfig(steps=2, td=5.0))
@@ -127,7 +127,7 @@ def test_own_states_follow_the_sampler(tiny, build, monkeypatch):
     assert torch.allclose(states[0.5], first, atol=1e-2) and not torch.allclose(first, torch.zeros(()), atol=1e-2)
 
 
-def test_the_recipe_continues_the_bundled_image_model():
+def test_recipe_nuclei_video_continues_nuclei():
     image, video = RECIPES["nuclei"], RECIPES["nuclei-video"]
     assert video.model == image.model.replace(decoder={"past_frames": 2})
     assert (video.data, video.init) == (image.data, "nuclei")

@@ -58,5 +58,5 @@ def distill(
         ema_decay=min(0.5 ** (20 / iterations), 0.999),
         workers=workers,
     )
-    run.distill(checkpoint, data, out, few=steps, td=td, config=config, side=size, resume=resume)
+    run.distill(checkpoint, data, out, steps=steps, td=td, config=config, side=size, resume=resume)
     print(f"written to {out}; try it: pix2seqd segment IMAGE --model {out / 'model'}")

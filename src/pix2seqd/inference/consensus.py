@@ -1,4 +1,4 @@
-"""What several segmentations of one picture agree on, and where they differ. Ids mean nothing from one to the next."""
+"""Consensus and uncertainty of several segmentations of one image. Their ids need not correspond."""
 
 from collections.abc import Sequence
 
@@ -14,20 +14,20 @@ from pix2seqd.panoptic.taxonomy import VOID
 def uncertainty(samples: Sequence[Panoptic]) -> np.ndarray:
     """How much the samples disagree about the segment of each pixel.
 
-    Two samples agree on a pixel as far as its segments in both, if they are of one class, are the same set of pixels:
-    by their IoU (void counts as a class of one segment). The answer is 1 minus the mean over all pairs of samples.
+    The agreement of two samples at a pixel is the IoU of the pixel's segments in both, or 0 if their classes differ.
+    Void counts as a class with one segment. The uncertainty is 1 minus the mean over all pairs of samples.
 
     Args:
         samples: two or more, of one size and taxonomy.
 
     Returns:
-        float32 `[h, w]`, 0 (all the same) to 1 (no two overlap).
+        float32 `[h, w]`, from 0 (all samples agree) to 1 (no two segments overlap).
 
     Raises:
         ValueError: fewer than two samples.
     """
     if len(samples) < 2:
-        raise ValueError("disagreement needs two samples or more")
+        raise ValueError("uncertainty needs two samples or more")
     maps, classes = zip(*(_dense(sample) for sample in samples), strict=True)
     result = np.zeros(maps[0].shape)
     pairs = [(i, j) for j in range(len(samples)) for i in range(j)]
@@ -42,11 +42,10 @@ def uncertainty(samples: Sequence[Panoptic]) -> np.ndarray:
 
 
 def consensus(samples: Sequence[Panoptic], min_pixels: int = 0) -> Panoptic:
-    """One segmentation that the samples agree on most.
+    """One segmentation on which most samples agree.
 
-    Pixels that no sample separates are a region. A region's class is what most samples say; regions of one thing
-    class become one segment as long as, on the average over the pixels of both, more than half of the samples have
-    them in one segment: what few samples cut is joined, what few join is cut.
+    Pixels that no sample separates form a region. The class of a region is decided by majority. Regions of one thing
+    class are joined if more than half of the samples, on average over their pixels, have them in one segment.
 
     Args:
         samples: one or more, of one size and taxonomy.
@@ -59,10 +58,10 @@ def consensus(samples: Sequence[Panoptic], min_pixels: int = 0) -> Panoptic:
         joint = regions * (int(labels.max()) + 1) + labels.ravel()
         regions = np.unique(joint, return_inverse=True)[1]
     _, first = np.unique(regions, return_index=True)
-    order = np.argsort(first)  # by their first pixels: what decides between equals must not be the samples' numbers
+    order = np.argsort(first)  # by their first pixels: ties must not depend on the samples' ids
     first, regions = first[order], np.argsort(order)[regions]
     areas = np.bincount(regions)
-    members = np.stack([labels.ravel()[first] for labels in maps])  # [samples, regions], the segment of each region
+    members = np.stack([labels.ravel()[first] for labels in maps])  # [samples, regions]: the segment of each region
     votes = np.zeros((len(taxonomy) + 1, len(areas)), np.int64)
     for labels, class_of in zip(members, classes, strict=True):
         votes[class_of[labels], np.arange(len(areas))] += 1
@@ -85,7 +84,7 @@ def _dense(sample: Panoptic) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _groups(members: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """Which regions form one segment, numbered from 0.
+    """The segment of each region, numbered from 0.
 
     Args:
         members: the segment of each region in each sample, `[samples, regions]`.
@@ -94,8 +93,8 @@ def _groups(members: np.ndarray, areas: np.ndarray) -> np.ndarray:
     count, regions = members.shape
     together = sparse.csr_matrix((regions, regions))
     for labels in members:
-        holder = sparse.csr_matrix((np.ones(regions), (np.arange(regions), labels)))
-        together = together + holder @ holder.T
+        incidence = sparse.csr_matrix((np.ones(regions), (np.arange(regions), labels)))
+        together = together + incidence @ incidence.T
     together = (together / count).tocsr()
     _, component = connected_components(together > 0.5, directed=False)
     result, first = np.zeros(regions, np.int64), 0
@@ -107,7 +106,7 @@ def _groups(members: np.ndarray, areas: np.ndarray) -> np.ndarray:
 
 
 def _agglomerated(share: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """Average linkage weighted by area, down to a mean share of one half; group of each, numbered from 0."""
+    """Average linkage weighted by area, down to a mean share of one half: the group of each region, from 0."""
     group, areas = np.arange(len(areas)), areas.copy()
     np.fill_diagonal(share, 0)
     while share.max() > 0.5:

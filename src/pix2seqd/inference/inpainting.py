@@ -1,8 +1,8 @@
-"""Inpainting: windows whose mask is partly given, by the caller's hints or by the windows that are finished.
+"""Inpainting: windows whose mask is given in part, by the caller's hints or by finished windows.
 
-An `InpaintedMask` is the mask of a whole image that fills up window by window. It gives each window its hints and takes
-the generated window back. The model is given the class alone: with ids that it would not have chosen, it cuts its own
-segments in two (docs/annotation.md). `adopt` finds afterwards which given segments the generated ones continue.
+An `InpaintedMask` is the mask of a whole image that is filled window by window. It returns the hints of a window, and
+takes the generated window. The model gets the given classes but not the ids: with prescribed ids it cut given segments
+in two (docs/annotation.md). `adopt` finds afterwards which given segments the generated ones continue.
 """
 
 from itertools import count
@@ -24,7 +24,7 @@ class InpaintedMask:
     """The labels of a whole image's mask while its windows are generated one after the other.
 
     Attributes:
-        labels: int32 `[h, w]`, 0 = void or not sampled yet.
+        labels: int32 `[h, w]`, 0 = void or not generated yet.
         class_of: label → contiguous class.
     """
 
@@ -32,18 +32,18 @@ class InpaintedMask:
         self.labels = hints.astype(np.int32)
         self.class_of = dict(class_of)
         self.taxonomy = taxonomy
-        # Hints of the caller count more than any window.
+        # Hints of the caller have priority over any window.
         self._depth = np.where(hints != VOID, np.iinfo(np.int32).max, 0)
 
     def given(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """Labels of a window `[height, width]`, cut at the image's end, where they are not to be generated.
+        """Given labels of a window `[height, width]`, cropped to the image; 0 where they are to be generated.
 
-        Of what windows share, the part that lies deeper in a finished one is given.
+        Of an overlap, the part that lies deeper in a finished window is given.
         """
         return np.where(self._open(top, left, height, width), VOID, self.labels[self._region(top, left, height, width)])
 
     def hints(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """What a model is to continue in a window, int64 `[2, height, width]`: given classes, `NO_HINT` elsewhere."""
+        """The model's hints for a window, int64 `[2, height, width]`: given classes, `NO_HINT` elsewhere."""
         result = np.full((2, height, width), NO_HINT)
         given = self.given(top, left, height, width)
         labels, dense = np.unique(given, return_inverse=True)
@@ -52,7 +52,7 @@ class InpaintedMask:
         return result
 
     def add(self, top: int, left: int, found: Labels, min_pixels: int) -> None:
-        """Take a generated window's labels where none were given; things below `min_pixels` go to the nearest."""
+        """Write a generated window where no labels are given; segments below `min_pixels` go to the nearest one."""
         height, width = found[0].shape
         given, region = self.given(top, left, height, width), self._region(top, left, height, width)
         window = self._open(top, left, height, width)
@@ -74,32 +74,32 @@ class InpaintedMask:
 def adopt(found: Labels, given: np.ndarray, class_of: dict[int, int], taxonomy: Taxonomy) -> Labels:
     """Give generated segments the labels of the given segments that they continue.
 
-    A thing that contains pixels of one given thing of its class becomes part of it; one that contains several is
-    shared out, each pixel to the nearest. Stuff joins by class. The rest get new labels.
+    A thing that contains pixels of one given thing of its class becomes part of it. If it contains several, each of its
+    pixels goes to the nearest one. Stuff is joined by class. All other segments get new labels.
 
     Args:
         found: generated labels `[h, w]` and their classes.
-        given: labels `[h, w]`, 0 = not given; they stay.
-        class_of: given label → contiguous class, also of labels that occur elsewhere.
+        given: labels `[h, w]`, 0 = not given; they do not change.
+        class_of: given label → contiguous class, also of labels outside this window.
         taxonomy: which classes are things.
 
     Returns:
-        The labels, and the class of all: `class_of` and what is new.
+        The labels, and the class of each label: `class_of` with the new ones.
     """
     labels, classes = found
     fixed = given != VOID
-    holders: dict[int, list[int]] = {}
+    owners_of: dict[int, list[int]] = {}
     for label, owner in np.unique(np.stack([labels[fixed], given[fixed]]), axis=1).T.tolist():
         if label != VOID and classes[label] == class_of[owner]:
-            holders.setdefault(label, []).append(owner)
+            owners_of.setdefault(label, []).append(owner)
     class_of, stuff = dict(class_of), {c: i for i, c in class_of.items() if not taxonomy.category(c).isthing}
     table = np.zeros(max(classes, default=0) + 1, np.int64)
     for label, class_index in classes.items():
         new = max(class_of, default=0) + 1
-        table[label] = stuff.get(class_index) or holders.get(label, [new])[0]
+        table[label] = stuff.get(class_index) or owners_of.get(label, [new])[0]
         class_of[int(table[label])] = class_index
     result = table[labels]
-    for label, owners in holders.items():
+    for label, owners in owners_of.items():
         if len(owners) > 1 and taxonomy.category(classes[label]).isthing:
             inside = labels == label
             seeds = np.where(inside & np.isin(given, owners), given, VOID)
@@ -111,11 +111,11 @@ def adopt(found: Labels, given: np.ndarray, class_of: dict[int, int], taxonomy: 
 
 
 def downsample(labels: np.ndarray, height: int, width: int, stride: int) -> np.ndarray:
-    """Labels of an image at the resolution of its mask; thin strokes stay, for a mask pixel takes any label it covers.
+    """Labels of an image at the resolution of its mask. Thin strokes stay: a void mask pixel takes any label inside it.
 
     Args:
         labels: integers `[h, w]`, 0 = not given.
-        height: of the image at the network's scale.
+        height: height of the image at the network's scale.
         width: likewise.
         stride: pixels of that image per mask pixel, along each axis.
 
@@ -135,7 +135,7 @@ def downsample(labels: np.ndarray, height: int, width: int, stride: int) -> np.n
 
 
 def combine(labels: np.ndarray, class_of: dict[int, int], hints: Panoptic) -> Panoptic:
-    """The result: hints as they were given, with their ids; new segments get the smallest ids that are free.
+    """The result: the hints with their own ids, and new segments with the smallest free ids.
 
     Args:
         labels: `[h, w]`; 1 .. n continue the n segments of `hints`, in its order.

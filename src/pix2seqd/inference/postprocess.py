@@ -12,9 +12,9 @@ Labels = tuple[np.ndarray, dict[int, int]]
 
 
 def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
-    """Give every id the class most of its pixels have; ids of fewer than `min_pixels` pixels become void.
+    """Give every id the class of most of its pixels; ids of fewer than `min_pixels` pixels become void.
 
-    Ties go to the smallest class; id 0 is an id like any other (official code).
+    Ties go to the smallest class; id 0 is treated as any other id (official code).
 
     Args:
         mask: integers `[2, h, w]`, class and id.
@@ -34,19 +34,19 @@ def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
 
 
 def _distinct(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What `np.unique` gives with its inverse, of small numbers from 0 on: without sorting the pixels."""
-    there = np.bincount(ids) > 0
-    return np.flatnonzero(there), (np.cumsum(there) - 1)[ids]
+    """`np.unique` with its inverse, for small numbers from 0 on, without sorting the pixels."""
+    present = np.bincount(ids) > 0
+    return np.flatnonzero(present), (np.cumsum(present) - 1)[ids]
 
 
 def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Labels:
-    """Segments of a mask whose ids are unique: majority class per id, stuff of one class is one segment.
+    """Segments of a mask with unique ids: majority class per id, one segment per stuff class.
 
-    Id 0 is void, and so are classes beyond the taxonomy, which a model may have room for.
+    Id 0 is void. Classes beyond the taxonomy are void too; a model may have more classes than the taxonomy.
     """
     voted = majority_vote(mask, min_pixels)
     classes, ids = np.where((voted[1] == VOID) | (voted[0] > len(taxonomy)), VOID, voted)
-    # An id has one class now.
+    # After the vote an id has one class.
     present, dense = _distinct(ids.ravel())
     class_of = np.zeros(len(present), classes.dtype)
     class_of[dense] = classes.ravel()
@@ -62,16 +62,16 @@ def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Lab
 
 
 def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Labels:
-    """Segments of a mask whose ids are reused: connected components of (class, id); stuff of one class is one segment.
+    """Segments of a mask with reused ids: connected components of (class, id), and one segment per stuff class.
 
-    Segments and components of void smaller than `min_pixels` are mostly specks inside or at the rim of a larger
-    segment: their pixels take the label of the nearest pixel that stays.
+    Segments and components of void below `min_pixels` are mostly specks in a larger segment or at its edge. Their
+    pixels take the label of the nearest pixel of a segment that stays.
     """
     classes, ids = mask.astype(np.int64)
     things = np.array([False, *(category.isthing for category in taxonomy.categories)])
     classes = np.where(classes < len(things), classes, VOID)
-    thing, several = things[classes], int(ids.max(initial=0)) + 1
-    keys = classes * several + np.where(thing, ids, 0)
+    thing, id_count = things[classes], int(ids.max(initial=0)) + 1
+    keys = classes * id_count + np.where(thing, ids, 0)
     found, count = _components(np.where(thing, keys, 0))
     found = np.where(thing | (classes == VOID), found, count + classes)
     key_of = np.zeros(count + len(things), np.int64)
@@ -81,14 +81,14 @@ def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int)
     order = present[key_of[present].argsort(kind="stable")]
     label_of = np.zeros_like(key_of)
     label_of[order] = np.arange(1, len(order) + 1)
-    class_of = dict(enumerate((key_of[order] // several).tolist(), start=1))
+    class_of = dict(enumerate((key_of[order] // id_count).tolist(), start=1))
     return fill_small(label_of[found], class_of, min_pixels)
 
 
 def _components(keys: np.ndarray) -> tuple[np.ndarray, int]:
-    """Connected pixels of one key above 0, numbered from 1 by their first pixels, and how many there are."""
+    """Connected components of equal keys above 0, numbered from 1 by their first pixels, and their number."""
     height, width = keys.shape
-    joined = np.zeros((max(2 * height - 1, 0), max(2 * width - 1, 0)), bool)  # every pixel, and what lies between two
+    joined = np.zeros((max(2 * height - 1, 0), max(2 * width - 1, 0)), bool)  # all pixels, and a cell between each two
     joined[::2, ::2] = keys > 0
     joined[1::2, ::2] = (keys[1:] == keys[:-1]) & (keys[1:] > 0)
     joined[::2, 1::2] = (keys[:, 1:] == keys[:, :-1]) & (keys[:, 1:] > 0)
@@ -97,18 +97,18 @@ def _components(keys: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int) -> Labels:
-    """Dissolve segments, and specks of void, of fewer than `min_pixels` pixels into whatever is nearest."""
+    """Give the pixels of segments and void specks of fewer than `min_pixels` pixels to the nearest segment or void."""
     areas = np.bincount(labels.ravel(), minlength=max(class_of, default=0) + 1)
     small = [i for i in class_of if areas[i] < min_pixels]
-    gone = np.isin(labels, small)
+    removed = np.isin(labels, small)
     if areas[VOID]:
         specks = np.asarray(ndimage.label(labels == VOID)[0], int)  # pyright: ignore[reportIndexIssue]
-        few = np.bincount(specks.ravel()) < min_pixels
-        few[0] = False  # what is not void
-        gone |= few[specks]
-    if not gone.any():
+        small_speck = np.bincount(specks.ravel()) < min_pixels
+        small_speck[0] = False  # not void
+        removed |= small_speck[specks]
+    if not removed.any():
         return labels, class_of
-    if gone.all():
+    if removed.all():
         return np.zeros_like(labels), {}
-    nearest = np.asarray(ndimage.distance_transform_edt(gone, return_distances=False, return_indices=True))
+    nearest = np.asarray(ndimage.distance_transform_edt(removed, return_distances=False, return_indices=True))
     return labels[tuple(nearest)], {i: c for i, c in class_of.items() if i not in small}

@@ -1,4 +1,4 @@
-"""`Runner`: the networks on a device, at a precision; from windows and noise to masks, step by step."""
+"""`Runner`: the networks on a device at a precision, from windows and noise to masks, step by step."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,16 +17,16 @@ from pix2seqd.speed.hardware import native_bfloat16
 
 
 class Runner:
-    """A model where and how it computes.
+    """A model on a device at a precision.
 
     Args of the constructor:
-        model: is moved there and changed to that precision.
+        model: is moved to the device.
         device: "auto" takes a CUDA device where there is one.
         dtype: precision of the networks; "auto" is bfloat16 where the hardware computes it natively, otherwise float32.
         fast: exchange modules for faster ones of the same results (`speed.accelerate`).
 
     Raises:
-        InputError: there is no such device.
+        InputError: the device does not exist here.
     """
 
     def __init__(
@@ -45,16 +45,16 @@ class Runner:
 
     @property
     def batch_size(self) -> int:
-        """How many windows go through the networks at once unless somebody says otherwise."""
-        # On CPUs larger batches gain nothing, and batches of one give the same bits whatever surrounds an image.
+        """Default number of windows that go through the networks at once."""
+        # On CPUs larger batches are not faster, and with batches of one the bits do not depend on other images.
         return 1 if self.device.type == "cpu" else 8
 
     def denoise(self, windows: Sequence[Window], stream: Stream) -> Iterator[Step]:
-        """The one denoising loop: the encoder sees some windows once, then every sample's steps follow.
+        """The denoising loop: the encoder runs once for the windows, then the steps of each sample follow.
 
         Args:
             windows: of one image or of several; all have the same number of samples.
-            stream: how many steps, and what the model is told of the past.
+            stream: number of steps, and past masks.
         """
         with self._precision():
             images = self._batch([window.pixels for window in windows])
@@ -64,7 +64,7 @@ class Runner:
             noise = self._batch([window.noise[sample] for window in windows])
             predictions = stream.denoise(h, noise, windows[0].number, sample, self._batch(hints) if hints else None)
             while True:
-                with self._precision():  # entered anew each time: it must not reach the caller's code between steps
+                with self._precision():  # entered for each step: it must not apply to the caller's code between steps
                     step = next(predictions, None)
                 if step is None:
                     break
@@ -79,7 +79,7 @@ class Runner:
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
-        # Nothing is cast twice, and what a CUDA graph computes must not be kept for others.
+        # No cache: weights are cast already, and results inside a CUDA graph must not be used outside it.
         precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
         with precision, torch.inference_mode():
             yield

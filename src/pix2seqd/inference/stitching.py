@@ -1,4 +1,4 @@
-"""Windows of a large image and their segments joined across the seams (§4.1; official code has none)."""
+"""Windows of a large image, and their segments joined across the seams (not in the paper)."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ Tile = tuple[int, int, np.ndarray]
 
 
 def windows(length: int, size: int, overlap: int) -> list[int]:
-    """Starts of the windows of `size` that cover `length`, evenly spread, sharing `overlap` or more."""
+    """Starts of evenly spaced windows of `size` that cover `length` and overlap by `overlap` or more."""
     if length <= size:
         return [0]
     count = -(-(length - overlap) // (size - overlap))
@@ -22,20 +22,20 @@ def windows(length: int, size: int, overlap: int) -> list[int]:
 def join(tiles: Iterable[tuple[int, int, Labels]], height: int, width: int, taxonomy: Taxonomy) -> Labels:
     """Join the label maps of overlapping windows into one.
 
-    In an overlap every pixel goes to the window it lies deeper in. Thing segments of two windows become one where
-    they agree on more than half of what both together cover in the overlap; stuff joins by class.
+    In an overlap every pixel goes to the window in which it lies deeper. Things of two windows become one if their IoU
+    in the overlap is above 0.5. Stuff is joined by class.
 
     Args:
-        tiles: (top, left, labels of the window), by growing top; windows may reach beyond the picture.
-        height: of the picture.
-        width: of the picture.
+        tiles: (top, left, labels of the window), in ascending order of top; windows may extend beyond the image.
+        height: height of the image.
+        width: width of the image.
         taxonomy: which classes are things.
 
     Returns:
-        Labels int32 `[height, width]`, and the class of those that occur.
+        Labels int32 `[height, width]`, and the class of each label that occurs.
     """
     canvas, depth = np.zeros((2, height, width), np.int32)
-    class_of = list(range(len(taxonomy) + 1))  # the labels of void and stuff are their classes, things get the next
+    class_of = list(range(len(taxonomy) + 1))  # labels of void and stuff are their classes; things get the next numbers
     parent = list(class_of)
     placed: list[Tile] = []
     for top, left, (labels, classes) in tiles:
@@ -55,7 +55,7 @@ def join(tiles: Iterable[tuple[int, int, Labels]], height: int, width: int, taxo
 
 
 def paint(tiles: Iterable[Tile], height: int, width: int) -> np.ndarray:
-    """What each pixel is in the window it lies deepest in, int32 `[height, width]`."""
+    """The value of each pixel in the window in which it lies deepest, int32 `[height, width]`."""
     canvas, depth = np.zeros((2, height, width), np.int32)
     for top, left, labels in tiles:
         _paint(canvas, depth, (top, left, labels[: height - top, : width - left]))
@@ -63,7 +63,7 @@ def paint(tiles: Iterable[Tile], height: int, width: int) -> np.ndarray:
 
 
 def _renumbered(labels: np.ndarray, classes: dict[int, int], class_of: list[int], taxonomy: Taxonomy) -> np.ndarray:
-    """Labels of a window → labels of the picture, where each thing gets a new one, which `class_of` notes."""
+    """Labels of a window → labels of the image; each thing gets a new label, whose class is added to `class_of`."""
     table = np.zeros(max(classes, default=0) + 1, np.int32)
     for label, class_index in classes.items():
         table[label] = class_index
@@ -93,7 +93,7 @@ def _root(parent: list[int], i: int) -> int:
 
 
 def _paint(canvas: np.ndarray, depth: np.ndarray, tile: Tile) -> None:
-    """Draw a window's labels where it is deeper than what is there."""
+    """Write a window's labels where they lie deeper than those already written."""
     top, left, labels = tile
     inner = window_depth(top, left, labels.shape, canvas.shape)
     region = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
@@ -103,12 +103,12 @@ def _paint(canvas: np.ndarray, depth: np.ndarray, tile: Tile) -> None:
 
 
 def window_depth(top: int, left: int, shape: tuple[int, ...], whole: tuple[int, ...]) -> np.ndarray:
-    """How far each pixel of a window of `shape` lies from where it was cut off from the `whole`, int `[h, w]`."""
+    """Distance of each pixel of a window of `shape` from the edges cut from the `whole`, int `[h, w]`."""
     rows, columns = (_depth(*part) for part in zip((top, left), shape, whole, strict=True))
     return np.minimum(rows[:, None], columns)
 
 
 def _depth(start: int, length: int, whole: int) -> np.ndarray:
-    """How far each pixel of a window lies from its ends, from 1; where the picture ends too, nothing was cut off."""
+    """Distance of each pixel of a window from its ends, from 1; an end that is also the image's does not count."""
     steps, far = np.arange(1, length + 1), np.full(length, np.iinfo(np.int32).max)
     return np.minimum(steps if start > 0 else far, steps[::-1] if start + length < whole else far)

@@ -38,20 +38,20 @@ class ResizedImage:
 
 @dataclass(frozen=True)
 class Window:
-    """What the networks are given of one window."""
+    """The networks' input for one window."""
 
     number: int
-    """Which window of its image it is, from 0."""
+    """Number of the window in its image, from 0."""
     pixels: Tensor
     """float `[3, H, W]`, 0..1."""
     noise: tuple[Tensor, ...]
     """Standard normal `[bits, h, w]` for each sample."""
     hints: Tensor | None = None
-    """int64 `[2, h, w]`, given classes and ids, -1 where there are none."""
+    """int64 `[2, h, w]`, given classes and ids, -1 where nothing is given."""
 
 
 class Tiling:
-    """How a checkpoint looks at images, without its networks."""
+    """How a checkpoint scales images, cuts them into windows and joins the results; without its networks."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.data, self.model, self.taxonomy = checkpoint.data, checkpoint.model.config, checkpoint.taxonomy
@@ -63,7 +63,7 @@ class Tiling:
         """Network pixels of the smallest segment that counts (`InferConfig.min_share`)."""
 
     def resize(self, source: Source, zoom: float | None = None) -> ResizedImage:
-        """Read an image and bring it to the network's scale; layout tile: to `zoom` times its own, or the data's."""
+        """Read an image and bring it to the network's scale; layout tile: `zoom`, by default `DataConfig.zoom`."""
         config, stride = self.data, self.model.mask.stride
         image = np.asarray(load_image(source))
         pixels = torch.from_numpy(np.array(normalize(image, config.normalize)))
@@ -82,11 +82,11 @@ class Tiling:
     def split(
         self, image: ResizedImage, generators: Sequence[torch.Generator], mask: InpaintedMask | None = None
     ) -> Iterator[Window]:
-        """The windows of an image, one by one; with a mask, its hints are read when a window's turn comes.
+        """The windows of an image, one by one. With a mask, the hints of a window are read when it is yielded.
 
         Args:
             image: at the network's scale.
-            generators: one for each sample; an image or clip has its own.
+            generators: one for each sample.
             mask: the mask to inpaint.
         """
         height, width = self.size
@@ -100,12 +100,12 @@ class Tiling:
 
     @property
     def find(self) -> Callable[[np.ndarray, Taxonomy, int], Labels]:
-        """What turns a mask, integers `[2, h, w]`, into segments: (mask, taxonomy, minimum pixels) → labels."""
+        """The function from a mask, integers `[2, h, w]`, to segments: (mask, taxonomy, minimum pixels) → labels."""
         unique = self.data.ids == "unique"
         return postprocess.segments_by_id if unique else postprocess.segments_by_component
 
     def minimum(self, image: ResizedImage, min_pixels: int) -> int:
-        """Pixels of the image that a segment needs to count."""
+        """Minimum number of image pixels of a segment."""
         return max(min_pixels, round(self.min_area / image.zoom**2))
 
     def stitch(self, image: ResizedImage, masks: Iterable[np.ndarray], min_pixels: int) -> Panoptic:
@@ -123,13 +123,13 @@ class Tiling:
     def _tiles(
         self, image: ResizedImage, masks: Iterable[np.ndarray], minimum: int
     ) -> Iterator[tuple[int, int, Labels]]:
-        """Top, left and segments, of `minimum` mask pixels and more, of each window."""
+        """Top, left and segments of each window; segments have `minimum` mask pixels or more."""
         height, width = image.mask_size
         for (top, left), mask in zip(image.corners, masks, strict=True):
             yield top, left, self.find(mask[:, : height - top, : width - left], self.taxonomy, minimum)
 
     def diameter(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> float:
-        """Of the things in the windows (`panoptic.typical_diameter`), in pixels of the image; 0 if there are none."""
+        """Typical diameter of the windows' things (`panoptic.typical_diameter`), in image pixels; 0 without things."""
         areas: list[int] = []
         for _, _, labels in self._tiles(image, masks, 0):
             found = Panoptic.from_segmentation(*labels, self.taxonomy)
@@ -146,8 +146,8 @@ class Tiling:
 
         Args:
             panoptic: a segmentation of the image's size.
-            ids: of its segments, by their own id; 0 for the others.
-            image: says where the windows are.
+            ids: segment id → id in the mask; 0 for segments that are missing.
+            image: the image, for its windows.
         """
         height, width = (n // self.model.mask.stride for n in self.size)
         _, rows, columns = image.pixels.shape
@@ -171,12 +171,12 @@ class Tiling:
             InputError: the hints have another size than the image, or other categories than the checkpoint.
         """
         if hints.segmentation.shape != image.size:
-            given, own = (f"{width} x {height}" for height, width in (hints.segmentation.shape, image.size))
-            raise InputError(f"the hints are {given} but the image is {own}; give a segmentation of the image's size")
+            hinted, own = (f"{width} x {height}" for height, width in (hints.segmentation.shape, image.size))
+            raise InputError(f"the hints are {hinted} but the image is {own}; give a segmentation of the image's size")
         if hints.taxonomy.categories != self.taxonomy.categories:
             raise InputError("the hints have other categories than the checkpoint; give them its taxonomy")
         compact = hints.renumbered()
-        # The network knows no crowds.
+        # The network has no crowds.
         counted = [segment.id for segment in compact.segments if not segment.iscrowd]
         labels = np.where(np.isin(compact.segmentation, counted), compact.segmentation, VOID)
         classes = {segment.id: self.taxonomy.class_of(segment.category_id) for segment in compact.segments}
@@ -185,7 +185,7 @@ class Tiling:
         return InpaintedMask(labels, classes, self.taxonomy)
 
     def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, min_pixels: int) -> None:
-        """Put the generated mask of a window into the image's; segments below `minimum` are dropped."""
+        """Write the generated mask of a window into the image's mask, without segments below `minimum`."""
         (top, left), (height, width) = image.corners[number], mask.labels.shape
         labels = self.find(found[:, : height - top, : width - left], self.taxonomy, 0)
         minimum = self.minimum(image, min_pixels) * mask.labels.size / math.prod(image.size)

@@ -1,4 +1,4 @@
-"""Which segment of a frame is which of the frames before: ids that mean the same object over time (§3.4)."""
+"""Tracking: ids that mean the same object in all frames of a video (§3.4)."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from pix2seqd.panoptic.reused_ids import assign
 from pix2seqd.panoptic.taxonomy import VOID
 
 REACH = 1.5
-"""How far a thing may move from one frame to the next for its reused id to be believed, in lengths of the thing."""
-LEAST = 0.1
-"""Segments whose score (see `Tracker`) is lower are different objects."""
+"""Largest motion between two frames at which a reused id still counts, in lengths of the thing."""
+MIN_SCORE = 0.1
+"""Pairs with a lower score (see `Tracker`) are different objects."""
 MEMORY = 2
-"""Frames a track outlives its last sight, unless the model remembers more."""
+"""Frames for which a track is kept after it was last seen, if the model's memory is not longer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,30 +25,30 @@ class Frame:
 
     panoptic: Panoptic
     generated: dict[int, int]
-    """The id under which the model knows each track: the one it gave most pixels, or was told (`Tracker.past`)."""
+    """The model's id of each track: the one it gave to most pixels, or the one it was given (`Tracker.past`)."""
 
 
 class Tracker:
     """Renames the segments of successive frames so that an id means the same object in all of them.
 
-    A video model has done the work: it gives an object the id that it had in the past masks. What is left to do:
-    ids that are `unique` in a frame decide alone; where they are reused, and where an object goes from one window
-    to another, geometry decides with them. The score of a segment and a track of the same class is their IoU, plus,
-    if the model gave them the same id, 2 (unique) or the closeness of their boxes' centres (reused): from 1 at the
-    same place to 0 at `REACH`. Segments and tracks are paired for the highest sum of scores, none below `LEAST`.
-    Without generated ids this is the matching by IoU that a model for images needs.
+    A video model gives an object the id that it had in the past masks. Ids that are `unique` in a frame therefore
+    decide alone. Reused ids, and objects that move from one window to another, need geometry as well. The score of a
+    segment and a track is their IoU if they have the same class. If the model gave both the same id, this adds 2
+    (unique, any class) or the closeness of their boxes' centres (reused, same class): from 1 at the same place to 0 at
+    `REACH`. Segments and tracks are paired for the highest sum of scores, without pairs below `MIN_SCORE`. Without
+    generated ids this is the matching by IoU that a model for images needs.
 
-    * What finds no track, enters or was hidden for longer than the memory (the model's, at least `MEMORY` frames)
-      starts a new one; ids of tracks are never used again, even if the model uses its own again.
-    * What leaves and comes back within the memory carries on its track.
-    * When an object divides, the part with the higher score carries on its track, and the others start new ones.
-    * Stuff of a class is one track throughout.
-    * Of more things than the model has ids, any number are told apart where ids are reused; where they are unique,
-      those beyond share an id, and with it a segment, or are void.
+    * A segment without a match starts a new track: it is new, or was hidden for longer than the memory (the model's,
+      at least `MEMORY` frames). Track ids are never used again, even if the model uses its own ids again.
+    * An object that leaves and returns within the memory continues its track.
+    * When an object divides, the part with the higher score continues its track, and the others start new ones.
+    * Stuff of a class is one track in all frames.
+    * There may be more things than the model has ids. Where ids are reused, all are distinguished. Where ids are
+      unique, the surplus things share an id, and with it a segment, or are void.
 
     Args of the constructor:
         unique: no two things of a window share a generated id.
-        memory: frames that the model remembers.
+        memory: number of past frames that the model reads.
     """
 
     def __init__(self, unique: bool, memory: int = 0) -> None:
@@ -59,12 +59,12 @@ class Tracker:
         self._rng = np.random.default_rng(0)
 
     def update(self, panoptic: Panoptic, generated: np.ndarray | None = None) -> Panoptic:
-        """The next frame's segments under the ids of their tracks.
+        """The next frame, with track ids as segment ids.
 
         Args:
             panoptic: segmentation `[h, w]` of the size of the frames before.
             generated: the id that the model gave each pixel, 0 = none, integers `[h, w]`, or `[samples, h, w]` of
-                several that were told of the same past; None: they say nothing.
+                several samples with the same past masks; None: no ids that could be matched.
         """
         ids = {segment.id: self._track_of_stuff(segment) for segment in panoptic.segments if not segment.isthing}
         given = {} if generated is None else most_frequent(panoptic, generated)
@@ -73,11 +73,11 @@ class Tracker:
             new = [segment for segment in panoptic.segments if segment.id not in ids]
             old = [track for track in frame.panoptic.segments if track.isthing and track.id not in seen]
             scores = self._scores(Frame(panoptic, given), new, frame, old)
-            scores[scores < LEAST] = 0  # two pairs that do not count must not outweigh one that does
+            scores[scores < MIN_SCORE] = 0  # two pairs below the minimum must not outweigh one above it
             for i, j in zip(*linear_sum_assignment(scores, maximize=True), strict=True):
                 if scores[i, j] > 0:
                     ids[new[i].id] = old[j].id
-            seen.update(track.id for track in old)  # known from a later frame: where it was before says nothing
+            seen.update(track.id for track in old)  # matched by a later frame; its earlier position no longer counts
         for segment in panoptic.segments:
             if segment.id not in ids:
                 ids[segment.id] = self._new_track()
@@ -86,30 +86,30 @@ class Tracker:
         return result
 
     def past(self, ids: int, distance: float) -> list[Frame]:
-        """The last frames, oldest first, as a model is to be told of them: one id per track, the same in all.
+        """The last frames, oldest first, with the ids for the model's past masks: one id per track in all frames.
 
-        A track keeps the id that the model knows it by, unless an older one that is told apart by its id has it: every
-        other one where ids are unique, its neighbours where they are reused. Stuff has one where ids are unique only.
+        A track keeps the model's id unless an older track has it: any other track where ids are unique, a neighbour
+        where they are reused. Stuff has an id only where ids are unique.
 
         Args:
-            ids: the largest that the model can generate.
+            ids: the largest id that the model can generate.
             distance: pixels within which things are neighbours.
         """
-        known: dict[int, int] = {}
+        latest: dict[int, int] = {}
         for frame in reversed(self._frames):
-            known |= frame.generated  # the oldest last: it was told, and what the model then made of it may differ
+            latest |= frame.generated  # the oldest last: ids that were given have priority over generated ones
         frames = [{s.id: s.bbox for s in f.panoptic.segments if self._unique or s.isthing} for f in self._frames]
         tracks = sorted({track for boxes in frames for track in boxes})
         absent = (np.nan,) * 4
         boxes = np.array([[boxes.get(track, absent) for track in tracks] for boxes in frames])
         boxes = np.zeros((1, len(tracks), 4)) if self._unique else boxes.reshape(len(frames), -1, 4)
-        wanted = [known.get(track, 0) for track in tracks]
-        told = dict(zip(tracks, assign(boxes, distance, ids, self._rng, wanted).tolist(), strict=True))
-        self._frames = deque((Frame(frame.panoptic, told) for frame in self._frames), self._frames.maxlen)
+        preferred = [latest.get(track, 0) for track in tracks]
+        given = dict(zip(tracks, assign(boxes, distance, ids, self._rng, preferred).tolist(), strict=True))
+        self._frames = deque((Frame(frame.panoptic, given) for frame in self._frames), self._frames.maxlen)
         return list(self._frames)
 
     def _scores(self, now: Frame, new: Sequence[Segment], then: Frame, old: Sequence[Segment]) -> np.ndarray:
-        """float `[segments, tracks]`."""
+        """Scores of all pairs, float `[segments, tracks]`."""
         scores = intersection_over_union(now.panoptic, new, then.panoptic, old)
         same_class = np.equal.outer([s.category_id for s in new], [s.category_id for s in old])
         mine, theirs = (
@@ -137,7 +137,7 @@ class Tracker:
 def intersection_over_union(
     one: Panoptic, segments: Sequence[Segment], two: Panoptic, others: Sequence[Segment]
 ) -> np.ndarray:
-    """Of some segments of two pictures of one size: float `[segments, others]`."""
+    """IoU of segments of two segmentations of one size: float `[segments, others]`."""
     rows, columns = _rows(one, segments), _rows(two, others)
     shape = len(segments) + 1, len(others) + 1
     shared = np.bincount((rows * shape[1] + columns).ravel(), minlength=shape[0] * shape[1]).reshape(shape)[1:, 1:]
@@ -158,7 +158,7 @@ def most_frequent(panoptic: Panoptic, values: np.ndarray) -> dict[int, int]:
 
 
 def _rows(panoptic: Panoptic, segments: Sequence[Segment]) -> np.ndarray:
-    """Position of each pixel's segment in the list, from 1; 0 = in none of them."""
+    """Position of each pixel's segment in the list, from 1; 0 = not in the list."""
     table = np.zeros(int(panoptic.segmentation.max(initial=VOID)) + 1, int)
     table[[segment.id for segment in segments]] = range(1, len(segments) + 1)
     return table[panoptic.segmentation]

@@ -1,4 +1,4 @@
-"""Steps and conditions of the denoising loop: past masks of a video, and few steps where little changes (§3.4)."""
+"""Steps and past masks of the denoising loop of a video, with fewer steps where little changes (§3.4)."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,53 +11,53 @@ from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
 
 SETTLED = 0.02
-"""A mask has settled when, of the pixels that carry an id, at most this share changes from one step to the next."""
+"""A mask has settled if at most this share of the pixels with an id changes from one step to the next."""
 
 
 class Step(NamedTuple):
-    """What the denoising loop yields."""
+    """One step of the denoising loop."""
 
     sample: int
-    """Which sample of the windows, from 0."""
+    """Number of the sample, from 0."""
     m_pred: Tensor
     """Predicted analog bits, `[b, bits, h, w]`."""
     is_last: bool
-    """Whether the sample is done."""
+    """Whether this is the last step of the sample."""
 
 
 class Stream:
     """How the masks of an image, or of one clip frame by frame, are denoised.
 
-    A frame is one window or several (the tiles of a large image), each with a past of its own, and each is generated
-    `config.consensus` times. Past masks that do not exist yet are void, as officially. A model without past masks
-    generates every frame by itself.
+    A frame is one window or several (the tiles of a large image), each with its own past masks, and each is generated
+    `config.consensus` times. Past masks that do not exist yet are void, as in the official code. A model without past
+    masks generates every frame independently.
 
     With `config.adaptive`, a later frame's first prediction is compared with the mask of the frame before, and every
-    further one with the one before it; where they agree (`SETTLED`), the rest of the steps is saved for frames that
-    change more. On the average of the frames after the first, at most `adaptive` steps are spent; samples without the
-    past do not count.
+    further one with the one before it; if they agree (`SETTLED`), the remaining steps are saved for frames that
+    change more. Frames after the first take at most `adaptive` steps on average; samples without past masks do not
+    count.
     """
 
     def __init__(self, model: Pix2SeqD, config: InferConfig) -> None:
         self._model, self._config = model, config
         self.conditioned = config.consensus - int(config.unconditioned_share * config.consensus)
-        """How many samples of a later frame are conditioned on the past; they are the first."""
+        """Number of samples of a later frame that get the past masks; the first samples do."""
         self._past: list[Tensor] = []
-        self._to_come = 0
-        """Masks of the present frame that are still to be generated."""
+        self._remaining = 0
+        """Masks of the present frame that are not generated yet."""
         self._saved = 0.0
-        """Steps, summed over them, that the budget leaves for the present frame."""
+        """Steps left in the budget for the masks of the present frame, in total."""
 
     def denoise(
         self, h: ImageFeatures, noise: Tensor, first: int = 0, sample: int = 0, hints: Tensor | None = None
     ) -> Iterator[Step]:
-        """The steps of some of the present frame's windows.
+        """Denoise some of the present frame's windows.
 
         Args:
-            h: what the encoder makes of them.
+            h: the encoder's features of the windows.
             noise: standard normal `[b, bits, h, w]`.
-            first: the number of the first of them; the others follow.
-            sample: which of the frame's samples; those from `conditioned` on do not see the past.
+            first: number of the first of these windows in the frame.
+            sample: number of the sample; samples from `conditioned` on get no past masks.
             hints: int64 `[b, 2, h, w]`, as `Pix2SeqD.denoise` takes them.
         """
         config = self._config
@@ -77,27 +77,27 @@ class Stream:
                 break
         if before is not None:
             self._saved -= used * len(noise)
-            self._to_come -= len(noise)
+            self._remaining -= len(noise)
 
     def remember(self, past: Sequence[Tensor]) -> None:
         """Go on to the next frame.
 
         Args:
-            past: the masks of all windows of the last frames, oldest first, int64 `[windows, 2, h, w]` each.
+            past: masks of all windows of the last frames, oldest first, int64 `[windows, 2, h, w]` each.
         """
         self._past = list(past)[-max(self._model.config.decoder.past_frames, 1) :]
-        self._to_come = len(self._past[-1]) * self.conditioned
-        self._saved += self._config.adaptive * self._to_come
+        self._remaining = len(self._past[-1]) * self.conditioned
+        self._saved += self._config.adaptive * self._remaining
 
     def _allowed(self, masks: int) -> int:
         config = self._config
         if not config.adaptive:
             return config.steps
-        others = self._to_come - masks  # each of which needs a step
+        others = self._remaining - masks  # each of these needs a step
         return max(1, min(config.steps, int((self._saved - others) / masks)))
 
     def _condition(self, past: list[Tensor]) -> Tensor | None:
-        """Past masks `[b, f, 2, h, w]`, oldest first; None: all void, or a model without."""
+        """Past masks `[b, f, 2, h, w]`, oldest first; None if all are void or the model reads none."""
         frames = self._model.config.decoder.past_frames
         if not past or not frames:
             return None
@@ -105,7 +105,7 @@ class Stream:
 
 
 def settled(masks: Tensor, before: Tensor) -> bool:
-    """Whether hardly a pixel with an id differs between two predictions, in each mask of the batch `[b, 2, h, w]`."""
+    """Whether two predictions `[b, 2, h, w]` hardly differ in pixels with an id, in each mask of the batch."""
     changed = (masks != before).any(dim=1).sum(dim=(1, 2))
     with_id = ((masks[:, 1] > 0) | (before[:, 1] > 0)).sum(dim=(1, 2))
     return bool((changed <= SETTLED * with_id).all())

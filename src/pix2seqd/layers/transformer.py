@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 L = TypeVar("L", nn.Linear, nn.Conv2d)
 KeyValue = tuple[Tensor, Tensor] | None
-"""Keys and values that queries attend to, each `[b, heads, n, head_dim]`; None: their own."""
+"""Keys and values, each `[b, heads, n, head_dim]`; None: self-attention."""
 
 
 class Attention(nn.Module):
@@ -32,7 +32,7 @@ class Attention(nn.Module):
         return self._heads(self.key(context)), self._heads(self.value(context))
 
     def forward(self, x: Tensor, memory: KeyValue = None) -> Tensor:
-        """`x` [b, n, dim] attends to a memory, or to itself."""
+        """`x` `[b, n, dim]` attends to a memory, or to itself."""
         keys, values = self.memory(x) if memory is None else memory
         return self.out(self.attend(self._heads(self.query(x)), keys, values).transpose(1, 2).flatten(2))
 
@@ -67,7 +67,7 @@ class TransformerLayer(nn.Module):
         self.drop_path = drop_path
 
     def memory(self, context: Tensor) -> KeyValue:
-        """What `forward` needs of the tokens `context` [b, m, context_dim]; None without a cross-attention."""
+        """Keys and values of the tokens `context` `[b, m, context_dim]`; None without a cross-attention."""
         return None if self.cross_attention is None else self.cross_attention.memory(context)
 
     def forward(self, x: Tensor, memory: KeyValue = None) -> Tensor:
@@ -94,14 +94,14 @@ def scalar_code(x: Tensor, dim: int) -> Tensor:
 
 
 def position_code(height: int, width: int, dim: int, device: torch.device | None = None) -> Tensor:
-    """Code of every place of a grid, rows first: `[height * width, dim]`.
+    """Code of every position of a grid, row by row: `[height * width, dim]`.
 
-    Both axes run from 0 to 2π whatever the size, so that the code carries over to other resolutions (§4.1).
+    Both axes run from 0 to 2π at any size, so that the code works at other resolutions (§4.1).
     A grid of one row or one column gets a one-dimensional code.
     """
     if min(height, width) == 1:
-        places = torch.arange(height * width, device=device, dtype=torch.float32)
-        return scalar_code(places / max(height * width - 1, 1) * (2 * math.pi), dim)
+        positions = torch.arange(height * width, device=device, dtype=torch.float32)
+        return scalar_code(positions / max(height * width - 1, 1) * (2 * math.pi), dim)
     rows, columns = (
         scalar_code(torch.arange(n, device=device, dtype=torch.float32) / (n - 1) * (2 * math.pi), dim // 2)
         for n in (height, width)
@@ -111,7 +111,7 @@ def position_code(height: int, width: int, dim: int, device: torch.device | None
 
 
 def glorot(layer: L, scale: float = 1.0) -> L:
-    """Glorot-uniform weights times √scale, zero biases; the official code starts last layers with scale 1e-10."""
+    """Glorot-uniform weights times √scale, zero biases; the official code initialises last layers with scale 1e-10."""
     nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(scale))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

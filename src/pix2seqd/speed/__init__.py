@@ -1,4 +1,4 @@
-"""The one door for speed (`accelerate`), and what lies behind it."""
+"""Faster versions of the layers; `accelerate` is the only way in."""
 
 from pix2seqd.speed.exchange import accelerate, accelerate_training
 from pix2seqd.speed.hardware import is_plain

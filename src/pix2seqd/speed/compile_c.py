@@ -1,4 +1,4 @@
-"""C beside our Python, compiled once for the machine's processor and kept for the next process."""
+"""C files, compiled once for the machine's processor and kept for later processes."""
 
 import ctypes
 import hashlib
@@ -27,27 +27,27 @@ _FLAGS = [
     *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
     # Nobody asks for errno, traps or the sign of a zero; otherwise the loops do not become vectors.
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
-    # gcc leaves half of AVX512 unused unless it is told.
+    # Without this option gcc does not use the full width of AVX512.
     *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []),
 ]
 _TYPES = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
 
 
 def is_supported(x: Tensor) -> bool:
-    """Whether C may read a tensor by its address: it is a real one on a CPU, and neither traced nor differentiated."""
+    """Whether C can read a tensor by its address: a real tensor on a CPU, neither traced nor differentiated."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     return type(x) is Tensor and x.device.type == "cpu" and not torch.is_grad_enabled() and not traced
 
 
 def load(source: Path, arguments: dict[str, str]) -> ctypes.CDLL | None:
-    """Compile with gcc, once, and load; linked with PyTorch's OpenMP, so that both share its threads.
+    """Compile with gcc, once, and load. The library is linked with PyTorch's OpenMP, so that both share its threads.
 
     What was compiled is kept in the user's cache. It is loaded from there only if it is whole, and if nobody else could
     have written it.
 
     Args:
-        source: a file of C.
-        arguments: of each of its functions, which return an int or nothing: p pointer, l int64, f float, i int.
+        source: a C file.
+        arguments: argument types of each function: p pointer, l int64, f float, i int. Functions return int or nothing.
 
     Returns:
         The functions; None where there is no gcc or no OpenMP, where plain PyTorch is asked for, or, with a warning,
@@ -68,7 +68,9 @@ def load(source: Path, arguments: dict[str, str]) -> ctypes.CDLL | None:
         return functions
     except (OSError, subprocess.SubprocessError, AttributeError) as error:  # the last: a function is missing in it
         why = " ".join(str(getattr(error, "stderr", None) or error).split())[:200]
-        warnings.warn(f"{source.name} could not be compiled, so PyTorch's slower operations serve: {why}", stacklevel=2)
+        warnings.warn(
+            f"{source.name} could not be compiled, so PyTorch's slower operations are used: {why}", stacklevel=2
+        )
         return None
 
 
@@ -144,15 +146,15 @@ def _is_ours(facts: os.stat_result) -> bool:
 
 
 def _processor() -> list[str]:
-    """What it is and can; the file may lie in a home that machines of other kinds share."""
+    """Model and features of the processor: a home folder may be shared by different machines."""
     info = Path("/proc/cpuinfo")
     first = info.read_text().partition("\n\n")[0] if info.is_file() else ""
     return re.findall(r"^(?:model name|flags|Features)\s*:.*", first, re.MULTILINE)
 
 
 def _openmp() -> str | None:
-    """PyTorch's OpenMP: a second one's threads would wait for work on the cores that those of the first need."""
+    """PyTorch's OpenMP library: threads of a second one would compete for the same cores."""
     maps = Path("/proc/self/maps")
     found = re.findall(r"/.*/lib(?:gomp|iomp5)[^/]*$", maps.read_text(), re.MULTILINE) if maps.is_file() else []
-    ours = str(Path(torch.__file__).parent)  # other packages bring theirs
-    return min(found, key=lambda path: not path.startswith(ours), default=None)
+    torch_folder = str(Path(torch.__file__).parent)  # other packages bring their own
+    return min(found, key=lambda path: not path.startswith(torch_folder), default=None)

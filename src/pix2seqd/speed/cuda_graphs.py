@@ -1,6 +1,6 @@
-"""CUDA graphs: all kernels of the encoder, or of a decoder step, launched at once.
+"""CUDA graphs: all kernels of the encoder, or of a decoder step, are launched at once.
 
-A GPU is done with a small network sooner than Python has launched its kernels one by one.
+For a small network, launching the kernels from Python takes longer than the GPU needs to compute them.
 """
 
 import warnings
@@ -14,14 +14,14 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 
 class Graphed:
-    """A function of tensors on a CUDA device, as CUDA graphs: one for all arguments of the same shapes.
+    """A function of tensors on a CUDA device as CUDA graphs, one for each set of argument shapes.
 
-    It is made the second time they come: the first time is the warm-up that a capture needs.
+    A graph is captured at the second call with its shapes; the first call is the warm-up that a capture needs.
 
     Args of the constructor:
-        function: of tensors, one or more, and of tuples and lists of them. Where it cannot be captured, since it reads
-            on the CPU what it computes, a warning says so and it runs as it is.
-        pool: memory (`torch.cuda.graph_pool_handle`) that graphs share which never run at the same time.
+        function: takes one tensor or more, also in tuples and lists. If it cannot be captured, because it reads results
+            on the CPU, there is a warning and the function runs without a graph.
+        pool: memory (`torch.cuda.graph_pool_handle`) of graphs that never run at the same time.
     """
 
     def __init__(self, function: Callable[..., Any], pool: Any) -> None:
@@ -36,7 +36,7 @@ class Graphed:
         leaves, structure = tree_flatten(args)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         key = (str(structure), *((t.shape, t.stride(), t.dtype) for t in tensors))
-        with self.lock, torch.cuda.device_of(tensors[0]):  # a graph has one place for its arguments, on one device
+        with self.lock, torch.cuda.device_of(tensors[0]):  # a graph has one buffer for its arguments, on one device
             if key in self.graphs and self.capturable:
                 graph = self.graphs[key] or self._captured(leaves, structure)
                 if graph is not None:
@@ -59,7 +59,7 @@ class _Graph:
     """One capture, with memory for its arguments and its results."""
 
     def __init__(self, function: Callable[..., Any], leaves: list[Any], structure: Any, pool: Any) -> None:
-        with torch.inference_mode(False), torch.no_grad():  # else it would serve in inference mode only
+        with torch.inference_mode(False), torch.no_grad():  # otherwise the graph could be used in inference mode only
             leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self.inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         self.graph = torch.cuda.CUDAGraph()
@@ -74,7 +74,7 @@ class _Graph:
 
 
 def record_graphs(model: nn.Module) -> None:
-    """Let encoder and decoder step of a `Pix2SeqD` for inference run as CUDA graphs."""
+    """Run encoder and decoder step of a `Pix2SeqD` for inference as CUDA graphs."""
     encoder, decoder = model.get_submodule("pixel_encoder"), model.get_submodule("mask_decoder")
     pool = torch.cuda.graph_pool_handle()
     for part, name in ((encoder, "forward"), (decoder, "prepare"), (decoder, "predict")):

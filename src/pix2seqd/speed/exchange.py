@@ -1,7 +1,8 @@
-"""The one door for speed: a model whose modules were exchanged for faster ones of the same parameters and results.
+"""`accelerate`: exchange the modules of a model for faster ones with the same parameters and results.
 
-The method and its layers are plain PyTorch; what they are exchanged for lies beside this file, and each item gains 10 %
-or more of an encoder pass or decoder step on some machine (docs/speed.md). `PIX2SEQD_PLAIN=1` switches all of it off.
+The method and its layers are plain PyTorch. Their faster versions are in the files of this folder. Each item gains 10 %
+or more of an encoder pass or a decoder step on some machine (docs/speed.md). `PIX2SEQD_PLAIN=1` switches all of them
+off.
 """
 
 import copy
@@ -20,45 +21,45 @@ from pix2seqd.speed.hardware import is_plain
 from pix2seqd.speed.training_norm import TrainingGroupNorm
 
 GPU_STRIP = 2**28
-"""Logits that a GPU computes at a time: as many as fill it."""
+"""Number of logits that a GPU computes at a time, enough to use all of it."""
 
 
 class Item(NamedTuple):
-    """One way to be faster."""
+    """One way to make a model faster."""
 
     applies: Callable[[torch.device, torch.dtype], bool]
-    """Whether it serves on a device at a precision."""
+    """Whether it works on a device at a precision."""
     apply: Callable[[Pix2SeqD], None]
-    """Changes a copy of a model for inference in place."""
+    """Changes a model for inference, a copy, in place."""
 
 
 def accelerate(
     model: Pix2SeqD, device: torch.device, dtype: torch.dtype, items: Collection[str] | None = None
 ) -> Pix2SeqD:
-    """A copy for inference that is as fast as this machine allows; float32 weights are shared with the model.
+    """A faster copy of a model for inference; float32 weights are shared with the model.
 
     Args:
         model: on the device, in eval mode.
-        device: where it computes.
+        device: the model's device.
         dtype: float32, or bfloat16 for use under autocast.
-        items: names of `ITEMS` to use; None: all that apply here, or none if `is_plain`.
+        items: names of `ITEMS` to use; None: all that apply, or none if `is_plain`.
     """
     model = copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
     if items is None:
         items = () if is_plain() else available(device, dtype)
-    for name in ITEMS:  # in this order: graphs record what the others made
+    for name in ITEMS:  # in this order: graphs record the modules of the others
         if name in items:
             ITEMS[name].apply(model)
     return model
 
 
 def available(device: torch.device, dtype: torch.dtype) -> list[str]:
-    """Names of the items that serve on a device at a precision."""
+    """Names of the items that work on a device at a precision."""
     return [name for name, item in ITEMS.items() if item.applies(device, dtype)]
 
 
 def accelerate_training(model: Pix2SeqD, device: torch.device, dtype: torch.dtype) -> None:
-    """The same for training, in place: the parameters stay those that an optimiser knows."""
+    """Make a model for training faster, in place; the parameters of the optimiser stay the same tensors."""
     if is_plain():
         return
     if hardware.runs_triton(device):
@@ -71,10 +72,10 @@ def accelerate_training(model: Pix2SeqD, device: torch.device, dtype: torch.dtyp
             _exchange(model, GroupNorm, TrainingGroupNorm)
 
 
-def _exchange(model: nn.Module, kind: type[nn.Module], faster: type[nn.Module]) -> None:
-    """Make every module of a kind one of a subclass, which has the same parameters and computes otherwise."""
+def _exchange(model: nn.Module, cls: type[nn.Module], faster: type[nn.Module]) -> None:
+    """Turn every module of a class into one of a subclass with the same parameters."""
     for module in model.modules():
-        if type(module) is kind:
+        if type(module) is cls:
             module.__class__ = faster
 
 
@@ -106,7 +107,7 @@ def _use_winograd(model: nn.Module) -> None:
 
 
 def cast_weights(model: nn.Module) -> None:
-    """Weights that autocast would cast at every use are cast once; the results are the same bits."""
+    """Cast once the weights that autocast would cast at every use; the results are the same, bit for bit."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             for name, parameter in module.named_parameters(recurse=False):
@@ -144,4 +145,4 @@ ITEMS = {
     "large strips": Item(_cuda, _use_large_strips),
     "CUDA graphs": Item(_cuda, cuda_graphs.record_graphs),
 }
-"""What may be exchanged, by name."""
+"""All items by name, in the order in which they are applied."""

@@ -1,7 +1,7 @@
 /* Normalisation with SiLU, and softmax to bits, for CPUs.
 
-Numbers are float32, or bfloat16 where `bf16` says so; all sums are float32 or better. What is summed together does
-not depend on the number of threads, nor on the other examples of a batch. Compiled by pix2seqd.speed.fused_cpu. */
+Numbers are float32, or bfloat16 if `bf16` is set; all sums are float32 or better. The order of summation depends
+neither on the number of threads nor on the other examples of a batch. Compiled by pix2seqd.speed.fused_cpu. */
 
 #include <math.h>
 #include <stdint.h>
@@ -12,7 +12,7 @@ not depend on the number of threads, nor on the other examples of a batch. Compi
 
 #define PART 16384 /* numbers that one thread takes at a time */
 
-/* Sums of a part's channels less a value near their means, and of the squares of that. */
+/* Per channel: sum of a part's values minus a number near their mean, and sum of the squares of these differences. */
 INLINE void sums(const void *x, int64_t rows, int64_t c, const float *near, float *sum, float *squares, int bf16) {
     memset(sum, 0, c * sizeof(float));
     memset(squares, 0, c * sizeof(float));
@@ -60,7 +60,7 @@ static void moments(const float *parts, int64_t count, int64_t hw, int64_t c, in
     }
 }
 
-/* x, y [b, hw, c]; weight, bias [b, c], or [1, c] where `apart` is 0, not c. */
+/* x, y [b, hw, c]; weight, bias [b, c] with `apart` c, or [1, c] with `apart` 0. */
 void group_norm(const void *x, void *y, int64_t b, int64_t hw, int64_t c, int64_t groups, const float *weight,
                 const float *bias, int64_t apart, float eps, int silu, int bf16, int threads) {
     int64_t width = bf16 ? 2 : 4, rows = PART / c < 1 ? 1 : PART / c < 256 ? PART / c : 256; /* longer sums lose bits */
@@ -69,7 +69,7 @@ void group_norm(const void *x, void *y, int64_t b, int64_t hw, int64_t c, int64_
 #pragma omp parallel num_threads(b * count > 1 ? threads : 1)
     {
 #pragma omp for
-        for (int64_t n = 0; n < b; n++) { /* the mean of an example's first part, not of one pixel, which may be odd */
+        for (int64_t n = 0; n < b; n++) { /* the mean of an example's first part; a single pixel may be an outlier */
             float *near = affine + (n * 3 + 2) * c;
             int64_t here = hw < rows ? hw : rows;
             memset(near, 0, c * sizeof(float));
@@ -106,7 +106,7 @@ void group_norm(const void *x, void *y, int64_t b, int64_t hw, int64_t c, int64_
     free(affine);
 }
 
-/* e = exp(x - max x), and its sum. */
+/* e = exp(x - max x); returns the sum. */
 INLINE float exponentials(const void *x, int64_t m, float *e, int bf16) {
     float maximum = -INFINITY, sum = 0;
 #pragma omp simd reduction(max : maximum)
@@ -119,7 +119,7 @@ INLINE float exponentials(const void *x, int64_t m, float *e, int bf16) {
     return sum;
 }
 
-/* Of each pixel of x [pixels, 2^n], `apart` numbers apart, the expected bits in [-scale, scale], y [pixels, n]. */
+/* Expected bits in [-scale, scale], y [pixels, n], of logits x [pixels, 2^n]; pixels are `apart` numbers apart. */
 void expected_bits(const void *x, float *y, int64_t pixels, int64_t apart, int n, float scale, int bf16, int threads) {
 #pragma omp parallel num_threads(pixels << n > PART ? threads : 1)
     {
@@ -129,7 +129,7 @@ void expected_bits(const void *x, float *y, int64_t pixels, int64_t apart, int n
             int64_t values = (int64_t)1 << n;
             const char *from = (const char *)x + pixel * apart * (bf16 ? 2 : 4);
             float total = bf16 ? exponentials(from, values, e, 1) : exponentials(from, values, e, 0);
-            for (int bit = n - 1; bit >= 0; bit--) { /* values with the highest bit, then as if they did not have it */
+            for (int bit = n - 1; bit >= 0; bit--) { /* sum the values with the highest bit, then drop that bit */
                 float on = 0;
                 values /= 2;
 #pragma omp simd reduction(+ : on)

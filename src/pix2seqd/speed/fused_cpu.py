@@ -1,7 +1,7 @@
 """Normalisation with SiLU, and softmax to bits, on CPUs in C (`fused_cpu.c`).
 
-PyTorch's own operations pass over whole maps one after the other, and most of their time goes into an exponential that
-is exact to the last bit. Where nothing can be compiled, they serve.
+PyTorch's operations pass over whole maps one after the other, and spend most of their time in an exponential that is
+exact to the last bit. They are used where nothing can be compiled.
 """
 
 import ctypes
@@ -22,10 +22,10 @@ _ARGUMENTS = {
 
 
 class FusedGroupNorm(GroupNorm):
-    """`GroupNorm` in one pass over the sums and one over the rest, SiLU included."""
+    """`GroupNorm` in two passes, one for the sums and one for everything else, SiLU included."""
 
     def forward(self, input: Tensor, time: Tensor | None = None, silu: bool = False) -> Tensor:
-        """As `GroupNorm.forward`; the result lies channels last."""
+        """As `GroupNorm.forward`; the result is channels last."""
         if not is_supported(input):
             return super().forward(input, time, silu)
         return group_norm(input, *self.affine_map(time), self.num_groups, self.eps, silu)
@@ -40,17 +40,17 @@ class FusedExpectedBits(ExpectedBits):
 
 
 def is_supported(x: Tensor) -> bool:
-    """Whether the functions below are compiled and take this tensor."""
+    """Whether the functions below are compiled and accept this tensor."""
     return compile_c.is_supported(x) and x.dtype in (torch.float32, torch.bfloat16) and library() is not None
 
 
 def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
-    """`[b, c, h, w]` with groups of channels normalised, times a weight, plus a bias; then SiLU if `silu`.
+    """Normalise groups of channels of `[b, c, h, w]`, multiply by a weight, add a bias, then SiLU if `silu`.
 
-    `weight` and `bias` are `[b, c]`, or `[1, c]` for all examples. The result lies channels last.
+    `weight` and `bias` are `[b, c]`, or `[1, c]` for all examples. The result is channels last.
 
     Raises:
-        ValueError: these shapes do not fit.
+        ValueError: the shapes do not fit each other.
     """
     b, c, h, w = x.shape
     if weight.shape != bias.shape or weight.shape not in ((b, c), (1, c)) or c % groups:
@@ -70,11 +70,11 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
     """As `analog_bits.expected_bits`; the probabilities never exist in memory.
 
     Raises:
-        ValueError: the number of logits is no power of 2.
+        ValueError: the number of logits is not a power of 2.
     """
     b, values, h, w = logits.shape
     if values.bit_count() != 1:
-        raise ValueError(f"{values} logits are not those of all values of some bits")
+        raise ValueError(f"{values} logits; the number of logits must be a power of 2")
     flat, n = logits.movedim(1, -1).reshape(-1, values), values.bit_length() - 1
     flat = flat if flat.stride(1) == 1 else flat.contiguous()
     bits = torch.empty(len(flat), n, dtype=torch.float32, device="cpu")
@@ -92,5 +92,5 @@ def _bf16(x: Tensor) -> bool:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled functions; None: they cannot be compiled here."""
+    """The compiled functions; None if they cannot be compiled here."""
     return compile_c.load(Path(__file__).with_suffix(".c"), _ARGUMENTS)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import torch
 
 _TRITON = find_spec("triton") is not None
-"""PyTorch for CUDA brings it on Linux; without it the plain operations serve."""
+"""PyTorch for CUDA brings Triton on Linux; without it the plain operations are used."""
 
 
 def is_plain() -> bool:
@@ -17,7 +17,7 @@ def is_plain() -> bool:
 
 
 def runs_triton(device: torch.device) -> bool:
-    """Whether the kernels of `pix2seqd.speed.triton_norm` run there."""
+    """Whether the kernels of `pix2seqd.speed.triton_norm` run on a device."""
     return device.type == "cuda" and _TRITON
 
 
@@ -29,10 +29,10 @@ def native_bfloat16(device: torch.device) -> bool:
 
 
 def keep_freed_memory(keep: bool = True) -> None:
-    """Let glibc keep what is freed for the next tensor (or, with False, return it as it does by default).
+    """Let glibc keep freed memory for the next tensor; False restores the default.
 
-    By default every tensor above 32 MB goes back to the system, which clears its pages again at each layer: on a mask
-    of 512 × 512 that costs more than the arithmetic of the layers between the convolutions (docs/notebook/).
+    By default every tensor above 32 MB is returned to the system, which clears its pages again at each layer. On a mask
+    of 512 × 512 this takes longer than the arithmetic between the convolutions (docs/notebook/speed-cpu.md).
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only

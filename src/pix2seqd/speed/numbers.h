@@ -1,4 +1,4 @@
-/* Numbers of float32 and bfloat16, and powers of 2, for what is written in C here. */
+/* Numbers of float32 and bfloat16, and powers of 2, for the C files of this folder. */
 
 #pragma once
 
@@ -18,7 +18,7 @@ INLINE float get(const void *x, int64_t i, int bf16) {
     return bf16 ? from_bits((uint32_t)((const uint16_t *)x)[i] << 16) : ((const float *)x)[i];
 }
 
-/* To the nearest; ties away from 0. */
+/* Rounds to nearest; ties away from 0. */
 INLINE uint16_t to_bf16(float number) {
     uint32_t bits;
     memcpy(&bits, &number, 4);
@@ -32,13 +32,13 @@ INLINE void set(void *x, int64_t i, float number, int bf16) {
         ((float *)x)[i] = number;
 }
 
-/* 2^t for t <= 127; relative error 1e-7. What is below -100 is taken as -100: smaller numbers, times others, would be
-   denormal, which processors are slow with. Clamps here are comparisons that let NaN through. */
+/* 2^t for t <= 127; relative error 1e-7. Values below -100 are taken as -100: smaller results, times other numbers,
+   would be denormal, which is slow. Clamps here are comparisons that keep NaN. */
 INLINE float power(float t) {
-    const float magic = 12582912; /* 1.5 * 2^23: what is added to it is rounded to an integer, its lowest bits */
+    const float magic = 12582912; /* 1.5 * 2^23: a number added to it is rounded to an integer in the lowest bits */
     t = t < -100 ? -100 : t;
     float shifted = t + magic, f = t - (shifted - magic); /* f in [-1/2, 1/2] */
-    float p = 1.327793890e-3f; /* 2^f: the polynomial of this degree whose largest relative error, 8e-8, is least */
+    float p = 1.327793890e-3f; /* 2^f: the minimax polynomial of this degree, relative error 8e-8 */
     p = p * f + 9.675757641e-3f;
     p = p * f + 5.550709598e-2f;
     p = p * f + 2.402211434e-1f;

@@ -9,7 +9,7 @@ from pix2seqd.layers.norms import GroupNorm, scale_and_shift
 
 
 class TrainingGroupNorm(GroupNorm):
-    """`GroupNorm` whose gradient is computed example by example, in float32 and in the processor's cache."""
+    """`GroupNorm` whose gradient is computed example by example, in float32, to fit into the processor's cache."""
 
     def normalize(self, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """As `GroupNorm.normalize`."""
@@ -20,10 +20,7 @@ class TrainingGroupNorm(GroupNorm):
 
 
 class _Normalize(torch.autograd.Function):
-    """Its backward takes a quarter of PyTorch's time on CPUs in bfloat16 (docs/notebook/).
-
-    One example after the other stays in the processor's cache; all sums are float32.
-    """
+    """The backward pass takes a quarter of PyTorch's time on CPUs in bfloat16 (docs/notebook/speed-cpu.md)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
@@ -36,20 +33,20 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, rstd = ctx.saved_tensors
         (b, c, h, w), groups = x.shape, mean.shape[1]
-        of_x = torch.empty_like(x, memory_format=torch.channels_last)
-        of_weight, of_bias = (torch.empty(b, c) for _ in range(2))
-        flat_x, flat_y, result = (v.permute(0, 2, 3, 1).reshape(b, h * w, c) for v in (x, gradients[0], of_x))
+        x_grad = torch.empty_like(x, memory_format=torch.channels_last)
+        weight_grad, bias_grad = (torch.empty(b, c) for _ in range(2))
+        flat_x, flat_y, result = (v.permute(0, 2, 3, 1).reshape(b, h * w, c) for v in (x, gradients[0], x_grad))
         for i in range(b):
             mean_i, rstd_i = (v[i].float().repeat_interleave(c // groups) for v in (mean, rstd))
             scale = weight[i % len(weight)] * rstd_i
             g, z = flat_y[i].float(), flat_x[i].float().sub_(mean_i).mul_(rstd_i)
-            of_bias[i], of_weight[i] = g.sum(0), (g * z).sum(0)
+            bias_grad[i], weight_grad[i] = g.sum(0), (g * z).sum(0)
             # d loss / dx = (g·w - mean(g·w) - z · mean(g·w·z)) / deviation, means over each group.
             g_mean, gz_mean = (
                 (v[i] * scale).view(groups, -1).mean(1).repeat_interleave(c // groups) / (h * w)
-                for v in (of_bias, of_weight)
+                for v in (bias_grad, weight_grad)
             )
             result[i] = g.mul_(scale).addcmul_(z, gz_mean.neg_()).sub_(g_mean)
         if len(weight) == 1:
-            of_weight, of_bias = of_weight.sum(0, keepdim=True), of_bias.sum(0, keepdim=True)
-        return of_x, of_weight, of_bias, None, None
+            weight_grad, bias_grad = weight_grad.sum(0, keepdim=True), bias_grad.sum(0, keepdim=True)
+        return x_grad, weight_grad, bias_grad, None, None

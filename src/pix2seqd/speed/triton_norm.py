@@ -1,8 +1,8 @@
-"""What lies between the products, as Triton kernels for CUDA: GroupNorm with SiLU, and softmax to bits.
+"""Triton kernels for CUDA: GroupNorm with SiLU, and softmax to bits.
 
-PyTorch's own GroupNorm gives its result in another layout than convolutions read, and autocast computes it in float32;
-each operation reads and writes the whole map. Here a normalisation with its scale, shift and SiLU reads the map twice
-and writes it once, in its own precision and layout, and so does its gradient. All sums are float32.
+PyTorch's GroupNorm returns another memory layout than convolutions read, and autocast computes it in float32; each
+operation reads and writes the whole map. Here a normalisation with scale, shift and SiLU reads the map twice and writes
+it once, in the map's precision and layout. The gradient does the same. All sums are float32.
 """
 
 # pyright: reportMissingImports=false, reportIndexIssue=false, reportArgumentType=false
@@ -18,14 +18,14 @@ from pix2seqd.layers.norms import GroupNorm
 _TILE = 8192
 """Numbers that one program holds in registers."""
 _PARTS = 512
-"""Programs that share an example's moments, at most: one program brings them together."""
+"""Maximum number of programs that share an example's moments; one program combines their results."""
 
 
 class TritonGroupNorm(GroupNorm):
-    """`GroupNorm` with its time and SiLU as one kernel, and its gradient as another."""
+    """`GroupNorm` with time and SiLU as one operation, and its gradient as another."""
 
     def forward(self, input: Tensor, time: Tensor | None = None, silu: bool = False) -> Tensor:
-        """As `GroupNorm.forward`; the result lies channels last."""
+        """As `GroupNorm.forward`; the result is channels last."""
         return group_norm(input, *self.affine_map(time), self.num_groups, self.eps, silu)[0]
 
 
@@ -39,7 +39,7 @@ class TritonExpectedBits(ExpectedBits):
 
 @triton.jit
 def _tile(first, hw, channels, C: tl.constexpr, ROWS: tl.constexpr):
-    """Rows (pixels) and columns (channels) of the tile that begins with a row, and which of it there are."""
+    """Rows (pixels) and columns (channels) of the tile that starts at a row, and a mask of the existing elements."""
     rows, c = first + tl.arange(0, ROWS), tl.arange(0, C)
     return rows, c, (rows < hw)[:, None] & (c < channels)[None, :]
 
@@ -56,7 +56,7 @@ def _load(x, n, rows, c, hw, channels, inside):
 def _part_moments(x, parts, hw, blocks, channels, C: tl.constexpr, ROWS: tl.constexpr, TILES: tl.constexpr):
     """Mean of each channel over the rows of some tiles, and the sum of squared distances from it (Chan et al. 1979)."""
     block, n = tl.program_id(0), tl.program_id(1)
-    c, known = tl.arange(0, C), 0.0
+    c, seen = tl.arange(0, C), 0.0
     mean, squares = tl.zeros((C,), tl.float32), tl.zeros((C,), tl.float32)
     for tile in range(TILES):
         first = (block * TILES + tile) * ROWS
@@ -65,10 +65,10 @@ def _part_moments(x, parts, hw, blocks, channels, C: tl.constexpr, ROWS: tl.cons
         count = tl.maximum(tl.minimum(hw - first, ROWS), 0).to(tl.float32)
         here = tl.sum(values, 0) / tl.maximum(count, 1.0)
         away = tl.where(inside, values - here[None, :], 0.0)
-        share = count / tl.maximum(known + count, 1.0)
-        squares += tl.sum(away * away, 0) + (here - mean) * (here - mean) * known * share
+        share = count / tl.maximum(seen + count, 1.0)
+        squares += tl.sum(away * away, 0) + (here - mean) * (here - mean) * seen * share
         mean += (here - mean) * share
-        known += count
+        seen += count
     at = parts + (n * blocks + block).to(tl.int64) * 2 * channels + c
     tl.store(at, mean, mask=c < channels)
     tl.store(at + channels, squares, mask=c < channels)
@@ -95,7 +95,7 @@ def _group_moments(
 
 @triton.jit
 def _normalized(x, moments, n, rows, c, hw, channels, inside):
-    """A tile of mean 0 and deviation 1, and 1 / the deviation it had."""
+    """A tile with mean 0 and deviation 1, and 1 / its deviation before."""
     mean = tl.load(moments + n * 2 * channels + c, mask=c < channels, other=0.0)
     rstd = tl.load(moments + n * 2 * channels + channels + c, mask=c < channels, other=0.0)
     return (_load(x, n, rows, c, hw, channels, inside) - mean[None, :]) * rstd[None, :], rstd[None, :]
@@ -116,7 +116,7 @@ def _apply(x, moments, weight, bias, y, hw, channels, apart, C: tl.constexpr, RO
 
 @triton.jit
 def _before_silu(x, dy, moments, weight, bias, n, rows, c, hw, channels, apart, inside, SILU: tl.constexpr):
-    """What is normalised, 1 / deviation, scale, and the gradient before the SiLU, of a tile."""
+    """Of a tile: normalised values, 1 / deviation, scale, and the gradient before SiLU."""
     z, rstd = _normalized(x, moments, n, rows, c, hw, channels, inside)
     scale = tl.load(weight + n * apart + c, mask=c < channels, other=0.0)[None, :]
     gradient = _load(dy, n, rows, c, hw, channels, inside)
@@ -158,14 +158,14 @@ def _apply_backward(
 
 @torch.library.custom_op("pix2seqd::group_norm", mutates_args=())
 def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> tuple[Tensor, Tensor]:
-    """GroupNorm and an affine map for each example, then perhaps SiLU.
+    """GroupNorm and an affine map for each example, then SiLU if `silu`.
 
     Args:
         x: `[b, c, h, w]`.
-        weight: float32 `[b, c]`, or `[1, c]` for all examples alike.
+        weight: float32 `[b, c]`, or `[1, c]` for all examples.
         bias: likewise.
-        groups: of channels.
-        eps: is added to the variance.
+        groups: number of groups of channels.
+        eps: added to the variance.
         silu: whether SiLU follows.
 
     Returns:
@@ -175,12 +175,12 @@ def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float,
     y, (blocks, hw, channels, tile) = torch.empty_like(x), _grid(x)
     b, size = len(x), channels // groups
     tiles = triton.next_power_of_2(triton.cdiv(blocks, _PARTS))
-    several = triton.cdiv(blocks, tiles)
-    parts, moments = (torch.empty(b, n, 2, channels, device=x.device) for n in (several, 1))
-    many = {"ROWS": tiles * tile["ROWS"], "B": triton.next_power_of_2(several), "K": triton.next_power_of_2(size)}
+    programs = triton.cdiv(blocks, tiles)
+    parts, moments = (torch.empty(b, n, 2, channels, device=x.device) for n in (programs, 1))
+    sizes = {"ROWS": tiles * tile["ROWS"], "B": triton.next_power_of_2(programs), "K": triton.next_power_of_2(size)}
     with torch.cuda.device_of(x):  # Triton launches on the current device
-        _part_moments[(several, b)](x, parts, hw, several, channels, **tile, TILES=tiles)
-        _group_moments[(groups, b)](parts, moments, hw, several, channels, size, eps, **many)
+        _part_moments[(programs, b)](x, parts, hw, programs, channels, **tile, TILES=tiles)
+        _group_moments[(groups, b)](parts, moments, hw, programs, channels, size, eps, **sizes)
         _apply[(blocks, b)](x, moments, weight, bias, y, hw, channels, _apart(weight), **tile, SILU=silu)
     return y, moments[:, 0]
 
@@ -194,7 +194,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bo
 def _backward(
     dy: Tensor, x: Tensor, moments: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradients: of x, and of bias and weight for each example, `[b, 2, c]`."""
+    """Gradients of x, and of bias and weight for each example, `[b, 2, c]`."""
     x, dy = (v.contiguous(memory_format=torch.channels_last) for v in (x, dy))
     weight, bias = weight.contiguous(), bias.contiguous()
     dx, (blocks, hw, channels, tile) = torch.empty_like(x), _grid(x)
@@ -223,15 +223,15 @@ def _save(ctx, inputs, output) -> None:
 def _gradients(ctx, dy: Tensor, _) -> tuple[Tensor | None, ...]:
     weight = ctx.saved_tensors[2]
     dx, sums = _backward(dy, *ctx.saved_tensors, ctx.groups, ctx.silu)
-    of_bias, of_weight = (v.sum(0, keepdim=True) if len(weight) == 1 else v for v in sums.unbind(dim=1))
-    return dx, of_weight, of_bias, None, None, None
+    bias_grad, weight_grad = (v.sum(0, keepdim=True) if len(weight) == 1 else v for v in sums.unbind(dim=1))
+    return dx, weight_grad, bias_grad, None, None, None
 
 
 group_norm.register_autograd(_gradients, setup_context=_save)
 
 
 def _grid(x: Tensor) -> tuple[int, int, int, dict[str, int]]:
-    """Tiles of an example, its pixels, channels, and the shape of a tile."""
+    """Number of tiles of an example, its pixels and channels, and the shape of a tile."""
     _, channels, height, width = x.shape
     c = triton.next_power_of_2(channels)
     rows = max(_TILE // c, 1)
@@ -239,7 +239,7 @@ def _grid(x: Tensor) -> tuple[int, int, int, dict[str, int]]:
 
 
 def _apart(weight: Tensor) -> int:
-    """How far the weights of an example lie from those of the next; all may have the same."""
+    """Distance between the weights of two examples; 0 if all share them."""
     return weight.shape[1] if len(weight) > 1 else 0
 
 

@@ -1,6 +1,6 @@
-/* 3 x 3 convolutions of float32 by Winograd's method F(4 x 4, 3 x 3): see pix2seqd.winograd, which calls this.
+/* 3 x 3 convolutions of float32 by Winograd's method F(4 x 4, 3 x 3): see pix2seqd.speed.winograd, which calls this.
 
-Maps are [b, h, w, c]. What a result's bits are does not depend on other pictures, nor on the number of threads. */
+Maps are [b, h, w, c]. The bits of a result depend neither on other images nor on the number of threads. */
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,10 +19,10 @@ typedef float lanes __attribute__((vector_size(4 * LANES)));
 
 #define A 0.75f /* the points are 0, A, -A, B, -B and infinity, as in winograd.py */
 #define B 1.5f
-#define TILES 96 /* at a time: what is computed of them stays in a processor's cache */
-#define ROWS 6   /* of TILES, whose sums of 2 * LANES channels fill the registers */
+#define TILES 96 /* at a time, so that intermediate results stay in a processor's cache */
+#define ROWS 6   /* of TILES: sums of 2 * LANES channels fill the registers */
 #define DEPTH 128 /* channels that are summed in a row: longer sums lose bits */
-#define APART(c) (TILES * (c) + 16) /* from one of a tile's 36 numbers to the next; a power of 2 would share cache lines */
+#define APART(c) (TILES * (c) + 16) /* distance between a tile's 36 numbers; a power of 2 would share cache lines */
 
 INLINE lanes load(const float *at) {
     lanes x;
@@ -32,8 +32,8 @@ INLINE lanes load(const float *at) {
 
 INLINE void store(float *at, lanes x) { memcpy(at, &x, sizeof x); }
 
-/* Six pixels in a line times the transposed inverse of the points' Vandermonde matrix, but for a factor of each row,
-   which winograd.py puts into the kernel. */
+/* Six pixels in a line times the transposed inverse of the points' Vandermonde matrix, except for a factor of each row,
+   which winograd.py multiplies into the kernel. */
 INLINE void input_transform(lanes *x, int apart) {
     lanes x1 = x[apart], x2 = x[2 * apart], x3 = x[3 * apart], x4 = x[4 * apart];
     lanes even_a = x4 - B * B * x2, odd_a = A * (x3 - B * B * x1);
@@ -56,7 +56,7 @@ INLINE void output_transform(lanes *x, int apart) {
     x[3 * apart] = A * A * A * odd_a + B * B * B * odd_b + x[5 * apart];
 }
 
-/* Transform the tile whose 6 x 6 pixels begin at `top` and `left`; there are zeros around the picture. */
+/* Transform the tile whose 6 x 6 pixels begin at `top` and `left`; pixels outside the image are 0. */
 INLINE void tile_values(const float *x, float *values, int64_t h, int64_t w, int64_t c, int64_t top, int64_t left) {
     for (int64_t k = 0; k < c; k += LANES) {
         lanes tile[36];
@@ -72,7 +72,7 @@ INLINE void tile_values(const float *x, float *values, int64_t h, int64_t w, int
     }
 }
 
-/* The 4 x 4 results of the tile that begins at `top` and `left`, as far as the picture reaches. */
+/* The 4 x 4 results of the tile that begins at `top` and `left`, without pixels outside the image. */
 INLINE void tile_results(const float *products, const float *bias, float *y, int64_t h, int64_t w, int64_t c,
                          int64_t top, int64_t left) {
     for (int64_t k = 0; k < c; k += LANES) {
@@ -107,7 +107,7 @@ INLINE void product(const float *values, const float *kernel, float *y, int64_t 
     }
 }
 
-/* How many output channels lie together in the kernel. */
+/* Number of output channels that are adjacent in the kernel. */
 int winograd_block(void) { return 2 * LANES; }
 
 /* x [b, h, w, in], kernel [36, out / block, in, block], bias [out] -> y [b, h, w, out]. */

@@ -1,4 +1,4 @@
-"""Tables 3, 4 and 5 of the paper on any recipe: one training per row and seed, all else alike (§4.3)."""
+"""Tables 3, 4 and 5 of the paper on any recipe: one training per row and seed, otherwise equal (§4.3)."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
-from rich.table import Table as Shown
+from rich.table import Table as RichTable
 
 from pix2seqd import distributed
 from pix2seqd.config import ModelConfig, Recipe
@@ -29,9 +29,9 @@ PAPER: dict[Table, tuple[float, ...]] = {
 
 
 def variants(table: Table, model: ModelConfig) -> dict[str, ModelConfig]:
-    """Row of a table → the model with that row's setting.
+    """Map each row of a table to the model with that row's setting.
 
-    Table 4's ℓ2 regression gives analog bits directly. With `bit_logits`, which need the softmax head, the regression
+    Table 4's ℓ2 regression gives analog bits directly. `bit_logits` need the softmax head, so with them the regression
     is of the expected bits.
     """
     if table == "table3":
@@ -45,21 +45,21 @@ def variants(table: Table, model: ModelConfig) -> dict[str, ModelConfig]:
 
 
 def ablate(table: Table, recipe: Recipe, out: Path, seeds: int) -> list[dict[str, Any]]:
-    """Train and score every row of a table, `seeds` times; what is there already in `out` is not done again.
+    """Train and score every row of a table, `seeds` times; runs that are complete in `out` are not repeated.
 
     Args:
-        table: which.
-        recipe: what is trained; the row's setting replaces its own. Its whole `eval_data` are the test.
-        out: folder: OUT/TABLE-ROW/seed-N hold runs, OUT/base those of the row that is the recipe itself, which tables
-            in the same folder share.
-        seeds: 0, 1, ... of the trainings.
+        table: the table's name.
+        recipe: the run to repeat; the row's setting replaces its own. All of its `eval_data` is scored.
+        out: folder. OUT/TABLE-ROW/seed-N holds a run. OUT/base holds the runs of the row that equals the recipe; tables
+            in the same folder share them.
+        seeds: number of trainings per row, with the seeds 0, 1, ...
 
     Returns:
-        For each row {"row", "base": whether it is the recipe itself, "pq": one per seed, 0..1, "pq_things",
-        "pq_stuff", "mean_iou": likewise, "paper": PQ there, 0..1}.
+        For each row {"row", "base": whether the row equals the recipe, "pq": one per seed, 0..1, "pq_things",
+        "pq_stuff", "mean_iou": likewise, "paper": the paper's PQ, 0..1}.
 
     Raises:
-        InputError: the recipe has no `eval_data`; what is in `out` was made with another recipe.
+        InputError: the recipe has no `eval_data`, or `out` holds runs of another recipe.
     """
     if not recipe.eval_data:
         raise InputError("an ablation compares scores: give --eval-data")
@@ -74,7 +74,7 @@ def ablate(table: Table, recipe: Recipe, out: Path, seeds: int) -> list[dict[str
 
 
 def _score(recipe: Recipe, folder: Path, seed: int) -> dict[str, float]:
-    """Scores of a run, which is made, finished or only read."""
+    """Scores of a run, which is started, resumed or only read."""
     run, stored = folder / f"seed-{seed}", folder / f"seed-{seed}" / "evaluation.json"
     recipe = recipe.replace(train=recipe.train.replace(seed=seed))
     pretrained = train(recipe, run, resume=(run / "recipe.json").is_file())
@@ -86,9 +86,9 @@ def _score(recipe: Recipe, folder: Path, seed: int) -> dict[str, float]:
         distributed.barrier()
     results = read_json(stored)
     quality = results["panoptic_quality"]
-    found = {"pq": quality["All"]["pq"], "pq_things": quality["Things"]["pq"], "pq_stuff": quality["Stuff"]["pq"]}
-    found["mean_iou"] = results["mean_iou"]["mean_iou"]
-    return {key: float("nan") if value is None else value for key, value in found.items()}
+    scores = {"pq": quality["All"]["pq"], "pq_things": quality["Things"]["pq"], "pq_stuff": quality["Stuff"]["pq"]}
+    scores["mean_iou"] = results["mean_iou"]["mean_iou"]
+    return {key: float("nan") if value is None else value for key, value in scores.items()}
 
 
 def _spread(values: Sequence[float]) -> float:
@@ -96,9 +96,9 @@ def _spread(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def render(table: Table, rows: Sequence[dict[str, Any]]) -> Shown:
-    """The table beside the paper's, mean ± standard deviation over the seeds, in percent."""
-    shown = Shown(TITLES[table], "PQ", "PQ things", "PQ stuff", "mIoU", "paper's PQ")
+def render(table: Table, rows: Sequence[dict[str, Any]]) -> RichTable:
+    """The table beside the paper's: mean ± standard deviation over the seeds, in percent."""
+    shown = RichTable(TITLES[table], "PQ", "PQ things", "PQ stuff", "mIoU", "paper's PQ")
     for row in rows:
         shown.add_row(row["row"], *_cells(row), percent(row["paper"]))
     return shown
@@ -111,7 +111,7 @@ def _cells(row: dict[str, Any]) -> Iterator[str]:
 
 
 def plot(table: Table, rows: Sequence[dict[str, Any]]) -> Image.Image:
-    """PQ of the rows with the deviation over the seeds, beside the paper's; the recipe's own row is marked."""
+    """PQ of the rows with the standard deviation over the seeds; the recipe's own row is marked."""
     names = [row["row"] for row in rows]
     marked = next((row["row"] for row in rows if row["base"]), "")
     means = [100 * float(np.mean(row["pq"])) for row in rows]

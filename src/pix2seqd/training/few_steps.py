@@ -1,11 +1,11 @@
-"""Fewer steps (the paper's outlook, §5): a checkpoint learns to be right in as many steps as it will be given.
+"""Fewer steps (the paper's outlook, §5): a checkpoint is trained for the number of steps that it will take.
 
-A kind of consistency training (Song et al. 2023): the model takes its few steps as in use, and from every state that it
-comes to by itself its prediction is drawn to the truth. What makes one step possible at all is that ids are names: a
-mask with ids drawn at random is no target, since noise cannot tell which instance is to be called what, and the best
-single step would be an average. So sampling starts from names in cells (`Pix2SeqD.initial_state`), and of all masks
-that say the same the target is the one in which an instance has the name that lies at its middle, as far as its
-neighbours leave it (as Kulikov et al. 2018, "Deep Coloring", let instances have what colour they like).
+This is a kind of consistency training (Song et al. 2023). The model takes its few steps as in inference, and from every
+state that it reaches, its prediction is compared with the truth. A mask with random ids cannot be the target of one
+step: noise does not say which instance gets which id, so the best prediction would be an average. Therefore sampling
+starts from ids in cells (`Pix2SeqD.initial_state`). Masks that differ only in their ids are equivalent; the target is
+the one in which an instance has the id of the cell at its middle, unless a neighbour needs that id (as Kulikov et al.
+2018, "Deep Coloring", let the network choose the colours).
 """
 
 from pathlib import Path
@@ -24,26 +24,26 @@ from pix2seqd.panoptic.reused_ids import ID_DISTANCE, assign_preferred, crossing
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.training.train import train
 
-_SURE = 2.0
-"""What a bit of the first state says for or against an id, in nats per pixel of an instance."""
+_BIT_WEIGHT = 2.0
+"""Weight of a bit of the first state for or against an id, in nats per pixel of an instance."""
 
 _MIN_SHARE = 0.15
-"""`InferConfig.min_share` of a student: few steps leave more cut off than many (docs/results.md)."""
+"""`InferConfig.min_share` of a student: few steps leave more fragments than many (docs/notebook/few-steps.md)."""
 
 
 class Student(Pix2SeqD):
-    """A copy of a model that starts from names in cells, and whose loss is that of its own few steps.
+    """A copy of a model that starts from ids in cells. Its loss is that of its own few steps.
 
     Args of the constructor:
-        teacher: the model; it stays as it is.
+        teacher: the model; it is not changed.
         data: how masks get their ids.
-        few: how the student is sampled.
+        infer: how the student is sampled.
     """
 
-    def __init__(self, teacher: Pix2SeqD, data: DataConfig, few: InferConfig) -> None:
+    def __init__(self, teacher: Pix2SeqD, data: DataConfig, infer: InferConfig) -> None:
         super().__init__(student_config(teacher.config))
         self.load_state_dict(teacher.state_dict())
-        self.data, self.few = data, few
+        self.data, self.infer_config = data, infer
 
     def train_loss(
         self,
@@ -65,14 +65,14 @@ class Student(Pix2SeqD):
         shape = (len(images), config.mask.total_bits, *masks.shape[-2:])
         m_t = self.initial_state(torch.randn(shape, device=images.device) if noise is None else noise)
         weights = instance_weights(*self._counted(masks, instances))
-        # Nobody reads ids of stuff where ids are reused, and their 0 would mix with a thing's id along its outline.
-        of_ids = weights if instances is None else weights * (masks[:, 1] > 0)
+        # Where ids are reused, stuff needs no id, and its 0 would mix with a thing's id along the outline.
+        id_weights = weights if instances is None else weights * (masks[:, 1] > 0)
         m_pred, losses = None, []
-        for step in time_steps(self.few.steps, self.few.td):
+        for step in time_steps(self.infer_config.steps, self.infer_config.td):
             times, before = torch.tensor(step, device=images.device), m_pred
             m_logits, m_pred = self.mask_decoder(m_t, h, times[:1].expand(len(m_t)), past)
-            target = self.named(masks, instances, m_t, before, m_logits[1], past)
-            for channel, weight in enumerate((weights, of_ids)):
+            target = self.relabel(masks, instances, m_t, before, m_logits[1], past)
+            for channel, weight in enumerate((weights, id_weights)):
                 one = slice(channel, channel + 1)
                 losses.append(cross_entropy(m_logits[one], target[:, one], weight).mean())
             m_t = ddim_step(m_t, m_pred.detach(), *gamma(times, config.schedule))
@@ -81,7 +81,7 @@ class Student(Pix2SeqD):
     forward = train_loss
 
     @torch.no_grad()
-    def named(
+    def relabel(
         self,
         masks: Tensor,
         instances: Tensor | None,
@@ -90,86 +90,87 @@ class Student(Pix2SeqD):
         logits: Tensor,
         past: Tensor | None = None,
     ) -> Tensor:
-        """The same masks with other ids: those that an instance already has for the most part.
+        """The same masks with other ids: for each instance the id that most of it already has.
 
-        That is at first what the first state shows at its middle, and then what the step before predicted. In between
-        the prediction decides, and among neighbours who would lose most by another id.
+        At the first step this is the id that the first state shows at the middle of the instance. At later steps it is
+        the id that the previous step predicted. Where this is not clear, the present prediction decides; among
+        neighbours, the one with the larger loss by another id gets the id.
 
         Args:
             masks: int64 `[b, 2, h, w]`.
             instances: int64 `[b, h, w]`, which instance a pixel belongs to where ids are reused; None: the ids.
             first: the first state, `[b, bits, h, w]`.
-            before: the analog bits that the step before predicted, likewise; None: there was none.
-            logits: what is predicted for the id channel, `[b, 2^bits, h, w]`.
-            past: masks of past frames; they say which ids are meant, so such examples stay as they are.
+            before: the analog bits that the previous step predicted, likewise; None at the first step.
+            logits: prediction for the id channel, `[b, 2^bits, h, w]`.
+            past: masks of past frames. They determine the ids, so examples with past masks keep theirs.
 
         Returns:
-            int64 `[b, 2, h, w]`; pixels of id 0 keep it, and where ids are reused a thing may get it, too.
+            int64 `[b, 2, h, w]`; pixels of id 0 keep it, and where ids are reused a thing may also get id 0.
         """
         config = self.config
         numbers = masks[:, 1] if instances is None else instances
-        # Where ids are reused, 0 is one of them: what makes a thing of a pixel is its class.
-        legal = slice(1 if instances is None else 0, config.mask.max_instances)
-        signs = codes(config.mask.bits[1], logits.device)[legal] * 2 - 1
+        # Where ids are reused, 0 is a normal id: the class says whether a pixel belongs to a thing.
+        allowed = slice(1 if instances is None else 0, config.mask.max_instances)
+        signs = codes(config.mask.bits[1], logits.device)[allowed] * 2 - 1
         places = _places(numbers)
-        there = _totals(masks[:, 1:] > 0, places)[..., 0] > 0
+        present = _totals(masks[:, 1:] > 0, places)[..., 0] > 0
         boxes = _boxes(numbers, places)
 
         ids_of, half = slice(-config.mask.bits[1], None), config.mask.init_id_cell // 2
         if before is None:
             seen = first[:, ids_of]
-            for ways in ((1, 0), (0, 1)):  # the mean over a square
-                size, padding = [2 * half * n + 1 for n in ways], [half * n for n in ways]
+            for axes in ((1, 0), (0, 1)):  # the mean over a square
+                size, padding = [2 * half * n + 1 for n in axes], [half * n for n in axes]
                 seen = F.avg_pool2d(seen, size, 1, padding, count_include_pad=False)
             x, y = (boxes[..., :2] + boxes[..., 2:] // 2).unbind(dim=2)
-            middles = torch.where(there, x + seen.shape[-1] * y, 0)[:, None].expand(-1, config.mask.bits[1], -1)
+            middles = torch.where(present, x + seen.shape[-1] * y, 0)[:, None].expand(-1, config.mask.bits[1], -1)
             shown = seen.flatten(2).gather(2, middles).mT * _totals(torch.ones_like(seen[:, :1]), places)
         else:
             shown = _totals(before[:, ids_of].sign(), places)
-        likelihood = _totals(logits.float().log_softmax(dim=1)[:, legal], places)
+        likelihood = _totals(logits.float().log_softmax(dim=1)[:, allowed], places)
 
-        near = crossing(boxes, ID_DISTANCE) if instances is not None else there[:, None]
-        near = near & ~torch.eye(there.shape[1], dtype=torch.bool, device=near.device)
-        ids = assign_preferred(near, likelihood + _SURE * (shown @ signs.T), there) - 1 + legal.start
-        renamed = torch.where(there, ids, 0).gather(1, numbers.flatten(1)).view_as(numbers)
+        near = crossing(boxes, ID_DISTANCE) if instances is not None else present[:, None]
+        near = near & ~torch.eye(present.shape[1], dtype=torch.bool, device=near.device)
+        ids = assign_preferred(near, likelihood + _BIT_WEIGHT * (shown @ signs.T), present) - 1 + allowed.start
+        renamed = torch.where(present, ids, 0).gather(1, numbers.flatten(1)).view_as(numbers)
         if past is not None:
             renamed = torch.where(past.flatten(1).any(dim=1)[:, None, None], masks[:, 1], renamed)
         return torch.stack([masks[:, 0], renamed], dim=1)
 
 
 Places = tuple[Tensor, tuple[int, int]]
-"""Where each pixel's number stands in a table of all examples' numbers, and how many of both there are."""
+"""Index of each pixel's number in a table of all examples' numbers, and the table's size (examples, numbers)."""
 
 
 def _places(numbers: Tensor) -> Places:
-    """Of the numbers `[b, h, w]`."""
-    b, most = len(numbers), int(numbers.max()) + 1
-    return (numbers + most * torch.arange(b, device=numbers.device)[:, None, None]).flatten(), (b, most)
+    """`Places` of the numbers `[b, h, w]`."""
+    b, count = len(numbers), int(numbers.max()) + 1
+    return (numbers + count * torch.arange(b, device=numbers.device)[:, None, None]).flatten(), (b, count)
 
 
 def _totals(values: Tensor, places: Places) -> Tensor:
     """Sums of `values` `[b, c, h, w]` over the pixels of each number: `[b, numbers, c]`."""
-    index, (b, most) = places
-    sums = torch.zeros(b * most, values.shape[1], device=values.device)
-    return sums.index_add_(0, index, values.movedim(1, -1).flatten(0, 2).float()).view(b, most, -1)
+    index, (b, count) = places
+    sums = torch.zeros(b * count, values.shape[1], device=values.device)
+    return sums.index_add_(0, index, values.movedim(1, -1).flatten(0, 2).float()).view(b, count, -1)
 
 
 def _boxes(numbers: Tensor, places: Places) -> Tensor:
     """x, y, width and height, int64 `[b, numbers, 4]`, of the pixels that have each of the numbers `[b, h, w]`."""
-    index, (b, most) = places
+    index, (b, count) = places
     edges = []
     for axis in (2, 1):
         at = torch.arange(numbers.shape[axis], device=numbers.device).unsqueeze(2 - axis).expand_as(numbers).flatten()
         low, high = (
-            at.new_zeros(b * most).scatter_reduce(0, index, at, how, include_self=False) for how in ("amin", "amax")
+            at.new_zeros(b * count).scatter_reduce(0, index, at, how, include_self=False) for how in ("amin", "amax")
         )
         edges.append((low, high - low + 1))
     (x, width), (y, height) = edges
-    return torch.stack([x, y, width, height], dim=1).view(b, most, 4)
+    return torch.stack([x, y, width, height], dim=1).view(b, count, 4)
 
 
 def student_config(teacher: ModelConfig) -> ModelConfig:
-    """The same networks; names come in cells of the size that their coarsest map sees as one place."""
+    """The same networks, with ids in cells; a cell is one pixel of the decoder's coarsest map."""
     return teacher.replace(mask={"init_id_cell": teacher.decoder.patch * 2 ** (len(teacher.decoder.multipliers) - 1)})
 
 
@@ -178,49 +179,48 @@ def distill(
     data: str,
     out: Path,
     *,
-    few: int,
+    steps: int,
     td: float,
     config: TrainConfig,
     side: int = 0,
     resume: bool = False,
 ) -> Checkpoint:
-    """Make a checkpoint that needs few steps; the folder is that of a training run, and can be resumed like one.
+    """Train a checkpoint that needs few steps. The folder is that of a training run, and can be resumed like one.
 
     Args:
-        checkpoint: where it starts: a bundled name, a folder or a hub id.
-        data: labelled pictures, as `Recipe.train_data`; what `pix2seqd segment` wrote will do, too.
+        checkpoint: the teacher: a bundled name, a folder or a hub id.
+        data: labelled images, as `Recipe.train_data`; results of `pix2seqd segment` work too.
         out: folder of the run; out/model is the result.
-        few: its steps; its answer is one sample.
-        td: its τ_d.
-        config: how it is trained.
-        side: of the windows that it is shown; 0: that of those in use, which stay as they are.
-        resume: go on with the run in `out`.
+        steps: denoising steps of the result, which takes one sample by default.
+        td: τ_d of the result.
+        config: settings of the training.
+        side: side of the training windows in pixels; 0: as in inference.
+        resume: continue the run in `out`.
 
     Raises:
-        InputError: the checkpoint gives no logits; whatever `train` raises.
+        InputError: the checkpoint gives no logits, or as `train`.
     """
     teacher = from_pretrained(checkpoint)
     if teacher.model.config.decoder.head != "softmax":
         raise InputError(f"{checkpoint} has a linear head; distillation needs logits: give one with a softmax head")
-    in_use = tuple(n * teacher.infer.input_scale for n in teacher.data.size)
-    shown = teacher.data.replace(size=(side, side) if side else in_use)
+    input_size = tuple(n * teacher.infer.input_scale for n in teacher.data.size)
+    train_data = teacher.data.replace(size=(side, side) if side else input_size)
     infer = teacher.infer.replace(
-        steps=few, first_steps=0, td=td, consensus=1, unconditioned_share=0.0, min_share=_MIN_SHARE
+        steps=steps, first_steps=0, td=td, consensus=1, unconditioned_share=0.0, min_share=_MIN_SHARE
     )
-    model, as_shown = student_config(teacher.model.config), infer.replace(input_scale=1)
     recipe = Recipe(
-        model,
-        shown,
-        _augmentation(shown),
+        student_config(teacher.model.config),
+        train_data,
+        _augmentation(train_data),
         train=config,
-        infer=as_shown,
+        infer=infer.replace(input_scale=1),
         train_data=data,
         init=checkpoint,
     )
-    return train(recipe, out, resume, lambda _: Student(teacher.model, shown, infer), (teacher.data, infer))
+    return train(recipe, out, resume, lambda _: Student(teacher.model, train_data, infer), (teacher.data, infer))
 
 
 def _augmentation(data: DataConfig) -> AugmentConfig:
-    """A student forgets what it is not shown, such as other scales (docs/results.md)."""
+    """Other scales, colours and orientations, which a student would otherwise forget (docs/notebook/few-steps.md)."""
     common = AugmentConfig(jitter=(0.6, 1.8), color_jitter=0.3, flip="horizontal")
     return common if data.layout == "resize" else common.replace(flip="all", invert=0.1)

@@ -1,4 +1,4 @@
-"""What a training run shows and keeps: progress, TensorBoard scalars and pictures, evaluations, checkpoints."""
+"""What a training run shows and writes: progress, TensorBoard scalars and images, evaluations, checkpoints."""
 
 import time
 from pathlib import Path
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 SAMPLES = 4
-"""Sample pictures of an evaluation."""
+"""Sample images of an evaluation."""
 
 
 class TrainLog:
-    """The diary of a run, a context manager; the main process keeps it, the others help evaluate and save.
+    """The log of a run, as a context manager. The main process writes it; the others help to evaluate and save.
 
     Args of the constructor:
         out: folder of the run.
         recipe: how often to log, to save and to evaluate.
-        start_step: where the run begins.
-        pretrained: the EMA, which is what gets evaluated.
+        start_step: the step at which the run starts.
+        pretrained: the EMA, which is evaluated.
         main: whether this is the main process.
 
     Raises:
-        InputError: the evaluation data are missing, or their categories are not the training data's.
+        InputError: the evaluation data is missing, or its categories are not the training data's.
     """
 
     def __init__(self, out: Path, recipe: Recipe, start_step: int, pretrained: Checkpoint, main: bool = True) -> None:
@@ -43,7 +43,7 @@ class TrainLog:
         self.checkpoint = pretrained
         self.eval_data = _spread(recipe)
         if self.eval_data:
-            check_categories(pretrained.taxonomy, self.eval_data)  # now, not after hours
+            check_categories(pretrained.taxonomy, self.eval_data)  # before the training, not after hours
         self.main = main
         self.writer: SummaryWriter | None = None
         self.losses: list[torch.Tensor] = []
@@ -56,7 +56,7 @@ class TrainLog:
         if self.main:
             from torch.utils.tensorboard import SummaryWriter
 
-            # What a killed run logged beyond the state it goes on from is hidden.
+            # Hide what a killed run logged after the state from which it resumes.
             self.writer = SummaryWriter(str(self.out / "logs"), purge_step=self.since[0] + 1)
         self.progress.start()
         return self
@@ -73,7 +73,7 @@ class TrainLog:
             self.losses.append(loss.detach())
 
     def step(self, state: TrainState) -> None:
-        """After each optimiser step: whatever is due."""
+        """Log, save and evaluate as often as the recipe says; call after each optimiser step."""
         config, step = self.config, state.step
         self.progress.update(self.task, completed=step)
         if self.writer and (step % config.log_every == 0 or step == config.steps):
@@ -98,7 +98,7 @@ class TrainLog:
         writer.add_scalar("train/lr", state.optimizer.param_groups[0]["lr"], state.step)
 
     def _evaluate(self, state: TrainState) -> None:
-        """PQ, AP and sample pictures (picture, truth, prediction side by side) of the EMA."""
+        """PQ, AP and sample images (image, truth, prediction side by side) of the EMA."""
         if self.eval_data is None:
             return
         device = str(next(state.model.parameters()).device)
@@ -114,8 +114,8 @@ class TrainLog:
         for i in range(min(SAMPLES, len(self.eval_data))):
             sample = self.eval_data[i]
             shown = [sample.panoptic, segmenter.image(sample.image)]
-            pictures = [sample.image, *(np.asarray(panoptic.overlay(sample.image)) for panoptic in shown)]
-            self.writer.add_image(f"samples/{i}", np.concatenate(pictures, axis=1), state.step, dataformats="HWC")
+            images = [sample.image, *(np.asarray(panoptic.overlay(sample.image)) for panoptic in shown)]
+            self.writer.add_image(f"samples/{i}", np.concatenate(images, axis=1), state.step, dataformats="HWC")
         self.since = (state.step, time.perf_counter())
 
 

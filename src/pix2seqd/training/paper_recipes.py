@@ -1,7 +1,7 @@
-"""The paper's training as recipes, each number once (§4.1); a stage starts from what the one before it wrote.
+"""The paper's training as recipes, each number once (§4.1); a stage starts from the result of the stage before.
 
-The appendices with the rest of the numbers are not at hand: where the paper's text is silent, a number is the official
-configuration's and says so; where that is silent too, it is ours and says so.
+The paper's appendices were not available. Numbers that its text does not give are those of the official configuration;
+numbers that are in neither were chosen here. A comment marks both.
 """
 
 from typing import Any
@@ -9,13 +9,13 @@ from typing import Any
 from pix2seqd.config import AugmentConfig, ClipsConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 
 COCO_IMAGES = 118_287
-"""Of train2017; §4.1: "approximately 118K training images"."""
+"""Images of train2017; §4.1: "approximately 118K training images"."""
 CITYSCAPES_IMAGES = 2975
 """§4.1."""
 
 
 def steps(epochs: int, images: int, batch_size: int) -> int:
-    """Steps that so many epochs take, counted as the official code does."""
+    """Number of steps of a number of epochs, counted as in the official code."""
     return images * epochs // batch_size + 1
 
 
@@ -59,10 +59,10 @@ def _stage(
 
 
 def _video(size: tuple[int, int], **others: Any) -> Recipe:
-    """The official video configuration's: length, rate (1e-5 or 3e-5), EMA, and how often a past mask is left out.
+    """The official video configuration: length, rate (1e-5 or 3e-5), EMA, and how often a past mask is left out.
 
-    That alone leaves both masks out of one example in 25, though a video's first frame gives it its ids: 15 % more are
-    ours.
+    Official: both past masks are left out of one example in 25. A video's first frame has none and determines the ids,
+    so here another 15 % of the examples have no past masks.
     """
     train = TrainConfig(batch_size=32, steps=50_000, lr=1e-5, end_lr_factor=1.0, ema_decay=0.99, workers=8)
     return Recipe(
@@ -78,8 +78,8 @@ def _video(size: tuple[int, int], **others: Any) -> Recipe:
 
 
 PAPER_RECIPES: dict[str, Recipe] = {
-    # §4.1 "pre-trained on MS-COCO as an unconditional mask generation model without images". Nothing is said of its
-    # size and length: those of the next stage are ours, with 100 epochs.
+    # §4.1 "pre-trained on MS-COCO as an unconditional mask generation model without images". The paper gives
+    # neither size nor length: chosen here as in the next stage, with 100 epochs.
     "coco-masks": _stage(
         size=(256, 256),
         epochs=100,
@@ -103,7 +103,7 @@ PAPER_RECIPES: dict[str, Recipe] = {
     # official.
     "coco-1024": _stage(size=(1024, 1024), epochs=15, batch_size=16, lr=1e-5, init="runs/coco-256/model"),
     # §4.3 "100 epochs with a batch size of 128 in a single-resolution stage (512×512 image size, and 256×256 mask
-    # size)", the base of Tables 3 to 5. The rest is the low-resolution stage's: ours.
+    # size)", the base of Tables 3 to 5. The rest is as in the low-resolution stage: chosen here.
     "coco-512": _stage(
         size=(512, 512),
         epochs=100,
@@ -114,7 +114,7 @@ PAPER_RECIPES: dict[str, Recipe] = {
         init="runs/coco-masks/model",
     ),
     # §4.1 "fine-tuning (at a single resolution)"; §1 "a 512×1024 panoptic mask". 19 classes and void. Length and
-    # number of ids are ours, the rest is COCO's last stage.
+    # number of ids: chosen here. The rest is as in COCO's last stage.
     "cityscapes": _stage(
         size=(1024, 2048),
         images=CITYSCAPES_IMAGES,
@@ -133,7 +133,7 @@ PAPER_RECIPES: dict[str, Recipe] = {
         train_data="davis:data/davis@train",
         eval_data="davis:data/davis@val",
     ),
-    # Not in the paper, but in the official configurations. 19 classes and void; inference is as for DAVIS.
+    # Not in the paper, but in the official configurations. 19 classes and void; inference as for DAVIS.
     "kitti-step": _video(
         size=(384, 1248),
         model=_MODEL.replace(decoder={"past_frames": 2}, mask={"classes": 20, "max_instances": 256}),

@@ -1,4 +1,4 @@
-"""Complete training runs as values: ours here, the paper's from `paper_recipes`; and how to try any of them."""
+"""Complete training runs as values: those of the bundled models, and the paper's from `paper_recipes`."""
 
 from pix2seqd.config import (
     AugmentConfig,
@@ -76,9 +76,9 @@ RECIPES: dict[str, Recipe] = {
         infer=InferConfig(steps=10, td=5.0, min_pixels=16, consensus=5),
         train_data="shapes:1000000",
         eval_data="shapes:200@1",
-        init="nuclei",  # it knows already how to carry ids from pixel to pixel
+        init="nuclei",  # it has already learnt to carry ids from pixel to pixel
     ),
-    # 367 street scenes with classes only, measured by mean IoU: the one id marks things.
+    # 367 street scenes with classes only, measured by mean IoU: a single id marks things.
     "camvid": Recipe(
         model=_SMALL_OBJECTS.replace(
             encoder={
@@ -102,9 +102,9 @@ RECIPES: dict[str, Recipe] = {
 
 
 def smoke(recipe: Recipe) -> Recipe:
-    """The same run in a few seconds on a CPU: narrow networks of the same structure, a few steps, drawn scenes.
+    """The same run in a few seconds on a CPU: narrow networks of the same structure, four steps, drawn scenes.
 
-    It starts from nothing: `init` and `backbone` are left out.
+    It starts from random weights: `init` and `backbone` are left out.
     """
     height, width = recipe.data.size
     model, train = recipe.model, recipe.train

@@ -1,4 +1,4 @@
-"""In training on clips, the model's own predictions in place of the truth, since in use its errors feed back (§3.4)."""
+"""The model's own predictions in place of the truth, in training on clips: in inference its errors feed back (§3.4)."""
 
 from itertools import islice
 
@@ -29,12 +29,12 @@ def own_predictions(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -
 def _predict_past(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> None:
     """Replace some of the last past masks by predictions of them.
 
-    Only where the mask before is known too: from there the prediction has the clip's ids. "past_images" are used up.
+    Only where the mask before exists too, which gives the prediction the clip's ids. Removes "past_images".
     """
     images, past = batch.pop("past_images"), batch["past"]
-    known = past.flatten(2).any(dim=-1)
+    present = past.flatten(2).any(dim=-1)
     chosen = torch.rand(len(past), device=past.device) < recipe.clips.self_past_prob
-    chosen &= known[:, -1] & (known[:, -2] if past.shape[1] > 1 else False)
+    chosen &= present[:, -1] & (present[:, -2] if past.shape[1] > 1 else False)
     if not chosen.any():
         return
     before = torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], dim=1)[chosen]
@@ -43,9 +43,9 @@ def _predict_past(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> 
 
 
 def _own_states(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Times `[b]` and noisy masks `[b, bits, h, w]`: of some examples with a past those of a step of `recipe.infer`.
+    """Times `[b]` and noisy masks `[b, bits, h, w]`; some examples get those of a step of `recipe.infer`.
 
-    Only the past says which ids are meant, so the others keep the corrupted truth. All start from the same step.
+    Only examples with past masks, which determine the ids; the others keep the corrupted truth. All take the same step.
     """
     config, infer = model.config, recipe.infer
     masks, past = batch["masks"], batch["past"]

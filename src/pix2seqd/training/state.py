@@ -1,4 +1,4 @@
-"""The complete state of a training run on disk, so that a run killed at any moment goes on as if undisturbed."""
+"""The complete state of a training run on disk, so that a killed run resumes with the same results."""
 
 import os
 import re
@@ -25,7 +25,7 @@ PATIENCE = 30
 
 @dataclass
 class TrainState:
-    """Everything that changes while training. Randomness is not in it: it is drawn anew from (seed, step)."""
+    """Everything that changes in training. Random numbers need no state: they are drawn from (seed, step)."""
 
     model: Pix2SeqD
     ema: AveragedModel
@@ -111,9 +111,9 @@ def _latest(folder: Path) -> tuple[int, Path] | None:
 
 
 def save_state(state: TrainState, folder: Path) -> None:
-    """Write `folder`/step-N and then point `folder`/latest.json at it; older steps go afterwards.
+    """Write `folder`/step-N, let `folder`/latest.json point to it, then delete older steps.
 
-    Of several processes, which all have the same state, the first one writes.
+    All processes have the same state; the first one writes it.
     """
     if distributed.rank() > 0:
         return
@@ -136,10 +136,10 @@ def save_state(state: TrainState, folder: Path) -> None:
 def load_state(state: TrainState, folder: Path) -> None:
     """Restore the latest checkpoint in place.
 
-    A run that was killed before its first checkpoint has none, and begins anew.
+    A run that was killed before its first checkpoint starts from the beginning.
 
     Raises:
-        InputError: it is damaged or of another run.
+        InputError: the state is damaged or belongs to another model.
     """
     latest = _latest(folder)
     if latest is None:

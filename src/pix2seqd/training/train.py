@@ -1,4 +1,4 @@
-"""Training: Algorithm 1, AdamW, an exponential moving average; resumable at any step, bit for bit."""
+"""Training: Algorithm 1, AdamW, an exponential moving average (EMA); resumable at any step, bit for bit."""
 
 import json
 import math
@@ -46,12 +46,12 @@ def train(
     out: str | Path,
     resume: bool = False,
     build: Callable[[Recipe], Pix2SeqD] | None = None,
-    in_use: tuple[DataConfig, InferConfig] | None = None,
+    inference: tuple[DataConfig, InferConfig] | None = None,
 ) -> Checkpoint:
     """Run a recipe to its end.
 
     Args:
-        recipe: what to train, on what, how; or the name of a bundled one (`RECIPES`).
+        recipe: model, data and settings of the run, or the name of a bundled recipe (`RECIPES`).
         out: folder of the run: recipe.json, state/ (to resume), logs/ (TensorBoard), model/ (the EMA, published).
         resume: go on with the run in `out`; where it has no file yet, it begins.
         build: makes the model, which gives the loss too; None: `new_model`.
@@ -75,7 +75,7 @@ def train(
         recipe = RECIPES[recipe]
     out = Path(out)
     config = recipe.train
-    # accelerate has to be told where several processes compute on CPUs.
+    # accelerate needs an argument where several processes compute on CPUs.
     on_cpus = distributed.world_size() > 1 and not torch.cuda.is_available()
     accelerator = Accelerator(
         cpu=on_cpus, mixed_precision=_precision(config), gradient_accumulation_steps=config.accumulate
@@ -114,14 +114,14 @@ def train(
 
 
 def _precision(config: TrainConfig) -> str:
-    """What `TrainConfig.precision` means on this machine, in accelerate's words."""
+    """`TrainConfig.precision` on this machine, as accelerate spells it."""
     if config.precision != "auto":
         return config.precision
     return "bf16" if native_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else "no"
 
 
 def training_data(recipe: Recipe) -> Dataset | ClipDataset:
-    """The recipe's pictures; clips if its model has past frames."""
+    """The recipe's images, or its clips if the model has past frames."""
     if not (past_frames := recipe.model.decoder.past_frames):
         return open_dataset(recipe.train_data, recipe.data.size)
     frames = past_frames * recipe.clips.past_stride + 1
@@ -142,7 +142,7 @@ def new_state(
     if needed > classes:
         raise InputError(f"{recipe.train_data} has {needed} classes with void; the model has {classes}")
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay), use_buffers=True)
-    ema.n_averaged.fill_(1)  # the EMA starts as a copy and averages from the first step on
+    ema.n_averaged.fill_(1)  # the EMA starts as a copy, and averages from the first step on
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.train.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=recipe.train.weight_decay
     )
@@ -151,14 +151,14 @@ def new_state(
 
 
 def _official_epsilon(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    """Keras adds ε to the second moment before its bias is corrected, PyTorch after: translate ε (first steps only)."""
+    """Keras adds ε to the second moment before the bias correction, PyTorch after it: convert ε (early steps only)."""
     done = float(next(iter(optimizer.state.values()), {"step": 0})["step"])
     for group in optimizer.param_groups:
         group["eps"] = 1e-8 / math.sqrt(1 - group["betas"][1] ** (done + 1))
 
 
 def new_model(recipe: Recipe) -> Pix2SeqD:
-    """The recipe's model: random, around the backbone `recipe.backbone`, with what fits of `recipe.init`."""
+    """The recipe's model: random weights, the backbone `recipe.backbone`, and all weights of `recipe.init` that fit."""
     if recipe.backbone:
         changes, network = pretrained_backbone(recipe.backbone)
         model = Pix2SeqD(recipe.model.replace(encoder=changes))
@@ -170,7 +170,7 @@ def new_model(recipe: Recipe) -> Pix2SeqD:
         load_tensorflow_checkpoint(model, recipe.init)
     elif recipe.init:
         transfer(from_pretrained(recipe.init).model, model)
-    # Mask pre-training leaves the encoder alone.
+    # Mask pre-training does not train the encoder.
     decoder = recipe.model.decoder
     model.pixel_encoder.requires_grad_(decoder.condition_on_map or decoder.condition_on_tokens)
     return model
@@ -187,7 +187,7 @@ def fit(
     """The training loop, from `state.step` to the recipe's last step or until a signal arrives."""
     config = recipe.train
     state.ema.to(accelerator.device)
-    # The state keeps the bare model; `model` may be wrapped for several processes and for autocast.
+    # `state.model` stays unwrapped; `model` may be wrapped for several processes and for autocast.
     model, optimizer = accelerator.prepare(state.model, state.optimizer)
     model.train()
     for number, batch in enumerate(loader):
@@ -219,7 +219,7 @@ def fit(
 
 
 def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, Any]:
-    """A batch on the device; pictures channels-last, which convolutions in bf16 prefer."""
+    """A batch on the device; images channels last, which is faster for convolutions in bf16."""
     moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
     return {**moved, "images": moved["images"].contiguous(memory_format=torch.channels_last)}
 
@@ -245,7 +245,7 @@ def _check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that a first Ctrl-C or SIGTERM fills; a second one interrupts at once."""
+    """A list that gets the number of a first Ctrl-C or SIGTERM; a second one interrupts at once."""
     received: list[int] = []
 
     def note(number: int, frame: object) -> None:

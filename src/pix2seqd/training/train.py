@@ -55,7 +55,7 @@ def train(
         out: folder of the run: recipe.json, state/ (to resume), logs/ (TensorBoard), model/ (the EMA, published).
         resume: go on with the run in `out`; where it has no file yet, it begins.
         build: makes the model, which gives the loss too; None: `new_model`.
-        in_use: how the result sees pictures and is sampled; None: as the recipe says.
+        inference: how the result sees pictures and is sampled; None: as the recipe says.
 
     Returns:
         The EMA model, as written to `out`/model.
@@ -92,7 +92,7 @@ def train(
         if resume:
             load_state(state, out / "state")
         ema = cast(Pix2SeqD, state.ema.module)
-        pretrained = Checkpoint(ema, dataset.taxonomy, *(in_use or (recipe.data, recipe.infer)), str(out / "model"))
+        pretrained = Checkpoint(ema, dataset.taxonomy, *(inference or (recipe.data, recipe.infer)), str(out / "model"))
         loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
         log = TrainLog(out, recipe, state.step, pretrained, accelerator.is_main_process)
         accelerator.wait_for_everyone()  # all have seen the folder as it was, and nothing is wrong with the data

@@ -89,8 +89,9 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
         places = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
         place = {key: options[key] for key in places if key in options}
         paths = [cached_file(str(name), file, **place) for file in ("model.safetensors", "config.json")]
+        checkpoint = from_pretrained(Path(str(paths[-1])).parent)  # checks what the next line takes on trust
         config = config or Pix2SeqDConfig.from_pretrained(name, **place)
-        return cls(config, from_pretrained(Path(str(paths[-1])).parent), precision).eval()
+        return cls(config, checkpoint, precision).eval()
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:  # pyright: ignore
         """Write the checkpoint folder again (float32), as `pix2seqd.checkpoint.save_pretrained`."""

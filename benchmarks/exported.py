@@ -1,7 +1,7 @@
-"""Is onnxruntime faster? python benchmarks/exported.py [--models nuclei-fast,paper] [--size 256]
+"""Compare onnxruntime with PyTorch: python benchmarks/exported.py [--models nuclei-fast,paper] [--size 256]
 
-Encoder and decoder step of one window, float32, on all threads: our networks as `Segmenter` runs them, and the exported
-graphs (extra `onnx`) in onnxruntime. Nothing else may run meanwhile.
+Encoder and decoder step of one window, float32, on all threads: the networks as `Segmenter` runs them, and the exported
+graphs (extra `onnx`) in onnxruntime. Nothing else should run on the machine.
 """
 
 import argparse
@@ -31,24 +31,24 @@ def seconds(name: str, size: int, folder: Path) -> dict[str, float]:
         onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
         for name in ("encoder.onnx", "step.onnx")
     )
-    ours = Runner(model, "cpu", "float32").model
+    model = Runner(model, "cpu", "float32").model
     side = size // model.config.mask.stride
     shapes = (1, 3, size, size), (1, model.config.mask.total_bits, side, side)
     images, m_t = (torch.rand(shape).contiguous(memory_format=torch.channels_last) for shape in shapes)
-    h, part = ours.pixel_encoder(images), parts(ours, images, m_t)
+    h, part = model.pixel_encoder(images), parts(model, images, m_t)
     arrays = [x.contiguous().numpy() for x in (images, m_t, h.map, h.tokens)]
     time = np.array([1.0], np.float32)
     return {
-        "encoder, ours": measure(part["encoder"], CPU),
+        "encoder, pix2seqd": measure(part["encoder"], CPU),
         "encoder, onnxruntime": measure(lambda: run(encoder, arrays[0]), CPU),
-        "step, ours": measure(part["step"], CPU),
+        "step, pix2seqd": measure(part["step"], CPU),
         "step, onnxruntime": measure(lambda: run(step, *arrays[1:], time), CPU),
     }
 
 
 def run(session: Any, *inputs: np.ndarray) -> list[np.ndarray]:
-    """The results of a graph, its inputs in their order."""
-    names = [given.name for given in session.get_inputs()]
+    """The results of a graph for its inputs, in order."""
+    names = [node.name for node in session.get_inputs()]
     return session.run(None, dict(zip(names, inputs, strict=True)))
 
 
@@ -57,16 +57,16 @@ def main() -> None:
     parser.add_argument("--models", default="nuclei-fast,paper", help="checkpoints or presets")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--out", type=Path, default=Path("exported.json"))
-    given = parser.parse_args()
+    options = parser.parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in given.models.split(","):
-            found[name] = seconds(name, given.size, Path(folder) / name)
+        for name in options.models.split(","):
+            found[name] = seconds(name, options.size, Path(folder) / name)
     table = Table("seconds", *found)
     for part in next(iter(found.values())):
         table.add_row(part, *(f"{values[part]:.3f}" for values in found.values()))
     Console().print(table)
-    write_json(given.out, {"machine": machine(CPU), "size": given.size, "seconds": found})
+    write_json(options.out, {"machine": machine(CPU), "size": options.size, "seconds": found})
 
 
 if __name__ == "__main__":

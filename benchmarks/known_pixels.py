@@ -1,18 +1,17 @@
-"""Two measurements of what a generative model can do and a classifier cannot (docs/annotation.md).
+"""Measure hints and uncertainty (docs/annotation.md).
 
-python benchmarks/known_pixels.py hints --data coco:DIR@val        PQ of the rest, given scribbles of the truth
-python benchmarks/known_pixels.py uncertainty --data coco:DIR@val  disagreement against error; consensus
+python benchmarks/known_pixels.py hints --data coco:DIR@val        PQ of the rest, with scribbles of the truth as hints
+python benchmarks/known_pixels.py uncertainty --data coco:DIR@val  uncertainty against errors; consensus
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
 
 import numpy as np
 from cyclopts import App
 
 from pix2seqd import Panoptic, Segmenter
 from pix2seqd.data import open_dataset
-from pix2seqd.data.sample import Dataset, Sample
+from pix2seqd.data.sample import Dataset
 from pix2seqd.inference.consensus import consensus, uncertainty
 from pix2seqd.metrics.overlap import overlap_matrix
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
@@ -22,7 +21,7 @@ NUCLEUS = 1
 
 
 def opened(model: str, data: str, limit: int, side: int) -> tuple[Segmenter, Dataset, list[int]]:
-    """Model, data and the indices of `limit` pictures (0: all), evenly spread, of at most `side` pixels a side."""
+    """Model, data and indices of `limit` images (0: all), evenly spread, of at most `side` pixels a side (0: any)."""
     segmenter = Segmenter.from_pretrained(model)
     dataset = open_dataset(data, segmenter.size)
     chosen = [i for i in range(len(dataset)) if not side or max(dataset[i].image.shape) <= side]
@@ -30,7 +29,7 @@ def opened(model: str, data: str, limit: int, side: int) -> tuple[Segmenter, Dat
 
 
 def part(panoptic: Panoptic, where: np.ndarray) -> Panoptic:
-    """A segmentation that is void elsewhere."""
+    """The segmentation where `where` is True, void elsewhere."""
     classes = {s.id: panoptic.taxonomy.class_of(s.category_id) for s in panoptic.segments}
     crowds = [s.id for s in panoptic.segments if s.iscrowd]
     labels = np.where(where, panoptic.segmentation, 0)
@@ -56,7 +55,7 @@ def scribbles(labels: np.ndarray, share: float, rng: np.random.Generator) -> np.
 
 
 def report(name: str, quality: PanopticQuality, **more: float) -> None:
-    """One line: PQ of all categories, and the first category's numbers, in percent."""
+    """Print one line: PQ of all categories, and the first category's numbers, in percent."""
     result = quality.compute()
     first = next(iter(result["per_class"].values()))
     numbers = {"PQ": result["All"]["pq"], **{f"{k} {first['name']}": first[k] for k in ("pq", "sq", "rq")}}
@@ -68,7 +67,7 @@ def report(name: str, quality: PanopticQuality, **more: float) -> None:
 def hints(
     data: str, model: str = "nuclei", limit: int = 0, side: int = 0, shares: tuple[float, ...] = (0.01, 0.03, 0.1)
 ):
-    """PQ on the pixels that were not given, with and without the rest of the truth's pixels as known ones."""
+    """PQ on the pixels that were not given, with and without hints on the others."""
     segmenter, dataset, chosen = opened(model, data, limit, side)
     quality = defaultdict(lambda: PanopticQuality(dataset.taxonomy))
     for number, index in enumerate(chosen, start=1):
@@ -76,45 +75,16 @@ def hints(
         without = segmenter.image(sample.image, consensus=1)  # as with hints
         for share in shares:
             given = scribbles(sample.panoptic.segmentation, share, np.random.default_rng(index))
-            rest, known = part(sample.panoptic, ~given), part(sample.panoptic, given)
+            rest, hints = part(sample.panoptic, ~given), part(sample.panoptic, given)
             quality[share, "without"].update(rest, without)
-            quality[share, "with"].update(rest, segmenter.image(sample.image, hints=known))
-        print(f"{number} of {len(chosen)} pictures")
+            quality[share, "with"].update(rest, segmenter.image(sample.image, hints=hints))
+        print(f"{number} of {len(chosen)} images")
         for (share, name), measured in quality.items():
             report(f"{share:.0%} {name}", measured)
 
 
-def mosaics(samples: list[Sample], least: int) -> Iterator[Sample]:
-    """Pictures of `least` pixels and more a side, and smaller ones of one size put together to such."""
-    waiting: dict[tuple[int, ...], list[Sample]] = defaultdict(list)
-    for sample in samples:
-        height, width = sample.image.shape[:2]
-        if max(height, width) >= least:
-            yield sample
-            continue
-        group, (rows, columns) = waiting[height, width], (-(-least // height), -(-least // width))
-        group.append(sample)
-        if len(group) == rows * columns:
-            lines = [group[i * columns : (i + 1) * columns] for i in range(rows)]
-            image = np.block([[[s.image] for s in line] for line in lines])
-            taxonomy, classes, maps, top = sample.panoptic.taxonomy, {}, [], 0
-            for member in group:
-                panoptic = member.panoptic.renumbered()
-                things = {s.id: s.id + top for s in panoptic.segments}
-                classes |= {things[s.id]: taxonomy.class_of(s.category_id) for s in panoptic.segments}
-                maps.append(np.where(panoptic.segmentation, panoptic.segmentation + top, 0))
-                top += len(panoptic.segments)
-            labels = np.block([maps[i * columns : (i + 1) * columns] for i in range(rows)])
-            stuff = {c: i for i, c in classes.items() if not taxonomy.category(c).isthing}
-            for i, c in classes.items():
-                if c in stuff:
-                    labels[labels == i] = stuff[c]
-            yield Sample(f"mosaic of {height} x {width}", image, Panoptic.from_segmentation(labels, classes, taxonomy))
-            group.clear()
-
-
 def matches(truth: Panoptic, prediction: Panoptic) -> np.ndarray:
-    """Which segments are true positives of each other, bool `[1 + true, 1 + predicted]`, 0 = void."""
+    """Pairs of segments that are true positives, bool `[1 + true, 1 + predicted]`, 0 = void."""
     shared = overlap_matrix(truth.taxonomy, truth, prediction)
     union = shared.sum(axis=1, keepdims=True) + shared[1:].sum(axis=0) - shared
     classes = [np.array([0, *(p.taxonomy.class_of(s.category_id) for s in p.segments)]) for p in (truth, prediction)]
@@ -125,10 +95,11 @@ def matches(truth: Panoptic, prediction: Panoptic) -> np.ndarray:
 
 @app.command(name="uncertainty")
 def uncertainties(data: str, model: str = "nuclei", n: int = 5, limit: int = 0, side: int = 0):
-    """PQ of single samples and of their consensus, and the area under the consensus' risk-coverage curve.
+    """PQ of single samples and of their consensus, and the area under the consensus's risk-coverage curve.
 
     A pixel is wrong unless its predicted segment is a true positive of its true one. The area is the mean, over all
-    coverages, of the share of wrong pixels among the least uncertain ones: at random it is the share of wrong pixels.
+    coverages, of the share of wrong pixels among the least uncertain ones. In random order this is the share of wrong
+    pixels.
     """
     segmenter, dataset, chosen = opened(model, data, limit, side)
     single, agreed = PanopticQuality(dataset.taxonomy), PanopticQuality(dataset.taxonomy)
@@ -144,7 +115,7 @@ def uncertainties(data: str, model: str = "nuclei", n: int = 5, limit: int = 0, 
         right = matches(sample.panoptic, found)[rows, found.segmentation]
         doubts.append(uncertainty(samples)[rows > 0])
         wrongs.append(~right[rows > 0])
-        print(f"{number} of {len(chosen)} pictures")
+        print(f"{number} of {len(chosen)} images")
         report("single samples", single)
         report(f"consensus of {n}", agreed)
         wrong = np.concatenate(wrongs)
@@ -154,7 +125,7 @@ def uncertainties(data: str, model: str = "nuclei", n: int = 5, limit: int = 0, 
 
 
 def risk(wrong: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Share of wrong pixels among the first k in the order of `by`, for each k; equals keep their mean."""
+    """Share of wrong pixels among the first k in the order of `by`, for each k; equal values share their mean."""
     order = np.argsort(by, kind="stable")
     _, first, group = np.unique(by[order], return_index=True, return_inverse=True)
     mean = np.add.reduceat(wrong[order], first, dtype=float) / np.diff(first, append=len(wrong))

@@ -1,4 +1,4 @@
-"""The floor that nuclei have to beat: Otsu's threshold and connected components, scored as `pix2seqd evaluate` does.
+"""A baseline for nuclei: Otsu's threshold and connected components, scored as in `pix2seqd evaluate`.
 
 python benchmarks/otsu.py --data coco:DIR@val
 """
@@ -20,7 +20,7 @@ BACKGROUND, NUCLEUS = "background", "nucleus"
 
 
 def threshold(grey: np.ndarray) -> float:
-    """Otsu's: the one that leaves least variance within both sides; `grey` is uint8."""
+    """Otsu's threshold, with the smallest variance within both sides; `grey` is uint8."""
     counts = np.bincount(grey.ravel(), minlength=256)
     below = counts.cumsum()
     level = (counts * np.arange(256)).cumsum()
@@ -31,11 +31,11 @@ def threshold(grey: np.ndarray) -> float:
 
 
 def segmented(image: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Panoptic:
-    """Nuclei are bright, unless most of the picture's rim is (stained tissue, bright field)."""
+    """Nuclei are bright, unless most of the image's border is bright (stained tissue, bright field)."""
     grey = image.mean(axis=2).round().astype(np.uint8)
     bright = grey > threshold(grey)
-    rim = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
-    inside = ndimage.binary_fill_holes(~bright if rim.mean() > 0.5 else bright)
+    border = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
+    inside = ndimage.binary_fill_holes(~bright if border.mean() > 0.5 else bright)
     labels, count = ndimage.label(inside)
     labels[(np.bincount(labels.ravel()) < min_pixels)[labels]] = 0
     index = {category.name: number for number, category in enumerate(taxonomy.categories, start=1)}
@@ -59,9 +59,9 @@ def main(*, data: str, min_pixels: int = 16) -> None:
         found = segmented(sample.image, dataset.taxonomy, min_pixels)
         for group in ("all", str(record.get("modality", "?"))):
             scores.setdefault(group, PanopticQuality(dataset.taxonomy)).update(sample.panoptic, found)
-    table = Table("pictures", "PQ(nucleus)", "SQ", "RQ")
+    table = Table("images", "PQ(nucleus)", "SQ", "RQ")
     for group, score in scores.items():
-        result = next(of for of in score.compute()["per_class"].values() if of["name"] == NUCLEUS)
+        result = next(scores for scores in score.compute()["per_class"].values() if scores["name"] == NUCLEUS)
         table.add_row(group, *(percent(result[key]) for key in ("pq", "sq", "rq")))
     Console().print(table)
 

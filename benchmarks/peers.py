@@ -1,8 +1,8 @@
-"""What a user would pick instead, on this machine, on the same picture: python benchmarks/peers.py [--sizes 512,1024]
+"""Compare the speed with that of other models, on the same image: python benchmarks/peers.py [--sizes 512,1024]
 
-Mask2Former (ResNet-50) and EoMT from `transformers`, built from their configurations with random weights, against ours
-at paper size. Theirs: read the file, resize, normalise, forward; what follows is not counted, which favours them. Ours:
-the same and everything after it, up to the panoptic PNG.
+Mask2Former (ResNet-50) and EoMT from `transformers`, built from their configurations with random weights, against
+pix2seqd at the paper's size. The other models: read the file, resize, normalise, forward; post-processing is not
+counted, which favours them. pix2seqd: the same and everything after it, up to the panoptic PNG.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def peer_seconds(build, path: Path, size: int, device: torch.device, dtype: torc
     return measure(run, device)
 
 
-def our_seconds(
+def pix2seqd_seconds(
     pretrained: Checkpoint, path: Path, size: int, device: torch.device, dtype: torch.dtype, steps: int
 ) -> float:
     data = pretrained.data.replace(size=(size, size))
@@ -86,14 +86,14 @@ def main() -> None:
     parser.add_argument("--steps", default="2,20")
     parser.add_argument("--peers", default=",".join(PEERS), help="some of: %(default)s")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--compile", action="store_true", help="torch.compile for the peers")
-    parser.add_argument("--preset", default="paper", help="of ours")
+    parser.add_argument("--compile", action="store_true", help="torch.compile for the other models")
+    parser.add_argument("--preset", default="paper", help="preset of pix2seqd")
     parser.add_argument("--out", type=Path, default=Path("peers.json"))
     given = parser.parse_args()
     if given.device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("there is no CUDA device here; leave --device out")
-    keep_freed_memory()  # theirs are to gain by it too
-    ours = with_random_weights(given.preset)
+        parser.error("no CUDA device; leave --device out")
+    keep_freed_memory()  # the other models gain by it too
+    pretrained = with_random_weights(given.preset)
     rows: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "in.png"
@@ -105,20 +105,20 @@ def main() -> None:
                 for name in filter(None, given.peers.split(",")):
                     try:
                         seconds = peer_seconds(PEERS[name], path, size, given.device, dtype, given.compile)
-                    except RuntimeError as error:  # not every peer runs in every precision
+                    except RuntimeError as error:  # not every model runs in every precision
                         print(f"{name} {at}: {str(error).splitlines()[0]}")
                         continue
                     rows.append({"model": name, **at, "seconds": seconds})
                 for steps in map(int, given.steps.split(",")):
-                    seconds = our_seconds(ours, path, size, given.device, dtype, steps)
+                    seconds = pix2seqd_seconds(pretrained, path, size, given.device, dtype, steps)
                     rows.append({"model": f"pix2seqd {given.preset}, {steps} steps", **at, "seconds": seconds})
-    table = Table("model", "size", "dtype", "seconds", f"against ours, {given.steps.split(',')[0]} steps")
-    fewest = f"{given.steps.split(',')[0]} steps"
+    table = Table("model", "size", "dtype", "seconds", f"against pix2seqd, {given.steps.split(',')[0]} steps")
+    base_name = f"{given.steps.split(',')[0]} steps"
     for row in rows:
         base = next(
             r["seconds"]
             for r in rows
-            if r["size"] == row["size"] and r["model"].endswith(fewest) and r["dtype"] == row["dtype"]
+            if r["size"] == row["size"] and r["model"].endswith(base_name) and r["dtype"] == row["dtype"]
         )
         table.add_row(
             row["model"], str(row["size"]), row["dtype"], f"{row['seconds']:.3f}", f"{row['seconds'] / base:.2f}"

@@ -1,10 +1,10 @@
-"""What the paper's stages cost: memory, arithmetic, and how long a GPU needs. Nothing is computed: shapes suffice.
+"""Cost of the paper's stages: memory, arithmetic and GPU time. It is counted from shapes; nothing is computed.
 
     python benchmarks/training_cost.py --memory 24,80,141 --tflops 181
 
-FLOP are counted by PyTorch in the forward pass; a training step is three of them. Memory is what autograd keeps for the
-backward pass (bfloat16 autocast) times the batch, and 16 bytes a parameter: weights, gradients, and AdamW's two
-averages, and 4 more for the EMA. A fifth is left free for workspace and fragments.
+PyTorch counts the FLOP of the forward pass; a training step takes three times as many. Memory is what autograd keeps
+for the backward pass (bfloat16 autocast) times the batch, and 20 bytes per parameter: weights, gradients, AdamW's two
+averages and the EMA. A fifth is left free for workspace and fragmentation.
 """
 
 import argparse
@@ -25,7 +25,7 @@ USABLE = 0.8
 
 
 def cost(recipe: Recipe, examples: int) -> tuple[int, int, int]:
-    """Parameters; bytes kept for the backward pass, and FLOP of the forward pass, of so many examples."""
+    """Number of parameters; bytes kept for the backward pass and FLOP of the forward pass for a number of examples."""
     model, stride, (height, width) = recipe.model, recipe.model.mask.stride, recipe.data.size
     kept: dict[int, Any] = {}
 
@@ -54,8 +54,8 @@ def cost(recipe: Recipe, examples: int) -> tuple[int, int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--memory", default="24,80,141", help="of GPUs, in GB")
-    parser.add_argument("--tflops", type=float, default=181, help="that the GPU reaches in training")
+    parser.add_argument("--memory", default="24,80,141", help="memory of GPUs in GB")
+    parser.add_argument("--tflops", type=float, default=181, help="speed of the GPU in training")
     options = parser.parse_args()
     sizes = [float(size) for size in options.memory.split(",")]
     print("| stage | examples | TFLOP each | GB each |", *(f"batch in {size:g} GB |" for size in sizes), "GPU-days |")
@@ -64,7 +64,7 @@ def main() -> None:
         recipe = RECIPES[name]
         parameters, once, _ = cost(recipe, 1)
         _, twice, forward = cost(recipe, 2)
-        activations, forward = twice - once, forward // 2  # without what is kept once, such as bfloat16 weights
+        activations, forward = twice - once, forward // 2  # without memory that is kept once, such as bfloat16 weights
         examples, training = recipe.train.steps * recipe.train.batch_size, 3 * forward
         constant = BYTES_PER_PARAMETER * parameters + once - activations
         fits = [int((USABLE * size * 1e9 - constant) / activations) for size in sizes]

@@ -1,4 +1,4 @@
-"""The documentation as a site; nothing is fetched from the network.
+"""The documentation as a site; the network is not used.
 
 pip install -e ".[docs]" && sphinx-build -W -b html docs build/docs
 """
@@ -10,7 +10,7 @@ exclude_patterns = ["images/*.py"]
 html_theme = "furo"
 html_title = "pix2seqd"
 myst_heading_anchors = 3
-# Pages link to files of the repository that are no part of the site (README, examples, sources).
+# Pages link to files of the repository that are not part of the site (README, examples, sources).
 suppress_warnings = ["myst.xref_missing"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

@@ -1,4 +1,4 @@
-"""Makes notebook.ipynb: runs its cells, in the repository's root, and keeps what a notebook shows of each.
+"""Make notebook.ipynb: run its cells in the repository's root, and store their outputs.
 
 python docs/notebook.py
 """
@@ -29,7 +29,7 @@ CELLS = [
 
 
 def run(code: str, names: dict[str, Any]) -> list[dict[str, Any]]:
-    """The outputs of a cell, as a notebook stores them: what was printed, and the value of its last expression."""
+    """The outputs of a cell as a notebook stores them: printed text, and the value of its last expression."""
     *body, last = ast.parse(code).body
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         if not isinstance(last, ast.Expr):

@@ -73,7 +73,7 @@ class Reference:
         return self.arrays[key]
 
     def tensor(self, key: str) -> Tensor:
-        """The array in our layout: channels first, integers as int64."""
+        """The array with channels first, integers as int64."""
         value = torch.from_numpy(np.moveaxis(self.arrays[key], -1, 1).copy())
         return value if value.is_floating_point() else value.long()
 
@@ -87,7 +87,7 @@ class Reference:
         return load_official(self.variables, self.config)
 
     def error(self, key: str, ours: Tensor) -> float:
-        """Largest difference between ours and a recorded, possibly subsampled, array; images are `[b, c, h, w]`."""
+        """Largest difference to a recorded array, which may be subsampled; images are `[b, c, h, w]`."""
         recorded = torch.from_numpy(self.arrays[key].copy())
         value = ours.detach()
         if value.ndim == 4:

@@ -139,7 +139,7 @@ def test_replace_changes_some_fields_of_a_nested_config():
     assert config.mask == MaskConfig(stride=4) and config.decoder == DecoderConfig(head="linear")
     assert config.encoder == EncoderConfig() and ModelConfig() == ModelConfig.preset("paper")
     backbone = {"model_type": "swin"}
-    assert EncoderConfig().replace(backbone=backbone).backbone == backbone, "no config, so it is replaced whole"
+    assert EncoderConfig().replace(backbone=backbone).backbone == backbone, "a plain dictionary is replaced as a whole"
     with pytest.raises(TypeError, match="strid"):
         ModelConfig().replace(mask={"strid": 4})
 
@@ -178,7 +178,7 @@ class Reads:
 
 @pytest.fixture(scope="module")
 def reads(tmp_path_factory) -> Reads:
-    """Training of a video model on windows, an image and a video: what they read."""
+    """The settings that training a video model on windows, an image and a video read."""
     recipe = smoke(RECIPES["nuclei-video"])
     recipe = recipe.replace(
         train={"steps": 2, "batch_size": 2},

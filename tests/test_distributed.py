@@ -1,4 +1,4 @@
-"""Two processes on the CPU, started once by torchrun, against one."""
+"""Two processes on the CPU, started once by torchrun, compared with one."""
 
 import json
 import subprocess
@@ -43,7 +43,7 @@ recipe, out, data = Recipe.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2])
 rank, count = distributed.rank(), distributed.world_size()
 segmenter, size = Segmenter(from_pretrained(out / "model")), recipe.data.size
 results = {
-    "pictures": evaluate(segmenter, open_dataset(data, size)),
+    "images": evaluate(segmenter, open_dataset(data, size)),
     "sweep": sweep(segmenter, open_dataset("shapes:3@1", size), {"steps": (1, 2)}),
     "clips": evaluate_video(segmenter, open_clips("shapes-clips:3x3", size, 3)),
 }
@@ -84,7 +84,7 @@ RECIPE = Recipe(
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory) -> Path:
-    """What two processes left."""
+    """Folder with the results of two processes."""
     out = tmp_path_factory.mktemp("together")
     (out / "script.py").write_text(SCRIPT)
     model = Pix2SeqD(RECIPE.model)
@@ -99,11 +99,11 @@ def together(tmp_path_factory) -> Path:
 def test_evaluate_two_processes_equal_one(together):
     segmenter, size = Segmenter(from_pretrained(together / "model")), RECIPE.data.size
     alone = {
-        "pictures": evaluate(segmenter, open_dataset(DATA, size)),
+        "images": evaluate(segmenter, open_dataset(DATA, size)),
         "sweep": sweep(segmenter, open_dataset("shapes:3@1", size), {"steps": (1, 2)}),
         "clips": evaluate_video(segmenter, open_clips("shapes-clips:3x3", size, 3)),
     }
-    assert alone["pictures"]["all"]["images"] == 5 and alone["clips"]["frames"] == 9
+    assert alone["images"]["all"]["images"] == 5 and alone["clips"]["frames"] == 9
     for rank in range(2):
         results = json.loads((together / f"results-{rank}.json").read_text())
         for scores in (results, alone):
@@ -131,10 +131,10 @@ def test_training_loader_two_processes_share_the_same_images():
     data = open_dataset("shapes:6", RECIPE.data.size)
     one = [batch["images"] for batch in training_loader(data, RECIPE, 1)]
     two = [[batch["images"] for batch in training_loader(data, RECIPE, 1, rank, 2)] for rank in range(2)]
-    for pictures, parts in zip(
+    for images, parts in zip(
         torch.cat(one).split(4), zip(torch.cat(two[0]).split(2), torch.cat(two[1]).split(2), strict=True), strict=True
     ):
-        assert sorted(p.sum().item() for p in pictures) == sorted(p.sum().item() for part in parts for p in part)
+        assert sorted(p.sum().item() for p in images) == sorted(p.sum().item() for part in parts for p in part)
 
 
 def test_batch_norm_two_processes_share_statistics(together):

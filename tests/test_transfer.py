@@ -56,7 +56,7 @@ def test_new_model_pretrained_backbone(tmp_path: Path) -> None:
     model = new_model(Recipe(model=ModelConfig.preset("tiny"), backbone=str(tmp_path)))
     backbone = model.pixel_encoder.backbone
     assert (backbone.channels, backbone.strides) == ([16, 24, 32], [4, 8, 16])
-    assert not any("stages.3" in name for name in model.state_dict()), "nothing would train it, and DDP would wait"
+    assert not any("stages.3" in name for name in model.state_dict()), "unused parameters would make DDP wait"
     assert torch.all(backbone.network.embedder.embedder.normalization.weight == 0.7)
     assert model.config.encoder.image_mean == (0.485, 0.456, 0.406)
     images = torch.rand(1, 3, 64, 64)
@@ -93,6 +93,6 @@ def test_new_state_missing_backbone_is_an_error(tmp_path: Path) -> None:
 def test_transfer_image_to_video_model_keeps_the_output(build, tiny):
     image, video = build(tiny), build(tiny.replace(decoder={"past_frames": 2}), seed=1)
     assert transfer(image, video) == ["mask_decoder.conv_in.weight"]
-    pictures, noise = torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16)
+    images, noise = torch.rand(1, 3, 32, 32), torch.randn(1, 5, 16, 16)
     past = torch.randint(4, (1, 2, 2, 16, 16))
-    assert torch.equal(image.infer(pictures, noise, 2), video.infer(pictures, noise, 2, past=past))
+    assert torch.equal(image.infer(images, noise, 2), video.infer(images, noise, 2, past=past))

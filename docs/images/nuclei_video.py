@@ -1,4 +1,4 @@
-"""Makes nuclei-video.gif: `pix2seqd video examples/nuclei.mp4`, picture and overlay side by side.
+"""Make nuclei-video.gif: `pix2seqd video examples/nuclei.mp4`, image and overlay side by side.
 
 Run it by `python docs/images/nuclei_video.py`.
 """
@@ -27,10 +27,10 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "pix2seqd", "video", str(CLIP), "--out", folder], check=True)
         overlays = frames(Path(folder) / "overlay.mp4")
     sheets = []
-    for picture, overlay in zip(frames(CLIP), overlays, strict=True):
-        sheet = Image.new("RGB", (2 * picture.width, picture.height))
-        sheet.paste(picture, (0, 0))
-        sheet.paste(overlay, (picture.width, 0))
+    for image, overlay in zip(frames(CLIP), overlays, strict=True):
+        sheet = Image.new("RGB", (2 * image.width, image.height))
+        sheet.paste(image, (0, 0))
+        sheet.paste(overlay, (image.width, 0))
         sheets.append(sheet.quantize(96))
     sheets[0].save(HERE / "nuclei-video.gif", save_all=True, append_images=sheets[1:], duration=125, loop=0)
 

@@ -1,4 +1,4 @@
-"""Makes page.png: the page in headless Chromium, on the sample image. Needs the extra web, selenium, chromium."""
+"""Make page.png: the page in headless Chromium, on the sample image. Needs the extra web, selenium, chromium."""
 
 import io
 import sys

@@ -36,7 +36,7 @@ def make(tiny, build) -> Callable[..., Segmenter]:
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (47, 70, 3), np.uint8)
 
 
@@ -61,82 +61,82 @@ def same(one: Panoptic, two: Panoptic) -> bool:
     "data", [RESIZE, TILE, TILE.replace(ids="unique"), TILE.replace(zoom=1.7), RESIZE.replace(ids="reused")]
 )
 @pytest.mark.parametrize("stride", [1, 2])
-def test_image_hints_stay(make, picture, data: DataConfig, stride: int):
-    known = strokes((47, 70))
-    found = make(data, stride, min_pixels=20).image(picture, hints=known)
-    given = known.segmentation > 0
-    assert np.array_equal(found.segmentation[given], known.segmentation[given])
+def test_image_hints_stay(make, image, data: DataConfig, stride: int):
+    hints = strokes((47, 70))
+    found = make(data, stride, min_pixels=20).image(image, hints=hints)
+    given = hints.segmentation > 0
+    assert np.array_equal(found.segmentation[given], hints.segmentation[given])
     records = {segment.id: segment for segment in found.segments}
-    for segment in known.segments:
+    for segment in hints.segments:
         kept = records[segment.id]
         assert (kept.category_id, kept.isthing, kept.iscrowd) == (segment.category_id, segment.isthing, segment.iscrowd)
     assert (found.class_map() == LAWN).sum() == sum(s.area for s in found.segments if s.category_id == 4)
-    assert len([s for s in found.segments if s.category_id == 4]) == 1, "the lawn that is found is the lawn given"
+    assert len([s for s in found.segments if s.category_id == 4]) == 1, "the generated lawn is the given lawn"
 
 
-def test_image_hints_everywhere_are_the_result(make, picture):
-    known = Panoptic.from_segmentation(np.full((47, 70), 9), {9: DOG}, TAXONOMY)
-    assert same(make(TILE).image(picture, hints=known), known)
+def test_image_hints_everywhere_are_the_result(make, image):
+    hints = Panoptic.from_segmentation(np.full((47, 70), 9), {9: DOG}, TAXONOMY)
+    assert same(make(TILE).image(image, hints=hints), hints)
 
 
-def test_image_hints_same_seed_same_result(make, picture):
-    segmenter, known = make(TILE), strokes((47, 70))
-    assert same(segmenter.image(picture, hints=known, seed=4), segmenter.image(picture, hints=known, seed=4))
-    assert not same(segmenter.image(picture, hints=known, seed=4), segmenter.image(picture, hints=known, seed=5))
+def test_image_hints_same_seed_same_result(make, image):
+    segmenter, hints = make(TILE), strokes((47, 70))
+    assert same(segmenter.image(image, hints=hints, seed=4), segmenter.image(image, hints=hints, seed=4))
+    assert not same(segmenter.image(image, hints=hints, seed=4), segmenter.image(image, hints=hints, seed=5))
 
 
-def test_image_hints_of_wrong_size_or_categories_is_an_error(make, picture):
+def test_image_hints_of_wrong_size_or_categories_is_an_error(make, image):
     with pytest.raises(InputError, match=r"hints are 47 x 70 but the image is 70 x 47"):
-        make(TILE).image(picture, hints=strokes((70, 47)))
+        make(TILE).image(image, hints=strokes((70, 47)))
     other = Taxonomy.from_coco([{"id": 1, "name": "cow"}])
-    known = Panoptic.from_segmentation(np.ones((47, 70), int), {1: 1}, other)
+    hints = Panoptic.from_segmentation(np.ones((47, 70), int), {1: 1}, other)
     with pytest.raises(InputError, match="other categories"):
-        make(TILE).image(picture, hints=known)
+        make(TILE).image(image, hints=hints)
 
 
 @pytest.mark.parametrize("data", [RESIZE, TILE])
 @pytest.mark.parametrize("hinted", [False, True])
-def test_progress_ends_with_the_result_of_image(make, picture, data: DataConfig, hinted: bool):
+def test_progress_ends_with_the_result_of_image(make, image, data: DataConfig, hinted: bool):
     segmenter = make(data)
-    known = strokes((47, 70)) if hinted else None
-    shares, shown = zip(*segmenter.progress(picture, hints=known, seed=2), strict=True)
+    hints = strokes((47, 70)) if hinted else None
+    shares, shown = zip(*segmenter.progress(image, hints=hints, seed=2), strict=True)
     assert list(shares) == sorted(shares)
     assert shares[-1] == 1
-    windows = len(segmenter.tiling.resize(picture).corners)
+    windows = len(segmenter.tiling.resize(image).corners)
     assert len(shares) == (3 if windows == 1 or not hinted else windows)
     assert all(panoptic.segmentation.shape == (47, 70) for panoptic in shown)
-    assert same(shown[-1], segmenter.image(picture, hints=known, seed=2))
+    assert same(shown[-1], segmenter.image(image, hints=hints, seed=2))
 
 
-def test_progress_consensus_ends_with_the_result_of_image(make, picture):
+def test_progress_consensus_ends_with_the_result_of_image(make, image):
     segmenter = make(TILE)
-    *_, (share, last) = segmenter.progress(picture, seed=2, consensus=3)
+    *_, (share, last) = segmenter.progress(image, seed=2, consensus=3)
     assert share == 1
-    assert same(last, segmenter.image(picture, seed=2, consensus=3))
-    assert not same(last, segmenter.image(picture, seed=2))
+    assert same(last, segmenter.image(image, seed=2, consensus=3))
+    assert not same(last, segmenter.image(image, seed=2))
 
 
 @pytest.mark.parametrize("data", [RESIZE, TILE])
-def test_samples_equal_image_with_following_seeds(make, picture, data: DataConfig):
+def test_samples_equal_image_with_following_seeds(make, image, data: DataConfig):
     segmenter = make(data)
-    samples = segmenter.samples(picture, 3, seed=5)
+    samples = segmenter.samples(image, 3, seed=5)
     assert len(samples) == 3
-    assert all(same(sample, segmenter.image(picture, seed=5 + k)) for k, sample in enumerate(samples))
+    assert all(same(sample, segmenter.image(image, seed=5 + k)) for k, sample in enumerate(samples))
     with pytest.raises(InputError, match="1 or more, not 0"):
-        segmenter.samples(picture, 0)
+        segmenter.samples(image, 0)
 
 
 def test_image_hints_windows_continue_finished_neighbours(make, monkeypatch):
-    """A perfect model of one long thing, of which a corner is given: every window has what its neighbour found."""
+    """A perfect model of one long thing, with a hint in a corner: every window gets the result of its neighbour."""
     segmenter = make(TILE, stride=1)
     labels = np.full((30, 100), LAWN)
     labels[10:20] = CAT
-    asked = []
+    given_hints = []
 
     def denoise(h, noise, steps, td, past, hints):
         mask = torch.full((1, 2, *noise.shape[2:]), 0)
-        mask[:, 0], mask[:, 0, 10:20], mask[:, 1, 10:20] = LAWN, CAT, 1 + len(asked) % 5
-        asked.append(hints)
+        mask[:, 0], mask[:, 0, 10:20], mask[:, 1, 10:20] = LAWN, CAT, 1 + len(given_hints) % 5
+        given_hints.append(hints)
         yield from [torch.where(hints >= 0, hints, mask)] * steps
 
     monkeypatch.setattr(segmenter.model, "denoise", denoise)
@@ -147,9 +147,11 @@ def test_image_hints_windows_continue_finished_neighbours(make, monkeypatch):
     found = segmenter.image(np.zeros((30, 100, 3), np.uint8), hints=hints)
     assert np.array_equal(found.class_map(), labels)
     assert len(found.segments) == 2
-    assert (asked[0] == NO_HINT).sum() == asked[0].numel() - 1
-    assert all((given[0, 0, 10:20, :4] == CAT).all() for given in asked[1:]), "what lies deeper in the one before"
-    assert all((given[:, :, :, 14:] == NO_HINT).all() for given in asked[1:])
+    assert (given_hints[0] == NO_HINT).sum() == given_hints[0].numel() - 1
+    assert all((given[0, 0, 10:20, :4] == CAT).all() for given in given_hints[1:]), (
+        "the part that lies deeper in the window before"
+    )
+    assert all((given[:, :, :, 14:] == NO_HINT).all() for given in given_hints[1:])
 
 
 # The model
@@ -169,7 +171,7 @@ def test_denoise_hints_stay_at_every_step(tiny, build):
     *_, free = model.denoise(h, noise, 4, hints=nothing)
     *_, plain = model.denoise(h, noise, 4)
     assert torch.allclose(free, plain, atol=1e-5)
-    assert not torch.equal(m_pred[:, :, 8:], plain[:, :, 8:]), "what is given matters elsewhere"
+    assert not torch.equal(m_pred[:, :, 8:], plain[:, :, 8:]), "hints change the other pixels"
 
 
 # Which segments are continued
@@ -177,8 +179,8 @@ def test_denoise_hints_stay_at_every_step(tiny, build):
 
 def test_adopt_segment_with_two_given_things_is_split():
     found = np.ones((1, 9), int)
-    known = np.array([[0, 4, 0, 0, 0, 0, 0, 6, 0]])
-    labels, classes = adopt((found, {1: CAT}), known, {4: CAT, 6: CAT}, TAXONOMY)
+    given = np.array([[0, 4, 0, 0, 0, 0, 0, 6, 0]])
+    labels, classes = adopt((found, {1: CAT}), given, {4: CAT, 6: CAT}, TAXONOMY)
     assert labels.tolist() in ([[4] * 4 + [i] + [6] * 4] for i in (4, 6))
     assert classes[4] == classes[6] == CAT
 

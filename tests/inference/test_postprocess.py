@@ -20,14 +20,14 @@ def mask(classes: list[list[int]], ids: list[list[int]]) -> np.ndarray:
 
 
 def segments(labels: np.ndarray, class_of: dict[int, int]) -> set[tuple[int, frozenset[int]]]:
-    """(class, pixels) of every segment, whatever its number."""
+    """(class, pixels) of every segment, without its number."""
     return {(class_of[i], frozenset(np.flatnonzero(labels == i).tolist())) for i in np.unique(labels).tolist() if i}
 
 
-@pytest.mark.parametrize("least", [0, 6, 25])
-def test_majority_vote_equals_the_official_one(official, least: int):
-    voted = majority_vote(np.stack([official["unit/vote/sem"], official["unit/vote/id"]]), least)
-    recorded = [official[f"unit/vote/min{least}_{channel}"] for channel in ("sem", "id")]
+@pytest.mark.parametrize("min_pixels", [0, 6, 25])
+def test_majority_vote_equals_the_official_one(official, min_pixels: int):
+    voted = majority_vote(np.stack([official["unit/vote/sem"], official["unit/vote/id"]]), min_pixels)
+    recorded = [official[f"unit/vote/min{min_pixels}_{channel}"] for channel in ("sem", "id")]
     assert np.array_equal(voted, np.stack(recorded))
 
 
@@ -95,8 +95,8 @@ def test_fill_small_specks_take_the_nearest_label():
     filled, class_of = fill_small(labels, classes, 6)
     assert filled[0, 3] == 1 and filled[1, 5] == 1
     assert class_of == {1: CAT, 3: LAWN}, "things and stuff alike"
-    assert np.array_equal(filled[2:], labels[2:]), "these eight pixels of void touch"
-    assert (fill_small(labels, classes, 9)[0][2:] == 3).all(), "void in specks is filled, too"
+    assert np.array_equal(filled[2:], labels[2:]), "these eight void pixels are connected"
+    assert (fill_small(labels, classes, 9)[0][2:] == 3).all(), "void specks are filled too"
     assert (fill_small(labels, classes, 0)[0] == labels).all()
     nothing, gone = fill_small(np.array([[1, 1], [1, 1]]), {1: CAT}, 6)
     assert not nothing.any()
@@ -118,7 +118,7 @@ def test_windows_cover_everything_and_overlap(length: int, size: int, share: flo
 
 
 def scene(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, dict[int, int]]:
-    """Lawn with up to 12 discs, cats and dogs; the later lie over the earlier."""
+    """Lawn with up to 12 discs, cats and dogs; later ones cover earlier ones."""
     rows, columns = np.mgrid[:height, :width]
     labels, class_of = np.ones((height, width), np.int64), {1: LAWN}
     for label in range(2, 14):
@@ -137,7 +137,7 @@ def test_join_restores_a_scene_cut_into_windows(seed: int):
     for top in windows(height, 32, 16):
         for left in windows(width, 32, 16):
             part = labels[top : top + 32, left : left + 32]
-            shuffled = rng.permutation(13) + 1  # each window numbers its segments as it likes
+            shuffled = rng.permutation(13) + 1  # each window has its own numbers
             table = np.concatenate([[0], shuffled])
             present = np.unique(part).tolist()
             tiles.append((top, left, (table[part], {int(table[i]): class_of[i] for i in present})))

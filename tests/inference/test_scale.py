@@ -1,4 +1,4 @@
-"""`DataConfig.diameter`: pictures are brought to a scale at which their things have one size."""
+"""`DataConfig.diameter`: images are scaled so that their things have one size."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,20 +41,20 @@ def drawn(panoptic: Panoptic) -> np.ndarray:
 
 @pytest.fixture
 def segmenter(tiny, build, answer_with) -> Callable[..., Segmenter]:
-    """A segmenter whose model finds what is bright, and the sizes of the windows and steps it was asked for."""
+    """A segmenter whose model finds bright pixels, and the list of its numbers of steps."""
 
     def make(data: DataConfig = DATA, **infer: float) -> tuple[Segmenter, list[int]]:
         options = InferConfig(steps=2, min_pixels=4).replace(**infer)
         pretrained = Checkpoint(build(tiny.replace(mask={"stride": 1})), TAXONOMY, data, options)
-        result, asked = Segmenter(pretrained, "cpu", "float32"), []
+        result, steps_taken = Segmenter(pretrained, "cpu", "float32"), []
 
         def infer(images: Tensor, noise: Tensor, steps: int, td: float) -> Tensor:
-            asked.append(steps)
+            steps_taken.append(steps)
             bright = images[:, 0] > 0.5
             return torch.stack([torch.where(bright, CAT, LAWN), bright.long()], 1)
 
         answer_with(result.model, infer)
-        return result, asked
+        return result, steps_taken
 
     return make
 
@@ -95,54 +95,54 @@ def test_training_examples_are_scaled_by_the_truth(radius: int):
 @pytest.mark.parametrize(("radius", "apart"), [(3, 16), (6, 20), (24, 64)])
 def test_image_scale_is_found_by_a_first_look(segmenter, radius: int, apart: int):
     truth = cats(radius, 192, apart)
-    able, asked = segmenter()
-    picture = drawn(truth)
-    assert able.resize(picture).zoom == pytest.approx(12 / truth.diameter(), rel=0.2)
-    asked.clear()
-    found = able.image(picture, steps=3)
+    scaling, steps_taken = segmenter()
+    image = drawn(truth)
+    assert scaling.resize(image).zoom == pytest.approx(12 / truth.diameter(), rel=0.2)
+    steps_taken.clear()
+    found = scaling.image(image, steps=3)
     assert found.segmentation.shape == (192, 192)
     assert (found.class_map() == truth.class_map()).mean() > 0.95
     assert len(found.segments) == len(truth.segments)
-    assert set(asked) == {2, 3}, "a look of the checkpoint's number of steps, then those asked for"
+    assert set(steps_taken) == {2, 3}, "a first look with the checkpoint's steps, then the given steps"
 
 
 def test_image_given_diameter_needs_no_first_look(segmenter):
-    able, asked = segmenter()
-    able.image(drawn(cats(12, 96, 32)), diameter=24.0)
-    assert set(asked) == {2}
-    assert able.resize(drawn(cats(12, 96, 32)), 24.0).zoom == 0.5
+    scaling, steps_taken = segmenter()
+    scaling.image(drawn(cats(12, 96, 32)), diameter=24.0)
+    assert set(steps_taken) == {2}
+    assert scaling.resize(drawn(cats(12, 96, 32)), 24.0).zoom == 0.5
 
 
 def test_resize_empty_image_keeps_its_scale(segmenter):
-    able, _ = segmenter()
-    assert able.resize(np.zeros((50, 70, 3), np.uint8)).zoom == 1
+    scaling, _ = segmenter()
+    assert scaling.resize(np.zeros((50, 70, 3), np.uint8)).zoom == 1
 
 
 def test_video_all_frames_have_the_scale_of_the_first(segmenter, monkeypatch):
-    able, _ = segmenter()
-    zooms, scaled = [], able.resize
-    monkeypatch.setattr(able, "resize", lambda *given: zooms.append(scaled(*given).zoom) or scaled(*given))
-    list(able.video([drawn(cats(radius, 96, 32)) for radius in (12, 6, 12)]))
+    scaling, _ = segmenter()
+    zooms, scaled = [], scaling.resize
+    monkeypatch.setattr(scaling, "resize", lambda *given: zooms.append(scaled(*given).zoom) or scaled(*given))
+    list(scaling.video([drawn(cats(radius, 96, 32)) for radius in (12, 6, 12)]))
     assert len(set(zooms)) == 1
     assert zooms[0] == pytest.approx(0.5, rel=0.1)
 
 
 def test_image_diameter_without_scaling_is_an_error(segmenter):
-    able, _ = segmenter(DATA.replace(diameter=0.0))
+    scaling, _ = segmenter(DATA.replace(diameter=0.0))
     with pytest.raises(InputError, match="leave diameter out"):
-        able.image(np.zeros((20, 20, 3), np.uint8), diameter=5.0)
+        scaling.image(np.zeros((20, 20, 3), np.uint8), diameter=5.0)
     with pytest.raises(ValueError, match="tile"):
         DataConfig(diameter=12.0)
 
 
 @pytest.mark.parametrize(("min_share", "specks"), [(0.0, True), (0.25, False)])
-@pytest.mark.parametrize("enlarged", [1, 2])
-def test_image_min_share_drops_small_segments_at_any_scale(segmenter, min_share, specks, enlarged):
-    """Discs of diameter 13 and one of 5, a seventh of their area, and the same picture twice as large."""
+@pytest.mark.parametrize("factor", [1, 2])
+def test_image_min_share_drops_small_segments_at_any_scale(segmenter, min_share, specks, factor):
+    """Discs of diameter 13 and one of 5, a seventh of their area, and the same image at twice the size."""
     truth = cats(6.3, 96, 24).segmentation.copy()
     truth[44:49, 44:49] = truth.max() + 1
-    truth = truth.repeat(enlarged, 0).repeat(enlarged, 1)
+    truth = truth.repeat(factor, 0).repeat(factor, 1)
     classes = {int(i): CAT if i > 1 else LAWN for i in np.unique(truth)}
-    picture = drawn(Panoptic.from_segmentation(truth, classes, TAXONOMY))
-    found = segmenter(min_share=min_share)[0].image(picture, diameter=13.0 * enlarged)
+    image = drawn(Panoptic.from_segmentation(truth, classes, TAXONOMY))
+    found = segmenter(min_share=min_share)[0].image(image, diameter=13.0 * factor)
     assert sum(segment.isthing for segment in found.segments) == 16 + specks

@@ -43,7 +43,7 @@ def make(tiny, build) -> Callable[..., Segmenter]:
 
 @pytest.fixture
 def reading(make, tiny, answer_with) -> Callable[..., Segmenter]:
-    """A segmenter whose model is perfect: class and id are what red and green of the picture say."""
+    """A segmenter whose model reads class and id from red and green of the image."""
 
     def segmenter(data: DataConfig, stride: int = 1, input_scale: int = 1) -> Segmenter:
         result = make(data, tiny.replace(mask={"stride": stride}), input_scale=input_scale)
@@ -74,12 +74,12 @@ def discs(height: int, width: int, seed: int = 0) -> np.ndarray:
     return mask
 
 
-def picture_of(mask: np.ndarray) -> np.ndarray:
+def image_of(mask: np.ndarray) -> np.ndarray:
     return np.stack([*mask, np.zeros_like(mask[0])], axis=-1).astype(np.uint8)
 
 
 def partition(labels: np.ndarray) -> np.ndarray:
-    """The same segments numbered in the order of their first pixels, so that equal partitions are equal arrays."""
+    """The segments numbered in the order of their first pixels: equal partitions are equal arrays."""
     _, first, dense = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[dense].reshape(labels.shape)
 
@@ -95,7 +95,7 @@ def components(mask: np.ndarray) -> np.ndarray:
 
 
 def check_structure(panoptic: Panoptic, size: tuple[int, int]) -> None:
-    """What holds for every result, however bad the model."""
+    """Properties of every result of any model."""
     assert panoptic.segmentation.shape == size
     assert panoptic.segmentation.dtype == np.int32
     ids = [segment.id for segment in panoptic.segments]
@@ -119,7 +119,7 @@ def test_image_tiles_give_every_pixel_its_segment(reading, size: tuple[int, int]
     height, width = size
     small = discs(-(-height // stride), -(-width // stride))
     mask = small.repeat(stride, 1).repeat(stride, 2)[:, :height, :width]
-    found = reading(TILE, stride).image(picture_of(mask))
+    found = reading(TILE, stride).image(image_of(mask))
     check_structure(found, size)
     assert np.array_equal(found.class_map(), mask[0])
     assert np.array_equal(partition(found.segmentation), partition(components(mask)))
@@ -127,28 +127,28 @@ def test_image_tiles_give_every_pixel_its_segment(reading, size: tuple[int, int]
 
 @pytest.mark.parametrize("data", [TILE, DataConfig(size=(32, 32), ids="reused")])
 def test_image_input_scale_2(reading, data: DataConfig):
-    mask = discs(64, 64)  # two training inputs a side: the larger input sees it as it is
-    found = reading(data, stride=2, input_scale=2).image(picture_of(mask[:, ::2, ::2].repeat(2, 1).repeat(2, 2)))
+    mask = discs(64, 64)  # two training inputs a side: the larger input shows it unscaled
+    found = reading(data, stride=2, input_scale=2).image(image_of(mask[:, ::2, ::2].repeat(2, 1).repeat(2, 2)))
     assert np.array_equal(found.class_map(), mask[0, ::2, ::2].repeat(2, 0).repeat(2, 1))
 
 
 def test_call_equals_image(reading):
-    segmenter, picture = reading(TILE), picture_of(discs(40, 50))
-    found, wanted = segmenter(picture, seed=3), segmenter.image(picture, seed=3)
-    assert np.array_equal(found.segmentation, wanted.segmentation)
-    assert found.segments == wanted.segments
+    segmenter, image = reading(TILE), image_of(discs(40, 50))
+    found, expected = segmenter(image, seed=3), segmenter.image(image, seed=3)
+    assert np.array_equal(found.segmentation, expected.segmentation)
+    assert found.segments == expected.segments
 
 
 def test_image_tiles_without_overlap(reading):
     mask = discs(75, 110)
-    found = reading(TILE.replace(overlap=0)).image(picture_of(mask))
+    found = reading(TILE.replace(overlap=0)).image(image_of(mask))
     assert np.array_equal(found.class_map(), mask[0])
 
 
 def test_image_tiles_with_unique_ids_are_joined(reading):
     mask = discs(12, 60)
-    mask[1] = components(mask)  # id 1 is the lawn's, and the padding's
-    found = reading(TILE.replace(ids="unique")).image(picture_of(mask))
+    mask[1] = components(mask)  # id 1 is that of the lawn and of the padding
+    found = reading(TILE.replace(ids="unique")).image(image_of(mask))
     assert np.array_equal(found.class_map(), mask[0])
     assert np.array_equal(partition(found.segmentation), partition(components(mask)))
 
@@ -168,7 +168,7 @@ def test_image_tiles_at_another_zoom(reading, answer_with, zoom: float, stride: 
         return torch.stack([torch.where(lawn, LAWN, CAT), torch.where(lawn, 0, 1)], 1)
 
     answer_with(segmenter.model, infer)
-    found = segmenter.image(picture_of(mask), min_pixels=16)
+    found = segmenter.image(image_of(mask), min_pixels=16)
     check_structure(found, (91, 120))
     cats = [found.segmentation == segment.id for segment in found.segments if segment.isthing]
     assert len(cats) == len(centres)
@@ -189,7 +189,7 @@ def test_image_tiles_pixel_comes_from_the_deepest_window(reading, answer_with):
         return masks
 
     answer_with(segmenter.model, infer)
-    found = segmenter.image(picture_of(mask)).class_map()
+    found = segmenter.image(image_of(mask)).class_map()
     assert np.array_equal(found[:, 6:-6], mask[0][:, 6:-6])
 
 
@@ -198,17 +198,17 @@ def test_image_min_pixels_counts_image_pixels(reading):
     mask[:, 4:8, 4:8] = CAT  # 16 pixels, 4 of the mask
     mask[:, 20:28, 20:28] = CAT
     segmenter = reading(TILE, 2)
-    assert [s.area for s in segmenter.image(picture_of(mask), min_pixels=16).segments if s.isthing] == [16, 64]
-    cleaned = segmenter.image(picture_of(mask), min_pixels=17)
+    assert [s.area for s in segmenter.image(image_of(mask), min_pixels=16).segments if s.isthing] == [16, 64]
+    cleaned = segmenter.image(image_of(mask), min_pixels=17)
     assert [s.area for s in cleaned.segments if s.isthing] == [64]
     assert (cleaned.segmentation > 0).all(), "the lawn fills the gap"
 
 
-# The official path from mask to picture
+# The official path from mask to image
 
 
-def official(mask: np.ndarray, size: tuple[int, int], padded: tuple[int, int], least: int) -> np.ndarray:
-    """Class and id at the picture's size: nearest to the padded picture, crop, nearest to the picture, vote."""
+def official(mask: np.ndarray, size: tuple[int, int], padded: tuple[int, int], min_pixels: int) -> np.ndarray:
+    """Class and id at the image's size: nearest to the padded image, crop, nearest to the image, vote."""
 
     def nearest(values: Tensor, shape: tuple[int, int]) -> Tensor:
         return F.interpolate(values[None].double(), shape, mode="nearest-exact")[0].long()
@@ -220,7 +220,7 @@ def official(mask: np.ndarray, size: tuple[int, int], padded: tuple[int, int], l
     for identity in set(ids.ravel().tolist()) - {0}:
         inside = ids == identity
         winner = int(np.bincount(classes[inside]).argmax())
-        if winner and inside.sum() >= least:
+        if winner and inside.sum() >= min_pixels:
             result[:, inside] = [[winner], [0 if winner == LAWN else identity]]
     return result
 
@@ -238,7 +238,7 @@ def test_image_resize_layout_equals_the_official_path(make, tiny, answer_with, s
     assert np.array_equal(partition(found.segmentation), partition(expected[0] * 1000 + expected[1]))
 
 
-# What holds for every model
+# Every model
 
 
 LAYOUTS = [
@@ -255,55 +255,55 @@ LAYOUTS = [
 def test_image_result_has_the_size_of_the_image(make, data: DataConfig, size: tuple[int, int]):
     one = Taxonomy.from_coco([{"id": 5, "name": "cat"}])  # fewer classes than the model has
     noise = np.random.default_rng(1).integers(0, 256, (*size, 3)).astype(np.uint8)
-    for taxonomy, picture in product((TAXONOMY, one), (noise, np.zeros_like(noise))):
-        check_structure(make(data, taxonomy=taxonomy).image(picture), size)
+    for taxonomy, image in product((TAXONOMY, one), (noise, np.zeros_like(noise))):
+        check_structure(make(data, taxonomy=taxonomy).image(image), size)
 
 
 @pytest.fixture
-def pictures() -> list[np.ndarray]:
+def images() -> list[np.ndarray]:
     rng = np.random.default_rng(2)
     return [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for size in ((40, 40), (20, 60), (32, 32), (5, 9))]
 
 
 @pytest.mark.parametrize("data", LAYOUTS[1:3])
-def test_images_same_result_alone_and_in_batch(make, pictures, data: DataConfig):
+def test_images_same_result_alone_and_in_batch(make, images, data: DataConfig):
     segmenter = make(data)
-    alone = [segmenter.image(picture, seed=3) for picture in pictures]
+    alone = [segmenter.image(image, seed=3) for image in images]
     assert any(len(panoptic.segments) > 1 for panoptic in alone)
     for batch_size in (None, 1, 3, 16):
-        together = segmenter.images(pictures, seed=3, batch_size=batch_size)
+        together = segmenter.images(images, seed=3, batch_size=batch_size)
         assert all(same(a, b) for a, b in zip(alone, together, strict=True))
-    backwards = list(segmenter.images(pictures[::-1], seed=3))[::-1]
+    backwards = list(segmenter.images(images[::-1], seed=3))[::-1]
     assert all(same(a, b) for a, b in zip(alone, backwards, strict=True))
 
 
-def test_image_depends_on_the_seed_alone(make, pictures):
+def test_image_depends_on_the_seed_alone(make, images):
     segmenter = make(TILE)
     torch.manual_seed(1)
-    first = segmenter.image(pictures[0], seed=5)
+    first = segmenter.image(images[0], seed=5)
     torch.manual_seed(2)
-    assert same(first, segmenter.image(pictures[0], seed=5))
-    assert not same(first, segmenter.image(pictures[0], seed=6))
+    assert same(first, segmenter.image(images[0], seed=5))
+    assert not same(first, segmenter.image(images[0], seed=6))
 
 
-def test_image_options_default_to_the_checkpoint(make, pictures):
+def test_image_options_default_to_the_checkpoint(make, images):
     segmenter = make(TILE)
-    given = segmenter.image(pictures[0], steps=2, td=1.0, min_pixels=0)
-    assert same(segmenter.image(pictures[0]), given)
-    assert not same(segmenter.image(pictures[0], steps=3), given)
-    things = [s for s in segmenter.image(pictures[0], min_pixels=30).segments if s.isthing]
+    given = segmenter.image(images[0], steps=2, td=1.0, min_pixels=0)
+    assert same(segmenter.image(images[0]), given)
+    assert not same(segmenter.image(images[0], steps=3), given)
+    things = [s for s in segmenter.image(images[0], min_pixels=30).segments if s.isthing]
     assert all(segment.area >= 30 for segment in things)
     assert len(things) < sum(segment.isthing for segment in given.segments)
 
 
-def test_images_fills_batches_and_reads_lazily(reading, answer_with, pictures):
+def test_images_fills_batches_and_reads_lazily(reading, answer_with, images):
     segmenter = reading(DataConfig(size=(32, 32)))
     read, batches, infer = [], [], segmenter.perfect
 
     def sources() -> Iterator[np.ndarray]:
-        for number, picture in enumerate(pictures):
+        for number, image in enumerate(images):
             read.append(number)
-            yield picture
+            yield image
 
     def counted(images: Tensor, *rest: object) -> Tensor:
         batches.append(len(images))
@@ -317,17 +317,17 @@ def test_images_fills_batches_and_reads_lazily(reading, answer_with, pictures):
     assert batches == [3, 1]
 
 
-def test_images_unreadable_file_keeps_earlier_results(make, pictures):
-    results = make(TILE).images([pictures[0], "nowhere.png", pictures[1]])
+def test_images_unreadable_file_keeps_earlier_results(make, images):
+    results = make(TILE).images([images[0], "nowhere.png", images[1]])
     assert next(results).segmentation.shape == (40, 40)
     with pytest.raises(InputError, match=r"nowhere\.png"):
         next(results)
 
 
-def test_images_path_pil_and_array_give_the_same(make, pictures, tmp_path):
+def test_images_path_pil_and_array_give_the_same(make, images, tmp_path):
     segmenter = make(TILE)
-    Image.fromarray(pictures[1]).save(tmp_path / "picture.png")
-    sources = [pictures[1], Image.fromarray(pictures[1]), tmp_path / "picture.png", str(tmp_path / "picture.png")]
+    Image.fromarray(images[1]).save(tmp_path / "image.png")
+    sources = [images[1], Image.fromarray(images[1]), tmp_path / "image.png", str(tmp_path / "image.png")]
     results = list(segmenter.images(sources))
     assert all(same(results[0], other) for other in results)
 
@@ -345,9 +345,9 @@ def test_images_path_pil_and_array_give_the_same(make, pictures, tmp_path):
         {"batch_size": 0},
     ],
 )
-def test_images_wrong_option_is_a_one_line_error(make, pictures, options: dict[str, float]):
+def test_images_wrong_option_is_a_one_line_error(make, images, options: dict[str, float]):
     with pytest.raises(InputError) as error:
-        list(make(TILE).images(pictures, **options))
+        list(make(TILE).images(images, **options))
     assert next(iter(options)).replace("_", " ") in str(error.value).replace("_", " ")
     assert "\n" not in str(error.value)
 
@@ -358,11 +358,11 @@ def test_segmenter_missing_device_is_a_one_line_error(make, device: str):
         Segmenter(make(TILE).checkpoint, device)
 
 
-def test_segmenter_from_pretrained_round_trip_and_describe(make, pictures, tmp_path):
+def test_segmenter_from_pretrained_round_trip_and_describe(make, images, tmp_path):
     segmenter = make(TILE)
     save_pretrained(segmenter.checkpoint, tmp_path / "cats")
     loaded = Segmenter.from_pretrained(tmp_path / "cats", device="cpu", dtype="float32")
-    assert same(loaded.image(pictures[0]), segmenter.image(pictures[0]))
+    assert same(loaded.image(images[0]), segmenter.image(images[0]))
     assert loaded.taxonomy == TAXONOMY
     described = loaded.describe()
     assert json.loads(json.dumps(described)) == described, "results are found again by comparing with stored json"
@@ -371,7 +371,7 @@ def test_segmenter_from_pretrained_round_trip_and_describe(make, pictures, tmp_p
     assert len(described["weights"]) == 64
     bfloat16 = Segmenter.from_pretrained(tmp_path / "cats", device="cpu", dtype="bfloat16")
     assert bfloat16.describe() != described
-    check_structure(bfloat16.image(pictures[0]), (40, 40))
+    check_structure(bfloat16.image(images[0]), (40, 40))
 
 
 def test_segmenter_bfloat16_does_not_keep_float32_weights(tiny, build):
@@ -388,19 +388,19 @@ def test_segmenter_bfloat16_does_not_keep_float32_weights(tiny, build):
 # Consensus
 
 
-def test_image_consensus_equals_images_and_progress(make, pictures):
+def test_image_consensus_equals_images_and_progress(make, images):
     segmenter = make(TILE)
-    agreed = consensus(segmenter.samples(pictures[0], 3, seed=4, min_pixels=5), 5)
-    assert same(segmenter.image(pictures[0], seed=4, consensus=3, min_pixels=5), agreed)
-    both = list(segmenter.images([pictures[1], pictures[0]], seed=4, consensus=3, min_pixels=5, batch_size=2))
+    agreed = consensus(segmenter.samples(images[0], 3, seed=4, min_pixels=5), 5)
+    assert same(segmenter.image(images[0], seed=4, consensus=3, min_pixels=5), agreed)
+    both = list(segmenter.images([images[1], images[0]], seed=4, consensus=3, min_pixels=5, batch_size=2))
     assert same(both[1], agreed)
-    shares, shown = zip(*segmenter.progress(pictures[0], seed=4, consensus=3, min_pixels=5), strict=True)
+    shares, shown = zip(*segmenter.progress(images[0], seed=4, consensus=3, min_pixels=5), strict=True)
     assert shares == pytest.approx((1 / 6, 1 / 3, 2 / 3, 1))
-    assert same(shown[1], segmenter.image(pictures[0], seed=4, min_pixels=5)) and same(shown[2], shown[1])
+    assert same(shown[1], segmenter.image(images[0], seed=4, min_pixels=5)) and same(shown[2], shown[1])
     assert same(shown[3], agreed)
 
 
-def test_image_even_consensus_is_an_error(make, pictures):
+def test_image_even_consensus_is_an_error(make, images):
     segmenter = make(TILE)
     with pytest.raises(InputError, match="consensus must be 1, 3, 5"):
-        segmenter.image(pictures[0], consensus=2)
+        segmenter.image(images[0], consensus=2)

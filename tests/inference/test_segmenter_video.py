@@ -36,7 +36,7 @@ def make(tiny, build) -> Callable[..., Segmenter]:
 
 @pytest.fixture
 def reading(make, monkeypatch) -> Callable[..., Segmenter]:
-    """A segmenter whose model is perfect: class and id are what red and green of the picture say."""
+    """A segmenter whose model reads class and id from red and green of the image."""
 
     def segmenter(data: DataConfig, **how: int) -> Segmenter:
         result = make(data, **how)
@@ -60,11 +60,11 @@ def noise(frames: int, size: tuple[int, int] = (32, 32)) -> list[np.ndarray]:
 
 
 def cells(*places: tuple[int, int, int], size: tuple[int, int]) -> np.ndarray:
-    """A picture that `reading` understands: squares of 8 pixels with top, left and generated id."""
-    picture = np.full((*size, 3), (GROUND, 7, 0), np.uint8)
+    """An image for `reading`: squares of 8 pixels with top, left and generated id."""
+    image = np.full((*size, 3), (GROUND, 7, 0), np.uint8)
     for top, left, identity in places:
-        picture[top : top + 8, left : left + 8] = CELL, identity, 0
-    return picture
+        image[top : top + 8, left : left + 8] = CELL, identity, 0
+    return image
 
 
 def same(one: Panoptic, two: Panoptic) -> bool:
@@ -73,14 +73,14 @@ def same(one: Panoptic, two: Panoptic) -> bool:
 
 @pytest.mark.parametrize("data", [WHOLE, TILES])
 def test_video_first_frame_of_an_inflated_model_equals_image(make, data: DataConfig):
-    image = make(data, past_frames=0)
+    segmenter = make(data, past_frames=0)
     video = Segmenter(
-        Checkpoint(inflate_for_video(image.model), TAXONOMY, data, image.checkpoint.infer), "cpu", "float32"
+        Checkpoint(inflate_for_video(segmenter.model), TAXONOMY, data, segmenter.checkpoint.infer), "cpu", "float32"
     )
     (first,) = video.video(noise(1, (40, 50)), seed=3)
-    picture = image.image(noise(1, (40, 50))[0], seed=3, steps=2)
-    assert np.array_equal(first.class_map(), picture.class_map())
-    assert len(first.segments) == len(picture.segments) > 0
+    expected = segmenter.image(noise(1, (40, 50))[0], seed=3, steps=2)
+    assert np.array_equal(first.class_map(), expected.class_map())
+    assert len(first.segments) == len(expected.segments) > 0
 
 
 @pytest.mark.parametrize("data", [WHOLE, TILES])
@@ -96,7 +96,7 @@ def test_video_past_masks_and_steps_change_later_frames_only(make):
     changed = list(segmenter.video(frames, steps=4))
     assert same(changed[0], plain[0]) and not same(changed[1], plain[1])
     assert not same(next(segmenter.video(frames, first_steps=5)), plain[0])
-    # What is remembered matters: the third frame alone is another one.
+    # The third frame differs without the frames before.
     assert not np.array_equal(next(segmenter.video(frames[2:], first_steps=1)).segmentation, plain[2].segmentation)
 
 
@@ -188,12 +188,12 @@ def test_video_wrong_option_is_an_error(make, wrong: dict[str, float]):
 
 def test_video_options_default_to_the_checkpoint(make):
     frames = noise(3)
-    asked = list(make(WHOLE).video(frames, steps=2, first_steps=3))
-    assert all(map(same, make(WHOLE, steps=2, first_steps=3).video(frames), asked))
+    given = list(make(WHOLE).video(frames, steps=2, first_steps=3))
+    assert all(map(same, make(WHOLE, steps=2, first_steps=3).video(frames), given))
     assert make(WHOLE, first_steps=3).describe()["first_steps"] == 3
 
 
-# What the model is told of the frames before
+# Past masks
 
 
 @pytest.mark.parametrize("data", [WHOLE, TILES])
@@ -201,37 +201,37 @@ def test_video_options_default_to_the_checkpoint(make):
 def test_video_past_masks_are_the_earlier_results(
     make, monkeypatch, data: DataConfig, samples: int, unconditioned_share: float
 ):
-    """All samples that are told are told the same: class and track of each pixel of the last two answers."""
-    segmenter, told = make(data, consensus=samples, unconditioned_share=unconditioned_share), []
+    """All conditioned samples get the same past masks: class and track of each pixel of the last two results."""
+    segmenter, given = make(data, consensus=samples, unconditioned_share=unconditioned_share), []
     infer = segmenter.model.denoise
 
     def denoise(h: object, state: Tensor, steps: int, td: float, past: Tensor | None, hints: None) -> Iterator[Tensor]:
-        told.append(past)
+        given.append(past)
         return infer(h, state, steps, td, past, hints=hints)
 
     monkeypatch.setattr(segmenter.model, "denoise", denoise)
     results = list(segmenter.video(noise(3)))
-    assert len(told) == 3 * samples and all(past is None for past in told[:samples])
+    assert len(given) == 3 * samples and all(past is None for past in given[:samples])
     for number in (1, 2):
-        pasts = told[number * samples : (number + 1) * samples]
-        fresh = int(unconditioned_share * samples)
-        assert [past is None for past in pasts] == [False] * (samples - fresh) + [True] * fresh
-        pasts = pasts[: samples - fresh]
+        pasts = given[number * samples : (number + 1) * samples]
+        unconditioned = int(unconditioned_share * samples)
+        assert [past is None for past in pasts] == [False] * (samples - unconditioned) + [True] * unconditioned
+        pasts = pasts[: samples - unconditioned]
         assert all(torch.equal(past, pasts[0]) for past in pasts)
         classes, ids = pasts[0][0, -1].numpy()
-        answer = results[number - 1]
-        assert np.array_equal(classes, answer.class_map())
-        for segment in answer.segments:
-            assert len(np.unique(ids[answer.segmentation == segment.id])) == 1
-    assert not told[samples][0, 0].any() and np.array_equal(told[2 * samples][0, 0, 0], results[0].class_map())
+        result = results[number - 1]
+        assert np.array_equal(classes, result.class_map())
+        for segment in result.segments:
+            assert len(np.unique(ids[result.segmentation == segment.id])) == 1
+    assert not given[samples][0, 0].any() and np.array_equal(given[2 * samples][0, 0, 0], results[0].class_map())
 
 
 def test_video_first_frame_equals_image_consensus(make):
     segmenter = make(TILES)
     (first,) = segmenter.video(noise(1, (40, 50)), seed=3, consensus=3)
-    picture = segmenter.image(noise(1, (40, 50))[0], seed=3, consensus=3)
-    assert np.array_equal(first.class_map(), picture.class_map())
-    assert len(first.segments) == len(picture.segments) > 1
+    expected = segmenter.image(noise(1, (40, 50))[0], seed=3, consensus=3)
+    assert np.array_equal(first.class_map(), expected.class_map())
+    assert len(first.segments) == len(expected.segments) > 1
 
 
 def test_to_masks_and_stitch_round_trip(make):

@@ -17,7 +17,7 @@ def video(tiny, build) -> Pix2SeqD:
 
 
 def clip(model: ModelConfig, frames: int, windows: int = 1) -> tuple[Tensor, Tensor]:
-    """Pictures `[frames, windows, 3, H, W]` and noise."""
+    """Images `[frames, windows, 3, H, W]` and noise."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(frames, windows, 3, SIDE, SIDE, generator=generator)
     return images, torch.randn(frames, windows, model.mask.total_bits, SIDE, SIDE, generator=generator)
@@ -30,12 +30,12 @@ def last(model: Pix2SeqD, steps: Iterator[Step]) -> Tensor:
 
 
 def run(model: Pix2SeqD, config: InferConfig, images: Tensor, noise: Tensor, batch: int = 8) -> list[Tensor]:
-    """The masks of each frame; it is told of the first of each window's samples."""
+    """The masks of each frame; the past masks are those of each window's first sample."""
     stream, masks = Stream(model, config), []
     for frame in zip(images, noise, strict=True):
         samples = [[] for _ in range(config.consensus)]
-        for pictures, eps in zip(*(part.split(batch) for part in frame), strict=True):
-            h = model.pixel_encoder(pictures)
+        for windows, eps in zip(*(part.split(batch) for part in frame), strict=True):
+            h = model.pixel_encoder(windows)
             for k, found in enumerate(samples):
                 found.append(last(model, stream.denoise(h, eps.roll(k), first=sum(map(len, found)), sample=k)))
         masks.append(torch.cat(samples[0]))
@@ -103,14 +103,14 @@ def test_stream_adaptive_still_and_changing_masks(video, steps_of):
     config = InferConfig(steps=8, first_steps=5, adaptive=3.0)
     assert steps_of(video, config, lambda call, step: 1, 6) == [5, 1, 1, 1, 1, 1]
     assert steps_of(video, config, lambda call, step: (-1) ** (call + step), 6) == [5, 3, 3, 3, 3, 3]
-    # Nothing changes up to the fourth frame, and then everything at every step: what was saved is spent.
+    # Nothing changes up to the fourth frame, then everything at every step: the saved steps are used.
     used = steps_of(video, config, lambda call, step: 1 if call < 4 else (-1) ** (step + 1), 9)
     assert used[:4] == [5, 1, 1, 1] and max(used[4:]) == 8
     assert all(sum(used[1 : k + 1]) <= 3 * k for k in range(1, 9))
 
 
 def test_stream_adaptive_stops_when_the_prediction_settles(video, steps_of):
-    """Every mask differs from the one before, and stands from the second step on."""
+    """Every mask differs from the one before, and does not change after its second step."""
     config = InferConfig(steps=8, adaptive=8.0)
     assert steps_of(video, config, lambda call, step: (-1) ** call, 3) == [8, 2, 2]
 
@@ -121,9 +121,9 @@ def test_stream_unconditioned_samples_take_the_steps_of_a_first_frame(video):
     stream, h = Stream(video, config), video.pixel_encoder(images[1])
     assert stream.conditioned == 3
     stream.remember([torch.ones(1, 2, SIDE, SIDE, dtype=torch.long)])
-    told, fresh = (last(video, stream.denoise(h, noise[1], sample=k)) for k in (2, 3))
-    assert torch.equal(fresh, video.infer(images[1], noise[1], 3, 1.0))
-    assert not torch.equal(told, video.infer(images[1], noise[1], 1, 1.0))
+    conditioned, unconditioned = (last(video, stream.denoise(h, noise[1], sample=k)) for k in (2, 3))
+    assert torch.equal(unconditioned, video.infer(images[1], noise[1], 3, 1.0))
+    assert not torch.equal(conditioned, video.infer(images[1], noise[1], 1, 1.0))
     assert [Stream(video, InferConfig(consensus=k, unconditioned_share=0.4)).conditioned for k in (1, 3, 5)] == [
         1,
         2,

@@ -65,7 +65,7 @@ def test_tracker_unique_and_reused_ids():
     assert track_at(two, 45, 85) == track_at(one, 0, 0)
     one, two = follow(Tracker(False), *far_apart)
     assert track_at(two, 45, 85) != track_at(one, 0, 0)
-    # Not even standing still outweighs a unique id; a reused one that changed is corrected.
+    # A unique id has priority even over a thing that stands still; a reused id that changed is corrected.
     exchanged = frame((20, 10, 1), (20, 60, 2)), frame((20, 10, 2), (20, 60, 1))
     one, two = follow(Tracker(True), *exchanged)
     assert track_at(two, 20, 10) == track_at(one, 20, 60)
@@ -118,12 +118,12 @@ def test_tracker_division_one_daughter_keeps_the_track(ids: tuple[int, int]):
     one, two = follow(Tracker(False), mother, frame((20, 8, ids[0]), (20, 22, ids[1]), ground=False))
     daughters = {track_at(two, 20, 8), track_at(two, 20, 22)}
     assert len(daughters) == 2 and track_at(one, 20, 10) in daughters
-    if ids[0] != ids[1] and 1 in ids:  # the one that the model calls by the mother's id
+    if ids[0] != ids[1] and 1 in ids:  # the daughter with the mother's id
         assert track_at(two, 20, 8 if ids[0] == 1 else 22) == track_at(one, 20, 10)
 
 
 def test_tracker_more_things_than_reused_ids():
-    """One generated id for all; they are tracked by where they are."""
+    """One generated id for all: they are tracked by position."""
     places = [(top, left) for top in (0, 15, 30, 45) for left in range(0, 90, 15)]
     frames = [frame(*((top, left + k, 1) for top, left in places)) for k in range(5)]
     results = follow(Tracker(False), *frames)
@@ -153,7 +153,7 @@ def test_tracker_keeps_only_the_frames_of_the_memory():
     assert len(tracker._frames) == 2
 
 
-# What the model is told
+# The ids of the past masks
 
 
 @pytest.mark.parametrize("unique", [True, False])
@@ -179,11 +179,11 @@ def test_tracker_past_keeps_the_first_id():
 
 @pytest.mark.parametrize("unique", [True, False])
 def test_tracker_past_division_gets_two_ids(unique: bool):
-    """Reused ids are told apart among neighbours only: the cell far away keeps the mother's id."""
+    """Reused ids differ among neighbours only: the distant cell keeps the mother's id."""
     tracker = Tracker(unique)
     _, two = follow(tracker, frame((20, 10, 7)), frame((20, 8, 7), (20, 19, 7), (20, 80, 7)))
-    told = tracker.past(15, 4)[-1].generated
-    mother, daughter, far = (told[track_at(two, 20, left)] for left in (8, 19, 80))
+    given = tracker.past(15, 4)[-1].generated
+    mother, daughter, far = (given[track_at(two, 20, left)] for left in (8, 19, 80))
     assert mother == 7 and daughter not in (0, 7)
     assert (far == 7) is not unique
 
@@ -192,5 +192,5 @@ def test_tracker_past_stuff_has_an_id_if_ids_are_unique():
     for unique in (True, False):
         tracker = Tracker(unique)
         (one,) = follow(tracker, frame((20, 10, 1)))
-        (told,) = tracker.past(15, 4)
-        assert (told.generated.get(track_at(one, 50, 90), 0) > 0) is unique
+        (given,) = tracker.past(15, 4)
+        assert (given.generated.get(track_at(one, 50, 90), 0) > 0) is unique

@@ -10,12 +10,12 @@ from pix2seqd.config import ModelConfig
 from pix2seqd.layers import efficientnet_lite
 from pix2seqd.pixel_encoder import PixelEncoder, build_backbone, pretrained_backbone
 
-PICTURE = torch.linspace(-1, 1, 3 * 64 * 96).view(1, 3, 64, 96)
+IMAGE = torch.linspace(-1, 1, 3 * 64 * 96).view(1, 3, 64, 96)
 ROWS = ((1, 3, 1, 16), (2, 3, 6, 24), (2, 5, 6, 40), (3, 3, 6, 80), (3, 5, 6, 112))
 
 
 def drawn_weights() -> dict[str, Tensor]:
-    """Any weights, named as by that implementation."""
+    """Random weights with the names of that implementation."""
     generator = torch.Generator().manual_seed(0)
     weights: dict[str, Tensor] = {}
 
@@ -52,7 +52,7 @@ REFERENCE = [
 def test_efficientnet_lite_equals_recorded_maps():
     network = efficientnet_lite.from_official(drawn_weights()).eval()
     with torch.no_grad():
-        maps = network(PICTURE)
+        maps = network(IMAGE)
     assert [m.shape[1:] for m in maps] == [(16, 32, 48), (24, 16, 24), (40, 8, 12), (112, 4, 6)]
     for one, expected in zip(maps, REFERENCE, strict=True):
         found = [*one[0, :3].mean((1, 2)).tolist(), one.std().item(), one[0, -1, -1, -1].item()]

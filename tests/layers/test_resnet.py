@@ -1,4 +1,4 @@
-"""Our ResNet is that of `transformers`, but for what the official code does otherwise."""
+"""`ResNet` equals that of `transformers`, except where the official code differs."""
 
 import subprocess
 import sys
@@ -29,12 +29,12 @@ def test_resnet_equals_transformers(layer_type, changes, training):
     ours = ResNet(**fields, stem_pool="symmetric").train(training)
     ours.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.endswith("num_batches_tracked")})
     images = torch.randn(2, 3, 64, 96)
-    maps, wanted = ours(images), theirs(images).feature_maps
+    maps, expected_maps = ours(images), theirs(images).feature_maps
     assert ours.channels == [16, 32] == list(theirs.channels)
-    for found, expected, stride in zip(maps, wanted, ours.strides, strict=True):
+    for found, expected, stride in zip(maps, expected_maps, ours.strides, strict=True):
         torch.testing.assert_close(found, expected)
         assert found.shape[2:] == (64 // stride, 96 // stride)
-    for levels in (maps, wanted):
+    for levels in (maps, expected_maps):
         sum(level.square().sum() for level in levels).backward()
     gradients = dict(theirs.named_parameters())
     for name, value in ours.named_parameters():
@@ -45,7 +45,7 @@ def test_resnet_ignores_unused_fields():
     from transformers import ResNetConfig
 
     fields = ResNetConfig(**SIZES, layer_type="basic", num_labels=7).to_dict()
-    assert ResNet(**fields).channels == [32], "the last stage's, as there"
+    assert ResNet(**fields).channels == [32], "of the last stage, as in transformers"
 
 
 def test_resnet_block_starts_as_identity():

@@ -23,7 +23,7 @@ def test_position_code_single_row_or_column(official, height: int, width: int):
 def test_position_code_does_not_depend_on_resolution():
     small, large = position_code(3, 5, 32).reshape(3, 5, 32), position_code(5, 9, 32).reshape(5, 9, 32)
     assert torch.allclose(large[::2, ::2], small, atol=1e-5)
-    assert len(large.reshape(-1, 32).unique(dim=0)) == 45, "every place has a code of its own"
+    assert len(large.reshape(-1, 32).unique(dim=0)) == 45, "every position has its own code"
 
 
 @pytest.mark.parametrize("scaling", [1, 1000, 10000])
@@ -47,7 +47,7 @@ def test_attention_equals_softmax_of_products():
 
 
 def test_attention_initial_ranges_are_keras():
-    """Keras counts the fans of three-dimensional kernels: SPEC.md section 12 has the paper's numbers."""
+    """Keras counts the fans of three-dimensional kernels (docs/paper.md)."""
     for dim, heads, projection, out in ((512, 16, 0.0156, 0.0263), (512, 8, 0.01276, 0.0361)):
         attention = Attention(dim, heads)
         for layer, limit in ((attention.query, projection), (attention.key, projection), (attention.out, out)):

@@ -1,4 +1,4 @@
-"""The logit per bit (`DecoderConfig.bit_logits`): what a noisy bit says about its value, by Bayes' rule."""
+"""The logit per bit (`DecoderConfig.bit_logits`): the evidence of a noisy bit for its value, by Bayes' rule."""
 
 import torch
 

@@ -34,7 +34,7 @@ def test_gamma_falls_from_one_to_zero(schedule: str):
     assert values[0].item() == pytest.approx(1, abs=1e-6)
     assert values[-1].item() == pytest.approx(0, abs=1e-6)
     assert (values.diff() <= 0).all()
-    assert (values[1:-1].diff() < 0).double().mean() > 0.95, "strictly, but where it is clipped"
+    assert (values[1:-1].diff() < 0).double().mean() > 0.95, "strictly, except where it is clipped"
 
 
 @pytest.mark.parametrize("schedule", ["", "linear", "cosine@1,2", "sigmoid", "log@1", "simple_linear@1,2,3"])
@@ -68,7 +68,7 @@ def test_time_steps_run_from_one_to_zero(steps: int, td: float):
     if td == 0:
         assert all(after == pytest.approx(now) for (_, after), (now, _) in pairwise(pairs)), "steps meet"
     else:
-        assert all(after < now for (_, after), (now, _) in pairwise(pairs)), "the state runs ahead of the time told"
+        assert all(after < now for (_, after), (now, _) in pairwise(pairs)), "the state is ahead of the time"
 
 
 @pytest.mark.parametrize(("steps", "td"), [(0, 0.0), (-3, 1.0), (4, -0.5), (4, float("nan"))])

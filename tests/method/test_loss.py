@@ -47,7 +47,7 @@ def test_cross_entropy_bfloat16_logits_in_float32():
 
 
 def test_cross_entropy_keeps_the_logits_once():
-    """At 512² masks they are 0.5 GB per picture: nothing of their size may be kept beside them."""
+    """At 512² masks they are 0.5 GB per image, so nothing else of their size may be kept."""
     logits, masks, weights = example(values=(256, 256))
     leaves = tuple(group.requires_grad_() for group in logits)
     kept: dict[int, int] = {}
@@ -83,20 +83,20 @@ def test_instance_weights_ids_out_of_range_equal_the_official_ones(official):
 @settings(max_examples=50, deadline=None)
 @given(
     p=st.floats(0, 2),
-    most=st.integers(1, 100),
+    max_instances=st.integers(1, 100),
     height=st.integers(1, 20),
     width=st.integers(1, 20),
     seed=st.integers(0, 1000),
 )
 def test_instance_weights_mean_one_and_larger_for_small_instances(
-    p: float, most: int, height: int, width: int, seed: int
+    p: float, max_instances: int, height: int, width: int, seed: int
 ):
-    ids = torch.randint(0, most, (2, height, width), generator=torch.Generator().manual_seed(seed))
-    weights = instance_weights(ids, p, most)
+    ids = torch.randint(0, max_instances, (2, height, width), generator=torch.Generator().manual_seed(seed))
+    weights = instance_weights(ids, p, max_instances)
     assert torch.allclose(weights.mean(dim=(1, 2)), torch.ones(2), atol=1e-4)
-    for picture, weight in zip(ids, weights, strict=True):
-        present, counts = picture.unique(return_counts=True)
-        of = torch.stack([weight[picture == i].mean() for i in present])
-        assert all(torch.allclose(weight[picture == i], of[n], rtol=1e-5) for n, i in enumerate(present))
+    for image, weight in zip(ids, weights, strict=True):
+        present, counts = image.unique(return_counts=True)
+        of = torch.stack([weight[image == i].mean() for i in present])
+        assert all(torch.allclose(weight[image == i], of[n], rtol=1e-5) for n, i in enumerate(present))
         order = counts.argsort()
         assert (of[order].diff() <= 1e-6).all()

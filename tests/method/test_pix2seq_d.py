@@ -17,7 +17,7 @@ from pix2seqd.pix2seq_d import Pix2SeqD
 
 
 def test_pix2seq_d_paper_preset_parameters():
-    """Table 1; SPEC.md section 1 has the parts."""
+    """Table 1, and its parts."""
     with torch.device("meta"):
         model = Pix2SeqD(ModelConfig.preset("paper"))
     parts = {
@@ -95,7 +95,7 @@ def test_pix2seq_d_settings(tiny, build, changes: dict[str, Any], size: tuple[in
     assert loss.isfinite()
 
 
-# What goes wrong
+# Errors
 
 
 def test_pix2seq_d_wrong_size_is_an_error(tiny, build):
@@ -124,7 +124,7 @@ def test_pix2seq_d_impossible_mask_stride_is_an_error(tiny):
         Pix2SeqD(tiny.replace(mask={"stride": 32}))
 
 
-# What users rely on
+# Guarantees
 
 
 def test_infer_same_mask_alone_and_in_batch(tiny, build):
@@ -172,7 +172,7 @@ def test_train_loss_depends_on_the_seed(tiny, build):
 
 
 def test_train_loss_reused_ids_weighed_by_instance(tiny, build):
-    """One id on two instances of 8 pixels weighs as two ids of 8 pixels do."""
+    """One id on two instances of 8 pixels has the weights of two ids of 8 pixels."""
     model = build(tiny.replace(p=1.0))
     images, t, noise = torch.rand(1, 3, 32, 32), torch.tensor([0.5]), torch.randn(1, 5, 16, 16)
     masks = torch.zeros(1, 2, 16, 16).long()
@@ -241,12 +241,12 @@ def test_pix2seq_d_overfits_two_images():
         mask, _ = draw_mask(labels, classes, panoptic.taxonomy, DataConfig(), config.mask.max_instances, rng)
         images.append(torch.from_numpy(sample.image).movedim(2, 0) / 255)
         masks.append(torch.from_numpy(mask))
-    pictures, truth = torch.stack(images), torch.stack(masks)
+    batch, truth = torch.stack(images), torch.stack(masks)
     model = Pix2SeqD(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     losses = []
     for _ in range(120):
-        loss = model(pictures.repeat(4, 1, 1, 1), truth.repeat(4, 1, 1, 1))
+        loss = model(batch.repeat(4, 1, 1, 1), truth.repeat(4, 1, 1, 1))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -254,9 +254,9 @@ def test_pix2seq_d_overfits_two_images():
         losses.append(loss.item())
     assert np.mean(losses[-10:]) < 0.1 * losses[0]
     noise = torch.randn(2, config.mask.total_bits, 16, 16, generator=torch.Generator().manual_seed(0))
-    found = model.eval().infer(pictures, noise, steps=8)
-    for channel, picture in product((0, 1), (0, 1)):
-        assert (found[picture, channel] == truth[picture, channel]).float().mean() > 0.95
+    found = model.eval().infer(batch, noise, steps=8)
+    for channel, index in product((0, 1), (0, 1)):
+        assert (found[index, channel] == truth[index, channel]).float().mean() > 0.95
 
 
 def test_initial_state_ids_in_cells(tiny, build):
@@ -264,20 +264,20 @@ def test_initial_state_ids_in_cells(tiny, build):
     noise = torch.randn(40, 6, 21, 30, generator=torch.Generator().manual_seed(3))
     state = build(config).initial_state(noise)
     assert state.shape == noise.shape and set(state.unique().tolist()) == {-1.0, 1.0}
-    classes, names = bit2int(state > 0, config.mask.bits).unbind(dim=1)
+    classes, ids = bit2int(state > 0, config.mask.bits).unbind(dim=1)
     assert (classes == 0).all()
     starts = set()
-    for number, name in enumerate(names):
-        assert set(name.unique().tolist()) == set(range(16))
-        rows, columns = (int((name.movedim(axis, 0)[0] != name.movedim(axis, 0)[1]).any()) for axis in (0, 1))
-        starts.add((rows, columns, int(name[0, 0])))
+    for number, shown in enumerate(ids):
+        assert set(shown.unique().tolist()) == set(range(16))
+        rows, columns = (int((shown.movedim(axis, 0)[0] != shown.movedim(axis, 0)[1]).any()) for axis in (0, 1))
+        starts.add((rows, columns, int(shown[0, 0])))
         cells = state[number, 2:, rows::2, columns::2]
         whole = cells.repeat_interleave(2, 1).repeat_interleave(2, 2)
         assert torch.equal(whole[:, : 21 - rows, : 30 - columns], state[number, 2:, rows:, columns:])
         for axis in (1, 2):
             for far in (1, 2, 3):
                 differing = (cells != cells.roll(-far, axis)).sum(dim=0).movedim(axis - 1, 0)[: -far - 2]
-                assert (differing == 2 - far % 2).all(), "1, 2, 1 bits: four cells in a row have four names"
+                assert (differing == 2 - far % 2).all(), "1, 2, 1 bits: four cells in a row have four ids"
     assert len(starts) > 25 and {start[:2] for start in starts} == {(0, 0), (0, 1), (1, 0), (1, 1)}
     alone = build(config).initial_state(noise[1:2])
     assert torch.equal(alone, state[1:2]), "alone as in a batch"

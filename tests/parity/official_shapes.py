@@ -1,4 +1,4 @@
-"""Names and shapes of the official model's variables for any configuration, from SPEC.md sections 2, 3 and 11 alone."""
+"""Names and shapes of the official model's variables for any configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def official_shapes(config: Mapping[str, Any]) -> Shapes:
-    """What the official code would create for `config`, the encoder also where nothing conditions on it."""
+    """The variables that the official code creates for `config`; the encoder's too where nothing reads it."""
     return {f"{name}:0": shape for name, shape in {**_encoder(config), **_pyramid(config), **_denoiser(config)}.items()}
 
 

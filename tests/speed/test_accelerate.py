@@ -1,4 +1,4 @@
-"""The door for speed: exchanged modules give the results of the plain ones, and the environment switches them off."""
+"""`accelerate`: exchanged modules give the results of the plain ones, and the environment switches them off."""
 
 import copy
 
@@ -39,7 +39,7 @@ def test_accelerate_float32_gives_the_masks_of_the_plain_model(tiny, build, item
     plain, found = bits(model, images, noise), bits(fast, images, noise)
     assert not torch.equal(found, plain), "nothing was exchanged"
     assert torch.allclose(found, plain, atol=1e-5)
-    sure = (plain.abs() > 1e-5).all(dim=1, keepdim=True)  # elsewhere any rounding may turn a bit
+    sure = (plain.abs() > 1e-5).all(dim=1, keepdim=True)  # elsewhere rounding may flip a bit
     assert sure.float().mean() > 0.99
     masks = model.to_masks(found), model.to_masks(plain)
     assert ((masks[0] == masks[1]) | ~sure).all()
@@ -64,7 +64,7 @@ def test_accelerate_bfloat16_weights_cast_once_give_what_autocast_gives(tiny, bu
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(model.infer(images, noise, 2), cast.infer(images, noise, 2))
     assert cast.mask_decoder.conv_in.weight.dtype == torch.bfloat16
-    assert model.mask_decoder.conv_in.weight.dtype == torch.float32, "the model itself stays"
+    assert model.mask_decoder.conv_in.weight.dtype == torch.float32, "the model itself is not changed"
 
 
 def test_available_names_items(monkeypatch):

@@ -1,4 +1,4 @@
-"""In bfloat16 nearly the same is found as in float32 (docs/results.md)."""
+"""Results in bfloat16 are close to those in float32."""
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -26,9 +26,9 @@ PRODUCTS = {aten.conv2d.default, aten.linear.default, aten.matmul.default}  # as
 
 
 class Products(TorchDispatchMode):
-    """Products of bfloat16 numbers as hardware for it computes them: summed in float32, rounded once.
+    """Products of bfloat16 numbers as bfloat16 hardware computes them: summed in float32, rounded once.
 
-    PyTorch does so too where there is no such hardware, but takes ten times as long as this.
+    Without such hardware PyTorch computes the same, but takes ten times as long as this class.
     """
 
     count = 0
@@ -65,11 +65,11 @@ def test_products_equal_pytorch():
 
 
 def test_bfloat16_example_crop_close_to_float32():
-    picture = np.asarray(Image.open(ROOT / "examples" / "nuclei.png"))[:256, :256]
+    image = np.asarray(Image.open(ROOT / "examples" / "nuclei.png"))[:256, :256]
     single, half = segmenters()
-    expected = single.image(picture, diameter=24.0)
+    expected = single.image(image, diameter=24.0)
     with products():
-        found = half.image(picture, diameter=24.0)
+        found = half.image(image, diameter=24.0)
     quality = PanopticQuality(single.taxonomy)
     quality.update(expected, found)
     assert quality.compute()["All"]["pq"] > 0.9

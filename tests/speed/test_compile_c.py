@@ -1,4 +1,4 @@
-"""C is compiled once, wherever that is possible; where it is not, plain operations serve."""
+"""C is compiled once where possible; otherwise plain operations are used."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ from pix2seqd.speed.winograd import is_supported
 
 @pytest.fixture
 def source(tmp_path, monkeypatch) -> Path:
-    """Something to compile; what is compiled is kept in tmp_path / "cache" / "pix2seqd"."""
+    """A C file; compiled libraries are kept in tmp_path / "cache" / "pix2seqd"."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "half.c"
     (tmp_path / "numbers.h").write_text("#define TWO 2")

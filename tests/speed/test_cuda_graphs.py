@@ -1,4 +1,4 @@
-"""CUDA graphs give what the functions give that they stand for."""
+"""CUDA graphs return the results of their functions."""
 
 import warnings
 from typing import NamedTuple
@@ -32,9 +32,9 @@ def test_graphed_equals_the_function():
                 for more in (None, torch.randn(size, size, device="cuda"), None):
                     x, y = torch.randn(2, size, size, device="cuda")
                     kept.append((graphed(x, y, more), pair(x, y, more)))
-    for found, wanted in kept:  # later calls change no earlier result
-        assert isinstance(found, Pair) and torch.equal(found.product, wanted.product)
-        for ours, theirs in zip(found.sums, wanted.sums, strict=True):
+    for found, expected in kept:  # later calls change no earlier result
+        assert isinstance(found, Pair) and torch.equal(found.product, expected.product)
+        for ours, theirs in zip(found.sums, expected.sums, strict=True):
             assert ours is None if theirs is None else torch.equal(ours, theirs)
             n += 1
     assert n == 90 and all(graphed.graphs.values()), "all were captured"
@@ -48,18 +48,18 @@ def test_graphed_not_capturable_warns_once():
         assert torch.equal(graphed(x), 3 * x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert torch.equal(graphed(2 * x), 12 * x), "it is said once"
-    assert torch.equal(torch.ones(2, device="cuda") + 1, torch.full((2,), 2.0, device="cuda")), "all goes on"
+        assert torch.equal(graphed(2 * x), 12 * x), "it warns once"
+    assert torch.equal(torch.ones(2, device="cuda") + 1, torch.full((2,), 2.0, device="cuda")), "CUDA still works"
 
 
-@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.999), ("bfloat16", 0.97)])
-def test_segmenter_gpu_equals_cpu(dtype, least):
-    picture = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+@pytest.mark.parametrize(("dtype", "min_agreement"), [("float32", 0.999), ("bfloat16", 0.97)])
+def test_segmenter_gpu_equals_cpu(dtype, min_agreement):
+    image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     here, there = (Segmenter.from_pretrained("nuclei-fast", device, dtype) for device in ("cpu", "cuda"))
     options = {"diameter": 24.0, "consensus": 1}
-    wanted = here.image(picture, **options)
-    found = [next(iter(there.images([picture], **options))) for _ in range(3)]
+    expected = here.image(image, **options)
+    found = [next(iter(there.images([image], **options))) for _ in range(3)]
     for each in found:
         assert np.array_equal(each.segmentation, found[0].segmentation), "the same again, with graphs"
-        assert np.mean((each.segmentation > 0) == (wanted.segmentation > 0)) > least
+        assert np.mean((each.segmentation > 0) == (expected.segmentation > 0)) > min_agreement
     assert there.model.mask_decoder.predict.graphs

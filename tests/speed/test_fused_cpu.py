@@ -25,7 +25,7 @@ def test_is_supported_float32_and_bfloat16_without_gradients():
         assert all(fused_cpu.is_supported(torch.zeros(1, dtype=dtype)) for dtype in DTYPES)
         assert not fused_cpu.is_supported(torch.zeros(1, dtype=torch.float64))
         assert not fused_cpu.is_supported(torch.zeros(1, device="meta"))
-    assert not fused_cpu.is_supported(torch.zeros(1)), "gradients are wanted"
+    assert not fused_cpu.is_supported(torch.zeros(1)), "gradients are required"
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -55,7 +55,7 @@ def test_group_norm(dtype, b, groups, size, height, width, alike, silu, mean, co
     exact = normal * weight[:, :, None, None] + bias[:, :, None, None]
     exact = F.silu(exact) if silu else exact
     assert found.dtype == dtype and found.is_contiguous(memory_format=torch.channels_last)
-    # The mean is taken away after the scale, as PyTorch does: both are rounded.
+    # The mean is subtracted after the scale, as in PyTorch: both are rounded.
     scaled = (grouped.abs() / (variance + 1e-5).sqrt()).max() * weight.abs().max()
     assert torch.allclose(found.double(), exact, rtol=2 * rounding(dtype), atol=2e-6 + 1e-6 * float(scaled))
 

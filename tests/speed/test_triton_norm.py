@@ -1,4 +1,4 @@
-"""The Triton kernels: on a GPU where there is one, else in Triton's interpreter, if it is installed."""
+"""The Triton kernels: on a GPU if there is one, otherwise in Triton's interpreter, if it is installed."""
 
 import pytest
 import torch
@@ -29,13 +29,13 @@ def test_triton_group_norm_equals_plain(shape, alike, silu, parts, monkeypatch):
     b, c, h, w, groups = shape
     torch.manual_seed(0)
     x = (torch.randn(b, c, h, w) * 2 + 5).to(DEVICE, memory_format=torch.channels_last)
-    weight, bias, wanted = (torch.randn(n, c).to(DEVICE) for n in (1 if alike else b, 1 if alike else b, b))
-    wanted = wanted[:, :, None, None] * torch.randn(b, c, h, w).to(DEVICE)
+    weight, bias, upstream = (torch.randn(n, c).to(DEVICE) for n in (1 if alike else b, 1 if alike else b, b))
+    upstream = upstream[:, :, None, None] * torch.randn(b, c, h, w).to(DEVICE)
     found = []
     for dtype in (torch.float64, torch.float32):
         inputs = [v.to(dtype).requires_grad_() for v in (x, weight, bias)]
         y = plain(*inputs, groups, silu) if dtype == torch.float64 else fused.group_norm(*inputs, groups, 1e-5, silu)[0]
-        found.append([y, *torch.autograd.grad((y * wanted).sum(), inputs)])
+        found.append([y, *torch.autograd.grad((y * upstream).sum(), inputs)])
     for exact, ours in zip(*found, strict=True):
         assert ours.dtype == torch.float32
         assert (exact - ours).abs().max() < 2e-5 * (1 + exact.abs().max())

@@ -31,7 +31,7 @@ def first(student: Student, *ids: tuple[slice, slice, int]) -> torch.Tensor:
     return analog(shown, student.config.mask.bits, 1.0)
 
 
-def named(student: Student, state: torch.Tensor, numbers: torch.Tensor, favoured=(), **given) -> list[int]:
+def relabelled(student: Student, state: torch.Tensor, numbers: torch.Tensor, favoured=(), **given) -> list[int]:
     """The id that each square gets; the prediction favours `favoured`, (square, id) each."""
     masks = torch.stack([(numbers > 0).long(), numbers], dim=1)
     logits = torch.zeros(1, 2 ** student.config.mask.bits[1], 8, 8)
@@ -61,46 +61,46 @@ def test_relabel_takes_the_id_of_the_first_state_at_the_middle(student):
     state = first(
         student, (ALL, LEFT, 1), (ALL, RIGHT, 4), (slice(0, 3), slice(6, 8), 2), (slice(3, 8), slice(6, 8), 5)
     )
-    assert named(student, state, squares()) == [1, 4, 2, 5]
+    assert relabelled(student, state, squares()) == [1, 4, 2, 5]
 
 
 def test_relabel_between_two_cells_follows_the_prediction(student):
     numbers = squares()
     state = first(student, (slice(0, 2), LEFT, 1), (slice(2, 8), LEFT, 3), (ALL, RIGHT, 4))
-    assert named(student, state, numbers, favoured=[(1, 1)])[0] == 1
-    assert named(student, state, numbers, favoured=[(1, 3)])[0] == 3
+    assert relabelled(student, state, numbers, favoured=[(1, 1)])[0] == 1
+    assert relabelled(student, state, numbers, favoured=[(1, 3)])[0] == 3
 
 
 def test_relabel_neighbours_in_one_cell_follow_the_prediction(student):
     state = first(student, (ALL, slice(0, 6), 2))
-    first_id, second_id, _, _ = named(student, state, squares(), favoured=[(2, 2)])
+    first_id, second_id, _, _ = relabelled(student, state, squares(), favoured=[(2, 2)])
     assert second_id == 2 != first_id
-    third, fourth = named(student, state, squares(), favoured=[(3, 7)])[2:]
+    third, fourth = relabelled(student, state, squares(), favoured=[(3, 7)])[2:]
     assert third == 7 != fourth
 
 
 def test_relabel_id_0_only_where_ids_are_reused(student):
-    assert named(student, first(student, (ALL, LEFT, 0)), squares())[0] == 0
-    assert 0 not in named(student, first(student, (ALL, LEFT, 0)), squares(), instances=None)
+    assert relabelled(student, first(student, (ALL, LEFT, 0)), squares())[0] == 0
+    assert 0 not in relabelled(student, first(student, (ALL, LEFT, 0)), squares(), instances=None)
 
 
 def test_relabel_later_step_keeps_the_majority_id(student):
     before = first(student, (slice(0, 2), LEFT, 1), (2, LEFT, 3), (ALL, RIGHT, 4), (2, 3, 3))
     state = first(student, (ALL, LEFT, 6))
-    found = named(student, state, squares(), favoured=[(1, 3), (2, 3)], before=before)
-    assert found[:2] == [3, 4], "half and half: the prediction decides; three of four: it does not"
+    found = relabelled(student, state, squares(), favoured=[(1, 3), (2, 3)], before=before)
+    assert found[:2] == [3, 4], "half and half: the prediction decides; three of four: the majority"
 
 
 def test_relabel_unique_ids_stay_unique(student):
-    found = named(student, first(student), squares(), instances=None)
+    found = relabelled(student, first(student), squares(), instances=None)
     assert 7 in found and len(set(found)) == 4 and 0 not in found
 
 
 def test_relabel_past_masks_keep_the_ids(student):
     past = torch.zeros(1, 1, 2, 8, 8, dtype=torch.long)
-    assert named(student, first(student, (ALL, LEFT, 5)), squares(), past=past)[0] == 5
+    assert relabelled(student, first(student, (ALL, LEFT, 5)), squares(), past=past)[0] == 5
     past[0, 0, :, 0, 0] = 1
-    assert named(student, first(student, (ALL, LEFT, 5)), squares(), past=past) == [1, 2, 3, 4]
+    assert relabelled(student, first(student, (ALL, LEFT, 5)), squares(), past=past) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("reused", [True, False])
@@ -108,7 +108,7 @@ def test_relabel_past_masks_keep_the_ids(student):
 def test_relabel_same_ids_alone_and_in_batch(student, reused, later):
     torch.manual_seed(0)
     bits = student.config.mask.bits
-    blocks = torch.randint(0, 6, (5, 4, 4)) * (torch.arange(5) < 4)[:, None, None]  # nothing at all in the last one
+    blocks = torch.randint(0, 6, (5, 4, 4)) * (torch.arange(5) < 4)[:, None, None]  # the last one is empty
     numbers = blocks.repeat_interleave(2, 1).repeat_interleave(2, 2)
     masks = torch.stack([(numbers > 0).long(), numbers], dim=1)
     state, before = torch.randn(2, 5, sum(bits), 8, 8).sign()
@@ -123,7 +123,7 @@ def test_relabel_same_ids_alone_and_in_batch(student, reused, later):
 
 
 def test_student_learns_one_step_from_random_ids(tiny, build):
-    """The ids of the truth are drawn anew each time, so only a loss that does not care for names can fall so far."""
+    """The ids of the truth are random at each step, so only a loss that does not depend on ids can fall this far."""
     teacher, numbers = build(tiny.replace(mask={"scale": 0.5})), squares().repeat(4, 1, 1)
     student = Student(teacher, REUSED, InferConfig(steps=1))
     assert all(torch.equal(a, b) for a, b in zip(student.parameters(), teacher.parameters(), strict=True))
@@ -131,8 +131,8 @@ def test_student_learns_one_step_from_random_ids(tiny, build):
     optimizer = torch.optim.AdamW(student.parameters(), lr=2e-3)
     losses = []
     for _ in range(150):
-        names = torch.cat([torch.zeros(1, dtype=torch.long), torch.randperm(tiny.mask.max_instances - 1)[:4] + 1])
-        masks = torch.stack([(numbers > 0).long(), names[numbers]], dim=1)
+        ids = torch.cat([torch.zeros(1, dtype=torch.long), torch.randperm(tiny.mask.max_instances - 1)[:4] + 1])
+        masks = torch.stack([(numbers > 0).long(), ids[numbers]], dim=1)
         loss = student(images, masks, instances=numbers)
         loss.backward()
         optimizer.step()
@@ -152,7 +152,7 @@ def test_distill_writes_a_checkpoint_with_the_settings_of_training(tmp_path: Pat
     assert (once.infer.steps, once.infer.first_steps, once.infer.consensus, once.infer.td) == (1, 0, 1, 1.0)
     assert once.infer.min_pixels == 5
     assert (model.config.mask.init_id_cell, once.model.config.mask.init_id_cell) == (0, 2), (
-        "its coarsest map is half the mask"
+        "its coarsest map has half the size of the mask"
     )
     assert once.data.size == (32, 32) and once.infer.input_scale == 2, "its windows are the teacher's"
     shown = read_json(tmp_path / "once" / "recipe.json")

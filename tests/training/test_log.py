@@ -36,7 +36,7 @@ def recipe(tiny) -> Recipe:
 
 @pytest.fixture
 def run(recipe, build, tmp_path) -> Callable[..., None]:
-    """A run whose steps cost nothing: at step s the loss is s."""
+    """A run without training: at step s the loss is s."""
 
     def steps(first: int, last: int, recipe: Recipe = recipe, taxonomy: Taxonomy = TAXONOMY) -> None:
         model = build(recipe.model)
@@ -61,7 +61,7 @@ def test_train_log_writes_scalars_images_and_states(run, recipe, tmp_path):
     events = logged(tmp_path)
     assert set(events.Tags()["scalars"]) == TRAINING | EVALUATION
     curve = [(event.step, event.value) for event in events.Scalars("train/loss")]
-    assert curve == [(2, 1.5), (4, 3.5), (6, 5.5)], "the mean since the last one"
+    assert curve == [(2, 1.5), (4, 3.5), (6, 5.5)], "the mean since the last value"
     assert [event.value for event in events.Scalars("train/lr")] == [0.5] * 3
     for tag in EVALUATION:
         assert [event.step for event in events.Scalars(tag)] == [3, 6]
@@ -70,20 +70,20 @@ def test_train_log_writes_scalars_images_and_states(run, recipe, tmp_path):
 
     data = Shapes(9, (32, 48), seed=1)
     assert events.Tags()["images"] == [f"samples/{i}" for i in range(SAMPLES)]
-    for number, index in enumerate((0, 2, 4, 6)):  # of the five that are spread over nine
+    for number, index in enumerate((0, 2, 4, 6)):  # of the five that are evenly spread over nine
         shown = events.Images(f"samples/{number}")
         assert [event.step for event in shown] == [3, 6]
         pixels = np.asarray(Image.open(io.BytesIO(shown[-1].encoded_image_string)))
-        picture, truth, prediction = np.split(pixels, 3, axis=1)
+        image, truth, prediction = np.split(pixels, 3, axis=1)
         sample = data[index]
-        assert np.array_equal(picture, sample.image)
+        assert np.array_equal(image, sample.image)
         assert np.array_equal(truth, sample.panoptic.overlay(sample.image))
         assert prediction.std() > 10
 
 
 def test_train_log_resumed_run_hides_later_events(run, tmp_path):
     run(0, 5)
-    time.sleep(1)  # TensorBoard reads its files in the order of their names, which hold the second
+    time.sleep(1)  # TensorBoard reads its files in the order of their names, which contain the time in seconds
     run(4, 6)  # from the checkpoint of step 4
     events = logged(tmp_path)
     assert [event.step for event in events.Scalars("train/loss")] == [2, 4, 6]

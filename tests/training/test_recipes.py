@@ -17,7 +17,7 @@ from pix2seqd.training.paper_recipes import PAPER_RECIPES, steps
 from pix2seqd.training.recipes import RECIPES, smoke
 from pix2seqd.training.train import new_model, train
 
-# Name → picture, mask (pixels a side), epochs, batch: §4.1 "Training" for the first two, §4.3 for the third.
+# Name → image, mask (pixels a side), epochs, batch: §4.1 "Training" for the first two, §4.3 for the third.
 SIZES = {"coco-256": (256, 128, 800, 512), "coco-1024": (1024, 512, 15, 16), "coco-512": (512, 256, 100, 128)}
 # Name → steps, rate, warm-up steps: what the official code computes for the same stages.
 OFFICIAL = {"coco-256": (184_824, 1e-4, 1155), "coco-1024": (110_895, 1e-5, 0)}
@@ -82,7 +82,7 @@ def test_video_recipes_have_the_papers_inference_and_official_sizes():
     assert davis.data.size == (512, 1024) and mask_size(davis) == (256, 512)
     assert kitti.data.size == (384, 1248) and mask_size(kitti) == (192, 624)
     assert davis.model.mask.max_instances == 1 + 15 + 1 and kitti.model.mask.max_instances == 256, (
-        "ours numbers the background"
+        "here the background has an id"
     )
     for recipe in (davis, kitti):
         train = recipe.train
@@ -106,7 +106,7 @@ def test_paper_recipes_have_table_1_parameters_and_matching_shapes():
     first, masks = shapes(model), shapes(masks)
     assert first == shapes(cityscapes)
     missing = first.keys() - masks.keys()
-    assert missing and all(".cross_" in name for name in missing), "only the cross-attention begins anew"
+    assert missing and all(".cross_" in name for name in missing), "only the cross-attention starts from random weights"
     assert masks.items() <= first.items()
 
 
@@ -144,7 +144,9 @@ def test_new_model_stage_starts_from_the_stage_before(tmp_path: Path):
     masks = stage("coco-256", tmp_path / "coco-masks" / "model")
     stage("cityscapes", tmp_path / "coco-256" / "model")
     changed = differing(first, masks)
-    assert changed and all(name.startswith("mask_decoder.") for name in changed), "the encoder waits for its turn"
+    assert changed and all(name.startswith("mask_decoder.") for name in changed), (
+        "this stage does not train the encoder"
+    )
 
 
 def test_new_model_reads_a_tensorflow_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

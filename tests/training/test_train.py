@@ -86,7 +86,7 @@ def scalars(run: Path, name: str) -> dict[int, float]:
 
 
 def start(recipe: Recipe, run: Path) -> subprocess.Popen[bytes]:
-    """Train in a process group of its own, until the first checkpoint is there."""
+    """Train in a separate process group until the first checkpoint is written."""
     command = [sys.executable, "-c", RUN, json.dumps(recipe.to_dict()), str(run)]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 120
@@ -261,7 +261,7 @@ def test_train_same_result_with_other_workers_and_save_every(recipe, tmp_path):
 
 
 def test_train_accumulate_gives_the_step_of_the_whole_batch(recipe, tmp_path):
-    """Up to the statistics of batch normalisation, which are the micro-batch's."""
+    """Except for the statistics of batch normalisation, which are those of a micro-batch."""
     single = recipe.replace(train=recipe.train.replace(steps=1, warmup_steps=0, lr=1e-2))
     for accumulate in (1, 4):
         train(single.replace(train=single.train.replace(accumulate=accumulate)), tmp_path / str(accumulate))
@@ -309,7 +309,9 @@ def test_new_state_ema_starts_as_a_copy(recipe):
             parameter.add_(1.0)
     state.ema.update_parameters(state.model)
     change = [a - b for a, b in zip(state.model.parameters(), state.ema.module.parameters(), strict=True)]
-    assert all(torch.allclose(c, torch.full_like(c, 0.999), atol=1e-4) for c in change), "0.999 of the old is kept"
+    assert all(torch.allclose(c, torch.full_like(c, 0.999), atol=1e-4) for c in change), (
+        "0.999 of the old value is kept"
+    )
 
 
 def test_save_state_and_load_state_round_trip(recipe, tmp_path):
@@ -337,7 +339,7 @@ def test_save_state_killed_keeps_the_old_state(recipe, tmp_path, monkeypatch):
 
     def dying(tensors: dict[str, torch.Tensor], path: Path) -> None:
         if len(written) == 1:
-            raise KeyboardInterrupt  # as good as a kill: nothing after it runs
+            raise KeyboardInterrupt  # like a kill: nothing runs after it
         written.append(path)
         Path(path).write_bytes(b"half")
 
@@ -346,7 +348,7 @@ def test_save_state_killed_keeps_the_old_state(recipe, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         save_state(state, tmp_path)
     state.step = 1
-    save_state(state, tmp_path)  # the step that is there already is not written anew
+    save_state(state, tmp_path)  # an existing step is not written again
     monkeypatch.undo()
     load_state(state, tmp_path)
     assert state.step == 1

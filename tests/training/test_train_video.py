@@ -43,7 +43,7 @@ def two_cells() -> Clip:
 
 
 def batch_of(recipe: Recipe, size: int, seed: int) -> dict[str, torch.Tensor]:
-    """Examples of the clip; which square has which id is drawn anew for each."""
+    """Examples of the clip; the ids of the squares are random in each."""
     examples = [clip_example(two_cells(), TAXONOMY, recipe, np.random.default_rng([seed, k])) for k in range(size)]
     return {key: torch.stack([example[key] for example in examples]) for key in examples[0]}
 
@@ -75,7 +75,7 @@ def test_own_predictions_self_past_replaces_the_last_past_mask(tiny, build):
     model = build(tiny.replace(decoder={"past_frames": 2}))
     recipe = Recipe(model=model.config, clips=ClipsConfig(self_past_prob=1.0))
     past = torch.ones(3, 2, 2, 16, 16, dtype=torch.long)
-    past[1, 0] = past[2, 1] = 0  # the mask two frames ago is not known, the last one is left out
+    past[1, 0] = past[2, 1] = 0  # the mask two frames before is missing, or the last one
     batch = {"images": torch.rand(3, 3, 32, 32), "past": past.clone(), "past_images": torch.rand(3, 3, 32, 32)}
     own_predictions(model, batch, recipe)
     assert set(batch) == {"images", "past"}
@@ -89,7 +89,7 @@ def test_own_predictions_self_past_replaces_the_last_past_mask(tiny, build):
 
 
 def test_own_predictions_rollout_times_are_those_of_inference(tiny, build):
-    """Which step is drawn by lot; an example without a past mask keeps the corrupted truth."""
+    """The step is random; an example without a past mask keeps the corrupted truth."""
     model = build(tiny.replace(decoder={"past_frames": 1}))
     recipe = Recipe(model=model.config, clips=ClipsConfig(rollout_prob=1.0), infer=InferConfig(steps=3, td=1.0))
     past = torch.ones(2, 1, 2, 16, 16, dtype=torch.long)

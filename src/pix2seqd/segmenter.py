@@ -68,8 +68,7 @@ class Segmenter:
         checkpoint: model, taxonomy and settings. The model is moved to the device; only a copy for inference is kept.
         device: "auto" takes a CUDA device where there is one.
         dtype: precision of the networks; "auto" is bfloat16 where the hardware computes it natively, otherwise float32.
-        accelerate: exchange modules for faster ones of the same results (`pix2seqd.speed`); False, or the environment
-            variable PIX2SEQD_PLAIN=1, leaves plain PyTorch.
+        accelerate: use faster modules of the same results; False, or PIX2SEQD_PLAIN=1, leaves plain PyTorch.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pix2seqd.data.folder import Folder
 from pix2seqd.data.label_images import read_label_image
+from pix2seqd.data.labels import Labels
 from pix2seqd.files import InputError
 
 
@@ -373,3 +374,10 @@ def test_folder_objects_with_void_border_are_not_guessed(tmp_path):
 def test_folder_few_ids_that_differ_between_images_are_not_guessed(tmp_path):
     labels = [np.where(discs(4) > 0, discs(4) * 50 + seed * 7, 0).astype(np.uint8) for seed in range(4)]
     assert "other ones in each image" in refusal(lambda: Folder.open(write(tmp_path, labels)))
+
+
+def test_labels_open_refuses_aliases_in_classes_yaml(tmp_path):
+    lines = ["a0: &a0 [x, x]", *(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]" for k in range(1, 40))]
+    (tmp_path / "classes.yaml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"classes\.yaml has an anchor or alias"):
+        Labels.open(tmp_path, [])

@@ -25,7 +25,7 @@ from scipy import ndimage
 
 from pix2seqd.data.label_images import palette_colors, read_label_image
 from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, recognize
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, read_yaml
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
@@ -352,8 +352,8 @@ def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
     """
     path = next((home / name for name in DECLARATIONS if (home / name).is_file()), home / DECLARATIONS[0])
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = read_yaml(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as YAML ({reason}); correct it") from error
     if not isinstance(content, dict):

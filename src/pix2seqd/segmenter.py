@@ -139,7 +139,8 @@ class Segmenter:
         call = self._image_call(given)
         image = self.resize(source, call.diameter)
         mask = self.tiling.inpainted(image, hints)
-        for number, found in enumerate(self._masks(self._split(image, call, 1, mask), call, 1)):
+        windows, stream = self._split(image, call, 1, mask), Stream(self.model, call.infer)
+        for number, found in enumerate(self._masks(windows, stream, 1)):
             self.tiling.add(mask, number, found[0], image, call.infer.min_pixels)
         return self.tiling.finish(mask, image, hints, call.infer.min_pixels)
 
@@ -194,7 +195,7 @@ class Segmenter:
         call = self._image_call(given)
         self._image_call({"seed": call.seed + n - 1})
         image = self.resize(source, call.diameter)
-        return self._stitch(image, self._masks(self._split(image, call, n), call), call)
+        return self._stitch(image, self._masks(self._split(image, call, n), Stream(self.model, call.infer)), call)
 
     def images(
         self, sources: Iterable[Source], *, batch_size: int | None = None, **given: Unpack[ImageOptions]
@@ -207,7 +208,7 @@ class Segmenter:
         # Windows and their masks are generated one by one, so that only a few exist at any time.
         images, copies = tee(self.resize(source, call.diameter) for source in sources)
         windows = chain.from_iterable(self._split(image, call, call.infer.consensus) for image in images)
-        masks = self._masks(windows, call, batch_size)
+        masks = self._masks(windows, Stream(self.model, call.infer), batch_size)
         for image in copies:
             yield self._agree(image, self._stitch(image, islice(masks, len(image.corners)), call), call)
 
@@ -308,17 +309,16 @@ class Segmenter:
     ) -> Iterator[Window]:
         return self.tiling.split(image, _generators(call.seed, samples), mask)
 
-    def _loops(self, windows: Iterator[Window], how: _Call | Stream, batch_size: int) -> Iterator[Iterator[Step]]:
+    def _loops(self, windows: Iterator[Window], stream: Stream, batch_size: int) -> Iterator[Iterator[Step]]:
         """The denoising loop of each batch of windows."""
-        stream = how if isinstance(how, Stream) else Stream(self.model, how.infer)
         while batch := list(islice(windows, batch_size)):
             yield self.runner.denoise(batch, stream)
 
     def _masks(
-        self, windows: Iterator[Window], how: _Call | Stream, batch_size: int | None = None
+        self, windows: Iterator[Window], stream: Stream, batch_size: int | None = None
     ) -> Iterator[list[np.ndarray]]:
         """For each window, in order, the mask `[2, h, w]` of each sample."""
-        for loop in self._loops(windows, how, self.runner.batch_size if batch_size is None else batch_size):
+        for loop in self._loops(windows, stream, self.runner.batch_size if batch_size is None else batch_size):
             samples = [self.runner.masks(step) for step in loop if step.is_last]
             yield from map(list, zip(*samples, strict=True))
 
@@ -338,7 +338,7 @@ class Segmenter:
     def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
         """All windows advance together: a result after each step of the first sample, then after each sample."""
         samples, found = call.infer.consensus, []
-        loops = self._loops(self._split(image, call, samples), call, self.runner.batch_size)
+        loops = self._loops(self._split(image, call, samples), Stream(self.model, call.infer), self.runner.batch_size)
         for number, steps in enumerate(zip(*loops, strict=True), start=1):
             sample, is_last = steps[0].sample, steps[0].is_last
             if sample > 0 and not is_last:
@@ -353,8 +353,8 @@ class Segmenter:
     def _hinted_progress(self, image: ResizedImage, call: _Call, hints: Panoptic) -> Iterator[tuple[float, Panoptic]]:
         """One window after the other; the steps are shown if there is only one window."""
         mask, min_pixels = self.tiling.inpainted(image, hints), call.infer.min_pixels
-        count = len(image.corners)
-        for number, loop in enumerate(self._loops(self._split(image, call, 1, mask), call, 1)):
+        count, windows, stream = len(image.corners), self._split(image, call, 1, mask), Stream(self.model, call.infer)
+        for number, loop in enumerate(self._loops(windows, stream, 1)):
             for done, step in enumerate(loop, start=1):
                 if step.is_last or count == 1:
                     shown = mask if step.is_last else deepcopy(mask)

@@ -4,13 +4,16 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pix2seqd.analog_bits import ExpectedBits
 from pix2seqd.layers.norms import GroupNorm
+from pix2seqd.layers.transformer import Attention
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.speed import accelerate, accelerate_training
+from pix2seqd.speed.attention import ProductAttention
 from pix2seqd.speed.exchange import ITEMS, available
 from pix2seqd.speed.fused_cpu import FusedExpectedBits, FusedGroupNorm
 from pix2seqd.speed.training_norm import TrainingGroupNorm
@@ -97,3 +100,21 @@ def test_accelerate_training_keeps_the_parameters(tiny, build, monkeypatch):
     accelerate_training(model, CPU, torch.bfloat16)
     assert TrainingGroupNorm in kinds(model) and GroupNorm not in kinds(model)
     assert {name: id(parameter) for name, parameter in model.named_parameters()} == before
+
+
+def test_accelerate_bfloat16_exchanges_attention_where_there_is_no_amx(tiny, build, monkeypatch):
+    for amx in (False, True):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        found = kinds(accelerate(build(tiny), CPU, torch.bfloat16))
+        assert (ProductAttention in found) != amx and (Attention in found) == amx
+
+
+@pytest.mark.parametrize("queries", [70, 600])
+def test_product_attention_bfloat16_is_attention(queries):
+    attention, plain = ProductAttention(64, 4), Attention(64, 4)
+    q, k, v = (torch.randn(2, 4, n, 16).bfloat16() for n in (queries, 20, 20))
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    with torch.no_grad():
+        assert torch.allclose(attention.attend(q, k, v).double(), exact, atol=0.02)
+        q, k, v = q.float(), k.float(), v.float()
+        assert torch.equal(attention.attend(q, k, v), plain.attend(q, k, v))

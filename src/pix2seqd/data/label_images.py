@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from PIL import Image
 
 from pix2seqd.data.archive import read_png
 from pix2seqd.files import InputError
+from pix2seqd.images.load import check_pixels
+from pix2seqd.images.tiff import Tiff
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
 """Files that are read as label images, in lower case."""
@@ -59,24 +60,17 @@ def palette_colors(path: Path) -> dict[int, tuple[int, ...]]:
 def _read_tiff(path: Path) -> np.ndarray:
     """Pixels `[h, w]` or `[h, w, channels]` as stored."""
     try:
-        try:
-            with tifffile.TiffFile(path) as file:
-                pixels, axes = file.series[0].asarray(), file.series[0].axes
-        except ValueError:  # a compression for which tifffile needs another library, such as LZW; Pillow knows it
-            with Image.open(path, formats=["TIFF"]) as tiff:
-                planes = getattr(tiff, "n_frames", 1)
-                pixels = np.asarray(tiff)
-                axes = "YXS"[: pixels.ndim]
-            if planes > 1:
-                pixels, axes = np.stack([pixels] * planes), f"Q{axes}"
+        with path.open("rb") as file:
+            tiff = Tiff(file)
+            check_pixels(*tiff.size)
+            planes = [*tiff.axes.values()]
+            if tiff.channels > 4 or tiff.channels != tiff.page.samplesperpixel:
+                planes.append(tiff.channels)
+            pixels = None if planes else tiff.plane({}, range(tiff.channels))
     except Exception as error:  # decoders raise anything on damaged data
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} cannot be read as TIFF ({reason}); export it again") from error
-    kept = [axis for axis, length in zip(axes, pixels.shape, strict=True) if length > 1 or axis in "YX"]
-    pixels = pixels.reshape([n for axis, n in zip(axes, pixels.shape, strict=True) if axis in kept])
-    if kept == ["S", "Y", "X"]:
-        pixels, kept = np.moveaxis(pixels, 0, 2), ["Y", "X", "S"]
-    if kept not in (["Y", "X"], ["Y", "X", "S"]) or pixels.shape[2:] > (4,):
-        size = " x ".join(map(str, pixels.shape))
+    if pixels is None:
+        size = " x ".join(map(str, [*planes, *reversed(tiff.size)]))
         raise InputError(f"{path} has several planes ({size}); save one label image of one plane for each image")
-    return pixels
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels

@@ -2,7 +2,7 @@
 
 | path | content |
 |---|---|
-| `shard-000000.tar`, ... | per sample `NUMBER.png` or `NUMBER.jpg` (picture), `NUMBER.panoptic.png` (as COCO's), \
+| `shard-000000.tar`, ... | per sample `NUMBER.png` or `NUMBER.jpg` (image), `NUMBER.panoptic.png` (as COCO's), \
 `NUMBER.json` (name and `segments_info`) |
 | `index.json` | `categories` (as COCO's) and `shards`: file and where each sample begins and ends |
 """
@@ -100,7 +100,7 @@ def write_shards(
         samples: what to write, in this order.
         out: folder to write to; the index comes last, so that a folder with an index is whole.
         megabytes: a shard that is larger than this is closed.
-        quality: of JPEG pictures, 1..100; None writes PNG, which loses nothing.
+        quality: of JPEG images, 1..100; None writes PNG, which loses nothing.
 
     Returns:
         The number of shards.

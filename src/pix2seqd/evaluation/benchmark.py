@@ -59,7 +59,7 @@ def benchmark(
 
     Args:
         name: as `preset_or_checkpoint` takes it.
-        sizes: sides of square pictures, network input; ascending, so that the peaks of memory are each size's own.
+        sizes: sides of square images, network input; ascending, so that the peaks of memory are each size's own.
         steps: numbers of denoising steps to run end to end.
         device: of `Segmenter`.
         dtype: likewise.
@@ -77,7 +77,7 @@ def benchmark(
     settings = {"model": name, "dtype": "bfloat16" if segmenter.bfloat16 else "float32"}
     hardware_found = {**machine(segmenter.device, segmenter.bfloat16), "limit_tflops": limit / 1e12}
 
-    def of_size(size: int) -> Segmenter:  # square pictures, each seen at once and sampled once, by the same networks
+    def of_size(size: int) -> Segmenter:  # square images, each seen at once and sampled once, by the same networks
         data = pretrained.data.replace(size=(size, size), layout="resize", diameter=0.0)
         infer = pretrained.infer.replace(input_scale=1, consensus=1)
         sized = copy.copy(segmenter)
@@ -88,12 +88,12 @@ def benchmark(
     results = {}
     for size in sorted(sizes):
         progress(f"{name} at {size}")
-        results[str(size)] = _at_size(of_size(size), _picture(size), steps, limit, count)
-    for size in sorted(sizes):  # afterwards: the process's peaks of memory are those of single pictures
+        results[str(size)] = _at_size(of_size(size), _image(size), steps, limit, count)
+    for size in sorted(sizes):  # afterwards: the process's peaks of memory are those of single images
         progress(f"the best batch at {size}")
-        results[str(size)] |= _best_batch(of_size(size), _picture(size), min(steps), limit, count, results[str(size)])
+        results[str(size)] |= _best_batch(of_size(size), _image(size), min(steps), limit, count, results[str(size)])
     progress(f"each item of pix2seqd.speed at {min(sizes)}")
-    items = gains(plain, *_inputs(of_size(min(sizes)), _picture(min(sizes)), 1), segmenter.bfloat16)
+    items = gains(plain, *_inputs(of_size(min(sizes)), _image(min(sizes)), 1), segmenter.bfloat16)
     return {**settings, "machine": hardware_found, "sizes": results, "items": items}
 
 
@@ -118,13 +118,13 @@ def gains(model: Pix2SeqD, images: Tensor, m_t: Tensor, bfloat16: bool) -> dict[
     return found
 
 
-def _picture(size: int) -> Image.Image:
+def _image(size: int) -> Image.Image:
     coarse = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     return Image.fromarray(coarse).resize((size, size))
 
 
 Count = Callable[[Tensor, Tensor], dict[str, int]]
-"""FLOP of the plain networks' `parts`, for pictures and noisy masks of these shapes."""
+"""FLOP of the plain networks' `parts`, for images and noisy masks of these shapes."""
 
 
 def _counter(model: Pix2SeqD) -> Count:
@@ -141,16 +141,14 @@ def _counter(model: Pix2SeqD) -> Count:
     return count
 
 
-def _at_size(
-    segmenter: Segmenter, picture: Image.Image, steps: list[int], limit: float, count: Count
-) -> dict[str, Any]:
+def _at_size(segmenter: Segmenter, image: Image.Image, steps: list[int], limit: float, count: Count) -> dict[str, Any]:
     device = segmenter.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    found = _networks(segmenter, picture, 1, limit, count)
+    found = _networks(segmenter, image, 1, limit, count)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.png", Path(folder) / "out.png"
-        picture.save(source)
+        image.save(source)
         for n in sorted(steps):
             seconds = measure(
                 lambda n=n: segmenter.image(source, steps=n).save(target), device, warm_up=n == min(steps)
@@ -163,9 +161,9 @@ def _at_size(
     return found
 
 
-def _networks(segmenter: Segmenter, picture: Image.Image, batch: int, limit: float, count: Count) -> dict[str, float]:
-    """Seconds, FLOP and share of the limit of encoder and decoder step for a batch of one picture repeated."""
-    device, (images, m_t) = segmenter.device, _inputs(segmenter, picture, batch)
+def _networks(segmenter: Segmenter, image: Image.Image, batch: int, limit: float, count: Count) -> dict[str, float]:
+    """Seconds, FLOP and share of the limit of encoder and decoder step for a batch of one image repeated."""
+    device, (images, m_t) = segmenter.device, _inputs(segmenter, image, batch)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=segmenter.bfloat16):
         found, operations_of = {}, count(images, m_t)
         for name, run in parts(segmenter.model, images, m_t).items():
@@ -176,17 +174,17 @@ def _networks(segmenter: Segmenter, picture: Image.Image, batch: int, limit: flo
     return found
 
 
-def _inputs(segmenter: Segmenter, picture: Image.Image, batch: int) -> tuple[Tensor, Tensor]:
+def _inputs(segmenter: Segmenter, image: Image.Image, batch: int) -> tuple[Tensor, Tensor]:
     """One image and its noise, `batch` times, on the device and channels last."""
     tiling = segmenter.tiling
-    window = next(tiling.split(tiling.resize(picture), [torch.Generator().manual_seed(0)]))
+    window = next(tiling.split(tiling.resize(image), [torch.Generator().manual_seed(0)]))
     repeated = (part[None].repeat(batch, 1, 1, 1).to(segmenter.device) for part in (window.pixels, window.noise[0]))
     images, m_t = (part.contiguous(memory_format=torch.channels_last) for part in repeated)
     return images, m_t
 
 
 def parts(model: Pix2SeqD, images: Tensor, m_t: Tensor) -> dict[str, Callable[[], Any]]:
-    """What runs once a picture, and one step, without gradients: "encoder", "prepare" and "step".
+    """What runs once an image, and one step, without gradients: "encoder", "prepare" and "step".
 
     Args:
         model: plain, or as a `Runner` computes it.
@@ -203,7 +201,7 @@ def parts(model: Pix2SeqD, images: Tensor, m_t: Tensor) -> dict[str, Callable[[]
 
 
 def _best_batch(
-    segmenter: Segmenter, picture: Image.Image, steps: int, limit: float, count: Count, alone: dict[str, float]
+    segmenter: Segmenter, image: Image.Image, steps: int, limit: float, count: Count, alone: dict[str, float]
 ) -> dict[str, float]:
     """Images/s of the networks with `steps` steps: batches grow from one (`alone`) as long as that pays."""
 
@@ -212,7 +210,7 @@ def _best_batch(
 
     best, best_rate = 1, rate_of(1, alone)
     for batch in (2, 4, 8, 16, 32, 64):
-        rate = rate_of(batch, _networks(segmenter, picture, batch, limit, count))
+        rate = rate_of(batch, _networks(segmenter, image, batch, limit, count))
         if rate < 1.05 * best_rate:
             break
         best, best_rate = batch, rate
@@ -250,7 +248,7 @@ def flop_counter() -> FlopCounterMode:
 def ceiling(device: torch.device, bfloat16: bool) -> float:
     """FLOP/s of a 3 × 3 convolution of 128 channels to 128, at 256 × 256: what decoders of this kind are made of.
 
-    Of one picture on a CPU, of 16 on a GPU, which one does not fill.
+    Of one image on a CPU, of 16 on a GPU, which one does not fill.
     """
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     convolution = nn.Conv2d(128, 128, 3, padding=1).to(device, dtype).to(memory_format=torch.channels_last)  # pyright: ignore

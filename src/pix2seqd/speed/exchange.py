@@ -1,8 +1,7 @@
 """`accelerate`: exchange the modules of a model for faster ones with the same parameters and results.
 
-The method and its layers are plain PyTorch. Their faster versions are in the files of this folder. Each item gains 10 %
-or more of an encoder pass or a decoder step on some machine (docs/speed.md). `PIX2SEQD_PLAIN=1` switches all of them
-off.
+The method and its layers are plain PyTorch. Their faster versions are in the files of this folder. Each item gains about
+10 % or more of an encoder pass or a decoder step on some machine (docs/speed.md). `PIX2SEQD_PLAIN=1` switches them off.
 """
 
 import copy
@@ -15,8 +14,10 @@ from torch import nn
 
 from pix2seqd.analog_bits import ExpectedBits
 from pix2seqd.layers.norms import GroupNorm
+from pix2seqd.layers.transformer import Attention
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.speed import cuda_graphs, fused_cpu, hardware, winograd
+from pix2seqd.speed.attention import ProductAttention
 from pix2seqd.speed.hardware import is_plain
 from pix2seqd.speed.training_norm import TrainingGroupNorm
 
@@ -87,6 +88,10 @@ def _fuse_bits(model: Pix2SeqD) -> None:
     _exchange(model, ExpectedBits, fused_cpu.FusedExpectedBits)
 
 
+def _use_products(model: Pix2SeqD) -> None:
+    _exchange(model, Attention, ProductAttention)
+
+
 def _triton_norms(model: Pix2SeqD) -> None:
     from pix2seqd.speed.triton_norm import TritonGroupNorm
 
@@ -119,6 +124,10 @@ def _use_large_strips(model: Pix2SeqD) -> None:
     model.mask_decoder.strip = GPU_STRIP
 
 
+def _products_pay(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cpu" and dtype == torch.bfloat16 and not torch.cpu._is_amx_tile_supported()
+
+
 def _compiled(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu" and fused_cpu.library() is not None
 
@@ -138,6 +147,7 @@ ITEMS = {
         lambda device, dtype: device.type == "cpu" and dtype == torch.float32 and winograd.library() is not None,
         _use_winograd,
     ),
+    "attention by products": Item(_products_pay, _use_products),
     "fused norms": Item(_compiled, _fuse_norms),
     "fused bits": Item(_compiled, _fuse_bits),
     "Triton norms": Item(_triton, _triton_norms),

@@ -55,7 +55,7 @@ def train(
         out: folder of the run: recipe.json, state/ (to resume), logs/ (TensorBoard), model/ (the EMA, published).
         resume: go on with the run in `out`; where it has no file yet, it begins.
         build: makes the model, which gives the loss too; None: `new_model`.
-        inference: how the result sees pictures and is sampled; None: as the recipe says.
+        inference: how the result sees images and is sampled; None: as the recipe says.
 
     Returns:
         The EMA model, as written to `out`/model.

@@ -6,7 +6,8 @@ import math
 import reprlib
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ FORMAT = 2
 """Of config.json: settings nest as the model does. Format 1, where they were flat, is read too."""
 PARTS = ("model", "data", "infer")
 """The settings in config.json."""
-MOST_CONFIG = 2**24
+MAX_CONFIG = 2**24
 """Bytes of the largest config.json that is read."""
-MOST_TABLES = 2**26
+MAX_TABLES = 2**26
 """Numbers that a backbone may compute for itself, beside its weights (codes of positions)."""
 _FLOATS, _INTEGERS = ("F32", "F16", "BF16", "F64"), ("I64", "I32", "I16", "I8", "U8")
 MODEL_TYPE = "pix2seqd"
@@ -109,7 +110,7 @@ def from_pretrained(name: str | Path) -> Checkpoint:
             the size of the weights' file).
     """
     folder = find_folder(str(name))
-    config = read_json(folder / "config.json", MOST_CONFIG)
+    config = read_json(folder / "config.json", MAX_CONFIG)
     version = config.get("pix2seqd") if isinstance(config, dict) else None
     if type(version) is not int or version not in (1, FORMAT):
         raise InputError(f"{folder / 'config.json'} is not of a pix2seqd checkpoint (format 1 or {FORMAT})")
@@ -154,10 +155,10 @@ def _outline(config: ModelConfig, data: DataConfig, tensors: int) -> Pix2SeqD:
     Raises:
         ValueError: there is no such model, or it is not for images of this size.
     """
-    most, counted, thread = 2 * tensors + 1000, itertools.count(1), threading.get_ident()
+    limit, counted, thread = 2 * tensors + 1000, itertools.count(1), threading.get_ident()
 
     def count(module: torch.nn.Module, name: str, tensor: torch.Tensor | None) -> None:
-        if threading.get_ident() == thread and next(counted) > most:
+        if threading.get_ident() == thread and next(counted) > limit:
             raise ValueError(f"it asks for more than twice the {tensors} tensors of model.safetensors")
 
     hooks = [
@@ -175,8 +176,8 @@ def _outline(config: ModelConfig, data: DataConfig, tensors: int) -> Pix2SeqD:
             hook.remove()
     saved = set(model.state_dict())
     besides = sum(buffer.numel() for name, buffer in model.named_buffers() if name not in saved)
-    if besides > MOST_TABLES:
-        raise ValueError(f"its backbone computes tables of {besides:,} numbers; they may have {MOST_TABLES:,}")
+    if besides > MAX_TABLES:
+        raise ValueError(f"its backbone computes tables of {besides:,} numbers; they may have {MAX_TABLES:,}")
     return model
 
 
@@ -267,14 +268,9 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     Raises:
         InputError: missing, damaged, or another format (pickles are never opened).
     """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; a checkpoint needs config.json and model.safetensors")
-    try:
-        with safe_open(path, "pt") as file:
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 # it is no dictionary
-            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged or not safetensors ({error}); copy it again") from error
+    with _reading(path), safe_open(path, "pt") as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 # it is no dictionary
+        return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
 
 
 def _check_headers(path: Path, found: dict[str, tuple[tuple[int, ...], str]], model: Pix2SeqD) -> None:
@@ -314,10 +310,16 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         InputError: missing, damaged, or another format (pickles are never opened).
     """
+    with _reading(path):
+        return load_file(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     if not path.is_file():
         raise InputError(f"{path} does not exist; a checkpoint needs config.json and model.safetensors")
     try:
-        return load_file(path)
+        yield
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged or not safetensors ({error}); copy it again") from error
 

@@ -12,17 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
-MOST_CHANNELS = 2**16
+MAX_CHANNELS = 2**16
 """Largest number of channels or blocks, and of any number in the settings of a backbone."""
-MOST_LAYERS = 1000
+MAX_LAYERS = 1000
 """Largest number of layers, and of levels."""
-MOST_PIXELS = 4096
+MAX_PIXELS = 4096
 """Largest height and width of the network's input."""
-MOST_STEPS = 10_000
+MAX_STEPS = 10_000
 """Largest number of denoising steps."""
-_MOST_ITEMS = 20_000
+_MAX_ITEMS = 20_000
 """Values in the settings of a backbone; the names of ImageNet's classes may be among them."""
-_MOST_TEXT = 1000
+_MAX_TEXT = 1000
 """Characters of a setting."""
 
 
@@ -82,7 +82,7 @@ def _converted(name: str, kind: Any, value: Any) -> Any:
     if origin is tuple:
         require((isinstance(value, list | tuple), f"{name} must be a list, not {_shown(value)}"))
         if inner[-1] is Ellipsis:
-            require((1 <= len(value) <= MOST_LAYERS, f"{name} must have 1 to {MOST_LAYERS} entries, not {len(value)}"))
+            require((1 <= len(value) <= MAX_LAYERS, f"{name} must have 1 to {MAX_LAYERS} entries, not {len(value)}"))
             inner = inner[:1] * len(value)
         require((len(value) == len(inner), f"{name} must have {len(inner)} entries, not {len(value)}"))
         return tuple(_converted(f"{name}[{i}]", *pair) for i, pair in enumerate(zip(inner, value, strict=True)))
@@ -106,10 +106,10 @@ def _backbone(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     places: list[tuple[str, Any]] = [(name, values)]
     for name, value in places:  # grows while it is walked
-        require((len(places) <= _MOST_ITEMS, f"{name}: a backbone may have {_MOST_ITEMS:,} settings"))
+        require((len(places) <= _MAX_ITEMS, f"{name}: a backbone may have {_MAX_ITEMS:,} settings"))
         if isinstance(value, Mapping):
             for key, item in value.items():
-                known = isinstance(key, str | int) and len(str(key)) <= _MOST_TEXT
+                known = isinstance(key, str | int) and len(str(key)) <= _MAX_TEXT
                 # An implementation of attention may be the name of a repository with code.
                 known = known and not any(word in str(key) for word in ("implementation", "auto_map", "remote_code"))
                 require((known, f"{name} must not have the setting {_shown(key)}"))
@@ -117,7 +117,7 @@ def _backbone(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, list | tuple):
             places.extend((f"{name}[{i}]", item) for i, item in enumerate(value))
         else:
-            _check_plain(name, value, MOST_CHANNELS)
+            _check_plain(name, value, MAX_CHANNELS)
     model_type = values.get("model_type")
     require(
         (isinstance(model_type, str), f"{name} needs a model_type, the name of a backbone"),
@@ -126,16 +126,16 @@ def _backbone(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
-def _check_plain(name: str, value: Any, most: int) -> None:
-    """Refuse what is no plain value, numbers that are not finite or beyond `most`, and long or unprintable text."""
+def _check_plain(name: str, value: Any, limit: int) -> None:
+    """Refuse what is no plain value, numbers that are not finite or beyond `limit`, and long or unprintable text."""
     if isinstance(value, str):
-        plain = len(value) <= _MOST_TEXT and value.isprintable()
-        require((plain, f"{name} must be text of at most {_MOST_TEXT} characters, not {_shown(value)}"))
+        plain = len(value) <= _MAX_TEXT and value.isprintable()
+        require((plain, f"{name} must be text of at most {_MAX_TEXT} characters, not {_shown(value)}"))
     elif isinstance(value, float):
         require((math.isfinite(value), f"{name} must be a finite number, not {value}"))
     elif value is not None:
         require((isinstance(value, int), f"{name} must be a plain value, not {_shown(value)}"))
-        require((abs(value) <= most, f"{name} must be at most {most}, not {_shown(value)}"))
+        require((abs(value) <= limit, f"{name} must be at most {limit}, not {_shown(value)}"))
 
 
 def _shown(value: Any) -> str:
@@ -198,9 +198,9 @@ class EncoderConfig(Config):
         sizes = (self.dim, self.heads, self.mlp_dim, self.map_dim)
         require((min(sizes) >= 1, "dim, heads, mlp_dim and map_dim must be 1 or more"))
         require(
-            (max(sizes) <= MOST_CHANNELS, f"dim, heads, mlp_dim and map_dim must be at most {MOST_CHANNELS}"),
+            (max(sizes) <= MAX_CHANNELS, f"dim, heads, mlp_dim and map_dim must be at most {MAX_CHANNELS}"),
             (self.layers >= 0, f"layers must be 0 or more, not {self.layers}"),
-            (self.layers <= MOST_LAYERS, f"layers must be at most {MOST_LAYERS}, not {self.layers}"),
+            (self.layers <= MAX_LAYERS, f"layers must be at most {MAX_LAYERS}, not {self.layers}"),
             (min(self.image_std) > 0, f"image_std must be positive, not {self.image_std}"),
             (all(0 <= rate < 1 for rate in (self.dropout, self.drop_path)), "dropout and drop_path must be below 1"),
             (self.dim % self.heads == 0, "dim must be a multiple of heads"),
@@ -253,9 +253,9 @@ class DecoderConfig(Config):
         sizes = (self.dim, *self.multipliers, *self.res_blocks, self.transformer_dim, self.head_dim, self.patch)
         require((min(sizes) >= 1, "dims, multipliers, res_blocks and patch must be 1 or more"))
         require(
-            (max(sizes) <= MOST_CHANNELS, f"dims, multipliers, res_blocks and patch must be at most {MOST_CHANNELS}"),
+            (max(sizes) <= MAX_CHANNELS, f"dims, multipliers, res_blocks and patch must be at most {MAX_CHANNELS}"),
             (min(self.layers, self.past_frames) >= 0, "layers and past_frames must be 0 or more"),
-            (max(self.layers, self.past_frames) <= MOST_LAYERS, f"layers and past_frames: at most {MOST_LAYERS}"),
+            (max(self.layers, self.past_frames) <= MAX_LAYERS, f"layers and past_frames: at most {MAX_LAYERS}"),
             (0 <= self.dropout < 1, f"dropout must be from 0 to below 1, not {self.dropout}"),
             (
                 1 <= self.kernel_size < 64 and self.kernel_size % 2 == 1,
@@ -294,7 +294,7 @@ class MaskConfig(Config):
             (self.max_instances <= 2 ** self.bits[1], f"{self.max_instances} ids do not fit {self.bits[1]} bits"),
             (0 < self.scale < float("inf"), f"scale must be positive, not {self.scale}"),
             (self.stride >= 1, f"stride must be 1 or more, not {self.stride}"),
-            (max(self.stride, self.init_id_cell) <= MOST_PIXELS, f"stride and init_id_cell: at most {MOST_PIXELS}"),
+            (max(self.stride, self.init_id_cell) <= MAX_PIXELS, f"stride and init_id_cell: at most {MAX_PIXELS}"),
             (self.init_id_cell >= 0, f"init_id_cell must be 0 or more, not {self.init_id_cell}"),
         )
 
@@ -390,10 +390,10 @@ class DataConfig(Config):
         overlaps = self.layout == "resize" or 0 <= self.overlap < min(self.size)
         require(
             (min(self.size) >= 1, f"size must be positive, not {self.size}"),
-            (max(self.size) <= MOST_PIXELS, f"size must be at most {MOST_PIXELS}, not {self.size}"),
+            (max(self.size) <= MAX_PIXELS, f"size must be at most {MAX_PIXELS}, not {self.size}"),
             (self.zoom > 0, f"zoom must be positive, not {self.zoom}"),
             (0.01 <= self.zoom <= 100, f"zoom must be from 0.01 to 100, not {self.zoom}"),
-            (0 <= self.diameter <= MOST_PIXELS, f"diameter must be 0 or more, at most {MOST_PIXELS}: {self.diameter}"),
+            (0 <= self.diameter <= MAX_PIXELS, f"diameter must be 0 or more, at most {MAX_PIXELS}: {self.diameter}"),
             (not self.diameter or self.layout == "tile", "diameter needs layout tile; resize has a scale of its own"),
             (overlaps, f"overlap must be 0 or more and below the size, not {self.overlap}"),
         )
@@ -436,14 +436,14 @@ class InferConfig(Config):
     def __post_init__(self) -> None:
         require(
             (self.steps >= 1, f"steps must be 1 or more, not {self.steps}"),
-            (max(self.steps, self.first_steps) <= MOST_STEPS, f"steps and first_steps: at most {MOST_STEPS}"),
+            (max(self.steps, self.first_steps) <= MAX_STEPS, f"steps and first_steps: at most {MAX_STEPS}"),
             (0 <= self.td < float("inf"), f"td must be 0 or more, not {self.td}"),
             (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
             (0 <= self.min_share < 1, f"min_share must be from 0 to below 1, not {self.min_share}"),
             (1 <= self.input_scale <= 16, f"input_scale must be from 1 to 16, not {self.input_scale}"),
             (
-                1 <= self.consensus < MOST_LAYERS and self.consensus % 2 == 1,
-                f"consensus must be 1, 3, 5 ..., below {MOST_LAYERS}, not {self.consensus}",
+                1 <= self.consensus < MAX_LAYERS and self.consensus % 2 == 1,
+                f"consensus must be 1, 3, 5 ..., below {MAX_LAYERS}, not {self.consensus}",
             ),
             (
                 0 <= self.unconditioned_share < 1,
@@ -451,7 +451,7 @@ class InferConfig(Config):
             ),
             (self.first_steps >= 0, f"first_steps must be 0 or more, not {self.first_steps}"),
             (
-                self.adaptive == 0 or 1 <= self.adaptive <= MOST_STEPS,
+                self.adaptive == 0 or 1 <= self.adaptive <= MAX_STEPS,
                 f"adaptive must be 0 or 1 and more, not {self.adaptive}",
             ),
         )

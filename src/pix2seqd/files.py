@@ -14,11 +14,11 @@ from typing import Any
 
 PARTS = ".*.part"
 """Pattern of the temporary files that `write_atomically` makes."""
-MOST_BYTES = 2**30
+MAX_BYTES = 2**30
 """Size of the largest JSON file that is read."""
-MOST_YAML = 2**20
+MAX_YAML = 2**20
 """Characters of the longest YAML text that is read."""
-MOST_DEPTH = 50
+MAX_DEPTH = 50
 """Sections within sections of a YAML text."""
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 """Unicode's control characters, bytes that are no text, and separators of lines and paragraphs."""
@@ -109,16 +109,16 @@ def write_json(path: str | Path, content: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def require_size(path: Path, most: int) -> None:
-    """Refuse a file above `most` bytes, or what is no file, before it is read.
+def require_size(path: Path, limit: int) -> None:
+    """Refuse a file above `limit` bytes, or what is no file, before it is read.
 
     Raises:
         InputError: it is.
         OSError: there is no such file.
     """
     require_regular(path)
-    if (size := path.stat().st_size) > most:
-        raise InputError(f"{path} has {size:,} bytes; such a file has at most {most:,}")
+    if (size := path.stat().st_size) > limit:
+        raise InputError(f"{path} has {size:,} bytes; such a file has at most {limit:,}")
 
 
 def _finite(value: Any) -> Any:
@@ -129,12 +129,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_json(path: str | Path | Traversable, most: int = MOST_BYTES) -> Any:
+def read_json(path: str | Path | Traversable, limit: int = MAX_BYTES) -> Any:
     """Read JSON.
 
     Args:
         path: the file.
-        most: its largest size in bytes; a member of a zip file is limited there.
+        limit: its largest size in bytes; a member of a zip file is limited there.
 
     Raises:
         InputError: missing, unreadable, not a file, too large, or not JSON.
@@ -142,7 +142,7 @@ def read_json(path: str | Path | Traversable, most: int = MOST_BYTES) -> Any:
     path = Path(path) if isinstance(path, str) else path
     try:
         if isinstance(path, Path):
-            require_size(path, most)
+            require_size(path, limit)
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; check the path") from error
@@ -158,7 +158,7 @@ def read_yaml(text: str, where: str) -> Any:
     """The content of a YAML text: plain values, without anchors and aliases, which make much of little.
 
     Args:
-        text: at most `MOST_YAML` characters, nested at most `MOST_DEPTH` deep.
+        text: at most `MAX_YAML` characters, nested at most `MAX_DEPTH` deep.
         where: what the message calls it.
 
     Raises:
@@ -167,16 +167,16 @@ def read_yaml(text: str, where: str) -> Any:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    if len(text) > MOST_YAML:
-        raise InputError(f"{where} has {len(text):,} characters; YAML may have {MOST_YAML:,}")
+    if len(text) > MAX_YAML:
+        raise InputError(f"{where} has {len(text):,} characters; YAML may have {MAX_YAML:,}")
     depth = 0
     try:
         for event in yaml.parse(text, loader):
             if getattr(event, "anchor", None) is not None:
                 raise InputError(f"{where} has an anchor or alias (& or *); write its content out")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MOST_DEPTH:
-                raise InputError(f"{where} is nested more than {MOST_DEPTH} deep; make it flatter")
+            if depth > MAX_DEPTH:
+                raise InputError(f"{where} is nested more than {MAX_DEPTH} deep; make it flatter")
         return yaml.load(text, loader)  # only plain values
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from pix2seqd.config import Config, ModelConfig, Recipe
-from pix2seqd.files import MOST_YAML, InputError, read_yaml, require_size
+from pix2seqd.files import MAX_YAML, InputError, read_yaml, require_size
 from pix2seqd.training.recipes import RECIPES, smoke
 
 
@@ -79,7 +79,7 @@ def _check_known(option: str) -> None:
 
 def _read_file(path: Path) -> Mapping[str, Any]:
     try:
-        require_size(path, MOST_YAML)
+        require_size(path, MAX_YAML)
         layer = read_yaml(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         near = difflib.get_close_matches(str(path), RECIPES, n=1)

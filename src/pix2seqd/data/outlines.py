@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-MOST_POINTS = 50_000
+MAX_POINTS = 50_000
 """Points of all polygons of one segmentation."""
-MOST_POLYGONS = 2_000
+MAX_POLYGONS = 2_000
 """Polygons of one segmentation."""
-MOST_RUNS = 2**22
+MAX_RUNS = 2**22
 """Runs, or characters of a compressed code, of one segmentation."""
 FARTHEST = 1e7
 """Largest coordinate of a point in pixels, in both directions; more than an image has."""
 
 
-_MOST_BITS = 60
+_MAX_BITS = 60
 """Of one run: far more than any image has pixels."""
 
 
@@ -39,11 +39,11 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
         return _decode_runs(segmentation, height, width)
     if not isinstance(segmentation, Sequence) or isinstance(segmentation, str):
         raise ValueError("segmentation is neither polygons nor a run-length code")
-    if len(segmentation) > MOST_POLYGONS:
-        raise ValueError(f"the segmentation has more than {MOST_POLYGONS:,} polygons")
+    if len(segmentation) > MAX_POLYGONS:
+        raise ValueError(f"the segmentation has more than {MAX_POLYGONS:,} polygons")
     polygons = [_polygon(given) for given in segmentation]
-    if sum(map(len, polygons)) > MOST_POINTS:
-        raise ValueError(f"the polygons have more than {MOST_POINTS:,} points")
+    if sum(map(len, polygons)) > MAX_POINTS:
+        raise ValueError(f"the polygons have more than {MAX_POINTS:,} points")
     inside = np.zeros((height, width), bool)
     for points in polygons:
         fill_polygon(inside, points)
@@ -100,8 +100,8 @@ def _decode_runs(code: Mapping[str, Any], height: int, width: int) -> np.ndarray
         raise ValueError(f"the run-length code has size {reprlib.repr(size)}, the image [{height}, {width}]")
     if not isinstance(counts, str | bytes | list):
         raise ValueError("the run-length code has no counts")
-    if len(counts) > MOST_RUNS:
-        raise ValueError(f"the run-length code has more than {MOST_RUNS:,} runs")
+    if len(counts) > MAX_RUNS:
+        raise ValueError(f"the run-length code has more than {MAX_RUNS:,} runs")
     runs = counts if isinstance(counts, list) else _decompress(counts)
     if any(type(run) is not int for run in runs):
         raise ValueError("the run-length code has runs that are no integers")
@@ -123,7 +123,7 @@ def _decompress(counts: str | bytes) -> list[int]:
         bits = character - 48
         value |= (bits & 31) << shift
         shift += 5
-        if shift > _MOST_BITS:  # a number of a million digits would take hours
+        if shift > _MAX_BITS:  # a number of a million digits would take hours
             break
         if bits & 32:
             continue

@@ -274,8 +274,8 @@ def _opacity(alpha: np.ndarray) -> np.ndarray:
     """Transparency of any type, integers of full range or floats of 0..1, as uint8."""
     if alpha.dtype == np.uint8:
         return np.ascontiguousarray(alpha)
-    most = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1.0
-    return np.rint(np.clip(np.nan_to_num(alpha.astype(np.float64)) / most, 0, 1) * 255).astype(np.uint8)
+    largest = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1.0
+    return np.rint(np.clip(np.nan_to_num(alpha.astype(np.float64)) / largest, 0, 1) * 255).astype(np.uint8)
 
 
 def _deep(image: Image.Image, file: IO[bytes]) -> Image.Image:

@@ -22,7 +22,7 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of TIFF and BigTIFF files."""
 AXES = {"T": "time (T)", "Z": "depth (Z)", "C": "channels", "P": "positions", "I": "pages (the file names no axis)"}
 """What messages call the axes of planes; I stands for pages whose axis the file does not name."""
-MOST_SAMPLES = 16
+MAX_SAMPLES = 16
 """An unnamed last axis of at most so many values holds channels: no image is so narrow and also a stack."""
 ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
@@ -240,7 +240,7 @@ def _split(axes: str, shape: tuple[int, ...], inside: int) -> tuple[dict[str, in
     """Lengths of the axes across pages and within a page; axes without a name become one, I."""
     axes = axes.replace("Q", "I")
     deep = len(axes) > 2 and axes[-3:] == "IYX"
-    if deep and shape[-1] <= MOST_SAMPLES < min(shape[-3:-1]):  # an array [h, w, channels], saved without its axes
+    if deep and shape[-1] <= MAX_SAMPLES < min(shape[-3:-1]):  # an array [h, w, channels], saved without its axes
         axes = axes[:-3] + "YXC"
     lead: dict[str, int] = {}
     inner: dict[str, int] = {}

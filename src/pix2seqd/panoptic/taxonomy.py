@@ -15,7 +15,7 @@ from typing import Any
 
 from pix2seqd.files import is_control
 
-MOST_NAME = 1000
+MAX_NAME = 1000
 """Characters of the longest category name."""
 VOID = 0
 """Class and id of pixels without a segment (paper §2: "0 denotes the null label")."""
@@ -65,9 +65,9 @@ class Taxonomy:
                 raise ValueError(f"category id {category.id} is below 1 (0 means void)")
             if category.id >= 2**31:
                 raise ValueError(f"category id {reprlib.repr(category.id)} is above {2**31 - 1}")
-            if len(category.name) > MOST_NAME or any(map(is_control, category.name)):
+            if len(category.name) > MAX_NAME or any(map(is_control, category.name)):
                 shown = reprlib.repr(category.name)
-                raise ValueError(f"category name {shown} is no line of at most {MOST_NAME} printable characters")
+                raise ValueError(f"category name {shown} is no line of at most {MAX_NAME} printable characters")
             if not all(0 <= value <= 255 for value in category.color):
                 raise ValueError(f"color {category.color} of category {category.name!r} is not of values 0 to 255")
 

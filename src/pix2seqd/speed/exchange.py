@@ -1,7 +1,8 @@
 """`accelerate`: exchange the modules of a model for faster ones with the same parameters and results.
 
-The method and its layers are plain PyTorch. Their faster versions are in the files of this folder. Each item gains about
-10 % or more of an encoder pass or a decoder step on some machine (docs/speed.md). `PIX2SEQD_PLAIN=1` switches them off.
+The method and its layers are plain PyTorch. Their faster versions are in the files of this folder. Each item gains
+about 10 % or more of an encoder pass or a decoder step on some machine (docs/speed.md). `PIX2SEQD_PLAIN=1` switches
+them off.
 """
 
 import copy

@@ -16,7 +16,7 @@ def to_segments(panoptic: Panoptic) -> dict[str, Any]:
 
     Returns:
         "segmentation": int32 `[h, w]`, 0 = void; "segments_info": per segment its "id", "label_id" (position of its
-        category in the taxonomy, from 0), "was_fused" (stuff) and "score" (1: the model gives none).
+        category in the taxonomy, from 0), "was_fused" (stuff) and "score" (1 where a segment has none).
     """
     return {
         "segmentation": panoptic.segmentation.copy(),
@@ -25,7 +25,7 @@ def to_segments(panoptic: Panoptic) -> dict[str, Any]:
                 "id": segment.id,
                 "label_id": panoptic.taxonomy.class_of(segment.category_id) - 1,
                 "was_fused": not segment.isthing,
-                "score": 1.0,
+                "score": 1.0 if segment.score is None else segment.score,
             }
             for segment in panoptic.segments
         ],

@@ -7,7 +7,7 @@ A segmentation has two forms:
 * `Panoptic`: a map of segment ids and a record per segment, as COCO panoptic JSON and PNG store it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -40,7 +40,12 @@ class Panoptic:
 
     @classmethod
     def from_segmentation(
-        cls, segmentation: np.ndarray, classes: Mapping[int, int], taxonomy: Taxonomy, crowds: Sequence[int] = ()
+        cls,
+        segmentation: np.ndarray,
+        classes: Mapping[int, int],
+        taxonomy: Taxonomy,
+        crowds: Sequence[int] = (),
+        scores: Mapping[int, float] | None = None,
     ) -> "Panoptic":
         """From a map of segment ids and the contiguous class of each id.
 
@@ -51,6 +56,7 @@ class Panoptic:
             classes: segment id → contiguous class 1..n. Ids that no pixel has are dropped.
             taxonomy: names and kinds of the classes.
             crowds: ids of crowd regions (COCO's `iscrowd`).
+            scores: segment id → score, 0 to 1; segments without an entry have none.
         """
         segmentation = np.where(np.isin(segmentation, list(classes)), segmentation, VOID).astype(np.int32)
         boxes = measure(segmentation)
@@ -67,6 +73,7 @@ class Panoptic:
                     area=area,
                     bbox=bbox,
                     iscrowd=segment_id in crowds,
+                    score=(scores or {}).get(segment_id),
                 )
             )
         return cls(segmentation, tuple(segments), taxonomy)
@@ -93,7 +100,8 @@ class Panoptic:
             raise ValueError(f"segment id {missing[0]} is in segments_info but not in the PNG")
         classes = {i: taxonomy.class_of(int(info["category_id"])) for i, info in infos.items()}
         crowds = [i for i, info in infos.items() if info.get("iscrowd", 0)]
-        return cls.from_segmentation(segmentation, classes, taxonomy, crowds)
+        scores = {i: float(info["score"]) for i, info in infos.items() if info.get("score") is not None}
+        return cls.from_segmentation(segmentation, classes, taxonomy, crowds, scores)
 
     @property
     def things(self) -> tuple[Segment, ...]:
@@ -109,7 +117,8 @@ class Panoptic:
 
         Returns:
             The PNG's pixels, uint8 `[h, w, 3]`, id = R + 256 G + 65536 B; and an entry for the list `annotations`,
-            in which each segment also has "name" and "isthing". `Taxonomy.to_coco` gives the list `categories`.
+            in which each segment also has "name", "isthing" and, if it has one, "score". `Taxonomy.to_coco` gives the
+            list `categories`.
         """
         infos = [
             {
@@ -120,6 +129,7 @@ class Panoptic:
                 "iscrowd": int(segment.iscrowd),
                 "name": segment.name,
                 "isthing": segment.isthing,
+                **({} if segment.score is None else {"score": segment.score}),
             }
             for segment in self.segments
         ]
@@ -140,17 +150,18 @@ class Panoptic:
 
         Returns:
             "xyxy": float32 `[n, 4]`, left, top, right and bottom in pixels; "mask": bool `[n, h, w]`; "class_id":
-            int64 `[n]`, the data set's category ids; "confidence": None, because the model gives none;
+            int64 `[n]`, the data set's category ids; "confidence": float32 `[n]`, the scores, or None where they are missing;
             "tracker_id": int64 `[n]`, the segment ids, which stay the same in all frames of a video; "data":
             {"class_name": str `[n]`}.
         """
         boxes = np.array([segment.bbox for segment in self.things], np.float32).reshape(-1, 4)
         ids = np.array([segment.id for segment in self.things], np.int64)
+        scores = [segment.score for segment in self.things]
         return {
             "xyxy": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
             "mask": self.segmentation[None] == ids[:, None, None],
             "class_id": np.array([segment.category_id for segment in self.things], np.int64),
-            "confidence": None,
+            "confidence": None if None in scores or not scores else np.array(scores, np.float32),
             "tracker_id": ids,
             "data": {"class_name": np.array([segment.name for segment in self.things], str)},
         }
@@ -202,12 +213,14 @@ class Panoptic:
 
     def without_crowds(self) -> "Panoptic":
         """The same with crowd regions turned to void, as training needs it: a crowd is not an instance."""
-        keep = {s.id: self.taxonomy.class_of(s.category_id) for s in self.segments if not s.iscrowd}
-        return (
-            self
-            if len(keep) == len(self.segments)
-            else Panoptic.from_segmentation(self.segmentation, keep, self.taxonomy)
-        )
+        return self.select(lambda segment: not segment.iscrowd)
+
+    def select(self, keep: Callable[[Segment], bool]) -> "Panoptic":
+        """The same with the segments for which `keep` is false turned to void; the others stay as they are."""
+        kept = tuple(segment for segment in self.segments if keep(segment))
+        if len(kept) == len(self.segments):
+            return self
+        return Panoptic(self._mapped({segment.id: segment.id for segment in kept}), kept, self.taxonomy)
 
     def renumbered(self, ids: Mapping[int, int] | None = None) -> "Panoptic":
         """The same segments under other ids.

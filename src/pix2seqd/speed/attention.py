@@ -11,7 +11,7 @@ QUERIES = 512
 
 
 class ProductAttention(Attention):
-    """`Attention` for inference: in bfloat16 the scores are one matrix product, where PyTorch's kernel goes by blocks."""
+    """`Attention` for inference: in bfloat16 the scores are one matrix product, not done by blocks."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As `Attention.attend`; float32, and where gradients are needed, goes to PyTorch's kernel."""

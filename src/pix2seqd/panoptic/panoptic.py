@@ -150,8 +150,8 @@ class Panoptic:
 
         Returns:
             "xyxy": float32 `[n, 4]`, left, top, right and bottom in pixels; "mask": bool `[n, h, w]`; "class_id":
-            int64 `[n]`, the data set's category ids; "confidence": float32 `[n]`, the scores, or None where they are missing;
-            "tracker_id": int64 `[n]`, the segment ids, which stay the same in all frames of a video; "data":
+            int64 `[n]`, the data set's category ids; "confidence": float32 `[n]`, the scores, or None where they are
+            missing; "tracker_id": int64 `[n]`, the segment ids, which stay the same in all frames of a video; "data":
             {"class_name": str `[n]`}.
         """
         boxes = np.array([segment.bbox for segment in self.things], np.float32).reshape(-1, 4)

@@ -7,7 +7,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from pix2seqd.inference.postprocess import fill_small
-from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.panoptic import Panoptic, compact
 from pix2seqd.panoptic.taxonomy import VOID
 
 
@@ -56,21 +56,26 @@ def consensus(samples: Sequence[Panoptic], min_pixels: int = 0) -> Panoptic:
     regions = np.zeros(maps[0].size, np.int64)
     for labels in maps:
         joint = regions * (int(labels.max()) + 1) + labels.ravel()
-        regions = np.unique(joint, return_inverse=True)[1]
-    _, first = np.unique(regions, return_index=True)
+        regions = compact(joint)[1]
+    first = np.zeros(int(regions.max()) + 1, np.int64)
+    first[regions[::-1]] = np.arange(regions.size)[::-1]  # the first pixel of each region is written last
     order = np.argsort(first)  # by their first pixels: ties must not depend on the samples' ids
     first, regions = first[order], np.argsort(order)[regions]
     areas = np.bincount(regions)
     members = np.stack([labels.ravel()[first] for labels in maps])  # [samples, regions]: the segment of each region
+    is_thing = np.array([False, *(category.isthing for category in taxonomy.categories)])
+    things = np.zeros(members.shape, bool)
     votes = np.zeros((len(taxonomy) + 1, len(areas)), np.int64)
-    for labels, class_of in zip(members, classes, strict=True):
+    for labels, class_of, thing in zip(members, classes, things, strict=True):
         votes[class_of[labels], np.arange(len(areas))] += 1
+        thing[:] = is_thing[class_of[labels]]
     winner = votes.argmax(axis=0)
     merged, class_of = np.zeros(len(areas), np.int64), {}
     for class_index in np.unique(winner[winner != VOID]).tolist():
         inside = np.flatnonzero(winner == class_index)
-        isthing = taxonomy.category(class_index).isthing
-        groups = _groups(members[:, inside], areas[inside]) if isthing else np.zeros(len(inside), np.int64)
+        groups = np.zeros(len(inside), np.int64)
+        if is_thing[class_index]:
+            groups = _groups(members[:, inside], things[:, inside], areas[inside])
         merged[inside] = groups + len(class_of) + 1
         class_of |= dict.fromkeys(range(len(class_of) + 1, len(class_of) + 2 + int(groups.max())), class_index)
     labels, class_of = fill_small(merged[regions].reshape(maps[0].shape), class_of, min_pixels)
@@ -83,26 +88,39 @@ def _dense(sample: Panoptic) -> tuple[np.ndarray, np.ndarray]:
     return sample.renumbered().segmentation.astype(np.int64), np.array(classes)
 
 
-def _groups(members: np.ndarray, areas: np.ndarray) -> np.ndarray:
+def _groups(members: np.ndarray, things: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """The segment of each region, numbered from 0.
 
     Args:
         members: the segment of each region in each sample, `[samples, regions]`.
+        things: whether that segment is a thing, likewise.
         areas: pixels of each region.
     """
     count, regions = members.shape
-    together = sparse.csr_matrix((regions, regions))
-    for labels in members:
-        incidence = sparse.csr_matrix((np.ones(regions), (np.arange(regions), labels)))
-        together = together + incidence @ incidence.T
-    together = (together / count).tocsr()
-    _, component = connected_components(together > 0.5, directed=False)
+    # Only pairs that may be in one segment in more than half of the samples are compared. They share a thing, or both
+    # are stuff in more than half of the samples. A pair of other regions may share stuff, which is a segment of many.
+    stuff = 2 * things.sum(axis=0) < count
+    near = sparse.csr_matrix((regions, regions))
+    for labels, thing in zip(members, things, strict=True):
+        used = np.flatnonzero(thing | stuff)
+        incidence = sparse.csr_matrix((np.ones(len(used)), (used, labels[used])), (regions, int(labels.max()) + 1))
+        near = near + incidence @ incidence.T
+    one, other = near.nonzero()
+    linked = _share(members[:, one], members[:, other]) > 0.5
+    edges = sparse.csr_matrix((np.ones(int(linked.sum())), (one[linked], other[linked])), (regions, regions))
+    _, component = connected_components(edges, directed=False)
     result, first = np.zeros(regions, np.int64), 0
     for inside in np.split(np.argsort(component, kind="stable"), np.cumsum(np.bincount(component))[:-1]):
-        groups = _agglomerated(together[inside][:, inside].toarray(), areas[inside].astype(float))
+        own = members[:, inside]
+        groups = _agglomerated(_share(own[:, :, None], own[:, None]), areas[inside].astype(float))
         result[inside] = groups + first
         first += int(groups.max()) + 1
     return result
+
+
+def _share(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Share of the samples (first axis) in which two regions are in one segment."""
+    return (one == other).sum(axis=0) * (1 / len(one))
 
 
 def _agglomerated(share: np.ndarray, areas: np.ndarray) -> np.ndarray:

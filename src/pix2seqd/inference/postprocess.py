@@ -6,6 +6,7 @@ A *label map* here is integers `[h, w]`, 0 = void, together with a dictionary la
 import numpy as np
 from scipy import ndimage
 
+from pix2seqd.panoptic.panoptic import compact
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 Labels = tuple[np.ndarray, dict[int, int]]
@@ -24,19 +25,13 @@ def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
         The same shape.
     """
     classes, ids = mask[0].ravel(), mask[1].ravel()
-    present, dense = _distinct(ids)
+    present, dense = compact(ids)
     columns = int(classes.max(initial=0)) + 1
     votes = np.bincount(dense * columns + classes, minlength=len(present) * columns).reshape(-1, columns)
     winner = votes.argmax(axis=1)
     winner[votes.sum(axis=1) < min_pixels] = VOID
     voted = winner[dense].reshape(mask[0].shape)
     return np.stack([voted, np.where(voted == VOID, VOID, mask[1])]).astype(mask.dtype)
-
-
-def _distinct(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`np.unique` with its inverse, for small numbers from 0 on, without sorting the pixels."""
-    present = np.bincount(ids) > 0
-    return np.flatnonzero(present), (np.cumsum(present) - 1)[ids]
 
 
 def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Labels:
@@ -47,7 +42,7 @@ def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Lab
     voted = majority_vote(mask, min_pixels)
     classes, ids = np.where((voted[1] == VOID) | (voted[0] > len(taxonomy)), VOID, voted)
     # After the vote an id has one class.
-    present, dense = _distinct(ids.ravel())
+    present, dense = compact(ids.ravel())
     class_of = np.zeros(len(present), classes.dtype)
     class_of[dense] = classes.ravel()
     label_of: dict[tuple[int, int], int] = {}

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from pix2seqd.inference.postprocess import Labels
+from pix2seqd.panoptic.panoptic import compact
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 Tile = tuple[int, int, np.ndarray]
@@ -80,7 +81,7 @@ def _agreeing(one: Tile, two: Tile) -> list[tuple[int, int]]:
     if bottom <= top or right <= left:
         return []
     parts = [labels[top - y : bottom - y, left - x : right - x].ravel() for y, x, labels in (one, two)]
-    (rows, row), (columns, column) = (np.unique(part, return_inverse=True) for part in parts)
+    (rows, row), (columns, column) = (compact(part) for part in parts)
     shared = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns)).reshape(len(rows), -1)
     union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0) - shared
     return [(int(rows[i]), int(columns[j])) for i, j in np.argwhere(2 * shared > union)]

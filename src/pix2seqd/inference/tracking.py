@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
 from pix2seqd.panoptic.reused_ids import assign
@@ -66,6 +65,8 @@ class Tracker:
             generated: the id that the model gave each pixel, 0 = none, integers `[h, w]`, or `[samples, h, w]` of
                 several samples with the same past masks; None: no ids that could be matched.
         """
+        from scipy.optimize import linear_sum_assignment  # slow to import, and images need no tracks
+
         ids = {segment.id: self._track_of_stuff(segment) for segment in panoptic.segments if not segment.isthing}
         given = {} if generated is None else most_frequent(panoptic, generated)
         seen: set[int] = set()

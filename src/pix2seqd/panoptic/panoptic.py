@@ -270,8 +270,10 @@ def measure(segmentation: np.ndarray) -> dict[int, tuple[int, tuple[int, int, in
 def compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sorted distinct values of integers ≥ 0 of any shape, and the position of each element's value among them."""
     if labels.max(initial=0) >= 2**16:
-        values, index = np.unique(labels, return_inverse=True)
-        return values, index.reshape(labels.shape)
+        flat = labels.ravel()  # runs of equal pixels are sorted, of which an image has far fewer than pixels
+        starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+        values, index = np.unique(flat[starts], return_inverse=True)
+        return values, np.repeat(index, np.diff(starts, append=flat.size)).reshape(labels.shape)
     # Counting is ten times faster than sorting.
     present = np.bincount(labels.ravel()) > 0
     return np.flatnonzero(present), (np.cumsum(present) - 1)[labels]

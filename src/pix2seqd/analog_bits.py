@@ -1,9 +1,48 @@
 """Integers as bits, bits as real numbers, and their expectation under logits (paper §2, §3.2, Table 3)."""
 
 from collections.abc import Sequence
+from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+
+def to_codes(masks: Tensor, bits: Sequence[int], encoding: str) -> Tensor:
+    """Another encoding than plain binary (Bit Diffusion, Chen et al. 2022), as a permutation of the values.
+
+    Args:
+        masks: integers `[b, c, h, w]`, channel k in `0 .. 2^bits[k] - 1`.
+        bits: number of bits of each channel.
+        encoding: "binary": no change. "gray": consecutive values differ in one bit. "random": a fixed permutation.
+
+    Returns:
+        int64, the same shape: the integers whose plain binary codes stand for the values.
+    """
+    if encoding == "binary":
+        return masks
+    tables = (code_table(n, encoding).to(masks.device) for n in bits)
+    return torch.stack([table[masks[:, k]] for k, table in enumerate(tables)], dim=1)
+
+
+def from_codes(codes: Tensor, bits: Sequence[int], encoding: str) -> Tensor:
+    """Inverse of `to_codes`."""
+    if encoding == "binary":
+        return codes
+    tables = (code_table(n, encoding).argsort().to(codes.device) for n in bits)
+    return torch.stack([table[codes[:, k]] for k, table in enumerate(tables)], dim=1)
+
+
+@cache
+def code_table(bits: int, encoding: str) -> Tensor:
+    """The code of each value as `to_codes` gives it: int64 `[2^bits]`, on the CPU; not to be changed."""
+    values = torch.arange(2**bits)
+    if encoding == "gray":
+        return values ^ (values >> 1)
+    if encoding == "random":
+        # Checkpoints depend on it: RandomState is the one generator of NumPy whose numbers stay the same.
+        return torch.from_numpy(np.random.RandomState(0).permutation(2**bits)).long()
+    return values
 
 
 def int2bit(masks: Tensor, bits: Sequence[int]) -> Tensor:

@@ -280,6 +280,9 @@ class MaskConfig(Config):
     """Ids including 0 (§2: K + 1; the number is official); generated ids above are clipped."""
     scale: float = 0.1
     """b: the analog bits are -b or +b (§3.2, Table 3)."""
+    encoding: Literal["binary", "gray", "random"] = "binary"
+    """Code of a value: plain binary (§2), Gray code, or a fixed random permutation (the discrete encodings of Bit
+    Diffusion, Chen et al. 2022)."""
     stride: int = 2
     """Image pixels per mask pixel, along each axis (§4.1: 1024 × 1024 for images, 512 × 512 for masks)."""
     init_id_cell: int = 0

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd.analog_bits import ExpectedBits, analog, bit_evidence, value_logits
+from pix2seqd.analog_bits import ExpectedBits, analog, bit_evidence, to_codes, value_logits
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import gamma
 from pix2seqd.layers.norms import GroupNorm
@@ -91,8 +91,8 @@ class MaskDecoder(nn.Module):
             past: int64 `[b, f, 2, h, w]`, masks of past frames, oldest first; None = all void (§3.4).
 
         Returns:
-            (logits, m_pred): per mask channel `[b, 2^bits, h, w]` (the linear head: one tensor, the raw bits), and
-            the expected analog bits, float32 `[b, bits, h, w]` in [-scale, scale].
+            (logits, m_pred): per mask channel `[b, 2^bits, h, w]`, in the order of `analog_bits.to_codes` (the linear
+            head: one tensor, the raw bits), and the expected analog bits, float32 `[b, bits, h, w]` in [-scale, scale].
         """
         logits = self.logits(m_t, features, t, past)
         return logits, self._expected(logits)
@@ -153,8 +153,9 @@ class MaskDecoder(nn.Module):
             )
         if past.shape[1] != config.decoder.past_frames:
             raise ValueError(f"the model conditions on {config.decoder.past_frames} past masks, not {past.shape[1]}")
-        bits = [analog(past[:, f], config.mask.bits, config.mask.scale) for f in range(config.decoder.past_frames)]
-        past_bits = _unshuffled(torch.cat(bits, dim=1), config.decoder.patch).to(image_map.dtype)
+        codes = (to_codes(frame, config.mask.bits, config.mask.encoding) for frame in past.unbind(dim=1))
+        bits = torch.cat([analog(frame, config.mask.bits, config.mask.scale) for frame in codes], dim=1)
+        past_bits = _unshuffled(bits, config.decoder.patch).to(image_map.dtype)
         return first + F.conv2d(past_bits, past_weight)
 
     def _trunk(self, m_t: Tensor, prepared: StepCache) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pix2seqd.analog_bits import analog, bit2int
+from pix2seqd.analog_bits import analog, bit2int, from_codes, to_codes
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import check_schedule, corrupt, ddim_step, ddpm_step, gamma, time_steps
 from pix2seqd.loss import cross_entropy, instance_weights, l2
@@ -56,7 +56,8 @@ class Pix2SeqD(nn.Module):
         h = self.pixel_encoder(images)
 
         # Discrete masks to analog bits.
-        m_bits = analog(masks, config.mask.bits, config.mask.scale)
+        codes = to_codes(masks, config.mask.bits, config.mask.encoding)
+        m_bits = analog(codes, config.mask.bits, config.mask.scale)
 
         # Corrupt analog bits (Eq. 1).
         t = torch.rand(len(images), device=images.device) if t is None else t
@@ -70,7 +71,7 @@ class Pix2SeqD(nn.Module):
             # Bits that a linear head gives are clipped in inference only.
             return l2(m_logits[0] if config.decoder.head == "linear" else m_pred, m_bits, weights).mean()
         m_logits = self.mask_decoder.logits(m_crpt, h, t, past)
-        return cross_entropy(m_logits, masks, weights).mean()
+        return cross_entropy(m_logits, codes, weights).mean()
 
     forward = train_loss
 
@@ -151,7 +152,7 @@ class Pix2SeqD(nn.Module):
         id bits number the columns, half the rows. Both are in Gray code: neighbouring cells differ in one bit, so a
         mixture of two cells shows no third id. The noise, 32 numbers or more, gives the offset of the cells.
         """
-        cell, bits = self.config.mask.init_id_cell, self.config.mask.bits
+        cell, bits, encoding = self.config.mask.init_id_cell, self.config.mask.bits, self.config.mask.encoding
         if not cell:
             return noise
         top, left = bit2int(noise.flatten(1)[:, :32, None, None] > 0, (16, 16)).unbind(dim=1)  # [b, 1, 1]
@@ -161,16 +162,17 @@ class Pix2SeqD(nn.Module):
         column = (left + width) // cell % 2**across
         row, column = (n ^ (n >> 1) for n in (row, column))
         ids = (row << across) + column
-        return analog(torch.stack([torch.zeros_like(ids), ids], dim=1), bits, 1.0)
+        return analog(to_codes(torch.stack([torch.zeros_like(ids), ids], dim=1), bits, encoding), bits, 1.0)
 
     def _given(self, hints: Tensor) -> tuple[Tensor, Tensor]:
         """Mask of the given bits, and their analog bits, both `[b, bits, h, w]`."""
-        repeats = torch.tensor(self.config.mask.bits, device=hints.device)
-        where = (hints >= 0).repeat_interleave(repeats, dim=1)
-        return where, analog(hints.clamp(min=0), self.config.mask.bits, self.config.mask.scale)
+        mask = self.config.mask
+        where = (hints >= 0).repeat_interleave(torch.tensor(mask.bits, device=hints.device), dim=1)
+        return where, analog(to_codes(hints.clamp(min=0), mask.bits, mask.encoding), mask.bits, mask.scale)
 
     def to_masks(self, m_pred: Tensor) -> Tensor:
         """Quantize analog bits by their sign: `[b, bits, h, w]` → int64 `[b, 2, h, w]`, illegal values clipped."""
-        masks = bit2int(m_pred > 0, self.config.mask.bits)
+        bits, encoding = self.config.mask.bits, self.config.mask.encoding
+        masks = from_codes(bit2int(m_pred > 0, bits), bits, encoding)
         limits = torch.tensor([self.config.mask.classes - 1, self.config.mask.max_instances - 1], device=masks.device)
         return masks.minimum(limits[:, None, None])

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2seqd.analog_bits import analog, bit2int, codes, expected_bits, int2bit
+from pix2seqd.analog_bits import analog, bit2int, code_table, codes, expected_bits, from_codes, int2bit, to_codes
 
 BITS = st.lists(st.integers(1, 12), min_size=1, max_size=3)
 
@@ -19,6 +19,24 @@ def test_int2bit_and_bit2int_round_trip(bits: list[int], seed: int, height: int,
     assert planes.unique().tolist() in ([0.0], [1.0], [0.0, 1.0])
     assert torch.equal(bit2int(planes.bool(), bits), masks)
     assert torch.equal(bit2int(analog(masks, bits, 0.1) > 0, bits), masks)
+
+
+@settings(max_examples=30, deadline=None)
+@given(bits=BITS, encoding=st.sampled_from(["binary", "gray", "random"]), seed=st.integers(0, 1000))
+def test_to_codes_and_from_codes_round_trip(bits: list[int], encoding: str, seed: int):
+    rng = np.random.default_rng(seed)
+    masks = torch.from_numpy(np.stack([rng.integers(0, 2**n, (2, 3, 4)) for n in bits], axis=1))
+    coded = to_codes(masks, bits, encoding)
+    assert coded.shape == masks.shape and coded.dtype == torch.int64
+    assert all(coded[:, k].min() >= 0 and coded[:, k].max() < 2**n for k, n in enumerate(bits))
+    assert torch.equal(from_codes(coded, bits, encoding), masks)
+
+
+def test_code_table_values():
+    assert code_table(3, "binary").tolist() == list(range(8))
+    gray = codes(5)[code_table(5, "gray")]
+    assert (gray[1:] != gray[:-1]).sum(dim=1).tolist() == [1] * 31, "neighbours differ in one bit"
+    assert code_table(3, "random").tolist() == [6, 2, 1, 7, 3, 0, 5, 4], "checkpoints depend on it"
 
 
 def test_int2bit_equals_the_official_one(official):

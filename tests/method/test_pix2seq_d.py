@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pix2seqd.analog_bits import bit2int
+from pix2seqd.analog_bits import bit2int, to_codes
 from pix2seqd.config import DataConfig, ModelConfig, resnet_backbone
 from pix2seqd.data.ids import draw_mask
 from pix2seqd.data.synthetic.shapes import Shapes
@@ -282,3 +282,23 @@ def test_initial_state_ids_in_cells(tiny, build):
     alone = build(config).initial_state(noise[1:2])
     assert torch.equal(alone, state[1:2]), "alone as in a batch"
     assert build(tiny).initial_state(noise) is noise
+
+
+@pytest.mark.parametrize("encoding", ["gray", "random"])
+def test_pix2seq_d_encoding_is_plain_binary_of_the_codes(tiny, build, encoding):
+    tiny = tiny.replace(mask={"classes": 4, "max_instances": 8}, decoder={"past_frames": 1}, p=0.0)
+    binary, other = build(tiny), build(tiny.replace(mask={"encoding": encoding}))
+    bits = tiny.mask.bits
+    torch.manual_seed(1)
+    images, t = torch.rand(2, 3, 32, 32), torch.tensor([0.2, 0.7])
+    masks, past = (torch.stack([torch.randint(0, n, (2, 16, 16)) for n in (4, 8)], dim=1) for _ in range(2))
+    noise = torch.randn(2, sum(bits), 16, 16)
+    coded, past_coded = (to_codes(each, bits, encoding) for each in (masks, past))
+    with torch.no_grad():
+        loss = other(images, masks, past[:, None], t=t, noise=noise)
+        assert torch.equal(loss, binary(images, coded, past_coded[:, None], t=t, noise=noise))
+        assert not torch.equal(loss, binary(images, masks, past[:, None], t=t, noise=noise))
+        found = other.infer(images, noise, 2, past=past[:, None])
+        assert torch.equal(to_codes(found, bits, encoding), binary.infer(images, noise, 2, past=past_coded[:, None]))
+        *_, m_pred = other.denoise(other.pixel_encoder(images), noise, 2, past=past[:, None], hints=masks)
+        assert torch.equal(other.to_masks(m_pred), masks), "hints are encoded and decoded alike"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pix2seqd.analog_bits import analog
+from pix2seqd.analog_bits import analog, code_table, to_codes
 from pix2seqd.checkpoint import Checkpoint, from_pretrained, save_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig, TrainConfig
 from pix2seqd.data.synthetic.shapes import TAXONOMY
@@ -25,10 +25,11 @@ def squares() -> torch.Tensor:
 
 def first(student: Student, *ids: tuple[slice, slice, int]) -> torch.Tensor:
     """A first state that shows these ids in these places, and 7 elsewhere."""
-    shown = torch.full((1, 2, 8, 8), 7)
+    shown = torch.stack([torch.zeros(8, 8), torch.full((8, 8), 7)])[None].long()
     for rows, columns, value in ids:
         shown[0, 1, rows, columns] = value
-    return analog(shown, student.config.mask.bits, 1.0)
+    mask = student.config.mask
+    return analog(to_codes(shown, mask.bits, mask.encoding), mask.bits, 1.0)
 
 
 def relabelled(student: Student, state: torch.Tensor, numbers: torch.Tensor, favoured=(), **given) -> list[int]:
@@ -36,7 +37,7 @@ def relabelled(student: Student, state: torch.Tensor, numbers: torch.Tensor, fav
     masks = torch.stack([(numbers > 0).long(), numbers], dim=1)
     logits = torch.zeros(1, 2 ** student.config.mask.bits[1], 8, 8)
     for square, value in favoured:
-        logits[0, value][numbers[0] == square] = 2.0
+        logits[0, code_table(3, student.config.mask.encoding)[value]][numbers[0] == square] = 2.0
     result = student.relabel(masks, given.pop("instances", numbers), state, given.pop("before", None), logits, **given)
     assert torch.equal(result[:, 0], masks[:, 0])
     assert (result[:, 1][numbers == 0] == 0).all()
@@ -52,9 +53,9 @@ def _near(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pix2seqd.training.few_steps.ID_DISTANCE", 1)
 
 
-@pytest.fixture
-def student(tiny, build) -> Student:
-    return Student(build(tiny), REUSED, InferConfig(steps=1))
+@pytest.fixture(params=["binary", "gray"])
+def student(tiny, build, request) -> Student:
+    return Student(build(tiny.replace(mask={"encoding": request.param})), REUSED, InferConfig(steps=1))
 
 
 def test_relabel_takes_the_id_of_the_first_state_at_the_middle(student):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pix2seqd.analog_bits import codes
+from pix2seqd.analog_bits import code_table, codes, to_codes
 from pix2seqd.checkpoint import Checkpoint, from_pretrained
 from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.diffusion import ddim_step, gamma, time_steps
@@ -72,6 +72,7 @@ class Student(Pix2SeqD):
             times, before = torch.tensor(step, device=images.device), m_pred
             m_logits, m_pred = self.mask_decoder(m_t, h, times[:1].expand(len(m_t)), past)
             target = self.relabel(masks, instances, m_t, before, m_logits[1], past)
+            target = to_codes(target, config.mask.bits, config.mask.encoding)
             for channel, weight in enumerate((weights, id_weights)):
                 one = slice(channel, channel + 1)
                 losses.append(cross_entropy(m_logits[one], target[:, one], weight).mean())
@@ -110,7 +111,9 @@ class Student(Pix2SeqD):
         config = self.config
         numbers = masks[:, 1] if instances is None else instances
         # Where ids are reused, 0 is a normal id: the class says whether a pixel belongs to a thing.
-        allowed = slice(1 if instances is None else 0, config.mask.max_instances)
+        lowest = 1 if instances is None else 0
+        allowed = code_table(config.mask.bits[1], config.mask.encoding)[lowest : config.mask.max_instances]
+        allowed = allowed.to(logits.device)
         signs = codes(config.mask.bits[1], logits.device)[allowed] * 2 - 1
         places = _places(numbers)
         present = _totals(masks[:, 1:] > 0, places)[..., 0] > 0
@@ -131,7 +134,7 @@ class Student(Pix2SeqD):
 
         near = crossing(boxes, ID_DISTANCE) if instances is not None else present[:, None]
         near = near & ~torch.eye(present.shape[1], dtype=torch.bool, device=near.device)
-        ids = assign_preferred(near, likelihood + _BIT_WEIGHT * (shown @ signs.T), present) - 1 + allowed.start
+        ids = assign_preferred(near, likelihood + _BIT_WEIGHT * (shown @ signs.T), present) - 1 + lowest
         renamed = torch.where(present, ids, 0).gather(1, numbers.flatten(1)).view_as(numbers)
         if past is not None:
             renamed = torch.where(past.flatten(1).any(dim=1)[:, None, None], masks[:, 1], renamed)

@@ -5,7 +5,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from pix2seqd.analog_bits import analog
+from pix2seqd.analog_bits import analog, to_codes
 from pix2seqd.config import Recipe
 from pix2seqd.diffusion import corrupt, ddim_step, gamma, time_steps
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -50,7 +50,8 @@ def _own_states(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> tu
     config, infer = model.config, recipe.infer
     masks, past = batch["masks"], batch["past"]
     t, noise = torch.rand(len(masks), device=masks.device), _noise(past, model)
-    states = corrupt(analog(masks, config.mask.bits, config.mask.scale), noise, gamma(t, config.schedule))
+    codes = to_codes(masks, config.mask.bits, config.mask.encoding)
+    states = corrupt(analog(codes, config.mask.bits, config.mask.scale), noise, gamma(t, config.schedule))
     chosen = torch.rand(len(masks), device=masks.device) < recipe.clips.rollout_prob
     chosen &= past[:, -1].flatten(1).any(dim=-1)
     if not chosen.any():

@@ -53,16 +53,19 @@ def _near(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pix2seqd.training.few_steps.ID_DISTANCE", 1)
 
 
-@pytest.fixture(params=["binary", "gray"])
-def student(tiny, build, request) -> Student:
-    return Student(build(tiny.replace(mask={"encoding": request.param})), REUSED, InferConfig(steps=1))
+@pytest.fixture
+def student(tiny, build) -> Student:
+    return Student(build(tiny), REUSED, InferConfig(steps=1))
 
 
-def test_relabel_takes_the_id_of_the_first_state_at_the_middle(student):
+@pytest.mark.parametrize("encoding", ["binary", "gray"])
+def test_relabel_takes_the_id_of_the_first_state_at_the_middle(tiny, build, encoding):
+    student = Student(build(tiny.replace(mask={"encoding": encoding})), REUSED, InferConfig(steps=1))
     state = first(
         student, (ALL, LEFT, 1), (ALL, RIGHT, 4), (slice(0, 3), slice(6, 8), 2), (slice(3, 8), slice(6, 8), 5)
     )
     assert relabelled(student, state, squares()) == [1, 4, 2, 5]
+    assert relabelled(student, torch.zeros_like(state), squares(), favoured=[(1, 3)])[0] == 3
 
 
 def test_relabel_between_two_cells_follows_the_prediction(student):

@@ -1,0 +1,99 @@
+"""How the cost of everything around the networks grows with pixels, things and images.
+
+    python benchmarks/growth.py --images 1000,10000
+
+One row per scene: seconds of finding segments in a mask, of the record of segments, of the consensus of three samples,
+and of the overlay. Then, for each number of images, milliseconds an image of `pix2seqd segment` with a stub in place of
+the networks, and the peak of memory. Each cost should grow no faster than the number in front of it.
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pix2seqd.images.load import load_image
+from pix2seqd.inference.consensus import consensus
+from pix2seqd.inference.postprocess import segments_by_component
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.results import PanopticWriter
+from pix2seqd.panoptic.taxonomy import Taxonomy
+
+TAXONOMY = Taxonomy.from_coco([{"id": 1, "name": "disc"}, {"id": 2, "name": "background", "isthing": 0}])
+SCENES = ((512, 312), (1024, 1250), (2048, 312), (2048, 5000), (2048, 20_000), (4096, 20_000))
+
+
+def discs(side: int, things: int) -> np.ndarray:
+    """A mask `[2, side, side]` with about so many discs, whose ids are reused."""
+    cells = int(np.ceil(np.sqrt(things)))
+    step = side / cells
+    place = np.arange(side)
+    cell, offset = (place / step).astype(int), place % step - step / 2
+    inside = np.hypot(offset[:, None], offset) < step * 0.4
+    ids = np.random.default_rng(0).integers(0, 16, (cells, cells))[cell[:, None], cell]
+    return np.stack([np.where(inside, 1, 2), np.where(inside, ids, 0)]).astype(np.int32)
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    return call(), time.perf_counter() - started
+
+
+def scene(side: int, things: int) -> None:
+    mask = discs(side, things)
+    (labels, classes), finding = timed(lambda: segments_by_component(mask, TAXONOMY, 20))
+    found, recording = timed(lambda: Panoptic.from_segmentation(labels, classes, TAXONOMY).renumbered())
+    moved = [Panoptic.from_segmentation(np.roll(labels, k, axis=1), classes, TAXONOMY) for k in (1, 2)]
+    _, agreeing = timed(lambda: consensus([found, *moved], 20))
+    _, drawing = timed(lambda: found.overlay(np.zeros((side, side, 3), np.uint8)))
+    seconds = " ".join(f"{each:8.2f}" for each in (finding, recording, agreeing, drawing))
+    print(f"{side:6} {len(found.segments):8} {seconds}", flush=True)
+
+
+def many_images(count: int) -> None:
+    """The writer of `pix2seqd segment`, with images of 64 × 64 and a ready result."""
+    mask = discs(64, 9)
+    found = Panoptic.from_segmentation(*segments_by_component(mask, TAXONOMY, 0), TAXONOMY)
+    with tempfile.TemporaryDirectory() as folder:
+        sources = [Path(folder) / "in" / f"{number:07}.png" for number in range(count)]
+        sources[0].parent.mkdir()
+        Image.fromarray((mask[0] * 90).astype(np.uint8)).save(sources[0])
+        for source in sources[1:]:
+            source.write_bytes(sources[0].read_bytes())
+        out = Path(folder) / "out"
+        started = time.perf_counter()
+        with PanopticWriter(out, TAXONOMY, {}, sources) as writer:
+            opened = time.perf_counter()
+            for source in sources:
+                writer.write(source, load_image(source), found)
+        done = time.perf_counter()
+        with PanopticWriter(out, TAXONOMY, {}, sources) as writer:
+            again = sum(writer.is_done(source) for source in sources)
+        restart = time.perf_counter() - done
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    cost = 1000 * (done - opened) / count
+    print(
+        f"{count:8} {cost:8.2f} ms {opened - started:8.2f} s {restart:8.2f} s ({again} done) {peak:8.0f} MB", flush=True
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", default="1000,10000", help="numbers of images")
+    options = parser.parse_args()
+    print("  side   things  finding recording consensus  overlay (seconds)")
+    for side, things in SCENES:
+        scene(side, things)
+    print("  images   each image, opening, opening again, peak")
+    for count in map(int, options.images.split(",")):
+        many_images(count)
+
+
+if __name__ == "__main__":
+    main()

@@ -161,7 +161,8 @@ class CocoPanoptic:
         record = self.records[index]
         name = record["file_name"]
         image = read_image(_within(self.images, name, self.json_path))
-        return Sample(_stem(name), np.asarray(image), self._annotations.read(record["id"], name, image))
+        panoptic = self._annotations.read(record["id"], name, image)
+        return Sample(_stem(name), np.asarray(image), panoptic, tuple(image.info["notes"]))
 
 
 def splits(directory: str | Path) -> list[str]:

@@ -113,7 +113,8 @@ class Folder:
         name = self._names[index]
         path, label, classes = self._files[name]
         image = read_image(path)
-        return Sample(name, np.asarray(image), self.labels.read(label, image, self.taxonomy, classes))
+        panoptic = self.labels.read(label, image, self.taxonomy, classes)
+        return Sample(name, np.asarray(image), panoptic, tuple(image.info["notes"]))
 
 
 @dataclass(frozen=True)

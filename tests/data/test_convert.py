@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pix2seqd.data.annotations import open_annotations
+from pix2seqd.data.annotations.records import Annotations
 from pix2seqd.data.check import check
 from pix2seqd.data.coco import CocoPanoptic
-from pix2seqd.data.convert import Conversion, Detection, convert
+from pix2seqd.data.convert import Conversion, convert
 from pix2seqd.files import InputError
 
 
@@ -33,10 +35,14 @@ def write(home: Path, of_first: list[dict[str, Any]], **more: Any) -> Path:
     return path
 
 
+def read(path: Path) -> Annotations:
+    (annotations,) = open_annotations(path).values()
+    return annotations
+
+
 def run(path: Path, split: str = "val", **more: Any) -> tuple[Conversion, CocoPanoptic]:
-    detection = Detection(path, path.parent, **more)
     out = path.parent / "out"
-    report = convert(detection, detection.images, out, split)
+    report = convert(read(path), out, split, **more)
     return report, CocoPanoptic.open(out, split)
 
 
@@ -73,11 +79,11 @@ def test_convert_counts_vanished_annotations(tmp_path):
     """Empty outlines, covered ones, and the first of two equal ones."""
     quarters = [{**BALL, "segmentation": box(x, 4, x + 1, 6)} for x in (6, 7)]
     report, data = run(write(tmp_path, [BALL, BALL, *quarters, {**PLAYER, "segmentation": []}]))
-    assert sorted(report.vanished) == [0, 1, 4]
+    assert sorted(report.vanished) == ["annotation 0", "annotation 1", "annotation 4"]
     assert len(masks(data)["ball"]) == 2
     assert "3 annotations have no pixel left" in str(report)
     report, data = run(write(tmp_path / "equal", [BALL, BALL]))
-    assert report.vanished == [0]
+    assert report.vanished == ["annotation 0"]
 
 
 def test_convert_void_or_background(tmp_path):
@@ -141,8 +147,8 @@ def test_convert_skips_and_lists_unusable_images(tmp_path):
     assert "a.jpg is 6 x 8 but" in report.errors[0]
     (path.parent / "b.jpg").unlink()
     with pytest.raises(InputError, match="no image"):
-        convert(detection := Detection(path, path.parent), detection.images, tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+        convert(read(path), tmp_path / "new")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["dropped.txt"], "only the report"
 
 
 def test_convert_counts_annotations_of_unlisted_images(tmp_path):
@@ -164,7 +170,7 @@ def test_convert_counts_annotations_of_unlisted_images(tmp_path):
 def test_detection_rejects_broken_json(tmp_path, more, says):
     path = write(tmp_path, [], **more)
     with pytest.raises(InputError, match=says) as caught:
-        Detection(path, tmp_path)
+        open_annotations(path)
     assert str(path) in str(caught.value)
 
 
@@ -174,7 +180,7 @@ def test_convert_rejects_existing_output_and_background_name(tmp_path):
     with pytest.raises(InputError, match="exists already"):
         run(path)
     with pytest.raises(InputError, match="ball"):
-        Detection(path, tmp_path, background="ball")
+        convert(read(path), tmp_path / "new", background="ball")
 
 
 def test_convert_reports_every_dropped_annotation(tmp_path):

@@ -125,22 +125,26 @@ def children(folder: Traversable, suffix: str = "") -> list[Traversable]:
     return sorted(found, key=lambda child: child.name)
 
 
-def read_image(file: Traversable) -> Image.Image:
+def read_image(file: Traversable | io.BytesIO) -> Image.Image:
     """Read an image as RGB; see `load_image`.
 
     Its `info["notes"]` lists what was left out of it, and how its labels are taken, see `labels_orientation`.
+
+    Args:
+        file: the file, or its content with a `name` for messages.
 
     Raises:
         InputError: the file is missing or damaged.
     """
     notes: list[str] = []
-    if isinstance(file, Path):
+    name = str(getattr(file, "name", "")) if isinstance(file, io.BytesIO) else str(file)
+    if isinstance(file, Path | io.BytesIO):
         image = load_image(file, note=notes.append)
     else:
         with file.open("rb") as content:
             image = load_image(content, note=notes.append)
-    image.filename = str(file)  # type: ignore[attr-defined] # the attribute that Pillow sets, for messages
-    image.info["notes"] = [_for_data(note.removeprefix(f"{file}: ")) for note in notes]
+    image.filename = name  # type: ignore[attr-defined] # the attribute that Pillow sets, for messages
+    image.info["notes"] = [_for_data(note.removeprefix(f"{name}: ")) for note in notes]
     return image
 
 
@@ -205,12 +209,12 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
     try:
         with file.open("rb") as content, Image.open(content, formats=("PNG", "BMP", "GIF")) as png:
             orientation = 1 if image is None else labels_orientation(png.size, image)
-            if orientation is None:
+            if image is not None and orientation is None:
                 raise InputError(f"{file} is {size_mismatch(png.size, image)}")
             if png.mode not in modes:
                 raise InputError(f"{file} is not {' or '.join(modes)} (but {png.mode}); export its labels in that mode")
             labels = png.copy()
-            if orientation > 1:
+            if orientation not in (1, None):
                 labels.getexif()[EXIF_ORIENTATION] = orientation
                 labels = ImageOps.exif_transpose(labels)
             return labels

@@ -78,7 +78,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
 def sync(path: Path) -> None:
     """Wait until the contents of a file are on the disk."""
-    with path.open("rb") as written:
+    with path.open("r+b") as written:  # Windows cannot do it with a file that is open for reading
         os.fsync(written.fileno())
 
 

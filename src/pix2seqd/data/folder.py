@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from pix2seqd.data.annotations import conversion
+from pix2seqd.data.annotations.masks import is_mask_folders
 from pix2seqd.data.archive import read_image
 from pix2seqd.data.label_images import LOSSLESS_SUFFIXES
 from pix2seqd.data.labels import Labels, read_declaration
@@ -237,6 +239,8 @@ def label_splits(directory: Path) -> dict[str, Layout]:
     """
     name = _Names.declared(directory).label
     found: dict[str, Layout] = {}
+    if is_mask_folders(directory):
+        return {}
     for word in LABEL_FOLDERS:
         for split, layout in _with_folders(directory, word):
             if split not in found and _labels(layout.labels, nested=layout.nested):
@@ -280,6 +284,8 @@ def _existing(folder: Path) -> Path | None:
 def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
     """The message about a split without label images."""
     have = ", ".join(name or "(without a name)" for name in known) or "none"
+    if not known and (found := conversion(directory)):
+        return found
     if not known and (names := _beside(directory)):
         return (
             f"{directory} seems to hold images and labels side by side; "

@@ -1,6 +1,8 @@
 """Annotations of other tools, recognised by looking, and read to one form that `data.convert` paints."""
 
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pix2seqd.data.annotations.coco_json import is_detection, is_panoptic, read_coco
-from pix2seqd.data.annotations.cvat import read_cvat
+from pix2seqd.data.annotations.cvat import is_cvat, read_cvat, read_xml
 from pix2seqd.data.annotations.labelme import is_labelme, read_labelme
 from pix2seqd.data.annotations.masks import is_mask_folders, read_mask_folders
 from pix2seqd.data.annotations.records import Annotations, visible
@@ -53,13 +55,38 @@ def recognize_annotations(path: Path) -> Found | None:
         return Found("Pascal VOC", home, partial(read_voc, home))
     if found := _in_jsons(path):
         return found
-    for file in islice(_files(path, ".xml"), LOOKED_AT):
-        return _in_file(file)
+    if found := _first(_files(path, ".xml")):
+        return found
     if is_mask_folders(path):
         return Found("one mask file for each object", path, partial(_single, read_mask_folders, path))
     if has_rows(path):
         return Found("YOLO", path, partial(read_yolo, path))
     return None
+
+
+def conversion(path: Path) -> str:
+    """The message that annotations in a file or folder are to be converted, with the command; "" if there are none.
+
+    Raises:
+        InputError: the file is damaged, or a known format that cannot be converted.
+    """
+    found = recognize_annotations(path)
+    if found is None:
+        return ""
+    command = f"pix2seqd convert-data {shlex.quote(str(found.path))} OUT"
+    return f"{path} holds annotations ({found.format}), to be converted first: {command}{_images_option(found)}"
+
+
+def _images_option(found: Found) -> str:
+    """The option for the folder of images, if it is not found without it."""
+    try:
+        parts = found.read(None).values()
+    except InputError:
+        return ""
+    seen = any(
+        (part.images / record.file_name).is_file() or record.content for part in parts for record in part.records
+    )
+    return "" if seen else " --images FOLDER_OF_IMAGES"
 
 
 def open_annotations(path: Path, images: Path | None = None) -> dict[str, Annotations]:
@@ -100,7 +127,8 @@ def _in_file(path: Path) -> Found | None:
     if suffix in (".yaml", ".yml"):
         return Found("YOLO", path, partial(read_yolo, path)) if is_yolo_yaml(path) else None
     if suffix == ".xml":
-        return Found("CVAT", path, partial(_single, read_cvat, path))
+        root = read_xml(path)
+        return Found("CVAT", path, partial(_single, read_cvat, path, root)) if is_cvat(root, path) else None
     if suffix in (".json", ".geojson"):
         content = read_json(path)
         return _in_json(path, content)
@@ -164,36 +192,37 @@ def _refusal(content: Any) -> str:
 
 def _in_jsons(folder: Path) -> Found | None:
     """The annotations in the json files of a folder: all COCO files, otherwise the first that is understood."""
+    files = list(islice(_files(folder, ".json"), LOOKED_AT))
     detections: dict[str, list[tuple[Path, Any]]] = {}
-    refusal: InputError | None = None
-    for path in islice(_files(folder, ".json"), LOOKED_AT):
-        try:
+    for path in files:
+        with suppress(InputError):
             content = read_json(path)
-        except InputError:
-            continue
-        if is_labelme(content):
-            return Found("Labelme", folder, partial(_single, read_labelme, folder))
-        if is_detection(content):
-            detections.setdefault(_split(path, folder), []).append((path, content))
-            continue
-        try:
-            if found := _in_json(path, content):
-                return found
-        except InputError as error:
-            refusal = refusal or error
+            if is_labelme(content):
+                return Found("Labelme", folder, partial(_single, read_labelme, folder))
+            if is_detection(content):
+                detections.setdefault(_split(path, folder), []).append((path, content))
     if not detections:
-        if refusal:
-            raise refusal
-        return None
+        return _first(files)
     if official := {s: [one for one in f if one[0].name.startswith("instances_")] for s, f in detections.items()}:
         detections = {split: files for split, files in official.items() if files} or detections
-    files = [file for listed in detections.values() for file in listed]
     if several := next((listed for listed in detections.values() if len(listed) > 1), None):
         names = " or ".join(str(path) for path, _ in several)
         raise InputError(f"{folder} has several json files; give one of them: {names}")
-    if len(files) == 1:
-        return _in_json(*files[0])
+    if len(detections) == 1:
+        return _in_json(*next(iter(detections.values()))[0])
     return Found("COCO detection", folder, partial(_read_cocos, {s: listed[0] for s, listed in detections.items()}))
+
+
+def _first(files: Iterable[Path]) -> Found | None:
+    """The first of some files that is understood.
+
+    Raises:
+        InputError: one before it is damaged, or of a known format that cannot be converted.
+    """
+    for path in islice(files, LOOKED_AT):
+        if found := _in_file(path):
+            return found
+    return None
 
 
 def _read_cocos(files: dict[str, tuple[Path, Any]], images: Path | None) -> dict[str, Annotations]:

@@ -67,27 +67,32 @@ def read_xml(path: Path) -> ElementTree.Element:
         raise InputError(f"{path} is not valid XML ({error}); export it again") from error
 
 
-def read_cvat(path: Path, images: Path | None = None) -> Annotations:
+def is_cvat(root: ElementTree.Element, path: Path) -> bool:
+    """Whether the content of an XML file is CVAT's.
+
+    Raises:
+        InputError: it is CVAT's for a video, or Pascal VOC's, which cannot be converted.
+    """
+    if root.tag == "annotation" and root.find("object") is not None:
+        raise InputError(f"{path} has bounding boxes only (Pascal VOC's XML); draw outlines or masks, and export these")
+    if root.tag == "annotations" and root.find("track") is not None:
+        raise InputError(f"{path} has the tracks of a video; export as 'CVAT for images 1.1'")
+    return root.tag == "annotations" and root.find("image") is not None
+
+
+def read_cvat(path: Path, root: ElementTree.Element, images: Path | None = None) -> Annotations:
     """Read the XML file.
 
     Shapes of one group and label are one object. A higher `z_order` is on top.
 
     Args:
         path: the file.
+        root: what it holds.
         images: folder of the images; None: `images` beside the file, otherwise the file's folder.
 
     Raises:
-        InputError: it is another XML file, or a video; or an error of `Annotations`.
+        InputError: it has no label; or an error of `Annotations`.
     """
-    root = read_xml(path)
-    if root.tag == "annotation" and root.find("object") is not None:
-        raise InputError(
-            f"{path} is Pascal VOC's file of bounding boxes; for masks, give the folder that has SegmentationObject"
-        )
-    if root.tag != "annotations":
-        raise InputError(f"{path} is not CVAT's XML; export as 'CVAT for images 1.1'")
-    if root.find("track") is not None:
-        raise InputError(f"{path} has the tracks of a video; export as 'CVAT for images 1.1'")
     home = path.parent
     folder = images or (home / "images" if (home / "images").is_dir() else home)
     labels = {e.findtext("name", "").strip(): e.findtext("color") for e in root.iterfind("meta//labels/label")}

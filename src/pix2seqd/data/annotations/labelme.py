@@ -51,11 +51,11 @@ def read_labelme(path: Path, images: Path | None = None) -> Annotations:
     home = path if path.is_dir() else path.parent
     files = visible(home, "**/*.json") if path.is_dir() else [path]
     contents = {file: content for file in files if is_labelme(content := read_json(file))}
-    labels = {_label(shape) for content in contents.values() for shape in content["shapes"]}
+    labels = {_label(shape) for content in contents.values() for shape in content["shapes"]} - {""}
     listed = read_text(home / "labels.txt").splitlines() if (home / "labels.txt").is_file() else sorted(labels)
     names = [name for name in dict.fromkeys(line.strip() for line in listed) if name and name not in IGNORED]
     if unknown := sorted(labels - {*names, *IGNORED}):
-        raise InputError(f"{home / 'labels.txt'} lacks the label {unknown[0] or '(empty)'}; add it")
+        raise InputError(f"{home / 'labels.txt'} lacks the label {unknown[0]}; add it")
     if not names:
         raise InputError(f"{path} has no labelled object; label some")
     notes = (

@@ -292,4 +292,4 @@ def test_convert_tells_of_boxes_drawn_as_polygons(tmp_path):
     many = [{**BALL, "segmentation": box(x, y, x + 1, y + 1)} for y in range(6) for x in range(8)]
     assert "fills its bounding box" in str(run(write(tmp_path, many))[0])
     triangle = {**BALL, "segmentation": [[0, 0, 8, 0, 8, 6]]}
-    assert "fills its bounding box" not in str(run(write(tmp_path / "b", [triangle, *many]))[0])
+    assert "fills its bounding box" not in str(run(write(tmp_path / "b", [triangle, *many[:40]]))[0])

@@ -50,10 +50,12 @@ def convert_data(
     if split is not None and Path(split).name != split:
         raise InputError(f"--split {split!r} is not a plain name; leave out folders")
     found = open_annotations(annotations, images)
-    if split is not None and len(found) > 1 and split not in found:
-        raise InputError(f"{annotations} has no split {split}; it has {', '.join(found)}")
     if split is not None:
-        found = {split: found[split] if split in found else next(iter(found.values()))}
+        # A single file is what the user says; data sets name their own splits.
+        renamed = next(iter(found.values())) if "" in found or annotations.suffix.lower() == ".json" else None
+        if (chosen := found.get(split, renamed)) is None:
+            raise InputError(f"{annotations} has no split {split}; it has {', '.join(found)}")
+        found = {split: chosen}
     for note in dict.fromkeys(note for part in found.values() for note in part.notes):
         print(f"note: {note}")
     console, reasons = Console(stderr=True), []

@@ -153,11 +153,12 @@ class Painter:
                 crowds.append(segment_id)
             else:
                 covered += mask
-                report.rectangles += _is_rectangle(mask)
         panoptic = Panoptic.from_segmentation(canvas, classes, self.taxonomy, crowds)
         visible = {segment.id for segment in panoptic.segments}
         for i, (shape, mask) in enumerate(instances, start=first):
-            if i not in visible:
+            if i in visible:
+                report.rectangles += not shape.crowd and _is_rectangle(mask)
+            else:
                 why = "other objects cover it" if mask.any() else "its outline is empty"
                 report.vanished.append(shape.name)
                 report.dropped.append(f"{shape.name} of {name}: {why}")

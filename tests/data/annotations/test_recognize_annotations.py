@@ -5,6 +5,7 @@ import pytest
 from pix2seqd.data.annotations import conversion, open_annotations, recognize_annotations
 from pix2seqd.files import InputError
 
+COMMAND = "pix2seqd convert-data"
 COCO = {
     "images": [{"id": 1, "file_name": "a.jpg"}],
     "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 4, 0, 4, 4]]}],
@@ -90,10 +91,7 @@ def test_conversion_is_the_whole_command(tmp_path, draw):
     assert conversion(tmp_path / "my data").endswith(f"pix2seqd convert-data '{tmp_path}/my data/a.json' OUT")
     write(tmp_path / "l/a.json", LABELME)
     draw(tmp_path / "l/a.jpg")
-    command = "pix2seqd convert-data"
-    assert conversion(tmp_path / "l").endswith(
-        f"(Labelme), to be converted first: pix2seqd convert-data {tmp_path}/l OUT"
-    )
+    assert conversion(tmp_path / "l").endswith(f"(Labelme), to be converted first: {COMMAND} {tmp_path}/l OUT")
 
 
 def test_recognize_annotations_plain_folders_have_none(tmp_path, draw):

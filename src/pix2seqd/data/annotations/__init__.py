@@ -68,25 +68,15 @@ def conversion(path: Path) -> str:
     """The message that annotations in a file or folder are to be converted, with the command; "" if there are none.
 
     Raises:
-        InputError: the file is damaged, or a known format that cannot be converted.
+        InputError: they are damaged or cannot be converted, for example because they are bounding boxes.
     """
     found = recognize_annotations(path)
     if found is None:
         return ""
-    command = f"pix2seqd convert-data {shlex.quote(str(found.path))} OUT"
-    return f"{path} holds annotations ({found.format}), to be converted first: {command}{_images_option(found)}"
-
-
-def _images_option(found: Found) -> str:
-    """The option for the folder of images, if it is not found without it."""
-    try:
-        parts = found.read(None).values()
-    except InputError:
-        return ""
-    seen = any(
-        (part.images / record.file_name).is_file() or record.content for part in parts for record in part.records
-    )
-    return "" if seen else " --images FOLDER_OF_IMAGES"
+    records = [(part.images / r.file_name, r.content) for part in found.read(None).values() for r in part.records]
+    option = "" if any(content or image.is_file() for image, content in records) else " --images FOLDER_OF_IMAGES"
+    command = f"pix2seqd convert-data {shlex.quote(str(found.path))} OUT{option}"
+    return f"{path} holds annotations ({found.format}), to be converted first: {command}"
 
 
 def open_annotations(path: Path, images: Path | None = None) -> dict[str, Annotations]:

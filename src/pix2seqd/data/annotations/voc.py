@@ -62,7 +62,7 @@ def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
     """
     folder = images or home / IMAGES
     if not folder.is_dir():
-        raise InputError(f"{folder} is missing: the images of {home}; give their folder with --images")
+        raise InputError(f"{folder} is missing: the images of {home}; give their folder: convert-data --images")
     only_objects = not (home / CLASSES).is_dir()
     given = home / (OBJECTS if only_objects else CLASSES)
     labels, objects = (

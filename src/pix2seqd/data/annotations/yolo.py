@@ -87,7 +87,7 @@ def read_yolo(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     found = {split: _pairs(listed) for split, listed in folders.items()}
     if not any(found.values()):
         where = ", ".join(str(folder) for listed in folders.values() for folder in listed)
-        raise InputError(f"{path}: there are no images in {where}; give their folder with --images")
+        raise InputError(f"{path}: there are no images in {where}; give their folder: convert-data --images")
     notes: list[str] = []
     if not names:
         names = _numbered(found)
@@ -132,7 +132,7 @@ def _folders(given: Any, home: Path, root: str, path: Path) -> list[Path]:
         places += [home / "/".join(parts[start:]) for start in range(len(parts))]
         place = next((place for place in places if place.exists()), None)
         if place is None:
-            raise InputError(f"{path}: {plain} is not in {home}; correct its train, val and test, or give --images")
+            raise InputError(f"{path}: {plain} is not in {home}; correct it, or give convert-data --images")
         found.append(place)
     return found
 

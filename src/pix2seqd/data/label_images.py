@@ -69,6 +69,8 @@ def _read_tiff(path: Path) -> np.ndarray:
             if tiff.channels > 4 or tiff.channels != tiff.page.samplesperpixel:
                 planes.append(tiff.channels)
             pixels = None if planes else tiff.plane({}, range(tiff.channels))
+            if pixels is not None and tiff.is_planar and _are_planes(pixels):
+                planes, pixels = [tiff.channels], None
     except Exception as error:  # decoders raise anything on damaged data
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} cannot be read as TIFF ({reason}); export it again") from error
@@ -76,3 +78,14 @@ def _read_tiff(path: Path) -> np.ndarray:
         size = " x ".join(map(str, [*planes, *reversed(tiff.size)]))
         raise InputError(f"{path} has several planes ({size}); save one label image of one plane for each image")
     return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+
+def _are_planes(channels: np.ndarray) -> bool:
+    """Whether channels that lie one after the other are several label images, for which programs save [3, h, w] too.
+
+    Args:
+        channels: `[h, w, channels]`.
+    """
+    values = [np.unique(channel) for channel in np.moveaxis(channels, -1, 0)]
+    numbered = all(len(found) > 1 and np.array_equal(found, np.arange(len(found))) for found in values)
+    return numbered or channels.max(initial=0) > 255

@@ -7,7 +7,7 @@ import tifffile
 import yaml
 from PIL import Image
 
-from pix2seqd.data import open_dataset
+from pix2seqd.data import open_dataset, remarks
 from pix2seqd.data.folder import Folder
 from pix2seqd.data.labels import Labels
 from pix2seqd.files import InputError
@@ -363,3 +363,20 @@ def test_folder_pages_of_labels_are_no_colours(tmp_path):
         tifffile.imwrite(tmp_path / folder / "a.tif", labels, photometric="rgb", planarconfig="separate")
     with pytest.raises(InputError, match="several planes"):
         Folder.open(tmp_path)
+
+
+def test_remarks_say_what_was_recognised_and_left_out_once(tmp_path):
+    for number in range(7):
+        put(tmp_path / f"labels/{number}.png", CLASSES.astype(np.uint8))
+        (tmp_path / "images").mkdir(exist_ok=True)
+        tifffile.imwrite(
+            tmp_path / f"images/{number}.tif", np.zeros((5, *CLASSES.shape), np.uint8), metadata={"axes": "CYX"}
+        )
+    source = f"folder:{tmp_path},-3.tif"
+    coding, channels = remarks(open_dataset(source, (1, 1)), source)
+    assert coding.startswith(f"{source}: labels are read as coding: class, because")
+    assert channels.endswith(
+        "images such as 0: the first of 5 channels is taken; to use others, save them as images of their own"
+    )
+    (tmp_path / "classes.yaml").write_text("coding: class\n")
+    assert len(remarks(open_dataset(source, (1, 1)), source)) == 1

@@ -177,7 +177,7 @@ def labels_orientation(size: tuple[int, int] | None, image: Image.Image) -> int 
     else:
         return 1
     notes = image.info.setdefault("notes", [])
-    if (note := f"turned by its EXIF orientation; its labels are taken {how}") not in notes:
+    if (note := f"turned by the EXIF orientation; labels are taken {how}") not in notes:
         notes.append(note)
     return orientation
 

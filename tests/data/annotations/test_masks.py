@@ -47,3 +47,11 @@ def test_read_mask_folders_faults(tmp_path, draw):
         shape.mask(6, 8)
     with pytest.raises(ValueError, match="another mask"):
         open_annotations(tmp_path)[""].records[0].shapes[0].mask(5, 8)
+
+
+def test_read_mask_folders_masks_without_an_image_are_lost(tmp_path, draw):
+    draw(tmp_path / "x/images/x.png")
+    for name in "xy":
+        masks(tmp_path / name / "masks", (0, 0, 3, 2), (5, 3, 8, 6))
+    unlisted = open_annotations(tmp_path)[""].unlisted
+    assert [line.partition(":")[0] for line in unlisted] == ["y/masks/000.png", "y/masks/001.png"]

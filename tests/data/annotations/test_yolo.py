@@ -110,3 +110,15 @@ def test_read_yolo_rejects_broken_yaml(tmp_path, draw, yaml, says):
     home = yolo(tmp_path / "y", draw, [SQUARE], yaml)
     with pytest.raises(InputError, match=says):
         open_annotations(home / "data.yaml")
+
+
+def test_read_yolo_rows_without_an_image_are_lost(tmp_path, draw):
+    """But not those of an image that no split lists."""
+    home = yolo(tmp_path / "y", draw, [SQUARE], "train: train.txt\nnames: [cell]\n")
+    (home / "train.txt").write_text("images/train/a_train.jpg\n")
+    draw(home / "images/train/other.jpg")
+    for name in ("other", "lost"):
+        (home / f"labels/train/{name}.txt").write_text(f"{SQUARE}\n{SQUARE}\n")
+    (home / "labels/train/classes.txt").write_text("cell\n")
+    unlisted = open_annotations(home)["train"].unlisted
+    assert len(unlisted) == 2 and unlisted[0].startswith("lost.txt: lost has no image in ")

@@ -14,6 +14,7 @@ from pix2seqd.data.annotations.records import (
     Record,
     Shape,
     checked_taxonomy,
+    is_file,
     parse_color,
     unusable,
 )
@@ -48,6 +49,8 @@ def read_coco(path: Path, content: Any, images: Path | None = None) -> Annotatio
         InputError: the json is broken or has bounding boxes only; or an error of `Annotations`.
     """
     entries, annotations, categories = (_entries(content, key, path) for key in ("images", "annotations", "categories"))
+    if not categories:
+        raise InputError(f"{path} has no categories; export it with them")
     notes: list[str] = []
     numbers, kinds = _categories(categories, annotations, path, notes)
     names = [_text(entry, "file_name", f"{path}: image number {n}") for n, entry in enumerate(entries, start=1)]
@@ -209,7 +212,7 @@ def _near(path: Path, names: list[str]) -> Path:
 
 def _lies_in(folder: Path, name: str) -> bool:
     parts = name.split("/")
-    return ".." not in parts and any((folder / "/".join(parts[start:])).is_file() for start in range(len(parts)))
+    return ".." not in parts and any(is_file(folder / "/".join(parts[start:])) for start in range(len(parts)))
 
 
 def _find_images(names: list[str], finder: ImageFinder, path: Path, notes: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from pix2seqd.data.annotations.records import (
     ImageFinder,
     Record,
     Shape,
+    is_file,
     join_groups,
     lost,
     make_taxonomy,
@@ -33,7 +35,11 @@ IGNORED = ("__ignore__", "_background_")
 
 def is_labelme(content: Any) -> bool:
     """Whether the content of a json file is Labelme's."""
-    return isinstance(content, dict) and isinstance(content.get("shapes"), list) and "imagePath" in content
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("shapes"), list)
+        and isinstance(content.get("imagePath"), str)
+    )
 
 
 def read_labelme(path: Path, images: Path | None = None) -> Annotations:
@@ -78,7 +84,7 @@ def _record(
     shapes = list(join_groups(part for part in parts if part[0] is not None))  # pyright: ignore[reportArgumentType]
     size = content.get("imageWidth"), content.get("imageHeight")
     size = (size[0], size[1]) if all(isinstance(side, int) and side > 0 for side in size) else None
-    name = str(content.get("imagePath") or "").replace("\\", "/")
+    name = content["imagePath"].replace("\\", "/")
     found = _image(file, name, finder, home)
     if found is None and isinstance(data := content.get("imageData"), str) and data:
         inside = file.parent.relative_to(home).as_posix() if file.is_relative_to(home) else "."
@@ -90,9 +96,9 @@ def _record(
 
 def _image(file: Path, name: str, finder: ImageFinder, home: Path) -> str | None:
     """The image of a file, as a path below the finder's folder."""
-    there = Path(file.parent, name).resolve()
-    if name and there.is_file() and there.is_relative_to(home.resolve()):
-        return there.relative_to(home.resolve()).as_posix()
+    there = Path(os.path.normpath(file.parent / name))
+    if name and is_file(there) and there.is_relative_to(home):
+        return there.relative_to(home).as_posix()
     beside = finder.beside(file.stem, file.parent) if file.parent.is_relative_to(finder.folder) else None
     return beside or (finder.find(name) if name else None) or finder.beside(file.stem, finder.folder)
 

@@ -30,7 +30,7 @@ def _pairs(home: Path) -> dict[str, tuple[str | None, list[Path]]]:
     finder = ImageFinder(home)
     found: dict[str, tuple[str | None, list[Path]]] = {}
     for folder in visible(home, "*/masks"):
-        images = [p for p in visible(folder.parent / "images", "*") if p.suffix.lower() in IMAGE_SUFFIXES]
+        images = _images(folder)
         masks = [p for p in visible(folder, "*") if p.suffix.lower() in LOSSLESS_SUFFIXES]
         if len(images) == 1:
             found[folder.parent.name] = images[0].relative_to(home).as_posix(), masks
@@ -39,6 +39,11 @@ def _pairs(home: Path) -> dict[str, tuple[str | None, list[Path]]]:
         if masks and (image := finder.beside(folder.name, home / "images")):
             found[folder.name] = image, masks
     return found
+
+
+def _images(masks: Path) -> list[Path]:
+    """The images in the folder beside one of masks."""
+    return [p for p in visible(masks.parent / "images", "*") if p.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def is_mask_folders(home: Path) -> bool:
@@ -63,8 +68,14 @@ def read_mask_folders(home: Path, images: Path | None = None) -> Annotations:
     for image, masks in _pairs(home).values():
         shapes = [Shape(mask.name, 1, partial(_mask, mask)) for mask in masks]
         records.append(Record(image or "", shapes, header_size(masks[0]) if masks else None))
+    unlisted = [
+        f"{mask.relative_to(home).as_posix()}: there is no image in {folder.parent / 'images'}"
+        for folder in visible(home, "*/masks")
+        if not _images(folder)
+        for mask in visible(folder, "*")
+    ]
     note = "each mask file is an object of the class object"
-    return Annotations(home, home, taxonomy, records, notes=[note])
+    return Annotations(home, home, taxonomy, records, unlisted, [note])
 
 
 def _mask(path: Path, height: int, width: int) -> np.ndarray:

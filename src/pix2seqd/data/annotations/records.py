@@ -114,7 +114,7 @@ class ImageFinder:
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         for start in range(len(parts)):
             path = PurePosixPath(*parts[start:])
-            if not Path(path).drive and (self.folder / path).is_file():
+            if not Path(path).drive and is_file(self.folder / path):
                 return path.as_posix()
         found = self._below().get(parts[-1].casefold() if parts else "", [])
         return found[0] if len(found) == 1 else None
@@ -142,6 +142,14 @@ class ImageFinder:
                     below = path.relative_to(self.folder).as_posix()
                     self._by_name.setdefault(path.name.casefold(), []).append(below)
         return self._by_name
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name, which comes from annotations and may be no name at all."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a zero
+        return False
 
 
 def _literal(text: str) -> str:

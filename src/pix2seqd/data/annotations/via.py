@@ -24,7 +24,9 @@ from pix2seqd.files import InputError
 def is_via(content: Any) -> bool:
     """Whether the content of a json file is VIA's: a project, or its annotations."""
     entries = list(_entries(content))
-    return bool(entries) and all(isinstance(e, dict) and {"filename", "regions"} <= e.keys() for e in entries)
+    return bool(entries) and all(
+        isinstance(entry, dict) and isinstance(entry.get("filename"), str) and "regions" in entry for entry in entries
+    )
 
 
 def _entries(content: Any) -> Iterator[Any]:
@@ -57,7 +59,7 @@ def read_via(path: Path, content: Any, images: Path | None = None) -> Annotation
     finder = ImageFinder(folder)
     records = []
     for entry, listed in zip(entries, regions, strict=True):
-        name = str(entry["filename"])
+        name = entry["filename"]
         shapes = [_shape(f"region {n}", region, _label(region, key), numbers) for n, region in enumerate(listed, 1)]
         records.append(Record(finder.find(name) or Path(name.replace("\\", "/")).name, shapes))
     return Annotations(path, folder, make_taxonomy({i: name for name, i in numbers.items()}, path), records)
@@ -88,7 +90,9 @@ def _shape(name: str, region: Any, label: str, numbers: Mapping[str, int]) -> Sh
     shape = region.get("shape_attributes") if isinstance(region, dict) else None
     if not isinstance(shape, dict):
         return Shape(name, 0, unusable("it has no shape"))
-    kind = str(shape.get("name"))
+    kind = shape.get("name")
+    if not isinstance(kind, str):
+        return Shape(name, 0, unusable("it has no kind of shape"))
     if kind in ("point", "line", "polyline"):
         return lost(name, f"it is a {kind}, which has no area")
     return Shape(name, numbers[label], partial(_mask, kind, shape))

@@ -17,6 +17,7 @@ from pix2seqd.data.annotations.records import (
     ImageFinder,
     Record,
     Shape,
+    is_file,
     lost,
     make_taxonomy,
     read_text,
@@ -30,6 +31,8 @@ from pix2seqd.images.load import IMAGE_SUFFIXES
 SPLITS = ("train", "val", "valid", "test")
 NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
 """Where tools without data.yaml write the names, one a line."""
+OTHER_TEXTS = ("classes.txt", "train.txt", "val.txt", "test.txt")
+"""Text files without rows."""
 OUTSIDE = 0.1
 """How far a corner may lie outside the image, as a share of its side; farther ones are no shares but pixels."""
 
@@ -45,7 +48,7 @@ def is_yolo_yaml(path: Path) -> bool:
 
 def has_rows(folder: Path) -> bool:
     """Whether a folder, or one in it, has text files of YOLO's rows."""
-    texts = [p for p in visible(folder, "**/*.txt") if p.name not in ("classes.txt", "train.txt", "val.txt")]
+    texts = [p for p in visible(folder, "**/*.txt") if p.name not in OTHER_TEXTS]
     return any(_numbers(line) is not None for path in texts[:5] for line in read_text(path).splitlines()[:1])
 
 
@@ -95,13 +98,14 @@ def read_yolo(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     notes.append("category ids are 1 higher than YOLO's, as 0 means void")
     taxonomy = make_taxonomy({number + 1: name for number, name in names.items()}, path)
     result = {}
+    used = {label for pairs in found.values() for _, label in pairs}
     for split, pairs in found.items():
         if not pairs:
             notes.append(f"{split} has no images and is left out")
             continue
         folder = _common_folder([image for image, _ in pairs])
         records = [Record(i.relative_to(folder).as_posix(), _shapes(label, names)) for i, label in pairs]
-        result[split] = Annotations(path, folder, taxonomy, records, notes=notes)
+        result[split] = Annotations(path, folder, taxonomy, records, _without_image(pairs, used), notes)
     return result
 
 
@@ -130,7 +134,7 @@ def _folders(given: Any, home: Path, root: str, path: Path) -> list[Path]:
         parts = [part for part in plain.split("/") if part not in ("", ".", "..")]
         places = [home / root / plain, home / plain]
         places += [home / "/".join(parts[start:]) for start in range(len(parts))]
-        place = next((place for place in places if place.exists()), None)
+        place = next((place for place in places if place.is_dir() or is_file(place)), None)
         if place is None:
             raise InputError(f"{path}: {plain} is not in {home}; correct it, or give convert-data --images")
         found.append(place)
@@ -159,6 +163,19 @@ def _label(image: Path) -> Path:
             if label.is_file():
                 return label
     return image.with_suffix(".txt")
+
+
+def _without_image(pairs: list[tuple[Path, Path]], used: set[Path]) -> list[str]:
+    """One line for each row beside those of the images that belongs to no image, also to none of another split."""
+    folders = {label.parent: image.parent for image, label in pairs if label.is_file()}
+    found = []
+    for labels, images in folders.items():
+        stems = {path.stem for path in images.iterdir()}
+        for text in visible(labels, "*.txt"):
+            if text not in used and text.stem not in stems and text.name not in OTHER_TEXTS:
+                rows = [line for line in _lines(text) if _numbers(line)]
+                found += [f"{text.name}: {text.stem} has no image in {images}" for _ in rows]
+    return found
 
 
 def _numbered(found: dict[str, list[tuple[Path, Path]]]) -> dict[int, str]:

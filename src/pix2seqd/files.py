@@ -78,7 +78,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
 def sync(path: Path) -> None:
     """Wait until the contents of a file are on the disk."""
-    with path.open("rb") as written:
+    with path.open("r+b") as written:  # Windows cannot do it with a file that is open for reading
         os.fsync(written.fileno())
 
 
@@ -143,7 +143,7 @@ def read_json(path: str | Path | Traversable, limit: int = MAX_BYTES) -> Any:
     try:
         if isinstance(path, Path):
             require_size(path, limit)
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())  # UTF-8, -16 or -32, with or without a byte-order mark
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; check the path") from error
     except IsADirectoryError as error:

@@ -136,7 +136,7 @@ def test_convert_data_lists_what_it_left_out(run, tmp_path):
 
 def detection(home: Path, outlines: int, unlisted: int) -> None:
     """A detection JSON of one image, and annotations of an image that it does not list."""
-    home.mkdir(exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (40, 40)).save(home / "a.jpg")
     ones = [[[x, 1, x + 1, 1, x + 1, 3, x, 3]] for x in range(outlines)]
     annotations = [{"id": i, "image_id": 1, "category_id": 3, "segmentation": s} for i, s in enumerate(ones)]
@@ -164,6 +164,47 @@ def test_check_data_detection_json_names_convert_data(run, tmp_path):
         assert code == 2 and "pix2seqd convert-data few/a.json" in err
     (tmp_path / "b.txt").write_text("")
     assert "give the folder" in run("check-data", "b.txt")[2]
+
+
+def test_check_data_annotations_name_the_whole_command(run, tmp_path):
+    (tmp_path / "bowl/one/masks").mkdir(parents=True)
+    (tmp_path / "bowl/one/images").mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / "bowl/one/images/one.png")
+    for number in range(3):
+        pixels = np.zeros((6, 8), np.uint8)
+        pixels[2 * number : 2 * number + 2] = 255
+        Image.fromarray(pixels).save(tmp_path / f"bowl/one/masks/{number}.png")
+    for source in ("bowl", "folder:bowl", "coco:bowl"):
+        code, _, err = run("check-data", source)
+        assert code == 2 and err.splitlines()[-1].endswith("(one mask file for each object), to be converted first: "
+                                                           "pix2seqd convert-data bowl OUT")  # fmt: skip
+    assert run("convert-data", "bowl", "out")[0] == 0
+    code, out, _ = run("check-data", "out")
+    assert code == 0 and "things per item: 3..3" in out
+
+
+def test_convert_data_splits(run, tmp_path):
+    """All splits, one of them, one that is not there; a single file gets the name that is given."""
+    detection(tmp_path / "d/train", 3, 0)
+    detection(tmp_path / "d/valid", 3, 0)
+    assert run("convert-data", "d", "all")[0] == 0
+    assert {path.stem for path in (tmp_path / "all").glob("*.json")} == {"panoptic_train", "panoptic_valid"}
+    assert run("convert-data", "d", "one", "--split", "valid")[0] == 0
+    assert [path.name for path in (tmp_path / "one").glob("*.json")] == ["panoptic_valid.json"]
+    code, _, err = run("convert-data", "d", "none", "--split", "test")
+    assert code == 2 and "d has no split test; it has train, valid" in err
+    assert run("convert-data", "d/train/a.json", "named", "--split", "x")[0] == 0
+    assert (tmp_path / "named/panoptic_x.json").is_file()
+
+
+def test_convert_data_without_a_usable_image_writes_its_report(run, tmp_path):
+    detection(tmp_path / "d", 3, 1)
+    (tmp_path / "d/a.jpg").unlink()
+    code, _, err = run("convert-data", "d/a.json", "out")
+    assert code == 2 and "no image of d/a.json can be used" in err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["dropped.txt"]
+    lines = (tmp_path / "out/dropped.txt").read_text().splitlines()
+    assert len(lines) == 4 and sum("d/a.jpg does not exist" in line for line in lines) == 3
 
 
 def nuclei(home: Path, split: str, count: int, seed: int) -> None:
@@ -194,6 +235,7 @@ def test_instance_label_images_to_trained_model(run, tmp_path):
     train = ("train", "shapes", "--train-data", "folder:cells@train", "--eval-data", "folder:cells@val")
     code, out, err = run(*train, "--out", "runs/cells", *shlex.split(QUICK))
     assert code == 0, err
+    assert out.count("folder:cells@train: labels are read as coding: instance, because") == 1
     assert "object" in (tmp_path / "runs/cells/model/config.json").read_text()
     code, _, err = run("segment", "cells/images/val/B2", "--model", "runs/cells/model", "--out", "results")
     assert code == 0, err

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pix2seqd.data.annotations import open_annotations
+from pix2seqd.data.annotations.records import Annotations
 from pix2seqd.data.check import check
 from pix2seqd.data.coco import CocoPanoptic
-from pix2seqd.data.convert import Conversion, Detection, convert
+from pix2seqd.data.convert import Conversion, convert
 from pix2seqd.files import InputError
+from pix2seqd.images.load import load_image
 
 
 def box(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
@@ -33,10 +36,14 @@ def write(home: Path, of_first: list[dict[str, Any]], **more: Any) -> Path:
     return path
 
 
+def read(path: Path) -> Annotations:
+    (annotations,) = open_annotations(path).values()
+    return annotations
+
+
 def run(path: Path, split: str = "val", **more: Any) -> tuple[Conversion, CocoPanoptic]:
-    detection = Detection(path, path.parent, **more)
     out = path.parent / "out"
-    report = convert(detection, detection.images, out, split)
+    report = convert(read(path), out, split, **more)
     return report, CocoPanoptic.open(out, split)
 
 
@@ -73,11 +80,11 @@ def test_convert_counts_vanished_annotations(tmp_path):
     """Empty outlines, covered ones, and the first of two equal ones."""
     quarters = [{**BALL, "segmentation": box(x, 4, x + 1, 6)} for x in (6, 7)]
     report, data = run(write(tmp_path, [BALL, BALL, *quarters, {**PLAYER, "segmentation": []}]))
-    assert sorted(report.vanished) == [0, 1, 4]
+    assert sorted(report.vanished) == ["annotation 0", "annotation 1", "annotation 4"]
     assert len(masks(data)["ball"]) == 2
     assert "3 annotations have no pixel left" in str(report)
     report, data = run(write(tmp_path / "equal", [BALL, BALL]))
-    assert report.vanished == [0]
+    assert report.vanished == ["annotation 0"]
 
 
 def test_convert_void_or_background(tmp_path):
@@ -141,8 +148,8 @@ def test_convert_skips_and_lists_unusable_images(tmp_path):
     assert "a.jpg is 6 x 8 but" in report.errors[0]
     (path.parent / "b.jpg").unlink()
     with pytest.raises(InputError, match="no image"):
-        convert(detection := Detection(path, path.parent), detection.images, tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+        convert(read(path), tmp_path / "new")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["dropped.txt"], "only the report"
 
 
 def test_convert_counts_annotations_of_unlisted_images(tmp_path):
@@ -164,7 +171,7 @@ def test_convert_counts_annotations_of_unlisted_images(tmp_path):
 def test_detection_rejects_broken_json(tmp_path, more, says):
     path = write(tmp_path, [], **more)
     with pytest.raises(InputError, match=says) as caught:
-        Detection(path, tmp_path)
+        open_annotations(path)
     assert str(path) in str(caught.value)
 
 
@@ -174,7 +181,7 @@ def test_convert_rejects_existing_output_and_background_name(tmp_path):
     with pytest.raises(InputError, match="exists already"):
         run(path)
     with pytest.raises(InputError, match="ball"):
-        Detection(path, tmp_path, background="ball")
+        convert(read(path), tmp_path / "new", background="ball")
 
 
 def test_convert_reports_every_dropped_annotation(tmp_path):
@@ -197,3 +204,92 @@ def test_convert_few_dropped_annotations_are_accepted(tmp_path):
     report, _ = run(write(tmp_path / "none", [], annotations=[]), background="lawn")
     assert report.lost == "no label is left"
     assert not (tmp_path / "none/out/dropped_val.txt").exists()
+
+
+def stripes(path: Path, orientation: int) -> None:
+    """An image of 8 x 6 stored pixels, that is to be shown in another orientation."""
+    path.parent.mkdir(exist_ok=True)
+    image = Image.fromarray(np.repeat(np.arange(48, dtype=np.uint8).reshape(6, 8, 1) * 4, 3, axis=2))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_convert_labels_of_stored_size_turn_with_the_image(tmp_path, orientation):
+    """The object lies on the pixels that it was drawn on, in the image as stored or as shown."""
+    for name in "ab":
+        stripes(tmp_path / f"c/{name}.png", orientation)
+    shown = load_image(tmp_path / "c/a.png").size
+    for given, pixel in (((8, 6), [40, 40, 40]), (shown, None)):
+        home = tmp_path / f"{given[0]}"
+        images = [{"id": 1, "file_name": "a.png", "width": given[0], "height": given[1]}]
+        annotations = [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": box(2, 1, 3, 2)}]
+        home.mkdir(exist_ok=True)
+        content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "dot"}]}
+        (home / "a.json").write_text(json.dumps(content))
+        stripes(home / "a.png", orientation)
+        (source,) = open_annotations(home / "a.json").values()
+        report = convert(source, home / f"out{pixel}")
+        sample = CocoPanoptic.open(home / f"out{pixel}")[0]
+        y, x = np.argwhere(sample.panoptic.segmentation)[0]
+        assert (sample.panoptic.segmentation > 0).sum() == 1
+        if given != (8, 6) or orientation < 5:
+            assert (x, y) == (2, 1), "as shown"
+        else:
+            assert sample.image[y, x].tolist() == pixel, "as stored: the pixel of row 1 and column 2"
+        told = "as their size says" if orientation >= 5 else "their size does not tell"
+        assert [told in note for note in report.notes] == [True] * (orientation > 1)
+
+
+def test_convert_swapped_sides_name_the_orientation(tmp_path):
+    path = write(tmp_path, [BALL])
+    Image.new("RGB", (6, 8)).save(tmp_path / "a.jpg")
+    report, _ = run(path)
+    assert "may have lost its EXIF orientation" in report.errors[0]
+
+
+@pytest.mark.parametrize("fault", ["interrupted", "full disk"])
+def test_convert_leaves_nothing_half_written(tmp_path, fault, monkeypatch):
+    annotations = read(write(tmp_path, [BALL]))
+
+    def stop(records):
+        yield records[0]
+        raise KeyboardInterrupt if fault == "interrupted" else OSError(28, "No space left on device")
+
+    with pytest.raises(KeyboardInterrupt if fault == "interrupted" else InputError):
+        convert(annotations, tmp_path / "new", progress=stop)
+    assert not (tmp_path / "new").exists()
+    convert(annotations, tmp_path / "new", "val")
+    before = sorted(tmp_path.rglob("new/*"))
+    with pytest.raises((KeyboardInterrupt, InputError)):
+        convert(annotations, tmp_path / "new", "train", progress=stop)
+    assert sorted(tmp_path.rglob("new/*")) == before
+
+
+def test_convert_copies_images_where_links_cannot_be_made(tmp_path, monkeypatch):
+    """As on Windows. The folder of the result lies in that of the images, and is not copied into itself."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("a required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    _, data = run(write(tmp_path, [BALL]))
+    assert sorted(p.name for p in (tmp_path / "out/val").iterdir()) == ["a.jpg", "b.jpg"]
+    assert masks(data)["ball"] == [(4, (6, 4, 2, 2), False)]
+
+
+def test_convert_refuses_a_split_of_other_categories(tmp_path):
+    path = write(tmp_path, [BALL])
+    run(path)
+    other = write(tmp_path / "other", [BALL], categories=[{"id": 1, "name": "ball"}, {"id": 37, "name": "player"}])
+    with pytest.raises(InputError, match="other categories"):
+        convert(read(other), tmp_path / "out", "train")
+    convert(read(path), tmp_path / "out", "train")
+
+
+def test_convert_tells_of_boxes_drawn_as_polygons(tmp_path):
+    many = [{**BALL, "segmentation": box(x, y, x + 1, y + 1)} for y in range(6) for x in range(8)]
+    assert "fills its bounding box" in str(run(write(tmp_path, many))[0])
+    triangle = {**BALL, "segmentation": [[0, 0, 8, 0, 8, 6]]}
+    assert "fills its bounding box" not in str(run(write(tmp_path / "b", [triangle, *many[:40]]))[0])

@@ -1,11 +1,13 @@
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from PIL import Image
 
-from pix2seqd.data import open_dataset
+from pix2seqd.data import open_dataset, remarks
 from pix2seqd.data.folder import Folder
 from pix2seqd.data.labels import Labels
 from pix2seqd.files import InputError
@@ -296,3 +298,85 @@ def test_folder_nested_folders_in_a_split(tmp_path):
         pair(tmp_path, f"images/{name}.jpg", f"labels/{name}.png")
     assert [sample.name for sample in Folder.open(tmp_path, "train")] == ["aachen/a", "b"]
     assert "splits in" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_folder_names_in_capitals(tmp_path):
+    """As Windows users write them, with a declaration that begins with a byte-order mark."""
+    for folder, suffix in (("Images", "JPG"), ("Masks", "PNG")):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+        Image.fromarray(np.eye(6, dtype=np.uint8)).save(tmp_path / "train" / folder / f"a.{suffix}")
+    (tmp_path / "classes.yml").write_bytes("\ufefflabels: {0: ground, 1: cat}\r\nthings: [cat]\r\n".encode())
+    data = Folder.open(tmp_path, "train")
+    assert [segment.name for segment in data[0].panoptic.segments] == ["ground", *["cat"] * 6]
+    (tmp_path / "classes.yml").write_text("labels: {0: ground}", encoding="utf-16")
+    with pytest.raises(InputError, match=r"classes\.yml is not text in UTF-8; save it as UTF-8"):
+        Folder.open(tmp_path, "train")
+
+
+@pytest.mark.parametrize("end", ["-labelled.tif", "_lbl.tif", "-labels.png", "_masks.png"])
+def test_folder_names_of_microscopy_tools_are_offered(tmp_path, end):
+    for number in range(2):
+        name = f"slide [x={number}]"
+        Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / f"{name}.png")
+        Image.fromarray(np.eye(6, 8, dtype=np.uint8)).save(tmp_path / f"{name}{end}")
+    with pytest.raises(InputError, match="side by side") as caught:
+        Folder.open(tmp_path)
+    (tmp_path / "classes.yaml").write_text(re.search(r"write (.*) to ", str(caught.value))[1])
+    assert len(Folder.open(tmp_path)) == 2
+
+
+def test_folder_labels_of_other_kinds_are_named(tmp_path):
+    (tmp_path / "labels").mkdir()
+    np.save(tmp_path / "labels/a.npy", np.eye(3))
+    with pytest.raises(InputError, match=r"no label images \(but \.npy\); save .* as PNG or TIFF"):
+        Folder.open(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_folder_labels_of_the_stored_image_turn_with_it(tmp_path, suffix):
+    stored = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    labels = np.where(stored == 21, 1, 0).astype(np.uint8)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / "images/a.png", exif=exif)
+    Image.fromarray(labels).save(tmp_path / f"labels/a.{suffix}")
+    sample = Folder.open(tmp_path)[0]
+    assert sample.image.shape == (8, 6, 3)
+    assert sample.image[sample.panoptic.segmentation == 2].tolist() == [[21, 21, 21]]
+    assert "as stored and turned with it" in sample.notes[0]
+    Image.fromarray(np.rot90(labels, -1)).save(tmp_path / f"labels/a.{suffix}")
+    sample = Folder.open(tmp_path)[0]
+    assert sample.image[sample.panoptic.segmentation == 2].tolist() == [[21, 21, 21]]
+    assert "as shown (upright), as their size says" in sample.notes[0]
+    Image.fromarray(labels[:, :5]).save(tmp_path / f"labels/a.{suffix}")
+    with pytest.raises(InputError, match="5 x 6 but its image"):
+        Folder.open(tmp_path)[0]
+
+
+def test_folder_pages_of_labels_are_no_colours(tmp_path):
+    """tifffile writes an array [3, h, w] as colours."""
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        labels = np.stack([np.eye(6, 8, k=k, dtype=np.uint8) for k in (0, 1, 2)])
+        tifffile.imwrite(tmp_path / folder / "a.tif", labels, photometric="rgb", planarconfig="separate")
+    with pytest.raises(InputError, match="several planes"):
+        Folder.open(tmp_path)
+
+
+def test_remarks_say_what_was_recognised_and_left_out_once(tmp_path):
+    for number in range(7):
+        put(tmp_path / f"labels/{number}.png", CLASSES.astype(np.uint8))
+        (tmp_path / "images").mkdir(exist_ok=True)
+        tifffile.imwrite(
+            tmp_path / f"images/{number}.tif", np.zeros((5, *CLASSES.shape), np.uint8), metadata={"axes": "CYX"}
+        )
+    source = f"folder:{tmp_path},-3.tif"
+    coding, channels = remarks(open_dataset(source, (1, 1)), source)
+    assert coding.startswith(f"{source}: labels are read as coding: class, because")
+    assert channels.endswith(
+        "images such as 0: the first of 5 channels is taken; to use others, save them as images of their own"
+    )
+    (tmp_path / "classes.yaml").write_text("coding: class\n")
+    assert len(remarks(open_dataset(source, (1, 1)), source)) == 1

@@ -1,6 +1,5 @@
 """The command `pix2seqd check-data`."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -79,9 +78,6 @@ def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[
     found, kind = splits(home), CocoPanoptic
     if not found:
         found, kind = list(label_splits(home)), Folder
-        files = sorted([*home.glob("*.json"), *home.glob("*/*.json")])
-        if not found and (detection := next(filter(_is_detection, files[:20]), None)):
-            raise InputError(_not_a_folder(detection))
     names = [split] if split is not None else found or [""]
     if one_only and len(names) > 1:
         raise InputError(f"a contact sheet shows one split only; give --split {' or --split '.join(names)}")
@@ -91,21 +87,8 @@ def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[
 
 def _not_a_folder(path: Path) -> str:
     """The message about a source that is a file or missing."""
+    from pix2seqd.data.annotations import conversion
+
     if not path.exists():
         return f"{path} does not exist; give a folder, or a data set such as coco:DIR@train or folder:DIR@train"
-    if _is_detection(path):
-        return f"{path} holds outlines; convert it first: pix2seqd convert-data {path} OUT --images FOLDER_OF_IMAGES"
-    return f"{path} is a file; give the folder of the data set"
-
-
-def _is_detection(path: Path) -> bool:
-    """Whether a file is COCO detection JSON."""
-    if path.suffix.lower() != ".json":
-        return False
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    annotations = content.get("annotations") if isinstance(content, dict) else None
-    first = annotations[0] if isinstance(annotations, list) and annotations else None
-    return isinstance(first, dict) and "image_id" in first and "segments_info" not in first
+    return conversion(path) or f"{path} is a file; give the folder of the data set"

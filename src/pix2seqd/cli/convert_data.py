@@ -1,13 +1,17 @@
 """The command `pix2seqd convert-data`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pix2seqd.cli.options import Flag
 from pix2seqd.files import InputError
 
+if TYPE_CHECKING:
+    from pix2seqd.data.convert import Conversion
+
 
 def convert_data(
-    json: Path,
+    annotations: Path,
     out: Path,
     /,
     *,
@@ -17,18 +21,21 @@ def convert_data(
     background: str | None = None,
     allow_dropped: Flag = False,
 ) -> int:
-    """Convert COCO detection JSON to COCO panoptic format.
+    """Convert the outlines or masks of annotation tools to COCO panoptic format.
 
-    Detection JSON holds outlines (polygons or run-length codes). The result can be trained on. Where instances overlap,
-    the smaller one is on top. The command prints how often this happens. Images are linked, not copied. Annotations
-    that are lost are listed in OUT/dropped.txt. The exit code is 2 if images are left out, if more than 5 % of the
-    annotations are lost, or if no label remains.
+    The format is recognised: COCO detection JSON, YOLO segmentation, Labelme, VGG VIA, CVAT for images 1.1, Pascal VOC
+    segmentation, or one mask file for each object. The result can be trained on. Where instances overlap, the smaller
+    one is on top, unless the format orders them. The command prints how often this happens. Images are linked, not
+    copied. Annotations that are lost are listed in OUT/dropped.txt. The exit code is 2 if images are left out, if more
+    than 5 % of the annotations are lost, or if no label remains.
 
     Args:
-        json: Detection JSON, for example annotations/instances_val2017.json.
+        annotations: JSON, XML or data.yaml, or the folder of the data set, for example
+            annotations/instances_val2017.json.
         out: Folder to write to. Several splits can share a folder.
-        images: Folder of the images. Default: the folder of the JSON.
-        split: Name of the split. Default: SPLIT if the JSON is named instances_SPLIT.json, otherwise none.
+        images: Folder of the images. Default: where the annotations say, or near them.
+        split: Name of the split. Default: SPLIT if the JSON is named instances_SPLIT.json, otherwise none. Of
+            annotations with several splits: the one to convert. Default: all.
         semantic: Folder of label PNGs with the names of the images. They label the pixels without an instance. The
             file classes.yaml in this folder gives their meaning.
         background: Name of a stuff category for all pixels that would otherwise be void.
@@ -37,17 +44,39 @@ def convert_data(
     from rich.console import Console
     from rich.progress import track
 
-    from pix2seqd.data.convert import Detection, convert
+    from pix2seqd.data.annotations import open_annotations
+    from pix2seqd.data.convert import convert
 
-    if split is None:
-        name = json.stem
-        split = name.removeprefix("instances_") if name.startswith("instances_") else ""
-    if Path(split).name != split:
+    if split is not None and Path(split).name != split:
         raise InputError(f"--split {split!r} is not a plain name; leave out folders")
-    detection = Detection(json, images or json.parent, semantic, background)
-    console = Console(stderr=True)
-    report = convert(detection, track(detection.images, "converting", console=console, transient=True), out, split)
-    print(report)
+    found = open_annotations(annotations, images)
+    if split is not None:
+        # A single file is what the user says; data sets name their own splits.
+        renamed = next(iter(found.values())) if "" in found or annotations.suffix.lower() == ".json" else None
+        if (chosen := found.get(split, renamed)) is None:
+            raise InputError(f"{annotations} has no split {split}; it has {', '.join(found)}")
+        found = {split: chosen}
+    for note in dict.fromkeys(note for part in found.values() for note in part.notes):
+        print(f"note: {note}")
+    console, reasons = Console(stderr=True), []
+    for name, part in found.items():
+        report = convert(
+            part,
+            out,
+            name,
+            semantic=semantic,
+            background=background,
+            progress=lambda records: track(records, "converting", console=console, transient=True),
+        )
+        _print(report, out, name)
+        reasons.append(report.lost or ("images are left out" if report.errors else ""))
+    if not allow_dropped and (reason := next(filter(None, reasons), "")):
+        raise InputError(f"{annotations}: {reason}; correct it, or accept the result with --allow-dropped")
+    return 0
+
+
+def _print(report: "Conversion", out: Path, split: str) -> None:
+    print(f"{split}: {report}" if split else report)
     for error in report.errors:
         print(f"left out: {error}")
     if report.dropped:
@@ -55,6 +84,3 @@ def convert_data(
         print(f"{len(report.dropped):,} annotations are dropped; {listed} gives the reasons")
     source = f"coco:{out}@{split}" if split else f"coco:{out}"
     print(f"written to {out}; check it: pix2seqd check-data {source}")
-    if not allow_dropped and (reason := report.lost or ("images are left out" if report.errors else "")):
-        raise InputError(f"{json}: {reason}; correct it, or accept the result with --allow-dropped")
-    return 0

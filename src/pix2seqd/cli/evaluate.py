@@ -84,11 +84,14 @@ def _evaluate_images(
 
     from pix2seqd import distributed
     from pix2seqd.cli.scoring import progress_bar
-    from pix2seqd.data import open_dataset
+    from pix2seqd.data import open_dataset, remarks
     from pix2seqd.evaluation import images as run
     from pix2seqd.files import write_json
 
     dataset = open_dataset(data, segmenter.checkpoint.data.size)
+    if distributed.rank() == 0:
+        for line in remarks(dataset, data):
+            print(line)
     groups, progress = _groups(dataset, group_by), progress_bar(len(dataset))
     results = run.evaluate(segmenter, dataset, groups=groups, progress=progress, **options)
     if distributed.rank() > 0:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pix2seqd.data.sample import ClipDataset, Dataset, Subset
@@ -63,6 +64,32 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
 
         return EachFrame(open_clips(source, size, 1))
     raise InputError(f"data {source!r} is not understood; give {SOURCES}")
+
+
+def remarks(dataset: Dataset, source: str, looked_at: int = 5) -> list[str]:
+    """What a user should know before a data set is used, one line each.
+
+    Args:
+        dataset: the data set.
+        source: its name, for the lines.
+        looked_at: number of images that are read, evenly spaced.
+
+    Returns:
+        The coding of label images, where it was recognised and not declared; what was left out of images, and how
+        labels were taken.
+    """
+    whole = dataset
+    while isinstance(whole, Subset):
+        whole = whole.dataset
+    labels = getattr(whole, "labels", None)
+    assumed = [line for line in getattr(labels, "assumed", ()) if line.startswith("coding")]
+    lines = [f"{source}: labels are read as {line}; check-data shows more, classes.yaml changes it" for line in assumed]
+    notes: dict[str, str] = {}
+    for index in sorted({round(i * (len(dataset) - 1) / max(1, looked_at - 1)) for i in range(looked_at)}):
+        with suppress(InputError):  # whoever reads all images reports it
+            sample = dataset[index]
+            notes |= {note: sample.name for note in sample.notes if note not in notes}
+    return lines + [f"{source}: images such as {name}: {note}" for note, name in notes.items()]
 
 
 def open_clips(source: str, size: tuple[int, int], frames: int) -> ClipDataset:

@@ -18,10 +18,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import IO, Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pix2seqd.files import InputError
-from pix2seqd.images.load import load_image
+from pix2seqd.images.load import EXIF_ORIENTATION, load_image
 
 
 @dataclass(frozen=True)
@@ -125,19 +125,71 @@ def children(folder: Traversable, suffix: str = "") -> list[Traversable]:
     return sorted(found, key=lambda child: child.name)
 
 
-def read_image(file: Traversable) -> Image.Image:
+def read_image(file: Traversable | io.BytesIO) -> Image.Image:
     """Read an image as RGB; see `load_image`.
+
+    Its `info["notes"]` lists what was left out of it, and how its labels are taken, see `labels_orientation`.
+
+    Args:
+        file: the file, or its content with a `name` for messages.
 
     Raises:
         InputError: the file is missing or damaged.
     """
-    if isinstance(file, Path):
-        image = load_image(file)
+    notes: list[str] = []
+    name = str(getattr(file, "name", "")) if isinstance(file, io.BytesIO) else str(file)
+    if isinstance(file, Path | io.BytesIO):
+        image = load_image(file, note=notes.append)
     else:
         with file.open("rb") as content:
-            image = load_image(content)
-    image.filename = str(file)  # type: ignore[attr-defined] # the attribute that Pillow sets, for messages
+            image = load_image(content, note=notes.append)
+    image.filename = name  # type: ignore[attr-defined] # the attribute that Pillow sets, for messages
+    image.info["notes"] = [_for_data(note.removeprefix(f"{name}: ")) for note in notes]
     return image
+
+
+def _for_data(note: str) -> str:
+    """A note of `load_image` with the cure for data sets, which have no options for channels and planes."""
+    what, _, _ = note.partition("; ")
+    return f"{what}; to use others, save them as images of their own"
+
+
+def labels_orientation(size: tuple[int, int] | None, image: Image.Image) -> int | None:
+    """The EXIF orientation by which labels have to be turned to lie on their image; `info["notes"]` says how they are.
+
+    Args:
+        size: width and height of the labels, or None if unknown.
+        image: the image, from `read_image`, which shows it upright.
+
+    Returns:
+        1 if they lie on the image as it is shown; the image's orientation if they have the size in which it is stored;
+        None if they have neither size.
+    """
+    orientation = image.info.get("orientation", 1)
+    if size not in (None, image.size):
+        if orientation < 5 or size != image.size[::-1]:
+            return None
+        how = "as stored and turned with it, as their size says"
+    elif orientation >= 5 and size is not None and image.width != image.height:
+        how, orientation = "as shown (upright), as their size says", 1
+    elif orientation > 1:
+        how, orientation = "as shown (upright), though their size does not tell", 1
+    else:
+        return 1
+    notes = image.info.setdefault("notes", [])
+    if (note := f"turned by the EXIF orientation; labels are taken {how}") not in notes:
+        notes.append(note)
+    return orientation
+
+
+def size_mismatch(size: tuple[int, int], image: Image.Image) -> str:
+    """What differs between the size of labels and their image, and the cure."""
+    turned = ", or turn the image, which may have lost its EXIF orientation" if size == image.size[::-1] else ""
+    name = getattr(image, "filename", "")
+    return (
+        f"{size[0]} x {size[1]} but its image {name} is {image.width} x {image.height}; "
+        f"export it at the image's size{turned}"
+    )
 
 
 def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | None = None) -> Image.Image:
@@ -146,7 +198,8 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
     Args:
         file: the PNG.
         modes: the allowed Pillow modes, such as "L" or "I;16".
-        image: the image that the labels belong to, from `read_image`. The size is compared before decoding.
+        image: the image that the labels belong to, from `read_image`. The size is compared before decoding. Labels of
+            the size in which an image with an EXIF orientation is stored are turned with it.
 
     Raises:
         InputError: the file is missing or damaged, or has another mode or size.
@@ -155,12 +208,16 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
         raise InputError(f"{str(file)!r} is missing; fetch it")
     try:
         with file.open("rb") as content, Image.open(content, formats=("PNG", "BMP", "GIF")) as png:
-            if image is not None and png.size != image.size:
-                other = f"its image {getattr(image, 'filename', '')} is {image.width} x {image.height}"
-                raise InputError(f"{file} is {png.width} x {png.height} but {other}; export it at the image's size")
+            orientation = 1 if image is None else labels_orientation(png.size, image)
+            if image is not None and orientation is None:
+                raise InputError(f"{file} is {size_mismatch(png.size, image)}")
             if png.mode not in modes:
                 raise InputError(f"{file} is not {' or '.join(modes)} (but {png.mode}); export its labels in that mode")
-            return png.copy()
+            labels = png.copy()
+            if orientation not in (1, None):
+                labels.getexif()[EXIF_ORIENTATION] = orientation
+                labels = ImageOps.exif_transpose(labels)
+            return labels
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
         kind = Path(file.name).suffix[1:].upper() or "PNG"

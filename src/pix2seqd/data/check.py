@@ -59,6 +59,8 @@ class Report:
     """Digest of an image's pixels → name of the first item with them."""
     repeated: list[tuple[str, str]] = field(default_factory=list)
     """Names of items with equal images: the first, and each later one."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """What was left out of images, or how their labels were taken → names of the items."""
 
     @property
     def warnings(self) -> list[str]:
@@ -71,6 +73,7 @@ class Report:
         if self.repeated:
             pairs = [f"{first} and {later}" for first, later in self.repeated]
             found.append(f"{len(pairs):,} images repeat the content of another: {_listed(pairs)}")
+        found += [f"{len(names):,} images: {note}: {_listed(names)}" for note, names in self.notes.items()]
         return found
 
     @property
@@ -90,6 +93,8 @@ class Report:
         first = self.contents.setdefault(digest, sample.name)
         if first != sample.name:
             self.repeated.append((first, sample.name))
+        for note in sample.notes:
+            self.notes.setdefault(note, []).append(sample.name)
         if not segments:
             self.unlabelled.append(sample.name)
         height, width = sample.panoptic.segmentation.shape

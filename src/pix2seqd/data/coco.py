@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pix2seqd.data.annotations import conversion
 from pix2seqd.data.archive import children, find, locate, read_image, read_png
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError, read_json
@@ -136,7 +137,9 @@ class CocoPanoptic:
         """
         directory = Path(directory)
         if split not in (available := splits(directory)):
-            have = ", ".join(available) or "none; see CocoPanoptic.open for the layouts"
+            if not available and (found := conversion(directory)):
+                raise InputError(found)
+            have = ", ".join(available) or "none; see docs/datasets.md for the layouts"
             expected = directory / (f"panoptic_{split}.json" if split else "panoptic.json")
             raise InputError(f"{expected} does not exist; splits in {directory}: {have}")
         folder, name = (split, f"panoptic_{split}") if split else ("images", "panoptic")
@@ -161,7 +164,8 @@ class CocoPanoptic:
         record = self.records[index]
         name = record["file_name"]
         image = read_image(_within(self.images, name, self.json_path))
-        return Sample(_stem(name), np.asarray(image), self._annotations.read(record["id"], name, image))
+        panoptic = self._annotations.read(record["id"], name, image)
+        return Sample(_stem(name), np.asarray(image), panoptic, tuple(image.info["notes"]))
 
 
 def splits(directory: str | Path) -> list[str]:

@@ -1,29 +1,34 @@
-"""Conversion of a COCO detection json (instance outlines, which may overlap) to COCO panoptic format.
+"""Conversion of annotations (outlines or masks of objects, which may overlap) to COCO panoptic format.
 
-Detection annotations have no depth order. A pixel that several instances cover is given to the smallest one (a ball in
-front of a player), and among equal sizes to the last one. Crowds lie below all instances, and a semantic map below
-crowds.
+Most annotations have no depth order. A pixel that several instances cover is given to the smallest one (a ball in
+front of a player), and among equal sizes to the last one. Where a format orders its objects, that order comes first.
+Crowds lie below all instances, and a semantic map below crowds.
 """
 
+import secrets
 import shutil
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from io import BytesIO
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
+from pix2seqd.data.annotations.records import Annotations, Record, Shape
+from pix2seqd.data.archive import labels_orientation, read_image
 from pix2seqd.data.labels import Labels
-from pix2seqd.data.outlines import decode_mask
-from pix2seqd.files import InputError, read_json, write_atomically, write_json
-from pix2seqd.images.load import load_image
+from pix2seqd.files import InputError, read_json, sync, write_atomically, write_json
+from pix2seqd.images.load import upright
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy, distinct_color
 
 MAX_DROPPED = 0.05
 """Share of annotations that may be dropped before the conversion counts as failed."""
+
+MANY_RECTANGLES = 10
+"""Number of objects that are all rectangles, above which they may be bounding boxes."""
 
 
 @dataclass
@@ -39,10 +44,14 @@ class Conversion:
     """Number of images in which instances overlap."""
     overlap_pixels: int = 0
     """Number of pixels that two or more instances cover."""
-    vanished: list[Any] = field(default_factory=list)
-    """Ids of annotations without a visible pixel: empty, or covered by smaller instances."""
+    vanished: list[str] = field(default_factory=list)
+    """Names of annotations without a visible pixel: empty, or covered by smaller instances."""
     unlisted: int = 0
-    """Number of annotations of images that the json does not list."""
+    """Number of annotations of images that the source does not list."""
+    rectangles: int = 0
+    """Number of instances that fill their bounding box."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What was left out of images, or how their labels were taken → number of images."""
     errors: list[str] = field(default_factory=list)
     """One line for each image that was left out."""
     annotations: int = 0
@@ -62,61 +71,39 @@ class Conversion:
     def __str__(self) -> str:
         """The statistics, one per line."""
         share = self.overlap_pixels / max(1, self.pixels)
-        shown = ", ".join(map(str, self.vanished[:5])) + (", ..." if len(self.vanished) > 5 else "")
+        shown = ", ".join(self.vanished[:5]) + (", ..." if len(self.vanished) > 5 else "")
+        lines = [f"{self.unlisted:,} annotations belong to no image"] if self.unlisted else []
+        lines += [f"{count:,} images: {note}" for note, count in self.notes.items()]
+        if self.rectangles == self.segments - self.crowds > MANY_RECTANGLES:
+            lines.append("every object fills its bounding box; boxes instead of outlines would be wrong labels")
         return (
             f"{self.images:,} images, {self.segments:,} segments ({self.crowds:,} of them crowds)\n"
             f"instances overlap in {self.overlaps:,} images, {share:.2%} of all pixels: the smaller one is on top\n"
             f"{len(self.vanished):,} annotations have no pixel left" + (f": {shown}" if shown else "")
-        ) + (f"\n{self.unlisted:,} annotations belong to no image" if self.unlisted else "")
+        ) + "".join(f"\n{line}" for line in lines)
 
 
-class Detection:
-    """A COCO detection json, from which panoptic segmentations are painted.
+class Painter:
+    """Paints panoptic segmentations from annotations.
 
     Attributes:
-        taxonomy: the categories of the json (things, unless `isthing` is 0), then those of the semantic map, then the
-            background.
-        images: the `images` of the json.
-        unlisted: the annotations of images that the json does not list.
+        taxonomy: the categories of the annotations, then those of the semantic map, then the background.
     """
 
-    def __init__(
-        self, json_path: Path, image_folder: Path, semantic: Path | None = None, background: str | None = None
-    ) -> None:
-        """Read the json.
+    def __init__(self, annotations: Annotations, semantic: Path | None = None, background: str | None = None) -> None:
+        """Prepare the categories.
 
         Args:
-            json_path: json with the lists `images`, `annotations` and `categories`.
-            image_folder: folder that the images' `file_name` is relative to.
+            annotations: the source.
             semantic: folder of label PNGs with the names of the images, declared by a classes.yaml in it. They fill the
-                pixels without an instance. Categories that the json also has (by name) become void there.
+                pixels without an instance. Categories that the annotations also have (by name) become void there.
             background: name of a stuff category for all pixels that would otherwise be void.
 
         Raises:
-            InputError: the json is broken; two images have one name or id; a file name leaves the folder; the semantic
-                map is missing or not understood; the background's name is in use.
+            InputError: the semantic map is missing or not understood; the background's name is in use.
         """
-        self.json_path, self.image_folder, self.semantic = json_path, image_folder, semantic
-        content = read_json(json_path)
-        try:
-            self.images: list[Mapping[str, Any]] = content["images"]
-            ids = {image["id"] for image in self.images}
-            pngs = [_png(image) for image in self.images]
-            self.annotations: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-            for annotation in content["annotations"]:
-                self.annotations[annotation["image_id"]].append(annotation)
-            own = Taxonomy.from_coco(content["categories"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{json_path} is not COCO detection json ({error!r}); see docs/datasets.md") from error
-        if any(png.is_absolute() or ".." in png.parts for png in pngs):
-            raise InputError(f"{json_path} has a file name that leaves {image_folder}; give paths inside it")
-        if min(len(set(pngs)), len(ids)) < len(pngs):
-            raise InputError(f"{json_path} has two images with one name or id; rename one")
-        self.unlisted = [a for image_id, found in self.annotations.items() if image_id not in ids for a in found]
-        self._add_stuff(own, background)
-
-    def _add_stuff(self, own: Taxonomy, background: str | None) -> None:
-        """Append the categories that only the semantic map has, and the background, with new ids."""
+        self.annotations, self.semantic = annotations, semantic
+        own = annotations.taxonomy
         known = {category.name for category in own.categories}
         added: list[Category] = []
         if self.semantic is not None:
@@ -134,43 +121,48 @@ class Detection:
         self._filled = self.taxonomy.category(self.background).id if self.background is not None else None
         self._added = {category.name: len(own) + i for i, category in enumerate(added, start=1)}
 
-    def paint(self, record: Mapping[str, Any], report: Conversion) -> Panoptic:
+    def paint(self, record: Record, image: Image.Image, report: Conversion) -> Panoptic:
         """Paint the segmentation of one image.
 
         Args:
-            record: an entry of `images`.
+            record: an image of the annotations.
+            image: the image itself, from `read_image`.
             report: statistics, updated in place.
 
         Raises:
-            InputError: the image is missing, damaged, or differs in size from the json; an annotation is damaged or has
-                an unknown category.
+            InputError: the image differs in size from the annotations; an annotation is damaged or has an unknown
+                category; the semantic map is missing or damaged.
         """
-        image = load_image(self.image_folder / record["file_name"])
-        width, height = image.size
-        if (record.get("width", width), record.get("height", height)) != image.size:
-            raise InputError(
-                f"{self.image_folder / record['file_name']} is {width} x {height} but {self.json_path} says "
-                f"{record.get('width')} x {record.get('height')}; correct one of them"
-            )
-        canvas, classes = self._base_layer(image, record)
-        instances = self._instances(self.annotations[record["id"]], height, width)
-        covered = np.zeros((height, width), np.int32)
+        source, name = self.annotations.source, record.file_name
+        orientation = labels_orientation(record.size, image)
+        if orientation is None:
+            says = f"{source} says {record.size[0]} x {record.size[1]}" if record.size else ""
+            turned = ", or turn the image, which may have lost its EXIF orientation"
+            hint = turned if record.size == image.size[::-1] else ""
+            path = self.annotations.images / name
+            raise InputError(f"{path} is {image.width} x {image.height} but {says}; correct one of them{hint}")
+        canvas, classes = self._base_layer(image, name)
+        instances = self._instances(record, image, orientation)
+        covered = np.zeros(canvas.shape, np.int32)
         crowds = []
         first = len(classes) + 1
-        for segment_id, (annotation, mask) in enumerate(instances, start=first):
+        for segment_id, (shape, mask) in enumerate(instances, start=first):
             canvas[mask] = segment_id
-            classes[segment_id] = self.taxonomy.class_of(annotation["category_id"])
-            if annotation.get("iscrowd"):
+            classes[segment_id] = self.taxonomy.class_of(shape.category_id)
+            if shape.crowd:
                 crowds.append(segment_id)
             else:
                 covered += mask
         panoptic = Panoptic.from_segmentation(canvas, classes, self.taxonomy, crowds)
         visible = {segment.id for segment in panoptic.segments}
-        for i, (annotation, mask) in enumerate(instances, start=first):
-            if i not in visible:
+        for i, (shape, mask) in enumerate(instances, start=first):
+            if i in visible:
+                report.rectangles += not shape.crowd and _is_rectangle(mask)
+            else:
                 why = "other objects cover it" if mask.any() else "its outline is empty"
-                report.vanished.append(annotation.get("id"))
-                report.dropped.append(f"annotation {annotation.get('id')} of {record['file_name']}: {why}")
+                report.vanished.append(shape.name)
+                report.dropped.append(f"{shape.name} of {name}: {why}")
+        report.dropped += [f"{shape.name} of {name}: {shape.lost}" for shape in record.shapes if shape.lost]
         report.overlaps += int((covered > 1).any())
         report.overlap_pixels += int((covered > 1).sum())
         report.pixels += canvas.size
@@ -179,11 +171,11 @@ class Detection:
         report.crowds += len(visible.intersection(crowds))
         return panoptic
 
-    def _base_layer(self, image: Image.Image, record: Mapping[str, Any]) -> tuple[np.ndarray, dict[int, int]]:
+    def _base_layer(self, image: Image.Image, name: str) -> tuple[np.ndarray, dict[int, int]]:
         """Segment ids `[h, w]` below the instances and the class of each; ids count from 1 without gaps."""
         canvas, classes = np.zeros((image.height, image.width), np.int32), {}
         if self.semantic is not None:
-            semantic = self.labels.read(self.semantic / _png(record).name, image, self.labels.taxonomy)
+            semantic = self.labels.read(self.semantic / f"{PurePosixPath(name).stem}.png", image, self.labels.taxonomy)
             canvas = semantic.segmentation.copy()
             classes = {s.id: self._added.get(s.name, VOID) for s in semantic.segments}
             canvas[np.isin(canvas, [i for i, found in classes.items() if found == VOID])] = VOID
@@ -192,78 +184,155 @@ class Detection:
             canvas[canvas == VOID] = len(classes)
         return canvas, classes
 
-    def _instances(
-        self, annotations: list[Mapping[str, Any]], height: int, width: int
-    ) -> list[tuple[Mapping[str, Any], np.ndarray]]:
+    def _instances(self, record: Record, image: Image.Image, orientation: int) -> list[tuple[Shape, np.ndarray]]:
         """Annotations and their masks, back to front."""
+        width, height = record.size or image.size
         decoded = []
-        for annotation in annotations:
+        for shape in record.shapes:
+            if shape.lost:
+                continue
             try:
-                self.taxonomy.class_of(annotation["category_id"])
-                decoded.append((annotation, decode_mask(annotation["segmentation"], height, width)))
-            except (KeyError, TypeError, ValueError) as error:
-                reason = f"annotation {annotation.get('id')!r} cannot be used ({error.args[0]})"
-                raise InputError(f"{self.json_path}: {reason}; correct it") from error
-        return sorted(decoded, key=lambda pair: (not pair[0].get("iscrowd"), -int(pair[1].sum())))
+                decoded.append((shape, upright(shape.mask(height, width), orientation)))
+            except ValueError as error:
+                reason = f"{shape.name} cannot be used ({error})"
+                raise InputError(f"{self.annotations.source}: {reason}; correct it") from error
+        return sorted(decoded, key=lambda pair: (not pair[0].crowd, pair[0].depth, -int(pair[1].sum())))
 
 
-def convert(detection: Detection, records: Iterable[Mapping[str, Any]], out: Path, split: str = "") -> Conversion:
+def _is_rectangle(mask: np.ndarray) -> bool:
+    """Whether a mask fills its bounding box."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return False
+    return bool(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all())
+
+
+def convert(
+    annotations: Annotations,
+    out: Path,
+    split: str = "",
+    *,
+    semantic: Path | None = None,
+    background: str | None = None,
+    progress: Callable[[list[Record]], Iterable[Record]] = iter,
+) -> Conversion:
     """Write a data set for `CocoPanoptic`: a json, PNGs, and a link to the folder of images.
 
+    Everything is written to a temporary folder in `out` first: a conversion that fails or is interrupted leaves
+    nothing but its report.
+
     Args:
-        detection: the source.
-        records: `detection.images`, or a part of them.
+        annotations: the source.
         out: folder to write to.
         split: name of the split; "" for none.
+        semantic: as in `Painter`.
+        background: as in `Painter`.
+        progress: wraps the images, to show how many are done.
 
     Returns:
         Statistics. Images that cannot be used are left out and listed in `errors`. Annotations that are lost are listed
-        in `dropped`, and in the file `dropped.txt` (`dropped_SPLIT.txt`) of `out`.
+        in `dropped`. Both are in the file `dropped.txt` (`dropped_SPLIT.txt`) of `out`.
 
     Raises:
-        InputError: `out` already has this split or cannot be written to; no image can be used.
+        InputError: `out` already has this split, has splits of other categories, or cannot be written to; no image can
+            be used; or an error of `Painter`.
     """
     suffix = f"_{split}" if split else ""
-    json_path, pngs, images = out / f"panoptic{suffix}.json", out / f"panoptic{suffix}", out / (split or "images")
-    if json_path.exists() or images.exists():
-        raise InputError(f"{json_path if json_path.exists() else images} exists already; choose another folder")
-    report = Conversion(unlisted=len(detection.unlisted), annotations=len(detection.unlisted))
-    for annotation in detection.unlisted:
-        report.dropped.append(f"annotation {annotation.get('id')}: image {annotation['image_id']} is not in images")
-    converted, annotations = [], []
-    for record in records:
-        of_image = detection.annotations.get(record["id"], [])
-        report.annotations += len(of_image)
-        try:
-            panoptic = detection.paint(record, report)
-        except InputError as error:
-            report.errors.append(str(error))
-            report.dropped += [f"annotation {annotation.get('id')}: {error}" for annotation in of_image]
-            continue
-        path = pngs / _png(record)
-        try:
+    pngs, images, json_name = f"panoptic{suffix}", split or "images", f"panoptic{suffix}.json"
+    painter = Painter(annotations, semantic, background)
+    if held := [out / name for name in (pngs, images, json_name) if (out / name).exists()]:
+        raise InputError(f"{held[-1]} exists already; choose another folder")
+    _check_same_categories(out, painter.taxonomy)
+    report = Conversion(unlisted=len(annotations.unlisted), dropped=list(annotations.unlisted))
+    report.annotations = len(annotations.unlisted) + sum(len(record.shapes) for record in annotations.records)
+    with _stage(out) as stage:
+        converted: list[Record] = []
+        entries, segments, unlabelled = [], [], []
+        for number, record in enumerate(progress(annotations.records), start=1):
+            try:
+                image = _read_image(annotations, record)
+                panoptic = painter.paint(record, image, report)
+            except InputError as error:
+                report.errors.append(str(error))
+                report.dropped += [f"{shape.name}: {error}" for shape in record.shapes]
+                unlabelled += [] if record.shapes else [str(error)]
+                continue
+            for note in image.info["notes"]:
+                report.notes[note] = report.notes.get(note, 0) + 1
+            own = {"id": record.fields.get("id", number), "file_name": record.file_name}
+            png, annotation = panoptic.to_coco(own["id"], record.png)
+            path = stage / pngs / record.png
             path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make the folder {path.parent} ({error.strerror}); choose another") from error
-        png, annotation = panoptic.to_coco(record["id"], _png(record).as_posix())
-        with write_atomically(path) as temporary:
-            Image.fromarray(png).save(temporary, format="PNG")
-        converted.append(record)
-        annotations.append(annotation)
-    if not converted:
-        raise InputError(f"no image of {detection.json_path} can be used; the first error is: {report.errors[0]}")
-    try:
-        images.symlink_to(detection.image_folder.resolve(), target_is_directory=True)
-    except OSError:  # e.g. Windows, where links need a privilege
-        shutil.copytree(detection.image_folder, images)
-    content = {"images": converted, "annotations": annotations, "categories": detection.taxonomy.to_coco()}
-    write_json(json_path, content)
-    if report.dropped:
-        with write_atomically(out / f"dropped{suffix}.txt") as temporary:
-            temporary.write_text("\n".join(report.dropped) + "\n", encoding="utf-8")
+            Image.fromarray(png).save(path, format="PNG")
+            sync(path)
+            converted.append(record)
+            entries.append({**record.fields, **own, "width": image.width, "height": image.height})
+            segments.append(annotation)
+        if lines := report.dropped + unlabelled:
+            with write_atomically(out / f"dropped{suffix}.txt") as temporary:
+                temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if not converted:
+            raise InputError(f"no image of {annotations.source} can be used; the first error is: {report.errors[0]}")
+        _give_images(annotations, converted, stage / images)
+        content = {"images": entries, "annotations": segments, "categories": painter.taxonomy.to_coco()}
+        write_json(stage / json_name, content)
+        for name in (pngs, images, json_name):  # without the json, the others are no data set
+            (stage / name).rename(out / name)
     return report
 
 
-def _png(record: Mapping[str, Any]) -> Path:
-    """Name of the PNG of an image."""
-    return Path(record["file_name"]).with_suffix(".png")
+@contextmanager
+def _stage(out: Path) -> Iterator[Path]:
+    """A temporary folder in `out`, removed at the end, with `out` if it was made for it and is empty.
+
+    Raises:
+        InputError: `out` cannot be written to.
+    """
+    made = not out.exists()
+    stage = out / f".convert.{secrets.token_hex(8)}.part"
+    try:
+        stage.mkdir(parents=True)
+        yield stage
+    except OSError as error:
+        raise InputError(f"cannot write to the folder {out} ({error.strerror or error}); choose another") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        if made:
+            with suppress(OSError):
+                out.rmdir()
+
+
+def _check_same_categories(out: Path, taxonomy: Taxonomy) -> None:
+    """Refuse to put a split beside others that number their classes in another way."""
+    for path in sorted(out.glob("panoptic*.json")):
+        content = read_json(path)
+        others = content.get("categories") if isinstance(content, dict) else None
+        same = [(category.id, category.name) for category in taxonomy.categories]
+        if others != [] and [(other.get("id"), other.get("name")) for other in others or []] != same:
+            raise InputError(
+                f"{path} has other categories than this split would have; convert all splits at once or list the same "
+                "classes for each, or choose another folder"
+            )
+
+
+def _read_image(annotations: Annotations, record: Record) -> Image.Image:
+    if record.content is None:
+        return read_image(annotations.images / record.file_name)
+    content = BytesIO(record.content)
+    content.name = f"{annotations.source}: the image of {record.file_name}"
+    return read_image(content)
+
+
+def _give_images(annotations: Annotations, records: list[Record], folder: Path) -> None:
+    """Link the folder of images, or copy its images where links cannot be made (e.g. Windows without the privilege)."""
+    if all(record.content is None for record in records):
+        with suppress(OSError):
+            folder.symlink_to(annotations.images.resolve(), target_is_directory=True)
+            return
+    for record in records:
+        path = folder / record.file_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if record.content is None:
+            shutil.copyfile(annotations.images / record.file_name, path)
+        else:
+            path.write_bytes(record.content)

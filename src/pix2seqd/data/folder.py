@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from pix2seqd.data.annotations import conversion
+from pix2seqd.data.annotations.masks import is_mask_folders
 from pix2seqd.data.archive import read_image
 from pix2seqd.data.label_images import LOSSLESS_SUFFIXES
-from pix2seqd.data.labels import Labels, read_declaration
+from pix2seqd.data.labels import DECLARATIONS, Labels, read_declaration
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError
 from pix2seqd.images.load import IMAGE_SUFFIXES
@@ -19,7 +21,9 @@ from pix2seqd.images.load import IMAGE_SUFFIXES
 LABEL_FOLDERS = ("labels", "masks")
 SPLIT_NAMES = re.compile(r"(?i)(train|trainval|training|val|valid|validation|test|testing|dev|eval)\d*")
 """Folders of these names are splits; other folders in a folder of labels only group its files."""
-LABEL_WORDS = re.compile(r"(?i)(^|[_. -])(cp_)?(masks?|labels?|seg|segmentation|gt|groundtruth|annotations?)([_. -]|$)")
+LABEL_WORDS = re.compile(
+    r"(?i)(^|[_. -])(cp_)?(masks?|labels?|labell?ed|lbls?|seg|segmentation|gt|groundtruth|annotations?)([_. -]|$)"
+)
 """Words that tell a label image from an image in the same folder."""
 
 
@@ -113,7 +117,8 @@ class Folder:
         name = self._names[index]
         path, label, classes = self._files[name]
         image = read_image(path)
-        return Sample(name, np.asarray(image), self.labels.read(label, image, self.taxonomy, classes))
+        panoptic = self.labels.read(label, image, self.taxonomy, classes)
+        return Sample(name, np.asarray(image), panoptic, tuple(image.info["notes"]))
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,7 @@ class Pairs:
         used = {path for paths in files.values() for path in paths}
         folders = dict.fromkeys(f for f in (layout.images, layout.labels, layout.classes) if f is not None)
         skipped = [path for folder in folders for path in _files(folder, layout.nested) if path not in used]
-        return cls(layout, files, tuple(path for path in skipped if path.name not in ("classes.yaml", "classes.json")))
+        return cls(layout, files, tuple(path for path in skipped if path.name not in DECLARATIONS))
 
     @classmethod
     def of_labels(cls, layout: Layout, names: _Names) -> "Pairs":
@@ -236,6 +241,8 @@ def label_splits(directory: Path) -> dict[str, Layout]:
     """
     name = _Names.declared(directory).label
     found: dict[str, Layout] = {}
+    if is_mask_folders(directory):
+        return {}
     for word in LABEL_FOLDERS:
         for split, layout in _with_folders(directory, word):
             if split not in found and _labels(layout.labels, nested=layout.nested):
@@ -249,19 +256,27 @@ def label_splits(directory: Path) -> dict[str, Layout]:
 
 def _with_folders(directory: Path, word: str) -> Iterator[tuple[str, Layout]]:
     """Possible splits with folders of labels called `word`."""
-    home = directory / word
+    home = _child(directory, word)
     inside = [path for path in sorted(home.glob("*/")) if not path.name.startswith(".")]
     nested = not any(SPLIT_NAMES.fullmatch(path.name) for path in inside) and not _labels(home, nested=False)
-    yield "", Layout(directory / "images", home, _existing(directory / "classes"), nested)
+    images, classes = _child(directory, "images"), _child(directory, "classes")
+    yield "", Layout(images, home, _existing(classes), nested)
     if not nested:
         for labels in inside:
             split = labels.name
-            yield split, Layout(directory / "images" / split, labels, _existing(directory / "classes" / split))
-    for labels in sorted(directory.glob(f"*/{word}/")):
-        yield labels.parent.name, Layout(labels.parent / "images", labels, _existing(labels.parent / "classes"))
+            yield split, Layout(images / split, labels, _existing(classes / split))
+    for split in sorted(path for path in directory.glob("*/") if _child(path, word).is_dir()):
+        labels = _child(split, word)
+        yield split.name, Layout(_child(split, "images"), labels, _existing(_child(split, "classes")))
     for labels in sorted(directory.glob(f"*_{word}/")):
         split = labels.name.removesuffix(f"_{word}")
         yield split, Layout(directory / split, labels, _existing(directory / f"{split}_classes"))
+
+
+def _child(folder: Path, name: str) -> Path:
+    """The folder of a name in another one, or of a name in capitals, as Images."""
+    others = (path for path in sorted(folder.glob("*/")) if path.name.lower() == name)
+    return folder / name if (folder / name).is_dir() else next(others, folder / name)
 
 
 def _grouped(directory: Path, split: str) -> Layout | None:
@@ -279,6 +294,8 @@ def _existing(folder: Path) -> Path | None:
 def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
     """The message about a split without label images."""
     have = ", ".join(name or "(without a name)" for name in known) or "none"
+    if not known and (found := conversion(directory)):
+        return found
     if not known and (names := _beside(directory)):
         return (
             f"{directory} seems to hold images and labels side by side; "
@@ -287,6 +304,13 @@ def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
     expected = directory / "labels" / split
     if not known and any(path.suffix.lower() in (".jpg", ".jpeg") for path in _files(expected)):
         return f"{expected} has JPEG files, which change the values of labels; export the labels again as PNG or TIFF"
+    if not known and directory.is_dir():
+        others = sorted({path.suffix for path in _files(expected)} - {""})
+        held = f" (but {', '.join(others)})" if others else ""
+        return (
+            f"{expected} has no label images{held}; save those of {directory / 'images' / split} there, under the same "
+            "names, as PNG or TIFF; see docs/datasets.md for other folders"
+        )
     return f"{expected} has no label images; splits in {directory}: {have}; see docs/datasets.md"
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pix2seqd.data.archive import read_png
+from pix2seqd.data.archive import labels_orientation, read_png, size_mismatch
 from pix2seqd.files import InputError
-from pix2seqd.images.load import check_pixels
+from pix2seqd.images.load import check_pixels, upright
 from pix2seqd.images.tiff import Tiff
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
@@ -20,7 +20,8 @@ def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool 
 
     Args:
         path: a PNG, TIFF, BMP or GIF.
-        image: the image that the labels belong to; the sizes are compared.
+        image: the image that the labels belong to, from `read_image`; the sizes are compared. Labels of the size in
+            which an image with an EXIF orientation is stored are turned with it.
         rgb: look the values of a palette up, instead of taking the indices.
 
     Returns:
@@ -36,10 +37,11 @@ def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool 
     if not path.is_file():
         raise InputError(f"{str(path)!r} is missing; fetch it")
     pixels = _read_tiff(path)
-    height, width = pixels.shape[0], pixels.shape[1]
-    if image is not None and (width, height) != image.size:
-        other = f"its image {getattr(image, 'filename', '')} is {image.width} x {image.height}"
-        raise InputError(f"{path} is {width} x {height} but {other}; export it at the image's size")
+    size = pixels.shape[1], pixels.shape[0]
+    orientation = 1 if image is None else labels_orientation(size, image)
+    if image is not None and orientation is None:
+        raise InputError(f"{path} is {size_mismatch(size, image)}")
+    pixels = upright(pixels, orientation or 1)
     whole = pixels.astype(np.int64) if np.isfinite(pixels).all() else np.full(1, -1)
     if whole.min(initial=0) < 0 or not np.array_equal(whole, pixels):
         raise InputError(f"{path} has values that are not whole numbers from 0; export labels, not probabilities")
@@ -67,6 +69,8 @@ def _read_tiff(path: Path) -> np.ndarray:
             if tiff.channels > 4 or tiff.channels != tiff.page.samplesperpixel:
                 planes.append(tiff.channels)
             pixels = None if planes else tiff.plane({}, range(tiff.channels))
+            if pixels is not None and tiff.is_planar and _are_planes(pixels):
+                planes, pixels = [tiff.channels], None
     except Exception as error:  # decoders raise anything on damaged data
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} cannot be read as TIFF ({reason}); export it again") from error
@@ -74,3 +78,14 @@ def _read_tiff(path: Path) -> np.ndarray:
         size = " x ".join(map(str, [*planes, *reversed(tiff.size)]))
         raise InputError(f"{path} has several planes ({size}); save one label image of one plane for each image")
     return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+
+def _are_planes(channels: np.ndarray) -> bool:
+    """Whether channels that lie one after the other are several label images, for which programs save [3, h, w] too.
+
+    Args:
+        channels: `[h, w, channels]`.
+    """
+    values = [np.unique(channel) for channel in np.moveaxis(channels, -1, 0)]
+    numbered = all(len(found) > 1 and np.array_equal(found, np.arange(len(found))) for found in values)
+    return numbered or channels.max(initial=0) > 255

@@ -30,7 +30,7 @@ from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
 CODINGS = tuple(MEANING)
-DECLARATIONS = ("classes.yaml", "classes.json")
+DECLARATIONS = ("classes.yaml", "classes.yml", "classes.json")
 KEYS = ("coding", "labels", "things", "stuff", "void", "colors", "image_name", "label_name")
 MAX_CLASSES = 1000
 """Maximum number of distinct values; more are taken as a sign that the images are not labels."""
@@ -352,10 +352,11 @@ def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
     """
     path = next((home / name for name in DECLARATIONS if (home / name).is_file()), home / DECLARATIONS[0])
     try:
-        content = read_yaml(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as YAML ({reason}); correct it") from error
+        content = read_yaml(path.read_text(encoding="utf-8-sig"), str(path)) if path.is_file() else {}
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}); check its permissions") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not text in UTF-8; save it as UTF-8") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} should have lines such as 'things: [car]'; see docs/datasets.md")
     for key in content:

@@ -93,6 +93,48 @@ def fill_polygon(inside: np.ndarray, points: np.ndarray) -> None:
     inside[top:bottom] |= np.bitwise_xor.accumulate(crossed, axis=1)[:, :width].astype(bool)
 
 
+def polygon_mask(points: Any, height: int, width: int) -> np.ndarray:
+    """The mask of one polygon.
+
+    Args:
+        points: corners x, y, in pixels.
+        height: height of the image.
+        width: width of the image.
+
+    Raises:
+        ValueError: the corners are no pairs of finite numbers, or too far outside.
+    """
+    pairs = isinstance(points, list | tuple) and all(isinstance(p, list | tuple) and len(p) == 2 for p in points)
+    if not pairs:
+        raise ValueError("its points are no pairs of numbers")
+    return decode_mask([[value for point in points for value in point]], height, width)
+
+
+def ellipse_mask(
+    center: tuple[float, float], radii: tuple[float, float], degrees: float, height: int, width: int
+) -> np.ndarray:
+    """The mask of an ellipse: the pixels whose centres are inside.
+
+    Args:
+        center: x, y in pixels.
+        radii: along x and y, before it is turned.
+        degrees: how far it is turned clockwise, as seen.
+        height: height of the image.
+        width: width of the image.
+
+    Raises:
+        ValueError: a number is not finite or too large, or a radius is negative.
+    """
+    if not (np.abs([*center, *radii, degrees]) <= FARTHEST).all() or min(radii) < 0:
+        raise ValueError("its centre, radius or angle is no number of pixels or degrees")
+    if not min(radii):
+        return np.zeros((height, width), bool)
+    y, x = np.ogrid[:height, :width]
+    dx, dy, angle = x + 0.5 - center[0], y + 0.5 - center[1], np.deg2rad(degrees)
+    along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+    return (along / radii[0]) ** 2 + (across / radii[1]) ** 2 <= 1
+
+
 def _decode_runs(code: Mapping[str, Any], height: int, width: int) -> np.ndarray:
     """Alternating runs of 0 and 1, column by column."""
     counts, size = code.get("counts"), code.get("size")

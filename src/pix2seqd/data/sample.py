@@ -18,11 +18,13 @@ class Sample:
         name: stem of the file name, unique in the data set.
         image: uint8 `[h, w, 3]`, RGB.
         panoptic: the ground truth, `[h, w]`; crowds are marked, not removed.
+        notes: one line each about what was left out of the image, and how its labels were taken.
     """
 
     name: str
     image: np.ndarray
     panoptic: Panoptic
+    notes: tuple[str, ...] = ()
 
 
 class Dataset(Protocol):

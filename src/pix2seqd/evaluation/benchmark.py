@@ -1,8 +1,8 @@
 """How fast a model is here, part by part, and which share of the machine's own limit it reaches."""
 
 import copy
+import math
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -280,9 +280,13 @@ def machine(device: torch.device, bfloat16: bool) -> dict[str, Any]:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Gigabytes: of the device since the last reset, or of the whole process."""
+    """Gigabytes: of the device since the last reset, or of the whole process; NaN on systems that do not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e9 * (1 if sys.platform == "darwin" else 1024)
 

@@ -30,6 +30,8 @@ Source = str | PathLike[str] | IO[bytes] | Image.Image | np.ndarray
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM")
 """Pillow's names of the formats that are opened. Others are not: for some of them Pillow starts other programs."""
 
+EXIF_ORIENTATION = 0x0112
+"""The tag that says how an image is to be turned."""
 COLOURS = ("red", "green", "blue")
 """Names of the channels of an image in colour."""
 
@@ -61,7 +63,8 @@ def load_image(source: Source, channel: int | str | None = None, note: Note = ig
         note: called with one line if planes or channels are left out.
 
     Returns:
-        A new image of mode RGB and the size that a viewer shows; `source` is not changed.
+        A new image of mode RGB and the size that a viewer shows; `source` is not changed. If it was read from a file,
+        its `info["orientation"]` is the EXIF orientation that was applied, 1 to 8; 1 is none.
 
     Raises:
         InputError: missing, unreadable, empty, truncated or not an image; more than `MAX_PIXELS` pixels; an array of
@@ -107,17 +110,40 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
     if is_tiff(file):
         tiff = Tiff(file)
         image = read_plane(tiff, {}, channel)
+        image.info["orientation"] = _orientation(tiff.page.tags.valueof("Orientation"))
         _describe_planes(tiff, name, note)
         describe_channels(tiff, name, channel, note)
         return image
     with open_image(file) as image:
         rgb = one_channel(_to_rgb(_deep(image, file)), channel)
+        rgb.info["orientation"] = 1
+        with suppress(Exception):  # the EXIF block is damaged
+            rgb.info["orientation"] = _orientation(image.getexif().get(EXIF_ORIENTATION))
         frames = 1
         with suppress(Exception):  # counting reads all frames, and one may be damaged
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         if frames > 1:
             note(f"{name}: the first of {frames} frames is taken; `pix2seqd video` takes all")
         return rgb
+
+
+def _orientation(value: object) -> int:
+    """An EXIF orientation, 1 to 8; 1 for what is none."""
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn pixels as `load_image` turns an image of an EXIF orientation.
+
+    Args:
+        pixels: `[h, w]` or `[h, w, channels]`.
+        orientation: 1 to 8; from 5 on, height and width change places.
+    """
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
 
 
 def _describe_planes(tiff: Tiff, name: str, note: Note) -> None:
@@ -266,7 +292,7 @@ def _colour_space(tiff: Tiff, position: Mapping[str, int]) -> Image.Image:
 def _upright_tag(image: Image.Image, tiff: Tiff) -> Image.Image:
     """The image with the orientation of the file, for `_upright`."""
     if "Orientation" in tiff.page.tags:
-        image.getexif()[0x0112] = int(tiff.page.tags["Orientation"].value)
+        image.getexif()[EXIF_ORIENTATION] = int(tiff.page.tags["Orientation"].value)
     return image
 
 
@@ -301,7 +327,7 @@ def _deep(image: Image.Image, file: IO[bytes]) -> Image.Image:
         layers.append(Image.fromarray(_opacity(values[..., colours])))
     deep = Image.merge(("L", "LA", "RGB", "RGBA")[values.shape[2] - 1], layers)
     with suppress(SyntaxError):  # the EXIF block is damaged
-        deep.getexif()[0x0112] = image.getexif().get(0x0112, 1)
+        deep.getexif()[EXIF_ORIENTATION] = image.getexif().get(EXIF_ORIENTATION, 1)
     return deep
 
 

@@ -133,6 +133,11 @@ class Tiff:
         return self._channel == "S" and self.channels >= 3 and self.page.photometric == tifffile.PHOTOMETRIC.RGB
 
     @property
+    def is_planar(self) -> bool:
+        """Whether the channels of a page lie one after the other, not side by side in each pixel."""
+        return self.channels > 1 and self.page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+
+    @property
     def alpha(self) -> int | None:
         """Which channel, from 0, is the transparency."""
         extra = self.page.extrasamples if self._channel == "S" else ()

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pix2seqd import distributed
 from pix2seqd.checkpoint import Checkpoint, check_size, from_pretrained, save_pretrained, transfer
 from pix2seqd.config import DataConfig, InferConfig, Recipe, TrainConfig
-from pix2seqd.data import open_clips, open_dataset
+from pix2seqd.data import is_clips, open_clips, open_dataset, remarks
 from pix2seqd.data.clip_examples import frame_size
 from pix2seqd.data.loader import training_loader
 from pix2seqd.data.sample import ClipDataset, Dataset
@@ -86,6 +86,7 @@ def train(
             kept.enter_context(run_lock(out))
         _check_folder(recipe, out, resume)
         dataset = training_data(recipe)
+        _say_remarks(dataset, recipe, accelerator)
         state = new_state(recipe, dataset, build)
         precision = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
         accelerate_training(state.model, accelerator.device, precision)
@@ -126,6 +127,17 @@ def training_data(recipe: Recipe) -> Dataset | ClipDataset:
         return open_dataset(recipe.train_data, recipe.data.size)
     frames = past_frames * recipe.clips.past_stride + 1
     return open_clips(recipe.train_data, frame_size(recipe.data, recipe.augment), frames)
+
+
+def _say_remarks(dataset: Dataset | ClipDataset, recipe: Recipe, accelerator: "Accelerator") -> None:
+    """Print how images and labels of data sets of images are understood, once for each."""
+    if not accelerator.is_main_process or is_clips(recipe.train_data):
+        return
+    lines = remarks(cast(Dataset, dataset), recipe.train_data)
+    if recipe.eval_data and not is_clips(recipe.eval_data):
+        lines += remarks(open_dataset(recipe.eval_data, recipe.data.size), recipe.eval_data)
+    for line in lines:
+        print(line)
 
 
 def new_state(

@@ -1,0 +1,227 @@
+"""Annotations of other tools, recognised by looking, and read to one form that `data.convert` paints."""
+
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pix2seqd.data.annotations.coco_json import is_detection, is_panoptic, read_coco
+from pix2seqd.data.annotations.cvat import is_cvat, read_cvat, read_xml
+from pix2seqd.data.annotations.labelme import is_labelme, read_labelme
+from pix2seqd.data.annotations.masks import is_mask_folders, read_mask_folders
+from pix2seqd.data.annotations.records import Annotations, visible
+from pix2seqd.data.annotations.via import is_via, read_via
+from pix2seqd.data.annotations.voc import is_voc, read_voc
+from pix2seqd.data.annotations.yolo import has_rows, is_yolo_yaml, read_yolo
+from pix2seqd.files import InputError, read_json
+
+FORMATS = (
+    "COCO detection json, YOLO segmentation (data.yaml), Labelme, VGG VIA, CVAT for images 1.1 (XML), Pascal VOC "
+    "segmentation, or one mask file for each object"
+)
+LOOKED_AT = 50
+"""Number of json or XML files of a folder that are looked at."""
+DEPTH = ("*", "*/*", "*/*/*")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Annotations that were recognised."""
+
+    format: str
+    """What messages call it."""
+    path: Path
+    """The file or folder to convert."""
+    read: Callable[[Path | None], dict[str, Annotations]]
+    """Folder of the images, or None to look for it → split → annotations."""
+
+
+def recognize_annotations(path: Path) -> Found | None:
+    """Recognise the format of a file, or of what is in a folder; None if it is none that can be converted.
+
+    Raises:
+        InputError: the file is damaged, or a known format that cannot be converted.
+    """
+    if not path.is_dir():
+        return _in_file(path)
+    yamls = [p for p in visible(path, "*") if p.suffix.lower() in (".yaml", ".yml")]
+    if found := next(filter(is_yolo_yaml, yamls), None):
+        return Found("YOLO", found, partial(read_yolo, found))
+    if home := next((folder for folder in (path, *visible(path, "*/")) if is_voc(folder)), None):
+        return Found("Pascal VOC", home, partial(read_voc, home))
+    if found := _in_jsons(path):
+        return found
+    if found := _first(_files(path, ".xml")):
+        return found
+    if is_mask_folders(path):
+        return Found("one mask file for each object", path, partial(_single, read_mask_folders, path))
+    if has_rows(path):
+        return Found("YOLO", path, partial(read_yolo, path))
+    return None
+
+
+def conversion(path: Path) -> str:
+    """The message that annotations in a file or folder are to be converted, with the command; "" if there are none.
+
+    Raises:
+        InputError: they are damaged or cannot be converted, for example because they are bounding boxes.
+    """
+    found = recognize_annotations(path)
+    if found is None:
+        return ""
+    records = [(part.images / r.file_name, r.content) for part in found.read(None).values() for r in part.records]
+    option = "" if any(content or image.is_file() for image, content in records) else " --images FOLDER_OF_IMAGES"
+    command = f"pix2seqd convert-data {shlex.quote(str(found.path))} OUT{option}"
+    return f"{path} holds annotations ({found.format}), to be converted first: {command}"
+
+
+def open_annotations(path: Path, images: Path | None = None) -> dict[str, Annotations]:
+    """Read annotations of any of `FORMATS`.
+
+    Args:
+        path: a file or folder.
+        images: folder of the images; None: looked for.
+
+    Returns:
+        Split → annotations; without splits, one for "".
+
+    Raises:
+        InputError: the format is not known, or an error of its reader; the folder of images does not exist.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path")
+    if images is not None and not images.is_dir():
+        raise InputError(f"{images} is not a folder; give the folder of the images")
+    found = recognize_annotations(path)
+    if found is None:
+        raise InputError(f"{path} has no annotations that can be converted; give {FORMATS}")
+    return found.read(images)
+
+
+def _single(read: Callable[..., Annotations], *arguments: Any) -> dict[str, Annotations]:
+    return {"": read(*arguments)}
+
+
+def _files(folder: Path, suffix: str) -> Iterator[Path]:
+    """Files of a suffix in a folder and up to two levels below it."""
+    for pattern in DEPTH:
+        yield from (path for path in visible(folder, pattern) if path.suffix.lower() == suffix)
+
+
+def _in_file(path: Path) -> Found | None:
+    suffix = path.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        return Found("YOLO", path, partial(read_yolo, path)) if is_yolo_yaml(path) else None
+    if suffix == ".xml":
+        root = read_xml(path)
+        return Found("CVAT", path, partial(_single, read_cvat, path, root)) if is_cvat(root, path) else None
+    if suffix in (".json", ".geojson"):
+        content = read_json(path)
+        return _in_json(path, content)
+    cures = {
+        ".zip": "unpack it, and give the folder",
+        ".txt": "give the folder of the data set, or its data.yaml",
+        ".csv": "export as COCO json",
+        ".ndjson": "Labelbox's export has links instead of masks; convert it to COCO json with Labelbox's tools",
+        ".tfrecord": "export as COCO json",
+    }
+    if suffix in cures:
+        raise InputError(f"{path} cannot be converted; {cures[suffix]}")
+    return None
+
+
+def _in_json(path: Path, content: Any) -> Found | None:
+    if is_detection(content):
+        split = path.stem.removeprefix("instances_") if path.stem.startswith("instances_") else ""
+        return Found("COCO detection", path, lambda images: {split: read_coco(path, content, images)})
+    if is_labelme(content):
+        return Found("Labelme", path, partial(_single, read_labelme, path))
+    if is_via(content):
+        return Found("VGG VIA", path, partial(_single, read_via, path, content))
+    if reason := _refusal(content):
+        raise InputError(f"{path} {reason}")
+    return None
+
+
+OF_ENTRIES = (
+    ({"image_id", "category_id"}, "has only the results of a model; give the json that also has images and categories"),
+    ({"data_row"}, "is from Labelbox; export it as COCO json"),
+    ({"Labeled Data"}, "is from Labelbox; export it as COCO json"),
+    ({"data", "annotations"}, "is from Label Studio; export it as COCO with images"),
+    ({"data", "completions"}, "is from Label Studio; export it as COCO with images"),
+    (
+        {"image", "annotations"},
+        "is from CreateML, which has bounding boxes only; export masks as COCO json",
+    ),
+    ({"type", "geometry"}, "is GeoJSON, which does not name its image; export label images instead"),
+)
+"""Keys of the entries of a list, and why it cannot be converted."""
+OF_ONE = (
+    ({"objects", "size"}, "is from Supervisely; export it as COCO json"),
+    ({"items", "categories"}, "is from Datumaro; export it as COCO json"),
+    ({"type", "features"}, "is GeoJSON, which does not name its image; export label images instead"),
+    ({"annotations", "categories"}, "is COCO json without images; export it with images"),
+    ({"images", "categories"}, "is COCO json without annotations; export it with annotations"),
+)
+"""Keys of a json, and why it cannot be converted."""
+
+
+def _refusal(content: Any) -> str:
+    """Why a json of another known format cannot be converted, and the cure; "" for one that is not known."""
+    if is_panoptic(content):
+        return "is COCO panoptic json, which needs no conversion; see docs/datasets.md for its folders"
+    first = content[0] if isinstance(content, list) and content else content
+    keys = set(first) if isinstance(first, dict) else set()
+    known = OF_ENTRIES if isinstance(content, list) else OF_ONE
+    return next((reason for needed, reason in known if needed <= keys), "")
+
+
+def _in_jsons(folder: Path) -> Found | None:
+    """The annotations in the json files of a folder: all COCO files, otherwise the first that is understood."""
+    files = list(islice(_files(folder, ".json"), LOOKED_AT))
+    detections: dict[str, list[tuple[Path, Any]]] = {}
+    for path in files:
+        with suppress(InputError):
+            content = read_json(path)
+            if is_labelme(content):
+                return Found("Labelme", folder, partial(_single, read_labelme, folder))
+            if is_detection(content):
+                detections.setdefault(_split(path, folder), []).append((path, content))
+    if not detections:
+        return _first(files)
+    if official := {s: [one for one in f if one[0].name.startswith("instances_")] for s, f in detections.items()}:
+        detections = {split: files for split, files in official.items() if files} or detections
+    if several := next((listed for listed in detections.values() if len(listed) > 1), None):
+        names = " or ".join(str(path) for path, _ in several)
+        raise InputError(f"{folder} has several json files; give one of them: {names}")
+    if len(detections) == 1:
+        return _in_json(*next(iter(detections.values()))[0])
+    return Found("COCO detection", folder, partial(_read_cocos, {s: listed[0] for s, listed in detections.items()}))
+
+
+def _first(files: Iterable[Path]) -> Found | None:
+    """The first of some files that is understood.
+
+    Raises:
+        InputError: one before it is damaged, or of a known format that cannot be converted.
+    """
+    for path in islice(files, LOOKED_AT):
+        if found := _in_file(path):
+            return found
+    return None
+
+
+def _read_cocos(files: dict[str, tuple[Path, Any]], images: Path | None) -> dict[str, Annotations]:
+    return {split: read_coco(path, content, images) for split, (path, content) in files.items()}
+
+
+def _split(path: Path, folder: Path) -> str:
+    """The split of a COCO file: train of instances_train.json, of train.json and of train/_annotations.coco.json."""
+    if path.name.startswith("instances_"):
+        return path.stem.removeprefix("instances_")
+    own_folder = path.parent != folder and path.parent.name not in ("annotations", "labels")
+    return path.parent.name if own_folder else path.stem

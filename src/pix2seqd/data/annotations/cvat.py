@@ -1,0 +1,193 @@
+"""CVAT for images 1.1: one XML file with polygons, masks, boxes and ellipses of all images."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+import numpy as np
+
+from pix2seqd.data.annotations.records import (
+    MAX_TEXT,
+    Annotations,
+    ImageFinder,
+    Record,
+    Shape,
+    checked_taxonomy,
+    join_groups,
+    lost,
+    parse_color,
+    unusable,
+)
+from pix2seqd.data.outlines import FARTHEST, ellipse_mask, polygon_mask
+from pix2seqd.files import InputError, require_size
+from pix2seqd.panoptic.taxonomy import Category, distinct_color
+
+MAX_DEPTH = 50
+"""Elements within elements of an XML file."""
+OTHERS = ("meta", "version", "tag")
+WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """The content of an XML file without declarations of its own (DOCTYPE), which can make much of little.
+
+    Raises:
+        InputError: it is missing, too large or deep, has a DOCTYPE, or is not XML.
+    """
+    builder, parser, depth = ElementTree.TreeBuilder(), expat.ParserCreate(), 0
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise InputError(f"{path} is nested more than {MAX_DEPTH} deep; export it again")
+        builder.start(name, attributes)
+
+    def end(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(name)
+
+    def refuse(*_: object) -> None:
+        raise InputError(f"{path} has a DOCTYPE, which annotation tools do not write; remove it")
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.data, refuse
+    try:
+        require_size(path, MAX_TEXT)
+        parser.Parse(path.read_bytes(), True)
+        return builder.close()
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; check the path") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}); check its permissions") from error
+    except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: an encoding that is not known
+        raise InputError(f"{path} is not valid XML ({error}); export it again") from error
+
+
+def is_cvat(root: ElementTree.Element, path: Path) -> bool:
+    """Whether the content of an XML file is CVAT's.
+
+    Raises:
+        InputError: it is CVAT's for a video, or Pascal VOC's, which cannot be converted.
+    """
+    if root.tag == "annotation" and root.find("object") is not None:
+        raise InputError(f"{path} has bounding boxes only (Pascal VOC's XML); draw outlines or masks, and export these")
+    if root.tag == "annotations" and root.find("track") is not None:
+        raise InputError(f"{path} has the tracks of a video; export as 'CVAT for images 1.1'")
+    return root.tag == "annotations" and root.find("image") is not None
+
+
+def read_cvat(path: Path, root: ElementTree.Element, images: Path | None = None) -> Annotations:
+    """Read the XML file.
+
+    Shapes of one group and label are one object. A higher `z_order` is on top.
+
+    Args:
+        path: the file.
+        root: what it holds.
+        images: folder of the images; None: `images` beside the file, otherwise the file's folder.
+
+    Raises:
+        InputError: it has no label; or an error of `Annotations`.
+    """
+    home = path.parent
+    folder = images or (home / "images" if (home / "images").is_dir() else home)
+    labels = {e.findtext("name", "").strip(): e.findtext("color") for e in root.iterfind("meta//labels/label")}
+    found = (child.get("label", "").strip() for image in root.iter("image") for child in image)
+    names = list(dict.fromkeys([*labels, *sorted(name for name in found if name)]))
+    if not names:
+        raise InputError(f"{path} has no label; export it again")
+    numbers = {name: number for number, name in enumerate(names, start=1)}
+    kinds = [Category(n, name, True, parse_color(labels.get(name)) or distinct_color(n)) for name, n in numbers.items()]
+    finder = ImageFinder(folder)
+    records = [_record(image, numbers, finder) for image in root.iter("image")]
+    return Annotations(path, folder, checked_taxonomy(kinds, path), records)
+
+
+def _record(image: ElementTree.Element, numbers: dict[str, int], finder: ImageFinder) -> Record:
+    name = image.get("name", "")
+    children = [child for child in image if child.tag not in OTHERS]
+    parts = [(_shape(f"{child.tag} {n}", child, numbers), _group(child)) for n, child in enumerate(children, start=1)]
+    sides = [image.get(key, "") for key in ("width", "height")]
+    known = all(side.isdecimal() and 0 < len(side) < 10 and int(side) for side in sides)
+    path = finder.find(name) or name.replace("\\", "/").rpartition("/")[2] or "(without a name)"
+    return Record(path, list(join_groups(parts)), (int(sides[0]), int(sides[1])) if known else None)
+
+
+def _group(element: ElementTree.Element) -> str | None:
+    group = element.get("group_id", "0").strip()
+    return group if group not in ("", "0") else None
+
+
+def _shape(name: str, element: ElementTree.Element, numbers: dict[str, int]) -> Shape:
+    label = element.get("label", "").strip()
+    name = f"{name} ({label})"
+    if element.tag in WITHOUT_AREA:
+        return lost(name, f"it is a {element.tag}, which has no area")
+    decoders: dict[str, Callable[..., np.ndarray]] = {
+        "polygon": _polygon,
+        "box": _box,
+        "ellipse": _ellipse,
+        "mask": _mask,
+    }
+    if element.tag not in decoders:
+        return lost(name, f"its kind {element.tag} is not known; draw it as a polygon")
+    if label not in numbers:
+        return Shape(name, 0, unusable("it has no label"))
+    order = element.get("z_order", "0")
+    depth = int(order) if order.lstrip("-").isdecimal() and len(order) < 10 else 0
+    return Shape(name, numbers[label], partial(decoders[element.tag], element), depth=depth)
+
+
+def _numbers(element: ElementTree.Element, *keys: str) -> list[float]:
+    try:
+        values = [float(element.get(key, "nan")) for key in keys]
+    except ValueError:
+        values = [np.nan]
+    if not (np.abs(values) <= FARTHEST).all():
+        raise ValueError(f"it lacks one of {', '.join(keys)}")
+    return values
+
+
+def _polygon(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
+    try:
+        points = [[float(v) for v in pair.split(",")] for pair in element.get("points", "").split(";") if pair.strip()]
+    except ValueError as error:
+        raise ValueError("its points are no pairs of numbers") from error
+    return polygon_mask(points, height, width)
+
+
+def _box(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
+    left, top, right, bottom = _numbers(element, "xtl", "ytl", "xbr", "ybr")
+    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    if element.get("rotation"):
+        angle = np.deg2rad(_numbers(element, "rotation")[0])  # clockwise, as seen
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        center = corners.mean(axis=0)
+        corners = (corners - center) @ turn + center
+    return polygon_mask(corners.tolist(), height, width)
+
+
+def _ellipse(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
+    x, y, rx, ry = _numbers(element, "cx", "cy", "rx", "ry")
+    degrees = _numbers(element, "rotation")[0] if element.get("rotation") else 0.0
+    return ellipse_mask((x, y), (rx, ry), degrees, height, width)
+
+
+def _mask(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
+    """Alternating runs of 0 and 1, row by row, in the box of the mask."""
+    left, top, w, h = (int(value) for value in _numbers(element, "left", "top", "width", "height"))
+    try:
+        runs = [int(run) for run in element.get("rle", "").split(",")]
+    except ValueError as error:
+        raise ValueError("its runs are no numbers") from error
+    if left < 0 or top < 0 or w < 1 or h < 1 or left + w > width or top + h > height:
+        raise ValueError("its box is not inside the image")
+    if min(runs) < 0 or sum(runs) != w * h:
+        raise ValueError("its runs do not cover its box")
+    inside = np.zeros((height, width), bool)
+    inside[top : top + h, left : left + w] = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(h, w)
+    return inside

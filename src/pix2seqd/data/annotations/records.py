@@ -1,0 +1,263 @@
+"""What the readers of annotation formats have in common: images, and the outlines of the objects in them."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageColor
+
+from pix2seqd.files import InputError, require_size
+from pix2seqd.images.load import IMAGE_SUFFIXES, image_size
+from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
+
+MAX_SEARCHED = 200_000
+"""Files and folders that are looked through for an image that is not at its place."""
+MAX_TEXT = 2**28
+"""Bytes of a text or XML file of labels."""
+ONLY_BOX = "it has only a bounding box, no outline"
+ONLY_BOXES = (
+    "has only bounding boxes; training needs the outline or mask of each object: draw polygons or masks "
+    "(most annotation tools turn boxes into masks with Segment Anything), and export these"
+)
+ROBOFLOW_NAME = re.compile(r"(.+)_(\w+)\.rf\.[0-9A-Za-z]+\.\w+")
+"""A name that Roboflow gives an image: `cat_jpg.rf.0123abcd.jpg` was `cat.jpg`."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One labelled object."""
+
+    name: str
+    """What messages call it, such as "annotation 7"."""
+    category_id: int
+    mask: Callable[[int, int], np.ndarray]
+    """Height and width of the labels → bool `[h, w]`. It raises ValueError if the outline is damaged."""
+    crowd: bool = False
+    depth: int = 0
+    """Where the format orders its objects: the higher one is on top."""
+    lost: str = ""
+    """Why it has no outline; it is dropped, and the image is kept."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image and its objects."""
+
+    file_name: str
+    """Path of the image below `Annotations.images`, with "/" between folders."""
+    shapes: Sequence[Shape]
+    size: tuple[int, int] | None = None
+    """Width and height of the labels, if the format gives them."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Other keys for the image's entry in the result; `id` is its number if missing."""
+    content: bytes | None = None
+    """The image file itself, if the annotations hold it."""
+
+    @property
+    def png(self) -> str:
+        """Name of the image's PNG of segments."""
+        return PurePosixPath(self.file_name).with_suffix(".png").as_posix()
+
+
+@dataclass
+class Annotations:
+    """The annotated images of a split."""
+
+    source: Path
+    """The file or folder that was read."""
+    images: Path
+    """Folder that the file names are relative to."""
+    taxonomy: Taxonomy
+    records: list[Record]
+    unlisted: list[str] = field(default_factory=list)
+    """One line for each annotation of an image that the format does not list."""
+    notes: list[str] = field(default_factory=list)
+    """What was understood in another way than it is written, one line each."""
+
+    def __post_init__(self) -> None:
+        """Check what all formats may get wrong.
+
+        Raises:
+            InputError: no image; two images of one name; a file name that leaves the folder; bounding boxes only.
+        """
+        if not self.records:
+            raise InputError(f"{self.source} lists no image; export it with its images")
+        for record in self.records:
+            path = PurePosixPath(record.file_name)
+            if path.is_absolute() or ".." in path.parts or Path(record.file_name).drive:
+                raise InputError(f"{self.source} has a file name that leaves {self.images}; give paths inside it")
+        if len({record.png for record in self.records}) < len(self.records):
+            raise InputError(f"{self.source} has two images with one name or id; rename one")
+        lost = [shape.lost for record in self.records for shape in record.shapes]
+        if lost and all(reason == ONLY_BOX for reason in lost):
+            raise InputError(f"{self.source} {ONLY_BOXES}")
+
+
+class ImageFinder:
+    """Finds images by the names that annotation tools write: with folders of another computer, or new names."""
+
+    def __init__(self, folder: Path) -> None:
+        """Look in this folder and those below it."""
+        self.folder = folder
+        self._by_name: dict[str, list[str]] | None = None
+
+    def find(self, name: str) -> str | None:
+        """Path of an image below the folder, with "/" between folders; None if there is none, or several.
+
+        Args:
+            name: a file name, with any folders before it and "/" or backslashes between them.
+        """
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        for start in range(len(parts)):
+            path = PurePosixPath(*parts[start:])
+            if not Path(path).drive and is_file(self.folder / path):
+                return path.as_posix()
+        found = self._below().get(parts[-1].casefold() if parts else "", [])
+        return found[0] if len(found) == 1 else None
+
+    def original(self, name: str) -> str | None:
+        """The image that Roboflow renamed, or renamed from this name; None if there is none, or several."""
+        name = PurePosixPath(name.replace("\\", "/")).name
+        if renamed := ROBOFLOW_NAME.fullmatch(name):
+            return self.find(f"{renamed[1]}.{renamed[2]}")
+        stem = name.replace(".", "_").casefold()
+        found = [path for key, paths in self._below().items() if key.startswith(f"{stem}.rf.") for path in paths]
+        return found[0] if len(found) == 1 else None
+
+    def beside(self, stem: str, folder: Path) -> str | None:
+        """The image of this stem directly in `folder`, as a path below the finder's folder; None if none or several."""
+        found = [path for path in folder.glob(f"{_literal(stem)}.*") if path.suffix.lower() in IMAGE_SUFFIXES]
+        inside = len(found) == 1 and found[0].is_relative_to(self.folder)
+        return found[0].relative_to(self.folder).as_posix() if inside else None
+
+    def _below(self) -> dict[str, list[str]]:
+        if self._by_name is None:
+            self._by_name = {}
+            for path in islice(self.folder.rglob("*"), MAX_SEARCHED):
+                if path.suffix.lower() in IMAGE_SUFFIXES:
+                    below = path.relative_to(self.folder).as_posix()
+                    self._by_name.setdefault(path.name.casefold(), []).append(below)
+        return self._by_name
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name, which comes from annotations and may be no name at all."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a zero
+        return False
+
+
+def _literal(text: str) -> str:
+    """A file name as a pattern that fits only itself."""
+    return re.sub(r"([*?\[])", r"[\1]", text)
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """The files that fit a pattern, sorted, without hidden ones and those of macOS's archives."""
+    found = islice(folder.glob(pattern), MAX_SEARCHED)
+    below = ((path, path.relative_to(folder).parts) for path in found)
+    return sorted(p for p, parts in below if not any(part.startswith((".", "__MACOSX")) for part in parts))
+
+
+def make_taxonomy(names: Mapping[int, str], source: Path, things: bool = True) -> Taxonomy:
+    """Categories of one kind, with colours of their own.
+
+    Args:
+        names: category id → name.
+        source: the file or folder that they are from, for messages.
+        things: whether they are things.
+
+    Raises:
+        InputError: no name, or a name that is empty or used twice.
+    """
+    kinds = [Category(i, name, things, distinct_color(n)) for n, (i, name) in enumerate(names.items())]
+    return checked_taxonomy(kinds, source)
+
+
+def checked_taxonomy(categories: Iterable[Category], source: Path) -> Taxonomy:
+    """A taxonomy; what is wrong with it is an InputError that names `source`."""
+    try:
+        return Taxonomy(tuple(categories))
+    except ValueError as error:
+        raise InputError(f"{source}: {error}; correct its categories") from error
+
+
+def parse_color(value: Any) -> tuple[int, int, int] | None:
+    """A colour as tools write it: three numbers 0..255, "#ff0000", or its name; None for anything else."""
+    try:
+        if isinstance(value, str):
+            return ImageColor.getrgb(value.strip())[:3]
+        red, green, blue = (int(channel) for channel in value[:3])
+    except (TypeError, ValueError, KeyError, OverflowError):
+        return None
+    return (red, green, blue) if all(0 <= channel <= 255 for channel in (red, green, blue)) else None
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, with or without its mark.
+
+    Raises:
+        InputError: it is missing, too large, unreadable or not UTF-8.
+    """
+    try:
+        require_size(path, MAX_TEXT)
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; check the path") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}); check its permissions") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not text in UTF-8; save it as UTF-8") from error
+
+
+def header_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image of labels, from its header.
+
+    Raises:
+        InputError: it is missing or no image.
+    """
+    try:
+        return image_size(path)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} is missing or cannot be read as an image; export it again") from error
+
+
+def join_groups(parts: Iterable[tuple[Shape, Any]]) -> Iterator[Shape]:
+    """Shapes of which those of one group and category are joined to one object.
+
+    Args:
+        parts: a shape and its group; None is no group.
+    """
+    groups: dict[Any, list[Shape]] = {}
+    for number, (shape, group) in enumerate(parts):
+        alone = group is None or shape.lost
+        groups.setdefault(number if alone else (shape.category_id, str(group)), []).append(shape)
+    for shapes in groups.values():
+        yield shapes[0] if len(shapes) == 1 else _joined(shapes)
+
+
+def _joined(shapes: Sequence[Shape]) -> Shape:
+    def mask(height: int, width: int) -> np.ndarray:
+        return np.logical_or.reduce([shape.mask(height, width) for shape in shapes])
+
+    first = shapes[0]
+    return Shape(f"{first.name} and its group", first.category_id, mask, depth=max(shape.depth for shape in shapes))
+
+
+def unusable(reason: str) -> Callable[[int, int], np.ndarray]:
+    """The mask of a shape that cannot be used; the ValueError that it raises gives the reason."""
+
+    def mask(height: int, width: int) -> np.ndarray:
+        raise ValueError(reason)
+
+    return mask
+
+
+def lost(name: str, reason: str) -> Shape:
+    """A shape without an outline."""
+    return Shape(name, 0, unusable(reason), lost=reason)

@@ -1,0 +1,211 @@
+"""Pascal VOC's segmentation: images of object numbers (SegmentationObject) and of classes (SegmentationClass)."""
+
+import re
+from collections.abc import Callable, Collection
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pix2seqd.data.annotations.records import (
+    Annotations,
+    ImageFinder,
+    Record,
+    Shape,
+    lost,
+    make_taxonomy,
+    read_text,
+    visible,
+)
+from pix2seqd.data.label_images import LOSSLESS_SUFFIXES, read_label_image
+from pix2seqd.data.recognize import COLOR_WEIGHTS
+from pix2seqd.files import InputError
+
+OBJECTS, CLASSES, IMAGES = "SegmentationObject", "SegmentationClass", "JPEGImages"
+VOID = 255
+VOID_COLOR = 224 + 256 * 224 + 65536 * 192
+"""What VOC's palette has for 255."""
+BASE = 2**32
+"""A class and the number of an object are one key: class * BASE + number."""
+FIRST_COLOR = 1000
+"""Number of the first object, where objects have colours: above `VOID`."""
+NAMES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+BACKGROUND = ("background", "_background_")
+HOME = re.compile(r"VOC\d{4}")
+"""The folder in which Pascal VOC itself is distributed."""
+
+
+def is_voc(folder: Path) -> bool:
+    """Whether a folder has label images as Pascal VOC arranges them."""
+    return (folder / CLASSES).is_dir() or (folder / OBJECTS).is_dir()
+
+
+def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
+    """Read a folder as Pascal VOC, CVAT and Labelme's `labelme2voc` write it.
+
+    Without images of objects, classes are stuff; without images of classes, all objects are of the class `object`.
+    The void border (255, or the colour of 255) belongs to nothing.
+
+    Args:
+        home: the folder.
+        images: folder of the images; None: JPEGImages.
+
+    Returns:
+        Split → annotations, for the lists in ImageSets/Segmentation; without lists, "".
+
+    Raises:
+        InputError: a label image is damaged, or has classes without a name; or an error of `Annotations`.
+    """
+    folder = images or home / IMAGES
+    if not folder.is_dir():
+        raise InputError(f"{folder} is missing: the images of {home}; give their folder: convert-data --images")
+    only_objects = not (home / CLASSES).is_dir()
+    given = home / (OBJECTS if only_objects else CLASSES)
+    labels, objects = (
+        {p.stem: p for p in visible(place, "*") if p.suffix.lower() in LOSSLESS_SUFFIXES}
+        for place in (given, home / OBJECTS)
+    )
+    if not labels:
+        raise InputError(f"{given} has no label images; export them as PNG")
+    read = lru_cache(maxsize=2)(_Reader(_colors(home), objects, {} if only_objects else labels).read)
+    seen = {stem: read(stem)[1:] for stem in labels}
+    names, notes = _names(home, sorted({kind for pairs, _ in seen.values() for kind, _ in pairs}), only_objects)
+    if not objects:
+        notes.append(f"there is no folder {OBJECTS}: classes have no instances, all are stuff")
+    taxonomy = make_taxonomy(names, home, things=bool(objects))
+    finder = ImageFinder(folder)
+
+    def record(stem: str) -> Record:
+        pairs, without = seen[stem]
+        shapes = [lost(f"object {number}", "its pixels have no class") for number in without]
+        for kind, number in pairs:
+            name = f"object {number} ({names[kind]})" if number else names[kind]
+            shapes.append(Shape(name, kind, partial(_mask, read, stem, (kind, number)), bool(objects) and not number))
+        height, width = read(stem)[0].shape
+        return Record(finder.beside(stem, folder) or f"{stem}.jpg", shapes, (width, height))
+
+    splits = _splits(home, labels, notes)
+    return {
+        split: Annotations(home, folder, taxonomy, [record(stem) for stem in stems], notes=notes)
+        for split, stems in splits.items()
+    }
+
+
+def _splits(home: Path, labels: Collection[str], notes: list[str]) -> dict[str, list[str]]:
+    """Split → stems of its images, from the lists in ImageSets."""
+    lists = {path.stem: path for path in visible(home / "ImageSets/Segmentation", "*.txt")}
+    if len(lists) > 1:
+        lists.pop("trainval", None)
+    found: dict[str, list[str]] = {}
+    without = 0
+    for split, path in lists.items():
+        stems = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+        found["" if split == "default" else split] = [stem for stem in stems if stem in labels]
+        without += sum(stem not in labels for stem in stems)
+    if without:
+        notes.append(f"{without} images in the lists have no label image and are left out")
+    return {split: stems for split, stems in found.items() if stems} or {"": list(labels)}
+
+
+class _Reader:
+    """Reads the label images of an image."""
+
+    def __init__(self, colors: dict[int, int], objects: dict[str, Path], classes: dict[str, Path]) -> None:
+        self.colors, self.objects, self.classes = colors, objects, classes
+
+    def read(self, stem: str) -> tuple[np.ndarray, list[tuple[int, int]], list[int]]:
+        """Keys `[h, w]`, 0 for background and void; (class, number) of each key; numbers of objects without a class."""
+        if self.classes:
+            kinds = self._classes(self.classes[stem])
+            numbers = _objects(self.objects[stem]) if stem in self.objects else np.zeros_like(kinds)
+        else:
+            numbers = _objects(self.objects[stem])
+            kinds = np.minimum(numbers, 1)
+        if numbers.shape != kinds.shape:
+            raise InputError(f"{self.objects[stem]} and {self.classes[stem]} differ in size; export them again")
+        void = (kinds == VOID) | (numbers == VOID)
+        keys = np.where(void | (kinds == 0), 0, kinds * BASE + numbers)
+        pairs = [divmod(int(key), BASE) for key in np.unique(keys) if key]
+        without = set(np.unique(numbers[~void]).tolist()) - {0} - {number for _, number in pairs}
+        return keys, pairs, sorted(without)
+
+    def _classes(self, path: Path) -> np.ndarray:
+        """The class of each pixel: the value, or what `labelmap.txt` says of its colour."""
+        pixels = read_label_image(path, rgb=bool(self.colors))
+        if not self.colors:
+            if pixels.ndim == 3:
+                raise InputError(f"{path} has colours; add labelmap.txt with lines such as 'cell:128,0,0::'")
+            return pixels
+        colors = {VOID_COLOR: VOID, **self.colors}
+        found, dense = _distinct(pixels)
+        if unknown := [color for color in found if color not in colors]:
+            color = [unknown[0] % 256, unknown[0] // 256 % 256, unknown[0] // 65536]
+            raise InputError(f"{path}: colour {color} is not in labelmap.txt; add it")
+        return np.array([colors[color] for color in found])[dense]
+
+
+def _distinct(pixels: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """The colours of an image as R + 256 G + 65536 B, and the index of that of each pixel `[h, w]`."""
+    channels = np.stack([pixels] * 3, axis=-1) if pixels.ndim == 2 else pixels[..., :3]
+    colors, dense = np.unique(channels @ COLOR_WEIGHTS, return_inverse=True)
+    return colors.tolist(), dense.reshape(pixels.shape[:2])
+
+
+def _objects(path: Path) -> np.ndarray:
+    """The number of the object of each pixel; of colours, in the order of their values."""
+    pixels = read_label_image(path)
+    if pixels.ndim == 2:
+        return pixels
+    colors, dense = _distinct(pixels)
+    numbers = [0 if c == 0 else VOID if c == VOID_COLOR else FIRST_COLOR + n for n, c in enumerate(colors)]
+    return np.array(numbers)[dense]
+
+
+def _mask(
+    read: Callable[[str], tuple[np.ndarray, Any, Any]], stem: str, key: tuple[int, int], height: int, width: int
+) -> np.ndarray:
+    return read(stem)[0] == key[0] * BASE + key[1]
+
+
+def _label_map(home: Path) -> list[tuple[str, str]]:
+    """Name and colour of each line of `labelmap.txt`, or only names of `class_names.txt`."""
+    for name in ("labelmap.txt", "class_names.txt"):
+        if (home / name).is_file():
+            lines = [line.strip() for line in read_text(home / name).splitlines()]
+            return [(p[0], p[1] if len(p) > 1 else "") for ln in lines if ln and ln[0] != "#" for p in [ln.split(":")]]
+    return []
+
+
+def _colors(home: Path) -> dict[int, int]:
+    """Colour → class, from 1 in the order of `labelmap.txt`; background is 0. Empty if it has no colours."""
+    colors: dict[int, int] = {}
+    rows = [(name, color) for name, color in _label_map(home) if color]
+    kinds = [name for name, _ in rows if name.lower() not in BACKGROUND]
+    for name, color in rows:
+        try:
+            red, green, blue = (int(channel) for channel in color.split(","))
+        except ValueError as error:
+            raise InputError(f"{home / 'labelmap.txt'}: the colour {color} is not three numbers; correct it") from error
+        colors[red + 256 * green + 65536 * blue] = kinds.index(name) + 1 if name in kinds else 0
+    return colors
+
+
+def _names(home: Path, found: list[int], only_objects: bool) -> tuple[dict[int, str], list[str]]:
+    """Name of each class, and notes on how they were found."""
+    if only_objects:
+        return {1: "object"}, [f"there is no folder {CLASSES}: all objects are of one class, object"]
+    listed = [name for name, _ in _label_map(home) if name.lower() not in (*BACKGROUND, "__ignore__")]
+    if listed:
+        names = dict(enumerate(listed, start=1))
+    elif HOME.fullmatch(home.resolve().name):
+        names = dict(enumerate(NAMES, start=1))
+    else:
+        cure = f"to name them, write {home / 'labelmap.txt'} with a line for each, from background on"
+        return {value: str(value) for value in found or [1]}, [f"the classes are named by number; {cure}"]
+    if unknown := [value for value in found if value not in names]:
+        raise InputError(f"{home}: class {unknown[0]} of the label images has no name in labelmap.txt; add it")
+    return names, []

@@ -1,0 +1,228 @@
+"""YOLO segmentation, as Ultralytics, Roboflow and CVAT write it: a text file an image, and `data.yaml`.
+
+A row is the number of a class and the corners of an outline, as shares of width and height. A row of five numbers is a
+bounding box.
+"""
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pix2seqd.data.annotations.records import (
+    ONLY_BOX,
+    Annotations,
+    ImageFinder,
+    Record,
+    Shape,
+    is_file,
+    lost,
+    make_taxonomy,
+    read_text,
+    unusable,
+    visible,
+)
+from pix2seqd.data.outlines import MAX_POINTS, fill_polygon
+from pix2seqd.files import InputError, read_yaml
+from pix2seqd.images.load import IMAGE_SUFFIXES
+
+SPLITS = ("train", "val", "valid", "test")
+NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
+"""Where tools without data.yaml write the names, one a line."""
+OTHER_TEXTS = ("classes.txt", "train.txt", "val.txt", "test.txt")
+"""Text files without rows."""
+OUTSIDE = 0.1
+"""How far a corner may lie outside the image, as a share of its side; farther ones are no shares but pixels."""
+
+
+def is_yolo_yaml(path: Path) -> bool:
+    """Whether a YAML file describes a YOLO data set."""
+    try:
+        content = read_yaml(read_text(path), str(path))
+    except InputError:
+        return False
+    return isinstance(content, dict) and "names" in content and any(key in content for key in ("path", *SPLITS))
+
+
+def has_rows(folder: Path) -> bool:
+    """Whether a folder, or one in it, has text files of YOLO's rows."""
+    texts = [p for p in visible(folder, "**/*.txt") if p.name not in OTHER_TEXTS]
+    return any(_numbers(line) is not None for path in texts[:5] for line in read_text(path).splitlines()[:1])
+
+
+def _numbers(line: str) -> list[float] | None:
+    try:
+        values = [float(word) for word in line.split()]
+    except ValueError:
+        return None
+    return values if len(values) >= 5 and values[0] >= 0 and values[0].is_integer() else None
+
+
+def read_yolo(path: Path, images: Path | None = None) -> dict[str, Annotations]:
+    """Read a YOLO data set.
+
+    Args:
+        path: its data.yaml, or a folder without one.
+        images: folder of the images, if they are neither where data.yaml says nor in `images` beside `labels`.
+
+    Returns:
+        Split → annotations; a folder without splits has "".
+
+    Raises:
+        InputError: data.yaml is not understood; no image is found; there are bounding boxes or keypoints only.
+    """
+    home = path if path.is_dir() else path.parent
+    content: Any = {} if path.is_dir() else read_yaml(read_text(path), str(path))
+    if "kpt_shape" in content:
+        raise InputError(f"{path} describes keypoints (kpt_shape), which have no outlines; export segmentation")
+    names = _names(content, path, home)
+    splits = {split: content[split] for split in SPLITS if content.get(split)} if not images else {}
+    folders = {split: _folders(given, home, str(content.get("path") or ""), path) for split, given in splits.items()}
+    if not folders:
+        folders = {"": [images or next((f for f in (home / "images", home) if f.is_dir()), home)]}
+        for split in SPLITS if not images else ():
+            if found := [f for f in (home / "images" / split, home / split / "images") if f.is_dir()]:
+                folders[split] = found
+        if len(folders) > 1:
+            del folders[""]
+    found = {split: _pairs(listed) for split, listed in folders.items()}
+    if not any(found.values()):
+        where = ", ".join(str(folder) for listed in folders.values() for folder in listed)
+        raise InputError(f"{path}: there are no images in {where}; give their folder: convert-data --images")
+    notes: list[str] = []
+    if not names:
+        names = _numbered(found)
+        notes.append("the classes are named by number, as neither data.yaml nor classes.txt gives names")
+    notes.append("category ids are 1 higher than YOLO's, as 0 means void")
+    taxonomy = make_taxonomy({number + 1: name for number, name in names.items()}, path)
+    result = {}
+    used = {label for pairs in found.values() for _, label in pairs}
+    for split, pairs in found.items():
+        if not pairs:
+            notes.append(f"{split} has no images and is left out")
+            continue
+        folder = _common_folder([image for image, _ in pairs])
+        records = [Record(i.relative_to(folder).as_posix(), _shapes(label, names)) for i, label in pairs]
+        result[split] = Annotations(path, folder, taxonomy, records, _without_image(pairs, used), notes)
+    return result
+
+
+def _names(content: Any, path: Path, home: Path) -> dict[int, str]:
+    """Number of a class → its name; empty if no file tells."""
+    if not isinstance(content, dict):
+        raise InputError(f"{path} should have lines such as 'names: [cell]'; see docs/datasets.md")
+    names = content.get("names")
+    if names is None:
+        file = next((home / name for name in NAME_FILES if (home / name).is_file()), None)
+        names = read_text(file).splitlines() if file else []
+        names = [name.strip() for name in names if name.strip()]
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    try:
+        return {int(number): str(name).strip() for number, name in names.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: names should be a list, or lines such as '0: cell'; correct it") from error
+
+
+def _folders(given: Any, home: Path, root: str, path: Path) -> list[Path]:
+    """The folders or lists of images of a split; paths may be those of another computer."""
+    found = []
+    for entry in given if isinstance(given, list) else [given]:
+        plain = str(entry).replace("\\", "/")
+        parts = [part for part in plain.split("/") if part not in ("", ".", "..")]
+        places = [home / root / plain, home / plain]
+        places += [home / "/".join(parts[start:]) for start in range(len(parts))]
+        place = next((place for place in places if place.is_dir() or is_file(place)), None)
+        if place is None:
+            raise InputError(f"{path}: {plain} is not in {home}; correct it, or give convert-data --images")
+        found.append(place)
+    return found
+
+
+def _pairs(places: list[Path]) -> list[tuple[Path, Path]]:
+    """Each image and the file of its rows, which is missing if nothing is in the image."""
+    images: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            images += [p for p in visible(place, "**/*") if p.suffix.lower() in IMAGE_SUFFIXES]
+        else:  # a list of images, a path in each line
+            lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
+            finder = ImageFinder(place.parent)
+            images += [place.parent / (finder.find(line) or line) for line in lines]
+    return [(image, _label(image)) for image in dict.fromkeys(images)]
+
+
+def _label(image: Path) -> Path:
+    """The text file of an image: in `labels` instead of `images`, or beside it."""
+    parts = list(image.parts)
+    for at in range(len(parts) - 2, -1, -1):
+        if parts[at].lower() == "images":
+            label = Path(*parts[:at], "labels", *parts[at + 1 :]).with_suffix(".txt")
+            if label.is_file():
+                return label
+    return image.with_suffix(".txt")
+
+
+def _without_image(pairs: list[tuple[Path, Path]], used: set[Path]) -> list[str]:
+    """One line for each row beside those of the images that belongs to no image, also to none of another split."""
+    folders = {label.parent: image.parent for image, label in pairs if label.is_file()}
+    found = []
+    for labels, images in folders.items():
+        stems = {path.stem for path in images.iterdir()}
+        for text in visible(labels, "*.txt"):
+            if text not in used and text.stem not in stems and text.name not in OTHER_TEXTS:
+                rows = [line for line in _lines(text) if _numbers(line)]
+                found += [f"{text.name}: {text.stem} has no image in {images}" for _ in rows]
+    return found
+
+
+def _numbered(found: dict[str, list[tuple[Path, Path]]]) -> dict[int, str]:
+    """The classes of all rows, named by number."""
+    lines = (ln for pairs in found.values() for _, label in pairs if label.is_file() for ln in _lines(label))
+    firsts = {line.split()[0] for line in lines}
+    numbers = sorted({int(float(first)) for first in firsts if re.fullmatch(r"\d+(\.0*)?", first)})
+    return {number: str(number) for number in numbers or [0]}
+
+
+def _lines(label: Path) -> list[str]:
+    return [line for line in read_text(label).splitlines() if line.strip()]
+
+
+def _shapes(label: Path, names: dict[int, str]) -> list[Shape]:
+    lines = enumerate(read_text(label).splitlines() if label.is_file() else [], start=1)
+    return [_shape(f"line {number} of {label.name}", line, names) for number, line in lines if line.strip()]
+
+
+def _shape(name: str, line: str, names: dict[int, str]) -> Shape:
+    values = _numbers(line)
+    if values is None:
+        return Shape(name, 0, unusable("it is not the number of a class and coordinates"))
+    number, corners = int(values[0]), values[1:]
+    if number not in names:
+        return Shape(name, 0, unusable(f"its class {number} is not in names, which have {len(names)} classes"))
+    if len(corners) in (4, 5):
+        return lost(name, ONLY_BOX)
+    points = np.array(corners[: len(corners) // 2 * 2]).reshape(-1, 2)
+    if len(corners) % 2:
+        return Shape(name, 0, unusable("it has an odd number of coordinates"))
+    if len(points) > MAX_POINTS:
+        return Shape(name, 0, unusable(f"its outline has more than {MAX_POINTS:,} points"))
+    if not (np.abs(points - 0.5) <= 0.5 + OUTSIDE).all():
+        return Shape(name, 0, unusable("its coordinates are no shares of width and height, from 0 to 1"))
+    return Shape(name, number + 1, partial(_polygon, points))
+
+
+def _polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
+    inside = np.zeros((height, width), bool)
+    fill_polygon(inside, points * (width, height))
+    return inside
+
+
+def _common_folder(images: list[Path]) -> Path:
+    """The innermost folder that holds all images."""
+    folder = images[0].parent
+    while not all(image.is_relative_to(folder) for image in images):
+        folder = folder.parent
+    return folder

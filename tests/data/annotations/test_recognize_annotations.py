@@ -1,0 +1,103 @@
+import json
+
+import pytest
+
+from pix2seqd.data.annotations import conversion, open_annotations, recognize_annotations
+from pix2seqd.files import InputError
+
+COMMAND = "pix2seqd convert-data"
+COCO = {
+    "images": [{"id": 1, "file_name": "a.jpg"}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 4, 0, 4, 4]]}],
+    "categories": [{"id": 1, "name": "cell"}],
+}
+LABELME = {"shapes": [{"label": "cell", "points": [[0, 0], [4, 0], [4, 4]]}], "imagePath": "a.jpg", "imageData": None}
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def test_open_annotations_roboflow_splits(tmp_path, draw):
+    for split in ("train", "valid"):
+        write(tmp_path / split / "_annotations.coco.json", COCO)
+        draw(tmp_path / split / "a.jpg")
+    assert list(open_annotations(tmp_path)) == ["train", "valid"]
+
+
+def test_open_annotations_coco_folder_takes_instances(tmp_path, draw):
+    captions = {"images": COCO["images"], "annotations": [{"id": 1, "image_id": 1, "caption": "cells"}]}
+    for split in ("train2017", "val2017"):
+        write(tmp_path / f"annotations/instances_{split}.json", COCO)
+        write(tmp_path / f"annotations/captions_{split}.json", captions)
+        draw(tmp_path / split / "a.jpg")
+    found = open_annotations(tmp_path)
+    assert list(found) == ["train2017", "val2017"]
+    assert found["val2017"].images == tmp_path / "val2017"
+
+
+def test_open_annotations_several_files_are_listed(tmp_path, draw):
+    for name in ("a", "b"):
+        write(tmp_path / "sub" / f"{name}.json", COCO)
+    with pytest.raises(InputError, match=r"several json files; give one of them: .*a\.json or .*b\.json"):
+        open_annotations(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.json", [{"image_id": 1, "category_id": 1, "bbox": []}], "results of a model"),
+        ("a.json", [{"data_row": {}}], "Labelbox"),
+        ("a.json", [{"data": {}, "annotations": []}], "Label Studio"),
+        ("a.json", {"objects": [], "size": {}}, "Supervisely"),
+        ("a.json", {"items": [], "categories": {}}, "Datumaro"),
+        ("a.json", [{"image": "a.jpg", "annotations": []}], "CreateML"),
+        ("a.geojson", {"type": "FeatureCollection", "features": []}, "GeoJSON"),
+        ("a.json", [{"type": "Feature", "geometry": {}}], "GeoJSON"),
+        ("a.json", {"images": [], "annotations": [{"segments_info": []}], "categories": []}, "needs no conversion"),
+        ("a.json", {"hello": 1}, "COCO detection json, YOLO"),
+        ("a.json", "[", "not valid JSON"),
+        ("a.zip", "PK", "unpack"),
+        ("a.txt", "0 0 0 1 1 1 0", "data.yaml"),
+        ("a.ndjson", "{}", "Labelbox"),
+        ("a.csv", "a,b", "COCO"),
+        ("a.yaml", "a: 1", "COCO detection json, YOLO"),
+        ("a.foo", "", "COCO detection json, YOLO"),
+    ],
+)
+def test_open_annotations_refuses_other_formats_with_a_cure(tmp_path, name, content, says):
+    write(tmp_path / name, content)
+    with pytest.raises(InputError, match=says) as caught:
+        open_annotations(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["nowhere", "a.json"])
+def test_open_annotations_missing(tmp_path, missing):
+    with pytest.raises(InputError, match="does not exist"):
+        open_annotations(tmp_path / missing)
+    write(tmp_path / "x.json", COCO)
+    with pytest.raises(InputError, match="not a folder"):
+        open_annotations(tmp_path / "x.json", tmp_path / missing)
+
+
+def test_conversion_is_the_whole_command(tmp_path, draw):
+    write(tmp_path / "my data/a.json", COCO)
+    assert conversion(tmp_path / "my data").endswith(
+        f"pix2seqd convert-data '{tmp_path}/my data/a.json' OUT --images FOLDER_OF_IMAGES"
+    )
+    draw(tmp_path / "my data/a.jpg")
+    assert conversion(tmp_path / "my data").endswith(f"pix2seqd convert-data '{tmp_path}/my data/a.json' OUT")
+    write(tmp_path / "l/a.json", LABELME)
+    draw(tmp_path / "l/a.jpg")
+    assert conversion(tmp_path / "l").endswith(f"(Labelme), to be converted first: {COMMAND} {tmp_path}/l OUT")
+
+
+def test_recognize_annotations_plain_folders_have_none(tmp_path, draw):
+    draw(tmp_path / "images/a.jpg")
+    draw(tmp_path / "labels/a.png")
+    write(tmp_path / "readme.txt", "1 2 3 4 5 cells")
+    write(tmp_path / "settings.json", {"a": 1})
+    write(tmp_path / "page.xml", "<html/>")
+    assert recognize_annotations(tmp_path) is None and conversion(tmp_path) == ""

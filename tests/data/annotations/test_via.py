@@ -1,0 +1,64 @@
+import json
+
+import pytest
+
+from pix2seqd.data.annotations import open_annotations
+from pix2seqd.files import InputError
+
+ROWS = ["........", "..####..", "..####..", "..####..", "..####..", "........"]
+
+
+def write(home, draw, regions, project=False):
+    draw(home / "a.jpg")
+    content = {"a.jpg123": {"filename": "a.jpg", "size": 123, "regions": regions, "file_attributes": {}}}
+    (home / "via.json").write_text(
+        json.dumps({"_via_settings": {}, "_via_img_metadata": content} if project else content)
+    )
+    return home / "via.json"
+
+
+def region(name, label="cell", **numbers):
+    return {"shape_attributes": {"name": name, **numbers}, "region_attributes": {"kind": label}}
+
+
+@pytest.mark.parametrize(
+    ("given", "drawn"),
+    [
+        (region("polygon", all_points_x=[2, 6, 6, 2], all_points_y=[1, 1, 5, 5]), ROWS),
+        (region("rect", x=2, y=1, width=4, height=4), ROWS),
+        (region("circle", cx=4, cy=3, r=2), [ROWS[0], "...##...", "..####..", "..####..", "...##...", ROWS[0]]),
+        (region("ellipse", cx=4, cy=3, rx=2, ry=1), [ROWS[0], ROWS[0], "..####..", "..####..", ROWS[0], ROWS[0]]),
+        (
+            region("ellipse", cx=4, cy=3, rx=2, ry=1, theta=1.5707963),
+            [ROWS[0], *["...##..."] * 4, ROWS[0]],
+        ),
+    ],
+)
+@pytest.mark.parametrize("project", [False, True])
+def test_read_via_regions_become_their_pixels(tmp_path, draw, converted, segments, given, drawn, project):
+    path = write(tmp_path / "v", draw, [given], project)
+    assert segments(converted(path)[""][0]) == [("cell", drawn)]
+
+
+def test_read_via_version_1_and_no_attributes(tmp_path, draw, converted):
+    plain = {**region("rect", x=0, y=0, width=2, height=2), "region_attributes": {}}
+    path = write(tmp_path / "v", draw, {"0": plain, "1": plain | region("point") | {"region_attributes": {}}})
+    shapes = open_annotations(path)[""].records[0].shapes
+    assert [bool(s.lost) for s in shapes] == [False, True]
+    assert converted(path)[""][0].panoptic.segments[0].name == "object"
+
+
+def test_read_via_several_attributes_are_refused(tmp_path, draw):
+    two = {**region("rect", x=0, y=0, width=2, height=2), "region_attributes": {"kind": "cell", "age": "3"}}
+    with pytest.raises(InputError, match="several attributes"):
+        open_annotations(write(tmp_path / "v", draw, [two]))
+
+
+@pytest.mark.parametrize(
+    "bad", [region("rect", x=0), region("polygon", all_points_x=[1], all_points_y=[]), region("cloud"), {"a": 1}]
+)
+def test_read_via_damaged_region_is_unusable(tmp_path, draw, bad):
+    good = region("rect", x=0, y=0, width=2, height=2)
+    shapes = open_annotations(write(tmp_path / "v", draw, [good, bad]))[""].records[0].shapes
+    with pytest.raises(ValueError, match=r"^(it|its) "):
+        shapes[1].mask(6, 8)

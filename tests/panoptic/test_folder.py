@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from pix2seqd.files import InputError
 from pix2seqd.page import editing
+from pix2seqd.panoptic.clip_results import ClipWriter
 from pix2seqd.panoptic.folder import PanopticFolder, entries, put
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.results import PanopticWriter, make_folders
@@ -211,3 +213,12 @@ def test_put_keeps_records_without_key_and_replaces_by_key():
     put(read, {"k": ({"id": 0, "file_name": "b.png", "sha256": "k"}, {"image_id": 0, "file_name": "b.png"})})
     assert [(image["id"], image["file_name"]) for image in read["images"]] == [(4, "theirs.png"), (5, "b.png")]
     assert [a["image_id"] for a in read["annotations"]] == [4, 5] and list(entries(read)) == ["k"]
+
+
+def test_clip_writer_refuses_the_folder_of_another(tmp_path):
+    with ClipWriter(tmp_path, TAXONOMY, {}, Fraction(10)):
+        with pytest.raises(InputError, match="another process writes"):
+            ClipWriter(tmp_path, TAXONOMY, {}, Fraction(10))
+    with ClipWriter(tmp_path, TAXONOMY, {}, Fraction(10)):
+        pass
+    assert not list(tmp_path.glob(".*"))

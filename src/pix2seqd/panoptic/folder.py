@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from pix2seqd.files import PARTS, InputError, read_json, write_json
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
+LOCK = ".panoptic.json.lock"
 PATIENCE = 60
 """Seconds to wait while another process writes `panoptic.json`."""
 
@@ -67,7 +68,7 @@ class PanopticFolder:
         self._json, self._names = out / "panoptic.json", out / ".panoptic.names"
         self._token = secrets.token_hex(8)
         self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        self._lock = FileLock(out / ".panoptic.json.lock", timeout=PATIENCE)
+        self._lock = FileLock(out / LOCK, timeout=PATIENCE)
         self._life = self._life_of(self._token)
         self._read_to = 0
         self._stems: dict[str, str] = {}
@@ -238,6 +239,25 @@ class PanopticFolder:
         inside = (path for folder in FOLDERS for path in (self._out / folder).glob(PARTS))
         for path in (*self._out.glob(f".{self._json.name}{PARTS}"), *inside):
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keep other processes from writing `panoptic.json` of a folder within this context.
+
+    Raises:
+        InputError: another process writes it.
+    """
+    lock = FileLock(out / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"another process writes into {out}; wait for it, or choose another --out") from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def entries(content: Mapping[str, Any]) -> dict[str, Entry]:

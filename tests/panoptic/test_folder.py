@@ -216,9 +216,11 @@ def test_put_keeps_records_without_key_and_replaces_by_key():
 
 
 def test_clip_writer_refuses_the_folder_of_another(tmp_path):
-    with ClipWriter(tmp_path, TAXONOMY, {}, Fraction(10)):
-        with pytest.raises(InputError, match="another process writes"):
-            ClipWriter(tmp_path, TAXONOMY, {}, Fraction(10))
+    with (
+        ClipWriter(tmp_path, TAXONOMY, {}, Fraction(10)),
+        pytest.raises(InputError, match="another process writes"),
+    ):
+        ClipWriter(tmp_path, TAXONOMY, {}, Fraction(10))
     with ClipWriter(tmp_path, TAXONOMY, {}, Fraction(10)):
         pass
     assert not list(tmp_path.glob(".*"))

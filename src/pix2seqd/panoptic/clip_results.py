@@ -59,8 +59,8 @@ class ClipWriter:
         """Open a new or an existing folder.
 
         Raises:
-            InputError: the folder cannot be written to, has a `panoptic.json` that this command did not write, or another
-                process writes into it.
+            InputError: the folder cannot be written to, it has a `panoptic.json` that this command did not write, or
+                another process writes into it.
         """
         make_folders(out, ("panoptic",))
         self._out, self._taxonomy, self._settings = out, taxonomy, dict(settings)

@@ -103,7 +103,7 @@ def test_panoptic_writer_interrupted_save_takes_no_id_of_another_writer(tmp_path
     out = tmp_path / "out"
     with PanopticWriter(out, TAXONOMY, {}, sources) as first, PanopticWriter(out, TAXONOMY, {}, sources) as second:
         with monkeypatch.context() as context:
-            context.setattr("pix2seqd.panoptic.results.write_json", Mock(side_effect=KeyboardInterrupt))
+            context.setattr("pix2seqd.panoptic.folder.write_json", Mock(side_effect=KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 first.write(sources[0], image, panoptic)
         second.write(sources[1], image, panoptic)

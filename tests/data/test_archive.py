@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pix2seqd.data import archive
 from pix2seqd.data.archive import ZipPath, children, find, locate, read_image, read_png
 from pix2seqd.files import InputError
 
@@ -143,3 +144,42 @@ def test_read_image_and_read_png_from_zip_file(tmp_path, pack):
         read_image(home / "c.png")
     with pytest.raises(InputError, match=r"p\.zip/p/c\.png' is missing"):
         read_png(home / "c.png", ("RGB",))
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_path_small_file_that_unpacks_to_much_is_refused(tmp_path, compression, monkeypatch):
+    monkeypatch.setattr(archive, "FREE_BYTES", 2**20)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", compression) as target:
+        target.writestr("bomb", bytes(2**24))
+        target.writestr("fits", bytes(2**19))
+        target.writestr("inner.zip", bytes(2**24))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("unpacked"))
+    with pytest.raises(InputError, match=r"a\.zip/bomb is too large to unpack"):
+        locate(tmp_path, "a.zip/bomb").read_bytes()
+    with pytest.raises(InputError, match=r"inner\.zip is too large to unpack"):
+        locate(tmp_path, "a.zip/inner.zip/x").is_file()
+    monkeypatch.undo()
+    assert len(locate(tmp_path, "a.zip/fits").read_bytes()) == 2**19
+
+
+def test_zip_path_gives_no_more_than_the_size_it_says(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("x", bytes(5000))
+    content = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace((5000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        locate(tmp_path, "a.zip/x").read_bytes()
+
+
+def test_zip_path_deep_folders_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as target:
+        target.writestr("a/" * 10_000 + "x", b"")
+    with pytest.raises(InputError, match="nested more than"):
+        locate(tmp_path, "a.zip/x").is_file()
+
+
+def test_read_png_refuses_too_many_pixels(tmp_path, monkeypatch):
+    Image.new("L", (30, 20)).save(tmp_path / "a.png")
+    monkeypatch.setenv("PIX2SEQD_MAX_PIXELS", "599")
+    with pytest.raises(InputError, match="more than 599 pixels"):
+        read_png(tmp_path / "a.png", ("L",))

@@ -312,3 +312,10 @@ def test_open_clip_without_frames_is_an_error(tmp_path: Path):
     write(tmp_path / "silent.mp4", 0)
     with pytest.raises(InputError, match=r"silent\.mp4"):
         read(tmp_path / "silent.mp4")
+
+
+def test_open_clip_refuses_too_many_pixels_before_decoding(tmp_path: Path, monkeypatch):
+    path = write(tmp_path / "a.mp4", size=(48, 32))
+    monkeypatch.setenv("PIX2SEQD_MAX_PIXELS", str(48 * 32 - 1))
+    with pytest.raises(InputError, match=r"a\.mp4: more than 1,535 pixels"), open_clip(str(path), print, 10):
+        pass

@@ -276,6 +276,20 @@ def test_load_image_at_the_pixel_limit(monkeypatch):
         load_image(Image.new("RGB", (31, 20)))
 
 
+def test_load_image_pixel_limit_can_be_set(tmp_path, monkeypatch):
+    RGB.save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setenv("PIX2SEQD_MAX_PIXELS", "599")
+    with pytest.raises(InputError, match=r"a\.png: more than 599 pixels .*set PIX2SEQD_MAX_PIXELS"):
+        load_image(tmp_path / "a.png")
+    monkeypatch.setenv("PIX2SEQD_MAX_PIXELS", "600")
+    assert load_image(tmp_path / "a.png").size == (30, 20)
+    for bad in ("0", "-1", "many", "1e9", "٣", "9" * 5000):
+        monkeypatch.setenv("PIX2SEQD_MAX_PIXELS", bad)
+        with pytest.raises(InputError, match=r"PIX2SEQD_MAX_PIXELS is .*set it to a number"):
+            load_image(tmp_path / "a.png")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_load_image_without_read_permission_is_an_error(tmp_path):
     RGB.save(tmp_path / "a.png")

@@ -1,7 +1,10 @@
 import io
 import struct
+import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -500,3 +503,33 @@ def test_load_image_animation_says_how_many_frames_are_left_out(tmp_path: Path, 
     frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
     _, notes = read(tmp_path / f"a.{suffix}")
     assert len(notes) == 1 and "the first of 3 frames is taken" in notes[0] and "`pix2seqd video`" in notes[0]
+
+
+def strip(content, side, compression):
+    """A grey TIFF of `side` x `side` pixels in one strip."""
+    tags = {256: side, 257: side, 258: 8, 259: compression, 262: 1, 273: 8, 277: 1, 278: side, 279: len(content)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<4sI", b"II*\0", 8 + len(content)) + content + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(("codec", "compression"), [("jpeg8", 7), ("png", 34933), ("jpeg2k", 34712)])
+def test_load_image_tile_that_is_larger_inside_is_not_decoded(tmp_path, codec, compression, monkeypatch):
+    encode, path = getattr(imagecodecs, f"{codec}_encode"), tmp_path / "a.tif"
+    path.write_bytes(strip(encode(np.zeros((H, H), np.uint8)), H, compression))
+    assert load_image(path).size == (H, H)
+    path.write_bytes(strip(encode(np.zeros((600, 600), np.uint8)), H, compression))
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(InputError, match="larger than the tile"):
+        load_image(path)
+
+
+@pytest.mark.parametrize(("codec", "compression"), [("zlib", 8), ("zstd", 50000), ("lzw", 5), ("lzma", 34925)])
+def test_load_image_strip_unpacks_to_no_more_than_its_pixels(tmp_path, codec, compression):
+    packed = getattr(imagecodecs, f"{codec}_encode")(bytes(2**26))
+    (tmp_path / "a.tif").write_bytes(strip(packed, H, compression))
+    tracemalloc.start()
+    with suppress(InputError):
+        assert load_image(tmp_path / "a.tif").size == (H, H)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24

@@ -1,6 +1,5 @@
 """The actions of a visitor, without gradio and without a browser."""
 
-import os
 import threading
 import time
 
@@ -9,8 +8,8 @@ import pytest
 from fake_segmenter import TAXONOMIES, draw
 
 from pix2seqd.files import InputError
-from pix2seqd.page import limits, viewer
-from pix2seqd.page.limits import Scratch, Turns
+from pix2seqd.page import viewer
+from pix2seqd.page.limits import Turns
 from pix2seqd.page.work import UNDO, Work
 from pix2seqd.panoptic.panoptic import Panoptic
 
@@ -183,33 +182,3 @@ def test_turns_one_at_a_time_and_freed_by_a_left_request():
 def test_turns_stop_a_slow_request():
     with pytest.raises(InputError, match="stopped after 0 seconds"):
         list(Turns(0).take(iter([1])))
-
-
-def test_scratch_removes_old_files_without_requests(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.01)
-    scratch = Scratch(tmp_path / "s")
-    thumbnail = scratch.new_folder()
-    os.utime(thumbnail, (0, 0))
-    with scratch.swept():
-        old, new = scratch.new_folder(), scratch.new_folder()
-        os.utime(old, (0, 0))
-        for _ in range(1000):
-            if not old.exists():
-                break
-            time.sleep(0.01)
-        assert not old.exists() and new.exists() and thumbnail.exists()
-    assert not (tmp_path / "s").exists()
-
-
-@pytest.mark.parametrize("path", ["/etc/passwd", "../outside.png", "", "in/../../outside.png", "in", "http://x/y.png"])
-def test_scratch_resolve_refuses_paths_outside(tmp_path, path, monkeypatch):
-    scratch = Scratch(tmp_path / "s")
-    (scratch.new_folder() / "in.png").write_text("x")
-    (tmp_path / "outside.png").write_text("secret")
-    (scratch.folder / "in").mkdir()
-    (scratch.folder / "link.png").symlink_to(tmp_path / "outside.png")
-    monkeypatch.chdir(scratch.folder)
-    for bad in (path, "link.png"):
-        with pytest.raises(InputError, match="upload it again"):
-            scratch.resolve(bad)
-    assert scratch.resolve(str(next(scratch.folder.glob("made-*/in.png")))).name == "in.png"

@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from PIL import Image
 
 pytest.importorskip("gradio", reason="needs the extra web")
 import httpx  # comes with gradio
+from visitor import Visitor
 
 from pix2seqd.page.limits import Limits
 from pix2seqd.page.server import serving
@@ -24,52 +24,6 @@ from pix2seqd.panoptic.panoptic import rgb_to_id
 QUEUE = 6
 GIVEN = {"steps": 4, "td": 20.0, "min_pixels": 3, "seed": 5, "consensus": 11, "diameter": 12.5}
 """The options that the server is started with."""
-
-
-class Visitor:
-    """A browser's part of the protocol."""
-
-    def __init__(self, url, name="visitor"):
-        self.name = name
-        self.http = httpx.Client(base_url=url, timeout=120)
-        config = self.http.get("/config").json()
-        self.inputs = {c["id"]: c["props"].get("value") for c in config["components"]}
-        self.events = {}
-        by_id = {c["id"]: c["props"].get("elem_id") for c in config["components"]}
-        for event in config["dependencies"]:
-            for target, kind in event["targets"]:
-                self.events[by_id.get(target), kind] = event
-
-    def upload(self, path, name=None):
-        answer = self.http.post("/gradio_api/upload", files={"files": (name or path.name, path.read_bytes())})
-        return answer.json()[0] if answer.is_success else answer
-
-    def join(self, element, kind, data=None, event_data=None):
-        event = self.events[element, kind]
-        data = data or [self.inputs.get(i) for i in event["inputs"]]
-        body = {"data": data, "fn_index": event["id"], "session_hash": self.name, "trigger_id": None}
-        body |= {"event_data": event_data}
-        return self.http.post("/gradio_api/queue/join", json=body)
-
-    def answers(self):
-        """Messages of this visitor's events until one is complete."""
-        with self.http.stream("GET", f"/gradio_api/queue/data?session_hash={self.name}") as stream:
-            for line in stream.iter_lines():
-                if line.startswith("data:"):
-                    message = json.loads(line[5:])
-                    yield message
-                    if message["msg"] == "process_completed":
-                        return
-
-    def call(self, element, kind, data=None):
-        answer = self.join(element, kind, data)
-        assert answer.status_code == 200, answer.text
-        *_, last = self.answers()
-        return last["output"]
-
-    def open(self, path):
-        given = {"path": path, "orig_name": Path(path).name, "meta": {"_type": "gradio.FileData"}}
-        return self.call("image", "change", [given])
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +47,8 @@ def url(place, segmenter):
 
 
 @pytest.fixture
-def visitor(url, request):
-    return Visitor(url, request.node.name.replace("[", "").replace("]", "")[:40])
+def visitor(url):
+    return Visitor(url)
 
 
 def test_server_segment_streams_steps_with_the_given_options(visitor, segmenter, place):
@@ -104,7 +58,7 @@ def test_server_segment_streams_steps_with_the_given_options(visitor, segmenter,
     messages = list(visitor.answers())
     shown = sum(message["msg"] == "process_generating" for message in messages)
     assert shown == 6  # the beginning, 4 steps and the result
-    (path,) = (p for p in (place / "out" / ".scratch").glob("made-*/a-panoptic.png"))
+    (path,) = (p for p in (place / "out" / ".scratch").rglob("a-panoptic.png"))
     *_, (_, expected) = segmenter.progress(source, **segmenter.calls[-1])
     assert (rgb_to_id(np.asarray(Image.open(path))) == expected.segmentation).all()
     assert segmenter.calls[-1] == GIVEN
@@ -205,6 +159,7 @@ def test_server_fifty_requests_are_answered_or_refused_by_the_queue(url, segment
 
     def visit(number):
         visitor = Visitor(url, f"load{number}")
+        given = {"path": visitor.upload(source), "orig_name": "load.png", "meta": {"_type": "gradio.FileData"}}
         first = visitor.join("image", "change", [given])
         if first.status_code != 200:
             return first.json()["detail"].split(".")[0]
@@ -215,7 +170,6 @@ def test_server_fifty_requests_are_answered_or_refused_by_the_queue(url, segment
         *_, last = visitor.answers()
         return "answered" if last["success"] else last["output"]["error"]
 
-    given = {"path": Visitor(url).upload(source), "orig_name": "load.png", "meta": {"_type": "gradio.FileData"}}
     with ThreadPoolExecutor(50) as pool:
         outcome = Counter(pool.map(visit, range(50)))
     assert set(outcome) <= {"answered", "Queue is full"} and outcome["answered"] >= QUEUE

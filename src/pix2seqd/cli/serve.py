@@ -19,11 +19,16 @@ def serve(
     samples: Path = Path("examples"),
     host: str = "127.0.0.1",
     port: Annotated[int, count(1, 65535)] = 7860,
+    names: Annotated[list[str], Parameter(negative=())] = [],  # noqa: B006
     password: Annotated[str | None, Parameter(env_var="PIX2SEQD_PASSWORD")] = None,
+    open_: Annotated[bool, Parameter("--open", negative=())] = False,
     max_pixels: Annotated[int, count(1)] = 4_000_000,
     max_megabytes: Annotated[int, count(1)] = 50,
     max_seconds: Annotated[int, count(1)] = 600,
     queue: Annotated[int, count(1)] = 16,
+    max_visitor_megabytes: Annotated[int, count(1)] = 500,
+    max_total_megabytes: Annotated[int, count(1)] = 5_000,
+    max_visitors: Annotated[int, count(1)] = 64,
     inference: Inference = CHECKPOINT_DEFAULTS,
 ) -> None:
     """Segment, correct and save images in a browser.
@@ -39,39 +44,62 @@ def serve(
             model on the Hugging Face hub.
         out: Folder to write to. Nothing is written anywhere else.
         samples: Folder of images and clips that the page offers as samples, if it exists.
-        host: Address to listen on. 0.0.0.0 admits other machines; set a password for this.
+        host: Address to listen on. 0.0.0.0 or :: admits other machines; this needs a password, or --open.
         port: Port to listen on.
+        names: Name under which browsers ask for this server, if it is neither its address nor the machine's own name.
+            Repeat it for several.
         password: Password that visitors have to enter. Prefer the environment variable, because other users of the
             machine can see the command line.
+        open_: Everyone who can reach the page may use it, without a password.
         max_pixels: Largest image or frame of a clip, in pixels. Larger ones are refused.
         max_megabytes: Largest upload, in MB.
         max_seconds: Longest computation of one request, in seconds.
         queue: Number of requests of each kind that may wait. Further requests are refused.
+        max_visitor_megabytes: Uploads and results of one visitor, in MB. The oldest of them make room for new ones.
+        max_total_megabytes: Uploads and results of all visitors, in MB. Further ones are refused.
+        max_visitors: Number of open pages that are remembered. Those with unsaved corrections are not forgotten for a
+            new one, which is refused instead.
         inference: How the checkpoint is used. The page starts with these settings.
     """
     from pix2seqd.page.limits import Limits
-    from pix2seqd.page.server import LOCAL, serving
+    from pix2seqd.page.server import serving
+    from pix2seqd.page.visitors import is_local
     from pix2seqd.panoptic.results import check_writable
 
+    if not (is_local(host.strip("[]")) or password or open_):
+        raise InputError(f"everyone who can reach {host} could use this page; set --password or allow it with --open")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
     check_writable(out)
-    if host not in LOCAL and not password:
-        print(f"pix2seqd: everyone who can reach {host} can use this page; set a --password", file=sys.stderr)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that temporary files are removed then, too
-    limits = Limits(megabytes=max_megabytes, pixels=max_pixels, seconds=max_seconds, queue=queue)
+    signal.signal(signal.SIGTERM, _end)
+    limits = Limits(
+        megabytes=max_megabytes,
+        pixels=max_pixels,
+        seconds=max_seconds,
+        queue=queue,
+        visitor_megabytes=max_visitor_megabytes,
+        total_megabytes=max_total_megabytes,
+        visitors=max_visitors,
+    )
     with serving(
         inference.segmenter(model),
         out,
         samples=samples if samples.is_dir() else None,
         defaults=inference.given(),
         limits=limits,
-        host=host,
+        host=host.strip("[]"),
         port=port,
-        password=password,
+        names=names,
+        password=password or None,
     ) as url:
         print(f"the page is at {url} (Ctrl-C ends it); saved images go to {out}", flush=True)
         while True:
             time.sleep(3600)
+
+
+def _end(*_: object) -> None:
+    """End in order: images that are being saved are finished, and temporary files are removed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(0)

@@ -20,8 +20,14 @@ from typing import IO, Any
 
 from PIL import Image, ImageOps
 
-from pix2seqd.files import InputError
-from pix2seqd.images.load import EXIF_ORIENTATION, load_image
+from pix2seqd.files import MAX_DEPTH, InputError
+from pix2seqd.images.load import EXIF_ORIENTATION, check_pixels, load_image
+
+MAX_MEMBER = 2**30
+"""Bytes of the largest file in a zip file that is read as a whole."""
+MAX_RATIO = 200
+"""How many times larger than packed such a file may be if it is larger than `FREE_BYTES`."""
+FREE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,12 @@ class ZipPath(Traversable):
         """The content of the file.
 
         Raises:
-            InputError: the file is missing or damaged.
+            InputError: the file is missing, damaged or too large.
         """
         try:
-            return _archive(self.archives).zip.read(self.member)
+            opened = _archive(self.archives).zip
+            _check_member(opened.getinfo(self.member), str(self), MAX_MEMBER)
+            return opened.read(self.member)
         except KeyError as error:
             raise InputError(f"{self} does not exist") from error
         except _DAMAGED as error:
@@ -208,6 +216,7 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
         raise InputError(f"{str(file)!r} is missing; fetch it")
     try:
         with file.open("rb") as content, Image.open(content, formats=("PNG", "BMP", "GIF")) as png:
+            check_pixels(*png.size)
             orientation = 1 if image is None else labels_orientation(png.size, image)
             if image is not None and orientation is None:
                 raise InputError(f"{file} is {size_mismatch(png.size, image)}")
@@ -251,6 +260,8 @@ def _archive(archives: tuple[str, ...]) -> _Archive:
     folders: dict[str, dict[str, None]] = {"": {}}
     for name in opened.namelist():
         parts = name.rstrip("/").split("/")
+        if len(parts) > MAX_DEPTH:
+            raise InputError(f"{'/'.join(archives)} has folders nested more than {MAX_DEPTH} deep; make it flatter")
         for depth, part in enumerate(parts):
             folders.setdefault("/".join(parts[:depth]), {})[part] = None
         if name.endswith("/"):
@@ -264,10 +275,23 @@ def _inner_view(outer: _Archive, name: str) -> memoryview:
     if info.compress_type == zipfile.ZIP_STORED:
         start = info.header_offset + 30 + sum(struct.unpack_from("<HH", outer.view, info.header_offset + 26))
         return outer.view[start : start + info.file_size]
+    _check_member(info, name, shutil.disk_usage(tempfile.gettempdir()).free // 2)
     with tempfile.TemporaryFile() as file, outer.zip.open(info) as packed:
         shutil.copyfileobj(packed, file)
         file.flush()
         return _map(file)
+
+
+def _check_member(info: zipfile.ZipInfo, name: str, most: int) -> None:
+    """Refuse a packed file before it is unpacked: a small zip file can hold any size. No more than it says comes out.
+
+    Raises:
+        InputError: it is larger than `most`, or far larger than packed.
+    """
+    size = info.file_size
+    if size > most or (size > FREE_BYTES and size > MAX_RATIO * info.compress_size):
+        packed = f"{size:,} bytes, packed {info.compress_size:,}"
+        raise InputError(f"{name} is too large to unpack here ({packed}); unpack the zip file yourself")
 
 
 def _map(file: Any) -> memoryview:

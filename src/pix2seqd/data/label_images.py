@@ -7,7 +7,7 @@ from PIL import Image
 
 from pix2seqd.data.archive import labels_orientation, read_png, size_mismatch
 from pix2seqd.files import InputError
-from pix2seqd.images.load import check_pixels, upright
+from pix2seqd.images.load import check_plane, upright
 from pix2seqd.images.tiff import Tiff
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
@@ -64,7 +64,7 @@ def _read_tiff(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file:
             tiff = Tiff(file)
-            check_pixels(*tiff.size)
+            check_plane(tiff)
             planes = [*tiff.axes.values()]
             if tiff.channels > 4 or tiff.channels != tiff.page.samplesperpixel:
                 planes.append(tiff.channels)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError, read_json, require, write_atomically, write_json
+from pix2seqd.images.load import check_pixels, decoding, open_image
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
@@ -75,9 +76,13 @@ class Shards:
                 file.seek(start)
                 (item,) = _items(file.read(stop - start))
             record = json.loads(item["json"])
-            mask, image = (
-                Image.open(io.BytesIO(content)) for content in (item["panoptic.png"], item.get("png") or item["jpg"])
-            )
+            with decoding(f"{self._files[shard]}, byte {start}"):
+                mask, image = (
+                    open_image(io.BytesIO(content))
+                    for content in (item["panoptic.png"], item.get("png") or item["jpg"])
+                )
+                check_pixels(*mask.size)
+                check_pixels(*image.size)
             return Sample(record["name"], np.asarray(image), Panoptic.from_coco(mask, record, self.taxonomy))
         except (OSError, KeyError, ValueError, SyntaxError, tarfile.TarError) as error:
             raise InputError(f"{self._files[shard]} is damaged at byte {start}; fetch it again") from error

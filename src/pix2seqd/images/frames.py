@@ -24,6 +24,7 @@ from pix2seqd.images.load import (
     find_images,
     ignore,
     load_image,
+    max_pixels,
     one_channel,
     open_image,
     read_plane,
@@ -191,7 +192,7 @@ def _animated(
         time += (animation.info.get("duration") or duration) / 1000
 
 
-def check_upload(path: Path, max_pixels: int) -> None:
+def check_upload(path: Path, most: int) -> None:
     """Refuse an uploaded file that is not a clip, has too large frames, or is a playlist that names other files.
 
     Raises:
@@ -213,8 +214,8 @@ def check_upload(path: Path, max_pixels: int) -> None:
         raise InputError(
             f"{path.name} is not a clip that can be read; give MP4, MOV, WebM, AVI, GIF or TIFF"
         ) from error
-    if size > max_pixels:
-        raise InputError(f"{path.name} has frames of {size:,} pixels, more than {max_pixels:,}; make it smaller")
+    if size > most:
+        raise InputError(f"{path.name} has frames of {size:,} pixels, more than {most:,}; make it smaller")
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -257,6 +258,10 @@ def _opened(source: str) -> Iterator["InputContainer"]:
     with container:
         if not container.streams.video:
             raise InputError(f"{source} holds no images, only other data; give a video")
+        stream = container.streams.video[0]
+        with decoding(source):
+            check_pixels(stream.width, stream.height)
+        stream.codec_context.options = {"max_pixels": str(max_pixels())}  # later frames may be larger
         yield container
 
 

@@ -21,7 +21,8 @@ from pix2seqd.files import InputError, printable
 from pix2seqd.images.tiff import AXES, Tiff, is_tiff
 
 MAX_PIXELS = 150_000_000
-"""Images with more pixels (450 MB as RGB) are refused before they are decoded: a small file can claim any size."""
+"""Images with more pixels (450 MB as RGB) are refused before they are decoded: a small file can claim any size. The
+environment variable PIX2SEQD_MAX_PIXELS sets another limit."""
 
 Source = str | PathLike[str] | IO[bytes] | Image.Image | np.ndarray
 """What `load_image` accepts."""
@@ -67,7 +68,7 @@ def load_image(source: Source, channel: int | str | None = None, note: Note = ig
         its `info["orientation"]` is the EXIF orientation that was applied, 1 to 8; 1 is none.
 
     Raises:
-        InputError: missing, unreadable, empty, truncated or not an image; more than `MAX_PIXELS` pixels; an array of
+        InputError: missing, unreadable, empty, truncated or not an image; more than `max_pixels`; an array of
             another shape or kind; a channel that it does not have.
     """
     if isinstance(source, np.ndarray):
@@ -93,6 +94,7 @@ def load_image(source: Source, channel: int | str | None = None, note: Note = ig
 
 def open_image(file: IO[bytes] | Path) -> Image.Image:
     """Open an image of one of `FORMATS` with Pillow; errors are Pillow's."""
+    max_pixels()  # which tells Pillow
     Image.init()
     return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])  # Pillow before 11.3: no AVIF
 
@@ -224,14 +226,40 @@ def _shown(tiff: Tiff) -> list[int]:
     return colours if len(colours) <= 3 else colours[:1]
 
 
+def max_pixels() -> int:
+    """The largest number of pixels of an image: `PIX2SEQD_MAX_PIXELS`, or otherwise `MAX_PIXELS`.
+
+    Raises:
+        InputError: the environment variable is not a number from 1.
+    """
+    given = os.environ.get("PIX2SEQD_MAX_PIXELS")
+    if not given:
+        return MAX_PIXELS
+    if not (given.isascii() and given.isdecimal() and len(given) < 16 and int(given)):
+        raise InputError(f"PIX2SEQD_MAX_PIXELS is {given!r}; set it to a number of pixels, such as 400000000")
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, int(given))  # Pillow has a limit of its own
+    return int(given)
+
+
 def check_pixels(width: int, height: int) -> None:
-    """Refuse an image of more than `MAX_PIXELS`.
+    """Refuse an image of more than `max_pixels`.
 
     Raises:
         InputError: it is too large.
     """
-    if width * height > MAX_PIXELS:
-        raise InputError(f"more than {MAX_PIXELS:,} pixels ({width} x {height}); {_SMALLER}")
+    if width * height > max_pixels():
+        raise InputError(f"more than {max_pixels():,} pixels ({width} x {height}); {_SMALLER}")
+
+
+def check_plane(tiff: Tiff) -> None:
+    """Refuse a TIFF whose plane has more than `max_pixels`, or whose tiles are far larger.
+
+    Raises:
+        InputError: it is too large.
+    """
+    check_pixels(*tiff.size)
+    if tiff.values > 4 * max_pixels():
+        raise InputError(f"a plane, or a tile of it, has {tiff.values:,} values, too many to read; {_SMALLER}")
 
 
 def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | None) -> Image.Image:
@@ -245,9 +273,7 @@ def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | Non
     Raises:
         InputError: the plane is too large, missing or cut short, or it has no such channel.
     """
-    check_pixels(*tiff.size)
-    if tiff.values > 4 * MAX_PIXELS:
-        raise InputError(f"a plane, or a tile of it, has {tiff.values:,} values, too many to read; {_SMALLER}")
+    check_plane(tiff)
     if (image := tiff.converted(position)) is not None:
         return one_channel(_to_rgb(image), channel)
     if not _is_plain(tiff):
@@ -359,7 +385,7 @@ def decoding(name: str) -> Iterator[None]:
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"{name}: more than {MAX_PIXELS:,} pixels; {_SMALLER}") from error
+        raise InputError(f"{name}: more than {max_pixels():,} pixels; {_SMALLER}") from error
     except Image.UnidentifiedImageError as error:
         raise InputError(
             f"{name} is not an image in a known format ({_KNOWN}); convert it to PNG, JPEG or TIFF"
@@ -372,7 +398,7 @@ def decoding(name: str) -> Iterator[None]:
 
 
 _KNOWN = "JPEG, PNG, TIFF, BMP, GIF, WebP, AVIF, PNM"
-_SMALLER = "scale it down or cut it into pieces"
+_SMALLER = "scale it down, cut it into pieces, or set PIX2SEQD_MAX_PIXELS"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,5 +1,6 @@
 """TIFF files of any layout: their axes, and the values of one plane; the only module that imports tifffile."""
 
+import io
 import logging
 import math
 import struct
@@ -24,6 +25,10 @@ AXES = {"T": "time (T)", "Z": "depth (Z)", "C": "channels", "P": "positions", "I
 """What messages call the axes of planes; I stands for pages whose axis the file does not name."""
 MAX_SAMPLES = 16
 """An unnamed last axis of at most so many values holds channels: no image is so narrow and also a stack."""
+IMAGES = {6: "JPEG", 7: "JPEG", 33003: "JPEG2000", 33005: "JPEG2000", 34712: "JPEG2000", 34933: "PNG", 50001: "WEBP"}
+"""TIFF's compressions whose data are whole images, which have a size of their own; and Pillow's names of them."""
+HEAD = 65536
+"""Bytes at the start of such an image in which its size is looked for, and pixels that it may have at least."""
 ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
@@ -195,6 +200,11 @@ class Tiff:
         ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False))
         if max(ends, default=0) > self._tiff.filehandle.size:
             raise EOFError("the file ends before its pixels do")  # tifffile would fill the rest with zeros
+        if kind := IMAGES.get(page.compression):
+            inside = math.prod((page.tilelength, page.tilewidth) if page.is_tiled else page.shape)
+            for start, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+                self._file.seek(start)
+                _check_image(self._file.read(min(count, HEAD)), kind, max(HEAD, 4 * inside))
 
     def _values(self, position: Mapping[str, int]) -> np.ndarray:
         """Values of a page `[h, w]`, or `[h, w, channels]` if it holds them."""
@@ -217,6 +227,19 @@ class Tiff:
         axes = [axis for axis in self._inner if axis in ("Y", "X", self._channel)]
         values = values[tuple(slice(None) if axis in axes else position.get(axis, 0) for axis in self._inner)]
         return values.transpose([axes.index(axis) for axis in ("Y", "X", self._channel) if axis in axes])
+
+
+def _check_image(head: bytes, kind: str, limit: int) -> None:
+    """Refuse a compressed image of more than `limit` pixels, which would be decoded as a whole."""
+    try:
+        with Image.open(io.BytesIO(head), formats=[kind]) as image:
+            size = image.size
+    except Image.DecompressionBombError:
+        size = (limit, 2)
+    except Exception:  # its decoder says what is wrong
+        return
+    if math.prod(size) > limit:
+        raise InputError("a tile of it holds an image that is larger than the tile; export it again")
 
 
 def _bits(page: Any) -> int:

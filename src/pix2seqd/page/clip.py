@@ -10,7 +10,7 @@ import gradio as gr
 
 from pix2seqd.files import InputError, read_json
 from pix2seqd.images.frames import DecodedFrame, check_upload, open_clip
-from pix2seqd.page.site import MODEL, QUICK, Parts, Site, settings_of, steps_slider, view, with_messages
+from pix2seqd.page.site import MODEL, QUICK, Parts, Site, settings_of, steps_slider, view, visitor_of, with_messages
 from pix2seqd.page.viewer import data_uri, reduced, show
 from pix2seqd.panoptic.clip_results import ClipWriter
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -45,16 +45,16 @@ def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
             files = gr.File(label="Downloads: video, tracks, everything", file_count="multiple", interactive=False)
 
     def segment(
-        path: str | None, chosen: str | None, frames: int, steps: int, *values: Any
+        path: str | None, chosen: str | None, frames: int, steps: int, request: gr.Request, *values: Any
     ) -> Iterator[tuple[Any, ...]]:
         # The browser sends the name of a sample, never its path.
         named = next((sample for sample in found if sample.name == chosen), None)
         if path is None and named is None:
             raise InputError("no clip yet; upload one or choose a sample")
-        given = site.scratch.resolve(path) if path else named
+        given = site.scratch.resolve(path, visitor_of(request)) if path else named
         assert given is not None
         check_upload(given, site.limits.pixels)
-        out = site.scratch.new_folder() / "clip"
+        out = site.scratch.new_folder(visitor_of(request)) / "clip"
         options, value = settings_of(values), {}
         options |= {"first_steps": options["steps"], "steps": int(steps)}
         for done, total, frame, panoptic in site.turns.take(segmented(site, given, out, frames, options)):

@@ -1,6 +1,7 @@
 """The tab Correct: edit segments by hand, let the model complete them, save them in a data set."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -20,7 +21,7 @@ from pix2seqd.page.site import (
     stopped,
     with_messages,
 )
-from pix2seqd.page.work import Work
+from pix2seqd.page.work import SAVES, Work
 
 
 def tab(site: Site, parts: Parts) -> None:
@@ -56,25 +57,24 @@ def tab(site: Site, parts: Parts) -> None:
     def relabelled(work: Work | None, category_id: int) -> tuple[Any, ...]:
         return _edited(required(work).relabelled(category_id))
 
-    def completed(work: Work | None, everything: bool, *values: Any) -> Iterator[tuple[Any, ...]]:
+    def completed(work: Work | None, everything: bool, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         work = required(work)
         hints, panoptic = work.hints(everything), work.panoptic
         for value, panoptic in sampling(site, work, hints, values):  # noqa: B007
             yield work, gr.skip(), value, gr.skip(), gr.skip()
-        yield shown(site, work.changed(panoptic), f"completed: {count(panoptic)}")
+        yield shown(site, work.changed(panoptic), f"completed: {count(panoptic)}", request)
 
-    def stored(work: Work | None) -> tuple[str, list[str]]:
+    def stored(work: Work | None, request: gr.Request) -> tuple[Work, str, list[str]]:
         work = required(work)
-        with site.saving:
-            number = editing.append(site.folder, work.name, work.image, work.panoptic)
+        number = editing.append(site.folder, work.name, work.image, work.panoptic)
         message = f"**Saved.** `{site.folder}` has {number} {'image' if number == 1 else 'images'} now."
-        return message, export(site, work)
+        return replace(work, unsaved=False), message, export(site, work, request)
 
     relabel.click(with_messages(relabelled), [parts.work, category], parts.result, **QUICK)
     inputs = [parts.work, everything, *parts.settings]
     running = complete.click(with_messages(completed), inputs, parts.result, **MODEL, show_progress="hidden")
     stop.click(stopped, [parts.work], [parts.correct_view], cancels=[running], **QUICK)
-    save.click(with_messages(stored), [parts.work], [saved, parts.files], **QUICK)
+    save.click(with_messages(stored), [parts.work], [parts.work, saved, parts.files], **QUICK, concurrency_id=SAVES)
 
 
 def _edited(work: Work) -> tuple[Any, ...]:

@@ -4,19 +4,23 @@ Every function leaves the ids, categories and crowd marks of the other segments 
 """
 
 import hashlib
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.files import InputError, printable, write_atomically
+from pix2seqd.panoptic.folder import PanopticFolder, entries, put
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
-from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
+from pix2seqd.panoptic.results import make_folders
+from pix2seqd.panoptic.taxonomy import VOID
+
+PAGE = "annotated with pix2seqd serve"
+"""`info.description` of the data set that the page makes."""
 
 
 def stroke(points: Sequence[tuple[float, float]], radius: float, shape: tuple[int, int]) -> np.ndarray:
@@ -155,60 +159,30 @@ def append(folder: Path, name: str, image: Image.Image, panoptic: Panoptic) -> i
     """
     if not panoptic.segments:
         raise InputError("every pixel is void; segment or paint something before saving")
-    try:
-        for part in ("images", "panoptic"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {folder} ({error.strerror}); choose another folder") from error
-    dataset = _read(folder / "panoptic.json", panoptic.taxonomy)
-    images, annotations = dataset["images"], dataset["annotations"]
+    make_folders(folder, ("images", "panoptic"))
     digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-    record = next((record for record in images if record.get("sha256") == digest), None)
-    if record is None:
-        stem = _free_stem(name, {Path(record["file_name"]).stem.casefold() for record in images})
-        record = {"id": 1 + max((record["id"] for record in images), default=0), "file_name": f"{stem}.png"}
-        record |= {"width": image.width, "height": image.height, "sha256": digest}
-        images.append(record)
-    # A new mask gets a new name, so that the old mask exists until the JSON names the new one.
-    mask, annotation = panoptic.to_coco(record["id"])
-    file_name = f"{Path(record['file_name']).stem}-{hashlib.sha256(mask.tobytes()).hexdigest()[:8]}.png"
-    for path, content in ((f"images/{record['file_name']}", image), (f"panoptic/{file_name}", Image.fromarray(mask))):
-        with write_atomically(folder / path) as temporary:
-            content.save(temporary, format="PNG")
-    old = [entry for entry in annotations if entry["image_id"] == record["id"]]
-    annotations[:] = [entry for entry in annotations if entry not in old]
-    annotations.append({**annotation, "file_name": file_name})
-    write_json(folder / "panoptic.json", dataset)
-    for entry in old:
-        if entry["file_name"] != file_name:
-            (folder / "panoptic" / Path(entry["file_name"]).name).unlink(missing_ok=True)
-    return len(images)
-
-
-def _read(path: Path, taxonomy: Taxonomy) -> dict[str, Any]:
-    if not path.exists():
-        return {
-            "info": {"description": "annotated with pix2seqd serve"},
-            "images": [],
-            "annotations": [],
-            "categories": taxonomy.to_coco(),
-        }
-    content = read_json(path)
-    try:
-        same = Taxonomy.from_coco(content["categories"]) == taxonomy
-        [(int(record["id"]), Path(record["file_name"])) for record in content["images"]]
-        [(entry["image_id"], Path(entry["file_name"])) for entry in content["annotations"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not in COCO panoptic format; save into another folder") from error
-    if not same:
-        raise InputError(f"{path} has other categories than this model; save into another folder")
-    return content
-
-
-def _free_stem(name: str, taken: set[str]) -> str:
-    wanted = Path(name).stem.lstrip(".")[:80] or "image"
-    candidates = (wanted if n == 1 else f"{wanted}-{n}" for n in itertools.count(1))
-    return next(stem for stem in candidates if stem.casefold() not in taken)
+    wanted = printable(Path(name).stem.lstrip(".")[:80]) or "image"
+    with PanopticFolder(folder, panoptic.taxonomy, PAGE) as shared, shared.locked():
+        with shared.changing() as content:
+            record, before = entries(content).get(digest, ({}, {}))
+            stem = shared.stems({digest: wanted})[digest]
+            record = {
+                "file_name": f"{stem}.png",
+                "width": image.width,
+                "height": image.height,
+                "sha256": digest,
+            } | record
+            # A new mask gets a new name, so that the old mask exists until the JSON names the new one.
+            mask, annotation = panoptic.to_coco()
+            annotation["file_name"] = f"{stem}-{hashlib.sha256(mask.tobytes()).hexdigest()[:8]}.png"
+            drawn = {f"images/{stem}.png": image, f"panoptic/{annotation['file_name']}": Image.fromarray(mask)}
+            for name, written in drawn.items():
+                with write_atomically(folder / name) as temporary:
+                    written.save(temporary, format="PNG")
+            put(content, {digest: (record, annotation)})
+        if before and before["file_name"] != annotation["file_name"]:
+            (folder / "panoptic" / Path(before["file_name"]).name).unlink(missing_ok=True)
+    return len(content["images"])
 
 
 def _without_diagonals(line: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from pix2seqd.page.site import (
     steps_slider,
     stopped,
     view,
+    visitor_of,
     with_messages,
 )
 from pix2seqd.page.work import Work
@@ -60,21 +61,21 @@ def tab(site: Site, work: gr.State, samples: Path | None, defaults: dict[str, An
     correct_view.unrender()
     parts = Parts(work, settings, image_view, correct_view, table, files)
 
-    def opened(given: tuple[str, str] | None) -> tuple[Any, ...]:
+    def opened(given: tuple[str, str] | None, request: gr.Request) -> tuple[Any, ...]:
         if given is None:
             return None, None, None, [], None
-        path = site.scratch.resolve(given[0])
+        path = site.scratch.resolve(given[0], visitor_of(request))
         fresh = Work.open(path, Path(given[1] or path.name).name, site.segmenter.taxonomy, site.limits.pixels)
         value = fresh.view(note=f"{fresh.name} · {fresh.image.width} x {fresh.image.height}")
         return fresh, value, value, [], None
 
-    def segment(work: Work | None, *values: Any) -> Iterator[tuple[Any, ...]]:
+    def segment(work: Work | None, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         work = required(work)
         panoptic = work.panoptic
         for value, panoptic in sampling(site, work, None, values):  # noqa: B007
             yield work, value, gr.skip(), gr.skip(), gr.skip()
-        done = replace(work.changed(panoptic), kept=frozenset())
-        yield shown(site, done, count(done.panoptic))
+        done = replace(work.changed(panoptic), kept=frozenset(), unsaved=False)
+        yield shown(site, done, count(done.panoptic), request)
 
     upload.change(with_messages(opened), [upload], parts.result, **QUICK)
     running = run.click(with_messages(segment), [work, *settings], parts.result, **MODEL, show_progress="hidden")
@@ -122,8 +123,8 @@ def _samples(site: Site, upload: gr.Image, folder: Path | None) -> None:
         elem_id="samples",
     )
 
-    def chosen(event: gr.SelectData) -> str:
+    def chosen(event: gr.SelectData, request: gr.Request) -> str:
         # The browser sends a number, never a file name. Gradio serves copies in its own folder only.
-        return str(shutil.copy(found[event.index], site.scratch.new_folder()))
+        return str(shutil.copy(found[event.index], site.scratch.new_folder(visitor_of(request))))
 
     gallery.select(chosen, None, upload, **QUICK)

@@ -1,21 +1,14 @@
-"""Limits of a request, and the folder of uploads and downloads."""
+"""Limits of a request and of a visitor."""
 
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Lock
 from typing import Any, TypeVar
 
 from pix2seqd.files import InputError
 
 T = TypeVar("T")
-MAX_AGE = 3600
-"""Seconds that uploads and downloads stay on the disk."""
-SWEEP_INTERVAL = 300
-"""Seconds between two searches for old files."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +26,14 @@ class Limits:
     """Computing time of a request."""
     queue: int = 16
     """Requests of each kind that wait or compute."""
+    visitor_megabytes: int = 500
+    """Uploads and results of a visitor."""
+    total_megabytes: int = 5_000
+    """Uploads and results of all visitors together."""
+    visitors: int = 64
+    """Open pages that the server remembers. Those with unsaved corrections are never forgotten for a new one."""
+    patience: float = 30
+    """Seconds without a byte of a request after which its connection is closed. A whole request has ten times that."""
 
 
 class Turns:
@@ -59,58 +60,3 @@ class Turns:
             if result is self:
                 return
             yield result
-
-
-class Scratch:
-    """The folder of uploads and downloads. Files in it are removed after `MAX_AGE`, and when the server ends."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.clear()
-        self._number = 0
-
-    def clear(self) -> None:
-        """Remove everything, including the files of a server that was killed."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def new_folder(self) -> Path:
-        """Make a new empty folder."""
-        self._number += 1
-        path = self.folder / f"made-{self._number}"
-        path.mkdir(parents=True)
-        return path
-
-    @contextmanager
-    def swept(self) -> Iterator[None]:
-        """Within this context a thread removes old files regularly; at its end everything is removed."""
-        done, permanent = Event(), frozenset(self.folder.glob("*"))  # the first files belong to the page itself
-
-        def sweeping() -> None:
-            while not done.wait(SWEEP_INTERVAL):
-                self._sweep(permanent)
-
-        thread = Thread(target=sweeping, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-            self.clear()
-
-    def _sweep(self, permanent: frozenset[Path]) -> None:
-        for path in set(self.folder.glob("*")) - permanent:
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > MAX_AGE:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    def resolve(self, path: str) -> Path:
-        """The file that a path from a browser names.
-
-        Raises:
-            InputError: the path leads out of this folder, or the file does not exist (any more).
-        """
-        found = Path(path).resolve()
-        if not found.is_relative_to(self.folder.resolve()) or not found.is_file():
-            raise InputError("this file is no longer here; upload it again")
-        return found

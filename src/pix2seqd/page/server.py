@@ -1,102 +1,46 @@
-"""Serve the page: which requests are answered. The page itself contacts no other machine."""
+"""Serve the page. It contacts no other machine."""
 
+import logging
 import os
-import re
-from collections.abc import Iterator, Mapping
+import socket
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import compare_digest
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from pix2seqd.files import InputError
-from pix2seqd.page.limits import Limits, Scratch, Turns
+from pix2seqd.files import InputError, require
+from pix2seqd.page.limits import Limits, Turns
+from pix2seqd.page.scratch import Scratch
+from pix2seqd.page.visitors import Visitors
+from pix2seqd.page.work import SAVES, Work
 
 if TYPE_CHECKING:
+    from gradio import Blocks
+
     from pix2seqd.segmenter import Segmenter
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
-GET = re.compile(
-    r"/(?:|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|logout|(?:assets|static)/.*|gradio_api/"
-    r"(?:info|user|app_id|startup-events|login_check|queue/data|upload_progress|heartbeat/\w+|file=(?!https?:).*))/?"
-)
-POST = re.compile(r"/(?:login|gradio_api/(?:queue/join|upload|cancel|reset))/?")
-"""The paths that the page needs. All other paths of gradio are refused."""
-POLICY = (
-    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'; form-action 'self'; base-uri 'self'"
-)
-"""The content security policy. Browsers contact no other host for this page."""
-
-ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "GRADIO_MCP_SERVER": "False"}
+ENVIRONMENT = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_SHARE": "False",
+    "GRADIO_MCP_SERVER": "False",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "100",  # it keeps the times of all requests,
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9),  # and summarises them after each
+}
 """Environment variables that gradio reads when it is imported and when components are made."""
 OFFLINE: dict[str, Any] = {
-    "share": False,
-    "inbrowser": False,
-    "quiet": True,
-    "prevent_thread_lock": True,
     "show_error": True,
     "footer_links": [],
     "run_history": False,
-    "max_threads": 8,
-    "state_session_capacity": 64,
     "enable_monitoring": False,
     "ssr_mode": False,
     "pwa": False,
     "mcp_server": False,
 }
-"""Options of gradio's launch: no sharing, no statistics, and nothing that the page does not need."""
-
-
-class Guard:
-    """ASGI middleware: admits known paths and hosts and bodies of limited size, and adds the policy to every answer."""
-
-    def __init__(self, app: Any, hosts: tuple[str, ...], max_bytes: int) -> None:
-        self._app, self._hosts, self._max_bytes = app, hosts, max_bytes
-
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Refuse a request, or pass it on."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        if refusal := self._refusal(scope, headers):
-            await _answer(send, *refusal)
-            return
-        received = 0
-
-        async def limited() -> dict[str, Any]:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            return message if received <= self._max_bytes else {"type": "http.disconnect"}
-
-        async def guarded(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                extra = [(b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")]
-                message = message | {"headers": [*message.get("headers", []), *extra]}
-            await send(message)
-
-        await self._app(scope, limited, guarded)
-
-    def _refusal(self, scope: dict[str, Any], headers: dict[bytes, str]) -> tuple[int, str] | None:
-        # A foreign site whose name resolves to this machine must not reach the page (DNS rebinding).
-        host = re.sub(r":\d+$", "", headers.get(b"host", "")).strip("[]")
-        if self._hosts and host not in self._hosts:
-            return 421, f"this server is not {host!r}"
-        allowed = {"GET": GET, "HEAD": GET, "POST": POST}.get(scope.get("method", ""))
-        if scope["type"] != "http" or allowed is None or not allowed.fullmatch(scope["path"]):
-            return 404, "this page does not exist"
-        length = headers.get(b"content-length", "0")
-        if not length.isdigit() or int(length) > self._max_bytes:
-            return 413, f"too large; the limit is {self._max_bytes // 2**20} MB"
-        return None
-
-
-async def _answer(send: Any, status: int, text: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text.encode()})
+"""Options of gradio: no sharing, no statistics, and nothing that the page does not need."""
+SAVING = 60
+"""Seconds that the server waits at its end for images that are being saved."""
 
 
 @contextmanager
@@ -109,9 +53,12 @@ def serving(
     limits: Limits | None = None,
     host: str = "127.0.0.1",
     port: int | None = None,
+    names: Collection[str] = (),
     password: str | None = None,
 ) -> Iterator[str]:
     """Serve the page within this context, which yields its address.
+
+    At its end the context waits for images that are being saved.
 
     Args:
         segmenter: the model.
@@ -119,47 +66,84 @@ def serving(
         samples: folder of images and clips that visitors can click.
         defaults: start values of the controls that differ from the checkpoint's, by name as in
             `pix2seqd.segmenter.ImageOptions`.
-        limits: limits of a request.
+        limits: limits of a request and of a visitor.
         host: address to listen on.
         port: None takes a free port.
+        names: names under which browsers may ask for the page, besides addresses and the machine's own name.
         password: visitors must enter it, with any user name.
 
     Raises:
-        InputError: gradio is not installed, or the port is in use.
+        InputError: gradio is not installed, the server cannot listen there, or at the end an image was not saved.
     """
-    limits, scratch = limits or Limits(), Scratch(folder.absolute() / ".scratch")
+    require("the page", "web", "gradio")
+    limits = limits or Limits()
+    scratch = Scratch(folder.absolute() / ".scratch", limits)
     os.environ.update(ENVIRONMENT, GRADIO_TEMP_DIR=str(scratch.folder))
-    try:
-        from gradio import processing_utils, themes
-        from starlette.middleware import Middleware
-    except ImportError as error:
-        raise InputError("the page needs gradio; install it with: pip install 'pix2seqd[web]'") from error
+    from gradio import mount_gradio_app, processing_utils, themes
+    from starlette.applications import Starlette
+
+    from pix2seqd.page.connections import listening
+    from pix2seqd.page.guard import Guard
     from pix2seqd.page.page import STYLE, build
     from pix2seqd.page.site import Site
 
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # `Guard` notes broken uploads
     processing_utils.async_ssrf_protected_download = _fetch_nothing  # pyright: ignore[reportAttributeAccessIssue]
-    site = Site(segmenter, folder, scratch, limits, Turns(limits.seconds), Lock())
-    page = build(site, samples, defaults).queue(max_size=limits.queue)
-    guard = Middleware(Guard, hosts=LOCAL if host in LOCAL else (), max_bytes=(limits.megabytes + 1) * 2**20)
-    try:
-        _, url, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            auth=(lambda _, given: compare_digest(given.encode(), password.encode())) if password else None,
-            max_file_size=f"{limits.megabytes}mb",
-            **OFFLINE,
-            app_kwargs={"middleware": [guard]},
-            theme=themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-            css=STYLE,
-        )
-    except OSError as error:
-        scratch.clear()
-        raise InputError(f"cannot listen on {host}:{port} ({error}); choose another --port") from error
-    with scratch.swept():
+    page = build(Site(segmenter, folder, scratch, limits, Turns(limits.seconds)), samples, defaults)
+    page.queue(max_size=limits.queue)
+    page.state_session_capacity = limits.visitors + 1  # gradio itself forgets none: `Visitors` does
+    page.max_threads = page._queue.max_thread_count = 8
+    app = mount_gradio_app(
+        Starlette(),  # pyright: ignore[reportArgumentType]
+        page,
+        "/",
+        auth=(lambda _, given: compare_digest(given.encode(), password.encode())) if password is not None else None,
+        max_file_size=f"{limits.megabytes}mb",
+        theme=themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        css=STYLE,
+        **OFFLINE,
+    )
+    visitors = Visitors(limits.visitors, lambda name: _is_busy(page, name), lambda name: _forget(page, name))
+    own_names = {*names, host, socket.gethostname(), socket.getfqdn()}
+    guard = Guard(app, host, own_names, visitors, scratch, limits, password is not None)
+    with scratch.swept(), listening(guard, host, port, limits.patience) as url:
         try:
             yield url
         finally:
-            page.close(verbose=False)
+            guard.ending = True
+            unsaved = _wait_for_saves(page)
+            page._queue.close()
+            page.is_running = False
+    if unsaved:
+        raise InputError(f"the server ended while {unsaved} images were being saved; save them again")
+
+
+def _is_busy(page: "Blocks", name: str) -> bool:
+    """Whether a visitor's page has unsaved corrections, or a request that is not answered."""
+    state = page.state_holder.session_data.get(name)
+    work = [value for value in state.state_data.values() if isinstance(value, Work)] if state else []
+    waiting = list(page._queue.event_ids_to_events.values())
+    return any(value.unsaved for value in work) or any(event.session_hash == name for event in waiting)
+
+
+def _forget(page: "Blocks", name: str) -> None:
+    page.state_holder.session_data.pop(name, None)
+    page.state_holder.time_last_used.pop(name, None)
+
+
+def _wait_for_saves(page: "Blocks") -> int:
+    """Wait for images that visitors are saving. Returns the number of those that are not saved."""
+    until = time.monotonic() + SAVING
+    saves = page._queue.event_queue_per_concurrency_id.get(SAVES)
+    if saves is None:  # nobody has saved yet
+        return 0
+    waited = False
+    while (number := saves.current_concurrency + len(saves.queue)) and time.monotonic() < until:
+        waited = True
+        time.sleep(0.05)
+    if waited:
+        time.sleep(1)  # for the answer
+    return number
 
 
 async def _fetch_nothing(*_: Any, **__: Any) -> str:

@@ -5,14 +5,14 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import gradio as gr
 
 from pix2seqd.files import InputError
 from pix2seqd.page import viewer
-from pix2seqd.page.limits import Limits, Scratch, Turns
+from pix2seqd.page.limits import Limits, Turns
+from pix2seqd.page.scratch import Scratch
 from pix2seqd.page.work import Work
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.segmenter import Segmenter
@@ -32,7 +32,6 @@ class Site:
     scratch: Scratch
     limits: Limits
     turns: Turns
-    saving: Lock
 
 
 @dataclass(frozen=True)
@@ -107,18 +106,24 @@ def rows(panoptic: Panoptic) -> list[list[Any]]:
     return [[s.id, s.name, "thing" if s.isthing else "stuff", s.area, *s.bbox] for s in by_area]
 
 
-def export(site: Site, work: Work) -> list[str]:
+def visitor_of(request: gr.Request) -> str:
+    """The visitor who asks (`pix2seqd.page.visitors`)."""
+    assert request.request is not None
+    return request.request.scope["visitor"]
+
+
+def export(site: Site, work: Work, request: gr.Request) -> list[str]:
     """Write overlay, COCO PNG and COCO JSON, and return their paths for download."""
-    folder, stem = site.scratch.new_folder(), Path(work.name).stem[:80] or "image"
+    folder, stem = site.scratch.new_folder(visitor_of(request)), Path(work.name).stem[:80] or "image"
     work.panoptic.overlay(work.image).save(folder / f"{stem}-overlay.png")
     work.panoptic.save(folder / f"{stem}-panoptic.png")
     return [str(folder / f"{stem}-{end}") for end in ("overlay.png", "panoptic.png", "panoptic.json")]
 
 
-def shown(site: Site, work: Work, note: str) -> tuple[Any, ...]:
+def shown(site: Site, work: Work, note: str, request: gr.Request) -> tuple[Any, ...]:
     """Values for `Parts.result`."""
     value = work.view(note=note)
-    return work, value, value, rows(work.panoptic), export(site, work)
+    return work, value, value, rows(work.panoptic), export(site, work, request)
 
 
 def sampling(site: Site, work: Work, hints: Panoptic | None, values: tuple[Any, ...]) -> Iterator[tuple[Any, Panoptic]]:

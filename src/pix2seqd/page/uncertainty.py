@@ -1,13 +1,26 @@
 """The tab Uncertainty: several samples of one image, where they disagree, and their consensus."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 from PIL import Image
 
-from pix2seqd.page.site import MODEL, QUICK, Parts, Site, count, required, settings_of, shown, view, with_messages
+from pix2seqd.page.site import (
+    MODEL,
+    QUICK,
+    Parts,
+    Site,
+    count,
+    required,
+    settings_of,
+    shown,
+    view,
+    visitor_of,
+    with_messages,
+)
 from pix2seqd.page.viewer import reduced
 from pix2seqd.page.work import Work
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -42,7 +55,7 @@ def tab(site: Site, parts: Parts) -> None:
             )
     agreed = gr.State(None)
 
-    def drawn(work: Work | None, number: int, *values: Any) -> Iterator[tuple[Any, ...]]:
+    def drawn(work: Work | None, number: int, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         work, options = required(work), settings_of(values)
         samples: list[Panoptic] = []
 
@@ -56,13 +69,13 @@ def tab(site: Site, parts: Parts) -> None:
         for share, panoptic in site.turns.take(several()):
             value = work.view(panoptic, share, f"sample {min(len(samples) + 1, number)} of {number}")
             yield gr.skip(), value, gr.skip(), gr.skip(), gr.skip()
-        yield summary(work, samples, options["min_pixels"])
+        yield summary(work, samples, options["min_pixels"], site.scratch.new_folder(visitor_of(request)))
 
-    def taken(work: Work | None, agreed: Panoptic | None) -> tuple[Any, ...]:
+    def taken(work: Work | None, agreed: Panoptic | None, request: gr.Request) -> tuple[Any, ...]:
         work = required(work)
         if agreed is None or agreed.segmentation.shape != work.panoptic.segmentation.shape:
             raise gr.Error("draw samples of this image first", print_exception=False)
-        return shown(site, work.changed(agreed), "consensus of the samples")
+        return shown(site, work.changed(agreed), "consensus of the samples", request)
 
     outputs = [heat, consensus, gallery, summary_text, agreed]
     inputs = [parts.work, number, *parts.settings]
@@ -71,18 +84,23 @@ def tab(site: Site, parts: Parts) -> None:
     correct.click(with_messages(taken), [parts.work, agreed], parts.result, **QUICK)
 
 
-def summary(work: Work, samples: list[Panoptic], min_pixels: int) -> tuple[Any, ...]:
-    """The values of the tab: disagreement, consensus, samples, a sentence, and the consensus for Correct."""
+def summary(work: Work, samples: list[Panoptic], min_pixels: int, folder: Path) -> tuple[Any, ...]:
+    """The values of the tab: disagreement, consensus, samples, a sentence, and the consensus for Correct.
+
+    Images are written to `folder`.
+    """
     from pix2seqd.inference import consensus as ensemble
 
     disagreement = ensemble.uncertainty(samples)
     agreed = ensemble.consensus(samples, min_pixels)
-    gallery = [
-        (reduced(sample.overlay(work.image)), f"{k}: {count(sample)}") for k, sample in enumerate(samples, start=1)
-    ]
+    drawn = {f"sample-{k}.png": sample.overlay(work.image) for k, sample in enumerate(samples, start=1)}
+    drawn["disagreement.png"] = heatmap(work.image, disagreement)
+    for name, image in drawn.items():
+        reduced(image).save(folder / name)
+    gallery = [(str(folder / f"sample-{k}.png"), f"{k}: {count(sample)}") for k, sample in enumerate(samples, start=1)]
     text = f"{len(samples)} samples disagree on {100 * float((disagreement > 0.5).mean()):.1f} % of the pixels."
     view = work.view(agreed, note=count(agreed))
-    return reduced(heatmap(work.image, disagreement)), view, gallery, text, agreed
+    return str(folder / "disagreement.png"), view, gallery, text, agreed
 
 
 def heatmap(image: Image.Image, disagreement: np.ndarray) -> Image.Image:

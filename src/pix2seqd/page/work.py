@@ -17,6 +17,8 @@ from pix2seqd.page.viewer import data_uri, reduced, show
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
+SAVES = "saves"
+"""The events that save; the server's end waits for them."""
 UNDO = 30
 """Number of changes that can be undone."""
 MAX_POINTS = 20_000
@@ -44,6 +46,7 @@ class Work:
         selected: ids of the selected segments, in the order of selection.
         kept: ids of the segments that the visitor corrected or confirmed.
         past: earlier segmentations that can be restored, oldest first.
+        unsaved: whether there are corrections that are not saved.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Work:
     selected: tuple[int, ...] = ()
     kept: frozenset[int] = frozenset()
     past: tuple[Past, ...] = ()
+    unsaved: bool = False
 
     @classmethod
     def open(cls, path: Path, name: str, taxonomy: Taxonomy, max_pixels: int) -> Self:
@@ -105,6 +109,7 @@ class Work:
             kept=(self.kept | set(kept)) & present,
             selected=tuple(i for i in selected if i in present),
             past=(*self.past, Past(mask, self.panoptic.segments, self.kept))[-UNDO:],
+            unsaved=True,
         )
 
     def undone(self) -> "Work":
@@ -118,7 +123,7 @@ class Work:
         last, shape = self.past[-1], self.panoptic.segmentation.shape
         mask = np.frombuffer(zlib.decompress(last.mask), np.int32).reshape(shape)
         panoptic = Panoptic(mask, last.segments, self.panoptic.taxonomy)
-        return replace(self, panoptic=panoptic, kept=last.kept, selected=(), past=self.past[:-1])
+        return replace(self, panoptic=panoptic, kept=last.kept, selected=(), past=self.past[:-1], unsaved=True)
 
     def drawn(self, tool: Any, points: Any, radius: Any, category_id: int) -> "Work":
         """The result of a stroke with a tool of the viewer. The values come from a browser and are checked.

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
+from pix2seqd.panoptic.folder import alone
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.results import make_folders, writing
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -58,15 +59,17 @@ class ClipWriter:
         """Open a new or an existing folder.
 
         Raises:
-            InputError: the folder cannot be written to, or has a `panoptic.json` that this command did not write.
+            InputError: the folder cannot be written to, it has a `panoptic.json` that this command did not write, or
+                another process writes into it.
         """
         make_folders(out, ("panoptic",))
-        _remove_earlier(out)
         self._out, self._taxonomy, self._settings = out, taxonomy, dict(settings)
         self._images: list[dict[str, Any]] = []
         self._tracks: dict[int, Track] = {}
         self._save_after = 0.0
         with ExitStack() as stack:
+            stack.enter_context(alone(out))
+            _remove_earlier(out)
             self._annotations = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", dir=out))
             self._video = stack.enter_context(VideoWriter(out / "overlay.mp4", rate))
             stack.callback(self._save)

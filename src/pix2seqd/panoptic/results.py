@@ -1,24 +1,22 @@
 """Writing the output folder of `pix2seqd segment`: images, segmentations and overlays."""
 
-import itertools
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from filelock import FileLock
 from PIL import Image
 
-from pix2seqd.files import InputError, printable, read_json, write_atomically, write_json
+from pix2seqd.files import InputError, printable, write_atomically
 from pix2seqd.images.load import absolute
+from pix2seqd.panoptic.folder import FOLDERS, Entry, PanopticFolder, entries, put
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
-FOLDERS = ("images", "panoptic", "overlay")
 WRITER = "written by pix2seqd segment"
 """Mark in `info.description`, so that no other data set is mistaken for a result and overwritten."""
 
@@ -55,10 +53,6 @@ def writing(folder: Path) -> Iterator[None]:
         raise InputError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
 
 
-Entry = tuple[dict[str, Any], dict[str, Any]]
-"""Records of one image in the lists `images` and `annotations`."""
-
-
 class PanopticWriter:
     """Writes a folder that is a data set in COCO panoptic format; a context manager.
 
@@ -73,7 +67,7 @@ class PanopticWriter:
     or `a.png` of two folders), `-2`, `-3`, ... is appended. Existing entries are kept; an image that is written again
     replaces its own entry only. Every file is written atomically. `panoptic.json` is written again from time to time,
     and at the end, also after an error. Several processes may write into one folder; each adds its own entries, one
-    process at a time. All of them need the same `sources`, so that they choose the same STEMs.
+    process at a time (`pix2seqd.panoptic.folder`).
     """
 
     def __init__(
@@ -85,22 +79,21 @@ class PanopticWriter:
             out: the folder.
             taxonomy: the categories of everything in it.
             settings: what the results depend on besides the image, as JSON values.
-            sources: the images that all processes together are going to write; their order decides the STEMs.
+            sources: the images that are going to be written, as far as known; their order decides the STEMs.
 
         Raises:
-            InputError: the folder cannot be written to, or it has a `panoptic.json` that is broken, that this
-                command did not write, or that has other categories.
+            InputError: the folder cannot be written to, it has a `panoptic.json` that is broken, that this command did
+                not write, or that has other categories, or another process writes the same images with other settings.
         """
         make_folders(out)
-        self._out, self._taxonomy, self._settings = out, taxonomy, dict(settings)
-        self._json = out / "panoptic.json"
-        self._entries = self._read()
+        self._out, self._settings = out, dict(settings)
         self._new: dict[str, Entry] = {}
-        self._stems = {key: Path(annotation["file_name"]).stem for key, (_, annotation) in self._entries.items()}
-        self._taken = {stem.casefold() for stem in self._stems.values()}
-        for source in sources:
-            self.stem(source)
         self._save_after = 0.0
+        with ExitStack() as stack:
+            self._folder = stack.enter_context(PanopticFolder(out, taxonomy, WRITER, self._settings, is_exclusive=True))
+            self._entries = entries(self._folder.read())
+            self._stems = self._folder.stems({absolute(source): printable(source.stem) for source in sources})
+            self._closing = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -108,8 +101,9 @@ class PanopticWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._new:
-            self._save()
+        with self._closing:
+            if self._new:
+                self._save()
 
     def is_done(self, source: Path) -> bool:
         """Whether the unchanged file was segmented with these settings and all its output files still exist."""
@@ -145,46 +139,14 @@ class PanopticWriter:
     def stem(self, source: Path) -> str:
         """STEM of an image."""
         if absolute(source) not in self._stems:
-            wanted = printable(source.stem)
-            candidates = (wanted if n == 1 else f"{wanted}-{n}" for n in itertools.count(1))
-            # On some file systems A.png and a.png are the same file.
-            stem = next(stem for stem in candidates if stem.casefold() not in self._taken)
-            self._stems[absolute(source)] = stem
-            self._taken.add(stem.casefold())
+            self._stems |= self._folder.stems({absolute(source): printable(source.stem)})
         return self._stems[absolute(source)]
-
-    def _read(self) -> dict[str, Entry]:
-        if not self._json.exists():
-            return {}
-        content = read_json(self._json)
-        try:
-            if content["info"]["description"] != WRITER:
-                raise ValueError(content["info"])
-            annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
-            entries = {image["source"]["path"]: (image, annotations[image["id"]]) for image in content["images"]}
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{self._json} is not a result of `pix2seqd segment`; choose another --out") from error
-        if content["categories"] != self._taxonomy.to_coco():
-            raise InputError(f"{self._out} holds results with other categories than this model's; choose another --out")
-        return entries
 
     def _save(self) -> None:
         started = time.monotonic()
-        with FileLock(self._out / ".panoptic.json.lock"):
-            found = self._read()
-            free = itertools.count(1 + max((image["id"] for image, _ in found.values()), default=0))
-            for key, (image, annotation) in self._new.items():
-                # Chosen at every save: another process may have taken the number after an interrupted save.
-                image["id"] = annotation["image_id"] = found[key][0]["id"] if key in found else next(free)
-            self._entries = found | self._new
-            entries = sorted(self._entries.values(), key=lambda entry: entry[0]["id"])
-            content = {
-                "info": {"description": WRITER},
-                "images": [image for image, _ in entries],
-                "annotations": [annotation for _, annotation in entries],
-                "categories": self._taxonomy.to_coco(),
-            }
-            write_json(self._json, content)
+        with self._folder.changing() as content:
+            put(content, self._new)
+            self._entries = entries(content)
         self._new = {}
         now = time.monotonic()
         self._save_after = now + 20 * (now - started)  # saving takes at most 5 % of the time

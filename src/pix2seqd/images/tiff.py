@@ -235,7 +235,7 @@ def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None
     unit: dict[str, Any] = {} if pixel_size is None else {"unit": "um"}
     # tifffile's own writing of ImageJ's files refuses 32-bit integers, which ImageJ reads.
     description = tifffile.tifffile.imagej_description(labels.shape, axes=axes, mode="grayscale", **unit)
-    options: dict[str, Any] = {"resolutionunit": "NONE", "compression": "zlib", **scale}
+    options: dict[str, Any] = {"photometric": "minisblack", "resolutionunit": "NONE", "compression": "zlib", **scale}
     tifffile.imwrite(path, labels.astype(kind), description=description, metadata=None, **options)
 
 

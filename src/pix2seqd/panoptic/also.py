@@ -142,10 +142,12 @@ def write_further(
     Raises:
         InputError: the image cannot be read, or writing failed.
     """
-    table: dict[str, Any] = {}
+    table: dict[str, np.ndarray] = {}
     if {"measures", "geojson"} & set(also.kinds):
         table = measures(panoptic.segmentation, panoptic.segments, channels(), also.pixel_size)
-    parts = panoptic.segmentation, panoptic.segments
+    things: exports.Outlined = []
+    if {"geojson", "rois", "labelme"} & set(also.kinds):
+        things = exports.outlined(panoptic.segmentation, panoptic.segments)
     for kind in also.kinds:
         with write_atomically(path_of(out, kind, stem)) as temporary:
             match kind:
@@ -158,15 +160,16 @@ def write_further(
                     content = {"images": [{**coco_image(record), "id": 1}], "annotations": panoptic.to_instances()}
                     _write_json(temporary, {**content, "categories": panoptic.taxonomy.to_coco()})
                 case "geojson":
-                    _write_json(temporary, exports.to_geojson(*parts, panoptic.taxonomy, table))
+                    _write_json(temporary, exports.to_geojson(things, panoptic.taxonomy, table))
                 case "rois":
                     from roifile import roiwrite
 
                     frame = record["id"] if "time" in record else 0
-                    roiwrite(temporary, exports.to_rois(*parts, frame), mode="w")
+                    roiwrite(temporary, exports.to_rois(things, frame), mode="w")
                 case "labelme":
                     path = f"{stem}.png" if shown else f"../images/{record['file_name']}"
-                    _write_json(temporary, panoptic.to_labelme(path, _base64(shown) if shown else None))
+                    data = _base64(shown) if shown else None
+                    _write_json(temporary, exports.to_labelme(things, panoptic.segmentation.shape, path, data))
 
 
 def write_for_image(out: Path, also: Also, entry: Entry, panoptic: Panoptic) -> Entry:

@@ -13,16 +13,16 @@ from pix2seqd.panoptic.taxonomy import Taxonomy
 if TYPE_CHECKING:
     from roifile import ImagejRoi
 
+Outlined = list[tuple[Segment, list[list[Ring]]]]
+"""Things with their outlines."""
 MAX_ROI = 60_535
 """Largest whole number that ImageJ reads as a coordinate of a ROI; larger ones are written as floats."""
 
 
-def things(segmentation: np.ndarray, segments: Sequence[Segment]) -> Iterator[tuple[Segment, list[list[Ring]]]]:
+def outlined(segmentation: np.ndarray, segments: Sequence[Segment]) -> Outlined:
     """The segments of countable objects, each with the outlines of its parts; see `outlines.parts`."""
-    for segment in segments:
-        if segment.isthing:
-            x, y, _, _ = segment.bbox
-            yield segment, list(parts(inside(segmentation, segment), x, y))
+    things = (segment for segment in segments if segment.isthing)
+    return [(thing, list(parts(inside(segmentation, thing), *thing.bbox[:2]))) for thing in things]
 
 
 def to_instances(
@@ -55,14 +55,12 @@ def to_instances(
     return entries
 
 
-def to_geojson(
-    segmentation: np.ndarray, segments: Sequence[Segment], taxonomy: Taxonomy, measures: Mapping[str, Any]
-) -> dict[str, Any]:
+def to_geojson(things: Outlined, taxonomy: Taxonomy, measures: Mapping[str, Any]) -> dict[str, Any]:
     """A GeoJSON FeatureCollection of detections for QuPath; see `Panoptic.to_geojson`."""
     rows = {int(measures["id"][row]): row for row in range(len(measures["id"]))}
     numeric = [column for column in measures if column != "category"]
     features = []
-    for segment, found in things(segmentation, segments):
+    for segment, found in things:
         # QuPath stores no NaN (JSON has none): a measure that has no value is left out.
         values = ((column, float(measures[column][rows[segment.id]])) for column in numeric)
         areas = [[[*map(list, ring), list(ring[0])] for ring in rings] for rings in found]
@@ -85,12 +83,12 @@ def to_geojson(
     return {"type": "FeatureCollection", "features": features}
 
 
-def to_rois(segmentation: np.ndarray, segments: Sequence[Segment], position: int = 0) -> "list[ImagejRoi]":
+def to_rois(things: Outlined, position: int = 0) -> "list[ImagejRoi]":
     """One ROI of ImageJ per thing; see `Panoptic.to_rois`."""
     from roifile import ROI_TYPE, ImagejRoi
 
     result = []
-    for segment, found in things(segmentation, segments):
+    for segment, found in things:
         # The name becomes that of a file in a zip, and roifile writes characters of 16 bits only.
         shown = "".join("_" if letter in "/\\:" or ord(letter) > 0xFFFF else letter for letter in segment.name)
         name, rings = f"{shown} {segment.id}", [ring for rings in found for ring in rings]
@@ -115,11 +113,8 @@ def _path(ring: Ring) -> Iterator[int]:
     yield 4
 
 
-def to_labelme(
-    segmentation: np.ndarray, segments: Sequence[Segment], image_path: str, image_data: str | None
-) -> dict[str, Any]:
-    """The content of a labelme file; see `Panoptic.to_labelme`."""
-    height, width = segmentation.shape
+def to_labelme(things: Outlined, size: tuple[int, ...], image_path: str, image_data: str | None) -> dict[str, Any]:
+    """The content of a labelme file; see `Panoptic.to_labelme`. `size` is the image's height and width."""
     shapes = [
         {
             "label": segment.name,
@@ -130,7 +125,7 @@ def to_labelme(
             "flags": {},
             "mask": None,
         }
-        for segment, found in things(segmentation, segments)
+        for segment, found in things
         for rings in found
     ]
     return {
@@ -139,6 +134,6 @@ def to_labelme(
         "shapes": shapes,
         "imagePath": image_path,
         "imageData": image_data,
-        "imageHeight": height,
-        "imageWidth": width,
+        "imageHeight": size[0],
+        "imageWidth": size[1],
     }

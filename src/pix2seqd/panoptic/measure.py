@@ -23,7 +23,7 @@ def measures(
     segments: Sequence[Segment],
     channels: Iterable[Channel] = (),
     pixel_size: float | None = None,
-) -> dict[str, list[str] | np.ndarray]:
+) -> dict[str, np.ndarray]:
     """Measure all segments; see `Panoptic.to_measures` for the columns.
 
     Args:
@@ -43,9 +43,9 @@ def measures(
     x, y, variance_x, variance_y, covariance = _moments(numbers, left, top, areas)
     spread = np.hypot(variance_x - variance_y, 2 * covariance)
     longest = variance_x + variance_y + spread
-    table: dict[str, list[str] | np.ndarray] = {
+    table = {
         "id": np.array([segment.id for segment in segments], np.int64),
-        "category": [segment.name for segment in segments],
+        "category": np.array([segment.name for segment in segments], object),
         "score": np.array([math.nan if s.score is None else s.score for s in segments], np.float64),
         "area": areas,
         "centroid_x": x,
@@ -62,7 +62,7 @@ def measures(
     if pixel_size is not None:
         for column in ("area", "centroid_x", "centroid_y", *(c for c in table if c.startswith("bbox_")), "perimeter"):
             name, power = ("area_um2", 2) if column == "area" else (f"{column}_um", 1)
-            table[name] = np.asarray(table[column]) * pixel_size**power
+            table[name] = table[column] * pixel_size**power
     for name, values in channels:
         if values.shape != (height, width):
             size = " x ".join(map(str, reversed(values.shape)))

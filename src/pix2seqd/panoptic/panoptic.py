@@ -170,9 +170,7 @@ class Panoptic:
             "data": {"class_name": np.array([segment.name for segment in self.things], str)},
         }
 
-    def to_measures(
-        self, image: Source | None = None, pixel_size: float | None = None
-    ) -> dict[str, list[str] | np.ndarray]:
+    def to_measures(self, image: Source | None = None, pixel_size: float | None = None) -> dict[str, np.ndarray]:
         """Measures of all segments, things and stuff, as `pandas.DataFrame(...)` takes them.
 
         Places are in pixels, and the centre of the first pixel is (0, 0), as in scikit-image; ImageJ and QuPath call it
@@ -227,7 +225,7 @@ class Panoptic:
             the first pixel (a Polygon with holes; a MultiPolygon if the thing has several parts); its category as
             the classification, with its colour; and the columns of `to_measures` as measurements.
         """
-        return exports.to_geojson(self.segmentation, self.segments, self.taxonomy, self.to_measures(image, pixel_size))
+        return exports.to_geojson(self._outlined(), self.taxonomy, self.to_measures(image, pixel_size))
 
     def to_rois(self) -> "list[ImagejRoi]":
         """The things as ROIs of ImageJ; `roifile.roiwrite("rois.zip", panoptic.to_rois())` writes a ROI set.
@@ -235,7 +233,7 @@ class Panoptic:
         Returns:
             One ROI per thing, named after its category and id; composite if it has holes or several parts.
         """
-        return exports.to_rois(self.segmentation, self.segments)
+        return exports.to_rois(self._outlined())
 
     def to_labelme(self, image_path: str, image_data: str | None = None) -> dict[str, Any]:
         """The things as the content of a labelme file.
@@ -248,7 +246,7 @@ class Panoptic:
             A dictionary for JSON, with a polygon for each part of a thing. Parts of one thing share its id as
             "group_id"; holes are joined to the outline.
         """
-        return exports.to_labelme(self.segmentation, self.segments, image_path, image_data)
+        return exports.to_labelme(self._outlined(), self.segmentation.shape, image_path, image_data)
 
     def diameter(self) -> float:
         """`typical_diameter` of the things, in pixels; crowds do not count."""
@@ -315,6 +313,9 @@ class Panoptic:
         ids = ids or {segment.id: new for new, segment in enumerate(self.segments, start=1)}
         segments = sorted((replace(s, id=ids[s.id]) for s in self.segments), key=lambda segment: segment.id)
         return Panoptic(self._mapped(ids), tuple(segments), self.taxonomy)
+
+    def _outlined(self) -> exports.Outlined:
+        return exports.outlined(self.segmentation, self.segments)
 
     def _mapped(self, values: Mapping[int, int]) -> np.ndarray:
         """The value of each pixel's segment id, int32 `[h, w]`, 0 for void and for ids without a value."""

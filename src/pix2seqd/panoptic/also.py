@@ -86,6 +86,10 @@ class Also:
         """What was written, as JSON values: each kind with the pixel size that is in it."""
         return {kind: self.pixel_size if kind in IN_MICROMETRES else None for kind in self.kinds}
 
+    def paths(self, out: Path, stem: str) -> dict[str, Path]:
+        """The files of one image in the folder, by their names in `PLACES`."""
+        return {kind: path_of(out, kind, stem) for kind in self.kinds}
+
     def lacking(self, out: Path, entry: Entry) -> "Also":
         """What of this is not yet written for an image of which panoptic.json has this entry."""
         written = entry[0].get("also", {})
@@ -120,42 +124,40 @@ def remove_all(out: Path) -> None:
 
 
 def write_further(
-    out: Path,
-    also: Also,
-    stem: str,
+    paths: Mapping[str, Path],
     record: Mapping[str, Any],
     panoptic: Panoptic,
     channels: Callable[[], Iterable[Channel]],
+    pixel_size: float | None = None,
     shown: Image.Image | None = None,
 ) -> None:
     """Write the further files of one image or frame.
 
     Args:
-        out: the output folder; its folders exist.
-        also: what is written.
-        stem: STEM of the files.
+        paths: the files, by their names in `PLACES`; their folders exist.
         record: the image's entry in the list `images` of panoptic.json.
         panoptic: its segmentation.
         channels: reads the image's channels.
+        pixel_size: micrometres of a pixel's side; None: unknown.
         shown: the image, to become a part of labelme's file; None: that names the copy in images/.
 
     Raises:
         InputError: the image cannot be read, or writing failed.
     """
     table: dict[str, np.ndarray] = {}
-    if {"measures", "geojson"} & set(also.kinds):
-        table = measures(panoptic.segmentation, panoptic.segments, channels(), also.pixel_size)
+    if {"measures", "geojson"} & paths.keys():
+        table = measures(panoptic.segmentation, panoptic.segments, channels(), pixel_size)
     things: exports.Outlined = []
-    if {"geojson", "rois", "labelme"} & set(also.kinds):
+    if {"geojson", "rois", "labelme"} & paths.keys():
         things = exports.outlined(panoptic.segmentation, panoptic.segments)
-    for kind in also.kinds:
-        with write_atomically(path_of(out, kind, stem)) as temporary:
+    for kind, path in paths.items():
+        with write_atomically(path) as temporary:
             match kind:
                 case "measures":
                     write_rows(temporary, {**first_columns(record), **table}, len(panoptic.segments))
                 case "labels":
                     labels = panoptic.select(lambda segment: segment.isthing).segmentation
-                    write_labels(temporary, labels, also.pixel_size)
+                    write_labels(temporary, labels, pixel_size)
                 case "coco":
                     content = {"images": [{**coco_image(record), "id": 1}], "annotations": panoptic.to_instances()}
                     _write_json(temporary, {**content, "categories": panoptic.taxonomy.to_coco()})
@@ -167,9 +169,9 @@ def write_further(
                     frame = record["id"] if "time" in record else 0
                     roiwrite(temporary, exports.to_rois(things, frame), mode="w")
                 case "labelme":
-                    path = f"{stem}.png" if shown else f"../images/{record['file_name']}"
+                    name = f"{path.stem}.png" if shown else f"../images/{record['file_name']}"
                     data = _base64(shown) if shown else None
-                    _write_json(temporary, exports.to_labelme(things, panoptic.segmentation.shape, path, data))
+                    _write_json(temporary, exports.to_labelme(things, panoptic.segmentation.shape, name, data))
 
 
 def write_for_image(out: Path, also: Also, entry: Entry, panoptic: Panoptic) -> Entry:
@@ -189,7 +191,7 @@ def write_for_image(out: Path, also: Also, entry: Entry, panoptic: Panoptic) -> 
     """
     record, annotation = entry
     channels = partial(load_channels, out / "images" / record["file_name"])
-    write_further(out, also, _stem(entry), record, panoptic, channels)
+    write_further(also.paths(out, _stem(entry)), record, panoptic, channels, also.pixel_size)
     return {**record, "also": {**record.get("also", {}), **also.record()}}, annotation
 
 

@@ -107,7 +107,8 @@ class ClipWriter:
         png, annotation = panoptic.to_coco(frame.number, name)
         record = {"id": frame.number, "file_name": frame.name or name, "time": round(frame.time, 6)}
         record |= {"width": frame.image.width, "height": frame.image.height}
-        write_further(self._out, self._also, Path(name).stem, record, panoptic, frame.channels, frame.image)
+        paths = self._also.paths(self._out, Path(name).stem)
+        write_further(paths, record, panoptic, frame.channels, self._also.pixel_size, frame.image)
         with write_atomically(self._out / "panoptic" / name) as temporary:
             Image.fromarray(png).save(temporary, format="PNG")
         self._video.write(shown, frame.time)

@@ -39,7 +39,7 @@ def place(tmp_path_factory) -> Path:
 def segment(place: Path, out: str, *options: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *launcher, "pix2seqd", "segment", str(place / "in"), "--model", str(place / "m")]
     return subprocess.run(
-        [*command, "--out", str(place / out), *options],
+        [*command, "--out", str(place / out), "--also", "measures,coco", *options],
         capture_output=True,
         text=True,
         timeout=280,
@@ -48,7 +48,7 @@ def segment(place: Path, out: str, *options: str, launcher: tuple[str, ...] = ()
 
 
 def assert_same(place: Path, out: str) -> None:
-    """Both folders have the same files with the same content, and the same records except for their ids."""
+    """Both folders have the same files with the same content, and the same records except for their ids and order."""
     one, other = (json.loads((place / name / "panoptic.json").read_text()) for name in ("one", out))
     assert len(one["images"]) == COUNT
     assert [image["id"] for image in sorted(other["images"], key=lambda i: i["id"])] == list(range(1, COUNT + 1))
@@ -57,6 +57,12 @@ def assert_same(place: Path, out: str) -> None:
     for annotation in other["annotations"]:
         masks = [np.asarray(Image.open(place / name / "panoptic" / annotation["file_name"])) for name in ("one", out)]
         assert np.array_equal(*masks)
+    for name in ("measures.csv", "counts.csv"):
+        assert len({tuple(sorted((place / folder / name).read_text().splitlines())) for folder in ("one", out)}) == 1
+    instances = [json.loads((place / folder / "instances.json").read_text())["annotations"] for folder in ("one", out)]
+    assert [entry["id"] for entry in instances[1]] == list(range(1, len(instances[0]) + 1))
+    codes = [sorted((entry["segmentation"]["counts"], entry["area"]) for entry in entries) for entries in instances]
+    assert codes[0] == codes[1]
 
 
 def test_segment_under_torchrun_shares_a_folder(place):

@@ -56,7 +56,11 @@ def test_image_tab_segments_sample_and_names_segment_under_pointer(browser):
     segment(browser)
     ActionChains(browser.driver).move_to_element(browser.all(".stage")[0]).perform()
     browser.until(lambda: "background · id 4" in " ".join(e.text for e in browser.all(".tip")))
-    assert browser.files() == ["squares-overlay.png", "squares-panoptic.png", "squares-panoptic.json"]
+    assert browser.files() == [
+        *("squares-overlay.png", "squares-panoptic.png", "squares-panoptic.json", "squares-measures.csv"),
+        *("squares-labels.tif", "squares-instances.json", "squares-geojson.geojson", "squares-rois.zip"),
+        "squares-labelme.json",
+    ]
 
 
 def test_correct_tab_paint_cut_merge_undo_complete_save(browser, folder):

@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from pix2seqd.files import InputError
-from pix2seqd.panoptic.formats import from_segments, polygons, run_lengths, to_instances, to_segments
+from pix2seqd.panoptic.formats import from_segments, to_instances, to_segments
+from pix2seqd.panoptic.outlines import polygons, run_lengths
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pix2seqd.cli.segmenting import Results, locally
 from pix2seqd.files import InputError
+from pix2seqd.panoptic.also import NOTHING, Also
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
@@ -22,15 +23,18 @@ class Worker:
         settings: dict[str, Any],
         options: dict[str, Any],
         channel: str | None,
+        also: Also = NOTHING,
     ):
         self.segmenter, self.out, self.settings, self.options = load(), Path(out), settings, options
-        self.channel = channel
+        self.channel, self.also = channel, also
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """Rows of `source` and `stem` → rows of `source` and one of `entry`, as JSON, `error` and `note`."""
         todo = [(Path(source), stem) for source, stem in zip(batch["source"], batch["stem"], strict=True)]
         rows: dict[str, list[str]] = {"source": [], "entry": [], "error": [], "note": []}
-        for source, entry in locally(self.segmenter, self.out, todo, self.settings, self.options, self.channel):
+        for source, entry in locally(
+            self.segmenter, self.out, todo, self.settings, self.options, self.channel, self.also
+        ):
             rows["source"].append(str(source))
             rows["entry"].append("" if isinstance(entry, InputError | str) else json.dumps(entry))
             rows["error"].append(str(entry) if isinstance(entry, InputError) else "")
@@ -45,6 +49,7 @@ def on_ray(
     settings: dict[str, Any],
     options: dict[str, Any],
     channel: str | None,
+    also: Also,
     workers: int,
 ) -> Results:
     """Like `locally`, but on `workers` actors of the cluster that RAY_ADDRESS names, otherwise of this machine.
@@ -65,7 +70,7 @@ def on_ray(
     data = ray.data.from_items(items, override_num_blocks=-(-len(items) // batch))
     rows = data.map_batches(
         Worker,  # pyright: ignore[reportArgumentType]
-        fn_constructor_args=(load, str(out.absolute()), settings, options, channel),
+        fn_constructor_args=(load, str(out.absolute()), settings, options, channel, also),
         batch_size=batch,
         concurrency=workers,
         max_restarts=-1,

@@ -12,6 +12,8 @@ def segment(
     model: str = "nuclei-fast",
     out: Path = Path("pix2seqd-out"),
     channel: str | None = None,
+    also: str | None = None,
+    pixel_size: str | None = None,
     batch_size: Annotated[int | None, count(1)] = None,
     engine: Literal["local", "ray"] = "local",
     workers: Annotated[int, count(1)] = 2,
@@ -32,6 +34,11 @@ def segment(
         out: Folder to write to.
         channel: Number (from 1) or name of the channel to take, of images with channels. Default: up to three channels
             are shown as colours; of more, the first is taken.
+        also: Further files for other tools, names with commas between them. measures: measures.csv and counts.csv.
+            labels: labels/NAME.tif. coco: instances.json. geojson: geojson/NAME.geojson for QuPath. rois:
+            rois/NAME.zip for ImageJ. labelme: labelme/NAME.json. Finished images get them from their results.
+        pixel_size: Length of a pixel's side with its unit, um or nm (0.65um), for measures, labels and geojson.
+            Default: lengths are in pixels.
         batch_size: Number of images that are read at a time, and of image windows that the network computes at a
             time. It changes the speed, not the result. Default: chosen automatically.
         engine: local: this process, or the processes that torchrun started, which share the images. ray: a Ray
@@ -42,34 +49,48 @@ def segment(
     from functools import partial
 
     from pix2seqd import distributed
-    from pix2seqd.cli.segmenting import locally, print_segments, segment_into
+    from pix2seqd.cli.segmenting import also_into, locally, print_segments, segment_into
     from pix2seqd.images.load import find_images, load_image
+    from pix2seqd.panoptic.also import Also
+    from pix2seqd.panoptic.collect import collect
     from pix2seqd.panoptic.results import PanopticWriter, make_folders
 
+    further = Also.parse(also, pixel_size)
     sources = find_images(images)
     if not sources:
         raise InputError("nothing to segment; give an image or a folder of images")
     if len(sources) == 1:
         load_image(sources[0], channel)  # a mistyped name is reported before the model is loaded
     make_folders(out)
+    make_folders(out, further.folders)
     first, stride = distributed.rank(), distributed.world_size()
     segmenter = inference.segmenter(model)
     options = inference.given()
     settings = {**segmenter.describe(), **options, **({} if channel is None else {"channel": channel})}
-    with PanopticWriter(out, segmenter.taxonomy, settings, sources) as writer:
-        own = sources[first::stride]
-        todo = [source for source in own if not writer.is_done(source)]
-        named = [(source, writer.stem(source)) for source in todo]
-        options = {**options, "batch_size": batch_size}
-        if engine == "ray" and todo:
-            from pix2seqd.cli.ray_engine import on_ray
+    writer = PanopticWriter(out, segmenter.taxonomy, settings, sources)
+    try:
+        with writer:
+            own = sources[first::stride]
+            todo = [source for source in own if not writer.is_done(source)]
+            done = set(own) - set(todo)
+            lacking = [source for source in own if source in done and further.lacking(out, writer.entry(source)).kinds]
+            named = [(source, writer.stem(source)) for source in todo]
+            options = {**options, "batch_size": batch_size}
+            if engine == "ray" and todo:
+                from pix2seqd.cli.ray_engine import on_ray
 
-            results = on_ray(partial(inference.segmenter, model), out, named, settings, options, channel, workers)
-        else:
-            results = locally(segmenter, out, named, settings, options, channel)
-        failed = segment_into(writer, own, todo, results)
-        if len(sources) == len(own) == 1 and not failed:
-            print_segments(sources[0].name, writer.segments(sources[0]))
+                load = partial(inference.segmenter, model)
+                results = on_ray(load, out, named, settings, options, channel, further, workers)
+            else:
+                results = locally(segmenter, out, named, settings, options, channel, further)
+            failed = segment_into(writer, own, todo, results)
+            if lacking:
+                failed += also_into(writer, out, lacking, segmenter.taxonomy, further)
+            if len(sources) == len(own) == 1 and not failed:
+                print_segments(sources[0].name, writer.segments(sources[0]))
+    finally:
+        collect(out, further)
     distributed.barrier()
-    print(f"written to {out}: panoptic.json, panoptic/, overlay/, images/")
+    names = "panoptic.json, panoptic/, overlay/, images/" + (f", {further.names}" if further.kinds else "")
+    print(f"written to {out}: {names}")
     return 2 if failed else 0

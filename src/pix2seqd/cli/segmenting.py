@@ -15,7 +15,10 @@ from rich.text import Text
 
 from pix2seqd.files import InputError, printable
 from pix2seqd.images.load import load_image
+from pix2seqd.panoptic.also import NOTHING, Also, read_result, remove, write_for_image
+from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.results import Entry, PanopticWriter, write_files
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
@@ -47,8 +50,7 @@ def segment_into(writer: PanopticWriter, sources: list[Path], todo: list[Path], 
         task = progress.add_task("segmenting", total=len(todo), speed="")
         for source, entry in results:
             if isinstance(entry, InputError | str):
-                line = f"pix2seqd: {' '.join(str(entry).split())}"
-                progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                _print_message(progress, entry)
                 if isinstance(entry, InputError):
                     failed += 1
                     progress.advance(task)
@@ -73,6 +75,7 @@ def locally(
     settings: dict[str, Any],
     options: dict[str, Any],
     channel: str | None = None,
+    also: Also = NOTHING,
 ) -> Results:
     """Segment files in this process and write their results.
 
@@ -85,6 +88,7 @@ def locally(
         settings: recorded with each result.
         options: of `Segmenter.images`; `batch_size` None takes 8 files at a time.
         channel: the channel of every file; see `load_image`.
+        also: further files that are written.
     """
     batch = options["batch_size"] or 8
     chunks = [todo[start : start + batch] for start in range(0, len(todo), batch)]
@@ -94,11 +98,60 @@ def locally(
             good = [(names, image) for names, image in read if isinstance(image, Image.Image)]
             results = segmenter.images([image for _, image in good], **options)
             writes = (
-                partial(write_files, out, stem, source, image, panoptic, settings)
+                partial(_write, out, stem, source, image, panoptic, settings, also)
                 for ((source, stem), image), panoptic in zip(good, results, strict=True)
             )
             for ((source, _), _), entry in zip(good, _pipelined(writes, pool), strict=True):
                 yield source, entry
+
+
+def also_into(writer: PanopticWriter, out: Path, todo: list[Path], taxonomy: Taxonomy, also: Also) -> int:
+    """Write further files of images that were segmented before, from their results, and print how many.
+
+    Args:
+        writer: has the entries of the images, and records the new ones.
+        out: the folder.
+        todo: the images.
+        taxonomy: the categories of the folder.
+        also: what is written; an image keeps the files that it has.
+
+    Returns:
+        Number of images that failed.
+    """
+    failed = 0
+    with _progress(len(todo)) as progress:
+        task = progress.add_task("writing further files", total=len(todo), speed="")
+        for source in todo:
+            entry = writer.entry(source)
+            try:
+                lacking = also.lacking(out, entry)
+                writer.add(source, write_for_image(out, lacking, entry, read_result(out, entry, taxonomy)))
+            except InputError as error:
+                failed += 1
+                _print_message(progress, error)
+            progress.advance(task)
+    print(f"{len(todo) - failed} not segmented again: {also.names} written from the results in {out}")
+    return failed
+
+
+def _print_message(progress: Progress, message: InputError | str) -> None:
+    line = f"pix2seqd: {' '.join(str(message).split())}"
+    progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _write(
+    out: Path,
+    stem: str,
+    source: Path,
+    image: Image.Image,
+    panoptic: Panoptic,
+    settings: dict[str, Any],
+    also: Also,
+) -> Entry:
+    """Write all files of one image; those of an earlier segmentation of it go."""
+    remove(out, stem)
+    entry = write_files(out, stem, source, image, panoptic, settings)
+    return write_for_image(out, also, entry, panoptic) if also.kinds else entry
 
 
 def _read(

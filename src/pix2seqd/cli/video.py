@@ -29,6 +29,8 @@ def video(
     first_steps: Annotated[int | None, count(1, 1000)] = None,
     adaptive: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None,
     fps: Annotated[float, Parameter(validator=Number(gt=0, lte=1000))] = 10,
+    also: str | None = None,
+    pixel_size: str | None = None,
     inference: Inference = CHECKPOINT_DEFAULTS,
 ) -> int:
     """Segment a video and track its objects.
@@ -49,14 +51,21 @@ def video(
         adaptive: Average number of steps of a later frame. More steps are spent where the mask changes. 0 always takes
             --steps. Default: set by the checkpoint.
         fps: Frames per second of overlay.mp4 for a folder or a stack. Videos keep their own times.
+        also: Further files for other tools, names with commas between them. measures: measures.csv, counts.csv and
+            track_measures.csv. coco: instances.json. Of each frame: labels: labels/NUMBER.tif. geojson:
+            geojson/NUMBER.geojson for QuPath. rois: rois/NUMBER.zip for ImageJ. labelme: labelme/NUMBER.json.
+        pixel_size: Length of a pixel's side with its unit, um or nm (0.65um), for measures, labels and geojson.
+            Default: lengths are in pixels.
         inference: How the checkpoint is used.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from pix2seqd.images.frames import open_clip
+    from pix2seqd.panoptic.also import Also
     from pix2seqd.panoptic.clip_results import ClipWriter
 
+    further = Also.parse(also, pixel_size)
     if Path(source).resolve() in ((out / name).resolve() for name in ("overlay.mp4", "panoptic")):
         raise InputError(f"{source} would be overwritten; choose another --out")
     errors = 0
@@ -78,7 +87,7 @@ def video(
             results, started = segmenter.video((frame.image for frame in to_segment), **options), time.monotonic()
             # Errors in the options or the first frame are reported before an earlier result is replaced.
             results = chain(list(islice(results, 1)), results)
-            with ClipWriter(out, segmenter.taxonomy, settings, clip.rate) as writer:
+            with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, further) as writer:
                 task, done = progress.add_task("segmenting", total=clip.total, speed=""), 0
                 frames = _check_rate(to_write, 1 / float(clip.rate), progress)
                 for done, (panoptic, frame) in enumerate(zip(results, frames, strict=False), start=1):
@@ -86,7 +95,8 @@ def video(
                     progress.update(task, advance=1, speed=f"{done / (time.monotonic() - started):.1f} frames/s")
     seconds = time.monotonic() - started
     print(f"{done} frames in {seconds:.1f} s ({done / seconds:.1f} frames/s), {writer.things} things tracked")
-    print(f"written to {out}: overlay.mp4, panoptic/, panoptic.json, tracks.json")
+    names = "overlay.mp4, panoptic/, panoptic.json, tracks.json" + (f", {further.names}" if further.kinds else "")
+    print(f"written to {out}: {names}")
     return 2 if errors else 0
 
 

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain
@@ -16,6 +16,7 @@ from PIL import Image
 
 from pix2seqd.files import InputError
 from pix2seqd.images.load import (
+    Channel,
     Note,
     check_pixels,
     decoding,
@@ -23,10 +24,12 @@ from pix2seqd.images.load import (
     describe_channels,
     find_images,
     ignore,
+    load_channels,
     load_image,
     max_pixels,
     one_channel,
     open_image,
+    plane_channels,
     read_plane,
 )
 from pix2seqd.images.tiff import AXES, Tiff, is_tiff
@@ -53,6 +56,16 @@ class DecodedFrame:
     """Seconds since the first frame."""
     name: str = ""
     """Name of its file if the source is a folder."""
+    read_channels: Callable[[], Iterable[Channel]] | None = field(default=None, repr=False, compare=False)
+    """Reads the values that the source holds, while it is open; None: it holds no others than `image` shows."""
+
+    def channels(self) -> Iterable[Channel]:
+        """Its channels, as `load_channels` yields them."""
+        return load_channels(self.image) if self.read_channels is None else self.read_channels()
+
+
+StillFrame = tuple[str, Callable[[], Image.Image], Callable[[], Iterable[Channel]]]
+"""Name of a frame that is an image of its own, and what reads it and its channels."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,7 @@ def open_clip(
     camera = f"/dev/video{source}" if source.isdecimal() and not path.exists() else source
     if path.is_dir():
         paths = sorted(find_images([path]), key=_natural)
-        images = ((p.name, partial(load_image, p, channel, note)) for p in paths)
+        images = ((p.name, partial(load_image, p, channel, note), partial(load_channels, p)) for p in paths)
         yield FrameStream(_checked(_read_images(images, rate, warn), source), len(paths), rate)
     elif (kind := _image_format(path)) == "TIFF":
         load_image(path, channel)  # raises an error that says what is wrong with the file
@@ -160,17 +173,19 @@ def _time_axis(tiff: Tiff, source: str, note: Note) -> str:
     return axis
 
 
-def _planes(
-    tiff: Tiff, axis: str, source: str, channel: int | str | None, warn: Note
-) -> Iterator[tuple[str, Callable[[], Image.Image]]]:
+def _planes(tiff: Tiff, axis: str, source: str, channel: int | str | None, warn: Note) -> Iterator[StillFrame]:
     """The frames of a stack, and a message if the list of its pages breaks off."""
 
     def read(number: int) -> Image.Image:
         with decoding(f"{source}, page {number + 1}"):
             return read_plane(tiff, {axis: number}, channel)
 
+    def channels(number: int) -> Iterator[Channel]:
+        with decoding(f"{source}, page {number + 1}"):
+            yield from plane_channels(tiff, {axis: number})
+
     for number in range(tiff.axes[axis]):
-        yield f"{source}, page {number + 1}", partial(read, number)
+        yield f"{source}, page {number + 1}", partial(read, number), partial(channels, number)
     if tiff.is_cut:
         warn(f"{source} ends after page {tiff.axes[axis]}: the next one is cut short or damaged; export it again")
 
@@ -231,12 +246,10 @@ def _checked(frames: Iterator[DecodedFrame], source: str) -> Iterator[DecodedFra
     return chain([first], frames)
 
 
-def _read_images(
-    sources: Iterable[tuple[str, Callable[[], Image.Image]]], rate: Fraction, warn: Note
-) -> Iterator[DecodedFrame]:
-    for number, (name, read) in enumerate(sources, start=1):
+def _read_images(sources: Iterable[StillFrame], rate: Fraction, warn: Note) -> Iterator[DecodedFrame]:
+    for number, (name, read, channels) in enumerate(sources, start=1):
         try:
-            yield DecodedFrame(number, read(), float((number - 1) / rate), name)
+            yield DecodedFrame(number, read(), float((number - 1) / rate), name, channels)
         except InputError as error:
             warn(f"frame {number} is left out: {error}")
 

@@ -6,7 +6,7 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
@@ -38,6 +38,10 @@ COLOURS = ("red", "green", "blue")
 
 Note = Callable[[str], None]
 """Takes one line about what was left out of an image."""
+
+
+Channel = tuple[str, np.ndarray]
+"""Name of a channel (empty: the only one) and its values `[h, w]`."""
 
 
 def ignore(note: str) -> None:
@@ -92,6 +96,96 @@ def load_image(source: Source, channel: int | str | None = None, note: Note = ig
         return _read(file, str(path), channel, note)
 
 
+def load_channels(source: Source) -> Iterator[Channel]:
+    """The channels of an image one by one, with the values that its file holds, to measure intensities.
+
+    The values are those of all channels of a TIFF (its first plane, without transparency), and of images deeper than
+    8 bits; they are not stretched. 8-bit images of one channel have one. Everything else (palettes, CMYK, YCbCr,
+    CIELAB, transparency) has red, green and blue as `load_image` shows them.
+
+    Args:
+        source: as `load_image` takes it; an array `[h, w, c]` may have any number of channels but 4, which is RGBA.
+
+    Yields:
+        Name and values of each channel, integers or floats `[h, w]` of the size that `load_image` has. A channel
+        without a name of its own, or whose name another one has, is called by its number, from 1; one that is alone
+        and has no name is called "".
+
+    Raises:
+        InputError: as `load_image`.
+    """
+    if isinstance(source, np.ndarray):
+        if source.dtype.kind not in "buif" or source.ndim not in (2, 3) or source.shape[2:] == (4,):
+            yield from _shown_channels(_from_array(source))  # RGBA, or what is not an image
+        else:
+            count = 1 if source.ndim == 2 else source.shape[2]
+            yield from _named(np.moveaxis(np.atleast_3d(source), -1, 0), count, COLOURS if count == 3 else ())
+    elif isinstance(source, Image.Image):
+        with decoding(getattr(source, "filename", "") or "the given image"):
+            yield from _shown_channels(source)
+    elif isinstance(source, io.IOBase):
+        with decoding(str(getattr(source, "name", "the given file"))):
+            yield from _file_channels(cast(IO[bytes], source))
+    else:
+        _check_file(Path(cast(str, source)))
+        with decoding(str(source)), Path(cast(str, source)).open("rb") as file:
+            yield from _file_channels(file)
+
+
+def _file_channels(file: IO[bytes]) -> Iterator[Channel]:
+    if is_tiff(file):
+        yield from plane_channels(Tiff(file), {})
+        return
+    with open_image(file) as image:
+        values = _deep_values(image, file)
+        if values is None:
+            yield from _shown_channels(image)
+        else:
+            colours = 3 if values.shape[2] >= 3 else 1
+            turned = upright(values, _stored_orientation(image))
+            yield from _named(np.moveaxis(turned[..., :colours], -1, 0), colours, COLOURS[: colours // 3 * 3])
+
+
+def plane_channels(tiff: Tiff, position: Mapping[str, int]) -> Iterator[Channel]:
+    """The channels of one plane of a TIFF, as `load_channels` yields them.
+
+    Args:
+        tiff: the open file.
+        position: index along each of its axes; 0 where it is not given.
+
+    Raises:
+        InputError: as `read_plane`.
+    """
+    check_plane(tiff)
+    if (image := tiff.converted(position)) is not None:
+        yield from _shown_channels(image)
+    elif not _is_plain(tiff):
+        yield from _shown_channels(read_plane(tiff, position, None))
+    else:
+        numbers = [number for number in range(tiff.channels) if number != tiff.alpha]
+        names = [tiff.names[number] for number in numbers] if tiff.names else []
+        orientation = _orientation(tiff.page.tags.valueof("Orientation"))
+        planes = (upright(values, orientation) for values in tiff.channel_values(position, numbers))
+        yield from _named(planes, len(numbers), names)
+
+
+def _shown_channels(image: Image.Image) -> Iterator[Channel]:
+    """The values of a deep or grey image, otherwise red, green and blue as they are shown."""
+    check_pixels(*image.size)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        yield "", np.asarray(_upright(image))
+        return
+    rgb = np.asarray(_to_rgb(image))
+    grey = image.mode in ("1", "L", "LA", "La")
+    yield from _named(np.moveaxis(rgb[..., :1] if grey else rgb, -1, 0), 1 if grey else 3, () if grey else COLOURS)
+
+
+def _named(planes: Iterable[np.ndarray], count: int, names: Sequence[str]) -> Iterator[Channel]:
+    unique = [name if name and names.count(name) == 1 else str(at) for at, name in enumerate(names, start=1)]
+    unique = unique or ([""] if count == 1 else [str(number) for number in range(1, count + 1)])
+    return zip(map(printable, unique), planes, strict=True)
+
+
 def open_image(file: IO[bytes] | Path) -> Image.Image:
     """Open an image of one of `FORMATS` with Pillow; errors are Pillow's."""
     max_pixels()  # which tells Pillow
@@ -118,9 +212,7 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
         return image
     with open_image(file) as image:
         rgb = one_channel(_to_rgb(_deep(image, file)), channel)
-        rgb.info["orientation"] = 1
-        with suppress(Exception):  # the EXIF block is damaged
-            rgb.info["orientation"] = _orientation(image.getexif().get(EXIF_ORIENTATION))
+        rgb.info["orientation"] = _stored_orientation(image)
         frames = 1
         with suppress(Exception):  # counting reads all frames, and one may be damaged
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
@@ -132,6 +224,12 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
 def _orientation(value: object) -> int:
     """An EXIF orientation, 1 to 8; 1 for what is none."""
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _stored_orientation(image: Image.Image) -> int:
+    with suppress(Exception):  # the EXIF block is damaged
+        return _orientation(image.getexif().get(EXIF_ORIENTATION))
+    return 1
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -332,29 +430,34 @@ def _opacity(alpha: np.ndarray) -> np.ndarray:
 
 def _deep(image: Image.Image, file: IO[bytes]) -> Image.Image:
     """The image itself, or stretched from 16-bit colours, of which Pillow would keep the upper bytes (PNG, PPM)."""
-    check_pixels(*image.size)
-    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    codec, _, offset, arguments = tiles[0] if tiles else ("", None, 0, None)
-    if image.format == "PNG" and image.mode in ("LA", "RGB", "RGBA") and str(arguments).endswith(";16B"):
-        file.seek(0)
-        values = imagecodecs.png_decode(file.read())
-    elif image.format == "PPM" and image.mode == "RGB" and isinstance(arguments, tuple) and arguments[1] > 255:
-        file.seek(offset)
-        count = image.width * image.height * 3
-        values = (
-            np.array(file.read().split(), ">u2") if codec == "ppm_plain" else np.frombuffer(file.read(2 * count), ">u2")
-        )
-        values = values.reshape(image.height, image.width, 3)
-    else:
+    values = _deep_values(image, file)
+    if values is None:
         return image
     colours = 3 if values.shape[2] >= 3 else 1
     layers = [Image.fromarray(layer) for layer in np.moveaxis(_stretch(values[..., :colours]), -1, 0)]
     if values.shape[2] > colours:
         layers.append(Image.fromarray(_opacity(values[..., colours])))
     deep = Image.merge(("L", "LA", "RGB", "RGBA")[values.shape[2] - 1], layers)
-    with suppress(SyntaxError):  # the EXIF block is damaged
-        deep.getexif()[EXIF_ORIENTATION] = image.getexif().get(EXIF_ORIENTATION, 1)
+    deep.getexif()[EXIF_ORIENTATION] = _stored_orientation(image)
     return deep
+
+
+def _deep_values(image: Image.Image, file: IO[bytes]) -> np.ndarray | None:
+    """16-bit colours `[h, w, 1 to 4]` as they are stored, of which Pillow would keep the upper bytes; None: others."""
+    check_pixels(*image.size)
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    codec, _, offset, arguments = tiles[0] if tiles else ("", None, 0, None)
+    if image.format == "PNG" and image.mode in ("LA", "RGB", "RGBA") and str(arguments).endswith(";16B"):
+        file.seek(0)
+        return imagecodecs.png_decode(file.read())
+    if image.format == "PPM" and image.mode == "RGB" and isinstance(arguments, tuple) and arguments[1] > 255:
+        file.seek(offset)
+        count = image.width * image.height * 3
+        values = (
+            np.array(file.read().split(), ">u2") if codec == "ppm_plain" else np.frombuffer(file.read(2 * count), ">u2")
+        )
+        return values.reshape(image.height, image.width, 3)
+    return None
 
 
 def _check_file(path: Path) -> None:

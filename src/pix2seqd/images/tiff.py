@@ -4,9 +4,10 @@ import io
 import logging
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import IO, Any
 from xml.etree import ElementTree
 
@@ -171,11 +172,15 @@ class Tiff:
         Raises:
             InputError: the plane is missing or cut short.
         """
+        return np.stack(list(self.channel_values(position, channels)), axis=-1)
+
+    def channel_values(self, position: Mapping[str, int], channels: Sequence[int]) -> Iterator[np.ndarray]:
+        """The same as `plane`, channel by channel, each `[h, w]`."""
         if self._channel in self._lead:
-            planes = [self._values({**position, self._channel: channel}) for channel in channels]
-            return np.stack(planes, axis=-1)
+            yield from (self._values({**position, self._channel: channel}) for channel in channels)
+            return
         values = self._values(position)
-        return values[..., list(channels)] if values.ndim == 3 else values[..., None]
+        yield from (values[..., channel] if values.ndim == 3 else values for channel in channels)
 
     @cached_property
     def _pillow(self) -> Image.Image:
@@ -240,6 +245,26 @@ def _check_image(head: bytes, kind: str, limit: int) -> None:
         return
     if math.prod(size) > limit:
         raise InputError("a tile of it holds an image that is larger than the tile; export it again")
+
+
+def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None, axes: str = "YX") -> None:
+    """Write a label image, or a stack of them, as a TIFF in the manner of ImageJ.
+
+    Values have 16 bits, or 32 where one is above 65,535. The compression is deflate, which all readers know.
+
+    Args:
+        path: the file; one that exists is overwritten.
+        labels: integers from 0 to 2³² - 1, `[h, w]` or `[n, h, w]`.
+        pixel_size: micrometres of a pixel's side, for the file's scale; None: unknown.
+        axes: the axes of `labels`: YX, TYX or ZYX.
+    """
+    kind = np.uint32 if labels.max(initial=0) >= 2**16 else np.uint16
+    scale = {} if pixel_size is None else {"resolution": (1 / pixel_size, 1 / pixel_size)}
+    unit: dict[str, Any] = {} if pixel_size is None else {"unit": "um"}
+    # tifffile's own writing of ImageJ's files refuses 32-bit integers, which ImageJ reads.
+    description = tifffile.tifffile.imagej_description(labels.shape, axes=axes, mode="grayscale", **unit)
+    options: dict[str, Any] = {"photometric": "minisblack", "resolutionunit": "NONE", "compression": "zlib", **scale}
+    tifffile.imwrite(path, labels.astype(kind), description=description, metadata=None, **options)
 
 
 def _bits(page: Any) -> int:

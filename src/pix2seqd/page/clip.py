@@ -12,12 +12,15 @@ from pix2seqd.files import InputError, read_json
 from pix2seqd.images.frames import DecodedFrame, check_upload, open_clip
 from pix2seqd.page.site import MODEL, QUICK, Parts, Site, settings_of, steps_slider, view, visitor_of, with_messages
 from pix2seqd.page.viewer import data_uri, reduced, show
+from pix2seqd.panoptic.also import PLACES, Also
 from pix2seqd.panoptic.clip_results import ClipWriter
 from pix2seqd.panoptic.panoptic import Panoptic
 
 SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif", ".tif", ".tiff"})
 FRAMES_PER_SECOND = 10.0
 """For TIFF stacks, which have no times."""
+FURTHER = Also(tuple(kind for kind in PLACES if kind != "labelme"))
+"""Written for each frame; labelme's files would hold every frame again."""
 
 
 def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
@@ -83,7 +86,8 @@ def segmented(
         total = min(clip.total or max_frames, max_frames)
         to_segment, to_write = tee(islice(clip.frames, max_frames))
         results = segmenter.video((frame.image for frame in to_segment), **options)
-        with ClipWriter(out, segmenter.taxonomy, {**segmenter.describe(), **options}, clip.rate) as writer:
+        settings = {**segmenter.describe(), **options}
+        with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, FURTHER) as writer:
             for number, (panoptic, frame) in enumerate(zip(results, to_write, strict=False), start=1):
                 writer.write(frame, panoptic)
                 yield number, max(total, number), frame, panoptic

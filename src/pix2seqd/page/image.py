@@ -56,7 +56,11 @@ def tab(site: Site, work: gr.State, samples: Path | None, defaults: dict[str, An
                 label="Segments",
                 buttons=[],
             )
-            files = gr.File(label="Downloads: overlay, COCO PNG and JSON", file_count="multiple", interactive=False)
+            files = gr.File(
+                label="Downloads: overlay, COCO, measures, others",
+                file_count="multiple",
+                interactive=False,
+            )
     correct_view = view(editable=True, placeholder="Segment an image on the tab Image first.")
     correct_view.unrender()
     parts = Parts(work, settings, image_view, correct_view, table, files)

@@ -14,6 +14,7 @@ from pix2seqd.page import viewer
 from pix2seqd.page.limits import Limits, Turns
 from pix2seqd.page.scratch import Scratch
 from pix2seqd.page.work import Work
+from pix2seqd.panoptic.also import PLACES, write_further
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.segmenter import Segmenter
 
@@ -113,11 +114,18 @@ def visitor_of(request: gr.Request) -> str:
 
 
 def export(site: Site, work: Work, request: gr.Request) -> list[str]:
-    """Write overlay, COCO PNG and COCO JSON, and return their paths for download."""
+    """Write overlay, COCO PNG and COCO JSON, and the formats of other tools; return their paths for download.
+
+    The measures have no intensities, because the page keeps the 8-bit view of an image, not the values of its file.
+    """
     folder, stem = site.scratch.new_folder(visitor_of(request)), Path(work.name).stem[:80] or "image"
     work.panoptic.overlay(work.image).save(folder / f"{stem}-overlay.png")
     work.panoptic.save(folder / f"{stem}-panoptic.png")
-    return [str(folder / f"{stem}-{end}") for end in ("overlay.png", "panoptic.png", "panoptic.json")]
+    record = {"id": 1, "file_name": work.name, "width": work.image.width, "height": work.image.height}
+    paths = {kind: folder / f"{stem}-{end}{suffix}" for kind, (end, suffix) in PLACES.items()}
+    write_further(paths, record, work.panoptic, tuple, shown=work.image)
+    ours = [folder / f"{stem}-{end}" for end in ("overlay.png", "panoptic.png", "panoptic.json")]
+    return [str(path) for path in (*ours, *paths.values())]
 
 
 def shown(site: Site, work: Work, note: str, request: gr.Request) -> tuple[Any, ...]:

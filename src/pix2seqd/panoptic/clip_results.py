@@ -16,6 +16,8 @@ from PIL import Image
 
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
+from pix2seqd.panoptic.also import NOTHING, WHOLE, Also, remove_all, write_further
+from pix2seqd.panoptic.collect import Item, put_together
 from pix2seqd.panoptic.folder import alone
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.results import make_folders, writing
@@ -51,19 +53,24 @@ class ClipWriter:
     | `panoptic.json` | images (with the time in seconds), categories, annotations in COCO panoptic format |
     | `tracks.json` | id, category, first and last frame and areas of each track |
 
+    and the further files that `also` names, for each frame and for the clip (`also.PLACES`, `also.WHOLE`).
+
     The annotations of a long clip are kept on the disk, not in memory. Both JSON files are written again from time to
     time, and at the end, also after an error.
     """
 
-    def __init__(self, out: Path, taxonomy: Taxonomy, settings: Mapping[str, Any], rate: Fraction) -> None:
+    def __init__(
+        self, out: Path, taxonomy: Taxonomy, settings: Mapping[str, Any], rate: Fraction, also: Also = NOTHING
+    ) -> None:
         """Open a new or an existing folder.
 
         Raises:
             InputError: the folder cannot be written to, it has a `panoptic.json` that this command did not write, or
                 another process writes into it.
         """
-        make_folders(out, ("panoptic",))
-        self._out, self._taxonomy, self._settings = out, taxonomy, dict(settings)
+        make_folders(out, ("panoptic", *also.folders))
+        self._out, self._taxonomy, self._settings, self._also = out, taxonomy, dict(settings), also
+        self._counts: list[Counter[int]] = []
         self._images: list[dict[str, Any]] = []
         self._tracks: dict[int, Track] = {}
         self._save_after = 0.0
@@ -101,11 +108,15 @@ class ClipWriter:
         # Slow work comes first, so that Ctrl-C rarely leaves a frame in one file but not in another.
         shown = panoptic.overlay(frame.image)
         png, annotation = panoptic.to_coco(frame.number, name)
+        record = {"id": frame.number, "file_name": frame.name or name, "time": round(frame.time, 6)}
+        record |= {"width": frame.image.width, "height": frame.image.height}
+        paths = self._also.paths(self._out, Path(name).stem)
+        write_further(paths, record, panoptic, frame.channels, self._also.pixel_size, frame.image)
         with write_atomically(self._out / "panoptic" / name) as temporary:
             Image.fromarray(png).save(temporary, format="PNG")
         self._video.write(shown, frame.time)
-        record = {"id": frame.number, "file_name": frame.name or name, "time": round(frame.time, 6)}
-        self._images.append({**record, "width": frame.image.width, "height": frame.image.height})
+        self._images.append(record)
+        self._counts.append(Counter(segment.category_id for segment in panoptic.segments))
         for segment in panoptic.segments:
             track = self._tracks.setdefault(segment.id, Track(frame.number))
             track.add(frame.number, segment.category_id, segment.area)
@@ -127,6 +138,10 @@ class ClipWriter:
             print("]}", file=file)
         tracks = [self._record(number, self._tracks[number]) for number in sorted(self._tracks)]
         write_json(self._out / "tracks.json", {"info": info, "tracks": tracks})
+        frames = zip(self._images, self._counts, strict=True)
+        items = [Item(f"{image['id']:06d}", image, counts) for image, counts in frames]
+        for kind in WHOLE.keys() & self._also.kinds:
+            put_together(self._out, kind, items, categories)
         now = time.monotonic()
         self._save_after = now + 20 * (now - started)  # saving takes at most 5 % of the time
 
@@ -155,6 +170,7 @@ def _remove_earlier(out: Path) -> None:
             raise ValueError(content["info"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not a result of `pix2seqd video`; choose another --out") from error
+    remove_all(out)
     for png in (out / "panoptic").glob("*.png"):
         if png.stem.isdecimal():
             png.unlink()

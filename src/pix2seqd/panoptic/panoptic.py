@@ -11,17 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
 from pix2seqd.files import write_atomically, write_json
-from pix2seqd.images.load import Source
-from pix2seqd.panoptic import render
+from pix2seqd.images.load import Source, load_channels
+from pix2seqd.panoptic import exports, render
+from pix2seqd.panoptic.measure import measures
 from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
+
+if TYPE_CHECKING:
+    from roifile import ImagejRoi
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +170,84 @@ class Panoptic:
             "data": {"class_name": np.array([segment.name for segment in self.things], str)},
         }
 
+    def to_measures(self, image: Source | None = None, pixel_size: float | None = None) -> dict[str, np.ndarray]:
+        """Measures of all segments, things and stuff, as `pandas.DataFrame(...)` takes them.
+
+        Places are in pixels, and the centre of the first pixel is (0, 0), as in scikit-image; ImageJ and QuPath call it
+        (0.5, 0.5).
+
+        Args:
+            image: the image that was segmented, for its intensities: a path, a PIL image or an array. The values are
+                those of its file, all channels (`images.load.load_channels`), not those of the 8-bit view.
+            pixel_size: micrometres of a pixel's side, for the columns in µm.
+
+        Returns:
+            Columns of one row for each of `segments`. "id"; "category", its name; "score", NaN where there is none;
+            "area" in pixels; "centroid_x", "centroid_y"; "bbox_x", "bbox_y", "bbox_width", "bbox_height"; "perimeter",
+            holes included, 0 for one pixel; "eccentricity" of the ellipse with the same second moments, 0 (circle, or
+            one pixel) to 1 (line); "orientation" of that ellipse's longest axis in radians, from the vertical,
+            counter-clockwise, -π/2 to π/2, 0 where all axes are equal; "touching_border", bool. With a pixel size,
+            all lengths and areas again: "area_um2", "centroid_x_um", ... With an image,
+            "intensity_mean", "intensity_min" and "intensity_max", with "_" and its name for each of several channels;
+            pixels that are NaN or infinite do not count.
+
+        Raises:
+            InputError: the image cannot be read or has another size than the segmentation.
+        """
+        return measures(self.segmentation, self.segments, () if image is None else load_channels(image), pixel_size)
+
+    def to_instances(self, image_id: int = 1, first_id: int = 1, as_polygons: bool = False) -> list[dict[str, Any]]:
+        """The things as entries of the list `annotations` of COCO instances json.
+
+        Args:
+            image_id: id of the image's entry in the list `images`.
+            first_id: id of the first annotation; the others follow it.
+            as_polygons: outlines instead of run lengths, for tools that take no others: a list of polygons along the
+                edges of the pixels, one per connected part, with holes joined to the outline; of a crowd an
+                uncompressed run-length encoding.
+
+        Returns:
+            Per thing: id, image_id, category_id, segment_id (its id in `segments`), area, bbox, iscrowd, score (if it
+            has one) and segmentation: a run-length encoding, compressed, as `pycocotools.mask` makes it.
+            `Taxonomy.to_coco` gives the list `categories`.
+        """
+        return exports.to_instances(self.segmentation, self.segments, image_id, first_id, as_polygons)
+
+    def to_geojson(self, image: Source | None = None, pixel_size: float | None = None) -> dict[str, Any]:
+        """The things as a GeoJSON FeatureCollection, which QuPath imports as detections.
+
+        Args:
+            image: as in `to_measures`.
+            pixel_size: as in `to_measures`.
+
+        Returns:
+            Per thing a feature with its outline along the edges of the pixels, in pixels, (0, 0) being the corner of
+            the first pixel (a Polygon with holes; a MultiPolygon if the thing has several parts); its category as
+            the classification, with its colour; and the columns of `to_measures` as measurements.
+        """
+        return exports.to_geojson(self._outlined(), self.taxonomy, self.to_measures(image, pixel_size))
+
+    def to_rois(self) -> "list[ImagejRoi]":
+        """The things as ROIs of ImageJ; `roifile.roiwrite("rois.zip", panoptic.to_rois())` writes a ROI set.
+
+        Returns:
+            One ROI per thing, named after its category and id; composite if it has holes or several parts.
+        """
+        return exports.to_rois(self._outlined())
+
+    def to_labelme(self, image_path: str, image_data: str | None = None) -> dict[str, Any]:
+        """The things as the content of a labelme file.
+
+        Args:
+            image_path: path of the image as seen from the file.
+            image_data: the image itself, a file of its own encoded as base64; None: labelme opens `image_path`.
+
+        Returns:
+            A dictionary for JSON, with a polygon for each part of a thing. Parts of one thing share its id as
+            "group_id"; holes are joined to the outline.
+        """
+        return exports.to_labelme(self._outlined(), self.segmentation.shape, image_path, image_data)
+
     def diameter(self) -> float:
         """`typical_diameter` of the things, in pixels; crowds do not count."""
         return typical_diameter([segment.area for segment in self.things if not segment.iscrowd])
@@ -231,6 +313,9 @@ class Panoptic:
         ids = ids or {segment.id: new for new, segment in enumerate(self.segments, start=1)}
         segments = sorted((replace(s, id=ids[s.id]) for s in self.segments), key=lambda segment: segment.id)
         return Panoptic(self._mapped(ids), tuple(segments), self.taxonomy)
+
+    def _outlined(self) -> exports.Outlined:
+        return exports.outlined(self.segmentation, self.segments)
 
     def _mapped(self, values: Mapping[int, int]) -> np.ndarray:
         """The value of each pixel's segment id, int32 `[h, w]`, 0 for void and for ids without a value."""

@@ -113,9 +113,13 @@ class PanopticWriter:
         names = (image["file_name"], annotation["file_name"], annotation["file_name"])
         return all((self._out / folder / name).is_file() for folder, name in zip(FOLDERS, names, strict=True))
 
+    def entry(self, source: Path) -> Entry:
+        """The records of an image that was written."""
+        return self._entries[absolute(source)]
+
     def segments(self, source: Path) -> list[dict[str, Any]]:
         """The `segments_info` of an image that was written."""
-        return self._entries[absolute(source)][1]["segments_info"]
+        return self.entry(source)[1]["segments_info"]
 
     def write(self, source: Path, image: Image.Image, panoptic: Panoptic) -> None:
         """Add an image or replace its entry.

@@ -1,0 +1,205 @@
+"""The files of a whole output folder that `--also` names, put together from those of its images or frames."""
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from pix2seqd.files import InputError, read_json, write_atomically
+from pix2seqd.panoptic.also import (
+    WHOLE,
+    Also,
+    as_text,
+    cell,
+    coco_image,
+    csv_writer,
+    first_columns,
+    path_of,
+    write_rows,
+)
+
+NO_MEANS = ("id", "frame", "time", "category", "orientation", "touching_border")
+"""Columns of measures.csv of which a track has no mean; nor have places."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image or frame whose files are put together to those of the folder."""
+
+    stem: str
+    image: dict[str, Any]
+    """Its entry in the list `images` of panoptic.json."""
+    counts: Counter[int] = field(default_factory=Counter)
+    """Category id → number of segments."""
+
+
+def collect(out: Path, also: Also) -> None:
+    """Put the files of the whole folder together, from those of the images that panoptic.json says to have them.
+
+    Several processes may do this; the last one includes what all of them have written.
+
+    Args:
+        out: the output folder of `pix2seqd segment`.
+        also: what this command writes; files of the whole folder that are there already are written again, too, so
+            that they hold nothing of a segmentation that was replaced.
+
+    Raises:
+        InputError: a file of an image is damaged, or writing failed.
+    """
+    there = {
+        kind for kind, names in WHOLE.items() if kind in also.kinds or any((out / name).exists() for name in names)
+    }
+    if not there or not (out / "panoptic.json").exists():
+        return
+    with FileLock(out / ".also.lock"):
+        content = read_json(out / "panoptic.json")
+        counts = {a["image_id"]: Counter(i["category_id"] for i in a["segments_info"]) for a in content["annotations"]}
+        stems = {annotation["image_id"]: Path(annotation["file_name"]).stem for annotation in content["annotations"]}
+        for kind in there:
+            items = [
+                Item(stems[image["id"]], image, counts[image["id"]])
+                for image in content["images"]
+                if kind in image.get("also", {})
+            ]
+            put_together(out, kind, items, content["categories"])
+
+
+def put_together(out: Path, kind: str, items: Sequence[Item], categories: Sequence[Mapping[str, Any]]) -> None:
+    """Write the files of a whole folder from those of its images; without images, remove them.
+
+    Args:
+        out: the folder.
+        kind: one of `WHOLE`.
+        items: the images in their order; those whose file is missing are left out.
+        categories: the list `categories` of panoptic.json.
+
+    Raises:
+        InputError: a file of an image is damaged, or writing failed.
+    """
+    found = [(item, path) for item in items if (path := path_of(out, kind, item.stem)).is_file()]
+    if not found:
+        for name in WHOLE[kind]:
+            (out / name).unlink(missing_ok=True)
+    elif kind == "coco":
+        _put_instances_together(out / "instances.json", found, categories)
+    else:
+        _put_measures_together(out / "measures.csv", out / "track_measures.csv", found)
+        names = [as_text(category["name"]) for category in categories]
+        with write_atomically(out / "counts.csv") as temporary, csv_writer(temporary) as writer:
+            writer.writerow([*first_columns(found[0][0].image), *names])
+            for item, _ in found:
+                counts = (item.counts[category["id"]] for category in categories)
+                writer.writerow([*map(cell, first_columns(item.image).values()), *counts])
+
+
+def _put_instances_together(
+    whole: Path, found: Sequence[tuple[Item, Path]], categories: Sequence[Mapping[str, Any]]
+) -> None:
+    head = {"images": [coco_image(item.image) for item, _ in found], "categories": categories}
+    with write_atomically(whole) as temporary, temporary.open("w", encoding="utf-8") as file:
+        print(json.dumps(head, ensure_ascii=False)[:-1] + ', "annotations": [', file=file)
+        number = 0
+        for item, path in found:
+            content = read_json(path)
+            with _parsing(path):
+                for entry in content["annotations"]:
+                    number += 1
+                    line = json.dumps({**entry, "id": number, "image_id": item.image["id"]})
+                    print("," * (number > 1) + line, file=file)
+        print("]}", file=file)
+
+
+def _put_measures_together(whole: Path, tracks: Path, found: Sequence[tuple[Item, Path]]) -> None:
+    """One table from those of all images, which may have different columns, and the means of each track of a clip."""
+    columns: dict[str, None] = {}
+    for _, path in found:
+        columns |= dict.fromkeys(next(_rows(path), ()))
+    means: dict[int, _Track] = {}
+    with write_atomically(whole) as temporary, csv_writer(temporary) as writer:
+        writer.writerow(columns)
+        for _, path in found:
+            rows = _rows(path)
+            header = next(rows, [])
+            for row in rows:
+                with _parsing(path):
+                    values = dict(zip(header, row, strict=True))
+                    if "frame" in columns:
+                        means.setdefault(int(values["id"]), _Track(int(values["frame"]))).add(values)
+                writer.writerow([values.get(column, "") for column in columns])
+    if "frame" in columns:
+        with write_atomically(tracks) as temporary:
+            write_rows(temporary, _track_table(means, columns), len(means))
+
+
+@dataclass
+class _Track:
+    """The sums of a track's measures over the frames in which it was seen."""
+
+    first_frame: int
+    last_frame: int = 0
+    categories: Counter[str] = field(default_factory=Counter)
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    places: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Unit → the last place."""
+    paths: dict[str, float] = field(default_factory=dict)
+    """Unit → length of the way so far."""
+
+    def add(self, row: Mapping[str, str]) -> None:
+        """Add a row of measures.csv, of a later frame."""
+        self.last_frame = int(row["frame"])
+        self.categories[row["category"]] += 1
+        for column, value in row.items():
+            if value and _has_mean(column):
+                self.sums[column] = self.sums.get(column, 0) + float(value)
+                self.counts[column] += 1
+        for unit in ("", "_um"):
+            if row.get(f"centroid_x{unit}"):
+                place = float(row[f"centroid_x{unit}"]), float(row[f"centroid_y{unit}"])
+                self.paths[unit] = self.paths.get(unit, 0) + math.dist(self.places.get(unit, place), place)
+                self.places[unit] = place
+
+
+def _has_mean(column: str) -> bool:
+    return column not in NO_MEANS and not column.startswith(("bbox_", "centroid_"))
+
+
+def _track_table(tracks: Mapping[int, _Track], columns: Iterable[str]) -> dict[str, list[Any]]:
+    """The columns of track_measures.csv."""
+    ordered = [tracks[number] for number in sorted(tracks)]
+    table: dict[str, list[Any]] = {
+        "id": sorted(tracks),
+        "category": [track.categories.most_common(1)[0][0] for track in ordered],
+        "first_frame": [track.first_frame for track in ordered],
+        "last_frame": [track.last_frame for track in ordered],
+        "frames": [track.categories.total() for track in ordered],
+    }
+    for unit in ("", "_um"):
+        if f"centroid_x{unit}" in columns:
+            table[f"path_length{unit}"] = [track.paths.get(unit, math.nan) for track in ordered]
+    for column in filter(_has_mean, columns):
+        table[column] = [
+            track.sums[column] / track.counts[column] if track.counts[column] else math.nan for track in ordered
+        ]
+    return table
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    with _parsing(path), path.open(encoding="utf-8", newline="") as file:
+        yield from csv.reader(file)
+
+
+@contextmanager
+def _parsing(path: Path) -> Iterator[None]:
+    """Turn an error in the content of an image's file into an `InputError`."""
+    try:
+        yield
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged; delete it and repeat the command") from error

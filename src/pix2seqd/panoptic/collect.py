@@ -77,13 +77,14 @@ def put_together(out: Path, kind: str, items: Sequence[Item], categories: Sequen
     Args:
         out: the folder.
         kind: one of `WHOLE`.
-        items: the images in their order; those whose file is missing are left out.
+        items: the images; those whose file is missing are left out. They are written in the order of their numbers.
         categories: the list `categories` of panoptic.json.
 
     Raises:
         InputError: a file of an image is damaged, or writing failed.
     """
-    found = [(item, path) for item in items if (path := path_of(out, kind, item.stem)).is_file()]
+    ordered = sorted(items, key=lambda item: item.image["id"])
+    found = [(item, path) for item in ordered if (path := path_of(out, kind, item.stem)).is_file()]
     if not found:
         for name in WHOLE[kind]:
             (out / name).unlink(missing_ok=True)
@@ -127,12 +128,12 @@ def _put_measures_together(whole: Path, tracks: Path, found: Sequence[tuple[Item
         for _, path in found:
             rows = _rows(path)
             header = next(rows, [])
-            for row in rows:
-                with _parsing(path):
+            with _parsing(path):
+                for row in rows:
                     values = dict(zip(header, row, strict=True))
                     if "frame" in columns:
                         means.setdefault(int(values["id"]), _Track(int(values["frame"]))).add(values)
-                writer.writerow([values.get(column, "") for column in columns])
+                    writer.writerow([values.get(column, "") for column in columns])
     if "frame" in columns:
         with write_atomically(tracks) as temporary:
             write_rows(temporary, _track_table(means, columns), len(means))

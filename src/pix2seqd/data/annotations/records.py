@@ -16,6 +16,8 @@ from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
 MAX_SEARCHED = 200_000
 """Files and folders that are looked through for an image that is not at its place."""
+SPLIT_NAMES = re.compile(r"(?i)(train|trainval|training|val|valid|validation|test|testing|dev|eval)\d*")
+"""Folders of these names are splits; other folders in a folder of labels only group its files."""
 MAX_TEXT = 2**28
 """Bytes of a text or XML file of labels."""
 ONLY_BOX = "it has only a bounding box, no outline"

@@ -199,3 +199,9 @@ def test_read_yaml_40000_categories_takes_seconds():
     began = time.monotonic()
     content = read_yaml("\n".join(f"{n}: c{n}" for n in range(40_000)), "a.yaml")
     assert len(content) == 40_000 and time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_read_json_encodings(tmp_path, encoding):
+    (tmp_path / "a.json").write_text('{"name": "Zelle μ"}', encoding=encoding)
+    assert read_json(tmp_path / "a.json") == {"name": "Zelle μ"}

@@ -237,6 +237,8 @@ def test_instance_label_images_to_trained_model(run, tmp_path):
     assert code == 0, err
     assert out.count("folder:cells@train: labels are read as coding: instance, because") == 1
     assert "object" in (tmp_path / "runs/cells/model/config.json").read_text()
+    code, out, err = run("evaluate", "runs/cells/model", "--data", "folder:cells@val", "--steps", "1")
+    assert code == 0 and "folder:cells@val: labels are read as coding: instance, because" in out, err
     code, _, err = run("segment", "cells/images/val/B2", "--model", "runs/cells/model", "--out", "results")
     assert code == 0, err
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -144,3 +146,14 @@ def test_check_warns_of_empty_classes_unlabelled_and_repeated_images():
     assert "warning: 1 images have no label: a" in text(report)
     assert compare({"all": report}) == []
     assert compare({"train": report, "val": check(Shapes(4, (8, 8)), 9)})[0] == "1 classes occur in train only: dot"
+
+
+def test_check_lists_how_images_and_labels_were_taken():
+    note = "turned by the EXIF orientation; labels are taken as stored and turned with it, as their size says"
+
+    class Turned(PartlyUnreadable):
+        def __getitem__(self, index: int) -> Sample:
+            return replace(super().__getitem__(index), notes=(note,) if index else ())
+
+    data = Turned(3, 0)
+    assert f"2 images: {note}: {data[1].name}, {data[2].name}" in check(data, 10).warnings

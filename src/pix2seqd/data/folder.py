@@ -11,6 +11,7 @@ import numpy as np
 
 from pix2seqd.data.annotations import conversion
 from pix2seqd.data.annotations.masks import is_mask_folders
+from pix2seqd.data.annotations.records import SPLIT_NAMES
 from pix2seqd.data.archive import read_image
 from pix2seqd.data.label_images import LOSSLESS_SUFFIXES
 from pix2seqd.data.labels import DECLARATIONS, Labels, read_declaration
@@ -19,8 +20,6 @@ from pix2seqd.files import InputError
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
 LABEL_FOLDERS = ("labels", "masks")
-SPLIT_NAMES = re.compile(r"(?i)(train|trainval|training|val|valid|validation|test|testing|dev|eval)\d*")
-"""Folders of these names are splits; other folders in a folder of labels only group its files."""
 LABEL_WORDS = re.compile(
     r"(?i)(^|[_. -])(cp_)?(masks?|labels?|labell?ed|lbls?|seg|segmentation|gt|groundtruth|annotations?)([_. -]|$)"
 )

@@ -151,3 +151,12 @@ def test_read_labelme_damaged_shape_gives_the_reason(tmp_path, draw, given, says
     bad = open_annotations(tmp_path / "l")[""].records[0].shapes[-1]
     with pytest.raises(ValueError, match=says):
         bad.mask(6, 8)
+
+
+def test_read_labelme_folders_of_splits_share_their_classes(tmp_path, draw, converted):
+    for split, label in (("train", "cell"), ("val", "dot")):
+        draw(tmp_path / f"l/{split}/a.jpg")
+        write(tmp_path / f"l/{split}/a.json", [shape("rectangle", [[0, 0], [2, 2]], label)])
+    found = converted(tmp_path / "l")
+    ids = {split: samples[0].panoptic.segments[0].category_id for split, samples in found.items()}
+    assert ids == {"train": 1, "val": 2}

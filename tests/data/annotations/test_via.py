@@ -62,3 +62,9 @@ def test_read_via_damaged_region_is_unusable(tmp_path, draw, bad):
     shapes = open_annotations(write(tmp_path / "v", draw, [good, bad]))[""].records[0].shapes
     with pytest.raises(ValueError, match=r"^(it|its) "):
         shapes[1].mask(6, 8)
+
+
+def test_read_via_image_without_a_name(tmp_path):
+    (tmp_path / "via.json").write_text(json.dumps({"a": {"filename": "", "regions": []}}))
+    with pytest.raises(InputError, match="without a file name"):
+        open_annotations(tmp_path)

@@ -139,7 +139,7 @@ def _in_json(path: Path, content: Any) -> Found | None:
         split = path.stem.removeprefix("instances_") if path.stem.startswith("instances_") else ""
         return Found("COCO detection", path, lambda images: {split: read_coco(path, content, images)})
     if is_labelme(content):
-        return Found("Labelme", path, partial(_single, read_labelme, path))
+        return Found("Labelme", path, partial(read_labelme, path))
     if is_via(content):
         return Found("VGG VIA", path, partial(_single, read_via, path, content))
     if reason := _refusal(content):
@@ -188,7 +188,7 @@ def _in_jsons(folder: Path) -> Found | None:
         with suppress(InputError):
             content = read_json(path)
             if is_labelme(content):
-                return Found("Labelme", folder, partial(_single, read_labelme, folder))
+                return Found("Labelme", folder, partial(read_labelme, folder))
             if is_detection(content):
                 detections.setdefault(_split(path, folder), []).append((path, content))
     if not detections:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from pix2seqd.data.annotations.records import (
+    SPLIT_NAMES,
     Annotations,
     ImageFinder,
     Record,
@@ -42,7 +43,7 @@ def is_labelme(content: Any) -> bool:
     )
 
 
-def read_labelme(path: Path, images: Path | None = None) -> Annotations:
+def read_labelme(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     """Read a folder of Labelme's files, with those in folders below it, or one file.
 
     The classes are those of `labels.txt` in the folder, otherwise all labels, sorted.
@@ -50,6 +51,9 @@ def read_labelme(path: Path, images: Path | None = None) -> Annotations:
     Args:
         path: the folder or file.
         images: folder of the images, if they lie neither where the files say nor beside them.
+
+    Returns:
+        Split → annotations, if all files lie in folders that are called train, val or similar; otherwise "".
 
     Raises:
         InputError: a file is damaged; or an error of `Annotations`.
@@ -69,8 +73,14 @@ def read_labelme(path: Path, images: Path | None = None) -> Annotations:
     )
     numbers = {name: number for number, name in enumerate(names, start=1)}
     finder = ImageFinder(images or home)
-    records = [_record(file, content, numbers, finder, images or home) for file, content in contents.items()]
-    return Annotations(path, images or home, make_taxonomy(dict(enumerate(names, 1)), path), records, notes=notes)
+    taxonomy = make_taxonomy(dict(enumerate(names, 1)), path)
+    tops = {file: file.relative_to(home).parts[0] for file in contents}
+    grouped = all(SPLIT_NAMES.fullmatch(top) for top in tops.values())
+    records: dict[str, list[Record]] = {}
+    for file, content in contents.items():
+        record = _record(file, content, numbers, finder, images or home)
+        records.setdefault(tops[file] if grouped else "", []).append(record)
+    return {split: Annotations(path, images or home, taxonomy, r, notes=notes) for split, r in records.items()}
 
 
 def _label(shape: Any) -> str:

@@ -16,6 +16,8 @@ from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
 MAX_SEARCHED = 200_000
 """Files and folders that are looked through for an image that is not at its place."""
+SPLIT_NAMES = re.compile(r"(?i)(train|trainval|training|val|valid|validation|test|testing|dev|eval)\d*")
+"""Folders of these names are splits; other folders in a folder of labels only group its files."""
 MAX_TEXT = 2**28
 """Bytes of a text or XML file of labels."""
 ONLY_BOX = "it has only a bounding box, no outline"
@@ -82,12 +84,14 @@ class Annotations:
         """Check what all formats may get wrong.
 
         Raises:
-            InputError: no image; two images of one name; a file name that leaves the folder; bounding boxes only.
+            InputError: no image; no or the same name of images; a name that leaves the folder; bounding boxes only.
         """
         if not self.records:
             raise InputError(f"{self.source} lists no image; export it with its images")
         for record in self.records:
             path = PurePosixPath(record.file_name)
+            if not path.name:
+                raise InputError(f"{self.source} has an image without a file name; name it")
             if path.is_absolute() or ".." in path.parts or Path(record.file_name).drive:
                 raise InputError(f"{self.source} has a file name that leaves {self.images}; give paths inside it")
         if len({record.png for record in self.records}) < len(self.records):

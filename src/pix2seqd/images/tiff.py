@@ -1,11 +1,12 @@
-"""TIFF files of any layout: their axes, and the values of one plane; the only module that imports tifffile."""
+"""TIFF files: axes and planes of any layout are read, label images are written; the only user of tifffile."""
 
 import logging
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import IO, Any
 from xml.etree import ElementTree
 
@@ -212,6 +213,21 @@ class Tiff:
         axes = [axis for axis in self._inner if axis in ("Y", "X", self._channel)]
         values = values[tuple(slice(None) if axis in axes else position.get(axis, 0) for axis in self._inner)]
         return values.transpose([axes.index(axis) for axis in ("Y", "X", self._channel) if axis in axes])
+
+
+def write_labels(path: Path, planes: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype | type) -> None:
+    """Write a label image `[h, w]`, or a stack of depths `[planes, h, w]` (OME-TIFF, axes ZYX), compressed.
+
+    Args:
+        path: the file.
+        planes: the labels, `[h, w]` each; of a stack one plane after the other.
+        shape: of all labels.
+        dtype: uint16 or uint32; Fiji, napari and QuPath open both.
+    """
+    stack = len(shape) == 3
+    metadata = {"axes": "ZYX"} if stack else None
+    layout = {"shape": shape, "dtype": dtype, "photometric": "minisblack", "compression": "zlib"}
+    tifffile.imwrite(path, iter(planes), **layout, ome=stack, metadata=metadata)
 
 
 def _bits(page: Any) -> int:

@@ -31,7 +31,7 @@ def video(
     model: str = "nuclei-video",
     out: Path = Path("pix2seqd-video"),
     along: Literal["t", "z"] = "t",
-    also: str = "",
+    also: str | None = None,
     min_frames: Annotated[int, count(1)] = 3,
     channel: str | None = None,
     first_steps: Annotated[int | None, count(1, 1000)] = None,
@@ -52,8 +52,9 @@ def video(
         model: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id of a
             model on the Hugging Face hub.
         out: Folder to write to. An earlier result of this command in it is replaced.
-        along: Axis of the frames. t: time. z: the depths of a TIFF stack, or a folder with an image for each depth; an
-            object keeps its id through the depths.
+        along: Axis of the frames. t: time. z: the depths of a TIFF stack, or a folder with an image for each depth. An
+            object keeps its id through the depths. The sharpest plane is segmented first, and one sample is taken of
+            each plane unless --consensus is given.
         also: Further formats, separated by commas. ctc: masks and tracks of the Cell Tracking Challenge, in ctc/.
         min_frames: Number of frames in which an object is seen at least. Objects seen in fewer frames are left out of
             the summary, tracks.json, tracks.csv and volumes.csv; the masks keep them.
@@ -73,7 +74,7 @@ def video(
     from pix2seqd.inference.depths import follow, segment_depths, sharpest
     from pix2seqd.panoptic.clip_results import OUTPUTS, ClipWriter
 
-    formats = {name.strip() for name in also.split(",")} - {""}
+    formats = {name.strip() for name in (also or "").split(",")} - {""}
     if unknown := ", ".join(sorted(formats - set(ALSO))):
         raise InputError(f"--also does not know {unknown}; give names from this list: {', '.join(ALSO)}")
     if along == "z" and "ctc" in formats:
@@ -100,7 +101,9 @@ def video(
         with open_clip(source, report, fps, channel, note, along) as clip:
             segmenter = inference.segmenter(model)
             given = {"first_steps": first_steps, "adaptive": adaptive}
-            options = {**inference.given(), **{name: value for name, value in given.items() if value is not None}}
+            # Samples without past masks see things in the noise of the empty planes at the ends of a stack.
+            options = {"consensus": 1} if stack else {}
+            options |= {**inference.given(), **{name: value for name, value in given.items() if value is not None}}
             settings = {**segmenter.describe(), **options, "source": source, "along": along, "min_frames": min_frames}
             settings |= {} if channel is None else {"channel": channel}
             total = clip.total and clip.total + bool(stack)  # one plane of a stack is segmented twice
@@ -139,7 +142,7 @@ def _describe_tracks(lengths: list[int], min_frames: int, word: str) -> str:
     text = f"{len(lasting)} things tracked"
     text += f" (median length {median(lasting):g} {word})" if lasting else ""
     if short := len(lengths) - len(lasting):
-        text += f"; {short} seen in fewer than {min_frames} {word} not counted (--min-frames 1 counts them)"
+        text += f"; not counted: {short} seen in fewer than {min_frames} {word} (--min-frames 1 counts them)"
     return text
 
 

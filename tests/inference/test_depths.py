@@ -106,14 +106,11 @@ def test_segment_depths_interrupted_yields_what_is_done(fails: int, first: int):
     assert done == list(range(first, 9 if fails < 8 else fails))
 
 
-def test_segment_depths_plane_of_other_size_is_an_error():
-    sizes = {1: (20, 20), 2: (20, 20), 3: (20, 24)}
-
-    def planes(numbers: Iterable[int]) -> Iterator[DecodedFrame]:
-        return (DecodedFrame(number, Image.new("RGB", sizes[number]), 0.0) for number in numbers)
-
-    with pytest.raises(InputError, match=r"plane 3 is 20 x 24 pixels, but others are 20 x 20"):
-        list(segment_depths(bright, planes, 2, 3))
+def test_sharpest_plane_of_other_size_is_an_error():
+    sizes = {"z1.tif": (20, 20), "z2.tif": (20, 20), "z3.tif": (20, 24)}
+    planes = (DecodedFrame(n, Image.new("RGB", size), 0.0, name) for n, (name, size) in enumerate(sizes.items(), 1))
+    with pytest.raises(InputError, match=r"z3\.tif is 20 x 24 pixels, but the planes before are 20 x 20"):
+        sharpest(planes)
 
 
 @pytest.mark.parametrize("stretched", [False, True])

@@ -215,7 +215,9 @@ class Tiff:
         return values.transpose([axes.index(axis) for axis in ("Y", "X", self._channel) if axis in axes])
 
 
-def write_labels(path: Path, planes: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype | type) -> None:
+def write_label_planes(
+    path: Path, planes: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype | type
+) -> None:
     """Write a label image `[h, w]`, or a stack of depths `[planes, h, w]` (OME-TIFF, axes ZYX), compressed.
 
     Args:

@@ -23,9 +23,19 @@ def sharpest(planes: Iterable[DecodedFrame]) -> int:
     """Number of the plane in which neighbouring blocks of pixels differ most, as most things are in focus there.
 
     Args:
-        planes: one or more.
+        planes: one or more; all are read.
+
+    Raises:
+        InputError: they have different sizes.
     """
-    return -max((sharpness(plane.image), -plane.number) for plane in planes)[1]
+    found: list[tuple[float, int]] = []
+    size = None
+    for plane in planes:
+        if plane.image.size != (size := size or plane.image.size):
+            now, before = (f"{width} x {height}" for width, height in (plane.image.size, size))
+            raise InputError(f"{plane.name} is {now} pixels, but the planes before are {before}; give one size only")
+        found.append((sharpness(plane.image), -plane.number))
+    return -max(found)[1]
 
 
 def sharpness(image: Image.Image) -> float:
@@ -52,11 +62,11 @@ def segment_depths(video: Video, planes: Planes, start: int, total: int) -> Iter
         done, then the error.
 
     Raises:
-        InputError: planes have different sizes, or as `video`.
+        InputError: as `video`.
     """
     done: list[tuple[DecodedFrame, Panoptic]] = []
     try:
-        done.extend(follow(video, _one_size(planes(range(start, 0, -1)))))
+        done.extend(follow(video, planes(range(start, 0, -1))))
     except (Exception, KeyboardInterrupt):
         yield from reversed(done)
         raise
@@ -66,7 +76,7 @@ def segment_depths(video: Video, planes: Planes, start: int, total: int) -> Iter
     stuff = {segment.category_id: segment.id for segment in before if not segment.isthing}
     yield from reversed(done)
     done.clear()
-    for plane, panoptic in islice(follow(video, _one_size(planes(range(start, total + 1)))), 1, None):
+    for plane, panoptic in islice(follow(video, planes(range(start, total + 1))), 1, None):
         new = {s.id: s.id if s.id in shared else s.id + shift for s in panoptic.segments}
         new |= {s.id: stuff.setdefault(s.category_id, new[s.id]) for s in panoptic.segments if not s.isthing}
         yield plane, panoptic.renumbered(new)
@@ -77,12 +87,3 @@ def follow(video: Video, frames: Iterable[DecodedFrame]) -> Iterator[tuple[Decod
     to_segment, kept = tee(frames)
     results = video(frame.image for frame in to_segment)
     return ((frame, panoptic) for panoptic, frame in zip(results, kept, strict=False))
-
-
-def _one_size(planes: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]:
-    size = None
-    for plane in planes:
-        if plane.image.size != (size := size or plane.image.size):
-            now, other = (f"{width} x {height}" for width, height in (plane.image.size, size))
-            raise InputError(f"plane {plane.number} is {now} pixels, but others are {other}; give one size only")
-        yield plane

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
-from pix2seqd.images.tiff import write_labels
+from pix2seqd.images.tiff import write_label_planes
 from pix2seqd.panoptic.ctc import CtcWriter
 from pix2seqd.panoptic.panoptic import Panoptic, rgb_to_id
 from pix2seqd.panoptic.results import make_folders, writing
@@ -209,7 +209,7 @@ class ClipWriter:
             shape = last["id"], last["height"], last["width"]
             dtype = np.uint16 if max(self._tracks, default=0) < 2**16 else np.uint32
             with write_atomically(self._out / "labels" / f"{self._stack}.tif") as temporary:
-                write_labels(temporary, self._planes(shape, dtype), shape, dtype)
+                write_label_planes(temporary, self._planes(shape, dtype), shape, dtype)
 
     def _planes(self, shape: tuple[int, int, int], dtype: type) -> Iterator[np.ndarray]:
         """The planes of the label stack, from the masks on the disk; those that were left out are empty."""

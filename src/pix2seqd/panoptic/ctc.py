@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pix2seqd.files import InputError, write_atomically
-from pix2seqd.images.tiff import write_labels
+from pix2seqd.images.tiff import write_label_planes
 from pix2seqd.panoptic.panoptic import Panoptic
 
 MAX_LABEL = 2**16 - 1
@@ -83,7 +83,7 @@ class CtcWriter:
                 self._path(frame).rename(self._folder / f"mask{frame:0{digits}d}.tif")
             self._digits = digits
         with write_atomically(self._path(self._frames)) as temporary:
-            write_labels(temporary, [labels], labels.shape, labels.dtype)
+            write_label_planes(temporary, [labels], labels.shape, labels.dtype)
         self._frames += 1
 
     def _path(self, frame: int) -> Path:

@@ -66,7 +66,8 @@ def segment_depths(video: Video, planes: Planes, start: int, total: int) -> Iter
     """
     done: list[tuple[DecodedFrame, Panoptic]] = []
     try:
-        done.extend(follow(video, planes(range(start, 0, -1))))
+        for result in follow(video, planes(range(start, 0, -1))):
+            done.append(result)
     except (Exception, KeyboardInterrupt):
         yield from reversed(done)
         raise

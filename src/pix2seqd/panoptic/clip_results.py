@@ -142,8 +142,8 @@ class ClipWriter:
             self._ctc.write(frame.number, panoptic, parents)
         self._video.write(shown, frame.time)
         record = {"id": frame.number, "file_name": frame.name or name, "time": round(frame.time, 6)}
-        self._images.append({**record, "width": frame.image.width, "height": frame.image.height})
         self._tracks.add(frame.number, panoptic, centroids, parents)
+        self._images.append({**record, "width": frame.image.width, "height": frame.image.height})
         with writing(self._out):
             print(json.dumps(annotation, ensure_ascii=False), file=self._annotations)
             for segment in panoptic.things:

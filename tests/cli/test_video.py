@@ -1,3 +1,4 @@
+import inspect
 import json
 from pathlib import Path
 from unittest.mock import Mock
@@ -9,10 +10,12 @@ from fake_segmenter import draw
 from PIL import Image
 from video_files import RATE, faststart, read
 
+from pix2seqd.cli.video import video
 from pix2seqd.files import InputError
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.panoptic.clip_results import ClipWriter
 from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.tracks import MIN_FRAMES
 
 
 @pytest.fixture
@@ -83,6 +86,80 @@ def test_video_tiff_stack_says_which_axis_it_takes(run, segmenter, tmp_path: Pat
     assert len(notes) == (1 if channel else 2) and ("--channel takes another" in notes[-1]) == (channel is None)
     content, _ = results(tmp_path / "out")
     assert content["info"]["settings"].get("channel") == channel
+
+
+def test_video_summary_counts_tracks_that_lasted(run, segmenter, folder: Path, tmp_path: Path):
+    for number in (11, 12):
+        draw(folder / f"{number}.png", blobs=4)
+    code, out, _ = run("video", "in", "--out", "out")
+    assert code == 0 and "3 things tracked (median length 12 frames); not counted: 1 seen in fewer than 3 frames" in out
+    assert [track["id"] for track in results(tmp_path / "out")[1]] == [1, 2, 3, 100]
+    code, out, _ = run("video", "in", "--out", "out", "--min-frames", "1")
+    assert code == 0 and "4 things tracked (median length 9 frames)\n" in out
+    check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, list(range(1, 13)))
+    assert results(tmp_path / "out")[0]["info"]["settings"]["min_frames"] == 1
+
+
+def test_video_min_frames_has_the_default_of_the_writer():
+    assert inspect.signature(video).parameters["min_frames"].default == MIN_FRAMES
+
+
+def test_video_also_ctc(run, segmenter, folder: Path, tmp_path: Path):
+    code, out, _ = run("video", "in", "--out", "out", "--also", "ctc")
+    assert code == 0 and "tracks.csv, ctc/" in out
+    assert (tmp_path / "out/ctc/res_track.txt").read_text() == "1 0 11 0\n2 0 11 0\n3 6 11 0\n"
+    masks = [tifffile.imread(tmp_path / f"out/ctc/mask{number:03d}.tif") for number in range(12)]
+    assert [mask.max() for mask in masks] == [2] * 6 + [3] * 6 and masks[0].dtype == np.uint16
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> np.ndarray:
+    """cells.tif, planes/z1.tif to z9.tif and both.tif (time and depth): two cells in 6 of 9 planes; the truth."""
+    truth = np.zeros((9, 40, 60), np.uint16)
+    truth[2:8, 5:15, 5:15], truth[2:8, 20:34, 30:50] = 1, 2
+    values = np.where(truth, 200, 20).astype("uint8")
+    values[5, 20:34, 30:50] = 250  # the sharpest plane
+    tifffile.imwrite(tmp_path / "cells.tif", values, imagej=True, metadata={"axes": "ZYX"})
+    tifffile.imwrite(tmp_path / "both.tif", np.stack([values, values * 0]), imagej=True, metadata={"axes": "TZYX"})
+    (tmp_path / "planes").mkdir()
+    for number, plane in enumerate(values, start=1):
+        tifffile.imwrite(tmp_path / f"planes/z{number}.tif", plane)
+    return truth
+
+
+@pytest.mark.parametrize("source", ["cells.tif", "both.tif", "planes"])
+def test_video_along_z_writes_a_label_stack_and_volumes(run, segmenter, stack, tmp_path: Path, source: str):
+    code, out, err = run("video", source, "--out", "out", "--along", "z")
+    name = source.removesuffix(".tif")
+    assert code == 0 and f"labels/{name}.tif, volumes.csv" in out and "9 planes in" in out
+    assert "2 things tracked (median length 6 planes)\n" in out
+    assert f"{source}: plane 6 is the sharpest" in err and err.count("plane 6") == 1
+    assert ("of each the first image is taken (time (T): 2)" in err) == (source == "both.tif")
+    assert (tifffile.imread(tmp_path / f"out/labels/{name}.tif") == stack).all()
+    lines = (tmp_path / "out/volumes.csv").read_text().splitlines()
+    assert lines[1:] == ["1,nucleus,600,4.50,9.50,9.50,3,8,6", "2,nucleus,1680,4.50,26.50,39.50,3,8,6"]
+    check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, list(range(1, 10)))
+    settings = results(tmp_path / "out")[0]["info"]["settings"]
+    assert (settings["along"], settings["consensus"]) == ("z", 1)
+    assert segmenter.seen == 10  # plane 6 twice
+
+
+def test_video_along_z_names_broken_plane_once(run, segmenter, stack, tmp_path: Path):
+    (tmp_path / "planes" / "z4.tif").write_bytes(b"no image")
+    code, out, err = run("video", "planes", "--out", "out", "--along", "z")
+    assert code == 2 and "8 planes in" in out and err.count("frame 4 is left out") == 1
+    stack[3] = 0
+    assert (tifffile.imread(tmp_path / "out/labels/planes.tif") == stack).all()
+
+
+@pytest.mark.parametrize("fail_at", [3, 7])
+def test_video_along_z_interrupted_keeps_finished_planes(run, segmenter, stack, tmp_path: Path, monkeypatch, fail_at):
+    monkeypatch.setattr(segmenter, "fail_at", fail_at)
+    assert run("video", "cells.tif", "--out", "out", "--along", "z")[0] == 130
+    planes = [4, 5, 6] if fail_at == 3 else [1, 2, 3, 4, 5, 6]
+    check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, planes)
+    stack[: planes[0] - 1] = 0
+    assert (tifffile.imread(tmp_path / "out/labels/cells.tif") == stack[:6]).all()
 
 
 def test_video_still_image_is_an_error_and_keeps_earlier_results(run, segmenter, folder: Path, tmp_path: Path):
@@ -160,7 +237,7 @@ def test_video_keeps_earlier_result_until_the_first_frame(run, segmenter, folder
 
 def test_video_refuses_source_that_would_be_overwritten(run, segmenter, folder: Path, tmp_path: Path):
     assert run("video", "in", "--out", "out")[0] == 0
-    for source in ("out/overlay.mp4", "out/panoptic/"):
+    for source in ("out/overlay.mp4", "out/panoptic/", "out/labels/a.tif", "out/ctc"):
         code, _, err = run("video", source, "--out", "out")
         assert code == 2 and "would be overwritten" in err
     check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, list(range(1, 13)))
@@ -182,11 +259,24 @@ def test_clip_writer_full_disk_is_an_input_error(segmenter, tmp_path: Path, monk
         (("in", "--model", "no"), "no checkpoint"),
         (("in", "--first-steps", "0"), "first-steps"),
         (("in", "--fps", "0"), "fps"),
+        (("in", "--min-frames", "0"), "min-frames"),
+        (("in", "--also", "ctc,rois,xml"), "--also does not know rois, xml; give names from this list: ctc"),
+        (("in", "--along", "z", "--also", "ctc"), "--also ctc needs frames over time"),
+        (("in", "--along", "x"), "along"),
+        (("a.mp4", "--along", "z"), "a.mp4 does not exist"),
+        (
+            ("time.tif", "--along", "z"),
+            "time.tif: it has no depth axis (time (T): 3); `pix2seqd video FILE` goes along",
+        ),
+        (("depth.tif",), "depth.tif: it has no time axis (depth (Z): 3); `pix2seqd video FILE --along z` goes along"),
     ],
 )
 def test_video_bad_input_prints_one_line_and_writes_nothing(
     run, segmenter, folder, tmp_path: Path, arguments, message: str
 ):
+    for name, axis in (("time", "T"), ("depth", "Z")):
+        values = np.zeros((3, 20, 24), "uint8")
+        tifffile.imwrite(tmp_path / f"{name}.tif", values, imagej=True, metadata={"axes": f"{axis}YX"})
     code, _, err = run("video", *arguments, "--out", "out")
-    assert code == 2 and message in err and "Traceback" not in err
+    assert code == 2 and message in err and "Traceback" not in err and len(err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -206,12 +207,15 @@ def test_open_clip_still_image_is_an_error(tmp_path: Path, suffix: str):
         read(tmp_path / f"a.{suffix}")
 
 
-def read_stack(path: Path, values: np.ndarray, channel: str | None = None, **options) -> tuple[list[int], list[str]]:
+def read_stack(
+    path: Path, values: np.ndarray, channel: str | None = None, along: Literal["t", "z"] = "t", **options
+) -> tuple[list[int], list[str]]:
     """Brightness of the frames of a TIFF that tifffile writes, and the notes."""
     tifffile.imwrite(path, values, photometric="minisblack", **options)
     notes: list[str] = []
-    with open_clip(str(path), pytest.fail, 10, channel, notes.append) as clip:
+    with open_clip(str(path), pytest.fail, 10, channel, notes.append, along) as clip:
         frames = list(clip.frames)
+        assert clip.read is not None and [frame.number for frame in clip.read([2, 1, 2])] == [2, 1, 2]
     assert clip.total == len(frames)
     return [int(np.asarray(frame.image)[0, 0, 0]) for frame in frames], notes
 
@@ -270,6 +274,55 @@ def test_open_clip_tiff_without_time_is_an_error(tmp_path: Path, axes: str):
     reason = r"no time axis \(depth \(Z\): 3\)" if "Z" in axes else "one still image"
     with pytest.raises(InputError, match=rf"a\.tif: it .*{reason}.*`pix2seqd segment`"):
         read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "TZYX", "ZTYX", "TZCYX", "ZCYX", "PZYX", "QYX"])
+def test_open_clip_along_z(tmp_path: Path, axes: str):
+    lengths = {"T": 4, "Z": 3, "C": 5, "P": 2, "Q": 3, "Y": 20, "X": 24}
+    weights = {"T": 40, "Z": 10, "C": 1, "P": 50, "Q": 10, "Y": 0, "X": 0}
+    place = np.indices([lengths[axis] for axis in axes])
+    values = sum(weights[axis] * index for axis, index in zip(axes, place, strict=True)).astype("uint8")
+    shown, notes = read_stack(tmp_path / "a.tif", values, along="z", metadata={"axes": axes})
+    assert shown == [0, 10, 20] and "its 3 planes are taken along" in notes[0] and "--along" not in notes[0]
+    assert ("of each the first image is taken" in notes[0]) == ("T" in axes or "P" in axes)
+    assert ("pages (the file names no axis)" if axes == "QYX" else "depth (Z)") in notes[0]
+    if "C" in axes:
+        channel = read_stack(tmp_path / "a.tif", values, "3", along="z", metadata={"axes": axes})[0]
+        assert channel == [2, 12, 22]
+
+
+def test_open_clip_time_and_depth_names_the_other_choice(tmp_path: Path):
+    _, notes = read_stack(tmp_path / "a.tif", np.zeros((4, 3, 20, 24), "uint8"), metadata={"axes": "TZYX"})
+    assert (
+        "along time (T); of each the first plane is taken (depth (Z): 3); `pix2seqd video FILE --along z`" in notes[0]
+    )
+    with pytest.raises(InputError, match=r"no time axis \(depth \(Z\): 3\); `pix2seqd video FILE --along z` goes"):
+        read_stack(tmp_path / "a.tif", np.zeros((3, 20, 24), "uint8"), metadata={"axes": "ZYX"})
+
+
+@pytest.mark.parametrize("kind", ["tif", "gif", "webp", "mp4", "one.tif"])
+def test_open_clip_along_z_without_depths_is_an_error_that_names_the_axes(tmp_path: Path, kind: str):
+    path, pages = tmp_path / f"a.{kind}", [drawn(number) for number in (1, 2, 3)]
+    if kind == "tif":
+        tifffile.imwrite(path, np.zeros((3, 20, 24), "uint8"), metadata={"axes": "TYX"})
+    elif kind == "mp4":
+        write(path)
+    else:
+        pages[0].save(path, **({} if kind == "one.tif" else {"save_all": True, "append_images": pages[1:]}))
+    message = {"tif": r"no depth axis \(time \(T\): 3\); `pix2seqd video FILE` goes", "one.tif": "one still image"}
+    with (
+        pytest.raises(InputError, match=message.get(kind, r"has one axis, time, and no depth \(Z\)")),
+        open_clip(str(path), pytest.fail, 10, along="z") as clip,
+    ):
+        list(clip.frames)
+
+
+def test_open_clip_folder_of_planes(tmp_path: Path):
+    for number in (1, 2, 10):
+        drawn(number).save(tmp_path / f"z{number}.tif")
+    with open_clip(str(tmp_path), pytest.fail, 10, along="z") as clip:
+        assert clip.total == 3 and clip.read is not None
+        assert [(frame.number, frame.name) for frame in clip.read([3, 1])] == [(3, "z10.tif"), (1, "z1.tif")]
 
 
 def test_open_clip_channel_of_a_video_and_of_a_folder(tmp_path: Path):

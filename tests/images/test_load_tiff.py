@@ -315,10 +315,12 @@ def test_load_image_takes_first_plane_and_says_what_is_left_out(tmp_path, kind):
     assert "`pix2seqd video`" in notes[0] and "`pix2seqd segment`" in notes[0] and len(notes) == 2
 
 
-def test_load_image_depth_only_names_segment(tmp_path):
+def test_load_image_depths_name_the_command_that_takes_them(tmp_path):
     path = save(tmp_path, drawn(6, H, W), metadata={"axes": "ZYX"}, photometric="minisblack")
     _, notes = read(path)
-    assert len(notes) == 1 and "5 left out (depth (Z): 6)" in notes[0] and "video" not in notes[0]
+    assert len(notes) == 1 and "5 left out (depth (Z): 6); `pix2seqd video FILE --along z` goes" in notes[0]
+    path = save(tmp_path, drawn(5, 3, H, W), metadata={"axes": "TZYX"}, photometric="minisblack")
+    assert "along time (T); `pix2seqd video FILE --along z` goes" in read(path)[1][0]
 
 
 def test_load_image_declared_axes_beat_planar_colours(tmp_path):

@@ -1,22 +1,24 @@
 """The command `pix2seqd video`."""
 
 import time
-from collections.abc import Iterator
-from functools import partial
-from itertools import chain, islice, tee
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, printable
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from rich.progress import Progress
 
     from pix2seqd.images.frames import DecodedFrame
+    from pix2seqd.panoptic.panoptic import Panoptic
 
 
 def video(
@@ -25,6 +27,8 @@ def video(
     *,
     model: str = "nuclei-video",
     out: Path = Path("pix2seqd-video"),
+    along: Literal["t", "z"] = "t",
+    min_frames: Annotated[int, count(1)] = 3,
     channel: str | None = None,
     first_steps: Annotated[int | None, count(1, 1000)] = None,
     adaptive: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None,
@@ -36,14 +40,21 @@ def video(
     """Segment a video and track its objects.
 
     OUT receives overlay.mp4 (one colour per track), panoptic/NUMBER.png and panoptic.json (COCO panoptic format; the
-    segment ids are the tracks), and tracks.json. After Ctrl-C these files are complete up to the last frame.
+    segment ids are the tracks), tracks.json, and tracks.csv (place and area of each object in each frame). Of a stack
+    of depths, it receives labels/NAME.tif (3-D label stack) and volumes.csv instead of tracks.csv. After Ctrl-C these
+    files are complete up to the last frame.
 
     Args:
-        source: A video file, an animation, a TIFF stack (along its time axis), a folder of images, or the number of a
-            camera (0 is the first).
+        source: A video file, an animation, a TIFF stack, a folder of images, or the number of a camera (0 is the
+            first).
         model: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id of a
             model on the Hugging Face hub.
         out: Folder to write to. An earlier result of this command in it is replaced.
+        along: Axis of the frames. t: time. z: the depths of a TIFF stack, or a folder with an image for each depth. An
+            object keeps its id through the depths. The sharpest plane is segmented first, and one sample is taken of
+            each plane unless --consensus is given.
+        min_frames: Number of frames in which an object is seen at least. Objects seen in fewer frames are left out of
+            the summary, tracks.json, tracks.csv and volumes.csv; the masks keep them.
         channel: Number (from 1) or name of the channel to take, of images with channels. Default: up to three channels
             are shown as colours; of more, the first is taken.
         first_steps: Number of denoising steps of the first frame. --steps is the number for later frames. Default: set
@@ -54,6 +65,7 @@ def video(
         also: Further files for other tools, names with commas between them. measures: measures.csv, counts.csv and
             track_measures.csv. coco: instances.json. Of each frame: labels: labels/NUMBER.tif. geojson:
             geojson/NUMBER.geojson for QuPath. rois: rois/NUMBER.zip for ImageJ. labelme: labelme/NUMBER.json.
+            ctc: masks and tracks of the Cell Tracking Challenge, in ctc/.
         pixel_size: Length of a pixel's side with its unit, um or nm (0.65um), for measures, labels and geojson.
             Default: lengths are in pixels.
         inference: How the checkpoint is used.
@@ -62,42 +74,82 @@ def video(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from pix2seqd.images.frames import open_clip
+    from pix2seqd.inference.depths import follow, segment_depths, sharpest
     from pix2seqd.panoptic.also import Also
-    from pix2seqd.panoptic.clip_results import ClipWriter
+    from pix2seqd.panoptic.clip_results import OUTPUTS, ClipWriter
 
-    further = Also.parse(also, pixel_size)
-    if Path(source).resolve() in ((out / name).resolve() for name in ("overlay.mp4", "panoptic")):
+    further = Also.parse(also, pixel_size, "ctc")
+    ctc = "ctc" in (name.strip() for name in (also or "").split(","))
+    if along == "z":
+        if ctc:
+            raise InputError("--also ctc needs frames over time; leave it out with --along z")
+        further = further.without("labels")  # labels/ holds the whole stack
+    place = Path(source).resolve()
+    if any(place.is_relative_to((out / name).resolve()) for name in (*OUTPUTS, *further.folders)):
         raise InputError(f"{source} would be overwritten; choose another --out")
-    errors = 0
+    stack = printable(place.name if place.is_dir() else place.stem) or "stack" if along == "z" else ""
+    errors, word = 0, "planes" if stack else "frames"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        told: set[str] = set()
+
+        def note(message: str) -> None:
+            if message not in told:  # the planes of a stack are read twice
+                _print_message(progress, message)
+            told.add(message)
 
         def report(message: str) -> None:
             nonlocal errors
             errors += 1
-            _print_message(progress, message)
+            note(message)
 
-        with open_clip(source, report, fps, channel, partial(_print_message, progress)) as clip:
+        with open_clip(source, report, fps, channel, note, along) as clip:
             segmenter = inference.segmenter(model)
             given = {"first_steps": first_steps, "adaptive": adaptive}
-            options = {**inference.given(), **{name: value for name, value in given.items() if value is not None}}
-            settings = {**segmenter.describe(), **options, "source": source}
+            # Samples without past masks see things in the noise of the empty planes at the ends of a stack.
+            options = {"consensus": 1} if stack else {}
+            options |= {**inference.given(), **{name: value for name, value in given.items() if value is not None}}
+            settings = {**segmenter.describe(), **options, "source": source, "along": along, "min_frames": min_frames}
             settings |= {} if channel is None else {"channel": channel}
-            to_segment, to_write = tee(clip.frames)
-            results, started = segmenter.video((frame.image for frame in to_segment), **options), time.monotonic()
+            total = clip.total and clip.total + bool(stack)  # one plane of a stack is segmented twice
+            task, started = progress.add_task("segmenting", total=total, speed="", visible=False), time.monotonic()
+
+            def segment(images: Iterable["Image"]) -> Iterator["Panoptic"]:
+                for panoptic in segmenter.video(images, **options):
+                    speed = (progress.tasks[task].completed + 1) / (time.monotonic() - started)
+                    progress.update(task, advance=1, visible=True, speed=f"{speed:.1f} {word}/s")
+                    yield panoptic
+
+            if clip.read and stack:
+                start = sharpest(clip.frames)
+                note(f"{source}: plane {start} is the sharpest; it is segmented first, then those on both sides")
+                results = segment_depths(segment, clip.read, start, clip.total or 0)
+            else:
+                results = follow(segment, _check_rate(clip.frames, 1 / float(clip.rate), progress))
             # Errors in the options or the first frame are reported before an earlier result is replaced.
             results = chain(list(islice(results, 1)), results)
-            with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, further) as writer:
-                task, done = progress.add_task("segmenting", total=clip.total, speed=""), 0
-                frames = _check_rate(to_write, 1 / float(clip.rate), progress)
-                for done, (panoptic, frame) in enumerate(zip(results, frames, strict=False), start=1):
-                    writer.write(frame, panoptic)
-                    progress.update(task, advance=1, speed=f"{done / (time.monotonic() - started):.1f} frames/s")
+            lists = {"also": further, "min_frames": min_frames, "ctc": ctc, "stack": stack}
+            with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, **lists) as writer:
+                for result in results:
+                    writer.write(*result)
+    done = writer.frames
     seconds = time.monotonic() - started
-    print(f"{done} frames in {seconds:.1f} s ({done / seconds:.1f} frames/s), {writer.things} things tracked")
-    names = "overlay.mp4, panoptic/, panoptic.json, tracks.json" + (f", {further.names}" if further.kinds else "")
-    print(f"written to {out}: {names}")
+    tracked = _describe_tracks(writer.lengths, writer.min_frames, word)
+    print(f"{done} {word} in {seconds:.1f} s ({done / seconds:.1f} {word}/s), {tracked}")
+    files = [f"labels/{stack}.tif", "volumes.csv"] if stack else ["tracks.csv", *["ctc/"] * ctc]
+    files += [further.names] if further.kinds else []
+    print(f"written to {out}: overlay.mp4, panoptic/, panoptic.json, tracks.json, {', '.join(files)}")
     return 2 if errors else 0
+
+
+def _describe_tracks(lengths: list[int], min_frames: int, word: str) -> str:
+    """The summary of the tracks of things, of which `lengths` are the numbers of frames."""
+    lasting = [length for length in lengths if length >= min_frames]
+    text = f"{len(lasting)} things tracked"
+    text += f" (median length {median(lasting):g} {word})" if lasting else ""
+    if short := len(lengths) - len(lasting):
+        text += f"; not counted: {short} seen in fewer than {min_frames} {word} (--min-frames 1 counts them)"
+    return text
 
 
 def _check_rate(frames: Iterator["DecodedFrame"], interval: float, progress: "Progress") -> Iterator["DecodedFrame"]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -10,12 +10,13 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from PIL import Image
 
 from pix2seqd.files import InputError
 from pix2seqd.images.load import (
+    DEPTHS,
     Channel,
     Note,
     check_pixels,
@@ -77,16 +78,23 @@ class FrameStream:
     """Number of frames that the source states; None: it states none, or has no end."""
     rate: Fraction
     """Frames per second, on average."""
+    read: Callable[[Iterable[int]], Iterator[DecodedFrame]] | None = None
+    """Frames by their numbers, from 1, in any order and as often as needed; None: they come once and in order."""
 
 
 @contextmanager
 def open_clip(
-    source: str, warn: Note, fps: float, channel: int | str | None = None, note: Note = ignore
+    source: str,
+    warn: Note,
+    fps: float,
+    channel: int | str | None = None,
+    note: Note = ignore,
+    along: Literal["t", "z"] = "t",
 ) -> Iterator[FrameStream]:
     """Open a video, an animation, a TIFF stack, a folder of images or a camera.
 
     Frames that cannot be decoded are left out, and a file that is cut short ends early; both are reported to `warn`.
-    The frames of a TIFF stack are its time points, or its pages if the file names no axis; never depths or channels.
+    The frames of a TIFF stack are its time points or its depths, or its pages if the file names no axis.
 
     Args:
         source: a file, a folder whose images are taken in natural order (2 before 10), a number (the camera
@@ -95,26 +103,30 @@ def open_clip(
         fps: frames per second of sources without times: folders and stacks.
         channel: this channel alone, as grey; see `load_image`.
         note: called with one line about the axis of a stack, and about planes and channels that are left out.
+        along: the axis of the frames, time or depth. Depths are those of a TIFF stack, or the images of a folder.
 
     Raises:
-        InputError: the source does not exist, holds no frame, no time axis or no such channel, or is one still image.
+        InputError: the source does not exist, holds no frame, no such axis or no such channel, or is one still image.
     """
     path, rate = Path(source), Fraction(fps).limit_denominator(1000)
     camera = f"/dev/video{source}" if source.isdecimal() and not path.exists() else source
     if path.is_dir():
         paths = sorted(find_images([path]), key=_natural)
-        images = ((p.name, partial(load_image, p, channel, note), partial(load_channels, p)) for p in paths)
-        yield FrameStream(_checked(_read_images(images, rate, warn), source), len(paths), rate)
+        images = [(p.name, partial(load_image, p, channel, note), partial(load_channels, p)) for p in paths]
+        read, total = partial(_read_images, images, rate, warn), len(paths)
+        yield FrameStream(_checked(read(range(1, total + 1)), source), total, rate, read)
     elif (kind := _image_format(path)) == "TIFF":
         load_image(path, channel)  # raises an error that says what is wrong with the file
         with path.open("rb") as file:
             with decoding(source):
                 tiff = Tiff(file)
-                axis = _time_axis(tiff, source, note)
+                axis = _axis(tiff, source, along, note)
                 describe_channels(tiff, source, channel, note)
-            frames = _read_images(_planes(tiff, axis, source, channel, warn), rate, warn)
-            yield FrameStream(_checked(frames, source), tiff.axes[axis], rate)
+            read, total = partial(_read_images, _planes(tiff, axis, source, channel), rate, warn), tiff.axes[axis]
+            frames = chain(read(range(1, total + 1)), _check_end(tiff, source, total, warn))
+            yield FrameStream(_checked(frames, source), total, rate, read)
     elif kind:
+        _check_time(source, along)
         with open_image(path) as animation:
             duration = animation.info.get("duration") or 1000 / float(rate)
             total: int = getattr(animation, "n_frames", 1)
@@ -122,6 +134,7 @@ def open_clip(
             yield FrameStream(_checked(frames, source), total, Fraction(1000 / duration).limit_denominator(1000))
     else:
         with _opened(camera) as container:
+            _check_time(source, along)
             stream = container.streams.video[0]
             rate = stream.average_rate or stream.guessed_rate or rate
             frames = (
@@ -157,24 +170,38 @@ def _image_format(path: Path) -> str | None:
 _STILL = "{0} is one still image, not a clip; use `pix2seqd segment`, or give a video or a folder of frames"
 
 
-def _time_axis(tiff: Tiff, source: str, note: Note) -> str:
-    """The axis whose planes are the frames, after a note that names it."""
-    axis = next((axis for axis in "TI" if axis in tiff.axes), None)
-    if axis is None and tiff.axes:
+def _check_time(source: str, along: str) -> None:
+    """Refuse depths of a video, an animation or a camera."""
+    if along == "z":
         raise InputError(
-            f"it has no time axis ({describe_axes(tiff.axes)}); use `pix2seqd segment` for its first plane, "
-            "or save it with the time axis T, or its frames as images in a folder"
+            f"{source} has one axis, time, and no depth (Z); leave out --along z, or give a TIFF stack or a folder"
         )
-    if axis is None:
+
+
+_GO_ALONG = {"t": "`pix2seqd video FILE` goes along its time points", "z": DEPTHS}
+
+
+def _axis(tiff: Tiff, source: str, along: Literal["t", "z"], note: Note) -> str:
+    """The axis whose planes are the frames, after a note that names it."""
+    wanted, other, frames, part = ("T", "z", "frames", "plane") if along == "t" else ("Z", "t", "planes", "image")
+    if not tiff.axes:
         raise InputError("it is one still image, not a clip; use `pix2seqd segment`")
-    others = {other: length for other, length in tiff.axes.items() if other != axis}
-    rest = f"; of each the first plane is taken ({describe_axes(others)})" if others else ""
-    note(f"{source}: its {tiff.axes[axis]} frames are taken along {AXES[axis]}{rest}")
+    axis = next((axis for axis in (wanted, "I") if axis in tiff.axes), None)
+    if axis is None:
+        cure = f"{_GO_ALONG[other]}; " if other.upper() in tiff.axes else ""
+        raise InputError(
+            f"it has no {'time' if along == 't' else 'depth'} axis ({describe_axes(tiff.axes)}); {cure}for its first "
+            f"plane use `pix2seqd segment`, or save it with the axis {wanted}, or its planes as images in a folder"
+        )
+    rest = {letter: length for letter, length in tiff.axes.items() if letter != axis}
+    left_out = f"; of each the first {part} is taken ({describe_axes(rest)})" if rest else ""
+    left_out += f"; {DEPTHS}" if along == "t" and "Z" in rest else ""
+    note(f"{source}: its {tiff.axes[axis]} {frames} are taken along {AXES[axis]}{left_out}")
     return axis
 
 
-def _planes(tiff: Tiff, axis: str, source: str, channel: int | str | None, warn: Note) -> Iterator[StillFrame]:
-    """The frames of a stack, and a message if the list of its pages breaks off."""
+def _planes(tiff: Tiff, axis: str, source: str, channel: int | str | None) -> list[StillFrame]:
+    """The frames of a stack."""
 
     def read(number: int) -> Image.Image:
         with decoding(f"{source}, page {number + 1}"):
@@ -184,10 +211,17 @@ def _planes(tiff: Tiff, axis: str, source: str, channel: int | str | None, warn:
         with decoding(f"{source}, page {number + 1}"):
             yield from plane_channels(tiff, {axis: number})
 
-    for number in range(tiff.axes[axis]):
-        yield f"{source}, page {number + 1}", partial(read, number), partial(channels, number)
+    return [
+        (f"{source}, page {number + 1}", partial(read, number), partial(channels, number))
+        for number in range(tiff.axes[axis])
+    ]
+
+
+def _check_end(tiff: Tiff, source: str, total: int, warn: Note) -> Iterator[DecodedFrame]:
+    """No more frames, but a message if the list of a stack's pages breaks off."""
     if tiff.is_cut:
-        warn(f"{source} ends after page {tiff.axes[axis]}: the next one is cut short or damaged; export it again")
+        warn(f"{source} ends after page {total}: the next one is cut short or damaged; export it again")
+    yield from ()
 
 
 def _animated(
@@ -246,8 +280,12 @@ def _checked(frames: Iterator[DecodedFrame], source: str) -> Iterator[DecodedFra
     return chain([first], frames)
 
 
-def _read_images(sources: Iterable[StillFrame], rate: Fraction, warn: Note) -> Iterator[DecodedFrame]:
-    for number, (name, read, channels) in enumerate(sources, start=1):
+def _read_images(
+    sources: Sequence[StillFrame], rate: Fraction, warn: Note, numbers: Iterable[int]
+) -> Iterator[DecodedFrame]:
+    """The frames with these numbers, from 1, in this order; those that cannot be read are reported and left out."""
+    for number in numbers:
+        name, read, channels = sources[number - 1]
         try:
             yield DecodedFrame(number, read(), float((number - 1) / rate), name, channels)
         except InputError as error:

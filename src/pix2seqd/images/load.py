@@ -36,6 +36,9 @@ EXIF_ORIENTATION = 0x0112
 COLOURS = ("red", "green", "blue")
 """Names of the channels of an image in colour."""
 
+DEPTHS = "`pix2seqd video FILE --along z` goes along its depths (Z)"
+"""What messages say of the planes of a stack."""
+
 Note = Callable[[str], None]
 """Takes one line about what was left out of an image."""
 
@@ -251,9 +254,11 @@ def _describe_planes(tiff: Tiff, name: str, note: Note) -> None:
     planes = math.prod(tiff.axes.values())
     separately = "save them as images of their own and give these to `pix2seqd segment`"
     if planes > 1:
-        along = "T" if "T" in tiff.axes else "I" if "I" in tiff.axes else ""
+        along = next((axis for axis in "TI" if axis in tiff.axes), "")
         cures = [f"`pix2seqd video` takes those along {AXES[along]}"] if along else []
-        cures += [f"for {'other' if along else 'the'} planes, {separately}"] if tiff.axes.keys() - {along} else []
+        cures += [DEPTHS] if "Z" in tiff.axes else []
+        if len(tiff.axes) > 1 or not cures:
+            cures.append(f"for {'other' if cures else 'the'} planes, {separately}")
         lengths = describe_axes(tiff.axes)
         note(f"{name}: the first of {planes} planes is taken, {planes - 1} left out ({lengths}); {'; '.join(cures)}")
     if tiff.others:

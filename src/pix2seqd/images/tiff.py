@@ -1,10 +1,10 @@
-"""TIFF files of any layout: their axes, and the values of one plane; the only module that imports tifffile."""
+"""TIFF files: axes and planes of any layout are read, label images are written; the only user of tifffile."""
 
 import io
 import logging
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -247,24 +247,36 @@ def _check_image(head: bytes, kind: str, limit: int) -> None:
         raise InputError("a tile of it holds an image that is larger than the tile; export it again")
 
 
-def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None, axes: str = "YX") -> None:
-    """Write a label image, or a stack of them, as a TIFF in the manner of ImageJ.
+def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None) -> None:
+    """Write a label image as a TIFF in the manner of ImageJ.
 
     Values have 16 bits, or 32 where one is above 65,535. The compression is deflate, which all readers know.
 
     Args:
         path: the file; one that exists is overwritten.
-        labels: integers from 0 to 2³² - 1, `[h, w]` or `[n, h, w]`.
+        labels: integers from 0 to 2³² - 1, `[h, w]`.
         pixel_size: micrometres of a pixel's side, for the file's scale; None: unknown.
-        axes: the axes of `labels`: YX, TYX or ZYX.
     """
     kind = np.uint32 if labels.max(initial=0) >= 2**16 else np.uint16
     scale = {} if pixel_size is None else {"resolution": (1 / pixel_size, 1 / pixel_size)}
     unit: dict[str, Any] = {} if pixel_size is None else {"unit": "um"}
     # tifffile's own writing of ImageJ's files refuses 32-bit integers, which ImageJ reads.
-    description = tifffile.tifffile.imagej_description(labels.shape, axes=axes, mode="grayscale", **unit)
+    description = tifffile.tifffile.imagej_description(labels.shape, axes="YX", mode="grayscale", **unit)
     options: dict[str, Any] = {"photometric": "minisblack", "resolutionunit": "NONE", "compression": "zlib", **scale}
     tifffile.imwrite(path, labels.astype(kind), description=description, metadata=None, **options)
+
+
+def write_label_stack(path: Path, planes: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: type) -> None:
+    """Write a label stack as a compressed OME-TIFF with the axes ZYX, plane by plane.
+
+    Args:
+        path: the file; one that exists is overwritten.
+        planes: the labels, `[h, w]` each.
+        shape: planes, height and width.
+        dtype: uint16 or uint32; Fiji, napari and QuPath open both.
+    """
+    layout: dict[str, Any] = {"shape": shape, "dtype": dtype, "photometric": "minisblack", "compression": "zlib"}
+    tifffile.imwrite(path, iter(planes), **layout, ome=True, metadata={"axes": "ZYX"})
 
 
 def _bits(page: Any) -> int:

@@ -87,7 +87,7 @@ def segmented(
         to_segment, to_write = tee(islice(clip.frames, max_frames))
         results = segmenter.video((frame.image for frame in to_segment), **options)
         settings = {**segmenter.describe(), **options}
-        with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, FURTHER) as writer:
+        with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, also=FURTHER) as writer:
             for number, (panoptic, frame) in enumerate(zip(results, to_write, strict=False), start=1):
                 writer.write(frame, panoptic)
                 yield number, max(total, number), frame, panoptic

@@ -56,20 +56,26 @@ class Also:
     """Micrometres of a pixel's side; None: unknown."""
 
     @classmethod
-    def parse(cls, kinds: str | None, pixel_size: str | None) -> "Also":
+    def parse(cls, kinds: str | None, pixel_size: str | None, *more: str) -> "Also":
         """From the options --also, names with commas between them, and --pixel-size, a number with its unit.
+
+        `more` are further names of --also, which the caller knows.
 
         Raises:
             InputError: an unknown name or unit, a size that is not above 0, or one that nothing needs.
         """
         names = [name.strip() for name in kinds.split(",")] if kinds is not None else []
         for name in names:
-            if name not in PLACES:
-                raise InputError(f"--also {kinds}: there is no {name!r}; give any of {','.join(PLACES)}")
+            if name not in (*PLACES, *more):
+                raise InputError(f"--also {kinds}: there is no {name!r}; give any of {','.join((*PLACES, *more))}")
         size = None if pixel_size is None else _micrometres(pixel_size)
         if size is not None and not set(names) & set(IN_MICROMETRES):
             raise InputError(f"--pixel-size needs --also with any of {','.join(IN_MICROMETRES)}")
         return cls(tuple(kind for kind in PLACES if kind in names), size)
+
+    def without(self, kind: str) -> "Also":
+        """The same but for one kind."""
+        return Also(tuple(each for each in self.kinds if each != kind), self.pixel_size)
 
     @property
     def folders(self) -> tuple[str, ...]:

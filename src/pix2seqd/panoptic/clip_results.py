@@ -1,46 +1,37 @@
 """Writing the output folder of `pix2seqd video`; it can be read whenever the process ends."""
 
+import csv
 import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 from PIL import Image
 
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
+from pix2seqd.images.tiff import write_label_stack
 from pix2seqd.panoptic.also import NOTHING, WHOLE, Also, remove_all, write_further
 from pix2seqd.panoptic.collect import Item, put_together
+from pix2seqd.panoptic.ctc import CtcWriter
 from pix2seqd.panoptic.folder import alone
-from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.panoptic import Panoptic, rgb_to_id
 from pix2seqd.panoptic.results import make_folders, writing
 from pix2seqd.panoptic.taxonomy import Taxonomy
+from pix2seqd.panoptic.tracks import MIN_FRAMES, Track, Tracks, centroid
 
 WRITER = "written by pix2seqd video"
 """Mark in `info.description`, so that no other data set is mistaken for a result and overwritten."""
 
-
-@dataclass
-class Track:
-    """One object over time."""
-
-    first_frame: int
-    categories: Counter[int] = field(default_factory=Counter)
-    """Category id → number of frames."""
-    areas: list[int] = field(default_factory=list)
-    """Pixels in each frame from the first to the last in which it was seen."""
-
-    def add(self, number: int, category_id: int, area: int) -> None:
-        """Add a frame in which the object was seen; frames since the last one get area 0."""
-        self.areas += [0] * (number - self.first_frame - len(self.areas)) + [area]
-        self.categories[category_id] += 1
+OUTPUTS = ("overlay.mp4", "panoptic", "labels", "ctc")
+"""What a source must not be, or be in: it would be overwritten."""
 
 
 class ClipWriter:
@@ -52,36 +43,70 @@ class ClipWriter:
     | `panoptic/NUMBER.png` | id of each pixel's track = R + 256 G + 65536 B |
     | `panoptic.json` | images (with the time in seconds), categories, annotations in COCO panoptic format |
     | `tracks.json` | id, category, first and last frame and areas of each track |
+    | `tracks.csv` | a row for each thing and frame: frame, time, id, category, x, y, area, parent |
+    | `ctc/` | with `ctc`: see `CtcWriter` |
 
-    and the further files that `also` names, for each frame and for the clip (`also.PLACES`, `also.WHOLE`).
+    With `stack` the frames are the depths of a stack. Then there are, instead of `tracks.csv`:
 
-    The annotations of a long clip are kept on the disk, not in memory. Both JSON files are written again from time to
-    time, and at the end, also after an error.
+    | path | content |
+    |---|---|
+    | `labels/STACK.tif` | label stack, `[depths, h, w]`: the ids of the things' tracks, 0 = none |
+    | `volumes.csv` | a row for each thing: id, category, volume, centroid z, y and x, first and last plane, planes |
+
+    The lists of tracks (`tracks.json`, `tracks.csv`, `volumes.csv`) have those that were seen in at least `min_frames`
+    frames, or in all frames of a shorter clip. Everything else has all segments. `also` names further files, for each
+    frame and for the clip (`also.PLACES`, `also.WHOLE`).
+
+    The annotations of a long clip are kept on the disk, not in memory. Lists and the label stack are written again
+    from time to time, and at the end, also after an error.
     """
 
     def __init__(
-        self, out: Path, taxonomy: Taxonomy, settings: Mapping[str, Any], rate: Fraction, also: Also = NOTHING
+        self,
+        out: Path,
+        taxonomy: Taxonomy,
+        settings: Mapping[str, Any],
+        rate: Fraction,
+        *,
+        also: Also = NOTHING,
+        min_frames: int = MIN_FRAMES,
+        ctc: bool = False,
+        stack: str = "",
     ) -> None:
         """Open a new or an existing folder.
+
+        Args:
+            out: the folder.
+            taxonomy: the categories of the segments.
+            settings: what the results depend on besides the frames, as JSON values.
+            rate: frames per second of `overlay.mp4`.
+            min_frames: in how many frames a track of the lists was seen at least.
+            ctc: whether to write the Cell Tracking Challenge's format too.
+            stack: name of the label stack, without its suffix, if the frames are depths.
 
         Raises:
             InputError: the folder cannot be written to, it has a `panoptic.json` that this command did not write, or
                 another process writes into it.
         """
-        make_folders(out, ("panoptic", *also.folders))
+        make_folders(out, ("panoptic", *also.folders, *["ctc"] * ctc, *["labels"] * bool(stack)))
         self._out, self._taxonomy, self._settings, self._also = out, taxonomy, dict(settings), also
         self._counts: list[Counter[int]] = []
+        self._min_frames, self._stack = min_frames, stack
+        self._ctc = CtcWriter(out / "ctc") if ctc else None
         self._images: list[dict[str, Any]] = []
-        self._tracks: dict[int, Track] = {}
+        self._tracks = Tracks(divide=not stack)
         self._save_after = 0.0
-        with ExitStack() as stack:
-            stack.enter_context(alone(out))
+        with ExitStack() as files:
+            files.enter_context(alone(out))
             _remove_earlier(out)
-            self._annotations = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", dir=out))
-            self._video = stack.enter_context(VideoWriter(out / "overlay.mp4", rate))
-            stack.callback(self._save)
+            self._annotations, self._rows = (
+                files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", newline="", dir=out))
+                for _ in range(2)
+            )
+            self._video = files.enter_context(VideoWriter(out / "overlay.mp4", rate))
+            files.callback(self._save)
             self._save()  # replaces the earlier result
-            self._closing = stack.pop_all()
+            self._closing = files.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -93,10 +118,19 @@ class ClipWriter:
             self._closing.__exit__(kind, error, trace)
 
     @property
-    def things(self) -> int:
-        """Number of tracks of things so far."""
-        kinds = {category.id: category.isthing for category in self._taxonomy.categories}
-        return sum(kinds[track.categories.most_common(1)[0][0]] for track in self._tracks.values())
+    def frames(self) -> int:
+        """Number of frames so far."""
+        return len(self._images)
+
+    @property
+    def min_frames(self) -> int:
+        """In how many frames a track of the lists was seen at least; fewer than asked for if the clip is shorter."""
+        return min(self._min_frames, self.frames)
+
+    @property
+    def lengths(self) -> list[int]:
+        """In how many frames each thing was seen so far, also those that the lists leave out."""
+        return [track.seen for track in self._tracks.values() if track.isthing]
 
     def write(self, frame: DecodedFrame, panoptic: Panoptic) -> None:
         """Add a frame whose segment ids are those of tracks.
@@ -112,22 +146,28 @@ class ClipWriter:
         record |= {"width": frame.image.width, "height": frame.image.height}
         paths = self._also.paths(self._out, Path(name).stem)
         write_further(paths, record, panoptic, frame.channels, self._also.pixel_size, frame.image)
+        parents = self._tracks.parents(frame.number, panoptic)
+        centroids = {segment.id: centroid(panoptic, segment) for segment in panoptic.things}
         with write_atomically(self._out / "panoptic" / name) as temporary:
             Image.fromarray(png).save(temporary, format="PNG")
+        if self._ctc:
+            self._ctc.write(frame.number, panoptic, parents)
         self._video.write(shown, frame.time)
+        self._tracks.add(frame.number, panoptic, centroids, parents)
         self._images.append(record)
         self._counts.append(Counter(segment.category_id for segment in panoptic.segments))
-        for segment in panoptic.segments:
-            track = self._tracks.setdefault(segment.id, Track(frame.number))
-            track.add(frame.number, segment.category_id, segment.area)
         with writing(self._out):
             print(json.dumps(annotation, ensure_ascii=False), file=self._annotations)
+            for segment in panoptic.things:
+                place = (f"{value:.2f}" for value in centroids[segment.id])
+                print(frame.number, record["time"], segment.id, *place, segment.area, sep=",", file=self._rows)
         if time.monotonic() >= self._save_after:
             self._save()
 
     def _save(self) -> None:
         started = time.monotonic()
         info = {"description": WRITER, "settings": self._settings}
+        info |= {"stack": self._stack} if self._stack else {}
         categories = self._taxonomy.to_coco()
         head = json.dumps({"info": info, "images": self._images, "categories": categories}, ensure_ascii=False)
         with write_atomically(self._out / "panoptic.json") as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -136,8 +176,15 @@ class ClipWriter:
             for number, line in enumerate(self._annotations):
                 print("," * (number > 0) + line, end="", file=file)
             print("]}", file=file)
-        tracks = [self._record(number, self._tracks[number]) for number in sorted(self._tracks)]
-        write_json(self._out / "tracks.json", {"info": info, "tracks": tracks})
+        tracks = list(self._tracks.lasting(self.min_frames))
+        write_json(self._out / "tracks.json", {"info": info, "tracks": [self._record(*track) for track in tracks]})
+        things = {number: track for number, track in tracks if track.isthing}
+        if self._stack:
+            self._save_stack(things)
+        else:
+            self._save_rows(things)
+        if self._ctc:
+            self._ctc.save()
         frames = zip(self._images, self._counts, strict=True)
         items = [Item(f"{image['id']:06d}", image, counts) for image, counts in frames]
         for kind in WHOLE.keys() & self._also.kinds:
@@ -146,21 +193,68 @@ class ClipWriter:
         self._save_after = now + 20 * (now - started)  # saving takes at most 5 % of the time
 
     def _record(self, number: int, track: Track) -> dict[str, Any]:
-        category_id = track.categories.most_common(1)[0][0]
-        category = self._taxonomy.category(self._taxonomy.class_of(category_id))
         return {
             "id": number,
-            "category_id": category_id,
-            "name": category.name,
-            "isthing": int(category.isthing),
+            "category_id": track.category_id,
+            "name": self._name(track),
+            "isthing": int(track.isthing),
             "first_frame": track.first_frame,
-            "last_frame": track.first_frame + len(track.areas) - 1,
+            "last_frame": track.last_frame,
             "areas": track.areas,
         }
 
+    def _save_rows(self, things: Mapping[int, Track]) -> None:
+        with _csv(self._out / "tracks.csv", "frame", "time", "id", "category", "x", "y", "area", "parent") as rows:
+            self._rows.seek(0)
+            for line in self._rows:
+                frame, time, number, x, y, area = line.rstrip("\n").split(",")
+                if track := things.get(int(number)):
+                    parent = track.parent if track.parent in things else ""
+                    rows.writerow([frame, time, number, self._name(track), x, y, area, parent])
+
+    def _save_stack(self, things: Mapping[int, Track]) -> None:
+        planes = ("first_plane", "last_plane", "planes")
+        with _csv(self._out / "volumes.csv", "id", "category", "volume", "z", "y", "x", *planes) as rows:
+            for number, track in things.items():
+                volume = sum(track.areas)
+                x, y, z = track.moments / volume - (0, 0, 1)
+                place = [f"{z:.2f}", f"{y:.2f}", f"{x:.2f}", track.first_frame, track.last_frame, track.seen]
+                rows.writerow([number, self._name(track), volume, *place])
+        if self._images:
+            last = self._images[-1]
+            shape = last["id"], last["height"], last["width"]
+            dtype = np.uint16 if max(self._tracks, default=0) < 2**16 else np.uint32
+            with write_atomically(self._out / "labels" / f"{self._stack}.tif") as temporary:
+                write_label_stack(temporary, self._planes(shape, dtype), shape, dtype)
+
+    def _planes(self, shape: tuple[int, int, int], dtype: type) -> Iterator[np.ndarray]:
+        """The planes of the label stack, from the masks on the disk; those that were left out are empty."""
+        ids = [number for number, track in self._tracks.items() if track.isthing]
+        things = np.zeros(max(self._tracks, default=0) + 1, dtype)
+        things[ids] = ids
+        for number in range(1, shape[0] + 1):
+            path = self._out / "panoptic" / f"{number:06d}.png"
+            if path.exists():
+                with Image.open(path) as png:
+                    yield things[rgb_to_id(np.asarray(png))]
+            else:
+                yield np.zeros(shape[1:], dtype)
+
+    def _name(self, track: Track) -> str:
+        return self._taxonomy.category(self._taxonomy.class_of(track.category_id)).name
+
+
+@contextmanager
+def _csv(path: Path, *columns: str) -> Iterator[Any]:
+    """A writer of the rows of a table, which replaces `path` in the end."""
+    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(columns)
+        yield rows
+
 
 def _remove_earlier(out: Path) -> None:
-    """Remove all PNGs of an earlier result; it may be longer, and a killed process may not have recorded the last."""
+    """Remove an earlier result; it may be longer, have other files, and lack the record of its last masks."""
     path = out / "panoptic.json"
     if not path.exists():
         return
@@ -171,6 +265,10 @@ def _remove_earlier(out: Path) -> None:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not a result of `pix2seqd video`; choose another --out") from error
     remove_all(out)
-    for png in (out / "panoptic").glob("*.png"):
-        if png.stem.isdecimal():
-            png.unlink()
+    old = [file for file in (out / "panoptic").glob("*.png") if file.stem.isdecimal()]
+    old += [file for file in (out / "ctc").glob("mask*.tif") if file.stem.removeprefix("mask").isdecimal()]
+    old += [out / "tracks.csv", out / "volumes.csv", out / "ctc" / "res_track.txt"]
+    if stack := content["info"].get("stack"):
+        old.append(out / "labels" / f"{Path(str(stack)).name}.tif")
+    for file in old:
+        file.unlink(missing_ok=True)

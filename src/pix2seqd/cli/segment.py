@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
+from pix2seqd.cli.options import ALL_SEGMENTS, CHECKPOINT_DEFAULTS, Inference, Selection, count
 from pix2seqd.files import InputError
 
 
@@ -15,6 +15,7 @@ def segment(
     batch_size: Annotated[int | None, count(1)] = None,
     engine: Literal["local", "ray"] = "local",
     workers: Annotated[int, count(1)] = 2,
+    selection: Selection = ALL_SEGMENTS,
     inference: Inference = CHECKPOINT_DEFAULTS,
 ) -> int:
     """Segment images.
@@ -37,6 +38,7 @@ def segment(
         engine: local: this process, or the processes that torchrun started, which share the images. ray: a Ray
             cluster (needs the extra ray).
         workers: Number of Ray actors, for --engine ray.
+        selection: Which segments are kept.
         inference: How the checkpoint is used.
     """
     from functools import partial
@@ -54,7 +56,7 @@ def segment(
     make_folders(out)
     first, stride = distributed.rank(), distributed.world_size()
     segmenter = inference.segmenter(model)
-    options = inference.given()
+    options = {**inference.given(), **selection.given(segmenter.taxonomy)}
     settings = {**segmenter.describe(), **options, **({} if channel is None else {"channel": channel})}
     with PanopticWriter(out, segmenter.taxonomy, settings, sources) as writer:
         own = sources[first::stride]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
+from pix2seqd.cli.options import ALL_SEGMENTS, CHECKPOINT_DEFAULTS, Inference, Selection, count
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def video(
     first_steps: Annotated[int | None, count(1, 1000)] = None,
     adaptive: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None,
     fps: Annotated[float, Parameter(validator=Number(gt=0, lte=1000))] = 10,
+    selection: Selection = ALL_SEGMENTS,
     inference: Inference = CHECKPOINT_DEFAULTS,
 ) -> int:
     """Segment a video and track its objects.
@@ -49,6 +50,7 @@ def video(
         adaptive: Average number of steps of a later frame. More steps are spent where the mask changes. 0 always takes
             --steps. Default: set by the checkpoint.
         fps: Frames per second of overlay.mp4 for a folder or a stack. Videos keep their own times.
+        selection: Which segments are kept, frame by frame. The others are tracked too, but not written.
         inference: How the checkpoint is used.
     """
     from rich.console import Console
@@ -71,7 +73,11 @@ def video(
         with open_clip(source, report, fps, channel, partial(_print_message, progress)) as clip:
             segmenter = inference.segmenter(model)
             given = {"first_steps": first_steps, "adaptive": adaptive}
-            options = {**inference.given(), **{name: value for name, value in given.items() if value is not None}}
+            options = {
+                **inference.given(),
+                **selection.given(segmenter.taxonomy),
+                **{name: value for name, value in given.items() if value is not None},
+            }
             settings = {**segmenter.describe(), **options, "source": source}
             settings |= {} if channel is None else {"channel": channel}
             to_segment, to_write = tee(clip.frames)

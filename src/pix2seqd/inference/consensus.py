@@ -32,12 +32,7 @@ def uncertainty(samples: Sequence[Panoptic]) -> np.ndarray:
     result = np.zeros(maps[0].shape)
     pairs = [(i, j) for j in range(len(samples)) for i in range(j)]
     for i, j in pairs:
-        shape = len(classes[i]), len(classes[j])
-        joint = maps[i] * shape[1] + maps[j]
-        shared = np.bincount(joint.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
-        union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0) - shared
-        iou = np.where(classes[i][:, None] == classes[j], shared / np.maximum(union, 1), 0)
-        result += 1 - iou.ravel()[joint]
+        result += 1 - _overlap(maps[i], classes[i], maps[j], classes[j])[maps[i], maps[j]]
     return (result / len(pairs)).astype(np.float32)
 
 
@@ -50,6 +45,10 @@ def consensus(samples: Sequence[Panoptic], min_pixels: int = 0) -> Panoptic:
     Args:
         samples: one or more, of one size and taxonomy.
         min_pixels: smaller things go to the nearest segment.
+
+    Returns:
+        The consensus. The score of a segment is the mean over the samples of the IoU with their most similar segment of
+        its class, times that segment's own score.
     """
     taxonomy = samples[0].taxonomy
     maps, classes = zip(*(_dense(sample) for sample in samples), strict=True)
@@ -74,7 +73,27 @@ def consensus(samples: Sequence[Panoptic], min_pixels: int = 0) -> Panoptic:
         merged[inside] = groups + len(class_of) + 1
         class_of |= dict.fromkeys(range(len(class_of) + 1, len(class_of) + 2 + int(groups.max())), class_index)
     labels, class_of = fill_small(merged[regions].reshape(maps[0].shape), class_of, min_pixels)
-    return Panoptic.from_segmentation(labels, class_of, taxonomy).renumbered()
+    scores = _scores(labels, class_of, samples)
+    return Panoptic.from_segmentation(labels, class_of, taxonomy, scores=scores).renumbered()
+
+
+def _scores(labels: np.ndarray, class_of: dict[int, int], samples: Sequence[Panoptic]) -> dict[int, float]:
+    """The score of every label (`consensus`); a segment of a sample without a score counts as 1."""
+    classes = np.array([class_of.get(label, VOID) for label in range(1 + max(class_of, default=0))])
+    total = np.zeros(len(classes))
+    for sample in samples:
+        other, other_classes = _dense(sample)
+        own = np.array([1.0, *(1.0 if segment.score is None else segment.score for segment in sample.segments)])
+        total += (_overlap(labels, classes, other, other_classes) * own).max(axis=1)
+    return {label: round(float(total[label]) / len(samples), 4) for label in class_of}
+
+
+def _overlap(one: np.ndarray, classes: np.ndarray, two: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU of the labels of two maps, float `[classes, others]`; 0 for labels of different classes."""
+    shape = len(classes), len(others)
+    shared = np.bincount((one * shape[1] + two).ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+    union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0) - shared
+    return np.where(classes[:, None] == others, shared / np.maximum(union, 1), 0)
 
 
 def _dense(sample: Panoptic) -> tuple[np.ndarray, np.ndarray]:

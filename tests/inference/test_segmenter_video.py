@@ -235,6 +235,17 @@ def test_video_first_frame_equals_image_consensus(make):
     assert len(first.segments) == len(expected.segments) > 1
 
 
+def test_video_min_score_and_classes_do_not_change_the_tracks(make):
+    segmenter, frames = make(TILES), noise(3, (40, 50))
+    whole = list(segmenter.video(frames))
+    middle = float(np.median([s.score for panoptic in whole for s in panoptic.segments]))
+    for panoptic, found in zip(whole, segmenter.video(frames, min_score=middle, classes=["cell"]), strict=True):
+        wanted = panoptic.select(lambda s: s.score >= middle and s.name == "cell")
+        assert found.segments == wanted.segments
+        assert np.array_equal(found.segmentation, wanted.segmentation)
+    assert any(s.score < middle for panoptic in whole for s in panoptic.segments)
+
+
 def test_to_masks_and_stitch_round_trip(make):
     for data, size in ((WHOLE, (32, 32)), (TILES, (40, 90))):
         tiling = make(data).tiling

@@ -40,18 +40,23 @@ class FakeSegmenter:
     def describe(self):
         return {"model": self.name, "steps": 20, "td": 1.0, "min_pixels": 1}
 
-    def images(self, sources, *, seed=0, steps=None, td=None, min_pixels=None, batch_size=None):
+    def images(
+        self, sources, *, seed=0, steps=None, td=None, min_pixels=None, batch_size=None, min_score=0, classes=None
+    ):
         for source in sources:
             if FakeSegmenter.seen == FakeSegmenter.fail_at:
                 raise FakeSegmenter.error
             FakeSegmenter.seen += 1
             blobs, count = ndimage.label(np.asarray(load_image(source)).mean(axis=-1) > 100)
-            classes = {**dict.fromkeys(range(1, count + 1), 1), count + 1: 2}
-            yield Panoptic.from_segmentation(np.where(blobs, blobs, count + 1), classes, self.taxonomy)
+            of_label = {**dict.fromkeys(range(1, count + 1), 1), count + 1: 2}
+            scores = {label: label / (count + 1) for label in of_label}  # the later, the surer
+            labels = np.where(blobs, blobs, count + 1)
+            found = Panoptic.from_segmentation(labels, of_label, self.taxonomy, scores=scores)
+            yield found.select(lambda s: s.score >= min_score and (classes is None or s.name in classes))
 
     def video(self, frames, **options):
         for frame in frames:
-            panoptic = next(self.images([frame]))
+            panoptic = next(self.images([frame], **options))
             yield panoptic.renumbered({s.id: s.id if s.isthing else 100 for s in panoptic.segments})
 
 

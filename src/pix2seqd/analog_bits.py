@@ -73,6 +73,21 @@ def analog(masks: Tensor, bits: Sequence[int], scale: float) -> Tensor:
     return (int2bit(masks, bits) * 2 - 1) * scale
 
 
+def value_probability(bits: Tensor, scale: float) -> Tensor:
+    """Probability of the values that the signs of analog bits stand for.
+
+    An analog bit is an expectation (§3.2), so it gives the probability of the bit. Bits are taken as independent.
+
+    Args:
+        bits: analog bits `[b, n, h, w]` in [-scale, scale].
+        scale: b.
+
+    Returns:
+        float32 `[b, h, w]`, 0..1: all n bits are right.
+    """
+    return ((1 + bits.abs() / scale) / 2).prod(dim=1).clamp(max=1)
+
+
 def codes(bits: int, device: torch.device | None = None) -> Tensor:
     """Binary codes of 0 .. 2^bits - 1, least significant bit first: float32 0 or 1, `[2^bits, bits]`."""
     return (torch.arange(2**bits, device=device)[:, None] >> torch.arange(bits, device=device) & 1).float()

@@ -427,6 +427,9 @@ class InferConfig(Config):
     consensus: int = 1
     """Odd number of samples whose consensus is the result (`inference.consensus`); with hints one sample is taken.
     Not in the paper."""
+    smooth: bool = False
+    """Where the mask is coarser than the image, outlines are smooth (`resize.smooth_labels`); False: each pixel takes
+    the nearest mask pixel (official). Not in the paper."""
     unconditioned_share: float = 0.0
     """Share of the samples of a video's later frames without past masks, as in a first frame. They correct errors of
     past masks; the ids come from the other samples. Not in the paper."""

@@ -1,6 +1,6 @@
 """`Segmenter`: from images to `Panoptic`, for the command line, the evaluation and Python."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain, islice, tee
@@ -50,6 +50,12 @@ class ImageOptions(TypedDict, total=False):
     consensus: int | None
     """Odd number of samples, with the seeds `seed`, `seed + 1`, ...; the result is their consensus
     (`consensus.consensus`)."""
+    smooth: bool | None
+    """Where the mask is coarser than the image, outlines are smooth; False: blocks of the mask's pixels."""
+    min_score: float | None
+    """Segments with a lower score (`Segment.score`), 0 to 1, become void; segments without a score stay. Default: 0."""
+    classes: Collection[str] | None
+    """Names of categories; segments of other categories become void. Default: all."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,14 @@ class _Call:
     infer: InferConfig
     seed: int
     diameter: float
+    min_score: float
+    classes: frozenset[str]
+
+    def select(self, panoptic: Panoptic) -> Panoptic:
+        """The segments that were asked for."""
+        return panoptic.select(
+            lambda segment: segment.name in self.classes and (segment.score is None or segment.score >= self.min_score)
+        )
 
 
 class Segmenter:
@@ -123,8 +137,8 @@ class Segmenter:
         Args:
             source: path, PIL image or array, as `load_image` takes it.
             hints: given segments, in a segmentation of the image's size; the model generates the pixels that are void.
-                Hinted pixels keep their segment (id and category). A segment that is given in part can grow. One sample
-                is taken, without a consensus.
+                Hinted pixels keep their segment (id, category and score). A segment that is given in part can grow. One
+                sample is taken, without a consensus.
             given: see `ImageOptions`.
 
         Returns:
@@ -142,7 +156,7 @@ class Segmenter:
         windows, stream = self._split(image, call, 1, mask), Stream(self.model, call.infer)
         for number, found in enumerate(self._masks(windows, stream, 1)):
             self.tiling.add(mask, number, found[0], image, call.infer.min_pixels)
-        return self.tiling.finish(mask, image, hints, call.infer.min_pixels)
+        return call.select(self.tiling.finish(mask, image, hints, call.infer.min_pixels, call.infer.smooth))
 
     __call__ = image
 
@@ -180,7 +194,8 @@ class Segmenter:
         """
         call = self._image_call(given)
         image = self.resize(source, call.diameter)
-        return self._progress(image, call) if hints is None else self._hinted_progress(image, call, hints)
+        steps = self._progress(image, call) if hints is None else self._hinted_progress(image, call, hints)
+        return ((share, call.select(panoptic)) for share, panoptic in steps)
 
     def samples(self, source: Source, n: int = 5, **given: Unpack[ImageOptions]) -> list[Panoptic]:
         """Several segmentations of one image: number k, from 0, equals `image` with the seed `seed + k`, no consensus.
@@ -195,7 +210,8 @@ class Segmenter:
         call = self._image_call(given)
         self._image_call({"seed": call.seed + n - 1})
         image = self.resize(source, call.diameter)
-        return self._stitch(image, self._masks(self._split(image, call, n), Stream(self.model, call.infer)), call)
+        masks = self._masks(self._split(image, call, n), Stream(self.model, call.infer))
+        return [call.select(sample) for sample in self._stitch(image, masks, call)]
 
     def images(
         self, sources: Iterable[Source], *, batch_size: int | None = None, **given: Unpack[ImageOptions]
@@ -210,7 +226,8 @@ class Segmenter:
         windows = chain.from_iterable(self._split(image, call, call.infer.consensus) for image in images)
         masks = self._masks(windows, Stream(self.model, call.infer), batch_size)
         for image in copies:
-            yield self._agree(image, self._stitch(image, islice(masks, len(image.corners)), call), call)
+            found = self._stitch(image, islice(masks, len(image.corners)), call)
+            yield call.select(self._agree(image, found, call))
 
     def video(
         self,
@@ -232,7 +249,8 @@ class Segmenter:
             adaptive: average number of steps of later frames, 1 or more, spent where the mask changes; 0: always
                 `steps`; None: the checkpoint's value.
             given: see `ImageOptions`. `steps` is for later frames. All frames have the scale of the first frame that
-                shows a thing. The same frames and seed give the same result.
+                shows a thing. Segments below `min_score` or not of `classes` are tracked too, but not shown. The same
+                frames and seed give the same result.
 
         Raises:
             InputError: a frame cannot be read or has another size than the first, or an option is out of range.
@@ -250,9 +268,10 @@ class Segmenter:
                 raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
             windows = self.tiling.split(image, generators)
             samples = list(zip(*self._masks(windows, stream), strict=True))
-            found = [self.tiling.stitch(image, masks, min_pixels) for masks in samples]
+            found = [self.tiling.stitch(image, masks, min_pixels, call.infer.smooth) for masks in samples]
             ids = [self.tiling.generated_ids(image, masks) for masks in samples[:conditioned]]
-            yield (result := tracker.update(self._agree(image, found, call), np.stack(ids) if ids else None))
+            result = tracker.update(self._agree(image, found, call), np.stack(ids) if ids else None)
+            yield call.select(result)
             if data.diameter and not diameter:
                 if not result.diameter():
                     continue  # no thing yet: neither a scale nor past masks
@@ -293,14 +312,19 @@ class Segmenter:
     def _call(self, given: Mapping[str, Any]) -> _Call:
         changes = {key: value for key, value in given.items() if value is not None}
         seed, diameter = changes.pop("seed", 0), changes.pop("diameter", 0.0)
+        known = {category.name for category in self.taxonomy.categories}
+        min_score, classes = changes.pop("min_score", 0.0), changes.pop("classes", known)
+        classes = frozenset([classes] if isinstance(classes, str) else classes)
+        self.taxonomy.check_names(sorted(classes))
         scales = self.checkpoint.data.diameter > 0
         try:
             require(
                 (0 <= seed < 2**63, f"seed must be 0 or more and below 2^63, not {seed}"),
                 (0 <= diameter < float("inf"), f"diameter must be 0 or more, not {diameter}"),
+                (0 <= min_score <= 1, f"min_score must be from 0 to 1, not {min_score}"),
                 (scales or not diameter, "this checkpoint does not scale images; leave diameter out"),
             )
-            return _Call(self.checkpoint.infer.replace(**changes), seed, diameter)
+            return _Call(self.checkpoint.infer.replace(**changes), seed, diameter, min_score, classes)
         except ValueError as error:
             raise InputError(str(error)) from error
 
@@ -327,9 +351,9 @@ class Segmenter:
         first = next(masks)
         if len(first) == 1:  # so that the masks of a large image need not exist all at once
             single = chain([first[0]], (found[0] for found in masks))
-            return [self.tiling.stitch(image, single, call.infer.min_pixels)]
+            return [self.tiling.stitch(image, single, call.infer.min_pixels, call.infer.smooth)]
         samples = zip(first, *masks, strict=True)
-        return [self.tiling.stitch(image, sample, call.infer.min_pixels) for sample in samples]
+        return [self.tiling.stitch(image, sample, call.infer.min_pixels, call.infer.smooth) for sample in samples]
 
     def _agree(self, image: ResizedImage, found: Sequence[Panoptic], call: _Call) -> Panoptic:
         minimum = self.tiling.minimum(image, call.infer.min_pixels)
@@ -344,7 +368,7 @@ class Segmenter:
             if sample > 0 and not is_last:
                 continue
             masks = chain.from_iterable(map(self.runner.masks, steps))
-            shown = self.tiling.stitch(image, masks, call.infer.min_pixels)
+            shown = self.tiling.stitch(image, masks, call.infer.min_pixels, call.infer.smooth)
             if is_last:
                 found.append(shown)
             share = number / (samples * call.infer.steps)
@@ -360,7 +384,7 @@ class Segmenter:
                     shown = mask if step.is_last else deepcopy(mask)
                     self.tiling.add(shown, number, self.runner.masks(step)[0], image, min_pixels)
                     share = (number + done / call.infer.steps) / count
-                    yield share, self.tiling.finish(shown, image, hints, min_pixels)
+                    yield share, self.tiling.finish(shown, image, hints, min_pixels, call.infer.smooth)
 
 
 def _generators(seed: int, samples: int) -> list[torch.Generator]:

@@ -61,6 +61,42 @@ def test_segment_folder_prints_summary_without_table(run, segmenter, tmp_path):
         assert len(sample.panoptic.segments) == int(sample.name) + 1
 
 
+def test_segment_min_score_and_classes_are_recorded_and_drop_segments(run, segmenter, tmp_path):
+    draw(tmp_path / "a.png", blobs=3)
+    for options, kept in (
+        ((), ["nucleus"] * 3 + ["background"]),
+        (("--min-score", 0.5), ["nucleus"] * 2 + ["background"]),
+        (("--min-score", 0.5, "--classes", "nucleus"), ["nucleus"] * 2),
+        (("--classes", "background, nucleus", "--min-score", 1), ["background"]),
+        (("--classes", "background", "--classes", "nucleus"), ["nucleus"] * 3 + ["background"]),
+    ):
+        code, out, _ = run("segment", "a.png", *options)
+        assert code == 0 and "skipped" not in out, "other filters are other settings"
+        (sample,) = (CocoPanoptic.open("pix2seqd-out")[i] for i in range(1))
+        assert [s.name for s in sample.panoptic.segments] == kept
+        assert all(s.score is not None for s in sample.panoptic.segments)
+    assert settings(tmp_path / "pix2seqd-out")[0]["classes"] == ["background", "nucleus"]
+    assert "1 skipped" in run("segment", "a.png", "--classes", "nucleus,background")[1], "in any order"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--classes", "nuclei"), ("'nuclei'", "nucleus, background")),
+        (("--classes", "nucleus,,"), ("''", "nucleus, background")),
+        (("--min-score", "1.5"), ("min-score", "1.5")),
+    ],
+)
+def test_segment_and_video_unknown_class_or_score(run, segmenter, tmp_path, options, words):
+    for command in ("segment", "video"):
+        draw(tmp_path / "in" / "a.png")
+        code, _, err = run(command, "in", "--out", "o", *options)
+        assert code == 2
+        (line,) = (line for line in lines(err) if line.startswith("pix2seqd:"))
+        assert all(word in line for word in words)
+        assert not list((tmp_path / "o").rglob("*.png"))
+
+
 def test_segment_names_bad_files_and_segments_the_others(run, segmenter, tmp_path):
     draw(tmp_path / "in" / "a.png")
     draw(tmp_path / "in" / "z.png")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from pix2seqd.evaluation.plot import MARK, Curve, _ticks, curves, grid
+from pix2seqd.evaluation.plot import LINE, MARK, Curve, _ticks, curves, grid, reliability
 
 
 @pytest.mark.parametrize(("low", "high"), [(20.1, 45.5), (0.0, 0.0), (43.9, 43.9), (99.2, 100.0), (0.0, 3.0), (1, 1e5)])
@@ -28,6 +28,18 @@ def test_each_point_is_drawn_at_its_value_and_the_default_is_marked():
 def test_values_that_are_missing_are_left_out():
     image = curves([Curve("a", ["1", "2"], [math.nan, 3.0]), Curve("b", ["1"], [math.nan])], "PQ")
     assert image.size[0] == 2 * curves([Curve("a", ["1"], [1.0])], "PQ").size[0]
+
+
+def test_reliability_draws_each_bar_at_its_score_and_precision():
+    def place(score: float, precision: float) -> np.ndarray:
+        image = np.asarray(reliability([{"score": score, "precision": precision, "count": 3}])).astype(int)
+        return np.argwhere(np.abs(image - ImageColor.getrgb(LINE)).sum(axis=2) < 30).mean(axis=0)
+
+    (row, column), (lower, right) = place(0.3, 0.8), place(0.6, 0.2)
+    assert lower > row and right > column
+    side = (right - column) / 0.3
+    assert (lower - row) / side == pytest.approx(0.6, abs=0.02), "both axes have one scale"
+    assert reliability([]).size == reliability([{"score": 1.0, "precision": 1.0, "count": 1}]).size
 
 
 def test_a_grid_shows_every_picture():

@@ -9,7 +9,8 @@ from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.data.augment import fit_crop, jittered_size
 from pix2seqd.data.synthetic.shapes import TAXONOMY
-from pix2seqd.images.resize import PAD, normalize, pad_image, resize_image, resize_labels
+from pix2seqd.images import resize
+from pix2seqd.images.resize import PAD, normalize, pad_image, resize_image, resize_labels, smooth_labels
 from pix2seqd.segmenter import Segmenter
 
 
@@ -31,6 +32,50 @@ def test_resize_labels_equals_torch_nearest_exact(sizes: tuple[int, int, int, in
     assert (ours == expected[0, 0].numpy()).mean() > 0.95, "only halves that round may differ"
     if to_height % height == 0 and to_width % width == 0:
         assert np.array_equal(ours, labels.repeat(to_height // height, 0).repeat(to_width // width, 1))
+
+
+def spline_matrix(pixels: int, cells: float, side: int) -> np.ndarray:
+    """Quadratic B-splines of the cells at the pixels, `[pixels, side]`; beyond the map its last cell goes on."""
+    at = (np.arange(pixels)[:, None] + 0.5) * cells / pixels - np.arange(-1, side + 1) - 0.5
+    distance = np.abs(at)
+    weights = np.where(distance < 0.5, 0.75 - distance**2, np.maximum(1.5 - distance, 0) ** 2 / 2)
+    weights[:, 1] += weights[:, 0]
+    weights[:, -2] += weights[:, -1]
+    return weights[:, 1:-1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_smooth_labels_equals_every_label_by_itself(monkeypatch, seed: int):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 14, 2)
+    labels = rng.integers(0, 4, (height, width)) * rng.integers(1, 10**6)
+    sure = rng.integers(0, 256, (height, width)).astype(np.uint8)
+    extent = height - rng.random() * 0.9, width - rng.random() * 0.9
+    down, across = (spline_matrix(5 * side, cells, side) for side, cells in zip(labels.shape, extent, strict=True))
+    values = np.unique(labels)
+    planes = np.stack([down @ ((labels == value) * (sure + 1.0)) @ across.T for value in values])
+    monkeypatch.setattr(resize, "_CHUNK", 100)
+    found = smooth_labels(labels, sure, extent, 5 * height, 5 * width)
+    assert found.dtype == labels.dtype
+    best, own = planes.max(axis=0), np.take_along_axis(planes, np.searchsorted(values, found)[None], axis=0)[0]
+    assert (own >= best * (1 - 1e-5)).all(), "the label with the highest value, or an equal one"
+
+
+def test_smooth_labels_disc_has_no_stairs():
+    def disc(side: int) -> np.ndarray:
+        at = (np.arange(side) + 0.5) / side - 0.5
+        return (at[:, None] ** 2 + at**2 < 0.4**2).astype(np.int32)
+
+    truth, coarse = disc(160), disc(20)
+    sure = np.full(coarse.shape, 200, np.uint8)
+    smooth, blocks = smooth_labels(coarse, sure, (20, 20), 160, 160), resize_labels(coarse, 160, 160)
+    assert (smooth != truth).sum() < 0.75 * (blocks != truth).sum()
+    share = truth.reshape(20, 8, 20, 8).mean(axis=(1, 3))
+    informed = smooth_labels(coarse, (255 * np.abs(2 * share - 1)).astype(np.uint8), (20, 20), 160, 160)
+    assert (informed != truth).sum() < 0.4 * (blocks != truth).sum(), "a cell on the outline is less sure"
+    assert np.array_equal(smooth_labels(coarse, sure, (20, 20), 20, 20), coarse), "nothing to enlarge"
+    larger = smooth_labels(coarse, np.where(coarse, 250, 150).astype(np.uint8), (20, 20), 160, 160)
+    assert larger.sum() > smooth.sum(), "an outline moves away from the surer side"
 
 
 @pytest.mark.parametrize(("height", "width"), [(11, 15), (12, 17), (40, 50)])

@@ -95,6 +95,19 @@ def test_consensus_moving_edge_keeps_neighbours_apart():
     assert abs(left[2] - 10) <= 1
 
 
+def test_consensus_score_is_agreement_times_score_of_the_samples():
+    both, one = blank((4, 4, 12, 14), (14, 4, 22, 14)), blank((4, 4, 12, 14))
+    maps = [both, both, one]
+    found = consensus([panoptic(m) for m in maps])
+    scores = {segment.bbox: segment.score for segment in found.things}
+    assert scores == {(4, 4, 10, 8): 1, (4, 14, 10, 8): pytest.approx(2 / 3, abs=1e-4)}
+    half = [Panoptic.from_segmentation(m, {1: LAWN, 2: CAT, 3: CAT}, TAXONOMY, scores={2: 0.5}) for m in maps]
+    scores = {segment.bbox: segment.score for segment in consensus(half).things}
+    assert scores[4, 4, 10, 8] == 0.5
+    shifted = consensus([panoptic(blank((4, 4, 12, x))) for x in (14, 14, 24)])
+    assert shifted.things[0].score == pytest.approx((1 + 1 + 0.5) / 3, abs=1e-4)
+
+
 def test_consensus_drops_rare_and_small_things():
     common, rare = blank((4, 4, 12, 14)), blank((4, 4, 12, 14), (16, 20, 22, 26))
     assert things(consensus([panoptic(m) for m in (common, rare, common)])) == [(4, 4, 10, 8)]

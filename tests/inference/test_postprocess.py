@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2seqd.inference.postprocess import fill_small, majority_vote, segments_by_component, segments_by_id
+from pix2seqd.inference.postprocess import (
+    fill_small,
+    majority_vote,
+    mean_confidence,
+    segments_by_component,
+    segments_by_id,
+)
 from pix2seqd.inference.stitching import join, windows
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
@@ -101,6 +107,12 @@ def test_fill_small_specks_take_the_nearest_label():
     nothing, gone = fill_small(np.array([[1, 1], [1, 1]]), {1: CAT}, 6)
     assert not nothing.any()
     assert gone == {}
+
+
+def test_mean_confidence_of_each_label():
+    labels, confidence = np.array([[1, 1, 0], [4, 4, 4]]), np.array([[255, 0, 7], [51, 51, 51]])
+    assert mean_confidence(labels, confidence) == {0: round(7 / 255, 4), 1: 0.5, 4: 0.2}
+    assert mean_confidence(np.zeros((0, 3), int), np.zeros((0, 3), int)) == {}
 
 
 # Windows and seams

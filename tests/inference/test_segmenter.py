@@ -2,6 +2,7 @@ import gc
 import json
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -236,6 +237,96 @@ def test_image_resize_layout_equals_the_official_path(make, tiny, answer_with, s
     expected = official(mask, size, (32, 48), 80)
     assert np.array_equal(found.class_map(), expected[0])
     assert np.array_equal(partition(found.segmentation), partition(expected[0] * 1000 + expected[1]))
+
+
+# Scores, filters and outlines
+
+
+def test_image_scores_are_those_of_the_analog_bits(make, tiny, answer_with):
+    """Class and id of a thing, the class of stuff; void has none."""
+    segmenter = make(DataConfig(size=(32, 32), ids="reused"), tiny.replace(mask={"stride": 1}))
+    scale = segmenter.model.config.mask.scale
+    mask = torch.zeros(1, 5, 32, 32)  # bits of the class, then of the id; 0 is off
+    mask[:] = -scale
+    mask[:, 0, :16], mask[:, 2, :16] = 0.5 * scale, 0.6 * scale  # cat 1
+    mask[:, 1, 16:24], mask[:, 3, 16:24] = scale, 0.1 * scale  # lawn, whose id does not count
+    bits = segmenter.model.to_masks
+    answer_with(segmenter.model, lambda *_: mask)
+    segmenter.model.to_masks = bits  # type: ignore[method-assign]
+    cat, lawn = segmenter.image(np.zeros((32, 32, 3), np.uint8)).segments
+    assert (cat.name, cat.score) == ("cat", pytest.approx(0.75 * 0.8, abs=0.005))
+    assert (lawn.name, lawn.score) == ("lawn", 1)
+
+
+@pytest.mark.parametrize("data", [TILE, DataConfig(size=(32, 48), ids="reused")])
+@pytest.mark.parametrize("consensus_of", [1, 3])
+def test_min_score_and_classes_turn_other_segments_to_void(make, data: DataConfig, consensus_of: int):
+    segmenter = make(data)
+    image = np.random.default_rng(3).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    how = {"seed": 2, "consensus": consensus_of}
+    whole = segmenter.image(image, **how)
+    scores = sorted(segment.score for segment in whole.segments)
+    assert 0 < scores[0] < scores[-1] <= 1
+    middle, name = scores[len(scores) // 2], whole.segments[0].name
+    for options in ({"min_score": middle}, {"classes": [name]}, {"min_score": middle, "classes": {name, "dog"}}):
+        wanted = whole.select(
+            lambda s, o=options: s.score >= o.get("min_score", 0) and s.name in o.get("classes", [s.name])
+        )
+        assert len(wanted.segments) < len(whole.segments)
+        assert same(segmenter.image(image, **how, **options), wanted)
+        assert same([*segmenter.progress(image, **how, **options)][-1][1], wanted)
+        (alone,) = segmenter.samples(image, 1, seed=2, **options)
+        assert consensus_of == 3 or same(alone, wanted)
+    assert same(segmenter.image(image, **how, classes="cat"), segmenter.image(image, **how, classes=["cat"]))
+
+
+def test_min_score_keeps_hints_without_a_score(make):
+    segmenter = make(TILE)
+    image, labels = np.zeros((40, 50, 3), np.uint8), np.zeros((40, 50), int)
+    labels[:9], labels[30:, :20] = 3, 5
+    hints = Panoptic.from_segmentation(labels, {3: CAT, 5: DOG}, TAXONOMY, scores={5: 0.25})
+    found = {segment.id: segment for segment in segmenter.image(image, hints=hints).segments}
+    assert (found[3].score, found[5].score) == (None, 0.25)
+    assert all(0 < segment.score <= 1 for number, segment in found.items() if number not in (3, 5))
+    assert [s.id for s in segmenter.image(image, hints=hints, min_score=1).segments] == [3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": ["cat", "Dog"]}, "no class 'Dog'; known: cat, lawn, dog"),
+        ({"min_score": 1.01}, "from 0 to 1"),
+        ({"min_score": float("nan")}, "from 0 to 1"),
+    ],
+)
+def test_unknown_class_or_score_out_of_range(make, options, message):
+    segmenter, image = make(TILE), np.zeros((8, 8, 3), np.uint8)
+    calls = (segmenter.image, lambda *a, **o: next(segmenter.video([image], **o)), segmenter.progress)
+    for call in calls:
+        with pytest.raises(InputError, match=message):
+            call(image, **options)
+
+
+@pytest.mark.parametrize("data", [TILE.replace(zoom=0.25), DataConfig(size=(32, 32), ids="unique")])
+def test_smooth_outlines_of_a_large_disc(reading, data: DataConfig):
+    at = np.arange(128) - 63.5
+    inside = at[:, None] ** 2 + at**2 < 50**2
+    image = image_of(np.where(inside, [[[CAT]], [[1]]], [[[LAWN]], [[2]]]))
+    segmenter = reading(data)
+    segmenter.tiling.resize = (
+        lambda *_, resize=segmenter.tiling.resize: replace(  # no colours between the classes
+            resize(image), pixels=torch.from_numpy(image[2::4, 2::4].transpose(2, 0, 1) / 255).float()
+        )
+    )
+    blocks, smooth = (segmenter.image(image, smooth=smooth) for smooth in (False, True))
+    for found in (blocks, smooth):
+        check_structure(found, (128, 128))
+        assert {segment.name for segment in found.segments} == {"cat", "lawn"}
+    wrong = [((found.class_map() == CAT) != inside).sum() for found in (blocks, smooth)]
+    assert wrong[1] < 0.8 * wrong[0]
+    again = segmenter.image(image, smooth=True, min_pixels=8200)
+    assert [segment.name for segment in again.segments] == ["lawn"]
+    assert (again.segmentation > 0).all() == (data.ids == "reused"), "filled, or void"
 
 
 # Every model

@@ -12,6 +12,7 @@ from torch import Tensor
 from pix2seqd.checkpoint import Checkpoint, inflate_for_video
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.files import InputError
+from pix2seqd.inference.postprocess import CERTAIN
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.segmenter import Segmenter
@@ -234,6 +235,17 @@ def test_video_first_frame_equals_image_consensus(make):
     assert len(first.segments) == len(expected.segments) > 1
 
 
+def test_video_min_score_and_classes_do_not_change_the_tracks(make):
+    segmenter, frames = make(TILES), noise(3, (40, 50))
+    whole = list(segmenter.video(frames))
+    middle = float(np.median([s.score for panoptic in whole for s in panoptic.segments]))
+    for panoptic, found in zip(whole, segmenter.video(frames, min_score=middle, classes=["cell"]), strict=True):
+        wanted = panoptic.select(lambda s: s.score >= middle and s.name == "cell")
+        assert found.segments == wanted.segments
+        assert np.array_equal(found.segmentation, wanted.segmentation)
+    assert any(s.score < middle for panoptic in whole for s in panoptic.segments)
+
+
 def test_to_masks_and_stitch_round_trip(make):
     for data, size in ((WHOLE, (32, 32)), (TILES, (40, 90))):
         tiling = make(data).tiling
@@ -243,6 +255,8 @@ def test_to_masks_and_stitch_round_trip(make):
         panoptic = Panoptic.from_segmentation(labels, {1: CELL, 2: CELL, 3: GROUND}, TAXONOMY)
         masks = tiling.to_masks(panoptic, {1: 1, 2: 2, 3: 3 * (data is WHOLE)}, image)
         assert len(masks) == len(image.corners)
-        back = tiling.stitch(image, iter(masks), 0)
+        sure = np.full_like(masks, CERTAIN)
+        back = tiling.stitch(image, iter(np.concatenate([masks, sure], axis=1)), 0)
+        assert [segment.score for segment in back.segments] == [1] * 3
         assert np.array_equal(back.class_map(), panoptic.class_map())
         assert len(np.unique(np.stack([labels, back.segmentation]).reshape(2, -1), axis=1).T) == len(back.segments) == 3

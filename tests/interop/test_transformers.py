@@ -54,8 +54,9 @@ def test_pipeline_gives_the_segments_of_segmenter(folder, expected, caplog):
         infos = wanted["segments_info"]
         assert len(infos) > 1
         assert [(f["label"], f["score"]) for f in found] == [
-            (("cat", "lawn", "dog")[info["label_id"]], 1.0) for info in infos
+            (("cat", "lawn", "dog")[info["label_id"]], info["score"]) for info in infos
         ]
+        assert 0 < min(f["score"] for f in found) < max(f["score"] for f in found) <= 1
         for one, info in zip(found, infos, strict=True):
             assert np.array_equal(np.asarray(one["mask"]) == 255, wanted["segmentation"] == info["id"])
 
@@ -103,6 +104,19 @@ def test_post_process_target_sizes_and_forward_options(folder):
     wanted = Segmenter.from_pretrained(folder, dtype="float32").image(IMAGES[0], seed=3, steps=1)
     result = processor.post_process_panoptic_segmentation(outputs, target_sizes=[(66, 96)])[0]["segmentation"]
     assert np.array_equal(result, wanted.segmentation.repeat(2, 0).repeat(2, 1))
+
+
+def test_forward_min_score_and_classes(folder, expected):
+    model = AutoModelForUniversalSegmentation.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    middle = float(np.median([info["score"] for info in expected[0]["segments_info"]]))
+    outputs = model(**processor(IMAGES[0], return_tensors="pt"), min_score=middle, classes=["cat", "lawn"])
+    (result,) = processor.post_process_panoptic_segmentation(outputs)
+    wanted = [i for i in expected[0]["segments_info"] if i["score"] >= middle and i["label_id"] < 2]
+    assert 0 < len(wanted) < len(expected[0]["segments_info"])
+    assert result["segments_info"] == wanted
+    nothing = model(**processor(IMAGES, return_tensors="pt"), min_score=1.0)
+    assert not any(found["segments_info"] for found in processor.post_process_panoptic_segmentation(nothing))
 
 
 def test_pipeline_save_pretrained_writes_a_checkpoint(folder, expected, tmp_path):

@@ -4,7 +4,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2seqd.analog_bits import analog, bit2int, code_table, codes, expected_bits, from_codes, int2bit, to_codes
+from pix2seqd.analog_bits import (
+    analog,
+    bit2int,
+    code_table,
+    codes,
+    expected_bits,
+    from_codes,
+    int2bit,
+    to_codes,
+    value_probability,
+)
 
 BITS = st.lists(st.integers(1, 12), min_size=1, max_size=3)
 
@@ -86,3 +96,13 @@ def test_expected_bits_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(expected_bits(logits, 0.1), expected_bits(logits.float(), 0.1))
         assert expected_bits(logits.bfloat16(), 0.1).dtype == torch.float32
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0])
+def test_value_probability_of_independent_bits(scale: float):
+    one = torch.tensor([1.0, 0.25, 0.5]) * 2 - 1  # probability that a bit is 1
+    bits = (one * scale).reshape(1, 3, 1, 1).expand(2, 3, 4, 5)
+    assert torch.allclose(value_probability(bits, scale), torch.tensor(1.0 * 0.75 * 0.5))
+    assert value_probability(bits, scale).shape == (2, 4, 5)
+    values = analog(torch.randint(0, 4, (1, 2, 4, 5)), (2, 2), scale)
+    assert torch.allclose(value_probability(values, scale), torch.ones(1, 4, 5))

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, require
 
 if TYPE_CHECKING:
     from pix2seqd.data.sample import Dataset
@@ -25,12 +25,14 @@ def evaluate(
     first_steps: Annotated[int | None, count(1, 1000)] = None,
     adaptive: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None,
     out: Path = Path("evaluation.json"),
+    reliability: Path | None = None,
     inference: Inference = CHECKPOINT_DEFAULTS,
 ) -> None:
     """Score a checkpoint on labelled images or clips.
 
-    Images get PQ, AP, F1 and mean IoU. Clips get J&F, STQ and the number of id switches, with steps and frames per
-    second. The scores are printed as a table and written as JSON.
+    Images get PQ, AP, F1 and mean IoU. "AP by score" is COCO's AP, with segments sorted by their score. "ECE" (expected
+    calibration error) says how far scores are from the share of segments that are right. Clips get J&F, STQ and the
+    number of id switches, with steps and frames per second. The results are printed as a table and written as JSON.
 
     Args:
         checkpoint: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id
@@ -49,6 +51,8 @@ def evaluate(
         adaptive: For clips: average number of steps of a later frame. More steps are spent where the mask changes. 0
             always takes --steps. Default: set by the checkpoint.
         out: JSON file to write.
+        reliability: For images: PNG file to write, a plot of the share of segments that are right against their score.
+            It needs the extra train.
         inference: How the checkpoint is used.
     """
     from pix2seqd import distributed
@@ -58,6 +62,11 @@ def evaluate(
     clips = is_clips(data)
     if (clips and group_by is not None) or (not clips and (tracking != "model" or every > 1)):
         raise InputError("--group-by is for images, --tracking and --every for clips; leave it out")
+    if clips and reliability is not None:
+        raise InputError("--reliability is for images; leave it out")
+    if reliability is not None:
+        require("the reliability plot", "train", "matplotlib")
+        check_writable(reliability.parent)
     tracked = _tracking_options(clips and tracking == "model", first_steps, adaptive)
     check_writable(out.parent)
     distributed.rank()  # from here on each process has a device of its own
@@ -65,7 +74,7 @@ def evaluate(
     if clips:
         _evaluate_clips(segmenter, data, out, every, tracking, {**options, **tracked})
     else:
-        _evaluate_images(segmenter, data, out, group_by, options)
+        _evaluate_images(segmenter, data, out, reliability, group_by, options)
 
 
 def _tracking_options(allowed: bool, first_steps: int | None, adaptive: float | None) -> dict[str, float]:
@@ -78,7 +87,12 @@ def _tracking_options(allowed: bool, first_steps: int | None, adaptive: float | 
 
 
 def _evaluate_images(
-    segmenter: "Segmenter", data: str, out: Path, group_by: str | None, options: dict[str, Any]
+    segmenter: "Segmenter",
+    data: str,
+    out: Path,
+    reliability: Path | None,
+    group_by: str | None,
+    options: dict[str, Any],
 ) -> None:
     from rich.console import Console
 
@@ -86,7 +100,8 @@ def _evaluate_images(
     from pix2seqd.cli.scoring import progress_bar
     from pix2seqd.data import open_dataset, remarks
     from pix2seqd.evaluation import images as run
-    from pix2seqd.files import write_json
+    from pix2seqd.evaluation import plot
+    from pix2seqd.files import write_atomically, write_json
 
     dataset = open_dataset(data, segmenter.checkpoint.data.size)
     if distributed.rank() == 0:
@@ -98,7 +113,10 @@ def _evaluate_images(
         return
     Console().print(run.render(results))
     write_json(out, {"settings": {**segmenter.describe(), **options, "data": data}, **results})
-    print(f"written to {out}")
+    if reliability is not None:
+        with write_atomically(reliability) as temporary:
+            plot.reliability(results["all"]["detection_ap"]["reliability"]).save(temporary, "PNG")
+    print(f"written to {out}" + (f" and {reliability}" if reliability else ""))
 
 
 def _groups(dataset: "Dataset", key: str | None) -> list[str] | None:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 if TYPE_CHECKING:
+    from pix2seqd.panoptic.taxonomy import Taxonomy
     from pix2seqd.segmenter import Segmenter
 
 
@@ -49,6 +50,9 @@ class Inference:
     consensus: Annotated[int | None, count(1)] = None
     """Number of samples, odd. The result is what most of them agree on. 1 is fastest. Default: set by the
     checkpoint."""
+    smooth: bool | None = None
+    """Smooth outlines where the mask is coarser than the image. --no-smooth: blocks of the mask's pixels, as in the
+    paper. Default: set by the checkpoint."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute. auto takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -62,10 +66,41 @@ class Inference:
 
     def given(self) -> dict[str, Any]:
         """The options of `Segmenter.images` that were given; the checkpoint sets the others."""
-        names = ("steps", "td", "seed", "min_pixels", "diameter", "consensus")
+        names = ("steps", "td", "seed", "min_pixels", "diameter", "consensus", "smooth")
         options = {name: getattr(self, name) for name in names}
         return {name: value for name, value in options.items() if value is not None}
 
 
 CHECKPOINT_DEFAULTS = Inference()
 """The checkpoint sets everything."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Selection:
+    """Which segments are kept."""
+
+    min_score: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1))] = None
+    """Smallest score of a segment, 0 to 1: how sure the model is of it. The pixels of segments with lower scores become
+    void. Default: all segments are kept."""
+    classes: Annotated[list[str] | None, Parameter(negative=())] = None
+    """Names of the categories to keep, separated by commas. The pixels of other segments become void. Default: all
+    categories."""
+
+    def given(self, taxonomy: "Taxonomy") -> dict[str, Any]:
+        """The options of `Segmenter.images` that were given.
+
+        Raises:
+            InputError: a class is not in the taxonomy.
+        """
+        known = {category.name for category in taxonomy.categories}
+        # A name may have commas itself.
+        parts = [[text] if text in known else text.split(",") for text in self.classes or ()]
+        classes = sorted({name.strip() for part in parts for name in part})
+        taxonomy.check_names(classes)
+        options = {"min_score": self.min_score, "classes": classes or None}
+        return {name: value for name, value in options.items() if value is not None}
+
+
+ALL_SEGMENTS = Selection()
+"""Nothing is left out."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
+from pix2seqd.cli.options import ALL_SEGMENTS, CHECKPOINT_DEFAULTS, Inference, Selection, count
 from pix2seqd.files import InputError
 
 
@@ -17,6 +17,7 @@ def segment(
     batch_size: Annotated[int | None, count(1)] = None,
     engine: Literal["local", "ray"] = "local",
     workers: Annotated[int, count(1)] = 2,
+    selection: Selection = ALL_SEGMENTS,
     inference: Inference = CHECKPOINT_DEFAULTS,
 ) -> int:
     """Segment images.
@@ -44,6 +45,7 @@ def segment(
         engine: local: this process, or the processes that torchrun started, which share the images. ray: a Ray
             cluster (needs the extra ray).
         workers: Number of Ray actors, for --engine ray.
+        selection: Which segments are kept.
         inference: How the checkpoint is used.
     """
     from functools import partial
@@ -65,7 +67,7 @@ def segment(
     make_folders(out, further.folders)
     first, stride = distributed.rank(), distributed.world_size()
     segmenter = inference.segmenter(model)
-    options = inference.given()
+    options = {**inference.given(), **selection.given(segmenter.taxonomy)}
     settings = {**segmenter.describe(), **options, **({} if channel is None else {"channel": channel})}
     writer = PanopticWriter(out, segmenter.taxonomy, settings, sources)
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
+from pix2seqd.cli.options import ALL_SEGMENTS, CHECKPOINT_DEFAULTS, Inference, Selection, count
 from pix2seqd.files import InputError, printable
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def video(
     fps: Annotated[float, Parameter(validator=Number(gt=0, lte=1000))] = 10,
     also: str | None = None,
     pixel_size: str | None = None,
+    selection: Selection = ALL_SEGMENTS,
     inference: Inference = CHECKPOINT_DEFAULTS,
 ) -> int:
     """Segment a video and track its objects.
@@ -68,6 +69,7 @@ def video(
             ctc: masks and tracks of the Cell Tracking Challenge, in ctc/.
         pixel_size: Length of a pixel's side with its unit, um or nm (0.65um), for measures, labels and geojson.
             Default: lengths are in pixels.
+        selection: Which segments are kept, frame by frame. The others are tracked too, but not written.
         inference: How the checkpoint is used.
     """
     from rich.console import Console
@@ -108,7 +110,8 @@ def video(
             given = {"first_steps": first_steps, "adaptive": adaptive}
             # Samples without past masks see things in the noise of the empty planes at the ends of a stack.
             options = {"consensus": 1} if stack else {}
-            options |= {**inference.given(), **{name: value for name, value in given.items() if value is not None}}
+            options |= {**inference.given(), **selection.given(segmenter.taxonomy)}
+            options |= {name: value for name, value in given.items() if value is not None}
             settings = {**segmenter.describe(), **options, "source": source, "along": along, "min_frames": min_frames}
             settings |= {} if channel is None else {"channel": channel}
             total = clip.total and clip.total + bool(stack)  # one plane of a stack is segmented twice

@@ -13,10 +13,19 @@ from pix2seqd.data.sample import ClipDataset, Dataset
 from pix2seqd.files import InputError
 from pix2seqd.metrics import percent
 from pix2seqd.metrics.average_precision import AveragePrecision
+from pix2seqd.metrics.detection_ap import DetectionAP
 from pix2seqd.metrics.mean_iou import MeanIoU
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.segmenter import Segmenter
+
+METRICS = {
+    "panoptic_quality": PanopticQuality,
+    "average_precision": AveragePrecision,
+    "detection_ap": DetectionAP,
+    "mean_iou": MeanIoU,
+}
+"""Every measure of an evaluation, by its key in the result."""
 
 
 def evaluate(
@@ -37,7 +46,7 @@ def evaluate(
         options: options of `Segmenter.images`: seed, steps, td, min_pixels, batch_size.
 
     Returns:
-        "all" and each group → {"panoptic_quality", "average_precision", "mean_iou", "images"}, values 0..1.
+        "all" and each group → "images" and what each of `METRICS` computes, values 0..1.
 
     Raises:
         InputError: the categories differ.
@@ -45,7 +54,7 @@ def evaluate(
     check_categories(segmenter.taxonomy, dataset)
     taxonomy = dataset.taxonomy
     names = ["all", *dict.fromkeys(groups or ())]
-    scores = {name: (PanopticQuality(taxonomy), AveragePrecision(taxonomy), MeanIoU(taxonomy)) for name in names}
+    scores = {name: [metric(taxonomy) for metric in METRICS.values()] for name in names}
     first, stride = distributed.rank(), distributed.world_size()
     numbers = range(first, len(dataset), stride)
     samples, again = tee(dataset[i] for i in numbers)
@@ -59,11 +68,9 @@ def evaluate(
     return {
         name: {
             "images": groups.count(name) if groups and name != "all" else len(dataset),
-            "panoptic_quality": quality.compute(),
-            "average_precision": precision.compute(),
-            "mean_iou": iou.compute(),
+            **{key: metric.compute() for key, metric in zip(METRICS, metrics, strict=True)},
         }
-        for name, (quality, precision, iou) in scores.items()
+        for name, metrics in scores.items()
     }
 
 
@@ -81,11 +88,14 @@ def check_categories(taxonomy: Taxonomy, dataset: Dataset | ClipDataset) -> None
 
 def render(results: dict[str, Any]) -> Group:
     """Tables of an evaluation, in percent."""
-    overall = Table("images", "n", "PQ", "SQ", "RQ", "PQ things", "PQ stuff", "AP@0.5", "F1@0.5", "mIoU")
+    overall = Table(
+        "images", "n", "PQ", "SQ", "RQ", "PQ things", "PQ stuff", "AP@0.5", "F1@0.5", "AP by score", "ECE", "mIoU"
+    )
     for name, result in results.items():
         quality, hit = result["panoptic_quality"], result["average_precision"]["thresholds"]["0.50"]
         values = [quality["All"][key] for key in ("pq", "sq", "rq")]
         values += [quality["Things"]["pq"], quality["Stuff"]["pq"], hit["ap"], hit["f1"]]
+        values += [result["detection_ap"]["ap"], result["detection_ap"]["calibration_error"]]
         shown = map(percent, (*values, result["mean_iou"]["mean_iou"]))
         overall.add_row(Text(name), str(result["images"]), *shown)
     classes = Table("category", "PQ", "SQ", "RQ", "tp", "fp", "fn")

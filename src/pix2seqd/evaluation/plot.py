@@ -1,7 +1,7 @@
 """Curves side by side (matplotlib, extra `train`), and images in a labelled grid."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, FAINT, LINE, MARK = "#282828", "#dedede", "#1f62ad", "#cc5228"
 WIDTH, HEIGHT = 3.2, 2.4
@@ -33,7 +34,6 @@ class Curve:
 
 def curves(panels: Sequence[Curve], label: str) -> Image.Image:
     """Panels side by side with a common vertical axis, called `label`; values that are nan are left out."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure((WIDTH * len(panels), HEIGHT), DPI, layout="constrained")
@@ -44,6 +44,34 @@ def curves(panels: Sequence[Curve], label: str) -> Image.Image:
     axes[0].set_ylim(ticks[0], ticks[-1])
     for ax, panel in zip(axes, panels, strict=True):
         _draw(ax, panel)
+    return _drawn(figure)
+
+
+def reliability(bars: Sequence[Mapping[str, float]]) -> Image.Image:
+    """Precision of segments with similar scores against their score; on the diagonal a score is calibrated.
+
+    Args:
+        bars: "score", "precision" and "count", as `DetectionAP.compute` gives them.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure((WIDTH, WIDTH), DPI, layout="constrained")
+    ax = figure.subplots()
+    scores, precisions, counts = (np.array([bar[key] for bar in bars]) for key in ("score", "precision", "count"))
+    ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1.6)
+    ax.plot(scores, precisions, color=LINE, linewidth=1.6, clip_on=False)
+    # The area of a point is the share of the segments.
+    ax.scatter(scores, precisions, 12 + 400 * counts / max(counts.sum(), 1), LINE, edgecolors="white", clip_on=False)
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set_xlabel("score", color=INK)
+    ax.set_ylabel("share that is right (IoU > 0.5)", color=INK)
+    _style(ax)
+    return _drawn(figure)
+
+
+def _drawn(figure: "Figure") -> Image.Image:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -70,6 +98,10 @@ def _draw(ax: "Axes", panel: Curve) -> None:
     ax.set_xlim(-0.5, len(panel.names) - 0.5)
     ax.set_xlabel(panel.title, color=INK)
     ax.grid(axis="y", color=FAINT, clip_on=False)
+    _style(ax)
+
+
+def _style(ax: "Axes") -> None:
     ax.set_axisbelow(True)
     ax.spines[["left", "right", "top"]].set_visible(False)
     ax.spines["bottom"].set_color(INK)

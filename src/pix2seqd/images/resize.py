@@ -4,8 +4,13 @@ from typing import Literal
 
 import numpy as np
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
+_CHUNK = 2**16
+"""Pixels near outlines that are computed at a time."""
+_NEAR = [(1, 1), *((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1))]
+"""Rows and columns of the cells around a pixel; its own cell comes first, so that it wins ties."""
 PAD = 0.3
 """Value of the pixels that padding adds (official code); their mask is void."""
 
@@ -26,6 +31,50 @@ def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
         for n, m in zip((height, width), labels.shape[-2:], strict=True)
     )
     return labels[..., rows[:, None], columns[None, :]]
+
+
+def smooth_labels(
+    labels: np.ndarray, weights: np.ndarray, extent: tuple[float, float], height: int, width: int
+) -> np.ndarray:
+    """Enlarge a label map with smooth outlines: integers `[h, w]` → `[height, width]` (not in the paper).
+
+    Every label's region, filled with its weights, is enlarged by quadratic B-splines, and each pixel goes to the label
+    with the highest value there. A B-spline reaches 3 × 3 cells, so only these are compared, and only near outlines.
+
+    Args:
+        labels: the map.
+        weights: how sure the label of each cell is, of any scale; integers ≥ 0 `[h, w]`. They move an outline within a
+            cell.
+        extent: height and width of the image in cells; the map may be larger by less than a cell.
+        height: height of the image in pixels.
+        width: likewise.
+    """
+    (row, down), (column, across) = (
+        _spline(pixels, cells, side) for pixels, cells, side in zip((height, width), extent, labels.shape, strict=True)
+    )
+    result = labels[row[:, None], column]
+    around, sure = np.pad(labels, 1, mode="edge"), np.pad(weights.astype(np.float32) + 1, 1, mode="edge")
+    outline = ndimage.maximum_filter(labels, 3, mode="nearest") != ndimage.minimum_filter(labels, 3, mode="nearest")
+    at_y, at_x = np.nonzero(outline[row[:, None], column])
+    for start in range(0, len(at_y), _CHUNK):
+        y, x = at_y[start : start + _CHUNK], at_x[start : start + _CHUNK]
+        cells = [(row[y] + i, column[x] + j) for i, j in _NEAR]
+        near = np.stack([around[cell] for cell in cells])
+        weight = np.stack([sure[cell] * down[i, y] * across[j, x] for cell, (i, j) in zip(cells, _NEAR, strict=True)])
+        # Most pixels have a majority for their own cell; the others need the votes of all labels.
+        lost = np.flatnonzero(2 * np.where(near == near[0], weight, 0).sum(axis=0) < weight.sum(axis=0))
+        near, weight = near[:, lost], weight[:, lost]
+        votes = np.stack([np.where(near == label, weight, 0).sum(axis=0) for label in near])
+        result[y[lost], x[lost]] = near[votes.argmax(axis=0), np.arange(len(lost))]
+    return result
+
+
+def _spline(pixels: int, cells: float, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Along one axis: the cell of each pixel, and the weights of the cells before it, of it and after it, `[3, n]`."""
+    at = (np.arange(pixels) + 0.5) * (cells / pixels)
+    cell = np.minimum(at.astype(np.int64), side - 1)
+    off = (at - cell - 0.5).astype(np.float32)  # from the middle of the cell, -0.5 to 0.5
+    return cell, np.stack([(0.5 - off) ** 2 / 2, 0.75 - off**2, (0.5 + off) ** 2 / 2])
 
 
 def pad_image(image: Tensor, height: int, width: int) -> Tensor:

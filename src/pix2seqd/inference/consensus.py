@@ -32,12 +32,8 @@ def uncertainty(samples: Sequence[Panoptic]) -> np.ndarray:
     result = np.zeros(maps[0].shape)
     pairs = [(i, j) for j in range(len(samples)) for i in range(j)]
     for i, j in pairs:
-        shape = len(classes[i]), len(classes[j])
-        joint = maps[i] * shape[1] + maps[j]
-        shared = np.bincount(joint.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
-        union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0) - shared
-        iou = np.where(classes[i][:, None] == classes[j], shared / np.maximum(union, 1), 0)
-        result += 1 - iou.ravel()[joint]
+        _, _, iou, index = _overlaps(maps[i], classes[i], maps[j], classes[j])
+        result += 1 - iou[index]
     return (result / len(pairs)).astype(np.float32)
 
 
@@ -50,6 +46,10 @@ def consensus(samples: Sequence[Panoptic], min_pixels: int = 0) -> Panoptic:
     Args:
         samples: one or more, of one size and taxonomy.
         min_pixels: smaller things go to the nearest segment.
+
+    Returns:
+        The consensus. The score of a segment is the mean over the samples of the IoU with their most similar segment of
+        its class, times that segment's own score.
     """
     taxonomy = samples[0].taxonomy
     maps, classes = zip(*(_dense(sample) for sample in samples), strict=True)
@@ -79,7 +79,44 @@ def consensus(samples: Sequence[Panoptic], min_pixels: int = 0) -> Panoptic:
         merged[inside] = groups + len(class_of) + 1
         class_of |= dict.fromkeys(range(len(class_of) + 1, len(class_of) + 2 + int(groups.max())), class_index)
     labels, class_of = fill_small(merged[regions].reshape(maps[0].shape), class_of, min_pixels)
-    return Panoptic.from_segmentation(labels, class_of, taxonomy).renumbered()
+    scores = _scores(labels, class_of, samples)
+    return Panoptic.from_segmentation(labels, class_of, taxonomy, scores=scores).renumbered()
+
+
+def _scores(labels: np.ndarray, class_of: dict[int, int], samples: Sequence[Panoptic]) -> dict[int, float]:
+    """The score of every label (`consensus`); a segment of a sample without a score counts as 1."""
+    classes = np.array([class_of.get(label, VOID) for label in range(1 + max(class_of, default=0))])
+    total = np.zeros(len(classes))
+    for sample in samples:
+        other, other_classes = _dense(sample)
+        own = np.array([1.0, *(1.0 if segment.score is None else segment.score for segment in sample.segments)])
+        one, two, iou, _ = _overlaps(labels, classes, other, other_classes)
+        best = np.zeros(len(classes))
+        np.maximum.at(best, one, iou * own[two])
+        total += best
+    return {label: round(float(total[label]) / len(samples), 4) for label in class_of}
+
+
+def _overlaps(
+    one: np.ndarray, classes: np.ndarray, two: np.ndarray, others: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The pairs of labels of two maps that share pixels.
+
+    Args:
+        one: labels `[h, w]`.
+        classes: the class of each label.
+        two: labels of the other map, likewise.
+        others: their classes.
+
+    Returns:
+        For each pair its label of the first map, its label of the second one, and their IoU, 0 if their classes differ;
+        and the number of each pixel's pair, `[h, w]`.
+    """
+    pairs, index = compact(one.astype(np.int64) * len(others) + two)
+    shared = np.bincount(index.ravel())
+    i, j = np.divmod(pairs, len(others))
+    union = np.bincount(one.ravel())[i] + np.bincount(two.ravel())[j] - shared
+    return i, j, np.where(classes[i] == others[j], shared / union, 0), index
 
 
 def _dense(sample: Panoptic) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from pix2seqd.images.resize import resize_labels
-from pix2seqd.inference.postprocess import Labels, fill_small
+from pix2seqd.inference.postprocess import CERTAIN, Labels, fill_small
 from pix2seqd.inference.stitching import window_depth
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
@@ -26,11 +26,13 @@ class InpaintedMask:
     Attributes:
         labels: int32 `[h, w]`, 0 = void or not generated yet.
         class_of: label → contiguous class.
+        confidence: uint8 `[h, w]`, the model's confidence in the label, 0 to `CERTAIN`.
     """
 
     def __init__(self, hints: np.ndarray, class_of: dict[int, int], taxonomy: Taxonomy) -> None:
         self.labels = hints.astype(np.int32)
         self.class_of = dict(class_of)
+        self.confidence = np.where(hints != VOID, CERTAIN, 0).astype(np.uint8)
         self.taxonomy = taxonomy
         # Hints of the caller have priority over any window.
         self._depth = np.where(hints != VOID, np.iinfo(np.int32).max, 0)
@@ -51,7 +53,7 @@ class InpaintedMask:
         result[0, : given.shape[0], : given.shape[1]] = classes[dense].reshape(given.shape)
         return result
 
-    def add(self, top: int, left: int, found: Labels, min_pixels: int) -> None:
+    def add(self, top: int, left: int, found: Labels, min_pixels: int, confidence: np.ndarray) -> None:
         """Write a generated window where no labels are given; segments below `min_pixels` go to the nearest one."""
         height, width = found[0].shape
         given, region = self.given(top, left, height, width), self._region(top, left, height, width)
@@ -61,6 +63,7 @@ class InpaintedMask:
         labels, new = fill_small(labels, new, min_pixels)
         self.class_of |= new
         self.labels[region][window] = labels[window]
+        self.confidence[region][window] = confidence[window]
         self._depth[region][window] = window_depth(top, left, labels.shape, self.labels.shape)[window]
 
     def _open(self, top: int, left: int, height: int, width: int) -> np.ndarray:
@@ -134,13 +137,14 @@ def downsample(labels: np.ndarray, height: int, width: int, stride: int) -> np.n
     return result
 
 
-def combine(labels: np.ndarray, class_of: dict[int, int], hints: Panoptic) -> Panoptic:
-    """The result: the hints with their own ids, and new segments with the smallest free ids.
+def combine(labels: np.ndarray, class_of: dict[int, int], hints: Panoptic, scores: dict[int, float]) -> Panoptic:
+    """The result: the hints with their own ids and scores, and new segments with the smallest free ids.
 
     Args:
         labels: `[h, w]`; 1 .. n continue the n segments of `hints`, in its order.
         class_of: label → contiguous class.
         hints: the given segments, at the same height and width.
+        scores: score of each new label.
     """
     given = [segment.id for segment in hints.segments]
     free = (i for i in count(1) if i not in set(given))
@@ -149,8 +153,10 @@ def combine(labels: np.ndarray, class_of: dict[int, int], hints: Panoptic) -> Pa
     }
     hinted_class = {segment.id: hints.taxonomy.class_of(segment.category_id) for segment in hints.segments}
     classes = {new: class_of[label] for label, new in ids.items()} | hinted_class
+    kept = {segment.id: segment.score for segment in hints.segments if segment.score is not None}
+    scores = kept | {new: scores[label] for label, new in ids.items() if label > len(given)}
     table = np.zeros(max(ids, default=0) + 1, np.int32)
     table[list(ids)] = list(ids.values())
     segmentation = np.where(hints.segmentation != VOID, hints.segmentation, table[labels])
     crowds = [segment.id for segment in hints.segments if segment.iscrowd]
-    return Panoptic.from_segmentation(segmentation, classes, hints.taxonomy, crowds)
+    return Panoptic.from_segmentation(segmentation, classes, hints.taxonomy, crowds, scores)

@@ -11,6 +11,9 @@ from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 Labels = tuple[np.ndarray, dict[int, int]]
 
+CERTAIN = 255
+"""Highest confidence of a pixel; 0 is the lowest."""
+
 
 def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
     """Give every id the class of most of its pixels; ids of fewer than `min_pixels` pixels become void.
@@ -89,6 +92,19 @@ def _components(keys: np.ndarray) -> tuple[np.ndarray, int]:
     joined[::2, 1::2] = (keys[:, 1:] == keys[:, :-1]) & (keys[:, 1:] > 0)
     found, count = ndimage.label(joined)  # pyright: ignore[reportGeneralTypeIssues]
     return found[::2, ::2], count
+
+
+def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, float]:
+    """The score of every label: the mean confidence of its pixels, 0 to 1.
+
+    Args:
+        labels: integers `[h, w]`.
+        confidence: integers `[h, w]`, 0 to `CERTAIN`.
+    """
+    sums, counts = np.bincount(labels.ravel(), confidence.ravel()), np.bincount(labels.ravel())
+    present = np.flatnonzero(counts)
+    means = sums[present] / (CERTAIN * counts[present])
+    return dict(zip(present.tolist(), means.round(4).tolist(), strict=True))
 
 
 def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int) -> Labels:

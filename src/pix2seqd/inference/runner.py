@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pix2seqd.analog_bits import value_probability
 from pix2seqd.files import InputError
+from pix2seqd.inference.postprocess import CERTAIN
 from pix2seqd.inference.tiling import Window
 from pix2seqd.inference.video import Step, Stream
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -71,8 +73,15 @@ class Runner:
                 yield step
 
     def masks(self, step: Step) -> np.ndarray:
-        """The windows' masks after a step, int64 `[b, 2, h, w]`."""
-        return self.model.to_masks(step.m_pred).cpu().numpy()
+        """The windows' masks after a step, int32 `[b, 4, h, w]`.
+
+        Channels: class, id, and the model's confidence in the class and in the id, 0 to `CERTAIN`.
+        """
+        config = self.model.config.mask
+        parts = step.m_pred[:, : config.bits[0]], step.m_pred[:, config.bits[0] :]
+        confidence = torch.stack([value_probability(bits, config.scale) for bits in parts], dim=1)
+        masks = self.model.to_masks(step.m_pred).to(torch.int32)
+        return torch.cat([masks, (confidence * CERTAIN).round().to(torch.int32)], dim=1).cpu().numpy()
 
     def _batch(self, tensors: Sequence[Tensor]) -> Tensor:
         return torch.stack(tuple(tensors)).to(self.device)

@@ -12,6 +12,27 @@ Tile = tuple[int, int, np.ndarray]
 """Top, left and labels of a window."""
 
 
+class Canvas:
+    """A map of the whole image in which every pixel has the value of the window in which it lies deepest.
+
+    Attributes:
+        values: `[height, width]`, 0 where no window was written yet.
+    """
+
+    def __init__(self, height: int, width: int, dtype: type[np.integer] = np.int32) -> None:
+        self.values = np.zeros((height, width), dtype)
+        self._depth = np.zeros((height, width), np.int32)
+
+    def paint(self, top: int, left: int, values: np.ndarray) -> None:
+        """Write the values of a window, `[h, w]`; it may extend beyond the image."""
+        values = values[: len(self.values) - top, : self.values.shape[1] - left]
+        inner = window_depth(top, left, values.shape, self.values.shape)
+        region = np.s_[top : top + values.shape[0], left : left + values.shape[1]]
+        deeper = inner > self._depth[region]
+        self.values[region][deeper] = values[deeper]
+        self._depth[region][deeper] = inner[deeper]
+
+
 def windows(length: int, size: int, overlap: int) -> list[int]:
     """Starts of evenly spaced windows of `size` that cover `length` and overlap by `overlap` or more."""
     if length <= size:
@@ -35,7 +56,7 @@ def join(tiles: Iterable[tuple[int, int, Labels]], height: int, width: int, taxo
     Returns:
         Labels int32 `[height, width]`, and the class of each label that occurs.
     """
-    canvas, depth = np.zeros((2, height, width), np.int32)
+    canvas = Canvas(height, width)
     class_of = list(range(len(taxonomy) + 1))  # labels of void and stuff are their classes; things get the next numbers
     parent = list(class_of)
     placed: list[Tile] = []
@@ -49,18 +70,10 @@ def join(tiles: Iterable[tuple[int, int, Labels]], height: int, width: int, taxo
                 low, high = sorted((_root(parent, i), _root(parent, j)))
                 parent[high] = low
         placed.append(tile)
-        _paint(canvas, depth, tile)
+        canvas.paint(*tile)
     roots = np.array([_root(parent, i) for i in range(len(parent))], np.int32)
-    labels = roots[canvas]
+    labels = roots[canvas.values]
     return labels, {i: class_of[i] for i in np.flatnonzero(np.bincount(labels.ravel())).tolist() if i != VOID}
-
-
-def paint(tiles: Iterable[Tile], height: int, width: int) -> np.ndarray:
-    """The value of each pixel in the window in which it lies deepest, int32 `[height, width]`."""
-    canvas, depth = np.zeros((2, height, width), np.int32)
-    for top, left, labels in tiles:
-        _paint(canvas, depth, (top, left, labels[: height - top, : width - left]))
-    return canvas
 
 
 def _renumbered(labels: np.ndarray, classes: dict[int, int], class_of: list[int], taxonomy: Taxonomy) -> np.ndarray:
@@ -91,16 +104,6 @@ def _root(parent: list[int], i: int) -> int:
     while parent[i] != i:
         i = parent[i]
     return i
-
-
-def _paint(canvas: np.ndarray, depth: np.ndarray, tile: Tile) -> None:
-    """Write a window's labels where they lie deeper than those already written."""
-    top, left, labels = tile
-    inner = window_depth(top, left, labels.shape, canvas.shape)
-    region = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
-    deeper = inner > depth[region]
-    canvas[region][deeper] = labels[deeper]
-    depth[region][deeper] = inner[deeper]
 
 
 def window_depth(top: int, left: int, shape: tuple[int, ...], whole: tuple[int, ...]) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.files import InputError
 from pix2seqd.images.load import Source, load_image
-from pix2seqd.images.resize import normalize, pad_image, resize_image, resize_labels
+from pix2seqd.images.resize import normalize, pad_image, resize_image, resize_labels, smooth_labels
 from pix2seqd.inference import postprocess, stitching
 from pix2seqd.inference.inpainting import InpaintedMask, combine, downsample
 from pix2seqd.inference.postprocess import Labels
@@ -108,25 +108,58 @@ class Tiling:
         """Minimum number of image pixels of a segment."""
         return max(min_pixels, round(self.min_area / image.zoom**2))
 
-    def stitch(self, image: ResizedImage, masks: Iterable[np.ndarray], min_pixels: int) -> Panoptic:
-        """Masks of an image's windows → segments at the image's size, without those below `minimum`."""
+    def stitch(
+        self, image: ResizedImage, masks: Iterable[np.ndarray], min_pixels: int, smooth: bool = False
+    ) -> Panoptic:
+        """Masks of an image's windows → segments at the image's size, without those below `minimum`.
+
+        Args:
+            image: for its size and windows.
+            masks: of the windows, one by one, integers `[4, h, w]`, as `Runner.masks` gives them.
+            min_pixels: as in `minimum`.
+            smooth: as `InferConfig.smooth`.
+        """
         config, taxonomy, minimum = self.data, self.taxonomy, self.minimum(image, min_pixels)
-        if config.layout == "resize":
-            labels, classes = self.find(self.to_image_size(next(iter(masks)), image), taxonomy, minimum)
+        smooth = smooth and self._is_coarser(image)
+        if config.layout == "resize" and not smooth:  # as the official code
+            mask = self.to_image_size(next(iter(masks)), image)
+            labels, classes = self.find(mask[:2], taxonomy, minimum)
+            scores = postprocess.mean_confidence(labels, self._confidence(mask))
         else:
-            scale = image.zoom / self.model.mask.stride
-            tiles = self._tiles(image, masks, round(minimum * scale**2))
+            scale, confidence = image.zoom / self.model.mask.stride, stitching.Canvas(*image.mask_size, np.uint8)
+            tiles = self._tiles(image, masks, round(minimum * scale**2), confidence)
             labels, classes = stitching.join(tiles, *image.mask_size, taxonomy)
-            labels, classes = postprocess.fill_small(self.to_image_size(labels, image), classes, minimum)
-        return Panoptic.from_segmentation(labels, classes, taxonomy).renumbered()
+            scores = postprocess.mean_confidence(labels, confidence.values)
+            labels = self._smoothed(labels, confidence.values, image) if smooth else self.to_image_size(labels, image)
+            labels, classes = self._without_small(labels, classes, minimum)
+        return Panoptic.from_segmentation(labels, classes, taxonomy, scores=scores).renumbered()
 
     def _tiles(
-        self, image: ResizedImage, masks: Iterable[np.ndarray], minimum: int
+        self,
+        image: ResizedImage,
+        masks: Iterable[np.ndarray],
+        minimum: int,
+        confidence: stitching.Canvas | None = None,
     ) -> Iterator[tuple[int, int, Labels]]:
-        """Top, left and segments of each window; segments have `minimum` mask pixels or more."""
+        """Top, left and segments of each window; segments have `minimum` mask pixels or more.
+
+        The confidence of each window is written on the canvas `confidence`.
+        """
         height, width = image.mask_size
         for (top, left), mask in zip(image.corners, masks, strict=True):
-            yield top, left, self.find(mask[:, : height - top, : width - left], self.taxonomy, minimum)
+            if confidence is not None:
+                confidence.paint(top, left, self._confidence(mask))
+            yield top, left, self.find(mask[:2, : height - top, : width - left], self.taxonomy, minimum)
+
+    def _confidence(self, mask: np.ndarray) -> np.ndarray:
+        """How sure the model is of each pixel's segment, 0 to `CERTAIN`: of the class, and of the id where it counts.
+
+        Args:
+            mask: integers `[4, h, w]`, as `Runner.masks` gives them.
+        """
+        things = np.array([False, *(category.isthing for category in self.taxonomy.categories)])
+        thing = things[np.where(mask[0] < len(things), mask[0], VOID)]
+        return np.where(thing, mask[2] * mask[3] // postprocess.CERTAIN, mask[2]).astype(np.uint8)
 
     def diameter(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> float:
         """Typical diameter of the windows' things (`panoptic.typical_diameter`), in image pixels; 0 without things."""
@@ -138,8 +171,10 @@ class Tiling:
 
     def generated_ids(self, image: ResizedImage, masks: Sequence[np.ndarray]) -> np.ndarray:
         """The id that the model gave each pixel of the image, `[h, w]`, 0 = none."""
-        tiles = ((top, left, mask[1]) for (top, left), mask in zip(image.corners, masks, strict=True))
-        return self.to_image_size(stitching.paint(tiles, *image.mask_size), image)
+        canvas = stitching.Canvas(*image.mask_size)
+        for (top, left), mask in zip(image.corners, masks, strict=True):
+            canvas.paint(top, left, mask[1])
+        return self.to_image_size(canvas.values, image)
 
     def to_masks(self, panoptic: Panoptic, ids: Mapping[int, int], image: ResizedImage) -> np.ndarray:
         """Masks of the image's windows, int64 `[windows, 2, h, w]`, void beyond the image: the inverse of `stitch`.
@@ -157,6 +192,23 @@ class Tiling:
             table[:, segment.id] = self.taxonomy.class_of(segment.category_id), ids.get(segment.id, 0)
         mask = np.pad(table[:, labels], ((0, 0), (0, height), (0, width)))
         return np.stack([mask[:, top : top + height, left : left + width] for top, left in image.corners])
+
+    def _is_coarser(self, image: ResizedImage) -> bool:
+        """Whether the mask has fewer pixels than the image as it was given."""
+        return image.zoom < self.model.mask.stride
+
+    def _smoothed(self, labels: np.ndarray, confidence: np.ndarray, image: ResizedImage) -> np.ndarray:
+        """Labels of an image's mask, `[h, w]`, with their confidence → of the image, with smooth outlines."""
+        height, width = (side / self.model.mask.stride for side in image.pixels.shape[1:])
+        return smooth_labels(labels, confidence, (height, width), *image.size)
+
+    def _without_small(self, labels: np.ndarray, classes: dict[int, int], minimum: int) -> Labels:
+        """Unique ids: segments of fewer than `minimum` pixels become void; otherwise `fill_small`."""
+        if self.data.ids == "reused":
+            return postprocess.fill_small(labels, classes, minimum)
+        areas = np.bincount(labels.ravel(), minlength=1 + max(classes, default=0))
+        classes = {label: c for label, c in classes.items() if areas[label] >= minimum}
+        return np.where(np.isin(labels, list(classes)), labels, VOID), classes
 
     def to_image_size(self, labels: np.ndarray, image: ResizedImage) -> np.ndarray:
         """`[..., h, w]` of a mask → of the image: to the network's scale, without padding, then back (official)."""
@@ -187,13 +239,19 @@ class Tiling:
     def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, min_pixels: int) -> None:
         """Write the generated mask of a window into the image's mask, without segments below `minimum`."""
         (top, left), (height, width) = image.corners[number], mask.labels.shape
-        labels = self.find(found[:, : height - top, : width - left], self.taxonomy, 0)
+        found = found[:, : height - top, : width - left]
+        labels = self.find(found[:2], self.taxonomy, 0)
         minimum = self.minimum(image, min_pixels) * mask.labels.size / math.prod(image.size)
-        mask.add(top, left, labels, round(minimum))
+        mask.add(top, left, labels, round(minimum), self._confidence(found))
 
-    def finish(self, mask: InpaintedMask, image: ResizedImage, hints: Panoptic, min_pixels: int) -> Panoptic:
+    def finish(
+        self, mask: InpaintedMask, image: ResizedImage, hints: Panoptic, min_pixels: int, smooth: bool = False
+    ) -> Panoptic:
         """An inpainted mask → segments at the image's size, with the hints as they were given."""
         new = {label: c for label, c in mask.class_of.items() if label > len(hints.segments)}
-        labels = self.to_image_size(mask.labels, image)
-        labels, _ = postprocess.fill_small(labels, new, self.minimum(image, min_pixels))
-        return combine(labels, mask.class_of, hints)
+        smooth = smooth and self._is_coarser(image)
+        enlarged = (
+            self._smoothed(mask.labels, mask.confidence, image) if smooth else self.to_image_size(mask.labels, image)
+        )
+        labels, _ = postprocess.fill_small(enlarged, new, self.minimum(image, min_pixels))
+        return combine(labels, mask.class_of, hints, postprocess.mean_confidence(mask.labels, mask.confidence))

@@ -51,6 +51,8 @@ class Pix2SeqDOutput(ModelOutput):
 
     masks: Tensor | None = None
     """int64 `[b, 2, h, w]`: class (from 1) and segment id, 0 = void in both, `OUTSIDE` where the batch is padded."""
+    scores: Tensor | None = None
+    """float64 `[b, n]`: score of the segment with this id, 0 to 1 (`Segment.score`); 0 for ids that are not used."""
 
 
 class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
@@ -111,7 +113,7 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
             pixel_values: uint8 `[b, 3, h, w]`, RGB, as `Pix2SeqDImageProcessor` makes it.
             pixel_mask: `[b, h, w]`, 1 inside an image and 0 where it was padded at bottom and right.
             seed: seed of each image's noise.
-            options: arguments of `Segmenter.images`: steps, td, min_pixels, batch_size.
+            options: arguments of `Segmenter.images`: steps, td, min_pixels, min_score, classes, batch_size.
         """
         if self._segmenter is None or self._segmenter.device != self.device:
             self._segmenter = Segmenter(self.checkpoint, str(self.device), self.precision)
@@ -121,11 +123,16 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
         padded = pixel_values.permute(0, 2, 3, 1).cpu().numpy()
         images = [image[:tall, :wide] for image, (tall, wide) in zip(padded, sizes, strict=True)]
         masks = torch.full((batch, 2, height, width), OUTSIDE)
-        found = self._segmenter.images(images, seed=seed, **options)
-        for mask, (tall, wide), panoptic in zip(masks, sizes, found, strict=True):
+        found = list(self._segmenter.images(images, seed=seed, **options))
+        scores = torch.zeros(
+            batch, 1 + max((segment.id for each in found for segment in each.segments), default=0), dtype=torch.float64
+        )
+        for mask, row, (tall, wide), panoptic in zip(masks, scores, sizes, found, strict=True):
             both = np.stack([panoptic.class_map(), panoptic.segmentation])
             mask[:, :tall, :wide] = torch.from_numpy(both)
-        return Pix2SeqDOutput(masks=masks)
+            for segment in panoptic.segments:
+                row[segment.id] = 1.0 if segment.score is None else segment.score
+        return Pix2SeqDOutput(masks=masks, scores=scores)
 
 
 class Pix2SeqDImageProcessor(BaseImageProcessor):
@@ -165,16 +172,18 @@ class Pix2SeqDImageProcessor(BaseImageProcessor):
         Args:
             outputs: the model's outputs.
             target_sizes: height and width of each result; None: those of the image.
-            Thresholds, which other models need, are ignored: this model gives no scores.
+            Thresholds are ignored. The forward pass takes `min_score`.
 
         Returns:
             Per image "segmentation" and "segments_info" as `pix2seqd.panoptic.formats.to_segments` describes them,
             the former as int32 tensor.
         """
-        if outputs.masks is None:
-            raise ValueError("the outputs hold no masks; give the outputs of the model")
+        if outputs.masks is None or outputs.scores is None:
+            raise ValueError("the outputs hold no masks or scores; give the outputs of the model")
         results = []
-        for number, padded in enumerate(outputs.masks.cpu().numpy()):
+        for number, (padded, scores) in enumerate(
+            zip(outputs.masks.cpu().numpy(), outputs.scores.tolist(), strict=True)
+        ):
             inside = padded[0] != OUTSIDE
             mask = padded[:, : inside.any(1).sum(), : inside.any(0).sum()]
             if target_sizes is not None:
@@ -182,7 +191,7 @@ class Pix2SeqDImageProcessor(BaseImageProcessor):
             ids, first = np.unique(mask[1], return_index=True)
             labels = mask[0].ravel()[first] - 1
             infos = [
-                {"id": i, "label_id": label, "was_fused": label in self.label_ids_to_fuse, "score": 1.0}
+                {"id": i, "label_id": label, "was_fused": label in self.label_ids_to_fuse, "score": scores[i]}
                 for i, label in zip(ids.tolist(), labels.tolist(), strict=True)
                 if i != VOID
             ]

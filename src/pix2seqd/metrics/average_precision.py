@@ -39,20 +39,12 @@ class AveragePrecision:
         Raises:
             ValueError: the sizes differ, the categories are not the metric's, or a map has an id without a record.
         """
-        matrix = overlap_matrix(self.taxonomy, truth, prediction)
-        rows = np.flatnonzero([segment.isthing and not segment.iscrowd for segment in truth.segments])
-        columns = np.flatnonzero([segment.isthing for segment in prediction.segments])
-        same = (
-            classes(self.taxonomy, truth.segments)[rows, None]
-            == classes(self.taxonomy, prediction.segments)[None, columns]
-        )
-        shared = matrix[1:, 1:][np.ix_(rows, columns)]
-        union = matrix.sum(1)[1 + rows, None] + matrix.sum(0)[None, 1 + columns] - shared
-        hits = same & (100 * shared > PERCENT[:, None, None] * union)
-        tp = hits.sum((1, 2))
-        present = len(rows) + len(columns) - tp
+        found = hits(self.taxonomy, truth, prediction)
+        _, rows, columns = found.shape
+        tp = found.sum((1, 2))
+        present = rows + columns - tp
         ap = np.rint(tp / np.maximum(present, 1) / UNIT).astype(np.int64)
-        self.state += np.stack([tp, len(columns) - tp, len(rows) - tp, ap, present > 0])
+        self.state += np.stack([tp, columns - tp, rows - tp, ap, present > 0])
 
     def compute(self) -> dict[str, Any]:
         """AP and related scores, each 0..1; nan if there is no instance.
@@ -83,6 +75,21 @@ class AveragePrecision:
             "mean_ap": float(columns["ap"].mean()),
             "mean_ap_per_image": float(columns["ap_per_image"].mean()),
         }
+
+
+def hits(taxonomy: Taxonomy, truth: Panoptic, prediction: Panoptic) -> np.ndarray:
+    """Whether an instance is matched, bool `[10 thresholds, true instances, predicted instances]`.
+
+    Raises:
+        ValueError: the sizes differ, the categories are not those of `taxonomy`, or a map has an id without a record.
+    """
+    matrix = overlap_matrix(taxonomy, truth, prediction)
+    rows = np.flatnonzero([segment.isthing and not segment.iscrowd for segment in truth.segments])
+    columns = np.flatnonzero([segment.isthing for segment in prediction.segments])
+    same = classes(taxonomy, truth.segments)[rows, None] == classes(taxonomy, prediction.segments)[None, columns]
+    shared = matrix[1:, 1:][np.ix_(rows, columns)]
+    union = matrix.sum(1)[1 + rows, None] + matrix.sum(0)[None, 1 + columns] - shared
+    return same & (100 * shared > PERCENT[:, None, None] * union)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

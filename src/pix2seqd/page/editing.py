@@ -224,10 +224,20 @@ def _free_ids(panoptic: Panoptic, count: int) -> list[int]:
 
 
 def _changed(panoptic: Panoptic, segmentation: np.ndarray, classes: Mapping[int, int] | None = None) -> Panoptic:
-    """The segmentation with new pixels and some new classes. A crowd whose class changes is no longer a crowd."""
+    """The segmentation with new pixels and some new classes.
+
+    A crowd whose class changes is no longer a crowd. A segment that a person changed has no score.
+    """
     before = _classes(panoptic)
     after = before | dict(classes or {})
     crowds = [
         segment.id for segment in panoptic.segments if segment.iscrowd and after[segment.id] == before[segment.id]
     ]
-    return Panoptic.from_segmentation(segmentation, after, panoptic.taxonomy, crowds)
+    differs = segmentation != panoptic.segmentation
+    touched = {*np.unique(segmentation[differs]).tolist(), *np.unique(panoptic.segmentation[differs]).tolist()}
+    scores = {
+        segment.id: segment.score
+        for segment in panoptic.segments
+        if segment.score is not None and segment.id not in touched and after[segment.id] == before[segment.id]
+    }
+    return Panoptic.from_segmentation(segmentation, after, panoptic.taxonomy, crowds, scores)

@@ -80,6 +80,7 @@ class ClipWriter:
             taxonomy: the categories of the segments.
             settings: what the results depend on besides the frames, as JSON values.
             rate: frames per second of `overlay.mp4`.
+            also: further files.
             min_frames: in how many frames a track of the lists was seen at least.
             ctc: whether to write the Cell Tracking Challenge's format too.
             stack: name of the label stack, without its suffix, if the frames are depths.

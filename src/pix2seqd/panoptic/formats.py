@@ -44,7 +44,8 @@ def from_segments(segments: Mapping[str, Any], taxonomy: Taxonomy) -> Panoptic:
                 f"segment {segment_id} has label_id {class_index - 1}, but there are {len(taxonomy)} categories; "
                 "give the taxonomy of the model that made it"
             )
-    return Panoptic.from_segmentation(np.asarray(segments["segmentation"]), classes, taxonomy)
+    scores = {int(info["id"]): float(info["score"]) for info in segments["segments_info"] if "score" in info}
+    return Panoptic.from_segmentation(np.asarray(segments["segmentation"]), classes, taxonomy, scores=scores)
 
 
 def to_instances(panoptic: Panoptic, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:

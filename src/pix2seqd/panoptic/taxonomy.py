@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pix2seqd.files import is_control
+from pix2seqd.files import InputError, is_control
 
 MAX_NAME = 1000
 """Characters of the longest category name."""
@@ -97,6 +97,16 @@ class Taxonomy:
         if not 1 <= class_index <= len(self.categories):
             raise KeyError(f"class {class_index} is outside 1..{len(self.categories)}")
         return self.categories[class_index - 1]
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Check that categories of these names exist.
+
+        Raises:
+            InputError: one does not.
+        """
+        known = [category.name for category in self.categories]
+        if unknown := [name for name in names if name not in known]:
+            raise InputError(f"there is no class {unknown[0]!r}; known: {', '.join(known)}")
 
     @classmethod
     def from_coco(cls, categories: Iterable[Mapping[str, Any]]) -> "Taxonomy":

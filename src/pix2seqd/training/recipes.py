@@ -47,7 +47,7 @@ RECIPES: dict[str, Recipe] = {
         data=DataConfig(size=(128, 128), layout="tile", diameter=24, overlap=48, ids="reused", normalize="percentile"),
         augment=AugmentConfig(jitter=(0.65, 1.6), color_jitter=0.4, invert=0.1, flip="all"),
         train=TrainConfig(batch_size=16, steps=4300, lr=1.5e-3, end_lr_factor=0.02, warmup_steps=100, ema_decay=0.998),
-        infer=InferConfig(steps=5, td=5.0, min_pixels=16, input_scale=2, consensus=5),
+        infer=InferConfig(steps=5, td=5.0, min_pixels=16, input_scale=2, consensus=5, smooth=True),
         train_data="coco:data/nuclei@train,-0209.jpg",  # the repository's example image is cut from that one
         eval_data="coco:data/nuclei@val",
     ),
@@ -60,7 +60,14 @@ RECIPES: dict[str, Recipe] = {
         ),
         train=TrainConfig(batch_size=16, steps=2000, lr=8e-4, end_lr_factor=0.02, warmup_steps=50, ema_decay=0.995),
         infer=InferConfig(
-            steps=2, first_steps=5, td=5.0, min_pixels=16, input_scale=2, consensus=5, unconditioned_share=0.6
+            steps=2,
+            first_steps=5,
+            td=5.0,
+            min_pixels=16,
+            input_scale=2,
+            consensus=5,
+            unconditioned_share=0.6,
+            smooth=True,
         ),
         train_data="nuclei-clips:data/nuclei@train,-0209.jpg:1000000",
         eval_data="coco:data/nuclei@val",
@@ -73,7 +80,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         data=DataConfig(size=(128, 128), ids="reused"),
         train=TrainConfig(batch_size=16, steps=5500, lr=1.5e-3, end_lr_factor=0.02, warmup_steps=100, ema_decay=0.998),
-        infer=InferConfig(steps=10, td=5.0, min_pixels=16, consensus=5),
+        infer=InferConfig(steps=10, td=5.0, min_pixels=16, consensus=5, smooth=True),
         train_data="shapes:1000000",
         eval_data="shapes:200@1",
         init="nuclei",  # it has already learnt to carry ids from pixel to pixel

@@ -429,10 +429,37 @@ def test_model_labels_that_do_not_fit_are_a_line(folder, labels, message: str):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("values", [torch.zeros(1, 3, 32, 48), torch.zeros(3, 32, 48, dtype=torch.uint8)])
-def test_model_pixel_values_of_another_kind_are_a_line(folder, values):
-    with pytest.raises(ValueError, match="pixel_values must be uint8"):
-        AutoModelForUniversalSegmentation.from_pretrained(folder)(values)
+VALUES = torch.zeros(1, 3, 32, 48, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((VALUES.float(),), {}, "pixel_values must be uint8"),
+        ((VALUES[0],), {}, "pixel_values must be uint8"),
+        ((VALUES[:0],), {}, "pixel_values must be uint8"),
+        (([1],), {}, "pixel_values must be uint8 .* not a list"),
+        ((VALUES, torch.ones(1, 5, 5)), {}, r"pixel_mask must be \[1, 32, 48\]"),
+        ((VALUES, torch.zeros(1, 32, 48)), {}, "1 somewhere in each image"),
+        ((VALUES,), {"stepps": 1}, "the model has no option 'stepps'; known: .*steps"),
+        ((VALUES,), {"labels": [1]}, "labels must be integers of shape .* not a list"),
+    ],
+)
+def test_model_arguments_of_another_kind_are_a_line(folder, arguments, options: dict, message: str):
+    with pytest.raises(ValueError, match=message) as caught:
+        AutoModelForUniversalSegmentation.from_pretrained(folder)(*arguments, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(3,), (0, 5), (4, -1)])
+def test_post_process_size_that_is_none_is_a_line(size: tuple[int, ...]):
+    with pytest.raises(ValueError, match="is no height and width"):
+        PROCESSOR.post_process_semantic_segmentation(drawn_outputs(), [size, size])
+
+
+def test_processor_without_images_is_a_line():
+    with pytest.raises(ValueError, match="there are no images"):
+        PROCESSOR([])
 
 
 @pytest.mark.slow

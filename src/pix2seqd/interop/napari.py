@@ -53,10 +53,12 @@ def make_widget() -> Any:
                 yield
             return as_layer(found, data.shape, image.rgb, {"name": f"{image.name} {name}", **place})
 
-        def enable() -> None:
-            pix2seqd.call_button.enabled = True
+        button = pix2seqd.call_button  # pyright: ignore[reportFunctionMemberAccess]
 
-        pix2seqd.call_button.enabled = False
+        def enable() -> None:
+            button.enabled = True
+
+        button.enabled = False
         progress = {"total": planes, "desc": "pix2seqd"}
         return napari.qt.threading.create_worker(work, _connect={"finished": enable}, _progress=progress)
 

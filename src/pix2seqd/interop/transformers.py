@@ -48,12 +48,14 @@ from pix2seqd.inference.postprocess import segments_by_id
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
-from pix2seqd.segmenter import Segmenter
+from pix2seqd.segmenter import ImageOptions, Segmenter
 
 OUTSIDE = -1
 """Class and id of pixels where an image was padded to the size of the largest in its batch."""
 NO_LABEL = -1
 """Pixels without a class or instance, where `transformers` counts labels and instances from 0."""
+OPTIONS = frozenset(ImageOptions.__annotations__) - {"seed"} | {"batch_size"}
+"""Options of the forward pass."""
 
 
 class Pix2SeqDConfig(PreTrainedConfig):
@@ -230,19 +232,24 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
                 mask (`MaskConfig.stride`). Ids and windows of large images are drawn at random, as in
                 `pix2seqd train`; then the other arguments have no effect.
             seed: seed of each image's noise.
-            options: arguments of `Segmenter.images`: steps, td, min_pixels, batch_size.
+            options: arguments of `Segmenter.images`: steps, td, min_pixels, consensus, diameter, batch_size.
 
         Raises:
             ValueError: the arguments have other shapes, types or values.
             InputError: an option is out of range.
         """
-        if pixel_values.dtype != torch.uint8 or pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
-            shown = f"{pixel_values.dtype} of shape {tuple(pixel_values.shape)}"
-            raise ValueError(f"pixel_values must be uint8 [b, 3, h, w], as the image processor makes it, not {shown}")
+        if not _is_batch(pixel_values, torch.uint8) or pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+            given = _shown(pixel_values)
+            raise ValueError(f"pixel_values must be uint8 [b, 3, h, w], as the image processor makes it, not {given}")
         if self.dtype != torch.float32:
             raise ValueError(f"the weights must be float32, not {self.dtype}; load the model anew and use model.to")
+        if unknown := sorted(options.keys() - OPTIONS):
+            raise ValueError(f"the model has no option {unknown[0]!r}; known: {', '.join(sorted(OPTIONS))}")
         batch, _, height, width = pixel_values.shape
         inside = torch.ones(batch, height, width) if pixel_mask is None else pixel_mask
+        if not isinstance(inside, Tensor) or inside.shape != (batch, height, width) or not inside.any((1, 2)).all():
+            expected = f"[{batch}, {height}, {width}]"
+            raise ValueError(f"pixel_mask must be {expected} and 1 somewhere in each image, not {_shown(inside)}")
         sizes = [(int(part.any(1).sum()), int(part.any(0).sum())) for part in inside]
         padded = pixel_values.permute(0, 2, 3, 1).cpu().numpy()
         images = [image[:tall, :wide] for image, (tall, wide) in zip(padded, sizes, strict=True)]
@@ -274,9 +281,9 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
         """
         stride = self.checkpoint.model.config.mask.stride
         small = (*shape[:2], shape[2] // stride, shape[3] // stride)
-        if labels.is_floating_point() or tuple(labels.shape) not in (shape, small):
-            shown = f"{labels.dtype} of shape {tuple(labels.shape)}"
-            raise ValueError(f"labels must be integers of shape {shape}, class and id of each pixel, not {shown}")
+        if not _is_batch(labels, torch.int64, torch.int32, torch.uint8) or tuple(labels.shape) not in (shape, small):
+            given = _shown(labels)
+            raise ValueError(f"labels must be integers of shape {shape}, class and id of each pixel, not {given}")
         truth = labels.clamp(min=VOID).cpu().numpy()  # the model's own masks are below 0 outside of the image
         if tuple(labels.shape) != shape:
             truth = resize_labels(truth, *shape[2:])
@@ -317,6 +324,15 @@ class _Given:
 
     def __getitem__(self, index: int) -> Any:
         return self.samples[index]
+
+
+def _is_batch(value: Any, *dtypes: torch.dtype) -> bool:
+    return isinstance(value, Tensor) and value.dtype in dtypes and len(value) > 0
+
+
+def _shown(value: Any) -> str:
+    """Type and shape of a value, for messages."""
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _precision(dtype: Any) -> Any:
@@ -381,9 +397,11 @@ class Pix2SeqDImageProcessor(BaseImageProcessor):
 
         Raises:
             InputError: an image cannot be read.
-            ValueError: maps do not fit the images, or hold segments without a class.
+            ValueError: there are no images; maps do not fit them, or hold segments without a class.
         """
         sources: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
+        if not sources:
+            raise ValueError("there are no images; give one or more")
         arrays = [np.asarray(load_image(source)) for source in sources]
         height, width = (max(array.shape[axis] for array in arrays) for axis in (0, 1))
         values = np.zeros((len(arrays), 3, height, width), np.uint8)
@@ -519,7 +537,7 @@ def _masks(outputs: Pix2SeqDOutput, target_sizes: Any) -> Iterator[np.ndarray]:
     """The mask of each image, int64 `[2, h, w]`, without padding, at its size or the one that is asked for.
 
     Raises:
-        ValueError: the outputs hold no masks, or the number of sizes is another than that of the images.
+        ValueError: the outputs hold no masks; a size is none, or there are not as many as images.
     """
     if outputs.masks is None:
         raise ValueError("the outputs hold no masks; give the outputs of the model without labels")
@@ -529,7 +547,10 @@ def _masks(outputs: Pix2SeqDOutput, target_sizes: Any) -> Iterator[np.ndarray]:
         inside = padded[0] != OUTSIDE
         mask = padded[:, : inside.any(1).sum(), : inside.any(0).sum()]
         if target_sizes is not None:
-            mask = resize_labels(mask, *(int(side) for side in target_sizes[number]))
+            size = [int(side) for side in target_sizes[number]]
+            if len(size) != 2 or min(size) < 1:
+                raise ValueError(f"target_sizes: {size} is no height and width; give two numbers from 1")
+            mask = resize_labels(mask, *size)
         yield mask
 
 

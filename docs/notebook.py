@@ -18,8 +18,8 @@ NOTEBOOKS = {
         "A `Panoptic` shows itself: every segment in its own colour, void black. It is a map of segment ids, and a "
         "record of what each segment is:",
         "print(panoptic.segmentation.shape, len(panoptic.segments), panoptic.segments[0])",
-        "Laid over the image, at half its size:",
-        "panoptic.overlay(image).reduce(2)",
+        "Laid over the image, at a third of its size:",
+        "panoptic.overlay(image).reduce(3)",
     ],
     "own-data.ipynb": [
         "# Own data in ten minutes\n\nThis notebook draws a small data set, checks it, trains a model on it, scores "
@@ -54,7 +54,7 @@ NOTEBOOKS = {
         "**Check the data.** The command reads every image and says how it understood the labels:",
         "import sys\n\n%env TERM=dumb\n"  # no progress bars: they fill a notebook
         'sheet = place / "sheet.png"\n!{sys.executable} -m pix2seqd check-data {data} --contact-sheet {sheet}\n'
-        "Image.open(sheet).reduce(6)",
+        "Image.open(sheet).reduce(8)",
         "**Train.** All settings follow from the data. A tenth of the images is held out for the score. Longer is "
         "better: half an hour is a good start for real images.",
         "minutes = 3\n"

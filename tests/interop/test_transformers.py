@@ -23,6 +23,7 @@ from pix2seqd.interop.transformers import (
     Pix2SeqDForUniversalSegmentation,
     Pix2SeqDImageProcessor,
     Pix2SeqDOutput,
+    _panoptic,
 )
 from pix2seqd.panoptic.formats import to_segments
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -412,6 +413,17 @@ def test_model_labels_of_the_mask_and_of_the_image_give_the_same_loss(tiny):
     assert model(image, labels=empty).loss.item() != losses[0]
 
 
+@pytest.mark.parametrize("class_", [1, 2])
+def test_model_labels_id_of_two_classes_is_two_segments_and_stuff_is_one(class_: int):
+    mask = np.zeros((2, 6, 8), int)
+    mask[:, :3] = [[[3]], [[5]]]
+    mask[0, 4:], mask[1, 4, :4], mask[1, 4, 4:], mask[1, 5] = class_, 5, 9, 9
+    found = _panoptic(mask, TAXONOMY)
+    assert np.array_equal(found.class_map(), mask[0])
+    sizes = [(segment.name, segment.area) for segment in found.segments]
+    assert sizes == [*([("lawn", 16)] if class_ == 2 else [("cat", 4), ("cat", 12)]), ("dog", 24)]
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -576,7 +588,7 @@ def test_processor_settings_of_a_stranger(copy, value):
 
 
 def test_save_pretrained_does_not_upload_in_silence(folder, tmp_path):
-    with pytest.raises(ValueError, match="call push_to_hub"):
+    with pytest.raises(ValueError, match=r"give the folder to pix2seqd\.hub\.push_to_hub"):
         AutoModelForUniversalSegmentation.from_pretrained(folder).save_pretrained(tmp_path / "x", push_to_hub=True)
     assert not (tmp_path / "x").exists()
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pix2seqd.checkpoint import BUNDLED
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, require
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.segmenter import Segmenter
 
@@ -18,7 +18,12 @@ LayerData = tuple[np.ndarray, dict[str, Any], str]
 
 
 def make_widget() -> Any:
-    """The widget "pix2seqd": choose an image layer and a model; a Labels layer is added when the result is there."""
+    """The widget "pix2seqd": choose an image layer and a model; a Labels layer is added when the result is there.
+
+    Raises:
+        InputError: napari is not installed.
+    """
+    require("the widget in napari", "napari", "napari", "magicgui")
     import napari.layers  # pyright: ignore[reportMissingImports]
     import napari.qt.threading  # pyright: ignore[reportMissingImports]
     import napari.types  # pyright: ignore[reportMissingImports]

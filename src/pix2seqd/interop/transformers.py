@@ -44,7 +44,6 @@ from pix2seqd.config import MAX_CHANNELS, Recipe
 from pix2seqd.files import InputError, read_json
 from pix2seqd.images.load import Source, load_image
 from pix2seqd.images.resize import resize_labels
-from pix2seqd.inference.postprocess import segments_by_id
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -168,10 +167,10 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
 
         Raises:
             InputError: the folder cannot be written to.
-            ValueError: it is also to be uploaded; that is `push_to_hub`.
+            ValueError: it is also to be uploaded; `pix2seqd.hub.push_to_hub` does that.
         """
         if push_to_hub:
-            raise ValueError("save_pretrained does not upload; call push_to_hub of the model afterwards")
+            raise ValueError("save_pretrained does not upload; give the folder to pix2seqd.hub.push_to_hub afterwards")
         save_pretrained(self.checkpoint, save_directory)
 
     def to(self, *args: Any, **options: Any) -> Self:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -284,7 +283,7 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
         if not _is_batch(labels, torch.int64, torch.int32, torch.uint8) or tuple(labels.shape) not in (shape, small):
             given = _shown(labels)
             raise ValueError(f"labels must be integers of shape {shape}, class and id of each pixel, not {given}")
-        truth = labels.clamp(min=VOID).cpu().numpy()  # the model's own masks are below 0 outside of the image
+        truth = labels.clamp(min=VOID).long().cpu().numpy()  # the model's own masks are below 0 outside of the image
         if tuple(labels.shape) != shape:
             truth = resize_labels(truth, *shape[2:])
         classes = len(self.checkpoint.taxonomy)
@@ -300,8 +299,7 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
         from pix2seqd.data.sample import Sample
 
         taxonomy = self.checkpoint.taxonomy
-        found = [Panoptic.from_segmentation(*segments_by_id(mask, taxonomy, 0), taxonomy) for mask in truth]
-        samples = [Sample("", *pair) for pair in zip(images, found, strict=True)]
+        samples = [Sample("", image, _panoptic(mask, taxonomy)) for image, mask in zip(images, truth, strict=True)]
         recipe = Recipe(self.checkpoint.model.config, self.checkpoint.data)
         examples = TrainingExamples(_Given(samples, taxonomy), recipe, cache_bytes=0)
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
@@ -324,6 +322,16 @@ class _Given:
 
     def __getitem__(self, index: int) -> Any:
         return self.samples[index]
+
+
+def _panoptic(mask: np.ndarray, taxonomy: Taxonomy) -> Panoptic:
+    """The segments of an int64 mask `[2, h, w]`: the pixels of a class and an id; of stuff, those of the class."""
+    stuff = np.array([False, *(not category.isthing for category in taxonomy.categories)])
+    ids = np.where(stuff[mask[0]], 1, mask[1])
+    count = int(ids.max()) + 1
+    keys, dense = np.unique(mask[0] * count + ids, return_inverse=True)
+    classes = {number: key // count for number, key in enumerate(keys.tolist(), start=1) if key}
+    return Panoptic.from_segmentation(dense.reshape(ids.shape) + 1, classes, taxonomy)
 
 
 def _is_batch(value: Any, *dtypes: torch.dtype) -> bool:

@@ -130,6 +130,30 @@ def test_from_pretrained_random_edits_give_a_model_or_a_line(bundled: Path, edit
     assert len(edits) * 0.3 < refused < len(edits), "some do no harm"
 
 
+@pytest.mark.parametrize("name", NAMES[:1])
+@pytest.mark.parametrize(
+    "edits", [range(20), pytest.param(range(20, 400), marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_auto_config_random_edits_are_refused_as_by_from_pretrained(bundled: Path, edits: range):
+    """Of the keys that are ours; without model_type `transformers` does not know whose file it is."""
+    from transformers import AutoConfig
+
+    import pix2seqd.hf  # noqa: F401 - registers the config
+
+    config = json.loads((bundled / "config.json").read_text())
+    for number in edits:
+        changed = edited({key: config[key] for key in ("pix2seqd", "categories", *PARTS)}, random.Random(number))
+        content = json.dumps({**changed, "model_type": "pix2seqd"})
+        (bundled / "config.json").write_text(content)
+        expected = load_in_time(bundled)
+        try:
+            found = AutoConfig.from_pretrained(bundled)
+            assert not isinstance(expected, str) or "model.safetensors" in expected, f"edit {number}: {content[:3000]}"
+            assert all(isinstance(name, str) for name in found.id2label.values())
+        except InputError as error:
+            assert isinstance(expected, str) and str(bundled) in str(error) and "\n" not in str(error)
+
+
 @pytest.fixture
 def nuclei(tmp_path) -> Path:
     return shutil.copytree(BUNDLED / "nuclei", tmp_path / "copy")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,6 +36,8 @@ PARTS = ("model", "data", "infer")
 """The settings in config.json."""
 MAX_CONFIG = 2**24
 """Bytes of the largest config.json that is read."""
+MAX_TENSORS = 2000
+"""Tensors of the largest model that is outlined where its file of weights is not known."""
 MAX_TABLES = 2**26
 """Numbers that a backbone may compute for itself, beside its weights (codes of positions)."""
 _FLOATS, _INTEGERS = ("F32", "F16", "BF16", "F64"), ("I64", "I32", "I16", "I8", "U8")
@@ -111,26 +113,59 @@ def from_pretrained(name: str | Path) -> Checkpoint:
     """
     folder = find_folder(str(name))
     config = read_json(folder / "config.json", MAX_CONFIG)
-    version = config.get("pix2seqd") if isinstance(config, dict) else None
-    if type(version) is not int or version not in (1, FORMAT):
-        raise InputError(f"{folder / 'config.json'} is not of a pix2seqd checkpoint (format 1 or {FORMAT})")
+    _check_version(config, folder / "config.json")
     weights = folder / "model.safetensors"
     found = _headers(weights)
-    try:
-        _check_sections(config)
-        config = _from_format_1(config) if version == 1 else config
-        model_config = ModelConfig.from_dict(config["model"])
-        data, infer = DataConfig.from_dict(config["data"]), InferConfig.from_dict(config["infer"])
-        taxonomy = Taxonomy.from_coco(config["categories"])
-        outline = _outline(model_config, data, len(found))
-    except ValueError as error:
-        raise InputError(f"{folder / 'config.json'} is not understood: {error}") from error
+    settings, outline = read_settings(config, folder / "config.json", len(found))
     _check_headers(weights, found, outline)
-    model = Pix2SeqD(model_config)
+    model = Pix2SeqD(settings.model)
     _load_weights(model, weights)
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Checkpoint(model.eval(), taxonomy, data, infer, str(name), digest)
+    return Checkpoint(model.eval(), settings.taxonomy, settings.data, settings.infer, str(name), digest)
+
+
+class Settings(NamedTuple):
+    """What a config.json says."""
+
+    model: ModelConfig
+    data: DataConfig
+    infer: InferConfig
+    taxonomy: Taxonomy
+
+
+def read_settings(config: Any, where: str | Path, tensors: int = MAX_TENSORS) -> tuple[Settings, Pix2SeqD]:
+    """All of a config.json, checked, and an outline of its model: the tensors have shapes, but take no memory.
+
+    Args:
+        config: the content of the file.
+        where: its name, for messages.
+        tensors: how many the file of weights has. A model of more than twice as many is not built, which takes long.
+
+    Raises:
+        InputError: it is not of this package, or a part of it is missing, unknown, of another kind or out of range.
+    """
+    _check_version(config, where)
+    try:
+        _check_sections(config)
+        config = _from_format_1(config) if config["pix2seqd"] == 1 else config
+        model = ModelConfig.from_dict(config["model"])
+        data, infer = DataConfig.from_dict(config["data"]), InferConfig.from_dict(config["infer"])
+        taxonomy = Taxonomy.from_coco(config["categories"])
+        return Settings(model, data, infer, taxonomy), _outline(model, data, tensors)
+    except ValueError as error:
+        raise InputError(f"{where} is not understood: {error}") from error
+
+
+def _check_version(config: Any, where: str | Path) -> None:
+    """Refuse what is not the content of a config.json of this package, or of a format that is not known.
+
+    Raises:
+        InputError: it is not.
+    """
+    version = config.get("pix2seqd") if isinstance(config, dict) else None
+    if type(version) is not int or version not in (1, FORMAT):
+        raise InputError(f"{where} is not of a pix2seqd checkpoint (format 1 or {FORMAT})")
 
 
 def _check_sections(config: dict[str, Any]) -> None:

@@ -5,6 +5,13 @@ from pix2seqd.interop.transformers import (
     Pix2SeqDForUniversalSegmentation,
     Pix2SeqDImageProcessor,
     Pix2SeqDOutput,
+    Pix2SeqDPipeline,
 )
 
-__all__ = ["Pix2SeqDConfig", "Pix2SeqDForUniversalSegmentation", "Pix2SeqDImageProcessor", "Pix2SeqDOutput"]
+__all__ = [
+    "Pix2SeqDConfig",
+    "Pix2SeqDForUniversalSegmentation",
+    "Pix2SeqDImageProcessor",
+    "Pix2SeqDOutput",
+    "Pix2SeqDPipeline",
+]

@@ -2,21 +2,26 @@
 
 import base64
 import hashlib
+import html
 import json
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
-from pix2seqd.checkpoint import FILES
+from pix2seqd.checkpoint import BUNDLED, FILES
 from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.files import InputError
 from pix2seqd.interop.hub import model_card, push_to_hub
+from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.segmenter import Segmenter
 
 REPOSITORY = "someone/shapes"
@@ -191,3 +196,32 @@ def test_model_card_content(pretrained):
     assert "Measured" not in model_card(pretrained, REPOSITORY, "shapes", "cc0-1.0", {})
     for block in card.split("```python\n")[1:]:
         compile(block.split("```")[0], "card", "exec")
+
+
+def test_model_card_metadata_are_read_by_the_hub_s_library(pretrained):
+    card = ModelCard(model_card(pretrained, REPOSITORY, "drawn shapes: CC0", "cc0-1.0", RESULTS))
+    assert (card.data.license, card.data.library_name, card.data.pipeline_tag) == (
+        "cc0-1.0",
+        "pix2seqd",
+        "image-segmentation",
+    )
+    (result,) = card.data.eval_results or []
+    assert (result.dataset_name, result.metric_type, result.metric_value) == ("shapes:4@1 (all)", "pq", 50.0)
+    unmeasured = ModelCard(model_card(pretrained, REPOSITORY, "shapes", "other: mine", {}))
+    assert unmeasured.data.license == "other: mine" and not unmeasured.data.eval_results
+
+
+def test_model_card_renders_as_headings_lists_table_and_code(pretrained):
+    names = ("<script>alert(1)</script>", "a|b *c* _d_ `e` [f](g) #1 & ~h~")
+    taxonomy = Taxonomy.from_coco([{"id": i, "name": name, "isthing": i} for i, name in enumerate(names, start=1)])
+    card = model_card(replace(pretrained, taxonomy=taxonomy), REPOSITORY, "drawn shapes", "cc0-1.0", RESULTS)
+    page = MarkdownIt().enable(["table", "strikethrough"]).render(ModelCard(card).text)
+    tags = {tag: page.count(f"<{tag}") for tag in ("h1", "h2", "li", "table", "tr", "pre", "script", "em", "a", "s>")}
+    assert tags == {"h1": 1, "h2": 2, "li": 2, "table": 1, "tr": 2, "pre": 3, "script": 0, "em": 0, "a": 0, "s>": 0}
+    assert all(name in html.unescape(page) for name in names)
+
+
+@pytest.mark.parametrize("place", sorted(path for path in BUNDLED.iterdir() if path.is_dir()), ids=lambda p: p.name)
+def test_bundled_card_has_the_hub_s_metadata(place: Path):
+    data = ModelCard.load(place / "README.md").data
+    assert data.license and data.library_name == "pix2seqd" and data.pipeline_tag == "image-segmentation"

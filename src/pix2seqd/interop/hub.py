@@ -1,5 +1,6 @@
 """Publish a checkpoint on the Hugging Face hub, with a model card."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,26 +58,44 @@ def push_to_hub(
 
 
 def model_card(checkpoint: Checkpoint, repository: str, data: str, licence: str, results: Mapping[str, Any]) -> str:
-    """The model card in Markdown: the hub's metadata, categories, data, measured numbers and how to use the model."""
-    from huggingface_hub import ModelCardData
+    """The model card in Markdown: the hub's metadata, categories, data, measured numbers and how to use the model.
 
+    The metadata have no `widget`: the hub runs no models of this library.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    title = repository.split("/")[-1]
     head = ModelCardData(
         license=licence,
         library_name="pix2seqd",
         pipeline_tag="image-segmentation",
         tags=["panoptic-segmentation", "diffusion"],
+        model_name=title,
+        eval_results=[
+            EvalResult(
+                task_type="image-segmentation",
+                task_name="Panoptic segmentation",
+                dataset_type=str(results["settings"]["data"]),
+                dataset_name=f"{results['settings']['data']} ({name})",
+                metric_type="pq",
+                metric_name="Panoptic quality",
+                metric_value=round(100 * result["panoptic_quality"]["All"]["pq"], 1),
+            )
+            for name, result in _measured(results)
+            if result["panoptic_quality"]["All"]["pq"] is not None
+        ],
     )
     kinds = {"Things": True, "Stuff": False}
     lists = [
-        f"- {kind}: {', '.join(c.name for c in checkpoint.taxonomy.categories if c.isthing == isthing) or 'none'}"
-        for kind, isthing in kinds.items()
+        f"- {kind}: {', '.join(_plain(c.name) for c in checkpoint.taxonomy.categories if c.isthing == thing) or 'none'}"
+        for kind, thing in kinds.items()
     ]
     count = sum(parameter.numel() for parameter in checkpoint.model.parameters())
     height, width = checkpoint.data.size
     return "\n".join(
         [
             f"---\n{head.to_yaml()}\n---\n",
-            f"# {repository.split('/')[-1]}\n",
+            f"# {title}\n",
             "Panoptic segmentation by bit diffusion (Pix2Seq-D, arXiv 2210.06366): "
             f"{count:,} parameters, trained on images of {height} x {width} pixels.\n",
             *lists,
@@ -94,19 +113,27 @@ def model_card(checkpoint: Checkpoint, repository: str, data: str, licence: str,
     )
 
 
+def _plain(name: str) -> str:
+    """A name that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>()#|~&!])", r"\\\1", name)
+
+
+def _measured(results: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Name and result of each group of images."""
+    return [(name, result) for name, result in results.items() if name != "settings"]
+
+
 def _numbers(results: Mapping[str, Any]) -> list[str]:
     """The lines of the card with the measured numbers, in percent; none without results."""
     if not results:
         return []
     settings = ", ".join(f"{key} {value}" for key, value in results["settings"].items() if value is not None)
     rows = []
-    for name, result in results.items():
-        if name == "settings":
-            continue
+    for name, result in _measured(results):
         quality, hit = result["panoptic_quality"], result["average_precision"]["thresholds"]["0.50"]
         values = [*(quality["All"][key] for key in ("pq", "sq", "rq")), quality["Things"]["pq"], quality["Stuff"]["pq"]]
         cells = ["–" if value is None else f"{100 * value:.1f}" for value in (*values, hit["ap"])]
-        rows.append(f"| {name} | {result['images']} | {' | '.join(cells)} |")
+        rows.append(f"| {_plain(name)} | {result['images']} | {' | '.join(cells)} |")
     return [
         "## Measured\n",
         "| images | n | PQ | SQ | RQ | PQ things | PQ stuff | AP@0.5 |\n|---|---|---|---|---|---|---|---|",

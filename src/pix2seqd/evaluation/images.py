@@ -1,7 +1,7 @@
 """Evaluation of a `Segmenter`, as on the command line, on a labelled data set."""
 
 from collections.abc import Callable, Iterator
-from itertools import chain, tee, zip_longest
+from itertools import chain, tee
 from typing import Any
 
 from rich.console import Group
@@ -9,13 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pix2seqd import distributed
-from pix2seqd.data.sample import ClipDataset, Dataset
-from pix2seqd.files import InputError
+from pix2seqd.data.categories import with_categories
+from pix2seqd.data.sample import Dataset
 from pix2seqd.metrics import percent
 from pix2seqd.metrics.average_precision import AveragePrecision
 from pix2seqd.metrics.mean_iou import MeanIoU
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
-from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.segmenter import Segmenter
 
 
@@ -31,7 +30,7 @@ def evaluate(
 
     Args:
         segmenter: the segmenter.
-        dataset: images with ground truth; the categories must equal those of the segmenter.
+        dataset: images with ground truth; the segmenter must have their categories (`with_categories`).
         groups: group of each sample (e.g. a modality), for additional scores per group.
         progress: wraps the iteration over the samples.
         options: options of `Segmenter.images`: seed, steps, td, min_pixels, batch_size.
@@ -40,10 +39,10 @@ def evaluate(
         "all" and each group → {"panoptic_quality", "average_precision", "mean_iou", "images"}, values 0..1.
 
     Raises:
-        InputError: the categories differ.
+        InputError: the segmenter lacks a category.
     """
-    check_categories(segmenter.taxonomy, dataset)
-    taxonomy = dataset.taxonomy
+    taxonomy = segmenter.taxonomy
+    dataset = with_categories(dataset, taxonomy)
     names = ["all", *dict.fromkeys(groups or ())]
     scores = {name: (PanopticQuality(taxonomy), AveragePrecision(taxonomy), MeanIoU(taxonomy)) for name in names}
     first, stride = distributed.rank(), distributed.world_size()
@@ -65,18 +64,6 @@ def evaluate(
         }
         for name, (quality, precision, iou) in scores.items()
     }
-
-
-def check_categories(taxonomy: Taxonomy, dataset: Dataset | ClipDataset) -> None:
-    """Check that a model of this taxonomy can be scored on a data set.
-
-    Raises:
-        InputError: the categories differ in number, order, id, name or kind.
-    """
-    expected, found = ([(c.id, c.name, c.isthing) for c in t.categories] for t in (taxonomy, dataset.taxonomy))
-    if expected != found:
-        one, two = next(pair for pair in zip_longest(expected, found) if pair[0] != pair[1])
-        raise InputError(f"the categories of model and data differ: {one} against {two}; give matching data")
 
 
 def render(results: dict[str, Any]) -> Group:

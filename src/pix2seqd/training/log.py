@@ -11,8 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import Recipe
 from pix2seqd.data import open_dataset
+from pix2seqd.data.categories import with_categories
 from pix2seqd.data.sample import Dataset, Subset
-from pix2seqd.evaluation.images import check_categories, evaluate
+from pix2seqd.evaluation.images import evaluate
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.training.state import TrainState, save_state
 
@@ -42,8 +43,8 @@ class TrainLog:
         self.out = out
         self.checkpoint = pretrained
         self.eval_data = _spread(recipe)
-        if self.eval_data:
-            check_categories(pretrained.taxonomy, self.eval_data)  # before the training, not after hours
+        if self.eval_data:  # an error comes before the training, not after hours
+            self.eval_data = with_categories(self.eval_data, pretrained.taxonomy)
         self.main = main
         self.writer: SummaryWriter | None = None
         self.losses: list[torch.Tensor] = []

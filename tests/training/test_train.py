@@ -377,7 +377,7 @@ def test_train_existing_run_is_neither_overwritten_nor_mixed(recipe, tmp_path):
     with pytest.raises(InputError, match="already holds a run"):
         train(short, tmp_path / "run")
     with pytest.raises(InputError, match="started with another 'train' section"):
-        train(recipe, tmp_path / "run", resume=True)
+        train(short.replace(train=short.train.replace(lr=1e-5)), tmp_path / "run", resume=True)
     again = train(short, tmp_path / "run", resume=True)
     assert again.model.state_dict().keys() == from_pretrained(tmp_path / "run" / "model").model.state_dict().keys()
 

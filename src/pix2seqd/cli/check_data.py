@@ -1,6 +1,5 @@
 """The command `pix2seqd check-data`."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,8 +63,9 @@ def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[
     """The data sets to check, each with its name."""
     from pix2seqd.data import is_clips, open_clips, open_dataset
     from pix2seqd.data.clips import EachFrame
-    from pix2seqd.data.coco import CocoPanoptic, splits
-    from pix2seqd.data.folder import Folder, label_splits
+    from pix2seqd.data.coco import CocoPanoptic
+    from pix2seqd.data.find import find_splits
+    from pix2seqd.data.folder import Folder
 
     if ":" in source and not Path(source).exists():
         if split is not None:
@@ -73,39 +73,9 @@ def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[
         size = (128, 128)
         yield source, EachFrame(open_clips(source, size, 4)) if is_clips(source) else open_dataset(source, size)
         return
-    home = Path(source)
-    if not home.is_dir():
-        raise InputError(_not_a_folder(home))
-    found, kind = splits(home), CocoPanoptic
-    if not found:
-        found, kind = list(label_splits(home)), Folder
-        files = sorted([*home.glob("*.json"), *home.glob("*/*.json")])
-        if not found and (detection := next(filter(_is_detection, files[:20]), None)):
-            raise InputError(_not_a_folder(detection))
+    kind, found = find_splits(Path(source))
     names = [split] if split is not None else found or [""]
     if one_only and len(names) > 1:
         raise InputError(f"a contact sheet shows one split only; give --split {' or --split '.join(names)}")
     for name in names:
-        yield f"{source} {name}".rstrip(), kind.open(home, name)
-
-
-def _not_a_folder(path: Path) -> str:
-    """The message about a source that is a file or missing."""
-    if not path.exists():
-        return f"{path} does not exist; give a folder, or a data set such as coco:DIR@train or folder:DIR@train"
-    if _is_detection(path):
-        return f"{path} holds outlines; convert it first: pix2seqd convert-data {path} OUT --images FOLDER_OF_IMAGES"
-    return f"{path} is a file; give the folder of the data set"
-
-
-def _is_detection(path: Path) -> bool:
-    """Whether a file is COCO detection JSON."""
-    if path.suffix.lower() != ".json":
-        return False
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    annotations = content.get("annotations") if isinstance(content, dict) else None
-    first = annotations[0] if isinstance(annotations, list) and annotations else None
-    return isinstance(first, dict) and "image_id" in first and "segments_info" not in first
+        yield f"{source} {name}".rstrip(), (CocoPanoptic if kind == "coco" else Folder).open(source, name)

@@ -36,7 +36,8 @@ def evaluate(
         options: options of `Segmenter.images`: seed, steps, td, min_pixels, batch_size.
 
     Returns:
-        "all" and each group → {"panoptic_quality", "average_precision", "mean_iou", "images"}, values 0..1.
+        "all" and each group → {"panoptic_quality", "average_precision", "mean_iou", "images"}, values 0..1, and
+        "confusion": {"classes": names, void first; "pixels": counts, rows are true and columns predicted classes}.
 
     Raises:
         InputError: the segmenter lacks a category.
@@ -61,6 +62,10 @@ def evaluate(
             "panoptic_quality": quality.compute(),
             "average_precision": precision.compute(),
             "mean_iou": iou.compute(),
+            "confusion": {
+                "classes": ["void", *(category.name for category in taxonomy.categories)],
+                "pixels": iou.state.tolist(),
+            },
         }
         for name, (quality, precision, iou) in scores.items()
     }

@@ -96,7 +96,7 @@ class TrainLog:
     @property
     def is_over(self) -> bool:
         """Whether the run ends early, because PQ does not get better."""
-        return self.results is not None and 0 < self.config.patience <= self.results.waited
+        return 0 < self.config.patience <= (self.results.waited if self.results else 0)
 
     def _is_due(self, step: int, last: int) -> bool:
         """Whether an evaluation follows this step, which is not the last one."""

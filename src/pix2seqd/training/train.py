@@ -293,7 +293,7 @@ def _check_folder(recipe: Recipe, out: Path, resume: bool) -> TrainConfig | None
     if not resume:
         raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")
     before = read_recipe(stored)
-    train = recipe.train.replace(**{name: getattr(before.train, name) for name in _MAY_CHANGE})
+    train = recipe.train.replace(**{name: getattr(before.train, name) for name in MAY_CHANGE})
     now, then = (json.loads(json.dumps(each.to_dict())) for each in (recipe.replace(train=train), before))
     for part, values in then.items():
         if now[part] != values:
@@ -313,7 +313,7 @@ def read_recipe(path: Path) -> Recipe:
         raise InputError(f"{path} is of another version ({error}); start anew with another --out") from error
 
 
-_MAY_CHANGE = ("steps", "minutes", "patience")
+MAY_CHANGE = ("steps", "minutes", "patience")
 """Settings of `TrainConfig` that a resumed run may change."""
 
 

@@ -1,6 +1,8 @@
 """Evaluation of a `Segmenter`, as on the command line, on a labelled data set."""
 
+import csv
 from collections.abc import Callable, Iterator
+from io import StringIO
 from itertools import chain, tee
 from typing import Any
 
@@ -15,6 +17,7 @@ from pix2seqd.metrics import percent
 from pix2seqd.metrics.average_precision import AveragePrecision
 from pix2seqd.metrics.mean_iou import MeanIoU
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
+from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.segmenter import Segmenter
 
 
@@ -69,6 +72,27 @@ def evaluate(
         }
         for name, (quality, precision, iou) in scores.items()
     }
+
+
+def class_table(results: dict[str, Any], taxonomy: Taxonomy) -> str:
+    """The scores of every class and group as CSV, 0..1; what is not defined is empty.
+
+    Args:
+        results: of `evaluate`.
+        taxonomy: the categories.
+    """
+    text = StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["images", "id", "category", "kind", "pq", "sq", "rq", "tp", "fp", "fn", "iou"])
+    for group, result in results.items():
+        quality, iou = result["panoptic_quality"]["per_class"], result["mean_iou"]["per_class"]
+        for category in taxonomy.categories:
+            row = {**quality[category.id], "iou": iou[category.id]["iou"]}
+            values = [row[key] for key in ("pq", "sq", "rq", "tp", "fp", "fn", "iou")]
+            kind = "thing" if category.isthing else "stuff"
+            shown = ["" if value != value else value for value in values]
+            writer.writerow([group, category.id, category.name, kind, *shown])
+    return text.getvalue()
 
 
 def render(results: dict[str, Any]) -> Group:

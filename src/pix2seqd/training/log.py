@@ -13,7 +13,7 @@ from pix2seqd.checkpoint import Checkpoint, save_pretrained
 from pix2seqd.config import Recipe
 from pix2seqd.data import open_dataset
 from pix2seqd.data.categories import with_categories
-from pix2seqd.data.sample import Dataset, Subset
+from pix2seqd.data.sample import Dataset, spread
 from pix2seqd.evaluation.images import evaluate
 from pix2seqd.files import InputError
 from pix2seqd.segmenter import Segmenter
@@ -157,6 +157,4 @@ def _spread(recipe: Recipe) -> Dataset | None:
     """Evenly spread samples of the evaluation data."""
     if not recipe.eval_data or not recipe.train.evaluate_images:
         return None
-    whole = open_dataset(recipe.eval_data, recipe.data.size)
-    count = min(recipe.train.evaluate_images, len(whole))
-    return Subset(whole, tuple(int(i) for i in np.linspace(0, len(whole) - 1, count)))
+    return spread(open_dataset(recipe.eval_data, recipe.data.size), recipe.train.evaluate_images)

@@ -1,4 +1,4 @@
-"""`pix2seqd train own`: a recipe for any labelled images, whose settings follow from the data, with reasons in words."""
+"""`pix2seqd train own`: a recipe for any labelled images; its settings follow from the data, with reasons in words."""
 
 import math
 import re
@@ -16,7 +16,7 @@ from pix2seqd.config import Recipe
 from pix2seqd.data import is_clips, open_dataset
 from pix2seqd.data.check import NAMES_SHOWN, Report, content, fill
 from pix2seqd.data.find import find_splits, named
-from pix2seqd.data.sample import Dataset, Sample, Subset
+from pix2seqd.data.sample import Dataset, Sample, spread
 from pix2seqd.data.split import PARTS, describe, divide
 from pix2seqd.files import InputError, read_json, require, write_json
 from pix2seqd.panoptic.panoptic import typical_diameter
@@ -77,7 +77,8 @@ class Statistics(Report):
         super().add(sample)
         self.names.append(sample.name)
         self.digests.append(content(sample.image))
-        image, panoptic = sample.image, sample.panoptic.without_crowds()
+        panoptic = sample.panoptic.without_crowds()
+        image = sample.image[::2, ::2]
         things = panoptic.things
         height, width = panoptic.segmentation.shape
         self.shapes.append((height, width))
@@ -88,17 +89,17 @@ class Statistics(Report):
         self.grey += bool((image == image[..., :1]).all())
         low, high = np.percentile(image, (0.5, 99.8))
         self.ranges.append((high - low) / 255)
-        boxes = np.array([thing.bbox for thing in things], float).reshape(-1, 4)
-        self.crowded = max(self.crowded, _colors(neighbours(boxes, ID_DISTANCE)))
+        near = neighbours(np.array([thing.bbox for thing in things], float).reshape(-1, 4), ID_DISTANCE)
+        self.crowded = max(self.crowded, _colors(near))
         self.in_pieces += sum(_is_in_pieces(panoptic.segmentation, thing.id, thing.bbox) for thing in things)
-        rows = np.arange(height) / max(height - 1, 1) - 0.5
+        rows = np.arange(len(image)) / max(len(image) - 1, 1) - 0.5
         slope = 12 * float((rows * image.mean(axis=(1, 2))).mean()) / 255
         self.heights.setdefault("what is bright", []).append(slope)
-        classes = panoptic.class_map()
-        for index in np.unique(classes[classes > 0]).tolist():
-            where = (classes == index).sum(axis=1)
-            middle = float((rows * where).sum() / where.sum())
-            self.heights.setdefault(panoptic.taxonomy.category(index).name, []).append(middle)
+        for name in {segment.name for segment in panoptic.segments}:
+            boxes = [(s.bbox, s.area) for s in panoptic.segments if s.name == name]
+            total = sum(area for _, area in boxes)
+            middle = sum((box[1] + box[3] / 2) * area for box, area in boxes) / total / height - 0.5
+            self.heights.setdefault(name, []).append(middle)
 
     @property
     def upright(self) -> str:
@@ -419,11 +420,7 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
     dataset = open_dataset(train_data, (SIDE, SIDE))
     if not eval_data and len(dataset) > MAX_DIVIDED:
         raise InputError(f"{train_data} has {len(dataset):,} images, too many to divide; give --eval-data")
-    if eval_data and len(dataset) > MAX_LOOKED_AT:
-        chosen = np.linspace(0, len(dataset) - 1, MAX_LOOKED_AT).astype(int)
-        data = measure(Subset(dataset, tuple(chosen.tolist())), train_data)
-    else:
-        data = measure(dataset, train_data)
+    data = measure(spread(dataset, MAX_LOOKED_AT) if eval_data else dataset, train_data)
     if given.get("model.decoder.past_frames"):
         raise InputError("train own learns from images; leave --model.decoder.past_frames out")
     lines = [said] if said else []
@@ -444,7 +441,7 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
                 f"and scored: {names}{more}"
             )
     wish = given.pop("init", "auto")
-    init: str = {"auto": nearest(data), "none": ""}.get(wish, wish)
+    init = str({"auto": nearest(data), "none": ""}.get(wish, wish))
     start = from_pretrained(init) if init else None
     if start and start.model.config.decoder.head != "softmax" and wish == "auto":
         init, start = "", None
@@ -560,7 +557,7 @@ def train_own(settings: Mapping[str, Any], out: Path, resume: bool = False) -> C
         return train(resumed(settings, out), out, True, build)
     recipe, content, lines = prepare(settings, out)
     if distributed.rank() == 0:
-        print("\n".join(lines))
+        print("\n".join(lines), flush=True)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -1,5 +1,6 @@
 """`pix2seqd train own`: a recipe for any labelled images; its settings follow from the data, with reasons in words."""
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -293,7 +294,9 @@ def _choose_appearance(choices: Choices, data: Statistics, similar: bool) -> Non
     """Normalisation and augmentation."""
     narrow = float(np.mean(np.array(data.ranges) < 0.5))
     stretch = similar or narrow > 0.2
-    why = f"{narrow:.0%} of the images use less than half of the range of values" if stretch else "images use the range"
+    why = f"{narrow:.0%} of the images use less than half of the range of values"
+    if similar:
+        why = "the brightness of microscopy depends on the exposure"
     choices.set("data.normalize", "percentile" if stretch else "none", why)
     grey = data.grey / len(data.names)
     upright = data.upright or ("too few images to tell" if len(data.names) < 5 and grey < 0.5 else "")
@@ -329,20 +332,19 @@ def _choose_sampling(choices: Choices, data: Statistics, start: Checkpoint | Non
 def _choose_training(choices: Choices, data: Statistics, start: Checkpoint | None, size: tuple[int, int]) -> None:
     """Length, batch and learning rate."""
     if "train.steps" in choices.given:
-        choices.set("train.minutes", 0.0, "the number of steps is given")
-        choices.set("train.steps", 0, "")
+        minutes = choices.set("train.minutes", 0.0, "the number of steps is given")
     else:
-        given = choices.set("train.minutes", MINUTES, "the default; --train.minutes gives more or less time")
-        choices.set(
-            "train.steps", _UNLIMITED if given else 3000, "as many as the time allows" if given else "no time is set"
-        )
+        minutes = choices.set("train.minutes", MINUTES, "the default; --train.minutes gives more or less time")
+    why = "as many as the time allows" if minutes else "no time is set"
+    steps = choices.set("train.steps", _UNLIMITED if minutes else 3000, why)
     batch = min(max(2**19 // (size[0] * size[1]), 4), 16)
     choices.set("train.batch_size", batch, f"{size[0]} x {size[1]} pixels each")
     fine = start is not None and start.model.config.mask.init_id_cell > 0
     choices.set("train.lr", 5e-4 if fine else 1.5e-3, f"from {start.name}" if fine and start else "much is new")
     choices.set("train.end_lr_factor", 0.02, "falls to the end")
-    choices.set("train.warmup_steps", 50, "at most; a tenth of a short run")
-    choices.set("train.ema_decay", 0.998, "at most; half of the average is from the last twentieth of a short run")
+    choices.set("train.warmup_steps", min(50, steps // 10), "at most a tenth of the run")
+    decay = round(min(0.998, 0.5 ** (20 / steps)), 4)
+    choices.set("train.ema_decay", decay, "at most; half of the average comes from the last twentieth of a short run")
     choices.set("train.log_every", 10, "scalars in logs/")
     choices.set("train.evaluations", 8, "spread over the run; the best is kept")
     choices.set("train.evaluate_images", 20, "of the images that are held out")
@@ -526,7 +528,7 @@ def resumed(settings: Mapping[str, Any], out: Path) -> Recipe:
     changes = {name: given.pop(f"train.{name}") for name in MAY_CHANGE if f"train.{name}" in given}
     stored = dict(_flat(recipe.to_dict()))
     for path, value in given.items():
-        if path not in stored or (list(value) if isinstance(value, tuple) else value) != stored[path]:
+        if path not in stored or json.dumps(value) != json.dumps(stored[path]):
             raise InputError(f"{out} was started with another --{path}; leave it out or choose another --out")
     if "steps" in changes:
         changes.setdefault("minutes", 0.0)

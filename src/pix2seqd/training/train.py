@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 PLAN_EVERY = 10
-"""Steps after which a run with `TrainConfig.minutes` counts anew how many steps fit."""
+"""Steps after which a run with `TrainConfig.minutes` counts anew how many steps fit; the first ones each do."""
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -260,7 +260,7 @@ def fit(
         state.ema.update_parameters(state.model)
         state.step += 1
         state.seconds = time.perf_counter() - began
-        if config.minutes and state.step % PLAN_EVERY == 0:
+        if config.minutes and (state.step < PLAN_EVERY or state.step % PLAN_EVERY == 0):
             plan(state, config)
         log.step(state)
         if log.is_over:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pix2seqd import distributed
 from pix2seqd.checkpoint import Checkpoint, save_pretrained
 from pix2seqd.config import Recipe
 from pix2seqd.data import open_dataset
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 SAMPLES = 4
 """Sample images of an evaluation in TensorBoard."""
+EVALUATION_SHARE = 0.15
+"""Share of the time of a run with `TrainConfig.minutes` from which on evaluations are left out, but for the last."""
 SHEET = 8
 """Images in the contact sheet of the best evaluation."""
 
@@ -90,7 +93,7 @@ class TrainLog:
             self._scalars(state, self.writer)
         if step % config.save_every == 0 and step < last:
             save_state(state, self.out / "state")
-        if step == last or self._is_due(step, last):
+        if step == last or self._is_due(state, last):
             self._evaluate(state)
 
     @property
@@ -98,11 +101,14 @@ class TrainLog:
         """Whether the run ends early, because PQ does not get better."""
         return 0 < self.config.patience <= (self.results.waited if self.results else 0)
 
-    def _is_due(self, step: int, last: int) -> bool:
+    def _is_due(self, state: TrainState, last: int) -> bool:
         """Whether an evaluation follows this step, which is not the last one."""
-        if self.results:
-            return step * self.config.evaluations >= last * (len(self.results.scores) + 1)
-        return self.config.evaluate_every > 0 and step % self.config.evaluate_every == 0
+        config, step = self.config, state.step
+        if not self.results:
+            return config.evaluate_every > 0 and step % config.evaluate_every == 0
+        if config.minutes and self.results.seconds > EVALUATION_SHARE * state.seconds:
+            return False
+        return step * config.evaluations >= last * (len(self.results.scores) + 1)
 
     def _scalars(self, state: TrainState, writer: "SummaryWriter") -> None:
         loss = torch.stack(self.losses).float().mean().item()
@@ -124,10 +130,12 @@ class TrainLog:
         """PQ, AP and sample images (image, truth, prediction side by side) of the EMA."""
         if self.eval_data is None:
             return
+        began = time.perf_counter()
         device = str(next(state.model.parameters()).device)
         segmenter = Segmenter(self.checkpoint, device=device)
         result = evaluate(segmenter, self.eval_data)["all"]
-        is_best = self.results is not None and self.results.add(state.step, state.seconds, result)
+        seconds = distributed.mean(time.perf_counter() - began)
+        is_best = self.results is not None and self.results.add(state.step, seconds, result)
         if self.writer is None:
             return
         for name, values in result["panoptic_quality"].items():

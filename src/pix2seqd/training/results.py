@@ -34,6 +34,7 @@ class Results:
             self.losses = [(int(at), float(loss)) for at, loss in content.get("losses", []) if at <= step]
             self.scores = [dict(s) for s in content.get("evaluations", []) if s["step"] <= step]
             for score in self.scores:
+                score["seconds"] = float(score["seconds"])
                 score["pq"] = float("nan") if score["pq"] is None else float(score["pq"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{out / FILE} is damaged; delete it, and the scores so far are forgotten") from error
@@ -45,11 +46,21 @@ class Results:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The evaluation with the best PQ: "step", "pq", "sq", "rq", "seconds", and "per_class" as name → PQ."""
+        """The evaluation with the best PQ: "step", "seconds", "pq", "sq", "rq", and "per_class" as name → PQ."""
         return self.scores[self._best()]
+
+    @property
+    def seconds(self) -> float:
+        """Time that all evaluations have taken."""
+        return sum(score["seconds"] for score in self.scores)
 
     def add(self, step: int, seconds: float, result: dict[str, Any]) -> bool:
         """Take the result of an evaluation, as `evaluation.images.evaluate` gives it for all images.
+
+        Args:
+            step: the step that it follows.
+            seconds: time that it took.
+            result: the scores.
 
         Returns:
             Whether its PQ is better than all before.

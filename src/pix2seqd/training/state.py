@@ -32,7 +32,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
-    """Time that the steps have taken, with evaluations between them; only a run with `TrainConfig.minutes` needs it."""
+    """Time that the steps have taken, with the evaluations between them; counted with `TrainConfig.minutes` only."""
     last: int = 0
     """The step at which the run ends, as planned so far."""
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -55,18 +54,13 @@ def fitted(config: TrainConfig, last: int) -> TrainConfig:
 
 
 def plan(state: TrainState, config: TrainConfig) -> None:
-    """Set `state.last`, and with `minutes` the decay of the EMA, by the time that the steps have taken so far.
-
-    All processes get the same plan.
-    """
+    """Set `state.last`, and with `minutes` the decay of the EMA, by the time that the steps have taken so far."""
     state.last = config.steps
     if not config.minutes:
         return
     if state.step:
-        milliseconds = distributed.all_reduce(np.array([round(1000 * state.seconds)]))[0]
-        seconds = max(milliseconds / distributed.world_size() / 1000, 1e-3)
-        left = 60 * config.minutes - seconds
-        state.last = min(config.steps, state.step + max(0, int(left * state.step / seconds)))
+        left = 60 * config.minutes - state.seconds
+        state.last = min(config.steps, state.step + max(0, int(left * state.step / max(state.seconds, 1e-3))))
     # Half of the average comes from the last twentieth of the run, or less.
     state.ema.multi_avg_fn = get_ema_multi_avg_fn(min(config.ema_decay, 0.5 ** (20 / max(state.last, 20))))
 
@@ -259,8 +253,8 @@ def fit(
             continue
         state.ema.update_parameters(state.model)
         state.step += 1
-        state.seconds = time.perf_counter() - began
         if config.minutes and (state.step < PLAN_EVERY or state.step % PLAN_EVERY == 0):
+            state.seconds = distributed.mean(time.perf_counter() - began)  # processes must not differ
             plan(state, config)
         log.step(state)
         if log.is_over:

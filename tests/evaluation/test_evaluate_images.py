@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig
 from pix2seqd.data.sample import Sample
 from pix2seqd.data.synthetic.shapes import TAXONOMY, Shapes
-from pix2seqd.evaluation.images import evaluate, render
+from pix2seqd.evaluation.images import class_table, evaluate, render
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy
@@ -131,3 +132,17 @@ def test_render_groups_categories_and_percent():
     # One of two found: PQ = RQ = 1 / (1 + 1/2), SQ = 1, tp fp fn.
     assert [cell.strip() for cell in row.strip("│ ").split("│")] == ["cell [b]", "66.7", "100.0", "66.7", "1", "0", "1"]
     assert "–" in next(line for line in text.getvalue().splitlines() if "never" in line)
+
+
+def test_evaluate_confusion_matrix_and_class_table():
+    results = scored(1, groups=["a", "b", "a", "b"])
+    confusion = results["all"]["confusion"]
+    pixels = np.array(confusion["pixels"])
+    assert confusion["classes"] == ["void", *(c.name for c in TAXONOMY.categories)]
+    assert pixels.sum() == 4 * 40 * 56 and pixels[1:, 0].sum() > 0 and pixels[:, 1:].sum() == np.diag(pixels)[1:].sum()
+    rows = list(csv.DictReader(io.StringIO(class_table(results, TAXONOMY))))
+    assert [row["images"] for row in rows] == ["all"] * 9 + ["a"] * 9 + ["b"] * 9
+    for row, scores in zip(rows, results["all"]["panoptic_quality"]["per_class"].values(), strict=False):
+        assert row["category"] == scores["name"] and row["kind"] in ("thing", "stuff")
+        assert (row["pq"] == "") == (scores["pq"] != scores["pq"]) and int(row["fn"]) == scores["fn"]
+        assert row["pq"] == "" or float(row["pq"]) == pytest.approx(scores["pq"])

@@ -62,6 +62,7 @@ def evaluate(
     """
     from pix2seqd import distributed
     from pix2seqd.data import is_clips
+    from pix2seqd.evaluation.images import MAX_CONFUSED
     from pix2seqd.panoptic.results import check_writable
 
     clips = is_clips(data)
@@ -78,6 +79,8 @@ def evaluate(
         check_writable(path.parent)
     distributed.rank()  # from here on each process has a device of its own
     segmenter, options = inference.segmenter(checkpoint), inference.given()
+    if plot and len(segmenter.taxonomy) > MAX_CONFUSED:
+        raise InputError(f"--plot shows up to {MAX_CONFUSED} categories; give --csv instead")
     if clips:
         _evaluate_clips(segmenter, data, out, every, tracking, limit, {**options, **tracked})
     else:

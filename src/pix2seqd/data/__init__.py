@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pix2seqd.data.sample import ClipDataset, Dataset, Subset
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 SOURCES = (
     "coco:DIR[@SPLIT], cityscapes:DIR@SPLIT, davis:DIR@SPLIT, kitti-step:DIR@SPLIT, folder:DIR[@SPLIT], shards:DIR or "
-    "shapes:COUNT[@SEED], or DIR alone with one split; coco:DIR@SPLIT,-FILE leaves an image out, and so for folder:"
+    "shapes:COUNT[@SEED]; coco:DIR@SPLIT,-FILE leaves an image out, and so for folder:"
 )
 
 CLIP_SOURCES = (
@@ -30,21 +29,15 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
     Args:
         source: `coco:DIR[@SPLIT]`, a folder in COCO panoptic format; `cityscapes:DIR@SPLIT`, as distributed;
             `davis:DIR@SPLIT` or `kitti-step:DIR@SPLIT`, as distributed, frame by frame; `folder:DIR[@SPLIT]`, images
-            and label images; `shards:DIR`, the output of `pix2seqd shard`; `shapes:COUNT[@SEED]`, synthetic scenes;
-            `split:FILE@PART`, a part of the data of a run of `pix2seqd train own`; or a folder alone, of the kind
-            `coco` or `folder` and with one split. After `coco:` and `folder:`, each `,-FILE` at the end leaves out
-            the image of that file name.
+            and label images; `shards:DIR`, the output of `pix2seqd shard`; `shapes:COUNT[@SEED]`, synthetic scenes; or
+            `split:FILE@PART`, a part of the data of a run of `pix2seqd train own`. After `coco:` and `folder:`, each
+            `,-FILE` at the end leaves out the image of that file name.
         size: height and width of synthetic images, in pixels.
 
     Raises:
         InputError: the name is not understood; or the data set, or an image to leave out, does not exist.
     """
-    kind, colon, rest = source.partition(":")
-    if not colon or Path(source).is_dir():
-        from pix2seqd.data.find import with_prefix
-
-        source = with_prefix(source)
-        kind, _, rest = source.partition(":")
+    kind, _, rest = source.partition(":")
     rest, *left_out = rest.split(",-") if kind in ("coco", "folder") else [rest]
     path, _, detail = rest.partition("@")
     if kind == "coco" and path:

@@ -36,13 +36,13 @@ def named(kind: str, home: Path, split: str) -> str:
 
 
 def with_prefix(source: str) -> str:
-    """The name of a data set; a folder without a prefix gets its own if it has one split.
+    """The name of a data set; a folder without a prefix gets its own if it has one split. Other names stay.
 
     Raises:
         InputError: it has several splits, or it is a file.
     """
     home = Path(source)
-    if not home.exists():
+    if ":" in source or not source:
         return source
     kind, found = find_splits(home)
     if len(found) > 1:

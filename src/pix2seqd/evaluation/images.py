@@ -20,6 +20,9 @@ from pix2seqd.metrics.panoptic_quality import PanopticQuality
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.segmenter import Segmenter
 
+MAX_CONFUSED = 300
+"""Categories up to which the confusion matrix is part of the result."""
+
 
 def evaluate(
     segmenter: Segmenter,
@@ -40,7 +43,8 @@ def evaluate(
 
     Returns:
         "all" and each group → {"panoptic_quality", "average_precision", "mean_iou", "images"}, values 0..1, and
-        "confusion": {"classes": names, void first; "pixels": counts, rows are true and columns predicted classes}.
+        "confusion": {"classes": names, void first; "pixels": counts, rows are true and columns predicted classes}, or
+        None above `MAX_CONFUSED` categories.
 
     Raises:
         InputError: the segmenter lacks a category.
@@ -65,13 +69,16 @@ def evaluate(
             "panoptic_quality": quality.compute(),
             "average_precision": precision.compute(),
             "mean_iou": iou.compute(),
-            "confusion": {
-                "classes": ["void", *(category.name for category in taxonomy.categories)],
-                "pixels": iou.state.tolist(),
-            },
+            "confusion": _confusion(taxonomy, iou),
         }
         for name, (quality, precision, iou) in scores.items()
     }
+
+
+def _confusion(taxonomy: Taxonomy, iou: MeanIoU) -> dict[str, Any] | None:
+    if len(taxonomy) > MAX_CONFUSED:
+        return None
+    return {"classes": ["void", *(category.name for category in taxonomy.categories)], "pixels": iou.state.tolist()}
 
 
 def class_table(results: dict[str, Any], taxonomy: Taxonomy) -> str:

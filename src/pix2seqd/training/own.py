@@ -16,7 +16,7 @@ from pix2seqd.checkpoint import BUNDLED, Checkpoint, from_pretrained
 from pix2seqd.config import Recipe
 from pix2seqd.data import is_clips, open_dataset
 from pix2seqd.data.check import NAMES_SHOWN, Report, content, fill
-from pix2seqd.data.find import find_splits, named
+from pix2seqd.data.find import find_splits, named, with_prefix
 from pix2seqd.data.sample import Dataset, Sample, spread
 from pix2seqd.data.split import PARTS, describe, divide
 from pix2seqd.files import InputError, read_json, require, write_json
@@ -373,6 +373,7 @@ def find_data(train_data: str, eval_data: str) -> tuple[str, str, str]:
     for source in filter(None, (train_data, eval_data)):
         if is_clips(source) and not source.startswith(("davis:", "kitti-step:")):
             raise InputError(f"{source} holds clips; train own learns from images: give images with labels")
+    eval_data = with_prefix(eval_data)
     if ":" in train_data and not Path(train_data).exists():
         return train_data, eval_data, ""
     home = Path(train_data)

@@ -91,7 +91,8 @@ class Results:
             result: as `add` takes it; its confusion matrix becomes confusion.png.
             rows: for some images the image, its truth and the prediction, which become predictions.png.
         """
-        _save(plot.confusion_matrix(**result["confusion"]), self.out / "confusion.png")
+        if result["confusion"]:
+            _save(plot.confusion_matrix(**result["confusion"]), self.out / "confusion.png")
         tiles = [[ImageOps.pad(image.convert("RGB"), (TILE, TILE), color="white") for image in row] for row in rows]
         sheet = plot.grid(tiles, [""] * len(tiles), ["image", "truth", "prediction"])
         _save(sheet, self.out / "predictions.png")

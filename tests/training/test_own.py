@@ -1,6 +1,8 @@
 """Settings that follow from drawn data sets, and whole runs on folders of label images."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +254,12 @@ QUICK = {
     "infer": {"steps": 1, "consensus": 1, "input_scale": 1},
     "init": "none",
 }
+
+
+@pytest.mark.slow
+def test_train_own_needs_neither_cyclopts_nor_av():
+    code = "import sys; sys.modules.update(cyclopts=None, av=None); import pix2seqd.training.own, pix2seqd.cli.recipe"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.slow

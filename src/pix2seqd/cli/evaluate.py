@@ -62,7 +62,7 @@ def evaluate(
     """
     from pix2seqd import distributed
     from pix2seqd.data import is_clips
-    from pix2seqd.evaluation.images import MAX_CONFUSED
+    from pix2seqd.metrics.mean_iou import MAX_CONFUSED
     from pix2seqd.panoptic.results import check_writable
 
     clips = is_clips(data)

@@ -59,7 +59,7 @@ def clips_with_categories(clips: ClipDataset, taxonomy: Taxonomy) -> ClipDataset
 
 def _is_same(model: Taxonomy, data: Taxonomy) -> bool:
     """Whether the categories have the same order too."""
-    known = [_meaning(category) for category in model.categories]
+    known = {_meaning(category): category for category in model.categories}
     for category in data.categories:
         if _meaning(category) not in known:
             same_id = [c for c in model.categories if c.id == category.id]
@@ -69,7 +69,7 @@ def _is_same(model: Taxonomy, data: Taxonomy) -> bool:
                 f"the categories of model and data differ: the data has {_meaning(category)}, the model {instead}; "
                 "give data with the categories of the model"
             )
-    return known == [_meaning(category) for category in data.categories]
+    return list(known) == [_meaning(category) for category in data.categories]
 
 
 def _meaning(category: Category) -> str:

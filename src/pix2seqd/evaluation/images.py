@@ -20,9 +20,6 @@ from pix2seqd.metrics.panoptic_quality import PanopticQuality
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.segmenter import Segmenter
 
-MAX_CONFUSED = 300
-"""Categories up to which the confusion matrix is part of the result."""
-
 
 def evaluate(
     segmenter: Segmenter,
@@ -44,7 +41,7 @@ def evaluate(
     Returns:
         "all" and each group → {"panoptic_quality", "average_precision", "mean_iou", "images"}, values 0..1, and
         "confusion": {"classes": names, void first; "pixels": counts, rows are true and columns predicted classes}, or
-        None above `MAX_CONFUSED` categories.
+        None above `mean_iou.MAX_CONFUSED` categories.
 
     Raises:
         InputError: the segmenter lacks a category.
@@ -76,7 +73,7 @@ def evaluate(
 
 
 def _confusion(taxonomy: Taxonomy, iou: MeanIoU) -> dict[str, Any] | None:
-    if len(taxonomy) > MAX_CONFUSED:
+    if not iou.has_matrix:
         return None
     return {"classes": ["void", *(category.name for category in taxonomy.categories)], "pixels": iou.state.tolist()}
 

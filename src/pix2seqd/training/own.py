@@ -15,6 +15,7 @@ from pix2seqd import distributed
 from pix2seqd.checkpoint import BUNDLED, Checkpoint, from_pretrained
 from pix2seqd.config import Recipe
 from pix2seqd.data import is_clips, open_dataset
+from pix2seqd.data.categories import with_categories
 from pix2seqd.data.check import NAMES_SHOWN, Report, content, fill
 from pix2seqd.data.find import find_splits, named, with_prefix
 from pix2seqd.data.sample import Dataset, Sample, spread
@@ -423,11 +424,13 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
     dataset = open_dataset(train_data, (SIDE, SIDE))
     if not eval_data and len(dataset) > MAX_DIVIDED:
         raise InputError(f"{train_data} has {len(dataset):,} images, too many to divide; give --eval-data")
+    taxonomy = _things_first(dataset.taxonomy)
+    if eval_data:
+        with_categories(open_dataset(eval_data, (SIDE, SIDE)), taxonomy)  # an error comes before all is read
     data = measure(spread(dataset, MAX_LOOKED_AT) if eval_data else dataset, train_data)
     if given.get("model.decoder.past_frames"):
         raise InputError("train own learns from images; leave --model.decoder.past_frames out")
     lines = [said] if said else []
-    taxonomy = _things_first(dataset.taxonomy)
     if eval_data:
         content = describe(taxonomy, train_data, eval_data)
         lines.append(f"trained on {train_data} ({len(dataset):,} images), scored on {eval_data}")

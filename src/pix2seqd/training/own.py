@@ -341,7 +341,11 @@ def _choose_training(choices: Choices, data: Statistics, start: Checkpoint | Non
     batch = min(max(2**19 // (size[0] * size[1]), 4), 16)
     choices.set("train.batch_size", batch, f"{size[0]} x {size[1]} pixels each")
     fine = start is not None and start.model.config.mask.init_id_cell > 0
-    choices.set("train.lr", 5e-4 if fine else 1.5e-3, f"from {start.name}" if fine and start else "much is new")
+    # At 5e-4 and with few windows a step, a checkpoint of the same kind of things loses what it knows at first.
+    if fine and is_similar(data):
+        choices.set("train.lr", 2e-4, "the start knows such things already")
+    else:
+        choices.set("train.lr", 5e-4 if fine else 1.5e-3, "from trained steps" if fine else "much is new")
     choices.set("train.end_lr_factor", 0.02, "falls to the end")
     choices.set("train.warmup_steps", min(50, steps // 10), "at most a tenth of the run")
     decay = round(min(0.998, 0.5 ** (20 / steps)), 4)

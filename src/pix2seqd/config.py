@@ -291,10 +291,16 @@ class MaskConfig(Config):
 
     def __post_init__(self) -> None:
         require((min(self.bits) >= 1 and max(self.bits) <= 16, "bits must be between 1 and 16"))
+        counts = (self.classes, self.max_instances)
+        needed = [max(bits, (count - 1).bit_length()) for bits, count in zip(self.bits, counts, strict=True)]
+        enough = f'--model.mask.bits "{needed}" suits'
         require(
             (min(self.classes, self.max_instances) >= 2, "classes and max_instances count void: 2 or more"),
-            (self.classes <= 2 ** self.bits[0], f"{self.classes} classes do not fit {self.bits[0]} bits"),
-            (self.max_instances <= 2 ** self.bits[1], f"{self.max_instances} ids do not fit {self.bits[1]} bits"),
+            (self.classes <= 2 ** self.bits[0], f"{self.classes} classes do not fit {self.bits[0]} bits; {enough}"),
+            (
+                self.max_instances <= 2 ** self.bits[1],
+                f"{self.max_instances} ids do not fit {self.bits[1]} bits; {enough}",
+            ),
             (0 < self.scale < float("inf"), f"scale must be positive, not {self.scale}"),
             (self.stride >= 1, f"stride must be 1 or more, not {self.stride}"),
             (max(self.stride, self.init_id_cell) <= MAX_PIXELS, f"stride and init_id_cell: at most {MAX_PIXELS}"),
@@ -549,13 +555,25 @@ class TrainConfig(Config):
     """Steps between evaluations (scalars and sample images in TensorBoard); 0: only at the end. Not in the paper."""
     evaluate_images: int = 32
     """Images of an evaluation while training, spread over the evaluation data. Not in the paper."""
+    minutes: float = 0.0
+    """Above 0: the run takes about so many minutes, evaluations included, and at most `steps`. The learning rate and
+    the half-life of the moving average follow the number of steps that fit, as measured. Not in the paper."""
+    evaluations: int = 0
+    """Above 0: number of evaluations, evenly spread over the run, in place of `evaluate_every`; model/ is the one with
+    the best PQ, last/ the last one. Not in the paper."""
+    patience: int = 0
+    """Above 0: the run ends after so many `evaluations` without a better PQ. Not in the paper."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps", "accumulate", "log_every", "save_every"):
             require((getattr(self, name) >= 1, f"{name} must be 1 or more, not {getattr(self, name)}"))
-        for name in ("warmup_steps", "workers", "evaluate_every", "evaluate_images", "seed", "weight_decay"):
+        for name in (
+            *("warmup_steps", "workers", "evaluate_every", "evaluate_images", "seed", "weight_decay"),
+            *("minutes", "evaluations", "patience"),
+        ):
             require((getattr(self, name) >= 0, f"{name} must be 0 or more, not {getattr(self, name)}"))
         require(
+            (self.evaluations > 0 or not self.patience, "patience needs evaluations"),
             (0 < self.lr < float("inf"), f"lr must be positive, not {self.lr}"),
             (0 <= self.ema_decay < 1, f"ema_decay must be 0 or more and below 1, not {self.ema_decay}"),
             (self.clip_norm > 0, f"clip_norm must be positive, not {self.clip_norm}"),

@@ -37,6 +37,11 @@ def all_reduce(counts: np.ndarray) -> np.ndarray:
     return total.cpu().numpy()
 
 
+def mean(value: float) -> float:
+    """The mean of all processes' values to a thousandth, the same in each."""
+    return float(all_reduce(np.array([round(1000 * value)]))[0]) / world_size() / 1000
+
+
 def all_gather(value: T) -> list[T]:
     """The values of all processes in the order of their ranks, the same in each."""
     values = [value] * world_size()

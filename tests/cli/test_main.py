@@ -275,10 +275,26 @@ def test_evaluate_prints_a_table_and_writes_json(run, data):
     assert {name: results[name]["images"] for name in ("all", "HE", "DAPI")} == {"all": 4, "HE": 2, "DAPI": 2}
 
 
+def test_evaluate_limit_table_and_plot(run, data):
+    more = ("--limit", 2, "--csv", "a.csv", "--plot", "a.png", "--group-by", "stain")
+    code, out, err = run("evaluate", "nuclei", "--data", "coco:data", *more)
+    assert code == 0, err
+    results = json.loads((data.parent / "evaluation.json").read_text())
+    assert {name: results[name]["images"] for name in ("all", "HE", "DAPI")} == {"all": 2, "HE": 1, "DAPI": 1}
+    assert results["settings"]["limit"] == 2 and results["all"]["confusion"]["classes"][0] == "void"
+    assert lines((data.parent / "a.csv").read_text())[1].startswith("all,1,nucleus,thing,1.0,")
+    assert "written to a.csv" in out and min(Image.open(data.parent / "a.png").size) > 200
+    assert FakeSegmenter.seen == 4 + 2, "only two of the four are segmented again"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["nuclei"], "--data"),
+        (["nuclei", "--data", "coco:data", "--limit", "0"], "--limit"),
+        (["nuclei", "--data", "coco:data", "--plot", "a.doc"], "must end with .png"),
+        (["nuclei", "--data", "coco:data", "--csv", "missing/a.csv"], "cannot write"),
+        (["nuclei", "--data", "shapes-clips:1", "--csv", "a.csv"], "--csv and --plot are for images"),
         (["nuclei", "--data", "coco:nowhere"], "nowhere"),
         (["nuclei", "--data", "data"], "coco:DIR"),
         (["nothing", "--data", "coco:data"], "nothing"),

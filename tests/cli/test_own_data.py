@@ -15,6 +15,10 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 PAGE = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+OWN = """--train.steps 2 --train.batch_size 2 --train.evaluations 1 --train.evaluate_images 1 --train.workers 0
+    --train.precision "'no'" --data.size "[32, 32]" --infer.consensus 1"""
+"""Options added to `train own`."""
 QUICK = """--smoke --train.precision "'no'" --train.steps 2 --train.batch_size 2 --train.save_every 2 --infer.steps 1
     --infer.min_pixels 1"""
 """Options added to every training of the page."""
@@ -266,3 +270,45 @@ def test_check_data_warns_of_suspicious_splits(run, tmp_path):
         "warning: 1 classes occur in photos train only: sky",
     ):
         assert says in out, says
+
+
+@pytest.mark.slow
+def test_readme_own_images_in_three_commands(run, tmp_path):
+    photos(tmp_path / "DIR")
+    block = next(b for b in re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE) if "train own" in b)
+    commands = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
+    assert [command[0] for command in commands] == ["check-data", "train", "segment"]
+    for command in commands:
+        code, out, err = run(*command, *(shlex.split(OWN) if command[0] == "train" else []))
+        assert code == 0, (command, out, err)
+        if command[0] == "train":
+            assert (
+                "model.mask.classes 4: 3 categories and void" in out and "2 are held out by their content" in out
+            )  # the same image twice
+    assert len(list((tmp_path / "results/overlay").iterdir())) == 5
+    code, out, err = run("train", "own", "--out", "runs/mine", "--resume", "--train.steps", 3)
+    assert code == 0 and "planned for 2 steps and now for 3 steps" in out, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--train-data is missing"),
+        (["--train-data", "nowhere"], "nowhere does not exist"),
+        (["--train-data", "photos/images/0001.jpg"], "0001.jpg is a file"),
+        (["--train-data", "shapes-clips:4"], "give images with labels"),
+        (["nuclei", "--train-data", "photos"], "leave nuclei out"),
+        (["--train-data", "photos", "--model.mask.clases", "4"], "'classes'"),
+        (["--train-data", "photos", "--model.mask.classes", "many"], "model.mask.classes should be int"),
+        (["--train-data", "photos", "--model.mask.classes", "2"], "leave --model.mask.classes out, or give 4 or more"),
+        (["--train-data", "photos", "--init", "nothing"], "no checkpoint 'nothing'"),
+        (["--train-data", "photos", "--data.size", "[30, 30]", "--init", "none"], "multiples of"),
+        (["--train-data", "photos", "--smoke"], "own has no --smoke"),
+    ],
+)
+def test_train_own_bad_input_prints_one_line_and_trains_nothing(run, tmp_path, arguments, says):
+    photos(tmp_path / "photos", 1)
+    code, _, err = run("train", "own", "--out", "run", *arguments)
+    last = err.splitlines()[-1]
+    assert code == 2 and last.startswith("pix2seqd: ") and says in last
+    assert not (tmp_path / "run" / "recipe.json").exists()

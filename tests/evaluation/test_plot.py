@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from pix2seqd.evaluation.plot import LINE, MARK, Curve, _ticks, curves, grid, reliability
+from pix2seqd.evaluation.plot import (
+    LINE,
+    MARK,
+    Curve,
+    _ticks,
+    confusion_matrix,
+    curves,
+    grid,
+    reliability,
+    scores,
+    training_curves,
+)
 
 
 @pytest.mark.parametrize(("low", "high"), [(20.1, 45.5), (0.0, 0.0), (43.9, 43.9), (99.2, 100.0), (0.0, 3.0), (1, 1e5)])
@@ -48,3 +59,31 @@ def test_a_grid_shows_every_picture():
     shown = np.asarray(grid([pictures[:2], pictures[2:]], ["b = 1", "b = 0.1"], ["t = 0", "t = 1"]))
     for color in colors:
         assert (shown == color).all(axis=2).sum() == 30 * 20
+
+
+def blue(image: Image.Image) -> int:
+    """Number of pixels of the bars' and curves' colour."""
+    pixels = np.asarray(image).astype(int)
+    return int((np.abs(pixels - ImageColor.getrgb(LINE)).max(axis=2) < 30).sum())
+
+
+def test_scores_draw_longer_bars_for_higher_values():
+    classes, pixels = ["void", "cat", "$dog_"], [[0, 0, 0], [0, 9, 1], [2, 0, 8]]
+    low, high = (scores(classes[1:], [value, float("nan")], classes, pixels) for value in (0.1, 0.9))
+    low, high = (blue(image.crop((0, 0, image.width * 2 // 5, image.height))) for image in (low, high))  # the bars
+    assert high > 4 * low > 0
+
+
+def test_confusion_matrix_is_dark_where_classes_meet():
+    def darkness(pixels: list[list[int]]) -> float:
+        return float(255 - np.asarray(confusion_matrix(["void", "cat", "dog"], pixels).convert("L")).mean())
+
+    right, spread = [[0, 0, 0], [0, 9, 0], [0, 0, 9]], [[0, 0, 0], [3, 3, 3], [3, 3, 3]]
+    assert darkness(right) != pytest.approx(darkness(spread), rel=0.01)
+    assert min(confusion_matrix([str(i) for i in range(60)], np.eye(60, dtype=int).tolist()).size) > 1000
+
+
+def test_training_curves_draw_what_is_known():
+    nothing = training_curves([], [], [], {"cat": []})
+    some = training_curves([(1, 2.0), (2, 1.0)], [1, 2], [0.1, 0.9], {"cat": [0.1, 0.9], "_dog": [float("nan")] * 2})
+    assert blue(some) > blue(nothing) + 100

@@ -51,6 +51,16 @@ def test_mean_iou_sum_of_parts_is_exact(random_scene, taxonomy, seeds):
     assert repr(MeanIoU(taxonomy, parts.state).compute()) == repr(miou(taxonomy, *pairs).compute())
 
 
+@given(st.lists(st.tuples(SEEDS, SEEDS), min_size=1, max_size=3))
+def test_mean_iou_of_many_classes_without_a_matrix_is_the_same(random_scene, taxonomy, seeds):
+    pairs = [(random_scene(a), random_scene(b)) for a, b in seeds]
+    expected = miou(taxonomy, *pairs).compute()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pix2seqd.metrics.mean_iou.MAX_CONFUSED", 1)
+        found = miou(taxonomy, *pairs)
+        assert found.state.shape == (3, len(taxonomy) + 1) and repr(found.compute()) == repr(expected)
+
+
 def test_mean_iou_rejects_size_mismatch(scene, taxonomy):
     with pytest.raises(ValueError, match="prediction is 2 × 1 pixels but the truth 1 × 2"):
         miou(taxonomy, (scene([[1, 1]], {1: 1}), scene([[1], [1]], {1: 1})))

@@ -21,7 +21,7 @@ from pix2seqd.files import InputError, write_json
 from pix2seqd.training import state as checkpoint
 from pix2seqd.training.log import TrainLog
 from pix2seqd.training.state import load_state, save_state
-from pix2seqd.training.train import learning_rate, new_state, train
+from pix2seqd.training.train import fitted, learning_rate, new_state, plan, train
 
 train_module = import_module("pix2seqd.training.train")
 RUN = """
@@ -377,7 +377,7 @@ def test_train_existing_run_is_neither_overwritten_nor_mixed(recipe, tmp_path):
     with pytest.raises(InputError, match="already holds a run"):
         train(short, tmp_path / "run")
     with pytest.raises(InputError, match="started with another 'train' section"):
-        train(recipe, tmp_path / "run", resume=True)
+        train(short.replace(train=short.train.replace(lr=1e-5)), tmp_path / "run", resume=True)
     again = train(short, tmp_path / "run", resume=True)
     assert again.model.state_dict().keys() == from_pretrained(tmp_path / "run" / "model").model.state_dict().keys()
 
@@ -425,3 +425,91 @@ def test_train_logs_scalars(recipe, tmp_path):
     rates = scalars(tmp_path / "run", "train/lr")
     assert rates[20] == pytest.approx(learning_rate(19, recipe.train))
     assert min(scalars(tmp_path / "run", "train/images_per_second").values()) > 0
+
+
+# Time, the best checkpoint, early stop and extension
+
+
+def test_plan_fits_the_steps_to_the_time(recipe):
+    config = recipe.train.replace(minutes=2.0, steps=1000, warmup_steps=50)
+    state = new_state(recipe, Shapes(1))
+    plan(state, config)
+    assert state.last == 1000, "nothing was measured yet"
+    state.step, state.seconds = 10, 5.0
+    plan(state, config)
+    assert state.last == 10 + 230, "115 seconds are left, half a second each"
+    assert fitted(config, state.last).warmup_steps == 24 and learning_rate(240, fitted(config, 240)) < 0.2 * config.lr
+    state.step, state.seconds = 200, 121.0
+    plan(state, config)
+    assert state.last == 200, "the time is over"
+    plan(state, recipe.train)
+    assert state.last == recipe.train.steps and fitted(recipe.train, 7) is recipe.train
+
+
+def test_plan_shortens_the_average_of_a_short_run(recipe):
+    state = new_state(recipe, Shapes(1))
+    state.step, state.seconds = 10, 60.0
+    plan(state, recipe.train.replace(minutes=4.0, steps=1000))
+    with torch.no_grad():
+        for parameter in state.model.parameters():
+            parameter.add_(1.0)
+    state.ema.update_parameters(state.model)
+    moved = next(a - b for a, b in zip(state.model.parameters(), state.ema.module.parameters(), strict=True))
+    assert moved.mean().item() == pytest.approx(0.5 ** (20 / 40), abs=1e-3)
+
+
+def test_train_minutes_ends_by_the_time_and_can_go_on(recipe, tmp_path, capsys):
+    timed = recipe.replace(train=recipe.train.replace(steps=10_000, minutes=0.02), eval_data="")
+    train(timed, tmp_path / "run")
+    latest = json.loads((tmp_path / "run" / "state" / "latest.json").read_text())
+    assert 1 <= latest["step"] < 1000 and latest["seconds"] > 0.5
+    train(timed, tmp_path / "run", resume=True)
+    assert json.loads((tmp_path / "run" / "state" / "latest.json").read_text())["step"] == latest["step"], "it is over"
+    train(timed.replace(train=timed.train.replace(minutes=0.04)), tmp_path / "run", resume=True)
+    assert json.loads((tmp_path / "run" / "state" / "latest.json").read_text())["step"] > latest["step"]
+    assert "planned for 0.02 minutes and now for 0.04 minutes" in capsys.readouterr().out
+
+
+def test_train_extended_says_that_the_schedule_changes(recipe, tmp_path, capsys):
+    short = recipe.replace(train=recipe.train.replace(steps=4), eval_data="")
+    train(short, tmp_path / "run")
+    train(short.replace(train=short.train.replace(steps=6)), tmp_path / "run", resume=True)
+    rates = [f"{learning_rate(4, short.train.replace(steps=steps)):.3g}" for steps in (4, 6)]
+    assert f"so the learning rate changes: at step 4 from {rates[0]} to {rates[1]}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["train"]["steps"] == 6
+    with pytest.raises(InputError, match=r"has trained 6 steps already; give --train\.steps 6 or more"):
+        train(short, tmp_path / "run", resume=True)
+
+
+def scripted(monkeypatch, *quality: float) -> None:
+    """Evaluations give these PQs."""
+    left = list(quality)
+
+    def scored(*given, **options):
+        pq = left.pop(0)
+        quality = {"All": {"pq": pq, "sq": pq, "rq": pq, "n": 1}, "per_class": {}}
+        confusion = {"classes": ["void"], "pixels": [[1]]}
+        thresholds = {"thresholds": {"0.50": {"ap": pq}}}
+        return {"all": {"panoptic_quality": quality, "average_precision": thresholds, "confusion": confusion}}
+
+    monkeypatch.setattr("pix2seqd.training.log.evaluate", scored)
+
+
+def test_train_keeps_the_best_and_the_last_and_stops_early(recipe, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    scripted(monkeypatch, 0.1, 0.3, 0.2, 0.2)
+    tried = recipe.train.replace(evaluations=10, patience=2, evaluate_every=0)
+    result = train(recipe.replace(train=tried), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "state" / "latest.json").read_text())["step"] == 8
+    scores = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert scores["best"] == 4 and [score["step"] for score in scores["evaluations"]] == [2, 4, 6, 8]
+    best, last = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("model", "last"))
+    assert any(not torch.equal(best[name], last[name]) for name in best)
+    assert all(torch.equal(best[name], value) for name, value in result.model.state_dict().items())
+    train(recipe.replace(train=tried), tmp_path / "run", resume=True)
+    assert json.loads((tmp_path / "run" / "state" / "latest.json").read_text())["step"] == 8, "it is over"
+
+
+def test_train_evaluations_need_data(recipe, tmp_path):
+    with pytest.raises(InputError, match=r"train\.evaluations needs images to score; give --eval-data"):
+        train(recipe.replace(train=recipe.train.replace(evaluations=2), eval_data=""), tmp_path / "run")

@@ -63,8 +63,9 @@ def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[
     """The data sets to check, each with its name."""
     from pix2seqd.data import is_clips, open_clips, open_dataset
     from pix2seqd.data.clips import EachFrame
-    from pix2seqd.data.coco import CocoPanoptic, splits
-    from pix2seqd.data.folder import Folder, label_splits
+    from pix2seqd.data.coco import CocoPanoptic
+    from pix2seqd.data.find import find_splits
+    from pix2seqd.data.folder import Folder
 
     if ":" in source and not Path(source).exists():
         if split is not None:
@@ -72,23 +73,9 @@ def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[
         size = (128, 128)
         yield source, EachFrame(open_clips(source, size, 4)) if is_clips(source) else open_dataset(source, size)
         return
-    home = Path(source)
-    if not home.is_dir():
-        raise InputError(_not_a_folder(home))
-    found, kind = splits(home), CocoPanoptic
-    if not found:
-        found, kind = list(label_splits(home)), Folder
+    kind, found = find_splits(Path(source))
     names = [split] if split is not None else found or [""]
     if one_only and len(names) > 1:
         raise InputError(f"a contact sheet shows one split only; give --split {' or --split '.join(names)}")
     for name in names:
-        yield f"{source} {name}".rstrip(), kind.open(home, name)
-
-
-def _not_a_folder(path: Path) -> str:
-    """The message about a source that is a file or missing."""
-    from pix2seqd.data.annotations import conversion
-
-    if not path.exists():
-        return f"{path} does not exist; give a folder, or a data set such as coco:DIR@train or folder:DIR@train"
-    return conversion(path) or f"{path} is a file; give the folder of the data set"
+        yield f"{source} {name}".rstrip(), (CocoPanoptic if kind == "coco" else Folder).open(source, name)

@@ -10,7 +10,10 @@ from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
 from pix2seqd.files import InputError, require
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from pix2seqd.data.sample import Dataset
+    from pix2seqd.panoptic.taxonomy import Taxonomy
     from pix2seqd.segmenter import Segmenter
 
 
@@ -24,7 +27,10 @@ def evaluate(
     tracking: Literal["model", "iou", "none"] = "model",
     first_steps: Annotated[int | None, count(1, 1000)] = None,
     adaptive: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None,
+    limit: Annotated[int | None, count(1)] = None,
     out: Path = Path("evaluation.json"),
+    csv: Path | None = None,
+    plot: Path | None = None,
     reliability: Path | None = None,
     inference: Inference = CHECKPOINT_DEFAULTS,
 ) -> None:
@@ -33,6 +39,8 @@ def evaluate(
     Images get PQ, AP, F1 and mean IoU. "AP by score" is COCO's AP, with segments sorted by their score. "ECE" (expected
     calibration error) says how far scores are from the share of segments that are right. Clips get J&F, STQ and the
     number of id switches, with steps and frames per second. The results are printed as a table and written as JSON.
+    For images the JSON also has the confusion matrix of the pixels: rows are true classes, columns predicted classes,
+    and void stands for pixels without a class.
 
     Args:
         checkpoint: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id
@@ -50,31 +58,43 @@ def evaluate(
             Default: set by the checkpoint.
         adaptive: For clips: average number of steps of a later frame. More steps are spent where the mask changes. 0
             always takes --steps. Default: set by the checkpoint.
+        limit: Number of images or clips to score, evenly spread over the data. Default: all.
         out: JSON file to write.
+        csv: For images: CSV file to write, with the scores of every class.
+        plot: For images: PNG file to write, with the PQ of every class and the confusion matrix. It needs the extra
+            train.
         reliability: For images: PNG file to write, a plot of the share of segments that are right against their score.
             It needs the extra train.
         inference: How the checkpoint is used.
     """
     from pix2seqd import distributed
     from pix2seqd.data import is_clips
+    from pix2seqd.metrics.mean_iou import MAX_CONFUSED
     from pix2seqd.panoptic.results import check_writable
 
     clips = is_clips(data)
     if (clips and group_by is not None) or (not clips and (tracking != "model" or every > 1)):
         raise InputError("--group-by is for images, --tracking and --every for clips; leave it out")
-    if clips and reliability is not None:
-        raise InputError("--reliability is for images; leave it out")
-    if reliability is not None:
-        require("the reliability plot", "train", "matplotlib")
-        check_writable(reliability.parent)
+    if clips and (csv or plot or reliability):
+        raise InputError("--csv, --plot and --reliability are for images; leave them out")
+    for option, file in (("--plot", plot), ("--reliability", reliability)):
+        if file:
+            require(option, "train", "matplotlib")
+            if file.suffix.lower() != ".png":
+                raise InputError(f"{option} {file} must end with .png")
     tracked = _tracking_options(clips and tracking == "model", first_steps, adaptive)
-    check_writable(out.parent)
+    for path in filter(None, (out, csv, plot, reliability)):
+        check_writable(path.parent)
     distributed.rank()  # from here on each process has a device of its own
     segmenter, options = inference.segmenter(checkpoint), inference.given()
+    if plot and len(segmenter.taxonomy) > MAX_CONFUSED:
+        raise InputError(f"--plot shows up to {MAX_CONFUSED} categories; give --csv instead")
     if clips:
-        _evaluate_clips(segmenter, data, out, every, tracking, {**options, **tracked})
+        _evaluate_clips(segmenter, data, out, every, tracking, limit, {**options, **tracked})
     else:
-        _evaluate_images(segmenter, data, out, reliability, group_by, options)
+        results = _evaluate_images(segmenter, data, out, group_by, limit, options)
+        if distributed.rank() == 0:
+            _write_more(results, segmenter.taxonomy, csv, plot, reliability)
 
 
 def _tracking_options(allowed: bool, first_steps: int | None, adaptive: float | None) -> dict[str, float]:
@@ -87,36 +107,57 @@ def _tracking_options(allowed: bool, first_steps: int | None, adaptive: float | 
 
 
 def _evaluate_images(
-    segmenter: "Segmenter",
-    data: str,
-    out: Path,
-    reliability: Path | None,
-    group_by: str | None,
-    options: dict[str, Any],
-) -> None:
+    segmenter: "Segmenter", data: str, out: Path, group_by: str | None, limit: int | None, options: dict[str, Any]
+) -> dict[str, Any]:
     from rich.console import Console
 
     from pix2seqd import distributed
     from pix2seqd.cli.scoring import progress_bar
     from pix2seqd.data import open_dataset, remarks
+    from pix2seqd.data.sample import Subset, spread
     from pix2seqd.evaluation import images as run
-    from pix2seqd.evaluation import plot
-    from pix2seqd.files import write_atomically, write_json
+    from pix2seqd.files import write_json
 
-    dataset = open_dataset(data, segmenter.checkpoint.data.size)
+    whole = open_dataset(data, segmenter.checkpoint.data.size)
     if distributed.rank() == 0:
-        for line in remarks(dataset, data):
+        for line in remarks(whole, data):
             print(line)
-    groups, progress = _groups(dataset, group_by), progress_bar(len(dataset))
+    dataset = spread(whole, limit)
+    groups = _groups(whole, group_by)
+    groups = [groups[i] for i in dataset.indices] if groups and isinstance(dataset, Subset) else groups
+    progress = progress_bar(len(dataset))
     results = run.evaluate(segmenter, dataset, groups=groups, progress=progress, **options)
-    if distributed.rank() > 0:
-        return
-    Console().print(run.render(results))
-    write_json(out, {"settings": {**segmenter.describe(), **options, "data": data}, **results})
-    if reliability is not None:
-        with write_atomically(reliability) as temporary:
-            plot.reliability(results["all"]["detection_ap"]["reliability"]).save(temporary, "PNG")
-    print(f"written to {out}" + (f" and {reliability}" if reliability else ""))
+    if distributed.rank() == 0:
+        Console().print(run.render(results))
+        settings = {**segmenter.describe(), **options, "data": data, **({"limit": limit} if limit else {})}
+        write_json(out, {"settings": settings, **results})
+        print(f"written to {out}")
+    return results
+
+
+def _write_more(
+    results: dict[str, Any], taxonomy: "Taxonomy", csv: Path | None, plot: Path | None, reliability: Path | None
+) -> None:
+    """Write the tables and plots that were asked for."""
+    from pix2seqd.evaluation import images as run
+    from pix2seqd.evaluation import plot as plots
+    from pix2seqd.files import write_atomically
+
+    def save(image: "Image", path: Path) -> None:
+        with write_atomically(path) as temporary:
+            image.save(temporary, format="PNG")
+
+    every = results["all"]
+    if csv:
+        with write_atomically(csv) as temporary:
+            temporary.write_text(run.class_table(results, taxonomy), encoding="utf-8", newline="")
+    if plot:
+        rows = every["panoptic_quality"]["per_class"].values()
+        save(plots.scores([row["name"] for row in rows], [row["pq"] for row in rows], **every["confusion"]), plot)
+    if reliability:
+        save(plots.reliability(every["detection_ap"]["reliability"]), reliability)
+    for path in filter(None, (csv, plot, reliability)):
+        print(f"written to {path}")
 
 
 def _groups(dataset: "Dataset", key: str | None) -> list[str] | None:
@@ -135,6 +176,7 @@ def _evaluate_clips(
     out: Path,
     every: int,
     tracking: Literal["model", "iou", "none"],
+    limit: int | None,
     options: dict[str, Any],
 ) -> None:
     from rich.console import Console
@@ -142,11 +184,11 @@ def _evaluate_clips(
     from pix2seqd import distributed
     from pix2seqd.cli.scoring import CLIP_FRAMES, max_tracks, progress_bar
     from pix2seqd.data import open_clips
-    from pix2seqd.data.clips import EveryNth
+    from pix2seqd.data.clips import EveryNth, spread_clips
     from pix2seqd.evaluation import clips as run
     from pix2seqd.files import write_json
 
-    clips = EveryNth(open_clips(data, segmenter.size, CLIP_FRAMES), every)
+    clips = EveryNth(spread_clips(open_clips(data, segmenter.size, CLIP_FRAMES), limit), every)
     result = run.evaluate_video(
         segmenter, clips, tracking=tracking, max_tracks=max_tracks(data), progress=progress_bar(len(clips)), **options
     )
@@ -154,5 +196,6 @@ def _evaluate_clips(
         return
     Console().print(run.render({tracking: result}))
     settings = {**segmenter.describe(), "every": every, "tracking": tracking, **options, "data": data}
+    settings |= {"limit": limit} if limit else {}
     write_json(out, {"settings": settings, **result})
     print(f"written to {out}")

@@ -42,6 +42,23 @@ def read_recipe(arguments: Sequence[str], small: bool = False) -> Recipe:
     return _typed(Recipe, values, "")
 
 
+def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
+    """The settings that are given, nested as a recipe is, without the defaults of those that are not.
+
+    Args:
+        arguments: YAML files and settings, as `read_recipe` takes them.
+
+    Raises:
+        InputError: as `read_recipe`, or a bundled recipe is named.
+    """
+    if named := [argument for argument in arguments if argument in RECIPES]:
+        raise InputError(f"own chooses the settings by the data; leave {named[0]} out, or name it alone")
+    values: dict[str, Any] = {}
+    for layer in _layers(arguments):
+        values = _merged(values, layer)
+    return _typed_fields(Recipe, values, "")
+
+
 def to_yaml(recipe: Recipe) -> str:
     """The text that `read_recipe` reads back as the same recipe."""
     return yaml.safe_dump(json.loads(json.dumps(recipe.to_dict())), sort_keys=False, allow_unicode=True)
@@ -97,12 +114,35 @@ def _merged(below: Any, above: Any) -> Any:
     return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
+def _fields(hint: type[Config], values: Mapping[str, Any], name: str) -> Iterator[tuple[str, tuple[Any, Any, str]]]:
+    """Key, and the type, value and path of each field that is given."""
+    hints = get_type_hints(hint)
+    dot = f"{name}." if name else ""
+    for key, value in values.items():
+        yield key, (hints.get(key, Any), value, f"{dot}{key}")
+
+
+def _typed_fields(hint: type[Config], values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The fields that are given with their types; sections stay dictionaries, for they may lack fields.
+
+    Raises:
+        InputError: a setting is unknown or of another type.
+    """
+    result = {}
+    for key, (kind, value, path) in _fields(hint, values, name):
+        if isinstance(kind, type) and issubclass(kind, Config) and isinstance(value, Mapping):
+            result[key] = _typed_fields(kind, value, path)
+        else:
+            result[key] = _typed(kind, value, path)
+            if key not in hint.names():
+                _typed(hint, {key: value}, name)  # raises the error that names the nearest setting
+    return result
+
+
 def _typed(hint: Any, value: Any, name: str) -> Any:
     """A value as YAML has it → the type that a config field asks for."""
     if isinstance(hint, type) and issubclass(hint, Config) and isinstance(value, Mapping):
-        hints = get_type_hints(hint)
-        dot = f"{name}." if name else ""
-        fields = {key: _typed(hints.get(key, Any), item, f"{dot}{key}") for key, item in value.items()}
+        fields = {key: _typed(*field) for key, field in _fields(hint, value, name)}
         try:
             return hint.from_dict(fields)
         except ValueError as error:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -109,7 +109,7 @@ def video(
             segmenter = inference.segmenter(model)
             given = {"first_steps": first_steps, "adaptive": adaptive}
             # Samples without past masks see things in the noise of the empty planes at the ends of a stack.
-            options = {"consensus": 1} if stack else {}
+            options: dict[str, Any] = {"consensus": 1} if stack else {}
             options |= {**inference.given(), **selection.given(segmenter.taxonomy)}
             options |= {name: value for name, value in given.items() if value is not None}
             settings = {**segmenter.describe(), **options, "source": source, "along": along, "min_frames": min_frames}

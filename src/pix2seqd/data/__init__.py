@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pix2seqd.data.sample import ClipDataset, Dataset, Subset
+from pix2seqd.data.split import PARTS, open_part
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
     Args:
         source: `coco:DIR[@SPLIT]`, a folder in COCO panoptic format; `cityscapes:DIR@SPLIT`, as distributed;
             `davis:DIR@SPLIT` or `kitti-step:DIR@SPLIT`, as distributed, frame by frame; `folder:DIR[@SPLIT]`, images
-            and label images; `shards:DIR`, the output of `pix2seqd shard`; or `shapes:COUNT[@SEED]`, synthetic scenes.
-            After `coco:` and `folder:`, each `,-FILE` at the end leaves out the image of that file name.
+            and label images; `shards:DIR`, the output of `pix2seqd shard`; `shapes:COUNT[@SEED]`, synthetic scenes; or
+            `split:FILE@PART`, a part of the data of a run of `pix2seqd train own`. After `coco:` and `folder:`, each
+            `,-FILE` at the end leaves out the image of that file name.
         size: height and width of synthetic images, in pixels.
 
     Raises:
@@ -51,6 +53,8 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
         from pix2seqd.data.shards import Shards
 
         return Shards(rest)
+    if kind == "split" and detail in PARTS:
+        return open_part(path, detail, size)
     if kind == "shapes" and path.isdecimal() and int(path) and (detail.isdecimal() or not detail):
         from pix2seqd.data.synthetic.shapes import Shapes
 

@@ -89,7 +89,7 @@ class Report:
     def add(self, sample: Sample) -> None:
         """Count one item."""
         segments = sample.panoptic.segments
-        digest = hashlib.blake2b(repr(sample.image.shape).encode() + sample.image.tobytes(), digest_size=16).digest()
+        digest = content(sample.image)
         first = self.contents.setdefault(digest, sample.name)
         if first != sample.name:
             self.repeated.append((first, sample.name))
@@ -156,6 +156,17 @@ def check(dataset: Dataset, id_capacity: int) -> Report:
         id_capacity: number of things per image that the model's ids can distinguish.
     """
     report = Report(dataset.taxonomy, id_capacity, len(dataset))
+    fill(report, dataset)
+    return report
+
+
+def content(image: np.ndarray) -> bytes:
+    """A digest of an image's pixels: 16 bytes that equal images share."""
+    return hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
+
+
+def fill(report: Report, dataset: Dataset) -> None:
+    """Count every item of a data set in a new report."""
     report.tallies = {category.id: Tally() for category in dataset.taxonomy.categories}
     for index in track(range(len(dataset)), "checking", console=Console(stderr=True), transient=True):
         try:
@@ -164,7 +175,6 @@ def check(dataset: Dataset, id_capacity: int) -> Report:
             report.errors.append(str(error))
         else:
             report.add(sample)
-    return report
 
 
 def compare(reports: Mapping[str, Report]) -> list[str]:

@@ -58,6 +58,16 @@ class Subset:
         return self.dataset[self.indices[index]]
 
 
+def evenly(length: int, count: int) -> tuple[int, ...]:
+    """`count` indices, or all if there are fewer, evenly spread from the first to the last of `length`."""
+    return tuple(int(i) for i in np.linspace(0, length - 1, min(count, length)))
+
+
+def spread(dataset: Dataset, count: int | None) -> Dataset:
+    """At most `count` samples, evenly spread over the data set; None: all."""
+    return dataset if count is None or count >= len(dataset) else Subset(dataset, evenly(len(dataset), count))
+
+
 @dataclass(frozen=True, eq=False)
 class Clip:
     """Consecutive labelled frames of one size; a segment has the same id and category in all frames.

@@ -13,8 +13,8 @@ from rich.table import Table
 from torch import Tensor
 
 from pix2seqd import distributed
+from pix2seqd.data.categories import clips_with_categories
 from pix2seqd.data.sample import Clip, ClipDataset
-from pix2seqd.evaluation.images import check_categories
 from pix2seqd.evaluation.plot import Curve, curves
 from pix2seqd.inference.tracking import Tracker
 from pix2seqd.metrics import percent
@@ -52,7 +52,7 @@ def evaluate_video(
 
     Args:
         segmenter: the segmenter.
-        clips: clips with ground truth; the categories must equal those of the segmenter.
+        clips: clips with ground truth; the segmenter must have their categories (`with_categories`).
         tracking: source of the track ids.
         max_tracks: number of tracks per clip that count in J&F, largest first; DAVIS allows 20. None: all.
         progress: wraps the iteration over the clips.
@@ -65,9 +65,9 @@ def evaluate_video(
         reading and scoring. J&F counts the things of the first frame of a clip.
 
     Raises:
-        InputError: the categories differ, or an option is invalid.
+        InputError: the segmenter lacks a category, or an option is invalid.
     """
-    check_categories(segmenter.taxonomy, clips)
+    clips = clips_with_categories(clips, segmenter.taxonomy)
     contours, quality, switches = RegionContour(), StepQuality(clips.taxonomy), IdSwitches(clips.taxonomy)
     first, later = StepCount(), StepCount()
     frames, seconds = 0, 0.0

@@ -1,7 +1,9 @@
 """Evaluation of a `Segmenter`, as on the command line, on a labelled data set."""
 
+import csv
 from collections.abc import Callable, Iterator
-from itertools import chain, tee, zip_longest
+from io import StringIO
+from itertools import chain, tee
 from typing import Any
 
 from rich.console import Group
@@ -9,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pix2seqd import distributed
-from pix2seqd.data.sample import ClipDataset, Dataset
-from pix2seqd.files import InputError
+from pix2seqd.data.categories import with_categories
+from pix2seqd.data.sample import Dataset
 from pix2seqd.metrics import percent
 from pix2seqd.metrics.average_precision import AveragePrecision
 from pix2seqd.metrics.detection_ap import DetectionAP
@@ -40,19 +42,21 @@ def evaluate(
 
     Args:
         segmenter: the segmenter.
-        dataset: images with ground truth; the categories must equal those of the segmenter.
+        dataset: images with ground truth; the segmenter must have their categories (`with_categories`).
         groups: group of each sample (e.g. a modality), for additional scores per group.
         progress: wraps the iteration over the samples.
         options: options of `Segmenter.images`: seed, steps, td, min_pixels, batch_size.
 
     Returns:
-        "all" and each group → "images" and what each of `METRICS` computes, values 0..1.
+        "all" and each group → "images", what each of `METRICS` computes, values 0..1, and "confusion": {"classes":
+        names, void first; "pixels": counts, rows are true and columns predicted classes}, or None above
+        `mean_iou.MAX_CONFUSED` categories.
 
     Raises:
-        InputError: the categories differ.
+        InputError: the segmenter lacks a category.
     """
-    check_categories(segmenter.taxonomy, dataset)
-    taxonomy = dataset.taxonomy
+    taxonomy = segmenter.taxonomy
+    dataset = with_categories(dataset, taxonomy)
     names = ["all", *dict.fromkeys(groups or ())]
     scores = {name: [metric(taxonomy) for metric in METRICS.values()] for name in names}
     first, stride = distributed.rank(), distributed.world_size()
@@ -69,21 +73,37 @@ def evaluate(
         name: {
             "images": groups.count(name) if groups and name != "all" else len(dataset),
             **{key: metric.compute() for key, metric in zip(METRICS, metrics, strict=True)},
+            "confusion": _confusion(taxonomy, metrics[list(METRICS).index("mean_iou")]),
         }
         for name, metrics in scores.items()
     }
 
 
-def check_categories(taxonomy: Taxonomy, dataset: Dataset | ClipDataset) -> None:
-    """Check that a model of this taxonomy can be scored on a data set.
+def _confusion(taxonomy: Taxonomy, iou: MeanIoU) -> dict[str, Any] | None:
+    if not iou.has_matrix:
+        return None
+    return {"classes": ["void", *(category.name for category in taxonomy.categories)], "pixels": iou.state.tolist()}
 
-    Raises:
-        InputError: the categories differ in number, order, id, name or kind.
+
+def class_table(results: dict[str, Any], taxonomy: Taxonomy) -> str:
+    """The scores of every class and group as CSV, 0..1; what is not defined is empty.
+
+    Args:
+        results: of `evaluate`.
+        taxonomy: the categories.
     """
-    expected, found = ([(c.id, c.name, c.isthing) for c in t.categories] for t in (taxonomy, dataset.taxonomy))
-    if expected != found:
-        one, two = next(pair for pair in zip_longest(expected, found) if pair[0] != pair[1])
-        raise InputError(f"the categories of model and data differ: {one} against {two}; give matching data")
+    text = StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["images", "id", "category", "kind", "pq", "sq", "rq", "tp", "fp", "fn", "iou"])
+    for group, result in results.items():
+        quality, iou = result["panoptic_quality"]["per_class"], result["mean_iou"]["per_class"]
+        for category in taxonomy.categories:
+            row = {**quality[category.id], "iou": iou[category.id]["iou"]}
+            values = [row[key] for key in ("pq", "sq", "rq", "tp", "fp", "fn", "iou")]
+            kind = "thing" if category.isthing else "stuff"
+            shown = ["" if value != value else value for value in values]
+            writer.writerow([group, category.id, category.name, kind, *shown])
+    return text.getvalue()
 
 
 def render(results: dict[str, Any]) -> Group:

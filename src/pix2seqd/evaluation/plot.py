@@ -1,9 +1,9 @@
-"""Curves side by side (matplotlib, extra `train`), and images in a labelled grid."""
+"""Curves, bars and confusion matrices (matplotlib, extra `train`), and images in a labelled grid."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +16,10 @@ INK, FAINT, LINE, MARK = "#282828", "#dedede", "#1f62ad", "#cc5228"
 WIDTH, HEIGHT = 3.2, 2.4
 """A panel, in inches."""
 DPI = 200
+MAX_NAMES = 40
+"""Classes whose names a plot has room for."""
+MAX_CURVES = 10
+"""Classes that get a curve each."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def curves(panels: Sequence[Curve], label: str) -> Image.Image:
     axes[0].set_ylim(ticks[0], ticks[-1])
     for ax, panel in zip(axes, panels, strict=True):
         _draw(ax, panel)
-    return _drawn(figure)
+    return _image(figure)
 
 
 def reliability(bars: Sequence[Mapping[str, float]]) -> Image.Image:
@@ -66,10 +70,10 @@ def reliability(bars: Sequence[Mapping[str, float]]) -> Image.Image:
     ax.set_xlabel("score", color=INK)
     ax.set_ylabel("share that is right (IoU > 0.5)", color=INK)
     _style(ax)
-    return _drawn(figure)
+    return _image(figure)
 
 
-def _drawn(figure: "Figure") -> Image.Image:
+def _image(figure: "Figure") -> Image.Image:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -106,6 +110,111 @@ def _style(ax: "Axes") -> None:
     ax.spines[["left", "right", "top"]].set_visible(False)
     ax.spines["bottom"].set_color(INK)
     ax.tick_params(length=0, labelcolor=INK)
+
+
+def training_curves(
+    losses: Sequence[tuple[int, float]],
+    steps: Sequence[int],
+    quality: Sequence[float],
+    classes: Mapping[str, Sequence[float]],
+) -> Image.Image:
+    """The course of a run in three panels: loss, PQ of all classes, PQ of each class.
+
+    Args:
+        losses: (step, loss).
+        steps: of the evaluations.
+        quality: PQ of each evaluation, 0..1 or nan.
+        classes: name of each class → its PQ at each evaluation, likewise. The first `MAX_CURVES` are drawn.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure((3 * WIDTH, HEIGHT), DPI, layout="constrained")
+    loss, total, each = figure.subplots(1, 3)
+    loss.plot(*zip(*losses, strict=True) if losses else ([], []), color=LINE, linewidth=1.6)
+    total.plot(steps, 100 * np.array(quality), color=LINE, linewidth=1.6, marker="o", markersize=4)
+    for name, values in list(classes.items())[:MAX_CURVES]:
+        each.plot(steps, 100 * np.array(values, float), linewidth=1.2, marker="o", markersize=3, label=_short(name))
+    for ax, label in ((loss, "loss"), (total, "PQ"), (each, "PQ of each class")):
+        ax.set_xlabel("step", color=INK)
+        ax.set_ylabel(label, color=INK)
+        _plain(ax)
+    for ax in (total, each):
+        ax.set_ylim(0, 100)
+    figure.legend(*each.get_legend_handles_labels(), loc="outside right upper", fontsize=6, frameon=False)
+    return _image(figure)
+
+
+def confusion_matrix(classes: Sequence[str], pixels: Sequence[Sequence[int]]) -> Image.Image:
+    """How the pixels of each true class (rows) are divided among the predicted classes (columns).
+
+    Args:
+        classes: names, void first.
+        pixels: counts, rows are true classes.
+    """
+    from matplotlib.figure import Figure
+
+    side = max(3.0, 1.5 + 0.35 * min(len(classes), MAX_NAMES))
+    figure = Figure((side + 0.8, side), DPI, layout="constrained")
+    _draw_confusion(figure, figure.subplots(), classes, pixels)
+    return _image(figure)
+
+
+def scores(
+    names: Sequence[str], quality: Sequence[float], classes: Sequence[str], pixels: Sequence[Sequence[int]]
+) -> Image.Image:
+    """PQ of each class as bars, beside the confusion matrix.
+
+    Args:
+        names: of the classes, without void.
+        quality: PQ of each, 0..1, nan where a class does not occur.
+        classes: as `confusion_matrix` takes them.
+        pixels: likewise.
+    """
+    from matplotlib.figure import Figure
+
+    side = max(3.0, 1.5 + 0.35 * min(len(classes), MAX_NAMES))
+    figure = Figure((2 * side + 0.8, side), DPI, layout="constrained")
+    bars, matrix = figure.subplots(1, 2)
+    places = np.arange(len(names))
+    bars.barh(places, np.nan_to_num(100 * np.array(quality, float)), color=LINE)
+    bars.set_yticks(places, map(_short, names)) if len(names) <= MAX_NAMES else bars.set_yticks([])
+    bars.invert_yaxis()
+    bars.set_xlim(0, 100)
+    bars.set_xlabel("PQ", color=INK)
+    _plain(bars, "x")
+    _draw_confusion(figure, matrix, classes, pixels)
+    return _image(figure)
+
+
+def _draw_confusion(figure: "Figure", ax: "Axes", classes: Sequence[str], pixels: Sequence[Sequence[int]]) -> None:
+    counts = np.array(pixels, float)
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shown = ax.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    named = len(classes) <= MAX_NAMES
+    ticks, labels = (range(len(classes)), [_short(name) for name in classes]) if named else ([], [])
+    ax.set_xticks(ticks, labels, rotation=90)
+    ax.set_yticks(ticks, labels)
+    if len(classes) <= MAX_NAMES / 2:
+        for row, column in np.argwhere(shares >= 0.5).tolist():
+            value = shares[row, column]
+            color = "white" if value > 60 else INK
+            ax.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color=color)
+    ax.set_xlabel("predicted", color=INK)
+    ax.set_ylabel("true", color=INK)
+    ax.tick_params(length=0, labelsize=7, labelcolor=INK)
+    figure.colorbar(shown, ax=ax, shrink=0.8).set_label("% of the true class's pixels", color=INK)
+
+
+def _short(name: str) -> str:
+    """A name for a plot; $ would begin a formula, and _ at its start hide a legend's entry."""
+    return (name if len(name) <= 24 else f"{name[:23]}…").replace("$", r"\$").lstrip("_") or "-"
+
+
+def _plain(ax: "Axes", axis: Literal["x", "y"] = "y") -> None:
+    ax.grid(axis=axis, color=FAINT)
+    ax.set_axisbelow(True)
+    ax.spines[["left", "right", "top"]].set_visible(False)
+    ax.tick_params(length=0, labelcolor=INK, labelsize=7)
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], row_names: Sequence[str], column_names: Sequence[str]) -> Image.Image:

@@ -11,8 +11,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from pix2seqd import distributed
+from pix2seqd.data.categories import with_categories
 from pix2seqd.data.sample import Dataset
-from pix2seqd.evaluation.images import check_categories
 from pix2seqd.evaluation.plot import Curve, curves
 from pix2seqd.metrics import percent
 from pix2seqd.metrics.mean_iou import MeanIoU
@@ -38,7 +38,7 @@ def sweep(
 
     Args:
         segmenter: the segmenter; settings that do not vary have the defaults of its checkpoint.
-        dataset: images with ground truth; the categories must equal those of the segmenter.
+        dataset: images with ground truth; the segmenter must have their categories (`with_categories`).
         values: "steps", "td" or "min_pixels" → values to try.
         seed: seed of the noise, the same for all settings.
         progress: wraps the iteration over the indices of the images.
@@ -48,9 +48,9 @@ def sweep(
         "rq", "pq_things", "pq_stuff", "mean_iou": 0..1}.
 
     Raises:
-        InputError: the categories differ, or a value is invalid.
+        InputError: the segmenter lacks a category, or a value is invalid.
     """
-    check_categories(segmenter.taxonomy, dataset)
+    dataset = with_categories(dataset, segmenter.taxonomy)
     base = _defaults(segmenter)
     settings = [(name, {**base, name: value}) for name in values for value in values[name]]
     scores = {tuple(s.values()): (PanopticQuality(dataset.taxonomy), MeanIoU(dataset.taxonomy)) for _, s in settings}

@@ -8,6 +8,9 @@ from pix2seqd.metrics.overlap import check_categories, check_sizes, mean_of_pres
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
+MAX_CONFUSED = 300
+"""Categories up to which the confusion matrix is kept; it grows with the square of their number."""
+
 
 def iou_per_class(confusion: np.ndarray) -> np.ndarray:
     """IoU of each class from a confusion matrix.
@@ -32,13 +35,20 @@ class MeanIoU:
     Attributes:
         taxonomy: the categories.
         state: the confusion matrix, int64 `[n + 1, n + 1]`; rows are true classes, columns predicted classes, 0 is
-            void. States of several processes can be added.
+            void. Above `MAX_CONFUSED` categories int64 `[3, n + 1]`: for each class the labelled pixels that are true,
+            predicted, and both. States of several processes can be added.
     """
 
     def __init__(self, taxonomy: Taxonomy, state: np.ndarray | None = None) -> None:
         self.taxonomy = taxonomy
         side = len(taxonomy) + 1
-        self.state = np.zeros((side, side), np.int64) if state is None else state.astype(np.int64)
+        shape = (side, side) if self.has_matrix else (3, side)
+        self.state = np.zeros(shape, np.int64) if state is None else state.astype(np.int64)
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether the state is the confusion matrix."""
+        return len(self.taxonomy) <= MAX_CONFUSED
 
     def __add__(self, other: "MeanIoU") -> "MeanIoU":
         """The metric of both sets of images."""
@@ -54,8 +64,15 @@ class MeanIoU:
         check_categories(self.taxonomy, prediction.taxonomy, "prediction")
         check_sizes(truth.segmentation, prediction.segmentation)
         side = len(self.taxonomy) + 1
-        pairs = truth.class_map().astype(np.int64) * side + prediction.class_map()
-        self.state += np.bincount(pairs.ravel(), minlength=side**2).reshape(side, side)
+        true, predicted = truth.class_map().astype(np.int64), prediction.class_map()
+        if self.has_matrix:
+            pairs = true * side + predicted
+            self.state += np.bincount(pairs.ravel(), minlength=side**2).reshape(side, side)
+            return
+        labelled = true != VOID
+        for row, classes in zip(self.state, (true, predicted, true[true == predicted]), strict=True):
+            values = classes if classes.ndim == 1 else classes[labelled]
+            row += np.bincount(values.ravel(), minlength=side)
 
     def compute(self) -> dict[str, Any]:
         """Mean IoU and related scores, each 0..1, over the labelled pixels.
@@ -64,11 +81,16 @@ class MeanIoU:
             "mean_iou": mean over the classes that occur in truth or prediction; "pixel_accuracy": share of the labelled
             pixels with the correct class; "per_class": category id → {"name", "iou"}. Undefined values are nan.
         """
-        iou = iou_per_class(self.state)[1:]
-        labelled = self.state[1:].sum()
+        if self.has_matrix:
+            iou, labelled = iou_per_class(self.state)[1:], self.state[1:].sum()
+            correct = self.state.diagonal()[1:].sum()
+        else:
+            true, predicted, both = self.state[:, 1:].astype(np.float64)
+            union = true + predicted - both
+            iou, labelled, correct = both / np.where(union > 0, union, np.nan), true.sum(), both.sum()
         return {
             "mean_iou": mean_of_present(iou),
-            "pixel_accuracy": float(self.state.diagonal()[1:].sum() / labelled) if labelled else float("nan"),
+            "pixel_accuracy": float(correct / labelled) if labelled else float("nan"),
             "per_class": {
                 category.id: {"name": category.name, "iou": float(value)}
                 for category, value in zip(self.taxonomy.categories, iou, strict=True)

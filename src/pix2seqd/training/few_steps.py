@@ -27,7 +27,7 @@ from pix2seqd.training.train import train
 _BIT_WEIGHT = 2.0
 """Weight of a bit of the first state for or against an id, in nats per pixel of an instance."""
 
-_MIN_SHARE = 0.15
+MIN_SHARE = 0.15
 """`InferConfig.min_share` of a student: few steps leave more fragments than many (docs/notebook/few-steps.md)."""
 
 
@@ -41,7 +41,7 @@ class Student(Pix2SeqD):
     """
 
     def __init__(self, teacher: Pix2SeqD, data: DataConfig, infer: InferConfig) -> None:
-        super().__init__(student_config(teacher.config))
+        super().__init__(teacher.config if teacher.config.mask.init_id_cell else student_config(teacher.config))
         self.load_state_dict(teacher.state_dict())
         self.data, self.infer_config = data, infer
 
@@ -209,7 +209,7 @@ def distill(
     input_size = tuple(n * teacher.infer.input_scale for n in teacher.data.size)
     train_data = teacher.data.replace(size=(side, side) if side else input_size)
     infer = teacher.infer.replace(
-        steps=steps, first_steps=0, td=td, consensus=1, unconditioned_share=0.0, min_share=_MIN_SHARE
+        steps=steps, first_steps=0, td=td, consensus=1, unconditioned_share=0.0, min_share=MIN_SHARE
     )
     recipe = Recipe(
         student_config(teacher.model.config),

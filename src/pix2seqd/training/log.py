@@ -6,21 +6,30 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pix2seqd.checkpoint import Checkpoint
+from pix2seqd import distributed
+from pix2seqd.checkpoint import Checkpoint, save_pretrained
 from pix2seqd.config import Recipe
 from pix2seqd.data import open_dataset
-from pix2seqd.data.sample import Dataset, Subset
-from pix2seqd.evaluation.images import check_categories, evaluate
+from pix2seqd.data.categories import with_categories
+from pix2seqd.data.sample import Dataset, spread
+from pix2seqd.evaluation.images import evaluate
+from pix2seqd.files import InputError
 from pix2seqd.segmenter import Segmenter
+from pix2seqd.training.results import Results
 from pix2seqd.training.state import TrainState, save_state
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 SAMPLES = 4
-"""Sample images of an evaluation."""
+"""Sample images of an evaluation in TensorBoard."""
+EVALUATION_SHARE = 0.15
+"""Share of the time of a run with `TrainConfig.minutes` from which on evaluations are left out, but for the last."""
+SHEET = 8
+"""Images in the contact sheet of the best evaluation."""
 
 
 class TrainLog:
@@ -34,7 +43,8 @@ class TrainLog:
         main: whether this is the main process.
 
     Raises:
-        InputError: the evaluation data is missing, or its categories are not the training data's.
+        InputError: the evaluation data is missing, or its categories are not the training data's; results.json is
+            damaged.
     """
 
     def __init__(self, out: Path, recipe: Recipe, start_step: int, pretrained: Checkpoint, main: bool = True) -> None:
@@ -42,8 +52,11 @@ class TrainLog:
         self.out = out
         self.checkpoint = pretrained
         self.eval_data = _spread(recipe)
-        if self.eval_data:
-            check_categories(pretrained.taxonomy, self.eval_data)  # before the training, not after hours
+        if self.eval_data:  # an error comes before the training, not after hours
+            self.eval_data = with_categories(self.eval_data, pretrained.taxonomy)
+        elif recipe.train.evaluations:
+            raise InputError("train.evaluations needs images to score; give --eval-data")
+        self.results = Results(out, pretrained.taxonomy, start_step) if recipe.train.evaluations else None
         self.main = main
         self.writer: SummaryWriter | None = None
         self.losses: list[torch.Tensor] = []
@@ -74,14 +87,28 @@ class TrainLog:
 
     def step(self, state: TrainState) -> None:
         """Log, save and evaluate as often as the recipe says; call after each optimiser step."""
-        config, step = self.config, state.step
-        self.progress.update(self.task, completed=step)
-        if self.writer and (step % config.log_every == 0 or step == config.steps):
+        config, step, last = self.config, state.step, state.last or self.config.steps
+        self.progress.update(self.task, completed=step, total=last)
+        if self.writer and (step % config.log_every == 0 or step == last):
             self._scalars(state, self.writer)
-        if step % config.save_every == 0 and step < config.steps:
+        if step % config.save_every == 0 and step < last:
             save_state(state, self.out / "state")
-        if step == config.steps or (config.evaluate_every and step % config.evaluate_every == 0):
+        if step == last or self._is_due(state, last):
             self._evaluate(state)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run ends early, because PQ does not get better."""
+        return 0 < self.config.patience <= (self.results.waited if self.results else 0)
+
+    def _is_due(self, state: TrainState, last: int) -> bool:
+        """Whether an evaluation follows this step, which is not the last one."""
+        config, step = self.config, state.step
+        if not self.results:
+            return config.evaluate_every > 0 and step % config.evaluate_every == 0
+        if config.minutes and self.results.seconds > EVALUATION_SHARE * state.seconds:
+            return False
+        return step * config.evaluations >= last * (len(self.results.scores) + 1)
 
     def _scalars(self, state: TrainState, writer: "SummaryWriter") -> None:
         loss = torch.stack(self.losses).float().mean().item()
@@ -92,7 +119,9 @@ class TrainLog:
         status = f"loss {loss:.4f} · {rate:.1f} images/s"
         self.progress.update(self.task, status=status)
         if not self.progress.console.is_terminal:
-            self.progress.console.print(f"step {state.step}/{self.config.steps} · {status}")
+            self.progress.console.print(f"step {state.step}/{state.last or self.config.steps} · {status}")
+        if self.results:
+            self.results.losses.append((state.step, loss))
         writer.add_scalar("train/loss", loss, state.step)
         writer.add_scalar("train/images_per_second", rate, state.step)
         writer.add_scalar("train/lr", state.optimizer.param_groups[0]["lr"], state.step)
@@ -101,21 +130,34 @@ class TrainLog:
         """PQ, AP and sample images (image, truth, prediction side by side) of the EMA."""
         if self.eval_data is None:
             return
+        began = time.perf_counter()
         device = str(next(state.model.parameters()).device)
         segmenter = Segmenter(self.checkpoint, device=device)
         result = evaluate(segmenter, self.eval_data)["all"]
+        seconds = distributed.mean(time.perf_counter() - began)
+        is_best = self.results is not None and self.results.add(state.step, seconds, result)
         if self.writer is None:
             return
         for name, values in result["panoptic_quality"].items():
             if name in ("All", "Things", "Stuff") and values["n"]:
                 self.writer.add_scalar(f"eval/PQ {name.lower()}", values["pq"], state.step)
         self.writer.add_scalar("eval/AP50", result["average_precision"]["thresholds"]["0.50"]["ap"], state.step)
-        self.progress.console.print(f"step {state.step}: PQ {100 * result['panoptic_quality']['All']['pq']:.1f}")
-        for i in range(min(SAMPLES, len(self.eval_data))):
+        best = f" (best so far: {100 * self.results.best['pq']:.1f})" if self.results and not is_best else ""
+        self.progress.console.print(f"step {state.step}: PQ {100 * result['panoptic_quality']['All']['pq']:.1f}{best}")
+        rows = []
+        for i in range(min(SHEET if is_best else SAMPLES, len(self.eval_data))):
             sample = self.eval_data[i]
             shown = [sample.panoptic, segmenter.image(sample.image)]
-            images = [sample.image, *(np.asarray(panoptic.overlay(sample.image)) for panoptic in shown)]
-            self.writer.add_image(f"samples/{i}", np.concatenate(images, axis=1), state.step, dataformats="HWC")
+            rows.append([sample.image, *(np.asarray(panoptic.overlay(sample.image)) for panoptic in shown)])
+            if i < SAMPLES:
+                joined = np.concatenate(rows[-1], axis=1)
+                self.writer.add_image(f"samples/{i}", joined, state.step, dataformats="HWC")
+        if self.results:
+            if is_best:
+                save_state(state, self.out / "state")  # a resumed run knows how the best model came about
+                save_pretrained(self.checkpoint, self.out / "model")
+                self.results.draw(result, [[Image.fromarray(image) for image in row] for row in rows])
+            self.results.write()
         self.since = (state.step, time.perf_counter())
 
 
@@ -123,6 +165,4 @@ def _spread(recipe: Recipe) -> Dataset | None:
     """Evenly spread samples of the evaluation data."""
     if not recipe.eval_data or not recipe.train.evaluate_images:
         return None
-    whole = open_dataset(recipe.eval_data, recipe.data.size)
-    count = min(recipe.train.evaluate_images, len(whole))
-    return Subset(whole, tuple(int(i) for i in np.linspace(0, len(whole) - 1, count)))
+    return spread(open_dataset(recipe.eval_data, recipe.data.size), recipe.train.evaluate_images)

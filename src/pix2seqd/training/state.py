@@ -31,6 +31,10 @@ class TrainState:
     ema: AveragedModel
     optimizer: torch.optim.Optimizer
     step: int = 0
+    seconds: float = 0.0
+    """Time that the steps have taken, with the evaluations between them; counted with `TrainConfig.minutes` only."""
+    last: int = 0
+    """The step at which the run ends, as planned so far."""
 
 
 @contextmanager
@@ -88,14 +92,14 @@ def _sweep(out: Path) -> None:
     for folder in (out / "state").glob("step-*"):
         if latest is None or folder != latest[1]:
             shutil.rmtree(folder, ignore_errors=True)
-    for folder in (out, out / "model", out / "state", *(out / "state").glob("step-*")):
+    for folder in (out, out / "model", out / "last", out / "state", *(out / "state").glob("step-*")):
         for part in folder.glob(PARTS):
             with suppress(OSError):
                 part.unlink()
 
 
-def _latest(folder: Path) -> tuple[int, Path] | None:
-    """Step and folder of the last checkpoint; None: there is none yet.
+def _latest(folder: Path) -> tuple[int, Path, float] | None:
+    """Step, folder and `TrainState.seconds` of the last checkpoint; None: there is none yet.
 
     Raises:
         InputError: the file that names it is damaged.
@@ -107,7 +111,8 @@ def _latest(folder: Path) -> tuple[int, Path] | None:
     step = latest.get("step") if isinstance(latest, dict) else None
     if type(step) is not int or not re.fullmatch(r"step-\d+", str(latest.get("folder"))):
         raise InputError(f"{path} names no checkpoint of a run; restore it, or start anew with another --out")
-    return step, folder / latest["folder"]
+    seconds = latest.get("seconds", 0.0)
+    return step, folder / latest["folder"], float(seconds) if isinstance(seconds, int | float) else 0.0
 
 
 def save_state(state: TrainState, folder: Path) -> None:
@@ -118,7 +123,8 @@ def save_state(state: TrainState, folder: Path) -> None:
     if distributed.rank() > 0:
         return
     target = folder / f"step-{state.step:08d}"
-    if _latest(folder) == (state.step, target):
+    latest = _latest(folder)
+    if latest and latest[:2] == (state.step, target):
         return  # saved already, and not to be touched again: it is the only one
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -127,7 +133,7 @@ def save_state(state: TrainState, folder: Path) -> None:
             save_file(values, temporary)
     for written in (folder, folder.parent):  # the names of the new folders, before anything points at them
         sync_folder(written)
-    write_json(folder / "latest.json", {"step": state.step, "folder": target.name})
+    write_json(folder / "latest.json", {"step": state.step, "folder": target.name, "seconds": state.seconds})
     for old in folder.glob("step-*"):
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
@@ -144,7 +150,7 @@ def load_state(state: TrainState, folder: Path) -> None:
     latest = _latest(folder)
     if latest is None:
         return
-    step, source = latest
+    state.step, source, state.seconds = latest
     expected = _tensors(state)
     for name, tensors in expected.items():
         loaded = read_tensors(source / f"{name}.safetensors")
@@ -154,7 +160,6 @@ def load_state(state: TrainState, folder: Path) -> None:
         if set(loaded) != set(tensors) or any(loaded[k].shape != tensors[k].shape for k in loaded):
             raise InputError(f"{source} belongs to a model of another configuration")
         (state.model if name == "model" else state.ema.module).load_state_dict(loaded)
-    state.step = step
     state.ema.n_averaged.fill_(max(state.step, 1))
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,12 +34,35 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+PLAN_EVERY = 10
+"""Steps after which a run with `TrainConfig.minutes` counts anew how many steps fit; the first ones each do."""
+
+
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Rate of a step (from 0): linear warm-up from 0, then linear decay to lr · end_lr_factor (official code)."""
     if step < config.warmup_steps:
         return config.lr * step / config.warmup_steps
     done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
     return config.lr * (1 - (1 - config.end_lr_factor) * min(done, 1.0))
+
+
+def fitted(config: TrainConfig, last: int) -> TrainConfig:
+    """The settings of a run that ends at the step `last`; without `minutes`, unchanged."""
+    if not config.minutes:
+        return config
+    return config.replace(steps=last, warmup_steps=min(config.warmup_steps, last // 10))
+
+
+def plan(state: TrainState, config: TrainConfig) -> None:
+    """Set `state.last`, and with `minutes` the decay of the EMA, by the time that the steps have taken so far."""
+    state.last = config.steps
+    if not config.minutes:
+        return
+    if state.step:
+        left = 60 * config.minutes - state.seconds
+        state.last = min(config.steps, state.step + max(0, int(left * state.step / max(state.seconds, 1e-3))))
+    # Half of the average comes from the last twentieth of the run, or less.
+    state.ema.multi_avg_fn = get_ema_multi_avg_fn(min(config.ema_decay, 0.5 ** (20 / max(state.last, 20))))
 
 
 def train(
@@ -54,11 +78,13 @@ def train(
         recipe: model, data and settings of the run, or the name of a bundled recipe (`RECIPES`).
         out: folder of the run: recipe.json, state/ (to resume), logs/ (TensorBoard), model/ (the EMA, published).
         resume: go on with the run in `out`; where it has no file yet, it begins.
+            `train.steps` and `train.minutes` may differ from those that it began with; the learning rate follows the
+            new ones from there. `train.patience` may differ, too.
         build: makes the model, which gives the loss too; None: `new_model`.
         inference: how the result sees images and is sampled; None: as the recipe says.
 
     Returns:
-        The EMA model, as written to `out`/model.
+        The EMA model, as written to `out`/model: the last one, or with `train.evaluations` the best one.
 
     Raises:
         InputError: there is no recipe of this name; packages of the extra `train` are not installed; `out` holds
@@ -84,7 +110,7 @@ def train(
         held = out.is_dir() and (out / "recipe.json").exists()
         if held and accelerator.is_main_process:
             kept.enter_context(run_lock(out))
-        _check_folder(recipe, out, resume)
+        before = _check_folder(recipe, out, resume)
         dataset = training_data(recipe)
         _say_remarks(dataset, recipe, accelerator)
         state = new_state(recipe, dataset, build)
@@ -92,6 +118,8 @@ def train(
         accelerate_training(state.model, accelerator.device, precision)
         if resume:
             load_state(state, out / "state")
+        if before and (note := _extension(before, config, state.step, out)):
+            accelerator.print(note)
         ema = cast(Pix2SeqD, state.ema.module)
         pretrained = Checkpoint(ema, dataset.taxonomy, *(inference or (recipe.data, recipe.infer)), str(out / "model"))
         loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
@@ -105,13 +133,17 @@ def train(
         with stop_signals() as stopped, log:
             fit(state, loader, recipe, accelerator, log, stopped)
         save_state(state, out / "state")
+        has_best = log.results is not None and len(log.results.scores) > 0
         if accelerator.is_main_process:
-            save_pretrained(pretrained, out / "model")
+            if log.results:
+                save_pretrained(pretrained, out / "last")
+            if not has_best:
+                save_pretrained(pretrained, out / "model")
         accelerator.wait_for_everyone()
-    if state.step < config.steps:
-        accelerator.print(f"stopped at step {state.step} of {config.steps}; go on with --resume")
+    if state.step < state.last:
+        accelerator.print(f"stopped at step {state.step} of {state.last}; go on with --resume")
         raise KeyboardInterrupt
-    return pretrained
+    return from_pretrained(out / "model") if has_best else pretrained
 
 
 def _precision(config: TrainConfig) -> str:
@@ -152,7 +184,11 @@ def new_state(
         raise InputError(f"the recipe's model cannot be built: {error}") from error
     needed, classes = len(dataset.taxonomy) + 1, recipe.model.mask.classes
     if needed > classes:
-        raise InputError(f"{recipe.train_data} has {needed} classes with void; the model has {classes}")
+        bits = [max(recipe.model.mask.bits[0], (needed - 1).bit_length()), recipe.model.mask.bits[1]]
+        raise InputError(
+            f"{recipe.train_data} has {needed} classes with void; the model has {classes}: "
+            f'give --model.mask.classes {needed} --model.mask.bits "{bits}"'
+        )
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay), use_buffers=True)
     ema.n_averaged.fill_(1)  # the EMA starts as a copy, and averages from the first step on
     optimizer = torch.optim.AdamW(
@@ -198,6 +234,12 @@ def fit(
 ) -> None:
     """The training loop, from `state.step` to the recipe's last step or until a signal arrives."""
     config = recipe.train
+    plan(state, config)
+    if log.is_over:
+        state.last = state.step
+    if state.step >= state.last:
+        return
+    began = time.perf_counter() - state.seconds
     state.ema.to(accelerator.device)
     # `state.model` stays unwrapped; `model` may be wrapped for several processes and for autocast.
     model, optimizer = accelerator.prepare(state.model, state.optimizer)
@@ -206,7 +248,7 @@ def fit(
         micro = number % config.accumulate
         torch.manual_seed(hash((config.seed, state.step, micro, accelerator.process_index)) % 2**63)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(state.step, config)
+            group["lr"] = learning_rate(state.step, fitted(config, state.last))
         batch = to_device(batch, accelerator.device)
         if recipe.clips.self_past_prob or recipe.clips.rollout_prob:
             with accelerator.autocast():
@@ -223,7 +265,14 @@ def fit(
             continue
         state.ema.update_parameters(state.model)
         state.step += 1
+        if config.minutes and (state.step < PLAN_EVERY or state.step % PLAN_EVERY == 0):
+            state.seconds = distributed.mean(time.perf_counter() - began)  # processes must not differ
+            plan(state, config)
         log.step(state)
+        if log.is_over:
+            state.last = state.step
+        if state.step >= state.last:
+            break
         if stopped:
             accelerator.set_trigger()
         if accelerator.check_trigger():  # a signal may reach the processes at different steps
@@ -236,23 +285,60 @@ def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str,
     return {**moved, "images": moved["images"].contiguous(memory_format=torch.channels_last)}
 
 
-def _check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
-    """Refuse to start over an existing run, or to resume another one; a run without its first file can be resumed."""
+def _check_folder(recipe: Recipe, out: Path, resume: bool) -> TrainConfig | None:
+    """Refuse to start over an existing run, or to resume another one; a run without its first file can be resumed.
+
+    Returns:
+        How the run in the folder was trained; None: there is none.
+    """
     stored = out / "recipe.json"
     if not stored.exists():
         if (out / "state" / "latest.json").exists():
             raise InputError(f"{stored} is missing, though the run has checkpoints; restore it or choose another --out")
-        return
+        return None
     if not resume:
         raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")
-    try:
-        before = Recipe.from_dict(read_json(stored))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{stored} is of another version ({error}); start anew with another --out") from error
-    now, then = (json.loads(json.dumps(each.to_dict())) for each in (recipe, before))
+    before = read_recipe(stored)
+    train = recipe.train.replace(**{name: getattr(before.train, name) for name in MAY_CHANGE})
+    now, then = (json.loads(json.dumps(each.to_dict())) for each in (recipe.replace(train=train), before))
     for part, values in then.items():
         if now[part] != values:
             raise InputError(f"{out} was started with another {part!r} section; see {stored}")
+    return before.train
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe.json of a run.
+
+    Raises:
+        InputError: it is missing, damaged or of another version.
+    """
+    try:
+        return Recipe.from_dict(read_json(path))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is of another version ({error}); start anew with another --out") from error
+
+
+MAY_CHANGE = ("steps", "minutes", "patience")
+"""Settings of `TrainConfig` that a resumed run may change."""
+
+
+def _extension(before: TrainConfig, now: TrainConfig, step: int, out: Path) -> str:
+    """What changes when a run goes on with another length; empty: nothing.
+
+    Raises:
+        InputError: it has trained longer than that.
+    """
+    if (before.steps, before.minutes) == (now.steps, now.minutes):
+        return ""
+    if now.steps < step:
+        raise InputError(f"{out} has trained {step} steps already; give --train.steps {step} or more")
+    was, becomes = (f"{c.minutes:g} minutes" if c.minutes else f"{c.steps} steps" for c in (before, now))
+    note = f"the run was planned for {was} and now for {becomes}, so the learning rate changes"
+    if before.minutes or now.minutes:
+        return f"{note}; it follows the time that is left"
+    rates = [learning_rate(step, config) for config in (before, now)]
+    return f"{note}: at step {step} from {rates[0]:.3g} to {rates[1]:.3g}"
 
 
 @contextmanager

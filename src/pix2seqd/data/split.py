@@ -1,0 +1,116 @@
+"""The parts of a data set that a run trains on and is scored on, written down so that they stay the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pix2seqd.data.categories import with_categories
+from pix2seqd.data.sample import Dataset, Sample
+from pix2seqd.files import InputError, read_json
+from pix2seqd.panoptic.taxonomy import Taxonomy
+
+PARTS = ("train", "eval")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some samples of a data set, by name. A `Dataset`."""
+
+    dataset: Dataset
+    names: tuple[str, ...]
+    """Names of all samples of the data set, in its order, when it was divided."""
+    chosen: tuple[int, ...]
+    """Indices of the samples of this part."""
+    file: str
+    """The file that divides the data set, for messages."""
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The taxonomy of the data set."""
+        return self.dataset.taxonomy
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[self.chosen[index]]
+        self.check(sample.name == self.names[self.chosen[index]])
+        return sample
+
+    def check(self, same: bool) -> None:
+        """Refuse a data set that is not the one that was divided.
+
+        Raises:
+            InputError: it is not.
+        """
+        if not same:
+            raise InputError(
+                f"the data has other images than when {self.file} divided it; restore them, or start with another --out"
+            )
+
+
+def divide(contents: Sequence[bytes], share: float = 0.1) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Divide items by their content: equal items stay together, and an item's part hardly depends on the others.
+
+    Args:
+        contents: digest of each item, evenly distributed.
+        share: of the different contents, for the second part; at least one, but not all.
+
+    Returns:
+        Indices of the items in the first and in the second part, ascending. A single content is in both.
+    """
+    distinct = sorted(set(contents))
+    second = set(distinct[: max(1, min(round(share * len(distinct)), len(distinct) - 1))])
+    parts = [
+        tuple(i for i, content in enumerate(contents) if (content in second) == wanted) for wanted in (False, True)
+    ]
+    return parts[0] or parts[1], parts[1]
+
+
+def describe(
+    taxonomy: Taxonomy, train: str, evaluate: str, names: Sequence[str] = (), held_out: Sequence[int] = ()
+) -> dict[str, Any]:
+    """The content of the file that `open_part` reads.
+
+    Args:
+        taxonomy: the categories in the order of the model's classes.
+        train: the data to train on, as `open_dataset` takes it.
+        evaluate: the data to score; the same data if it is divided.
+        names: of all samples of the data, if it is divided.
+        held_out: indices of the samples that are scored.
+    """
+    parts: dict[str, Any] = {"train": {"data": train}, "eval": {"data": evaluate}}
+    if names:
+        out = set(held_out)
+        chosen = [i for i in range(len(names)) if i not in out] or sorted(out)
+        parts = {"names": list(names), "train": {"data": train, "chosen": chosen}}
+        parts["eval"] = {"data": evaluate, "chosen": sorted(out)}
+    return {"categories": taxonomy.to_coco(), **parts}
+
+
+def open_part(file: str, part: str, size: tuple[int, int]) -> Dataset:
+    """Open a part of the data of a run.
+
+    Args:
+        file: the file, whose content is as `describe` makes it.
+        part: one of `PARTS`.
+        size: height and width of synthetic images, in pixels.
+
+    Raises:
+        InputError: the file is missing or damaged; the data is missing or has changed.
+    """
+    from pix2seqd.data import open_dataset
+
+    content = read_json(file)
+    try:
+        taxonomy = Taxonomy.from_coco(content["categories"])
+        source, names = str(content[part]["data"]), tuple(content.get("names", ()))
+        chosen = tuple(int(i) for i in content[part]["chosen"]) if names else ()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{file} does not describe the data of a run; start anew with another --out") from error
+    dataset = with_categories(open_dataset(source, size), taxonomy)
+    if not names:
+        return dataset
+    found = Part(dataset, names, chosen, file)
+    found.check(len(dataset) == len(names) and max(chosen) < len(names))
+    return found

@@ -1,0 +1,115 @@
+"""What a run has reached so far: the scores of its evaluations, the best of them, and images that show them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from pix2seqd.evaluation import plot
+from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.panoptic.taxonomy import Taxonomy
+
+FILE = "results.json"
+TILE = 256
+"""Side of an image in the contact sheet, in pixels."""
+
+
+class Results:
+    """The scores of a run with `TrainConfig.evaluations`, kept in the run's folder.
+
+    Args of the constructor:
+        out: folder of the run.
+        taxonomy: the categories.
+        step: the step at which the run starts. What an earlier, interrupted process scored later is forgotten.
+
+    Raises:
+        InputError: results.json is damaged.
+    """
+
+    def __init__(self, out: Path, taxonomy: Taxonomy, step: int) -> None:
+        self.out, self.taxonomy = out, taxonomy
+        content = read_json(out / FILE) if step and (out / FILE).is_file() else {}
+        try:
+            self.losses = [(int(at), float(loss)) for at, loss in content.get("losses", []) if at <= step]
+            self.scores = [dict(s) for s in content.get("evaluations", []) if s["step"] <= step]
+            for score in self.scores:
+                score["seconds"] = float(score["seconds"])
+                score["pq"] = float("nan") if score["pq"] is None else float(score["pq"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{out / FILE} is damaged; delete it, and the scores so far are forgotten") from error
+
+    @property
+    def waited(self) -> int:
+        """Number of evaluations since the best one."""
+        return len(self.scores) - 1 - self._best() if self.scores else 0
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The evaluation with the best PQ: "step", "seconds", "pq", "sq", "rq", and "per_class" as name → PQ."""
+        return self.scores[self._best()]
+
+    @property
+    def seconds(self) -> float:
+        """Time that all evaluations have taken."""
+        return sum(score["seconds"] for score in self.scores)
+
+    def add(self, step: int, seconds: float, result: dict[str, Any]) -> bool:
+        """Take the result of an evaluation, as `evaluation.images.evaluate` gives it for all images.
+
+        Args:
+            step: the step that it follows.
+            seconds: time that it took.
+            result: the scores.
+
+        Returns:
+            Whether its PQ is better than all before.
+        """
+        quality = result["panoptic_quality"]
+        classes = {row["name"]: row["pq"] for row in quality["per_class"].values()}
+        scores = {key: quality["All"][key] for key in ("pq", "sq", "rq")}
+        self.scores.append({"step": step, "seconds": round(seconds, 1), **scores, "per_class": classes})
+        return self.waited == 0
+
+    def write(self) -> None:
+        """Write results.json and results.png."""
+        write_json(self.out / FILE, {"losses": self.losses, "best": self.best["step"], "evaluations": self.scores})
+        steps = [score["step"] for score in self.scores]
+        of_classes = {
+            category.name: [_number(score["per_class"].get(category.name)) for score in self.scores]
+            for category in self.taxonomy.categories
+        }
+        _save(
+            plot.training_curves(self.losses, steps, [score["pq"] for score in self.scores], of_classes),
+            self.out / "results.png",
+        )
+
+    def draw(self, result: dict[str, Any], rows: Sequence[Sequence[Image.Image]]) -> None:
+        """Draw the best evaluation.
+
+        Args:
+            result: as `add` takes it; its confusion matrix becomes confusion.png.
+            rows: for some images the image, its truth and the prediction, which become predictions.png.
+        """
+        if result["confusion"]:
+            _save(plot.confusion_matrix(**result["confusion"]), self.out / "confusion.png")
+        tiles = [[ImageOps.pad(image.convert("RGB"), (TILE, TILE), color="white") for image in row] for row in rows]
+        sheet = plot.grid(tiles, [""] * len(tiles), ["image", "truth", "prediction"])
+        _save(sheet, self.out / "predictions.png")
+
+    def _best(self) -> int:
+        """Index of the first evaluation with the highest PQ; a PQ that is not defined counts as none."""
+        return max(range(len(self.scores)), key=lambda i: (_rank(self.scores[i]["pq"]), -i))
+
+
+def _rank(pq: float) -> float:
+    return pq if pq == pq else -1.0
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    with write_atomically(path) as temporary:
+        image.save(temporary, format="PNG")

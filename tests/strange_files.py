@@ -1,5 +1,6 @@
 """Valid files of every kind that the package reads, and damaged ones: a reader gives a result or one line."""
 
+import copy
 import io
 import json
 import random
@@ -220,7 +221,7 @@ def edited(content: bytes, draw: random.Random, load: Callable, dump: Callable) 
     whole = [load(content)]
     for _ in range(draw.randint(1, 3)):
         parent, key = draw.choice(list(places(whole)))
-        parent[key] = draw.choice(VALUES)
+        parent[key] = copy.deepcopy(draw.choice(VALUES))
     return dump(whole[0])
 
 

@@ -47,7 +47,7 @@ def segment_into(writer: PanopticWriter, sources: list[Path], todo: list[Path], 
         task = progress.add_task("segmenting", total=len(todo), speed="")
         for source, entry in results:
             if isinstance(entry, InputError | str):
-                line = f"pix2seqd: {' '.join(str(entry).split())}"
+                line = f"pix2seqd: {printable(' '.join(str(entry).split()))}"
                 progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
                 if isinstance(entry, InputError):
                     failed += 1

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -104,4 +104,5 @@ def _check_rate(frames: Iterator["DecodedFrame"], interval: float, progress: "Pr
 
 
 def _print_message(progress: "Progress", message: str) -> None:
-    progress.console.print(f"pix2seqd: {' '.join(message.split())}", markup=False, highlight=False, soft_wrap=True)
+    line = f"pix2seqd: {printable(' '.join(message.split()))}"
+    progress.console.print(line, markup=False, highlight=False, soft_wrap=True)

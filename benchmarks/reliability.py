@@ -87,7 +87,7 @@ def requests(number: int = 500) -> str:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         with serving(PageSegmenter(), place / "out", defaults={"steps": 2}) as url:
-            source = draw(place / "a.png", blobs=3, size=(640, 480))
+            source = draw(place / "a.png", blobs=3, size=(160, 120))
             for count in range(1, number // 2 + 1):
                 visitor = Visitor(url)
                 assert "error" not in visitor.open(visitor.upload(source))

@@ -18,6 +18,8 @@ MAX_BYTES = 2**30
 """Size of the largest JSON file that is read."""
 MAX_YAML = 2**20
 """Characters of the longest YAML text that is read."""
+MAX_MESSAGE = 1500
+"""Characters of the longest message."""
 MAX_DEPTH = 50
 """Sections within sections of a YAML text."""
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
@@ -27,11 +29,13 @@ _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 class InputError(Exception):
     """The user's input cannot be used. The message is one line with the file and the cure; the CLI exits with 2.
 
-    Characters that a terminal obeys instead of showing them (names from files may hold some) become escapes.
+    Characters that a terminal obeys instead of showing them (names from files may hold some) become escapes, and the
+    middle of a very long message is left out.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(" ".join(message.splitlines())))
+        line = printable(" ".join(message.splitlines()))
+        super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[: MAX_MESSAGE // 2]} ... {line[-500:]}")
 
 
 def require(purpose: str, extra: str, *packages: str) -> None:

@@ -535,3 +535,21 @@ def test_load_image_strip_unpacks_to_no_more_than_its_pixels(tmp_path, codec, co
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**24
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("page", [0, 1])
+def test_load_image_pages_in_a_circle_are_refused(tmp_path, page, bigtiff):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
+        for values in drawn(3, H, W):
+            writer.write(values, contiguous=False)
+    with tifffile.TiffFile(path) as tiff:
+        assert len(tiff.pages) == 3
+        end, target = tiff.pages.next_page_offset, tiff.pages[page].offset
+        form = tiff.tiff.offsetformat
+    content = bytearray(path.read_bytes())
+    struct.pack_into(form, content, end, target)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="circle"):
+        load_image(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pix2seqd.cli.options import count
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, printable
 
 if TYPE_CHECKING:
     from pix2seqd.data.sample import Dataset
@@ -39,7 +39,7 @@ def check_data(
 
     reports: dict[str, check.Report] = {}
     for name, dataset in _datasets(source, split, contact_sheet is not None):
-        Console().print(name, markup=False, highlight=False, soft_wrap=True)
+        Console().print(printable(name), markup=False, highlight=False, soft_wrap=True)
         if isinstance(dataset, Folder):
             print(f"# meaning of the label images; to change it, write this to classes.yaml\n{dataset.labels}", end="")
             _print_skipped(dataset.skipped)
@@ -49,13 +49,13 @@ def check_data(
             check.contact_sheet(dataset, contact_sheet)
             print(f"written to {contact_sheet}")
     for line in check.compare(reports):
-        print(f"warning: {line}")
+        print(f"warning: {printable(line)}")
     return 0 if all(report.ok for report in reports.values()) else 2
 
 
 def _print_skipped(files: Sequence[Path]) -> None:
     if files:
-        shown = ", ".join(path.name for path in files[:5]) + (", ..." if len(files) > 5 else "")
+        shown = ", ".join(printable(path.name) for path in files[:5]) + (", ..." if len(files) > 5 else "")
         print(f"skipped {len(files):,} files that are no image with labels: {shown}")
 
 

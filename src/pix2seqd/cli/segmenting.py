@@ -140,7 +140,7 @@ def _print_message(progress: Progress, message: InputError | str) -> None:
 
 
 def _write(
-    out: Path,
+    line = f"pix2seqd: {printable(' '.join(str(message).split()))}"
     stem: str,
     source: Path,
     image: Image.Image,

@@ -169,4 +169,5 @@ def _check_rate(frames: Iterator["DecodedFrame"], interval: float, progress: "Pr
 
 
 def _print_message(progress: "Progress", message: str) -> None:
-    progress.console.print(f"pix2seqd: {' '.join(message.split())}", markup=False, highlight=False, soft_wrap=True)
+    line = f"pix2seqd: {printable(' '.join(message.split()))}"
+    progress.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -369,7 +369,7 @@ def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:
     labels = declared.get("labels", {})
     try:
         return {int(value): name for value, name in labels.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: labels should be lines such as '1: car', not {labels!r}") from error
 
 

@@ -66,6 +66,7 @@ class Tiff:
         self._file = file
         # A file of a data set of many files is read by itself: each is an image of its own in a folder.
         self._tiff = tifffile.TiffFile(file, _multifile=False, is_mmstack=False, is_ndtiff=False)
+        self._check_list()
         series = [one for one in self._series() if math.prod(one.shape)]
         if not series:
             raise InputError("it holds no image; export it again")
@@ -90,6 +91,20 @@ class Tiff:
         self.size = self._inner["X"], self._inner["Y"]
         tile = self.page.tilewidth * self.page.tilelength * self.page.tiledepth if self.page.is_tiled else 0
         self.values = max(math.prod(self._inner.values()), tile)
+
+    def _check_list(self) -> None:
+        """Refuse a list of pages that leads back into itself, in which tifffile would walk in circles."""
+        layout = self._tiff.tiff
+        self._file.seek(4 if layout.version == 42 else 8)
+        seen: set[int] = set()
+        with suppress(struct.error, OverflowError):  # the list is cut short, see `_series`
+            while place := struct.unpack(layout.offsetformat, self._file.read(layout.offsetsize))[0]:
+                if place in seen:
+                    raise InputError("its list of pages leads in a circle; export it again")
+                seen.add(place)
+                self._file.seek(place)
+                tags = struct.unpack(layout.tagnoformat, self._file.read(layout.tagnosize))[0]
+                self._file.seek(place + layout.tagnosize + tags * layout.tagsize)
 
     def _series(self) -> list[Any]:
         """Groups of equal pages; of a file with a damaged list of pages only those before the damage, as one group."""

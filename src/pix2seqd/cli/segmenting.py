@@ -135,12 +135,12 @@ def also_into(writer: PanopticWriter, out: Path, todo: list[Path], taxonomy: Tax
 
 
 def _print_message(progress: Progress, message: InputError | str) -> None:
-    line = f"pix2seqd: {' '.join(str(message).split())}"
+    line = f"pix2seqd: {printable(' '.join(str(message).split()))}"
     progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _write(
-    line = f"pix2seqd: {printable(' '.join(str(message).split()))}"
+    out: Path,
     stem: str,
     source: Path,
     image: Image.Image,

@@ -41,7 +41,17 @@ class FakeSegmenter:
         return {"model": self.name, "steps": 20, "td": 1.0, "min_pixels": 1}
 
     def images(
-        self, sources, *, seed=0, steps=None, td=None, min_pixels=None, batch_size=None, min_score=0, classes=None
+        self,
+        sources,
+        *,
+        seed=0,
+        steps=None,
+        td=None,
+        min_pixels=None,
+        batch_size=None,
+        consensus=None,
+        min_score=0,
+        classes=None,
     ):
         for source in sources:
             if FakeSegmenter.seen == FakeSegmenter.fail_at:

@@ -294,7 +294,7 @@ def test_evaluate_limit_table_and_plot(run, data):
         (["nuclei", "--data", "coco:data", "--limit", "0"], "--limit"),
         (["nuclei", "--data", "coco:data", "--plot", "a.doc"], "must end with .png"),
         (["nuclei", "--data", "coco:data", "--csv", "missing/a.csv"], "cannot write"),
-        (["nuclei", "--data", "shapes-clips:1", "--csv", "a.csv"], "--csv and --plot are for images"),
+        (["nuclei", "--data", "shapes-clips:1", "--csv", "a.csv"], "--csv, --plot and --reliability are for images"),
         (["nuclei", "--data", "coco:nowhere"], "nowhere"),
         (["nuclei", "--data", "data"], "coco:DIR"),
         (["nothing", "--data", "coco:data"], "nothing"),

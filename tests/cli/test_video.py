@@ -260,7 +260,10 @@ def test_clip_writer_full_disk_is_an_input_error(segmenter, tmp_path: Path, monk
         (("in", "--first-steps", "0"), "first-steps"),
         (("in", "--fps", "0"), "fps"),
         (("in", "--min-frames", "0"), "min-frames"),
-        (("in", "--also", "ctc,rois,xml"), "--also does not know rois, xml; give names from this list: ctc"),
+        (
+            ("in", "--also", "ctc,rois,xml"),
+            "--also ctc,rois,xml: there is no 'xml'; give any of measures,labels,coco,geojson,rois,labelme,ctc",
+        ),
         (("in", "--along", "z", "--also", "ctc"), "--also ctc needs frames over time"),
         (("in", "--along", "x"), "along"),
         (("a.mp4", "--along", "z"), "a.mp4 does not exist"),

@@ -119,15 +119,14 @@ def test_frames_of_a_stack_have_their_own_channels(tmp_path: Path):
 @pytest.mark.parametrize(
     ("largest", "kind"), [(5, "uint16"), (65_535, "uint16"), (65_536, "uint32"), (2**24, "uint32")]
 )
-@pytest.mark.parametrize("axes", ["YX", "TYX", "ZYX"])
-def test_write_labels_reads_back_with_its_scale(tmp_path: Path, largest: int, kind: str, axes: str):
-    labels = RANDOM.integers(0, 5, (4, 7, 9)[-len(axes) :]).astype(np.int32)
+def test_write_labels_reads_back_with_its_scale(tmp_path: Path, largest: int, kind: str):
+    labels = RANDOM.integers(0, 5, (7, 9)).astype(np.int32)
     labels.flat[0] = largest
-    write_labels(tmp_path / "a.tif", labels, pixel_size=0.65, axes=axes)
+    write_labels(tmp_path / "a.tif", labels, pixel_size=0.65)
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         read, metadata = tiff.asarray(), tiff.imagej_metadata
         resolution = tiff.pages.first.resolution
-        assert tiff.series[0].axes == axes
+        assert tiff.series[0].axes == "YX"
     assert read.dtype == kind and np.array_equal(read, labels)
     assert metadata is not None and metadata["unit"] == "um"
     assert np.allclose(resolution, 1 / 0.65)

@@ -78,7 +78,7 @@ def test_auto_classes_batch_of_different_sizes(folder, expected):
     outputs = model(**processor(IMAGES, return_tensors="pt"))
     sizes = [image.shape[:2] for image in IMAGES]
     for target_sizes in (None, sizes, torch.tensor(sizes)):
-        results = processor.post_process_panoptic_segmentation(outputs, threshold=0.9, target_sizes=target_sizes)
+        results = processor.post_process_panoptic_segmentation(outputs, target_sizes=target_sizes)
         for result, wanted in zip(results, expected, strict=True):
             assert result["segmentation"].dtype == torch.int32
             assert np.array_equal(result["segmentation"], wanted["segmentation"])

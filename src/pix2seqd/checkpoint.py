@@ -20,14 +20,13 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
+from pix2seqd.cards import BUNDLED
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.files import InputError, read_json, sync_folder, write_atomically, write_json
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 
-BUNDLED = Path(__file__).parent / "checkpoints"
-"""Folder of the checkpoints that come with the package."""
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 """The files of a checkpoint."""
 FORMAT = 2

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 import numpy as np
 import torch
 
+from pix2seqd.cards import DEFAULT
 from pix2seqd.checkpoint import Checkpoint, find_folder, from_pretrained
 from pix2seqd.config import InferConfig, require
 from pix2seqd.files import InputError
@@ -86,12 +87,14 @@ class Segmenter:
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path,
+        name: str | Path = DEFAULT,
         device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
         accelerate: bool = True,
     ) -> Self:
-        """From a folder, a bundled name ("nuclei") or a hub id; other arguments as the constructor takes them.
+        """From a folder, a bundled name or a hub id; by default the bundled model for images, as everywhere.
+
+        Other arguments are those of the constructor.
 
         Raises:
             InputError: no such checkpoint, or it is damaged; no such device.

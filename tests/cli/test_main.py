@@ -25,6 +25,13 @@ def lines(text):
     return text.strip().splitlines()
 
 
+def notes(err, model="nuclei-fast"):
+    """The notes on stderr after the first, which says what the model finds."""
+    first, *others = [line for line in lines(err) if line.startswith("pix2seqd:")]
+    assert first.startswith(f"pix2seqd: model {model} finds ") and first.endswith(": pix2seqd models")
+    return others
+
+
 def settings(out):
     return [image["settings"] for image in json.loads((out / "panoptic.json").read_text())["images"]]
 
@@ -32,7 +39,8 @@ def settings(out):
 def test_segment_one_image_writes_data_set_and_prints_table(run, segmenter, tmp_path):
     draw(tmp_path / "a cell é.png", blobs=2)
     code, out, err = run("segment", "a cell é.png")
-    assert code == 0 and err == ""
+    assert code == 0
+    assert err == "pix2seqd: model nuclei-fast finds nucleus and background; for other images: pix2seqd models\n"
     assert "3 segments" in out and out.count("nucleus") == 2 and "stuff" in out
     assert lines(out)[-1].startswith("written to pix2seqd-out")
     (sample,) = (CocoPanoptic.open("pix2seqd-out")[i] for i in range(1))
@@ -69,7 +77,7 @@ def test_segment_names_bad_files_and_segments_the_others(run, segmenter, tmp_pat
     (tmp_path / "in" / "[red]text.png").write_text("hello")
     code, out, err = run("segment", "in", "missing.png", "--out", "o")
     assert code == 2
-    errors = [line for line in lines(err) if line.startswith("pix2seqd:")]
+    errors = notes(err)
     assert len(errors) == 4
     for name in ("in/empty.png", "in/folder.png", "in/[red]text.png", "missing.png"):
         assert sum(name in line for line in errors) == 1
@@ -85,10 +93,10 @@ def test_segment_channels_and_planes_are_reported_once_per_file(run, segmenter, 
     for number in range(files):
         tifffile.imwrite(tmp_path / f"in/{number}.tif", values, imagej=True, metadata={"axes": "TCYX"})
     code, _, err = run("segment", "in", "--out", "o")
-    notes = [line for line in lines(err) if line.startswith("pix2seqd:")]
-    assert code == 0 and "failed" not in err and len(notes) == 2 * files
+    told = notes(err)
+    assert code == 0 and "failed" not in err and len(told) == 2 * files
     for number in range(files):
-        own = [line for line in notes if f"in/{number}.tif: " in line]
+        own = [line for line in told if f"in/{number}.tif: " in line]
         assert "2 left out (time (T): 3); `pix2seqd video` takes those along time (T)" in own[0]
         assert "the first of 5 channels is taken; --channel takes another" in own[1]
     seen = FakeSegmenter.seen

@@ -14,6 +14,7 @@ from pix2seqd.cli.evaluate import evaluate
 from pix2seqd.cli.export import export
 from pix2seqd.cli.figures import figures
 from pix2seqd.cli.metric import metric
+from pix2seqd.cli.models import models
 from pix2seqd.cli.segment import segment
 from pix2seqd.cli.serve import serve
 from pix2seqd.cli.shard import shard
@@ -31,7 +32,20 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-for command in (benchmark, check_data, convert_data, distill, export, figures, metric, serve, shard, sweep, video):
+for command in (
+    benchmark,
+    check_data,
+    convert_data,
+    distill,
+    export,
+    figures,
+    metric,
+    models,
+    serve,
+    shard,
+    sweep,
+    video,
+):
     app.command(command)
 SETTINGS = "RECIPE|FILE.yaml... [--SECTION.SETTING VALUE]... [OPTIONS]"
 app.command(ablate, usage=f"Usage: pix2seqd ablate TABLE {SETTINGS}")

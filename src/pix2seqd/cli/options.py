@@ -1,12 +1,15 @@
 """Options that several commands share."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+
+from pix2seqd.cards import summary
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
@@ -65,6 +68,14 @@ class Inference:
         names = ("steps", "td", "seed", "min_pixels", "diameter", "consensus")
         options = {name: getattr(self, name) for name in names}
         return {name: value for name, value in options.items() if value is not None}
+
+
+def print_summary(segmenter: "Segmenter") -> None:
+    """Say on stderr which model is at work and what it finds; of several processes only the first one says it."""
+    from pix2seqd import distributed
+
+    if distributed.rank() == 0:
+        print("pix2seqd:", summary(segmenter.describe()["model"], segmenter.taxonomy), file=sys.stderr)
 
 
 CHECKPOINT_DEFAULTS = Inference()

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
+from pix2seqd.cards import DEFAULT
+from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_summary
 from pix2seqd.files import InputError
 
 
 def segment(
     *images: Path,
-    model: str = "nuclei-fast",
+    model: str = DEFAULT,
     out: Path = Path("pix2seqd-out"),
     channel: str | None = None,
     batch_size: Annotated[int | None, count(1)] = None,
@@ -54,6 +55,7 @@ def segment(
     make_folders(out)
     first, stride = distributed.rank(), distributed.world_size()
     segmenter = inference.segmenter(model)
+    print_summary(segmenter)
     options = inference.given()
     settings = {**segmenter.describe(), **options, **({} if channel is None else {"channel": channel})}
     with PanopticWriter(out, segmenter.taxonomy, settings, sources) as writer:

@@ -8,13 +8,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
+from pix2seqd.cards import DEFAULT
+from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_summary
 from pix2seqd.files import InputError
 
 
 def serve(
     *,
-    model: str = "nuclei",
+    model: str = DEFAULT,
     out: Path = Path("pix2seqd-page"),
     samples: Path = Path("examples"),
     host: str = "127.0.0.1",
@@ -62,8 +63,10 @@ def serve(
         print(f"pix2seqd: everyone who can reach {host} can use this page; set a --password", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that temporary files are removed then, too
     limits = Limits(megabytes=max_megabytes, pixels=max_pixels, seconds=max_seconds, queue=queue)
+    segmenter = inference.segmenter(model)
+    print_summary(segmenter)
     with serving(
-        inference.segmenter(model),
+        segmenter,
         out,
         samples=samples if samples.is_dir() else None,
         defaults=inference.given(),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
+from pix2seqd.cards import DEFAULT_FOR_CLIPS
+from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_summary
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def video(
     source: str,
     /,
     *,
-    model: str = "nuclei-video",
+    model: str = DEFAULT_FOR_CLIPS,
     out: Path = Path("pix2seqd-video"),
     channel: str | None = None,
     first_steps: Annotated[int | None, count(1, 1000)] = None,
@@ -70,6 +71,7 @@ def video(
 
         with open_clip(source, report, fps, channel, partial(_print_message, progress)) as clip:
             segmenter = inference.segmenter(model)
+            print_summary(segmenter)
             given = {"first_steps": first_steps, "adaptive": adaptive}
             options = {**inference.given(), **{name: value for name, value in given.items() if value is not None}}
             settings = {**segmenter.describe(), **options, "source": source}

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pix2seqd.cards import CARD
 from pix2seqd.checkpoint import FILES, Checkpoint, from_pretrained
 from pix2seqd.files import InputError, write_atomically
-
-CARD = "README.md"
 
 
 def push_to_hub(

@@ -1,5 +1,6 @@
 """A replacement of the model that needs milliseconds and no torch, for tests of the command line."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +27,8 @@ class FakeSegmenter:
     seen = 0
     fail_at = None
     error: BaseException = KeyboardInterrupt()
+    familiar_width: int | None = None
+    """Images that are wider look strange; None: the model cannot tell."""
 
     def __init__(self, name):
         self.name, self.taxonomy = name, TAXONOMIES[name]
@@ -47,7 +50,9 @@ class FakeSegmenter:
             FakeSegmenter.seen += 1
             blobs, count = ndimage.label(np.asarray(load_image(source)).mean(axis=-1) > 100)
             classes = {**dict.fromkeys(range(1, count + 1), 1), count + 1: 2}
-            yield Panoptic.from_segmentation(np.where(blobs, blobs, count + 1), classes, self.taxonomy)
+            found = Panoptic.from_segmentation(np.where(blobs, blobs, count + 1), classes, self.taxonomy)
+            limit = FakeSegmenter.familiar_width
+            yield replace(found, strangeness=blobs.shape[1] / limit) if limit else found
 
     def video(self, frames, **options):
         for frame in frames:

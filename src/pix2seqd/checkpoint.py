@@ -20,15 +20,17 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
+from pix2seqd import familiarity
 from pix2seqd.cards import BUNDLED
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
+from pix2seqd.familiarity import Familiarity
 from pix2seqd.files import InputError, read_json, sync_folder, write_atomically, write_json
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 
-FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-"""The files of a checkpoint."""
+FILES = ("config.json", "model.safetensors", "preprocessor_config.json", familiarity.FILE)
+"""The files of a checkpoint; the first two are needed."""
 FORMAT = 2
 """Of config.json: settings nest as the model does. Format 1, where they were flat, is read too."""
 PARTS = ("model", "data", "infer")
@@ -54,12 +56,15 @@ class Checkpoint:
     """The folder, bundled name or hub id it was loaded from; empty if it was not loaded."""
     digest: str = ""
     """SHA-256 of the weights file; empty if it was not loaded."""
+    familiarity: Familiarity | None = None
+    """Statistics of the training images, for a warning about images that look unlike them; None: no warning."""
 
 
 def save_pretrained(pretrained: Checkpoint, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write a checkpoint folder: config.json, model.safetensors and preprocessor_config.json, each atomically.
+    """Write a checkpoint folder: config.json, model.safetensors, preprocessor_config.json, each atomically.
 
-    Only `transformers` needs the last of them.
+    Only `transformers` needs the last of them. If the checkpoint has statistics of its training images, they are
+    written too, as familiarity.safetensors.
 
     Args:
         pretrained: what to write.
@@ -93,6 +98,7 @@ def save_pretrained(pretrained: Checkpoint, folder: str | Path, dtype: torch.dty
         "categories": pretrained.taxonomy.to_coco(),
     }
     write_json(folder / "config.json", config)
+    familiarity.write(pretrained.familiarity, folder)
 
 
 def from_pretrained(name: str | Path) -> Checkpoint:
@@ -129,7 +135,8 @@ def from_pretrained(name: str | Path) -> Checkpoint:
     _load_weights(model, weights)
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Checkpoint(model.eval(), taxonomy, data, infer, str(name), digest)
+    known = familiarity.read(folder, model_config.encoder.map_dim)
+    return Checkpoint(model.eval(), taxonomy, data, infer, str(name), digest, known)
 
 
 def _check_sections(config: dict[str, Any]) -> None:

@@ -69,6 +69,30 @@ def test_segment_folder_prints_summary_without_table(run, segmenter, tmp_path):
         assert len(sample.panoptic.segments) == int(sample.name) + 1
 
 
+def test_segment_warns_of_unfamiliar_images_and_records_them(run, segmenter, tmp_path, monkeypatch):
+    monkeypatch.setattr(segmenter, "familiar_width", 50)
+    for number, width in enumerate((40, 75, 50, 60)):
+        draw(tmp_path / "in" / f"{number}.png", size=(width, 30))
+    code, out, err = run("segment", "in", "--out", "o")
+    (told,) = notes(err)
+    assert code == 0 and "4 segmented" in out
+    assert "warning: 2 of 4 images look unlike those that nuclei-fast is made for (1.png, 3.png)" in told
+    assert [record["unfamiliar"] for record in CocoPanoptic.open("o").records] == [False, True, False, True]
+    assert [record["strangeness"] for record in CocoPanoptic.open("o").records] == [0.8, 1.5, 1.0, 1.2]
+    assert notes(run("segment", "in", "--out", "o")[2]) == [told]  # results that are kept
+    monkeypatch.setattr(segmenter, "familiar_width", None)
+    assert not notes(run("segment", "in", "--out", "other")[2])
+    assert "unfamiliar" not in CocoPanoptic.open("other").records[1]
+
+
+def test_segment_warning_names_a_few_of_many(run, segmenter, tmp_path, monkeypatch):
+    monkeypatch.setattr(segmenter, "familiar_width", 30)
+    for number in range(8):
+        draw(tmp_path / "in" / f"{number}.png")
+    (told,) = notes(run("segment", "in", "--out", "o")[2])
+    assert "8 of 8 images" in told and "(0.png, 1.png, 2.png, 3.png, 4.png and 3 more)" in told
+
+
 def test_segment_names_bad_files_and_segments_the_others(run, segmenter, tmp_path):
     draw(tmp_path / "in" / "a.png")
     draw(tmp_path / "in" / "z.png")

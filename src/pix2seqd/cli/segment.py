@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pix2seqd.cards import DEFAULT
-from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_summary
+from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_summary, print_unfamiliar
 from pix2seqd.files import InputError
 
 
@@ -72,6 +72,8 @@ def segment(
         failed = segment_into(writer, own, todo, results)
         if len(sources) == len(own) == 1 and not failed:
             print_segments(sources[0].name, writer.segments(sources[0]))
+        names = [source.name for source in writer.unfamiliar(own)]
+        print_unfamiliar(names, len(own), "images", segmenter.describe()["model"])
     distributed.barrier()
     print(f"written to {out}: panoptic.json, panoptic/, overlay/, images/")
     return 2 if failed else 0

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pix2seqd.cards import DEFAULT_FOR_CLIPS
-from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_summary
+from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_summary, print_unfamiliar
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def video(
                     writer.write(frame, panoptic)
                     progress.update(task, advance=1, speed=f"{done / (time.monotonic() - started):.1f} frames/s")
     seconds = time.monotonic() - started
+    print_unfamiliar(writer.unfamiliar, done, "frames", segmenter.describe()["model"])
     print(f"{done} frames in {seconds:.1f} s ({done / seconds:.1f} frames/s), {writer.things} things tracked")
     print(f"written to {out}: overlay.mp4, panoptic/, panoptic.json, tracks.json")
     return 2 if errors else 0

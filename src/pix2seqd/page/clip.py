@@ -10,7 +10,7 @@ import gradio as gr
 
 from pix2seqd.files import InputError, read_json
 from pix2seqd.images.frames import DecodedFrame, check_upload, open_clip
-from pix2seqd.page.site import MODEL, QUICK, Parts, Site, settings_of, steps_slider, view, with_messages
+from pix2seqd.page.site import MODEL, QUICK, Parts, Site, count, settings_of, steps_slider, view, with_messages
 from pix2seqd.page.viewer import data_uri, reduced, show
 from pix2seqd.panoptic.clip_results import ClipWriter
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -58,7 +58,7 @@ def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
         options, value = settings_of(values), {}
         options |= {"first_steps": options["steps"], "steps": int(steps)}
         for done, total, frame, panoptic in site.turns.take(segmented(site, given, out, frames, options)):
-            note = f"frame {done} of {total}: {sum(s.isthing for s in panoptic.segments)} things"
+            note = f"frame {done} of {total}: {count(panoptic)}"
             value = show(data_uri(reduced(frame.image), "JPEG"), panoptic, progress=done / total, note=note)
             yield value, gr.skip(), gr.skip()
         yield value | {"progress": 1.0}, tracks(out), export(out)

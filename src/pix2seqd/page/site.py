@@ -138,4 +138,5 @@ def stopped(work: Work | None) -> Any:
 def count(panoptic: Panoptic) -> str:
     """The number of things and of stuff segments, in words."""
     things = sum(segment.isthing for segment in panoptic.segments)
-    return f"{things} things, {len(panoptic.segments) - things} stuff"
+    warning = " · unlike what the model is made for" if panoptic.unfamiliar else ""
+    return f"{things} things, {len(panoptic.segments) - things} stuff{warning}"

@@ -17,7 +17,7 @@ from PIL import Image
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.results import make_folders, writing
+from pix2seqd.panoptic.results import familiarity, make_folders, writing
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 WRITER = "written by pix2seqd video"
@@ -88,6 +88,11 @@ class ClipWriter:
         kinds = {category.id: category.isthing for category in self._taxonomy.categories}
         return sum(kinds[track.categories.most_common(1)[0][0]] for track in self._tracks.values())
 
+    @property
+    def unfamiliar(self) -> list[int]:
+        """Numbers of the frames so far that look unlike what the model was trained on."""
+        return [record["id"] for record in self._images if record.get("unfamiliar")]
+
     def write(self, frame: DecodedFrame, panoptic: Panoptic) -> None:
         """Add a frame whose segment ids are those of tracks.
 
@@ -102,7 +107,8 @@ class ClipWriter:
             Image.fromarray(png).save(temporary, format="PNG")
         self._video.write(shown, frame.time)
         record = {"id": frame.number, "file_name": frame.name or name, "time": round(frame.time, 6)}
-        self._images.append({**record, "width": frame.image.width, "height": frame.image.height})
+        record |= {"width": frame.image.width, "height": frame.image.height, **familiarity(panoptic)}
+        self._images.append(record)
         for segment in panoptic.segments:
             track = self._tracks.setdefault(segment.id, Track(frame.number))
             track.add(frame.number, segment.category_id, segment.area)

@@ -5,6 +5,7 @@ import math
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +25,7 @@ from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import pretrained_backbone
 from pix2seqd.speed import accelerate_training
 from pix2seqd.speed.hardware import native_bfloat16
+from pix2seqd.training.familiar import IMAGES, learn
 from pix2seqd.training.log import TrainLog
 from pix2seqd.training.recipes import RECIPES
 from pix2seqd.training.rollouts import own_predictions
@@ -105,6 +107,9 @@ def train(
             fit(state, loader, recipe, accelerator, log, stopped)
         save_state(state, out / "state")
         if accelerator.is_main_process:
+            if state.step == config.steps:  # from no more images than were trained on
+                count = min(IMAGES, config.steps * config.batch_size)
+                pretrained = replace(pretrained, familiarity=learn(pretrained, [dataset], count))
             save_pretrained(pretrained, out / "model")
         accelerator.wait_for_everyone()
     if state.step < config.steps:

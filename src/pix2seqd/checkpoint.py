@@ -29,8 +29,8 @@ from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 
-FILES = ("config.json", "model.safetensors", "preprocessor_config.json", familiarity.FILE)
-"""The files of a checkpoint; the first two are needed."""
+FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+"""The files of a checkpoint, beside familiarity.safetensors, which not every one has."""
 FORMAT = 2
 """Of config.json: settings nest as the model does. Format 1, where they were flat, is read too."""
 PARTS = ("model", "data", "infer")
@@ -359,7 +359,7 @@ def _download(name: str, bundled: str) -> Path:
         cached = [try_to_load_from_cache(name, file) for file in FILES[:2]]
         if isinstance(cached[0], str) and isinstance(cached[1], str):
             return Path(cached[0]).parent
-        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+        return Path(snapshot_download(name, allow_patterns=[*FILES, familiarity.FILE]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         known = f"no such folder, not bundled ({bundled})"

@@ -3,7 +3,7 @@
 The description of an image is the mean and the standard deviation of each channel of the encoder's map, over the whole
 image. For images of one kind these numbers vary together in a certain way. `Familiarity` holds their mean and
 covariance over training images; the strangeness of another image is its Mahalanobis distance from them (Lee et al.
-2018), where 1 is the limit that hardly any training image exceeds. The encoder computes the map anyway.
+2018), where 1 is the limit that few training images exceed. The encoder computes the map anyway.
 """
 
 import math
@@ -27,8 +27,8 @@ MIN_IMAGES = 16
 _SHRINKAGE = 0.05
 """Part of the covariance that is replaced by a multiple of the identity, so that few images suffice."""
 _FOLDS = 4
-_QUANTILE = 2.33
-"""Standard deviations from the mean of the logarithm of the distance to the limit: 1 % of a normal distribution."""
+_LIMIT = 2.0
+"""Standard deviations from the mean of the logarithm of the distance to the limit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Familiarity:
             [_distance(values[fold == k], *_statistics(values[fold != k])) for k in range(_FOLDS)]
         ).clamp(min=1e-12)
         spread = distances.log()
-        limit = (spread.mean() + _QUANTILE * spread.std()).exp()
+        limit = (spread.mean() + _LIMIT * spread.std()).exp()
         mean, whitening = _statistics(values)
         return cls(mean.float(), (whitening / limit).float())
 

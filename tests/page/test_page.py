@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,3 +214,12 @@ def test_scratch_resolve_refuses_paths_outside(tmp_path, path, monkeypatch):
         with pytest.raises(InputError, match="upload it again"):
             scratch.resolve(bad)
     assert scratch.resolve(str(next(scratch.folder.glob("made-*/in.png")))).name == "in.png"
+
+
+def test_count_warns_of_an_unfamiliar_image(work):
+    pytest.importorskip("gradio", reason="needs the extra web")
+    from pix2seqd.page.site import count
+
+    assert count(work.panoptic) == count(replace(work.panoptic, strangeness=0.9)) == "2 things, 1 stuff"
+    warned = count(replace(work.panoptic, strangeness=1.1))
+    assert warned == "2 things, 1 stuff · unlike what the model is made for"

@@ -16,7 +16,7 @@ from pix2seqd.training.familiar import learn
 )
 def test_learn_from_images_and_frames_of_clips(pretrained, data):
     checkpoint = replace(pretrained, data=data)
-    known = learn(checkpoint, [Shapes(40, (32, 48)), ShapesClips(3, 2, (32, 48))], 20)
+    known = learn(checkpoint, [(Shapes(40, (32, 48)), 20), (ShapesClips(3, 2, (32, 48)), 20)])
     assert known is not None
     segmenter = Segmenter(replace(checkpoint, familiarity=known), "cpu", "float32")
     own = [segmenter.image(Shapes(3, (32, 48), seed=9)[i].image, steps=1, diameter=data.diameter) for i in range(3)]
@@ -25,4 +25,4 @@ def test_learn_from_images_and_frames_of_clips(pretrained, data):
 
 
 def test_learn_from_too_few_images_gives_no_statistics(pretrained):
-    assert learn(pretrained, [Shapes(40, (32, 48))], MIN_IMAGES - 1) is None
+    assert learn(pretrained, [(Shapes(40, (32, 48)), MIN_IMAGES - 1)]) is None

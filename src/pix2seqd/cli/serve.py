@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pix2seqd.cards import DEFAULT
+from pix2seqd.cards import DEFAULT, UNKNOWN, read_card
 from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_summary
 from pix2seqd.files import InputError
 
@@ -37,7 +37,7 @@ def serve(
 
     Args:
         model: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id of a
-            model on the Hugging Face hub.
+            model on the Hugging Face hub. The tab Clip takes the model for clips that its card names, if any.
         out: Folder to write to. Nothing is written anywhere else.
         samples: Folder of images and clips that the page offers as samples, if it exists.
         host: Address to listen on. 0.0.0.0 admits other machines; set a password for this.
@@ -50,6 +50,7 @@ def serve(
         queue: Number of requests of each kind that may wait. Further requests are refused.
         inference: How the checkpoint is used. The page starts with these settings.
     """
+    from pix2seqd.checkpoint import find_folder
     from pix2seqd.page.limits import Limits
     from pix2seqd.page.server import LOCAL, serving
     from pix2seqd.panoptic.results import check_writable
@@ -65,9 +66,11 @@ def serve(
     limits = Limits(megabytes=max_megabytes, pixels=max_pixels, seconds=max_seconds, queue=queue)
     segmenter = inference.segmenter(model)
     print_summary(segmenter)
+    for_clips = read_card(find_folder(model)).for_clips
     with serving(
         segmenter,
         out,
+        clip_segmenter=None if for_clips == UNKNOWN else inference.segmenter(for_clips),
         samples=samples if samples.is_dir() else None,
         defaults=inference.given(),
         limits=limits,

@@ -104,6 +104,7 @@ def serving(
     segmenter: "Segmenter",
     folder: Path,
     *,
+    clip_segmenter: "Segmenter | None" = None,
     samples: Path | None = None,
     defaults: Mapping[str, Any] = {},
     limits: Limits | None = None,
@@ -115,6 +116,7 @@ def serving(
 
     Args:
         segmenter: the model.
+        clip_segmenter: the model of the tab Clip, which finds the same things; None: the same model.
         folder: the only folder that is written to. It holds the data set of saved images, and `.scratch`.
         samples: folder of images and clips that visitors can click.
         defaults: start values of the controls that differ from the checkpoint's, by name as in
@@ -138,7 +140,7 @@ def serving(
     from pix2seqd.page.site import Site
 
     processing_utils.async_ssrf_protected_download = _fetch_nothing  # pyright: ignore[reportAttributeAccessIssue]
-    site = Site(segmenter, folder, scratch, limits, Turns(limits.seconds), Lock())
+    site = Site(segmenter, folder, scratch, limits, Turns(limits.seconds), Lock(), clip_segmenter)
     page = build(site, samples, defaults).queue(max_size=limits.queue)
     guard = Middleware(Guard, hosts=LOCAL if host in LOCAL else (), max_bytes=(limits.megabytes + 1) * 2**20)
     try:

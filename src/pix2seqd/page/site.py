@@ -33,6 +33,8 @@ class Site:
     limits: Limits
     turns: Turns
     saving: Lock
+    clip_segmenter: Segmenter | None = None
+    """The model of the tab Clip; None: the same."""
 
 
 @dataclass(frozen=True)

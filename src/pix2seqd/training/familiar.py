@@ -1,6 +1,6 @@
 """Statistics of the training images, kept with a checkpoint: the base of the warning about images unlike them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -16,20 +16,19 @@ _SCALES = (1.0, 0.8, 1.25)
 """The scale that a first look finds differs from that of the labels by such factors."""
 
 
-def learn(checkpoint: Checkpoint, datasets: list[Dataset | ClipDataset], count: int = IMAGES) -> Familiarity | None:
+def learn(checkpoint: Checkpoint, datasets: Iterable[tuple[Dataset | ClipDataset, int]]) -> Familiarity | None:
     """Run training images through the encoder.
 
     Args:
         checkpoint: the trained model.
-        datasets: what it was trained on; the images are spread evenly over each.
-        count: images of each data set.
+        datasets: what it was trained on, each with the number of images to take, evenly spread over it.
 
     Returns:
         The statistics; None if there are too few images.
     """
     device = str(next(checkpoint.model.parameters()).device)
     segmenter, described = Segmenter(checkpoint, device), []
-    for dataset in datasets:
+    for dataset, count in datasets:
         for number, sample in enumerate(_spread(dataset, count)):
             diameter = sample.panoptic.diameter() if checkpoint.data.diameter else 0.0
             described.append(segmenter.describe_image(sample.image, diameter * _SCALES[number % len(_SCALES)]))

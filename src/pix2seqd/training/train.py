@@ -109,7 +109,7 @@ def train(
         if accelerator.is_main_process:
             if state.step == config.steps:  # from no more images than were trained on
                 count = min(IMAGES, config.steps * config.batch_size)
-                pretrained = replace(pretrained, familiarity=learn(pretrained, [dataset], count))
+                pretrained = replace(pretrained, familiarity=learn(pretrained, [(dataset, count)]))
             save_pretrained(pretrained, out / "model")
         accelerator.wait_for_everyone()
     if state.step < config.steps:

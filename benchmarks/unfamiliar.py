@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pix2seqd.data import open_dataset
+from pix2seqd.familiarity import describe
 from pix2seqd.files import write_json
 from pix2seqd.images.load import find_images, load_image
 from pix2seqd.segmenter import Segmenter
@@ -96,7 +97,7 @@ def strangeness(segmenter: Segmenter, image: np.ndarray | Image.Image) -> float:
     resized = segmenter.resize(load_image(image))
     for window in segmenter.tiling.split(resized, ()):
         segmenter.runner.encode([window])
-    return segmenter.checkpoint.familiarity.strangeness(resized.seen)
+    return segmenter.checkpoint.familiarity.strangeness(describe(resized.seen))
 
 
 if __name__ == "__main__":

@@ -21,13 +21,7 @@ def correlated(count: int, seed: int, size: int = 12) -> torch.Tensor:
 
 
 def distances(known: Familiarity, described: torch.Tensor) -> list[float]:
-    """The strangeness of images that consist of two windows of one cell each."""
-    half = len(described[0]) // 2
-    result = []
-    for mean, deviation in zip(described[:, :half], described[:, half:], strict=True):
-        cells = [torch.cat([torch.ones(1), value, value**2]) for value in (mean - deviation, mean + deviation)]
-        result.append(known.strangeness(cells))
-    return result
+    return [known.strangeness(description) for description in described]
 
 
 def test_describe_pools_windows_and_ignores_padding():

@@ -27,7 +27,7 @@ MIN_IMAGES = 16
 _SHRINKAGE = 0.05
 """Part of the covariance that is replaced by a multiple of the identity, so that few images suffice."""
 _FOLDS = 4
-_LIMIT = 2.0
+_LIMIT = 1.75
 """Standard deviations from the mean of the logarithm of the distance to the limit."""
 
 
@@ -61,10 +61,9 @@ class Familiarity:
         mean, whitening = _statistics(values)
         return cls(mean.float(), (whitening / limit).float())
 
-    def strangeness(self, seen: Sequence[Tensor]) -> float:
-        """From the moments of an image's windows: 0 is the mean of the training images, above 1 is unfamiliar."""
-        described = describe(seen)
-        return float(_distance(described[None], self.mean.double(), self.whitening.double()))
+    def strangeness(self, description: Tensor) -> float:
+        """Of the image with this description (`describe`): 0 for the mean of the training images, 1 at the limit."""
+        return float(_distance(description[None].double(), self.mean.double(), self.whitening.double()))
 
 
 def _statistics(values: Tensor) -> tuple[Tensor, Tensor]:

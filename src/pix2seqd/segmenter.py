@@ -362,7 +362,7 @@ class Segmenter:
     def _judged(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
         """The segmentation with the image's strangeness, if the checkpoint can tell; all its windows were seen."""
         known = self.checkpoint.familiarity
-        return replace(panoptic, strangeness=known.strangeness(image.seen)) if known else panoptic
+        return replace(panoptic, strangeness=known.strangeness(describe(image.seen))) if known else panoptic
 
     def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
         """All windows advance together: a result after each step of the first sample, then after each sample."""

@@ -32,24 +32,12 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-for command in (
-    benchmark,
-    check_data,
-    convert_data,
-    distill,
-    export,
-    figures,
-    metric,
-    models,
-    serve,
-    shard,
-    sweep,
-    video,
-):
+for command in (benchmark, check_data, convert_data, distill, export, figures, metric, serve, shard, sweep, video):
     app.command(command)
 SETTINGS = "RECIPE|FILE.yaml... [--SECTION.SETTING VALUE]... [OPTIONS]"
 app.command(ablate, usage=f"Usage: pix2seqd ablate TABLE {SETTINGS}")
 app.command(evaluate, usage="Usage: pix2seqd evaluate CHECKPOINT --data DATA [OPTIONS]")
+app.command(models, usage="Usage: pix2seqd models [FOLDER...] [OPTIONS]")
 app.command(segment, usage="Usage: pix2seqd segment IMAGE|FOLDER... [OPTIONS]")
 app.command(train, usage=f"Usage: pix2seqd train {SETTINGS}")
 

@@ -7,7 +7,7 @@ Pages of text, noise and flat images are drawn here. Only the scale of an image 
 
 import argparse
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pix2seqd.data import open_dataset
 from pix2seqd.familiarity import describe
 from pix2seqd.files import write_json
-from pix2seqd.images.load import find_images, load_image
+from pix2seqd.images.load import Source, find_images, load_image
 from pix2seqd.segmenter import Segmenter
 
 WORDS = (
@@ -79,9 +79,7 @@ def flat() -> list[np.ndarray]:
 def variants(image: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """What a user may do to an image of the model's own kind."""
     height, width = image.shape[:2]
-    top, left = height // 2 - 48, width // 2 - 48
     yield "very dark", (image * 0.08).astype(np.uint8)
-    yield "96 x 96 from the middle", image[max(top, 0) : top + 96, max(left, 0) : left + 96]
     yield "twice as large", np.asarray(Image.fromarray(image).resize((2 * width, 2 * height)))
     yield "half as large", np.asarray(Image.fromarray(image).resize((width // 2, height // 2)))
 
@@ -92,12 +90,16 @@ def labelled(data: str, size: tuple[int, int], limit: int) -> list[np.ndarray]:
     return [dataset[index].image for index in chosen.tolist()]
 
 
-def strangeness(segmenter: Segmenter, image: np.ndarray | Image.Image) -> float:
-    assert segmenter.checkpoint.familiarity is not None, "the checkpoint has no statistics"
-    resized = segmenter.resize(load_image(image))
-    for window in segmenter.tiling.split(resized, ()):
-        segmenter.runner.encode([window])
-    return segmenter.checkpoint.familiarity.strangeness(describe(resized.seen))
+def strangeness(segmenter: Segmenter, images: Iterable[Source]) -> Iterator[float]:
+    """Of each image that is large enough to be judged."""
+    known = segmenter.checkpoint.familiarity
+    assert known is not None, "the checkpoint has no statistics"
+    for image in map(load_image, images):
+        if image.width * image.height >= known.min_pixels:
+            resized = segmenter.resize(image)
+            for window in segmenter.tiling.split(resized, ()):
+                segmenter.runner.encode([window])
+            yield round(known.strangeness(describe(resized.seen)), 3)
 
 
 if __name__ == "__main__":
@@ -126,7 +128,10 @@ if __name__ == "__main__":
     }
     found = {}
     for name, images in sets.items():
-        values = found[name] = [round(strangeness(segmenter, image), 3) for image in images()]
+        values = found[name] = list(strangeness(segmenter, images()))
+        if not values:
+            print(f"{name}: all images are too small to be judged")
+            continue
         share = np.mean(np.array(values) > 1)
         low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
         print(

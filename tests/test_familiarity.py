@@ -41,7 +41,7 @@ def test_moments_keep_a_cell_of_the_smallest_image():
 
 @pytest.mark.parametrize("count", [40, 400])
 def test_fit_knows_its_own_kind_and_notices_others(count: int):
-    known = Familiarity.fit(correlated(count, 1))
+    known = Familiarity.fit(correlated(count, 1), 9)
     assert known is not None
     own, other = correlated(200, 2), correlated(200, 3)
     other[:, 1] += 4.0  # within its own variation, but the other numbers do not follow
@@ -50,47 +50,45 @@ def test_fit_knows_its_own_kind_and_notices_others(count: int):
 
 
 def test_fit_of_few_or_equal_images():
-    assert Familiarity.fit(correlated(familiarity.MIN_IMAGES - 1, 1)) is None
-    same = Familiarity.fit(torch.ones(20, 4))
+    assert Familiarity.fit(correlated(familiarity.MIN_IMAGES - 1, 1), 9) is None
+    same = Familiarity.fit(torch.ones(20, 4), 9)
     assert same is not None and all(torch.isfinite(value).all() for value in (same.mean, same.whitening))
     assert distances(same, torch.tensor([[1.0, 1, 0, 0]]))[0] > 1
 
 
 def test_save_pretrained_keeps_and_removes_statistics(pretrained, tmp_path):
     size = 2 * pretrained.model.config.encoder.map_dim
-    known = Familiarity.fit(torch.randn(30, size))
+    known = Familiarity.fit(torch.randn(30, size), 99)
     save_pretrained(replace(pretrained, familiarity=known), tmp_path)
     loaded = from_pretrained(tmp_path).familiarity
     assert known and loaded and torch.equal(loaded.whitening, known.whitening) and torch.equal(loaded.mean, known.mean)
+    assert loaded.min_pixels == 99
     save_pretrained(pretrained, tmp_path)  # other weights, without statistics of their own
     assert not (tmp_path / FILE).exists() and from_pretrained(tmp_path).familiarity is None
 
 
+def statistics(size: int, **changes: torch.Tensor) -> dict[str, torch.Tensor]:
+    whole = {"mean": torch.zeros(size), "whitening": torch.zeros(size, size), "min_pixels": torch.tensor([9])}
+    return whole | changes
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "make",
     [
-        (lambda path, size: path.write_bytes(b"no tensors"), "damaged or not safetensors"),
-        (lambda path, size: save_file({"mean": torch.zeros(size)}, path), "does not belong"),
-        (
-            lambda path, size: save_file({"mean": torch.zeros(3), "whitening": torch.zeros(3, 3)}, path),
-            "does not belong",
-        ),
-        (
-            lambda path, size: save_file(
-                {"mean": torch.full((size,), float("nan")), "whitening": torch.zeros(size, size)}, path
-            ),
-            "does not belong",
-        ),
-        (
-            lambda path, size: save_file(
-                {"mean": torch.zeros(size).double(), "whitening": torch.zeros(size, size)}, path
-            ),
-            "does not belong",
-        ),
+        lambda size: {"mean": torch.zeros(size)},
+        lambda size: statistics(3),
+        lambda size: statistics(size, mean=torch.full((size,), float("nan"))),
+        lambda size: statistics(size, mean=torch.zeros(size).double()),
+        lambda size: statistics(size, min_pixels=torch.tensor([9.0])),
+        lambda size: statistics(size, more=torch.zeros(1)),
+        None,
     ],
 )
-def test_read_damaged_statistics_is_a_one_line_error(folder: Path, pretrained, change, message: str):
-    change(folder / FILE, 2 * pretrained.model.config.encoder.map_dim)
-    with pytest.raises(InputError, match=message) as caught:
+def test_read_damaged_statistics_is_a_one_line_error(folder: Path, pretrained, make):
+    if make is None:
+        (folder / FILE).write_bytes(b"no tensors")
+    else:
+        save_file(make(2 * pretrained.model.config.encoder.map_dim), folder / FILE)
+    with pytest.raises(InputError, match="does not belong" if make else "damaged or not safetensors") as caught:
         from_pretrained(folder)
     assert str(folder / FILE) in str(caught.value) and "\n" not in str(caught.value)

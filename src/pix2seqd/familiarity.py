@@ -27,7 +27,7 @@ MIN_IMAGES = 16
 _SHRINKAGE = 0.05
 """Part of the covariance that is replaced by a multiple of the identity, so that few images suffice."""
 _FOLDS = 4
-_LIMIT = 1.75
+_LIMIT = 1.6
 """Standard deviations from the mean of the logarithm of the distance to the limit."""
 
 
@@ -39,13 +39,15 @@ class Familiarity:
         mean: float32 `[d]`.
         whitening: float32 `[d, d]`: the square of (description - mean) times this, averaged, is the squared distance,
             in units of the limit.
+        min_pixels: of the smallest of these images. Smaller ones show too little to be judged.
     """
 
     mean: Tensor
     whitening: Tensor
+    min_pixels: int
 
     @classmethod
-    def fit(cls, descriptions: Tensor) -> "Familiarity | None":
+    def fit(cls, descriptions: Tensor, min_pixels: int) -> "Familiarity | None":
         """From the descriptions `[n, d]` of training images; None if there are fewer than `MIN_IMAGES`.
 
         The limit is taken from images that the statistics do not contain: each quarter is compared with the others.
@@ -59,7 +61,7 @@ class Familiarity:
         spread = distances.log()
         limit = (spread.mean() + _LIMIT * spread.std()).exp()
         mean, whitening = _statistics(values)
-        return cls(mean.float(), (whitening / limit).float())
+        return cls(mean.float(), (whitening / limit).float(), min_pixels)
 
     def strangeness(self, description: Tensor) -> float:
         """Of the image with this description (`describe`): 0 for the mean of the training images, 1 at the limit."""
@@ -109,7 +111,8 @@ def write(familiarity: Familiarity | None, folder: Path) -> None:
     if familiarity is None:
         (folder / FILE).unlink(missing_ok=True)
         return
-    tensors = {"mean": familiarity.mean, "whitening": familiarity.whitening}
+    smallest = torch.tensor([familiarity.min_pixels])
+    tensors = {"mean": familiarity.mean, "whitening": familiarity.whitening, "min_pixels": smallest}
     with write_atomically(folder / FILE) as temporary:
         temporary.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}))
 
@@ -133,8 +136,10 @@ def read(folder: Path, channels: int) -> Familiarity | None:
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged or not safetensors ({error}); copy it again, or delete it") from error
     shapes = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
-    if shapes != {"mean": ((size,), torch.float32), "whitening": ((size, size), torch.float32)} or not all(
-        math.isfinite(float(value.abs().sum())) for value in tensors.values()
+    expected = {"mean": (size,), "whitening": (size, size), "min_pixels": (1,)}
+    types = {name: torch.int64 if name == "min_pixels" else torch.float32 for name in expected}
+    if shapes != {name: (shape, types[name]) for name, shape in expected.items()} or not all(
+        math.isfinite(float(value.double().abs().sum())) for value in tensors.values()
     ):
         raise InputError(f"{path} does not belong to the config.json beside it; copy it again, or delete it")
-    return Familiarity(tensors["mean"], tensors["whitening"])
+    return Familiarity(tensors["mean"], tensors["whitening"], int(tensors["min_pixels"]))

@@ -1,5 +1,6 @@
 """`Segmenter`: from images to `Panoptic`, for the command line, the evaluation and Python."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -362,7 +363,9 @@ class Segmenter:
     def _judged(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
         """The segmentation with the image's strangeness, if the checkpoint can tell; all its windows were seen."""
         known = self.checkpoint.familiarity
-        return replace(panoptic, strangeness=known.strangeness(describe(image.seen))) if known else panoptic
+        if not known or math.prod(image.size) < known.min_pixels:
+            return panoptic
+        return replace(panoptic, strangeness=known.strangeness(describe(image.seen)))
 
     def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
         """All windows advance together: a result after each step of the first sample, then after each sample."""

@@ -415,7 +415,7 @@ def test_strangeness_is_the_same_however_an_image_is_segmented_and_changes_no_ma
     plain = make(TILE)
     image = image_of(discs(60, 50))
     size = 2 * plain.model.config.encoder.map_dim
-    known = Familiarity(torch.zeros(size), torch.eye(size))
+    known = Familiarity(torch.zeros(size), torch.eye(size), 600)
     judging = Segmenter(replace(plain.checkpoint, familiarity=known), "cpu", "float32")
     before, after = plain.image(image), judging.image(image)
     assert before.strangeness is None and not before.unfamiliar
@@ -436,3 +436,4 @@ def test_strangeness_is_the_same_however_an_image_is_segmented_and_changes_no_ma
     assert small.strangeness != pytest.approx(after.strangeness, rel=1e-2)
     assert after.strangeness == pytest.approx(float(judging.describe_image(image).square().mean().sqrt()), rel=1e-4)
     assert after.unfamiliar == (after.strangeness > 1)
+    assert judging.image(image_of(discs(19, 30))).strangeness is None  # smaller than what it was trained on

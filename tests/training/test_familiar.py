@@ -1,7 +1,7 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
-import torch
 
 from pix2seqd.config import DataConfig
 from pix2seqd.data.synthetic.shapes import Shapes
@@ -20,8 +20,9 @@ def test_learn_from_images_and_frames_of_clips(pretrained, data):
     assert known is not None
     segmenter = Segmenter(replace(checkpoint, familiarity=known), "cpu", "float32")
     own = [segmenter.image(Shapes(3, (32, 48), seed=9)[i].image, steps=1, diameter=data.diameter) for i in range(3)]
-    assert not any(found.unfamiliar for found in own)
-    assert segmenter.image(torch.zeros(32, 48, 3, dtype=torch.uint8).numpy(), steps=1).unfamiliar
+    black = segmenter.image(np.zeros((32, 48, 3), np.uint8), steps=1)
+    assert black.unfamiliar and black.strangeness > max(found.strangeness for found in own)
+    assert segmenter.image(np.zeros((31, 48, 3), np.uint8), steps=1).strangeness is None
 
 
 def test_learn_from_too_few_images_gives_no_statistics(pretrained):

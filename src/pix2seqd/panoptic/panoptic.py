@@ -33,7 +33,8 @@ class Panoptic:
         segments: one record per id present in `segmentation`, ordered by id.
         taxonomy: what the category ids mean.
         strangeness: how far the image is from those that the model was trained on; above 1 it is `unfamiliar`. None:
-            not known, because the checkpoint has no statistics of its images, or no model made this.
+            not known, because the checkpoint has no statistics of its training images, the image is smaller than all of
+            them, or no model made this.
     """
 
     segmentation: np.ndarray

@@ -27,12 +27,13 @@ def learn(checkpoint: Checkpoint, datasets: Iterable[tuple[Dataset | ClipDataset
         The statistics; None if there are too few images.
     """
     device = str(next(checkpoint.model.parameters()).device)
-    segmenter, described = Segmenter(checkpoint, device), []
+    segmenter, described, pixels = Segmenter(checkpoint, device), [], []
     for dataset, count in datasets:
         for number, sample in enumerate(_spread(dataset, count)):
             diameter = sample.panoptic.diameter() if checkpoint.data.diameter else 0.0
+            pixels.append(sample.panoptic.segmentation.size)
             described.append(segmenter.describe_image(sample.image, diameter * _SCALES[number % len(_SCALES)]))
-    return Familiarity.fit(torch.stack(described)) if described else None
+    return Familiarity.fit(torch.stack(described), min(pixels)) if described else None
 
 
 def _spread(dataset: Dataset | ClipDataset, count: int) -> Iterator[Sample]:

@@ -21,6 +21,7 @@ from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.interop.official import load_official
 from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.pixel_encoder import ImageFeatures
 from pix2seqd.speed import fused_cpu, winograd
 
 if not torch.cuda.is_available():
@@ -179,11 +180,11 @@ def answer_with(monkeypatch) -> Callable[[Pix2SeqD, Callable[..., Tensor]], None
     """Let a model answer at every step with `infer(images, noise, steps, td)`, int64 `[b, 2, h, w]`."""
 
     def patch(model: Pix2SeqD, infer: Callable[..., Tensor]) -> None:
-        def denoise(images, noise, steps, td, past=None, hints=None):
-            mask = infer(images, noise, steps, td)
+        def denoise(h, noise, steps, td, past=None, hints=None):
+            mask = infer(h.map, noise, steps, td)
             yield from [mask] * steps
 
-        monkeypatch.setattr(model.pixel_encoder, "forward", lambda images: images)
+        monkeypatch.setattr(model.pixel_encoder, "forward", lambda images: ImageFeatures(images, images))
         monkeypatch.setattr(model, "denoise", denoise)
         monkeypatch.setattr(model, "to_masks", lambda mask: mask)
 

@@ -1,5 +1,6 @@
 """A replacement of the model that needs milliseconds and no torch, for tests of the command line."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +27,8 @@ class FakeSegmenter:
     seen = 0
     fail_at = None
     error: BaseException = KeyboardInterrupt()
+    familiar_width: int | None = None
+    """Images that are wider look strange; None: the model cannot tell."""
 
     def __init__(self, name):
         self.name, self.taxonomy = name, TAXONOMIES[name]
@@ -62,6 +65,8 @@ class FakeSegmenter:
             scores = {label: label / (count + 1) for label in of_label}  # the later, the surer
             labels = np.where(blobs, blobs, count + 1)
             found = Panoptic.from_segmentation(labels, of_label, self.taxonomy, scores=scores)
+            limit = FakeSegmenter.familiar_width
+            found = replace(found, strangeness=blobs.shape[1] / limit) if limit else found
             yield found.select(lambda s: s.score >= min_score and (classes is None or s.name in classes))
 
     def video(self, frames, **options):

@@ -20,16 +20,17 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
+from pix2seqd import familiarity
+from pix2seqd.cards import BUNDLED
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
+from pix2seqd.familiarity import Familiarity
 from pix2seqd.files import InputError, read_json, sync_folder, write_atomically, write_json
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 
-BUNDLED = Path(__file__).parent / "checkpoints"
-"""Folder of the checkpoints that come with the package."""
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-"""The files of a checkpoint."""
+"""The files of a checkpoint, beside familiarity.safetensors, which not every one has."""
 FORMAT = 2
 """Of config.json: settings nest as the model does. Format 1, where they were flat, is read too."""
 PARTS = ("model", "data", "infer")
@@ -57,12 +58,15 @@ class Checkpoint:
     """The folder, bundled name or hub id it was loaded from; empty if it was not loaded."""
     digest: str = ""
     """SHA-256 of the weights file; empty if it was not loaded."""
+    familiarity: Familiarity | None = None
+    """Statistics of the training images, for a warning about images that look unlike them; None: no warning."""
 
 
 def save_pretrained(pretrained: Checkpoint, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write a checkpoint folder: config.json, model.safetensors and preprocessor_config.json, each atomically.
+    """Write a checkpoint folder: config.json, model.safetensors, preprocessor_config.json, each atomically.
 
-    Only `transformers` needs the last of them.
+    Only `transformers` needs the last of them. If the checkpoint has statistics of its training images, they are
+    written too, as familiarity.safetensors.
 
     Args:
         pretrained: what to write.
@@ -96,6 +100,7 @@ def save_pretrained(pretrained: Checkpoint, folder: str | Path, dtype: torch.dty
         "categories": pretrained.taxonomy.to_coco(),
     }
     write_json(folder / "config.json", config)
+    familiarity.write(pretrained.familiarity, folder)
 
 
 def from_pretrained(name: str | Path) -> Checkpoint:
@@ -122,7 +127,8 @@ def from_pretrained(name: str | Path) -> Checkpoint:
     _load_weights(model, weights)
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Checkpoint(model.eval(), settings.taxonomy, settings.data, settings.infer, str(name), digest)
+    known = familiarity.read(folder, settings.model.encoder.map_dim)
+    return Checkpoint(model.eval(), settings.taxonomy, settings.data, settings.infer, str(name), digest, known)
 
 
 class Settings(NamedTuple):
@@ -388,7 +394,7 @@ def _download(name: str, bundled: str) -> Path:
         cached = [try_to_load_from_cache(name, file) for file in FILES[:2]]
         if isinstance(cached[0], str) and isinstance(cached[1], str):
             return Path(cached[0]).parent
-        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+        return Path(snapshot_download(name, allow_patterns=[*FILES, familiarity.FILE]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         known = f"no such folder, not bundled ({bundled})"

@@ -1,5 +1,6 @@
 """`Segmenter`: from images to `Panoptic`, for the command line, the evaluation and Python."""
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -10,8 +11,10 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 import numpy as np
 import torch
 
+from pix2seqd.cards import DEFAULT
 from pix2seqd.checkpoint import Checkpoint, find_folder, from_pretrained
 from pix2seqd.config import InferConfig, require
+from pix2seqd.familiarity import describe
 from pix2seqd.files import InputError
 from pix2seqd.images.load import Source, load_image
 from pix2seqd.inference.consensus import consensus
@@ -29,6 +32,7 @@ _LOOKS = 2
 several, and small things look like one."""
 _LOOK_WINDOWS = 4
 _LOOK_STEPS = 5
+_DESCRIBED_WINDOWS = 4
 _NEAR = 1.25
 """Scales whose ratio is below this count as equal."""
 
@@ -100,12 +104,14 @@ class Segmenter:
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path,
+        name: str | Path = DEFAULT,
         device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
         accelerate: bool = True,
     ) -> Self:
-        """From a folder, a bundled name ("nuclei") or a hub id; other arguments as the constructor takes them.
+        """From a folder, a bundled name or a hub id; by default the bundled model for images, as everywhere.
+
+        Other arguments are those of the constructor.
 
         Raises:
             InputError: no such checkpoint, or it is damaged; no such device.
@@ -156,7 +162,8 @@ class Segmenter:
         windows, stream = self._split(image, call, 1, mask), Stream(self.model, call.infer)
         for number, found in enumerate(self._masks(windows, stream, 1)):
             self.tiling.add(mask, number, found[0], image, call.infer.min_pixels)
-        return call.select(self.tiling.finish(mask, image, hints, call.infer.min_pixels, call.infer.smooth))
+        result = self.tiling.finish(mask, image, hints, call.infer.min_pixels, call.infer.smooth)
+        return call.select(self._judged(result, image))
 
     __call__ = image
 
@@ -211,7 +218,7 @@ class Segmenter:
         self._image_call({"seed": call.seed + n - 1})
         image = self.resize(source, call.diameter)
         masks = self._masks(self._split(image, call, n), Stream(self.model, call.infer))
-        return [call.select(sample) for sample in self._stitch(image, masks, call)]
+        return [call.select(self._judged(sample, image)) for sample in self._stitch(image, masks, call)]
 
     def images(
         self, sources: Iterable[Source], *, batch_size: int | None = None, **given: Unpack[ImageOptions]
@@ -270,8 +277,9 @@ class Segmenter:
             samples = list(zip(*self._masks(windows, stream), strict=True))
             found = [self.tiling.stitch(image, masks, min_pixels, call.infer.smooth) for masks in samples]
             ids = [self.tiling.generated_ids(image, masks) for masks in samples[:conditioned]]
-            result = tracker.update(self._agree(image, found, call), np.stack(ids) if ids else None)
-            yield call.select(result)
+            agreed = self._agree(image, found, call)
+            result = tracker.update(agreed, np.stack(ids) if ids else None)
+            yield call.select(replace(result, strangeness=agreed.strangeness))
             if data.diameter and not diameter:
                 if not result.diameter():
                     continue  # no thing yet: neither a scale nor past masks
@@ -296,13 +304,29 @@ class Segmenter:
         infer = self.checkpoint.infer  # of the checkpoint, not of the call: the scale does not depend on it
         quick = infer.replace(steps=min(_LOOK_STEPS, infer.first_steps or infer.steps), first_steps=0)
         for _ in range(_LOOKS):
-            look = replace(image, corners=image.corners[:: -(-len(image.corners) // _LOOK_WINDOWS)])
+            look = replace(image, corners=image.corners[:: -(-len(image.corners) // _LOOK_WINDOWS)], seen=[])
             masks = self._masks(self.tiling.split(look, _generators(0, 1)), Stream(self.model, quick))
             zoom = data.at_scale_of(self.tiling.diameter(look, (found[0] for found in masks))).zoom
             if 1 / _NEAR < zoom / image.zoom < _NEAR:
                 break
             image = self.tiling.resize(source, zoom)
         return image
+
+    def describe_image(self, source: Source, diameter: float = 0.0) -> torch.Tensor:
+        """The description of an image from which `familiarity.Familiarity.fit` makes statistics.
+
+        Args:
+            source: as `image` takes it.
+            diameter: as `resize` takes it.
+
+        Returns:
+            float64 `[d]`. Of a large image a few windows are described.
+        """
+        image = self.resize(source, diameter)
+        image = replace(image, corners=image.corners[:: -(-len(image.corners) // _DESCRIBED_WINDOWS)], seen=[])
+        for window in self.tiling.split(image, ()):
+            self.runner.encode([window])
+        return describe(image.seen)
 
     def _image_call(self, given: Mapping[str, Any]) -> _Call:
         steps = given.get("steps")
@@ -357,7 +381,14 @@ class Segmenter:
 
     def _agree(self, image: ResizedImage, found: Sequence[Panoptic], call: _Call) -> Panoptic:
         minimum = self.tiling.minimum(image, call.infer.min_pixels)
-        return consensus(found, minimum) if len(found) > 1 else found[0]
+        return self._judged(consensus(found, minimum) if len(found) > 1 else found[0], image)
+
+    def _judged(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
+        """The segmentation with the image's strangeness, if the checkpoint can tell; all its windows were seen."""
+        known = self.checkpoint.familiarity
+        if not known or math.prod(image.size) < known.min_pixels:
+            return panoptic
+        return replace(panoptic, strangeness=known.strangeness(describe(image.seen)))
 
     def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
         """All windows advance together: a result after each step of the first sample, then after each sample."""
@@ -384,7 +415,8 @@ class Segmenter:
                     shown = mask if step.is_last else deepcopy(mask)
                     self.tiling.add(shown, number, self.runner.masks(step)[0], image, min_pixels)
                     share = (number + done / call.infer.steps) / count
-                    yield share, self.tiling.finish(shown, image, hints, min_pixels, call.infer.smooth)
+                    result = self.tiling.finish(shown, image, hints, min_pixels, call.infer.smooth)
+                    yield share, self._judged(result, image)
 
 
 def _generators(seed: int, samples: int) -> list[torch.Generator]:

@@ -25,6 +25,13 @@ def lines(text):
     return text.strip().splitlines()
 
 
+def notes(err, model="nuclei-fast"):
+    """The notes on stderr after the first, which says what the model finds."""
+    first, *others = [line for line in lines(err) if line.startswith("pix2seqd:")]
+    assert first.startswith(f"pix2seqd: model {model} finds ") and first.endswith(": pix2seqd models")
+    return others
+
+
 def settings(out):
     return [image["settings"] for image in json.loads((out / "panoptic.json").read_text())["images"]]
 
@@ -32,7 +39,8 @@ def settings(out):
 def test_segment_one_image_writes_data_set_and_prints_table(run, segmenter, tmp_path):
     draw(tmp_path / "a cell é.png", blobs=2)
     code, out, err = run("segment", "a cell é.png")
-    assert code == 0 and err == ""
+    assert code == 0
+    assert err == "pix2seqd: model nuclei-fast finds nucleus and background; for other images: pix2seqd models\n"
     assert "3 segments" in out and out.count("nucleus") == 2 and "stuff" in out
     assert lines(out)[-1].startswith("written to pix2seqd-out")
     (sample,) = (CocoPanoptic.open("pix2seqd-out")[i] for i in range(1))
@@ -97,6 +105,30 @@ def test_segment_and_video_unknown_class_or_score(run, segmenter, tmp_path, opti
         assert not list((tmp_path / "o").rglob("*.png"))
 
 
+def test_segment_warns_of_unfamiliar_images_and_records_them(run, segmenter, tmp_path, monkeypatch):
+    monkeypatch.setattr(segmenter, "familiar_width", 50)
+    for number, width in enumerate((40, 75, 50, 60)):
+        draw(tmp_path / "in" / f"{number}.png", size=(width, 30))
+    code, out, err = run("segment", "in", "--out", "o")
+    (told,) = notes(err)
+    assert code == 0 and "4 segmented" in out
+    assert "warning: 2 of 4 images look unlike those that nuclei-fast is made for (1.png, 3.png)" in told
+    assert [record["unfamiliar"] for record in CocoPanoptic.open("o").records] == [False, True, False, True]
+    assert [record["strangeness"] for record in CocoPanoptic.open("o").records] == [0.8, 1.5, 1.0, 1.2]
+    assert notes(run("segment", "in", "--out", "o")[2]) == [told]  # results that are kept
+    monkeypatch.setattr(segmenter, "familiar_width", None)
+    assert not notes(run("segment", "in", "--out", "other")[2])
+    assert "unfamiliar" not in CocoPanoptic.open("other").records[1]
+
+
+def test_segment_warning_names_a_few_of_many(run, segmenter, tmp_path, monkeypatch):
+    monkeypatch.setattr(segmenter, "familiar_width", 30)
+    for number in range(8):
+        draw(tmp_path / "in" / f"{number}.png")
+    (told,) = notes(run("segment", "in", "--out", "o")[2])
+    assert "8 of 8 images" in told and "(0.png, 1.png, 2.png, 3.png, 4.png and 3 more)" in told
+
+
 def test_segment_names_bad_files_and_segments_the_others(run, segmenter, tmp_path):
     draw(tmp_path / "in" / "a.png")
     draw(tmp_path / "in" / "z.png")
@@ -105,7 +137,7 @@ def test_segment_names_bad_files_and_segments_the_others(run, segmenter, tmp_pat
     (tmp_path / "in" / "[red]text.png").write_text("hello")
     code, out, err = run("segment", "in", "missing.png", "--out", "o")
     assert code == 2
-    errors = [line for line in lines(err) if line.startswith("pix2seqd:")]
+    errors = notes(err)
     assert len(errors) == 4
     for name in ("in/empty.png", "in/folder.png", "in/[red]text.png", "missing.png"):
         assert sum(name in line for line in errors) == 1
@@ -121,10 +153,10 @@ def test_segment_channels_and_planes_are_reported_once_per_file(run, segmenter, 
     for number in range(files):
         tifffile.imwrite(tmp_path / f"in/{number}.tif", values, imagej=True, metadata={"axes": "TCYX"})
     code, _, err = run("segment", "in", "--out", "o")
-    notes = [line for line in lines(err) if line.startswith("pix2seqd:")]
-    assert code == 0 and "failed" not in err and len(notes) == 2 * files
+    told = notes(err)
+    assert code == 0 and "failed" not in err and len(told) == 2 * files
     for number in range(files):
-        own = [line for line in notes if f"in/{number}.tif: " in line]
+        own = [line for line in told if f"in/{number}.tif: " in line]
         assert "2 left out (time (T): 3); `pix2seqd video` takes those along time (T)" in own[0]
         assert "the first of 5 channels is taken; --channel takes another" in own[1]
     seen = FakeSegmenter.seen

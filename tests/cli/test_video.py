@@ -64,6 +64,16 @@ def test_video_folder_writes_overlay_pngs_and_tracks(run, segmenter, folder: Pat
     assert [(track["isthing"], track["first_frame"]) for track in tracks] == [(1, 1), (1, 1), (1, 7), (0, 1)]
 
 
+def test_video_warns_of_unfamiliar_frames(run, segmenter, folder: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(segmenter, "familiar_width", 32)
+    code, _, err = run("video", "in", "--out", "out")
+    assert code == 0
+    assert "pix2seqd: model nuclei-video finds nucleus and background; for other images: pix2seqd models" in err
+    assert "warning: 12 of 12 frames look unlike those that nuclei-video is made for (1, 2, 3, 4, 5 and 7 more)" in err
+    images = results(tmp_path / "out")[0]["images"]
+    assert all(image["unfamiliar"] is True and image["strangeness"] == 1.25 for image in images)
+
+
 def test_video_overlay_has_the_colours_of_the_tracks(run, segmenter, folder: Path, tmp_path: Path):
     assert run("video", "in", "--out", "out")[0] == 0
     shown, _ = read(tmp_path / "out" / "overlay.mp4")

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from pix2seqd import config
+from pix2seqd import cards, config
 from pix2seqd.checkpoint import BUNDLED
 from pix2seqd.cli.main import app
 
@@ -116,6 +116,11 @@ def test_the_first_commands_of_the_readme_are_the_main_job_and_the_tests():
     main_job, tests = (line.partition("#")[0].strip() for line in lines)
     assert main_job.startswith("pip install -e . && pix2seqd segment ")
     assert tests == 'pip install -e ".[test]" && pytest'
+
+
+def test_table_of_models_in_the_readme_is_current():
+    """`pix2seqd models --markdown` prints it."""
+    assert f"\n\n{cards.markdown(cards.bundled())}\n\n" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("block", of_pages({page: blocks(page, "python") for page in PAGES}))

@@ -3,7 +3,9 @@
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 from pix2seqd.checkpoint import BUNDLED
 from pix2seqd.data.synthetic.shapes import Shapes
@@ -35,6 +37,21 @@ def test_a_bundled_checkpoint_is_small_and_says_where_it_comes_from(name: str, c
     assert sum(path.stat().st_size for path in (BUNDLED / name).iterdir()) <= 16e6
     card = (BUNDLED / name / "README.md").read_text(encoding="utf-8").lower()
     assert all(word in card for word in ("license", command, measure))
+
+
+@pytest.mark.parametrize("name", ["nuclei", "nuclei-fast", "nuclei-video", "shapes"])
+def test_a_bundled_checkpoint_knows_its_own_images_and_notices_others(name: str):
+    """Its statistics belong to its weights: after an exchange of weights, run benchmarks/fit_familiarity.py."""
+    segmenter = bundled(name)
+    known, size = segmenter.checkpoint.familiarity, segmenter.checkpoint.data.size
+    assert known
+    page = Image.new("RGB", (256, 256), "white")
+    ImageDraw.Draw(page).multiline_text((10, 10), "not a scene of any kind\n" * 12, "black", ImageFont.load_default(14))
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    own = Shapes(1, size, seed=987)[0].image if name == "shapes" else NUCLEI
+    usual = segmenter.checkpoint.data.diameter  # so that no first look is needed
+    strange = [known.strangeness(segmenter.describe_image(image, usual)) for image in (own, page, noise)]
+    assert strange[0] < 0.95 and min(strange[1:]) > 1.05
 
 
 @pytest.mark.parametrize(("name", "consensus"), [("nuclei", 5), ("nuclei-fast", 1)])

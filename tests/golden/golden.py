@@ -18,7 +18,7 @@ MASKS, CONTRACT = HERE / "masks.npz", HERE / "contract.json"
 EXAMPLE = HERE.parents[1] / "examples" / "nuclei.png"
 COMMANDS = (
     *("ablate", "benchmark", "check-data", "convert-data", "distill", "evaluate", "export", "figures", "metric"),
-    *("segment", "serve", "shard", "sweep", "train", "video"),
+    *("models", "segment", "serve", "shard", "sweep", "train", "video"),
 )
 CHECKPOINTS = ("nuclei", "nuclei-fast", "nuclei-video", "shapes")
 PRESETS = ("paper", "small", "tiny")

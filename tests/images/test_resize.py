@@ -11,6 +11,7 @@ from pix2seqd.data.augment import fit_crop, jittered_size
 from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.images import resize
 from pix2seqd.images.resize import PAD, normalize, pad_image, resize_image, resize_labels, smooth_labels
+from pix2seqd.pixel_encoder import ImageFeatures
 from pix2seqd.segmenter import Segmenter
 
 
@@ -145,12 +146,12 @@ class Spy(torch.nn.Module):
         self.mask = torch.from_numpy(mask)
         self.seen: list[torch.Tensor] = []
 
-    def pixel_encoder(self, images: torch.Tensor) -> torch.Tensor:
+    def pixel_encoder(self, images: torch.Tensor) -> ImageFeatures:
         self.seen.append(images)
-        return images
+        return ImageFeatures(images, images)
 
-    def denoise(self, images: torch.Tensor, noise: torch.Tensor, steps: int, *_: object, **__: object):
-        yield from [self.mask[None].expand(len(images), -1, -1, -1)] * steps
+    def denoise(self, h: ImageFeatures, noise: torch.Tensor, steps: int, *_: object, **__: object):
+        yield from [self.mask[None].expand(len(h.map), -1, -1, -1)] * steps
 
     def to_masks(self, mask: torch.Tensor) -> torch.Tensor:
         return mask

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pix2seqd.checkpoint import Checkpoint, save_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
+from pix2seqd.familiarity import Familiarity
 from pix2seqd.files import InputError
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -495,3 +496,34 @@ def test_image_even_consensus_is_an_error(make, images):
     segmenter = make(TILE)
     with pytest.raises(InputError, match="consensus must be 1, 3, 5"):
         segmenter.image(images[0], consensus=2)
+
+
+# Familiarity
+
+
+def test_strangeness_is_the_same_however_an_image_is_segmented_and_changes_no_mask(make):
+    plain = make(TILE)
+    image = image_of(discs(60, 50))
+    size = 2 * plain.model.config.encoder.map_dim
+    known = Familiarity(torch.zeros(size), torch.eye(size), 600)
+    judging = Segmenter(replace(plain.checkpoint, familiarity=known), "cpu", "float32")
+    before, after = plain.image(image), judging.image(image)
+    assert before.strangeness is None and not before.unfamiliar
+    assert np.array_equal(before.segmentation, after.segmentation)
+    hints = Panoptic(np.zeros((60, 50), np.int32), (), TAXONOMY)
+    others = [
+        *judging.images([image, image_of(discs(20, 30)), image], batch_size=2),
+        *judging.samples(image, 2),
+        judging.image(image, hints=hints),
+        judging.image(image, consensus=3),
+        [found for _, found in judging.progress(image)][-1],
+        [found for _, found in judging.progress(image, hints=hints)][-1],
+        *judging.video([image, image]),
+        after.renumbered().select(lambda segment: segment.isthing),
+    ]
+    small = others.pop(1)
+    assert [other.strangeness for other in others] == pytest.approx([after.strangeness] * len(others), rel=1e-4)
+    assert small.strangeness != pytest.approx(after.strangeness, rel=1e-2)
+    assert after.strangeness == pytest.approx(float(judging.describe_image(image).square().mean().sqrt()), rel=1e-4)
+    assert after.unfamiliar == (after.strangeness > 1)
+    assert judging.image(image_of(discs(19, 30))).strangeness is None  # smaller than what it was trained on

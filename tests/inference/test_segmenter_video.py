@@ -15,6 +15,7 @@ from pix2seqd.files import InputError
 from pix2seqd.inference.postprocess import CERTAIN
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
+from pix2seqd.pixel_encoder import ImageFeatures
 from pix2seqd.segmenter import Segmenter
 
 CELL, GROUND = 1, 2
@@ -43,13 +44,13 @@ def reading(make, monkeypatch) -> Callable[..., Segmenter]:
         result = make(data, **how)
         model: ModelConfig = result.model.config
 
-        def denoise(h: Tensor, state: Tensor, steps: int, *_: object, **__: object) -> Iterator[Tensor]:
-            masks = (h[:, :2] * 255).round().long()
+        def denoise(h: ImageFeatures, state: Tensor, steps: int, *_: object, **__: object) -> Iterator[Tensor]:
+            masks = (h.map[:, :2] * 255).round().long()
             masks = torch.where(masks[:, :1] > GROUND, torch.tensor([[[GROUND]], [[7]]]), masks)  # the grey padding
             planes = [masks[:, k] >> i & 1 for k, n in enumerate(model.mask.bits) for i in range(n)]
             yield from [torch.stack(planes, dim=1) * 2.0 - 1] * steps
 
-        monkeypatch.setattr(result.model, "pixel_encoder", torch.nn.Identity())
+        monkeypatch.setattr(result.model.pixel_encoder, "forward", lambda images: ImageFeatures(images, images))
         monkeypatch.setattr(result.model, "denoise", denoise)
         return result
 

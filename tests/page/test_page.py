@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -182,3 +183,12 @@ def test_turns_one_at_a_time_and_freed_by_a_left_request():
 def test_turns_stop_a_slow_request():
     with pytest.raises(InputError, match="stopped after 0 seconds"):
         list(Turns(0).take(iter([1])))
+
+
+def test_count_warns_of_an_unfamiliar_image(work):
+    pytest.importorskip("gradio", reason="needs the extra web")
+    from pix2seqd.page.site import count
+
+    assert count(work.panoptic) == count(replace(work.panoptic, strangeness=0.9)) == "2 things, 1 stuff"
+    warned = count(replace(work.panoptic, strangeness=1.1))
+    assert warned == "2 things, 1 stuff · unlike what the model is made for"

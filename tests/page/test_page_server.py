@@ -208,3 +208,18 @@ def test_server_requires_the_password(place, segmenter):
         assert http.post("/login", data={"username": "me", "password": "wrong"}).status_code == 400
         assert http.post("/login", data={"username": "me", "password": "open sesame"}).status_code == 200
         assert http.get("/config").status_code == 200
+
+
+def test_server_clip_takes_the_model_for_clips_with_its_own_settings(place, segmenter):
+    own = PageSegmenter()
+    frame = Image.new("L", (64, 48), 20)
+    frame.save(place / "other.tif", save_all=True, append_images=[frame, frame])
+    before = len(segmenter.calls)
+    with serving(segmenter, place / "two", clip_segmenter=own, defaults=GIVEN) as url:
+        visitor = Visitor(url, "two")
+        event = visitor.events["segment-clip", "click"]
+        data = [visitor.inputs.get(i) for i in event["inputs"]]
+        path = visitor.upload(place / "other.tif")
+        data[0], data[3] = {"path": path, "orig_name": "other.tif", "meta": {"_type": "gradio.FileData"}}, 3
+        assert "error" not in visitor.call("segment-clip", "click", data)
+    assert own.calls == [{"seed": 5, "min_pixels": 3, "diameter": 12.5, "steps": 3}] and len(segmenter.calls) == before

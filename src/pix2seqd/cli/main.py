@@ -14,6 +14,7 @@ from pix2seqd.cli.evaluate import evaluate
 from pix2seqd.cli.export import export
 from pix2seqd.cli.figures import figures
 from pix2seqd.cli.metric import metric
+from pix2seqd.cli.models import models
 from pix2seqd.cli.segment import segment
 from pix2seqd.cli.serve import serve
 from pix2seqd.cli.shard import shard
@@ -36,6 +37,7 @@ for command in (benchmark, check_data, convert_data, distill, export, figures, m
 SETTINGS = "RECIPE|FILE.yaml... [--SECTION.SETTING VALUE]... [OPTIONS]"
 app.command(ablate, usage=f"Usage: pix2seqd ablate TABLE {SETTINGS}")
 app.command(evaluate, usage="Usage: pix2seqd evaluate CHECKPOINT --data DATA [OPTIONS]")
+app.command(models, usage="Usage: pix2seqd models [FOLDER...] [OPTIONS]")
 app.command(segment, usage="Usage: pix2seqd segment IMAGE|FOLDER... [OPTIONS]")
 app.command(train, usage=f"Usage: pix2seqd train {SETTINGS}")
 

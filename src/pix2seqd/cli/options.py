@@ -1,12 +1,16 @@
 """Options that several commands share."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+
+from pix2seqd.cards import summary
+from pix2seqd.files import printable
 
 if TYPE_CHECKING:
     from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -21,6 +25,8 @@ def _whole(_: type, tokens: Sequence[Any]) -> int:
         raise ValueError(f"{tokens[0].value!r} is not a whole number.") from None
 
 
+SHOWN = 5
+"""Number of images that a warning names."""
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 """An option without a value."""
 
@@ -69,6 +75,31 @@ class Inference:
         names = ("steps", "td", "seed", "min_pixels", "diameter", "consensus", "smooth")
         options = {name: getattr(self, name) for name in names}
         return {name: value for name, value in options.items() if value is not None}
+
+
+def print_summary(segmenter: "Segmenter") -> None:
+    """Say on stderr which model is at work and what it finds; of several processes only the first one says it."""
+    from pix2seqd import distributed
+
+    if distributed.rank() == 0:
+        print("pix2seqd:", summary(segmenter.describe()["model"], segmenter.taxonomy), file=sys.stderr)
+
+
+def print_unfamiliar(found: Sequence[object], total: int, things: str, model: str) -> None:
+    """Warn on stderr if some images look unlike those that the model is made for.
+
+    Args:
+        found: names or numbers of these images.
+        total: how many images were segmented.
+        things: "images" or "frames".
+        model: name of the model.
+    """
+    if found:
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        named = printable(", ".join(map(str, found[:SHOWN])) + more)
+        unlike = f"{len(found)} of {total} {things} look unlike those that {model} is made for ({named})"
+        advice = "their segments may mean nothing; for other models: pix2seqd models"
+        print(f"pix2seqd: warning: {unlike}; {advice}", file=sys.stderr)
 
 
 CHECKPOINT_DEFAULTS = Inference()

@@ -3,13 +3,22 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pix2seqd.cli.options import ALL_SEGMENTS, CHECKPOINT_DEFAULTS, Inference, Selection, count
+from pix2seqd.cards import DEFAULT
+from pix2seqd.cli.options import (
+    ALL_SEGMENTS,
+    CHECKPOINT_DEFAULTS,
+    Inference,
+    Selection,
+    count,
+    print_summary,
+    print_unfamiliar,
+)
 from pix2seqd.files import InputError
 
 
 def segment(
     *images: Path,
-    model: str = "nuclei-fast",
+    model: str = DEFAULT,
     out: Path = Path("pix2seqd-out"),
     channel: str | None = None,
     also: str | None = None,
@@ -67,6 +76,7 @@ def segment(
     make_folders(out, further.folders)
     first, stride = distributed.rank(), distributed.world_size()
     segmenter = inference.segmenter(model)
+    print_summary(segmenter)
     options = {**inference.given(), **selection.given(segmenter.taxonomy)}
     settings = {**segmenter.describe(), **options, **({} if channel is None else {"channel": channel})}
     writer = PanopticWriter(out, segmenter.taxonomy, settings, sources)
@@ -90,6 +100,8 @@ def segment(
                 failed += also_into(writer, out, lacking, segmenter.taxonomy, further)
             if len(sources) == len(own) == 1 and not failed:
                 print_segments(sources[0].name, writer.segments(sources[0]))
+            unlike = [source.name for source in writer.unfamiliar(own)]
+            print_unfamiliar(unlike, len(own), "images", segmenter.describe()["model"])
     finally:
         collect(out, further)
     distributed.barrier()

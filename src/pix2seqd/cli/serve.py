@@ -8,13 +8,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
+from pix2seqd.cards import DEFAULT, UNKNOWN, read_card
+from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_summary
 from pix2seqd.files import InputError
 
 
 def serve(
     *,
-    model: str = "nuclei",
+    model: str = DEFAULT,
     out: Path = Path("pix2seqd-page"),
     samples: Path = Path("examples"),
     host: str = "127.0.0.1",
@@ -41,7 +42,7 @@ def serve(
 
     Args:
         model: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id of a
-            model on the Hugging Face hub.
+            model on the Hugging Face hub. The tab Clip takes the model for clips that its card names, if any.
         out: Folder to write to. Nothing is written anywhere else.
         samples: Folder of images and clips that the page offers as samples, if it exists.
         host: Address to listen on. 0.0.0.0 or :: admits other machines; this needs a password, or --open.
@@ -61,6 +62,7 @@ def serve(
             new one, which is refused instead.
         inference: How the checkpoint is used. The page starts with these settings.
     """
+    from pix2seqd.checkpoint import find_folder
     from pix2seqd.page.limits import Limits
     from pix2seqd.page.server import serving
     from pix2seqd.page.visitors import is_local
@@ -83,9 +85,13 @@ def serve(
         total_megabytes=max_total_megabytes,
         visitors=max_visitors,
     )
+    segmenter = inference.segmenter(model)
+    print_summary(segmenter)
+    for_clips = read_card(find_folder(model)).for_clips
     with serving(
-        inference.segmenter(model),
+        segmenter,
         out,
+        clip_segmenter=None if for_clips == UNKNOWN else inference.segmenter(for_clips),
         samples=samples if samples.is_dir() else None,
         defaults=inference.given(),
         limits=limits,

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pix2seqd.cli.options import ALL_SEGMENTS, CHECKPOINT_DEFAULTS, Inference, Selection, count
+from pix2seqd.cards import DEFAULT_FOR_CLIPS
+from pix2seqd.cli.options import (
+    ALL_SEGMENTS,
+    CHECKPOINT_DEFAULTS,
+    Inference,
+    Selection,
+    count,
+    print_summary,
+    print_unfamiliar,
+)
 from pix2seqd.files import InputError, printable
 
 if TYPE_CHECKING:
@@ -25,7 +34,7 @@ def video(
     source: str,
     /,
     *,
-    model: str = "nuclei-video",
+    model: str = DEFAULT_FOR_CLIPS,
     out: Path = Path("pix2seqd-video"),
     along: Literal["t", "z"] = "t",
     min_frames: Annotated[int, count(1)] = 3,
@@ -107,6 +116,7 @@ def video(
 
         with open_clip(source, report, fps, channel, note, along) as clip:
             segmenter = inference.segmenter(model)
+            print_summary(segmenter)
             given = {"first_steps": first_steps, "adaptive": adaptive}
             # Samples without past masks see things in the noise of the empty planes at the ends of a stack.
             options: dict[str, Any] = {"consensus": 1} if stack else {}
@@ -138,6 +148,7 @@ def video(
     done = writer.frames
     seconds = time.monotonic() - started
     tracked = _describe_tracks(writer.lengths, writer.min_frames, word)
+    print_unfamiliar(writer.unfamiliar, done, word, segmenter.describe()["model"])
     print(f"{done} {word} in {seconds:.1f} s ({done / seconds:.1f} {word}/s), {tracked}")
     files = [f"labels/{stack}.tif", "volumes.csv"] if stack else ["tracks.csv", *["ctc/"] * ctc]
     files += [further.names] if further.kinds else []

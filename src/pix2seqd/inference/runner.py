@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from pix2seqd.analog_bits import value_probability
+from pix2seqd.familiarity import moments
 from pix2seqd.files import InputError
 from pix2seqd.inference.postprocess import CERTAIN
 from pix2seqd.inference.tiling import Window
 from pix2seqd.inference.video import Step, Stream
 from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.pixel_encoder import ImageFeatures
 from pix2seqd.speed import accelerate, is_plain
 from pix2seqd.speed.hardware import native_bfloat16
 
@@ -58,9 +60,7 @@ class Runner:
             windows: of one image or of several; all have the same number of samples.
             stream: number of steps, and past masks.
         """
-        with self._precision():
-            images = self._batch([window.pixels for window in windows])
-            h = self.model.pixel_encoder(images.contiguous(memory_format=torch.channels_last))
+        h = self.encode(windows)
         hints = [window.hints for window in windows if window.hints is not None]
         for sample in range(len(windows[0].noise)):
             noise = self._batch([window.noise[sample] for window in windows])
@@ -71,6 +71,15 @@ class Runner:
                 if step is None:
                     break
                 yield step
+
+    def encode(self, windows: Sequence[Window]) -> ImageFeatures:
+        """The encoder's features of the windows; their moments are added to `Window.seen`."""
+        with self._precision():
+            images = self._batch([window.pixels for window in windows])
+            h = self.model.pixel_encoder(images.contiguous(memory_format=torch.channels_last))
+        for window, features in zip(windows, h.map, strict=True):
+            window.seen.append(moments(features, window.pixels.shape[1:], window.inside))
+        return h
 
     def masks(self, step: Step) -> np.ndarray:
         """The windows' masks after a step, int32 `[b, 4, h, w]`.

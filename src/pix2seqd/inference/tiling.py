@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
@@ -34,6 +34,8 @@ class ResizedImage:
     """Top and left of the windows' masks in its mask, row by row."""
     zoom: float
     """Network pixels per image pixel."""
+    seen: list[Tensor] = field(default_factory=list)
+    """`familiarity.moments` of the windows that the encoder has seen."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Window:
     """Standard normal `[bits, h, w]` for each sample."""
     hints: Tensor | None = None
     """int64 `[2, h, w]`, given classes and ids, -1 where nothing is given."""
+    inside: tuple[int, int] = (0, 0)
+    """Height and width of the part of `pixels` that is the image; the rest is padding."""
+    seen: list[Tensor] = field(default_factory=list)
+    """`ResizedImage.seen` of its image."""
 
 
 class Tiling:
@@ -96,7 +102,8 @@ class Tiling:
             shape = height // stride, width // stride
             noise = tuple(torch.randn(bits, *shape, generator=generator) for generator in generators)
             hints = None if mask is None else torch.from_numpy(mask.hints(top, left, *shape))
-            yield Window(number, pad_image(part, height, width), noise, hints)
+            inside = part.shape[1], part.shape[2]
+            yield Window(number, pad_image(part, height, width), noise, hints, inside, image.seen)
 
     @property
     def find(self) -> Callable[[np.ndarray, Taxonomy, int], Labels]:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pix2seqd import familiarity
+from pix2seqd.cards import CARD
 from pix2seqd.checkpoint import FILES, Checkpoint, from_pretrained
 from pix2seqd.files import InputError, write_atomically
-
-CARD = "README.md"
 
 
 def push_to_hub(
@@ -52,7 +52,9 @@ def push_to_hub(
     api = HfApi(**options)
     try:
         api.create_repo(repository, exist_ok=True)
-        return str(api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=[*FILES, CARD]))
+        return str(
+            api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=[*FILES, familiarity.FILE, CARD])
+        )
     except Exception as error:  # the hub's client passes on any error of its network library
         raise InputError(f"cannot upload to {repository!r}: {' '.join(str(error).split())}") from error
 

@@ -10,7 +10,18 @@ import gradio as gr
 
 from pix2seqd.files import InputError, read_json
 from pix2seqd.images.frames import DecodedFrame, check_upload, open_clip
-from pix2seqd.page.site import MODEL, QUICK, Parts, Site, settings_of, steps_slider, view, visitor_of, with_messages
+from pix2seqd.page.site import (
+    MODEL,
+    QUICK,
+    Parts,
+    Site,
+    count,
+    settings_of,
+    steps_slider,
+    view,
+    visitor_of,
+    with_messages,
+)
 from pix2seqd.page.viewer import data_uri, reduced, show
 from pix2seqd.panoptic.also import PLACES, Also
 from pix2seqd.panoptic.clip_results import ClipWriter
@@ -32,7 +43,11 @@ def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
             sample = gr.Radio([p.name for p in found], label="Samples", visible=bool(found), elem_id="clips")
             frames = gr.Slider(2, site.limits.frames, min(50, site.limits.frames), step=1, label="Frames at most")
             later = steps_slider(site.limits, steps, "Denoising steps of each later frame")
-            gr.Markdown("The first frame and all other settings are those of the tab *Image*.")
+            if site.clip_segmenter:
+                name = site.clip_segmenter.checkpoint.name
+                gr.Markdown(f"Model `{name}`. Seed, smallest segment and diameter are those of the tab *Image*.")
+            else:
+                gr.Markdown("The first frame and all other settings are those of the tab *Image*.")
             with gr.Row():
                 run = gr.Button("Segment", variant="primary", min_width=90, elem_id="segment-clip")
                 stop = gr.Button("Stop", min_width=90)
@@ -59,9 +74,13 @@ def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
         check_upload(given, site.limits.pixels)
         out = site.scratch.new_folder(visitor_of(request)) / "clip"
         options, value = settings_of(values), {}
-        options |= {"first_steps": options["steps"], "steps": int(steps)}
+        if site.clip_segmenter:  # another model: what the tab Image says about steps and samples is not for it
+            options = {key: options[key] for key in ("seed", "min_pixels", "diameter")}
+        else:
+            options["first_steps"] = options["steps"]
+        options["steps"] = int(steps)
         for done, total, frame, panoptic in site.turns.take(segmented(site, given, out, frames, options)):
-            note = f"frame {done} of {total}: {sum(s.isthing for s in panoptic.segments)} things"
+            note = f"frame {done} of {total}: {count(panoptic)}"
             value = show(data_uri(reduced(frame.image), "JPEG"), panoptic, progress=done / total, note=note)
             yield value, gr.skip(), gr.skip()
         yield value | {"progress": 1.0}, tracks(out), export(out)
@@ -81,7 +100,7 @@ def segmented(
     Yields:
         Number of the frame, total number of frames, the frame, its segmentation.
     """
-    segmenter = site.segmenter
+    segmenter = site.clip_segmenter or site.segmenter
     with open_clip(str(path), lambda _: None, FRAMES_PER_SECOND) as clip:
         total = min(clip.total or max_frames, max_frames)
         to_segment, to_write = tee(islice(clip.frames, max_frames))

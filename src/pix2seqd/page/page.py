@@ -46,5 +46,6 @@ def build(site: Site, samples: Path | None, given: Mapping[str, Any]) -> gr.Bloc
         with gr.Tab("Uncertainty"):
             uncertainty.tab(site, parts)
         with gr.Tab("Clip"):
-            clip.tab(site, parts, samples, defaults["steps"])
+            own = site.clip_segmenter
+            clip.tab(site, parts, samples, own.checkpoint.infer.steps if own else defaults["steps"])
     return blocks

@@ -48,6 +48,7 @@ def serving(
     segmenter: "Segmenter",
     folder: Path,
     *,
+    clip_segmenter: "Segmenter | None" = None,
     samples: Path | None = None,
     defaults: Mapping[str, Any] = {},
     limits: Limits | None = None,
@@ -62,6 +63,7 @@ def serving(
 
     Args:
         segmenter: the model.
+        clip_segmenter: the model of the tab Clip, which finds the same things; None: the same model.
         folder: the only folder that is written to. It holds the data set of saved images, and `.scratch`.
         samples: folder of images and clips that visitors can click.
         defaults: start values of the controls that differ from the checkpoint's, by name as in
@@ -89,7 +91,8 @@ def serving(
 
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # `Guard` notes broken uploads
     processing_utils.async_ssrf_protected_download = _fetch_nothing  # pyright: ignore[reportAttributeAccessIssue]
-    page = build(Site(segmenter, folder, scratch, limits, Turns(limits.seconds)), samples, defaults)
+    site = Site(segmenter, folder, scratch, limits, Turns(limits.seconds), clip_segmenter)
+    page = build(site, samples, defaults)
     page.queue(max_size=limits.queue)
     page.state_session_capacity = limits.visitors + 1  # gradio itself forgets none: `Visitors` does
     page.max_threads = page._queue.max_thread_count = 8

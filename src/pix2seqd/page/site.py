@@ -33,6 +33,8 @@ class Site:
     scratch: Scratch
     limits: Limits
     turns: Turns
+    clip_segmenter: Segmenter | None = None
+    """The model of the tab Clip; None: the same."""
 
 
 @dataclass(frozen=True)
@@ -151,4 +153,5 @@ def stopped(work: Work | None) -> Any:
 def count(panoptic: Panoptic) -> str:
     """The number of things and of stuff segments, in words."""
     things = sum(segment.isthing for segment in panoptic.segments)
-    return f"{things} things, {len(panoptic.segments) - things} stuff"
+    warning = " · unlike what the model is made for" if panoptic.unfamiliar else ""
+    return f"{things} things, {len(panoptic.segments) - things} stuff{warning}"

@@ -23,7 +23,7 @@ from pix2seqd.panoptic.collect import Item, put_together
 from pix2seqd.panoptic.ctc import CtcWriter
 from pix2seqd.panoptic.folder import alone
 from pix2seqd.panoptic.panoptic import Panoptic, rgb_to_id
-from pix2seqd.panoptic.results import make_folders, writing
+from pix2seqd.panoptic.results import familiarity, make_folders, writing
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.panoptic.tracks import MIN_FRAMES, Track, Tracks, centroid
 
@@ -133,6 +133,11 @@ class ClipWriter:
         """In how many frames each thing was seen so far, also those that the lists leave out."""
         return [track.seen for track in self._tracks.values() if track.isthing]
 
+    @property
+    def unfamiliar(self) -> list[int]:
+        """Numbers of the frames so far that look unlike what the model was trained on."""
+        return [record["id"] for record in self._images if record.get("unfamiliar")]
+
     def write(self, frame: DecodedFrame, panoptic: Panoptic) -> None:
         """Add a frame whose segment ids are those of tracks.
 
@@ -144,7 +149,7 @@ class ClipWriter:
         shown = panoptic.overlay(frame.image)
         png, annotation = panoptic.to_coco(frame.number, name)
         record = {"id": frame.number, "file_name": frame.name or name, "time": round(frame.time, 6)}
-        record |= {"width": frame.image.width, "height": frame.image.height}
+        record |= {"width": frame.image.width, "height": frame.image.height, **familiarity(panoptic)}
         paths = self._also.paths(self._out, Path(name).stem)
         write_further(paths, record, panoptic, frame.channels, self._also.pixel_size, frame.image)
         parents = self._tracks.parents(frame.number, panoptic)

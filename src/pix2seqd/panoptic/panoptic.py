@@ -36,11 +36,20 @@ class Panoptic:
         segmentation: int32 `[h, w]`, segment id per pixel, 0 = void.
         segments: one record per id present in `segmentation`, ordered by id.
         taxonomy: what the category ids mean.
+        strangeness: how far the image is from those that the model was trained on; above 1 it is `unfamiliar`. None:
+            not known, because the checkpoint has no statistics of its training images, the image is smaller than all of
+            them, or no model made this.
     """
 
     segmentation: np.ndarray
     segments: tuple[Segment, ...]
     taxonomy: Taxonomy
+    strangeness: float | None = None
+
+    @property
+    def unfamiliar(self) -> bool:
+        """Whether the image looks unlike what the model was trained on, so that the result may mean nothing."""
+        return self.strangeness is not None and self.strangeness > 1
 
     @classmethod
     def from_segmentation(
@@ -302,7 +311,7 @@ class Panoptic:
         kept = tuple(segment for segment in self.segments if keep(segment))
         if len(kept) == len(self.segments):
             return self
-        return Panoptic(self._mapped({segment.id: segment.id for segment in kept}), kept, self.taxonomy)
+        return replace(self, segmentation=self._mapped({segment.id: segment.id for segment in kept}), segments=kept)
 
     def renumbered(self, ids: Mapping[int, int] | None = None) -> "Panoptic":
         """The same segments under other ids.
@@ -312,7 +321,7 @@ class Panoptic:
         """
         ids = ids or {segment.id: new for new, segment in enumerate(self.segments, start=1)}
         segments = sorted((replace(s, id=ids[s.id]) for s in self.segments), key=lambda segment: segment.id)
-        return Panoptic(self._mapped(ids), tuple(segments), self.taxonomy)
+        return replace(self, segmentation=self._mapped(ids), segments=tuple(segments))
 
     def _outlined(self) -> exports.Outlined:
         return exports.outlined(self.segmentation, self.segments)

@@ -60,7 +60,7 @@ class PanopticWriter:
     |---|---|
     | `images/NAME` | the image, byte for byte |
     | `panoptic/STEM.png` | id of each pixel's segment = R + 256 G + 65536 B |
-    | `panoptic.json` | images, categories, annotations; each image also has `source` and `settings` |
+    | `panoptic.json` | images, categories, annotations; each image also has `source` and `settings`, and `unfamiliar` |
     | `overlay/STEM.png` | the segments drawn over the image |
 
     NAME and STEM are those of the image's file. If another image in the folder has the same stem (`a.png` and `a.jpg`,
@@ -121,6 +121,10 @@ class PanopticWriter:
         """The `segments_info` of an image that was written."""
         return self.entry(source)[1]["segments_info"]
 
+    def unfamiliar(self, sources: Iterable[Path]) -> list[Path]:
+        """Those of the files whose image looks unlike what the model was trained on."""
+        return [source for source in sources if self._entries.get(absolute(source), ({},))[0].get("unfamiliar")]
+
     def write(self, source: Path, image: Image.Image, panoptic: Panoptic) -> None:
         """Add an image or replace its entry.
 
@@ -176,10 +180,18 @@ def write_files(
         "file_name": name,
         "width": image.width,
         "height": image.height,
+        **familiarity(panoptic),
         "source": _identity(source),
         "settings": dict(settings),
     }
     return record, annotation
+
+
+def familiarity(panoptic: Panoptic) -> dict[str, Any]:
+    """What the record of an image says about how the image looks to the model; empty if that is not known."""
+    if panoptic.strangeness is None:
+        return {}
+    return {"unfamiliar": panoptic.unfamiliar, "strangeness": round(panoptic.strangeness, 3)}
 
 
 def _identity(source: Path) -> dict[str, Any]:

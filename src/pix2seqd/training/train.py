@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +26,7 @@ from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import pretrained_backbone
 from pix2seqd.speed import accelerate_training
 from pix2seqd.speed.hardware import native_bfloat16
+from pix2seqd.training.familiar import IMAGES, learn
 from pix2seqd.training.log import TrainLog
 from pix2seqd.training.recipes import RECIPES
 from pix2seqd.training.rollouts import own_predictions
@@ -137,8 +139,11 @@ def train(
         if accelerator.is_main_process:
             if log.results:
                 save_pretrained(pretrained, out / "last")
-            if not has_best:
-                save_pretrained(pretrained, out / "model")
+            pretrained = from_pretrained(out / "model") if has_best else pretrained
+            if state.step >= state.last:  # from no more images than were trained on
+                count = min(IMAGES, state.step * config.batch_size)
+                pretrained = replace(pretrained, familiarity=learn(pretrained, [(dataset, count)]))
+            save_pretrained(pretrained, out / "model")
         accelerator.wait_for_everyone()
     if state.step < state.last:
         accelerator.print(f"stopped at step {state.step} of {state.last}; go on with --resume")

@@ -1,0 +1,145 @@
+"""How unlike an image is to those that a model was trained on.
+
+The description of an image is the mean and the standard deviation of each channel of the encoder's map, over the whole
+image. For images of one kind these numbers vary together in a certain way. `Familiarity` holds their mean and
+covariance over training images; the strangeness of another image is its Mahalanobis distance from them (Lee et al.
+2018), where 1 is the limit that few training images exceed. The encoder computes the map anyway.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from pix2seqd.files import InputError, require_size, write_atomically
+
+FILE = "familiarity.safetensors"
+"""Name of the file beside the weights."""
+MAX_BYTES = 2**27
+"""Bytes of the largest such file that is read."""
+MIN_IMAGES = 16
+"""Fewer training images say too little."""
+_SHRINKAGE = 0.05
+"""Part of the covariance that is replaced by a multiple of the identity, so that few images suffice."""
+_FOLDS = 4
+_LIMIT = 1.6
+"""Standard deviations from the mean of the logarithm of the distance to the limit."""
+
+
+@dataclass(frozen=True, eq=False)
+class Familiarity:
+    """Statistics of the training images' descriptions.
+
+    Attributes:
+        mean: float32 `[d]`.
+        whitening: float32 `[d, d]`: the square of (description - mean) times this, averaged, is the squared distance,
+            in units of the limit.
+        min_pixels: of the smallest of these images. Smaller ones show too little to be judged.
+    """
+
+    mean: Tensor
+    whitening: Tensor
+    min_pixels: int
+
+    @classmethod
+    def fit(cls, descriptions: Tensor, min_pixels: int) -> "Familiarity | None":
+        """From the descriptions `[n, d]` of training images; None if there are fewer than `MIN_IMAGES`.
+
+        The limit is taken from images that the statistics do not contain: each quarter is compared with the others.
+        """
+        if len(descriptions) < MIN_IMAGES:
+            return None
+        values, fold = descriptions.double().cpu(), torch.arange(len(descriptions)) % _FOLDS
+        distances = torch.cat(
+            [_distance(values[fold == k], *_statistics(values[fold != k])) for k in range(_FOLDS)]
+        ).clamp(min=1e-12)
+        spread = distances.log()
+        limit = (spread.mean() + _LIMIT * spread.std()).exp()
+        mean, whitening = _statistics(values)
+        return cls(mean.float(), (whitening / limit).float(), min_pixels)
+
+    def strangeness(self, description: Tensor) -> float:
+        """Of the image with this description (`describe`): 0 for the mean of the training images, 1 at the limit."""
+        return float(_distance(description[None].double(), self.mean.double(), self.whitening.double()))
+
+
+def _statistics(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean `[d]` and whitening matrix `[d, d]` of descriptions `[n, d]`."""
+    mean, deviation = values.mean(dim=0), values.std(dim=0, correction=0)
+    scale = 1 / (deviation + 1e-3 * deviation.mean() + 1e-12)  # channels that never vary count little
+    scaled = (values - mean) * scale
+    variances, axes = torch.linalg.eigh(scaled.mT @ scaled / len(scaled))
+    variances = variances.clamp(min=0)
+    variances = (1 - _SHRINKAGE) * variances + _SHRINKAGE * variances.mean() + 1e-12
+    return mean, scale[:, None] * axes / variances.sqrt()
+
+
+def _distance(values: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+    return ((values - mean) @ whitening).square().mean(dim=1).sqrt()
+
+
+def moments(features: Tensor, size: Sequence[int], inside: tuple[int, int]) -> Tensor:
+    """Sums over the part of a window that is not padding; those of several windows can be added.
+
+    Args:
+        features: the encoder's map of a window, `[c, h, w]`.
+        size: height and width of the window, in pixels.
+        inside: height and width of the part of it that is the image.
+
+    Returns:
+        float32 `[1 + 2 c]`: the number of cells, and for each channel the sum of the values and of their squares.
+    """
+    rows, columns = (-(-part * n // whole) for part, n, whole in zip(inside, features.shape[1:], size, strict=True))
+    values = features[:, :rows, :columns].float().flatten(1)
+    return torch.cat([values.new_full((1,), values.shape[1]), values.sum(dim=1), values.square().sum(dim=1)])
+
+
+def describe(seen: Sequence[Tensor]) -> Tensor:
+    """Mean and standard deviation of each channel over an image, `[2 c]`, from the moments of its windows."""
+    count, total = torch.stack(tuple(seen)).cpu().double().sum(dim=0).split([1, len(seen[0]) - 1])
+    mean, square = (total / count).chunk(2)
+    return torch.cat([mean, (square - mean.square()).clamp(min=0).sqrt()])
+
+
+def write(familiarity: Familiarity | None, folder: Path) -> None:
+    """Write the statistics into a checkpoint's folder; None removes those of earlier weights."""
+    if familiarity is None:
+        (folder / FILE).unlink(missing_ok=True)
+        return
+    smallest = torch.tensor([familiarity.min_pixels])
+    tensors = {"mean": familiarity.mean, "whitening": familiarity.whitening, "min_pixels": smallest}
+    with write_atomically(folder / FILE) as temporary:
+        temporary.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}))
+
+
+def read(folder: Path, channels: int) -> Familiarity | None:
+    """The statistics in a checkpoint's folder; None if it has none.
+
+    Args:
+        folder: of the checkpoint.
+        channels: of the encoder's map.
+
+    Raises:
+        InputError: the file is damaged, or belongs to another model.
+    """
+    path, size = folder / FILE, 2 * channels
+    if not path.is_file():
+        return None
+    require_size(path, MAX_BYTES)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or not safetensors ({error}); copy it again, or delete it") from error
+    shapes = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
+    expected = {"mean": (size,), "whitening": (size, size), "min_pixels": (1,)}
+    types = {name: torch.int64 if name == "min_pixels" else torch.float32 for name in expected}
+    if shapes != {name: (shape, types[name]) for name, shape in expected.items()} or not all(
+        math.isfinite(float(value.double().abs().sum())) for value in tensors.values()
+    ):
+        raise InputError(f"{path} does not belong to the config.json beside it; copy it again, or delete it")
+    return Familiarity(tensors["mean"], tensors["whitening"], int(tensors["min_pixels"]))

@@ -1,0 +1,43 @@
+"""Statistics of the training images, kept with a checkpoint: the base of the warning about images unlike them."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+
+from pix2seqd.checkpoint import Checkpoint
+from pix2seqd.data.sample import Clip, ClipDataset, Dataset, Sample
+from pix2seqd.familiarity import Familiarity
+from pix2seqd.segmenter import Segmenter
+
+IMAGES = 256
+"""Number of images that are looked at."""
+_SCALES = (1.0, 0.8, 1.25)
+"""The scale that a first look finds differs from that of the labels by such factors."""
+
+
+def learn(checkpoint: Checkpoint, datasets: Iterable[tuple[Dataset | ClipDataset, int]]) -> Familiarity | None:
+    """Run training images through the encoder.
+
+    Args:
+        checkpoint: the trained model.
+        datasets: what it was trained on, each with the number of images to take, evenly spread over it.
+
+    Returns:
+        The statistics; None if there are too few images.
+    """
+    device = str(next(checkpoint.model.parameters()).device)
+    segmenter, described, pixels = Segmenter(checkpoint, device), [], []
+    for dataset, count in datasets:
+        for number, sample in enumerate(_spread(dataset, count)):
+            diameter = sample.panoptic.diameter() if checkpoint.data.diameter else 0.0
+            pixels.append(sample.panoptic.segmentation.size)
+            described.append(segmenter.describe_image(sample.image, diameter * _SCALES[number % len(_SCALES)]))
+    return Familiarity.fit(torch.stack(described), min(pixels)) if described else None
+
+
+def _spread(dataset: Dataset | ClipDataset, count: int) -> Iterator[Sample]:
+    """Images at even distances; of a clip one frame."""
+    for index in np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)).tolist():
+        item = dataset[index]
+        yield item.frames[index % len(item.frames)] if isinstance(item, Clip) else item

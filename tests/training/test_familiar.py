@@ -1,0 +1,29 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pix2seqd.config import DataConfig
+from pix2seqd.data.synthetic.shapes import Shapes
+from pix2seqd.data.synthetic.shapes_clips import ShapesClips
+from pix2seqd.familiarity import MIN_IMAGES
+from pix2seqd.segmenter import Segmenter
+from pix2seqd.training.familiar import learn
+
+
+@pytest.mark.parametrize(
+    "data", [DataConfig(size=(32, 48)), DataConfig((32, 48), layout="tile", overlap=8, diameter=12.0)]
+)
+def test_learn_from_images_and_frames_of_clips(pretrained, data):
+    checkpoint = replace(pretrained, data=data)
+    known = learn(checkpoint, [(Shapes(40, (32, 48)), 20), (ShapesClips(3, 2, (32, 48)), 20)])
+    assert known is not None
+    segmenter = Segmenter(replace(checkpoint, familiarity=known), "cpu", "float32")
+    own = [segmenter.image(Shapes(3, (32, 48), seed=9)[i].image, steps=1, diameter=data.diameter) for i in range(3)]
+    black = segmenter.image(np.zeros((32, 48, 3), np.uint8), steps=1)
+    assert black.unfamiliar and black.strangeness > max(found.strangeness for found in own)
+    assert segmenter.image(np.zeros((31, 48, 3), np.uint8), steps=1).strangeness is None
+
+
+def test_learn_from_too_few_images_gives_no_statistics(pretrained):
+    assert learn(pretrained, [(Shapes(40, (32, 48)), MIN_IMAGES - 1)]) is None

@@ -33,13 +33,16 @@ def areas(work):
 
 
 def click(work, x, y):
-    return work.drawn("select", [[x, y]], 0, NUCLEUS)
+    """A click with Shift."""
+    return work.drawn("add", [[x, y]], 0, NUCLEUS)
 
 
-def test_work_click_selects_and_deselects(work):
+def test_work_click_selects_and_with_shift_adds_and_removes(work):
     both = click(click(work, 4, 6), 10, 6)
     assert both.selected == (1, 2)
     assert click(both, 4, 6).selected == (2,)
+    assert both.drawn("select", [[4, 6]], 0, NUCLEUS).selected == (1,)
+    assert both.drawn("select", [[1, 1]], 0, NUCLEUS).selected == (3,), "stuff too"
     assert click(work.changed(Panoptic(np.zeros((30, 40), np.int32), (), TAXONOMY)), 1, 1).selected == ()
 
 

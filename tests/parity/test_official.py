@@ -1,5 +1,6 @@
 """The official model's recorded answers, reproduced from its recorded weights (fixtures/make_reference.py)."""
 
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -404,6 +405,26 @@ def test_linear_head_clips_bits_in_inference_only(official):
 def test_load_official_unsupported_setting_is_an_error(official, changes, message: str):
     with pytest.raises(ValueError, match=message):
         model_config(changed(official.config, changes))
+
+
+@pytest.mark.parametrize("value", [10**30, -1, 0, None, "many", [], {}, float("nan"), float("inf"), 1e300])
+def test_model_config_strange_setting_is_a_value_error(official, value):
+    for section in ("model", "decoder", "task", "dataset"):
+        for key in official.config[section]:
+            with suppress(ValueError):  # the one error that is documented
+                model_config({**official.config, section: {**official.config[section], key: value}})
+            left = {name: each for name, each in official.config[section].items() if name != key}
+            with suppress(ValueError):
+                model_config({**official.config, section: left})
+    with pytest.raises(ValueError, match="lacks the setting 'b_scale'"):
+        model = {name: each for name, each in official.config["model"].items() if name != "b_scale"}
+        model_config({**official.config, "model": model})
+
+
+def test_load_official_variable_without_numbers_is_a_value_error(official):
+    name = next(iter(official.variables))
+    with pytest.raises(ValueError, match="not numbers"):
+        load_official({**official.variables, name: np.array("x")}, official.config)
 
 
 def test_load_official_checkpoint_missing_tensorflow_or_file_is_an_error(official, tmp_path):

@@ -27,7 +27,7 @@ def models(*folders: Path, markdown: Flag = False) -> None:
         return
     console = Console()
     for card in listed:
-        console.print(Text(card.name + card.role, style="bold"))
+        console.print(Text(card.name + card.role, style="bold"), soft_wrap=True)
         table = Table(box=None, show_header=False, padding=(0, 2))
         for key, head in cards.HEADS.items():
             table.add_row(head, Text(getattr(card, key)))

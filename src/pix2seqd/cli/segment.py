@@ -76,8 +76,8 @@ def segment(
     make_folders(out, further.folders)
     first, stride = distributed.rank(), distributed.world_size()
     segmenter = inference.segmenter(model)
-    print_summary(segmenter)
     options = {**inference.given(), **selection.given(segmenter.taxonomy)}
+    print_summary(segmenter)
     settings = {**segmenter.describe(), **options, **({} if channel is None else {"channel": channel})}
     writer = PanopticWriter(out, segmenter.taxonomy, settings, sources)
     try:

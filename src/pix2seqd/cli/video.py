@@ -116,12 +116,12 @@ def video(
 
         with open_clip(source, report, fps, channel, note, along) as clip:
             segmenter = inference.segmenter(model)
-            print_summary(segmenter)
             given = {"first_steps": first_steps, "adaptive": adaptive}
             # Samples without past masks see things in the noise of the empty planes at the ends of a stack.
             options: dict[str, Any] = {"consensus": 1} if stack else {}
             options |= {**inference.given(), **selection.given(segmenter.taxonomy)}
             options |= {name: value for name, value in given.items() if value is not None}
+            print_summary(segmenter)
             settings = {**segmenter.describe(), **options, "source": source, "along": along, "min_frames": min_frames}
             settings |= {} if channel is None else {"channel": channel}
             total = clip.total and clip.total + bool(stack)  # one plane of a stack is segmented twice

@@ -105,7 +105,7 @@ def load_variables(model: Pix2SeqD, variables: Mapping[str, np.ndarray]) -> list
     """Copy official variables into the model; returns the names of the missing ones.
 
     Raises:
-        ValueError: a variable has another shape than the parameter.
+        ValueError: a variable has another shape than the parameter, or holds no numbers.
     """
     state = model.state_dict()
     missing = []
@@ -113,8 +113,10 @@ def load_variables(model: Pix2SeqD, variables: Mapping[str, np.ndarray]) -> list
         if official not in variables:
             missing.append(official)
             continue
-        shape = tuple(state[ours].shape)
-        value = layout(np.asarray(variables[official]), shape)
+        shape, given = tuple(state[ours].shape), np.asarray(variables[official])
+        if given.dtype.kind not in "fiu":
+            raise ValueError(f"{official} has values of type {given.dtype}, not numbers")
+        value = layout(given, shape)
         if value.shape != shape:
             raise ValueError(f"{official} has shape {variables[official].shape}, which does not fit {ours} {shape}")
         state[ours].copy_(torch.from_numpy(np.ascontiguousarray(value)))
@@ -130,10 +132,22 @@ def model_config(official: Mapping[str, Any]) -> ModelConfig:
     """Our configuration for an official one.
 
     Raises:
-        ValueError: a setting that the paper's panoptic model does not use and this package lacks.
+        ValueError: a setting that the paper's panoptic model does not use and this package lacks, or one that is
+            missing, of another kind or out of range.
     """
+    try:
+        return _model_config(official)
+    except KeyError as error:
+        raise ValueError(f"the official configuration lacks the setting {error.args[0]!r}") from error
+    except (TypeError, AttributeError, IndexError, ArithmeticError) as error:
+        raise ValueError(f"the official configuration has a setting of another kind: {error}") from error
+
+
+def _model_config(official: Mapping[str, Any]) -> ModelConfig:
     model, decoder, task = official["model"], official["decoder"], official["task"]
     _refuse_unsupported(model, decoder)
+    if not 2 <= task["n_bits_label"] <= 32:
+        raise ValueError(f"official setting n_bits_label={task['n_bits_label']!r} is not from 2 to 32")
     stride = model["image_size"][0] // model["msize"][0]
     width = model.get("resnet_width_multiplier", 1)
     hidden_sizes = tuple(4 * int(f * width) for f in (64, 128, 256))

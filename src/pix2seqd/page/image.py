@@ -50,7 +50,7 @@ def tab(site: Site, work: gr.State, samples: Path | None, defaults: dict[str, An
         with gr.Column(scale=3, min_width=320):
             image_view = view(placeholder="Drop an image, paste one, take one with a camera, or click a sample.")
             table = gr.Dataframe(
-                headers=["id", "class", "kind", "pixels", "x", "y", "width", "height"],
+                headers=["id", "class", "kind", "score", "pixels", "x", "y", "width", "height"],
                 interactive=False,
                 max_height=300,
                 label="Segments",

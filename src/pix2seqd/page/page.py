@@ -17,7 +17,9 @@ STYLE = """
 #drawn .grid-container { grid-template: none / repeat(auto-fill, minmax(150px, 1fr)) !important; }
 @media (max-width: 640px) {
   .gradio-container > .main { padding: 16px !important; }
+  .tab-wrapper { height: 44px !important; }
   .tab-wrapper button { padding: 0 10px !important; font-size: 15px !important; } /* or a menu hides some tabs */
+  .tab-container button, .reset-button { min-height: 40px !important; min-width: 40px; }
   .foremost { order: -1; } /* the image before its buttons */
 }
 footer { display: none !important; }

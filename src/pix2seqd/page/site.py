@@ -106,7 +106,8 @@ def view(editable: bool = False, placeholder: str = "The result appears here.") 
 def rows(panoptic: Panoptic) -> list[list[Any]]:
     """Rows of the table of segments, largest first."""
     by_area = sorted(panoptic.segments, key=lambda segment: segment.area, reverse=True)
-    return [[s.id, s.name, "thing" if s.isthing else "stuff", s.area, *s.bbox] for s in by_area]
+    kinds = ("stuff", "thing")
+    return [[s.id, s.name, kinds[s.isthing], "" if s.score is None else s.score, s.area, *s.bbox] for s in by_area]
 
 
 def visitor_of(request: gr.Request) -> str:

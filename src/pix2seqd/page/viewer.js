@@ -156,7 +156,8 @@ element.addEventListener("pointermove", (event) => {
 });
 element.addEventListener("pointerup", (event) => {
   if (event.target.closest(".stage")) showTip(event); // a finger has no hover
-  if (points) trigger("edit", { tool, points, radius: radius() });
+  const adds = event.shiftKey || event.ctrlKey || event.metaKey || event.pointerType === "touch"; // a finger has no Shift
+  if (points) trigger("edit", { tool: tool === "select" && adds ? "add" : tool, points, radius: radius() });
   points = null;
 });
 element.addEventListener("pointercancel", () => { points = null; clear(); });

@@ -129,7 +129,7 @@ class Work:
         """The result of a stroke with a tool of the viewer. The values come from a browser and are checked.
 
         Args:
-            tool: select, paint, erase or cut.
+            tool: select, add (to the selection), paint, erase or cut.
             points: x, y along the stroke, in pixels of the image.
             radius: radius of the brush, pixels; cut ignores it.
             category_id: category of a segment that is painted while none is selected.
@@ -142,8 +142,9 @@ class Work:
         where = editing.stroke(points, radius, self.panoptic.segmentation.shape)
         under = set(np.unique(self.panoptic.segmentation[where]).tolist()) & {s.id for s in self.panoptic.segments}
         match tool:
-            case "select":
-                return self._toggled(next(iter(under), None) if len(under) == 1 else None)
+            case "select" | "add":
+                one = next(iter(under), None) if len(under) == 1 else None
+                return self._toggled(one) if tool == "add" else replace(self, selected=() if one is None else (one,))
             case "paint" if len(self.selected) == 1:
                 panoptic = editing.paint(self.panoptic, where, self.selected[0])
                 return self.changed(panoptic, self.selected, self.selected)

@@ -108,9 +108,8 @@ def class_table(results: dict[str, Any], taxonomy: Taxonomy) -> str:
 
 def render(results: dict[str, Any]) -> Group:
     """Tables of an evaluation, in percent."""
-    overall = Table(
-        "images", "n", "PQ", "SQ", "RQ", "PQ things", "PQ stuff", "AP@0.5", "F1@0.5", "AP by score", "ECE", "mIoU"
-    )
+    heads = ("PQ\nthings", "PQ\nstuff", "AP\n@0.5", "F1\n@0.5", "AP by\nscore", "ECE", "mIoU")
+    overall = Table("images", "n", "PQ", "SQ", "RQ", *heads, padding=0)  # it fits a terminal of 80 characters
     for name, result in results.items():
         quality, hit = result["panoptic_quality"], result["average_precision"]["thresholds"]["0.50"]
         values = [quality["All"][key] for key in ("pq", "sq", "rq")]

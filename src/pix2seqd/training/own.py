@@ -322,6 +322,7 @@ def _choose_sampling(choices: Choices, data: Statistics, start: Checkpoint | Non
     choices.set("infer.steps", 2 if few else 10, "as it is trained" if few else "from noise")
     choices.set("infer.td", 1.0 if few else 5.0, "the same")
     choices.set("infer.consensus", 3, "a segment is what two of three samples agree on")
+    choices.set("infer.smooth", True, "outlines are smooth where the mask is coarser than the image")
     if similar:
         choices.set("infer.min_share", MIN_SHARE, "smaller segments are fragments")
     areas = np.concatenate(data.diameters) ** 2 * np.pi / 4

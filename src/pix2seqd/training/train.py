@@ -270,7 +270,8 @@ def fit(
             continue
         state.ema.update_parameters(state.model)
         state.step += 1
-        if config.minutes and (state.step < PLAN_EVERY or state.step % PLAN_EVERY == 0):
+        # At the end too, so that a resumed run comes to the same plan and does nothing.
+        if config.minutes and (state.step < PLAN_EVERY or state.step % PLAN_EVERY == 0 or state.step >= state.last):
             state.seconds = distributed.mean(time.perf_counter() - began)  # processes must not differ
             plan(state, config)
         log.step(state)

@@ -16,6 +16,8 @@ PARTS = ".*.part"
 """Pattern of the temporary files that `write_atomically` makes."""
 MAX_BYTES = 2**30
 """Size of the largest JSON file that is read."""
+MAX_TEXT = 2**28
+"""Bytes of the largest text file that is read."""
 MAX_YAML = 2**20
 """Characters of the longest YAML text that is read."""
 MAX_MESSAGE = 1500
@@ -144,18 +146,44 @@ def read_json(path: str | Path | Traversable, limit: int = MAX_BYTES) -> Any:
         InputError: missing, unreadable, not a file, too large, or not JSON.
     """
     path = Path(path) if isinstance(path, str) else path
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a JSON file; give a file")
+    try:
+        return json.loads(read_bytes(path, limit))  # UTF-8, -16 or -32, with or without a byte-order mark
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
+
+
+def read_text(path: Path, limit: int = MAX_TEXT) -> str:
+    """A text file in UTF-8, with or without its mark.
+
+    Raises:
+        InputError: as `read_bytes`, or it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8; save it as UTF-8") from error
+
+
+def read_bytes(path: Path | Traversable, limit: int) -> bytes:
+    """The content of a file.
+
+    Args:
+        path: the file.
+        limit: its largest size in bytes; a member of a zip file is limited there.
+
+    Raises:
+        InputError: missing, unreadable, not a file, or too large.
+    """
     try:
         if isinstance(path, Path):
             require_size(path, limit)
-        return json.loads(path.read_bytes())  # UTF-8, -16 or -32, with or without a byte-order mark
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; check the path") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a folder, not a JSON file; give a file") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; check its permissions") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
+        raise InputError(f"cannot read {path} ({error.strerror}); check its permissions") from error
 
 
 def read_yaml(text: str, where: str) -> Any:

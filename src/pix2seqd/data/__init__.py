@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pix2seqd.data.sample import ClipDataset, Dataset, Subset
+from pix2seqd.data.sample import ClipDataset, Dataset, Subset, evenly
 from pix2seqd.data.split import PARTS, open_part
 from pix2seqd.files import InputError
 
@@ -89,7 +89,7 @@ def remarks(dataset: Dataset, source: str, looked_at: int = 5) -> list[str]:
     assumed = [line for line in getattr(labels, "assumed", ()) if line.startswith("coding")]
     lines = [f"{source}: labels are read as {line}; check-data shows more, classes.yaml changes it" for line in assumed]
     notes: dict[str, str] = {}
-    for index in sorted({round(i * (len(dataset) - 1) / max(1, looked_at - 1)) for i in range(looked_at)}):
+    for index in evenly(len(dataset), looked_at):
         with suppress(InputError):  # whoever reads all images reports it
             sample = dataset[index]
             notes |= {note: sample.name for note in sample.notes if note not in notes}

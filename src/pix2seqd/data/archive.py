@@ -192,12 +192,16 @@ def labels_orientation(size: tuple[int, int] | None, image: Image.Image) -> int 
 
 def size_mismatch(size: tuple[int, int], image: Image.Image) -> str:
     """What differs between the size of labels and their image, and the cure."""
-    turned = ", or turn the image, which may have lost its EXIF orientation" if size == image.size[::-1] else ""
     name = getattr(image, "filename", "")
     return (
         f"{size[0]} x {size[1]} but its image {name} is {image.width} x {image.height}; "
-        f"export it at the image's size{turned}"
+        f"export it at the image's size{turned_hint(size, image)}"
     )
+
+
+def turned_hint(size: tuple[int, int], image: Image.Image) -> str:
+    """A further cure where labels have the size of the image but for a quarter turn; otherwise empty."""
+    return ", or turn the image, which may have lost its EXIF orientation" if size == image.size[::-1] else ""
 
 
 def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | None = None) -> Image.Image:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pix2seqd.data.annotations import conversion
 from pix2seqd.data.archive import children, find, locate, read_image, read_png
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError, read_json
@@ -137,6 +136,8 @@ class CocoPanoptic:
         """
         directory = Path(directory)
         if split not in (available := splits(directory)):
+            from pix2seqd.data.annotations import conversion  # its readers are needed for this message only
+
             if not available and (found := conversion(directory)):
                 raise InputError(found)
             have = ", ".join(available) or "none; see docs/datasets.md for the layouts"

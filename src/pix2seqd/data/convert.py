@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from pix2seqd.data.annotations.records import Annotations, Record, Shape
-from pix2seqd.data.archive import labels_orientation, read_image
+from pix2seqd.data.archive import labels_orientation, read_image, turned_hint
 from pix2seqd.data.labels import Labels
 from pix2seqd.files import InputError, read_json, sync, write_atomically, write_json
 from pix2seqd.images.load import upright
@@ -136,9 +136,9 @@ class Painter:
         source, name = self.annotations.source, record.file_name
         orientation = labels_orientation(record.size, image)
         if orientation is None:
-            says = f"{source} says {record.size[0]} x {record.size[1]}" if record.size else ""
-            turned = ", or turn the image, which may have lost its EXIF orientation"
-            hint = turned if record.size == image.size[::-1] else ""
+            assert record.size is not None
+            says = f"{source} says {record.size[0]} x {record.size[1]}"
+            hint = turned_hint(record.size, image)
             path = self.annotations.images / name
             raise InputError(f"{path} is {image.width} x {image.height} but {says}; correct one of them{hint}")
         canvas, classes = self._base_layer(image, name)

@@ -25,7 +25,7 @@ from scipy import ndimage
 
 from pix2seqd.data.label_images import palette_colors, read_label_image
 from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, recognize
-from pix2seqd.files import InputError, read_yaml
+from pix2seqd.files import InputError, read_text, read_yaml
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
@@ -351,12 +351,7 @@ def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
         InputError: it is not YAML, not a mapping, or has a misspelt key.
     """
     path = next((home / name for name in DECLARATIONS if (home / name).is_file()), home / DECLARATIONS[0])
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8-sig"), str(path)) if path.is_file() else {}
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); check its permissions") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not text in UTF-8; save it as UTF-8") from error
+    content = read_yaml(read_text(path), str(path)) if path.is_file() else {}
     if not isinstance(content, dict):
         raise InputError(f"{path} should have lines such as 'things: [car]'; see docs/datasets.md")
     for key in content:

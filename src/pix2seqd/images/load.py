@@ -167,7 +167,7 @@ def plane_channels(tiff: Tiff, position: Mapping[str, int]) -> Iterator[Channel]
     else:
         numbers = [number for number in range(tiff.channels) if number != tiff.alpha]
         names = [tiff.names[number] for number in numbers] if tiff.names else []
-        orientation = _orientation(tiff.page.tags.valueof("Orientation"))
+        orientation = _tiff_orientation(tiff)
         planes = (upright(values, orientation) for values in tiff.channel_values(position, numbers))
         yield from _named(planes, len(numbers), names)
 
@@ -209,7 +209,7 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
     if is_tiff(file):
         tiff = Tiff(file)
         image = read_plane(tiff, {}, channel)
-        image.info["orientation"] = _orientation(tiff.page.tags.valueof("Orientation"))
+        image.info["orientation"] = _tiff_orientation(tiff)
         _describe_planes(tiff, name, note)
         describe_channels(tiff, name, channel, note)
         return image
@@ -227,6 +227,10 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
 def _orientation(value: object) -> int:
     """An EXIF orientation, 1 to 8; 1 for what is none."""
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _tiff_orientation(tiff: Tiff) -> int:
+    return _orientation(tiff.page.tags.valueof("Orientation"))
 
 
 def _stored_orientation(image: Image.Image) -> int:
@@ -420,8 +424,7 @@ def _colour_space(tiff: Tiff, position: Mapping[str, int]) -> Image.Image:
 
 def _upright_tag(image: Image.Image, tiff: Tiff) -> Image.Image:
     """The image with the orientation of the file, for `_upright`."""
-    if "Orientation" in tiff.page.tags:
-        image.getexif()[EXIF_ORIENTATION] = int(tiff.page.tags["Orientation"].value)
+    image.getexif()[EXIF_ORIENTATION] = _tiff_orientation(tiff)
     return image
 
 

@@ -9,7 +9,6 @@ from xml.parsers import expat
 import numpy as np
 
 from pix2seqd.data.annotations.records import (
-    MAX_TEXT,
     Annotations,
     ImageFinder,
     Record,
@@ -21,7 +20,7 @@ from pix2seqd.data.annotations.records import (
     unusable,
 )
 from pix2seqd.data.outlines import FARTHEST, ellipse_mask, polygon_mask
-from pix2seqd.files import InputError, require_size
+from pix2seqd.files import MAX_TEXT, InputError, read_bytes
 from pix2seqd.panoptic.taxonomy import Category, distinct_color
 
 MAX_DEPTH = 50
@@ -56,13 +55,8 @@ def read_xml(path: Path) -> ElementTree.Element:
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.data, refuse
     try:
-        require_size(path, MAX_TEXT)
-        parser.Parse(path.read_bytes(), True)
+        parser.Parse(read_bytes(path, MAX_TEXT), True)
         return builder.close()
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; check the path") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); check its permissions") from error
     except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: an encoding that is not known
         raise InputError(f"{path} is not valid XML ({error}); export it again") from error
 

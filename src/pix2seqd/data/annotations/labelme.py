@@ -21,12 +21,11 @@ from pix2seqd.data.annotations.records import (
     join_groups,
     lost,
     make_taxonomy,
-    read_text,
     unusable,
     visible,
 )
 from pix2seqd.data.outlines import ellipse_mask, polygon_mask
-from pix2seqd.files import InputError, read_json
+from pix2seqd.files import InputError, read_json, read_text
 from pix2seqd.images.load import IMAGE_SUFFIXES, check_pixels
 
 WITHOUT_AREA = ("point", "points", "line", "linestrip")

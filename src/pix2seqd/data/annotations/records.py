@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageColor
 
-from pix2seqd.files import InputError, require_size
+from pix2seqd.files import InputError
 from pix2seqd.images.load import IMAGE_SUFFIXES, image_size
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
@@ -18,8 +18,6 @@ MAX_SEARCHED = 200_000
 """Files and folders that are looked through for an image that is not at its place."""
 SPLIT_NAMES = re.compile(r"(?i)(train|trainval|training|val|valid|validation|test|testing|dev|eval)\d*")
 """Folders of these names are splits; other folders in a folder of labels only group its files."""
-MAX_TEXT = 2**28
-"""Bytes of a text or XML file of labels."""
 ONLY_BOX = "it has only a bounding box, no outline"
 ONLY_BOXES = (
     "has only bounding boxes; training needs the outline or mask of each object: draw polygons or masks "
@@ -108,6 +106,7 @@ class ImageFinder:
         """Look in this folder and those below it."""
         self.folder = folder
         self._by_name: dict[str, list[str]] | None = None
+        self._by_stem: dict[Path, dict[str, list[Path]]] = {}
 
     def find(self, name: str) -> str | None:
         """Path of an image below the folder, with "/" between folders; None if there is none, or several.
@@ -134,7 +133,12 @@ class ImageFinder:
 
     def beside(self, stem: str, folder: Path) -> str | None:
         """The image of this stem directly in `folder`, as a path below the finder's folder; None if none or several."""
-        found = [path for path in folder.glob(f"{_literal(stem)}.*") if path.suffix.lower() in IMAGE_SUFFIXES]
+        if folder not in self._by_stem:
+            self._by_stem[folder] = {}
+            for path in folder.glob("*"):
+                if path.suffix.lower() in IMAGE_SUFFIXES:
+                    self._by_stem[folder].setdefault(path.stem, []).append(path)
+        found = self._by_stem[folder].get(stem, [])
         inside = len(found) == 1 and found[0].is_relative_to(self.folder)
         return found[0].relative_to(self.folder).as_posix() if inside else None
 
@@ -154,11 +158,6 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # too long, or with a zero
         return False
-
-
-def _literal(text: str) -> str:
-    """A file name as a pattern that fits only itself."""
-    return re.sub(r"([*?\[])", r"[\1]", text)
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:
@@ -200,23 +199,6 @@ def parse_color(value: Any) -> tuple[int, int, int] | None:
     except (TypeError, ValueError, KeyError, OverflowError):
         return None
     return (red, green, blue) if all(0 <= channel <= 255 for channel in (red, green, blue)) else None
-
-
-def read_text(path: Path) -> str:
-    """A text file in UTF-8, with or without its mark.
-
-    Raises:
-        InputError: it is missing, too large, unreadable or not UTF-8.
-    """
-    try:
-        require_size(path, MAX_TEXT)
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; check the path") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); check its permissions") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not text in UTF-8; save it as UTF-8") from error
 
 
 def header_size(path: Path) -> tuple[int, int]:

@@ -15,12 +15,11 @@ from pix2seqd.data.annotations.records import (
     Shape,
     lost,
     make_taxonomy,
-    read_text,
     visible,
 )
 from pix2seqd.data.label_images import LOSSLESS_SUFFIXES, read_label_image
 from pix2seqd.data.recognize import COLOR_WEIGHTS
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, read_text
 
 OBJECTS, CLASSES, IMAGES = "SegmentationObject", "SegmentationClass", "JPEGImages"
 VOID = 255
@@ -72,20 +71,24 @@ def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
     if not labels:
         raise InputError(f"{given} has no label images; export them as PNG")
     read = lru_cache(maxsize=2)(_Reader(_colors(home), objects, {} if only_objects else labels).read)
-    seen = {stem: read(stem)[1:] for stem in labels}
-    names, notes = _names(home, sorted({kind for pairs, _ in seen.values() for kind, _ in pairs}), only_objects)
+
+    def look(stem: str) -> tuple[tuple[int, ...], Any, Any]:
+        keys, pairs, without = read(stem)
+        return keys.shape, pairs, without  # the label image itself is read again when it is painted
+
+    seen = {stem: look(stem) for stem in labels}
+    names, notes = _names(home, sorted({kind for _, pairs, _ in seen.values() for kind, _ in pairs}), only_objects)
     if not objects:
         notes.append(f"there is no folder {OBJECTS}: classes have no instances, all are stuff")
     taxonomy = make_taxonomy(names, home, things=bool(objects))
     finder = ImageFinder(folder)
 
     def record(stem: str) -> Record:
-        pairs, without = seen[stem]
+        (height, width), pairs, without = seen[stem]
         shapes = [lost(f"object {number}", "its pixels have no class") for number in without]
         for kind, number in pairs:
             name = f"object {number} ({names[kind]})" if number else names[kind]
             shapes.append(Shape(name, kind, partial(_mask, read, stem, (kind, number)), bool(objects) and not number))
-        height, width = read(stem)[0].shape
         return Record(finder.beside(stem, folder) or f"{stem}.jpg", shapes, (width, height))
 
     splits = _splits(home, labels, notes)

@@ -20,12 +20,11 @@ from pix2seqd.data.annotations.records import (
     is_file,
     lost,
     make_taxonomy,
-    read_text,
     unusable,
     visible,
 )
 from pix2seqd.data.outlines import MAX_POINTS, fill_polygon
-from pix2seqd.files import InputError, read_yaml
+from pix2seqd.files import InputError, read_text, read_yaml
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "valid", "test")

@@ -87,9 +87,13 @@ def read_card(folder: Path, name: str = "") -> Card:
 
 def bundled() -> list[Card]:
     """The facts about the bundled checkpoints; the defaults come first."""
-    names = sorted(path.name for path in BUNDLED.iterdir() if (path / "config.json").is_file())
-    names.sort(key=lambda name: (name != DEFAULT, name != DEFAULT_FOR_CLIPS))
+    names = sorted(bundled_names(), key=lambda name: (name != DEFAULT, name != DEFAULT_FOR_CLIPS))
     return [read_card(BUNDLED / name, name) for name in names]
+
+
+def bundled_names() -> list[str]:
+    """The names of the bundled checkpoints, in alphabetical order."""
+    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
 
 
 def finds(taxonomy: Taxonomy) -> str:

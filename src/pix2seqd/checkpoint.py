@@ -21,7 +21,7 @@ from torch.nn.modules.module import (
 )
 
 from pix2seqd import familiarity
-from pix2seqd.cards import BUNDLED
+from pix2seqd.cards import BUNDLED, bundled_names
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.familiarity import Familiarity
 from pix2seqd.files import InputError, read_json, sync_folder, write_atomically, write_json
@@ -377,7 +377,7 @@ def find_folder(name: str) -> Path:
         return folder  # a folder of images may also be called "nuclei"
     if is_bundled:
         return BUNDLED / name
-    bundled = ", ".join(sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())) if BUNDLED.is_dir() else "none"
+    bundled = ", ".join(bundled_names()) or "none"
     if folder.exists():
         raise InputError(f"{name} is a file; give the folder that holds config.json and model.safetensors")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):

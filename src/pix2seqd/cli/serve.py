@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pix2seqd.cards import DEFAULT, UNKNOWN, read_card
+from pix2seqd.cards import DEFAULT, bundled_names, read_card
 from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_summary
 from pix2seqd.files import InputError
 
@@ -66,15 +66,11 @@ def serve(
     from pix2seqd.page.limits import Limits
     from pix2seqd.page.server import serving
     from pix2seqd.page.visitors import is_local
-    from pix2seqd.panoptic.results import check_writable
+    from pix2seqd.panoptic.results import make_folders
 
     if not (is_local(host.strip("[]")) or password or open_):
         raise InputError(f"everyone who can reach {host} could use this page; set --password or allow it with --open")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
-    check_writable(out)
+    make_folders(out, ())
     signal.signal(signal.SIGTERM, _end)
     limits = Limits(
         megabytes=max_megabytes,
@@ -91,7 +87,7 @@ def serve(
     with serving(
         segmenter,
         out,
-        clip_segmenter=None if for_clips == UNKNOWN else inference.segmenter(for_clips),
+        clip_segmenter=inference.segmenter(for_clips) if for_clips in bundled_names() else None,
         samples=samples if samples.is_dir() else None,
         defaults=inference.given(),
         limits=limits,

@@ -58,22 +58,22 @@ def evaluate(
     taxonomy = segmenter.taxonomy
     dataset = with_categories(dataset, taxonomy)
     names = ["all", *dict.fromkeys(groups or ())]
-    scores = {name: [metric(taxonomy) for metric in METRICS.values()] for name in names}
+    scores = {name: {key: metric(taxonomy) for key, metric in METRICS.items()} for name in names}
     first, stride = distributed.rank(), distributed.world_size()
     numbers = range(first, len(dataset), stride)
     samples, again = tee(dataset[i] for i in numbers)
     predictions = segmenter.images((sample.image for sample in samples), **options)
     for number, sample, prediction in progress(zip(numbers, again, predictions, strict=True)):
         for name in dict.fromkeys(("all", groups[number] if groups else "all")):
-            for metric in scores[name]:
+            for metric in scores[name].values():
                 metric.update(sample.panoptic, prediction)
-    for metric in chain.from_iterable(scores.values()):
+    for metric in chain.from_iterable(each.values() for each in scores.values()):
         metric.state = distributed.all_reduce(metric.state)
     return {
         name: {
             "images": groups.count(name) if groups and name != "all" else len(dataset),
-            **{key: metric.compute() for key, metric in zip(METRICS, metrics, strict=True)},
-            "confusion": _confusion(taxonomy, metrics[list(METRICS).index("mean_iou")]),
+            **{key: metric.compute() for key, metric in metrics.items()},
+            "confusion": _confusion(taxonomy, metrics["mean_iou"]),
         }
         for name, metrics in scores.items()
     }

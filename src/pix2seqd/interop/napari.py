@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pix2seqd.checkpoint import BUNDLED
+from pix2seqd.cards import bundled_names
 from pix2seqd.files import InputError, require
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.segmenter import Segmenter
@@ -29,7 +29,7 @@ def make_widget() -> Any:
     import napari.types  # pyright: ignore[reportMissingImports]
     from magicgui import magicgui  # pyright: ignore[reportMissingImports]
 
-    models = sorted(path.name for path in BUNDLED.iterdir() if path.is_dir())
+    models = bundled_names()
 
     @magicgui(
         call_button="Segment",

@@ -2,7 +2,8 @@
 
 import shutil
 from collections.abc import Iterator
-from itertools import islice, tee
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import gradio as gr
 
 from pix2seqd.files import InputError, read_json
 from pix2seqd.images.frames import DecodedFrame, check_upload, open_clip
+from pix2seqd.inference.depths import follow
 from pix2seqd.page.site import (
     MODEL,
     QUICK,
@@ -30,7 +32,7 @@ from pix2seqd.panoptic.panoptic import Panoptic
 SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif", ".tif", ".tiff"})
 FRAMES_PER_SECOND = 10.0
 """For TIFF stacks, which have no times."""
-FURTHER = Also(tuple(kind for kind in PLACES if kind != "labelme"))
+FURTHER = Also(tuple(PLACES)).without("labelme")
 """Written for each frame; labelme's files would hold every frame again."""
 
 
@@ -103,11 +105,10 @@ def segmented(
     segmenter = site.clip_segmenter or site.segmenter
     with open_clip(str(path), lambda _: None, FRAMES_PER_SECOND) as clip:
         total = min(clip.total or max_frames, max_frames)
-        to_segment, to_write = tee(islice(clip.frames, max_frames))
-        results = segmenter.video((frame.image for frame in to_segment), **options)
+        results = follow(partial(segmenter.video, **options), islice(clip.frames, max_frames))
         settings = {**segmenter.describe(), **options}
         with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, also=FURTHER) as writer:
-            for number, (panoptic, frame) in enumerate(zip(results, to_write, strict=False), start=1):
+            for number, (frame, panoptic) in enumerate(results, start=1):
                 writer.write(frame, panoptic)
                 yield number, max(total, number), frame, panoptic
 

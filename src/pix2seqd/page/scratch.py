@@ -153,11 +153,11 @@ class Scratch:
             self.clear()
 
     def _sweep(self) -> None:
-        for path in set(self.folder.iterdir()) - self._permanent:
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > MAX_AGE:
-                    _remove(path)
-        with self._guard:
+        with self._guard:  # others walk through the same folders
+            for path in set(self.folder.iterdir()) - self._permanent:
+                with suppress(OSError):
+                    if time.time() - path.stat().st_mtime > MAX_AGE:
+                        _remove(path)
             for path in [path for path in self._owners if not path.exists()]:
                 del self._owners[path]
 

@@ -155,7 +155,7 @@ class Work:
                 things = {s.id for s in self.panoptic.segments if s.isthing}
                 return self.changed(editing.erase(self.panoptic, where), under & things, self.selected)
             case "cut":
-                return self._cut(where)
+                return self._cut(where, under)
         raise InputError(f"there is no tool {tool!r}")
 
     def _toggled(self, segment_id: int | None) -> "Work":
@@ -164,11 +164,11 @@ class Work:
             return replace(self, selected=tuple(i for i in self.selected if i != segment_id))
         return replace(self, selected=() if segment_id is None else (*self.selected, segment_id))
 
-    def _cut(self, where: np.ndarray) -> "Work":
-        """The things that the line crosses are divided."""
+    def _cut(self, where: np.ndarray, under: Collection[int]) -> "Work":
+        """The things that the line crosses, of the segments under it, are divided."""
         panoptic, parts = self.panoptic, []
         for segment in self.panoptic.segments:
-            if segment.isthing and where[self.panoptic.segmentation == segment.id].any():
+            if segment.isthing and segment.id in under:
                 try:
                     panoptic, ids = editing.split(panoptic, segment.id, where)
                 except InputError:  # the line touches the thing but does not divide it

@@ -1,6 +1,5 @@
 """Writing the output folder of `pix2seqd video`; it can be read whenever the process ends."""
 
-import csv
 import json
 import tempfile
 import time
@@ -18,7 +17,7 @@ from PIL import Image
 from pix2seqd.files import InputError, read_json, write_atomically, write_json
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.images.tiff import write_label_stack
-from pix2seqd.panoptic.also import NOTHING, WHOLE, Also, remove_all, write_further
+from pix2seqd.panoptic.also import NOTHING, WHOLE, Also, csv_writer, remove_all, write_further
 from pix2seqd.panoptic.collect import Item, put_together
 from pix2seqd.panoptic.ctc import CtcWriter
 from pix2seqd.panoptic.folder import alone
@@ -253,8 +252,7 @@ class ClipWriter:
 @contextmanager
 def _csv(path: Path, *columns: str) -> Iterator[Any]:
     """A writer of the rows of a table, which replaces `path` in the end."""
-    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
+    with write_atomically(path) as temporary, csv_writer(temporary) as rows:
         rows.writerow(columns)
         yield rows
 

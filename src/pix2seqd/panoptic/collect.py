@@ -24,6 +24,7 @@ from pix2seqd.panoptic.also import (
     path_of,
     write_rows,
 )
+from pix2seqd.panoptic.results import writing
 
 NO_MEANS = ("id", "frame", "time", "category", "orientation", "touching_border")
 """Columns of measures.csv of which a track has no mean; nor have places."""
@@ -58,7 +59,7 @@ def collect(out: Path, also: Also) -> None:
     }
     if not there or not (out / "panoptic.json").exists():
         return
-    with FileLock(out / ".also.lock"):
+    with writing(out), FileLock(out / ".also.lock"):
         content = read_json(out / "panoptic.json")
         counts = {a["image_id"]: Counter(i["category_id"] for i in a["segments_info"]) for a in content["annotations"]}
         stems = {annotation["image_id"]: Path(annotation["file_name"]).stem for annotation in content["annotations"]}

@@ -7,6 +7,7 @@ from statistics import median
 
 import numpy as np
 
+from pix2seqd.panoptic.outlines import inside
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.segment import Segment
 
@@ -122,6 +123,6 @@ class Tracks(dict[int, Track]):
 def centroid(panoptic: Panoptic, segment: Segment) -> tuple[float, float]:
     """Mean x and mean y of the pixels of a segment; the first pixel of a row or column is 0."""
     left, top, width, height = segment.bbox
-    own = panoptic.segmentation[top : top + height, left : left + width] == segment.id
+    own = inside(panoptic.segmentation, segment)
     x = left + own.sum(axis=0) @ np.arange(width) / segment.area
     return float(x), float(top + own.sum(axis=1) @ np.arange(height) / segment.area)

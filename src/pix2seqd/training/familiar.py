@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import torch
 
 from pix2seqd.checkpoint import Checkpoint
-from pix2seqd.data.sample import Clip, ClipDataset, Dataset, Sample
+from pix2seqd.data.sample import Clip, ClipDataset, Dataset, Sample, evenly
 from pix2seqd.familiarity import Familiarity
 from pix2seqd.segmenter import Segmenter
 
@@ -16,17 +15,19 @@ _SCALES = (1.0, 0.8, 1.25)
 """The scale that a first look finds differs from that of the labels by such factors."""
 
 
-def learn(checkpoint: Checkpoint, datasets: Iterable[tuple[Dataset | ClipDataset, int]]) -> Familiarity | None:
+def learn(
+    checkpoint: Checkpoint, datasets: Iterable[tuple[Dataset | ClipDataset, int]], device: str = "auto"
+) -> Familiarity | None:
     """Run training images through the encoder.
 
     Args:
         checkpoint: the trained model.
         datasets: what it was trained on, each with the number of images to take, evenly spread over it.
+        device: of `Segmenter`.
 
     Returns:
         The statistics; None if there are too few images.
     """
-    device = str(next(checkpoint.model.parameters()).device)
     segmenter, described, pixels = Segmenter(checkpoint, device), [], []
     for dataset, count in datasets:
         for number, sample in enumerate(_spread(dataset, count)):
@@ -38,6 +39,6 @@ def learn(checkpoint: Checkpoint, datasets: Iterable[tuple[Dataset | ClipDataset
 
 def _spread(dataset: Dataset | ClipDataset, count: int) -> Iterator[Sample]:
     """Images at even distances; of a clip one frame."""
-    for index in np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)).tolist():
+    for index in evenly(len(dataset), count):
         item = dataset[index]
         yield item.frames[index % len(item.frames)] if isinstance(item, Clip) else item

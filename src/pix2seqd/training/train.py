@@ -141,8 +141,8 @@ def train(
                 save_pretrained(pretrained, out / "last")
             pretrained = from_pretrained(out / "model") if has_best else pretrained
             if state.step >= state.last:  # from no more images than were trained on
-                count = min(IMAGES, state.step * config.batch_size)
-                pretrained = replace(pretrained, familiarity=learn(pretrained, [(dataset, count)]))
+                count, device = min(IMAGES, state.step * config.batch_size), str(accelerator.device)
+                pretrained = replace(pretrained, familiarity=learn(pretrained, [(dataset, count)], device))
             save_pretrained(pretrained, out / "model")
         accelerator.wait_for_everyone()
     if state.step < state.last:

@@ -8,10 +8,13 @@ import yaml
 from PIL import Image
 
 from pix2seqd.data import open_dataset, remarks
+from pix2seqd.data.categories import with_categories
 from pix2seqd.data.folder import Folder
 from pix2seqd.data.labels import Labels
+from pix2seqd.data.split import Part
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import id_to_rgb
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -378,5 +381,10 @@ def test_remarks_say_what_was_recognised_and_left_out_once(tmp_path):
     assert channels.endswith(
         "images such as 0: the first of 5 channels is taken; to use others, save them as images of their own"
     )
+    opened = open_dataset(source, (1, 1))
+    reordered = Taxonomy(opened.taxonomy.categories[::-1])
+    names = tuple(opened[i].name for i in range(len(opened)))
+    divided = Part(with_categories(opened, reordered), names, (0, 1), "data.json")
+    assert remarks(divided, source)[0] == coding, "a part of it, with categories in another order, too"
     (tmp_path / "classes.yaml").write_text("coding: class\n")
     assert len(remarks(open_dataset(source, (1, 1)), source)) == 1

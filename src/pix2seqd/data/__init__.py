@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pix2seqd.data.sample import ClipDataset, Dataset, Subset, evenly
 from pix2seqd.data.split import PARTS, open_part
@@ -82,8 +82,8 @@ def remarks(dataset: Dataset, source: str, looked_at: int = 5) -> list[str]:
         The coding of label images, where it was recognised and not declared; what was left out of images, and how
         labels were taken.
     """
-    whole = dataset
-    while isinstance(whole, Subset):
+    whole: Any = dataset
+    while hasattr(whole, "dataset"):  # a part of a data set, or one with its categories in another order
         whole = whole.dataset
     labels = getattr(whole, "labels", None)
     assumed = [line for line in getattr(labels, "assumed", ()) if line.startswith("coding")]

@@ -595,7 +595,7 @@ class Recipe(Config):
     eval_data: str = ""
     """Images for evaluation while training; empty: none."""
     backbone: str = ""
-    """Folder or hub id of a pretrained `transformers` backbone, or efficientnet_lite0; it replaces
+    """Folder or hub id of a pretrained `transformers` backbone, or efficientnet_lite0, 1 or 2; it replaces
     `model.encoder.backbone`."""
     init: str = ""
     """Checkpoint to start from: a bundled name, a folder or a hub id. All weights that fit are taken

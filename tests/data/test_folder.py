@@ -107,7 +107,7 @@ def test_folder_printed_declaration_round_trip(tmp_path):
 
 
 def test_folder_binary_mask_has_two_classes(tmp_path):
-    data = Folder.open(draw(tmp_path, (CLASSES == 2).astype(np.uint8) * 255))
+    data = Folder.open(draw(tmp_path, (CLASSES == 2).astype(np.uint8) * 255, coding="class"))
     assert [c.name for c in data.taxonomy.categories] == ["0", "255"]
 
 
@@ -324,7 +324,8 @@ def test_folder_names_of_microscopy_tools_are_offered(tmp_path, end):
         Image.fromarray(np.eye(6, 8, dtype=np.uint8)).save(tmp_path / f"{name}{end}")
     with pytest.raises(InputError, match="side by side") as caught:
         Folder.open(tmp_path)
-    (tmp_path / "classes.yaml").write_text(re.search(r"write (.*) to ", str(caught.value))[1])
+    offered = re.search(r"write (.*) to ", str(caught.value))[1]
+    (tmp_path / "classes.yaml").write_text(f"{offered}\ncoding: class\n")
     assert len(Folder.open(tmp_path)) == 2
 
 
@@ -345,6 +346,7 @@ def test_folder_labels_of_the_stored_image_turn_with_it(tmp_path, suffix):
     exif[0x0112] = 6
     Image.fromarray(stored).save(tmp_path / "images/a.png", exif=exif)
     Image.fromarray(labels).save(tmp_path / f"labels/a.{suffix}")
+    (tmp_path / "classes.yaml").write_text("coding: class\n")
     sample = Folder.open(tmp_path)[0]
     assert sample.image.shape == (8, 6, 3)
     assert sample.image[sample.panoptic.segmentation == 2].tolist() == [[21, 21, 21]]

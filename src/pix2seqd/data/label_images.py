@@ -28,12 +28,15 @@ def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool 
         int64 `[h, w]` or `[h, w, channels]`.
 
     Raises:
-        InputError: the file is missing or damaged, has another size than the image, several planes, or values that are
-            not whole numbers from 0.
+        InputError: the file is missing or damaged, has another size than the image, several planes, values that are
+            not whole numbers from 0, or colours whose alpha channel says more than they do.
     """
     if path.suffix.lower() not in (".tif", ".tiff"):
         png = read_png(path, MODES, image)
-        return np.asarray(png.convert("RGB") if rgb and png.mode == "P" else png).astype(np.int64)
+        pixels = np.asarray(png.convert("RGB") if rgb and png.mode == "P" else png).astype(np.int64)
+        if png.mode == "RGBA":
+            check_alpha(path, pixels)
+        return pixels
     if not path.is_file():
         raise InputError(f"{str(path)!r} is missing; fetch it")
     pixels = _read_tiff(path)
@@ -43,9 +46,35 @@ def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool 
         raise InputError(f"{path} is {size_mismatch(size, image)}")
     pixels = upright(pixels, orientation or 1)
     whole = pixels.astype(np.int64) if np.isfinite(pixels).all() else np.full(1, -1)
+    if np.isfinite(pixels).all() and np.array_equal(whole, pixels) and whole.min(initial=0) < 0:
+        raise InputError(
+            f"{path} has values that are not whole numbers from 0, such as {whole.min()}; "
+            "save pixels without a label as 255 or 65535, and declare that as void"
+        )
     if whole.min(initial=0) < 0 or not np.array_equal(whole, pixels):
         raise InputError(f"{path} has values that are not whole numbers from 0; export labels, not probabilities")
     return whole
+
+
+def check_alpha(path: Path, pixels: np.ndarray) -> None:
+    """Refuse a label image whose alpha channel says what its other channels do not.
+
+    Args:
+        path: the image, for messages.
+        pixels: int64 `[h, w, channels]`, the last one alpha.
+
+    Raises:
+        InputError: pixels of one value differ in alpha.
+    """
+    alpha = pixels[..., -1]
+    if alpha.min(initial=255) == alpha.max(initial=0):
+        return
+    values = pixels[..., :-1] @ 256 ** np.arange(pixels.shape[2] - 1)
+    if len(np.unique(values)) < len(np.unique(values * 256 + alpha)):
+        raise InputError(
+            f"{path} has pixels of one colour that differ in the alpha channel, which would be left out; "
+            "save the labels without it, or, if it is the mask, save it alone as a grey image"
+        )
 
 
 def palette_colors(path: Path) -> dict[int, tuple[int, ...]]:

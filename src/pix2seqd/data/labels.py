@@ -24,7 +24,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pix2seqd.data.label_images import palette_colors, read_label_image
-from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, recognize
+from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, hex_color, recognize
 from pix2seqd.files import InputError, read_text, read_yaml
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
@@ -162,14 +162,14 @@ class Labels:
         pixels = read_label_image(path, image, rgb=self.coding == "color")
         class_path = class_path if self.coding == "instance" else None
         if class_path is not None:
-            classes, numbers = _beside(pixels, read_label_image(class_path, image))
+            classes, numbers = _beside(pixels, read_label_image(class_path, image), class_path)
         elif self.coding == "instance":
             numbers = _as_number(pixels)
             classes = np.where(np.isin(numbers, list(self.void)), numbers, np.minimum(numbers, 1))
         elif self.coding == "color":
             classes, numbers = self._look_up(path, pixels), np.full(pixels.shape[:2], NO_NUMBER)
         else:
-            classes, numbers = _decode(pixels, self.coding)
+            classes, numbers = _decode(pixels, self.coding, path)
         void, thing = np.isin(classes, list(self.void)), np.isin(classes, list(self.things))
         if unknown := sorted(set(np.unique(classes[~void]).tolist()) - set(self.names)):
             source = class_path or path
@@ -219,24 +219,32 @@ def _as_rgb_number(pixels: np.ndarray) -> np.ndarray:
     return _as_number(pixels) * COLOR_WEIGHTS.sum() if grey else _as_number(pixels)
 
 
-def _decode(pixels: np.ndarray, coding: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels `[h, w]` or `[h, w, channels]` of a label image → class and instance number, both `[h, w]`."""
+def _decode(pixels: np.ndarray, coding: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels `[h, w]` or `[h, w, channels]` of a label image → class and instance number, both `[h, w]`.
+
+    Raises:
+        InputError: they are colours, but `coding` is `class`.
+    """
     if coding == "two-channel":
         if pixels.ndim == 2:
             return pixels, np.full_like(pixels, NO_NUMBER)
         return pixels[..., 0], np.where(pixels[..., 1] == 255, NO_NUMBER, pixels[..., 1])
     if coding == "class":
         values = pixels if pixels.ndim == 2 else pixels[..., 0]
+        if pixels.ndim == 3 and pixels.shape[2] > 2 and (pixels[..., :3] != pixels[..., :1]).any():
+            raise InputError(
+                f"{path} has colours instead of grey values; save the number of each class, or declare coding: color"
+            )
         return values, np.full_like(values, NO_NUMBER)
     values = _as_number(pixels)
     plain = values < 1000
     return np.where(plain, values, values // 1000), np.where(plain, NO_NUMBER, values % 1000)
 
 
-def _beside(instances: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _beside(instances: np.ndarray, classes: np.ndarray, class_path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Class and instance number, both `[h, w]`, of the pixels of an instance image and of its class image."""
     numbers = _as_number(instances)
-    return _decode(classes, "class")[0], np.where(numbers == 0, NO_NUMBER, numbers)
+    return _decode(classes, "class", class_path)[0], np.where(numbers == 0, NO_NUMBER, numbers)
 
 
 def _check_one_class(path: Path, numbers: list[int]) -> None:
@@ -273,6 +281,8 @@ def _detect(
     if class_files:
         return "instance", "class images lie beside the label images"
     chosen = files[:: max(1, len(files) // sampled)]
+    if not any(read_label_image(file).any() for file in chosen):
+        chosen = files  # most images have nothing to label
     meaning: dict[int, set[tuple[int, ...]]] = {}
     for file in chosen:
         for index, color in palette_colors(file).items():
@@ -280,8 +290,13 @@ def _detect(
     # A program that rebuilds the palette of each image keeps the colours but not the indices.
     rgb = any(len(colors) > 1 for colors in meaning.values())
     images = [(file, read_label_image(file, rgb=rgb)) for file in chosen]
+    void = declared.get("void", [])
     return recognize(
-        images, path, classes_only=bool(set(names) - {0, 1, 255} or (declared.get("things") and not names))
+        images,
+        path,
+        classes_only=bool(set(names) - {0, 1, 255} or (declared.get("things") and not names)),
+        things_given="things" in declared,
+        void=[value for value in (void if isinstance(void, list) else [void]) if type(value) is int and value],
     )
 
 
@@ -303,7 +318,7 @@ def _colors(
             found.update(np.unique(_as_rgb_number(read_label_image(file, rgb=True))).tolist())
             if len(found) > MAX_CLASSES:
                 raise InputError(f"{file} has too many values to be labels in the coding 'color'; see docs/datasets.md")
-        colors = {f"#{c % 256:02x}{c // 256 % 256:02x}{c // 65536:02x}": c for c in sorted(found)}
+        colors = {hex_color(color): color for color in sorted(found)}
         assumed.append(f"colors: those found in {len(files)} label images, named by their colour")
     return dict(enumerate(colors.items(), start=1))
 
@@ -329,7 +344,10 @@ def _survey(files: Sequence[Path], class_files: Sequence[Path], coding: str) -> 
     numbered: set[int] = set()
     for i, path in enumerate(files):
         pixels = read_label_image(path)
-        classes, numbers = _beside(pixels, read_label_image(class_files[i])) if class_files else _decode(pixels, coding)
+        if class_files:
+            classes, numbers = _beside(pixels, read_label_image(class_files[i]), class_files[i])
+        else:
+            classes, numbers = _decode(pixels, coding, path)
         if classes.shape != numbers.shape:
             raise InputError(f"{path} and {class_files[i]} differ in size; export them at the image's size")
         found.update(np.unique(classes).tolist())

@@ -390,3 +390,75 @@ def test_remarks_say_what_was_recognised_and_left_out_once(tmp_path):
     assert remarks(divided, source)[0] == coding, "a part of it, with categories in another order, too"
     (tmp_path / "classes.yaml").write_text("coding: class\n")
     assert len(remarks(open_dataset(source, (1, 1)), source)) == 1
+
+
+@pytest.mark.parametrize("images", ["images", "Image", "imgs"])
+@pytest.mark.parametrize("labels", ["labels", "Mask", "annotations", "gt"])
+def test_folder_other_names_of_folders(tmp_path, images, labels):
+    pair(tmp_path, f"{images}/training/a.jpg", f"{labels}/training/a.png")
+    assert [sample.name for sample in Folder.open(tmp_path, "training")] == ["a"]
+
+
+@pytest.mark.parametrize("images", ["train", "train_images", "train_imgs"])
+def test_folder_splits_with_their_kind(tmp_path, images):
+    pair(tmp_path, f"{images}/a.jpg", "train_masks/a.png")
+    assert [sample.name for sample in Folder.open(tmp_path, "train")] == ["a"]
+
+
+def test_folder_two_folders_of_labels_are_not_guessed(tmp_path):
+    pair(tmp_path, "images/a.jpg", "labels/a.png")
+    put(tmp_path / "masks/a.png", CLASSES.astype(np.uint8))
+    assert "labels and" in (message := refusal(lambda: Folder.open(tmp_path))) and "masks both have" in message
+
+
+def test_folder_accents_that_macos_takes_apart(tmp_path):
+    """A composed and a decomposed letter look the same."""
+    pair(tmp_path, "images/Z\u00e4hler.jpg", "labels/Za\u0308hler.png")
+    assert [sample.name for sample in Folder.open(tmp_path)] == ["Z\u00e4hler"]
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_folder_image_and_labels_that_differ_in_the_suffix_alone(tmp_path, split):
+    pair(tmp_path, f"{split}a.jpg", f"{split}a.png")
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert "a.jpg and a.png" in message and f"{tmp_path / split / 'labels'}" in message
+
+
+def test_folder_of_cellpose_without_exported_masks(tmp_path):
+    """The file of Cellpose is a pickle, which could run code: it is never opened."""
+    put(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
+    (tmp_path / "a_seg.npy").write_bytes(b"no array")
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert "a_seg.npy" in message and "save the masks as PNG or TIFF" in message
+
+
+def test_folder_names_of_folders_that_say_nothing(tmp_path):
+    pair(tmp_path, "X/a.jpg", "Y/a.png")
+    assert "has the folders X, Y; call that of the images 'images'" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_folder_without_readable_images(tmp_path):
+    pair(tmp_path, "labels/a.png", "labels/a.png")
+    (tmp_path / "images").mkdir()
+    np.save(tmp_path / "images/a.npy", np.eye(3))
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert "images has no images (but .npy); save them as" in message
+
+
+def roboflow(home: Path, classes: str) -> Path:
+    for split in ("train", "valid"):
+        pair(home, f"{split}/a_jpg.rf.0f.jpg", f"{split}/a_jpg.rf.0f_mask.png")
+        (home / split / "_classes.csv").write_text(classes)
+    return home
+
+
+def test_folder_of_roboflow_has_its_names(tmp_path):
+    home = roboflow(tmp_path / "a", "Pixel Value, Class\n0, grass\n1, sky\n2, sheep\n")
+    data = Folder.open(home, "valid")
+    assert [c.name for c in data.taxonomy.categories] == ["grass", "sky", "sheep"] and not data.skipped
+    (home / "classes.yaml").write_text("things: [sheep]\n")
+    assert [c.name for c in Folder.open(home, "train").taxonomy.categories if c.isthing] == ["sheep"]
+    (home / "valid/_classes.csv").write_text("Pixel Value, Class\n0, sky\n")
+    assert "valid/_classes.csv has other classes" in refusal(lambda: Folder.open(home, "train"))
+    other = roboflow(tmp_path / "b", "filename, sky\na.jpg, 1\n")
+    assert 'label_name: "*_mask"' in refusal(lambda: Folder.open(other, "train"))

@@ -11,6 +11,7 @@ below 1000: class without instance, stuff or a crowd |
 | `two-channel` | colours, or grey with alpha | channel 0: class; channel 1: number of the instance, 255 = crowd |
 """
 
+import csv
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
 CODINGS = tuple(MEANING)
 DECLARATIONS = ("classes.yaml", "classes.yml", "classes.json")
+ROBOFLOW_CLASSES = "_classes.csv"
+"""Where Roboflow writes the names of the classes of its masks."""
 KEYS = ("coding", "labels", "things", "stuff", "void", "colors", "image_name", "label_name")
 MAX_CLASSES = 1000
 """Maximum number of distinct values; more are taken as a sign that the images are not labels."""
@@ -360,7 +363,7 @@ def _survey(files: Sequence[Path], class_files: Sequence[Path], coding: str) -> 
 
 
 def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
-    """Read classes.yaml or classes.json of a data set.
+    """Read classes.yaml or classes.json of a data set; without the key `labels`, also what Roboflow writes.
 
     Returns:
         The path of the declaration, which need not exist, and its content, empty if there is none.
@@ -375,7 +378,26 @@ def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
     for key in content:
         if key not in KEYS and (near := difflib.get_close_matches(str(key), KEYS, n=1)):
             raise InputError(f"{path} has {key!r}; did you mean {near[0]!r}?")
-    return path, content
+    return path, {**_roboflow_classes(home), **content}
+
+
+def _roboflow_classes(home: Path) -> dict[str, Any]:
+    """The names in `_classes.csv`, which Roboflow writes beside masks called `*_mask.png`, in the folder of each split.
+
+    Raises:
+        InputError: those of two splits differ.
+    """
+    found: dict[str, str] = {}
+    for path in [home / ROBOFLOW_CLASSES, *sorted(home.glob(f"*/{ROBOFLOW_CLASSES}"))]:
+        rows = list(csv.reader(read_text(path).splitlines())) if path.is_file() else []
+        head, *rest = [[cell.strip() for cell in row] for row in rows if len(row) == 2] or [[]]
+        if [cell.lower() for cell in head] != ["pixel value", "class"]:
+            continue  # of another export
+        names = dict(rest)
+        if found not in ({}, names):
+            raise InputError(f"{path} has other classes than those of another split; export all splits together")
+        found = names
+    return {"labels": found, "label_name": "*_mask"} if found else {}
 
 
 def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:

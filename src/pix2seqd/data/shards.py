@@ -85,7 +85,7 @@ class Shards:
                 check_pixels(*image.size)
             panoptic = Panoptic.from_coco(mask, record, self.taxonomy)
             return Sample(record["name"], np.asarray(image), panoptic, tuple(map(str, record.get("notes", ()))))
-        except (OSError, KeyError, ValueError, SyntaxError, tarfile.TarError) as error:
+        except (OSError, KeyError, TypeError, ValueError, SyntaxError, tarfile.TarError) as error:
             raise InputError(f"{self._files[shard]} is damaged at byte {start}; fetch it again") from error
 
     def order(self, rng: np.random.Generator) -> np.ndarray:

@@ -165,6 +165,8 @@ def refusal(action) -> str:
 
 DECLARED_WRONGLY = [
     ({"codign": "class"}, "did you mean 'coding'"),
+    ({"names": {1: "sky"}}, "did you mean 'labels'"),
+    ({"ignore_index": 255}, "did you mean 'void'"),
     ({"coding": "rgb"}, "two-channel"),
     ({"labels": ["a"]}, "1: car"),
     ({"labels": {"a": 1}}, "1: car"),
@@ -462,3 +464,27 @@ def test_folder_of_roboflow_has_its_names(tmp_path):
     assert "valid/_classes.csv has other classes" in refusal(lambda: Folder.open(home, "train"))
     other = roboflow(tmp_path / "b", "filename, sky\na.jpg, 1\n")
     assert 'label_name: "*_mask"' in refusal(lambda: Folder.open(other, "train"))
+
+
+@pytest.mark.parametrize("given", ["above/set/images", "above/set/labels", ""])
+def test_folder_near_a_data_set_names_it(tmp_path, given):
+    pair(tmp_path / "above/set", "images/a.jpg", "labels/a.png")
+    message = refusal(lambda: Folder.open(tmp_path / given))
+    assert f"give {tmp_path / 'above'}" in message
+
+
+def test_folder_masks_of_each_class_or_object_have_a_cure(tmp_path):
+    for name in ("a1", "b2"):
+        put(tmp_path / f"classes/images/{name}.jpg", np.zeros((3, 6, 3), np.uint8))
+        put(tmp_path / f"objects/images/{name}.jpg", np.zeros((3, 6, 3), np.uint8))
+        for kind in ("cat", "dog"):
+            put(tmp_path / f"classes/masks/{kind}/{name}.png", CLASSES.astype(np.uint8))
+            put(tmp_path / f"objects/masks/{name}_{kind}.png", CLASSES.astype(np.uint8))
+    message = refusal(lambda: Folder.open(tmp_path / "classes"))
+    assert "masks/cat and the folders beside it" in message and "one label image" in message
+    assert "into a folder" in (message := refusal(lambda: Folder.open(tmp_path / "objects"))) and "masks/a1" in message
+
+
+def test_folder_key_that_is_not_known_is_said(tmp_path):
+    data = Folder.open(draw(tmp_path, CLASSES.astype(np.uint8), **NAMES, licence="CC0"))
+    assert "no meaning of the key licence" in str(data.labels)

@@ -223,6 +223,20 @@ def test_folder_highest_value_is_not_guessed(tmp_path, high, dtype):
         assert (data[0].panoptic.segmentation == 0).sum() == (wide[0] == high).sum()
 
 
+def test_read_label_image_goes_by_the_content(tmp_path):
+    tifffile.imwrite(tmp_path / "a.png", discs(5).astype(np.uint16))
+    Image.fromarray(discs(5).astype(np.uint16)).save(tmp_path / "b.tif", format="PNG")
+    assert all(np.array_equal(read_label_image(tmp_path / name), discs(5)) for name in ("a.png", "b.tif"))
+    (tmp_path / "c.png").write_bytes(b"")
+    message = refusal(lambda: read_label_image(tmp_path / "c.png"))
+    assert "c.png cannot be read as PNG, BMP or GIF (it is none" in message and "<" not in message
+
+
+def test_folder_two_objects_in_each_of_few_images_are_not_guessed(tmp_path):
+    message = refusal(lambda: Folder.open(write(tmp_path, [discs(2, seed=n).astype(np.uint8) for n in range(3)])))
+    assert "'coding: instance' (0 is background, each other value is one object)" in message
+
+
 def test_read_label_image_names_a_value_below_0(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.full((8, 8), -1, np.int16))
     assert "-1; save pixels without a label as 255" in refusal(lambda: read_label_image(tmp_path / "a.tif"))
@@ -447,6 +461,7 @@ def test_read_label_image_tiff_forms(tmp_path):
         (np.full((8, 8), 0.5, np.float32), "whole numbers"),
         (np.full((8, 8), np.nan, np.float32), "whole numbers"),
         (np.full((8, 8), -3, np.int16), "whole numbers"),
+        (np.full((8, 8), 1j, np.complex64), "whole numbers"),
         (np.zeros((5, 8, 8), np.uint8), "several planes (5 x 8 x 8)"),
     ],
 )

@@ -18,7 +18,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import IO, Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pix2seqd.files import MAX_DEPTH, InputError
 from pix2seqd.images.load import EXIF_ORIENTATION, check_pixels, load_image
@@ -233,8 +233,9 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
             return labels
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
-        kind = Path(file.name).suffix[1:].upper() or "PNG"
-        raise InputError(f"{file} cannot be read as {kind} ({reason}); export it again") from error
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is none, whatever its name says"
+        raise InputError(f"{file} cannot be read as PNG, BMP or GIF ({reason}); export it again") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,9 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -352,10 +353,26 @@ def _other_arrangement(directory: Path) -> str:
                 f"move all such label images to {home / 'labels'} and the images to {home / 'images'}"
             )
     held = [home for home in homes[1:] if any(path.suffix.lower() in IMAGE_SUFFIXES for path in files[home])]
+    if place := _near(directory):
+        return f"{directory} is no data set, but {place} seems to be one; give {place}"
     if len(held) > 1 and _image_folder(directory) not in held:
         names = ", ".join(home.name for home in held[:5])
         return f"{directory} has the folders {names}; call that of the images 'images' and that of the labels 'labels'"
     return ""
+
+
+def _near(directory: Path) -> Path | None:
+    """The folder of a data set to which a folder belongs, or one that it holds."""
+    with suppress(InputError):
+        for layout in label_splits(directory.parent).values():
+            if directory in (layout.images, layout.labels):
+                return directory.parent
+    inner = islice((path for pattern in ("*/", "*/*/") for path in sorted(directory.glob(pattern))), 50)
+    for place in inner if not _image_folder(directory).is_dir() else ():
+        with suppress(InputError):
+            if label_splits(place):
+                return place
+    return None
 
 
 def _beside(directory: Path) -> _Names | None:
@@ -382,9 +399,34 @@ def _check_partners(
     have, lacks = (images, labels) if unpaired[0] in by_name else (labels, images)
     cure = "give an image and its label image the same name up to the suffix"
     offered = _naming(list(by_name.values()), images, list(truth.values()), labels)
-    if names == _Names() and not by_name.keys() & truth.keys() and offered:
-        cure = f"if an image and its label are named so, write {offered} to {directory / 'classes.yaml'}"
+    if names == _Names() and not by_name.keys() & truth.keys():
+        if offered:
+            cure = f"if an image and its label are named so, write {offered} to {directory / 'classes.yaml'}"
+        elif several := _several_masks(by_name, labels, truth):
+            cure = several
     raise InputError(f"{have} has {unpaired[0]!r} but {lacks} does not ({len(unpaired)} files have no partner); {cure}")
+
+
+def _several_masks(images: Iterable[str], labels: Path, truth: Iterable[str]) -> str:
+    """The cure where several masks seem to belong to an image; "" if they do not.
+
+    Args:
+        images: names of the images.
+        labels: folder of the masks.
+        truth: names of the masks, with their folders.
+    """
+    folders = {name.rpartition("/")[::2] for name in truth}
+    known = set(images)
+    if len({folder for folder, _ in folders}) > 1 and {stem for _, stem in folders} <= known:
+        one = min(folder for folder, _ in folders)
+        return (
+            f"if {labels / one} and the folders beside it hold the masks of a class each, "
+            "draw those of an image into one label image, with another value for each class"
+        )
+    if all(any(name.startswith(image) for image in known) for name in truth):
+        one = min(known)
+        return f"if each is the mask of one object, put those of image {one} into a folder {labels / one}, and so on"
+    return ""
 
 
 def _naming(images: Sequence[Path], image_home: Path, labels: Sequence[Path], label_home: Path) -> _Names | None:

@@ -14,6 +14,7 @@ below 1000: class without instance, stuff or a crowd |
 import csv
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,9 @@ DECLARATIONS = ("classes.yaml", "classes.yml", "classes.json")
 ROBOFLOW_CLASSES = "_classes.csv"
 """Where Roboflow writes the names of the classes of its masks."""
 KEYS = ("coding", "labels", "things", "stuff", "void", "colors", "image_name", "label_name")
+MEANT = {"names": "labels", "classes": "labels", "categories": "labels", "palette": "colors", "instances": "things"}
+MEANT |= dict.fromkeys(("ignore", "ignore_index", "ignore_label", "unlabelled"), "void")
+"""Keys of other programs → ours."""
 MAX_CLASSES = 1000
 """Maximum number of distinct values; more are taken as a sign that the images are not labels."""
 NO_NUMBER = -1
@@ -72,7 +76,7 @@ class Labels:
                 contain labels, or fits several codings.
         """
         path, declared = read_declaration(home)
-        assumed = []
+        assumed = [f"no meaning of the key {key}, which is not known" for key in declared if key not in KEYS]
         names = {value: str(name) for value, name in _mapping(path, declared).items()}
         if (coding := declared.get("coding")) is None:
             coding, reason = _detect(path, declared, names, files, class_files)
@@ -122,6 +126,8 @@ class Labels:
         if not names or things - set(names):
             stray = f"things {sorted(things - set(names))} are void or have no name" if names else "no class is left"
             raise InputError(f"{path}: {stray}; correct labels, things and void")
+        if twice := sorted(name for name, count in Counter(names.values()).items() if count > 1):
+            raise InputError(f"{path}: the name {twice[0]} is used more than once; correct labels")
         return cls(coding, names, frozenset(things), frozenset(void), colors, tuple(assumed))
 
     @property
@@ -376,7 +382,8 @@ def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
     if not isinstance(content, dict):
         raise InputError(f"{path} should have lines such as 'things: [car]'; see docs/datasets.md")
     for key in content:
-        if key not in KEYS and (near := difflib.get_close_matches(str(key), KEYS, n=1)):
+        near = [MEANT[key]] if key in MEANT else difflib.get_close_matches(str(key), KEYS, n=1)
+        if key not in KEYS and near:
             raise InputError(f"{path} has {key!r}; did you mean {near[0]!r}?")
     return path, {**_roboflow_classes(home), **content}
 
@@ -405,7 +412,7 @@ def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:
     try:
         return {int(value): name for value, name in labels.items()}
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{path}: labels should be lines such as '1: car', not {labels!r}") from error
+        raise InputError(f"{path}: labels should be lines such as '1: car', a value and a name; correct it") from error
 
 
 def _values(path: Path, key: str, given: Any, names: Mapping[int, str]) -> set[int]:

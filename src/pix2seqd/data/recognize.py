@@ -18,7 +18,7 @@ COLOR_WEIGHTS = np.array([1, 256, 65536])
 """A colour as a number: R + 256 G + 65536 B."""
 MEANING = {
     "class": "each value is a class",
-    "instance": "each value is one object",
+    "instance": "0 is background, each other value is one object",
     "class*1000+id": "class * 1000 + number of the object",
     "two-channel": "red is the class, green the number of the object",
     "color": "each colour is a class",
@@ -157,8 +157,7 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
     if _returning(seen) < 0.3:
         raise _unsure(declaration, f"{counts}, other ones in each image", ["instance", "class"])
     from_one = all(len(v) == v[-1] for v in numbered)
-    few = most == 2 and (void or not varied)
-    if not from_one or few or constant or not all(s.has_zero for s in seen):
+    if not from_one or (most == 2 and void) or constant or not all(s.has_zero for s in seen):
         return "class", f"{counts}, which are the same few in all images"
     raise _unsure(declaration, f"{counts}, numbered from 1, each of one patch", ["instance", "class"])
 

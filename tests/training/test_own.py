@@ -262,6 +262,13 @@ def test_train_own_needs_neither_cyclopts_nor_av():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("out", ["file/run", "file"])
+def test_train_own_out_that_cannot_be_written_is_said_before_the_data_are_read(tmp_path, out):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file cannot be written to.*--out"):
+        own.train_own({"train_data": str(tmp_path / "nowhere")}, tmp_path / out)
+
+
 @pytest.mark.slow
 def test_train_own_writes_best_last_and_images_and_goes_on(tmp_path, capsys):
     home, out = write_cells(tmp_path / "cells"), tmp_path / "run"

@@ -432,7 +432,13 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
         raise InputError(f"{train_data} has {len(dataset):,} images, too many to divide; give --eval-data")
     taxonomy = _things_first(dataset.taxonomy)
     if eval_data:
-        with_categories(open_dataset(eval_data, (SIDE, SIDE)), taxonomy)  # an error comes before all is read
+        scored = open_dataset(eval_data, (SIDE, SIDE))
+        try:
+            with_categories(scored, taxonomy)  # an error comes before all is read
+        except InputError as error:
+            raise InputError(
+                f"{eval_data} has other classes than {train_data}, which makes the model: {error}"
+            ) from error
     data = measure(spread(dataset, MAX_LOOKED_AT) if eval_data else dataset, train_data)
     if given.get("model.decoder.past_frames"):
         raise InputError("train own learns from images; leave --model.decoder.past_frames out")

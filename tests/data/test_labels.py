@@ -2,9 +2,12 @@
 
 import io
 import re
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -235,6 +238,40 @@ def test_read_label_image_goes_by_the_content(tmp_path):
 def test_folder_two_objects_in_each_of_few_images_are_not_guessed(tmp_path):
     message = refusal(lambda: Folder.open(write(tmp_path, [discs(2, seed=n).astype(np.uint8) for n in range(3)])))
     assert "'coding: instance' (0 is background, each other value is one object)" in message
+
+
+def grey_png(values: np.ndarray, bits: int) -> bytes:
+    """A PNG of 1, 2, 4 or 8 bits a pixel, which Pillow does not write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    places = np.unpackbits(values.astype(np.uint8)[..., None], axis=-1)[..., 8 - bits :]
+    rows = np.packbits(places.reshape(len(values), -1), axis=1)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0)
+    content = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_read_label_image_grey_of_few_bits_has_its_values(tmp_path, bits):
+    values = np.arange(21).reshape(3, 7) % 2**bits
+    (tmp_path / "a.png").write_bytes(grey_png(values, bits))
+    assert np.array_equal(read_label_image(tmp_path / "a.png"), values)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_read_label_image_refuses_colours_of_16_bits(tmp_path, channels):
+    pixels = np.full((4, 5, channels), 300, np.uint16)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(pixels))
+    assert "a.png has colours of 16 bits" in refusal(lambda: read_label_image(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_read_label_image_refuses_animations(tmp_path, suffix):
+    first, second = (Image.fromarray(discs(count).astype(np.uint8)) for count in (3, 5))
+    first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=[second])
+    assert "has 2 frames; save one" in refusal(lambda: read_label_image(tmp_path / f"a.{suffix}"))
 
 
 def test_read_label_image_names_a_value_below_0(tmp_path):

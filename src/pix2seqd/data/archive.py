@@ -246,7 +246,8 @@ def _stored_values(png: Image.Image, name: str) -> Image.Image:
     """
     if (frames := getattr(png, "n_frames", 1)) > 1:
         raise InputError(f"{name} has {frames} frames; save one label image for each image")
-    depth = str(png.tile[0].args) if png.format == "PNG" and png.tile else ""
+    tiles = getattr(png, "tile", ()) if png.format == "PNG" else ()
+    depth = str(tiles[0].args) if tiles else ""
     if depth.endswith(";16B") and not png.mode.startswith("I"):
         raise InputError(f"{name} has colours of 16 bits, which would lose a half; save 8 bits, or grey of 16 bits")
     labels = png.copy()

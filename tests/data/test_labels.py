@@ -289,12 +289,16 @@ def test_folder_masks_with_soft_edges_are_refused(tmp_path, zoom):
 
 
 def test_folder_thin_classes_stay_classes(tmp_path):
-    """Inside, border and neighbourhood of a cell, as for a U-Net; single pixels that are numbered."""
+    """Inside, border and neighbourhood of a cell, as for a U-Net; lines of one pixel."""
     cells = discs(9)
     border = (cells > 0) & (ndimage.minimum_filter(cells, 3) == 0)
     around = (cells == 0) & (ndimage.maximum_filter(cells, 3) > 0)
     labels = np.select([border, around, cells > 0], [2, 3, 1]).astype(np.uint8)
     assert Folder.open(write(tmp_path / "a", [labels])).labels.coding == "class"
+    lines = np.full((40, 40), 3)
+    lines[::5], lines[:, ::7] = 1, 2
+    assert Folder.open(write(tmp_path / "b", [lines.astype(np.uint8)])).labels.coding == "class"
+    assert Folder.open(write(tmp_path / "c", [colored(lines, COLORS)])).labels.coding == "color"
 
 
 def test_folder_parts_of_which_images_lack_some_are_not_guessed(tmp_path):

@@ -29,6 +29,8 @@ SINGLE = 0.9
 """Share of the values with one patch from which they may be instances: a few are cut in two by others."""
 MANY = 10
 """Number of values in an image from which instances can be told from classes."""
+SOFT = 64
+"""Value from which a mask may have values between 0 and its own, at its edges."""
 PLENTY = 64
 """Number of values in an image above which they are not classes of which each is one patch."""
 HIGHEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
@@ -82,6 +84,8 @@ def recognize(
         plain = [(path, c[..., 0]) for (path, _), c in zip(plain, colors, strict=True)]
     if any(pixels.ndim == 3 for _, pixels in plain):
         return "two-channel", "they are grey with an alpha channel that varies"
+    if soft := [path for path, pixels in plain if _is_smooth(pixels)]:
+        raise _smeared(soft[0])
     seen = [_look(path, pixels) for path, pixels in plain]
     if not any(len(s.values) for s in seen):
         raise InputError(
@@ -263,28 +267,27 @@ def _look(path: Path, values: np.ndarray) -> _Seen:
         mask = dense[boxes[i]] == i
         patches.append(ndimage.label(mask, np.ones((3, 3)))[1])  # pyright: ignore[reportIndexIssue]
         areas.append(int(mask.sum()))
-    if (len(found) > 16 and np.median(np.divide(areas, patches)) < 4) or _is_smooth(found[present], dense, present):
-        raise InputError(
-            f"{path} has too many values to be labels, most are specks or lines: JPEG or resizing has smeared them; "
-            "export the labels again as PNG or TIFF, without interpolation"
-        )
+    if len(found) > 16 and np.median(np.divide(areas, patches)) < 4:
+        raise _smeared(path)
     return _Seen(found[present], found[chosen], np.array(patches, int), np.array(areas), bool(found[0] == 0))
 
 
-def _is_smooth(found: np.ndarray, dense: np.ndarray, present: np.ndarray) -> bool:
-    """Whether few values are a mask with soft edges: all but the highest are lines of one pixel around it.
-
-    Args:
-        found: the values above 0, ascending.
-        dense: `[h, w]`, the index of the value of each pixel.
-        present: index of each of `found`.
-    """
-    if not 3 <= len(found) <= MAX_PATCHES:
+def _is_smooth(pixels: np.ndarray) -> bool:
+    """Whether grey values `[h, w]` are a mask with soft edges: lines of one pixel between 0 and the highest."""
+    high = int(pixels.max(initial=0))
+    between = (pixels > 0) & (pixels < high)
+    if high < SOFT or len(np.unique(pixels[between])) < 2 or (pixels == 0).sum() < between.sum():
         return False
-    between = np.isin(dense, present[:-1])
-    blocks = between[1:, 1:] & (dense[1:, 1:] == dense[:-1, 1:]) & (dense[1:, 1:] == dense[1:, :-1])
-    blocks &= dense[1:, 1:] == dense[:-1, :-1]
-    return bool(between.sum() < (dense == present[-1]).sum() and blocks.sum() < 0.1 * between.sum())
+    block = pixels[1:, 1:]
+    blocks = between[1:, 1:] & (block == pixels[:-1, 1:]) & (block == pixels[1:, :-1]) & (block == pixels[:-1, :-1])
+    return bool(between.sum() < (pixels == high).sum() and blocks.sum() < 0.1 * between.sum())
+
+
+def _smeared(path: Path) -> InputError:
+    return InputError(
+        f"{path} has too many values to be labels, most are specks or lines: JPEG or resizing has smeared them; "
+        "export the labels again as PNG or TIFF, without interpolation"
+    )
 
 
 def hex_color(number: int) -> str:

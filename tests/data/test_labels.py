@@ -197,6 +197,24 @@ def test_folder_masks_are_refused_with_their_readings(tmp_path, kind):
         assert [sum(s.area for s in segments) for segments in marked] == areas
 
 
+@pytest.mark.parametrize("table", [[0, 85, 170, 255], [0, 127, 255], [0, 128, 255], [0, 51, 102, 153, 204, 255]])
+def test_folder_classes_spread_to_255_are_not_taken_for_void(tmp_path, table):
+    labels = [np.array(table, np.uint8)[pixels] for pixels in scenes(3, [*range(1, len(table))])]
+    home = write(tmp_path, labels)
+    assert "'void: []'" in (message := refusal(lambda: Folder.open(home))) and "'void: 255'" in message
+    for void, left_out in (("[]", 0), ("255", (labels[0] == 255).sum())):
+        (home / "classes.yaml").write_text(f"void: {void}\ncoding: class\n")
+        data = Folder.open(home)
+        assert len(data.taxonomy) == len(table) - bool(left_out)
+        assert (data[0].panoptic.segmentation == 0).sum() == left_out
+
+
+@pytest.mark.parametrize("table", [[0, 1, 255], [0, 1, 2, 255], [0, 40, 199, 255]])
+def test_folder_255_beside_other_values_is_void(tmp_path, table):
+    labels = [np.array(table, np.uint8)[pixels] for pixels in scenes(3, [*range(1, len(table))])]
+    assert Folder.open(write(tmp_path, labels)).labels.void == {255}
+
+
 def test_folder_masks_of_which_nothing_was_sampled_are_looked_at(tmp_path):
     """Defects: most images have none."""
     labels = [np.zeros((12, 12), np.uint8) for _ in range(41)]

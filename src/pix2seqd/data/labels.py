@@ -41,6 +41,8 @@ MEANT |= dict.fromkeys(("ignore", "ignore_index", "ignore_label", "unlabelled"),
 """Keys of other programs → ours."""
 MAX_CLASSES = 1000
 """Maximum number of distinct values; more are taken as a sign that the images are not labels."""
+MIN_SPREAD = 20
+"""Smallest step of values that are spread to be seen."""
 NO_NUMBER = -1
 """Instance number of pixels without an instance."""
 
@@ -108,6 +110,11 @@ class Labels:
             void = neither | {value for value, name in names.items() if name == "void"}
         else:
             two = found == {0, 255}
+            if coding == "class" and not two and _is_spread(found):
+                raise InputError(
+                    f"{home}: the values of the label images are spread evenly up to 255, which may be a class or void;"
+                    f" write one of these lines to {path}: 'void: []' (255 is a class) or 'void: 255' (it is none)"
+                )
             default = {255} if (coding == "class" and not two) or class_files else {0} if coding != "class" else set()
             void = (default - set(names)) | neither
             assumed.append(f"void: {sorted(void)} (pixels without a class)")
@@ -366,6 +373,12 @@ def _survey(files: Sequence[Path], class_files: Sequence[Path], coding: str) -> 
         if len(found) > MAX_CLASSES:
             raise InputError(f"{path} has too many values to be labels in the coding {coding!r}; see docs/datasets.md")
     return found, numbered
+
+
+def _is_spread(values: set[int]) -> bool:
+    """Whether few values are evenly spread from 0 to 255, as programs do to make classes visible."""
+    steps = np.diff(sorted(values | {0}))
+    return max(values, default=0) == 255 and bool(steps.min() >= MIN_SPREAD and np.ptp(steps) <= 2)
 
 
 def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:

@@ -50,6 +50,14 @@ CITYSCAPES_LABELS = np.array([[1, 7, 7, 23], [26001, 26001, 26002, 26], [24000, 
 """Void, road, sky; two cars and a group of them; a person, a group of bicycles, a caravan (not evaluated), void."""
 
 
+def turn(path: Path) -> None:
+    """Give an image the EXIF orientation 3, upside down."""
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[0x0112] = 3
+        image.copy().save(path, exif=exif)
+
+
 def save(pixels: Any, path: Path, mode: str | None = None) -> None:
     """Write uint8 pixels as an image. Mode "P" adds a palette."""
     path.parent.mkdir(parents=True, exist_ok=True)

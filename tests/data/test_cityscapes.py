@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from miniatures import CITYSCAPES_LABELS as LABELS
 from miniatures import CITYSCAPES_NAMES as NAMES
-from miniatures import draw_cityscapes
+from miniatures import draw_cityscapes, turn
 from PIL import Image
 
-from pix2seqd.data import open_dataset
+from pix2seqd.data import open_dataset, remarks
 from pix2seqd.data.cityscapes import TAXONOMY, Cityscapes
 from pix2seqd.files import InputError
 
@@ -78,3 +78,10 @@ def test_cityscapes_errors_name_missing_files(home):
     Image.new("RGB", (5, 5)).save(image)
     with pytest.raises(InputError, match=f"instanceIds.png is 4 x 3 but its image {image} is 5 x 5"):
         data[2]
+
+
+def test_cityscapes_says_how_labels_are_taken(home):
+    turn(home / f"leftImg8bit/val/aachen/{NAMES[0]}_leftImg8bit.png")
+    data = Cityscapes.open(home, "val")
+    assert "EXIF" in data[0].notes[0] and data[1].notes == ()
+    assert any("EXIF" in line and NAMES[0] in line for line in remarks(data, "cityscapes"))

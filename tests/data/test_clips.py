@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from miniatures import draw_davis, draw_kitti_step, kitti_map, save
+from miniatures import draw_davis, draw_kitti_step, kitti_map, save, turn
 
 from pix2seqd.data import open_clips, open_dataset
 from pix2seqd.data.clips import EveryNth
@@ -149,3 +149,12 @@ def test_kitti_step_errors_name_missing_and_invalid_files(kitti):
     (kitti / "training").rename(kitti / "train")
     with pytest.raises(InputError, match=r"expected .*images/val or .*image_02 or .*data_tracking_image_2\.zip"):
         open_kitti_step(kitti, "val")
+
+
+def test_labelled_clips_say_how_labels_are_taken(davis, kitti):
+    turn(davis / "JPEGImages/480p/bear/00001.jpg")
+    turn(kitti / "training/image_02/0002/000001.png")
+    for source, clip in ((f"davis:{davis}@val", 1), (f"kitti-step:{kitti}@val", 0)):
+        first, second, *_ = open_clips(source, SIZE, 4)[clip].frames
+        assert first.notes == () and "EXIF" in second.notes[0]
+        assert [bool(sample.notes) for sample in open_dataset(source, SIZE)].count(True) == 1

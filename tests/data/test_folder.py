@@ -107,7 +107,7 @@ def test_folder_printed_declaration_round_trip(tmp_path):
 
 
 def test_folder_binary_mask_has_two_classes(tmp_path):
-    data = Folder.open(draw(tmp_path, (CLASSES == 2).astype(np.uint8) * 255))
+    data = Folder.open(draw(tmp_path, (CLASSES == 2).astype(np.uint8) * 255, coding="class"))
     assert [c.name for c in data.taxonomy.categories] == ["0", "255"]
 
 
@@ -165,6 +165,8 @@ def refusal(action) -> str:
 
 DECLARED_WRONGLY = [
     ({"codign": "class"}, "did you mean 'coding'"),
+    ({"names": {1: "sky"}}, "did you mean 'labels'"),
+    ({"ignore_index": 255}, "did you mean 'void'"),
     ({"coding": "rgb"}, "two-channel"),
     ({"labels": ["a"]}, "1: car"),
     ({"labels": {"a": 1}}, "1: car"),
@@ -324,7 +326,8 @@ def test_folder_names_of_microscopy_tools_are_offered(tmp_path, end):
         Image.fromarray(np.eye(6, 8, dtype=np.uint8)).save(tmp_path / f"{name}{end}")
     with pytest.raises(InputError, match="side by side") as caught:
         Folder.open(tmp_path)
-    (tmp_path / "classes.yaml").write_text(re.search(r"write (.*) to ", str(caught.value))[1])
+    offered = re.search(r"write (.*) to ", str(caught.value))[1]
+    (tmp_path / "classes.yaml").write_text(f"{offered}\ncoding: class\n")
     assert len(Folder.open(tmp_path)) == 2
 
 
@@ -345,6 +348,7 @@ def test_folder_labels_of_the_stored_image_turn_with_it(tmp_path, suffix):
     exif[0x0112] = 6
     Image.fromarray(stored).save(tmp_path / "images/a.png", exif=exif)
     Image.fromarray(labels).save(tmp_path / f"labels/a.{suffix}")
+    (tmp_path / "classes.yaml").write_text("coding: class\n")
     sample = Folder.open(tmp_path)[0]
     assert sample.image.shape == (8, 6, 3)
     assert sample.image[sample.panoptic.segmentation == 2].tolist() == [[21, 21, 21]]
@@ -388,3 +392,99 @@ def test_remarks_say_what_was_recognised_and_left_out_once(tmp_path):
     assert remarks(divided, source)[0] == coding, "a part of it, with categories in another order, too"
     (tmp_path / "classes.yaml").write_text("coding: class\n")
     assert len(remarks(open_dataset(source, (1, 1)), source)) == 1
+
+
+@pytest.mark.parametrize("images", ["images", "Image", "imgs"])
+@pytest.mark.parametrize("labels", ["labels", "Mask", "annotations", "gt"])
+def test_folder_other_names_of_folders(tmp_path, images, labels):
+    pair(tmp_path, f"{images}/training/a.jpg", f"{labels}/training/a.png")
+    assert [sample.name for sample in Folder.open(tmp_path, "training")] == ["a"]
+
+
+@pytest.mark.parametrize("images", ["train", "train_images", "train_imgs"])
+def test_folder_splits_with_their_kind(tmp_path, images):
+    pair(tmp_path, f"{images}/a.jpg", "train_masks/a.png")
+    assert [sample.name for sample in Folder.open(tmp_path, "train")] == ["a"]
+
+
+def test_folder_two_folders_of_labels_are_not_guessed(tmp_path):
+    pair(tmp_path, "images/a.jpg", "labels/a.png")
+    put(tmp_path / "masks/a.png", CLASSES.astype(np.uint8))
+    assert "labels and" in (message := refusal(lambda: Folder.open(tmp_path))) and "masks both have" in message
+
+
+def test_folder_accents_that_macos_takes_apart(tmp_path):
+    """A composed and a decomposed letter look the same."""
+    pair(tmp_path, "images/Z\u00e4hler.jpg", "labels/Za\u0308hler.png")
+    assert [sample.name for sample in Folder.open(tmp_path)] == ["Z\u00e4hler"]
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_folder_image_and_labels_that_differ_in_the_suffix_alone(tmp_path, split):
+    pair(tmp_path, f"{split}a.jpg", f"{split}a.png")
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert "a.jpg and a.png" in message and f"{tmp_path / split / 'labels'}" in message
+
+
+def test_folder_of_cellpose_without_exported_masks(tmp_path):
+    """The file of Cellpose is a pickle, which could run code: it is never opened."""
+    put(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
+    (tmp_path / "a_seg.npy").write_bytes(b"no array")
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert "a_seg.npy" in message and "save the masks as PNG or TIFF" in message
+
+
+def test_folder_names_of_folders_that_say_nothing(tmp_path):
+    pair(tmp_path, "X/a.jpg", "Y/a.png")
+    assert "has the folders X, Y; call that of the images 'images'" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_folder_without_readable_images(tmp_path):
+    pair(tmp_path, "labels/a.png", "labels/a.png")
+    (tmp_path / "images").mkdir()
+    np.save(tmp_path / "images/a.npy", np.eye(3))
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert "images has no images (but .npy); save them as" in message
+
+
+def roboflow(home: Path, classes: str) -> Path:
+    for split in ("train", "valid"):
+        pair(home, f"{split}/a_jpg.rf.0f.jpg", f"{split}/a_jpg.rf.0f_mask.png")
+        (home / split / "_classes.csv").write_text(classes)
+    return home
+
+
+def test_folder_of_roboflow_has_its_names(tmp_path):
+    home = roboflow(tmp_path / "a", "Pixel Value, Class\n0, grass\n1, sky\n2, sheep\n")
+    data = Folder.open(home, "valid")
+    assert [c.name for c in data.taxonomy.categories] == ["grass", "sky", "sheep"] and not data.skipped
+    (home / "classes.yaml").write_text("things: [sheep]\n")
+    assert [c.name for c in Folder.open(home, "train").taxonomy.categories if c.isthing] == ["sheep"]
+    (home / "valid/_classes.csv").write_text("Pixel Value, Class\n0, sky\n")
+    assert "valid/_classes.csv has other classes" in refusal(lambda: Folder.open(home, "train"))
+    other = roboflow(tmp_path / "b", "filename, sky\na.jpg, 1\n")
+    assert 'label_name: "*_mask"' in refusal(lambda: Folder.open(other, "train"))
+
+
+@pytest.mark.parametrize("given", ["above/set/images", "above/set/labels", ""])
+def test_folder_near_a_data_set_names_it(tmp_path, given):
+    pair(tmp_path / "above/set", "images/a.jpg", "labels/a.png")
+    message = refusal(lambda: Folder.open(tmp_path / given))
+    assert f"give {tmp_path / 'above'}" in message
+
+
+def test_folder_masks_of_each_class_or_object_have_a_cure(tmp_path):
+    for name in ("a1", "b2"):
+        put(tmp_path / f"classes/images/{name}.jpg", np.zeros((3, 6, 3), np.uint8))
+        put(tmp_path / f"objects/images/{name}.jpg", np.zeros((3, 6, 3), np.uint8))
+        for kind in ("cat", "dog"):
+            put(tmp_path / f"classes/masks/{kind}/{name}.png", CLASSES.astype(np.uint8))
+            put(tmp_path / f"objects/masks/{name}_{kind}.png", CLASSES.astype(np.uint8))
+    message = refusal(lambda: Folder.open(tmp_path / "classes"))
+    assert "masks/cat and the folders beside it" in message and "one label image" in message
+    assert "into a folder" in (message := refusal(lambda: Folder.open(tmp_path / "objects"))) and "masks/a1" in message
+
+
+def test_folder_key_that_is_not_known_is_said(tmp_path):
+    data = Folder.open(draw(tmp_path, CLASSES.astype(np.uint8), **NAMES, licence="CC0"))
+    assert "no meaning of the key licence" in str(data.labels)

@@ -1,5 +1,6 @@
 import json
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,11 @@ def test_crowds_void_and_wide_ids_come_back(mini, tmp_path):
     coco = CocoPanoptic.open(mini, "val")
     write_shards(coco.taxonomy, iter(coco), tmp_path / "out", megabytes=1)
     assert all(same(one, other) for one, other in zip(Shards(tmp_path / "out"), coco, strict=True))
+
+
+def test_notes_come_back(scenes, tmp_path):
+    write_shards(Shapes.taxonomy, [replace(scenes[0], notes=("the first of 3 planes",)), scenes[1]], tmp_path, 1)
+    assert [sample.notes for sample in Shards(tmp_path)] == [("the first of 3 planes",), ()]
 
 
 def test_jpeg_pictures_are_close_and_labels_exact(scenes, tmp_path):

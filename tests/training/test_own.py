@@ -246,6 +246,13 @@ def test_prepare_refuses_data_that_cannot_be_used(tmp_path):
         prepare({"train_data": str(home), "model": {"decoder": {"past_frames": 2}}}, tmp_path / "run")
 
 
+def test_prepare_names_both_data_sets_whose_classes_differ(tmp_path):
+    train, scored = write_cells(tmp_path / "a"), write_cells(tmp_path / "b")
+    (scored / "classes.yaml").write_text("coding: instance\nlabels: {1: spot}\n")
+    with pytest.raises(InputError, match=r"b has other classes than folder:.*a, which makes the model: .*spot"):
+        prepare({"train_data": str(train), "eval_data": str(scored)}, tmp_path / "run")
+
+
 TINY = ModelConfig.preset("tiny").replace(mask={"stride": 1})
 QUICK = {
     "model": {"encoder": TINY.encoder.to_dict(), "decoder": TINY.decoder.to_dict()},
@@ -260,6 +267,13 @@ QUICK = {
 def test_train_own_needs_neither_cyclopts_nor_av():
     code = "import sys; sys.modules.update(cyclopts=None, av=None); import pix2seqd.training.own, pix2seqd.cli.recipe"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("out", ["file/run", "file"])
+def test_train_own_out_that_cannot_be_written_is_said_before_the_data_are_read(tmp_path, out):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file cannot be written to.*--out"):
+        own.train_own({"train_data": str(tmp_path / "nowhere")}, tmp_path / out)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import IO, Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pix2seqd.files import MAX_DEPTH, InputError
 from pix2seqd.images.load import EXIF_ORIENTATION, check_pixels, load_image
@@ -226,15 +226,35 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
                 raise InputError(f"{file} is {size_mismatch(png.size, image)}")
             if png.mode not in modes:
                 raise InputError(f"{file} is not {' or '.join(modes)} (but {png.mode}); export its labels in that mode")
-            labels = png.copy()
+            labels = _stored_values(png, str(file))
             if orientation not in (1, None):
                 labels.getexif()[EXIF_ORIENTATION] = orientation
                 labels = ImageOps.exif_transpose(labels)
             return labels
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
-        kind = Path(file.name).suffix[1:].upper() or "PNG"
-        raise InputError(f"{file} cannot be read as {kind} ({reason}); export it again") from error
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is none, whatever its name says"
+        raise InputError(f"{file} cannot be read as PNG, BMP or GIF ({reason}); export it again") from error
+
+
+def _stored_values(png: Image.Image, name: str) -> Image.Image:
+    """A copy of an opened PNG, BMP or GIF with the values in the file, which Pillow changes for some depths.
+
+    Raises:
+        InputError: it has several frames, or colours of 16 bits.
+    """
+    if (frames := getattr(png, "n_frames", 1)) > 1:
+        raise InputError(f"{name} has {frames} frames; save one label image for each image")
+    tiles = getattr(png, "tile", ()) if png.format == "PNG" else ()
+    depth = str(tiles[0].args) if tiles else ""
+    if depth.endswith(";16B") and not png.mode.startswith("I"):
+        raise InputError(f"{name} has colours of 16 bits, which would lose a half; save 8 bits, or grey of 16 bits")
+    labels = png.copy()
+    if depth in ("L;2", "L;4"):  # spread to 0..255
+        step = 255 // (2 ** int(depth[2]) - 1)
+        labels = labels.point([value // step for value in range(256)])
+    return labels
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,4 +110,5 @@ class Cityscapes:
         known = {category.id: category for category in self.taxonomy.categories}
         classes = {i: self.taxonomy.class_of(number) for i, number in segments.items() if number in known}
         crowds = [i for i in classes if i < 1000 and known[i].isthing]
-        return Sample(name, np.asarray(image), Panoptic.from_segmentation(labels, classes, self.taxonomy, crowds))
+        panoptic = Panoptic.from_segmentation(labels, classes, self.taxonomy, crowds)
+        return Sample(name, np.asarray(image), panoptic, tuple(image.info["notes"]))

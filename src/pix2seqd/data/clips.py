@@ -67,7 +67,7 @@ class LabelledClips:
             panoptic = self.panoptic(labels)
         except ValueError as error:
             raise InputError(f"{png}: {error}; fetch it again") from error
-        return Sample(f"{sequence}/{name}", np.asarray(image), panoptic)
+        return Sample(f"{sequence}/{name}", np.asarray(image), panoptic, tuple(image.info["notes"]))
 
 
 class EachFrame:

@@ -63,7 +63,7 @@ class Conversion:
     def lost(self) -> str:
         """Why the result has too few labels: none, or more than `MAX_DROPPED` dropped; "" if it has enough."""
         if not self.segments:
-            return "no label is left"
+            return "no label is left" + (f" ({self.dropped[0]})" if self.dropped else "")
         if len(self.dropped) > MAX_DROPPED * self.annotations:
             return f"{len(self.dropped):,} of {self.annotations:,} annotations are dropped, more than {MAX_DROPPED:.0%}"
         return ""

@@ -1,9 +1,11 @@
 """A folder of images and a folder of label images with the same names: the simplest format for custom data."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ from pix2seqd.data.annotations.masks import is_mask_folders
 from pix2seqd.data.annotations.records import SPLIT_NAMES
 from pix2seqd.data.archive import read_image
 from pix2seqd.data.label_images import LOSSLESS_SUFFIXES
-from pix2seqd.data.labels import DECLARATIONS, Labels, read_declaration
+from pix2seqd.data.labels import DECLARATIONS, ROBOFLOW_CLASSES, Labels, read_declaration
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
-LABEL_FOLDERS = ("labels", "masks")
+LABEL_FOLDERS = ("labels", "masks", "label", "mask", "annotations", "gt")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 LABEL_WORDS = re.compile(
     r"(?i)(^|[_. -])(cp_)?(masks?|labels?|labell?ed|lbls?|seg|segmentation|gt|groundtruth|annotations?)([_. -]|$)"
 )
@@ -73,10 +76,11 @@ class Folder:
         | "" | `images/` | `labels/` | `classes/` |
         | SPLIT | `images/SPLIT/` | `labels/SPLIT/` | `classes/SPLIT/` |
         | SPLIT | `SPLIT/images/` | `SPLIT/labels/` | `SPLIT/classes/` |
-        | SPLIT | `SPLIT/` | `SPLIT_labels/` | `SPLIT_classes/` |
+        | SPLIT | `SPLIT/` or `SPLIT_images/` | `SPLIT_labels/` | `SPLIT_classes/` |
         | "" or SPLIT | the folder or `SPLIT/` | the same, if classes.yaml has `label_name` | |
 
-        `labels` may be called `masks`. Files may lie in folders below these, alike for images and labels.
+        `labels` may have any name of `LABEL_FOLDERS`, `images` any of `IMAGE_FOLDERS`. Files may lie in folders below
+        these, alike for images and labels.
 
         Args:
             directory: the data set's folder. What classes.yaml does not declare is detected in the labels of *all*
@@ -159,7 +163,8 @@ def _common(name: str, path: Path, home: Path) -> str | None:
     stem = path.stem
     if len(stem) <= len(before + after) or not (stem.startswith(before) and stem.endswith(after)):
         return None
-    return (path.relative_to(home).parent / stem[len(before) : len(stem) - len(after)]).as_posix()
+    common = path.relative_to(home).parent / stem[len(before) : len(stem) - len(after)]
+    return unicodedata.normalize("NFC", common.as_posix())  # macOS takes the accents of letters apart
 
 
 @dataclass(frozen=True)
@@ -184,6 +189,8 @@ class Pairs:
         truth = _by_name(layout.labels, layout, names.label, LOSSLESS_SUFFIXES)
         labels = set(truth.values()) if layout.images == layout.labels else set()
         images = _by_name(layout.images, layout, names.image, IMAGE_SUFFIXES, without=labels)
+        if not images and (others := sorted({p.suffix for p in _files(layout.images, layout.nested)} - {""})):
+            raise InputError(f"{layout.images} has no images (but {', '.join(others)}); save them as TIFF, PNG or JPEG")
         _check_partners(layout.images, images, layout.labels, truth, names, directory)
         kinds: Mapping[str, Path | None] = dict.fromkeys(truth)
         if layout.classes is not None:
@@ -194,7 +201,7 @@ class Pairs:
         used = {path for paths in files.values() for path in paths}
         folders = dict.fromkeys(f for f in (layout.images, layout.labels, layout.classes) if f is not None)
         skipped = [path for folder in folders for path in _files(folder, layout.nested) if path not in used]
-        return cls(layout, files, tuple(path for path in skipped if path.name not in DECLARATIONS))
+        return cls(layout, files, tuple(path for path in skipped if path.name not in (*DECLARATIONS, ROBOFLOW_CLASSES)))
 
     @classmethod
     def of_labels(cls, layout: Layout, names: _Names) -> "Pairs":
@@ -244,8 +251,12 @@ def label_splits(directory: Path) -> dict[str, Layout]:
         return {}
     for word in LABEL_FOLDERS:
         for split, layout in _with_folders(directory, word):
-            if split not in found and _labels(layout.labels, nested=layout.nested):
-                found[split] = layout
+            if not _labels(layout.labels, nested=layout.nested):
+                continue
+            if split in found:
+                both = f"{found[split].labels} and {layout.labels}"
+                raise InputError(f"{both} both have label images; move one of the two folders away")
+            found[split] = layout
     if not found and name != "*":
         splits = [path for path in sorted(directory.glob("*/")) if SPLIT_NAMES.fullmatch(path.name)]
         beside = {path.name: Layout(path, path) for path in splits} or {"": Layout(directory, directory)}
@@ -258,7 +269,7 @@ def _with_folders(directory: Path, word: str) -> Iterator[tuple[str, Layout]]:
     home = _child(directory, word)
     inside = [path for path in sorted(home.glob("*/")) if not path.name.startswith(".")]
     nested = not any(SPLIT_NAMES.fullmatch(path.name) for path in inside) and not _labels(home, nested=False)
-    images, classes = _child(directory, "images"), _child(directory, "classes")
+    images, classes = _image_folder(directory), _child(directory, "classes")
     yield "", Layout(images, home, _existing(classes), nested)
     if not nested:
         for labels in inside:
@@ -266,10 +277,13 @@ def _with_folders(directory: Path, word: str) -> Iterator[tuple[str, Layout]]:
             yield split, Layout(images / split, labels, _existing(classes / split))
     for split in sorted(path for path in directory.glob("*/") if _child(path, word).is_dir()):
         labels = _child(split, word)
-        yield split.name, Layout(_child(split, "images"), labels, _existing(_child(split, "classes")))
+        yield split.name, Layout(_image_folder(split), labels, _existing(_child(split, "classes")))
     for labels in sorted(directory.glob(f"*_{word}/")):
         split = labels.name.removesuffix(f"_{word}")
-        yield split, Layout(directory / split, labels, _existing(directory / f"{split}_classes"))
+        alike = (directory / f"{split}_{images}" for images in IMAGE_FOLDERS)
+        images = directory / split
+        images = images if images.is_dir() else next((path for path in alike if path.is_dir()), images)
+        yield split, Layout(images, labels, _existing(directory / f"{split}_classes"))
 
 
 def _child(folder: Path, name: str) -> Path:
@@ -278,11 +292,17 @@ def _child(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).is_dir() else next(others, folder / name)
 
 
+def _image_folder(folder: Path) -> Path:
+    """The folder of images in another one; `images` if there is none."""
+    found = (_child(folder, name) for name in IMAGE_FOLDERS)
+    return next((path for path in found if path.is_dir()), folder / "images")
+
+
 def _grouped(directory: Path, split: str) -> Layout | None:
     """A folder in the folder of labels that is not a split by its name, opened as one."""
     for word in LABEL_FOLDERS:
         if (labels := directory / word / split).is_dir() and _labels(labels):
-            return Layout(directory / "images" / split, labels, _existing(directory / "classes" / split))
+            return Layout(_image_folder(directory) / split, labels, _existing(directory / "classes" / split))
     return None
 
 
@@ -301,6 +321,8 @@ def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
             f"if so, write {names} to {directory / 'classes.yaml'}"
         )
     expected = directory / "labels" / split
+    if not known and (reason := _other_arrangement(directory)):
+        return reason
     if not known and any(path.suffix.lower() in (".jpg", ".jpeg") for path in _files(expected)):
         return f"{expected} has JPEG files, which change the values of labels; export the labels again as PNG or TIFF"
     if not known and directory.is_dir():
@@ -311,6 +333,46 @@ def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
             "names, as PNG or TIFF; see docs/datasets.md for other folders"
         )
     return f"{expected} has no label images; splits in {directory}: {have}; see docs/datasets.md"
+
+
+def _other_arrangement(directory: Path) -> str:
+    """The message about a folder that has images, but none that are label images by their place; "" for another one."""
+    homes = [directory, *(path for path in sorted(directory.glob("*/")) if not path.name.startswith("."))]
+    files = {home: _files(home, nested=False) for home in homes}
+    if pickled := next((path for listed in files.values() for path in listed if path.name.endswith("_seg.npy")), None):
+        return (
+            f"{pickled} is Cellpose's own file, which is not opened, since such a file can run code; "
+            "save the masks as PNG or TIFF in Cellpose, and the folder is understood"
+        )
+    for home, listed in files.items():
+        images = {path.stem: path.name for path in listed if path.suffix.lower() in (".jpg", ".jpeg")}
+        labels = {path.stem: path.name for path in listed if path.suffix.lower() in LOSSLESS_SUFFIXES}
+        if both := sorted(images.keys() & labels.keys()):
+            return (
+                f"{home} has {images[both[0]]} and {labels[both[0]]}; if the latter has the labels of the former, "
+                f"move all such label images to {home / 'labels'} and the images to {home / 'images'}"
+            )
+    held = [home for home in homes[1:] if any(path.suffix.lower() in IMAGE_SUFFIXES for path in files[home])]
+    if place := _near(directory):
+        return f"{directory} is no data set, but {place} seems to be one; give {place}"
+    if len(held) > 1 and _image_folder(directory) not in held:
+        names = ", ".join(home.name for home in held[:5])
+        return f"{directory} has the folders {names}; call that of the images 'images' and that of the labels 'labels'"
+    return ""
+
+
+def _near(directory: Path) -> Path | None:
+    """The folder of a data set to which a folder belongs, or one that it holds."""
+    with suppress(InputError):
+        for layout in label_splits(directory.parent).values():
+            if directory in (layout.images, layout.labels):
+                return directory.parent
+    inner = islice((path for pattern in ("*/", "*/*/") for path in sorted(directory.glob(pattern))), 50)
+    for place in inner if not _image_folder(directory).is_dir() else ():
+        with suppress(InputError):
+            if label_splits(place):
+                return place
+    return None
 
 
 def _beside(directory: Path) -> _Names | None:
@@ -337,9 +399,34 @@ def _check_partners(
     have, lacks = (images, labels) if unpaired[0] in by_name else (labels, images)
     cure = "give an image and its label image the same name up to the suffix"
     offered = _naming(list(by_name.values()), images, list(truth.values()), labels)
-    if names == _Names() and not by_name.keys() & truth.keys() and offered:
-        cure = f"if an image and its label are named so, write {offered} to {directory / 'classes.yaml'}"
+    if names == _Names() and not by_name.keys() & truth.keys():
+        if offered:
+            cure = f"if an image and its label are named so, write {offered} to {directory / 'classes.yaml'}"
+        elif several := _several_masks(by_name, labels, truth):
+            cure = several
     raise InputError(f"{have} has {unpaired[0]!r} but {lacks} does not ({len(unpaired)} files have no partner); {cure}")
+
+
+def _several_masks(images: Iterable[str], labels: Path, truth: Iterable[str]) -> str:
+    """The cure where several masks seem to belong to an image; "" if they do not.
+
+    Args:
+        images: names of the images.
+        labels: folder of the masks.
+        truth: names of the masks, with their folders.
+    """
+    folders = {name.rpartition("/")[::2] for name in truth}
+    known = set(images)
+    if len({folder for folder, _ in folders}) > 1 and {stem for _, stem in folders} <= known:
+        one = min(folder for folder, _ in folders)
+        return (
+            f"if {labels / one} and the folders beside it hold the masks of a class each, "
+            "draw those of an image into one label image, with another value for each class"
+        )
+    if all(any(name.startswith(image) for image in known) for name in truth):
+        one = min(known)
+        return f"if each is the mask of one object, put those of image {one} into a folder {labels / one}, and so on"
+    return ""
 
 
 def _naming(images: Sequence[Path], image_home: Path, labels: Sequence[Path], label_home: Path) -> _Names | None:

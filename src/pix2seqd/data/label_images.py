@@ -8,7 +8,7 @@ from PIL import Image
 from pix2seqd.data.archive import labels_orientation, read_png, size_mismatch
 from pix2seqd.files import InputError
 from pix2seqd.images.load import check_plane, upright
-from pix2seqd.images.tiff import Tiff
+from pix2seqd.images.tiff import Tiff, is_tiff
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
 """Files that are read as label images, in lower case."""
@@ -28,35 +28,71 @@ def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool 
         int64 `[h, w]` or `[h, w, channels]`.
 
     Raises:
-        InputError: the file is missing or damaged, has another size than the image, several planes, or values that are
-            not whole numbers from 0.
+        InputError: the file is missing or damaged, has another size than the image, several planes, values that are
+            not whole numbers from 0, or colours whose alpha channel says more than they do.
     """
-    if path.suffix.lower() not in (".tif", ".tiff"):
+    if not _is_tiff(path):
         png = read_png(path, MODES, image)
-        return np.asarray(png.convert("RGB") if rgb and png.mode == "P" else png).astype(np.int64)
-    if not path.is_file():
-        raise InputError(f"{str(path)!r} is missing; fetch it")
+        pixels = np.asarray(png.convert("RGB") if rgb and png.mode == "P" else png).astype(np.int64)
+        if png.mode == "RGBA":
+            check_alpha(path, pixels)
+        return pixels
     pixels = _read_tiff(path)
     size = pixels.shape[1], pixels.shape[0]
     orientation = 1 if image is None else labels_orientation(size, image)
     if image is not None and orientation is None:
         raise InputError(f"{path} is {size_mismatch(size, image)}")
     pixels = upright(pixels, orientation or 1)
-    whole = pixels.astype(np.int64) if np.isfinite(pixels).all() else np.full(1, -1)
+    usable = not np.iscomplexobj(pixels) and np.isfinite(pixels).all()
+    whole = pixels.astype(np.int64) if usable else np.full(1, -1)
+    if usable and np.array_equal(whole, pixels) and whole.min(initial=0) < 0:
+        raise InputError(
+            f"{path} has values that are not whole numbers from 0, such as {whole.min()}; "
+            "save pixels without a label as 255 or 65535, and declare that as void"
+        )
     if whole.min(initial=0) < 0 or not np.array_equal(whole, pixels):
         raise InputError(f"{path} has values that are not whole numbers from 0; export labels, not probabilities")
     return whole
 
 
+def check_alpha(path: Path, pixels: np.ndarray) -> None:
+    """Refuse a label image whose alpha channel says what its other channels do not.
+
+    Args:
+        path: the image, for messages.
+        pixels: int64 `[h, w, channels]`, the last one alpha.
+
+    Raises:
+        InputError: pixels of one value differ in alpha.
+    """
+    alpha = pixels[..., -1]
+    if alpha.min(initial=255) == alpha.max(initial=0):
+        return
+    values = pixels[..., :-1] @ 256 ** np.arange(pixels.shape[2] - 1)
+    if len(np.unique(values)) < len(np.unique(values * 256 + alpha)):
+        raise InputError(
+            f"{path} has pixels of one colour that differ in the alpha channel, which would be left out; "
+            "save the labels without it, or, if it is the mask, save it alone as a grey image"
+        )
+
+
 def palette_colors(path: Path) -> dict[int, tuple[int, ...]]:
     """Palette index → colour, for the indices that occur in a label image; empty if it has no palette."""
-    if path.suffix.lower() in (".tif", ".tiff"):
+    if _is_tiff(path):
         return {}
     png = read_png(path, MODES)
     if png.mode != "P":
         return {}
     colors = np.array(png.getpalette("RGB")).reshape(-1, 3)
     return {i: tuple(colors[i].tolist()) for i in np.unique(np.asarray(png)).tolist() if i < len(colors)}
+
+
+def _is_tiff(path: Path) -> bool:
+    """Whether a file is a TIFF, whatever its name; one that is missing is none."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return is_tiff(file)
 
 
 def _read_tiff(path: Path) -> np.ndarray:

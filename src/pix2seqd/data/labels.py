@@ -11,8 +11,10 @@ below 1000: class without instance, stuff or a crowd |
 | `two-channel` | colours, or grey with alpha | channel 0: class; channel 1: number of the instance, 255 = crowd |
 """
 
+import csv
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,16 +26,23 @@ from PIL import Image
 from scipy import ndimage
 
 from pix2seqd.data.label_images import palette_colors, read_label_image
-from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, recognize
+from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, hex_color, recognize
 from pix2seqd.files import InputError, read_text, read_yaml
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
 CODINGS = tuple(MEANING)
 DECLARATIONS = ("classes.yaml", "classes.yml", "classes.json")
+ROBOFLOW_CLASSES = "_classes.csv"
+"""Where Roboflow writes the names of the classes of its masks."""
 KEYS = ("coding", "labels", "things", "stuff", "void", "colors", "image_name", "label_name")
+MEANT = {"names": "labels", "classes": "labels", "categories": "labels", "palette": "colors", "instances": "things"}
+MEANT |= dict.fromkeys(("ignore", "ignore_index", "ignore_label", "unlabelled"), "void")
+"""Keys of other programs → ours."""
 MAX_CLASSES = 1000
 """Maximum number of distinct values; more are taken as a sign that the images are not labels."""
+MIN_SPREAD = 20
+"""Smallest step of values that are spread to be seen."""
 NO_NUMBER = -1
 """Instance number of pixels without an instance."""
 
@@ -69,7 +78,7 @@ class Labels:
                 contain labels, or fits several codings.
         """
         path, declared = read_declaration(home)
-        assumed = []
+        assumed = [f"no meaning of the key {key}, which is not known" for key in declared if key not in KEYS]
         names = {value: str(name) for value, name in _mapping(path, declared).items()}
         if (coding := declared.get("coding")) is None:
             coding, reason = _detect(path, declared, names, files, class_files)
@@ -101,6 +110,11 @@ class Labels:
             void = neither | {value for value, name in names.items() if name == "void"}
         else:
             two = found == {0, 255}
+            if coding == "class" and not two and _is_spread(found):
+                raise InputError(
+                    f"{home}: the values of the label images are spread evenly up to 255, which may be a class or void;"
+                    f" write one of these lines to {path}: 'void: []' (255 is a class) or 'void: 255' (it is none)"
+                )
             default = {255} if (coding == "class" and not two) or class_files else {0} if coding != "class" else set()
             void = (default - set(names)) | neither
             assumed.append(f"void: {sorted(void)} (pixels without a class)")
@@ -119,6 +133,8 @@ class Labels:
         if not names or things - set(names):
             stray = f"things {sorted(things - set(names))} are void or have no name" if names else "no class is left"
             raise InputError(f"{path}: {stray}; correct labels, things and void")
+        if twice := sorted(name for name, count in Counter(names.values()).items() if count > 1):
+            raise InputError(f"{path}: the name {twice[0]} is used more than once; correct labels")
         return cls(coding, names, frozenset(things), frozenset(void), colors, tuple(assumed))
 
     @property
@@ -162,14 +178,14 @@ class Labels:
         pixels = read_label_image(path, image, rgb=self.coding == "color")
         class_path = class_path if self.coding == "instance" else None
         if class_path is not None:
-            classes, numbers = _beside(pixels, read_label_image(class_path, image))
+            classes, numbers = _beside(pixels, read_label_image(class_path, image), class_path)
         elif self.coding == "instance":
             numbers = _as_number(pixels)
             classes = np.where(np.isin(numbers, list(self.void)), numbers, np.minimum(numbers, 1))
         elif self.coding == "color":
             classes, numbers = self._look_up(path, pixels), np.full(pixels.shape[:2], NO_NUMBER)
         else:
-            classes, numbers = _decode(pixels, self.coding)
+            classes, numbers = _decode(pixels, self.coding, path)
         void, thing = np.isin(classes, list(self.void)), np.isin(classes, list(self.things))
         if unknown := sorted(set(np.unique(classes[~void]).tolist()) - set(self.names)):
             source = class_path or path
@@ -219,24 +235,32 @@ def _as_rgb_number(pixels: np.ndarray) -> np.ndarray:
     return _as_number(pixels) * COLOR_WEIGHTS.sum() if grey else _as_number(pixels)
 
 
-def _decode(pixels: np.ndarray, coding: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels `[h, w]` or `[h, w, channels]` of a label image → class and instance number, both `[h, w]`."""
+def _decode(pixels: np.ndarray, coding: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels `[h, w]` or `[h, w, channels]` of a label image → class and instance number, both `[h, w]`.
+
+    Raises:
+        InputError: they are colours, but `coding` is `class`.
+    """
     if coding == "two-channel":
         if pixels.ndim == 2:
             return pixels, np.full_like(pixels, NO_NUMBER)
         return pixels[..., 0], np.where(pixels[..., 1] == 255, NO_NUMBER, pixels[..., 1])
     if coding == "class":
         values = pixels if pixels.ndim == 2 else pixels[..., 0]
+        if pixels.ndim == 3 and pixels.shape[2] > 2 and (pixels[..., :3] != pixels[..., :1]).any():
+            raise InputError(
+                f"{path} has colours instead of grey values; save the number of each class, or declare coding: color"
+            )
         return values, np.full_like(values, NO_NUMBER)
     values = _as_number(pixels)
     plain = values < 1000
     return np.where(plain, values, values // 1000), np.where(plain, NO_NUMBER, values % 1000)
 
 
-def _beside(instances: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _beside(instances: np.ndarray, classes: np.ndarray, class_path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Class and instance number, both `[h, w]`, of the pixels of an instance image and of its class image."""
     numbers = _as_number(instances)
-    return _decode(classes, "class")[0], np.where(numbers == 0, NO_NUMBER, numbers)
+    return _decode(classes, "class", class_path)[0], np.where(numbers == 0, NO_NUMBER, numbers)
 
 
 def _check_one_class(path: Path, numbers: list[int]) -> None:
@@ -273,6 +297,8 @@ def _detect(
     if class_files:
         return "instance", "class images lie beside the label images"
     chosen = files[:: max(1, len(files) // sampled)]
+    if not any(read_label_image(file).any() for file in chosen):
+        chosen = files  # most images have nothing to label
     meaning: dict[int, set[tuple[int, ...]]] = {}
     for file in chosen:
         for index, color in palette_colors(file).items():
@@ -280,8 +306,13 @@ def _detect(
     # A program that rebuilds the palette of each image keeps the colours but not the indices.
     rgb = any(len(colors) > 1 for colors in meaning.values())
     images = [(file, read_label_image(file, rgb=rgb)) for file in chosen]
+    void = declared.get("void", [])
     return recognize(
-        images, path, classes_only=bool(set(names) - {0, 1, 255} or (declared.get("things") and not names))
+        images,
+        path,
+        classes_only=bool(set(names) - {0, 1, 255} or (declared.get("things") and not names)),
+        things_given="things" in declared,
+        void=[value for value in (void if isinstance(void, list) else [void]) if type(value) is int and value],
     )
 
 
@@ -303,7 +334,7 @@ def _colors(
             found.update(np.unique(_as_rgb_number(read_label_image(file, rgb=True))).tolist())
             if len(found) > MAX_CLASSES:
                 raise InputError(f"{file} has too many values to be labels in the coding 'color'; see docs/datasets.md")
-        colors = {f"#{c % 256:02x}{c // 256 % 256:02x}{c // 65536:02x}": c for c in sorted(found)}
+        colors = {hex_color(color): color for color in sorted(found)}
         assumed.append(f"colors: those found in {len(files)} label images, named by their colour")
     return dict(enumerate(colors.items(), start=1))
 
@@ -329,7 +360,10 @@ def _survey(files: Sequence[Path], class_files: Sequence[Path], coding: str) -> 
     numbered: set[int] = set()
     for i, path in enumerate(files):
         pixels = read_label_image(path)
-        classes, numbers = _beside(pixels, read_label_image(class_files[i])) if class_files else _decode(pixels, coding)
+        if class_files:
+            classes, numbers = _beside(pixels, read_label_image(class_files[i]), class_files[i])
+        else:
+            classes, numbers = _decode(pixels, coding, path)
         if classes.shape != numbers.shape:
             raise InputError(f"{path} and {class_files[i]} differ in size; export them at the image's size")
         found.update(np.unique(classes).tolist())
@@ -341,8 +375,14 @@ def _survey(files: Sequence[Path], class_files: Sequence[Path], coding: str) -> 
     return found, numbered
 
 
+def _is_spread(values: set[int]) -> bool:
+    """Whether few values are evenly spread from 0 to 255, as programs do to make classes visible."""
+    steps = np.diff(sorted(values | {0}))
+    return max(values, default=0) == 255 and bool(steps.min() >= MIN_SPREAD and np.ptp(steps) <= 2)
+
+
 def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
-    """Read classes.yaml or classes.json of a data set.
+    """Read classes.yaml or classes.json of a data set; without the key `labels`, also what Roboflow writes.
 
     Returns:
         The path of the declaration, which need not exist, and its content, empty if there is none.
@@ -355,9 +395,29 @@ def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
     if not isinstance(content, dict):
         raise InputError(f"{path} should have lines such as 'things: [car]'; see docs/datasets.md")
     for key in content:
-        if key not in KEYS and (near := difflib.get_close_matches(str(key), KEYS, n=1)):
+        near = [MEANT[key]] if key in MEANT else difflib.get_close_matches(str(key), KEYS, n=1)
+        if key not in KEYS and near:
             raise InputError(f"{path} has {key!r}; did you mean {near[0]!r}?")
-    return path, content
+    return path, {**_roboflow_classes(home), **content}
+
+
+def _roboflow_classes(home: Path) -> dict[str, Any]:
+    """The names in `_classes.csv`, which Roboflow writes beside masks called `*_mask.png`, in the folder of each split.
+
+    Raises:
+        InputError: those of two splits differ.
+    """
+    found: dict[str, str] = {}
+    for path in [home / ROBOFLOW_CLASSES, *sorted(home.glob(f"*/{ROBOFLOW_CLASSES}"))]:
+        rows = list(csv.reader(read_text(path).splitlines())) if path.is_file() else []
+        head, *rest = [[cell.strip() for cell in row] for row in rows if len(row) == 2] or [[]]
+        if [cell.lower() for cell in head] != ["pixel value", "class"]:
+            continue  # of another export
+        names = dict(rest)
+        if found not in ({}, names):
+            raise InputError(f"{path} has other classes than those of another split; export all splits together")
+        found = names
+    return {"labels": found, "label_name": "*_mask"} if found else {}
 
 
 def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:
@@ -365,7 +425,7 @@ def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:
     try:
         return {int(value): name for value, name in labels.items()}
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{path}: labels should be lines such as '1: car', not {labels!r}") from error
+        raise InputError(f"{path}: labels should be lines such as '1: car', a value and a name; correct it") from error
 
 
 def _values(path: Path, key: str, given: Any, names: Mapping[int, str]) -> set[int]:

@@ -1,10 +1,15 @@
 """Instance masks of COCO detection json: polygons, and plain or compressed run-length codes (RLE)."""
 
+import io
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
+from pix2seqd.files import InputError
+from pix2seqd.images.load import check_pixels
 
 MAX_POINTS = 50_000
 """Points of all polygons of one segmentation."""
@@ -133,6 +138,35 @@ def ellipse_mask(
     dx, dy, angle = x + 0.5 - center[0], y + 0.5 - center[1], np.deg2rad(degrees)
     along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
     return (along / radii[0]) ** 2 + (across / radii[1]) ** 2 <= 1
+
+
+def stored_mask(png: bytes, left: int, top: int, height: int, width: int) -> np.ndarray:
+    """A mask that is stored as the PNG of a part of the image; what is not black and not transparent is inside.
+
+    Args:
+        png: content of the PNG.
+        left: column of its first pixel in the image; it may lie partly outside.
+        top: row of its first pixel.
+        height: height of the image.
+        width: width of the image.
+
+    Raises:
+        ValueError: it is no PNG, or has too many pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as opened:
+            check_pixels(*opened.size)
+            grey, alpha = np.moveaxis(np.asarray(opened.convert("LA")), -1, 0)
+            part = (grey > 0) & (alpha > 0)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    except Exception as error:  # of damaged data, Pillow raises anything
+        raise ValueError("its mask is no PNG") from error
+    inside = np.zeros((height, width), bool)
+    x, y = max(0, left), max(0, top)
+    part = part[y - top : y - top + max(0, height - y), x - left : x - left + max(0, width - x)]
+    inside[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return inside
 
 
 def _decode_runs(code: Mapping[str, Any], height: int, width: int) -> np.ndarray:

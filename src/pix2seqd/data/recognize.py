@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from pix2seqd.data.label_images import check_alpha
 from pix2seqd.files import InputError
 
 COLOR_WEIGHTS = np.array([1, 256, 65536])
 """A colour as a number: R + 256 G + 65536 B."""
 MEANING = {
     "class": "each value is a class",
-    "instance": "each value is one object",
+    "instance": "0 is background, each other value is one object",
     "class*1000+id": "class * 1000 + number of the object",
     "two-channel": "red is the class, green the number of the object",
     "color": "each colour is a class",
@@ -27,7 +28,13 @@ MAX_PATCHES = 200
 SINGLE = 0.9
 """Share of the values with one patch from which they may be instances: a few are cut in two by others."""
 MANY = 10
-"""Number of values in an image from which instances are told from classes without doubt."""
+"""Number of values in an image from which instances can be told from classes."""
+SOFT = 64
+"""Value from which a mask may have values between 0 and its own, at its edges."""
+PLENTY = 64
+"""Number of values in an image above which they are not classes of which each is one patch."""
+HIGHEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
+"""The highest values of label images, which programs often write for pixels without a label."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,22 @@ class _Seen:
     has_zero: bool
 
 
-def recognize(images: Sequence[tuple[Path, np.ndarray]], declaration: Path, *, classes_only: bool) -> tuple[str, str]:
+def recognize(
+    images: Sequence[tuple[Path, np.ndarray]],
+    declaration: Path,
+    *,
+    classes_only: bool,
+    things_given: bool = False,
+    void: Sequence[int] = (),
+) -> tuple[str, str]:
     """Recognise the coding of label images.
 
     Args:
         images: path and pixels of some label images of a data set.
         declaration: the file in which the user can choose the coding, for messages.
         classes_only: whether the values are known to be classes, since several are named.
+        things_given: whether the user said which classes are things.
+        void: grey values that the user declared void.
 
     Returns:
         The coding, a key of `MEANING`, and the reason in words.
@@ -59,45 +75,69 @@ def recognize(images: Sequence[tuple[Path, np.ndarray]], declaration: Path, *, c
     Raises:
         InputError: the images are not label images, or fit several codings.
     """
-    plain = [(path, _without_alpha(pixels, images)) for path, pixels in images]
+    plain = [(path, _without_alpha(path, pixels, images)) for path, pixels in images]
     if any(pixels.ndim == 3 and pixels.shape[2] == 3 for _, pixels in plain):
         colors = [pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2) for _, pixels in plain]
         if not all((c == c[..., :1]).all() for c in colors):
-            return _recognize_colors([(path, c) for (path, _), c in zip(plain, colors, strict=True)], declaration)
+            colored = [(path, c) for (path, _), c in zip(plain, colors, strict=True)]
+            return _recognize_colors(colored, declaration, things_given)
         plain = [(path, c[..., 0]) for (path, _), c in zip(plain, colors, strict=True)]
     if any(pixels.ndim == 3 for _, pixels in plain):
         return "two-channel", "they are grey with an alpha channel that varies"
-    return _recognize_grey([_look(path, pixels) for path, pixels in plain], declaration, classes_only)
+    if soft := [path for path, pixels in plain if _is_smooth(pixels)]:
+        raise _smeared(soft[0])
+    seen = [_look(path, pixels) for path, pixels in plain]
+    if not any(len(s.values) for s in seen):
+        raise InputError(
+            f"{declaration.parent}: the label images hold only 0, so nothing is labelled; export them again, "
+            f"or write 'coding: class' to {declaration} if 0 is a class"
+        )
+    seen = [_keep(s, lambda values: ~np.isin(values, void)) for s in seen]
+    return _recognize_grey(seen, declaration, classes_only, things_given)
 
 
-def _without_alpha(pixels: np.ndarray, images: Sequence[tuple[Path, np.ndarray]]) -> np.ndarray:
-    """The pixels without the alpha channel of colours, or a constant one of grey."""
+def _without_alpha(path: Path, pixels: np.ndarray, images: Sequence[tuple[Path, np.ndarray]]) -> np.ndarray:
+    """The pixels without the alpha channel of colours, or one of grey that says nothing: constant, or 0 and 255.
+
+    Raises:
+        InputError: the mask seems to be the alpha channel of grey.
+    """
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         return pixels[..., :3]
     if pixels.ndim == 3 and pixels.shape[2] == 2:
-        alphas = {v for _, p in images if p.ndim == 3 and p.shape[2] == 2 for v in (p[..., 1].min(), p[..., 1].max())}
-        if len(alphas) == 1:
+        alphas = {v for _, p in images if p.ndim == 3 and p.shape[2] == 2 for v in np.unique(p[..., 1]).tolist()}
+        if len(alphas) > 1 and alphas <= {0, 255}:
+            check_alpha(path, pixels)
+        if len(alphas) == 1 or alphas <= {0, 255}:
             return pixels[..., 0]
     return pixels
 
 
-def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool) -> tuple[str, str]:
-    highest = max(s.values.max(initial=0) for s in seen)
-    if highest < 1000 and classes_only:
+def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, things_given: bool) -> tuple[str, str]:
+    union = np.unique(np.concatenate([s.values for s in seen]))
+    highest = int(union.max(initial=0))
+    if len(union) == 1 and any(s.has_zero for s in seen):
+        if things_given:
+            return "class", "things are declared"
+        raise _unsure_mask(declaration, f"all is 0 or {highest}", str(highest), "class")
+    if highest in HIGHEST and union[:-1].max(initial=0) < 0.9 * highest and not classes_only:
+        codings = ["class", "instance"] if union[:-1].max(initial=0) < 1000 else ["class*1000+id", "instance"]
+        hint = f"; add 'void: {highest}' if these pixels have no label"
+        raise _unsure(declaration, f"{highest} is far above the other values", codings, hint)
+    if (highest < 1000 or highest in HIGHEST) and classes_only:
         return "class", "classes are named in the declaration"
     most = max(len(s.values) for s in seen)
     dense = sum(len(s.values) for s in seen) >= 0.5 * sum(int(s.values.max(initial=0)) for s in seen)
     single = _single_share(seen)
     counts = f"an image has up to {most} values"
     if highest >= 1000:
-        share = 0.0 if (dense and most > 64) or highest >= 1000 * 1000 else _numbered_share(seen, 1000)
+        share = 0.0 if (dense and most > PLENTY) or highest >= 1000 * 1000 else _numbered_share(seen, 1000)
         if share > 0.5 or (share > 0.2 and (single < SINGLE or most < MANY)):
             return "class*1000+id", f"values reach {highest} and are numbered within each thousand"
         if share < 0.2 and single >= SINGLE and most >= 3 and not classes_only:
             return "instance", f"values reach {highest}, and each is one patch"
         raise _unsure(declaration, f"values reach {highest}", ["instance", "class*1000+id"])
     # 255 far above all other values is void by convention, which both codings allow.
-    union = np.unique(np.concatenate([s.values for s in seen]))
     void = 255 in union and union[union != 255].max(initial=0) < 250
     seen = [_keep(s, lambda values: values != 255) for s in seen] if void else seen
     single = _single_share(seen)
@@ -107,26 +147,33 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool) ->
     if most < 2 or single < 0.75 or (single < SINGLE and most < MANY):
         return "class", f"{counts}, which are few or have several patches"
     varied = min(ends) < 0.8 * max(ends)
+    constant = len(numbered) >= 5 and min(ends) == max(ends)
     if most >= MANY:
         areas = np.concatenate([s.areas for s in seen])
         alike = np.quantile(areas, 0.9) <= 16 * np.quantile(areas, 0.1)
         background = all(s.has_zero for s in seen)
-        if single >= SINGLE and background and not void and (most > 64 or (varied and len(seen) > 1) or alike):
+        # The parts of a car or a body are of one patch and similar size too, but each image lacks others of them.
+        gaps = np.median([len(v) / v[-1] for v in numbered]) < 0.95 and _returning(seen) > 0.9
+        few = most <= PLENTY and (constant or gaps or not ((varied and len(seen) > 1) or alike))
+        if single >= SINGLE and background and not void and not few:
             return "instance", f"{counts}, and each value is one patch"
         raise _unsure(declaration, f"{counts}, most of one patch", ["instance", "class"])
     if _returning(seen) < 0.3:
         raise _unsure(declaration, f"{counts}, other ones in each image", ["instance", "class"])
     from_one = all(len(v) == v[-1] for v in numbered)
-    few = most == 2 and (void or not varied)
-    constant = len(numbered) >= 5 and min(ends) == max(ends)
-    if not from_one or few or constant or not all(s.has_zero for s in seen):
+    if not from_one or (most == 2 and void) or constant or not all(s.has_zero for s in seen):
         return "class", f"{counts}, which are the same few in all images"
     raise _unsure(declaration, f"{counts}, numbered from 1, each of one patch", ["instance", "class"])
 
 
-def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path) -> tuple[str, str]:
+def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path, things_given: bool) -> tuple[str, str]:
     seen = [_look(path, pixels @ COLOR_WEIGHTS) for path, pixels in images]
     values = np.unique(np.concatenate([s.values for s in seen]))
+    if len(values) == 1 and any(s.has_zero for s in seen):
+        if things_given:
+            return "color", "things are declared"
+        color = f'"{hex_color(int(values[0]))}"'
+        raise _unsure_mask(declaration, f"all is black or {color}", color, "color")
     red, green = values % 256, values // 256 % 256
     if values.max() < 65536 and (set(red.tolist()) - {0, 255}) and (red < 255).all():
         # Number 255 is a crowd. Swapped, a class is the thousands and a number the rest.
@@ -221,11 +268,40 @@ def _look(path: Path, values: np.ndarray) -> _Seen:
         patches.append(ndimage.label(mask, np.ones((3, 3)))[1])  # pyright: ignore[reportIndexIssue]
         areas.append(int(mask.sum()))
     if len(found) > 16 and np.median(np.divide(areas, patches)) < 4:
-        raise InputError(
-            f"{path} has too many values to be labels, most of them specks: JPEG or resizing has smeared them; "
-            "export the labels again as PNG or TIFF, without interpolation"
-        )
+        raise _smeared(path)
     return _Seen(found[present], found[chosen], np.array(patches, int), np.array(areas), bool(found[0] == 0))
+
+
+def _is_smooth(pixels: np.ndarray) -> bool:
+    """Whether grey values `[h, w]` are a mask with soft edges: lines of one pixel between 0 and the highest."""
+    high = int(pixels.max(initial=0))
+    between = (pixels > 0) & (pixels < high)
+    if high < SOFT or len(np.unique(pixels[between])) < 2 or (pixels == 0).sum() < between.sum():
+        return False
+    block = pixels[1:, 1:]
+    blocks = between[1:, 1:] & (block == pixels[:-1, 1:]) & (block == pixels[1:, :-1]) & (block == pixels[:-1, :-1])
+    return bool(between.sum() < (pixels == high).sum() and blocks.sum() < 0.1 * between.sum())
+
+
+def _smeared(path: Path) -> InputError:
+    return InputError(
+        f"{path} has too many values to be labels, most are specks or lines: JPEG or resizing has smeared them; "
+        "export the labels again as PNG or TIFF, without interpolation"
+    )
+
+
+def hex_color(number: int) -> str:
+    """A colour R + 256 G + 65536 B as "#rrggbb"."""
+    return f"#{number % 256:02x}{number // 256 % 256:02x}{number // 65536:02x}"
+
+
+def _unsure_mask(declaration: Path, seen: str, value: str, coding: str) -> InputError:
+    return InputError(
+        f"{declaration.parent}: the label images are masks that can be read in several ways ({seen}); write one of "
+        f"these lines to {declaration}: 'things: [{value}]' (each connected patch of {value} is one object) or "
+        f"'coding: {coding}' ({value} is an area, whose objects are not counted) or 'coding: instance' (all of "
+        f"{value} in an image is one object)"
+    )
 
 
 def _unsure(declaration: Path, seen: str, codings: list[str], hint: str = "") -> InputError:

@@ -3,7 +3,7 @@
 | path | content |
 |---|---|
 | `shard-000000.tar`, ... | per sample `NUMBER.png` or `NUMBER.jpg` (image), `NUMBER.panoptic.png` (as COCO's), \
-`NUMBER.json` (name and `segments_info`) |
+`NUMBER.json` (name, notes and `segments_info`) |
 | `index.json` | `categories` (as COCO's) and `shards`: file and where each sample begins and ends |
 """
 
@@ -83,8 +83,9 @@ class Shards:
                 )
                 check_pixels(*mask.size)
                 check_pixels(*image.size)
-            return Sample(record["name"], np.asarray(image), Panoptic.from_coco(mask, record, self.taxonomy))
-        except (OSError, KeyError, ValueError, SyntaxError, tarfile.TarError) as error:
+            panoptic = Panoptic.from_coco(mask, record, self.taxonomy)
+            return Sample(record["name"], np.asarray(image), panoptic, tuple(map(str, record.get("notes", ()))))
+        except (OSError, KeyError, TypeError, ValueError, SyntaxError, tarfile.TarError) as error:
             raise InputError(f"{self._files[shard]} is damaged at byte {start}; fetch it again") from error
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
@@ -148,7 +149,8 @@ def _content(sample: Sample, number: int, quality: int | None) -> Iterator[tuple
     yield ("png", _encoded(image, "PNG")) if quality is None else ("jpg", _encoded(image, "JPEG", quality=quality))
     png, annotation = sample.panoptic.to_coco(number, f"{number:09d}.panoptic.png")
     yield "panoptic.png", _encoded(Image.fromarray(png), "PNG")
-    yield "json", json.dumps({"name": sample.name, **annotation}, ensure_ascii=False).encode()
+    record = {"name": sample.name, "notes": list(sample.notes), **annotation}
+    yield "json", json.dumps(record, ensure_ascii=False).encode()
 
 
 def _encoded(image: Image.Image, kind: Literal["PNG", "JPEG"], **options: Any) -> bytes:

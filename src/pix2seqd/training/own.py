@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -339,7 +340,7 @@ def _choose_training(choices: Choices, data: Statistics, start: Checkpoint | Non
         minutes = choices.set("train.minutes", MINUTES, "the default; --train.minutes gives more or less time")
     why = "as many as the time allows" if minutes else "no time is set"
     steps = choices.set("train.steps", _UNLIMITED if minutes else 3000, why)
-    batch = min(max(2**19 // (size[0] * size[1]), 4), 16)
+    batch = min(max(2**19 // max(size[0] * size[1], 1), 4), 16)
     choices.set("train.batch_size", batch, f"{size[0]} x {size[1]} pixels each")
     fine = start is not None and start.model.config.mask.init_id_cell > 0
     # At 5e-4 and with few windows a step, a checkpoint of the same kind of things loses what it knows at first.
@@ -349,7 +350,7 @@ def _choose_training(choices: Choices, data: Statistics, start: Checkpoint | Non
         choices.set("train.lr", 5e-4 if fine else 1.5e-3, "from trained steps" if fine else "much is new")
     choices.set("train.end_lr_factor", 0.02, "falls to the end")
     choices.set("train.warmup_steps", min(50, steps // 10), "at most a tenth of the run")
-    decay = round(min(0.998, 0.5 ** (20 / steps)), 4)
+    decay = round(min(0.998, 0.5 ** (20 / max(steps, 1))), 4)
     choices.set("train.ema_decay", decay, "at most; half of the average comes from the last twentieth of a short run")
     choices.set("train.log_every", 10, "scalars in logs/")
     choices.set("train.evaluations", 8, "spread over the run; the best is kept")
@@ -431,7 +432,13 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
         raise InputError(f"{train_data} has {len(dataset):,} images, too many to divide; give --eval-data")
     taxonomy = _things_first(dataset.taxonomy)
     if eval_data:
-        with_categories(open_dataset(eval_data, (SIDE, SIDE)), taxonomy)  # an error comes before all is read
+        scored = open_dataset(eval_data, (SIDE, SIDE))
+        try:
+            with_categories(scored, taxonomy)  # an error comes before all is read
+        except InputError as error:
+            raise InputError(
+                f"{eval_data} has other classes than {train_data}, which makes the model: {error}"
+            ) from error
     data = measure(spread(dataset, MAX_LOOKED_AT) if eval_data else dataset, train_data)
     if given.get("model.decoder.past_frames"):
         raise InputError("train own learns from images; leave --model.decoder.past_frames out")
@@ -566,6 +573,9 @@ def train_own(settings: Mapping[str, Any], out: Path, resume: bool = False) -> C
         if not resume:
             raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")
         return train(resumed(settings, out), out, True, build)
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):  # said before all images are read
+        raise InputError(f"cannot make the folder {out} ({there} cannot be written to); choose another --out")
     recipe, content, lines = prepare(settings, out)
     if distributed.rank() == 0:
         print("\n".join(lines), flush=True)

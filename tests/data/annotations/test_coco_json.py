@@ -109,6 +109,30 @@ def test_read_coco_forms_of_outlines(tmp_path, draw, converted, segments, segmen
     assert segments(converted(path)[""][0]) == [("cell", DRAWN)]
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"file_name": "my%20cell.jpg"},
+        {"file_name": "https://example.com/bucket/my%20cell.jpg?signed=1"},
+        {"file_name": "s3://bucket/x/my cell.jpg"},
+        {"coco_url": "http://images.cocodataset.org/train2017/my%20cell.jpg"},
+    ],
+)
+def test_read_coco_names_that_are_addresses(tmp_path, draw, converted, segments, entry):
+    draw(tmp_path / "c/images/my cell.jpg")
+    path = write(tmp_path / "c/a.json", draw, [{}], images=[{"id": 7, **entry}])
+    assert "found under another name" in " ".join(open_annotations(path)[""].notes)
+    assert segments(converted(path)[""][0]) == [("cell", DRAWN)]
+
+
+def test_read_coco_keypoints_are_no_outlines(tmp_path, draw):
+    path = write(tmp_path / "a.json", draw, [{"segmentation": None, "keypoints": [1, 1, 2]}, {"segmentation": None}])
+    assert [shape.lost for shape in open_annotations(path)[""].records[0].shapes] == [
+        "it has keypoints instead of an outline",
+        "it has no outline",
+    ]
+
+
 @pytest.mark.parametrize("nothing", [[], None, ""])
 def test_read_coco_boxes(tmp_path, draw, nothing):
     box = {"segmentation": nothing, "bbox": [1, 1, 3, 3]}

@@ -62,6 +62,14 @@ def test_open_annotations_several_files_are_listed(tmp_path, draw):
         ("a.txt", "0 0 0 1 1 1 0", "data.yaml"),
         ("a.ndjson", "{}", "Labelbox"),
         ("a.csv", "a,b", "COCO"),
+        ("a.json", {"item": {}, "annotations": []}, "Darwin"),
+        ("a.json", {"metadata": {}, "instances": []}, "SuperAnnotate"),
+        ("a.json", {"imgHeight": 6, "objects": []}, "Cityscapes"),
+        ("a.json", [{"image": "a.jpg", "label": []}], "Label Studio"),
+        ("a.json", [{"name": "a.jpg", "labels": []}], "BDD100K"),
+        ("a.manifest", "{}", "SageMaker"),
+        ("a.roi", "Iout", "label image"),
+        ("a.npy", "x", "PNG or TIFF"),
         ("a.yaml", "a: 1", "COCO detection json, YOLO"),
         ("a.foo", "", "COCO detection json, YOLO"),
     ],
@@ -71,6 +79,33 @@ def test_open_annotations_refuses_other_formats_with_a_cure(tmp_path, name, cont
     with pytest.raises(InputError, match=says) as caught:
         open_annotations(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "a,b"),
+        ("a.ndjson", "{}"),
+        ("a.xml", "<Annotations/>"),
+        ("a.geojson", '{"type": "FeatureCollection", "features": []}'),
+        ("RoiSet.zip", "PK"),
+        ("b/c/a.json", {"hello": 1}),
+    ],
+)
+def test_open_annotations_names_what_it_found_in_a_folder(tmp_path, draw, name, content):
+    draw(tmp_path / "a.jpg")
+    write(tmp_path / "readme.txt", "nothing")
+    write(tmp_path / name, content)
+    with pytest.raises(InputError) as caught:
+        open_annotations(tmp_path)
+    assert str(tmp_path / name) in str(caught.value) and "readme" not in str(caught.value)
+
+
+def test_open_annotations_of_label_images_need_no_conversion(tmp_path, draw):
+    draw(tmp_path / "images/a.jpg")
+    draw(tmp_path / "labels/a.png")
+    with pytest.raises(InputError, match=r"needs no conversion; .* pix2seqd check-data"):
+        open_annotations(tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["nowhere", "a.json"])

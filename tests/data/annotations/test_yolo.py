@@ -122,3 +122,9 @@ def test_read_yolo_rows_without_an_image_are_lost(tmp_path, draw):
     (home / "labels/train/classes.txt").write_text("cell\n")
     unlisted = open_annotations(home)["train"].unlisted
     assert len(unlisted) == 2 and unlisted[0].startswith("lost.txt: lost has no image in ")
+
+
+@pytest.mark.parametrize(("row", "said"), [(SQUARE, True), ("1 0.5 0 1 0 1 1", False)])
+def test_read_yolo_outlines_of_four_corners_may_be_boxes(tmp_path, draw, row, said):
+    home = yolo(tmp_path, draw, [SQUARE] * 11 + [row])
+    assert any("turned boxes" in note for note in open_annotations(home)["train"].notes) == said

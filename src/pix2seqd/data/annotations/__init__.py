@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ from pix2seqd.data.annotations.cvat import is_cvat, read_cvat, read_xml
 from pix2seqd.data.annotations.labelme import is_labelme, read_labelme
 from pix2seqd.data.annotations.masks import is_mask_folders, read_mask_folders
 from pix2seqd.data.annotations.records import Annotations, visible
+from pix2seqd.data.annotations.rle_csv import is_rle_csv, read_rle_csv
+from pix2seqd.data.annotations.supervisely import is_supervisely, read_supervisely
 from pix2seqd.data.annotations.via import is_via, read_via
 from pix2seqd.data.annotations.voc import is_voc, read_voc
 from pix2seqd.data.annotations.yolo import has_rows, is_yolo_yaml, read_yolo
 from pix2seqd.files import InputError, read_json
 
 FORMATS = (
-    "COCO detection json, YOLO segmentation (data.yaml), Labelme, VGG VIA, CVAT for images 1.1 (XML), Pascal VOC "
-    "segmentation, or one mask file for each object"
+    "COCO detection json, YOLO segmentation (data.yaml), Labelme, VGG VIA, CVAT for images 1.1 (XML), Supervisely, "
+    "Pascal VOC segmentation, Kaggle's run-length codes (CSV), or one mask file for each object"
 )
 LOOKED_AT = 50
 """Number of json or XML files of a folder that are looked at."""
@@ -55,13 +57,16 @@ def recognize_annotations(path: Path) -> Found | None:
         return Found("Pascal VOC", home, partial(read_voc, home))
     if found := _in_jsons(path):
         return found
-    if found := _first(_files(path, ".xml")):
+    if found := _first(chain(_files(path, ".xml"), _files(path, ".geojson"))):
         return found
     if is_mask_folders(path):
         return Found("one mask file for each object", path, partial(_single, read_mask_folders, path))
     if has_rows(path):
         return Found("YOLO", path, partial(read_yolo, path))
-    return None
+    if len(tables := [table for table in _files(path, ".csv") if is_rle_csv(table)]) > 1:
+        names = " or ".join(map(str, tables[:5]))
+        raise InputError(f"{path} has several CSV files; give one of them: {names}")
+    return _in_file(tables[0]) if tables else None
 
 
 def conversion(path: Path) -> str:
@@ -98,6 +103,14 @@ def open_annotations(path: Path, images: Path | None = None) -> dict[str, Annota
         raise InputError(f"{images} is not a folder; give the folder of the images")
     found = recognize_annotations(path)
     if found is None:
+        from pix2seqd.data.find import find_splits  # it needs this module
+
+        if path.is_dir() and find_splits(path)[1]:
+            raise InputError(f"{path} needs no conversion; see how it is understood: pix2seqd check-data {path}")
+        known = (file for file in visible(path, "**/*") if file.suffix.lower() in (*CURES, ".json", ".xml"))
+        if path.is_dir() and (other := next((file for file in known if file.suffix.lower() != ".txt"), None)):
+            cure = CURES.get(other.suffix.lower(), "it is of no known format")
+            raise InputError(f"{path} has no annotations that can be converted; of {other}: {cure}; give {FORMATS}")
         raise InputError(f"{path} has no annotations that can be converted; give {FORMATS}")
     return found.read(images)
 
@@ -122,15 +135,10 @@ def _in_file(path: Path) -> Found | None:
     if suffix in (".json", ".geojson"):
         content = read_json(path)
         return _in_json(path, content)
-    cures = {
-        ".zip": "unpack it, and give the folder",
-        ".txt": "give the folder of the data set, or its data.yaml",
-        ".csv": "export as COCO json",
-        ".ndjson": "Labelbox's export has links instead of masks; convert it to COCO json with Labelbox's tools",
-        ".tfrecord": "export as COCO json",
-    }
-    if suffix in cures:
-        raise InputError(f"{path} cannot be converted; {cures[suffix]}")
+    if suffix == ".csv" and is_rle_csv(path):
+        return Found("run-length codes", path, partial(_single, read_rle_csv, path))
+    if suffix in CURES:
+        raise InputError(f"{path} cannot be converted; {CURES[suffix]}")
     return None
 
 
@@ -140,6 +148,8 @@ def _in_json(path: Path, content: Any) -> Found | None:
         return Found("COCO detection", path, lambda images: {split: read_coco(path, content, images)})
     if is_labelme(content):
         return Found("Labelme", path, partial(read_labelme, path))
+    if is_supervisely(content):
+        return Found("Supervisely", path, partial(read_supervisely, path))
     if is_via(content):
         return Found("VGG VIA", path, partial(_single, read_via, path, content))
     if reason := _refusal(content):
@@ -147,6 +157,19 @@ def _in_json(path: Path, content: Any) -> Found | None:
     return None
 
 
+CURES = {
+    ".zip": "unpack it, and give the folder; of ROIs of ImageJ (RoiSet.zip), save a label image",
+    ".roi": "save the ROIs as a label image in ImageJ",
+    ".txt": "give the folder of the data set, or its data.yaml",
+    ".csv": "of CSV files, only those with columns ImageId and EncodedPixels are known; export as COCO json",
+    ".ndjson": "Labelbox's export has links instead of masks; convert it to COCO json with Labelbox's tools",
+    ".jsonl": "export as COCO json",
+    ".manifest": "SageMaker's manifest has links instead of masks; fetch the masks, and name their folder labels",
+    ".tfrecord": "export as COCO json",
+    ".npy": "save label images as PNG or TIFF",
+    ".mat": "save label images as PNG or TIFF",
+}
+"""Suffix of files that are not read, and what to do instead."""
 OF_ENTRIES = (
     ({"image_id", "category_id"}, "has only the results of a model; give the json that also has images and categories"),
     ({"data_row"}, "is from Labelbox; export it as COCO json"),
@@ -158,12 +181,16 @@ OF_ENTRIES = (
         "is from CreateML, which has bounding boxes only; export masks as COCO json",
     ),
     ({"type", "geometry"}, "is GeoJSON, which does not name its image; export label images instead"),
+    ({"image", "label"}, "is Label Studio's short form; export as COCO with images"),
+    ({"name", "labels"}, "is from BDD100K; use its label images, or convert it to COCO json with its tools"),
 )
 """Keys of the entries of a list, and why it cannot be converted."""
 OF_ONE = (
-    ({"objects", "size"}, "is from Supervisely; export it as COCO json"),
     ({"items", "categories"}, "is from Datumaro; export it as COCO json"),
     ({"type", "features"}, "is GeoJSON, which does not name its image; export label images instead"),
+    ({"item", "annotations"}, "is from V7 Darwin; export it as COCO json"),
+    ({"metadata", "instances"}, "is from SuperAnnotate; export it as COCO json"),
+    ({"objects"}, "has outlines as Cityscapes and Mapillary write them; use the label images beside it"),
     ({"annotations", "categories"}, "is COCO json without images; export it with images"),
     ({"images", "categories"}, "is COCO json without annotations; export it with annotations"),
 )
@@ -189,6 +216,8 @@ def _in_jsons(folder: Path) -> Found | None:
             content = read_json(path)
             if is_labelme(content):
                 return Found("Labelme", folder, partial(read_labelme, folder))
+            if is_supervisely(content):
+                return Found("Supervisely", folder, partial(read_supervisely, folder))
             if is_detection(content):
                 detections.setdefault(_split(path, folder), []).append((path, content))
     if not detections:

@@ -15,6 +15,8 @@ from pix2seqd.data.annotations.records import (
     Shape,
     checked_taxonomy,
     is_file,
+    local_name,
+    lost,
     parse_color,
     unusable,
 )
@@ -53,7 +55,7 @@ def read_coco(path: Path, content: Any, images: Path | None = None) -> Annotatio
         raise InputError(f"{path} has no categories; export it with them")
     notes: list[str] = []
     numbers, kinds = _categories(categories, annotations, path, notes)
-    names = [_text(entry, "file_name", f"{path}: image number {n}") for n, entry in enumerate(entries, start=1)]
+    names = [_file_name(entry, f"{path}: image number {n}") for n, entry in enumerate(entries, start=1)]
     folder = images or _near(path, names)
     if images is None and folder != path.parent:
         notes.append(f"the images are those in {folder}")
@@ -111,10 +113,11 @@ def _by_text(keys: Sequence[int | str], texts: Sequence[str]) -> dict[int | str,
     return named | {key: key for key in keys}
 
 
-def _text(entry: Mapping[str, Any], key: str, where: str) -> str:
-    value = entry.get(key)
+def _file_name(entry: Mapping[str, Any], where: str) -> str:
+    """The key `file_name`, which LVIS leaves to the address of the image."""
+    value = entry.get("file_name") or entry.get("coco_url")
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise InputError(f"{where} has no {key}; see docs/datasets.md")
+        raise InputError(f"{where} has no file_name; see docs/datasets.md")
     return value
 
 
@@ -181,6 +184,9 @@ def _shape(entry: Mapping[str, Any], name: str, numbers: Mapping[int | str, int]
     segmentation = entry.get("segmentation")
     if not segmentation and entry.get("bbox"):
         return Shape(name, 0, unusable(ONLY_BOX), crowd, lost=ONLY_BOX)
+    if segmentation is None:
+        what = next((key for key in ("keypoints", "caption") if key in entry), "no")
+        return lost(name, f"it has {what} instead of an outline" if what != "no" else "it has no outline")
     given = entry.get("category_id")
     plain = _plain(given)
     number = None if plain is None else numbers.get(plain)
@@ -206,7 +212,7 @@ def _near(path: Path, names: list[str]) -> Path:
     split = path.stem.removeprefix("instances_")
     places = [home, home / "images", home / split, home.parent / "images" / split, home.parent / split]
     places += [home.parent / "images", home.parent / "images" / home.name, home.parent]
-    first = [name.replace("\\", "/").lstrip("/") for name in names[:5]]
+    first = [local_name(name).lstrip("/") for name in names[:5]]
     return next((place for place in places if any(_lies_in(place, name) for name in first)), home)
 
 
@@ -217,7 +223,7 @@ def _lies_in(folder: Path, name: str) -> bool:
 
 def _find_images(names: list[str], finder: ImageFinder, path: Path, notes: list[str]) -> list[str]:
     """The path of each image below the folder; the name itself, with "/" between folders, if it is not found."""
-    plain = [name.replace("\\", "/") for name in names]
+    plain = [local_name(name) for name in names]
     if any(".." in name.split("/") for name in plain):
         raise InputError(f"{path} has a file name that leaves {finder.folder}; give paths inside it")
     found = [finder.find(name) for name in plain]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from PIL import Image, ImageColor
@@ -112,8 +113,13 @@ class ImageFinder:
         """Path of an image below the folder, with "/" between folders; None if there is none, or several.
 
         Args:
-            name: a file name, with any folders before it and "/" or backslashes between them.
+            name: a file name, with any folders before it and "/" or backslashes between them. If there is no such
+                file, it may be written as in an address: `my%20cat.jpg`.
         """
+        found = self._find(name)
+        return self._find(unquote(name)) if found is None and "%" in name else found
+
+    def _find(self, name: str) -> str | None:
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         for start in range(len(parts)):
             path = PurePosixPath(*parts[start:])
@@ -150,6 +156,11 @@ class ImageFinder:
                     below = path.relative_to(self.folder).as_posix()
                     self._by_name.setdefault(path.name.casefold(), []).append(below)
         return self._by_name
+
+
+def local_name(name: str) -> str:
+    """A file name with "/" between folders; of an address on the web, the path without the host."""
+    return unquote(urlsplit(name).path).lstrip("/") if "://" in name else name.replace("\\", "/")
 
 
 def is_file(path: Path) -> bool:

@@ -32,6 +32,8 @@ NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
 """Where tools without data.yaml write the names, one a line."""
 OTHER_TEXTS = ("classes.txt", "train.txt", "val.txt", "test.txt")
 """Text files without rows."""
+MANY_BOXES = 10
+"""Number of outlines, all of four corners, above which they may be boxes."""
 OUTSIDE = 0.1
 """How far a corner may lie outside the image, as a share of its side; farther ones are no shares but pixels."""
 
@@ -95,6 +97,8 @@ def read_yolo(path: Path, images: Path | None = None) -> dict[str, Annotations]:
         names = _numbered(found)
         notes.append("the classes are named by number, as neither data.yaml nor classes.txt gives names")
     notes.append("category ids are 1 higher than YOLO's, as 0 means void")
+    if _are_turned_boxes(found):
+        notes.append("every outline has four corners; turned boxes (OBB) instead of outlines would be wrong labels")
     taxonomy = make_taxonomy({number + 1: name for number, name in names.items()}, path)
     result = {}
     used = {label for pairs in found.values() for _, label in pairs}
@@ -183,6 +187,12 @@ def _numbered(found: dict[str, list[tuple[Path, Path]]]) -> dict[int, str]:
     firsts = {line.split()[0] for line in lines}
     numbers = sorted({int(float(first)) for first in firsts if re.fullmatch(r"\d+(\.0*)?", first)})
     return {number: str(number) for number in numbers or [0]}
+
+
+def _are_turned_boxes(found: dict[str, list[tuple[Path, Path]]]) -> bool:
+    """Whether there are many rows, all of the number of a class and four corners."""
+    lines = [ln for pairs in found.values() for _, label in pairs if label.is_file() for ln in _lines(label)]
+    return len(lines) > MANY_BOXES and all(len(line.split()) == 9 for line in lines)
 
 
 def _lines(label: Path) -> list[str]:

@@ -1,0 +1,88 @@
+"""Run-length codes in a CSV file, as Kaggle's competitions have them: the columns ImageId, EncodedPixels and ClassId.
+
+A row is one object: pairs of the first pixel of a run and its length. Pixels are counted from 1, down each column.
+"""
+
+import csv
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pix2seqd.data.annotations.records import Annotations, ImageFinder, Record, Shape, make_taxonomy
+from pix2seqd.data.outlines import MAX_RUNS
+from pix2seqd.files import MAX_TEXT, InputError, read_text
+from pix2seqd.images.load import IMAGE_SUFFIXES
+
+IMAGE, RUNS, KIND = "imageid", "encodedpixels", "classid"
+"""Names of the columns, in lower case."""
+NONE = ("", "-1", "nan")
+"""Codes of an image in which nothing is."""
+
+
+def is_rle_csv(path: Path) -> bool:
+    """Whether the first line of a CSV file has the columns of run-length codes."""
+    with path.open("rb") as file:
+        head = file.readline(1000).decode("utf-8-sig", errors="replace")
+    return {IMAGE, RUNS} <= {name.strip().strip('"').lower() for name in head.split(",")}
+
+
+def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
+    """Read the file; without a column ClassId, all objects are of the class `object`.
+
+    Args:
+        path: the file.
+        images: folder of the images; None: that of the file. They may lie in folders below it.
+
+    Raises:
+        InputError: a row lacks a column; or an error of `Annotations`.
+    """
+    csv.field_size_limit(MAX_TEXT)
+    rows = list(csv.reader(read_text(path).splitlines()))
+    columns = [name.strip().lower() for name in rows[0]]
+    listed: dict[str, list[tuple[str, str, str]]] = {}
+    for number, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        if len(row) != len(columns):
+            raise InputError(f"{path}, line {number}, has {len(row)} cells instead of {len(columns)}; correct it")
+        cells: dict[str, Any] = dict(zip(columns, (cell.strip() for cell in row), strict=True))
+        found = listed.setdefault(cells[IMAGE], [])
+        if cells[RUNS].lower() not in NONE:
+            found.append((f"line {number}", cells.get(KIND, "object"), cells[RUNS]))
+    kinds = sorted({kind for found in listed.values() for _, kind, _ in found}) or ["object"]
+    numbers = {kind: number for number, kind in enumerate(kinds, start=1)}
+    finder = ImageFinder(images or path.parent)
+    records = [
+        Record(_image(name, finder), [Shape(line, numbers[kind], partial(_mask, code)) for line, kind, code in found])
+        for name, found in listed.items()
+    ]
+    note = "run-length codes are read as Kaggle's: pixels are counted from 1, down each column"
+    taxonomy = make_taxonomy({number: kind for kind, number in numbers.items()}, path)
+    return Annotations(path, finder.folder, taxonomy, records, notes=[note])
+
+
+def _image(name: str, finder: ImageFinder) -> str:
+    """The image of an id, which is a file name with or without its suffix."""
+    names = [name, *(f"{name}{suffix}" for suffix in sorted(IMAGE_SUFFIXES))]
+    return next(filter(None, map(finder.find, names)), name)
+
+
+def _mask(code: str, height: int, width: int) -> np.ndarray:
+    try:
+        numbers = np.array([int(word) for word in code.split()], np.int64)
+    except (ValueError, OverflowError) as error:
+        raise ValueError("its runs are no numbers") from error
+    if len(numbers) % 2 or len(numbers) > MAX_RUNS:
+        raise ValueError(f"it has {len(numbers):,} numbers, which are no pairs of start and length")
+    starts, lengths = numbers[::2] - 1, numbers[1::2]
+    if min(starts, default=0) < 0 or min(lengths, default=1) < 1 or max(starts + lengths, default=0) > height * width:
+        raise ValueError(f"its runs are outside the image, which has {height * width:,} pixels")
+    steps = starts[1:] - starts[:-1]
+    if height != width and len(steps) > 2 and abs(np.median(steps) - width) < 0.2 * abs(height - width):
+        raise ValueError("its runs seem to go along rows; Kaggle's go down columns: encode the transposed masks")
+    inside = np.zeros(height * width + 1, np.int8)
+    np.add.at(inside, starts, 1)
+    np.add.at(inside, starts + lengths, -1)
+    return (inside[:-1].cumsum() > 0).reshape(width, height).T

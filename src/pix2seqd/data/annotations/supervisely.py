@@ -1,0 +1,151 @@
+"""Supervisely: a json an image (`DATASET/ann`) with polygons and bitmaps, images in `DATASET/img`, and `meta.json`."""
+
+import base64
+import binascii
+import zlib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pix2seqd.data.annotations.records import (
+    SPLIT_NAMES,
+    Annotations,
+    ImageFinder,
+    Record,
+    Shape,
+    checked_taxonomy,
+    lost,
+    parse_color,
+    unusable,
+    visible,
+)
+from pix2seqd.data.outlines import decode_mask, polygon_mask, stored_mask
+from pix2seqd.files import MAX_TEXT, InputError, read_json
+from pix2seqd.panoptic.taxonomy import Category, distinct_color
+
+META = "meta.json"
+WITHOUT_AREA = ("point", "line", "graph", "cuboid", "cuboid_2d")
+
+
+def is_supervisely(content: Any) -> bool:
+    """Whether the content of a json file is that of one image in Supervisely's format."""
+    return isinstance(content, dict) and isinstance(content.get("objects"), list) and "size" in content
+
+
+def read_supervisely(path: Path, images: Path | None = None) -> dict[str, Annotations]:
+    """Read a project, one of its data sets, or the file of one image.
+
+    The classes and their colours are those of `meta.json`, otherwise the titles of all objects, sorted.
+
+    Args:
+        path: the folder or file.
+        images: folder of the images; None: `img` beside the folder of each file.
+
+    Returns:
+        Split → annotations, if all data sets of the project are called train, val or similar; otherwise "".
+
+    Raises:
+        InputError: a file is damaged; `meta.json` lacks a class; or an error of `Annotations`.
+    """
+    home = path if path.is_dir() else path.parent.parent
+    files = visible(home, "**/*.json") if path.is_dir() else [path]
+    contents = {file: content for file in files if is_supervisely(content := read_json(file))}
+    titles = {_title(entry) for content in contents.values() for entry in content["objects"]} - {""}
+    meta = next((place / META for place in (home, home.parent) if (place / META).is_file()), None)
+    colors = _classes(meta) if meta else dict.fromkeys(sorted(titles))
+    if unknown := sorted(titles - colors.keys()):
+        raise InputError(f"{meta} lacks the class {unknown[0]}; export the project again")
+    if not colors:
+        raise InputError(f"{path} has no labelled object; label some in Supervisely")
+    numbers = {title: number for number, title in enumerate(colors, start=1)}
+    kinds = [Category(n, title, True, colors[title] or distinct_color(n)) for title, n in numbers.items()]
+    taxonomy = checked_taxonomy(kinds, meta or path)
+    finder = ImageFinder(images or home)
+    datasets = {file: file.parent.parent.name for file in contents}
+    grouped = path.is_dir() and all(SPLIT_NAMES.fullmatch(name) for name in datasets.values())
+    records: dict[str, list[Record]] = {}
+    for file, content in contents.items():
+        shapes = [_shape(f"object {n}", entry, numbers) for n, entry in enumerate(content["objects"], start=1)]
+        record = Record(_image(file, finder), shapes, _size(content["size"]))
+        records.setdefault(datasets[file] if grouped else "", []).append(record)
+    return {split: Annotations(path, finder.folder, taxonomy, listed) for split, listed in records.items()}
+
+
+def _classes(meta: Path) -> dict[str, tuple[int, int, int] | None]:
+    """Title → colour of each class of `meta.json`."""
+    content = read_json(meta)
+    entries = content.get("classes") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and entry.get("title") for entry in entries):
+        raise InputError(f"{meta} has no list of classes with titles; export the project again")
+    return {str(entry["title"]).strip(): parse_color(entry.get("color")) for entry in entries}
+
+
+def _title(entry: Any) -> str:
+    return str(entry.get("classTitle") or "").strip() if isinstance(entry, dict) else ""
+
+
+def _size(size: Any) -> tuple[int, int] | None:
+    width, height = (size.get(key) for key in ("width", "height")) if isinstance(size, dict) else (None, None)
+    if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+        return None
+    return width, height
+
+
+def _image(file: Path, finder: ImageFinder) -> str:
+    """The image of a file, as a path below the finder's folder; its name alone if it is not found."""
+    there = file.parent.parent / "img" / file.stem
+    if there.is_file() and there.is_relative_to(finder.folder):
+        return there.relative_to(finder.folder).as_posix()
+    return finder.find(file.stem) or finder.beside(file.stem, there.parent) or file.stem
+
+
+def _shape(name: str, entry: Any, numbers: Mapping[str, int]) -> Shape:
+    title = _title(entry)
+    if title not in numbers:
+        return Shape(name, 0, unusable("it has no class"))
+    name = f"{name} ({title})"
+    kind = str(entry.get("geometryType") or ("bitmap" if entry.get("bitmap") else "polygon"))
+    if kind in WITHOUT_AREA:
+        return lost(name, f"it is a {kind}, which has no area")
+    decoders = {"polygon": _polygon, "rectangle": _rectangle, "bitmap": _bitmap}
+    if kind not in decoders:
+        return lost(name, f"its kind {kind} is not known; draw it as a polygon")
+    return Shape(name, numbers[title], partial(decoders[kind], entry))
+
+
+def _points(entry: Mapping[str, Any], key: str) -> Any:
+    points = entry.get("points")
+    return points.get(key) if isinstance(points, dict) else None
+
+
+def _polygon(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+    inside = polygon_mask(_points(entry, "exterior"), height, width)
+    for hole in _points(entry, "interior") or []:
+        inside &= ~polygon_mask(hole, height, width)
+    return inside
+
+
+def _rectangle(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+    """The box of two corners, of which both pixels are inside."""
+    try:
+        (x0, y0), (x1, y1) = np.asarray(_points(entry, "exterior"), float).tolist()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError("it does not have 2 corners") from error
+    (left, right), (top, bottom) = sorted((x0, x1)), sorted((y0, y1))
+    return decode_mask([[left, top, right + 1, top, right + 1, bottom + 1, left, bottom + 1]], height, width)
+
+
+def _bitmap(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+    """A PNG, compressed and in base 64, whose left upper pixel lies at `origin`."""
+    bitmap = entry.get("bitmap")
+    data, origin = (bitmap.get("data"), bitmap.get("origin")) if isinstance(bitmap, dict) else (None, None)
+    if not (isinstance(origin, list) and len(origin) == 2 and all(type(value) is int for value in origin)):
+        raise ValueError("its bitmap has no origin")
+    try:
+        png = zlib.decompressobj().decompress(base64.b64decode(str(data)), MAX_TEXT)
+    except (zlib.error, binascii.Error, ValueError) as error:
+        raise ValueError("its bitmap is damaged") from error
+    return stored_mask(png, origin[0], origin[1], height, width)

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from pix2seqd.data.annotations import conversion, open_annotations
+from pix2seqd.files import InputError
+
+SQUARE = "8 2 14 2"
+"""Rows 1 and 2 of columns 1 and 2 of an image of 6 rows, down the columns and from 1."""
+
+
+def table(path, *rows, head="ImageId,EncodedPixels"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join((head, *rows)) + "\n")
+    return path
+
+
+def test_read_rle_csv_a_row_is_an_object(tmp_path, draw, converted, segments):
+    for name in ("a", "b", "c"):
+        draw(tmp_path / f"{name}/images/{name}.png")
+    table(tmp_path / "labels.csv", f"a,{SQUARE}", "b,1 1", "a,31 6", "c,")
+    assert "pix2seqd convert-data" in conversion(tmp_path)
+    first, second, third = converted(tmp_path)[""]
+    assert sorted(segments(first)) == [
+        ("object", [".....#.."] * 6),
+        ("object", ["........", *[".##....."] * 2, *["........"] * 3]),
+    ]
+    assert segments(second) == [("object", ["#.......", *["........"] * 5])]
+    assert segments(third) == []
+
+
+def test_read_rle_csv_classes_and_names_with_a_suffix(tmp_path, draw):
+    draw(tmp_path / "train/a.jpg")
+    path = table(tmp_path / "train.csv", f"a.jpg,3,{SQUARE}", "a.jpg,1,1 1", head="\ufeffImageId,ClassId,EncodedPixels")
+    found = open_annotations(path)[""]
+    assert [(c.id, c.name) for c in found.taxonomy.categories] == [(1, "1"), (2, "3")]
+    assert found.records[0].file_name == "train/a.jpg"
+    assert [shape.category_id for shape in found.records[0].shapes] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("1 2 3", "3 numbers"),
+        ("1 x", "no numbers"),
+        ("0 2", "outside the image, which has 48 pixels"),
+        ("47 3", "outside"),
+        ("1 2 9 2 17 2 25 2", "go along rows"),
+    ],
+)
+def test_read_rle_csv_damaged_codes(tmp_path, draw, code, says):
+    draw(tmp_path / "a.png")
+    (shape,) = open_annotations(table(tmp_path / "x.csv", f"a,{code}"))[""].records[0].shapes
+    with pytest.raises(ValueError, match=says):
+        shape.mask(6, 8)
+
+
+def test_read_rle_csv_long_codes(tmp_path, draw):
+    """Longer than the cells that Python's module csv reads by default."""
+    draw(tmp_path / "a.png", 400, 300)
+    mask = np.indices((300, 400)).sum(axis=0) % 2 == 0
+    starts = np.flatnonzero(mask.T.ravel()) + 1
+    (shape,) = (
+        open_annotations(table(tmp_path / "x.csv", "a," + " ".join(f"{s} 1" for s in starts)))[""].records[0].shapes
+    )
+    assert np.array_equal(shape.mask(300, 400), mask)
+
+
+def test_read_rle_csv_faults(tmp_path):
+    table(tmp_path / "a.csv", "a,1 1")
+    table(tmp_path / "sample_submission.csv", "a,1 1")
+    with pytest.raises(InputError, match=r"several CSV files; give one of them: .*a\.csv or .*submission\.csv"):
+        open_annotations(tmp_path)
+    with pytest.raises(InputError, match=r"line 2, has 3 cells instead of 2"):
+        open_annotations(table(tmp_path / "b.csv", "a,1 1,7"))
+    with pytest.raises(InputError, match="ImageId and EncodedPixels"):
+        open_annotations(table(tmp_path / "c.csv", head="filename,xmin"))

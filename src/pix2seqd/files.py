@@ -115,6 +115,11 @@ def write_json(path: str | Path, content: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def json_line(content: Any) -> str:
+    """`content` as one line of JSON; numbers that JSON lacks become null."""
+    return json.dumps(_finite(content), ensure_ascii=False)
+
+
 def require_size(path: Path, limit: int) -> None:
     """Refuse a file above `limit` bytes, or what is no file, before it is read.
 

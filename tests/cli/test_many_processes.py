@@ -109,9 +109,9 @@ def test_panoptic_writer_interrupted_save_takes_no_id_of_another_writer(tmp_path
     out = tmp_path / "out"
     with PanopticWriter(out, TAXONOMY, {}, sources) as first, PanopticWriter(out, TAXONOMY, {}, sources) as second:
         with monkeypatch.context() as context:
-            context.setattr("pix2seqd.panoptic.folder.write_json", Mock(side_effect=KeyboardInterrupt))
+            context.setattr("pix2seqd.panoptic.journal.write_atomically", Mock(side_effect=KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 first.write(sources[0], image, panoptic)
         second.write(sources[1], image, panoptic)
     content = json.loads((out / "panoptic.json").read_text())
-    assert {image["file_name"]: image["id"] for image in content["images"]} == {"b.png": 1, "a.png": 2}
+    assert {image["file_name"]: image["id"] for image in content["images"]} == {"a.png": 1, "b.png": 2}

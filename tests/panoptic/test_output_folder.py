@@ -16,7 +16,7 @@ from PIL import Image
 from pix2seqd.files import InputError
 from pix2seqd.page import editing
 from pix2seqd.panoptic.clip_results import ClipWriter
-from pix2seqd.panoptic.folder import PanopticFolder, entries, put
+from pix2seqd.panoptic.folder import PanopticFolder
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.results import PanopticWriter, make_folders
 
@@ -35,7 +35,9 @@ def scene(value):
 def process(code, *arguments):
     """A process that runs `code` with this module's names; `begin()` in it waits for `together`."""
     begin = "def begin():\n    print('ready', flush=True)\n    input()\n"
-    text = f"{START}\nfrom pix2seqd.page import editing\nfrom test_folder import *\n{begin}{textwrap.dedent(code)}"
+    text = (
+        f"{START}\nfrom pix2seqd.page import editing\nfrom test_output_folder import *\n{begin}{textwrap.dedent(code)}"
+    )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-c", text, *map(str, arguments)], text=True, **pipes)
 
@@ -204,15 +206,6 @@ def test_panoptic_folder_lock_of_a_stuck_process_is_an_error(tmp_path, monkeypat
     monkeypatch.setattr("pix2seqd.panoptic.folder.PATIENCE", 0.1)
     with FileLock(tmp_path / ".panoptic.json.lock"), pytest.raises(InputError, match="another process"):
         PanopticFolder(tmp_path, TAXONOMY, "x")
-
-
-def test_put_keeps_records_without_key_and_replaces_by_key():
-    theirs = {"id": 4, "file_name": "theirs.png"}
-    read = {"images": [theirs], "annotations": [{"image_id": 4, "file_name": "theirs.png"}]}
-    put(read, {"k": ({"id": 0, "file_name": "a.png", "sha256": "k"}, {"image_id": 0, "file_name": "a.png"})})
-    put(read, {"k": ({"id": 0, "file_name": "b.png", "sha256": "k"}, {"image_id": 0, "file_name": "b.png"})})
-    assert [(image["id"], image["file_name"]) for image in read["images"]] == [(4, "theirs.png"), (5, "b.png")]
-    assert [a["image_id"] for a in read["annotations"]] == [4, 5] and list(entries(read)) == ["k"]
 
 
 def test_clip_writer_refuses_the_folder_of_another(tmp_path):

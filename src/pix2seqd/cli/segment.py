@@ -67,7 +67,7 @@ def segment(
     from pix2seqd.images.load import find_images, load_image
     from pix2seqd.panoptic.also import Also
     from pix2seqd.panoptic.collect import collect
-    from pix2seqd.panoptic.folder import FOLDERS
+    from pix2seqd.panoptic.folder import FOLDERS, layout
     from pix2seqd.panoptic.parts import place
     from pix2seqd.panoptic.results import PanopticWriter, make_folders
 
@@ -77,8 +77,9 @@ def segment(
         raise InputError("nothing to segment; give an image or a folder of images")
     if len(sources) == 1:
         load_image(sources[0], channel)  # a mistyped name is reported before the model is loaded
+    layout(out, shard)
     folders = (*FOLDERS, *further.folders)
-    make_folders(out, () if shard else folders)
+    make_folders(out, (".",) if shard else folders)
     first, stride = distributed.rank(), distributed.world_size()
     segmenter = inference.segmenter(model)
     options = {**inference.given(), **selection.given(segmenter.taxonomy)}

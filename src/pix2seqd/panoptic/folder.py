@@ -104,7 +104,7 @@ class PanopticFolder:
         self._unsaved: set[str] = set()
         self.known: dict[str, Known] = {}
         with self.locked():
-            parts = self._find_parts()
+            parts = layout(out, shard)
             if not self._others_live():
                 self._remove_leftovers(parts)
             for part in parts:
@@ -183,21 +183,6 @@ class PanopticFolder:
                 self._begin(part)
             self._note(*({"writer": self._token, "key": key, "stem": name} for key, name in names.items()))
         return names
-
-    def _find_parts(self) -> list[str]:
-        """The parts that are there; "" is the folder itself."""
-        parts, whole = find_parts(self._out), self._out / "panoptic.json"
-        first = next((folder / whole.name for folder in parts.values()), whole)
-        size = _info(first).get("images_per_part") if first.exists() else None
-        if size and first == whole:
-            raise InputError(f"{self._out} is one part of the result {self._out.parent}; give that, or choose another")
-        if parts and not size:
-            raise InputError(f"{first} is not written by this command; choose another --out")
-        if parts and size != self._shard:
-            raise InputError(f"{self._out} has parts of {size} images; give --shard {size}, or choose another --out")
-        if self._shard and whole.exists():
-            raise InputError(f"{self._out} has a result without --shard; leave --shard out, or choose another --out")
-        return [folder.name for folder in parts.values()] if self._shard else [""]
 
     def _open(self, part: str) -> None:
         """Bring the journal that killed processes left into `panoptic.json`, and read that."""
@@ -346,6 +331,26 @@ class PanopticFolder:
             inside = (path for name in FOLDERS for path in (folder / name).glob(PARTS))
             for path in (*folder.glob(f".panoptic.json{PARTS}"), *inside):
                 path.unlink(missing_ok=True)
+
+
+def layout(out: Path, shard: int | None) -> list[str]:
+    """The parts of a result that is there; "" is the folder itself, of a result without parts.
+
+    Raises:
+        InputError: it has parts and none are wanted, it has none or larger or smaller ones, or it is a part.
+    """
+    parts, whole = find_parts(out), out / "panoptic.json"
+    first = next((folder / whole.name for folder in parts.values()), whole)
+    size = _info(first).get("images_per_part") if first.exists() else None
+    if size and first == whole:
+        raise InputError(f"{out} is one part of the result {out.parent}; give that, or choose another --out")
+    if parts and not size:
+        raise InputError(f"{first} is not written by `pix2seqd segment`; choose another --out")
+    if parts and size != shard:
+        raise InputError(f"{out} has parts of {size} images; give --shard {size}, or choose another --out")
+    if shard and whole.exists():
+        raise InputError(f"{out} has a result without --shard; leave --shard out, or choose another --out")
+    return [folder.name for folder in parts.values()] if shard else [""]
 
 
 @contextmanager

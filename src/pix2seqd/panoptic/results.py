@@ -1,6 +1,7 @@
 """Writing the output folder of `pix2seqd segment`: images, segmentations and overlays."""
 
 import math
+import os
 import shutil
 import tempfile
 import time
@@ -14,7 +15,7 @@ from PIL import Image
 
 from pix2seqd.files import InputError, printable, write_atomically
 from pix2seqd.images.load import absolute
-from pix2seqd.panoptic.folder import FOLDERS, PanopticFolder
+from pix2seqd.panoptic.folder import FOLDERS, PanopticFolder, identity_of, layout
 from pix2seqd.panoptic.journal import Entry
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.parts import place
@@ -100,7 +101,8 @@ class PanopticWriter:
                 not write, or that has other categories, it has parts of another size, or another process writes the
                 same images with other settings.
         """
-        make_folders(out, () if shard else folders)
+        layout(out, shard)
+        make_folders(out, (".",) if shard else folders)
         self._out, self._settings, self._folders = out, dict(settings), folders
         self._stems: dict[str, str] = {}
         self._parts = {out}
@@ -127,16 +129,12 @@ class PanopticWriter:
 
     def is_done(self, source: Path) -> bool:
         """Whether the unchanged file was segmented with these settings and all its output files still exist."""
-        known, identity = self._folder.known.get(absolute(source)), _identity(source)
-        if (
-            known is None
-            or not known.has_settings
-            or known.identity != (identity.get("bytes"), identity.get("modified_ns"))
-        ):
+        known, identity = self._folder.known.get(absolute(source)), identity_of({"source": _identity(source)})
+        if known is None or not known.has_settings or identity is None or known.identity != identity:
             return False
         folder, _ = place(self._out, known.name)
         names = zip(FOLDERS, (known.file_name, known.mask, known.mask), strict=True)
-        return all((folder / kind / name).is_file() for kind, name in names)
+        return all(os.path.isfile(f"{folder}/{kind}/{name}") for kind, name in names)  # noqa: PTH113 # 5 times as fast
 
     def also(self, source: Path) -> Mapping[str, Any]:
         """What the record of an image that was written says about its further files."""

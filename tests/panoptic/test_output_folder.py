@@ -177,6 +177,38 @@ def test_panoptic_writer_killed_between_name_and_file_leaves_no_trace(tmp_path):
     assert [image["file_name"] for image in content(out)["images"]] == ["a-2.png", "a.png"]
 
 
+@pytest.mark.slow
+def test_panoptic_writer_shard_one_of_two_processes_is_killed(tmp_path):
+    code = """
+    import os
+    out, source, rank = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    begin()
+    sources = sorted(source.iterdir())
+    with PanopticWriter(out, TAXONOMY, {}, sources, shard=5) as writer:
+        for number, path in enumerate(sources[rank::2]):
+            if rank == 1 and number == 3:
+                os.kill(os.getpid(), 9)
+            writer.write(path, *scene(Image.open(path).getpixel((0, 0))[0]))
+    """
+    folders(tmp_path, 1, [f"{k:02}.png" for k in range(12)])
+    out, sources = tmp_path / "out", sorted((tmp_path / "in0").iterdir())
+    out.mkdir()
+    codes, errors = together([process(code, out, tmp_path / "in0", k) for k in range(2)])
+    assert codes == [0, -9], errors
+    with PanopticWriter(out, TAXONOMY, {}, sources, shard=5) as writer:
+        todo = [path for path in sources if not writer.is_done(path)]
+        assert [path.stem for path in todo] == ["07", "09", "11"]
+        for path in todo:
+            writer.write(path, *scene(Image.open(path).getpixel((0, 0))[0]))
+    found = []
+    for number, size in enumerate((5, 5, 2)):
+        images = content(out / f"part-{number:05}")["images"]
+        assert sorted(image["id"] for image in images) == list(range(5 * number + 1, 5 * number + 1 + size))
+        found += [image["source"]["path"] for image in images]
+    assert sorted(found) == list(map(str, sources))
+    assert not [path for path in out.rglob(".*") if path.name != ".panoptic.json.lock"]
+
+
 def test_panoptic_writer_refuses_images_that_another_process_writes_with_other_settings(tmp_path):
     folders(tmp_path, 2, ["a.png"])
     sources = [tmp_path / f"in{k}" / "a.png" for k in range(2)]

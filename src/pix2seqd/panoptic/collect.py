@@ -65,11 +65,12 @@ def collect(out: Path, also: Also) -> None:
         return
     with writing(out), FileLock(out / ".also.lock"):
         head = read_head(path)
+        # Images come first: another process may add some meanwhile, and of each of these there is an annotation then.
+        images = [{**coco_image(image), "also": image.get("also", {})} for image in read_records(path, "images")]
         seen = {
             annotation["image_id"]: (Path(annotation["file_name"]).stem, _count(annotation["segments_info"]))
             for annotation in read_records(path, "annotations")
         }
-        images = [{**coco_image(image), "also": image.get("also", {})} for image in read_records(path, "images")]
         for kind in there:
             items = [
                 Item(stem, image, counts)

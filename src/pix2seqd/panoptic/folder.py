@@ -107,7 +107,7 @@ class PanopticFolder:
             parts = layout(out, shard)
             if not self._others_live():
                 self._remove_leftovers(parts)
-            for part in parts:
+            for part in parts:  # before the process counts as a writer, since a result may be refused
                 self._open(part)
             self._life.acquire()
             self._note({"writer": self._token, "settings": self._settings})

@@ -88,7 +88,7 @@ class PanopticJson:
         """The lines of the images, some replaced, then the new ones. The ids of both go into `ids` by their keys."""
         last = self._last
         for line in self._lines("images"):
-            image = json.loads(line)
+            image = _parsed(self.path, line)
             last, key = max(last, image["id"]), key_of(image)
             if key is not None and key in places:
                 ids[key] = image["id"]
@@ -103,7 +103,7 @@ class PanopticJson:
         """The lines of the annotations, some replaced, then the new ones."""
         keys, left = {number: key for key, number in ids.items()}, dict(places)
         for line in self._lines("annotations"):
-            key = keys.get(json.loads(line)["image_id"]) if keys else None
+            key = keys.get(_parsed(self.path, line)["image_id"]) if keys else None
             if key is not None and key in left:
                 yield from self._news({key: left.pop(key)}, ids, 1)
             else:
@@ -139,7 +139,7 @@ def read_head(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         line = file.readline(MAX_TEXT)
     if line.endswith(_IMAGES):
-        return json.loads(line.removesuffix(_IMAGES) + b"}")
+        return _parsed(path, line.removesuffix(_IMAGES) + b"}")
     return {key: value for key, value in _whole_json(path).items() if key not in LISTS}
 
 
@@ -154,10 +154,7 @@ def read_records(path: Path, name: str) -> Iterator[dict[str, Any]]:
         InputError: it is broken.
     """
     for line in _lines(path, name):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise broken(path) from error
+        yield _parsed(path, line)
 
 
 def _lines(path: Path, name: str) -> Iterator[bytes]:
@@ -177,6 +174,13 @@ def _lines(path: Path, name: str) -> Iterator[bytes]:
             elif here and line != b"\n":
                 yield line.rstrip(b",\n")
     raise broken(path)
+
+
+def _parsed(path: Path, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise broken(path) from error
 
 
 def _whole_json(path: Path) -> dict[str, Any]:

@@ -144,8 +144,10 @@ class PanopticWriter:
         """The records of images that were written, one at a time, part by part."""
         by_key = {absolute(source): source for source in sources}
         self._save_after = math.inf  # what is read is not replaced meanwhile
-        yield from ((by_key[key], entry) for key, entry in self._folder.stored(by_key))
-        self._save_after = 0.0
+        try:
+            yield from ((by_key[key], entry) for key, entry in self._folder.stored(by_key))
+        finally:
+            self._save_after = 0.0
 
     def segments(self, source: Path) -> list[dict[str, Any]]:
         """The `segments_info` of an image that was written."""

@@ -1,14 +1,19 @@
 """How the cost of everything around the networks grows with pixels, things and images.
 
-    python benchmarks/growth.py --images 1000,10000
+    python benchmarks/growth.py --images 1000,10000 [--shard 10000]
 
 One row per scene: seconds of finding segments in a mask, of the record of segments, of the consensus of three samples,
-and of the overlay. Then, for each number of images, milliseconds an image of `pix2seqd segment` with a stub in place of
-the networks, and the peak of memory. Each cost should grow no faster than the number in front of it.
+and of the overlay. Each cost should grow no faster than the number in front of it. Then a row for each number of
+images, written by `pix2seqd segment` with a stub in place of the networks: milliseconds an image (of the clock, and of
+the CPU), the seconds of the longest one, and the peak of memory; then the process is killed, and the next one needs so
+many seconds and so much memory until it knows what is done, and has lost so many images.
 """
 
 import argparse
+import multiprocessing
+import os
 import resource
+import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +31,7 @@ from pix2seqd.panoptic.results import PanopticWriter
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.from_coco([{"id": 1, "name": "disc"}, {"id": 2, "name": "background", "isthing": 0}])
+SETTINGS = {"model": "stub", "steps": 2, "td": 1.0, "min_pixels": 20, "weights": 64 * "0"}
 SCENES = ((512, 312), (1024, 1250), (2048, 312), (2048, 5000), (2048, 20_000), (4096, 20_000))
 
 
@@ -56,43 +62,72 @@ def scene(side: int, things: int) -> None:
     print(f"{side:6} {len(found.segments):8} {seconds}", flush=True)
 
 
-def many_images(count: int) -> None:
-    """The writer of `pix2seqd segment`, with images of 64 × 64 and a ready result."""
+def write_all(folder: Path, sources: list[Path], shard: int | None, report: Any) -> None:
+    """Write a ready result for each image, as `pix2seqd segment` does, and end like a process that is killed."""
     mask = discs(64, 9)
     found = Panoptic.from_segmentation(*segments_by_component(mask, TAXONOMY, 0), TAXONOMY)
+    writer = PanopticWriter(folder, TAXONOMY, SETTINGS, sources, shard=shard)
+    started, cpu, slowest = time.perf_counter(), time.process_time(), 0.0
+    for source in sources:
+        before = time.perf_counter()
+        writer.write(source, load_image(source), found)
+        slowest = max(slowest, time.perf_counter() - before)
+    wall, cpu = time.perf_counter() - started, time.process_time() - cpu
+    report.put((wall, cpu, slowest, peak()))
+    report.close()
+    report.join_thread()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def start_again(folder: Path, sources: list[Path], shard: int | None, report: Any) -> None:
+    """Open the folder as the next process does, and look for what is done."""
+    started, cpu = time.perf_counter(), time.process_time()
+    with PanopticWriter(folder, TAXONOMY, SETTINGS, sources, shard=shard) as writer:
+        done = sum(writer.is_done(source) for source in sources)
+    report.put((done, time.perf_counter() - started, time.process_time() - cpu, peak()))
+
+
+def peak() -> float:
+    """Largest memory of this process so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def many_images(count: int, shard: int | None) -> None:
+    """The writer of `pix2seqd segment`, with images of 64 × 64 and a ready result; each part is a process."""
+    context = multiprocessing.get_context("spawn")
+    results = []
     with tempfile.TemporaryDirectory() as folder:
         sources = [Path(folder) / "in" / f"{number:07}.png" for number in range(count)]
         sources[0].parent.mkdir()
-        Image.fromarray((mask[0] * 90).astype(np.uint8)).save(sources[0])
+        Image.fromarray((discs(64, 9)[0] * 90).astype(np.uint8)).save(sources[0])
         for source in sources[1:]:
             source.write_bytes(sources[0].read_bytes())
-        out = Path(folder) / "out"
-        started = time.perf_counter()
-        with PanopticWriter(out, TAXONOMY, {}, sources) as writer:
-            opened = time.perf_counter()
-            for source in sources:
-                writer.write(source, load_image(source), found)
-        done = time.perf_counter()
-        with PanopticWriter(out, TAXONOMY, {}, sources) as writer:
-            again = sum(writer.is_done(source) for source in sources)
-        restart = time.perf_counter() - done
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    cost = 1000 * (done - opened) / count
+        for part in (write_all, start_again):
+            report = context.Queue()
+            process = context.Process(target=part, args=(Path(folder) / "out", sources, shard, report))
+            process.start()
+            results.append(report.get())
+            process.join()
+    (wall, cpu, slowest, memory), (done, restart, restart_cpu, again) = results
     print(
-        f"{count:8} {cost:8.2f} ms {opened - started:8.2f} s {restart:8.2f} s ({again} done) {peak:8.0f} MB", flush=True
+        f"{count:8} {1000 * wall / count:8.2f} {1000 * cpu / count:8.2f} {slowest:8.1f} {memory:8.0f} "
+        f"{restart:8.1f} {restart_cpu:8.1f} {again:8.0f} {count - done:8}",
+        flush=True,
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", default="1000,10000", help="numbers of images")
+    parser.add_argument("--shard", type=int, help="number of images of a part")
+    parser.add_argument("--scenes", type=int, default=len(SCENES), help="number of scenes")
     options = parser.parse_args()
     print("  side   things  finding recording consensus  overlay (seconds)")
-    for side, things in SCENES:
+    for side, things in SCENES[: options.scenes]:
         scene(side, things)
-    print("  images   each image, opening, opening again, peak")
+    print("  images  ms each   CPU ms  longest       MB  restart      CPU       MB     lost")
     for count in map(int, options.images.split(",")):
-        many_images(count)
+        many_images(count, options.shard)
 
 
 if __name__ == "__main__":

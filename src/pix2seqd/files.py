@@ -115,6 +115,14 @@ def write_json(path: str | Path, content: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def json_line(content: Any) -> str:
+    """`content` as one line of JSON; numbers that JSON lacks become null."""
+    try:
+        return json.dumps(content, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(content), ensure_ascii=False)
+
+
 def require_size(path: Path, limit: int) -> None:
     """Refuse a file above `limit` bytes, or what is no file, before it is read.
 
@@ -216,6 +224,8 @@ def read_yaml(text: str, where: str) -> Any:
 
 def printable(name: str) -> str:
     """The name, with escapes for control characters, line breaks and bytes that are not valid UTF-8."""
+    if name.isprintable():  # most names; the rest of them may have spaces that `is_control` allows
+        return name
     return "".join(_escape(character) if is_control(character) else character for character in name)
 
 

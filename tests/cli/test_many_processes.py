@@ -72,6 +72,38 @@ def test_segment_under_torchrun_shares_a_folder(place):
     assert_same(place, "two")
 
 
+def assert_parts(place: Path, out: str) -> None:
+    """The parts have two images each, the last one has the fifth; together they have those of the folder `one`."""
+    one = {image["source"]["path"]: image for image in json.loads((place / "one/panoptic.json").read_text())["images"]}
+    found = {}
+    for number, size in enumerate((2, 2, 1)):
+        content = json.loads((place / out / f"part-{number:05}" / "panoptic.json").read_text())
+        assert [image["id"] for image in content["images"]] == list(range(2 * number + 1, 2 * number + 1 + size))
+        found |= {image["source"]["path"]: image for image in content["images"]}
+        assert not (place / out / f"part-{number:05}" / ".panoptic.journal").exists()
+    assert found.keys() == one.keys()
+    assert all(found[key]["settings"] == one[key]["settings"] for key in one)
+
+
+def test_segment_shard_under_torchrun(place):
+    """The names of the images of all processes are taken in their order, so each part has its own images."""
+    done = segment(
+        place, "many", "--shard", "2", launcher=("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    )
+    assert done.returncode == 1 and done.stderr.count("broken.png") == 1
+    again = segment(place, "many", "--shard", "2")
+    assert again.returncode == 2 and "5 skipped" in again.stdout, again.stdout
+    assert_parts(place, "many")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+@pytest.mark.slow
+def test_segment_shard_on_ray(place):
+    done = segment(place, "ray-parts", "--engine", "ray", "--workers", "2", "--shard", "2")
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert_parts(place, "ray-parts")
+
+
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 @pytest.mark.slow
 def test_segment_on_ray_shares_a_folder_and_continues(place):
@@ -109,9 +141,9 @@ def test_panoptic_writer_interrupted_save_takes_no_id_of_another_writer(tmp_path
     out = tmp_path / "out"
     with PanopticWriter(out, TAXONOMY, {}, sources) as first, PanopticWriter(out, TAXONOMY, {}, sources) as second:
         with monkeypatch.context() as context:
-            context.setattr("pix2seqd.panoptic.folder.write_json", Mock(side_effect=KeyboardInterrupt))
+            context.setattr("pix2seqd.panoptic.journal.write_atomically", Mock(side_effect=KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 first.write(sources[0], image, panoptic)
         second.write(sources[1], image, panoptic)
     content = json.loads((out / "panoptic.json").read_text())
-    assert {image["file_name"]: image["id"] for image in content["images"]} == {"b.png": 1, "a.png": 2}
+    assert {image["file_name"]: image["id"] for image in content["images"]} == {"a.png": 1, "b.png": 2}

@@ -12,7 +12,7 @@ from pix2seqd.data import check
 from pix2seqd.data.coco import CocoPanoptic
 from pix2seqd.files import InputError
 from pix2seqd.page import editing
-from pix2seqd.panoptic import folder
+from pix2seqd.panoptic import journal
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
@@ -186,7 +186,7 @@ def test_append_failing_before_the_json_leaves_data_set_unchanged(tmp_path, monk
     def full(*_):
         raise InputError("disk full")
 
-    monkeypatch.setattr(folder, "write_json", full)
+    monkeypatch.setattr(journal, "write_atomically", full)
     for changed in (image(), image(1)):
         with pytest.raises(InputError, match="disk full"):
             editing.append(tmp_path, "a.png", changed, editing.remove(scene(), [4]))

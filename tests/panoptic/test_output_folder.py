@@ -16,7 +16,7 @@ from PIL import Image
 from pix2seqd.files import InputError
 from pix2seqd.page import editing
 from pix2seqd.panoptic.clip_results import ClipWriter
-from pix2seqd.panoptic.folder import PanopticFolder, entries, put
+from pix2seqd.panoptic.folder import PanopticFolder
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.results import PanopticWriter, make_folders
 
@@ -35,7 +35,9 @@ def scene(value):
 def process(code, *arguments):
     """A process that runs `code` with this module's names; `begin()` in it waits for `together`."""
     begin = "def begin():\n    print('ready', flush=True)\n    input()\n"
-    text = f"{START}\nfrom pix2seqd.page import editing\nfrom test_folder import *\n{begin}{textwrap.dedent(code)}"
+    text = (
+        f"{START}\nfrom pix2seqd.page import editing\nfrom test_output_folder import *\n{begin}{textwrap.dedent(code)}"
+    )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-c", text, *map(str, arguments)], text=True, **pipes)
 
@@ -175,6 +177,38 @@ def test_panoptic_writer_killed_between_name_and_file_leaves_no_trace(tmp_path):
     assert [image["file_name"] for image in content(out)["images"]] == ["a-2.png", "a.png"]
 
 
+@pytest.mark.slow
+def test_panoptic_writer_shard_one_of_two_processes_is_killed(tmp_path):
+    code = """
+    import os
+    out, source, rank = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    begin()
+    sources = sorted(source.iterdir())
+    with PanopticWriter(out, TAXONOMY, {}, sources, shard=5) as writer:
+        for number, path in enumerate(sources[rank::2]):
+            if rank == 1 and number == 3:
+                os.kill(os.getpid(), 9)
+            writer.write(path, *scene(Image.open(path).getpixel((0, 0))[0]))
+    """
+    folders(tmp_path, 1, [f"{k:02}.png" for k in range(12)])
+    out, sources = tmp_path / "out", sorted((tmp_path / "in0").iterdir())
+    out.mkdir()
+    codes, errors = together([process(code, out, tmp_path / "in0", k) for k in range(2)])
+    assert codes == [0, -9], errors
+    with PanopticWriter(out, TAXONOMY, {}, sources, shard=5) as writer:
+        todo = [path for path in sources if not writer.is_done(path)]
+        assert [path.stem for path in todo] == ["07", "09", "11"]
+        for path in todo:
+            writer.write(path, *scene(Image.open(path).getpixel((0, 0))[0]))
+    found = []
+    for number, size in enumerate((5, 5, 2)):
+        images = content(out / f"part-{number:05}")["images"]
+        assert sorted(image["id"] for image in images) == list(range(5 * number + 1, 5 * number + 1 + size))
+        found += [image["source"]["path"] for image in images]
+    assert sorted(found) == list(map(str, sources))
+    assert not [path for path in out.rglob(".*") if path.name != ".panoptic.json.lock"]
+
+
 def test_panoptic_writer_refuses_images_that_another_process_writes_with_other_settings(tmp_path):
     folders(tmp_path, 2, ["a.png"])
     sources = [tmp_path / f"in{k}" / "a.png" for k in range(2)]
@@ -204,15 +238,6 @@ def test_panoptic_folder_lock_of_a_stuck_process_is_an_error(tmp_path, monkeypat
     monkeypatch.setattr("pix2seqd.panoptic.folder.PATIENCE", 0.1)
     with FileLock(tmp_path / ".panoptic.json.lock"), pytest.raises(InputError, match="another process"):
         PanopticFolder(tmp_path, TAXONOMY, "x")
-
-
-def test_put_keeps_records_without_key_and_replaces_by_key():
-    theirs = {"id": 4, "file_name": "theirs.png"}
-    read = {"images": [theirs], "annotations": [{"image_id": 4, "file_name": "theirs.png"}]}
-    put(read, {"k": ({"id": 0, "file_name": "a.png", "sha256": "k"}, {"image_id": 0, "file_name": "a.png"})})
-    put(read, {"k": ({"id": 0, "file_name": "b.png", "sha256": "k"}, {"image_id": 0, "file_name": "b.png"})})
-    assert [(image["id"], image["file_name"]) for image in read["images"]] == [(4, "theirs.png"), (5, "b.png")]
-    assert [a["image_id"] for a in read["annotations"]] == [4, 5] and list(entries(read)) == ["k"]
 
 
 def test_clip_writer_refuses_the_folder_of_another(tmp_path):

@@ -34,9 +34,10 @@ def metric(
     The scores equal those of the official tools. See docs/datasets.md.
 
     Args:
-        kind: pq: panoptic quality of COCO. TRUTH and PREDICTION are JSON files in COCO panoptic format. jf: J and F
-            of DAVIS 2017, unsupervised. stq: segmentation and tracking quality of KITTI-STEP. For these two, TRUTH
-            and PREDICTION are folders with SEQUENCE/FRAME.png, coded as in the data set.
+        kind: pq: panoptic quality of COCO. TRUTH and PREDICTION are JSON files in COCO panoptic format, or folders as
+            `pix2seqd segment` writes them; images are matched by their ids. jf: J and F of DAVIS 2017, unsupervised.
+            stq: segmentation and tracking quality of KITTI-STEP. For these two, TRUTH and PREDICTION are folders with
+            SEQUENCE/FRAME.png, coded as in the data set.
         truth: The ground truth.
         prediction: The prediction. It must have all images, sequences and frames of the truth.
         json: JSON file to write. Scores are from 0 to 1, or null for a category that does not occur.
@@ -75,9 +76,10 @@ def _refuse(kind: str, **options: Path | None) -> None:
 def _panoptic_quality(truth: Path, prediction: Path, truth_pngs: Path | None, prediction_pngs: Path | None) -> Scores:
     from pix2seqd.metrics.panoptic_quality import PanopticQuality
 
-    true = _annotations(truth, truth_pngs)
-    # Prediction files of other tools may have no categories. Images are matched by id.
-    predicted = _annotations(prediction, prediction_pngs, {"categories": true.taxonomy.to_coco()})
+    true = _annotations(truth, "truth-pngs", truth_pngs)
+    # Prediction files of other tools may have no categories.
+    defaults = {"categories": true.taxonomy.to_coco()}
+    predicted = _annotations(prediction, "prediction-pngs", prediction_pngs, defaults)
     ours, theirs = ([(c.id, c.name, c.isthing) for c in side.taxonomy.categories] for side in (true, predicted))
     if unknown := [category for category in theirs if category not in ours]:
         number, name, isthing = unknown[0]
@@ -95,10 +97,16 @@ def _panoptic_quality(truth: Path, prediction: Path, truth_pngs: Path | None, pr
     return scores, [parts, _table(("category", "PQ", "SQ", "RQ"), classes, ("tp", "fp", "fn"))]
 
 
-def _annotations(path: Path, pngs: Path | None, defaults: dict[str, Any] | None = None) -> "CocoAnnotations":
-    from pix2seqd.data.coco import CocoAnnotations
+def _annotations(
+    path: Path, option: str, pngs: Path | None, defaults: dict[str, Any] | None = None
+) -> "CocoAnnotations":
+    from pix2seqd.data.coco import CocoAnnotations, read_folder
 
-    content = read_json(path)
+    if path.is_dir():
+        _refuse("a folder", **{option: pngs})
+        path, content, pngs = read_folder(path)
+    else:
+        content = read_json(path)
     content = {**(defaults or {}), **content} if isinstance(content, dict) else content
     return CocoAnnotations(path, content, pngs or path.with_suffix(""))
 

@@ -24,6 +24,7 @@ def segment(
     also: str | None = None,
     pixel_size: str | None = None,
     batch_size: Annotated[int | None, count(1)] = None,
+    shard: Annotated[int | None, count(1)] = None,
     engine: Literal["local", "ray"] = "local",
     workers: Annotated[int, count(1)] = 2,
     selection: Selection = ALL_SEGMENTS,
@@ -51,6 +52,8 @@ def segment(
             Default: lengths are in pixels.
         batch_size: Number of images that are read at a time, and of image windows that the network computes at a
             time. It changes the speed, not the result. Default: chosen automatically.
+        shard: Number of images of a part, for very many images (10000). OUT then has part-00000/, part-00001/, ..., and
+            each of these has all of the above for so many images. coco:OUT is all parts as one data set.
         engine: local: this process, or the processes that torchrun started, which share the images. ray: a Ray
             cluster (needs the extra ray).
         workers: Number of Ray actors, for --engine ray.
@@ -64,7 +67,8 @@ def segment(
     from pix2seqd.images.load import find_images, load_image
     from pix2seqd.panoptic.also import Also
     from pix2seqd.panoptic.collect import collect
-    from pix2seqd.panoptic.folder import FOLDERS
+    from pix2seqd.panoptic.folder import FOLDERS, layout
+    from pix2seqd.panoptic.parts import place
     from pix2seqd.panoptic.results import PanopticWriter, make_folders
 
     further = Also.parse(also, pixel_size)
@@ -73,19 +77,25 @@ def segment(
         raise InputError("nothing to segment; give an image or a folder of images")
     if len(sources) == 1:
         load_image(sources[0], channel)  # a mistyped name is reported before the model is loaded
-    make_folders(out, (*FOLDERS, *further.folders))
+    layout(out, shard)
+    folders = (*FOLDERS, *further.folders)
+    make_folders(out, (".",) if shard else folders)
     first, stride = distributed.rank(), distributed.world_size()
     segmenter = inference.segmenter(model)
     options = {**inference.given(), **selection.given(segmenter.taxonomy)}
     print_summary(segmenter)
     settings = {**segmenter.describe(), **options, **({} if channel is None else {"channel": channel})}
-    writer = PanopticWriter(out, segmenter.taxonomy, settings, sources)
+    writer = PanopticWriter(out, segmenter.taxonomy, settings, sources, shard=shard, folders=folders)
     try:
         with writer:
             own = sources[first::stride]
             todo = [source for source in own if not writer.is_done(source)]
             done = set(own) - set(todo)
-            lacking = [source for source in own if source in done and further.lacking(out, writer.entry(source)).kinds]
+            lacking = [
+                source
+                for source in own
+                if source in done and further.lacking(*place(out, writer.stem(source)), writer.also(source)).kinds
+            ]
             named = [(source, writer.stem(source)) for source in todo]
             options = {**options, "batch_size": batch_size}
             if engine == "ray" and todo:
@@ -103,8 +113,9 @@ def segment(
             unlike = [source.name for source in writer.unfamiliar(own)]
             print_unfamiliar(unlike, len(own), "images", segmenter.describe()["model"])
     finally:
-        collect(out, further)
+        for folder in writer.parts:
+            collect(folder, further)
     distributed.barrier()
     names = "panoptic.json, panoptic/, overlay/, images/" + (f", {further.names}" if further.kinds else "")
-    print(f"written to {out}: {names}")
+    print(f"written to {out}{'/part-*' if shard else ''}: {names}")
     return 2 if failed else 0

@@ -16,8 +16,10 @@ from rich.text import Text
 from pix2seqd.files import InputError, printable
 from pix2seqd.images.load import load_image
 from pix2seqd.panoptic.also import NOTHING, Also, read_result, remove, write_for_image
+from pix2seqd.panoptic.journal import Entry
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.results import Entry, PanopticWriter, write_files
+from pix2seqd.panoptic.parts import place
+from pix2seqd.panoptic.results import PanopticWriter, write_files
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def locally(
     Args:
         segmenter: the model.
         out: the output folder.
-        todo: files, each with the name that its results get.
+        todo: files, each with the name that its results get (`PanopticWriter.stem`).
         settings: recorded with each result.
         options: of `Segmenter.images`; `batch_size` None takes 8 files at a time.
         channel: the channel of every file; see `load_image`.
@@ -121,11 +123,11 @@ def also_into(writer: PanopticWriter, out: Path, todo: list[Path], taxonomy: Tax
     failed = 0
     with _progress(len(todo)) as progress:
         task = progress.add_task("writing further files", total=len(todo), speed="")
-        for source in todo:
-            entry = writer.entry(source)
+        for source, entry in writer.entries(todo):
             try:
-                lacking = also.lacking(out, entry)
-                writer.add(source, write_for_image(out, lacking, entry, read_result(out, entry, taxonomy)))
+                folder, stem = place(out, writer.stem(source))
+                lacking = also.lacking(folder, stem, writer.also(source))
+                writer.add(source, write_for_image(folder, lacking, entry, read_result(folder, entry, taxonomy)))
             except InputError as error:
                 failed += 1
                 _print_message(progress, error)
@@ -141,7 +143,7 @@ def _print_message(progress: Progress, message: InputError | str) -> None:
 
 def _write(
     out: Path,
-    stem: str,
+    name: str,
     source: Path,
     image: Image.Image,
     panoptic: Panoptic,
@@ -149,9 +151,10 @@ def _write(
     also: Also,
 ) -> Entry:
     """Write all files of one image; those of an earlier segmentation of it go."""
-    remove(out, stem)
-    entry = write_files(out, stem, source, image, panoptic, settings)
-    return write_for_image(out, also, entry, panoptic) if also.kinds else entry
+    folder, stem = place(out, name)
+    remove(folder, stem)
+    entry = write_files(folder, stem, source, image, panoptic, settings)
+    return write_for_image(folder, also, entry, panoptic) if also.kinds else entry
 
 
 def _read(

@@ -17,6 +17,7 @@ from pix2seqd.data.archive import children, find, locate, read_image, read_png
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError, read_json
 from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.parts import find_parts
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 
@@ -85,13 +86,20 @@ class CocoPanoptic:
         records: the `images` of the json, one per item, with all their fields (e.g. `modality`).
     """
 
-    def __init__(self, json_path: str | Traversable, images: str | Traversable, panoptic: str | Traversable) -> None:
+    def __init__(
+        self,
+        json_path: str | Traversable,
+        images: str | Traversable,
+        panoptic: str | Traversable,
+        content: Any = None,
+    ) -> None:
         """Read the json; images and PNGs are read on access.
 
         Args:
             json_path: json with the lists `categories`, `images` and `annotations`.
             images: folder that the images' `file_name` is relative to.
             panoptic: folder that the annotations' `file_name` is relative to.
+            content: of the json, if it was read already.
 
         Raises:
             InputError: a file or folder is missing; the json is broken; it lists no image; an image id or name appears
@@ -100,7 +108,7 @@ class CocoPanoptic:
         self.json_path, self.images, pngs = (
             Path(p) if isinstance(p, str) else p for p in (json_path, images, panoptic)
         )
-        content = read_json(self.json_path)
+        content = read_json(self.json_path) if content is None else content
         self._annotations = CocoAnnotations(self.json_path, content, pngs)
         if not self.images.is_dir():
             raise InputError(f"{self.images} is missing: the images of {self.json_path} are expected in this folder")
@@ -115,20 +123,21 @@ class CocoPanoptic:
 
     @classmethod
     def open(cls, directory: str | Path, split: str = "") -> "CocoPanoptic":
-        """Open a split of a data set in one of three layouts.
+        """Open a split of a data set in one of four layouts.
 
         | json | images | PNGs |
         |---|---|---|
         | `panoptic_SPLIT.json` | `SPLIT/` | `panoptic_SPLIT/` |
         | `annotations/panoptic_SPLIT.json` | `SPLIT/` | `annotations/panoptic_SPLIT/` (as COCO) |
         | `panoptic.json`, for the split "" | `images/` | `panoptic/` (as `pix2seqd segment`) |
+        | `part-*/panoptic.json`, for the split "" | `part-*/images/` | `part-*/panoptic/` (as `segment --shard`) |
 
         Each folder may instead be in a zip file of the same name, and `annotations/` in COCO's
         `panoptic_annotations_trainval2017.zip`.
 
         Args:
             directory: the data set's folder.
-            split: `train`, `val2017`, ...; "" for the third layout.
+            split: `train`, `val2017`, ...; "" for the third and the fourth layout.
 
         Raises:
             InputError: the split does not exist, or a part of it is missing (the message names the expected path);
@@ -143,6 +152,9 @@ class CocoPanoptic:
             have = ", ".join(available) or "none; see docs/datasets.md for the layouts"
             expected = directory / (f"panoptic_{split}.json" if split else "panoptic.json")
             raise InputError(f"{expected} does not exist; splits in {directory}: {have}")
+        if not split and find_parts(directory):
+            json_path, content, _ = read_folder(directory)
+            return cls(json_path, directory, directory, content)
         folder, name = (split, f"panoptic_{split}") if split else ("images", "panoptic")
         home = next(home for home in _homes(directory) if (home / f"{name}.json").is_file())
         images = find("the folder of images", *_candidates(directory, folder))
@@ -169,11 +181,45 @@ class CocoPanoptic:
         return Sample(_stem(name), np.asarray(image), panoptic, tuple(image.info["notes"]))
 
 
+def read_folder(directory: Path) -> tuple[Path, Any, Path]:
+    """The json of what `pix2seqd segment` wrote; of parts all together, as if there were one.
+
+    Args:
+        directory: the folder with `panoptic.json`, or with `part-00000/panoptic.json` and so on.
+
+    Returns:
+        The path of the json, for messages; its content; and the folder that the annotations' `file_name` is relative
+        to. In a result in parts, all file names are relative to `directory`.
+
+    Raises:
+        InputError: there is none, it is broken, or the parts have different categories.
+    """
+    parts = find_parts(directory)
+    if not parts:
+        return directory / "panoptic.json", read_json(directory / "panoptic.json"), directory / "panoptic"
+    whole: dict[str, Any] = {"images": [], "annotations": []}
+    for part in parts.values():
+        path = part / "panoptic.json"
+        content = read_json(path)
+        categories = _field(content, "categories", list, str(path))
+        if whole.setdefault("categories", categories) != categories:
+            raise InputError(f"{path} has other categories than the parts before; move it to another folder")
+        for key, folder in (("images", "images"), ("annotations", "panoptic")):
+            for entry in _entries(content, key, path, file_name=str):
+                entry["file_name"] = f"{part.name}/{folder}/{entry['file_name']}"
+                whole[key].append(entry)
+    return directory / "part-*" / "panoptic.json", whole, directory
+
+
 def splits(directory: str | Path) -> list[str]:
-    """Names of the splits in a folder, one per json; "" stands for `panoptic.json`."""
+    """Names of the splits in a folder, one per json; "" stands for `panoptic.json`, also of parts.
+
+    Raises:
+        InputError: the folder has a `panoptic.json` and parts too.
+    """
     directory = Path(directory)
     found = {json.name for home in _homes(directory) for json in children(home, ".json")}
-    plain = [""] if (directory / "panoptic.json").is_file() else []
+    plain = [""] if find_parts(directory) or (directory / "panoptic.json").is_file() else []
     return plain + sorted(name[9:-5] for name in found if name.startswith("panoptic_"))
 
 

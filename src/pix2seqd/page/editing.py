@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from pix2seqd.files import InputError, printable, write_atomically
-from pix2seqd.panoptic.folder import PanopticFolder, entries, put
+from pix2seqd.panoptic.folder import PanopticFolder
+from pix2seqd.panoptic.journal import read_records
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
 from pix2seqd.panoptic.results import make_folders
 from pix2seqd.panoptic.taxonomy import VOID
@@ -163,26 +164,26 @@ def append(folder: Path, name: str, image: Image.Image, panoptic: Panoptic) -> i
     digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     wanted = printable(Path(name).stem.lstrip(".")[:80]) or "image"
     with PanopticFolder(folder, panoptic.taxonomy, PAGE) as shared, shared.locked():
-        with shared.changing() as content:
-            record, before = entries(content).get(digest, ({}, {}))
-            stem = shared.stems({digest: wanted})[digest]
-            record = {
-                "file_name": f"{stem}.png",
-                "width": image.width,
-                "height": image.height,
-                "sha256": digest,
-            } | record
-            # A new mask gets a new name, so that the old mask exists until the JSON names the new one.
-            mask, annotation = panoptic.to_coco()
-            annotation["file_name"] = f"{stem}-{hashlib.sha256(mask.tobytes()).hexdigest()[:8]}.png"
-            drawn = {f"images/{stem}.png": image, f"panoptic/{annotation['file_name']}": Image.fromarray(mask)}
-            for name, written in drawn.items():
-                with write_atomically(folder / name) as temporary:
-                    written.save(temporary, format="PNG")
-            put(content, {digest: (record, annotation)})
+        stem = shared.stems({digest: wanted})[digest]
+        record, before = dict(shared.stored([digest])).get(digest, ({}, {}))
+        record = {
+            "file_name": f"{stem}.png",
+            "width": image.width,
+            "height": image.height,
+            "sha256": digest,
+        } | record
+        # A new mask gets a new name, so that the old mask exists until the JSON names the new one.
+        mask, annotation = panoptic.to_coco()
+        annotation["file_name"] = f"{stem}-{hashlib.sha256(mask.tobytes()).hexdigest()[:8]}.png"
+        drawn = {f"images/{stem}.png": image, f"panoptic/{annotation['file_name']}": Image.fromarray(mask)}
+        for name, written in drawn.items():
+            with write_atomically(folder / name) as temporary:
+                written.save(temporary, format="PNG")
+        shared.add(digest, (record, annotation))
+        shared.save()
         if before and before["file_name"] != annotation["file_name"]:
             (folder / "panoptic" / Path(before["file_name"]).name).unlink(missing_ok=True)
-    return len(content["images"])
+        return sum(1 for _ in read_records(folder / "panoptic.json", "images"))
 
 
 def _without_diagonals(line: np.ndarray) -> np.ndarray:

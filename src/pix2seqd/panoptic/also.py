@@ -20,9 +20,10 @@ from pix2seqd.files import InputError, write_atomically
 from pix2seqd.images.load import Channel, decoding, load_channels
 from pix2seqd.images.tiff import write_labels
 from pix2seqd.panoptic import exports
+from pix2seqd.panoptic.journal import Entry
 from pix2seqd.panoptic.measure import measures
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.results import Entry, writing
+from pix2seqd.panoptic.results import writing
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 PLACES = {
@@ -96,13 +97,12 @@ class Also:
         """The files of one image in the folder, by their names in `PLACES`."""
         return {kind: path_of(out, kind, stem) for kind in self.kinds}
 
-    def lacking(self, out: Path, entry: Entry) -> "Also":
-        """What of this is not yet written for an image of which panoptic.json has this entry."""
-        written = entry[0].get("also", {})
+    def lacking(self, out: Path, stem: str, written: Mapping[str, Any]) -> "Also":
+        """What of this is not yet written for an image, of which panoptic.json says that `written` is."""
         missing = (
             kind
             for kind, size in self.record().items()
-            if kind not in written or written[kind] != size or not path_of(out, kind, _stem(entry)).is_file()
+            if kind not in written or written[kind] != size or not path_of(out, kind, stem).is_file()
         )
         return Also(tuple(missing), self.pixel_size)
 

@@ -22,6 +22,7 @@ from pix2seqd.panoptic.collect import Item, put_together
 from pix2seqd.panoptic.ctc import CtcWriter
 from pix2seqd.panoptic.folder import alone
 from pix2seqd.panoptic.panoptic import Panoptic, rgb_to_id
+from pix2seqd.panoptic.parts import find_parts
 from pix2seqd.panoptic.results import familiarity, make_folders, writing
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.panoptic.tracks import MIN_FRAMES, Track, Tracks, centroid
@@ -260,6 +261,8 @@ def _csv(path: Path, *columns: str) -> Iterator[Any]:
 def _remove_earlier(out: Path) -> None:
     """Remove an earlier result; it may be longer, have other files, and lack the record of its last masks."""
     path = out / "panoptic.json"
+    if find_parts(out):
+        raise InputError(f"{out} has a result of `pix2seqd segment` in parts; choose another --out")
     if not path.exists():
         return
     content = read_json(path)

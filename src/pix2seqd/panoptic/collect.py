@@ -24,8 +24,11 @@ from pix2seqd.panoptic.also import (
     path_of,
     write_rows,
 )
+from pix2seqd.panoptic.journal import read_head, read_records
 from pix2seqd.panoptic.results import writing
 
+IDS_OF_A_PART = 2**32
+"""Part K of a result has ids of annotations above K times this, so that those of all parts differ."""
 NO_MEANS = ("id", "frame", "time", "category", "orientation", "touching_border")
 """Columns of measures.csv of which a track has no mean; nor have places."""
 
@@ -57,22 +60,35 @@ def collect(out: Path, also: Also) -> None:
     there = {
         kind for kind, names in WHOLE.items() if kind in also.kinds or any((out / name).exists() for name in names)
     }
-    if not there or not (out / "panoptic.json").exists():
+    path = out / "panoptic.json"
+    if not there or not path.exists():
         return
     with writing(out), FileLock(out / ".also.lock"):
-        content = read_json(out / "panoptic.json")
-        counts = {a["image_id"]: Counter(i["category_id"] for i in a["segments_info"]) for a in content["annotations"]}
-        stems = {annotation["image_id"]: Path(annotation["file_name"]).stem for annotation in content["annotations"]}
+        head = read_head(path)
+        # Images come first: another process may add some meanwhile, and of each of these there is an annotation then.
+        images = [{**coco_image(image), "also": image.get("also", {})} for image in read_records(path, "images")]
+        seen = {
+            annotation["image_id"]: (Path(annotation["file_name"]).stem, _count(annotation["segments_info"]))
+            for annotation in read_records(path, "annotations")
+        }
         for kind in there:
             items = [
-                Item(stems[image["id"]], image, counts[image["id"]])
-                for image in content["images"]
-                if kind in image.get("also", {})
+                Item(stem, image, counts)
+                for image in images
+                if kind in image["also"]
+                for stem, counts in [seen[image["id"]]]
             ]
-            put_together(out, kind, items, content["categories"])
+            last = head.get("info", {}).get("part", 0) * IDS_OF_A_PART
+            put_together(out, kind, items, head["categories"], last)
 
 
-def put_together(out: Path, kind: str, items: Sequence[Item], categories: Sequence[Mapping[str, Any]]) -> None:
+def _count(segments: Iterable[Mapping[str, Any]]) -> Counter[int]:
+    return Counter(segment["category_id"] for segment in segments)
+
+
+def put_together(
+    out: Path, kind: str, items: Sequence[Item], categories: Sequence[Mapping[str, Any]], last: int = 0
+) -> None:
     """Write the files of a whole folder from those of its images; without images, remove them.
 
     Args:
@@ -80,6 +96,7 @@ def put_together(out: Path, kind: str, items: Sequence[Item], categories: Sequen
         kind: one of `WHOLE`.
         items: the images; those whose file is missing are left out. They are written in the order of their numbers.
         categories: the list `categories` of panoptic.json.
+        last: ids of annotations begin after this one.
 
     Raises:
         InputError: a file of an image is damaged, or writing failed.
@@ -90,7 +107,7 @@ def put_together(out: Path, kind: str, items: Sequence[Item], categories: Sequen
         for name in WHOLE[kind]:
             (out / name).unlink(missing_ok=True)
     elif kind == "coco":
-        _put_instances_together(out / "instances.json", found, categories)
+        _put_instances_together(out / "instances.json", found, categories, last)
     else:
         _put_measures_together(out / "measures.csv", out / "track_measures.csv", found)
         names = [as_text(category["name"]) for category in categories]
@@ -102,19 +119,19 @@ def put_together(out: Path, kind: str, items: Sequence[Item], categories: Sequen
 
 
 def _put_instances_together(
-    whole: Path, found: Sequence[tuple[Item, Path]], categories: Sequence[Mapping[str, Any]]
+    whole: Path, found: Sequence[tuple[Item, Path]], categories: Sequence[Mapping[str, Any]], last: int
 ) -> None:
     head = {"images": [coco_image(item.image) for item, _ in found], "categories": categories}
     with write_atomically(whole) as temporary, temporary.open("w", encoding="utf-8") as file:
         print(json.dumps(head, ensure_ascii=False)[:-1] + ', "annotations": [', file=file)
-        number = 0
+        number = last
         for item, path in found:
             content = read_json(path)
             with _parsing(path):
                 for entry in content["annotations"]:
                     number += 1
                     line = json.dumps({**entry, "id": number, "image_id": item.image["id"]})
-                    print("," * (number > 1) + line, file=file)
+                    print("," * (number > last + 1) + line, file=file)
         print("]}", file=file)
 
 

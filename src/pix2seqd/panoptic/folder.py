@@ -4,15 +4,18 @@ import hashlib
 import itertools
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from filelock import FileLock, Timeout
 
-from pix2seqd.files import PARTS, InputError, read_json, write_json
+from pix2seqd.files import PARTS, InputError
+from pix2seqd.panoptic.journal import Entry, PanopticJson, broken, key_of, read_head, read_records
+from pix2seqd.panoptic.parts import find_parts, number_of, part_name
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 LOCK = ".panoptic.json.lock"
@@ -21,23 +24,39 @@ PATIENCE = 60
 
 FOLDERS = ("images", "panoptic", "overlay")
 
-Entry = tuple[dict[str, Any], dict[str, Any]]
-"""Records of one image in the lists `images` and `annotations`."""
+
+class Known(NamedTuple):
+    """What is kept in memory of a recorded image."""
+
+    name: str
+    """The stem of its files, in a part after the part's folder: `part-00000/a`."""
+    file_name: str
+    mask: str
+    """File name of its annotation."""
+    has_settings: bool
+    """Whether it was made with the settings of this process."""
+    identity: tuple[int, int] | None
+    """`identity_of` its record."""
+    also: Mapping[str, Any]
+    is_unfamiliar: bool
 
 
 class PanopticFolder:
-    """`panoptic.json` and the names of the files beside it; a context manager.
+    """`panoptic.json` and the names of the files beside it, of a folder or of its parts; a context manager.
 
     An image has a key: the path of its source (`source` in its record), or the digest of its content (`sha256`).
 
     | hidden file | content |
     |---|---|
     | `.panoptic.json.lock` | held while `panoptic.json` or a name is changed |
+    | `.panoptic.journal` | new entries (`PanopticJson`); in the folder of each part |
     | `.panoptic.writer-TOKEN.lock` | held by each process that writes into the folder, until it ends |
     | `.panoptic.names` | a line for each name that these processes took; new names are appended |
 
     Where no process writes, `.panoptic.names` and temporary files are leftovers of processes that were killed. They
-    are removed at the next start. The names in `panoptic.json` stay.
+    are removed at the next start. The names in `panoptic.json` stay, and entries of a journal come into it.
+
+    In parts of N images, part K has the images with ids from K N + 1 to (K + 1) N. An image stays in its part.
     """
 
     def __init__(
@@ -48,6 +67,7 @@ class PanopticFolder:
         settings: Mapping[str, Any] | None = None,
         *,
         is_exclusive: bool = False,
+        shard: int | None = None,
     ) -> None:
         """Open a folder that exists.
 
@@ -59,13 +79,15 @@ class PanopticFolder:
                 images meanwhile.
             is_exclusive: whether a `panoptic.json` with another description is refused, and an empty one is written if
                 there is none.
+            shard: number of images of a part; None: the folder itself has all.
 
         Raises:
-            InputError: `panoptic.json` is broken, has other categories or is refused, or the folder cannot be written
-                to.
+            InputError: `panoptic.json` is broken, has other categories or is refused, the folder has parts of another
+                size or is a part itself, or it cannot be written to.
         """
-        self._out, self._taxonomy, self._description = out, taxonomy, description
-        self._json, self._names = out / "panoptic.json", out / ".panoptic.names"
+        self._out, self._taxonomy, self._description, self._shard = out, taxonomy, description, shard
+        self._is_exclusive, self._own_settings = is_exclusive, settings
+        self._names = out / ".panoptic.names"
         self._token = secrets.token_hex(8)
         self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._lock = FileLock(out / LOCK, timeout=PATIENCE)
@@ -76,19 +98,18 @@ class PanopticFolder:
         self._tried: dict[str, int] = {}
         self._settings_of: dict[str, str] = {}
         self._foreign: dict[str, str] = {}
+        self._jsons: dict[str, PanopticJson] = {}
+        self._sizes: Counter[str] = Counter()
+        self._filling = 0
+        self._unsaved: set[str] = set()
+        self.known: dict[str, Known] = {}
         with self.locked():
-            content = self.read()
-            if is_exclusive and content["info"].get("description") != description:
-                raise InputError(f"{self._json} is not a result {description.partition(' ')[2]}; choose another --out")
-            if is_exclusive and not self._json.exists():
-                write_json(self._json, content)
+            parts = layout(out, shard)
             if not self._others_live():
-                self._remove_leftovers()
+                self._remove_leftovers(parts)
+            for part in parts:  # before the process counts as a writer, since a result may be refused
+                self._open(part)
             self._life.acquire()
-            for image in content["images"]:
-                self._take(_key(image), Path(image["file_name"]).stem)
-            for annotation in content["annotations"]:
-                self._taken.add(Path(annotation["file_name"]).stem.casefold())
             self._note({"writer": self._token, "settings": self._settings})
 
     def __enter__(self) -> Self:
@@ -103,36 +124,35 @@ class PanopticFolder:
             if not self._others_live():
                 self._names.unlink(missing_ok=True)
 
-    def read(self) -> dict[str, Any]:
-        """The content of `panoptic.json`; that of an empty data set if there is none.
+    @property
+    def writers(self) -> int:
+        """Number of processes that write into the folder."""
+        return len(list(self._out.glob(".panoptic.writer-*.lock")))
 
-        Raises:
-            InputError: it is broken or has other categories.
-        """
-        if not self._json.exists():
-            info, categories = {"description": self._description}, self._taxonomy.to_coco()
-            return {"info": info, "images": [], "annotations": [], "categories": categories}
-        content = read_json(self._json)
-        try:
-            same = Taxonomy.from_coco(content["categories"]) == self._taxonomy
-            ids = {image["id"]: Path(image["file_name"]) for image in content["images"]}
-            if not (isinstance(content.get("info", {}), dict) and all(isinstance(number, int) for number in ids)):
-                raise ValueError(content.get("info"))
-            content.setdefault("info", {})
-            [(ids[annotation["image_id"]], Path(annotation["file_name"])) for annotation in content["annotations"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{self._json} is not in COCO panoptic format; choose another --out") from error
-        if not same:
-            raise InputError(f"{self._json} has other categories than this model; choose another --out")
-        return content
-
-    @contextmanager
-    def changing(self) -> Iterator[dict[str, Any]]:
-        """The content of `panoptic.json`, which no other process changes meanwhile; it is written at the end."""
+    def add(self, key: str, entry: Entry) -> None:
+        """Add or replace the entry of an image that has a name; its image's id is set by `save`."""
+        name = self._stems[key]
+        part = name.rpartition("/")[0]
         with self.locked():
-            content = self.read()
-            yield content
-            write_json(self._json, content)
+            self._jsons[part].add(key, entry)
+        self._unsaved.add(part)
+        self.known[key] = _known(name, entry[0], entry[1]["file_name"], self._own_settings)
+
+    def save(self) -> None:
+        """Bring all that was added into `panoptic.json`."""
+        with self.locked():
+            for part in sorted(self._unsaved):
+                self._jsons[part].save()
+                self._unsaved.discard(part)
+
+    def stored(self, keys: Iterable[str]) -> Iterator[tuple[str, Entry]]:
+        """The entries of images that have names, one at a time, part by part; nothing may be saved meanwhile."""
+        self.save()
+        by_part: dict[str, set[str]] = {}
+        for key in keys:
+            by_part.setdefault(self._stems[key].rpartition("/")[0], set()).add(key)
+        for part, wanted in by_part.items():
+            yield from self._jsons[part].stored(wanted)
 
     def stems(self, wanted: Mapping[str, str]) -> dict[str, str]:
         """Take names for files, so that no image of another key gets them.
@@ -142,7 +162,7 @@ class PanopticFolder:
 
         Returns:
             The names by key: the same as before for a known image; otherwise the wanted name, with -2, -3, ... if
-            another image has it.
+            another image has it. In a result in parts, the part comes first (`parts.place`).
 
         Raises:
             InputError: another process writes one of the images with other settings.
@@ -158,23 +178,94 @@ class PanopticFolder:
             for key, stem in wanted.items():
                 if key not in self._stems:
                     self._take(key, self._free(stem))
-            self._note(*({"writer": self._token, "key": key, "stem": self._stems[key]} for key in wanted))
-        return {key: self._stems[key] for key in wanted}
+            names = {key: self._stems[key] for key in wanted}
+            for part in {name.rpartition("/")[0] for name in names.values()} - self._jsons.keys():
+                self._begin(part)
+            self._note(*({"writer": self._token, "key": key, "stem": name} for key, name in names.items()))
+        return names
+
+    def _open(self, part: str) -> None:
+        """Bring the journal that killed processes left into `panoptic.json`, and read that."""
+        opened = self._json(part)
+        if opened.path.exists():
+            self._check(opened.path)
+        if opened.path.exists() or opened.journal.exists() or self._is_exclusive:
+            opened.save()
+            self._read(part, opened.path)
+
+    def _begin(self, part: str) -> None:
+        """Make a part if no other process did."""
+        begun = self._json(part)
+        begun.path.parent.mkdir(exist_ok=True)
+        if not begun.path.exists():
+            begun.save()
+
+    def _json(self, part: str) -> PanopticJson:
+        info: dict[str, Any] = {"description": self._description}
+        number = number_of(part) if part else 0
+        info |= {"part": number, "images_per_part": self._shard} if self._shard else {}
+        empty = {"info": info, "categories": self._taxonomy.to_coco()}
+        self._jsons[part] = PanopticJson(self._out / part, empty, number * (self._shard or 0))
+        return self._jsons[part]
+
+    def _check(self, path: Path) -> None:
+        """Refuse a `panoptic.json` of another origin, or with other categories."""
+        description = _info(path).get("description")
+        try:
+            same = Taxonomy.from_coco(read_head(path)["categories"]) == self._taxonomy
+        except (KeyError, TypeError, ValueError) as error:
+            raise broken(path) from error
+        if not same:
+            raise InputError(f"{path} has other categories than this model; choose another --out")
+        if self._is_exclusive and description != self._description:
+            raise InputError(f"{path} is not a result {self._description.partition(' ')[2]}; choose another --out")
+
+    def _read(self, part: str, path: Path) -> None:
+        """Take the names in a `panoptic.json`, and remember its entries."""
+        prefix = f"{part}/" if part else ""
+        known: dict[int, tuple[str, Known]] = {}
+        try:
+            ids = set()
+            for image in read_records(path, "images"):
+                if not isinstance(image["id"], int):
+                    raise ValueError(image["id"])
+                ids.add(image["id"])
+                key, name = key_of(image), prefix + Path(image["file_name"]).stem
+                self._take(key, name)
+                if key is not None:
+                    known[image["id"]] = key, _known(name, image, "", self._own_settings)
+            for annotation in read_records(path, "annotations"):
+                number, mask = annotation["image_id"], annotation["file_name"]
+                self._taken.add((prefix + Path(mask).stem).casefold())
+                if number not in ids:
+                    raise ValueError(number)
+                if number in known:
+                    key, about = known[number]
+                    self.known[key] = about._replace(mask=mask)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise broken(path) from error
 
     def _free(self, wanted: str) -> str:
+        prefix = ""
+        if self._shard:
+            while self._sizes[part_name(self._filling)] >= self._shard:
+                self._filling += 1
+            prefix = f"{part_name(self._filling)}/"
         # On some file systems A.png and a.png are the same file.
-        numbers = itertools.count(self._tried.get(wanted.casefold(), 1))
-        for number in numbers:
-            stem = wanted if number == 1 else f"{wanted}-{number}"
-            if stem.casefold() not in self._taken:
-                self._tried[wanted.casefold()] = number
-                return stem
+        first = (prefix + wanted).casefold()
+        for number in itertools.count(self._tried.get(first, 1)):
+            name = prefix + (wanted if number == 1 else f"{wanted}-{number}")
+            if name.casefold() not in self._taken:
+                self._tried[first] = number
+                return name
         raise AssertionError
 
-    def _take(self, key: str | None, stem: str) -> None:
-        self._taken.add(stem.casefold())
+    def _take(self, key: str | None, name: str) -> None:
+        if name.casefold() not in self._taken:
+            self._taken.add(name.casefold())
+            self._sizes[name.rpartition("/")[0]] += 1
         if key is not None:
-            self._stems.setdefault(key, stem)
+            self._stems.setdefault(key, name)
 
     def _catch_up(self) -> None:
         """Read the names that other processes took since the last time."""
@@ -234,11 +325,32 @@ class PanopticFolder:
         tokens = [path.stem.rpartition("-")[2] for path in self._out.glob(".panoptic.writer-*.lock")]
         return any(self._lives(token) for token in tokens if token != self._token)
 
-    def _remove_leftovers(self) -> None:
+    def _remove_leftovers(self, parts: Iterable[str]) -> None:
         self._names.unlink(missing_ok=True)
-        inside = (path for folder in FOLDERS for path in (self._out / folder).glob(PARTS))
-        for path in (*self._out.glob(f".{self._json.name}{PARTS}"), *inside):
-            path.unlink(missing_ok=True)
+        for folder in (self._out / part for part in parts):
+            inside = (path for name in FOLDERS for path in (folder / name).glob(PARTS))
+            for path in (*folder.glob(f".panoptic.json{PARTS}"), *inside):
+                path.unlink(missing_ok=True)
+
+
+def layout(out: Path, shard: int | None) -> list[str]:
+    """The parts of a result that is there; "" is the folder itself, of a result without parts.
+
+    Raises:
+        InputError: it has parts and none are wanted, it has none or larger or smaller ones, or it is a part.
+    """
+    parts, whole = find_parts(out), out / "panoptic.json"
+    first = next((folder / whole.name for folder in parts.values()), whole)
+    size = _info(first).get("images_per_part") if first.exists() else None
+    if size and first == whole:
+        raise InputError(f"{out} is one part of the result {out.parent}; give that, or choose another --out")
+    if parts and not size:
+        raise InputError(f"{first} is not written by `pix2seqd segment`; choose another --out")
+    if parts and size != shard:
+        raise InputError(f"{out} has parts of {size} images; give --shard {size}, or choose another --out")
+    if shard and whole.exists():
+        raise InputError(f"{out} has a result without --shard; leave --shard out, or choose another --out")
+    return [folder.name for folder in parts.values()] if shard else [""]
 
 
 @contextmanager
@@ -260,28 +372,20 @@ def alone(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def entries(content: Mapping[str, Any]) -> dict[str, Entry]:
-    """The records of the images that have a key, by it."""
-    annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
-    keyed = ((_key(image), image) for image in content["images"])
-    return {key: (image, annotations[image["id"]]) for key, image in keyed if key and image["id"] in annotations}
+def _info(path: Path) -> dict[str, Any]:
+    """`info` of a `panoptic.json`."""
+    info = read_head(path).get("info", {})
+    if not isinstance(info, dict):
+        raise broken(path)
+    return info
 
 
-def put(content: dict[str, Any], new: Mapping[str, Entry]) -> None:
-    """Add records by their keys, or replace those of the same keys. Numbers of images are set in the records."""
-    present = entries(content)
-    free = itertools.count(1 + max((image["id"] for image in content["images"]), default=0))
-    for key, (image, annotation) in new.items():
-        # Chosen at every save: another process may have taken the number after an interrupted save.
-        image["id"] = annotation["image_id"] = present[key][0]["id"] if key in present else next(free)
-    by_id = {image["id"]: (image, annotation) for image, annotation in new.values()}
-    known = {image["id"] for image, _ in present.values()}
-    added = [entry for number, entry in by_id.items() if number not in known]
-    for name, number, part in (("images", "id", 0), ("annotations", "image_id", 1)):
-        kept = [by_id[record[number]][part] if record[number] in by_id else record for record in content[name]]
-        content[name] = kept + [entry[part] for entry in added]
-
-
-def _key(image: Mapping[str, Any]) -> str | None:
+def identity_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Bytes of an image's source, and when this was modified; None: it has no source."""
     source = image.get("source")
-    return source["path"] if isinstance(source, Mapping) and source else image.get("sha256")
+    return (source["bytes"], source["modified_ns"]) if source else None
+
+
+def _known(name: str, image: Mapping[str, Any], mask: str, settings: Mapping[str, Any] | None) -> Known:
+    is_current, also = image.get("settings") == settings, image.get("also", {})
+    return Known(name, image["file_name"], mask, is_current, identity_of(image), also, bool(image.get("unfamiliar")))

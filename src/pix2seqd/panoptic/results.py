@@ -1,5 +1,7 @@
 """Writing the output folder of `pix2seqd segment`: images, segmentations and overlays."""
 
+import math
+import os
 import shutil
 import tempfile
 import time
@@ -13,8 +15,10 @@ from PIL import Image
 
 from pix2seqd.files import InputError, printable, write_atomically
 from pix2seqd.images.load import absolute
-from pix2seqd.panoptic.folder import FOLDERS, Entry, PanopticFolder, entries, put
+from pix2seqd.panoptic.folder import FOLDERS, PanopticFolder, identity_of, layout
+from pix2seqd.panoptic.journal import Entry
 from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.parts import place
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 WRITER = "written by pix2seqd segment"
@@ -66,12 +70,21 @@ class PanopticWriter:
     NAME and STEM are those of the image's file. If another image in the folder has the same stem (`a.png` and `a.jpg`,
     or `a.png` of two folders), `-2`, `-3`, ... is appended. Existing entries are kept; an image that is written again
     replaces its own entry only. Every file is written atomically. `panoptic.json` is written again from time to time,
-    and at the end, also after an error. Several processes may write into one folder; each adds its own entries, one
-    process at a time (`pix2seqd.panoptic.folder`).
+    and at the end, also after an error; what is new since the last time is in a journal. Several processes may write
+    into one folder; each adds its own entries, one process at a time (`pix2seqd.panoptic.folder`).
+
+    With `shard` the folder has parts, `part-00000/` and so on, each with all of this for so many images.
     """
 
     def __init__(
-        self, out: Path, taxonomy: Taxonomy, settings: Mapping[str, Any], sources: Iterable[Path] = ()
+        self,
+        out: Path,
+        taxonomy: Taxonomy,
+        settings: Mapping[str, Any],
+        sources: Iterable[Path] = (),
+        *,
+        shard: int | None = None,
+        folders: tuple[str, ...] = FOLDERS,
     ) -> None:
         """Open a new or an existing folder.
 
@@ -80,19 +93,24 @@ class PanopticWriter:
             taxonomy: the categories of everything in it.
             settings: what the results depend on besides the image, as JSON values.
             sources: the images that are going to be written, as far as known; their order decides the STEMs.
+            shard: number of images of a part; None: no parts.
+            folders: the folders of the files of images.
 
         Raises:
             InputError: the folder cannot be written to, it has a `panoptic.json` that is broken, that this command did
-                not write, or that has other categories, or another process writes the same images with other settings.
+                not write, or that has other categories, it has parts of another size, or another process writes the
+                same images with other settings.
         """
-        make_folders(out)
-        self._out, self._settings = out, dict(settings)
-        self._new: dict[str, Entry] = {}
+        layout(out, shard)
+        make_folders(out, (".",) if shard else folders)
+        self._out, self._settings, self._folders = out, dict(settings), folders
+        self._stems: dict[str, str] = {}
+        self._parts = {out}
         self._save_after = 0.0
         with ExitStack() as stack:
-            self._folder = stack.enter_context(PanopticFolder(out, taxonomy, WRITER, self._settings, is_exclusive=True))
-            self._entries = entries(self._folder.read())
-            self._stems = self._folder.stems({absolute(source): printable(source.stem) for source in sources})
+            folder = PanopticFolder(out, taxonomy, WRITER, self._settings, is_exclusive=True, shard=shard)
+            self._folder = stack.enter_context(folder)
+            self._name(sources)
             self._closing = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -102,28 +120,44 @@ class PanopticWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._closing:
-            if self._new:
-                self._save()
+            self._save()
+
+    @property
+    def parts(self) -> list[Path]:
+        """The folders with results of this process: the parts, or the folder itself."""
+        return sorted(self._parts)
 
     def is_done(self, source: Path) -> bool:
         """Whether the unchanged file was segmented with these settings and all its output files still exist."""
-        image, annotation = self._entries.get(absolute(source), ({}, {}))
-        if not image or image["settings"] != self._settings or image["source"] != _identity(source):
+        known, identity = self._folder.known.get(absolute(source)), identity_of({"source": _identity(source)})
+        if known is None or not known.has_settings or identity is None or known.identity != identity:
             return False
-        names = (image["file_name"], annotation["file_name"], annotation["file_name"])
-        return all((self._out / folder / name).is_file() for folder, name in zip(FOLDERS, names, strict=True))
+        folder, _ = place(self._out, known.name)
+        names = zip(FOLDERS, (known.file_name, known.mask, known.mask), strict=True)
+        return all(os.path.isfile(f"{folder}/{kind}/{name}") for kind, name in names)  # noqa: PTH113 # 5 times as fast
 
-    def entry(self, source: Path) -> Entry:
-        """The records of an image that was written."""
-        return self._entries[absolute(source)]
+    def also(self, source: Path) -> Mapping[str, Any]:
+        """What the record of an image that was written says about its further files."""
+        return self._folder.known[absolute(source)].also
+
+    def entries(self, sources: Iterable[Path]) -> Iterator[tuple[Path, Entry]]:
+        """The records of images that were written, one at a time, part by part."""
+        by_key = {absolute(source): source for source in sources}
+        self._save_after = math.inf  # what is read is not replaced meanwhile
+        try:
+            yield from ((by_key[key], entry) for key, entry in self._folder.stored(by_key))
+        finally:
+            self._save_after = 0.0
 
     def segments(self, source: Path) -> list[dict[str, Any]]:
         """The `segments_info` of an image that was written."""
-        return self.entry(source)[1]["segments_info"]
+        (_, (_, annotation)) = next(self.entries([source]))
+        return annotation["segments_info"]
 
     def unfamiliar(self, sources: Iterable[Path]) -> list[Path]:
         """Those of the files whose image looks unlike what the model was trained on."""
-        return [source for source in sources if self._entries.get(absolute(source), ({},))[0].get("unfamiliar")]
+        known = ((source, self._folder.known.get(absolute(source))) for source in sources)
+        return [source for source, about in known if about and about.is_unfamiliar]
 
     def write(self, source: Path, image: Image.Image, panoptic: Panoptic) -> None:
         """Add an image or replace its entry.
@@ -136,34 +170,39 @@ class PanopticWriter:
         Raises:
             InputError: writing failed, e.g. because the disk is full.
         """
-        self.add(source, write_files(self._out, self.stem(source), source, image, panoptic, self._settings))
+        self.add(source, write_files(*place(self._out, self.stem(source)), source, image, panoptic, self._settings))
 
     def add(self, source: Path, entry: Entry) -> None:
         """Add the records of an image whose files are written."""
-        self._new[absolute(source)] = self._entries[absolute(source)] = entry
+        self._folder.add(absolute(source), entry)
         if time.monotonic() >= self._save_after:
             self._save()
 
     def stem(self, source: Path) -> str:
-        """STEM of an image."""
+        """STEM of an image; in a result in parts, the part comes first (`parts.place`)."""
         if absolute(source) not in self._stems:
-            self._stems |= self._folder.stems({absolute(source): printable(source.stem)})
+            self._name([source])
         return self._stems[absolute(source)]
+
+    def _name(self, sources: Iterable[Path]) -> None:
+        named = self._folder.stems({absolute(source): printable(source.stem) for source in sources})
+        self._stems |= named
+        for folder in {place(self._out, name)[0] for name in named.values()} - self._parts:
+            make_folders(folder, self._folders)
+            self._parts.add(folder)
 
     def _save(self) -> None:
         started = time.monotonic()
-        with self._folder.changing() as content:
-            put(content, self._new)
-            self._entries = entries(content)
-        self._new = {}
+        self._folder.save()
         now = time.monotonic()
-        self._save_after = now + 20 * (now - started)  # saving takes at most 5 % of the time
+        # Saving takes at most 5 % of the time, of all processes together.
+        self._save_after = now + 20 * (now - started) * self._folder.writers
 
 
 def write_files(
     out: Path, stem: str, source: Path, image: Image.Image, panoptic: Panoptic, settings: Mapping[str, Any]
 ) -> Entry:
-    """Write the three files of one image; returns its records, in which the image's number is 0.
+    """Write the three files of one image into a folder; returns its records, in which the image's number is 0.
 
     Raises:
         InputError: writing failed, e.g. because the disk is full.

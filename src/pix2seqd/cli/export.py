@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from pix2seqd.cli.options import Flag
 
-def export(checkpoint: str, /, *, out: Path) -> None:
+
+def export(checkpoint: str, /, *, out: Path, trust_size: Flag = False) -> None:
     """Export a checkpoint to ONNX.
 
     OUT receives encoder.onnx (the image encoder) and step.onnx (one decoder step). The graphs take images of the
@@ -13,6 +15,8 @@ def export(checkpoint: str, /, *, out: Path) -> None:
         checkpoint: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id
             of a model on the Hugging Face hub.
         out: Folder to write to.
+        trust_size: Take a checkpoint of any size. Without it, sizes in config.json have limits (SECURITY.md), because a
+            stranger's checkpoint may be made to exhaust the machine.
     """
     from pix2seqd.checkpoint import from_pretrained
     from pix2seqd.inference.tiling import Tiling
@@ -20,6 +24,6 @@ def export(checkpoint: str, /, *, out: Path) -> None:
     from pix2seqd.panoptic.results import make_folders
 
     make_folders(out, (".",))
-    pretrained = from_pretrained(checkpoint)
+    pretrained = from_pretrained(checkpoint, trust_size)
     export_onnx(pretrained.model, out, Tiling(pretrained).size)
     print(f"written to {out}: encoder.onnx, step.onnx")

@@ -63,12 +63,15 @@ class Inference:
     """Where to compute. auto takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision. auto takes bfloat16 where the device computes it natively, otherwise float32."""
+    trust_size: Flag = False
+    """Take a checkpoint of any size. Without it, sizes in config.json have limits (SECURITY.md), because a stranger's
+    checkpoint may be made to exhaust the machine."""
 
     def segmenter(self, name: str) -> "Segmenter":
         """Load the checkpoint."""
         from pix2seqd.segmenter import Segmenter
 
-        return Segmenter.from_pretrained(name, device=self.device, dtype=self.dtype)
+        return Segmenter.from_pretrained(name, device=self.device, dtype=self.dtype, trust_size=self.trust_size)
 
     def given(self) -> dict[str, Any]:
         """The options of `Segmenter.images` that were given; the checkpoint sets the others."""

@@ -15,6 +15,7 @@ def train(
     resume: Flag = False,
     smoke: Flag = False,
     show: Flag = False,
+    trust_size: Flag = False,
 ) -> None:
     """Train a model.
 
@@ -45,9 +46,13 @@ def train(
         smoke: Make the run so small that it takes seconds: narrow networks, few steps, drawn scenes. Settings on the
             command line still have priority.
         show: Print all settings as YAML and stop. Use it to write your own file.
+        trust_size: Take a model and a checkpoint (--init) of any size. Without it, sizes have limits (SECURITY.md),
+            because a stranger's checkpoint may be made to exhaust the machine.
     """
     from pix2seqd.cli.recipe import read_recipe, read_settings, to_yaml
 
+    if trust_size:
+        settings = (*settings, "--trust-size", "true")
     if settings and settings[0] == "own":
         _own(read_settings(settings[1:]), out or Path("runs/own"), resume, smoke, show)
         return

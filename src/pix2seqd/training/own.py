@@ -453,7 +453,8 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
             )
     wish = given.pop("init", "auto")
     init = str({"auto": nearest(data), "none": ""}.get(wish, wish))
-    start = from_pretrained(init) if init else None
+    trust_size = bool(given.pop("trust_size", False))
+    start = from_pretrained(init, trust_size) if init else None
     if start and start.model.config.decoder.head != "softmax" and wish == "auto":
         init, start = "", None
     lines.append(f"init {init or 'none'}: {_reason(wish, init, data)}")
@@ -466,7 +467,7 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
     file = out / DATA_FILE
     values |= {"train_data": f"split:{file}@train", "eval_data": f"split:{file}@eval", "init": init}
     try:
-        return Recipe.from_dict(values), content, lines
+        return Recipe.from_dict(values, trust_size), content, lines
     except ValueError as error:
         raise InputError(f"the settings do not fit each other: {error}") from error
 

@@ -167,7 +167,7 @@ def _check_plain(name: str, value: Any, limit: int, cure: str = "") -> None:
     """Refuse what is no plain value, numbers that are not finite or beyond `limit`, and long or unprintable text."""
     if isinstance(value, str):
         plain = len(value) <= _MAX_TEXT and value.isprintable()
-        require((plain, f"{name} must be text of at most {_MAX_TEXT} characters, not {_shown(value)}"))
+        require((plain, f"{name} must be a line of at most {_MAX_TEXT} printable characters, not {_shown(value)}"))
     elif isinstance(value, float):
         require((math.isfinite(value), f"{name} must be a finite number, not {value}"))
     elif value is not None:

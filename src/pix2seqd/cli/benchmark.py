@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from pix2seqd.cli.options import Flag
+from pix2seqd.files import say
 
 
 def _counts(_: type, tokens: Sequence[Any]) -> tuple[int, ...]:
@@ -68,4 +69,4 @@ def benchmark(
     for table in run.render(results):
         Console().print(table)
     write_json(out, results)
-    print(f"written to {out}")
+    say(f"written to {out}")

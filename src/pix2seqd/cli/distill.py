@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pix2seqd.cli.options import Flag, count
+from pix2seqd.files import say
 
 
 def distill(
@@ -63,4 +64,4 @@ def distill(
     )
     options = {"steps": steps, "td": td, "config": config, "side": size, "resume": resume, "trust_size": trust_size}
     run.distill(checkpoint, data, out, **options)
-    print(f"written to {out}; try it: pix2seqd segment IMAGE --model {out / 'model'}")
+    say(f"written to {out}; try it: pix2seqd segment IMAGE --model {out / 'model'}")

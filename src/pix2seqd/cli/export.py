@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pix2seqd.cli.options import Flag
+from pix2seqd.files import say
 
 
 def export(checkpoint: str, /, *, out: Path, trust_size: Flag = False) -> None:
@@ -26,4 +27,4 @@ def export(checkpoint: str, /, *, out: Path, trust_size: Flag = False) -> None:
     make_folders(out, (".",))
     pretrained = from_pretrained(checkpoint, trust_size)
     export_onnx(pretrained.model, out, Tiling(pretrained).size)
-    print(f"written to {out}: encoder.onnx, step.onnx")
+    say(f"written to {out}: encoder.onnx, step.onnx")

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from pix2seqd.cards import DEFAULT, bundled_names, read_card
 from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_summary
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, say
 
 
 def serve(
@@ -96,7 +96,7 @@ def serve(
         names=names,
         password=password or None,
     ) as url:
-        print(f"the page is at {url} (Ctrl-C ends it); saved images go to {out}", flush=True)
+        say(f"the page is at {url} (Ctrl-C ends it); saved images go to {out}")
         while True:
             time.sleep(3600)
 

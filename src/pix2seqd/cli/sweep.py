@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from cyclopts import Parameter
 
 from pix2seqd.cli.options import Flag, count
-from pix2seqd.files import InputError, require
+from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
@@ -107,7 +107,7 @@ def _sweep_images(
     write_json(out, {"settings": settings, "rows": rows})
     with write_atomically(out.with_suffix(".png")) as temporary:
         run.plot(rows, segmenter).save(temporary, "PNG")
-    print(f"written to {out} and {out.with_suffix('.png')}")
+    say(f"written to {out} and {out.with_suffix('.png')}")
 
 
 def _sweep_clips(
@@ -130,4 +130,4 @@ def _sweep_clips(
     write_json(out, {"settings": {**segmenter.describe(), "seed": seed, "data": data}, **rows})
     with write_atomically(out.with_suffix(".png")) as temporary:
         run.plot(rows, segmenter).save(temporary, "PNG")
-    print(f"written to {out} and {out.with_suffix('.png')}")
+    say(f"written to {out} and {out.with_suffix('.png')}")

@@ -20,7 +20,7 @@ from pix2seqd.data.check import NAMES_SHOWN, Report, content, fill
 from pix2seqd.data.find import find_splits, named, with_prefix
 from pix2seqd.data.sample import Dataset, Sample, spread
 from pix2seqd.data.split import PARTS, describe, divide
-from pix2seqd.files import InputError, read_json, require, write_json
+from pix2seqd.files import InputError, read_json, require, say, write_json
 from pix2seqd.panoptic.panoptic import typical_diameter
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE, neighbours
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -569,7 +569,8 @@ def train_own(settings: Mapping[str, Any], out: Path, resume: bool = False) -> C
         return train(resumed(settings, out), out, True, build)
     recipe, content, lines = prepare(settings, out)
     if distributed.rank() == 0:
-        print("\n".join(lines), flush=True)
+        for line in lines:
+            say(line)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -21,7 +21,7 @@ from pix2seqd.data import is_clips, open_clips, open_dataset, remarks
 from pix2seqd.data.clip_examples import frame_size
 from pix2seqd.data.loader import training_loader
 from pix2seqd.data.sample import ClipDataset, Dataset
-from pix2seqd.files import InputError, read_json, require, write_json
+from pix2seqd.files import InputError, read_json, require, say, write_json
 from pix2seqd.interop.official import load_tensorflow_checkpoint
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import pretrained_backbone
@@ -175,7 +175,7 @@ def _say_remarks(dataset: Dataset | ClipDataset, recipe: Recipe, accelerator: "A
     if recipe.eval_data and not is_clips(recipe.eval_data):
         lines += remarks(open_dataset(recipe.eval_data, recipe.data.size), recipe.eval_data)
     for line in lines:
-        print(line)
+        say(line)
 
 
 def new_state(

@@ -142,6 +142,16 @@ class Settings(NamedTuple):
     taxonomy: Taxonomy
 
 
+def settings_of(name: str) -> Settings:
+    """What the config.json of a checkpoint says, without its weights.
+
+    Raises:
+        InputError: as `from_pretrained`.
+    """
+    path = find_folder(name) / "config.json"
+    return read_settings(read_json(path, MAX_CONFIG), path)[0]
+
+
 def read_settings(
     config: Any, where: str | Path, tensors: int = MAX_TENSORS, trust_size: bool = False
 ) -> tuple[Settings, Pix2SeqD]:

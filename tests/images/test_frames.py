@@ -160,7 +160,7 @@ def test_open_clip_pattern_of_images_is_no_clip(strangers: tuple[Path, list[str]
     shutil.copy("still.jpg", "0.jpg")
     if name.endswith("mp4"):
         shutil.copy("still.jpg", name)
-    with pytest.raises(InputError, match="does not exist; check the path|one still image"):
+    with pytest.raises(InputError, match=r"does not exist; check the path|one still image"):
         read(Path(name))
 
 

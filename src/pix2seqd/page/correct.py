@@ -26,10 +26,10 @@ from pix2seqd.page.work import SAVES, Work
 
 def tab(site: Site, parts: Parts) -> None:
     """Lay out the tab."""
-    categories = [(category.name, category.id) for category in site.segmenter.taxonomy.categories]
+    category = parts.category
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            category = gr.Dropdown(categories, value=categories[0][1], label="Class", elem_id="category")
+            category.render()
             with gr.Row():
                 relabel = gr.Button("Set class", size="sm", min_width=70)
                 merge = gr.Button("Merge", size="sm", min_width=70)

@@ -94,7 +94,7 @@ class Work:
         return show(self.shown, self.panoptic, note=note, selected=self.selected, kept=self.kept)
 
     def changed(self, panoptic: Panoptic, kept: Collection[int] = (), selected: Collection[int] = ()) -> "Work":
-        """With another segmentation. The change can be undone.
+        """With another segmentation. The change can be undone, unless the categories change too.
 
         Args:
             panoptic: the new segmentation.
@@ -103,12 +103,13 @@ class Work:
         """
         present = {segment.id for segment in panoptic.segments}
         mask = zlib.compress(self.panoptic.segmentation.tobytes(), 1)
+        past = (*self.past, Past(mask, self.panoptic.segments, self.kept))[-UNDO:]
         return replace(
             self,
             panoptic=panoptic,
             kept=(self.kept | set(kept)) & present,
             selected=tuple(i for i in selected if i in present),
-            past=(*self.past, Past(mask, self.panoptic.segments, self.kept))[-UNDO:],
+            past=past if panoptic.taxonomy == self.panoptic.taxonomy else (),
             unsaved=True,
         )
 

@@ -23,6 +23,7 @@ from pix2seqd.page.site import (
     count,
     settings_of,
     steps_slider,
+    to_result,
     view,
     visitor_of,
     with_messages,
@@ -69,12 +70,12 @@ def tab(site: Site, parts: Parts, samples: Path | None) -> list[gr.Component]:
             sample = gr.Radio([p.name for p in found], label="Samples", visible=bool(found), elem_id="clips")
             frames = gr.Slider(2, site.limits.frames, min(50, site.limits.frames), step=1, label="Frames at most")
             text, value = values(site, site.models.first)
-            later = steps_slider(site.limits, value, "Denoising steps of each later frame")
+            later = steps_slider(site.limits, value, "Steps of each later frame")
             model = gr.Markdown(text, elem_id="clip-model")
             with gr.Row():
                 run = gr.Button("Segment", variant="primary", min_width=90, elem_id="segment-clip")
                 stop = gr.Button("Stop", min_width=90, elem_id="stop-clip")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_id="clip-result"):
             frame_view = view(placeholder="Upload a clip or choose a sample. Each frame appears when it is done.")
             table = gr.Dataframe(
                 headers=["track", "class", "kind", "first frame", "last frame", "mean area"],
@@ -137,6 +138,7 @@ def tab(site: Site, parts: Parts, samples: Path | None) -> list[gr.Component]:
     settings = [source, sample, frames, later, *parts.settings]
     outputs = [frame_view, table, files]
     running = run.click(with_messages(segment), settings, outputs, **MODEL, show_progress="hidden")
+    run.click(None, js=to_result("clip-result"))
     stop.click(with_messages(halted), None, outputs, cancels=[running], **QUICK)
     source.upload(lambda: None, None, sample, **QUICK)
     sample.input(lambda: None, None, source, **QUICK)

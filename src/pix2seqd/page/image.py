@@ -22,6 +22,7 @@ from pix2seqd.page.site import (
     shown,
     steps_slider,
     stopped,
+    to_result,
     view,
     visitor_of,
     with_messages,
@@ -46,12 +47,13 @@ def tab(site: Site, work: gr.State, samples: Path | None) -> Parts:
             )
             upload.preprocess = _as_uploaded  # pyright: ignore[reportAttributeAccessIssue]
             _samples(site, upload, samples)
+            model, known = _models(site)
             with gr.Row():
                 run = gr.Button("Segment", variant="primary", min_width=90, elem_id="segment")
                 stop = gr.Button("Stop", min_width=90)
-            model, about = _models(site)
+            known.render()
             settings = [*_settings(site), model]
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_id="image-result"):
             image_view = view(placeholder="Drop an image, paste one, take one with a camera, or click a sample.")
             table = gr.Dataframe(
                 headers=["id", "class", "kind", "score", "pixels", "x", "y", "width", "height"],
@@ -70,7 +72,7 @@ def tab(site: Site, work: gr.State, samples: Path | None) -> Parts:
     category = gr.Dropdown(
         **classes(site.models.settings(site.models.first).taxonomy), label="Class", elem_id="category", render=False
     )
-    parts = Parts(work, settings, about, category, image_view, correct_view, table, files)
+    parts = Parts(work, settings, known, category, image_view, correct_view, table, files)
 
     def opened(given: tuple[str, str] | None, model: str, request: gr.Request) -> tuple[Any, ...]:
         if given is None:
@@ -92,6 +94,7 @@ def tab(site: Site, work: gr.State, samples: Path | None) -> Parts:
     upload.change(with_messages(opened), [upload, model], parts.result, **QUICK).then(*follow(parts), **QUICK)
     running = run.click(with_messages(segment), [work, *settings], parts.result, **MODEL, show_progress="hidden")
     running.then(*follow(parts), **QUICK)
+    run.click(None, js=to_result("image-result"))
     stop.click(stopped, [work], [image_view], cancels=[running], **QUICK)
     return parts
 
@@ -100,7 +103,7 @@ def _models(site: Site) -> tuple[gr.Dropdown, gr.HTML]:
     """The choice of the model, and what is known of the chosen one."""
     names, first = list(site.models.cards), site.models.first
     model = gr.Dropdown(names, value=first, label="Model", visible=len(names) > 1, filterable=False, elem_id="model")
-    return model, gr.HTML(about(site, first), elem_id="about")
+    return model, gr.HTML(about(site, first), elem_id="about", render=False)
 
 
 def _settings(site: Site) -> list[gr.Component]:

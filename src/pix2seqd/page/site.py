@@ -125,6 +125,11 @@ def view(editable: bool = False, placeholder: str = "The result appears here.") 
     return gr.HTML(None, **viewer.parts(editable, placeholder))  # pyright: ignore[reportArgumentType]
 
 
+def to_result(element: str) -> str:
+    """JavaScript that shows an element where the page is narrow and the element lies below."""
+    return f"() => {{ if (innerWidth <= 640) document.getElementById('{element}').scrollIntoView() }}"
+
+
 def rows(panoptic: Panoptic) -> list[list[Any]]:
     """Rows of the table of segments, largest first."""
     by_area = sorted(panoptic.segments, key=lambda segment: segment.area, reverse=True)

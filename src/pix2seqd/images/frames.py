@@ -43,7 +43,7 @@ CLOCK = 60_000
 UPLOADS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
 """FFmpeg's names of the formats that the page takes."""
 CONTAINERS = (
-    f"{UPLOADS},apng,asf,av1,dv,flv,h264,hevc,ivf,live_flv,m4v,mjpeg,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,wtv,"
+    f"{UPLOADS},apng,asf,av1,cine,dv,flv,h264,hevc,ivf,live_flv,m4v,mjpeg,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,ser,vc1,wtv,"
     "yuv4mpegpipe"
 )
 """FFmpeg's names of the formats that hold a whole clip in one file. All others are refused: FFmpeg also reads playlists

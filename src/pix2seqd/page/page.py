@@ -20,7 +20,7 @@ STYLE = """
   .gradio-container > .main { padding: 16px !important; }
   .tab-wrapper { height: 44px !important; }
   .tab-wrapper button { padding: 0 10px !important; font-size: 15px !important; } /* or a menu hides some tabs */
-  .gradio-container button:not(.overflow-menu button, .visually-hidden button) { min-height: 40px !important; min-width: 40px; }
+  .gradio-container button:not(.visually-hidden button) { min-height: 40px !important; min-width: 40px; }
   .foremost { order: -1; } /* the image before its buttons */
 }
 footer { display: none !important; }

@@ -35,7 +35,7 @@ def scene(value):
 def process(code, *arguments):
     """A process that runs `code` with this module's names; `begin()` in it waits for `together`."""
     begin = "def begin():\n    print('ready', flush=True)\n    input()\n"
-    text = f"{START}\nfrom pix2seqd.page import editing\nfrom test_folder import *\n{begin}{textwrap.dedent(code)}"
+    text = f"{START}\nfrom pix2seqd.page import editing\nfrom test_output_folder import *\n{begin}{textwrap.dedent(code)}"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-c", text, *map(str, arguments)], text=True, **pipes)
 
@@ -154,7 +154,9 @@ def test_panoptic_writer_killed_between_name_and_file_leaves_no_trace(tmp_path):
     out = tmp_path / "out"
     code = """
     writer = PanopticWriter(Path(sys.argv[1]), TAXONOMY, {}, [Path(sys.argv[2])])
-    (Path(sys.argv[1]) / "panoptic" / ".a.png.0123456789abcdef.part").write_text("half")
+    for folder in ("panoptic", "geojson"):
+        (Path(sys.argv[1]) / folder).mkdir(exist_ok=True)
+        (Path(sys.argv[1]) / folder / ".a.png.0123456789abcdef.part").write_text("half")
     with (Path(sys.argv[1]) / ".panoptic.names").open("a") as names:
         names.write('{"writer": "half a line')
     begin()

@@ -236,7 +236,7 @@ class PanopticFolder:
 
     def _remove_leftovers(self) -> None:
         self._names.unlink(missing_ok=True)
-        inside = (path for folder in FOLDERS for path in (self._out / folder).glob(PARTS))
+        inside = self._out.glob(f"[!.]*/{PARTS}")  # also in the folders of other tools' files
         for path in (*self._out.glob(f".{self._json.name}{PARTS}"), *inside):
             path.unlink(missing_ok=True)
 

@@ -35,7 +35,9 @@ def scene(value):
 def process(code, *arguments):
     """A process that runs `code` with this module's names; `begin()` in it waits for `together`."""
     begin = "def begin():\n    print('ready', flush=True)\n    input()\n"
-    text = f"{START}\nfrom pix2seqd.page import editing\nfrom test_output_folder import *\n{begin}{textwrap.dedent(code)}"
+    text = (
+        f"{START}\nfrom pix2seqd.page import editing\nfrom test_output_folder import *\n{begin}{textwrap.dedent(code)}"
+    )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-c", text, *map(str, arguments)], text=True, **pipes)
 

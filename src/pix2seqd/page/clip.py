@@ -1,7 +1,7 @@
 """The tab Clip: segment a video frame by frame, and list its tracks."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -165,7 +165,7 @@ def ended(run: Run) -> tuple[Any, ...]:
 
 def segmented(
     site: Site, model: str, path: Path, out: Path, max_frames: int, options: dict[str, Any]
-) -> Iterator[tuple[int, int, DecodedFrame, Panoptic]]:
+) -> Generator[tuple[int, int, DecodedFrame, Panoptic], None, None]:
     """Segment a clip and write it to `out`, as `pix2seqd video` does.
 
     Yields:

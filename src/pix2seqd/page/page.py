@@ -20,7 +20,9 @@ STYLE = """
   .gradio-container > .main { padding: 16px !important; }
   .tab-wrapper { height: 44px !important; }
   .tab-wrapper button { padding: 0 10px !important; font-size: 15px !important; } /* or a menu hides some tabs */
-  .gradio-container button:not(.visually-hidden button) { min-height: 40px !important; min-width: 40px; }
+  .tab-container button, button.sm, button.label-wrap, .label-clear-button, .reset-button {
+    min-height: 40px !important; min-width: 40px !important;
+  }
   .foremost { order: -1; } /* the image before its buttons */
 }
 footer { display: none !important; }

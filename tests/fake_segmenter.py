@@ -35,7 +35,7 @@ class FakeSegmenter:
         self.checkpoint = SimpleNamespace(data=SimpleNamespace(size=(64, 64)))
 
     @classmethod
-    def from_pretrained(cls, name, device="auto", dtype="auto"):
+    def from_pretrained(cls, name, device="auto", dtype="auto", trust_size=False):
         if name not in TAXONOMIES:
             raise InputError(f"no checkpoint {name!r}; give nuclei")
         return cls(name)

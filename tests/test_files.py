@@ -196,9 +196,9 @@ def test_read_yaml_costly_or_damaged_is_a_quick_one_line_error(text, message):
 
 
 def test_read_yaml_40000_categories_takes_seconds():
-    began = time.monotonic()
+    began = time.process_time()
     content = read_yaml("\n".join(f"{n}: c{n}" for n in range(40_000)), "a.yaml")
-    assert len(content) == 40_000 and time.monotonic() - began < 5
+    assert len(content) == 40_000 and time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -202,8 +202,8 @@ def change(folder: Path, path: str, value: Any) -> None:
         ("data/size", [100, 100], r"data\.size \[100, 100\] does not suit the model; give multiples of"),
         ("data/size", [2**20, 2**20], "size must be at most 4096"),
         ("data/zoom", 1e-9, "zoom must be from 0.01 to 100"),
-        ("infer/steps", 10**9, "steps and first_steps: at most 10000"),
-        ("infer/consensus", 10**9 + 1, "consensus must be 1, 3, 5 ..., below 1000"),
+        ("infer/steps", 10**9, "steps must be at most 10000, .*; --trust-size allows it"),
+        ("infer/consensus", 10**9 + 1, "consensus must be at most 999, .*; --trust-size allows it"),
         ("categories/0/name", "\x1b]0;owned\x07", "is no line of at most 1000 printable characters"),
         ("categories/0/name", "two\nlines", "is no line of at most 1000 printable characters"),
         ("categories/0/id", 10**30, "is above 2147483647"),
@@ -257,6 +257,25 @@ def test_from_pretrained_costly_backbone_of_transformers_is_refused_in_time(nucl
 
     change(nuclei, "model/backbone", backbone)
     assert isinstance(load_in_time(nuclei), str)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("infer/steps", 10**6),
+        ("infer/adaptive", 10**5),
+        ("infer/consensus", 10**6 + 1),
+        ("data/diameter", 5000),
+        ("data/size", [8192, 64]),
+        ("model/backbone/num_channels_of_something", 2**20),
+    ],
+)
+def test_from_pretrained_trust_size_lifts_the_limits(nuclei: Path, path: str, value: Any):
+    change(nuclei, path, value)
+    with pytest.raises(InputError, match=r"must be at most .*; --trust-size allows it"):
+        from_pretrained(nuclei)
+    trusted = from_pretrained(nuclei, trust_size=True)
+    assert trusted.infer.replace(td=3.0).steps == trusted.infer.steps, "settings of a call are still set"
 
 
 def test_from_pretrained_sizes_are_compared_before_memory_is_taken(nuclei: Path, monkeypatch):

@@ -21,7 +21,9 @@ from pix2seqd.segmenter import Segmenter  # noqa: E402
 segmenter = Segmenter.from_pretrained("nuclei")
 with (
     tempfile.TemporaryDirectory() as out,
-    serving(segmenter, Path(out), samples=ROOT / "examples", defaults={"steps": 4}) as url,
+    serving(
+        segmenter, Path(out), load=Segmenter.from_pretrained, samples=ROOT / "examples", defaults={"steps": 4}
+    ) as url,
     Browser(1280, 900) as browser,
 ):
     browser.driver.get(url)

@@ -82,7 +82,7 @@ def read_card(folder: Path, name: str = "") -> Card:
     facts = {key: _line(stated.get(key), folder, key) for key in STATED}
     licence = head.get("license")
     licence = ", ".join(map(str, licence)) if isinstance(licence, list) else licence
-    return Card(name or str(folder), finds(taxonomy), licence=_line(licence, folder, "license"), **facts)
+    return Card(printable(name or str(folder)), finds(taxonomy), licence=_line(licence, folder, "license"), **facts)
 
 
 def bundled() -> list[Card]:
@@ -111,7 +111,7 @@ def summary(name: str, taxonomy: Taxonomy) -> str:
     names = [category.name for category in sorted(taxonomy.categories, key=lambda category: not category.isthing)]
     more = [f"{len(names) - SHOWN_NAMES} more"] if len(names) > SHOWN_NAMES else []
     shown = _listed([*names[:SHOWN_NAMES], *more])
-    return printable(f"model {name} finds {shown}; for other images: pix2seqd models")
+    return f"model {name} finds {shown}; for other images: pix2seqd models"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from torch.nn.modules.module import (
 )
 
 from pix2seqd import familiarity
-from pix2seqd.cards import BUNDLED, bundled_names
+from pix2seqd.cards import BUNDLED, CARD, bundled_names
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.familiarity import Familiarity
 from pix2seqd.files import InputError, read_json, sync_folder, write_atomically, write_json
@@ -103,13 +103,15 @@ def save_pretrained(pretrained: Checkpoint, folder: str | Path, dtype: torch.dty
     familiarity.write(pretrained.familiarity, folder)
 
 
-def from_pretrained(name: str | Path) -> Checkpoint:
+def from_pretrained(name: str | Path, trust_size: bool = False) -> Checkpoint:
     """Load a checkpoint, in eval mode and float32.
 
     Args:
         name: a folder, the name of a bundled checkpoint ("nuclei"), or a repository id of the Hugging
             Face hub ("owner/name"), looked for in this order. What was downloaded once is used without
             asking the hub again; `hf download owner/name` refreshes it.
+        trust_size: take a model of any size. Otherwise sizes in config.json have limits (SECURITY.md), so that a
+            stranger's checkpoint cannot exhaust the machine.
 
     Raises:
         InputError: not found, not a checkpoint of this package, damaged, or config and weights do not fit. All of
@@ -121,7 +123,7 @@ def from_pretrained(name: str | Path) -> Checkpoint:
     _check_version(config, folder / "config.json")
     weights = folder / "model.safetensors"
     found = _headers(weights)
-    settings, outline = read_settings(config, folder / "config.json", len(found))
+    settings, outline = read_settings(config, folder / "config.json", len(found), trust_size)
     _check_headers(weights, found, outline)
     model = Pix2SeqD(settings.model)
     _load_weights(model, weights)
@@ -140,13 +142,26 @@ class Settings(NamedTuple):
     taxonomy: Taxonomy
 
 
-def read_settings(config: Any, where: str | Path, tensors: int = MAX_TENSORS) -> tuple[Settings, Pix2SeqD]:
+def settings_of(name: str) -> Settings:
+    """What the config.json of a checkpoint says, without its weights.
+
+    Raises:
+        InputError: as `from_pretrained`.
+    """
+    path = find_folder(name) / "config.json"
+    return read_settings(read_json(path, MAX_CONFIG), path)[0]
+
+
+def read_settings(
+    config: Any, where: str | Path, tensors: int = MAX_TENSORS, trust_size: bool = False
+) -> tuple[Settings, Pix2SeqD]:
     """All of a config.json, checked, and an outline of its model: the tensors have shapes, but take no memory.
 
     Args:
         config: the content of the file.
         where: its name, for messages.
         tensors: how many the file of weights has. A model of more than twice as many is not built, which takes long.
+        trust_size: as `from_pretrained` takes it.
 
     Raises:
         InputError: it is not of this package, or a part of it is missing, unknown, of another kind or out of range.
@@ -155,10 +170,11 @@ def read_settings(config: Any, where: str | Path, tensors: int = MAX_TENSORS) ->
     try:
         _check_sections(config)
         config = _from_format_1(config) if config["pix2seqd"] == 1 else config
-        model = ModelConfig.from_dict(config["model"])
-        data, infer = DataConfig.from_dict(config["data"]), InferConfig.from_dict(config["infer"])
+        model = ModelConfig.from_dict(config["model"], trust_size)
+        data = DataConfig.from_dict(config["data"], trust_size)
+        infer = InferConfig.from_dict(config["infer"], trust_size)
         taxonomy = Taxonomy.from_coco(config["categories"])
-        return Settings(model, data, infer, taxonomy), _outline(model, data, tensors)
+        return Settings(model, data, infer, taxonomy), _outline(model, data, math.inf if trust_size else tensors)
     except ValueError as error:
         raise InputError(f"{where} is not understood: {error}") from error
 
@@ -185,13 +201,14 @@ def _check_sections(config: dict[str, Any]) -> None:
             raise ValueError(f"it has no {what} {part!r}")
 
 
-def _outline(config: ModelConfig, data: DataConfig, tensors: int) -> Pix2SeqD:
+def _outline(config: ModelConfig, data: DataConfig, tensors: float) -> Pix2SeqD:
     """The model that a config describes, without memory for its tensors, to compare it with a file of weights.
 
     Args:
         config: of the model.
         data: how images are presented to it.
         tensors: how many the file has. No model of many more is built, not even in outline, which would take long.
+            Infinity: a model of any size is.
 
     Raises:
         ValueError: there is no such model, or it is not for images of this size.
@@ -217,7 +234,7 @@ def _outline(config: ModelConfig, data: DataConfig, tensors: int) -> Pix2SeqD:
             hook.remove()
     saved = set(model.state_dict())
     besides = sum(buffer.numel() for name, buffer in model.named_buffers() if name not in saved)
-    if besides > MAX_TABLES:
+    if besides > MAX_TABLES and math.isfinite(tensors):
         raise ValueError(f"its backbone computes tables of {besides:,} numbers; they may have {MAX_TABLES:,}")
     return model
 
@@ -394,7 +411,7 @@ def _download(name: str, bundled: str) -> Path:
         cached = [try_to_load_from_cache(name, file) for file in FILES[:2]]
         if isinstance(cached[0], str) and isinstance(cached[1], str):
             return Path(cached[0]).parent
-        return Path(snapshot_download(name, allow_patterns=[*FILES, familiarity.FILE]))
+        return Path(snapshot_download(name, allow_patterns=[*FILES, familiarity.FILE, CARD]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         known = f"no such folder, not bundled ({bundled})"

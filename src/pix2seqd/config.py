@@ -1,7 +1,7 @@
 """Every setting of the project as frozen dataclasses; an unknown key is an error that names the nearest field.
 
 Values may come from strangers, in the config.json of a checkpoint: type, length and range of each are checked before
-anything is made of them.
+anything is made of them. Sizes have limits too, because a stranger's model may be too large for the machine.
 """
 
 import dataclasses
@@ -19,22 +19,48 @@ MAX_LAYERS = 1000
 MAX_PIXELS = 4096
 """Largest height and width of the network's input."""
 MAX_STEPS = 10_000
-"""Largest number of denoising steps."""
+"""Largest number of denoising steps, and of their average."""
+MAX_SAMPLES = 999
+"""Largest number of samples that have to agree."""
 _MAX_ITEMS = 20_000
 """Values in the settings of a backbone; the names of ImageNet's classes may be among them."""
 _MAX_TEXT = 1000
 """Characters of a setting."""
+_MAX_NUMBER = 2**63 - 1
+"""Of a setting without a limit."""
+_TRUST = "; --trust-size allows it"
+"""How to lift a limit."""
+_LIMITS = {
+    **{f"EncoderConfig.{name}": MAX_CHANNELS for name in ("dim", "heads", "mlp_dim", "map_dim")},
+    "EncoderConfig.layers": MAX_LAYERS,
+    **{
+        f"DecoderConfig.{name}": MAX_CHANNELS
+        for name in ("dim", "multipliers", "res_blocks", "transformer_dim", "head_dim", "patch")
+    },
+    "DecoderConfig.layers": MAX_LAYERS,
+    "DecoderConfig.past_frames": MAX_LAYERS,
+    **dict.fromkeys(("MaskConfig.stride", "MaskConfig.init_id_cell"), MAX_PIXELS),
+    **dict.fromkeys(("DataConfig.size", "DataConfig.diameter"), MAX_PIXELS),
+    **{f"InferConfig.{name}": MAX_STEPS for name in ("steps", "first_steps", "adaptive")},
+    "InferConfig.consensus": MAX_SAMPLES,
+}
+"""Largest values of the settings that make a model large or slow."""
 
 
 class Config:
     """Base of the configs: reading from and writing to plain dictionaries, strictly."""
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any], trust_size: bool = False) -> Self:
         """Build from plain values (as JSON or YAML give them); lists become tuples, dictionaries nested configs.
 
+        Args:
+            values: the settings.
+            trust_size: the limits of sizes (`_LIMITS`, and those of a backbone's settings) do not hold.
+
         Raises:
-            ValueError: an unknown key (the message names the nearest field), or a value of another type.
+            ValueError: an unknown key (the message names the nearest field), a value of another type, or above its
+                limit.
         """
         hints = get_type_hints(cls)
         converted: dict[str, Any] = {}
@@ -43,7 +69,10 @@ class Config:
                 near = difflib.get_close_matches(str(key), cls.names(), n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}"
                 raise ValueError(f"{cls.__name__} has no setting {_shown(key)}{hint}")
-            converted[key] = _converted(f"{cls.__name__}.{key}", hints[key], value)
+            name = f"{cls.__name__}.{key}"
+            converted[key] = _converted(name, hints[key], value, trust_size)
+            if not trust_size:
+                _check_limit(name, converted[key])
         return cls(**converted)
 
     @classmethod
@@ -69,7 +98,14 @@ class Config:
         return replace(self, **changes)  # type: ignore[type-var]
 
 
-def _converted(name: str, kind: Any, value: Any) -> Any:
+def _check_limit(name: str, value: Any) -> None:
+    """Refuse a number, or one of several, above the limit of its setting."""
+    limit, largest = _LIMITS.get(name), max(value) if isinstance(value, tuple) else value
+    if limit is not None:
+        require((largest <= limit, f"{name} must be at most {limit}, not {_shown(value)}{_TRUST}"))
+
+
+def _converted(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
     """A plain value as a field of this kind holds it.
 
     Raises:
@@ -85,20 +121,21 @@ def _converted(name: str, kind: Any, value: Any) -> Any:
             require((1 <= len(value) <= MAX_LAYERS, f"{name} must have 1 to {MAX_LAYERS} entries, not {len(value)}"))
             inner = inner[:1] * len(value)
         require((len(value) == len(inner), f"{name} must have {len(inner)} entries, not {len(value)}"))
-        return tuple(_converted(f"{name}[{i}]", *pair) for i, pair in enumerate(zip(inner, value, strict=True)))
+        pairs = enumerate(zip(inner, value, strict=True))
+        return tuple(_converted(f"{name}[{i}]", *pair, trust_size) for i, pair in pairs)
     if origin is dict:
         require((isinstance(value, Mapping), f"{name} must be a section of settings, not {_shown(value)}"))
-        return _backbone(name, value)
+        return _backbone(name, value, trust_size)
     if issubclass(kind, Config):
         require((isinstance(value, Mapping | kind), f"{name} must be a section of settings, not {_shown(value)}"))
-        return value if isinstance(value, kind) else kind.from_dict(value)
+        return value if isinstance(value, kind) else kind.from_dict(value, trust_size)
     allowed = (int, float) if kind is float else (kind,)
     require((type(value) in allowed, f"{name} must be of type {kind.__name__}, not {_shown(value)}"))
-    _check_plain(name, value, 2**63 - 1)
+    _check_plain(name, value, _MAX_NUMBER)
     return value
 
 
-def _backbone(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def _backbone(name: str, values: Mapping[str, Any], trust_size: bool) -> dict[str, Any]:
     """Settings of a backbone, whose fields only `transformers` knows: plain values within bounds, nested or not.
 
     Raises:
@@ -117,7 +154,7 @@ def _backbone(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, list | tuple):
             places.extend((f"{name}[{i}]", item) for i, item in enumerate(value))
         else:
-            _check_plain(name, value, MAX_CHANNELS)
+            _check_plain(name, value, _MAX_NUMBER if trust_size else MAX_CHANNELS, "" if trust_size else _TRUST)
     model_type = values.get("model_type")
     require(
         (isinstance(model_type, str), f"{name} needs a model_type, the name of a backbone"),
@@ -126,16 +163,16 @@ def _backbone(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
-def _check_plain(name: str, value: Any, limit: int) -> None:
+def _check_plain(name: str, value: Any, limit: int, cure: str = "") -> None:
     """Refuse what is no plain value, numbers that are not finite or beyond `limit`, and long or unprintable text."""
     if isinstance(value, str):
         plain = len(value) <= _MAX_TEXT and value.isprintable()
-        require((plain, f"{name} must be text of at most {_MAX_TEXT} characters, not {_shown(value)}"))
+        require((plain, f"{name} must be a line of at most {_MAX_TEXT} printable characters, not {_shown(value)}"))
     elif isinstance(value, float):
         require((math.isfinite(value), f"{name} must be a finite number, not {value}"))
     elif value is not None:
         require((isinstance(value, int), f"{name} must be a plain value, not {_shown(value)}"))
-        require((abs(value) <= limit, f"{name} must be at most {limit}, not {_shown(value)}"))
+        require((abs(value) <= limit, f"{name} must be at most {limit}, not {_shown(value)}{cure}"))
 
 
 def _shown(value: Any) -> str:
@@ -198,9 +235,7 @@ class EncoderConfig(Config):
         sizes = (self.dim, self.heads, self.mlp_dim, self.map_dim)
         require((min(sizes) >= 1, "dim, heads, mlp_dim and map_dim must be 1 or more"))
         require(
-            (max(sizes) <= MAX_CHANNELS, f"dim, heads, mlp_dim and map_dim must be at most {MAX_CHANNELS}"),
             (self.layers >= 0, f"layers must be 0 or more, not {self.layers}"),
-            (self.layers <= MAX_LAYERS, f"layers must be at most {MAX_LAYERS}, not {self.layers}"),
             (min(self.image_std) > 0, f"image_std must be positive, not {self.image_std}"),
             (all(0 <= rate < 1 for rate in (self.dropout, self.drop_path)), "dropout and drop_path must be below 1"),
             (self.dim % self.heads == 0, "dim must be a multiple of heads"),
@@ -253,9 +288,7 @@ class DecoderConfig(Config):
         sizes = (self.dim, *self.multipliers, *self.res_blocks, self.transformer_dim, self.head_dim, self.patch)
         require((min(sizes) >= 1, "dims, multipliers, res_blocks and patch must be 1 or more"))
         require(
-            (max(sizes) <= MAX_CHANNELS, f"dims, multipliers, res_blocks and patch must be at most {MAX_CHANNELS}"),
             (min(self.layers, self.past_frames) >= 0, "layers and past_frames must be 0 or more"),
-            (max(self.layers, self.past_frames) <= MAX_LAYERS, f"layers and past_frames: at most {MAX_LAYERS}"),
             (0 <= self.dropout < 1, f"dropout must be from 0 to below 1, not {self.dropout}"),
             (
                 1 <= self.kernel_size < 64 and self.kernel_size % 2 == 1,
@@ -303,7 +336,6 @@ class MaskConfig(Config):
             ),
             (0 < self.scale < float("inf"), f"scale must be positive, not {self.scale}"),
             (self.stride >= 1, f"stride must be 1 or more, not {self.stride}"),
-            (max(self.stride, self.init_id_cell) <= MAX_PIXELS, f"stride and init_id_cell: at most {MAX_PIXELS}"),
             (self.init_id_cell >= 0, f"init_id_cell must be 0 or more, not {self.init_id_cell}"),
         )
 
@@ -399,10 +431,9 @@ class DataConfig(Config):
         overlaps = self.layout == "resize" or 0 <= self.overlap < min(self.size)
         require(
             (min(self.size) >= 1, f"size must be positive, not {self.size}"),
-            (max(self.size) <= MAX_PIXELS, f"size must be at most {MAX_PIXELS}, not {self.size}"),
             (self.zoom > 0, f"zoom must be positive, not {self.zoom}"),
             (0.01 <= self.zoom <= 100, f"zoom must be from 0.01 to 100, not {self.zoom}"),
-            (0 <= self.diameter <= MAX_PIXELS, f"diameter must be 0 or more, at most {MAX_PIXELS}: {self.diameter}"),
+            (self.diameter >= 0, f"diameter must be 0 or more, not {self.diameter}"),
             (not self.diameter or self.layout == "tile", "diameter needs layout tile; resize has a scale of its own"),
             (overlaps, f"overlap must be 0 or more and below the size, not {self.overlap}"),
         )
@@ -448,14 +479,13 @@ class InferConfig(Config):
     def __post_init__(self) -> None:
         require(
             (self.steps >= 1, f"steps must be 1 or more, not {self.steps}"),
-            (max(self.steps, self.first_steps) <= MAX_STEPS, f"steps and first_steps: at most {MAX_STEPS}"),
             (0 <= self.td < float("inf"), f"td must be 0 or more, not {self.td}"),
             (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
             (0 <= self.min_share < 1, f"min_share must be from 0 to below 1, not {self.min_share}"),
             (1 <= self.input_scale <= 16, f"input_scale must be from 1 to 16, not {self.input_scale}"),
             (
-                1 <= self.consensus < MAX_LAYERS and self.consensus % 2 == 1,
-                f"consensus must be 1, 3, 5 ..., below {MAX_LAYERS}, not {self.consensus}",
+                self.consensus >= 1 and self.consensus % 2 == 1,
+                f"consensus must be 1, 3, 5 ..., not {self.consensus}",
             ),
             (
                 0 <= self.unconditioned_share < 1,
@@ -463,7 +493,7 @@ class InferConfig(Config):
             ),
             (self.first_steps >= 0, f"first_steps must be 0 or more, not {self.first_steps}"),
             (
-                self.adaptive == 0 or 1 <= self.adaptive <= MAX_STEPS,
+                self.adaptive == 0 or 1 <= self.adaptive < float("inf"),
                 f"adaptive must be 0 or 1 and more, not {self.adaptive}",
             ),
         )
@@ -601,6 +631,8 @@ class Recipe(Config):
     """Checkpoint to start from: a bundled name, a folder or a hub id. All weights that fit are taken
     (`checkpoint.transfer`). It may also be a folder of the official TensorFlow model (§4.1: the encoder trained on
     Objects365)."""
+    trust_size: bool = False
+    """Take a model and an `init` of any size. Otherwise sizes have limits, see `checkpoint.from_pretrained`."""
 
     def __post_init__(self) -> None:
         needs_past = self.clips.self_past_prob or self.clips.rollout_prob

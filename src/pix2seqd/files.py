@@ -4,6 +4,7 @@ import json
 import math
 import os
 import secrets
+import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,8 @@ MAX_DEPTH = 50
 """Sections within sections of a YAML text."""
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 """Unicode's control characters, bytes that are no text, and separators of lines and paragraphs."""
+_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that show the text after them in another order."""
 
 
 class InputError(Exception):
@@ -223,15 +226,20 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def printable(name: str) -> str:
-    """The name, with escapes for control characters, line breaks and bytes that are not valid UTF-8."""
+    """The name, with escapes for control characters, line breaks, changes of order and bytes that are no UTF-8."""
     if name.isprintable():  # most names; the rest of them may have spaces that `is_control` allows
         return name
     return "".join(_escape(character) if is_control(character) else character for character in name)
 
 
+def say(line: str, to_stderr: bool = False) -> None:
+    """Print a line, as `printable` shows it. Every name that comes from outside is printed so."""
+    print(printable(line), file=sys.stderr if to_stderr else None, flush=True)
+
+
 def is_control(character: str) -> bool:
     """Whether a terminal obeys a character or cannot print it."""
-    return unicodedata.category(character) in _NO_TEXT
+    return character in _REORDERING or unicodedata.category(character) in _NO_TEXT
 
 
 def _escape(character: str) -> str:

@@ -108,15 +108,21 @@ class Segmenter:
         device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
         accelerate: bool = True,
+        trust_size: bool = False,
     ) -> Self:
         """From a folder, a bundled name or a hub id; by default the bundled model for images, as everywhere.
 
-        Other arguments are those of the constructor.
+        Args:
+            name: the folder, name or id.
+            device: as the constructor takes it, like the next two.
+            dtype: precision.
+            accelerate: use faster modules.
+            trust_size: take a model of any size; otherwise sizes have limits, see `checkpoint.from_pretrained`.
 
         Raises:
             InputError: no such checkpoint, or it is damaged; no such device.
         """
-        return cls(from_pretrained(name), device, dtype, accelerate)
+        return cls(from_pretrained(name, trust_size), device, dtype, accelerate)
 
     @property
     def taxonomy(self) -> Taxonomy:

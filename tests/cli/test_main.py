@@ -69,6 +69,16 @@ def test_segment_folder_prints_summary_without_table(run, segmenter, tmp_path):
         assert len(sample.panoptic.segments) == int(sample.name) + 1
 
 
+def test_segment_trust_size_takes_a_checkpoint_above_the_limits(run, folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    config["infer"]["steps"] = 10**6
+    (folder / "config.json").write_text(json.dumps(config))
+    command = ("segment", draw(tmp_path / "a.png"), "--model", folder, "--steps", 1)
+    code, _, err = run(*command)
+    assert code == 2 and "steps must be at most 10000, not 1000000; --trust-size allows it" in err
+    assert run(*command, "--trust-size")[0] == 0
+
+
 def test_segment_min_score_and_classes_are_recorded_and_drop_segments(run, segmenter, tmp_path):
     draw(tmp_path / "a.png", blobs=3)
     for options, kept in (

@@ -129,3 +129,10 @@ def test_read_recipe_aliases_pipe_or_large_file_is_a_one_line_error(tmp_path):
     os.mkfifo(path)
     with pytest.raises(InputError, match="is a device or a pipe"):
         read_recipe([str(path)])
+
+
+def test_read_recipe_sizes_have_limits_unless_they_are_trusted():
+    wide = ["shapes", "--data.size", "[8192,8192]"]
+    with pytest.raises(InputError, match=r"size must be at most 4096, .*; --trust-size allows it"):
+        read_recipe(wide)
+    assert read_recipe([*wide, "--trust-size", "true"]).data.size == (8192, 8192)

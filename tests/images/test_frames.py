@@ -1,4 +1,10 @@
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 
@@ -69,6 +75,110 @@ def test_video_writer_without_h264_writes_mpeg4(tmp_path: Path, monkeypatch):
 def test_video_writer_missing_folder_is_an_error(tmp_path: Path):
     with pytest.raises(InputError, match=r"cannot write .*choose another --out"):
         write(tmp_path / "no" / "a.mp4")
+
+
+@pytest.fixture
+def strangers(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A folder with a video for other files to name, and the addresses that a server there was asked for."""
+    asked: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    write(tmp_path / "secret.mp4")
+    drawn(1).save(tmp_path / "still.jpg")
+    (tmp_path / "address.txt").write_text(f"http://127.0.0.1:{server.server_port}/secret.mp4")
+    yield tmp_path, asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+PLAYLISTS = {
+    "m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{target}\n#EXT-X-ENDLIST\n",
+    "ffconcat": "ffconcat version 1.0\nfile '{target}'\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    "mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet '
+    'contentType="video"><Representation id="1" bandwidth="1"><BaseURL>{target}</BaseURL><SegmentBase/>'
+    "</Representation></AdaptationSet></Period></MPD>",
+    "idx": "# VobSub index file, v7\nsize: 48x32\nid: en, index: 0\ntimestamp: 00:00:00:000, filepos: 0\n",
+    "ivr": "[general]\nhttp={target}\n",
+    "svg": '<svg xmlns="http://www.w3.org/2000/svg"><image href="{target}"/></svg>',
+    "ass": "[Script Info]\nVideo File: {target}\n",
+}
+
+
+@pytest.mark.parametrize("suffix", [*PLAYLISTS, "mp4"])
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_open_clip_file_that_names_others_is_refused(strangers: tuple[Path, list[str]], kind: str, suffix: str):
+    folder, asked = strangers
+    for target in ("secret.mp4", str(folder / "secret.mp4"), (folder / "address.txt").read_text()):
+        source = folder / f"a.{suffix}"
+        source.write_text(PLAYLISTS[kind].format(target=target))
+        with pytest.raises(InputError, match=re.escape(source.name)):
+            read(source)
+        with pytest.raises(InputError, match=re.escape(source.name)):
+            check_upload(source, 10**6)
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "concat:secret.mp4|secret.mp4",
+        "subfile,,start,0,end,0,,:secret.mp4",
+        "file:secret.mp4",
+        "crypto:secret.mp4",
+        "cache:secret.mp4",
+        "async:secret.mp4",
+        "still%d",
+        "pipe:0",
+        "-",
+        "data:video/mp4;base64,AAAA",
+    ],
+)
+def test_open_clip_names_are_names_of_files(strangers: tuple[Path, list[str]], name: str, monkeypatch):
+    monkeypatch.chdir(strangers[0])
+    with pytest.raises(InputError, match="does not exist; check the path"):
+        read(Path(name))
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy("secret.mp4", name)
+    assert len(read(Path(name))[0]) == 8
+
+
+@pytest.mark.parametrize("name", ["still%*.jpg", "%d.jpg", "still.jpg.mp4"])
+def test_open_clip_pattern_of_images_is_no_clip(strangers: tuple[Path, list[str]], name: str, monkeypatch):
+    monkeypatch.chdir(strangers[0])
+    shutil.copy("still.jpg", "0.jpg")
+    if name.endswith("mp4"):
+        shutil.copy("still.jpg", name)
+    with pytest.raises(InputError, match=r"does not exist; check the path|one still image"):
+        read(Path(name))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "rtsp", "ftp"])
+def test_open_clip_address_is_not_fetched(strangers: tuple[Path, list[str]], scheme: str):
+    folder, asked = strangers
+    address = (folder / "address.txt").read_text().replace("http", scheme)
+    with pytest.raises(InputError, match="is an address, not a file"), open_clip(address, print, 10):
+        pass
+    assert not asked
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_open_clip_pipe_or_device_is_refused(tmp_path: Path, kind: str):
+    source = tmp_path / "a.mp4"
+    os.mkfifo(source) if kind == "pipe" else source.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="is a device or a pipe"):
+        read(source)
 
 
 def test_open_clip_folder_natural_order_without_broken_images(tmp_path: Path):

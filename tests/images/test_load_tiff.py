@@ -514,7 +514,10 @@ def strip(content, side, compression):
     return struct.pack("<4sI", b"II*\0", 8 + len(content)) + content + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
-@pytest.mark.parametrize(("codec", "compression"), [("jpeg8", 7), ("png", 34933), ("jpeg2k", 34712)])
+@pytest.mark.parametrize(
+    ("codec", "compression"),
+    [("jpeg8", 7), ("jpeg8", 33007), ("jpeg8", 34892), ("png", 34933), ("jpeg2k", 34712), ("jpeg2k", 33004)],
+)
 def test_load_image_tile_that_is_larger_inside_is_not_decoded(tmp_path, codec, compression, monkeypatch):
     encode, path = getattr(imagecodecs, f"{codec}_encode"), tmp_path / "a.tif"
     path.write_bytes(strip(encode(np.zeros((H, H), np.uint8)), H, compression))
@@ -522,6 +525,24 @@ def test_load_image_tile_that_is_larger_inside_is_not_decoded(tmp_path, codec, c
     path.write_bytes(strip(encode(np.zeros((600, 600), np.uint8)), H, compression))
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_: pytest.fail("decoded"))
     with pytest.raises(InputError, match="larger than the tile"):
+        load_image(path)
+
+
+@pytest.mark.parametrize(
+    ("codec", "compression", "name"),
+    [
+        ("jpegxl", 50002, "JPEGXL"),
+        ("jpegxl", 52546, "JPEGXL_DNG"),
+        ("jpegxr", 34934, "JPEGXR"),
+        ("jpegxr", 22610, "JPEGXR_NDPI"),
+        ("lerc", 34887, "LERC"),
+    ],
+)
+def test_load_image_tile_of_unknown_size_inside_is_not_decoded(tmp_path, codec, compression, name, monkeypatch):
+    encode, path = getattr(imagecodecs, f"{codec}_encode"), tmp_path / "a.tif"
+    path.write_bytes(strip(encode(np.zeros((H, H), np.uint8)), H, compression))
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(InputError, match=f"its compression, {name}, is not read; save it with another one"):
         load_image(path)
 
 

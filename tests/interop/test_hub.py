@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -116,11 +116,14 @@ print(from_pretrained(sys.argv[1]).digest)
 """
 
 
-def fetch(address: str, cache: Path, name: str = REPOSITORY) -> subprocess.CompletedProcess[str]:
-    """The digest of the weights of a repository, by a process that knows no other hub."""
+def fetch(
+    address: str, cache: Path, name: str = REPOSITORY, command: Sequence[str] = ("-c", FETCH)
+) -> subprocess.CompletedProcess[str]:
+    """The digest of the weights of a repository, or the output of a command, by a process that knows no other hub."""
     environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0"}
-    command = [sys.executable, "-c", FETCH, name]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, *command, name], env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_push_to_hub_then_from_pretrained_online_and_from_cache(hub, folder, tmp_path):
@@ -134,6 +137,8 @@ def test_push_to_hub_then_from_pretrained_online_and_from_cache(hub, folder, tmp
     for name, content in repository.files.items():
         assert content == (folder / name).read_bytes(), name
     digest = hashlib.sha256(repository.files["model.safetensors"]).hexdigest()
+    listed = fetch(address, tmp_path / "other", command=["-m", "pix2seqd", "models"]).stdout
+    assert REPOSITORY in listed and "drawn shapes" in listed and "PQ 50.0 (all)" in listed
     first = fetch(address, tmp_path / "cache")
     assert first.stdout.strip() == digest, first.stderr
     repository.requests.clear()

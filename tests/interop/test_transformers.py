@@ -548,7 +548,7 @@ def rewrite(place: Path, file: str, change: dict) -> None:
     ("change", "message"),
     [
         ({"data": {"size": [2**20, 32]}}, "size must be at most 4096"),
-        ({"infer": {"steps": 10**9}}, "steps and first_steps: at most 10000"),
+        ({"infer": {"steps": 10**9}}, "steps must be at most 10000"),
         ({"infer": []}, "it has no section 'infer'"),
         ({"categories": [{"id": 1, "name": "\x1b]0;owned\x07"}]}, "printable characters"),
         ({"categories": None}, "it has no list 'categories'"),

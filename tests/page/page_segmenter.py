@@ -3,19 +3,19 @@
 from types import SimpleNamespace
 
 import numpy as np
-from fake_segmenter import TAXONOMIES, FakeSegmenter
+from fake_segmenter import FakeSegmenter
 
-from pix2seqd.config import DataConfig, InferConfig
+from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.panoptic.panoptic import Panoptic
 
 
 class PageSegmenter(FakeSegmenter):
     """Blobs appear one by one, one in each step. A pixel in the corner depends on the seed, as noise does."""
 
-    def __init__(self):
-        super().__init__("nuclei")
-        infer, data = InferConfig(), DataConfig(layout="tile", diameter=8.0)
-        self.checkpoint = SimpleNamespace(name="fake", taxonomy=TAXONOMIES["nuclei"], infer=infer, data=data)
+    def __init__(self, name="fake", taxonomy="nuclei"):
+        super().__init__(taxonomy)
+        settings = {"infer": InferConfig(), "data": DataConfig(layout="tile", diameter=8.0), "taxonomy": self.taxonomy}
+        self.checkpoint = SimpleNamespace(name=name, model=SimpleNamespace(config=ModelConfig()), **settings)
         self.calls = []
 
     def progress(self, source, *, hints=None, seed=0, steps=None, td=None, min_pixels=None, **options):

@@ -53,6 +53,39 @@ def test_work_paint_starts_and_extends_a_segment(work):
     assert areas(longer)[4] > 30 and longer.panoptic.segments[-1].id == 4
 
 
+def test_work_select_of_the_selected_segment_clears_the_selection(work):
+    one = work.drawn("select", [[4, 6]], 0, NUCLEUS)
+    assert one.selected == (1,) and one.drawn("select", [[4, 6]], 0, NUCLEUS).selected == ()
+
+
+@pytest.mark.parametrize(
+    ("tool", "selected", "category", "message"),
+    [
+        ("paint", [(1, 1)], NUCLEUS, "this is background already; for a new segment click it with Select, so that"),
+        ("paint", [], BACKGROUND, "this is background already; for a new segment choose its class, and paint"),
+        ("paint", [(4, 6), (10, 6)], NUCLEUS, "2 segments are selected; select one of them to paint into it, or none"),
+    ],
+)
+def test_work_stroke_without_effect_says_what_to_do(work, tool, selected, category, message):
+    for x, y in selected:
+        work = click(work, x, y)
+    with pytest.raises(InputError, match=message):
+        work.drawn(tool, [[20, 20]], 2, category)
+
+
+def test_work_stroke_beside_the_image_says_so(work):
+    with pytest.raises(InputError, match="beside the image"):
+        work.drawn("paint", [[500, 500]], 2, NUCLEUS)
+
+
+def test_work_categories_of_another_model_clear_what_can_be_undone(work):
+    other = TAXONOMIES["other"]
+    changed = work.changed(Panoptic.from_segmentation(np.ones((30, 40), int), {1: 1}, other))
+    with pytest.raises(InputError, match="nothing to undo"):
+        changed.undone()
+    assert changed.drawn("paint", [[20, 20]], 2, 2).undone().panoptic.segments[0].name == "cat"
+
+
 def test_work_erase_marks_things_as_kept_but_not_stuff(work):
     erased = work.drawn("erase", [[2, 6], [6, 6]], 1, NUCLEUS)
     assert 0 < areas(erased)[1] < 16 and erased.kept == {1}

@@ -35,8 +35,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(folder):
+    def load(name):
+        return PageSegmenter(name, "other" if name == "shapes" else "nuclei")
+
     with (
-        serving(PageSegmenter(), folder / "out", samples=folder / "samples", defaults=DEFAULTS) as url,
+        serving(load("nuclei-fast"), folder / "out", load=load, samples=folder / "samples", defaults=DEFAULTS) as url,
         Browser() as browser,
     ):
         browser.driver.get(url)
@@ -86,6 +89,42 @@ def test_correct_tab_paint_cut_merge_undo_complete_save(browser, folder):
     assert sample.name == "squares" and len(sample.panoptic.segments) >= 3
 
 
+def choose(browser, model):
+    browser.tab("Image")
+    browser.click("#model input")
+    browser.click(
+        "[role=option]", f"✓ {model}" if browser.all("#model input")[0].get_property("value") == model else model
+    )
+    browser.until(lambda: browser.all("#model input")[0].get_property("value") == model)
+
+
+def test_image_tab_chosen_model_gives_its_classes_to_all_tabs(browser):
+    segment(browser)
+    choose(browser, "shapes")
+    browser.until(lambda: "drawn scenes with texture" in browser.all("#about")[0].text)
+    assert "3 things, 1 stuff" in browser.note(), "the segmentation stays"
+    browser.click("#segment")
+    browser.tab("Correct")
+    browser.until(lambda: browser.all("#category input")[0].get_property("value") == "cat")
+    browser.tab("Clip")
+    assert "shapes" in browser.all("#clip-model")[0].text
+    choose(browser, "nuclei-fast")
+    browser.until(lambda: "cell nuclei in microscopy" in browser.all("#about")[0].text)
+    browser.tab("Clip")
+    browser.until(lambda: "nuclei-video" in browser.all("#clip-model")[0].text)
+
+
+def test_correct_tab_paint_without_effect_says_what_to_do(browser):
+    segment(browser)
+    browser.tab("Correct")
+    browser.click("[data-tool=select]")
+    browser.drag((0, 0.3))
+    browser.until(lambda: "1 selected" in browser.note())
+    browser.click("[data-tool=paint]")
+    browser.drag((0, 0.2), (0.2, 0.3))
+    browser.until(lambda: any("already; for a new segment" in e.text for e in browser.all(".toast-body")))
+
+
 def test_uncertainty_tab_shows_disagreement_and_consensus(browser):
     segment(browser)
     browser.tab("Uncertainty")
@@ -99,6 +138,17 @@ def test_clip_tab_segments_and_tracks_sample(browser):
     browser.click("#clips input")
     browser.click("#segment-clip")
     browser.until(lambda: "frame 4 of 4" in browser.note())
+    browser.until(lambda: browser.files() == ["overlay.mp4", "tracks.json", "clip.zip"])
+
+
+def test_clip_tab_stop_offers_the_frames_that_are_done(browser, monkeypatch):
+    frames = PageSegmenter.video
+    monkeypatch.setattr(PageSegmenter, "video", lambda *a, **k: (time.sleep(2) or frame for frame in frames(*a, **k)))
+    browser.tab("Clip")
+    browser.click("#segment-clip")
+    browser.until(lambda: "frame 2 of 4" in browser.note())
+    browser.click("#stop-clip")
+    browser.until(lambda: "the files hold the frames that are done" in browser.note())
     browser.until(lambda: browser.files() == ["overlay.mp4", "tracks.json", "clip.zip"])
 
 
@@ -126,8 +176,12 @@ def test_image_tab_stop_restores_the_last_result(browser, monkeypatch):
 
 def test_page_fits_the_width_of_a_phone(browser):
     segment(browser)
+    browser.until(lambda: not browser.all(".toast-body"))  # they cover the tabs for some seconds
     browser.narrow(390, 844)
     for name in ("Image", "Correct", "Uncertainty", "Clip"):
         browser.tab(name)
         width = browser.driver.execute_script("return document.documentElement.scrollWidth")
         assert width <= 390, name
+        buttons = [b for b in browser.all("button") if b.text.strip() and b.size["width"] > 1]
+        low = {b.text: b.size["height"] for b in buttons if b.size["height"] < 40}
+        assert not low, name

@@ -1,11 +1,15 @@
 """The page over HTTP, with requests of a browser and of an attacker. Skipped without gradio."""
 
+import gc
 import json
 import tempfile
 import threading
 import time
+import weakref
+import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ pytest.importorskip("gradio", reason="needs the extra web")
 import httpx  # comes with gradio
 from visitor import Visitor
 
+from pix2seqd import cards
 from pix2seqd.page.limits import Limits
 from pix2seqd.page.server import serving
 from pix2seqd.panoptic.panoptic import rgb_to_id
@@ -210,16 +215,109 @@ def test_server_requires_the_password(place, segmenter):
         assert http.get("/config").status_code == 200
 
 
-def test_server_clip_takes_the_model_for_clips_with_its_own_settings(place, segmenter):
-    own = PageSegmenter()
+@pytest.fixture(scope="module")
+def several(place):
+    """A page with all bundled models, of which only stand-ins are ever loaded; they count their loads."""
+    loaded = Counter()
+    found = {}
+
+    def load(name):
+        loaded[name] += 1
+        found[name] = PageSegmenter(name, "other" if name == "shapes" else "nuclei")
+        return found[name]
+
+    limits = Limits(pixels=20_000)
+    with serving(load("nuclei-fast"), place / "several", load=load, limits=limits) as url:
+        yield url, loaded, found
+
+
+def ask(visitor, element, kind="click", **given):
+    return visitor.call(element, kind, visitor.values(element, kind, **given))
+
+
+def test_server_offers_the_bundled_models_with_what_they_find(several):
+    visitor = Visitor(several[0])
+    choices = {i: c for i, c in visitor.choices.items() if visitor.ids.get(i) == "model"}
+    (offered,) = choices.values()
+    assert [name for name, _ in offered] == [card.name for card in cards.bundled()]
+    about = ask(visitor, "model", "change", model="shapes")["data"]
+    told = json.dumps(about)
+    for fact in ("made for", "not for", "disk, ", "PQ 80.9"):
+        assert fact in told, fact
+    assert not [name for name in several[1] if name == "shapes"], "the choice alone loads nothing"
+
+
+def test_server_chosen_model_segments_with_its_categories(several, place):
+    url, loaded, found = several
+    visitor = Visitor(url)
+    visitor.open(visitor.upload(draw(place / "chosen.png", blobs=3)))
+    output = ask(visitor, "segment", model="shapes")
+    assert "error" not in output and len(found["shapes"].calls) == 1
+    (path,) = (p for p in (place / "several" / ".scratch").rglob("chosen-panoptic.json"))
+    assert [category["name"] for category in json.loads(path.read_text())["categories"]] == ["cat", "sky"]
+    assert "error" not in ask(visitor, "segment", model="nuclei-fast")
+    for name in ("owner/other", "../nuclei", "", None, ["shapes"]):
+        assert ask(visitor, "segment", model=name).get("error"), "only what is offered is loaded"
+    assert set(loaded) <= {card.name for card in cards.bundled()}
+
+
+def test_server_clip_takes_the_model_for_clips_of_the_chosen_one(several, place):
+    url, _, found = several
     frame = Image.new("L", (64, 48), 20)
     frame.save(place / "other.tif", save_all=True, append_images=[frame, frame])
-    before = len(segmenter.calls)
-    with serving(segmenter, place / "two", clip_segmenter=own, defaults=GIVEN) as url:
-        visitor = Visitor(url, "two")
-        event = visitor.events["segment-clip", "click"]
-        data = [visitor.inputs.get(i) for i in event["inputs"]]
-        path = visitor.upload(place / "other.tif")
-        data[0], data[3] = {"path": path, "orig_name": "other.tif", "meta": {"_type": "gradio.FileData"}}, 3
-        assert "error" not in visitor.call("segment-clip", "click", data)
-    assert own.calls == [{"seed": 5, "min_pixels": 3, "diameter": 12.5, "steps": 3}] and len(segmenter.calls) == before
+    for chosen, taken in (("nuclei", "nuclei-video"), ("shapes", "shapes")):
+        visitor = Visitor(url)
+        clip = {"path": visitor.upload(place / "other.tif"), "orig_name": "other.tif"}
+        clip["meta"] = {"_type": "gradio.FileData"}
+        before = len(found[chosen].calls) if chosen in found else 0
+        assert "error" not in ask(visitor, "segment-clip", clip=clip, model=chosen)
+        call = found[taken].calls[-1]
+        assert ("first_steps" in call) == (taken == chosen), "its own settings, unless it is the chosen one"
+        assert taken == chosen or (len(found[chosen].calls) if chosen in found else 0) == before
+
+
+def test_server_keeps_two_models_in_memory(several, place):
+    url, _, found = several
+    visitor = Visitor(url)
+    visitor.open(visitor.upload(draw(place / "memory.png")))
+    for name in ("nuclei-fast", "shapes", "nuclei", "nuclei-video", "nuclei-fast"):
+        assert "error" not in ask(visitor, "segment", model=name)
+    kept = [weakref.ref(found.pop(name)) for name in list(found)]
+    gc.collect()
+    assert sum(model() is not None for model in kept) == 2
+
+
+def test_server_stop_keeps_the_frames_that_are_done(several, place, monkeypatch):
+    frame = Image.new("L", (64, 48), 20)
+    frame.save(place / "long.tif", save_all=True, append_images=[frame] * 9)
+    reached = threading.Event()
+
+    def slow(self, frames, **options):
+        for number, panoptic in enumerate(quick(self, frames, **options), start=1):
+            yield panoptic
+            if number == 3:
+                reached.set()
+            time.sleep(0.05 if number < 3 else 1)
+
+    quick = PageSegmenter.video
+    monkeypatch.setattr(PageSegmenter, "video", slow)
+    visitor = Visitor(several[0])
+    clip = {"path": visitor.upload(place / "long.tif"), "orig_name": "long.tif", "meta": {"_type": "gradio.FileData"}}
+    joined = visitor.join("segment-clip", "click", visitor.values("segment-clip", clip=clip)).json()
+    for message in visitor.answers():
+        if reached.is_set() and message["msg"] == "process_generating":
+            break
+    body = {
+        "session_hash": visitor.name,
+        "fn_index": visitor.events["segment-clip", "click"]["id"],
+        "event_id": joined["event_id"],
+    }
+    assert visitor.http.post("/gradio_api/cancel", json=body).status_code == 200
+    output = visitor.call("stop-clip", "click")
+    value, _, files = output["data"]
+    assert "stopped after frame" in value["note"] and "the files hold the frames that are done" in value["note"]
+    paths = [file["path"] for file in files]
+    content = visitor.http.get(f"/gradio_api/file={paths[1]}").json()
+    written = list(Path(paths[1]).parent.glob("panoptic/*.png"))
+    assert 3 <= len(written) < 9 and content["tracks"]
+    assert zipfile.is_zipfile(paths[2])

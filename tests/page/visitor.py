@@ -15,11 +15,12 @@ class Visitor:
         self.http = httpx.Client(base_url=url, timeout=120)
         config = self.http.get("/config").json()
         self.inputs = {c["id"]: c["props"].get("value") for c in config["components"]}
+        self.ids = {c["id"]: c["props"].get("elem_id") for c in config["components"]}
+        self.choices = {c["id"]: c["props"]["choices"] for c in config["components"] if "choices" in c["props"]}
         self.events = {}
-        by_id = {c["id"]: c["props"].get("elem_id") for c in config["components"]}
-        for event in config["dependencies"]:
+        for event in filter(lambda event: event["backend_fn"], config["dependencies"]):  # others cancel events
             for target, kind in event["targets"]:
-                self.events[by_id.get(target), kind] = event
+                self.events[self.ids.get(target), kind] = event
 
     def upload(self, path, name=None):
         answer = self.http.post("/gradio_api/upload", files={"files": (name or path.name, path.read_bytes())})
@@ -27,7 +28,8 @@ class Visitor:
 
     def join(self, element, kind, data=None, event_data=None):
         event = self.events[element, kind]
-        data = data or [self.inputs.get(i) for i in event["inputs"]]
+        data = data or []
+        data = [*data, *(self.inputs.get(i) for i in event["inputs"][len(data) :])]
         body = {"data": data, "fn_index": event["id"], "session_hash": self.name, "trigger_id": None}
         body |= {"event_data": event_data}
         return self.http.post("/gradio_api/queue/join", json=body)
@@ -47,6 +49,10 @@ class Visitor:
         assert answer.status_code == 200, answer.text
         *_, last = self.answers()
         return last["output"]
+
+    def values(self, element, kind="click", **given):
+        """The inputs of an event; `given` are those of components by their elem_id."""
+        return [given.get(self.ids.get(i), self.inputs.get(i)) for i in self.events[element, kind]["inputs"]]
 
     def open(self, path):
         given = {"path": path, "orig_name": Path(path).name, "meta": {"_type": "gradio.FileData"}}

@@ -156,7 +156,9 @@ def test_panoptic_writer_killed_between_name_and_file_leaves_no_trace(tmp_path):
     out = tmp_path / "out"
     code = """
     writer = PanopticWriter(Path(sys.argv[1]), TAXONOMY, {}, [Path(sys.argv[2])])
-    (Path(sys.argv[1]) / "panoptic" / ".a.png.0123456789abcdef.part").write_text("half")
+    for folder in ("panoptic", "geojson"):
+        (Path(sys.argv[1]) / folder).mkdir(exist_ok=True)
+        (Path(sys.argv[1]) / folder / ".a.png.0123456789abcdef.part").write_text("half")
     with (Path(sys.argv[1]) / ".panoptic.names").open("a") as names:
         names.write('{"writer": "half a line')
     begin()

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from pix2seqd.cli.options import Flag, count
+from pix2seqd.files import say
 
 
 def ablate(
@@ -47,4 +48,4 @@ def ablate(
     write_json(out / f"{table}.json", {"recipe": recipe.to_dict(), "rows": rows})
     with write_atomically(out / f"{table}.png") as temporary:
         run.plot(table, rows).save(temporary, "PNG")
-    print(f"written to {out}: {table}.json, {table}.png")
+    say(f"written to {out}: {table}.json, {table}.png")

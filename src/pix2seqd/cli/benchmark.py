@@ -6,6 +6,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from pix2seqd.cli.options import Flag
+from pix2seqd.files import say
+
 
 def _counts(_: type, tokens: Sequence[Any]) -> tuple[int, ...]:
     """`256,512` → whole numbers, 1 or more."""
@@ -32,6 +35,7 @@ def benchmark(
     steps: Counts = (2, 20),
     device: Literal["auto", "cpu", "cuda"] = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    trust_size: Flag = False,
     out: Path = Path("benchmark.json"),
 ) -> None:
     """Measure how fast a model is on this machine.
@@ -46,6 +50,8 @@ def benchmark(
         steps: Numbers of denoising steps, separated by commas.
         device: Where to compute. auto takes a GPU if there is one.
         dtype: Precision. auto takes bfloat16 where the device computes it natively, otherwise float32.
+        trust_size: Take a checkpoint of any size. Without it, sizes in config.json have limits (SECURITY.md), because a
+            stranger's checkpoint may be made to exhaust the machine.
         out: JSON file to write.
     """
     from rich.console import Console
@@ -55,11 +61,12 @@ def benchmark(
     from pix2seqd.panoptic.results import check_writable
 
     check_writable(out.parent)
+    console = Console(stderr=True)
     try:
-        results = run.benchmark(model, list(sizes), list(steps), device, dtype, Console(stderr=True).print)
+        results = run.benchmark(model, list(sizes), list(steps), device, dtype, console.print, trust_size)
     except ValueError as error:  # a size that the strides do not divide
         raise InputError(f"{model} cannot take the sizes {_listed(sizes)}: {error}") from error
     for table in run.render(results):
         Console().print(table)
     write_json(out, results)
-    print(f"written to {out}")
+    say(f"written to {out}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pix2seqd.cli.options import count
-from pix2seqd.files import InputError, printable
+from pix2seqd.files import InputError, say
 
 if TYPE_CHECKING:
     from pix2seqd.data.sample import Dataset
@@ -39,24 +39,26 @@ def check_data(
 
     reports: dict[str, check.Report] = {}
     for name, dataset in _datasets(source, split, contact_sheet is not None):
-        Console().print(printable(name), markup=False, highlight=False, soft_wrap=True)
+        say(name)
         if isinstance(dataset, Folder):
-            print(f"# meaning of the label images; to change it, write this to classes.yaml\n{dataset.labels}", end="")
+            say("# meaning of the label images; to change it, write this to classes.yaml")
+            for line in str(dataset.labels).splitlines():
+                say(line)
             _print_skipped(dataset.skipped)
         reports[name] = report = check.check(dataset, ids)
         Console().print(report)
         if contact_sheet:
             check.contact_sheet(dataset, contact_sheet)
-            print(f"written to {contact_sheet}")
+            say(f"written to {contact_sheet}")
     for line in check.compare(reports):
-        print(f"warning: {printable(line)}")
+        say(f"warning: {line}")
     return 0 if all(report.ok for report in reports.values()) else 2
 
 
 def _print_skipped(files: Sequence[Path]) -> None:
     if files:
-        shown = ", ".join(printable(path.name) for path in files[:5]) + (", ..." if len(files) > 5 else "")
-        print(f"skipped {len(files):,} files that are no image with labels: {shown}")
+        shown = ", ".join(path.name for path in files[:5]) + (", ..." if len(files) > 5 else "")
+        say(f"skipped {len(files):,} files that are no image with labels: {shown}")
 
 
 def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[str, "Dataset"]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pix2seqd.cli.options import Flag
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, say
 
 if TYPE_CHECKING:
     from pix2seqd.data.convert import Conversion
@@ -58,7 +58,7 @@ def convert_data(
             raise InputError(f"{annotations} has no split {split}; it has {', '.join(found)}")
         found = {split: chosen}
     for note in dict.fromkeys(note for part in found.values() for note in part.notes):
-        print(f"note: {note}")
+        say(f"note: {note}")
     console, reasons = Console(stderr=True), []
     for name, part in found.items():
         report = convert(
@@ -77,11 +77,11 @@ def convert_data(
 
 
 def _print(report: "Conversion", out: Path, split: str) -> None:
-    print(f"{split}: {report}" if split else report)
+    say(f"{split}: {report}" if split else str(report))
     for error in report.errors:
-        print(f"left out: {error}")
+        say(f"left out: {error}")
     if report.dropped:
         listed = out / (f"dropped_{split}.txt" if split else "dropped.txt")
-        print(f"{len(report.dropped):,} annotations are dropped; {listed} gives the reasons")
+        say(f"{len(report.dropped):,} annotations are dropped; {listed} gives the reasons")
     source = f"coco:{out}@{split}" if split else f"coco:{out}"
-    print(f"written to {out}; check it: pix2seqd check-data {source}")
+    say(f"written to {out}; check it: pix2seqd check-data {source}")

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pix2seqd.cli.options import Flag, count
+from pix2seqd.files import say
 
 
 def distill(
@@ -23,6 +24,7 @@ def distill(
     lr: Annotated[float, Parameter(validator=Number(gt=0, lte=1))] = 5e-4,
     workers: Annotated[int, count(0)] = 1,
     resume: Flag = False,
+    trust_size: Flag = False,
 ) -> None:
     """Train a checkpoint to need only one or two denoising steps.
 
@@ -44,6 +46,8 @@ def distill(
         lr: Learning rate at the start. It falls linearly to a fiftieth.
         workers: Number of processes that prepare images. The result does not depend on it.
         resume: Continue the run in the folder OUT.
+        trust_size: Take a checkpoint of any size. Without it, sizes in config.json have limits (SECURITY.md), because a
+            stranger's checkpoint may be made to exhaust the machine.
     """
     from pix2seqd.config import TrainConfig
     from pix2seqd.training import few_steps as run
@@ -58,5 +62,6 @@ def distill(
         ema_decay=min(0.5 ** (20 / iterations), 0.999),
         workers=workers,
     )
-    run.distill(checkpoint, data, out, steps=steps, td=td, config=config, side=size, resume=resume)
-    print(f"written to {out}; try it: pix2seqd segment IMAGE --model {out / 'model'}")
+    options = {"steps": steps, "td": td, "config": config, "side": size, "resume": resume, "trust_size": trust_size}
+    run.distill(checkpoint, data, out, **options)
+    say(f"written to {out}; try it: pix2seqd segment IMAGE --model {out / 'model'}")

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
-from pix2seqd.files import InputError, require
+from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -121,7 +121,7 @@ def _evaluate_images(
     whole = open_dataset(data, segmenter.checkpoint.data.size)
     if distributed.rank() == 0:
         for line in remarks(whole, data):
-            print(line)
+            say(line)
     dataset = spread(whole, limit)
     groups = _groups(whole, group_by)
     groups = [groups[i] for i in dataset.indices] if groups and isinstance(dataset, Subset) else groups
@@ -131,7 +131,7 @@ def _evaluate_images(
         Console().print(run.render(results))
         settings = {**segmenter.describe(), **options, "data": data, **({"limit": limit} if limit else {})}
         write_json(out, {"settings": settings, **results})
-        print(f"written to {out}")
+        say(f"written to {out}")
     return results
 
 
@@ -157,7 +157,7 @@ def _write_more(
     if reliability:
         save(plots.reliability(every["detection_ap"]["reliability"]), reliability)
     for path in filter(None, (csv, plot, reliability)):
-        print(f"written to {path}")
+        say(f"written to {path}")
 
 
 def _groups(dataset: "Dataset", key: str | None) -> list[str] | None:
@@ -198,4 +198,4 @@ def _evaluate_clips(
     settings = {**segmenter.describe(), "every": every, "tracking": tracking, **options, "data": data}
     settings |= {"limit": limit} if limit else {}
     write_json(out, {"settings": settings, **result})
-    print(f"written to {out}")
+    say(f"written to {out}")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pix2seqd.cli.options import count
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, say
 
 SIZE = (240, 320)
 """Height and width of scenes that are drawn for the figures, in pixels."""
@@ -32,4 +32,4 @@ def figures(data: str, /, *, index: Annotated[int, count(0)] = 0, out: Path = Pa
     for name, image in (("figure3.png", noisy_masks(dataset[index])), ("figure4.png", loss_weights(dataset[index]))):
         with write_atomically(out / name) as temporary:
             image.save(temporary, "PNG")
-        print(f"written to {out / name}")
+        say(f"written to {out / name}")

@@ -21,7 +21,7 @@ from pix2seqd.cli.shard import shard
 from pix2seqd.cli.sweep import sweep
 from pix2seqd.cli.train import train
 from pix2seqd.cli.video import video
-from pix2seqd.files import InputError, printable
+from pix2seqd.files import InputError, say
 
 app = App(
     name="pix2seqd",
@@ -49,7 +49,7 @@ def main() -> None:
     try:
         sys.exit(app(sys.argv[1:]) or 0)
     except (InputError, CycloptsError) as error:
-        print("pix2seqd:", printable(" ".join(str(error).split())), file=sys.stderr)
+        say(f"pix2seqd: {' '.join(str(error).split())}", to_stderr=True)
         sys.exit(2)
     except KeyboardInterrupt:
         print(

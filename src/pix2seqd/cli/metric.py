@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pix2seqd.files import InputError, read_json, write_json
+from pix2seqd.files import InputError, printable, read_json, say, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +63,7 @@ def metric(
         Console().print(table)
     if json:
         write_json(json, scores)
-        print(f"written to {json}")
+        say(f"written to {json}")
 
 
 def _refuse(kind: str, **options: Path | None) -> None:
@@ -216,5 +216,5 @@ def _table(heads: Sequence[str], rows: dict[str, dict[str, Any]], counts: Sequen
     for name, row in rows.items():
         values = {key.lower(): value for key, value in row.items()}
         shown = (percent(values[head.lower()]) for head in heads[1:])
-        table.add_row(Text(name), *shown, *(str(row[count]) for count in counts))
+        table.add_row(Text(printable(name)), *shown, *(str(row[count]) for count in counts))
     return table

@@ -5,14 +5,15 @@ from pathlib import Path
 from pix2seqd.cli.options import Flag
 
 
-def models(*folders: Path, markdown: Flag = False) -> None:
+def models(*checkpoints: str, markdown: Flag = False) -> None:
     """List the models: what each finds, is made for and was trained on, how good and how fast it is.
 
     The bundled models come first. A fact that is not known is shown as -. The facts are in the head of the model card,
     the file README.md in the folder of a model, under the key pix2seqd.
 
     Args:
-        folders: Folders of other checkpoints to list, for example runs/mine/model.
+        checkpoints: Other checkpoints to list: folders, for example runs/mine/model, or ids of models on the Hugging
+            Face hub.
         markdown: Print a table in Markdown.
     """
     from rich.console import Console
@@ -21,7 +22,7 @@ def models(*folders: Path, markdown: Flag = False) -> None:
 
     from pix2seqd import cards
 
-    listed = [*cards.bundled(), *map(cards.read_card, folders)]
+    listed = [*cards.bundled(), *(cards.read_card(_folder(name), name) for name in checkpoints)]
     if markdown:
         print(cards.markdown(listed))
         return
@@ -32,3 +33,11 @@ def models(*folders: Path, markdown: Flag = False) -> None:
         for key, head in cards.HEADS.items():
             table.add_row(head, Text(getattr(card, key)))
         console.print(table)
+
+
+def _folder(name: str) -> Path:
+    if (folder := Path(name)).is_dir():
+        return folder
+    from pix2seqd.checkpoint import find_folder  # takes a second
+
+    return find_folder(name)

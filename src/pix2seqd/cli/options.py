@@ -1,7 +1,6 @@
 """Options that several commands share."""
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pix2seqd.cards import summary
-from pix2seqd.files import printable
+from pix2seqd.files import say
 
 if TYPE_CHECKING:
     from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -63,12 +62,15 @@ class Inference:
     """Where to compute. auto takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision. auto takes bfloat16 where the device computes it natively, otherwise float32."""
+    trust_size: Flag = False
+    """Take a checkpoint of any size. Without it, sizes in config.json have limits (SECURITY.md), because a stranger's
+    checkpoint may be made to exhaust the machine."""
 
     def segmenter(self, name: str) -> "Segmenter":
         """Load the checkpoint."""
         from pix2seqd.segmenter import Segmenter
 
-        return Segmenter.from_pretrained(name, device=self.device, dtype=self.dtype)
+        return Segmenter.from_pretrained(name, device=self.device, dtype=self.dtype, trust_size=self.trust_size)
 
     def given(self) -> dict[str, Any]:
         """The options of `Segmenter.images` that were given; the checkpoint sets the others."""
@@ -82,7 +84,7 @@ def print_summary(segmenter: "Segmenter") -> None:
     from pix2seqd import distributed
 
     if distributed.rank() == 0:
-        print("pix2seqd:", summary(segmenter.describe()["model"], segmenter.taxonomy), file=sys.stderr)
+        say(f"pix2seqd: {summary(segmenter.describe()['model'], segmenter.taxonomy)}", to_stderr=True)
 
 
 def print_unfamiliar(found: Sequence[object], total: int, things: str, model: str) -> None:
@@ -96,10 +98,10 @@ def print_unfamiliar(found: Sequence[object], total: int, things: str, model: st
     """
     if found:
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        named = printable(", ".join(map(str, found[:SHOWN])) + more)
+        named = ", ".join(map(str, found[:SHOWN])) + more
         unlike = f"{len(found)} of {total} {things} look unlike those that {model} is made for ({named})"
         advice = "their segments may mean nothing; for other models: pix2seqd models"
-        print(f"pix2seqd: warning: {unlike}; {advice}", file=sys.stderr)
+        say(f"pix2seqd: warning: {unlike}; {advice}", to_stderr=True)
 
 
 CHECKPOINT_DEFAULTS = Inference()

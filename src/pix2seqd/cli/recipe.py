@@ -39,7 +39,11 @@ def read_recipe(arguments: Sequence[str], small: bool = False) -> Recipe:
         values = smoke(_typed(Recipe, values, "")).to_dict()
     for layer in _layers(dropwhile(_no_option, arguments)):
         values = _merged(values, layer)
-    return _typed(Recipe, values, "")
+    recipe = _typed(Recipe, values, "")
+    try:
+        return Recipe.from_dict(recipe.to_dict(), recipe.trust_size)
+    except ValueError as error:
+        raise InputError(f"recipe: {error}") from error
 
 
 def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
@@ -144,7 +148,7 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
     if isinstance(hint, type) and issubclass(hint, Config) and isinstance(value, Mapping):
         fields = {key: _typed(*field) for key, field in _fields(hint, value, name)}
         try:
-            return hint.from_dict(fields)
+            return hint.from_dict(fields, trust_size=True)  # `read_recipe` checks the whole
         except ValueError as error:
             raise InputError(f"{name or 'recipe'}: {error}") from error
     if get_origin(hint) is tuple and isinstance(value, list | tuple):

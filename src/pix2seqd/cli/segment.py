@@ -13,7 +13,7 @@ from pix2seqd.cli.options import (
     print_summary,
     print_unfamiliar,
 )
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, say
 
 
 def segment(
@@ -117,5 +117,5 @@ def segment(
             collect(folder, further)
     distributed.barrier()
     names = "panoptic.json, panoptic/, overlay/, images/" + (f", {further.names}" if further.kinds else "")
-    print(f"written to {out}{'/part-*' if shard else ''}: {names}")
+    say(f"written to {out}{'/part-*' if shard else ''}: {names}")
     return 2 if failed else 0

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from pix2seqd.files import InputError, printable
+from pix2seqd.files import InputError, printable, say
 from pix2seqd.images.load import load_image
 from pix2seqd.panoptic.also import NOTHING, Also, read_result, remove, write_for_image
 from pix2seqd.panoptic.journal import Entry
@@ -132,7 +132,7 @@ def also_into(writer: PanopticWriter, out: Path, todo: list[Path], taxonomy: Tax
                 failed += 1
                 _print_message(progress, error)
             progress.advance(task)
-    print(f"{len(todo) - failed} not segmented again: {also.names} written from the results in {out}")
+    say(f"{len(todo) - failed} not segmented again: {also.names} written from the results in {out}")
     return failed
 
 
@@ -199,18 +199,21 @@ def _progress(files: int) -> Progress:
 
 def print_segments(title: str, segments: list[dict[str, Any]]) -> None:
     """Print a table of the largest segments."""
-    title = printable(title)  # the name of a file, which may be from a stranger
     if not segments:
-        print(f"{title}: no segments, every pixel is void")
+        say(f"{title}: no segments, every pixel is void")
         return
     right = [Column(head, justify="right") for head in ("pixels", "x", "y", "width", "height")]
     table = Table(
-        Column("id", justify="right"), "name", "kind", *right, title=Text(f"{title}: {len(segments)} segments")
+        Column("id", justify="right"),
+        "name",
+        "kind",
+        *right,
+        title=Text(printable(f"{title}: {len(segments)} segments")),
     )
     by_area = sorted(segments, key=lambda info: info["area"], reverse=True)
     for info in by_area[:SHOWN_SEGMENTS]:
         kind = "thing" if info["isthing"] else "stuff"
-        table.add_row(str(info["id"]), Text(info["name"]), kind, str(info["area"]), *map(str, info["bbox"]))
+        table.add_row(str(info["id"]), Text(printable(info["name"])), kind, str(info["area"]), *map(str, info["bbox"]))
     if rest := by_area[SHOWN_SEGMENTS:]:
         table.add_row("", f"and {len(rest)} smaller", "", str(sum(info["area"] for info in rest)))
     Console().print(table)

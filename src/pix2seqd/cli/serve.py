@@ -4,13 +4,16 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from pix2seqd.cards import DEFAULT, bundled_names, read_card
+from pix2seqd.cards import DEFAULT, read_card
 from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_summary
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, say
+
+if TYPE_CHECKING:
+    from pix2seqd.segmenter import Segmenter
 
 
 def serve(
@@ -42,7 +45,8 @@ def serve(
 
     Args:
         model: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id of a
-            model on the Hugging Face hub. The tab Clip takes the model for clips that its card names, if any.
+            model on the Hugging Face hub. The page starts with it; visitors can choose a bundled model instead. The
+            tab Clip takes the model for clips that the card of the chosen one names, if any.
         out: Folder to write to. Nothing is written anywhere else.
         samples: Folder of images and clips that the page offers as samples, if it exists.
         host: Address to listen on. 0.0.0.0 or :: admits other machines; this needs a password, or --open.
@@ -81,13 +85,11 @@ def serve(
         total_megabytes=max_total_megabytes,
         visitors=max_visitors,
     )
-    segmenter = inference.segmenter(model)
-    print_summary(segmenter)
-    for_clips = read_card(find_folder(model)).for_clips
     with serving(
-        segmenter,
+        _first(inference, model),
         out,
-        clip_segmenter=inference.segmenter(for_clips) if for_clips in bundled_names() else None,
+        load=inference.segmenter,
+        card=read_card(find_folder(model), model),
         samples=samples if samples.is_dir() else None,
         defaults=inference.given(),
         limits=limits,
@@ -96,9 +98,15 @@ def serve(
         names=names,
         password=password or None,
     ) as url:
-        print(f"the page is at {url} (Ctrl-C ends it); saved images go to {out}", flush=True)
+        say(f"the page is at {url} (Ctrl-C ends it); saved images go to {out}")
         while True:
             time.sleep(3600)
+
+
+def _first(inference: Inference, model: str) -> "Segmenter":
+    segmenter = inference.segmenter(model)
+    print_summary(segmenter)
+    return segmenter
 
 
 def _end(*_: object) -> None:

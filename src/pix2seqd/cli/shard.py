@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pix2seqd.cli.options import count
+from pix2seqd.files import say
 
 
 def shard(
@@ -38,4 +39,4 @@ def shard(
     console = Console(stderr=True)
     shown = track(samples, "sharding", total=len(dataset), console=console, transient=True)
     number = write_shards(dataset.taxonomy, shown, out, megabytes, jpeg)
-    print(f"written to {out}: {len(dataset):,} samples in {number:,} shards; train on shards:{out}")
+    say(f"written to {out}: {len(dataset):,} samples in {number:,} shards; train on shards:{out}")

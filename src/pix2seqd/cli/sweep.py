@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 
-from pix2seqd.cli.options import count
-from pix2seqd.files import InputError, require
+from pix2seqd.cli.options import Flag, count
+from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
@@ -42,6 +42,7 @@ def sweep(
     seed: Annotated[int, count(0, 2**63 - 1)] = 0,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    trust_size: Flag = False,
     out: Path = Path("sweep.json"),
 ) -> None:
     """Score a checkpoint with many inference settings.
@@ -62,6 +63,8 @@ def sweep(
         seed: Seed of the random noise.
         device: Where to compute. auto takes a GPU if there is one.
         dtype: Precision. auto takes bfloat16 where the device computes it natively, otherwise float32.
+        trust_size: Take a checkpoint of any size. Without it, sizes in config.json have limits (SECURITY.md), because a
+            stranger's checkpoint may be made to exhaust the machine.
         out: JSON file to write.
     """
     from pix2seqd import distributed
@@ -77,7 +80,7 @@ def sweep(
     require("the plot of a sweep", "train", "matplotlib")
     check_writable(out.parent)
     distributed.rank()  # from here on each process has a device of its own
-    segmenter = Segmenter.from_pretrained(checkpoint, device, dtype)
+    segmenter = Segmenter.from_pretrained(checkpoint, device, dtype, trust_size=trust_size)
     if clips:
         _sweep_clips(segmenter, data, out, first_steps, steps, seed)
     else:
@@ -104,7 +107,7 @@ def _sweep_images(
     write_json(out, {"settings": settings, "rows": rows})
     with write_atomically(out.with_suffix(".png")) as temporary:
         run.plot(rows, segmenter).save(temporary, "PNG")
-    print(f"written to {out} and {out.with_suffix('.png')}")
+    say(f"written to {out} and {out.with_suffix('.png')}")
 
 
 def _sweep_clips(
@@ -127,4 +130,4 @@ def _sweep_clips(
     write_json(out, {"settings": {**segmenter.describe(), "seed": seed, "data": data}, **rows})
     with write_atomically(out.with_suffix(".png")) as temporary:
         run.plot(rows, segmenter).save(temporary, "PNG")
-    print(f"written to {out} and {out.with_suffix('.png')}")
+    say(f"written to {out} and {out.with_suffix('.png')}")

@@ -1,12 +1,15 @@
 """The command `pix2seqd train`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from pix2seqd.cli.options import Flag
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, say
+
+if TYPE_CHECKING:
+    from pix2seqd.config import Recipe
 
 
 def train(
@@ -15,6 +18,7 @@ def train(
     resume: Flag = False,
     smoke: Flag = False,
     show: Flag = False,
+    trust_size: Flag = False,
 ) -> None:
     """Train a model.
 
@@ -45,36 +49,45 @@ def train(
         smoke: Make the run so small that it takes seconds: narrow networks, few steps, drawn scenes. Settings on the
             command line still have priority.
         show: Print all settings as YAML and stop. Use it to write your own file.
+        trust_size: Take a model and a checkpoint (--init) of any size. Without it, sizes have limits (SECURITY.md),
+            because a stranger's checkpoint may be made to exhaust the machine.
     """
-    from pix2seqd.cli.recipe import read_recipe, read_settings, to_yaml
+    from pix2seqd.cli.recipe import read_recipe, read_settings
 
+    if trust_size:
+        settings = (*settings, "--trust-size", "true")
     if settings and settings[0] == "own":
         _own(read_settings(settings[1:]), out or Path("runs/own"), resume, smoke, show)
         return
     recipe = read_recipe(settings, smoke)
     if show:
-        print(to_yaml(recipe), end="")
+        _show(recipe)
         return
     out = out or Path("runs") / (Path(settings[0]).stem + "-smoke" * smoke)
     from pix2seqd.training.train import train as run
 
     run(recipe, out, resume)
-    print(f"written to {out}; try it: pix2seqd segment IMAGE --model {out / 'model'}")
+    say(f"written to {out}; try it: pix2seqd segment IMAGE --model {out / 'model'}")
 
 
 def _own(settings: dict[str, Any], out: Path, resume: bool, smoke: bool, show: bool) -> None:
     if smoke:
         raise InputError("own has no --smoke; give --train.steps 4 for a short run")
-    from pix2seqd.cli.recipe import to_yaml
     from pix2seqd.training import own
 
     if show:
-        print(to_yaml(own.prepare(settings, out)[0]), end="")
+        _show(own.prepare(settings, out)[0])
         return
     own.train_own(settings, out, resume)
     model = out / "model"
-    print(f"written to {out}: model/ is the best, last/ the last, results.png the course of the run")
-    print(
-        f"score it on all images that were held out: pix2seqd evaluate {model} --data split:{out / own.DATA_FILE}@eval"
-    )
-    print(f"try it: pix2seqd segment IMAGE --model {model}")
+    say(f"written to {out}: model/ is the best, last/ the last, results.png the course of the run")
+    data = f"split:{out / own.DATA_FILE}@eval"
+    say(f"score it on all images that were held out: pix2seqd evaluate {model} --data {data}")
+    say(f"try it: pix2seqd segment IMAGE --model {model}")
+
+
+def _show(recipe: "Recipe") -> None:
+    from pix2seqd.cli.recipe import to_yaml
+
+    for line in to_yaml(recipe).splitlines():
+        say(line)

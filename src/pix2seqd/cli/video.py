@@ -20,7 +20,7 @@ from pix2seqd.cli.options import (
     print_summary,
     print_unfamiliar,
 )
-from pix2seqd.files import InputError, printable
+from pix2seqd.files import InputError, printable, say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -152,7 +152,7 @@ def video(
     print(f"{done} {word} in {seconds:.1f} s ({done / seconds:.1f} {word}/s), {tracked}")
     files = [f"labels/{stack}.tif", "volumes.csv"] if stack else ["tracks.csv", *["ctc/"] * ctc]
     files += [further.names] if further.kinds else []
-    print(f"written to {out}: overlay.mp4, panoptic/, panoptic.json, tracks.json, {', '.join(files)}")
+    say(f"written to {out}: overlay.mp4, panoptic/, panoptic.json, tracks.json, {', '.join(files)}")
     return 2 if errors else 0
 
 

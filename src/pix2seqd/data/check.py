@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pix2seqd.data.sample import Dataset, Sample
-from pix2seqd.files import InputError, write_atomically
+from pix2seqd.files import InputError, printable, write_atomically
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy
 
 ERRORS_SHOWN = 20
@@ -116,9 +116,9 @@ class Report:
         table = Table("id", "category", "kind", *counts)
         for category in self.taxonomy.categories:
             table.add_row(*self._row(category))
-        lines = [self._overview(), *map(Text, self._facts() if self.instances else ())]
-        lines += [Text(f"warning: {line}", "yellow") for line in self.warnings if self.instances]
-        shown = [Text(f"  {message}", "red") for message in self.errors[:ERRORS_SHOWN]]
+        lines = [self._overview(), *(Text(printable(fact)) for fact in (self._facts() if self.instances else ()))]
+        lines += [Text(printable(f"warning: {line}"), "yellow") for line in self.warnings if self.instances]
+        shown = [Text(printable(f"  {message}"), "red") for message in self.errors[:ERRORS_SHOWN]]
         if len(self.errors) > ERRORS_SHOWN:
             shown.append(Text(f"  and {len(self.errors) - ERRORS_SHOWN} more", "red"))
         return Group(table, *lines, *shown)

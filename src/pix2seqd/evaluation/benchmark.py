@@ -47,13 +47,19 @@ def with_random_weights(preset: str) -> Checkpoint:
     return Checkpoint(model, Taxonomy.from_coco(categories), DataConfig(), InferConfig(), preset)
 
 
-def preset_or_checkpoint(name: str) -> Checkpoint:
-    """A preset (paper, small, tiny; random weights), or a checkpoint."""
-    return with_random_weights(name) if name in ("paper", "small", "tiny") else from_pretrained(name)
+def preset_or_checkpoint(name: str, trust_size: bool = False) -> Checkpoint:
+    """A preset (paper, small, tiny; random weights), or a checkpoint; arguments as `from_pretrained`."""
+    return with_random_weights(name) if name in ("paper", "small", "tiny") else from_pretrained(name, trust_size)
 
 
 def benchmark(
-    name: str, sizes: list[int], steps: list[int], device: str, dtype: Any, progress: Callable[[str], None] = print
+    name: str,
+    sizes: list[int],
+    steps: list[int],
+    device: str,
+    dtype: Any,
+    progress: Callable[[str], None] = print,
+    trust_size: bool = False,
 ) -> dict[str, Any]:
     """Measure.
 
@@ -64,11 +70,12 @@ def benchmark(
         device: of `Segmenter`.
         dtype: likewise.
         progress: is told what comes next.
+        trust_size: as `from_pretrained` takes it.
 
     Returns:
         {"machine": ..., "sizes": {size: ...}}: seconds are medians, after a warm-up; FLOP are counted, not estimated.
     """
-    pretrained = preset_or_checkpoint(name)
+    pretrained = preset_or_checkpoint(name, trust_size)
     segmenter = Segmenter(pretrained, device, dtype)
     plain, count = pretrained.model, _counter(pretrained.model)
     pretrained = segmenter.checkpoint  # a copy for inference is all that is kept, as in use

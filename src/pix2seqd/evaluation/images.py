@@ -13,6 +13,7 @@ from rich.text import Text
 from pix2seqd import distributed
 from pix2seqd.data.categories import with_categories
 from pix2seqd.data.sample import Dataset
+from pix2seqd.files import printable
 from pix2seqd.metrics import percent
 from pix2seqd.metrics.average_precision import AveragePrecision
 from pix2seqd.metrics.detection_ap import DetectionAP
@@ -116,9 +117,9 @@ def render(results: dict[str, Any]) -> Group:
         values += [quality["Things"]["pq"], quality["Stuff"]["pq"], hit["ap"], hit["f1"]]
         values += [result["detection_ap"]["ap"], result["detection_ap"]["calibration_error"]]
         shown = map(percent, (*values, result["mean_iou"]["mean_iou"]))
-        overall.add_row(Text(name), str(result["images"]), *shown)
+        overall.add_row(Text(printable(name)), str(result["images"]), *shown)
     classes = Table("category", "PQ", "SQ", "RQ", "tp", "fp", "fn")
     for row in results["all"]["panoptic_quality"]["per_class"].values():
         counts = [str(row[key]) for key in ("tp", "fp", "fn")]
-        classes.add_row(Text(row["name"]), *(percent(row[key]) for key in ("pq", "sq", "rq")), *counts)
+        classes.add_row(Text(printable(row["name"])), *(percent(row[key]) for key in ("pq", "sq", "rq")), *counts)
     return Group(overall, classes)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from PIL import Image
 
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, require_regular
 from pix2seqd.images.load import (
     DEPTHS,
     Channel,
@@ -40,8 +40,14 @@ if TYPE_CHECKING:
 
 CLOCK = 60_000
 """Ticks per second in written videos, fine enough for every frame's own time; MPEG-4 allows at most 65,535."""
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
-"""FFmpeg's names of the formats that hold a whole clip in one file."""
+UPLOADS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
+"""FFmpeg's names of the formats that the page takes."""
+CONTAINERS = (
+    f"{UPLOADS},apng,asf,av1,cine,dv,flv,h264,hevc,ivf,live_flv,m4v,mjpeg,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,ser,vc1,wtv,"
+    "yuv4mpegpipe"
+)
+"""FFmpeg's names of the formats that hold a whole clip in one file. All others are refused: FFmpeg also reads playlists
+and lists of files, which name further files and addresses."""
 KEY_SECONDS = 2
 """Seconds between key frames; a killed process loses at most so much of the video."""
 
@@ -256,8 +262,7 @@ def check_upload(path: Path, most: int) -> None:
                 check_pixels(*tiff.size)
                 size = math.prod(tiff.size)
         else:
-            options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-            with av.open(str(path), options=options) as container:
+            with av.open(str(path.absolute()), options=_only(UPLOADS)) as container:
                 size = max(stream.width * stream.height for stream in container.streams.video)
     except (OSError, ValueError) as error:
         raise InputError(
@@ -292,16 +297,27 @@ def _read_images(
             warn(f"frame {number} is left out: {error}")
 
 
+def _only(formats: str) -> dict[str, str]:
+    """Options of FFmpeg that keep it to these formats, and to files of this machine."""
+    return {"format_whitelist": formats, "protocol_whitelist": "file"}
+
+
 @contextmanager
 def _opened(source: str) -> Iterator["InputContainer"]:
     import av.error
 
-    camera = source.startswith("/dev/")
-    try:
-        container = av.open(source, format="v4l2" if camera else None)
-    except FileNotFoundError as error:
+    camera, path = source.startswith("/dev/"), Path(source).absolute()
+    if not path.exists() and "://" in source:
+        raise InputError(f"{source} is an address, not a file; download it and give the file")
+    if not path.exists():
         cure = "connect it, or give another number" if camera else "check the path"
-        raise InputError(f"{source} does not exist; {cure}") from error
+        raise InputError(f"{source} does not exist; {cure}")
+    try:
+        if camera:
+            container = av.open(source, format="v4l2")
+        else:
+            require_regular(path)
+            container = av.open(str(path), options=_only(CONTAINERS))  # no name that begins as an address does
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         cure = "see whether another program uses it" if camera else "it is not a video or cut short; export it again"

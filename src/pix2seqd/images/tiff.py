@@ -26,7 +26,12 @@ AXES = {"T": "time (T)", "Z": "depth (Z)", "C": "channels", "P": "positions", "I
 """What messages call the axes of planes; I stands for pages whose axis the file does not name."""
 MAX_SAMPLES = 16
 """An unnamed last axis of at most so many values holds channels: no image is so narrow and also a stack."""
-IMAGES = {6: "JPEG", 7: "JPEG", 33003: "JPEG2000", 33005: "JPEG2000", 34712: "JPEG2000", 34933: "PNG", 50001: "WEBP"}
+IMAGES = {
+    **dict.fromkeys((6, 7, 33007, 34892), "JPEG"),
+    **dict.fromkeys((33003, 33004, 33005, 34712), "JPEG2000"),
+    34933: "PNG",
+    **dict.fromkeys((34927, 50001), "WEBP"),
+}
 """TIFF's compressions whose data are whole images, which have a size of their own; and Pillow's names of them."""
 HEAD = 65536
 """Bytes at the start of such an image in which its size is looked for, and pixels that it may have at least."""
@@ -220,7 +225,12 @@ class Tiff:
         ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False))
         if max(ends, default=0) > self._tiff.filehandle.size:
             raise EOFError("the file ends before its pixels do")  # tifffile would fill the rest with zeros
-        if kind := IMAGES.get(page.compression):
+        kind = IMAGES.get(page.compression)
+        # Of any other compression (JPEG XL, LERC, ...), a small tile may unpack to an image of any size.
+        if kind is None and page.compression not in TiffImagePlugin.COMPRESSION_INFO:
+            name = getattr(page.compression, "name", page.compression)
+            raise InputError(f"its compression, {name}, is not read; save it with another one, such as LZW or JPEG")
+        if kind:
             inside = math.prod((page.tilelength, page.tilewidth) if page.is_tiled else page.shape)
             for start, count in zip(page.dataoffsets, page.databytecounts, strict=False):
                 self._file.seek(start)

@@ -67,6 +67,13 @@ def model_card(checkpoint: Checkpoint, repository: str, data: str, licence: str,
     from huggingface_hub import EvalResult, ModelCardData
 
     title = repository.split("/")[-1]
+    measured = [
+        (name, round(100 * result["panoptic_quality"]["All"]["pq"], 1))
+        for name, result in _measured(results)
+        if result["panoptic_quality"]["All"]["pq"] is not None
+    ]
+    facts = {"trained_on": " ".join(data.split())}
+    facts |= {"quality": ", ".join(f"PQ {value} ({name})" for name, value in measured)} if measured else {}
     head = ModelCardData(
         license=licence,
         library_name="pix2seqd",
@@ -81,11 +88,11 @@ def model_card(checkpoint: Checkpoint, repository: str, data: str, licence: str,
                 dataset_name=f"{results['settings']['data']} ({name})",
                 metric_type="pq",
                 metric_name="Panoptic quality",
-                metric_value=round(100 * result["panoptic_quality"]["All"]["pq"], 1),
+                metric_value=value,
             )
-            for name, result in _measured(results)
-            if result["panoptic_quality"]["All"]["pq"] is not None
+            for name, value in measured
         ],
+        pix2seqd=facts,
     )
     kinds = {"Things": True, "Stuff": False}
     lists = [

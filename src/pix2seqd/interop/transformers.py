@@ -74,14 +74,20 @@ class Pix2SeqDConfig(PreTrainedConfig):
         return super().from_pretrained(name, *args, **{"name_or_path": str(name), **kwargs})
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+    def from_dict(cls, config_dict: dict[str, Any], *, trust_size: bool = False, **kwargs: Any) -> Any:
         """From the content of config.json. It may come from a stranger: nothing is taken over that was not checked.
+
+        Args:
+            config_dict: the content.
+            trust_size: as `pix2seqd.checkpoint.from_pretrained` takes it.
+            kwargs: of `PreTrainedConfig.from_dict`.
 
         Raises:
             InputError: as `pix2seqd.checkpoint.read_settings`.
         """
         name = kwargs.get("name_or_path")
-        settings, _ = read_settings(config_dict, f"{name}: config.json" if name else "config.json")
+        where = f"{name}: config.json" if name else "config.json"
+        settings, _ = read_settings(config_dict, where, trust_size=trust_size)
         names = [category.name for category in settings.taxonomy.categories]
         checked = {key: config_dict[key] for key in ("pix2seqd", *PARTS, "categories")}
         labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
@@ -138,7 +144,13 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, name: str | Path, *_: Any, config: Pix2SeqDConfig | None = None, dtype: Any = "auto", **options: Any
+        cls,
+        name: str | Path,
+        *_: Any,
+        config: Pix2SeqDConfig | None = None,
+        dtype: Any = "auto",
+        trust_size: bool = False,
+        **options: Any,
     ) -> Self:
         """Load a folder or a repository of the hub, as strictly as `pix2seqd.checkpoint.from_pretrained`.
 
@@ -146,6 +158,7 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
             name: the folder, or "owner/name".
             config: config of this checkpoint; None: read it.
             dtype: precision of the networks, as `Segmenter` takes it, or torch.float32 or torch.bfloat16.
+            trust_size: as `pix2seqd.checkpoint.from_pretrained` takes it.
             options: where to find it (revision, cache_dir, token, local_files_only, ...); others are ignored.
 
         Raises:
@@ -157,8 +170,10 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
         places = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
         place = {key: options[key] for key in places if key in options}
         paths = [cached_file(str(name), file, **place) for file in ("model.safetensors", "config.json")]
-        checkpoint = from_pretrained(Path(str(paths[-1])).parent)  # checks what the next line takes on trust
-        config = config or Pix2SeqDConfig.from_pretrained(name, **place)
+        checkpoint = from_pretrained(
+            Path(str(paths[-1])).parent, trust_size
+        )  # checks what the next line takes on trust
+        config = config or Pix2SeqDConfig.from_pretrained(name, trust_size=trust_size, **place)
         if Taxonomy.from_coco(config.categories) != checkpoint.taxonomy:
             raise InputError(f"{name}: the given config has other categories than the checkpoint; leave it out")
         return cls(config, checkpoint, precision).eval()

@@ -1,10 +1,13 @@
 """The tab Clip: segment a video frame by frame, and list its tracks."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -20,6 +23,7 @@ from pix2seqd.page.site import (
     count,
     settings_of,
     steps_slider,
+    to_result,
     view,
     visitor_of,
     with_messages,
@@ -36,24 +40,42 @@ FURTHER = Also(tuple(PLACES)).without("labelme")
 """Written for each frame; labelme's files would hold every frame again."""
 
 
-def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
-    """Lay out the tab. `steps` is the start value of the steps of later frames."""
+END = 300
+"""Seconds that *Stop* waits until the last frame is done and all files are written."""
+
+
+KEPT_RUNS = 4
+"""Clips that *Stop* can still ask for."""
+WARNINGS = 3
+"""Messages about a clip that are shown."""
+
+
+@dataclass
+class Run:
+    """A clip that is being segmented. `ended` is set when all of its files are written."""
+
+    out: Path
+    value: dict[str, Any] = field(default_factory=dict)
+    """Of the viewer; empty before the first frame is done."""
+    place: str = ""
+    ended: Event = field(default_factory=Event)
+
+
+def tab(site: Site, parts: Parts, samples: Path | None) -> list[gr.Component]:
+    """Lay out the tab. Returns the components to which `values` gives values."""
     found = sorted(p for p in samples.iterdir() if p.suffix.lower() in SUFFIXES)[:12] if samples else []
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             source = gr.File(label="Clip: video, GIF or TIFF stack", height=140, elem_id="clip")
             sample = gr.Radio([p.name for p in found], label="Samples", visible=bool(found), elem_id="clips")
             frames = gr.Slider(2, site.limits.frames, min(50, site.limits.frames), step=1, label="Frames at most")
-            later = steps_slider(site.limits, steps, "Denoising steps of each later frame")
-            if site.clip_segmenter:
-                name = site.clip_segmenter.checkpoint.name
-                gr.Markdown(f"Model `{name}`. Seed, smallest segment and diameter are those of the tab *Image*.")
-            else:
-                gr.Markdown("The first frame and all other settings are those of the tab *Image*.")
+            text, value = values(site, site.models.first)
+            later = steps_slider(site.limits, value, "Steps of each later frame")
+            model = gr.Markdown(text, elem_id="clip-model")
             with gr.Row():
                 run = gr.Button("Segment", variant="primary", min_width=90, elem_id="segment-clip")
-                stop = gr.Button("Stop", min_width=90)
-        with gr.Column(scale=3, min_width=320):
+                stop = gr.Button("Stop", min_width=90, elem_id="stop-clip")
+        with gr.Column(scale=3, min_width=320, elem_id="clip-result"):
             frame_view = view(placeholder="Upload a clip or choose a sample. Each frame appears when it is done.")
             table = gr.Dataframe(
                 headers=["track", "class", "kind", "first frame", "last frame", "mean area"],
@@ -63,6 +85,8 @@ def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
                 buttons=[],
             )
             files = gr.File(label="Downloads: video, tracks, everything", file_count="multiple", interactive=False)
+
+    runs: dict[str | None, Run] = {}
 
     def segment(
         path: str | None, chosen: str | None, frames: int, steps: int, request: gr.Request, *values: Any
@@ -74,36 +98,88 @@ def tab(site: Site, parts: Parts, samples: Path | None, steps: int) -> None:
         given = site.scratch.resolve(path, visitor_of(request)) if path else named
         assert given is not None
         check_upload(given, site.limits.pixels)
-        out = site.scratch.new_folder(visitor_of(request)) / "clip"
-        options, value = settings_of(values), {}
-        if site.clip_segmenter:  # another model: what the tab Image says about steps and samples is not for it
+        options, model = settings_of(values), site.models.for_clips(values[-1])
+        if model != values[-1]:  # what the tab Image says about steps and samples is not for it
             options = {key: options[key] for key in ("seed", "min_pixels", "diameter")}
         else:
             options["first_steps"] = options["steps"]
         options["steps"] = int(steps)
-        for done, total, frame, panoptic in site.turns.take(segmented(site, given, out, frames, options)):
-            note = f"frame {done} of {total}: {count(panoptic)}"
-            value = show(data_uri(reduced(frame.image), "JPEG"), panoptic, progress=done / total, note=note)
-            yield value, gr.skip(), gr.skip()
-        yield value | {"progress": 1.0}, tracks(out), export(out)
+        current = Run(site.scratch.new_folder(visitor_of(request)) / "clip")
+        runs[request.session_hash] = current
+        while len(runs) > KEPT_RUNS:
+            del runs[next(iter(runs))]
+        try:
+            with closing(segmented(site, model, given, current.out, frames, options)) as results:
+                for done, total, frame, panoptic in site.turns.take(results):
+                    current.place = f"frame {done} of {total}"
+                    note = f"{current.place}: {count(panoptic)}"
+                    shown = {"progress": done / total, "note": note}
+                    current.value = show(data_uri(reduced(frame.image), "JPEG"), panoptic, **shown)
+                    yield current.value, gr.skip(), gr.skip()
+        except InputError as error:  # the time is over, or a frame cannot be used
+            if not current.value:
+                raise
+            gr.Warning(str(error))
+            yield ended(current)
+        else:
+            runs.pop(request.session_hash, None)
+            yield current.value | {"progress": 1.0}, tracks(current.out), export(current.out)
+        finally:
+            current.ended.set()
+
+    def halted(request: gr.Request) -> tuple[Any, ...]:
+        current = runs.pop(request.session_hash, None)
+        if current is None:  # it waited for its turn, or is done
+            return gr.skip(), gr.skip(), gr.skip()
+        if not current.ended.wait(END):
+            raise InputError("the frame that is being segmented takes too long; this clip has no files")
+        return ended(current)
 
     settings = [source, sample, frames, later, *parts.settings]
-    running = run.click(with_messages(segment), settings, [frame_view, table, files], **MODEL, show_progress="hidden")
-    stop.click(None, cancels=[running])
+    outputs = [frame_view, table, files]
+    running = run.click(with_messages(segment), settings, outputs, **MODEL, show_progress="hidden")
+    run.click(None, js=to_result("clip-result"))
+    stop.click(with_messages(halted), None, outputs, cancels=[running], **QUICK)
     source.upload(lambda: None, None, sample, **QUICK)
     sample.input(lambda: None, None, source, **QUICK)
+    return [model, later]
+
+
+def values(site: Site, model: str) -> tuple[str, int]:
+    """What the tab says about its model, and the number of steps of later frames, where `model` is chosen."""
+    name = site.models.for_clips(model)
+    if name == model:
+        text = "The first frame and all other settings are those of the tab *Image*."
+        return f"Model `{name}`. {text}", site.defaults(model)["steps"]
+    text = "Seed, smallest segment and diameter are those of the tab *Image*."
+    return f"Model `{name}`. {text}", site.models.settings(name).infer.steps
+
+
+def ended(run: Run) -> tuple[Any, ...]:
+    """The values of the tab after a clip that was not segmented to its end: what is done stays."""
+    if not run.value:
+        return None, [], None
+    note = f"stopped after {run.place}; the files hold the frames that are done"
+    return run.value | {"progress": 1.0, "note": note}, tracks(run.out), export(run.out)
 
 
 def segmented(
-    site: Site, path: Path, out: Path, max_frames: int, options: dict[str, Any]
-) -> Iterator[tuple[int, int, DecodedFrame, Panoptic]]:
+    site: Site, model: str, path: Path, out: Path, max_frames: int, options: dict[str, Any]
+) -> Generator[tuple[int, int, DecodedFrame, Panoptic], None, None]:
     """Segment a clip and write it to `out`, as `pix2seqd video` does.
 
     Yields:
         Number of the frame, total number of frames, the frame, its segmentation.
     """
-    segmenter = site.clip_segmenter or site.segmenter
-    with open_clip(str(path), lambda _: None, FRAMES_PER_SECOND) as clip:
+    segmenter = site.models.get(model)
+    told: list[str] = []
+
+    def warn(message: str) -> None:
+        if len(told) < WARNINGS:
+            gr.Warning(message)
+        told.append(message)
+
+    with open_clip(str(path), warn, FRAMES_PER_SECOND) as clip:
         total = min(clip.total or max_frames, max_frames)
         results = follow(partial(segmenter.video, **options), islice(clip.frames, max_frames))
         settings = {**segmenter.describe(), **options}

@@ -26,10 +26,10 @@ from pix2seqd.page.work import SAVES, Work
 
 def tab(site: Site, parts: Parts) -> None:
     """Lay out the tab."""
-    categories = [(category.name, category.id) for category in site.segmenter.taxonomy.categories]
+    category = parts.category
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            category = gr.Dropdown(categories, value=categories[0][1], label="Class", elem_id="category")
+            category.render()
             with gr.Row():
                 relabel = gr.Button("Set class", size="sm", min_width=70)
                 merge = gr.Button("Merge", size="sm", min_width=70)
@@ -77,9 +77,16 @@ def tab(site: Site, parts: Parts) -> None:
     save.click(with_messages(stored), [parts.work], [parts.work, saved, parts.files], **QUICK, concurrency_id=SAVES)
 
 
-def _edited(work: Work) -> tuple[Any, ...]:
+def _begun(before: Work, now: Work) -> str:
+    """A sentence if painting began a new segment."""
+    known = {segment.id for segment in before.panoptic.segments}
+    new = [segment for segment in now.panoptic.segments if segment.id not in known and now.selected == (segment.id,)]
+    return f" · new {new[0].name}; paint again to extend it, or click it with Select to begin another" if new else ""
+
+
+def _edited(work: Work, more: str = "") -> tuple[Any, ...]:
     chosen = f" · {len(work.selected)} selected" if work.selected else ""
-    value = work.view(note=count(work.panoptic) + chosen)
+    value = work.view(note=count(work.panoptic) + chosen + more)
     return work, value, value, rows(work.panoptic), None
 
 
@@ -100,8 +107,9 @@ def _editing_events(site: Site, parts: Parts, category: gr.Dropdown, buttons: di
 
     def drawn(work: Work | None, category_id: int, event: gr.EventData) -> tuple[Any, ...]:
         data = event._data or {}
-        fresh = required(work).drawn(data.get("tool"), data.get("points"), data.get("radius"), category_id)
-        return _edited(fresh)
+        work = required(work)
+        fresh = work.drawn(data.get("tool"), data.get("points"), data.get("radius"), category_id)
+        return _edited(fresh, "" if fresh.selected == work.selected else _begun(work, fresh))
 
     # Strokes can arrive faster than they are handled. All of them are handled, in their order.
     order = {**QUICK, "concurrency_limit": 1, "trigger_mode": "multiple"}

@@ -13,12 +13,16 @@ from pix2seqd.page.site import (
     QUICK,
     Parts,
     Site,
+    about,
+    classes,
     count,
+    follow,
     required,
     sampling,
     shown,
     steps_slider,
     stopped,
+    to_result,
     view,
     visitor_of,
     with_messages,
@@ -28,7 +32,7 @@ from pix2seqd.page.work import Work
 SAMPLES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
-def tab(site: Site, work: gr.State, samples: Path | None, defaults: dict[str, Any]) -> Parts:
+def tab(site: Site, work: gr.State, samples: Path | None) -> Parts:
     """Lay out the tab. The other tabs use the components that it returns."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
@@ -43,11 +47,13 @@ def tab(site: Site, work: gr.State, samples: Path | None, defaults: dict[str, An
             )
             upload.preprocess = _as_uploaded  # pyright: ignore[reportAttributeAccessIssue]
             _samples(site, upload, samples)
+            model, known = _models(site)
             with gr.Row():
                 run = gr.Button("Segment", variant="primary", min_width=90, elem_id="segment")
                 stop = gr.Button("Stop", min_width=90)
-            settings = _settings(site, defaults)
-        with gr.Column(scale=3, min_width=320):
+            known.render()
+            settings = [*_settings(site), model]
+        with gr.Column(scale=3, min_width=320, elem_id="image-result"):
             image_view = view(placeholder="Drop an image, paste one, take one with a camera, or click a sample.")
             table = gr.Dataframe(
                 headers=["id", "class", "kind", "score", "pixels", "x", "y", "width", "height"],
@@ -63,13 +69,17 @@ def tab(site: Site, work: gr.State, samples: Path | None, defaults: dict[str, An
             )
     correct_view = view(editable=True, placeholder="Segment an image on the tab Image first.")
     correct_view.unrender()
-    parts = Parts(work, settings, image_view, correct_view, table, files)
+    category = gr.Dropdown(
+        **classes(site.models.settings(site.models.first).taxonomy), label="Class", elem_id="category", render=False
+    )
+    parts = Parts(work, settings, known, category, image_view, correct_view, table, files)
 
-    def opened(given: tuple[str, str] | None, request: gr.Request) -> tuple[Any, ...]:
+    def opened(given: tuple[str, str] | None, model: str, request: gr.Request) -> tuple[Any, ...]:
         if given is None:
             return None, None, None, [], None
         path = site.scratch.resolve(given[0], visitor_of(request))
-        fresh = Work.open(path, Path(given[1] or path.name).name, site.segmenter.taxonomy, site.limits.pixels)
+        taxonomy = site.models.settings(model).taxonomy
+        fresh = Work.open(path, Path(given[1] or path.name).name, taxonomy, site.limits.pixels)
         value = fresh.view(note=f"{fresh.name} · {fresh.image.width} x {fresh.image.height}")
         return fresh, value, value, [], None
 
@@ -81,26 +91,36 @@ def tab(site: Site, work: gr.State, samples: Path | None, defaults: dict[str, An
         done = replace(work.changed(panoptic), kept=frozenset(), unsaved=False)
         yield shown(site, done, count(done.panoptic), request)
 
-    upload.change(with_messages(opened), [upload], parts.result, **QUICK)
+    upload.change(with_messages(opened), [upload, model], parts.result, **QUICK).then(*follow(parts), **QUICK)
     running = run.click(with_messages(segment), [work, *settings], parts.result, **MODEL, show_progress="hidden")
+    running.then(*follow(parts), **QUICK)
+    run.click(None, js=to_result("image-result"))
     stop.click(stopped, [work], [image_view], cancels=[running], **QUICK)
     return parts
 
 
-def _settings(site: Site, defaults: dict[str, Any]) -> list[gr.Component]:
+def _models(site: Site) -> tuple[gr.Dropdown, gr.HTML]:
+    """The choice of the model, and what is known of the chosen one."""
+    names, first = list(site.models.cards), site.models.first
+    model = gr.Dropdown(names, value=first, label="Model", visible=len(names) > 1, filterable=False, elem_id="model")
+    return model, gr.HTML(about(site, first), elem_id="about", render=False)
+
+
+def _settings(site: Site) -> list[gr.Component]:
     """The controls of the options, in the order of `settings_of`."""
+    defaults = site.defaults(site.models.first)
     with gr.Accordion("Settings", open=False):
         return [
-            steps_slider(site.limits, defaults["first_steps"] or defaults["steps"], "Denoising steps"),
+            steps_slider(site.limits, defaults["first_steps"], "Denoising steps"),
             gr.Slider(0, max(10, defaults["td"]), defaults["td"], step=0.1, label="τ_d, time difference in steps"),
             gr.Number(defaults["min_pixels"], minimum=0, precision=0, label="Smallest segment, in pixels"),
-            gr.Number(defaults.get("seed", 0), minimum=0, precision=0, label="Seed"),
+            gr.Number(defaults["seed"], minimum=0, precision=0, label="Seed"),
             gr.Slider(1, max(9, defaults["consensus"]), defaults["consensus"], step=2, label="Samples to agree"),
             gr.Number(
-                defaults.get("diameter", 0.0),
+                defaults["diameter"],
                 minimum=0,
                 label="Diameter of the objects, in pixels; 0: estimated",
-                visible=site.segmenter.checkpoint.data.diameter > 0,
+                visible=site.models.settings(site.models.first).data.diameter > 0,
             ),
         ]
 

@@ -1,13 +1,14 @@
 """The page and its tabs."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from pix2seqd.page import clip, correct, image, uncertainty
-from pix2seqd.page.site import Site
+from pix2seqd.page.site import QUICK, Parts, Site, about, follow, with_messages
+from pix2seqd.page.work import Work
 
 STYLE = """
 .gradio-container { width: 100%; max-width: 1500px !important; margin: 0 auto !important; }
@@ -19,7 +20,9 @@ STYLE = """
   .gradio-container > .main { padding: 16px !important; }
   .tab-wrapper { height: 44px !important; }
   .tab-wrapper button { padding: 0 10px !important; font-size: 15px !important; } /* or a menu hides some tabs */
-  .tab-container button, .reset-button { min-height: 40px !important; min-width: 40px; }
+  .tab-container button, button.sm, button.label-wrap, .label-clear-button, .reset-button {
+    min-height: 40px !important; min-width: 40px !important;
+  }
   .foremost { order: -1; } /* the image before its buttons */
 }
 footer { display: none !important; }
@@ -27,27 +30,42 @@ footer { display: none !important; }
 """
 
 
-def build(site: Site, samples: Path | None, given: Mapping[str, Any]) -> gr.Blocks:
+def build(site: Site, samples: Path | None) -> gr.Blocks:
     """The page, ready to be launched.
 
     Args:
-        site: the model, its limits and folders.
+        site: the models, their limits and folders.
         samples: folder of samples that visitors can click.
-        given: start values of the controls that differ from the checkpoint's (`InferConfig`).
     """
-    name, infer = site.segmenter.checkpoint.name, site.segmenter.checkpoint.infer
-    first = given.get("steps", infer.first_steps)  # given steps also hold for images
-    defaults = {**infer.to_dict(), "first_steps": first, **given}
     with gr.Blocks(title="pix2seqd", analytics_enabled=False, fill_width=True) as blocks:
-        gr.Markdown(f"## pix2seqd\nPanoptic segmentation by bit diffusion · model `{name}`", elem_classes="heading")
+        gr.Markdown("## pix2seqd\nPanoptic segmentation by bit diffusion", elem_classes="heading")
         work = gr.State(None)
         with gr.Tab("Image"):
-            parts = image.tab(site, work, samples, defaults)
+            parts = image.tab(site, work, samples)
         with gr.Tab("Correct"):
             correct.tab(site, parts)
         with gr.Tab("Uncertainty"):
             uncertainty.tab(site, parts)
         with gr.Tab("Clip"):
-            own = site.clip_segmenter
-            clip.tab(site, parts, samples, own.checkpoint.infer.steps if own else defaults["steps"])
+            later = clip.tab(site, parts, samples)
+        _choosing(site, parts, later)
     return blocks
+
+
+def _choosing(site: Site, parts: Parts, later: list[Any]) -> None:
+    """What the choice of a model changes: what is said of it, the settings, and the classes of an empty segmentation.
+
+    A segmentation of another model stays until *Segment* is pressed.
+    """
+
+    def chosen(work: Work | None, model: str) -> tuple[Any, ...]:
+        settings, defaults = site.models.settings(model), site.defaults(model)
+        if work is not None and not work.panoptic.segments:
+            work = replace(work, panoptic=replace(work.panoptic, taxonomy=settings.taxonomy), past=())
+        values = [defaults[name] for name in ("first_steps", "td", "min_pixels", "seed", "consensus")]
+        diameter = gr.Number(value=defaults["diameter"], visible=settings.data.diameter > 0)
+        return work, about(site, model), *values, diameter, *clip.values(site, model)
+
+    changed = [parts.work, parts.about, *parts.settings[:-1], *later]
+    event = parts.model.change(with_messages(chosen), [parts.work, parts.model], changed, **QUICK)  # pyright: ignore
+    event.then(*follow(parts), **QUICK)

@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import compare_digest
@@ -19,6 +19,7 @@ from pix2seqd.page.work import SAVES, Work
 if TYPE_CHECKING:
     from gradio import Blocks
 
+    from pix2seqd.cards import Card
     from pix2seqd.segmenter import Segmenter
 
 ENVIRONMENT = {
@@ -48,7 +49,8 @@ def serving(
     segmenter: "Segmenter",
     folder: Path,
     *,
-    clip_segmenter: "Segmenter | None" = None,
+    load: "Callable[[str], Segmenter] | None" = None,
+    card: "Card | None" = None,
     samples: Path | None = None,
     defaults: Mapping[str, Any] = {},
     limits: Limits | None = None,
@@ -62,8 +64,9 @@ def serving(
     At its end the context waits for images that are being saved.
 
     Args:
-        segmenter: the model.
-        clip_segmenter: the model of the tab Clip, which finds the same things; None: the same model.
+        segmenter: the model that is chosen at first.
+        load: loads a bundled model by its name; None: there is no other model to choose.
+        card: what is known of the first model; None: what it finds, or what the bundled one of this name states.
         folder: the only folder that is written to. It holds the data set of saved images, and `.scratch`.
         samples: folder of images and clips that visitors can click.
         defaults: start values of the controls that differ from the checkpoint's, by name as in
@@ -86,13 +89,15 @@ def serving(
 
     from pix2seqd.page.connections import listening
     from pix2seqd.page.guard import Guard
+    from pix2seqd.page.models import Models
     from pix2seqd.page.page import STYLE, build
     from pix2seqd.page.site import Site
 
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # `Guard` notes broken uploads
     processing_utils.async_ssrf_protected_download = _fetch_nothing  # pyright: ignore[reportAttributeAccessIssue]
-    site = Site(segmenter, folder, scratch, limits, Turns(limits.seconds), clip_segmenter)
-    page = build(site, samples, defaults)
+    site = Site(Models(segmenter, load, card), folder, scratch, limits, Turns(limits.seconds), defaults)
+    del segmenter  # it makes room for others
+    page = build(site, samples)
     page.queue(max_size=limits.queue)
     page.state_session_capacity = limits.visitors + 1  # gradio itself forgets none: `Visitors` does
     page.max_threads = page._queue.max_thread_count = 8

@@ -1,22 +1,25 @@
-"""Shared by the tabs: the model and its limits, the components that several tabs write to, and messages."""
+"""Shared by the tabs: the models and their limits, the components that several tabs write to, and messages."""
 
 import functools
+import html
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from pix2seqd.cards import HEADS, UNKNOWN
 from pix2seqd.files import InputError
 from pix2seqd.page import viewer
 from pix2seqd.page.limits import Limits, Turns
+from pix2seqd.page.models import Models
 from pix2seqd.page.scratch import Scratch
 from pix2seqd.page.work import Work
 from pix2seqd.panoptic.also import PLACES, write_further
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.segmenter import Segmenter
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
 """Settings of events that use the model: one at a time among all visitors."""
@@ -28,13 +31,23 @@ QUICK: dict[str, Any] = {"concurrency_limit": 4, "api_visibility": "private", "s
 class Site:
     """Shared by all visitors."""
 
-    segmenter: Segmenter
+    models: Models
     folder: Path
     scratch: Scratch
     limits: Limits
     turns: Turns
-    clip_segmenter: Segmenter | None = None
-    """The model of the tab Clip; None: the same."""
+    given: Mapping[str, Any]
+    """Start values of the controls that differ from the checkpoints' (`InferConfig`)."""
+
+    def defaults(self, model: str) -> dict[str, Any]:
+        """Start values of the controls for a model.
+
+        Raises:
+            InputError: there is no such model.
+        """
+        infer = self.models.settings(model).infer
+        first = self.given.get("steps", infer.first_steps or infer.steps)  # given steps also hold for images
+        return {"seed": 0, "diameter": 0.0, **infer.to_dict(), "first_steps": first, **self.given}
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,11 @@ class Parts:
 
     work: gr.State
     settings: list[gr.Component]
-    """The inputs of `settings_of`."""
+    """The inputs of `settings_of`, and the model, which is the last of them."""
+    about: gr.HTML
+    """What is known of the model."""
+    category: gr.Dropdown
+    """The class of what is corrected."""
     image_view: gr.HTML
     correct_view: gr.HTML
     table: gr.Dataframe
@@ -53,6 +70,11 @@ class Parts:
     def result(self) -> list[gr.Component]:
         """The outputs of an event that changes the segmentation; `shown` gives their values."""
         return [self.work, self.image_view, self.correct_view, self.table, self.files]
+
+    @property
+    def model(self) -> gr.Component:
+        """Chooses the model."""
+        return self.settings[-1]
 
 
 def with_messages(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,7 +110,7 @@ def required(work: Work | None) -> Work:
 
 def settings_of(values: tuple[Any, ...]) -> dict[str, Any]:
     """Options of the segmenter, from the values of `Parts.settings`."""
-    steps, td, min_pixels, seed, consensus, diameter = values
+    steps, td, min_pixels, seed, consensus, diameter, _ = values
     options = {"steps": int(steps), "td": float(td), "min_pixels": int(min_pixels or 0), "seed": int(seed or 0)}
     return options | {"consensus": int(consensus), "diameter": float(diameter or 0)}
 
@@ -101,6 +123,11 @@ def steps_slider(limits: Limits, value: int, label: str) -> gr.Slider:
 def view(editable: bool = False, placeholder: str = "The result appears here.") -> gr.HTML:
     """A viewer (see viewer.py)."""
     return gr.HTML(None, **viewer.parts(editable, placeholder))  # pyright: ignore[reportArgumentType]
+
+
+def to_result(element: str) -> str:
+    """JavaScript that shows an element where the page is narrow and the element lies below."""
+    return f"() => {{ if (innerWidth <= 640) document.getElementById('{element}').scrollIntoView() }}"
 
 
 def rows(panoptic: Panoptic) -> list[list[Any]]:
@@ -139,11 +166,35 @@ def shown(site: Site, work: Work, note: str, request: gr.Request) -> tuple[Any, 
 
 def sampling(site: Site, work: Work, hints: Panoptic | None, values: tuple[Any, ...]) -> Iterator[tuple[Any, Panoptic]]:
     """Run the model. Yields the value of the viewer and the segmentation after each step."""
-    options = settings_of(values)
-    yield work.view(hints or work.panoptic, 0.01, "0 %"), work.panoptic
-    for share, panoptic in site.turns.take(site.segmenter.progress(work.image, hints=hints, **options)):
+    options, model = settings_of(values), values[-1]
+    note = "0 %" if site.models.is_loaded(model) else f"loading the model {model}"
+    yield work.view(hints or work.panoptic, 0.01, note), work.panoptic
+    for share, panoptic in site.turns.take(site.models.get(model).progress(work.image, hints=hints, **options)):
         note = f"{round(100 * share)} % · {len(panoptic.segments)} segments"
         yield work.view(panoptic, share, note), panoptic
+
+
+def about(site: Site, model: str) -> str:
+    """What is known of a model, as HTML."""
+    card = site.models.cards[model]
+    known = [(head, getattr(card, key)) for key, head in HEADS.items() if getattr(card, key) != UNKNOWN]
+    return "".join(f"<div><b>{head}</b> {html.escape(text)}</div>" for head, text in known)
+
+
+def classes(taxonomy: Taxonomy, chosen: int | None = None) -> dict[str, Any]:
+    """Choices and value of the control for the class; the chosen category is kept if there is one of this id."""
+    ids = [category.id for category in taxonomy.categories]
+    choices = [(category.name, category.id) for category in taxonomy.categories]
+    return {"choices": choices, "value": chosen if chosen in ids else ids[0]}
+
+
+def follow(parts: Parts) -> tuple[Callable[..., Any], list[Any], list[Any]]:
+    """An event that offers the classes of the work, which has those of the model that segmented it."""
+
+    def classes_of(work: Work | None, chosen: int | None) -> Any:
+        return gr.skip() if work is None else gr.Dropdown(**classes(work.panoptic.taxonomy, chosen))
+
+    return classes_of, [parts.work, parts.category], [parts.category]
 
 
 def stopped(work: Work | None) -> Any:

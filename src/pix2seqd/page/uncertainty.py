@@ -14,6 +14,7 @@ from pix2seqd.page.site import (
     Parts,
     Site,
     count,
+    follow,
     required,
     settings_of,
     shown,
@@ -62,7 +63,7 @@ def tab(site: Site, parts: Parts) -> None:
         def several() -> Iterator[tuple[float, Panoptic]]:
             for k in range(number):  # single samples, because a consensus would hide the disagreement
                 sample_options: dict[str, Any] = {**options, "seed": options["seed"] + k, "consensus": 1}
-                for share, panoptic in site.segmenter.progress(work.image, **sample_options):
+                for share, panoptic in site.models.get(values[-1]).progress(work.image, **sample_options):
                     yield (k + share) / number, panoptic
                 samples.append(panoptic)  # pyright: ignore[reportPossiblyUnboundVariable]
 
@@ -81,7 +82,8 @@ def tab(site: Site, parts: Parts) -> None:
     inputs = [parts.work, number, *parts.settings]
     running = run.click(with_messages(drawn), inputs, outputs, **MODEL, show_progress="hidden")
     stop.click(None, cancels=[running])
-    correct.click(with_messages(taken), [parts.work, agreed], parts.result, **QUICK)
+    taking = correct.click(with_messages(taken), [parts.work, agreed], parts.result, **QUICK)
+    taking.then(*follow(parts), **QUICK)
 
 
 def summary(work: Work, samples: list[Panoptic], min_pixels: int, folder: Path) -> tuple[Any, ...]:

@@ -94,7 +94,7 @@ class Work:
         return show(self.shown, self.panoptic, note=note, selected=self.selected, kept=self.kept)
 
     def changed(self, panoptic: Panoptic, kept: Collection[int] = (), selected: Collection[int] = ()) -> "Work":
-        """With another segmentation. The change can be undone.
+        """With another segmentation. The change can be undone, unless the categories change too.
 
         Args:
             panoptic: the new segmentation.
@@ -103,12 +103,13 @@ class Work:
         """
         present = {segment.id for segment in panoptic.segments}
         mask = zlib.compress(self.panoptic.segmentation.tobytes(), 1)
+        past = (*self.past, Past(mask, self.panoptic.segments, self.kept))[-UNDO:]
         return replace(
             self,
             panoptic=panoptic,
             kept=(self.kept | set(kept)) & present,
             selected=tuple(i for i in selected if i in present),
-            past=(*self.past, Past(mask, self.panoptic.segments, self.kept))[-UNDO:],
+            past=past if panoptic.taxonomy == self.panoptic.taxonomy else (),
             unsaved=True,
         )
 
@@ -144,19 +145,34 @@ class Work:
         match tool:
             case "select" | "add":
                 one = next(iter(under), None) if len(under) == 1 else None
-                return self._toggled(one) if tool == "add" else replace(self, selected=() if one is None else (one,))
-            case "paint" if len(self.selected) == 1:
-                panoptic = editing.paint(self.panoptic, where, self.selected[0])
-                return self.changed(panoptic, self.selected, self.selected)
+                alone = () if one is None or self.selected == (one,) else (one,)
+                return self._toggled(one) if tool == "add" else replace(self, selected=alone)
             case "paint":
-                panoptic, new = editing.add(self.panoptic, where, category_id)
-                return self.changed(panoptic, [new], [new])
+                return self._painted(where, category_id)
             case "erase":
                 things = {s.id for s in self.panoptic.segments if s.isthing}
                 return self.changed(editing.erase(self.panoptic, where), under & things, self.selected)
             case "cut":
                 return self._cut(where, under)
         raise InputError(f"there is no tool {tool!r}")
+
+    def _painted(self, where: np.ndarray, category_id: int) -> "Work":
+        """The pixels go to the selected segment; without one they begin a new segment of the category."""
+        if not where.any():
+            raise InputError("this stroke is beside the image")
+        if len(self.selected) > 1:
+            raise InputError(
+                f"{len(self.selected)} segments are selected; select one of them to paint into it, or none"
+            )
+        if self.selected:
+            panoptic, painted = editing.paint(self.panoptic, where, self.selected[0]), self.selected[0]
+        else:
+            panoptic, painted = editing.add(self.panoptic, where, category_id)
+        if np.array_equal(panoptic.segmentation, self.panoptic.segmentation):
+            name = next(segment.name for segment in self.panoptic.segments if segment.id == painted)
+            clear = "click it with Select, so that nothing is selected, " if self.selected else ""
+            raise InputError(f"this is {name} already; for a new segment {clear}choose its class, and paint")
+        return self.changed(panoptic, [painted], [painted])
 
     def _toggled(self, segment_id: int | None) -> "Work":
         """With a segment added to the selection or removed from it. None clears the selection."""

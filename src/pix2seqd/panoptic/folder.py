@@ -328,7 +328,7 @@ class PanopticFolder:
     def _remove_leftovers(self, parts: Iterable[str]) -> None:
         self._names.unlink(missing_ok=True)
         for folder in (self._out / part for part in parts):
-            inside = (path for name in FOLDERS for path in (folder / name).glob(PARTS))
+            inside = folder.glob(f"[!.]*/{PARTS}")  # also in the folders of other tools' files
             for path in (*folder.glob(f".panoptic.json{PARTS}"), *inside):
                 path.unlink(missing_ok=True)
 

@@ -31,10 +31,11 @@ def make_folders(out: Path, names: tuple[str, ...] = FOLDERS) -> None:
     Raises:
         InputError: they cannot be made or written to.
     """
+    folders = [out, *(out / name for name in names)]
     with writing(out):
-        for name in names:
-            (out / name).mkdir(parents=True, exist_ok=True)
-    for folder in (out, *(out / name for name in names)):
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+    for folder in folders:
         check_writable(folder)
 
 

@@ -187,6 +187,7 @@ def distill(
     config: TrainConfig,
     side: int = 0,
     resume: bool = False,
+    trust_size: bool = False,
 ) -> Checkpoint:
     """Train a checkpoint that needs few steps. The folder is that of a training run, and can be resumed like one.
 
@@ -199,11 +200,12 @@ def distill(
         config: settings of the training.
         side: side of the training windows in pixels; 0: as in inference.
         resume: continue the run in `out`.
+        trust_size: as `pix2seqd.checkpoint.from_pretrained` takes it.
 
     Raises:
         InputError: the checkpoint gives no logits, or as `train`.
     """
-    teacher = from_pretrained(checkpoint)
+    teacher = from_pretrained(checkpoint, trust_size)
     if teacher.model.config.decoder.head != "softmax":
         raise InputError(f"{checkpoint} has a linear head; distillation needs logits: give one with a softmax head")
     input_size = tuple(n * teacher.infer.input_scale for n in teacher.data.size)
@@ -219,6 +221,7 @@ def distill(
         infer=infer.replace(input_scale=1),
         train_data=data,
         init=checkpoint,
+        trust_size=trust_size,
     )
     return train(recipe, out, resume, lambda _: Student(teacher.model, train_data, infer), (teacher.data, infer))
 

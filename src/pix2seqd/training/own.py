@@ -21,7 +21,7 @@ from pix2seqd.data.check import NAMES_SHOWN, Report, content, fill
 from pix2seqd.data.find import find_splits, named, with_prefix
 from pix2seqd.data.sample import Dataset, Sample, spread
 from pix2seqd.data.split import PARTS, describe, divide
-from pix2seqd.files import InputError, read_json, require, write_json
+from pix2seqd.files import InputError, read_json, require, say, write_json
 from pix2seqd.panoptic.panoptic import typical_diameter
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE, neighbours
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -460,7 +460,8 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
             )
     wish = given.pop("init", "auto")
     init = str({"auto": nearest(data), "none": ""}.get(wish, wish))
-    start = from_pretrained(init) if init else None
+    trust_size = bool(given.pop("trust_size", False))
+    start = from_pretrained(init, trust_size) if init else None
     if start and start.model.config.decoder.head != "softmax" and wish == "auto":
         init, start = "", None
     lines.append(f"init {init or 'none'}: {_reason(wish, init, data)}")
@@ -473,7 +474,7 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
     file = out / DATA_FILE
     values |= {"train_data": f"split:{file}@train", "eval_data": f"split:{file}@eval", "init": init}
     try:
-        return Recipe.from_dict(values), content, lines
+        return Recipe.from_dict(values, trust_size), content, lines
     except ValueError as error:
         raise InputError(f"the settings do not fit each other: {error}") from error
 
@@ -578,7 +579,8 @@ def train_own(settings: Mapping[str, Any], out: Path, resume: bool = False) -> C
         raise InputError(f"cannot make the folder {out} ({there} cannot be written to); choose another --out")
     recipe, content, lines = prepare(settings, out)
     if distributed.rank() == 0:
-        print("\n".join(lines), flush=True)
+        for line in lines:
+            say(line)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +21,7 @@ from pix2seqd.data import is_clips, open_clips, open_dataset, remarks
 from pix2seqd.data.clip_examples import frame_size
 from pix2seqd.data.loader import training_loader
 from pix2seqd.data.sample import ClipDataset, Dataset
-from pix2seqd.files import InputError, read_json, require, write_json
+from pix2seqd.files import InputError, read_json, require, say, write_json
 from pix2seqd.interop.official import load_tensorflow_checkpoint
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import pretrained_backbone
@@ -102,7 +103,7 @@ def train(
             raise InputError(f"there is no recipe {recipe!r}; give one of {', '.join(RECIPES)}")
         recipe = RECIPES[recipe]
     out = Path(out)
-    config = recipe.train
+    config, load = recipe.train, partial(from_pretrained, trust_size=recipe.trust_size)
     # accelerate needs an argument where several processes compute on CPUs.
     on_cpus = distributed.world_size() > 1 and not torch.cuda.is_available()
     accelerator = Accelerator(
@@ -139,7 +140,7 @@ def train(
         if accelerator.is_main_process:
             if log.results:
                 save_pretrained(pretrained, out / "last")
-            pretrained = from_pretrained(out / "model") if has_best else pretrained
+            pretrained = load(out / "model") if has_best else pretrained
             if state.step >= state.last:  # from no more images than were trained on
                 count, device = min(IMAGES, state.step * config.batch_size), str(accelerator.device)
                 pretrained = replace(pretrained, familiarity=learn(pretrained, [(dataset, count)], device))
@@ -148,7 +149,7 @@ def train(
     if state.step < state.last:
         accelerator.print(f"stopped at step {state.step} of {state.last}; go on with --resume")
         raise KeyboardInterrupt
-    return from_pretrained(out / "model") if has_best else pretrained
+    return load(out / "model") if has_best else pretrained
 
 
 def _precision(config: TrainConfig) -> str:
@@ -174,7 +175,7 @@ def _say_remarks(dataset: Dataset | ClipDataset, recipe: Recipe, accelerator: "A
     if recipe.eval_data and not is_clips(recipe.eval_data):
         lines += remarks(open_dataset(recipe.eval_data, recipe.data.size), recipe.eval_data)
     for line in lines:
-        print(line)
+        say(line)
 
 
 def new_state(
@@ -222,7 +223,7 @@ def new_model(recipe: Recipe) -> Pix2SeqD:
     if (Path(recipe.init) / "checkpoint").is_file():
         load_tensorflow_checkpoint(model, recipe.init)
     elif recipe.init:
-        transfer(from_pretrained(recipe.init).model, model)
+        transfer(from_pretrained(recipe.init, recipe.trust_size).model, model)
     # Mask pre-training does not train the encoder.
     decoder = recipe.model.decoder
     model.pixel_encoder.requires_grad_(decoder.condition_on_map or decoder.condition_on_tokens)
@@ -320,7 +321,7 @@ def read_recipe(path: Path) -> Recipe:
         InputError: it is missing, damaged or of another version.
     """
     try:
-        return Recipe.from_dict(read_json(path))
+        return Recipe.from_dict(read_json(path), trust_size=True)  # it was checked when the run began
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is of another version ({error}); start anew with another --out") from error
 

@@ -441,7 +441,8 @@ class InferConfig(Config):
     past masks; the ids come from the other samples. Not in the paper."""
     sure: float = 0.0
     """Above 0: a window of which the model is sure takes no further steps, and if it is so after the first sample, no
-    further samples. It is sure if its pixels' segments have this mean probability. 0: always all. Not in the paper."""
+    further samples. It is sure if its pixels' segments have this mean probability. 0, or if the number of steps is
+    given (`--steps`): all are taken. Not in the paper."""
     first_steps: int = 0
     """Steps of a video's first frame, and of an image (§4.2, Figure 7); 0: as many as `steps`."""
     adaptive: float = 0.0

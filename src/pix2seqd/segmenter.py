@@ -44,7 +44,8 @@ class ImageOptions(TypedDict, total=False):
     seed: int
     """Seed of the image's noise; the same seed gives the same segmentation, alone or in a batch. Default: 0."""
     steps: int | None
-    """Number of decoder steps, 1 or more."""
+    """Number of decoder steps, 1 or more. If it is given, all of them are taken, and all samples, whatever
+    `InferConfig.sure` says."""
     td: float | None
     """τ_d ≥ 0 (§3.3)."""
     min_pixels: int | None
@@ -264,7 +265,8 @@ class Segmenter:
         Raises:
             InputError: a frame cannot be read or has another size than the first, or an option is out of range.
         """
-        call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive})
+        sure = None if given.get("steps") is None and first_steps is None else 0.0  # as for images
+        call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive, "sure": sure})
         data, model, min_pixels = self.checkpoint.data, self.model.config, call.infer.min_pixels
         stream, tracker = self._stream(call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
         conditioned = stream.conditioned if model.decoder.past_frames else 0
@@ -333,9 +335,10 @@ class Segmenter:
         return describe(image.seen)
 
     def _image_call(self, given: Mapping[str, Any]) -> _Call:
-        steps = given.get("steps")
-        steps = self.checkpoint.infer.first_steps or None if steps is None else steps
-        return self._call({**given, "steps": steps, "first_steps": 0})
+        # All steps that are asked for are taken.
+        asked = given.get("steps") is not None
+        steps = {"sure": 0.0} if asked else {"steps": self.checkpoint.infer.first_steps or None}
+        return self._call({**given, **steps, "first_steps": 0})
 
     def _call(self, given: Mapping[str, Any]) -> _Call:
         changes = {key: value for key, value in given.items() if value is not None}

@@ -514,6 +514,9 @@ def test_image_sure_windows_take_one_step_and_one_sample(make, images, monkeypat
         assert len(shown) == 4 and same(shown[-1], found)
         second = saving.samples(images[0], 2)[1]
         assert same(second, saving.image(images[0], seed=1, consensus=1)), "samples stay independent"
+        steps.clear()
+        saving.image(images[0], steps=2)
+        assert sum(steps) == 6 * windows, "steps that are asked for are taken"
         if count == 1:
             assert np.array_equal(found.segmentation, consensus([single] * 3).segmentation)
 

@@ -31,8 +31,7 @@ _LOOKS = 2
 """How often the scale of an image is corrected. The first look may be wrong: at a wrong scale a large thing looks like
 several, and small things look like one."""
 _LOOK_WINDOWS = 4
-_LOOK_STEPS = 3
-"""Most steps of a look, which takes half of those of an image."""
+_LOOK_STEPS = 5
 _DESCRIBED_WINDOWS = 4
 _NEAR = 1.25
 """Scales whose ratio is below this count as equal."""
@@ -306,7 +305,7 @@ class Segmenter:
         if not data.diameter or diameter:
             return image
         infer = self.checkpoint.infer  # of the checkpoint, not of the call: the scale does not depend on it
-        quick = infer.replace(steps=min(_LOOK_STEPS, -(-(infer.first_steps or infer.steps) // 2)), first_steps=0)
+        quick = infer.replace(steps=min(_LOOK_STEPS, infer.first_steps or infer.steps), first_steps=0)
         for _ in range(_LOOKS):
             every = -(-len(image.corners) // _LOOK_WINDOWS)
             look = replace(image, corners=image.corners[::every], seen=[])

@@ -24,7 +24,7 @@ _PARTS = 4
 batches and CUDA graphs need."""
 _LARGEST = 1.25
 """Largest window in multiples of the network's input: one larger window replaces two that overlap."""
-_ENOUGH = 16
+_ENOUGH = 32
 """Things that tell the scale of an image."""
 
 

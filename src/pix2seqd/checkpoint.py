@@ -245,11 +245,16 @@ def check_size(model: Pix2SeqD, size: tuple[int, int]) -> None:
     Raises:
         ValueError: height or width is no multiple of the coarsest cell.
     """
-    config = model.config
-    cell = config.mask.stride * config.decoder.patch * 2 ** (len(config.decoder.multipliers) - 1)
-    step = math.lcm(cell, model.pixel_encoder.backbone.strides[-1])
+    step = coarsest_cell(model)
     if any(n % step for n in size):
         raise ValueError(f"data.size {list(size)} does not suit the model; give multiples of {step}")
+
+
+def coarsest_cell(model: Pix2SeqD) -> int:
+    """The number of pixels of which the sides of the networks' input are multiples."""
+    config = model.config
+    cell = config.mask.stride * config.decoder.patch * 2 ** (len(config.decoder.multipliers) - 1)
+    return math.lcm(cell, model.pixel_encoder.backbone.strides[-1])
 
 
 _FORMAT_1 = {

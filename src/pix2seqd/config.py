@@ -470,6 +470,10 @@ class InferConfig(Config):
     unconditioned_share: float = 0.0
     """Share of the samples of a video's later frames without past masks, as in a first frame. They correct errors of
     past masks; the ids come from the other samples. Not in the paper."""
+    sure: float = 0.0
+    """Above 0: a window of which the model is sure takes no further steps, and if it is so after the first sample, no
+    further samples. It is sure if its pixels' segments have this mean probability. 0, or if the number of steps is
+    given (`--steps`): all are taken. Not in the paper."""
     first_steps: int = 0
     """Steps of a video's first frame, and of an image (§4.2, Figure 7); 0: as many as `steps`."""
     adaptive: float = 0.0
@@ -491,6 +495,7 @@ class InferConfig(Config):
                 0 <= self.unconditioned_share < 1,
                 f"unconditioned_share must be from 0 to below 1, not {self.unconditioned_share}",
             ),
+            (0 <= self.sure <= 1, f"sure must be from 0 to 1, not {self.sure}"),
             (self.first_steps >= 0, f"first_steps must be 0 or more, not {self.first_steps}"),
             (
                 self.adaptive == 0 or 1 <= self.adaptive < float("inf"),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import chain, islice, tee
+from itertools import chain, groupby, islice, repeat, tee
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack
 
@@ -43,7 +43,8 @@ class ImageOptions(TypedDict, total=False):
     seed: int
     """Seed of the image's noise; the same seed gives the same segmentation, alone or in a batch. Default: 0."""
     steps: int | None
-    """Number of decoder steps, 1 or more."""
+    """Number of decoder steps, 1 or more. If it is given, all of them are taken, and all samples, whatever
+    `InferConfig.sure` says."""
     td: float | None
     """τ_d ≥ 0 (§3.3)."""
     min_pixels: int | None
@@ -165,7 +166,7 @@ class Segmenter:
         call = self._image_call(given)
         image = self.resize(source, call.diameter)
         mask = self.tiling.inpainted(image, hints)
-        windows, stream = self._split(image, call, 1, mask), Stream(self.model, call.infer)
+        windows, stream = self._split(image, call, 1, mask), self._stream(call.infer)
         for number, found in enumerate(self._masks(windows, stream, 1)):
             self.tiling.add(mask, number, found[0], image, call.infer.min_pixels)
         result = self.tiling.finish(mask, image, hints, call.infer.min_pixels, call.infer.smooth)
@@ -223,7 +224,8 @@ class Segmenter:
         call = self._image_call(given)
         self._image_call({"seed": call.seed + n - 1})
         image = self.resize(source, call.diameter)
-        masks = self._masks(self._split(image, call, n), Stream(self.model, call.infer))
+        stream = self._stream(call.infer.replace(consensus=1))  # each sample counts, also where the first one is sure
+        masks = self._masks(self._split(image, call, n), stream)
         return [call.select(self._judged(sample, image)) for sample in self._stitch(image, masks, call)]
 
     def images(
@@ -237,7 +239,7 @@ class Segmenter:
         # Windows and their masks are generated one by one, so that only a few exist at any time.
         images, copies = tee(self.resize(source, call.diameter) for source in sources)
         windows = chain.from_iterable(self._split(image, call, call.infer.consensus) for image in images)
-        masks = self._masks(windows, Stream(self.model, call.infer), batch_size)
+        masks = self._masks(windows, self._stream(call.infer), batch_size)
         for image in copies:
             found = self._stitch(image, islice(masks, len(image.corners)), call)
             yield call.select(self._agree(image, found, call))
@@ -268,9 +270,10 @@ class Segmenter:
         Raises:
             InputError: a frame cannot be read or has another size than the first, or an option is out of range.
         """
-        call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive})
+        sure = None if given.get("steps") is None and first_steps is None else 0.0  # as for images
+        call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive, "sure": sure})
         data, model, min_pixels = self.checkpoint.data, self.model.config, call.infer.min_pixels
-        stream, tracker = Stream(self.model, call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
+        stream, tracker = self._stream(call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
         conditioned = stream.conditioned if model.decoder.past_frames else 0
         generators = _generators(call.seed, call.infer.consensus)
         diameter, size = call.diameter, None
@@ -310,10 +313,12 @@ class Segmenter:
         infer = self.checkpoint.infer  # of the checkpoint, not of the call: the scale does not depend on it
         quick = infer.replace(steps=min(_LOOK_STEPS, infer.first_steps or infer.steps), first_steps=0)
         for _ in range(_LOOKS):
-            look = replace(image, corners=image.corners[:: -(-len(image.corners) // _LOOK_WINDOWS)], seen=[])
-            masks = self._masks(self.tiling.split(look, _generators(0, 1)), Stream(self.model, quick))
-            zoom = data.at_scale_of(self.tiling.diameter(look, (found[0] for found in masks))).zoom
-            if 1 / _NEAR < zoom / image.zoom < _NEAR:
+            every = -(-len(image.corners) // _LOOK_WINDOWS)
+            look = replace(image, corners=image.corners[::every], seen=[])
+            masks = self._masks(self.tiling.split(look, _generators(0, 1)), self._stream(quick))
+            seen = self.tiling.diameter(look, (found[0] for found in masks))
+            zoom = data.at_scale_of(seen).zoom
+            if not seen or 1 / _NEAR < zoom / image.zoom < _NEAR:
                 break
             image = self.tiling.resize(source, zoom)
         return image
@@ -335,9 +340,10 @@ class Segmenter:
         return describe(image.seen)
 
     def _image_call(self, given: Mapping[str, Any]) -> _Call:
-        steps = given.get("steps")
-        steps = self.checkpoint.infer.first_steps or None if steps is None else steps
-        return self._call({**given, "steps": steps, "first_steps": 0})
+        # All steps that are asked for are taken.
+        asked = given.get("steps") is not None
+        steps = {"sure": 0.0} if asked else {"steps": self.checkpoint.infer.first_steps or None}
+        return self._call({**given, **steps, "first_steps": 0})
 
     def _call(self, given: Mapping[str, Any]) -> _Call:
         changes = {key: value for key, value in given.items() if value is not None}
@@ -363,10 +369,14 @@ class Segmenter:
     ) -> Iterator[Window]:
         return self.tiling.split(image, _generators(call.seed, samples), mask)
 
+    def _stream(self, infer: InferConfig) -> Stream:
+        return Stream(self.model, infer, self.taxonomy)
+
     def _loops(self, windows: Iterator[Window], stream: Stream, batch_size: int) -> Iterator[Iterator[Step]]:
-        """The denoising loop of each batch of windows."""
-        while batch := list(islice(windows, batch_size)):
-            yield self.runner.denoise(batch, stream)
+        """The denoising loop of each batch of windows, which have one size."""
+        for _, equal in groupby(windows, key=lambda window: window.pixels.shape):
+            while batch := list(islice(equal, batch_size)):
+                yield self.runner.denoise(batch, stream)
 
     def _masks(
         self, windows: Iterator[Window], stream: Stream, batch_size: int | None = None
@@ -399,9 +409,10 @@ class Segmenter:
     def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
         """All windows advance together: a result after each step of the first sample, then after each sample."""
         samples, found = call.infer.consensus, []
-        loops = self._loops(self._split(image, call, samples), Stream(self.model, call.infer), self.runner.batch_size)
-        for number, steps in enumerate(zip(*loops, strict=True), start=1):
-            sample, is_last = steps[0].sample, steps[0].is_last
+        loops = self._loops(self._split(image, call, samples), self._stream(call.infer), self.runner.batch_size)
+        together = zip(*(_held(loop, call.infer.steps) for loop in loops), strict=True)
+        for number, steps in enumerate(together, start=1):
+            sample, is_last = steps[0].sample, number % call.infer.steps == 0
             if sample > 0 and not is_last:
                 continue
             masks = chain.from_iterable(map(self.runner.masks, steps))
@@ -414,7 +425,7 @@ class Segmenter:
     def _hinted_progress(self, image: ResizedImage, call: _Call, hints: Panoptic) -> Iterator[tuple[float, Panoptic]]:
         """One window after the other; the steps are shown if there is only one window."""
         mask, min_pixels = self.tiling.inpainted(image, hints), call.infer.min_pixels
-        count, windows, stream = len(image.corners), self._split(image, call, 1, mask), Stream(self.model, call.infer)
+        count, windows, stream = len(image.corners), self._split(image, call, 1, mask), self._stream(call.infer)
         for number, loop in enumerate(self._loops(windows, stream, 1)):
             for done, step in enumerate(loop, start=1):
                 if step.is_last or count == 1:
@@ -423,6 +434,17 @@ class Segmenter:
                     share = (number + done / call.infer.steps) / count
                     result = self.tiling.finish(shown, image, hints, min_pixels, call.infer.smooth)
                     yield share, self._judged(result, image)
+
+
+def _held(steps: Iterator[Step], count: int) -> Iterator[Step]:
+    """`count` steps of each sample: the last one is repeated where a sample needed fewer."""
+    used = 0
+    for step in steps:
+        used += 1
+        yield step
+        if step.is_last:
+            yield from repeat(step, count - used)
+            used = 0
 
 
 def _generators(seed: int, samples: int) -> list[torch.Generator]:

@@ -52,8 +52,12 @@ def reading(make, tiny, answer_with) -> Callable[..., Segmenter]:
         height, width = (side * input_scale for side in data.size)
 
         def infer(images: Tensor, noise: Tensor, steps: int, td: float) -> Tensor:
-            assert images.shape[1:] == (3, height, width)
-            assert noise.shape[1:] == (5, height // stride, width // stride)
+            assert images.shape[1] == 3 and noise.shape[1] == 5
+            assert images.shape[2:] == tuple(side * stride for side in noise.shape[2:])
+            if data.layout == "resize":
+                assert images.shape[2:] == (height, width)
+            for side, whole in zip(images.shape[2:], (height, width), strict=True):
+                assert side <= 1.25 * whole and side % (whole // 4) == 0
             masks = (images[:, :2, ::stride, ::stride] * 255).round().long()
             return torch.where(masks[:, :1] > DOG, torch.tensor([[[DOG]], [[1]]]), masks)  # the padding, which is grey
 
@@ -490,6 +494,31 @@ def test_image_consensus_equals_images_and_progress(make, images):
     assert shares == pytest.approx((1 / 6, 1 / 3, 2 / 3, 1))
     assert same(shown[1], segmenter.image(images[0], seed=4, min_pixels=5)) and same(shown[2], shown[1])
     assert same(shown[3], agreed)
+
+
+def test_image_sure_windows_take_one_step_and_one_sample(make, images, monkeypatch):
+    segmenter, steps = make(TILE), []
+    predict = segmenter.model.mask_decoder.predict
+    monkeypatch.setattr(segmenter.model.mask_decoder, "predict", lambda *a: steps.append(len(a[0])) or predict(*a))
+    single = segmenter.image(images[0], steps=1)
+    windows = sum(steps)
+    for sure, count in ((1e-9, 1), (1.0, 6)):
+        infer = segmenter.checkpoint.infer.replace(sure=sure, steps=2, consensus=3)
+        saving = Segmenter(replace(segmenter.checkpoint, infer=infer), "cpu", "float32")
+        steps.clear()
+        monkeypatch.setattr(saving.model.mask_decoder, "predict", lambda *a: steps.append(len(a[0])) or predict(*a))
+        found = saving.image(images[0])
+        assert sum(steps) == count * windows
+        assert same(found, next(saving.images(images[:2], batch_size=3)))
+        shown = [panoptic for _, panoptic in saving.progress(images[0])]
+        assert len(shown) == 4 and same(shown[-1], found)
+        second = saving.samples(images[0], 2)[1]
+        assert same(second, saving.image(images[0], seed=1, consensus=1)), "samples stay independent"
+        steps.clear()
+        saving.image(images[0], steps=2)
+        assert sum(steps) == 6 * windows, "steps that are asked for are taken"
+        if count == 1:
+            assert np.array_equal(found.segmentation, consensus([single] * 3).segmentation)
 
 
 def test_image_even_consensus_is_an_error(make, images):

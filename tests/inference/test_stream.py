@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from pix2seqd.config import InferConfig, ModelConfig
+from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.inference.video import Step, Stream, settled
 from pix2seqd.pix2seq_d import Pix2SeqD
 
@@ -31,7 +32,7 @@ def last(model: Pix2SeqD, steps: Iterator[Step]) -> Tensor:
 
 def run(model: Pix2SeqD, config: InferConfig, images: Tensor, noise: Tensor, batch: int = 8) -> list[Tensor]:
     """The masks of each frame; the past masks are those of each window's first sample."""
-    stream, masks = Stream(model, config), []
+    stream, masks = Stream(model, config, TAXONOMY), []
     for frame in zip(images, noise, strict=True):
         samples = [[] for _ in range(config.consensus)]
         for windows, eps in zip(*(part.split(batch) for part in frame), strict=True):
@@ -118,13 +119,15 @@ def test_stream_adaptive_stops_when_the_prediction_settles(video, steps_of):
 def test_stream_unconditioned_samples_take_the_steps_of_a_first_frame(video):
     images, noise = clip(video.config, 2)
     config = InferConfig(steps=1, first_steps=3, consensus=5, unconditioned_share=0.5)
-    stream, h = Stream(video, config), video.pixel_encoder(images[1])
+    stream, h = Stream(video, config, TAXONOMY), video.pixel_encoder(images[1])
     assert stream.conditioned == 3
     stream.remember([torch.ones(1, 2, SIDE, SIDE, dtype=torch.long)])
     conditioned, unconditioned = (last(video, stream.denoise(h, noise[1], sample=k)) for k in (2, 3))
     assert torch.equal(unconditioned, video.infer(images[1], noise[1], 3, 1.0))
     assert not torch.equal(conditioned, video.infer(images[1], noise[1], 1, 1.0))
-    assert [Stream(video, InferConfig(consensus=k, unconditioned_share=0.4)).conditioned for k in (1, 3, 5)] == [
+    assert [
+        Stream(video, InferConfig(consensus=k, unconditioned_share=0.4), TAXONOMY).conditioned for k in (1, 3, 5)
+    ] == [
         1,
         2,
         3,
@@ -159,3 +162,33 @@ def test_settled_counts_changes_of_pixels_with_an_id():
     assert not settled(after, before)
     assert not settled(torch.cat([before, after]), torch.cat([before, before]))
     assert settled(torch.zeros_like(before), torch.zeros_like(before))
+
+
+def test_stream_sure_windows_keep_their_prediction_and_end_the_loop(video, monkeypatch):
+    """Bits of 0.09 of 0.1 have a probability of 0.95 each: window 1 is sure after the first step, window 0 later."""
+    images, noise = clip(video.config, 1, 2)
+    sizes = torch.tensor([[0.01, 0.09], [0.02, 0.01], [0.1, 0.02], [0.03, 0.03]])
+
+    def denoise(*_: object, **__: object) -> Iterator[Tensor]:
+        yield from (row[:, None, None, None].expand(2, video.config.mask.total_bits, SIDE, SIDE) for row in sizes)
+
+    monkeypatch.setattr(video, "denoise", denoise)
+    h, inside = video.pixel_encoder(images[0]), [(SIDE, SIDE)] * 2
+    for sure, used, kept in [(0.0, 4, (0.03, 0.03)), (0.6, 3, (0.1, 0.09)), (1.0, 4, (0.1, 0.03))]:
+        stream = Stream(video, InferConfig(steps=4, sure=sure), TAXONOMY)
+        steps = list(stream.denoise(h, noise[0], inside=inside))
+        assert [step.is_last for step in steps] == [False] * (used - 1) + [True]
+        assert steps[-1].m_pred[:, 0, 0, 0].tolist() == pytest.approx(kept)
+
+
+def test_stream_certain_counts_the_image_alone_and_ids_of_things_only(video):
+    classes, ids = video.config.mask.bits
+    scale = video.config.mask.scale
+    things = [category.isthing for category in TAXONOMY.categories]
+    for class_index in range(1, video.config.mask.classes):
+        bits = [2 * (class_index >> bit & 1) - 1 for bit in reversed(range(classes))]
+        m_pred = scale * torch.tensor(bits + [0] * ids)[None, :, None, None].repeat(1, 1, SIDE, SIDE)
+        m_pred[:, :, SIDE // 2 :] = 0
+        stream = Stream(video, InferConfig(sure=0.9), TAXONOMY)
+        assert bool(stream.certain(m_pred, [(SIDE // 2, SIDE)])) == (not things[class_index - 1])
+        assert not stream.certain(m_pred, [(SIDE, SIDE)])

@@ -1,6 +1,6 @@
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,3 +104,31 @@ def test_train_log_wrong_evaluation_data_is_an_error(run, recipe, tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         run(0, 6, replace(recipe, eval_data=f"coco:{tmp_path}/nowhere@val"))
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(("wait", "said"), [(1.0, "waits for images 50% of the time"), (0.1, "")])
+def test_train_log_says_that_training_waits_for_images(recipe, build, tmp_path, monkeypatch, capsys, wait, said):
+    clock = [0.0]
+    monkeypatch.setattr("pix2seqd.training.log.time.perf_counter", lambda: clock[0])
+
+    def batches() -> Iterator[int]:
+        clock[0] += 100  # the start of the worker processes
+        for number in range(4):
+            yield number
+            clock[0] += wait
+
+    model = build(recipe.model)
+    ema = AveragedModel(model, use_buffers=True)
+    state = TrainState(model, ema, torch.optim.AdamW(model.parameters()), 0)
+    pretrained = Checkpoint(ema.module, TAXONOMY, recipe.data, recipe.infer)
+    recipe = recipe.replace(train={"steps": 4, "evaluate_every": 0}, eval_data="")
+    with TrainLog(tmp_path, recipe, 0, pretrained) as log:
+        for number in log.timed(batches()):
+            clock[0] += 1
+            assert number == state.step
+            state.step += 1
+            log.add(torch.tensor(1.0))
+            log.step(state)
+    first, last = (line for line in capsys.readouterr().out.splitlines() if line.startswith("step"))
+    assert "waits" not in first, "the first batch is not counted"
+    assert said in last and ("waits" in last) == bool(said)

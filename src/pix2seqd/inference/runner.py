@@ -60,17 +60,26 @@ class Runner:
             windows: of one image or of several; all have the same number of samples.
             stream: number of steps, and past masks.
         """
-        h = self.encode(windows)
+        h, inside = self.encode(windows), [window.inside for window in windows]
         hints = [window.hints for window in windows if window.hints is not None]
+        given, number = self._batch(hints) if hints else None, windows[0].number
+        first = sure = None
         for sample in range(len(windows[0].noise)):
+            if first is not None and sure is not None and sure.all():
+                yield Step(sample, first, True)
+                continue
             noise = self._batch([window.noise[sample] for window in windows])
-            predictions = stream.denoise(h, noise, windows[0].number, sample, self._batch(hints) if hints else None)
+            predictions = stream.denoise(h, noise, number, sample, given, inside)
             while True:
                 with self._precision():  # entered for each step: it must not apply to the caller's code between steps
                     step = next(predictions, None)
                 if step is None:
                     break
+                if sure is not None:
+                    step = step._replace(m_pred=torch.where(sure[:, None, None, None], first, step.m_pred))
                 yield step
+                if stream.skips and sample == 0 and step.is_last:
+                    first, sure = step.m_pred, stream.certain(step.m_pred, inside)
 
     def encode(self, windows: Sequence[Window]) -> ImageFeatures:
         """The encoder's features of the windows; their moments are added to `Window.seen`."""

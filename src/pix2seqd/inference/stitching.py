@@ -37,8 +37,19 @@ def windows(length: int, size: int, overlap: int) -> list[int]:
     """Starts of evenly spaced windows of `size` that cover `length` and overlap by `overlap` or more."""
     if length <= size:
         return [0]
-    count = -(-(length - overlap) // (size - overlap))
+    count = _count(length, size, overlap)
     return [round(i * (length - size) / (count - 1)) for i in range(count)]
+
+
+def window_size(length: int, largest: int, overlap: int, unit: int) -> int:
+    """The smallest size, in multiples of `unit`, of as many windows as those of the `largest` size would be."""
+    count = _count(length, largest, overlap)
+    return -(-(length + (count - 1) * overlap) // (count * unit)) * unit
+
+
+def _count(length: int, size: int, overlap: int) -> int:
+    """Number of windows of `size` that cover `length` and overlap by `overlap` or more."""
+    return max(-(-(length - overlap) // (size - overlap)), 1)
 
 
 def join(tiles: Iterable[tuple[int, int, Labels]], height: int, width: int, taxonomy: Taxonomy) -> Labels:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2seqd.checkpoint import Checkpoint
+from pix2seqd.checkpoint import Checkpoint, coarsest_cell
 from pix2seqd.files import InputError
 from pix2seqd.images.load import Source, load_image
 from pix2seqd.images.resize import normalize, pad_image, resize_image, resize_labels, smooth_labels
@@ -18,6 +18,14 @@ from pix2seqd.inference.inpainting import InpaintedMask, combine, downsample
 from pix2seqd.inference.postprocess import Labels
 from pix2seqd.panoptic.panoptic import Panoptic, typical_diameter
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
+
+_PARTS = 4
+"""Sides of windows are multiples of this part of the network's input: images of many sizes then have few shapes, which
+batches and CUDA graphs need."""
+_LARGEST = 1.25
+"""Largest window in multiples of the network's input: one larger window replaces two that overlap."""
+_ENOUGH = 32
+"""Things that tell the scale of an image."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class ResizedImage:
     """float `[3, H, W]`, 0..1."""
     mask_size: tuple[int, int]
     """Height and width of its mask."""
+    window: tuple[int, int]
+    """Height and width of the windows' masks."""
     corners: list[tuple[int, int]]
     """Top and left of the windows' masks in its mask, row by row."""
     zoom: float
@@ -65,6 +75,8 @@ class Tiling:
         scale = checkpoint.infer.input_scale
         self.size = height * scale, width * scale
         """Height and width of the network's input."""
+        cell = coarsest_cell(checkpoint.model)
+        self._units = tuple(max(side // _PARTS // cell, 1) * cell for side in self.size)
         self.min_area = checkpoint.infer.min_share * math.pi / 4 * self.data.diameter**2
         """Network pixels of the smallest segment that counts (`InferConfig.min_share`)."""
 
@@ -79,11 +91,25 @@ class Tiling:
         scale = fit if config.layout == "resize" else zoom or config.zoom
         pixels = resize_image(pixels, max(round(height * scale), 1), max(round(width * scale), 1))
         mask_size = tuple(-(-n // stride) for n in pixels.shape[1:])
+        window = self._window(mask_size)
         tops, lefts = (
-            stitching.windows(n, size // stride, config.overlap // stride)
-            for n, size in zip(mask_size, self.size, strict=True)
+            stitching.windows(n, side, config.overlap // stride) for n, side in zip(mask_size, window, strict=True)
         )
-        return ResizedImage((height, width), pixels, (mask_size[0], mask_size[1]), list(product(tops, lefts)), scale)
+        corners = list(product(tops, lefts))
+        return ResizedImage((height, width), pixels, (mask_size[0], mask_size[1]), window, corners, scale)
+
+    def _window(self, mask_size: Sequence[int]) -> tuple[int, int]:
+        """Height and width of the windows' masks for an image's mask; layout resize: the network's input."""
+        config, stride = self.data, self.model.mask.stride
+        if config.layout == "resize":
+            return self.size[0] // stride, self.size[1] // stride
+        height, width = (
+            stitching.window_size(
+                n, int(_LARGEST * side) // unit * unit // stride, config.overlap // stride, unit // stride
+            )
+            for n, side, unit in zip(mask_size, self.size, self._units, strict=True)
+        )
+        return height, width
 
     def split(
         self, image: ResizedImage, generators: Sequence[torch.Generator], mask: InpaintedMask | None = None
@@ -95,13 +121,12 @@ class Tiling:
             generators: one for each sample.
             mask: the mask to inpaint.
         """
-        height, width = self.size
         stride, bits = self.model.mask.stride, self.model.mask.total_bits
+        height, width = (side * stride for side in image.window)
         for number, (top, left) in enumerate(image.corners):
             part = image.pixels[:, top * stride : top * stride + height, left * stride : left * stride + width]
-            shape = height // stride, width // stride
-            noise = tuple(torch.randn(bits, *shape, generator=generator) for generator in generators)
-            hints = None if mask is None else torch.from_numpy(mask.hints(top, left, *shape))
+            noise = tuple(torch.randn(bits, *image.window, generator=generator) for generator in generators)
+            hints = None if mask is None else torch.from_numpy(mask.hints(top, left, *image.window))
             inside = part.shape[1], part.shape[2]
             yield Window(number, pad_image(part, height, width), noise, hints, inside, image.seen)
 
@@ -169,11 +194,16 @@ class Tiling:
         return np.where(thing, mask[2] * mask[3] // postprocess.CERTAIN, mask[2]).astype(np.uint8)
 
     def diameter(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> float:
-        """Typical diameter of the windows' things (`panoptic.typical_diameter`), in image pixels; 0 without things."""
+        """Typical diameter of the windows' things (`panoptic.typical_diameter`), in image pixels; 0 without things.
+
+        No more masks are read than are needed for `_ENOUGH` things.
+        """
         areas: list[int] = []
         for _, _, labels in self._tiles(image, masks, 0):
             found = Panoptic.from_segmentation(*labels, self.taxonomy)
             areas += [segment.area for segment in found.segments if segment.isthing]
+            if len(areas) >= _ENOUGH:
+                break
         return typical_diameter(areas) * self.model.mask.stride / image.zoom
 
     def generated_ids(self, image: ResizedImage, masks: Sequence[np.ndarray]) -> np.ndarray:
@@ -191,7 +221,7 @@ class Tiling:
             ids: segment id → id in the mask; 0 for segments that are missing.
             image: the image, for its windows.
         """
-        height, width = (n // self.model.mask.stride for n in self.size)
+        height, width = image.window
         _, rows, columns = image.pixels.shape
         labels = downsample(panoptic.segmentation, rows, columns, self.model.mask.stride)
         table = np.zeros((2, int(panoptic.segmentation.max(initial=VOID)) + 1), np.int64)

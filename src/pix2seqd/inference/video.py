@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pix2seqd.analog_bits import value_probability
 from pix2seqd.config import InferConfig
+from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
 
@@ -36,12 +38,25 @@ class Stream:
     further one with the one before it; if they agree (`SETTLED`), the remaining steps are saved for frames that
     change more. Frames after the first take at most `adaptive` steps on average; samples without past masks do not
     count.
+
+    With `config.sure`, a window of which the model is sure (`certain`) takes no more steps, and if it is so after the
+    first sample, no more samples.
+
+    Args of the constructor:
+        model: the networks.
+        config: steps, samples and when they end.
+        taxonomy: the categories of the classes.
     """
 
-    def __init__(self, model: Pix2SeqD, config: InferConfig) -> None:
+    def __init__(self, model: Pix2SeqD, config: InferConfig, taxonomy: Taxonomy) -> None:
         self._model, self._config = model, config
+        things = [False, *(category.isthing for category in taxonomy.categories)]
+        spare = model.config.mask.classes - len(things)
+        self._things = torch.tensor(things + [False] * max(spare, 0))
         self.conditioned = config.consensus - int(config.unconditioned_share * config.consensus)
         """Number of samples of a later frame that get the past masks; the first samples do."""
+        self.skips = config.sure > 0 and config.consensus > 1
+        """Whether windows of which the first sample is sure take no further samples."""
         self._past: list[Tensor] = []
         self._remaining = 0
         """Masks of the present frame that are not generated yet."""
@@ -49,7 +64,13 @@ class Stream:
         """Steps left in the budget for the masks of the present frame, in total."""
 
     def denoise(
-        self, h: ImageFeatures, noise: Tensor, first: int = 0, sample: int = 0, hints: Tensor | None = None
+        self,
+        h: ImageFeatures,
+        noise: Tensor,
+        first: int = 0,
+        sample: int = 0,
+        hints: Tensor | None = None,
+        inside: Sequence[tuple[int, int]] = (),
     ) -> Iterator[Step]:
         """Denoise some of the present frame's windows.
 
@@ -59,8 +80,9 @@ class Stream:
             first: number of the first of these windows in the frame.
             sample: number of the sample; samples from `conditioned` on get no past masks.
             hints: int64 `[b, 2, h, w]`, as `Pix2SeqD.denoise` takes them.
+            inside: as in `certain`.
         """
-        config = self._config
+        config, sure, kept = self._config, None, None
         past = [masks[first : first + len(noise)] for masks in self._past] if sample < self.conditioned else []
         steps = self._allowed(len(noise)) if past else config.first_steps or config.steps
         before = past[-1] if past and config.adaptive else None
@@ -68,6 +90,10 @@ class Stream:
         used = 0
         for used, m_pred in enumerate(predictions, start=1):
             done = used == steps
+            if config.sure:
+                m_pred = kept = m_pred if sure is None else torch.where(sure[:, None, None, None], kept, m_pred)
+                sure = self.certain(m_pred, inside)
+                done = done or bool(sure.all())
             if before is not None:
                 masks = self._model.to_masks(m_pred)
                 done = done or settled(masks, before)
@@ -78,6 +104,26 @@ class Stream:
         if before is not None:
             self._saved -= used * len(noise)
             self._remaining -= len(noise)
+
+    def certain(self, m_pred: Tensor, inside: Sequence[tuple[int, int]]) -> Tensor:
+        """Whether the model is sure of each window (`InferConfig.sure`), bool `[b]`.
+
+        Args:
+            m_pred: predicted analog bits `[b, bits, h, w]`.
+            inside: height and width of the part of each window that is the image, in network pixels.
+        """
+        config, sure = self._model.config.mask, self._config.sure
+        if not sure:
+            return torch.zeros(len(m_pred), dtype=torch.bool, device=m_pred.device)
+        class_bits, id_bits = m_pred.split(list(config.bits), dim=1)
+        confidence = value_probability(class_bits, config.scale)
+        things = self._things.to(m_pred.device)[self._model.to_masks(m_pred)[:, 0]]
+        confidence = torch.where(things, confidence * value_probability(id_bits, config.scale), confidence)
+        means = [
+            part[: -(-height // config.stride), : -(-width // config.stride)].mean()
+            for part, (height, width) in zip(confidence, inside, strict=True)
+        ]
+        return torch.stack(means) >= sure
 
     def remember(self, past: Sequence[Tensor]) -> None:
         """Go on to the next frame.

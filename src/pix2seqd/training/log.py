@@ -1,8 +1,10 @@
 """What a training run shows and writes: progress, TensorBoard scalars and images, evaluations, checkpoints."""
 
 import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -28,6 +30,8 @@ SAMPLES = 4
 """Sample images of an evaluation in TensorBoard."""
 EVALUATION_SHARE = 0.15
 """Share of the time of a run with `TrainConfig.minutes` from which on evaluations are left out, but for the last."""
+WAITING = 0.2
+"""Share of the time from which on it is said that training waits for images."""
 SHEET = 8
 """Images in the contact sheet of the best evaluation."""
 
@@ -60,6 +64,7 @@ class TrainLog:
         self.main = main
         self.writer: SummaryWriter | None = None
         self.losses: list[torch.Tensor] = []
+        self.waited = 0.0
         self.since = (start_step, time.perf_counter())
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"), TimeRemainingColumn())
         self.progress = Progress(TextColumn("training"), *columns, disable=not main)
@@ -79,6 +84,18 @@ class TrainLog:
         self.progress.stop()
         if self.writer:
             self.writer.close()
+
+    def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches unchanged; the time until each one is there is counted, except for the first one."""
+        iterator = iter(batches)
+        yield from islice(iterator, 1)  # its time is the start of the worker processes
+        while True:
+            began = time.perf_counter()
+            batch = list(islice(iterator, 1))
+            self.waited += time.perf_counter() - began
+            if not batch:
+                return
+            yield batch[0]
 
     def add(self, loss: torch.Tensor) -> None:
         """Take the loss of a micro-batch."""
@@ -115,8 +132,11 @@ class TrainLog:
         self.losses.clear()
         first, began = self.since
         self.since = (state.step, time.perf_counter())
-        rate = (state.step - first) * self.config.batch_size / (self.since[1] - began)
+        seconds, waited = self.since[1] - began, self.waited
+        rate, self.waited = (state.step - first) * self.config.batch_size / seconds, 0.0
         status = f"loss {loss:.4f} · {rate:.1f} images/s"
+        if waited > WAITING * seconds:
+            status += f" · waits for images {waited / seconds:.0%} of the time; --train.workers sets their processes"
         self.progress.update(self.task, status=status)
         if not self.progress.console.is_terminal:
             self.progress.console.print(f"step {state.step}/{state.last or self.config.steps} · {status}")

@@ -250,7 +250,7 @@ def fit(
     # `state.model` stays unwrapped; `model` may be wrapped for several processes and for autocast.
     model, optimizer = accelerator.prepare(state.model, state.optimizer)
     model.train()
-    for number, batch in enumerate(loader):
+    for number, batch in enumerate(log.timed(loader)):
         micro = number % config.accumulate
         torch.manual_seed(hash((config.seed, state.step, micro, accelerator.process_index)) % 2**63)
         for group in optimizer.param_groups:

@@ -229,8 +229,7 @@ def check_size(model: Pix2SeqD, size: tuple[int, int]) -> None:
         ValueError: height or width is no multiple of the coarsest cell.
     """
     config = model.config
-    cell = config.mask.stride * config.decoder.patch * 2 ** (len(config.decoder.multipliers) - 1)
-    step = math.lcm(cell, model.pixel_encoder.backbone.strides[-1])
+    step = math.lcm(config.mask.stride * config.decoder.cell, model.pixel_encoder.backbone.strides[-1])
     if any(n % step for n in size):
         raise ValueError(f"data.size {list(size)} does not suit the model; give multiples of {step}")
 
@@ -402,16 +401,9 @@ def _download(name: str, bundled: str) -> Path:
 
 
 def inflate_for_video(model: Pix2SeqD, past_frames: int = 2) -> Pix2SeqD:
-    """A video model, which conditions on past masks, from an image model (§3.4).
-
-    The decoder's first layer gets input channels with zero weights, so the first output is the image model's.
-    """
+    """A video model, which conditions on past masks, from an image model (§3.4); its first output is the same."""
     video = Pix2SeqD(model.config.replace(decoder={"past_frames": past_frames}))
-    state = model.state_dict()
-    narrow = state["mask_decoder.conv_in.weight"]
-    wide = torch.zeros_like(video.state_dict()["mask_decoder.conv_in.weight"])
-    wide[:, : narrow.shape[1]] = narrow
-    video.load_state_dict({**state, "mask_decoder.conv_in.weight": wide})
+    transfer(model, video)
     return video.train(model.training)
 
 
@@ -456,7 +448,7 @@ def _copy_channels(source: Pix2SeqD, target: Pix2SeqD, name: str) -> None:
     if old.select(axis, 0).shape == new.select(axis, 0).shape:
         new.index_copy_(axis, ours, old.index_select(axis, theirs))
     if first:
-        # Past masks that the source lacks have no effect at first, as in `inflate_for_video`.
+        # Past masks that the source lacks have no effect at first.
         new[:, [i for i, meaning in enumerate(here) if meaning[0] == "past" and meaning not in place]] = 0
 
 

@@ -249,6 +249,11 @@ class DecoderConfig(Config):
     its own plus those of its bits. Short trainings learn ids many times sooner (docs/notebook/nuclei.md). Not in the
     paper."""
 
+    @property
+    def cell(self) -> int:
+        """Side of a pixel of the U-Net's coarsest level, in mask pixels."""
+        return self.patch * 2 ** (len(self.multipliers) - 1)
+
     def __post_init__(self) -> None:
         sizes = (self.dim, *self.multipliers, *self.res_blocks, self.transformer_dim, self.head_dim, self.patch)
         require((min(sizes) >= 1, "dims, multipliers, res_blocks and patch must be 1 or more"))

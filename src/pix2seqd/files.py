@@ -10,7 +10,10 @@ from contextlib import contextmanager, suppress
 from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PARTS = ".*.part"
 """Pattern of the temporary files that `write_atomically` makes."""
@@ -113,6 +116,12 @@ def write_json(path: str | Path, content: Any) -> None:
     text = json.dumps(_finite(content), indent=1, ensure_ascii=False)
     with write_atomically(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_png(path: str | Path, image: "Image") -> None:
+    """Write an image as PNG, atomically, whatever the suffix of `path`."""
+    with write_atomically(path) as temporary:
+        image.save(temporary, format="PNG")
 
 
 def require_size(path: Path, limit: int) -> None:

@@ -10,8 +10,6 @@ from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
 from pix2seqd.files import InputError, require
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from pix2seqd.data.sample import Dataset
     from pix2seqd.panoptic.taxonomy import Taxonomy
     from pix2seqd.segmenter import Segmenter
@@ -141,11 +139,7 @@ def _write_more(
     """Write the tables and plots that were asked for."""
     from pix2seqd.evaluation import images as run
     from pix2seqd.evaluation import plot as plots
-    from pix2seqd.files import write_atomically
-
-    def save(image: "Image", path: Path) -> None:
-        with write_atomically(path) as temporary:
-            image.save(temporary, format="PNG")
+    from pix2seqd.files import write_atomically, write_png
 
     every = results["all"]
     if csv:
@@ -153,9 +147,10 @@ def _write_more(
             temporary.write_text(run.class_table(results, taxonomy), encoding="utf-8", newline="")
     if plot:
         rows = every["panoptic_quality"]["per_class"].values()
-        save(plots.scores([row["name"] for row in rows], [row["pq"] for row in rows], **every["confusion"]), plot)
+        scores = plots.scores([row["name"] for row in rows], [row["pq"] for row in rows], **every["confusion"])
+        write_png(plot, scores)
     if reliability:
-        save(plots.reliability(every["detection_ap"]["reliability"]), reliability)
+        write_png(reliability, plots.reliability(every["detection_ap"]["reliability"]))
     for path in filter(None, (csv, plot, reliability)):
         print(f"written to {path}")
 

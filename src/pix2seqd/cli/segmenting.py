@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from pix2seqd.cli.options import print_message
 from pix2seqd.files import InputError, printable
 from pix2seqd.images.load import load_image
 from pix2seqd.panoptic.also import NOTHING, Also, read_result, remove, write_for_image
@@ -50,7 +51,7 @@ def segment_into(writer: PanopticWriter, sources: list[Path], todo: list[Path], 
         task = progress.add_task("segmenting", total=len(todo), speed="")
         for source, entry in results:
             if isinstance(entry, InputError | str):
-                _print_message(progress, entry)
+                print_message(progress, entry)
                 if isinstance(entry, InputError):
                     failed += 1
                     progress.advance(task)
@@ -128,15 +129,10 @@ def also_into(writer: PanopticWriter, out: Path, todo: list[Path], taxonomy: Tax
                 writer.add(source, write_for_image(out, lacking, entry, read_result(out, entry, taxonomy)))
             except InputError as error:
                 failed += 1
-                _print_message(progress, error)
+                print_message(progress, error)
             progress.advance(task)
     print(f"{len(todo) - failed} not segmented again: {also.names} written from the results in {out}")
     return failed
-
-
-def _print_message(progress: Progress, message: InputError | str) -> None:
-    line = f"pix2seqd: {printable(' '.join(str(message).split()))}"
-    progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _write(

@@ -17,6 +17,7 @@ from pix2seqd.cli.options import (
     Inference,
     Selection,
     count,
+    print_message,
     print_summary,
     print_unfamiliar,
 )
@@ -106,7 +107,7 @@ def video(
 
         def note(message: str) -> None:
             if message not in told:  # the planes of a stack are read twice
-                _print_message(progress, message)
+                print_message(progress, message)
             told.add(message)
 
         def report(message: str) -> None:
@@ -174,11 +175,6 @@ def _check_rate(frames: Iterator["DecodedFrame"], interval: float, progress: "Pr
             even = abs(frame.time - before.time - interval * (frame.number - before.number)) <= interval / 2
             if not even:
                 first = f"first at frame {frame.number}"
-                _print_message(progress, f"the frame rate varies ({first}); overlay.mp4 keeps the time of every frame")
+                print_message(progress, f"the frame rate varies ({first}); overlay.mp4 keeps the time of every frame")
         before = frame
         yield frame
-
-
-def _print_message(progress: "Progress", message: str) -> None:
-    line = f"pix2seqd: {printable(' '.join(message.split()))}"
-    progress.console.print(line, markup=False, highlight=False, soft_wrap=True)

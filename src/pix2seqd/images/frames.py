@@ -150,18 +150,17 @@ def _image_format(path: Path) -> str | None:
     Raises:
         InputError: one still image.
     """
+    if path.is_file():
+        with decoding(str(path)), path.open("rb") as file:
+            if is_tiff(file):
+                return "TIFF"
     if path.suffix.lower() in (".tif", ".tiff"):
         load_image(path)  # raises an error that says what is wrong with the file
-    if not path.is_file():
+    try:
+        with open_image(path) as image:
+            kind, frames = image.format, getattr(image, "n_frames", 1)
+    except Exception:  # it may be a video, or a camera
         return None
-    with path.open("rb") as file:
-        if is_tiff(file):
-            return "TIFF"
-        try:
-            with open_image(file) as image:
-                kind, frames = image.format, getattr(image, "n_frames", 1)
-        except Exception:  # it may be a video
-            return None
     if frames == 1 or kind == "MPO":  # the other images of an MPO are previews, or another view
         raise InputError(_STILL.format(path))
     return None if kind == "GIF" else kind

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from pix2seqd.files import InputError, printable, write_atomically
+from pix2seqd.files import InputError, printable, write_png
 from pix2seqd.panoptic.folder import PanopticFolder, entries, put
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
 from pix2seqd.panoptic.results import make_folders
@@ -177,8 +177,7 @@ def append(folder: Path, name: str, image: Image.Image, panoptic: Panoptic) -> i
             annotation["file_name"] = f"{stem}-{hashlib.sha256(mask.tobytes()).hexdigest()[:8]}.png"
             drawn = {f"images/{stem}.png": image, f"panoptic/{annotation['file_name']}": Image.fromarray(mask)}
             for name, written in drawn.items():
-                with write_atomically(folder / name) as temporary:
-                    written.save(temporary, format="PNG")
+                write_png(folder / name, written)
             put(content, {digest: (record, annotation)})
         if before and before["file_name"] != annotation["file_name"]:
             (folder / "panoptic" / Path(before["file_name"]).name).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.files import InputError, read_json, write_atomically, write_json, write_png
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.images.tiff import write_label_stack
 from pix2seqd.panoptic.also import NOTHING, WHOLE, Also, csv_writer, remove_all, write_further
@@ -153,8 +153,7 @@ class ClipWriter:
         write_further(paths, record, panoptic, frame.channels, self._also.pixel_size, frame.image)
         parents = self._tracks.parents(frame.number, panoptic)
         centroids = {segment.id: centroid(panoptic, segment) for segment in panoptic.things}
-        with write_atomically(self._out / "panoptic" / name) as temporary:
-            Image.fromarray(png).save(temporary, format="PNG")
+        write_png(self._out / "panoptic" / name, Image.fromarray(png))
         if self._ctc:
             self._ctc.write(frame.number, panoptic, parents)
         self._video.write(shown, frame.time)

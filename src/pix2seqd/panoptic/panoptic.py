@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from pix2seqd.files import write_atomically, write_json
+from pix2seqd.files import write_json, write_png
 from pix2seqd.images.load import Source, load_channels
 from pix2seqd.panoptic import exports, render
 from pix2seqd.panoptic.measure import measures
@@ -298,8 +298,7 @@ class Panoptic:
         """
         path = Path(path)
         png, annotation = self.to_coco(1, path.name)
-        with write_atomically(path) as temporary:
-            Image.fromarray(png).save(temporary, format="PNG")
+        write_png(path, Image.fromarray(png))
         write_json(path.with_suffix(".json"), {"categories": self.taxonomy.to_coco(), **annotation})
 
     def without_crowds(self) -> "Panoptic":

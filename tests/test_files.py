@@ -188,17 +188,17 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] *
     ],
 )
 def test_read_yaml_costly_or_damaged_is_a_quick_one_line_error(text, message):
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InputError, match=message) as caught:
         read_yaml(text, "a.yaml")
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert str(caught.value).startswith("a.yaml") and "\n" not in str(caught.value)
 
 
 def test_read_yaml_40000_categories_takes_seconds():
-    began = time.monotonic()
+    began = time.process_time()
     content = read_yaml("\n".join(f"{n}: c{n}" for n in range(40_000)), "a.yaml")
-    assert len(content) == 40_000 and time.monotonic() - began < 5
+    assert len(content) == 40_000 and time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

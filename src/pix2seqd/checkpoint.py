@@ -127,8 +127,8 @@ def from_pretrained(name: str | Path) -> Checkpoint:
     _load_weights(model, weights)
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    known = familiarity.read(folder, settings.model.encoder.map_dim)
-    return Checkpoint(model.eval(), settings.taxonomy, settings.data, settings.infer, str(name), digest, known)
+    statistics = familiarity.read(folder, settings.model.encoder.map_dim)
+    return Checkpoint(model.eval(), settings.taxonomy, settings.data, settings.infer, str(name), digest, statistics)
 
 
 class Settings(NamedTuple):
@@ -295,10 +295,10 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
                     raise ValueError(f"{before} {shown} is gone, only {_REMOVED[before]!r} is left; write that there")
                 continue
             *sections, name = _FORMAT_1.get(before, before).split(".")
-            place = converted
+            target = converted
             for section in sections:
-                place = place.setdefault(section, {})
-            place[name] = value
+                target = target.setdefault(section, {})
+            target[name] = value
     return converted
 
 
@@ -439,8 +439,8 @@ def _copy_channels(source: Pix2SeqD, target: Pix2SeqD, name: str) -> None:
         return
     first = name.startswith("mask_decoder.conv_in.")
     here, there = (_meanings(model, first) for model in (target, source))
-    place = {meaning: i for i, meaning in enumerate(there)}
-    pairs = [(i, place[meaning]) for i, meaning in enumerate(here) if meaning in place]
+    index = {meaning: i for i, meaning in enumerate(there)}
+    pairs = [(i, index[meaning]) for i, meaning in enumerate(here) if meaning in index]
     if source.config.decoder.patch != target.config.decoder.patch or not pairs:
         return
     ours, theirs = (torch.tensor(list(side)) for side in zip(*pairs, strict=True))
@@ -449,7 +449,7 @@ def _copy_channels(source: Pix2SeqD, target: Pix2SeqD, name: str) -> None:
         new.index_copy_(axis, ours, old.index_select(axis, theirs))
     if first:
         # Past masks that the source lacks have no effect at first.
-        new[:, [i for i, meaning in enumerate(here) if meaning[0] == "past" and meaning not in place]] = 0
+        new[:, [i for i, meaning in enumerate(here) if meaning[0] == "past" and meaning not in index]] = 0
 
 
 def _meanings(model: Pix2SeqD, first: bool) -> Sequence[tuple[object, ...]]:

@@ -52,8 +52,7 @@ def masks(name: str) -> Iterator[tuple[str, np.ndarray]]:
         yield f"{name}/consensus", answer.segmentation
         half = answer.segmentation.copy()
         half[:, 64:] = 0
-        classes = {s.id: answer.taxonomy.class_of(s.category_id) for s in answer.segments}
-        hints = Panoptic.from_segmentation(half, classes, answer.taxonomy)
+        hints = Panoptic.from_segmentation(half, answer.classes, answer.taxonomy)
         yield f"{name}/hints", segmenter.image(image, hints=hints).segmentation
         *_, (_, last) = segmenter.progress(image, seed=5)
         yield f"{name}/progress", last.segmentation

@@ -95,7 +95,7 @@ def locally(
     chunks = [todo[start : start + batch] for start in range(0, len(todo), batch)]
     with ThreadPoolExecutor(2) as pool:
         for read in _pipelined((partial(_read, chunk, channel) for chunk in chunks), pool):
-            yield from ((source, told) for (source, _), told in read if not isinstance(told, Image.Image))
+            yield from ((source, said) for (source, _), said in read if not isinstance(said, Image.Image))
             good = [(names, image) for names, image in read if isinstance(image, Image.Image)]
             results = segmenter.images([image for _, image in good], **options)
             writes = (
@@ -161,7 +161,7 @@ def _read(
             image = load_image(names[0], channel, notes.append)
         except InputError as error:
             image = error
-        read += [(names, told) for told in (*notes, image)]
+        read += [(names, result) for result in (*notes, image)]
     return read
 
 

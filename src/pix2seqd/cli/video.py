@@ -103,12 +103,12 @@ def video(
     errors, word = 0, "planes" if stack else "frames"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        told: set[str] = set()
+        printed: set[str] = set()
 
         def note(message: str) -> None:
-            if message not in told:  # the planes of a stack are read twice
+            if message not in printed:  # the planes of a stack are read twice
                 print_message(progress, message)
-            told.add(message)
+            printed.add(message)
 
         def report(message: str) -> None:
             nonlocal errors

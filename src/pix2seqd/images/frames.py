@@ -240,7 +240,7 @@ def _animated(
         time += (animation.info.get("duration") or duration) / 1000
 
 
-def check_upload(path: Path, most: int) -> None:
+def check_upload(path: Path, max_area: int) -> None:
     """Refuse an uploaded file that is not a clip, has too large frames, or is a playlist that names other files.
 
     Raises:
@@ -262,8 +262,8 @@ def check_upload(path: Path, most: int) -> None:
         raise InputError(
             f"{path.name} is not a clip that can be read; give MP4, MOV, WebM, AVI, GIF or TIFF"
         ) from error
-    if size > most:
-        raise InputError(f"{path.name} has frames of {size:,} pixels, more than {most:,}; make it smaller")
+    if size > max_area:
+        raise InputError(f"{path.name} has frames of {size:,} pixels, more than {max_area:,}; make it smaller")
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

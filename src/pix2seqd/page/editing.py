@@ -117,7 +117,7 @@ def split(panoptic: Panoptic, segment_id: int, cut: np.ndarray | None = None) ->
     ids = [segment_id, *_free_ids(panoptic, count - 1)]
     table = np.zeros(count + 1, int)
     table[order] = ids
-    kind = _classes(panoptic)[segment_id]
+    kind = panoptic.classes[segment_id]
     return _changed(panoptic, np.where(inside, table[parts], panoptic.segmentation), dict.fromkeys(ids, kind)), ids
 
 
@@ -212,10 +212,6 @@ def _stuff_segment(panoptic: Panoptic, category_id: int) -> int | None:
     return next((segment.id for segment in panoptic.segments if segment.category_id == category_id), None)
 
 
-def _classes(panoptic: Panoptic) -> dict[int, int]:
-    return {segment.id: panoptic.taxonomy.class_of(segment.category_id) for segment in panoptic.segments}
-
-
 def _free_ids(panoptic: Panoptic, count: int) -> list[int]:
     """The smallest unused ids."""
     taken = {segment.id for segment in panoptic.segments}
@@ -227,7 +223,7 @@ def _changed(panoptic: Panoptic, segmentation: np.ndarray, classes: Mapping[int,
 
     A crowd whose class changes is no longer a crowd. A segment that a person changed has no score.
     """
-    before = _classes(panoptic)
+    before = panoptic.classes
     after = before | dict(classes or {})
     crowds = [
         segment.id for segment in panoptic.segments if segment.iscrowd and after[segment.id] == before[segment.id]

@@ -163,8 +163,8 @@ class ClipWriter:
         with writing(self._out):
             print(json.dumps(annotation, ensure_ascii=False), file=self._annotations)
             for segment in panoptic.things:
-                place = (f"{value:.2f}" for value in centroids[segment.id])
-                print(frame.number, record["time"], segment.id, *place, segment.area, sep=",", file=self._rows)
+                centroid_xy = (f"{value:.2f}" for value in centroids[segment.id])
+                print(frame.number, record["time"], segment.id, *centroid_xy, segment.area, sep=",", file=self._rows)
         if time.monotonic() >= self._save_after:
             self._save()
 
@@ -222,8 +222,8 @@ class ClipWriter:
             for number, track in things.items():
                 volume = sum(track.areas)
                 x, y, z = track.moments / volume - (0, 0, 1)
-                place = [f"{z:.2f}", f"{y:.2f}", f"{x:.2f}", track.first_frame, track.last_frame, track.seen]
-                rows.writerow([number, self._name(track), volume, *place])
+                cells = [f"{z:.2f}", f"{y:.2f}", f"{x:.2f}", track.first_frame, track.last_frame, track.seen]
+                rows.writerow([number, self._name(track), volume, *cells])
         if self._images:
             last = self._images[-1]
             shape = last["id"], last["height"], last["width"]

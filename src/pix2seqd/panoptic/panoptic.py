@@ -121,6 +121,11 @@ class Panoptic:
         """The segments of countable objects, ordered by id; the others are stuff."""
         return tuple(segment for segment in self.segments if segment.isthing)
 
+    @property
+    def classes(self) -> dict[int, int]:
+        """Segment id → contiguous class, as `from_segmentation` takes them."""
+        return {segment.id: self.taxonomy.class_of(segment.category_id) for segment in self.segments}
+
     def to_coco(self, image_id: int = 1, file_name: str = "mask.png") -> tuple[np.ndarray, dict[str, Any]]:
         """The PNG and the annotation of COCO panoptic format, as panopticapi reads them.
 
@@ -263,7 +268,7 @@ class Panoptic:
 
     def class_map(self) -> np.ndarray:
         """Contiguous class per pixel, int32 `[h, w]`, 0 = void."""
-        return self._mapped({segment.id: self.taxonomy.class_of(segment.category_id) for segment in self.segments})
+        return self._mapped(self.classes)
 
     def overlay(self, image: Source, alpha: float = 0.5) -> Image.Image:
         """Draw the segments over their image.

@@ -36,10 +36,10 @@ def evaluate(
 
     Images get PQ (panoptic quality), AP (average precision), F1 and mean IoU (intersection over union). "AP by score"
     is COCO's AP, with segments sorted by their score. "ECE" (expected calibration error) says how far scores are from
-    the share of segments that are right. Clips get J&F (regions and contours of the tracks), STQ (segmentation and tracking
-    quality) and the number of id switches, with steps and frames per second. The results are printed as a table and
-    written as JSON. For images the JSON also has the confusion matrix of the pixels: rows are true classes, columns
-    predicted classes, and void stands for pixels without a class.
+    the share of segments that are right. Clips get J&F (regions and contours of the tracks), STQ (segmentation and
+    tracking quality) and the number of id switches, with steps and frames per second. The results are printed as a
+    table and written as JSON. For images the JSON also has the confusion matrix of the pixels: rows are true classes,
+    columns predicted classes, and void stands for pixels without a class.
 
     Args:
         checkpoint: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id

@@ -123,7 +123,9 @@ def main() -> None:
         if step % given.every == 0:
             smooth = average.module.eval()
             by_class, by_id = channel_losses(smooth, held)
-            curve.append({"step": step, "class loss": by_class, "id loss": by_id, "pq": quality(smooth, held, examples)})
+            curve.append(
+                {"step": step, "class loss": by_class, "id loss": by_id, "pq": quality(smooth, held, examples)}
+            )
             print(curve[-1], flush=True)
             parts = {"model": model, "average": average, "optimizer": optimizer}
             tensors = {"step": step, **{name: part.state_dict() for name, part in parts.items()}}

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from fake_segmenter import FakeSegmenter
+from hypothesis import settings
 from torch import Tensor
 
 from pix2seqd.checkpoint import Checkpoint, save_pretrained
@@ -26,6 +27,9 @@ from pix2seqd.speed import fused_cpu, winograd
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports pix2seqd.speed.triton_norm
+
+settings.register_profile("any machine", deadline=None)  # a busy one takes longer
+settings.load_profile("any machine")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

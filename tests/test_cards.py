@@ -4,6 +4,7 @@ import pytest
 
 from pix2seqd import cards
 from pix2seqd.cards import BUNDLED, Card, read_card
+from pix2seqd.checkpoint import from_pretrained
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
@@ -19,7 +20,7 @@ def test_read_card_takes_facts_from_the_head(folder):
     assert (card.made_for, card.quality, card.licence) == ("cats and dogs", "12.5", "cc0-1.0")
     assert card.name == str(folder)
     assert card.finds.startswith("disk, ") and "; stuff: " in card.finds
-    assert (card.not_for, card.trained_on, card.time) == ("-", "-", "-")
+    assert (card.not_for, card.trained_on, card.sampling, card.time) == ("-", "-", "-", "-")
 
 
 @pytest.mark.parametrize("text", [None, "", "# no head\n", "---\nnever closed\n"])
@@ -76,6 +77,16 @@ def test_bundled_checkpoints_state_their_facts():
         stated = [card.finds, card.made_for, card.not_for, card.trained_on, card.quality, card.licence]
         assert cards.UNKNOWN not in stated, card.name
         assert card.for_clips in (cards.UNKNOWN, *listed)
+
+
+@pytest.mark.parametrize("card", cards.bundled(), ids=lambda card: card.name)
+def test_bundled_checkpoints_sample_as_they_state(card: Card):
+    checkpoint = from_pretrained(card.name)
+    start = "ids in cells" if checkpoint.model.config.mask.init_id_cell else "noise"
+    infer = checkpoint.infer
+    steps = f"{infer.first_steps} steps for the first frame and {infer.steps} for later ones"
+    steps = steps if infer.first_steps else f"{infer.steps} steps"
+    assert card.sampling == f"from {start}, {steps}, {infer.consensus} samples"
 
 
 def test_summary_names_things_first_and_shortens():

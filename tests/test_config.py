@@ -1,7 +1,11 @@
+import ast
 import dataclasses
+import inspect
 import json
 import re
 import sys
+import textwrap
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +32,19 @@ from pix2seqd.training.recipes import RECIPES, smoke
 from pix2seqd.training.train import train
 
 ALL = [kind for kind in Config.__subclasses__() if kind.__module__ == Config.__module__]
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_config_every_field_says_its_source(kind: type[Config]):
+    """A section or table of the paper, the official code, or neither."""
+    (home,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(home, ast.ClassDef)
+    fields = [(line, text) for line, text in pairwise(home.body) if isinstance(line, ast.AnnAssign)]
+    assert len(fields) == len(dataclasses.fields(kind))  # type: ignore[arg-type]
+    for line, text in fields:
+        assert isinstance(text, ast.Expr), ast.unparse(line)
+        said = " ".join(ast.literal_eval(text.value).split())
+        assert re.search(r"§|Table|Figure|[Oo]fficial|[Nn]ot in the paper", said), ast.unparse(line)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())

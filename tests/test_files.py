@@ -188,10 +188,10 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] *
     ],
 )
 def test_read_yaml_costly_or_damaged_is_a_quick_one_line_error(text, message):
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InputError, match=message) as caught:
         read_yaml(text, "a.yaml")
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert str(caught.value).startswith("a.yaml") and "\n" not in str(caught.value)
 
 

@@ -113,7 +113,7 @@ def bundled(request, name: str, tmp_path) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    "edits", [range(40), pytest.param(range(40, 1000), marks=pytest.mark.slow)], ids=["some", "all"]
+    "edits", [range(20), pytest.param(range(20, 1000), marks=pytest.mark.slow)], ids=["some", "all"]
 )
 def test_from_pretrained_random_edits_give_a_model_or_a_line(bundled: Path, edits: range):
     config = json.loads((bundled / "config.json").read_text())

@@ -35,6 +35,8 @@ class Card:
     made_for: str = UNKNOWN
     not_for: str = UNKNOWN
     trained_on: str = UNKNOWN
+    sampling: str = UNKNOWN
+    """What the first denoising step starts from, the number of steps, and of samples whose consensus is the result."""
     quality: str = UNKNOWN
     """On images that were not trained on, in percent."""
     time: str = UNKNOWN
@@ -50,7 +52,7 @@ class Card:
         return {DEFAULT: " (default)", DEFAULT_FOR_CLIPS: " (default for clips)"}.get(self.name, "")
 
 
-STATED = ("made_for", "not_for", "trained_on", "quality", "time", "for_clips")
+STATED = ("made_for", "not_for", "trained_on", "sampling", "quality", "time", "for_clips")
 """The facts in the section `pix2seqd` of a card's head. The licence is the hub's own key `license`."""
 
 
@@ -124,6 +126,7 @@ HEADS = {
     "made_for": "made for",
     "not_for": "not for",
     "trained_on": "trained on",
+    "sampling": "sampling",
     "quality": "quality",
     "time": "time per image",
     "licence": "licence",

@@ -129,8 +129,8 @@ def from_pretrained(name: str | Path, trust_size: bool = False) -> Checkpoint:
     _load_weights(model, weights)
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    known = familiarity.read(folder, settings.model.encoder.map_dim)
-    return Checkpoint(model.eval(), settings.taxonomy, settings.data, settings.infer, str(name), digest, known)
+    statistics = familiarity.read(folder, settings.model.encoder.map_dim)
+    return Checkpoint(model.eval(), settings.taxonomy, settings.data, settings.infer, str(name), digest, statistics)
 
 
 class Settings(NamedTuple):
@@ -253,8 +253,7 @@ def check_size(model: Pix2SeqD, size: tuple[int, int]) -> None:
 def coarsest_cell(model: Pix2SeqD) -> int:
     """The number of pixels of which the sides of the networks' input are multiples."""
     config = model.config
-    cell = config.mask.stride * config.decoder.patch * 2 ** (len(config.decoder.multipliers) - 1)
-    return math.lcm(cell, model.pixel_encoder.backbone.strides[-1])
+    return math.lcm(config.mask.stride * config.decoder.cell, model.pixel_encoder.backbone.strides[-1])
 
 
 _FORMAT_1 = {
@@ -318,10 +317,10 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
                     raise ValueError(f"{before} {shown} is gone, only {_REMOVED[before]!r} is left; write that there")
                 continue
             *sections, name = _FORMAT_1.get(before, before).split(".")
-            place = converted
+            target = converted
             for section in sections:
-                place = place.setdefault(section, {})
-            place[name] = value
+                target = target.setdefault(section, {})
+            target[name] = value
     return converted
 
 
@@ -424,16 +423,9 @@ def _download(name: str, bundled: str) -> Path:
 
 
 def inflate_for_video(model: Pix2SeqD, past_frames: int = 2) -> Pix2SeqD:
-    """A video model, which conditions on past masks, from an image model (§3.4).
-
-    The decoder's first layer gets input channels with zero weights, so the first output is the image model's.
-    """
+    """A video model, which conditions on past masks, from an image model (§3.4); its first output is the same."""
     video = Pix2SeqD(model.config.replace(decoder={"past_frames": past_frames}))
-    state = model.state_dict()
-    narrow = state["mask_decoder.conv_in.weight"]
-    wide = torch.zeros_like(video.state_dict()["mask_decoder.conv_in.weight"])
-    wide[:, : narrow.shape[1]] = narrow
-    video.load_state_dict({**state, "mask_decoder.conv_in.weight": wide})
+    transfer(model, video)
     return video.train(model.training)
 
 
@@ -469,8 +461,8 @@ def _copy_channels(source: Pix2SeqD, target: Pix2SeqD, name: str) -> None:
         return
     first = name.startswith("mask_decoder.conv_in.")
     here, there = (_meanings(model, first) for model in (target, source))
-    place = {meaning: i for i, meaning in enumerate(there)}
-    pairs = [(i, place[meaning]) for i, meaning in enumerate(here) if meaning in place]
+    index = {meaning: i for i, meaning in enumerate(there)}
+    pairs = [(i, index[meaning]) for i, meaning in enumerate(here) if meaning in index]
     if source.config.decoder.patch != target.config.decoder.patch or not pairs:
         return
     ours, theirs = (torch.tensor(list(side)) for side in zip(*pairs, strict=True))
@@ -478,8 +470,8 @@ def _copy_channels(source: Pix2SeqD, target: Pix2SeqD, name: str) -> None:
     if old.select(axis, 0).shape == new.select(axis, 0).shape:
         new.index_copy_(axis, ours, old.index_select(axis, theirs))
     if first:
-        # Past masks that the source lacks have no effect at first, as in `inflate_for_video`.
-        new[:, [i for i, meaning in enumerate(here) if meaning[0] == "past" and meaning not in place]] = 0
+        # Past masks that the source lacks have no effect at first.
+        new[:, [i for i, meaning in enumerate(here) if meaning[0] == "past" and meaning not in index]] = 0
 
 
 def _meanings(model: Pix2SeqD, first: bool) -> Sequence[tuple[object, ...]]:

@@ -284,6 +284,11 @@ class DecoderConfig(Config):
     its own plus those of its bits. Short trainings learn ids many times sooner (docs/notebook/nuclei.md). Not in the
     paper."""
 
+    @property
+    def cell(self) -> int:
+        """Side of a pixel of the U-Net's coarsest level, in mask pixels."""
+        return self.patch * 2 ** (len(self.multipliers) - 1)
+
     def __post_init__(self) -> None:
         sizes = (self.dim, *self.multipliers, *self.res_blocks, self.transformer_dim, self.head_dim, self.patch)
         require((min(sizes) >= 1, "dims, multipliers, res_blocks and patch must be 1 or more"))
@@ -350,8 +355,11 @@ class ModelConfig(Config):
     """The two networks of Figure 2, the mask between them, and the diffusion's training. Defaults are the paper's."""
 
     encoder: EncoderConfig = EncoderConfig()
+    """Figure 2, left."""
     decoder: DecoderConfig = DecoderConfig()
+    """Figure 2, right."""
     mask: MaskConfig = MaskConfig()
+    """§2, §3.2."""
     schedule: str = "cosine"
     """γ(t), see `diffusion.gamma` (§2; the function is official)."""
     loss: Literal["cross_entropy", "l2"] = "cross_entropy"
@@ -620,18 +628,25 @@ class Recipe(Config):
     """A complete training run, as a value."""
 
     model: ModelConfig
+    """The networks (§3) and their loss (§3.2)."""
     data: DataConfig = DataConfig()
+    """Size and scale of the images, and the ids (§2, §4.1)."""
     augment: AugmentConfig = AugmentConfig()
+    """Random changes of the training images (§4.1)."""
     clips: ClipsConfig = ClipsConfig()
+    """Past masks in training (§3.4)."""
     train: TrainConfig = TrainConfig()
+    """Optimiser and schedule (§4.1)."""
     infer: InferConfig = InferConfig()
+    """Sampling (§3.3, §4.1)."""
     train_data: str = ""
-    """The training images, or clips where the model has past frames: any name of docs/datasets.md."""
+    """The training images, or clips where the model has past frames: any name of docs/datasets.md (§4.1: MS-COCO,
+    Cityscapes, DAVIS)."""
     eval_data: str = ""
-    """Images for evaluation while training; empty: none."""
+    """Images for evaluation while training; empty: none. Not in the paper."""
     backbone: str = ""
     """Folder or hub id of a pretrained `transformers` backbone, or efficientnet_lite0, 1 or 2; it replaces
-    `model.encoder.backbone`."""
+    `model.encoder.backbone` (§3.1)."""
     init: str = ""
     """Checkpoint to start from: a bundled name, a folder or a hub id. All weights that fit are taken
     (`checkpoint.transfer`). It may also be a folder of the official TensorFlow model (§4.1: the encoder trained on

@@ -11,7 +11,10 @@ from contextlib import contextmanager, suppress
 from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PARTS = ".*.part"
 """Pattern of the temporary files that `write_atomically` makes."""
@@ -124,6 +127,12 @@ def json_line(content: Any) -> str:
         return json.dumps(content, ensure_ascii=False, allow_nan=False)
     except ValueError:
         return json.dumps(_finite(content), ensure_ascii=False)
+
+
+def write_png(path: str | Path, image: "Image") -> None:
+    """Write an image as PNG, atomically, whatever the suffix of `path`."""
+    with write_atomically(path) as temporary:
+        image.save(temporary, format="PNG")
 
 
 def require_size(path: Path, limit: int) -> None:

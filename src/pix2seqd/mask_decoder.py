@@ -161,7 +161,7 @@ class MaskDecoder(nn.Module):
     def _trunk(self, m_t: Tensor, prepared: StepCache) -> Tensor:
         """Everything up to the last normalisation: `[b, bits, h, w]` → `[b, dim, h / patch, w / patch]`."""
         config = self.config
-        divisor = config.decoder.patch * 2 ** (len(config.decoder.multipliers) - 1)
+        divisor = config.decoder.cell
         if m_t.shape[-2] % divisor or m_t.shape[-1] % divisor:
             raise ValueError(f"mask height and width must be multiples of {divisor}, not {tuple(m_t.shape[-2:])}")
         if config.decoder.normalize_noisy:

@@ -348,8 +348,8 @@ class Segmenter:
     def _call(self, given: Mapping[str, Any]) -> _Call:
         changes = {key: value for key, value in given.items() if value is not None}
         seed, diameter = changes.pop("seed", 0), changes.pop("diameter", 0.0)
-        known = {category.name for category in self.taxonomy.categories}
-        min_score, classes = changes.pop("min_score", 0.0), changes.pop("classes", known)
+        every = {category.name for category in self.taxonomy.categories}
+        min_score, classes = changes.pop("min_score", 0.0), changes.pop("classes", every)
         classes = frozenset([classes] if isinstance(classes, str) else classes)
         self.taxonomy.check_names(sorted(classes))
         scales = self.checkpoint.data.diameter > 0
@@ -401,10 +401,10 @@ class Segmenter:
 
     def _judged(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
         """The segmentation with the image's strangeness, if the checkpoint can tell; all its windows were seen."""
-        known = self.checkpoint.familiarity
-        if not known or math.prod(image.size) < known.min_pixels:
+        statistics = self.checkpoint.familiarity
+        if not statistics or math.prod(image.size) < statistics.min_pixels:
             return panoptic
-        return replace(panoptic, strangeness=known.strangeness(describe(image.seen)))
+        return replace(panoptic, strangeness=statistics.strangeness(describe(image.seen)))
 
     def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
         """All windows advance together: a result after each step of the first sample, then after each sample."""

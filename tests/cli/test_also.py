@@ -153,12 +153,14 @@ def test_segment_killed_and_repeated_is_complete(run, segmenter, tmp_path: Path,
         draw(tmp_path / "in" / f"{number}.png", blobs=number)
     if (child := os.fork()) == 0:
         count = itertools.count(1)
-        for module in (also, collect, results):
+        writers = [(module, "write_atomically") for module in (also, collect, results)]
+        for module, name in (*writers, (results, "write_png")):
+            written = getattr(module, name)
 
-            def write(path: Path, real=module.write_atomically):
-                return os._exit(9) if next(count) == writes else real(path)
+            def write(path: Path, *content, real=written):
+                return os._exit(9) if next(count) == writes else real(path, *content)
 
-            monkeypatch.setattr(module, "write_atomically", write)
+            monkeypatch.setattr(module, name, write)
         run("segment", "in", "--out", "o", "--also", ALL, "--batch-size", "1")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9

@@ -434,7 +434,7 @@ def test_main_sigint_exits_130_without_traceback(tmp_path):
     draw(tmp_path / "a.png")
     code = (
         "import sys, time, types; from pix2seqd.cli import main as cli\n"
-        "def slow(*_, **__): print('loading', flush=True); time.sleep(60)\n"
+        "def slow(*_, **__): print('loading', flush=True); time.sleep(600)\n"
         "fake = types.SimpleNamespace(Segmenter=types.SimpleNamespace(from_pretrained=slow))\n"
         "sys.modules['pix2seqd.segmenter'] = fake\n"
         "cli.main()"
@@ -450,7 +450,7 @@ def test_main_sigint_exits_130_without_traceback(tmp_path):
     )
     assert process.stdout is not None and process.stdout.readline().strip() == "loading"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err.startswith("pix2seqd: interrupted") and len(lines(err)) == 1
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from pix2seqd.checkpoint import Checkpoint, save_pretrained
+from pix2seqd.cli.main import main
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.data.synthetic.shapes import TAXONOMY, Shapes
 from pix2seqd.panoptic.results import PanopticWriter, make_folders, write_files
@@ -32,14 +33,20 @@ def place(tmp_path_factory) -> Path:
         name = f"{i}.png" if i else "1.bmp"
         Image.fromarray(Shapes(COUNT, (32, 32))[i].image).save(place / "in" / name)
     (place / "in" / "broken.png").write_bytes(b"not an image")
-    assert segment(place, "one").returncode == 2
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="2"):
+        patch.setattr(sys, "argv", ["pix2seqd", *arguments(place, "one")])
+        main()
     return place
 
 
+def arguments(place: Path, out: str) -> list[str]:
+    options = ("--model", str(place / "m"), "--out", str(place / out), "--also", "measures,coco")
+    return ["segment", str(place / "in"), *options]
+
+
 def segment(place: Path, out: str, *options: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *launcher, "pix2seqd", "segment", str(place / "in"), "--model", str(place / "m")]
     return subprocess.run(
-        [*command, "--out", str(place / out), "--also", "measures,coco", *options],
+        [sys.executable, "-m", *launcher, "pix2seqd", *arguments(place, out), *options],
         capture_output=True,
         text=True,
         timeout=280,

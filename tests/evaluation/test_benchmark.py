@@ -1,9 +1,23 @@
 import pytest
 import torch
 
-from pix2seqd.evaluation.benchmark import benchmark, flop
+from pix2seqd.checkpoint import Checkpoint, save_pretrained
+from pix2seqd.config import DataConfig, InferConfig
+from pix2seqd.data.synthetic.shapes import TAXONOMY
+from pix2seqd.evaluation import benchmark as module
+from pix2seqd.evaluation.benchmark import benchmark, flop, measure
+from pix2seqd.inference.tiling import Tiling
 
 
+@pytest.fixture
+def few_runs(monkeypatch):
+    """Medians of three runs at most, since the numbers need not be exact."""
+    monkeypatch.setattr(
+        module, "measure", lambda run, device, warm_up=True, runs=5: measure(run, device, warm_up, min(runs, 3))
+    )
+
+
+@pytest.mark.usefixtures("few_runs")
 def test_it_measures_every_part_and_says_where():
     said = []
     results = benchmark("tiny", [32], [1, 2], "cpu", "float32", said.append)
@@ -20,8 +34,13 @@ def test_it_measures_every_part_and_says_where():
     assert set(results["machine"]["speed"].split(", ")) == set(results["items"]) - {"plain", "all"}
 
 
-def test_checkpoints_that_look_for_their_scale_are_measured_without_that():
-    results = benchmark("nuclei-fast", [64], [1], "cpu", "float32", str)
+@pytest.mark.usefixtures("few_runs")
+def test_checkpoints_that_look_for_their_scale_are_measured_without_that(tiny, build, tmp_path, monkeypatch):
+    data = DataConfig(size=(32, 32), layout="tile", overlap=8, diameter=6.0)
+    save_pretrained(Checkpoint(build(tiny), TAXONOMY, data, InferConfig(steps=1, consensus=3)), tmp_path)
+    monkeypatch.setattr(Tiling, "diameter", lambda *_: pytest.fail("the benchmark looked for the scale"))
+    monkeypatch.setattr(module, "ceiling", lambda *_: 1e12)
+    results = benchmark(str(tmp_path), [64], [1], "cpu", "float32", str)
     assert results["sizes"]["64"]["end_to_end_1_steps_s"] > 0
 
 

@@ -5,9 +5,9 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -39,47 +39,56 @@ def clip() -> list[np.ndarray]:
     return [example[100 + 3 * k : 228 + 3 * k, 100 + 5 * k : 228 + 5 * k] for k in range(3)]
 
 
-def masks() -> Iterator[tuple[str, np.ndarray]]:
-    """Segment ids, of every checkpoint on every image (one sample), of the consensus, around hints, and of the clip."""
+def masks(name: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Segment ids of a checkpoint: on every image (one sample), of the consensus, around hints, and of the clip."""
     from pix2seqd import Panoptic, Segmenter
 
-    for name in CHECKPOINTS:
-        segmenter = Segmenter.from_pretrained(name, device="cpu", dtype="float32")
-        for kind, image in images().items():
-            yield f"{name}/{kind}", segmenter.image(image, consensus=1).segmentation
-        if name == "nuclei-fast":
-            image = images()["crop"]
-            answer = segmenter.image(image, seed=5)
-            yield f"{name}/consensus", answer.segmentation
-            half = answer.segmentation.copy()
-            half[:, 64:] = 0
-            classes = {s.id: answer.taxonomy.class_of(s.category_id) for s in answer.segments}
-            hints = Panoptic.from_segmentation(half, classes, answer.taxonomy)
-            yield f"{name}/hints", segmenter.image(image, hints=hints).segmentation
-            *_, (_, last) = segmenter.progress(image, seed=5)
-            yield f"{name}/progress", last.segmentation
-        if name.startswith("nuclei-"):
-            for number, frame in enumerate(segmenter.video(clip(), consensus=3 if name == "nuclei-video" else 1)):
-                yield f"{name}/frame{number}", frame.segmentation
+    segmenter = Segmenter.from_pretrained(name, device="cpu", dtype="float32")
+    for kind, image in images().items():
+        yield f"{name}/{kind}", segmenter.image(image, consensus=1).segmentation
+    if name == "nuclei-fast":
+        image = images()["crop"]
+        answer = segmenter.image(image, seed=5)
+        yield f"{name}/consensus", answer.segmentation
+        half = answer.segmentation.copy()
+        half[:, 64:] = 0
+        hints = Panoptic.from_segmentation(half, answer.classes, answer.taxonomy)
+        yield f"{name}/hints", segmenter.image(image, hints=hints).segmentation
+        *_, (_, last) = segmenter.progress(image, seed=5)
+        yield f"{name}/progress", last.segmentation
+    if name.startswith("nuclei-"):
+        for number, frame in enumerate(segmenter.video(clip(), consensus=3 if name == "nuclei-video" else 1)):
+            yield f"{name}/frame{number}", frame.segmentation
 
 
-def contract() -> dict[str, object]:
-    """Options of every command, and names and shapes of the presets' parameters."""
+def options() -> dict[str, list[str]]:
+    """The options of every command, as its help lists them."""
+    from pix2seqd.cli.main import app
+
+    found = {}
+    for command in COMMANDS:
+        with redirect_stdout(StringIO()) as text:
+            app([command, "--help"])
+        found[command] = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text.getvalue())))
+    return found
+
+
+def shapes() -> dict[str, dict[str, list[int]]]:
+    """Names and shapes of the presets' parameters."""
+    import torch
+
     from pix2seqd import ModelConfig, Pix2SeqD
 
-    options = {}
-    for command in COMMANDS:
-        run = [sys.executable, "-m", "pix2seqd", command, "--help"]
-        text = subprocess.run(run, capture_output=True, text=True, check=True).stdout
-        options[command] = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)))
-    shapes = {}
+    found = {}
     for name in PRESETS:
-        state = Pix2SeqD(ModelConfig.preset(name)).state_dict()
-        shapes[name] = {key: list(value.shape) for key, value in state.items()}
-    return {"options": options, "shapes": shapes}
+        with torch.device("meta"):
+            state = Pix2SeqD(ModelConfig.preset(name)).state_dict()
+        found[name] = {key: list(value.shape) for key, value in state.items()}
+    return found
 
 
 if __name__ == "__main__":
-    found = dict(masks())
-    np.savez_compressed(MASKS, **{key: value.astype(np.uint16) for key, value in found.items()})
-    CONTRACT.write_text(json.dumps(contract(), separators=(",", ":")).replace("},", "},\n") + "\n")
+    found = {key: value.astype(np.uint16) for name in CHECKPOINTS for key, value in masks(name)}
+    np.savez_compressed(MASKS, **found)
+    contract = {"options": options(), "shapes": shapes()}
+    CONTRACT.write_text(json.dumps(contract, separators=(",", ":")).replace("},", "},\n") + "\n")

@@ -1,3 +1,4 @@
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -107,6 +108,15 @@ def test_fill_small_specks_take_the_nearest_label():
     nothing, gone = fill_small(np.array([[1, 1], [1, 1]]), {1: CAT}, 6)
     assert not nothing.any()
     assert gone == {}
+
+
+def test_fill_small_90000_specks_take_seconds():
+    labels = np.arange(1, 90_001).reshape(300, 300)
+    labels[0] = 1
+    began = time.process_time()
+    filled, class_of = fill_small(labels, dict.fromkeys(np.unique(labels).tolist(), CAT), 2)
+    assert (filled == 1).all() and class_of == {1: CAT}
+    assert time.process_time() - began < 2
 
 
 def test_mean_confidence_of_each_label():

@@ -351,8 +351,10 @@ LAYOUTS = [
 def test_image_result_has_the_size_of_the_image(make, data: DataConfig, size: tuple[int, int]):
     one = Taxonomy.from_coco([{"id": 5, "name": "cat"}])  # fewer classes than the model has
     noise = np.random.default_rng(1).integers(0, 256, (*size, 3)).astype(np.uint8)
-    for taxonomy, image in product((TAXONOMY, one), (noise, np.zeros_like(noise))):
-        check_structure(make(data, taxonomy=taxonomy).image(image), size)
+    for segmenter, image in product(
+        (make(data, taxonomy=taxonomy) for taxonomy in (TAXONOMY, one)), (noise, np.zeros_like(noise))
+    ):
+        check_structure(segmenter.image(image), size)
 
 
 @pytest.fixture

@@ -112,18 +112,22 @@ def hub() -> Iterator[tuple[str, type[Hub]]]:
 FETCH = """
 import hashlib, sys
 from pix2seqd.checkpoint import from_pretrained
-print(from_pretrained(sys.argv[1]).digest)
+from pix2seqd.files import InputError
+for name in sys.argv[1:]:
+    try:
+        print(from_pretrained(name).digest)
+    except InputError as error:
+        print(error)
 """
 
 
-def fetch(
-    address: str, cache: Path, name: str = REPOSITORY, command: Sequence[str] = ("-c", FETCH)
-) -> subprocess.CompletedProcess[str]:
-    """The digest of the weights of a repository, or the output of a command, by a process that knows no other hub."""
+def fetch(address: str, cache: Path, *names: str, command: Sequence[str] = ("-c", FETCH)) -> list[str]:
+    """The lines that a command prints about repositories (their digests, or errors); the process knows no other hub."""
     environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0"}
-    return subprocess.run(
-        [sys.executable, *command, name], env=environment, capture_output=True, text=True, check=False
-    )
+    run = [sys.executable, *command, *names]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def test_push_to_hub_then_from_pretrained_online_and_from_cache(hub, folder, tmp_path):
@@ -137,15 +141,13 @@ def test_push_to_hub_then_from_pretrained_online_and_from_cache(hub, folder, tmp
     for name, content in repository.files.items():
         assert content == (folder / name).read_bytes(), name
     digest = hashlib.sha256(repository.files["model.safetensors"]).hexdigest()
-    listed = fetch(address, tmp_path / "other", command=["-m", "pix2seqd", "models"]).stdout
+    listed = "\n".join(fetch(address, tmp_path / "other", REPOSITORY, command=["-m", "pix2seqd", "models"]))
     assert REPOSITORY in listed and "drawn shapes" in listed and "PQ 50.0 (all)" in listed
-    first = fetch(address, tmp_path / "cache")
-    assert first.stdout.strip() == digest, first.stderr
+    assert fetch(address, tmp_path / "cache", REPOSITORY) == [digest]
     repository.requests.clear()
-    assert fetch(address, tmp_path / "cache").stdout.strip() == digest
-    assert not repository.requests, "the cache suffices"
-    missing = fetch(address, tmp_path / "cache", "someone/else")
-    assert "InputError: no checkpoint 'someone/else'" in missing.stderr
+    again, missing = fetch(address, tmp_path / "cache", REPOSITORY, "someone/else")
+    assert again == digest and missing.startswith("no checkpoint 'someone/else'")
+    assert not any(REPOSITORY in path for path in repository.requests), "the cache suffices"
 
 
 def test_segmenter_push_to_hub_sends_the_files_it_was_loaded_from(hub, folder):

@@ -1,9 +1,10 @@
-"""Reference scores of the official tools, from the fixtures in the repository or directly from ../shared.
+"""Reference scores of the official tools, from the fixtures in the repository.
 
-The fixtures store label maps as run lengths. `python tests/metrics/conftest.py` regenerates them.
+The fixtures store label maps as run lengths. `python tests/metrics/conftest.py` regenerates them from ../shared.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,11 +71,15 @@ def write_fixture(name: str) -> None:
     np.savez_compressed(FIXTURES / f"{name}.npz", **arrays)
 
 
-@pytest.fixture(scope="session", params=["fixture", "shared"])
-def reference(request: pytest.FixtureRequest):
-    """A function name → Reference, for each source that is available."""
-    if request.param == "fixture":
-        return read_fixture
+@pytest.fixture(scope="session")
+def reference() -> Callable[[str], Reference]:
+    """A function name → Reference."""
+    return read_fixture
+
+
+@pytest.fixture(scope="session")
+def official_files() -> Callable[[str], Reference]:
+    """The same from the files of the official tools."""
     if not SHARED.is_dir():
         pytest.skip("no ../shared/reference")
     return read_shared

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from pix2seqd.files import InputError
-from pix2seqd.panoptic.formats import from_segments, to_instances, to_segments
+from pix2seqd.panoptic.formats import from_segments, to_segments
 from pix2seqd.panoptic.outlines import polygons, run_lengths
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -62,7 +62,7 @@ def test_run_lengths_go_by_columns_and_start_outside(inside):
 
 
 def test_to_instances_polygons_and_crowd_run_lengths(panoptic):
-    cat, dog = to_instances(panoptic, image_id=12, first_id=40)
+    cat, dog = panoptic.to_instances(image_id=12, first_id=40, as_polygons=True)
     assert (cat["id"], dog["id"], cat["image_id"], cat["category_id"], cat["iscrowd"]) == (40, 41, 12, 17, 0)
     assert (cat["area"], cat["bbox"]) == (4, [2, 0, 2, 2])
     assert np.array_equal(filled(cat["segmentation"][0], LABELS.shape), LABELS == 5)

@@ -4,7 +4,6 @@ from PIL import Image
 
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.render import colorize
 from pix2seqd.panoptic.taxonomy import Taxonomy, distinct_color
 
 SKY = {"id": 9, "name": "sky", "isthing": 0, "color": [0, 0, 255]}
@@ -95,12 +94,3 @@ def test_overlay_writes_names_that_fit_for_three_categories():
 def test_overlay_extreme_sizes_and_no_segments(shape, classes):
     panoptic = Panoptic.from_segmentation(np.full(shape, 3), classes, THREE)
     assert panoptic.overlay(Image.new("RGB", shape[::-1])).size == shape[::-1]
-
-
-def test_colorize_void_black_and_a_colour_per_id():
-    image = colorize(np.array([[0, 1, 2], [2**24 - 1, 1, 0]]))
-    colors = np.asarray(image)
-    assert image.size == (3, 2)
-    assert not colors[0, 0].any() and not colors[1, 2].any()
-    assert (colors[0, 1] == colors[1, 1]).all()
-    assert len({tuple(c) for c in colors.reshape(-1, 3).tolist()}) == 4

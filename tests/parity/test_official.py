@@ -337,8 +337,8 @@ def test_load_official_other_configurations(official, changes):
         for name, shape in official_shapes(config).items()
     }
     model = load_official(variables, config)
-    names = official_names(model)
-    assert set(names) == set(model.state_dict())
+    names, state = official_names(model), model.state_dict()
+    assert set(names) == set(state)
     if config["model"]["conditional"] == "none":
         names = {k: v for k, v in names.items() if v.startswith("denoiser/")}
         load_official({k: v for k, v in variables.items() if k.startswith("denoiser/")}, config)
@@ -346,9 +346,7 @@ def test_load_official_other_configurations(official, changes):
     else:
         assert set(names.values()) == set(variables)
     for ours, name in names.items():
-        assert np.array_equal(as_official(model.state_dict()[ours], variables[name].size), variables[name].ravel()), (
-            name
-        )
+        assert np.array_equal(as_official(state[ours], variables[name].size), variables[name].ravel()), name
 
     (height, width), bits = config["model"]["msize"], config["task"]["n_bits_label"]
     images, noise = torch.rand(1, 3, *config["model"]["image_size"]), torch.randn(1, bits, height, width)

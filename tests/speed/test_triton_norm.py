@@ -20,8 +20,7 @@ def plain(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> T
     return F.silu(y) if silu else y
 
 
-@pytest.mark.parametrize("parts", [512, 2])
-@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize(("silu", "parts"), [(False, 512), (True, 2)])
 @pytest.mark.parametrize("alike", [False, True], ids=["weights of each example", "weights of all"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_triton_group_norm_equals_plain(shape, alike, silu, parts, monkeypatch):

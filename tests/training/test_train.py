@@ -40,15 +40,15 @@ def accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    """20 steps on six scenes of 32 x 32, with checkpoints and evaluations between."""
+    """12 steps on six scenes of 32 x 32, with checkpoints and evaluations between."""
     return Recipe(
         model=ModelConfig.preset("tiny"),
         data=DataConfig(size=(32, 32)),
         train=TrainConfig(
             batch_size=4,
-            steps=20,
+            steps=12,
             warmup_steps=2,
             accumulate=2,
             precision="no",
@@ -62,6 +62,15 @@ def recipe() -> Recipe:
         train_data="shapes:6",
         eval_data="shapes:1@1",
     )
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, tmp_path_factory) -> Path:
+    """The folder of a run that nothing interrupted."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run = tmp_path_factory.mktemp("whole") / "run"
+    train(recipe, run)
+    return run
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -96,14 +105,13 @@ def start(recipe: Recipe, run: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_train_killed_and_resumed_gives_the_same_bits(recipe, tmp_path):
+def test_train_killed_and_resumed_gives_the_same_bits(recipe, whole, tmp_path):
     process = start(recipe, tmp_path / "killed")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "model").exists(), "it was still training"
     train(recipe, tmp_path / "killed", resume=True)
-    train(recipe, tmp_path / "whole")
-    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    assert_same_run(tmp_path / "killed", whole)
 
 
 def test_train_resume_without_checkpoint_starts_over(recipe, tmp_path):
@@ -219,9 +227,7 @@ def test_save_state_folder_is_on_the_disk_before_latest_json_points_at_it(recipe
     assert events == ["state", tmp_path.name, "latest.json"]
 
 
-def test_ctrl_c_saves_and_the_run_goes_on_from_there(recipe, tmp_path, monkeypatch):
-    whole = tmp_path / "whole"
-    train(recipe, whole)
+def test_ctrl_c_saves_and_the_run_goes_on_from_there(recipe, whole, tmp_path, monkeypatch):
     stopped = tmp_path / "stopped"
     step = TrainLog.step
 
@@ -254,10 +260,9 @@ def test_train_signal_to_all_processes_saves(recipe, tmp_path, number: int):
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 
-def test_train_same_result_with_other_workers_and_save_every(recipe, tmp_path):
-    train(recipe, tmp_path / "one")
-    train(recipe.replace(train=recipe.train.replace(workers=2, save_every=1000)), tmp_path / "two")
-    assert_same_run(tmp_path / "one", tmp_path / "two")
+def test_train_same_result_with_other_workers_and_save_every(recipe, whole, tmp_path):
+    train(recipe.replace(train=recipe.train.replace(workers=2, save_every=1000)), tmp_path / "run")
+    assert_same_run(tmp_path / "run", whole)
 
 
 def test_train_accumulate_gives_the_step_of_the_whole_batch(recipe, tmp_path):
@@ -419,12 +424,11 @@ def test_new_state_init_takes_the_weights(recipe, tmp_path):
         new_state(short.replace(init=str(tmp_path / "nowhere")), Shapes(1))
 
 
-def test_train_logs_scalars(recipe, tmp_path):
-    train(recipe, tmp_path / "run")
-    assert list(scalars(tmp_path / "run", "train/loss")) == [5, 10, 15, 20]
-    rates = scalars(tmp_path / "run", "train/lr")
-    assert rates[20] == pytest.approx(learning_rate(19, recipe.train))
-    assert min(scalars(tmp_path / "run", "train/images_per_second").values()) > 0
+def test_train_logs_scalars(recipe, whole):
+    assert list(scalars(whole, "train/loss")) == [5, 10, 12]
+    rates = scalars(whole, "train/lr")
+    assert rates[12] == pytest.approx(learning_rate(11, recipe.train))
+    assert min(scalars(whole, "train/images_per_second").values()) > 0
 
 
 # Time, the best checkpoint, early stop and extension
@@ -498,7 +502,7 @@ def scripted(monkeypatch, *quality: float) -> None:
 def test_train_keeps_the_best_and_the_last_and_stops_early(recipe, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     scripted(monkeypatch, 0.1, 0.3, 0.2, 0.2)
-    tried = recipe.train.replace(evaluations=10, patience=2, evaluate_every=0)
+    tried = recipe.train.replace(steps=20, evaluations=10, patience=2, evaluate_every=0)
     result = train(recipe.replace(train=tried), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "state" / "latest.json").read_text())["step"] == 8
     scores = json.loads((tmp_path / "run" / "results.json").read_text())

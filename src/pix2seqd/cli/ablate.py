@@ -36,7 +36,7 @@ def ablate(
 
     from pix2seqd import distributed
     from pix2seqd.cli.recipe import read_recipe
-    from pix2seqd.files import require, write_atomically, write_json
+    from pix2seqd.files import require, write_json, write_png
     from pix2seqd.training import ablate as run
 
     recipe = read_recipe(settings, smoke)
@@ -46,6 +46,5 @@ def ablate(
         return
     Console().print(run.render(table, rows))
     write_json(out / f"{table}.json", {"recipe": recipe.to_dict(), "rows": rows})
-    with write_atomically(out / f"{table}.png") as temporary:
-        run.plot(table, rows).save(temporary, "PNG")
+    write_png(out / f"{table}.png", run.plot(table, rows))
     say(f"written to {out}: {table}.json, {table}.png")

@@ -10,8 +10,6 @@ from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
 from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from pix2seqd.data.sample import Dataset
     from pix2seqd.panoptic.taxonomy import Taxonomy
     from pix2seqd.segmenter import Segmenter
@@ -36,11 +34,12 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on labelled images or clips.
 
-    Images get PQ, AP, F1 and mean IoU. "AP by score" is COCO's AP, with segments sorted by their score. "ECE" (expected
-    calibration error) says how far scores are from the share of segments that are right. Clips get J&F, STQ and the
-    number of id switches, with steps and frames per second. The results are printed as a table and written as JSON.
-    For images the JSON also has the confusion matrix of the pixels: rows are true classes, columns predicted classes,
-    and void stands for pixels without a class.
+    Images get PQ (panoptic quality), AP (average precision), F1 and mean IoU (intersection over union). "AP by score"
+    is COCO's AP, with segments sorted by their score. "ECE" (expected calibration error) says how far scores are from
+    the share of segments that are right. Clips get J&F (regions and contours of the tracks), STQ (segmentation and
+    tracking quality) and the number of id switches, with steps and frames per second. The results are printed as a
+    table and written as JSON. For images the JSON also has the confusion matrix of the pixels: rows are true classes,
+    columns predicted classes, and void stands for pixels without a class.
 
     Args:
         checkpoint: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id
@@ -141,11 +140,7 @@ def _write_more(
     """Write the tables and plots that were asked for."""
     from pix2seqd.evaluation import images as run
     from pix2seqd.evaluation import plot as plots
-    from pix2seqd.files import write_atomically
-
-    def save(image: "Image", path: Path) -> None:
-        with write_atomically(path) as temporary:
-            image.save(temporary, format="PNG")
+    from pix2seqd.files import write_atomically, write_png
 
     every = results["all"]
     if csv:
@@ -153,9 +148,10 @@ def _write_more(
             temporary.write_text(run.class_table(results, taxonomy), encoding="utf-8", newline="")
     if plot:
         rows = every["panoptic_quality"]["per_class"].values()
-        save(plots.scores([row["name"] for row in rows], [row["pq"] for row in rows], **every["confusion"]), plot)
+        scores = plots.scores([row["name"] for row in rows], [row["pq"] for row in rows], **every["confusion"])
+        write_png(plot, scores)
     if reliability:
-        save(plots.reliability(every["detection_ap"]["reliability"]), reliability)
+        write_png(reliability, plots.reliability(every["detection_ap"]["reliability"]))
     for path in filter(None, (csv, plot, reliability)):
         say(f"written to {path}")
 

@@ -22,7 +22,7 @@ def figures(data: str, /, *, index: Annotated[int, count(0)] = 0, out: Path = Pa
     """
     from pix2seqd.data import open_dataset
     from pix2seqd.evaluation.figures import loss_weights, noisy_masks
-    from pix2seqd.files import write_atomically
+    from pix2seqd.files import write_png
     from pix2seqd.panoptic.results import check_writable
 
     check_writable(out)
@@ -30,6 +30,5 @@ def figures(data: str, /, *, index: Annotated[int, count(0)] = 0, out: Path = Pa
     if index >= len(dataset):
         raise InputError(f"{data} has {len(dataset)} images; give an --index below {len(dataset)}")
     for name, image in (("figure3.png", noisy_masks(dataset[index])), ("figure4.png", loss_weights(dataset[index]))):
-        with write_atomically(out / name) as temporary:
-            image.save(temporary, "PNG")
+        write_png(out / name, image)
         say(f"written to {out / name}")

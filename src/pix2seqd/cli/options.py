@@ -9,9 +9,11 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pix2seqd.cards import summary
-from pix2seqd.files import say
+from pix2seqd.files import InputError, printable, say
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from pix2seqd.panoptic.taxonomy import Taxonomy
     from pix2seqd.segmenter import Segmenter
 
@@ -85,6 +87,12 @@ def print_summary(segmenter: "Segmenter") -> None:
 
     if distributed.rank() == 0:
         say(f"pix2seqd: {summary(segmenter.describe()['model'], segmenter.taxonomy)}", to_stderr=True)
+
+
+def print_message(progress: "Progress", message: InputError | str) -> None:
+    """Print an error or a note in one line, above a progress bar."""
+    line = f"pix2seqd: {printable(' '.join(str(message).split()))}"
+    progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_unfamiliar(found: Sequence[object], total: int, things: str, model: str) -> None:

@@ -62,7 +62,6 @@ def segment(
     """
     from functools import partial
 
-    from pix2seqd import distributed
     from pix2seqd.cli.segmenting import also_into, locally, print_segments, segment_into
     from pix2seqd.images.load import find_images, load_image
     from pix2seqd.panoptic.also import Also
@@ -76,7 +75,9 @@ def segment(
     if not sources:
         raise InputError("nothing to segment; give an image or a folder of images")
     if len(sources) == 1:
-        load_image(sources[0], channel)  # a mistyped name is reported before the model is loaded
+        load_image(sources[0], channel)  # a mistyped name is reported before torch and the model are loaded
+    from pix2seqd import distributed
+
     layout(out, shard)
     folders = (*FOLDERS, *further.folders)
     make_folders(out, (".",) if shard else folders)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from pix2seqd.cli.options import print_message
 from pix2seqd.files import InputError, printable, say
 from pix2seqd.images.load import load_image
 from pix2seqd.panoptic.also import NOTHING, Also, read_result, remove, write_for_image
@@ -52,7 +53,7 @@ def segment_into(writer: PanopticWriter, sources: list[Path], todo: list[Path], 
         task = progress.add_task("segmenting", total=len(todo), speed="")
         for source, entry in results:
             if isinstance(entry, InputError | str):
-                _print_message(progress, entry)
+                print_message(progress, entry)
                 if isinstance(entry, InputError):
                     failed += 1
                     progress.advance(task)
@@ -96,7 +97,7 @@ def locally(
     chunks = [todo[start : start + batch] for start in range(0, len(todo), batch)]
     with ThreadPoolExecutor(2) as pool:
         for read in _pipelined((partial(_read, chunk, channel) for chunk in chunks), pool):
-            yield from ((source, told) for (source, _), told in read if not isinstance(told, Image.Image))
+            yield from ((source, said) for (source, _), said in read if not isinstance(said, Image.Image))
             good = [(names, image) for names, image in read if isinstance(image, Image.Image)]
             results = segmenter.images([image for _, image in good], **options)
             writes = (
@@ -130,15 +131,10 @@ def also_into(writer: PanopticWriter, out: Path, todo: list[Path], taxonomy: Tax
                 writer.add(source, write_for_image(folder, lacking, entry, read_result(folder, entry, taxonomy)))
             except InputError as error:
                 failed += 1
-                _print_message(progress, error)
+                print_message(progress, error)
             progress.advance(task)
     say(f"{len(todo) - failed} not segmented again: {also.names} written from the results in {out}")
     return failed
-
-
-def _print_message(progress: Progress, message: InputError | str) -> None:
-    line = f"pix2seqd: {printable(' '.join(str(message).split()))}"
-    progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _write(
@@ -168,7 +164,7 @@ def _read(
             image = load_image(names[0], channel, notes.append)
         except InputError as error:
             image = error
-        read += [(names, told) for told in (*notes, image)]
+        read += [(names, result) for result in (*notes, image)]
     return read
 
 

@@ -96,7 +96,7 @@ def _sweep_images(
     from pix2seqd.cli.scoring import progress_bar
     from pix2seqd.data import open_dataset
     from pix2seqd.evaluation import sweep as run
-    from pix2seqd.files import write_atomically, write_json
+    from pix2seqd.files import write_json, write_png
 
     dataset = open_dataset(data, segmenter.checkpoint.data.size)
     rows = run.sweep(segmenter, dataset, values, seed, progress_bar(len(dataset)))
@@ -105,8 +105,7 @@ def _sweep_images(
     Console().print(run.render(rows))
     settings = {**segmenter.describe(), "data": data, "seed": seed}
     write_json(out, {"settings": settings, "rows": rows})
-    with write_atomically(out.with_suffix(".png")) as temporary:
-        run.plot(rows, segmenter).save(temporary, "PNG")
+    write_png(out.with_suffix(".png"), run.plot(rows, segmenter))
     say(f"written to {out} and {out.with_suffix('.png')}")
 
 
@@ -119,7 +118,7 @@ def _sweep_clips(
     from pix2seqd.cli.scoring import CLIP_FRAMES, max_tracks, progress_bar
     from pix2seqd.data import open_clips
     from pix2seqd.evaluation import clips as run
-    from pix2seqd.files import write_atomically, write_json
+    from pix2seqd.files import write_json, write_png
 
     clips = open_clips(data, segmenter.size, CLIP_FRAMES)
     progress = progress_bar(len(first_steps) + len(steps), shared=False)
@@ -128,6 +127,5 @@ def _sweep_clips(
         return
     Console().print(run.render({f"{name} {row['value']}": row for name in rows for row in rows[name]}))
     write_json(out, {"settings": {**segmenter.describe(), "seed": seed, "data": data}, **rows})
-    with write_atomically(out.with_suffix(".png")) as temporary:
-        run.plot(rows, segmenter).save(temporary, "PNG")
+    write_png(out.with_suffix(".png"), run.plot(rows, segmenter))
     say(f"written to {out} and {out.with_suffix('.png')}")

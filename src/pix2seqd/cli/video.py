@@ -17,6 +17,7 @@ from pix2seqd.cli.options import (
     Inference,
     Selection,
     count,
+    print_message,
     print_summary,
     print_unfamiliar,
 )
@@ -102,12 +103,12 @@ def video(
     errors, word = 0, "planes" if stack else "frames"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        told: set[str] = set()
+        printed: set[str] = set()
 
         def note(message: str) -> None:
-            if message not in told:  # the planes of a stack are read twice
-                _print_message(progress, message)
-            told.add(message)
+            if message not in printed:  # the planes of a stack are read twice
+                print_message(progress, message)
+            printed.add(message)
 
         def report(message: str) -> None:
             nonlocal errors
@@ -174,11 +175,6 @@ def _check_rate(frames: Iterator["DecodedFrame"], interval: float, progress: "Pr
             even = abs(frame.time - before.time - interval * (frame.number - before.number)) <= interval / 2
             if not even:
                 first = f"first at frame {frame.number}"
-                _print_message(progress, f"the frame rate varies ({first}); overlay.mp4 keeps the time of every frame")
+                print_message(progress, f"the frame rate varies ({first}); overlay.mp4 keeps the time of every frame")
         before = frame
         yield frame
-
-
-def _print_message(progress: "Progress", message: str) -> None:
-    line = f"pix2seqd: {printable(' '.join(message.split()))}"
-    progress.console.print(line, markup=False, highlight=False, soft_wrap=True)

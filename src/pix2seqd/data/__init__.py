@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pix2seqd.data.sample import ClipDataset, Dataset, Subset, evenly
@@ -54,7 +55,7 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
 
         return Shards(rest)
     if kind == "split" and detail in PARTS:
-        return open_part(path, detail, size)
+        return open_part(path, detail, partial(open_dataset, size=size))
     if kind == "shapes" and path.isdecimal() and int(path) and (detail.isdecimal() or not detail):
         from pix2seqd.data.synthetic.shapes import Shapes
 

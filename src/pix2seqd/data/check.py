@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pix2seqd.data.sample import Dataset, Sample
-from pix2seqd.files import InputError, printable, write_atomically
+from pix2seqd.files import InputError, printable, write_png
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy
 
 ERRORS_SHOWN = 20
@@ -228,8 +228,7 @@ def contact_sheet(dataset: Dataset, path: str | Path, count: int = 12, side: int
         row, column = divmod(position, columns)
         for half, tile in enumerate(pair):
             sheet.paste(tile, (side * (2 * column + half), side * row))
-    with write_atomically(path) as temporary:
-        sheet.save(temporary, format="PNG")
+    write_png(path, sheet)
 
 
 def _pair(dataset: Dataset, index: int, side: int) -> tuple[Image.Image, ...] | None:

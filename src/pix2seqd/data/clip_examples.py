@@ -68,12 +68,11 @@ def _augmented(
 ) -> tuple[torch.Tensor, np.ndarray, dict[int, int]]:
     """Image, labels at mask resolution and classes of a frame; `seed` is the same for all frames of the clip."""
     panoptic = frame.panoptic.without_crowds()
-    classes = {s.id: panoptic.taxonomy.class_of(s.category_id) for s in panoptic.segments}
     pixels = normalize(frame.image, data.normalize)
     rng = np.random.default_rng(seed)
     image, labels = augment(pixels, panoptic.segmentation, data, recipe.augment, rng)
     height, width = (n // recipe.model.mask.stride for n in labels.shape)
-    return image.contiguous(), resize_labels(labels, height, width), classes
+    return image.contiguous(), resize_labels(labels, height, width), panoptic.classes
 
 
 def corrupt_past(mask: np.ndarray, instances: np.ndarray, prob: float, rng: np.random.Generator) -> np.ndarray:

@@ -75,9 +75,8 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
             return self.cache[index]
         sample = self.dataset[index]
         panoptic = sample.panoptic.without_crowds()
-        classes = {s.id: panoptic.taxonomy.class_of(s.category_id) for s in panoptic.segments}
         data = self.recipe.data.at_scale_of(panoptic.diameter())
-        item = (normalize(sample.image, data.normalize), panoptic.segmentation, classes, data)
+        item = (normalize(sample.image, data.normalize), panoptic.segmentation, panoptic.classes, data)
         size = item[0].nbytes + item[1].nbytes
         if size <= self.cache_left:
             self.cache_left -= size

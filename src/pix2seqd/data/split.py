@@ -1,6 +1,6 @@
 """The parts of a data set that a run trains on and is scored on, written down so that they stay the same."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,19 +88,17 @@ def describe(
     return {"categories": taxonomy.to_coco(), **parts}
 
 
-def open_part(file: str, part: str, size: tuple[int, int]) -> Dataset:
+def open_part(file: str, part: str, open_source: Callable[[str], Dataset]) -> Dataset:
     """Open a part of the data of a run.
 
     Args:
         file: the file, whose content is as `describe` makes it.
         part: one of `PARTS`.
-        size: height and width of synthetic images, in pixels.
+        open_source: opens the data set of a name.
 
     Raises:
         InputError: the file is missing or damaged; the data is missing or has changed.
     """
-    from pix2seqd.data import open_dataset
-
     content = read_json(file)
     try:
         taxonomy = Taxonomy.from_coco(content["categories"])
@@ -108,7 +106,7 @@ def open_part(file: str, part: str, size: tuple[int, int]) -> Dataset:
         chosen = tuple(int(i) for i in content[part]["chosen"]) if names else ()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{file} does not describe the data of a run; start anew with another --out") from error
-    dataset = with_categories(open_dataset(source, size), taxonomy)
+    dataset = with_categories(open_source(source), taxonomy)
     if not names:
         return dataset
     found = Part(dataset, names, chosen, file)

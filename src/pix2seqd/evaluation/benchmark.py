@@ -69,7 +69,7 @@ def benchmark(
         steps: numbers of denoising steps to run end to end.
         device: of `Segmenter`.
         dtype: likewise.
-        progress: is told what comes next.
+        progress: called with what is measured next.
         trust_size: as `from_pretrained` takes it.
 
     Returns:
@@ -300,10 +300,10 @@ def peak_memory(device: torch.device) -> float:
 
 def render(results: dict[str, Any]) -> Iterator[Table]:
     """What was measured, and where."""
-    place = Table("machine", "", title="")
+    where = Table("machine", "", title="")
     for key, value in results["machine"].items():
-        place.add_row(key, f"{value:.3g}" if isinstance(value, float) else str(value))
-    yield place
+        where.add_row(key, f"{value:.3g}" if isinstance(value, float) else str(value))
+    yield where
     sizes = results["sizes"]
     table = Table("", *(f"{size} × {size}" for size in sizes))
     for key in next(iter(sizes.values())):

@@ -73,14 +73,12 @@ def loss_weights(
 
 def _resized(sample: Sample, side: int, seed: int) -> tuple[Image.Image, Tensor]:
     """Image and mask `[2, h, w]` with a longer side of `side` pixels; ids are drawn as in training."""
-    height, width = sample.panoptic.segmentation.shape
+    panoptic, rng = sample.panoptic, np.random.default_rng(seed)
+    height, width = panoptic.segmentation.shape
     scale = side / max(height, width)
     height, width = max(round(height * scale), 1), max(round(width * scale), 1)
-    labels = resize_labels(sample.panoptic.segmentation, height, width)
-    taxonomy = sample.panoptic.taxonomy
-    classes = {s.id: taxonomy.class_of(s.category_id) for s in sample.panoptic.segments}
-    rng = np.random.default_rng(seed)
-    mask, _ = draw_mask(labels, classes, taxonomy, DataConfig(), 2 ** CONFIG.mask.bits[1], rng)
+    labels = resize_labels(panoptic.segmentation, height, width)
+    mask, _ = draw_mask(labels, panoptic.classes, panoptic.taxonomy, DataConfig(), 2 ** CONFIG.mask.bits[1], rng)
     tensor = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1).float() / 255
     return _to_image(resize_image(tensor, height, width)), torch.from_numpy(mask)
 

@@ -156,18 +156,17 @@ def _image_format(path: Path) -> str | None:
     Raises:
         InputError: one still image.
     """
+    if path.is_file():
+        with decoding(str(path)), path.open("rb") as file:
+            if is_tiff(file):
+                return "TIFF"
     if path.suffix.lower() in (".tif", ".tiff"):
         load_image(path)  # raises an error that says what is wrong with the file
-    if not path.is_file():
+    try:
+        with open_image(path) as image:
+            kind, frames = image.format, getattr(image, "n_frames", 1)
+    except Exception:  # it may be a video, or a camera
         return None
-    with path.open("rb") as file:
-        if is_tiff(file):
-            return "TIFF"
-        try:
-            with open_image(file) as image:
-                kind, frames = image.format, getattr(image, "n_frames", 1)
-        except Exception:  # it may be a video
-            return None
     if frames == 1 or kind == "MPO":  # the other images of an MPO are previews, or another view
         raise InputError(_STILL.format(path))
     return None if kind == "GIF" else kind
@@ -247,7 +246,7 @@ def _animated(
         time += (animation.info.get("duration") or duration) / 1000
 
 
-def check_upload(path: Path, most: int) -> None:
+def check_upload(path: Path, max_area: int) -> None:
     """Refuse an uploaded file that is not a clip, has too large frames, or is a playlist that names other files.
 
     Raises:
@@ -268,8 +267,8 @@ def check_upload(path: Path, most: int) -> None:
         raise InputError(
             f"{path.name} is not a clip that can be read; give MP4, MOV, WebM, AVI, GIF or TIFF"
         ) from error
-    if size > most:
-        raise InputError(f"{path.name} has frames of {size:,} pixels, more than {most:,}; make it smaller")
+    if size > max_area:
+        raise InputError(f"{path.name} has frames of {size:,} pixels, more than {max_area:,}; make it smaller")
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

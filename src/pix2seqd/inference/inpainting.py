@@ -151,8 +151,7 @@ def combine(labels: np.ndarray, class_of: dict[int, int], hints: Panoptic, score
     ids = {
         label: given[label - 1] if label <= len(given) else next(free) for label in np.unique(labels).tolist() if label
     }
-    hinted_class = {segment.id: hints.taxonomy.class_of(segment.category_id) for segment in hints.segments}
-    classes = {new: class_of[label] for label, new in ids.items()} | hinted_class
+    classes = {new: class_of[label] for label, new in ids.items()} | hints.classes
     kept = {segment.id: segment.score for segment in hints.segments if segment.score is not None}
     scores = kept | {new: scores[label] for label, new in ids.items() if label > len(given)}
     table = np.zeros(max(ids, default=0) + 1, np.int32)

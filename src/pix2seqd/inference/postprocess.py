@@ -122,4 +122,4 @@ def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int) ->
     if removed.all():
         return np.zeros_like(labels), {}
     nearest = np.asarray(ndimage.distance_transform_edt(removed, return_distances=False, return_indices=True))
-    return labels[tuple(nearest)], {i: c for i, c in class_of.items() if i not in small}
+    return labels[tuple(nearest)], {i: c for i, c in class_of.items() if areas[i] >= min_pixels}

@@ -49,14 +49,14 @@ def make_widget() -> Any:
         data = image.data[0] if image.multiscale else image.data
         planes = math.prod(lead(data.shape, image.rgb))
         name = str(folder) if folder != Path() else model
-        place = {key: getattr(image, key) for key in ("scale", "translate", "rotate", "shear", "affine", "units")}
+        position = {key: getattr(image, key) for key in ("scale", "translate", "rotate", "shear", "affine", "units")}
 
         def work() -> Any:
             found = []
             for plane in label_planes(load_model(name), data, image.rgb, stuff, seed):
                 found.append(plane)
                 yield
-            return as_layer(found, data.shape, image.rgb, {"name": f"{image.name} {name}", **place})
+            return as_layer(found, data.shape, image.rgb, {"name": f"{image.name} {name}", **position})
 
         button = pix2seqd.call_button  # pyright: ignore[reportFunctionMemberAccess]
 
@@ -125,7 +125,7 @@ def as_layer(found: list[Panoptic], shape: tuple[int, ...], rgb: bool, options: 
         found: one for each plane.
         shape: of the image layer's data.
         rgb: whether its last axis is colour.
-        options: name and place of the layer.
+        options: name and position of the layer.
 
     Returns:
         Labels, int32 of the image's shape without colour, 0 = no segment; the arguments of the layer, with a table of

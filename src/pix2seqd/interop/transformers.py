@@ -167,13 +167,12 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
             ValueError: another precision.
         """
         precision = _precision(dtype)
-        places = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
-        place = {key: options[key] for key in places if key in options}
-        paths = [cached_file(str(name), file, **place) for file in ("model.safetensors", "config.json")]
-        checkpoint = from_pretrained(
-            Path(str(paths[-1])).parent, trust_size
-        )  # checks what the next line takes on trust
-        config = config or Pix2SeqDConfig.from_pretrained(name, trust_size=trust_size, **place)
+        names = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+        source = {key: options[key] for key in names if key in options}
+        paths = [cached_file(str(name), file, **source) for file in ("model.safetensors", "config.json")]
+        # It checks what the next line takes on trust.
+        checkpoint = from_pretrained(Path(str(paths[-1])).parent, trust_size)
+        config = config or Pix2SeqDConfig.from_pretrained(name, trust_size=trust_size, **source)
         if Taxonomy.from_coco(config.categories) != checkpoint.taxonomy:
             raise InputError(f"{name}: the given config has other categories than the checkpoint; leave it out")
         return cls(config, checkpoint, precision).eval()

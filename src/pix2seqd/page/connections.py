@@ -81,8 +81,8 @@ def listening(app: Any, host: str, port: int | None, patience: float) -> Iterato
         family, *_, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
         opened = socket.create_server(address[:2], family=family)
     except OSError as error:
-        place = f"{host}:{port}" if port else host
-        raise InputError(f"cannot listen on {place} ({error.strerror}); choose another --host or --port") from error
+        address = f"{host}:{port}" if port else host
+        raise InputError(f"cannot listen on {address} ({error.strerror}); choose another --host or --port") from error
     config = uvicorn.Config(
         app,
         http=functools.partial(PatientProtocol, patience=patience),  # pyright: ignore[reportArgumentType]

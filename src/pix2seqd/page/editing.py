@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from pix2seqd.files import InputError, printable, write_atomically
+from pix2seqd.files import InputError, printable, write_png
 from pix2seqd.panoptic.folder import PanopticFolder
 from pix2seqd.panoptic.journal import read_records
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
@@ -118,7 +118,7 @@ def split(panoptic: Panoptic, segment_id: int, cut: np.ndarray | None = None) ->
     ids = [segment_id, *_free_ids(panoptic, count - 1)]
     table = np.zeros(count + 1, int)
     table[order] = ids
-    kind = _classes(panoptic)[segment_id]
+    kind = panoptic.classes[segment_id]
     return _changed(panoptic, np.where(inside, table[parts], panoptic.segmentation), dict.fromkeys(ids, kind)), ids
 
 
@@ -177,8 +177,7 @@ def append(folder: Path, name: str, image: Image.Image, panoptic: Panoptic) -> i
         annotation["file_name"] = f"{stem}-{hashlib.sha256(mask.tobytes()).hexdigest()[:8]}.png"
         drawn = {f"images/{stem}.png": image, f"panoptic/{annotation['file_name']}": Image.fromarray(mask)}
         for name, written in drawn.items():
-            with write_atomically(folder / name) as temporary:
-                written.save(temporary, format="PNG")
+            write_png(folder / name, written)
         shared.add(digest, (record, annotation))
         shared.save()
         if before and before["file_name"] != annotation["file_name"]:
@@ -214,10 +213,6 @@ def _stuff_segment(panoptic: Panoptic, category_id: int) -> int | None:
     return next((segment.id for segment in panoptic.segments if segment.category_id == category_id), None)
 
 
-def _classes(panoptic: Panoptic) -> dict[int, int]:
-    return {segment.id: panoptic.taxonomy.class_of(segment.category_id) for segment in panoptic.segments}
-
-
 def _free_ids(panoptic: Panoptic, count: int) -> list[int]:
     """The smallest unused ids."""
     taken = {segment.id for segment in panoptic.segments}
@@ -229,7 +224,7 @@ def _changed(panoptic: Panoptic, segmentation: np.ndarray, classes: Mapping[int,
 
     A crowd whose class changes is no longer a crowd. A segment that a person changed has no score.
     """
-    before = _classes(panoptic)
+    before = panoptic.classes
     after = before | dict(classes or {})
     crowds = [
         segment.id for segment in panoptic.segments if segment.iscrowd and after[segment.id] == before[segment.id]

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.files import InputError, read_json, write_atomically, write_json, write_png
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.images.tiff import write_label_stack
 from pix2seqd.panoptic.also import NOTHING, WHOLE, Also, csv_writer, remove_all, write_further
@@ -154,8 +154,7 @@ class ClipWriter:
         write_further(paths, record, panoptic, frame.channels, self._also.pixel_size, frame.image)
         parents = self._tracks.parents(frame.number, panoptic)
         centroids = {segment.id: centroid(panoptic, segment) for segment in panoptic.things}
-        with write_atomically(self._out / "panoptic" / name) as temporary:
-            Image.fromarray(png).save(temporary, format="PNG")
+        write_png(self._out / "panoptic" / name, Image.fromarray(png))
         if self._ctc:
             self._ctc.write(frame.number, panoptic, parents)
         self._video.write(shown, frame.time)
@@ -165,8 +164,8 @@ class ClipWriter:
         with writing(self._out):
             print(json.dumps(annotation, ensure_ascii=False), file=self._annotations)
             for segment in panoptic.things:
-                place = (f"{value:.2f}" for value in centroids[segment.id])
-                print(frame.number, record["time"], segment.id, *place, segment.area, sep=",", file=self._rows)
+                centroid_xy = (f"{value:.2f}" for value in centroids[segment.id])
+                print(frame.number, record["time"], segment.id, *centroid_xy, segment.area, sep=",", file=self._rows)
         if time.monotonic() >= self._save_after:
             self._save()
 
@@ -224,8 +223,8 @@ class ClipWriter:
             for number, track in things.items():
                 volume = sum(track.areas)
                 x, y, z = track.moments / volume - (0, 0, 1)
-                place = [f"{z:.2f}", f"{y:.2f}", f"{x:.2f}", track.first_frame, track.last_frame, track.seen]
-                rows.writerow([number, self._name(track), volume, *place])
+                cells = [f"{z:.2f}", f"{y:.2f}", f"{x:.2f}", track.first_frame, track.last_frame, track.seen]
+                rows.writerow([number, self._name(track), volume, *cells])
         if self._images:
             last = self._images[-1]
             shape = last["id"], last["height"], last["width"]

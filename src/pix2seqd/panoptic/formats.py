@@ -1,4 +1,4 @@
-"""`Panoptic` from and to the dictionaries of `transformers`, and to COCO instances with polygons."""
+"""`Panoptic` from and to the dictionaries of `transformers`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -46,18 +46,3 @@ def from_segments(segments: Mapping[str, Any], taxonomy: Taxonomy) -> Panoptic:
             )
     scores = {int(info["id"]): float(info["score"]) for info in segments["segments_info"] if "score" in info}
     return Panoptic.from_segmentation(np.asarray(segments["segmentation"]), classes, taxonomy, scores=scores)
-
-
-def to_instances(panoptic: Panoptic, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
-    """Things as entries of the list `annotations` of COCO instances json, which detection tools train on and the
-    annotation tools CVAT ("COCO 1.0") and Label Studio import.
-
-    Args:
-        panoptic: the segmentation; `Taxonomy.to_coco` of its taxonomy is the list `categories`.
-        image_id: id of the image's entry in the list `images`.
-        first_id: id of the first annotation; the others follow it.
-
-    Returns:
-        As `Panoptic.to_instances` gives them, with polygons.
-    """
-    return panoptic.to_instances(image_id, first_id, as_polygons=True)

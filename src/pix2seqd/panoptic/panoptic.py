@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from pix2seqd.files import write_atomically, write_json
+from pix2seqd.files import write_json, write_png
 from pix2seqd.images.load import Source, load_channels
 from pix2seqd.panoptic import exports, render
 from pix2seqd.panoptic.measure import measures
@@ -120,6 +120,11 @@ class Panoptic:
     def things(self) -> tuple[Segment, ...]:
         """The segments of countable objects, ordered by id; the others are stuff."""
         return tuple(segment for segment in self.segments if segment.isthing)
+
+    @property
+    def classes(self) -> dict[int, int]:
+        """Segment id → contiguous class, as `from_segmentation` takes them."""
+        return {segment.id: self.taxonomy.class_of(segment.category_id) for segment in self.segments}
 
     def to_coco(self, image_id: int = 1, file_name: str = "mask.png") -> tuple[np.ndarray, dict[str, Any]]:
         """The PNG and the annotation of COCO panoptic format, as panopticapi reads them.
@@ -263,7 +268,7 @@ class Panoptic:
 
     def class_map(self) -> np.ndarray:
         """Contiguous class per pixel, int32 `[h, w]`, 0 = void."""
-        return self._mapped({segment.id: self.taxonomy.class_of(segment.category_id) for segment in self.segments})
+        return self._mapped(self.classes)
 
     def overlay(self, image: Source, alpha: float = 0.5) -> Image.Image:
         """Draw the segments over their image.
@@ -298,8 +303,7 @@ class Panoptic:
         """
         path = Path(path)
         png, annotation = self.to_coco(1, path.name)
-        with write_atomically(path) as temporary:
-            Image.fromarray(png).save(temporary, format="PNG")
+        write_png(path, Image.fromarray(png))
         write_json(path.with_suffix(".json"), {"categories": self.taxonomy.to_coco(), **annotation})
 
     def without_crowds(self) -> "Panoptic":

@@ -44,13 +44,6 @@ def overlay(
     return result
 
 
-def colorize(segmentation: np.ndarray) -> Image.Image:
-    """A map of ids, integers `[h, w]`, as an RGB image: a distinct colour per id, 0 (void) black."""
-    ids, rows = np.unique(segmentation, return_inverse=True)
-    colors = [(0, 0, 0) if i == VOID else distinct_color(i) for i in ids.tolist()]
-    return Image.fromarray(np.array(colors, np.uint8)[rows.reshape(segmentation.shape)])
-
-
 def segment_color(segment: Segment, taxonomy: Taxonomy) -> tuple[int, int, int]:
     """RGB 0..255 of a segment in all views: a thing's depends on its id, that of stuff is its category's."""
     if segment.isthing:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from PIL import Image
 
-from pix2seqd.files import InputError, printable, write_atomically
+from pix2seqd.files import InputError, printable, write_atomically, write_png
 from pix2seqd.images.load import absolute
 from pix2seqd.panoptic.folder import FOLDERS, PanopticFolder, identity_of, layout
 from pix2seqd.panoptic.journal import Entry
@@ -213,8 +213,7 @@ def write_files(
         shutil.copyfile(source, temporary)
     png, annotation = panoptic.to_coco(0, f"{stem}.png")
     for folder, drawn in {"panoptic": Image.fromarray(png), "overlay": panoptic.overlay(image)}.items():
-        with write_atomically(out / folder / f"{stem}.png") as temporary:
-            drawn.save(temporary, format="PNG")
+        write_png(out / folder / f"{stem}.png", drawn)
     record = {
         "id": 0,
         "file_name": name,

@@ -174,7 +174,7 @@ def _boxes(numbers: Tensor, places: Places) -> Tensor:
 
 def student_config(teacher: ModelConfig) -> ModelConfig:
     """The same networks, with ids in cells; a cell is one pixel of the decoder's coarsest map."""
-    return teacher.replace(mask={"init_id_cell": teacher.decoder.patch * 2 ** (len(teacher.decoder.multipliers) - 1)})
+    return teacher.replace(mask={"init_id_cell": teacher.decoder.cell})
 
 
 def distill(

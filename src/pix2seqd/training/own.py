@@ -315,7 +315,7 @@ def _choose_sampling(choices: Choices, data: Statistics, start: Checkpoint | Non
     """What sampling starts from, and its steps."""
     config = start.model.config if start else RECIPES["nuclei"].model
     few = choices.values.get("model.decoder.head", choices.given.get("model.decoder.head", "softmax")) == "softmax"
-    cell = config.decoder.patch * 2 ** (len(config.decoder.multipliers) - 1) if few else 0
+    cell = config.decoder.cell if few else 0
     why = "ids in cells: two steps are enough, and few images" if few else "noise, since the head gives no logits"
     few = choices.set("model.mask.init_id_cell", cell, why) > 0
     if few and choices.values.get("model.decoder.head") == "linear":

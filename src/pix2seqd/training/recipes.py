@@ -134,7 +134,7 @@ def smoke(recipe: Recipe) -> Recipe:
         train=train.replace(
             batch_size=4 * train.accumulate, steps=4, warmup_steps=1, save_every=2, evaluate_images=1, workers=0
         ),
-        infer=recipe.infer.replace(steps=2, consensus=1),
+        infer=recipe.infer.replace(steps=2, first_steps=min(recipe.infer.first_steps, 3), consensus=1),
         train_data="shapes-clips:8" if model.decoder.past_frames else "shapes:8",
         eval_data="shapes:2@1",
         backbone="",

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from pix2seqd.evaluation import plot
-from pix2seqd.files import InputError, read_json, write_atomically, write_json
+from pix2seqd.files import InputError, read_json, write_json, write_png
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 FILE = "results.json"
@@ -79,10 +79,8 @@ class Results:
             category.name: [_number(score["per_class"].get(category.name)) for score in self.scores]
             for category in self.taxonomy.categories
         }
-        _save(
-            plot.training_curves(self.losses, steps, [score["pq"] for score in self.scores], of_classes),
-            self.out / "results.png",
-        )
+        curves = plot.training_curves(self.losses, steps, [score["pq"] for score in self.scores], of_classes)
+        write_png(self.out / "results.png", curves)
 
     def draw(self, result: dict[str, Any], rows: Sequence[Sequence[Image.Image]]) -> None:
         """Draw the best evaluation.
@@ -92,10 +90,10 @@ class Results:
             rows: for some images the image, its truth and the prediction, which become predictions.png.
         """
         if result["confusion"]:
-            _save(plot.confusion_matrix(**result["confusion"]), self.out / "confusion.png")
+            write_png(self.out / "confusion.png", plot.confusion_matrix(**result["confusion"]))
         tiles = [[ImageOps.pad(image.convert("RGB"), (TILE, TILE), color="white") for image in row] for row in rows]
         sheet = plot.grid(tiles, [""] * len(tiles), ["image", "truth", "prediction"])
-        _save(sheet, self.out / "predictions.png")
+        write_png(self.out / "predictions.png", sheet)
 
     def _best(self) -> int:
         """Index of the first evaluation with the highest PQ; a PQ that is not defined counts as none."""
@@ -108,8 +106,3 @@ def _rank(pq: float) -> float:
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else value
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    with write_atomically(path) as temporary:
-        image.save(temporary, format="PNG")

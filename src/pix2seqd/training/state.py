@@ -52,11 +52,11 @@ def run_lock(out: Path) -> Iterator[None]:
         try:
             held.acquire(timeout=0)
         except Timeout:
-            held.acquire(timeout=PATIENCE if _has_ended(owner) else 0)
+            held.acquire(timeout=PATIENCE if _has_ended(*_owner(owner)) else 0)
     except Timeout as error:
-        raise InputError(
-            f"{out} is in use: {_owner(owner)} trains there; wait for it, or choose another --out"
-        ) from error
+        number, host = _owner(owner)
+        who = f"process {number} on {host}" if host else "another process"
+        raise InputError(f"{out} is in use: {who} trains there; wait for it, or choose another --out") from error
     except OSError as error:
         raise InputError(f"cannot make the folder {out} ({error.strerror}); choose another --out") from error
     try:
@@ -67,14 +67,14 @@ def run_lock(out: Path) -> Iterator[None]:
         held.release()
 
 
-def _owner(path: Path) -> str:
+def _owner(path: Path) -> tuple[str, str]:
+    """Number and machine of the process that had a folder last; empty: not known."""
     number, _, host = path.read_text().partition(" ") if path.is_file() else ("", "", "")
-    return f"process {number} on {host}" if host else "another process"
+    return number, host
 
 
-def _has_ended(path: Path) -> bool:
-    """Whether the process that had a folder last ran on this machine and runs no more."""
-    number, _, host = path.read_text().partition(" ") if path.is_file() else ("", "", "")
+def _has_ended(number: str, host: str) -> bool:
+    """Whether a process ran on this machine and runs no more."""
     if os.name != "posix" or host != socket.gethostname() or not number.isdecimal():
         return False
     try:

@@ -115,7 +115,6 @@ def train(
             kept.enter_context(run_lock(out))
         before = _check_folder(recipe, out, resume)
         dataset = training_data(recipe)
-        _say_remarks(dataset, recipe, accelerator)
         state = new_state(recipe, dataset, build)
         precision = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
         accelerate_training(state.model, accelerator.device, precision)
@@ -127,6 +126,8 @@ def train(
         pretrained = Checkpoint(ema, dataset.taxonomy, *(inference or (recipe.data, recipe.infer)), str(out / "model"))
         loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
         log = TrainLog(out, recipe, state.step, pretrained, accelerator.is_main_process)
+        if accelerator.is_main_process:
+            _say_remarks(recipe, dataset, log.eval_data)
         accelerator.wait_for_everyone()  # all have seen the folder as it was, and nothing is wrong with the data
         if accelerator.is_main_process:
             if not held:
@@ -167,15 +168,12 @@ def training_data(recipe: Recipe) -> Dataset | ClipDataset:
     return open_clips(recipe.train_data, frame_size(recipe.data, recipe.augment), frames)
 
 
-def _say_remarks(dataset: Dataset | ClipDataset, recipe: Recipe, accelerator: "Accelerator") -> None:
-    """Print how images and labels of data sets of images are understood, once for each."""
-    if not accelerator.is_main_process or is_clips(recipe.train_data):
-        return
-    lines = remarks(cast(Dataset, dataset), recipe.train_data)
-    if recipe.eval_data and not is_clips(recipe.eval_data):
-        lines += remarks(open_dataset(recipe.eval_data, recipe.data.size), recipe.eval_data)
-    for line in lines:
-        say(line)
+def _say_remarks(recipe: Recipe, dataset: Dataset | ClipDataset, eval_data: Dataset | None) -> None:
+    """Print how images and labels of data sets of images are understood."""
+    for data, source in ((dataset, recipe.train_data), (eval_data, recipe.eval_data)):
+        if data is not None and not is_clips(source):
+            for line in remarks(cast(Dataset, data), source):
+                say(line)
 
 
 def new_state(

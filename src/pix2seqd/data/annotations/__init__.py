@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -209,10 +208,10 @@ def _refusal(content: Any) -> str:
 
 def _in_jsons(folder: Path) -> Found | None:
     """The annotations in the json files of a folder: all COCO files, otherwise the first that is understood."""
-    files = list(islice(_files(folder, ".json"), LOOKED_AT))
     detections: dict[str, list[tuple[Path, Any]]] = {}
-    for path in files:
-        with suppress(InputError):
+    first: Found | InputError | None = None
+    for path in islice(_files(folder, ".json"), LOOKED_AT):
+        try:
             content = read_json(path)
             if is_labelme(content):
                 return Found("Labelme", folder, partial(read_labelme, folder))
@@ -220,8 +219,14 @@ def _in_jsons(folder: Path) -> Found | None:
                 return Found("Supervisely", folder, partial(read_supervisely, folder))
             if is_detection(content):
                 detections.setdefault(_split(path, folder), []).append((path, content))
+            else:
+                first = first or _in_json(path, content)
+        except InputError as error:
+            first = first or error
     if not detections:
-        return _first(files)
+        if isinstance(first, InputError):
+            raise first
+        return first
     if official := {s: [one for one in f if one[0].name.startswith("instances_")] for s, f in detections.items()}:
         detections = {split: files for split, files in official.items() if files} or detections
     if several := next((listed for listed in detections.values() if len(listed) > 1), None):

@@ -63,10 +63,10 @@ class Runner:
         h, inside = self.encode(windows), [window.inside for window in windows]
         hints = [window.hints for window in windows if window.hints is not None]
         given, number = self._batch(hints) if hints else None, windows[0].number
-        first = sure = None
+        first: tuple[Tensor, Tensor] | None = None  # the first sample, and which windows the model is sure of
         for sample in range(len(windows[0].noise)):
-            if first is not None and sure is not None and sure.all():
-                yield Step(sample, first, True)
+            if first is not None and first[1].all():
+                yield Step(sample, first[0], True)
                 continue
             noise = self._batch([window.noise[sample] for window in windows])
             predictions = stream.denoise(h, noise, number, sample, given, inside)
@@ -75,11 +75,11 @@ class Runner:
                     step = next(predictions, None)
                 if step is None:
                     break
-                if sure is not None:
-                    step = step._replace(m_pred=torch.where(sure[:, None, None, None], first, step.m_pred))
+                if first is not None:
+                    step = step._replace(m_pred=torch.where(first[1][:, None, None, None], first[0], step.m_pred))
                 yield step
                 if stream.skips and sample == 0 and step.is_last:
-                    first, sure = step.m_pred, stream.certain(step.m_pred, inside)
+                    first = step.m_pred, stream.certain(step.m_pred, inside)
 
     def encode(self, windows: Sequence[Window]) -> ImageFeatures:
         """The encoder's features of the windows; their moments are added to `Window.seen`."""

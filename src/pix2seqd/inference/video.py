@@ -82,7 +82,7 @@ class Stream:
             hints: int64 `[b, 2, h, w]`, as `Pix2SeqD.denoise` takes them.
             inside: as in `certain`.
         """
-        config, sure, kept = self._config, None, None
+        config, kept = self._config, None
         past = [masks[first : first + len(noise)] for masks in self._past] if sample < self.conditioned else []
         steps = self._allowed(len(noise)) if past else config.first_steps or config.steps
         before = past[-1] if past and config.adaptive else None
@@ -91,9 +91,10 @@ class Stream:
         for used, m_pred in enumerate(predictions, start=1):
             done = used == steps
             if config.sure:
-                m_pred = kept = m_pred if sure is None else torch.where(sure[:, None, None, None], kept, m_pred)
-                sure = self.certain(m_pred, inside)
-                done = done or bool(sure.all())
+                if kept is not None:
+                    m_pred = torch.where(kept[1][:, None, None, None], kept[0], m_pred)
+                kept = m_pred, self.certain(m_pred, inside)
+                done = done or bool(kept[1].all())
             if before is not None:
                 masks = self._model.to_masks(m_pred)
                 done = done or settled(masks, before)

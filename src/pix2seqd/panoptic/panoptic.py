@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from pix2seqd.files import write_atomically, write_json
 from pix2seqd.images.load import Source, load_channels
 from pix2seqd.panoptic import exports, render
 from pix2seqd.panoptic.measure import measures
+from pix2seqd.panoptic.runs import Box, Runs
 from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
@@ -71,11 +71,10 @@ class Panoptic:
             crowds: ids of crowd regions (COCO's `iscrowd`).
             scores: segment id → score, 0 to 1; segments without an entry have none.
         """
-        segmentation = np.where(np.isin(segmentation, list(classes)), segmentation, VOID).astype(np.int32)
-        boxes = measure(segmentation)
+        runs = Runs.of(segmentation)
+        ids = np.where(np.isin(runs.values, list(classes)), runs.values, VOID).astype(np.int32)
         segments = []
-        for segment_id in sorted(boxes):
-            area, bbox = boxes[segment_id]
+        for segment_id, (area, bbox) in replace(runs, values=ids).measure().items():
             category = taxonomy.category(classes[segment_id])
             segments.append(
                 Segment(
@@ -89,7 +88,7 @@ class Panoptic:
                     score=(scores or {}).get(segment_id),
                 )
             )
-        return cls(segmentation, tuple(segments), taxonomy)
+        return cls(runs.spread(ids), tuple(segments), taxonomy)
 
     @classmethod
     def from_coco(cls, png: np.ndarray | Image.Image, annotation: Mapping[str, Any], taxonomy: Taxonomy) -> "Panoptic":
@@ -320,6 +319,8 @@ class Panoptic:
             ids: present id → new id, for all segments; None: 1..n in their present order.
         """
         ids = ids or {segment.id: new for new, segment in enumerate(self.segments, start=1)}
+        if all(segment.id == ids[segment.id] for segment in self.segments):
+            return self
         segments = sorted((replace(s, id=ids[s.id]) for s in self.segments), key=lambda segment: segment.id)
         return replace(self, segmentation=self._mapped(ids), segments=tuple(segments))
 
@@ -348,17 +349,9 @@ def typical_diameter(areas: Sequence[int]) -> float:
     return float(2 * np.sqrt(ordered[np.searchsorted(ordered.cumsum(), ordered.sum() / 2)] / np.pi))
 
 
-def measure(segmentation: np.ndarray) -> dict[int, tuple[int, tuple[int, int, int, int]]]:
-    """Area and box (x, y, width, height) of every non-zero id of an integer map `[h, w]`."""
-    ids, dense = compact(segmentation)
-    # Dense ids from 1: find_objects allocates one slot per id, and COCO's ids reach 2**24.
-    boxes = ndimage.find_objects(dense + 1)
-    result = {}
-    for segment_id, area, (rows, columns) in zip(ids.tolist(), np.bincount(dense.ravel()).tolist(), boxes, strict=True):
-        if segment_id != VOID:
-            box = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
-            result[segment_id] = (area, box)
-    return result
+def measure(segmentation: np.ndarray) -> dict[int, tuple[int, Box]]:
+    """Area and box (x, y, width, height) of every non-zero id of an integer map `[h, w]`, by ascending ids."""
+    return Runs.of(segmentation).measure()
 
 
 def compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """`Segmenter`: from images to `Panoptic`, for the command line, the evaluation and Python."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain, islice, tee
@@ -370,18 +370,14 @@ class Segmenter:
             samples = [self.runner.masks(step) for step in loop if step.is_last]
             yield from map(list, zip(*samples, strict=True))
 
-    def _stitch(self, image: ResizedImage, masks: Iterator[list[np.ndarray]], call: _Call) -> list[Panoptic]:
+    def _stitch(self, image: ResizedImage, masks: Iterator[list[np.ndarray]], call: _Call) -> Iterator[Panoptic]:
         """The segmentation of each sample, from the masks of an image's windows."""
-        first = next(masks)
-        if len(first) == 1:  # so that the masks of a large image need not exist all at once
-            single = chain([first[0]], (found[0] for found in masks))
-            return [self.tiling.stitch(image, single, call.infer.min_pixels, call.infer.smooth)]
-        samples = zip(first, *masks, strict=True)
-        return [self.tiling.stitch(image, sample, call.infer.min_pixels, call.infer.smooth) for sample in samples]
+        return self.tiling.stitch_samples(image, masks, call.infer.min_pixels, call.infer.smooth)
 
-    def _agree(self, image: ResizedImage, found: Sequence[Panoptic], call: _Call) -> Panoptic:
+    def _agree(self, image: ResizedImage, found: Iterable[Panoptic], call: _Call) -> Panoptic:
         minimum = self.tiling.minimum(image, call.infer.min_pixels)
-        return self._judged(consensus(found, minimum) if len(found) > 1 else found[0], image)
+        agreed = consensus(found, minimum) if call.infer.consensus > 1 else next(iter(found))
+        return self._judged(agreed, image)
 
     def _judged(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
         """The segmentation with the image's strangeness, if the checkpoint can tell; all its windows were seen."""

@@ -9,6 +9,8 @@ from torch import Tensor
 
 _CHUNK = 2**16
 """Pixels near outlines that are computed at a time."""
+_BAND = 2**22
+"""Pixels of an enlarged label map that are computed at a time."""
 _NEAR = [(1, 1), *((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1))]
 """Rows and columns of the cells around a pixel; its own cell comes first, so that it wins ties."""
 PAD = 0.3
@@ -22,13 +24,25 @@ def resize_image(image: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
-def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Nearest with half-pixel centres: integers `[..., h, w]` → `[..., height, width]`; equals TensorFlow's."""
-    if labels.shape[-2:] == (height, width):
+def resize_labels(
+    labels: np.ndarray, height: int, width: int, size: tuple[int, int] | None = None, stride: int = 1
+) -> np.ndarray:
+    """Nearest with half-pixel centres: integers `[..., h, w]` → `[..., height, width]`; equals TensorFlow's.
+
+    Args:
+        labels: the map.
+        height: of the result.
+        width: likewise.
+        size: height and width of the map that is resized: `labels` with each pixel repeated `stride` times along both
+            axes, without the rows and columns beyond this size; None: all.
+        stride: see `size`.
+    """
+    sides = labels.shape[-2] * stride, labels.shape[-1] * stride
+    if (height, width) == (size or sides) == labels.shape[-2:]:
         return labels
     rows, columns = (
-        np.minimum(((np.arange(n, dtype=np.float32) + 0.5) * np.float32(m / n)).astype(np.int64), m - 1)
-        for n, m in zip((height, width), labels.shape[-2:], strict=True)
+        np.minimum(((np.arange(n, dtype=np.float32) + 0.5) * np.float32(m / n)).astype(np.int64), m - 1) // stride
+        for n, m in zip((height, width), size or sides, strict=True)
     )
     return labels[..., rows[:, None], columns[None, :]]
 
@@ -52,9 +66,33 @@ def smooth_labels(
     (row, down), (column, across) = (
         _spline(pixels, cells, side) for pixels, cells, side in zip((height, width), extent, labels.shape, strict=True)
     )
-    result = labels[row[:, None], column]
-    around, sure = np.pad(labels, 1, mode="edge"), np.pad(weights.astype(np.float32) + 1, 1, mode="edge")
-    outline = ndimage.maximum_filter(labels, 3, mode="nearest") != ndimage.minimum_filter(labels, 3, mode="nearest")
+    result = np.empty((height, width), labels.dtype)
+    for start in range(0, height, max(1, _BAND // width)):
+        rows = np.s_[start : start + max(1, _BAND // width)]
+        first, last = row[rows][0], row[rows][-1]
+        # The cells of these rows, and one more on each side; beyond the map its edge goes on.
+        cells = np.arange(first - 1, last + 2).clip(0, len(labels) - 1)
+        around = np.pad(labels[cells], ((0, 0), (1, 1)), mode="edge")
+        sure = np.pad(weights[cells].astype(np.float32) + 1, ((0, 0), (1, 1)), mode="edge")
+        result[rows] = _smooth_band(around, sure, row[rows] - first, down[:, rows], column, across)
+    return result
+
+
+def _smooth_band(
+    around: np.ndarray, sure: np.ndarray, row: np.ndarray, down: np.ndarray, column: np.ndarray, across: np.ndarray
+) -> np.ndarray:
+    """Rows of `smooth_labels`.
+
+    Args:
+        around: labels of the cells of these rows, and one cell more on each side.
+        sure: weights of these cells.
+        row: the row of each pixel's cell, without the cells on the side.
+        down: the weights of the rows before it, of it and after it, `[3, n]`.
+        column: the column of each pixel's cell.
+        across: the weights of the columns, likewise.
+    """
+    outline = (ndimage.maximum_filter(around, 3) != ndimage.minimum_filter(around, 3))[1:-1, 1:-1]
+    result = around[1:-1, 1:-1][row[:, None], column]
     at_y, at_x = np.nonzero(outline[row[:, None], column])
     for start in range(0, len(at_y), _CHUNK):
         y, x = at_y[start : start + _CHUNK], at_x[start : start + _CHUNK]

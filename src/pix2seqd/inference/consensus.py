@@ -89,9 +89,10 @@ def consensus(samples: Iterable[Panoptic], min_pixels: int = 0) -> Panoptic:
         merged[inside] = groups + len(class_of) + 1
         class_of |= dict.fromkeys(range(len(class_of) + 1, len(class_of) + 2 + int(groups.max())), class_index)
     labels, class_of = fill_small(whole.spread(merged.astype(np.int32)[whole.values]), class_of, min_pixels)
-    pairs = _pairs(Runs.of(labels), whole)
-    scores = _scores(pairs, class_of, members, classes, own_scores)
-    return Panoptic.from_segmentation(labels, class_of, taxonomy, scores=scores).renumbered()
+    runs = Runs.of(labels)
+    del labels  # before the map of segments is made
+    scores = _scores(_pairs(runs, whole), class_of, members, classes, own_scores)
+    return Panoptic.numbered(runs, class_of, taxonomy, scores)
 
 
 def _pairs(one: Runs, two: Runs) -> np.ndarray:

@@ -106,7 +106,11 @@ def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, flo
         labels: integers `[h, w]`.
         confidence: integers `[h, w]`, 0 to `CERTAIN`.
     """
-    sums, counts = np.bincount(labels.ravel(), confidence.ravel()), np.bincount(labels.ravel())
+    sums, counts = np.zeros((2, int(labels.max(initial=0)) + 1))
+    for rows in bands(*labels.shape):
+        part = labels[rows].ravel()
+        sums += np.bincount(part, confidence[rows].ravel(), len(sums))
+        counts += np.bincount(part, minlength=len(sums))
     present = np.flatnonzero(counts)
     means = sums[present] / (CERTAIN * counts[present])
     return dict(zip(present.tolist(), means.round(4).tolist(), strict=True))
@@ -134,7 +138,7 @@ def _add_specks(removed: np.ndarray, labels: np.ndarray, min_pixels: int) -> Non
     for rows in bands(*labels.shape, minimum=2 * min_pixels):
         # A component that is small has fewer rows than pixels, so all of it is seen.
         start = max(0, rows.start - min_pixels)
-        specks = np.asarray(ndimage.label(labels[start : rows.stop + min_pixels] == VOID)[0])  # pyright: ignore[reportIndexIssue]
+        specks, _ = ndimage.label(labels[start : rows.stop + min_pixels] == VOID)  # pyright: ignore[reportGeneralTypeIssues]
         small = np.bincount(specks.ravel()) < min_pixels
         small[0] = False  # not void
         removed[rows] |= small[specks[rows.start - start : rows.stop - start]]

@@ -17,6 +17,7 @@ from pix2seqd.inference import postprocess, stitching
 from pix2seqd.inference.inpainting import InpaintedMask, combine, downsample
 from pix2seqd.inference.postprocess import Labels
 from pix2seqd.panoptic.panoptic import Panoptic, typical_diameter
+from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 
@@ -126,37 +127,63 @@ class Tiling:
             min_pixels: as in `minimum`.
             smooth: as `InferConfig.smooth`.
         """
-        config, taxonomy, minimum = self.data, self.taxonomy, self.minimum(image, min_pixels)
-        smooth = smooth and self._is_coarser(image)
-        if config.layout == "resize" and not smooth:  # as the official code
-            mask = self.to_image_size(next(iter(masks)), image)
-            labels, classes = self.find(mask[:2], taxonomy, minimum)
-            scores = postprocess.mean_confidence(labels, self._confidence(mask))
-        else:
-            scale, confidence = image.zoom / self.model.mask.stride, stitching.Canvas(*image.mask_size, np.uint8)
-            tiles = self._tiles(image, masks, round(minimum * scale**2), confidence)
-            labels, classes = stitching.join(tiles, *image.mask_size, taxonomy)
-            scores = postprocess.mean_confidence(labels, confidence.values)
-            labels = self._smoothed(labels, confidence.values, image) if smooth else self.to_image_size(labels, image)
-            labels, classes = self._without_small(labels, classes, minimum)
-        return Panoptic.from_segmentation(labels, classes, taxonomy, scores=scores).renumbered()
+        return next(self.stitch_samples(image, ([mask] for mask in masks), min_pixels, smooth))
 
-    def _tiles(
-        self,
-        image: ResizedImage,
-        masks: Iterable[np.ndarray],
-        minimum: int,
-        confidence: stitching.Canvas | None = None,
-    ) -> Iterator[tuple[int, int, Labels]]:
-        """Top, left and segments of each window; segments have `minimum` mask pixels or more.
+    def stitch_samples(
+        self, image: ResizedImage, masks: Iterable[Sequence[np.ndarray]], min_pixels: int, smooth: bool = False
+    ) -> Iterator[Panoptic]:
+        """The same for several samples: each window comes with the masks of all samples.
 
-        The confidence of each window is written on the canvas `confidence`.
+        The samples' segments are computed one after the other, so that the maps of a large image need not exist all
+        at once.
         """
-        height, width = image.mask_size
-        for (top, left), mask in zip(image.corners, masks, strict=True):
-            if confidence is not None:
+        minimum = self.minimum(image, min_pixels)
+        smooth = smooth and self._is_coarser(image)
+        if self.data.layout == "resize" and not smooth:  # as the official code
+            for mask in next(iter(masks)):
+                yield self._official(self.to_image_size(mask, image), minimum)
+            return
+        scale = image.zoom / self.model.mask.stride
+        samples: list[tuple[stitching.Join, stitching.Canvas[np.ndarray]]] = []
+        for (top, left), found in zip(image.corners, masks, strict=True):
+            samples = samples or [
+                (stitching.Join(*image.mask_size, self.taxonomy), stitching.Canvas(*image.mask_size, np.uint8, np.copy))
+                for _ in found
+            ]
+            for (join, confidence), mask in zip(samples, found, strict=True):
+                join.add(top, left, self._segments(image, top, left, mask, round(minimum * scale**2)))
                 confidence.paint(top, left, self._confidence(mask))
-            yield top, left, self.find(mask[:2, : height - top, : width - left], self.taxonomy, minimum)
+        samples.reverse()
+        while samples:
+            join, confidence = samples.pop()
+            yield self._finished(*join.labels(), np.concatenate(confidence.parts()), image, minimum, smooth)
+
+    def _official(self, mask: np.ndarray, minimum: int) -> Panoptic:
+        labels, classes = self.find(mask[:2], self.taxonomy, minimum)
+        scores = postprocess.mean_confidence(labels, self._confidence(mask))
+        return Panoptic.numbered(Runs.of(labels), classes, self.taxonomy, scores)
+
+    def _finished(
+        self,
+        labels: np.ndarray,
+        classes: dict[int, int],
+        confidence: np.ndarray,
+        image: ResizedImage,
+        minimum: int,
+        smooth: bool,
+    ) -> Panoptic:
+        """Joined labels of an image's mask, with their confidence → segments at the image's size."""
+        scores = postprocess.mean_confidence(labels, confidence)
+        labels = self._smoothed(labels, confidence, image) if smooth else self.to_image_size(labels, image)
+        labels, classes = self._without_small(labels, classes, minimum)
+        runs = Runs.of(labels)
+        del labels  # before the map of segments is made
+        return Panoptic.numbered(runs, classes, self.taxonomy, scores)
+
+    def _segments(self, image: ResizedImage, top: int, left: int, mask: np.ndarray, minimum: int) -> Labels:
+        """Segments of a window's mask, as far as it is in the image, of `minimum` mask pixels or more."""
+        height, width = image.mask_size
+        return self.find(mask[:2, : height - top, : width - left], self.taxonomy, minimum)
 
     def _confidence(self, mask: np.ndarray) -> np.ndarray:
         """How sure the model is of each pixel's segment, 0 to `CERTAIN`: of the class, and of the id where it counts.
@@ -166,22 +193,23 @@ class Tiling:
         """
         things = np.array([False, *(category.isthing for category in self.taxonomy.categories)])
         thing = things[np.where(mask[0] < len(things), mask[0], VOID)]
-        return np.where(thing, mask[2] * mask[3] // postprocess.CERTAIN, mask[2]).astype(np.uint8)
+        both = mask[2].astype(np.int32) * mask[3] // postprocess.CERTAIN
+        return np.where(thing, both, mask[2]).astype(np.uint8)
 
     def diameter(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> float:
         """Typical diameter of the windows' things (`panoptic.typical_diameter`), in image pixels; 0 without things."""
         areas: list[int] = []
-        for _, _, labels in self._tiles(image, masks, 0):
-            found = Panoptic.from_segmentation(*labels, self.taxonomy)
+        for (top, left), mask in zip(image.corners, masks, strict=True):
+            found = Panoptic.from_segmentation(*self._segments(image, top, left, mask, 0), self.taxonomy)
             areas += [segment.area for segment in found.segments if segment.isthing]
         return typical_diameter(areas) * self.model.mask.stride / image.zoom
 
     def generated_ids(self, image: ResizedImage, masks: Sequence[np.ndarray]) -> np.ndarray:
         """The id that the model gave each pixel of the image, `[h, w]`, 0 = none."""
-        canvas = stitching.Canvas(*image.mask_size)
+        canvas = stitching.Canvas(*image.mask_size, np.int32, np.copy)
         for (top, left), mask in zip(image.corners, masks, strict=True):
             canvas.paint(top, left, mask[1])
-        return self.to_image_size(canvas.values, image)
+        return self.to_image_size(np.concatenate(canvas.parts()), image)
 
     def to_masks(self, panoptic: Panoptic, ids: Mapping[int, int], image: ResizedImage) -> np.ndarray:
         """Masks of the image's windows, int64 `[windows, 2, h, w]`, void beyond the image: the inverse of `stitch`.
@@ -213,15 +241,15 @@ class Tiling:
         """Unique ids: segments of fewer than `minimum` pixels become void; otherwise `fill_small`."""
         if self.data.ids == "reused":
             return postprocess.fill_small(labels, classes, minimum)
-        areas = np.bincount(labels.ravel(), minlength=1 + max(classes, default=0))
+        runs = Runs.of(labels)
+        areas = runs.areas(1 + max(classes, default=0))
         classes = {label: c for label, c in classes.items() if areas[label] >= minimum}
-        return np.where(np.isin(labels, list(classes)), labels, VOID), classes
+        return runs.spread(np.where(np.isin(runs.values, list(classes)), runs.values, VOID)), classes
 
     def to_image_size(self, labels: np.ndarray, image: ResizedImage) -> np.ndarray:
         """`[..., h, w]` of a mask → of the image: to the network's scale, without padding, then back (official)."""
         stride, (height, width) = self.model.mask.stride, image.pixels.shape[1:]
-        labels = labels.repeat(stride, axis=-2).repeat(stride, axis=-1)[..., :height, :width]
-        return resize_labels(labels, *image.size)
+        return resize_labels(labels, *image.size, (height, width), stride)
 
     def inpainted(self, image: ResizedImage, hints: Panoptic) -> InpaintedMask:
         """The mask of an image, to be generated window by window around hints.

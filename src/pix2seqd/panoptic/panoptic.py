@@ -73,8 +73,38 @@ class Panoptic:
         """
         runs = Runs.of(segmentation)
         ids = np.where(np.isin(runs.values, list(classes)), runs.values, VOID).astype(np.int32)
+        return cls._measured(replace(runs, values=ids), classes, taxonomy, crowds, scores)
+
+    @classmethod
+    def numbered(
+        cls, runs: Runs, classes: Mapping[int, int], taxonomy: Taxonomy, scores: Mapping[int, float]
+    ) -> "Panoptic":
+        """From the runs of a map of labels, whose array may be gone already; ids are 1..n in the order of the labels.
+
+        Args:
+            runs: of labels, 0 = void. Labels without an entry in `classes` become void.
+            classes: label → contiguous class 1..n.
+            taxonomy: names and kinds of the classes.
+            scores: label → score, 0 to 1.
+        """
+        labels, dense = np.unique(runs.values, return_inverse=True)
+        new = {label: at for at, label in enumerate((i for i in labels.tolist() if i in classes), start=1)}
+        ids = np.array([new.get(label, VOID) for label in labels.tolist()], np.int32)[dense]
+        renumbered = {at: classes[label] for label, at in new.items()}
+        scored = {at: scores[label] for label, at in new.items()}
+        return cls._measured(replace(runs, values=ids), renumbered, taxonomy, (), scored)
+
+    @classmethod
+    def _measured(
+        cls,
+        runs: Runs,
+        classes: Mapping[int, int],
+        taxonomy: Taxonomy,
+        crowds: Sequence[int],
+        scores: Mapping[int, float] | None,
+    ) -> "Panoptic":
         segments = []
-        for segment_id, (area, bbox) in replace(runs, values=ids).measure().items():
+        for segment_id, (area, bbox) in runs.measure().items():
             category = taxonomy.category(classes[segment_id])
             segments.append(
                 Segment(
@@ -88,7 +118,7 @@ class Panoptic:
                     score=(scores or {}).get(segment_id),
                 )
             )
-        return cls(runs.spread(ids), tuple(segments), taxonomy)
+        return cls(runs.spread(runs.values), tuple(segments), taxonomy)
 
     @classmethod
     def from_coco(cls, png: np.ndarray | Image.Image, annotation: Mapping[str, Any], taxonomy: Taxonomy) -> "Panoptic":

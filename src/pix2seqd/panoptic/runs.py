@@ -33,6 +33,14 @@ class Runs:
         starts = np.flatnonzero(first)
         return cls(_narrow(starts, labels.size), labels.ravel()[starts], (labels.shape[0], labels.shape[1]))
 
+    @classmethod
+    def below(cls, parts: "Sequence[Runs]") -> "Runs":
+        """Maps of one width, one below the other."""
+        height, width = sum(part.shape[0] for part in parts), parts[0].shape[1]
+        firsts = np.cumsum([0, *(part.shape[0] * width for part in parts[:-1])])
+        starts = np.concatenate([part.starts + first for part, first in zip(parts, firsts, strict=True)])
+        return cls(_narrow(starts, height * width), np.concatenate([part.values for part in parts]), (height, width))
+
     @property
     def lengths(self) -> np.ndarray:
         """Pixels of each run, `[n]`."""

@@ -16,7 +16,7 @@ from pix2seqd.checkpoint import Checkpoint, find_folder, from_pretrained
 from pix2seqd.config import InferConfig, require
 from pix2seqd.familiarity import describe
 from pix2seqd.files import InputError
-from pix2seqd.images.load import Source, load_image
+from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import InpaintedMask
 from pix2seqd.inference.runner import Runner
@@ -297,7 +297,7 @@ class Segmenter:
             source: as `image` takes it.
             diameter: diameter of the things in image pixels; 0: measured in a first look.
         """
-        data, source = self.checkpoint.data, load_image(source)
+        data, source = self.checkpoint.data, open_pixels(source)
         image = self.tiling.resize(source, data.at_scale_of(diameter).zoom)
         if not data.diameter or diameter:
             return image

@@ -8,6 +8,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import IO, cast
@@ -24,7 +25,37 @@ MAX_PIXELS = 150_000_000
 """Images with more pixels (450 MB as RGB) are refused before they are decoded: a small file can claim any size. The
 environment variable PIX2SEQD_MAX_PIXELS sets another limit."""
 
-Source = str | PathLike[str] | IO[bytes] | Image.Image | np.ndarray
+BAND = 2**22
+"""Pixels that are read at a time where an image need not exist as a whole."""
+
+
+class Pixels:
+    """An image, 8-bit RGB, whose rows are read when they are needed.
+
+    Attributes:
+        width: in pixels.
+        height: likewise.
+    """
+
+    def __init__(self, image: Image.Image) -> None:
+        """From an image in memory, of mode RGB; it is not copied."""
+        self._image, (self.width, self.height) = image, image.size
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """uint8 `[stop - start, width, 3]`, as `load_image` gives them."""
+        return np.asarray(self._image.crop((0, start, self.width, stop)))
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """How many values of all channels are 0, 1, ... 255."""
+        total = np.zeros(256, np.int64)
+        step = max(1, BAND // self.width)
+        for start in range(0, self.height, step):
+            total += np.bincount(self.rows(start, min(start + step, self.height)).ravel(), minlength=256)
+        return total
+
+
+Source = str | PathLike[str] | IO[bytes] | Image.Image | np.ndarray | Pixels
 """What `load_image` accepts."""
 
 
@@ -66,7 +97,7 @@ def load_image(source: Source, channel: int | str | None = None, note: Note = ig
     Args:
         source: a path, a file opened for reading bytes, a Pillow image of any mode, or an array: bool, integer or
             float `[h, w]`, `[h, w, 1]`, `[h, w, 3]` (RGB) or uint8 `[h, w, 4]` (RGBA); with `channel` any number of
-            channels.
+            channels; or `Pixels`.
         channel: this channel alone, as grey: its number, from 1, or its name. Those of colours are red, green, blue.
         note: called with one line if planes or channels are left out.
 
@@ -78,6 +109,8 @@ def load_image(source: Source, channel: int | str | None = None, note: Note = ig
         InputError: missing, unreadable, empty, truncated or not an image; more than `max_pixels`; an array of
             another shape or kind; a channel that it does not have.
     """
+    if isinstance(source, Pixels):
+        return one_channel(Image.fromarray(source.rows(0, source.height)), channel)
     if isinstance(source, np.ndarray):
         if channel is not None and source.ndim == 3:
             source = source[..., find_channel(channel, source.shape[2], COLOURS if source.shape[2] == 3 else ())]
@@ -99,6 +132,20 @@ def load_image(source: Source, channel: int | str | None = None, note: Note = ig
         return _read(file, str(path), channel, note)
 
 
+def open_pixels(source: Source, channel: int | str | None = None, note: Note = ignore) -> Pixels:
+    """The same image as `load_image` gives, for those who need not have all of it at once.
+
+    An RGB image of Pillow is used as it is, without a copy.
+    """
+    if isinstance(source, Pixels):
+        return source
+    if isinstance(source, Image.Image) and channel is None and source.mode == "RGB":
+        check_pixels(*source.size)
+        if not source.has_transparency_data and _stored_orientation(source) == 1:
+            return Pixels(source)
+    return Pixels(load_image(source, channel, note))
+
+
 def load_channels(source: Source) -> Iterator[Channel]:
     """The channels of an image one by one, with the values that its file holds, to measure intensities.
 
@@ -117,6 +164,8 @@ def load_channels(source: Source) -> Iterator[Channel]:
     Raises:
         InputError: as `load_image`.
     """
+    if isinstance(source, Pixels):
+        source = load_image(source)
     if isinstance(source, np.ndarray):
         if source.dtype.kind not in "buif" or source.ndim not in (2, 3) or source.shape[2:] == (4,):
             yield from _shown_channels(_from_array(source))  # RGBA, or what is not an image

@@ -1,20 +1,84 @@
 """Resizing, padding and normalizing images, and resizing label maps back (§4.1; official code)."""
 
+import math
 from typing import Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from pix2seqd.images.load import Pixels
+
 _CHUNK = 2**16
 """Pixels near outlines that are computed at a time."""
-_BAND = 2**22
-"""Pixels of an enlarged label map that are computed at a time."""
+_BAND = 2**23
+"""Pixels of a resized image or label map that are computed at a time."""
 _NEAR = [(1, 1), *((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1))]
 """Rows and columns of the cells around a pixel; its own cell comes first, so that it wins ties."""
 PAD = 0.3
 """Value of the pixels that padding adds (official code); their mask is void."""
+
+
+class ScaledImage:
+    """An image at another size, of which parts are computed when they are asked for: a band of rows at a time.
+
+    Antialiased bilinear; equals TensorFlow's. A part has the same bits as in the whole.
+
+    Attributes:
+        shape: 3, height and width.
+    """
+
+    def __init__(self, pixels: Pixels, table: np.ndarray | None, height: int, width: int) -> None:
+        """Nothing is read yet.
+
+        Args:
+            pixels: the image.
+            table: `stretch_table`, or None.
+            height: of the result.
+            width: likewise.
+        """
+        self.shape = 3, height, width
+        self._pixels, self._table = pixels, table
+        self._start, self._band = 0, torch.zeros(3, 0, width)
+
+    def __getitem__(self, part: tuple[slice, slice, slice]) -> Tensor:
+        """Channels, rows and columns, float 0..1: `image[:, top:bottom, left:right]`."""
+        channels, rows, columns = part
+        start, stop, _ = rows.indices(self.shape[1])
+        if start < self._start or stop > self._start + self._band.shape[1]:
+            del self._band  # before the next one is made
+            self._start = start
+            self._band = self._scaled(start, min(max(stop, start + _BAND // self.shape[2]), self.shape[1]))
+        return self._band[channels, start - self._start : stop - self._start, columns]
+
+    def _scaled(self, start: int, stop: int) -> Tensor:
+        """These rows of the result, all columns."""
+        _, height, width = self.shape
+        whole = self._pixels.height
+        scale = whole / height
+        reach = max(scale, 1) + 1
+        first, last = max(math.floor(start * scale - reach), 0), min(math.ceil(stop * scale + reach), whole)
+        if height == whole:
+            first, last = start, stop
+        values = self._pixels.rows(first, last)
+        values = torch.from_numpy(np.array(values if self._table is None else self._table[values]))
+        band = values.permute(2, 0, 1).float().div_(255)
+        if height == whole:
+            return resize_image(band, stop - start, width)
+        if (first, last) == (0, whole):
+            return resize_image(band, height, width)[:, start:stop]
+        band = resize_image(band, last - first, width)
+        # Rounding depends on the number of a row. Rows that are far away may be anything, so they are 0 here.
+        result = torch.empty(3, stop - start, width)
+        step = max(2, _BAND // (4 * (whole + height)))
+        for left in (max(0, min(left, width - 2)) for left in range(0, width, step)):  # of one column, PyTorch errs
+            columns = band[:, :, left : left + step]
+            padded = torch.zeros(whole, columns.shape[2], 3).permute(2, 0, 1)
+            padded[:, first:last] = columns
+            result[:, :, left : left + step] = resize_image(padded, height, columns.shape[2])[:, start:stop]
+        return result
 
 
 def resize_image(image: Tensor, height: int, width: int) -> Tensor:
@@ -125,9 +189,28 @@ def normalize(image: np.ndarray, mode: Literal["none", "percentile"]) -> np.ndar
 
     All channels are stretched alike, so colours are kept; an image of one value is not changed.
     """
+    table = stretch_table(np.bincount(image.ravel(), minlength=256), mode)
+    return image if table is None else table[image]
+
+
+def stretch_table(counts: np.ndarray, mode: Literal["none", "percentile"]) -> np.ndarray | None:
+    """What `normalize` makes of each value, uint8 `[256]`; None: it changes nothing.
+
+    Args:
+        counts: how many values of the image are 0, 1, ... 255.
+        mode: as in `normalize`.
+    """
     if mode == "none":
-        return image
-    low, high = np.percentile(image, (0.5, 99.8))
+        return None
+    low, high = (_percentile(counts, percent) for percent in (0.5, 99.8))
     if high <= low:
-        return image
-    return ((np.arange(256) - low) * (255 / (high - low))).clip(0, 255).round().astype(np.uint8)[image]
+        return None
+    return ((np.arange(256) - low) * (255 / (high - low))).clip(0, 255).round().astype(np.uint8)
+
+
+def _percentile(counts: np.ndarray, percent: float) -> float:
+    """The same as `numpy.percentile` of the values that were counted."""
+    place = (counts.sum() - 1) * (percent / 100)
+    low, high = (int(np.searchsorted(counts.cumsum(), at, "right")) for at in (math.floor(place), math.ceil(place)))
+    share = place - math.floor(place)
+    return high - (high - low) * (1 - share) if share >= 0.5 else low + (high - low) * share

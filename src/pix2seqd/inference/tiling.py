@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.files import InputError
-from pix2seqd.images.load import Source, load_image
-from pix2seqd.images.resize import normalize, pad_image, resize_image, resize_labels, smooth_labels
+from pix2seqd.images.load import Source, open_pixels
+from pix2seqd.images.resize import ScaledImage, pad_image, resize_labels, smooth_labels, stretch_table
 from pix2seqd.inference import postprocess, stitching
 from pix2seqd.inference.inpainting import InpaintedMask, combine, downsample
 from pix2seqd.inference.postprocess import Labels
@@ -27,8 +27,8 @@ class ResizedImage:
 
     size: tuple[int, int]
     """Height and width of the image as it was given."""
-    pixels: Tensor
-    """float `[3, H, W]`, 0..1."""
+    pixels: ScaledImage
+    """float `[3, H, W]`, 0..1; parts are computed when they are asked for."""
     mask_size: tuple[int, int]
     """Height and width of its mask."""
     corners: list[tuple[int, int]]
@@ -72,13 +72,12 @@ class Tiling:
     def resize(self, source: Source, zoom: float | None = None) -> ResizedImage:
         """Read an image and bring it to the network's scale; layout tile: `zoom`, by default `DataConfig.zoom`."""
         config, stride = self.data, self.model.mask.stride
-        image = np.asarray(load_image(source))
-        pixels = torch.from_numpy(np.array(normalize(image, config.normalize)))
-        pixels = pixels.permute(2, 0, 1).float().div_(255)
-        height, width = image.shape[:2]
+        image = open_pixels(source)
+        height, width = image.height, image.width
         fit = min(self.size[0] / height, self.size[1] / width)
         scale = fit if config.layout == "resize" else zoom or config.zoom
-        pixels = resize_image(pixels, max(round(height * scale), 1), max(round(width * scale), 1))
+        table = None if config.normalize == "none" else stretch_table(image.counts, config.normalize)
+        pixels = ScaledImage(image, table, max(round(height * scale), 1), max(round(width * scale), 1))
         mask_size = tuple(-(-n // stride) for n in pixels.shape[1:])
         tops, lefts = (
             stitching.windows(n, size // stride, config.overlap // stride)

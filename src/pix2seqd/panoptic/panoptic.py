@@ -404,4 +404,7 @@ def rgb_to_id(rgb: np.ndarray) -> np.ndarray:
 
 def id_to_rgb(ids: np.ndarray) -> np.ndarray:
     """int `[h, w]` below 2²⁴ → uint8 `[h, w, 3]`."""
-    return np.stack([ids & 255, (ids >> 8) & 255, (ids >> 16) & 255], axis=-1).astype(np.uint8)
+    result = np.empty((*ids.shape, 3), np.uint8)
+    for channel in range(3):
+        np.copyto(result[..., channel], ids >> 8 * channel & 255, casting="unsafe")
+    return result

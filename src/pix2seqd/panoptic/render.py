@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from pix2seqd.files import InputError
-from pix2seqd.images.load import Source, load_image
+from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.panoptic.runs import Runs, bands
 from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy, distinct_color
@@ -22,11 +22,11 @@ def overlay(
     image: Source, segmentation: np.ndarray, segments: Sequence[Segment], taxonomy: Taxonomy, alpha: float
 ) -> Image.Image:
     """Draw segments over their image; `Panoptic.overlay` describes arguments, result and errors."""
-    image = load_image(image)
+    pixels = open_pixels(image)
     height, width = segmentation.shape
-    if image.size != (width, height):
+    if (pixels.width, pixels.height) != (width, height):
         raise InputError(
-            f"the image is {image.width} x {image.height} but its segmentation {width} x {height}; "
+            f"the image is {pixels.width} x {pixels.height} but its segmentation {width} x {height}; "
             "give the image that was segmented"
         )
     ids = [VOID, *(segment.id for segment in segments)]
@@ -36,16 +36,19 @@ def overlay(
     opacity[0] = 0
     paints = np.concatenate([np.column_stack([colors, opacity]), np.insert(_lighter(colors), 3, 230, axis=1)])
     reach = max(1, min(width, height) // 400)
+    result = Image.new("RGB", (width, height))
     for rows in bands(height, width):
         start = max(0, rows.start - reach)
         numbers = _numbered(segmentation[start : rows.stop + reach], ids)
         inner = np.s_[rows.start - start : rows.stop - start]
         outline = isthing[numbers[inner]] & _near_an_edge(numbers, reach)[inner]
         painted = Image.fromarray(paints[numbers[inner] + len(ids) * outline])
-        image.paste(painted.convert("RGB"), (0, rows.start), painted.getchannel("A"))
+        band = Image.fromarray(pixels.rows(rows.start, rows.stop))
+        band.paste(painted.convert("RGB"), (0, 0), painted.getchannel("A"))
+        result.paste(band, (0, rows.start))
     if len(taxonomy) > 2:
-        _write_names(image, segments, segmentation, ids)
-    return image
+        _write_names(result, segments, segmentation, ids)
+    return result
 
 
 def colorize(segmentation: np.ndarray) -> Image.Image:

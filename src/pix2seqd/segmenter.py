@@ -1,7 +1,7 @@
 """`Segmenter`: from images to `Panoptic`, for the command line, the evaluation and Python."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain, islice, tee
@@ -221,9 +221,22 @@ class Segmenter:
         return [call.select(self._judged(sample, image)) for sample in self._stitch(image, masks, call)]
 
     def images(
-        self, sources: Iterable[Source], *, batch_size: int | None = None, **given: Unpack[ImageOptions]
+        self,
+        sources: Iterable[Source],
+        *,
+        batch_size: int | None = None,
+        on_window: Callable[[int, int], None] = lambda done, of: None,
+        **given: Unpack[ImageOptions],
     ) -> Iterator[Panoptic]:
-        """Segment many images, each as `image` does; `batch_size` windows go through the network at once."""
+        """Segment many images, each as `image` does.
+
+        Args:
+            sources: as `image` takes them.
+            batch_size: number of windows that go through the network at once.
+            on_window: is called after each window with the number of windows of its image that are done, and that the
+                image has.
+            given: see `ImageOptions`.
+        """
         call = self._image_call(given)
         batch_size = self.runner.batch_size if batch_size is None else batch_size
         if batch_size < 1:
@@ -233,7 +246,7 @@ class Segmenter:
         windows = chain.from_iterable(self._split(image, call, call.infer.consensus) for image in images)
         masks = self._masks(windows, Stream(self.model, call.infer), batch_size)
         for image in copies:
-            found = self._stitch(image, islice(masks, len(image.corners)), call)
+            found = self._stitch(image, _reported(islice(masks, len(image.corners)), image, on_window), call)
             yield call.select(self._agree(image, found, call))
 
     def video(
@@ -413,6 +426,14 @@ class Segmenter:
                     share = (number + done / call.infer.steps) / count
                     result = self.tiling.finish(shown, image, hints, min_pixels, call.infer.smooth)
                     yield share, self._judged(result, image)
+
+
+def _reported(
+    masks: Iterator[list[np.ndarray]], image: ResizedImage, on_window: Callable[[int, int], None]
+) -> Iterator[list[np.ndarray]]:
+    for done, found in enumerate(masks, start=1):
+        yield found
+        on_window(done, len(image.corners))
 
 
 def _generators(seed: int, samples: int) -> list[torch.Generator]:

@@ -7,7 +7,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -48,11 +48,48 @@ class Pixels:
     @cached_property
     def counts(self) -> np.ndarray:
         """How many values of all channels are 0, 1, ... 255."""
-        total = np.zeros(256, np.int64)
+        return sum(np.bincount(self.rows(*rows).ravel(), minlength=256) for rows in self._bands())
+
+    def _bands(self) -> Iterator[tuple[int, int]]:
         step = max(1, BAND // self.width)
-        for start in range(0, self.height, step):
-            total += np.bincount(self.rows(start, min(start + step, self.height)).ravel(), minlength=256)
-        return total
+        return ((start, min(start + step, self.height)) for start in range(0, self.height, step))
+
+
+class TiffPixels(Pixels):
+    """A TIFF in tiles or strips, of which only those are decoded whose rows are asked for.
+
+    All of them are decoded once at the beginning, so that a damaged one is found before the work starts.
+    """
+
+    def __init__(self, tiff: Tiff, name: str, shown: Sequence[int]) -> None:
+        """From an open file.
+
+        Args:
+            tiff: the file, with `Tiff.in_segments`.
+            name: of the file, for messages.
+            shown: the channels that are shown, one or three.
+
+        Raises:
+            InputError: a tile is damaged or missing.
+        """
+        self._tiff, self._name, self._channels = tiff, name, list(shown)
+        self._range = 0.0, 255.0
+        self.width, self.height = tiff.size
+        if tiff.page.dtype != np.uint8:
+            parts = [_range(self._values(start, stop)) for start, stop in self._bands()]
+            parts = [part for part in parts if part]
+            self._range = (min(low for low, _ in parts), max(high for _, high in parts)) if parts else (0.0, 0.0)
+        _ = self.counts
+
+    def _values(self, start: int, stop: int) -> np.ndarray:
+        with decoding(self._name):
+            return self._tiff.rows(start, stop)[..., self._channels]
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """As `Pixels.rows`."""
+        values = self._values(start, stop)
+        values = values if values.dtype == np.uint8 else _stretched(values, *self._range)
+        return np.broadcast_to(values, (*values.shape[:2], 3))
 
 
 Source = str | PathLike[str] | IO[bytes] | Image.Image | np.ndarray | Pixels
@@ -143,7 +180,31 @@ def open_pixels(source: Source, channel: int | str | None = None, note: Note = i
         check_pixels(*source.size)
         if not source.has_transparency_data and _stored_orientation(source) == 1:
             return Pixels(source)
+    if isinstance(source, str | PathLike) and (pixels := _in_segments(Path(source), channel, note)) is not None:
+        return pixels
     return Pixels(load_image(source, channel, note))
+
+
+def _in_segments(path: Path, channel: int | str | None, note: Note) -> Pixels | None:
+    """The image of a TIFF whose rows can be read one by one; None: it has to be read as a whole."""
+    _check_file(path)
+    with decoding(str(path)), ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        if not is_tiff(file):
+            return None
+        tiff = Tiff(file)
+        check_plane(tiff)
+        plain = _is_plain(tiff) and tiff.page.photometric != PHOTOMETRIC.MINISWHITE and tiff.page.dtype.kind in "uif"
+        if not (plain and tiff.in_segments and tiff.alpha is None and _tiff_orientation(tiff) == 1):
+            return None
+        shown = _shown(tiff) if channel is None else [find_channel(channel, tiff.channels, tiff.names)]
+        if len(shown) == 2:
+            return None
+        pixels = TiffPixels(tiff, str(path), shown)
+        _describe_planes(tiff, str(path), note)
+        describe_channels(tiff, str(path), channel, note)
+        stack.pop_all()  # the file stays open as long as the image is used
+        return pixels
 
 
 def load_channels(source: Source) -> Iterator[Channel]:
@@ -558,7 +619,10 @@ def decoding(name: str) -> Iterator[None]:
 
 
 _KNOWN = "JPEG, PNG, TIFF, BMP, GIF, WebP, AVIF, PNM"
-_SMALLER = "scale it down, cut it into pieces, or set PIX2SEQD_MAX_PIXELS"
+_SMALLER = (
+    "the limit keeps a file from filling the memory; scale the image down, cut it into pieces, or set "
+    "PIX2SEQD_MAX_PIXELS to more (a large image takes about 20 bytes a pixel)"
+)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -601,8 +665,17 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _stretch(values: np.ndarray) -> np.ndarray:
     """Linear map of the finite minimum..maximum to uint8 0..255; same shape."""
+    return _stretched(values, *(_range(values) or (0.0, 0.0)))
+
+
+def _range(values: np.ndarray) -> tuple[float, float] | None:
+    """The finite minimum and maximum; None if no value is finite."""
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    return (float(finite.min()), float(finite.max())) if finite.size else None
+
+
+def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """`_stretch` of a part of an image, whose values are from `low` to `high`."""
     if low == high:
         return np.zeros(values.shape, np.uint8)
     half = 1.0 if math.isfinite(high - low) else 0.5  # the range itself may exceed the largest float

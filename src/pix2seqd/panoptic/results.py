@@ -12,7 +12,7 @@ from typing import Any, Self
 from PIL import Image
 
 from pix2seqd.files import InputError, printable, write_atomically
-from pix2seqd.images.load import absolute
+from pix2seqd.images.load import Source, absolute
 from pix2seqd.panoptic.folder import FOLDERS, Entry, PanopticFolder, entries, put
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -125,12 +125,12 @@ class PanopticWriter:
         """Those of the files whose image looks unlike what the model was trained on."""
         return [source for source in sources if self._entries.get(absolute(source), ({},))[0].get("unfamiliar")]
 
-    def write(self, source: Path, image: Image.Image, panoptic: Panoptic) -> None:
+    def write(self, source: Path, image: Source, panoptic: Panoptic) -> None:
         """Add an image or replace its entry.
 
         Args:
             source: the file.
-            image: its content, `load_image(source)`.
+            image: its content, as `load_image` takes or gives it.
             panoptic: its segmentation.
 
         Raises:
@@ -161,7 +161,7 @@ class PanopticWriter:
 
 
 def write_files(
-    out: Path, stem: str, source: Path, image: Image.Image, panoptic: Panoptic, settings: Mapping[str, Any]
+    out: Path, stem: str, source: Path, image: Source, panoptic: Panoptic, settings: Mapping[str, Any]
 ) -> Entry:
     """Write the three files of one image; returns its records, in which the image's number is 0.
 
@@ -172,14 +172,17 @@ def write_files(
     with write_atomically(out / "images" / name) as temporary:
         shutil.copyfile(source, temporary)
     png, annotation = panoptic.to_coco(0, f"{stem}.png")
-    for folder, drawn in {"panoptic": Image.fromarray(png), "overlay": panoptic.overlay(image)}.items():
-        with write_atomically(out / folder / f"{stem}.png") as temporary:
-            drawn.save(temporary, format="PNG")
+    with write_atomically(out / "panoptic" / f"{stem}.png") as temporary:
+        Image.fromarray(png).save(temporary, format="PNG")
+    del png  # that of a large image goes before the overlay is made
+    with write_atomically(out / "overlay" / f"{stem}.png") as temporary:
+        panoptic.overlay(image).save(temporary, format="PNG")
+    height, width = panoptic.segmentation.shape
     record = {
         "id": 0,
         "file_name": name,
-        "width": image.width,
-        "height": image.height,
+        "width": width,
+        "height": height,
         **familiarity(panoptic),
         "source": _identity(source),
         "settings": dict(settings),

@@ -13,7 +13,7 @@ from pix2seqd.images.load import Pixels
 
 _CHUNK = 2**16
 """Pixels near outlines that are computed at a time."""
-_BAND = 2**23
+_BAND = 2**22
 """Pixels of a resized image or label map that are computed at a time."""
 _NEAR = [(1, 1), *((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1))]
 """Rows and columns of the cells around a pixel; its own cell comes first, so that it wins ties."""
@@ -41,44 +41,55 @@ class ScaledImage:
         """
         self.shape = 3, height, width
         self._pixels, self._table = pixels, table
-        self._start, self._band = 0, torch.zeros(3, 0, width)
+        self._start = self._stop = 0
+        # Memory that is used again: freed between small pieces that stay, it would not be one piece any more.
+        self._band = self._strip = torch.empty(3, 0, width)
 
     def __getitem__(self, part: tuple[slice, slice, slice]) -> Tensor:
         """Channels, rows and columns, float 0..1: `image[:, top:bottom, left:right]`."""
         channels, rows, columns = part
         start, stop, _ = rows.indices(self.shape[1])
-        if start < self._start or stop > self._start + self._band.shape[1]:
-            del self._band  # before the next one is made
-            self._start = start
-            self._band = self._scaled(start, min(max(stop, start + _BAND // self.shape[2]), self.shape[1]))
-        return self._band[channels, start - self._start : stop - self._start, columns]
+        if start < self._start or stop > self._stop:
+            self._start, self._stop = start, min(max(stop, start + _BAND // self.shape[2]), self.shape[1])
+            self._band = _at_least(self._band, self._stop - start)
+            self._scale(start, self._stop, self._band)
+        return self._band[channels, start - self._start : stop - self._start, columns].clone()
 
-    def _scaled(self, start: int, stop: int) -> Tensor:
-        """These rows of the result, all columns."""
+    def _scale(self, start: int, stop: int, result: Tensor) -> None:
+        """Write these rows of the result, all columns, into the first rows of a tensor."""
         _, height, width = self.shape
         whole = self._pixels.height
+        if height == whole:
+            self._widen(start, stop, result)
+            return
         scale = whole / height
         reach = max(scale, 1) + 1
         first, last = max(math.floor(start * scale - reach), 0), min(math.ceil(stop * scale + reach), whole)
-        if height == whole:
-            first, last = start, stop
-        values = self._pixels.rows(first, last)
-        values = torch.from_numpy(np.array(values if self._table is None else self._table[values]))
-        band = values.permute(2, 0, 1).float().div_(255)
-        if height == whole:
-            return resize_image(band, stop - start, width)
-        if (first, last) == (0, whole):
-            return resize_image(band, height, width)[:, start:stop]
-        band = resize_image(band, last - first, width)
+        self._strip = _at_least(self._strip, last - first)
+        self._widen(first, last, self._strip)
+        band = self._strip[:, : last - first]
         # Rounding depends on the number of a row. Rows that are far away may be anything, so they are 0 here.
-        result = torch.empty(3, stop - start, width)
         step = max(2, _BAND // (4 * (whole + height)))
         for left in (max(0, min(left, width - 2)) for left in range(0, width, step)):  # of one column, PyTorch errs
             columns = band[:, :, left : left + step]
-            padded = torch.zeros(whole, columns.shape[2], 3).permute(2, 0, 1)
+            padded = torch.zeros(3, whole, columns.shape[2])
             padded[:, first:last] = columns
-            result[:, :, left : left + step] = resize_image(padded, height, columns.shape[2])[:, start:stop]
-        return result
+            scaled = resize_image(padded, height, columns.shape[2])
+            result[:, : stop - start, left : left + step] = scaled[:, start:stop]
+
+    def _widen(self, start: int, stop: int, result: Tensor) -> None:
+        """Write these rows of the image, at the width of the result, into the first rows of a tensor."""
+        step = max(1, _BAND // (8 * self._pixels.width))
+        for row in range(start, stop, step):
+            values = self._pixels.rows(row, min(row + step, stop))
+            values = torch.from_numpy(np.array(values if self._table is None else self._table[values]))
+            part = resize_image(values.permute(2, 0, 1).float().div_(255), len(values), self.shape[2])
+            result[:, row - start : row - start + len(values)] = part
+
+
+def _at_least(memory: Tensor, rows: int) -> Tensor:
+    """The tensor `[3, h, w]` itself if it has so many rows, otherwise a new one."""
+    return memory if memory.shape[1] >= rows else torch.empty(3, rows, memory.shape[2])
 
 
 def resize_image(image: Tensor, height: int, width: int) -> Tensor:

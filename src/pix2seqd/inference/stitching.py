@@ -20,13 +20,15 @@ T = TypeVar("T")
 class Canvas(Generic[T]):
     """A map of the whole image in which every pixel has the value of the window in which it lies deepest.
 
-    Windows come in ascending order of top. The rows above a window are finished, and kept in the form that `keep` gives
-    them; only the rows of the last windows exist as an array that is written to.
+    Windows come in ascending order of top. The rows above a window are finished. With `keep`, they are kept in the form
+    that it gives them, and only the rows of the last windows exist as an array.
     """
 
-    def __init__(self, height: int, width: int, dtype: type[np.integer], keep: Callable[[np.ndarray], T]) -> None:
+    def __init__(
+        self, height: int, width: int, dtype: type[np.integer], keep: Callable[[np.ndarray], T] | None = None
+    ) -> None:
         self._shape, self._keep = (height, width), keep
-        self._top, self._rows = 0, np.zeros((0, width), dtype)
+        self._top, self._rows = 0, np.zeros((0 if keep else height, width), dtype)
         self._parts: list[T] = []
         self._windows: list[tuple[int, int, tuple[int, int]]] = []
 
@@ -46,8 +48,13 @@ class Canvas(Generic[T]):
         self._finish(self._shape[0])
         return self._parts
 
+    @property
+    def values(self) -> np.ndarray:
+        """The whole map, `[height, width]`, without `keep`; 0 where no window was written yet."""
+        return self._rows
+
     def _finish(self, top: int) -> None:
-        if top > self._top:
+        if self._keep and top > self._top:
             self._parts.append(self._keep(self._rows[: top - self._top]))
             self._rows, self._top = self._rows[top - self._top :].copy(), top
 

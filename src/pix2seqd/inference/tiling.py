@@ -143,10 +143,10 @@ class Tiling:
                 yield self._official(self.to_image_size(mask, image), minimum)
             return
         scale = image.zoom / self.model.mask.stride
-        samples: list[tuple[stitching.Join, stitching.Canvas[np.ndarray]]] = []
+        samples: list[tuple[stitching.Join, stitching.Canvas[None]]] = []
         for (top, left), found in zip(image.corners, masks, strict=True):
             samples = samples or [
-                (stitching.Join(*image.mask_size, self.taxonomy), stitching.Canvas(*image.mask_size, np.uint8, np.copy))
+                (stitching.Join(*image.mask_size, self.taxonomy), stitching.Canvas(*image.mask_size, np.uint8))
                 for _ in found
             ]
             for (join, confidence), mask in zip(samples, found, strict=True):
@@ -155,7 +155,7 @@ class Tiling:
         samples.reverse()
         while samples:
             join, confidence = samples.pop()
-            yield self._finished(*join.labels(), np.concatenate(confidence.parts()), image, minimum, smooth)
+            yield self._finished(*join.labels(), confidence.values, image, minimum, smooth)
 
     def _official(self, mask: np.ndarray, minimum: int) -> Panoptic:
         labels, classes = self.find(mask[:2], self.taxonomy, minimum)
@@ -205,10 +205,10 @@ class Tiling:
 
     def generated_ids(self, image: ResizedImage, masks: Sequence[np.ndarray]) -> np.ndarray:
         """The id that the model gave each pixel of the image, `[h, w]`, 0 = none."""
-        canvas = stitching.Canvas(*image.mask_size, np.int32, np.copy)
+        canvas = stitching.Canvas(*image.mask_size, np.int32)
         for (top, left), mask in zip(image.corners, masks, strict=True):
             canvas.paint(top, left, mask[1])
-        return self.to_image_size(np.concatenate(canvas.parts()), image)
+        return self.to_image_size(canvas.values, image)
 
     def to_masks(self, panoptic: Panoptic, ids: Mapping[int, int], image: ResizedImage) -> np.ndarray:
         """Masks of the image's windows, int64 `[windows, 2, h, w]`, void beyond the image: the inverse of `stitch`.

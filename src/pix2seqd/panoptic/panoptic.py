@@ -162,6 +162,16 @@ class Panoptic:
             in which each segment also has "name", "isthing" and, if it has one, "score". `Taxonomy.to_coco` gives the
             list `categories`.
         """
+        return id_to_rgb(self.segmentation), self.annotation(image_id, file_name)
+
+    def to_png(self) -> Image.Image:
+        """The PNG of `to_coco` as an image of mode RGB, which a large one is made into without an array between."""
+        height, width = self.segmentation.shape
+        ids = np.ascontiguousarray(self.segmentation, "<i4")  # the bytes are R, G, B and 0
+        return Image.frombytes("RGB", (width, height), memoryview(ids).cast("B"), "raw", "RGBX", 0, 1)
+
+    def annotation(self, image_id: int, file_name: str) -> dict[str, Any]:
+        """The annotation of `to_coco`, with the same arguments."""
         infos = [
             {
                 "id": segment.id,
@@ -175,8 +185,7 @@ class Panoptic:
             }
             for segment in self.segments
         ]
-        annotation = {"image_id": image_id, "file_name": file_name, "segments_info": infos}
-        return id_to_rgb(self.segmentation), annotation
+        return {"image_id": image_id, "file_name": file_name, "segments_info": infos}
 
     def to_labels(self) -> np.ndarray:
         """A label image as Fiji, napari and Cellpose read it.
@@ -326,10 +335,10 @@ class Panoptic:
             InputError: the folder does not exist or cannot be written to.
         """
         path = Path(path)
-        png, annotation = self.to_coco(1, path.name)
         with write_atomically(path) as temporary:
-            Image.fromarray(png).save(temporary, format="PNG")
-        write_json(path.with_suffix(".json"), {"categories": self.taxonomy.to_coco(), **annotation})
+            self.to_png().save(temporary, format="PNG")
+        content = {"categories": self.taxonomy.to_coco(), **self.annotation(1, path.name)}
+        write_json(path.with_suffix(".json"), content)
 
     def without_crowds(self) -> "Panoptic":
         """The same with crowd regions turned to void, as training needs it: a crowd is not an instance."""
@@ -404,7 +413,4 @@ def rgb_to_id(rgb: np.ndarray) -> np.ndarray:
 
 def id_to_rgb(ids: np.ndarray) -> np.ndarray:
     """int `[h, w]` below 2²⁴ → uint8 `[h, w, 3]`."""
-    result = np.empty((*ids.shape, 3), np.uint8)
-    for channel in range(3):
-        np.copyto(result[..., channel], ids >> 8 * channel & 255, casting="unsafe")
-    return result
+    return np.stack([ids & 255, (ids >> 8) & 255, (ids >> 16) & 255], axis=-1).astype(np.uint8)

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from PIL import Image
-
 from pix2seqd.files import InputError, printable, write_atomically
 from pix2seqd.images.load import Source, absolute
 from pix2seqd.panoptic.folder import FOLDERS, Entry, PanopticFolder, entries, put
@@ -171,10 +169,8 @@ def write_files(
     name = stem + printable(source.suffix)
     with write_atomically(out / "images" / name) as temporary:
         shutil.copyfile(source, temporary)
-    png, annotation = panoptic.to_coco(0, f"{stem}.png")
     with write_atomically(out / "panoptic" / f"{stem}.png") as temporary:
-        Image.fromarray(png).save(temporary, format="PNG")
-    del png  # that of a large image goes before the overlay is made
+        panoptic.to_png().save(temporary, format="PNG")
     with write_atomically(out / "overlay" / f"{stem}.png") as temporary:
         panoptic.overlay(image).save(temporary, format="PNG")
     height, width = panoptic.segmentation.shape
@@ -187,7 +183,7 @@ def write_files(
         "source": _identity(source),
         "settings": dict(settings),
     }
-    return record, annotation
+    return record, panoptic.annotation(0, f"{stem}.png")
 
 
 def familiarity(panoptic: Panoptic) -> dict[str, Any]:

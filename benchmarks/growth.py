@@ -1,12 +1,16 @@
 """How the cost of everything around the networks grows with pixels, things and images.
 
     python benchmarks/growth.py --images 1000,10000 [--shard 10000]
+    python benchmarks/growth.py --large 3072 --consensus 1
 
 One row per scene: seconds of finding segments in a mask, of the record of segments, of the consensus of three samples,
 and of the overlay. Each cost should grow no faster than the number in front of it. Then a row for each number of
 images, written by `pix2seqd segment` with a stub in place of the networks: milliseconds an image (of the clock, and of
 the CPU), the seconds of the longest one, and the peak of memory; then the process is killed, and the next one needs so
 many seconds and so much memory until it knows what is done, and has lost so many images.
+
+`--large` segments one image of so many pixels a side instead, from a tiled TIFF to its folder, with a stub in place of
+the networks of nuclei-fast, and prints processor seconds and the peak of memory of the process.
 """
 
 import argparse
@@ -16,16 +20,24 @@ import resource
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
+import torch
 from PIL import Image
 
+from pix2seqd.cli.options import Inference
+from pix2seqd.cli.segment import segment
+from pix2seqd.familiarity import moments
 from pix2seqd.images.load import load_image
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.postprocess import segments_by_component
+from pix2seqd.inference.runner import Runner
+from pix2seqd.inference.tiling import Window
+from pix2seqd.inference.video import Step, Stream
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.results import PanopticWriter
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -116,12 +128,56 @@ def many_images(count: int, shard: int | None) -> None:
     )
 
 
+def stub(self: Runner, windows: Sequence[Window], stream: Stream) -> Iterator[Step]:
+    """In place of the networks: each pixel's class and id are in the image's red and green."""
+    features = torch.zeros(self.model.config.encoder.map_dim, 8, 8)
+    for window in windows:
+        window.seen.append(moments(features, window.pixels.shape[1:], window.inside))
+    pixels = torch.stack([window.pixels for window in windows])
+    yield from (Step(sample, pixels, True) for sample in range(len(windows[0].noise)))
+
+
+def masks(self: Runner, step: Step) -> np.ndarray:
+    red, green = step.m_pred[:, 0], step.m_pred[:, 1]
+    inside = red > 0.5
+    sure = torch.full_like(red, 200)
+    channels = [torch.where(inside, 1, 2), torch.where(inside, (green * 15).round(), 0), sure, sure]
+    return torch.stack([channel.to(torch.uint8) for channel in channels], dim=1).numpy()
+
+
+def large(side: int, samples: int) -> None:
+    """One image of discs, file to folder."""
+    Runner.denoise, Runner.masks = stub, masks
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "slide.tif"
+        tiles = (discs_tile(top, left, side) for top in range(0, side, 256) for left in range(0, side, 256))
+        layout = {"tile": (256, 256), "photometric": "rgb", "compression": "zlib"}
+        tifffile.imwrite(path, tiles, shape=(side, side, 3), dtype=np.uint8, bigtiff=True, **layout)
+        started = time.process_time()
+        segment(path, out=Path(folder) / "out", inference=Inference(consensus=samples, diameter=24))
+    seconds = time.process_time() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{side}: {seconds:.1f} s, {seconds / side**2 * 1e6:.2f} s a megapixel, {peak:.2f} GB", flush=True)
+
+
+def discs_tile(top: int, left: int, side: int) -> np.ndarray:
+    y, x = np.arange(top, top + 256), np.arange(left, left + 256)
+    inside = np.hypot((y % 29 - 14)[:, None], x % 29 - 14) < 12
+    ids = (y // 29 * 7)[:, None] + x // 29 * 3
+    return np.stack([np.where(inside, 230, 20), ids % 16 * 17, (x + y[:, None]) % 5], axis=-1).astype(np.uint8)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", default="1000,10000", help="numbers of images")
     parser.add_argument("--shard", type=int, help="number of images of a part")
     parser.add_argument("--scenes", type=int, default=len(SCENES), help="number of scenes")
+    parser.add_argument("--large", type=int, help="pixels of a side of one image")
+    parser.add_argument("--consensus", type=int, default=3, help="samples, with --large")
     options = parser.parse_args()
+    if options.large:
+        large(options.large, options.consensus)
+        return
     print("  side   things  finding recording consensus  overlay (seconds)")
     for side, things in SCENES[: options.scenes]:
         scene(side, things)

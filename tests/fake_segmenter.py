@@ -52,6 +52,7 @@ class FakeSegmenter:
         td=None,
         min_pixels=None,
         batch_size=None,
+        on_window=None,
         consensus=None,
         min_score=0,
         classes=None,

@@ -1,7 +1,7 @@
 """`Segmenter`: from images to `Panoptic`, for the command line, the evaluation and Python."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice, repeat, tee
@@ -16,7 +16,7 @@ from pix2seqd.checkpoint import Checkpoint, find_folder, from_pretrained
 from pix2seqd.config import InferConfig, require
 from pix2seqd.familiarity import describe
 from pix2seqd.files import InputError
-from pix2seqd.images.load import Source, load_image
+from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import InpaintedMask
 from pix2seqd.inference.runner import Runner
@@ -229,9 +229,22 @@ class Segmenter:
         return [call.select(self._judged(sample, image)) for sample in self._stitch(image, masks, call)]
 
     def images(
-        self, sources: Iterable[Source], *, batch_size: int | None = None, **given: Unpack[ImageOptions]
+        self,
+        sources: Iterable[Source],
+        *,
+        batch_size: int | None = None,
+        on_window: Callable[[int, int], None] = lambda done, of: None,
+        **given: Unpack[ImageOptions],
     ) -> Iterator[Panoptic]:
-        """Segment many images, each as `image` does; `batch_size` windows go through the network at once."""
+        """Segment many images, each as `image` does.
+
+        Args:
+            sources: as `image` takes them.
+            batch_size: number of windows that go through the network at once.
+            on_window: is called after each window with the number of windows of its image that are done, and that the
+                image has.
+            given: see `ImageOptions`.
+        """
         call = self._image_call(given)
         batch_size = self.runner.batch_size if batch_size is None else batch_size
         if batch_size < 1:
@@ -241,7 +254,7 @@ class Segmenter:
         windows = chain.from_iterable(self._split(image, call, call.infer.consensus) for image in images)
         masks = self._masks(windows, self._stream(call.infer), batch_size)
         for image in copies:
-            found = self._stitch(image, islice(masks, len(image.corners)), call)
+            found = self._stitch(image, _reported(islice(masks, len(image.corners)), image, on_window), call)
             yield call.select(self._agree(image, found, call))
 
     def video(
@@ -306,7 +319,7 @@ class Segmenter:
             source: as `image` takes it.
             diameter: diameter of the things in image pixels; 0: measured in a first look.
         """
-        data, source = self.checkpoint.data, load_image(source)
+        data, source = self.checkpoint.data, open_pixels(source)
         image = self.tiling.resize(source, data.at_scale_of(diameter).zoom)
         if not data.diameter or diameter:
             return image
@@ -386,18 +399,14 @@ class Segmenter:
             samples = [self.runner.masks(step) for step in loop if step.is_last]
             yield from map(list, zip(*samples, strict=True))
 
-    def _stitch(self, image: ResizedImage, masks: Iterator[list[np.ndarray]], call: _Call) -> list[Panoptic]:
+    def _stitch(self, image: ResizedImage, masks: Iterator[list[np.ndarray]], call: _Call) -> Iterator[Panoptic]:
         """The segmentation of each sample, from the masks of an image's windows."""
-        first = next(masks)
-        if len(first) == 1:  # so that the masks of a large image need not exist all at once
-            single = chain([first[0]], (found[0] for found in masks))
-            return [self.tiling.stitch(image, single, call.infer.min_pixels, call.infer.smooth)]
-        samples = zip(first, *masks, strict=True)
-        return [self.tiling.stitch(image, sample, call.infer.min_pixels, call.infer.smooth) for sample in samples]
+        return self.tiling.stitch_samples(image, masks, call.infer.min_pixels, call.infer.smooth)
 
-    def _agree(self, image: ResizedImage, found: Sequence[Panoptic], call: _Call) -> Panoptic:
+    def _agree(self, image: ResizedImage, found: Iterable[Panoptic], call: _Call) -> Panoptic:
         minimum = self.tiling.minimum(image, call.infer.min_pixels)
-        return self._judged(consensus(found, minimum) if len(found) > 1 else found[0], image)
+        agreed = consensus(found, minimum) if call.infer.consensus > 1 else next(iter(found))
+        return self._judged(agreed, image)
 
     def _judged(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
         """The segmentation with the image's strangeness, if the checkpoint can tell; all its windows were seen."""
@@ -445,6 +454,14 @@ def _held(steps: Iterator[Step], count: int) -> Iterator[Step]:
         if step.is_last:
             yield from repeat(step, count - used)
             used = 0
+
+
+def _reported(
+    masks: Iterator[list[np.ndarray]], image: ResizedImage, on_window: Callable[[int, int], None]
+) -> Iterator[list[np.ndarray]]:
+    for done, found in enumerate(masks, start=1):
+        yield found
+        on_window(done, len(image.corners))
 
 
 def _generators(seed: int, samples: int) -> list[torch.Generator]:

@@ -26,7 +26,7 @@ def run(todo, out, kind: Any = FakeSegmenter) -> Any:
 
 def test_locally_reads_and_writes_while_it_segments(todo, tmp_path, monkeypatch):
     """Reading, segmenting and writing wait for each other. Without overlap this would never end."""
-    later_are_read, first_is_written, load, write = threading.Event(), threading.Event(), segmenting.load_image, []
+    later_are_read, first_is_written, load, write = threading.Event(), threading.Event(), segmenting.open_pixels, []
 
     def loaded(source, *options):
         if source == todo[2][0]:
@@ -45,7 +45,7 @@ def test_locally_reads_and_writes_while_it_segments(todo, tmp_path, monkeypatch)
         write.append(stem)
         return stem, rest
 
-    monkeypatch.setattr(segmenting, "load_image", loaded)
+    monkeypatch.setattr(segmenting, "open_pixels", loaded)
     monkeypatch.setattr(segmenting, "write_files", written)
     results = list(run(todo, tmp_path / "out", Waiting))
     assert [source for source, _ in results] == [source for source, _ in todo]
@@ -71,3 +71,26 @@ def test_locally_interrupted_returns_finished_results(todo, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         done.extend(source for source, _ in run(todo, tmp_path / "out"))
     assert done == [source for source, _ in todo[:3]]
+
+
+def test_chunks_large_images_are_read_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(segmenting, "LARGE", 100)
+    sides = [5, 5, 5, 11, 7, 8, 1, 1, 1]
+    todo = [(tmp_path / f"{number}.png", "") for number in range(len(sides))]
+    for (path, _), side in zip(todo, sides, strict=True):
+        Image.new("L", (side, side)).save(path)
+    todo.insert(3, (tmp_path / "missing.png", ""))
+    chunks = list(segmenting._chunks(todo, 4))
+    assert [name for chunk in chunks for name in chunk] == todo
+    assert [len(chunk) for chunk in chunks] == [4, 1, 1, 4], "with the missing one; 121, 49 + 64 are too many"
+
+
+def test_windows_bar_shows_images_of_many_windows(monkeypatch):
+    bar = segmenting.WindowsBar(3)
+    bar(1, 49)
+    assert not bar.progress.tasks
+    bar(30, 60)
+    (task,) = bar.progress.tasks
+    assert (task.completed, task.total) == (30, 60)
+    bar(60, 60)
+    assert not bar.progress.tasks

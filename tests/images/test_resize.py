@@ -4,13 +4,23 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.data.augment import fit_crop, jittered_size
 from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.images import resize
-from pix2seqd.images.resize import PAD, normalize, pad_image, resize_image, resize_labels, smooth_labels
+from pix2seqd.images.load import Pixels
+from pix2seqd.images.resize import (
+    PAD,
+    ScaledImage,
+    normalize,
+    pad_image,
+    resize_image,
+    resize_labels,
+    smooth_labels,
+)
 from pix2seqd.pixel_encoder import ImageFeatures
 from pix2seqd.segmenter import Segmenter
 
@@ -174,3 +184,27 @@ def test_segmenter_resizes_image_and_mask_as_official(official):
     for identity in np.unique(ids):
         votes = np.bincount(restored[0][ids == identity])
         assert set(np.unique(panoptic.class_map()[ids == identity])) == {votes.argmax()}
+
+
+def test_normalize_percentile_is_that_of_numpy():
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 7, 200, 1001):
+        image = np.clip(rng.normal(120, 30, (size, 1, 3)), 0, 255).astype(np.uint8)
+        low, high = np.percentile(image, (0.5, 99.8))
+        expected = ((image - low) * (255 / max(high - low, 1e-9))).clip(0, 255).round() if high > low else image
+        assert np.array_equal(normalize(image, "percentile"), expected)
+
+
+SIZES = [((90, 70), (90, 70)), ((90, 70), (61, 40)), ((90, 70), (140, 111)), ((90, 70), (90, 33)), ((90, 70), (17, 70))]
+
+
+@pytest.mark.parametrize(("size", "scaled"), SIZES)
+def test_scaled_image_parts_have_the_bits_of_the_whole(size, scaled, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    table = np.random.default_rng(1).permutation(256).astype(np.uint8)
+    whole = resize_image(torch.from_numpy(table[image]).permute(2, 0, 1).float().div_(255), *scaled)
+    monkeypatch.setattr(resize, "_BAND", scaled[1] * 11)
+    pixels = ScaledImage(Pixels(Image.fromarray(image)), table, *scaled)
+    assert pixels.shape == whole.shape
+    for top in (0, 5, scaled[0] - 6, 3):
+        assert torch.equal(pixels[:, top : top + 9, 2:30], whole[:, top : top + 9, 2:30])

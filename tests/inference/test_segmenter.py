@@ -558,3 +558,12 @@ def test_strangeness_is_the_same_however_an_image_is_segmented_and_changes_no_ma
     assert after.strangeness == pytest.approx(float(judging.describe_image(image).square().mean().sqrt()), rel=1e-4)
     assert after.unfamiliar == (after.strangeness > 1)
     assert judging.image(image_of(discs(19, 30))).strangeness is None  # smaller than what it was trained on
+
+
+def test_images_report_each_window(reading):
+    told = []
+    segmenter = reading(TILE)
+    sources = [np.zeros((size, 40, 3), np.uint8) for size in (40, 100)]
+    for _ in segmenter.images(sources, on_window=lambda done, of: told.append((done, of))):
+        counts = [len(segmenter.resize(source).corners) for source in sources]
+    assert told == [(done, count) for count in counts for done in range(1, count + 1)] and counts[1] > 1

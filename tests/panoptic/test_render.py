@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from pix2seqd.files import InputError
+from pix2seqd.panoptic import runs
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy, distinct_color
 
@@ -28,6 +30,17 @@ def test_overlay_leaves_void_and_colours_segments():
     void = panoptic.segmentation == 0
     assert (drawn[void] == 100).all()
     assert (drawn[~void] != 100).any(axis=-1).all()
+
+
+def test_overlay_band_by_band_and_outlines_as_a_filter_finds_them(monkeypatch):
+    segmentation = np.random.default_rng(0).integers(0, 4, (9, 11)).repeat(9, axis=0).repeat(7, axis=1)
+    panoptic = Panoptic.from_segmentation(segmentation, {1: 2, 2: 2, 3: 1}, TWO)
+    image = Image.new("RGB", (77, 81), (100, 100, 100))
+    whole = np.asarray(panoptic.overlay(image, alpha=0))
+    near = ndimage.minimum_filter(segmentation, 3) != ndimage.maximum_filter(segmentation, 3)
+    assert np.array_equal((whole != 100).any(axis=-1), near & np.isin(segmentation, (1, 2))), "things have outlines"
+    monkeypatch.setattr(runs, "BAND", 77 * 4)
+    assert np.array_equal(np.asarray(panoptic.overlay(image, alpha=0)), whole)
 
 
 def test_overlay_colours_stuff_by_category_and_things_by_id():

@@ -62,8 +62,8 @@ def segment(
     """
     from functools import partial
 
-    from pix2seqd.cli.segmenting import also_into, locally, print_segments, segment_into
-    from pix2seqd.images.load import find_images, load_image
+    from pix2seqd.cli.segmenting import WindowsBar, also_into, locally, print_segments, segment_into
+    from pix2seqd.images.load import find_images, open_pixels
     from pix2seqd.panoptic.also import Also
     from pix2seqd.panoptic.collect import collect
     from pix2seqd.panoptic.folder import FOLDERS, layout
@@ -75,7 +75,7 @@ def segment(
     if not sources:
         raise InputError("nothing to segment; give an image or a folder of images")
     if len(sources) == 1:
-        load_image(sources[0], channel)  # a mistyped name is reported before torch and the model are loaded
+        open_pixels(sources[0], channel)  # a mistyped name is reported before torch and the model are loaded
     from pix2seqd import distributed
 
     layout(out, shard)
@@ -98,15 +98,15 @@ def segment(
                 if source in done and further.lacking(*place(out, writer.stem(source)), writer.also(source)).kinds
             ]
             named = [(source, writer.stem(source)) for source in todo]
-            options = {**options, "batch_size": batch_size}
+            options, bar = {**options, "batch_size": batch_size}, WindowsBar(len(todo))
             if engine == "ray" and todo:
                 from pix2seqd.cli.ray_engine import on_ray
 
                 load = partial(inference.segmenter, model)
                 results = on_ray(load, out, named, settings, options, channel, further, workers)
             else:
-                results = locally(segmenter, out, named, settings, options, channel, further)
-            failed = segment_into(writer, own, todo, results)
+                results = locally(segmenter, out, named, settings, options, channel, further, bar)
+            failed = segment_into(writer, own, todo, results, bar)
             if lacking:
                 failed += also_into(writer, out, lacking, segmenter.taxonomy, further)
             if len(sources) == len(own) == 1 and not failed:

@@ -1,21 +1,22 @@
 """Segment many files. Files that cannot be read are reported, and the others are still segmented."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from pix2seqd.cli.options import print_message
 from pix2seqd.files import InputError, printable, say
-from pix2seqd.images.load import load_image
+from pix2seqd.images.load import Pixels, image_size, open_pixels
 from pix2seqd.panoptic.also import NOTHING, Also, read_result, remove, write_for_image
 from pix2seqd.panoptic.journal import Entry
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -31,11 +32,41 @@ T = TypeVar("T")
 SHOWN_SEGMENTS = 20
 """Rows of the table of segments."""
 
+LARGE = 2**24
+"""Pixels of the images that are read together, unless one of them has more."""
+
 Results = Iterator[tuple[Path, Entry | InputError | str]]
 """Files, each with the records of its result or with its error; before that maybe a note about what was left out."""
 
 
-def segment_into(writer: PanopticWriter, sources: list[Path], todo: list[Path], results: Results) -> int:
+class WindowsBar:
+    """A progress bar within an image of many windows, beside the one of the files."""
+
+    MANY = 50
+    """Windows; images of fewer have no bar."""
+
+    def __init__(self, files: int) -> None:
+        self.progress = _progress(files)
+        self._task: TaskID | None = None
+
+    def __call__(self, done: int, of: int) -> None:
+        """Show how many windows of an image are done."""
+        if of < self.MANY:
+            return
+        if self.progress.disable and self.progress.console.is_terminal:
+            self.progress.disable = False
+            self.progress.start()
+        if self._task is None:
+            self._task = self.progress.add_task("windows of this image", total=of, speed="")
+        self.progress.update(self._task, completed=done, total=of)
+        if done == of:
+            self.progress.remove_task(self._task)
+            self._task = None
+
+
+def segment_into(
+    writer: PanopticWriter, sources: list[Path], todo: list[Path], results: Results, bar: WindowsBar
+) -> int:
     """Record the results and print a summary.
 
     Args:
@@ -43,13 +74,14 @@ def segment_into(writer: PanopticWriter, sources: list[Path], todo: list[Path], 
         sources: all files of this process.
         todo: the files that have to be segmented; the others have results already.
         results: one for each file of `todo`.
+        bar: what `locally` tells of windows; the files are shown there too.
 
     Returns:
         Number of files that could not be read.
     """
     failed = done = 0
     started = time.monotonic()
-    with _progress(len(todo)) as progress:
+    with bar.progress as progress:
         task = progress.add_task("segmenting", total=len(todo), speed="")
         for source, entry in results:
             if isinstance(entry, InputError | str):
@@ -79,6 +111,7 @@ def locally(
     options: dict[str, Any],
     channel: str | None = None,
     also: Also = NOTHING,
+    on_window: Callable[[int, int], None] = lambda done, of: None,
 ) -> Results:
     """Segment files in this process and write their results.
 
@@ -90,22 +123,40 @@ def locally(
         todo: files, each with the name that its results get (`PanopticWriter.stem`).
         settings: recorded with each result.
         options: of `Segmenter.images`; `batch_size` None takes 8 files at a time.
-        channel: the channel of every file; see `load_image`.
+        channel: the channel of every file; see `open_pixels`.
         also: further files that are written.
+        on_window: see `Segmenter.images`.
     """
-    batch = options["batch_size"] or 8
-    chunks = [todo[start : start + batch] for start in range(0, len(todo), batch)]
+    chunks = _chunks(todo, options["batch_size"] or 8)
     with ThreadPoolExecutor(2) as pool:
         for read in _pipelined((partial(_read, chunk, channel) for chunk in chunks), pool):
-            yield from ((source, said) for (source, _), said in read if not isinstance(said, Image.Image))
-            good = [(names, image) for names, image in read if isinstance(image, Image.Image)]
-            results = segmenter.images([image for _, image in good], **options)
+            yield from ((source, said) for (source, _), said in read if not isinstance(said, Pixels))
+            good = [(names, image) for names, image in read if isinstance(image, Pixels)]
+            del read
+            results = segmenter.images([image for _, image in good], on_window=on_window, **options)
             writes = (
                 partial(_write, out, stem, source, image, panoptic, settings, also)
                 for ((source, stem), image), panoptic in zip(good, results, strict=True)
             )
             for ((source, _), _), entry in zip(good, _pipelined(writes, pool), strict=True):
                 yield source, entry
+
+
+def _chunks(todo: list[tuple[Path, str]], most: int) -> Iterator[list[tuple[Path, str]]]:
+    """Files that are read together: at most `most`, and fewer if they are large."""
+    chunk: list[tuple[Path, str]] = []
+    pixels = 0
+    for names in todo:
+        size = 0
+        with suppress(Exception):  # reading it says what is wrong
+            size = math.prod(image_size(names[0]))
+        if chunk and (len(chunk) == most or pixels + size > LARGE):
+            yield chunk
+            chunk, pixels = [], 0
+        chunk.append(names)
+        pixels += size
+    if chunk:
+        yield chunk
 
 
 def also_into(writer: PanopticWriter, out: Path, todo: list[Path], taxonomy: Taxonomy, also: Also) -> int:
@@ -141,7 +192,7 @@ def _write(
     out: Path,
     name: str,
     source: Path,
-    image: Image.Image,
+    image: Pixels,
     panoptic: Panoptic,
     settings: dict[str, Any],
     also: Also,
@@ -155,13 +206,13 @@ def _write(
 
 def _read(
     chunk: list[tuple[Path, str]], channel: str | None
-) -> list[tuple[tuple[Path, str], Image.Image | InputError | str]]:
+) -> list[tuple[tuple[Path, str], Pixels | InputError | str]]:
     """Images, errors and notes, in the order of the files."""
-    read: list[tuple[tuple[Path, str], Image.Image | InputError | str]] = []
+    read: list[tuple[tuple[Path, str], Pixels | InputError | str]] = []
     for names in chunk:
         notes: list[str] = []
         try:
-            image = load_image(names[0], channel, notes.append)
+            image = open_pixels(names[0], channel, notes.append)
         except InputError as error:
             image = error
         read += [(names, result) for result in (*notes, image)]

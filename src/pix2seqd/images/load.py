@@ -7,7 +7,8 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import IO, cast
@@ -24,7 +25,74 @@ MAX_PIXELS = 150_000_000
 """Images with more pixels (450 MB as RGB) are refused before they are decoded: a small file can claim any size. The
 environment variable PIX2SEQD_MAX_PIXELS sets another limit."""
 
-Source = str | PathLike[str] | IO[bytes] | Image.Image | np.ndarray
+BAND = 2**22
+"""Pixels that are read at a time where an image need not exist as a whole."""
+
+
+class Pixels:
+    """An image, 8-bit RGB, whose rows are read when they are needed.
+
+    Attributes:
+        width: in pixels.
+        height: likewise.
+    """
+
+    def __init__(self, image: Image.Image) -> None:
+        """From an image in memory, of mode RGB; it is not copied."""
+        self._image, (self.width, self.height) = image, image.size
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """uint8 `[stop - start, width, 3]`, as `load_image` gives them."""
+        return np.asarray(self._image.crop((0, start, self.width, stop)))
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """How many values of all channels are 0, 1, ... 255."""
+        return np.sum([np.bincount(self.rows(*rows).ravel(), minlength=256) for rows in self._bands()], axis=0)
+
+    def _bands(self) -> Iterator[tuple[int, int]]:
+        step = max(1, BAND // self.width)
+        return ((start, min(start + step, self.height)) for start in range(0, self.height, step))
+
+
+class TiffPixels(Pixels):
+    """A TIFF in tiles or strips, of which only those are decoded whose rows are asked for.
+
+    All of them are decoded once at the beginning, so that a damaged one is found before the work starts.
+    """
+
+    def __init__(self, tiff: Tiff, name: str, shown: Sequence[int]) -> None:
+        """From an open file.
+
+        Args:
+            tiff: the file, with `Tiff.in_segments`.
+            name: of the file, for messages.
+            shown: the channels that are shown, one or three.
+
+        Raises:
+            InputError: a tile is damaged or missing.
+        """
+        self._tiff, self._name, self._channels = tiff, name, list(shown)
+        self._range = 0.0, 255.0
+        self.width, self.height = tiff.size
+        if tiff.page.dtype != np.uint8:
+            parts = [_range(self._values(start, stop)) for start, stop in self._bands()]
+            parts = [part for part in parts if part]
+            self._range = (min(low for low, _ in parts), max(high for _, high in parts)) if parts else (0.0, 0.0)
+        _ = self.counts
+
+    def _values(self, start: int, stop: int) -> np.ndarray:
+        with decoding(self._name):
+            return self._tiff.rows(start, stop)[..., self._channels]
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """As `Pixels.rows`."""
+        values = self._values(start, stop)
+        values = values if values.dtype == np.uint8 else _stretched(values, *self._range)
+        return np.broadcast_to(values, (*values.shape[:2], 3))
+
+
+Source = str | PathLike[str] | IO[bytes] | Image.Image | np.ndarray | Pixels
 """What `load_image` accepts."""
 
 
@@ -66,7 +134,7 @@ def load_image(source: Source, channel: int | str | None = None, note: Note = ig
     Args:
         source: a path, a file opened for reading bytes, a Pillow image of any mode, or an array: bool, integer or
             float `[h, w]`, `[h, w, 1]`, `[h, w, 3]` (RGB) or uint8 `[h, w, 4]` (RGBA); with `channel` any number of
-            channels.
+            channels; or `Pixels`.
         channel: this channel alone, as grey: its number, from 1, or its name. Those of colours are red, green, blue.
         note: called with one line if planes or channels are left out.
 
@@ -78,6 +146,8 @@ def load_image(source: Source, channel: int | str | None = None, note: Note = ig
         InputError: missing, unreadable, empty, truncated or not an image; more than `max_pixels`; an array of
             another shape or kind; a channel that it does not have.
     """
+    if isinstance(source, Pixels):
+        return one_channel(Image.fromarray(source.rows(0, source.height)), channel)
     if isinstance(source, np.ndarray):
         if channel is not None and source.ndim == 3:
             source = source[..., find_channel(channel, source.shape[2], COLOURS if source.shape[2] == 3 else ())]
@@ -99,6 +169,44 @@ def load_image(source: Source, channel: int | str | None = None, note: Note = ig
         return _read(file, str(path), channel, note)
 
 
+def open_pixels(source: Source, channel: int | str | None = None, note: Note = ignore) -> Pixels:
+    """The same image as `load_image` gives, for those who need not have all of it at once.
+
+    An RGB image of Pillow is used as it is, without a copy.
+    """
+    if isinstance(source, Pixels):
+        return source
+    if isinstance(source, Image.Image) and channel is None and source.mode == "RGB":
+        check_pixels(*source.size)
+        if not source.has_transparency_data and _stored_orientation(source) == 1:
+            return Pixels(source)
+    if isinstance(source, str | PathLike) and (pixels := _in_segments(Path(source), channel, note)) is not None:
+        return pixels
+    return Pixels(load_image(source, channel, note))
+
+
+def _in_segments(path: Path, channel: int | str | None, note: Note) -> Pixels | None:
+    """The image of a TIFF whose rows can be read one by one; None: it has to be read as a whole."""
+    _check_file(path)
+    with decoding(str(path)), ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        if not is_tiff(file):
+            return None
+        tiff = Tiff(file)
+        check_plane(tiff)
+        plain = _is_plain(tiff) and tiff.page.photometric != PHOTOMETRIC.MINISWHITE and tiff.page.dtype.kind in "uif"
+        if not (plain and tiff.in_segments and tiff.alpha is None and _tiff_orientation(tiff) == 1):
+            return None
+        shown = _shown(tiff) if channel is None else [find_channel(channel, tiff.channels, tiff.names)]
+        if len(shown) == 2:
+            return None
+        pixels = TiffPixels(tiff, str(path), shown)
+        _describe_planes(tiff, str(path), note)
+        describe_channels(tiff, str(path), channel, note)
+        stack.pop_all()  # the file stays open as long as the image is used
+        return pixels
+
+
 def load_channels(source: Source) -> Iterator[Channel]:
     """The channels of an image one by one, with the values that its file holds, to measure intensities.
 
@@ -117,6 +225,8 @@ def load_channels(source: Source) -> Iterator[Channel]:
     Raises:
         InputError: as `load_image`.
     """
+    if isinstance(source, Pixels):
+        source = load_image(source)
     if isinstance(source, np.ndarray):
         if source.dtype.kind not in "buif" or source.ndim not in (2, 3) or source.shape[2:] == (4,):
             yield from _shown_channels(_from_array(source))  # RGBA, or what is not an image
@@ -509,7 +619,10 @@ def decoding(name: str) -> Iterator[None]:
 
 
 _KNOWN = "JPEG, PNG, TIFF, BMP, GIF, WebP, AVIF, PNM"
-_SMALLER = "scale it down, cut it into pieces, or set PIX2SEQD_MAX_PIXELS"
+_SMALLER = (
+    "the limit keeps a file from filling the memory; scale the image down, cut it into pieces, or set "
+    "PIX2SEQD_MAX_PIXELS to more (a large image takes about 20 bytes a pixel)"
+)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -552,8 +665,17 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _stretch(values: np.ndarray) -> np.ndarray:
     """Linear map of the finite minimum..maximum to uint8 0..255; same shape."""
+    return _stretched(values, *(_range(values) or (0.0, 0.0)))
+
+
+def _range(values: np.ndarray) -> tuple[float, float] | None:
+    """The finite minimum and maximum; None if no value is finite."""
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    return (float(finite.min()), float(finite.max())) if finite.size else None
+
+
+def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """`_stretch` of a part of an image, whose values are from `low` to `high`."""
     if low == high:
         return np.zeros(values.shape, np.uint8)
     half = 1.0 if math.isfinite(high - low) else 0.5  # the range itself may exceed the largest float

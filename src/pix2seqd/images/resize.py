@@ -1,18 +1,95 @@
 """Resizing, padding and normalizing images, and resizing label maps back (§4.1; official code)."""
 
+import math
 from typing import Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from pix2seqd.images.load import Pixels
+
 _CHUNK = 2**16
 """Pixels near outlines that are computed at a time."""
+_BAND = 2**22
+"""Pixels of a resized image or label map that are computed at a time."""
 _NEAR = [(1, 1), *((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1))]
 """Rows and columns of the cells around a pixel; its own cell comes first, so that it wins ties."""
 PAD = 0.3
 """Value of the pixels that padding adds (official code); their mask is void."""
+
+
+class ScaledImage:
+    """An image at another size, of which parts are computed when they are asked for: a band of rows at a time.
+
+    Antialiased bilinear; equals TensorFlow's. A part has the same bits as in the whole.
+
+    Attributes:
+        shape: 3, height and width.
+    """
+
+    def __init__(self, pixels: Pixels, table: np.ndarray | None, height: int, width: int) -> None:
+        """Nothing is read yet.
+
+        Args:
+            pixels: the image.
+            table: `stretch_table`, or None.
+            height: of the result.
+            width: likewise.
+        """
+        self.shape = 3, height, width
+        self._pixels, self._table = pixels, table
+        self._start = self._stop = 0
+        # Memory that is used again: freed between small pieces that stay, it would not be one piece any more.
+        self._band = self._strip = torch.empty(3, 0, width)
+
+    def __getitem__(self, part: tuple[slice, slice, slice]) -> Tensor:
+        """Channels, rows and columns, float 0..1: `image[:, top:bottom, left:right]`."""
+        channels, rows, columns = part
+        start, stop, _ = rows.indices(self.shape[1])
+        if start < self._start or stop > self._stop:
+            self._start, self._stop = start, min(max(stop, start + _BAND // self.shape[2]), self.shape[1])
+            self._band = _at_least(self._band, self._stop - start)
+            self._scale(start, self._stop, self._band)
+        return self._band[channels, start - self._start : stop - self._start, columns].clone()
+
+    def _scale(self, start: int, stop: int, result: Tensor) -> None:
+        """Write these rows of the result, all columns, into the first rows of a tensor."""
+        _, height, width = self.shape
+        whole = self._pixels.height
+        if height == whole:
+            self._widen(start, stop, result)
+            return
+        scale = whole / height
+        reach = max(scale, 1) + 1
+        first, last = max(math.floor(start * scale - reach), 0), min(math.ceil(stop * scale + reach), whole)
+        self._strip = _at_least(self._strip, last - first)
+        self._widen(first, last, self._strip)
+        band = self._strip[:, : last - first]
+        # Rounding depends on the number of a row. Rows that are far away may be anything, so they are 0 here.
+        step = max(2, _BAND // (4 * (whole + height)))
+        for left in (max(0, min(left, width - 2)) for left in range(0, width, step)):  # of one column, PyTorch errs
+            columns = band[:, :, left : left + step]
+            padded = torch.zeros(3, whole, columns.shape[2])
+            padded[:, first:last] = columns
+            scaled = resize_image(padded, height, columns.shape[2])
+            result[:, : stop - start, left : left + step] = scaled[:, start:stop]
+
+    def _widen(self, start: int, stop: int, result: Tensor) -> None:
+        """Write these rows of the image, at the width of the result, into the first rows of a tensor."""
+        step = max(1, _BAND // (8 * self._pixels.width))
+        for row in range(start, stop, step):
+            values = self._pixels.rows(row, min(row + step, stop))
+            values = torch.from_numpy(np.array(values if self._table is None else self._table[values]))
+            part = resize_image(values.permute(2, 0, 1).float().div_(255), len(values), self.shape[2])
+            result[:, row - start : row - start + len(values)] = part
+
+
+def _at_least(memory: Tensor, rows: int) -> Tensor:
+    """The tensor `[3, h, w]` itself if it has so many rows, otherwise a new one."""
+    return memory if memory.shape[1] >= rows else torch.empty(3, rows, memory.shape[2])
 
 
 def resize_image(image: Tensor, height: int, width: int) -> Tensor:
@@ -22,13 +99,25 @@ def resize_image(image: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
-def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Nearest with half-pixel centres: integers `[..., h, w]` → `[..., height, width]`; equals TensorFlow's."""
-    if labels.shape[-2:] == (height, width):
+def resize_labels(
+    labels: np.ndarray, height: int, width: int, size: tuple[int, int] | None = None, stride: int = 1
+) -> np.ndarray:
+    """Nearest with half-pixel centres: integers `[..., h, w]` → `[..., height, width]`; equals TensorFlow's.
+
+    Args:
+        labels: the map.
+        height: of the result.
+        width: likewise.
+        size: height and width of the map that is resized: `labels` with each pixel repeated `stride` times along both
+            axes, without the rows and columns beyond this size; None: all.
+        stride: see `size`.
+    """
+    sides = labels.shape[-2] * stride, labels.shape[-1] * stride
+    if (height, width) == (size or sides) == labels.shape[-2:]:
         return labels
     rows, columns = (
-        np.minimum(((np.arange(n, dtype=np.float32) + 0.5) * np.float32(m / n)).astype(np.int64), m - 1)
-        for n, m in zip((height, width), labels.shape[-2:], strict=True)
+        np.minimum(((np.arange(n, dtype=np.float32) + 0.5) * np.float32(m / n)).astype(np.int64), m - 1) // stride
+        for n, m in zip((height, width), size or sides, strict=True)
     )
     return labels[..., rows[:, None], columns[None, :]]
 
@@ -52,9 +141,33 @@ def smooth_labels(
     (row, down), (column, across) = (
         _spline(pixels, cells, side) for pixels, cells, side in zip((height, width), extent, labels.shape, strict=True)
     )
-    result = labels[row[:, None], column]
-    around, sure = np.pad(labels, 1, mode="edge"), np.pad(weights.astype(np.float32) + 1, 1, mode="edge")
-    outline = ndimage.maximum_filter(labels, 3, mode="nearest") != ndimage.minimum_filter(labels, 3, mode="nearest")
+    result = np.empty((height, width), labels.dtype)
+    for start in range(0, height, max(1, _BAND // width)):
+        rows = np.s_[start : start + max(1, _BAND // width)]
+        first, last = row[rows][0], row[rows][-1]
+        # The cells of these rows, and one more on each side; beyond the map its edge goes on.
+        cells = np.arange(first - 1, last + 2).clip(0, len(labels) - 1)
+        around = np.pad(labels[cells], ((0, 0), (1, 1)), mode="edge")
+        sure = np.pad(weights[cells].astype(np.float32) + 1, ((0, 0), (1, 1)), mode="edge")
+        result[rows] = _smooth_band(around, sure, row[rows] - first, down[:, rows], column, across)
+    return result
+
+
+def _smooth_band(
+    around: np.ndarray, sure: np.ndarray, row: np.ndarray, down: np.ndarray, column: np.ndarray, across: np.ndarray
+) -> np.ndarray:
+    """Rows of `smooth_labels`.
+
+    Args:
+        around: labels of the cells of these rows, and one cell more on each side.
+        sure: weights of these cells.
+        row: the row of each pixel's cell, without the cells on the side.
+        down: the weights of the rows before it, of it and after it, `[3, n]`.
+        column: the column of each pixel's cell.
+        across: the weights of the columns, likewise.
+    """
+    outline = (ndimage.maximum_filter(around, 3) != ndimage.minimum_filter(around, 3))[1:-1, 1:-1]
+    result = around[1:-1, 1:-1][row[:, None], column]
     at_y, at_x = np.nonzero(outline[row[:, None], column])
     for start in range(0, len(at_y), _CHUNK):
         y, x = at_y[start : start + _CHUNK], at_x[start : start + _CHUNK]
@@ -87,9 +200,28 @@ def normalize(image: np.ndarray, mode: Literal["none", "percentile"]) -> np.ndar
 
     All channels are stretched alike, so colours are kept; an image of one value is not changed.
     """
+    table = stretch_table(np.bincount(image.ravel(), minlength=256), mode)
+    return image if table is None else table[image]
+
+
+def stretch_table(counts: np.ndarray, mode: Literal["none", "percentile"]) -> np.ndarray | None:
+    """What `normalize` makes of each value, uint8 `[256]`; None: it changes nothing.
+
+    Args:
+        counts: how many values of the image are 0, 1, ... 255.
+        mode: as in `normalize`.
+    """
     if mode == "none":
-        return image
-    low, high = np.percentile(image, (0.5, 99.8))
+        return None
+    low, high = (_percentile(counts, percent) for percent in (0.5, 99.8))
     if high <= low:
-        return image
-    return ((np.arange(256) - low) * (255 / (high - low))).clip(0, 255).round().astype(np.uint8)[image]
+        return None
+    return ((np.arange(256) - low) * (255 / (high - low))).clip(0, 255).round().astype(np.uint8)
+
+
+def _percentile(counts: np.ndarray, percent: float) -> float:
+    """The same as `numpy.percentile` of the values that were counted."""
+    place = (counts.sum() - 1) * (percent / 100)
+    low, high = (int(np.searchsorted(counts.cumsum(), at, "right")) for at in (math.floor(place), math.ceil(place)))
+    share = place - math.floor(place)
+    return high - (high - low) * (1 - share) if share >= 0.5 else low + (high - low) * share

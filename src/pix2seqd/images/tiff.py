@@ -71,6 +71,8 @@ class Tiff:
         self._file = file
         # A file of a data set of many files is read by itself: each is an image of its own in a folder.
         self._tiff = tifffile.TiffFile(file, _multifile=False, is_mmstack=False, is_ndtiff=False)
+        self._checked: Any = None
+        self._kept = -1, np.zeros((0, 0, 0))
         self._check_list()
         series = [one for one in self._series() if math.prod(one.shape)]
         if not series:
@@ -201,6 +203,44 @@ class Tiff:
             return
         values = self._values(position)
         yield from (values[..., channel] if values.ndim == 3 else values for channel in channels)
+
+    @property
+    def in_segments(self) -> bool:
+        """Whether the first plane lies in the file as tiles or strips that `rows` can read one by one."""
+        page, series = self.page, self._stacks[0]
+        axes = "".join(self._inner)
+        side_by_side = axes == "YX" or (axes in ("YXS", "YXC") and self._channel == axes[-1] and not self.is_planar)
+        alone = not self._whole and self._channel not in self._lead and not series.is_truncated
+        return side_by_side and alone and len(page.dataoffsets) > 1 and page.imagedepth == 1 and _bits(page) >= 8
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows of the first plane, `[stop - start, w, channels]`; only the tiles that hold them are read and decoded.
+
+        Raises:
+            InputError: the plane is missing or cut short.
+        """
+        page, (width, _) = self._page({}), self.size
+        if self._checked is not page:
+            self._check_whole(page)
+            self._checked = page
+        high = self.page.tilelength if self.page.is_tiled else self.page.rowsperstrip
+        parts = [self._row_of_segments(page, number) for number in range(start // high, -(-stop // high))]
+        return np.concatenate(parts)[start % high :][: stop - start, :width]
+
+    def _row_of_segments(self, page: Any, number: int) -> np.ndarray:
+        """All tiles beside each other, or one strip; the last ones are kept, because bands of rows overlap."""
+        if self._kept[0] != number:
+            columns, parts = page.chunked[1] if page.is_tiled else 1, []
+            for index in range(number * columns, (number + 1) * columns):
+                self._file.seek(page.dataoffsets[index])
+                content = self._file.read(page.databytecounts[index])
+                options = {"jpegtables": page.jpegtables, "jpegheader": self.page.jpegheader}
+                values, _, shape = self.page.decode(content or None, index, **options)
+                if values is None:  # a tile that the file leaves out is empty
+                    values = np.full(shape, self.page.nodata, self.page.dtype)
+                parts.append(values[0])
+            self._kept = number, np.concatenate(parts, axis=1)
+        return self._kept[1]
 
     @cached_property
     def _pillow(self) -> Image.Image:

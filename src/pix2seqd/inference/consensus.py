@@ -1,14 +1,16 @@
 """Consensus and uncertainty of several segmentations of one image. Their ids need not correspond."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from pix2seqd.inference.postprocess import fill_small
-from pix2seqd.panoptic.panoptic import Panoptic, compact
-from pix2seqd.panoptic.taxonomy import VOID
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.runs import Runs, joint
+from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 
 def uncertainty(samples: Sequence[Panoptic]) -> np.ndarray:
@@ -28,41 +30,49 @@ def uncertainty(samples: Sequence[Panoptic]) -> np.ndarray:
     """
     if len(samples) < 2:
         raise ValueError("uncertainty needs two samples or more")
-    maps, classes = zip(*(_dense(sample) for sample in samples), strict=True)
-    result = np.zeros(maps[0].shape)
+    maps, classes, _, _ = zip(*map(_dense, samples), strict=True)
+    labels, starts = joint(maps)
+    whole = Runs(starts, labels[0], maps[0].shape)
+    result = np.zeros(len(starts))
     pairs = [(i, j) for j in range(len(samples)) for i in range(j)]
     for i, j in pairs:
-        _, _, iou, index = _overlaps(maps[i], classes[i], maps[j], classes[j])
+        _, _, iou, index = _overlaps(labels[i], classes[i], labels[j], classes[j], whole.lengths)
         result += 1 - iou[index]
-    return (result / len(pairs)).astype(np.float32)
+    return whole.spread((result / len(pairs)).astype(np.float32))
 
 
-def consensus(samples: Sequence[Panoptic], min_pixels: int = 0) -> Panoptic:
+def consensus(samples: Iterable[Panoptic], min_pixels: int = 0) -> Panoptic:
     """One segmentation on which most samples agree.
 
     Pixels that no sample separates form a region. The class of a region is decided by majority. Regions of one thing
     class are joined if more than half of the samples, on average over their pixels, have them in one segment.
 
     Args:
-        samples: one or more, of one size and taxonomy.
+        samples: one or more, of one size and taxonomy. Each is taken after the last one was read, and is not kept, so
+            that the maps of a large image need not exist all at once.
         min_pixels: smaller things go to the nearest segment.
 
     Returns:
         The consensus. The score of a segment is the mean over the samples of the IoU with their most similar segment of
         its class, times that segment's own score.
     """
-    taxonomy = samples[0].taxonomy
-    maps, classes = zip(*(_dense(sample) for sample in samples), strict=True)
-    regions = np.zeros(maps[0].size, np.int64)
-    for labels in maps:
-        joint = regions * (int(labels.max()) + 1) + labels.ravel()
-        regions = compact(joint)[1]
-    first = np.zeros(int(regions.max()) + 1, np.int64)
-    first[regions[::-1]] = np.arange(regions.size)[::-1]  # the first pixel of each region is written last
+    # `map` lets each sample go before the next one is made.
+    maps, classes, own_scores, taxonomies = zip(*map(_dense, samples), strict=True)
+    taxonomy = taxonomies[0]
+    labels, starts = joint(maps)
+    codes = np.zeros(len(starts), np.int64)
+    for one in labels:
+        base = int(one.max()) + 1
+        if (int(codes.max()) + 1) * base >= 2**63:
+            codes = np.unique(codes, return_inverse=True)[1]
+        codes = codes * base + one
+    _, first, regions = np.unique(codes, return_index=True, return_inverse=True)
     order = np.argsort(first)  # by their first pixels: ties must not depend on the samples' ids
-    first, regions = first[order], np.argsort(order)[regions]
-    areas = np.bincount(regions)
-    members = np.stack([labels.ravel()[first] for labels in maps])  # [samples, regions]: the segment of each region
+    regions = np.argsort(order)[regions]
+    members = labels[:, first[order]]  # [samples, regions]: the segment of each region
+    whole = Runs(starts, regions.astype(np.int32), maps[0].shape)
+    areas = whole.areas(0)
+    del maps, labels, codes, regions  # before maps of all pixels are made
     is_thing = np.array([False, *(category.isthing for category in taxonomy.categories)])
     things = np.zeros(members.shape, bool)
     votes = np.zeros((len(taxonomy) + 1, len(areas)), np.int64)
@@ -78,51 +88,78 @@ def consensus(samples: Sequence[Panoptic], min_pixels: int = 0) -> Panoptic:
             groups = _groups(members[:, inside], things[:, inside], areas[inside])
         merged[inside] = groups + len(class_of) + 1
         class_of |= dict.fromkeys(range(len(class_of) + 1, len(class_of) + 2 + int(groups.max())), class_index)
-    labels, class_of = fill_small(merged[regions].reshape(maps[0].shape), class_of, min_pixels)
-    scores = _scores(labels, class_of, samples)
-    return Panoptic.from_segmentation(labels, class_of, taxonomy, scores=scores).renumbered()
+    labels, class_of = fill_small(whole.spread(merged.astype(np.int32)[whole.values]), class_of, min_pixels)
+    runs = Runs.of(labels)
+    del labels  # before the map of segments is made
+    scores = _scores(_pairs(runs, whole), class_of, members, classes, own_scores)
+    return Panoptic.numbered(runs, class_of, taxonomy, scores)
 
 
-def _scores(labels: np.ndarray, class_of: dict[int, int], samples: Sequence[Panoptic]) -> dict[int, float]:
-    """The score of every label (`consensus`); a segment of a sample without a score counts as 1."""
-    classes = np.array([class_of.get(label, VOID) for label in range(1 + max(class_of, default=0))])
-    total = np.zeros(len(classes))
-    for sample in samples:
-        other, other_classes = _dense(sample)
-        own = np.array([1.0, *(1.0 if segment.score is None else segment.score for segment in sample.segments)])
-        one, two, iou, _ = _overlaps(labels, classes, other, other_classes)
-        best = np.zeros(len(classes))
+def _pairs(one: Runs, two: Runs) -> np.ndarray:
+    """The pairs of labels of two maps that share pixels, and how many: int64 `[3, pairs]`."""
+    (labels, others), starts = joint([one, two])
+    shared = sparse.csr_matrix((Runs(starts, labels, one.shape).lengths, (labels, others)))
+    return np.stack([*shared.nonzero(), shared.data])
+
+
+def _scores(
+    pairs: np.ndarray,
+    class_of: dict[int, int],
+    members: np.ndarray,
+    classes: Sequence[np.ndarray],
+    own_scores: Sequence[np.ndarray],
+) -> dict[int, float]:
+    """The score of every label (`consensus`); a segment of a sample without a score counts as 1.
+
+    Args:
+        pairs: labels and regions that share pixels, and how many, `[3, pairs]`.
+        class_of: the class of each label.
+        members: the segment of each region in each sample, `[samples, regions]`.
+        classes: of each sample the class of each segment.
+        own_scores: of each sample the score of each segment.
+    """
+    labels, regions, shared = pairs
+    class_of_label = np.array([class_of.get(label, VOID) for label in range(1 + max(class_of, default=0))])
+    total = np.zeros(len(class_of_label))
+    for member, other_classes, own in zip(members, classes, own_scores, strict=True):
+        one, two, iou, _ = _overlaps(labels, class_of_label, member[regions], other_classes, shared)
+        best = np.zeros(len(total))
         np.maximum.at(best, one, iou * own[two])
         total += best
-    return {label: round(float(total[label]) / len(samples), 4) for label in class_of}
+    return {label: round(float(total[label]) / len(members), 4) for label in class_of}
 
 
 def _overlaps(
-    one: np.ndarray, classes: np.ndarray, two: np.ndarray, others: np.ndarray
+    one: np.ndarray, classes: np.ndarray, two: np.ndarray, others: np.ndarray, pixels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The pairs of labels of two maps that share pixels.
 
     Args:
-        one: labels `[h, w]`.
+        one: labels of parts of the image, `[n]`.
         classes: the class of each label.
-        two: labels of the other map, likewise.
+        two: labels of the same parts in the other map.
         others: their classes.
+        pixels: of each part.
 
     Returns:
         For each pair its label of the first map, its label of the second one, and their IoU, 0 if their classes differ;
-        and the number of each pixel's pair, `[h, w]`.
+        and the number of each part's pair, `[n]`.
     """
-    pairs, index = compact(one.astype(np.int64) * len(others) + two)
-    shared = np.bincount(index.ravel())
+    pairs, index = np.unique(one * np.int64(len(others)) + two, return_inverse=True)
+    shared = np.bincount(index, pixels)
     i, j = np.divmod(pairs, len(others))
-    union = np.bincount(one.ravel())[i] + np.bincount(two.ravel())[j] - shared
+    union = np.bincount(one, pixels)[i] + np.bincount(two, pixels)[j] - shared
     return i, j, np.where(classes[i] == others[j], shared / union, 0), index
 
 
-def _dense(sample: Panoptic) -> tuple[np.ndarray, np.ndarray]:
-    """Labels 0 (void) .. n, int64 `[h, w]`, and the contiguous class of each, `[1 + n]`."""
+def _dense(sample: Panoptic) -> tuple[Runs, np.ndarray, np.ndarray, Taxonomy]:
+    """Labels 0 (void) .. n; the contiguous class of each, `[1 + n]`; its score, 1 if it has none; the taxonomy."""
     classes = [VOID, *(sample.taxonomy.class_of(segment.category_id) for segment in sample.segments)]
-    return sample.renumbered().segmentation.astype(np.int64), np.array(classes)
+    scores = [1.0, *(1.0 if segment.score is None else segment.score for segment in sample.segments)]
+    runs = Runs.of(sample.segmentation)
+    ids = np.array([VOID, *(segment.id for segment in sample.segments)])
+    dense = replace(runs, values=np.searchsorted(ids, runs.values).astype(np.int32))
+    return dense, np.array(classes), np.array(scores), sample.taxonomy
 
 
 def _groups(members: np.ndarray, things: np.ndarray, areas: np.ndarray) -> np.ndarray:
@@ -164,10 +201,12 @@ def _agglomerated(share: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """Average linkage weighted by area, down to a mean share of one half: the group of each region, from 0."""
     group, areas = np.arange(len(areas)), areas.copy()
     np.fill_diagonal(share, 0)
-    while share.max() > 0.5:
-        i, j = np.unravel_index(share.argmax(), share.shape)
+    while share.flat[largest := int(share.argmax())] > 0.5:
+        i, j = divmod(largest, len(areas))
         share[i] = share[:, i] = (areas[i] * share[i] + areas[j] * share[j]) / (areas[i] + areas[j])
         share[j] = share[:, j] = share[i, i] = 0
         areas[i] += areas[j]
         group[group == j] = i
-    return np.unique(group, return_inverse=True)[1]
+    present = np.zeros(len(areas), np.int64)
+    present[group] = 1
+    return present.cumsum()[group] - 1

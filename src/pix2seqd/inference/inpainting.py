@@ -35,7 +35,7 @@ class InpaintedMask:
         self.confidence = np.where(hints != VOID, CERTAIN, 0).astype(np.uint8)
         self.taxonomy = taxonomy
         # Hints of the caller have priority over any window.
-        self._depth = np.where(hints != VOID, np.iinfo(np.int32).max, 0)
+        self._depth = np.where(hints != VOID, np.int32(np.iinfo(np.int32).max), np.int32(0))
 
     def given(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Given labels of a window `[height, width]`, cropped to the image; 0 where they are to be generated.

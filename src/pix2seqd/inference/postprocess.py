@@ -3,16 +3,24 @@
 A *label map* here is integers `[h, w]`, 0 = void, together with a dictionary label → contiguous class.
 """
 
+from itertools import product
+
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
+from scipy.sparse.csgraph import connected_components
 
 from pix2seqd.panoptic.panoptic import compact
+from pix2seqd.panoptic.runs import Runs, bands
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 Labels = tuple[np.ndarray, dict[int, int]]
 
 CERTAIN = 255
 """Highest confidence of a pixel; 0 is the lowest."""
+_TILE = 512
+"""Side of the squares in which pixels are given to their nearest segment."""
+_REACH = 64
+"""Pixels around such a square in which that segment is looked for; few images need more."""
 
 
 def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
@@ -65,33 +73,30 @@ def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int)
     Segments and components of void below `min_pixels` are mostly specks in a larger segment or at its edge. Their
     pixels take the label of the nearest pixel of a segment that stays.
     """
-    classes, ids = mask.astype(np.int64)
+    classes, ids = mask
     things = np.array([False, *(category.isthing for category in taxonomy.categories)])
-    classes = np.where(classes < len(things), classes, VOID)
-    thing, id_count = things[classes], int(ids.max(initial=0)) + 1
-    keys = classes * id_count + np.where(thing, ids, 0)
-    found, count = _components(np.where(thing, keys, 0))
-    found = np.where(thing | (classes == VOID), found, count + classes)
-    key_of = np.zeros(count + len(things), np.int64)
-    key_of[found] = keys
+    classes = np.where(classes < len(things), classes, VOID).astype(np.int32)
+    id_count = int(ids.max(initial=0)) + 1
+    runs = Runs.of(np.where(things[classes], classes * id_count + ids, classes * id_count))
+    class_of_run = runs.values // id_count
     # Numbered by class, then by id, then row by row.
-    present = np.flatnonzero(key_of)
-    order = present[key_of[present].argsort(kind="stable")]
-    label_of = np.zeros_like(key_of)
-    label_of[order] = np.arange(1, len(order) + 1)
-    class_of = dict(enumerate((key_of[order] // id_count).tolist(), start=1))
-    return fill_small(label_of[found], class_of, min_pixels)
+    places = np.where(things[class_of_run], _components(runs, things[class_of_run]), 0)
+    order, number = np.unique(runs.values * np.int64(len(places)) + places, return_inverse=True)
+    number += class_of_run.all()  # there is no void, which would be the first
+    class_of = dict(zip(number.tolist(), class_of_run.tolist(), strict=True)) if len(order) else {}
+    class_of = {label: class_of[label] for label in sorted(class_of) if label != VOID}
+    return fill_small(runs.spread(number.astype(np.int32)), class_of, min_pixels)
 
 
-def _components(keys: np.ndarray) -> tuple[np.ndarray, int]:
-    """Connected components of equal keys above 0, numbered from 1 by their first pixels, and their number."""
-    height, width = keys.shape
-    joined = np.zeros((max(2 * height - 1, 0), max(2 * width - 1, 0)), bool)  # all pixels, and a cell between each two
-    joined[::2, ::2] = keys > 0
-    joined[1::2, ::2] = (keys[1:] == keys[:-1]) & (keys[1:] > 0)
-    joined[::2, 1::2] = (keys[:, 1:] == keys[:, :-1]) & (keys[:, 1:] > 0)
-    found, count = ndimage.label(joined)  # pyright: ignore[reportGeneralTypeIssues]
-    return found[::2, ::2], count
+def _components(runs: Runs, things: np.ndarray) -> np.ndarray:
+    """The connected component of each run, numbered from 0 by their first pixels; only runs of `things` are joined."""
+    first = np.zeros(runs.shape, bool)
+    first.ravel()[runs.starts] = True
+    numbers, values = runs.spread(np.arange(len(runs.starts), dtype=np.int32)), runs.spread(runs.values * things)
+    # Each pair of runs that touch, once: where one of them begins.
+    touching = (values[1:] == values[:-1]) & (values[1:] > 0) & (first[1:] | first[:-1])
+    edges = np.ones(int(touching.sum()), bool), (numbers[:-1][touching], numbers[1:][touching])
+    return connected_components(sparse.csr_matrix(edges, (len(runs.starts),) * 2), directed=False)[1]
 
 
 def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, float]:
@@ -101,7 +106,11 @@ def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, flo
         labels: integers `[h, w]`.
         confidence: integers `[h, w]`, 0 to `CERTAIN`.
     """
-    sums, counts = np.bincount(labels.ravel(), confidence.ravel()), np.bincount(labels.ravel())
+    sums, counts = np.zeros((2, int(labels.max(initial=0)) + 1))
+    for rows in bands(*labels.shape):
+        part = labels[rows].ravel()
+        sums += np.bincount(part, confidence[rows].ravel(), len(sums))
+        counts += np.bincount(part, minlength=len(sums))
     present = np.flatnonzero(counts)
     means = sums[present] / (CERTAIN * counts[present])
     return dict(zip(present.tolist(), means.round(4).tolist(), strict=True))
@@ -109,17 +118,53 @@ def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, flo
 
 def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int) -> Labels:
     """Give the pixels of segments and void specks of fewer than `min_pixels` pixels to the nearest segment or void."""
-    areas = np.bincount(labels.ravel(), minlength=max(class_of, default=0) + 1)
+    runs = Runs.of(labels)
+    areas = runs.areas(max(class_of, default=0) + 1)
     small = [i for i in class_of if areas[i] < min_pixels]
-    removed = np.isin(labels, small)
-    if areas[VOID]:
-        specks = np.asarray(ndimage.label(labels == VOID)[0], int)  # pyright: ignore[reportIndexIssue]
-        small_speck = np.bincount(specks.ravel()) < min_pixels
-        small_speck[0] = False  # not void
-        removed |= small_speck[specks]
+    lost = np.zeros(len(areas), bool)
+    lost[small] = True
+    removed = runs.spread(lost[runs.values])
+    if areas[VOID] and min_pixels > 1:
+        _add_specks(removed, labels, min_pixels)
     if not removed.any():
         return labels, class_of
     if removed.all():
         return np.zeros_like(labels), {}
-    nearest = np.asarray(ndimage.distance_transform_edt(removed, return_distances=False, return_indices=True))
-    return labels[tuple(nearest)], {i: c for i, c in class_of.items() if areas[i] >= min_pixels}
+    return _nearest(labels, removed), {i: c for i, c in class_of.items() if areas[i] >= min_pixels}
+
+
+def _add_specks(removed: np.ndarray, labels: np.ndarray, min_pixels: int) -> None:
+    """Set the pixels of void's components of fewer than `min_pixels` pixels, in bands of rows."""
+    for rows in bands(*labels.shape, minimum=2 * min_pixels):
+        # A component that is small has fewer rows than pixels, so all of it is seen.
+        start = max(0, rows.start - min_pixels)
+        specks = np.asarray(ndimage.label(labels[start : rows.stop + min_pixels] == VOID)[0])  # pyright: ignore
+        small = np.bincount(specks.ravel()) < min_pixels
+        small[0] = False  # not void
+        removed[rows] |= small[specks[rows.start - start : rows.stop - start]]
+
+
+def _nearest(labels: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    """Labels in which each removed pixel has the label of the nearest pixel that stays."""
+    result, (height, width) = labels.copy(), labels.shape
+    for top, left in product(range(0, height, _TILE), range(0, width, _TILE)):
+        tile = np.s_[top : top + _TILE, left : left + _TILE]
+        if not removed[tile].any():
+            continue
+        y, x = max(0, top - _REACH), max(0, left - _REACH)
+        around = np.s_[y : top + _TILE + _REACH, x : left + _TILE + _REACH]
+        inner = np.s_[top - y : top - y + _TILE, left - x : left - x + _TILE]
+        nearest, distance = labels[around], np.inf
+        if not removed[around].all():
+            place = _nearest_place(removed[around])
+            nearest, distance = nearest[tuple(place)], np.hypot(*(place - np.indices(nearest.shape)))[inner].max()
+        if distance > _REACH and removed[around].size < removed.size:  # a nearer pixel may lie beyond
+            return labels[tuple(_nearest_place(removed))]
+        result[tile] = nearest[inner]
+    return result
+
+
+def _nearest_place(removed: np.ndarray) -> np.ndarray:
+    """Row and column of the nearest pixel that is not removed, int32 `[2, h, w]`."""
+    place = ndimage.distance_transform_edt(removed, return_distances=False, return_indices=True)
+    return np.asarray(place, np.int32)

@@ -91,15 +91,16 @@ class Runner:
         return h
 
     def masks(self, step: Step) -> np.ndarray:
-        """The windows' masks after a step, int32 `[b, 4, h, w]`.
+        """The windows' masks after a step, integers `[b, 4, h, w]`, uint8 if all classes and ids fit.
 
         Channels: class, id, and the model's confidence in the class and in the id, 0 to `CERTAIN`.
         """
         config = self.model.config.mask
         parts = step.m_pred[:, : config.bits[0]], step.m_pred[:, config.bits[0] :]
         confidence = torch.stack([value_probability(bits, config.scale) for bits in parts], dim=1)
-        masks = self.model.to_masks(step.m_pred).to(torch.int32)
-        return torch.cat([masks, (confidence * CERTAIN).round().to(torch.int32)], dim=1).cpu().numpy()
+        kind = torch.uint8 if max(config.classes, config.max_instances) <= 256 else torch.int32
+        masks = self.model.to_masks(step.m_pred).to(kind)
+        return torch.cat([masks, (confidence * CERTAIN).round().to(kind)], dim=1).cpu().numpy()
 
     def _batch(self, tensors: Sequence[Tensor]) -> Tensor:
         return torch.stack(tuple(tensors)).to(self.device)

@@ -1,36 +1,78 @@
 """Windows of a large image, and their segments joined across the seams (not in the paper)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from pix2seqd.inference.postprocess import Labels
 from pix2seqd.panoptic.panoptic import compact
+from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 Tile = tuple[int, int, np.ndarray]
 """Top, left and labels of a window."""
 
 
-class Canvas:
+T = TypeVar("T")
+
+
+class Canvas(Generic[T]):
     """A map of the whole image in which every pixel has the value of the window in which it lies deepest.
 
-    Attributes:
-        values: `[height, width]`, 0 where no window was written yet.
+    Windows come in ascending order of top. The rows above a window are finished. With `keep`, they are kept in the form
+    that it gives them, and only the rows of the last windows exist as an array.
     """
 
-    def __init__(self, height: int, width: int, dtype: type[np.integer] = np.int32) -> None:
-        self.values = np.zeros((height, width), dtype)
-        self._depth = np.zeros((height, width), np.int32)
+    def __init__(
+        self, height: int, width: int, dtype: type[np.integer], keep: Callable[[np.ndarray], T] | None = None
+    ) -> None:
+        self._shape, self._keep = (height, width), keep
+        self._top, self._rows = 0, np.zeros((0 if keep else height, width), dtype)
+        self._parts: list[T] = []
+        self._windows: list[tuple[int, int, tuple[int, int]]] = []
 
     def paint(self, top: int, left: int, values: np.ndarray) -> None:
         """Write the values of a window, `[h, w]`; it may extend beyond the image."""
-        values = values[: len(self.values) - top, : self.values.shape[1] - left]
-        inner = window_depth(top, left, values.shape, self.values.shape)
-        region = np.s_[top : top + values.shape[0], left : left + values.shape[1]]
-        deeper = inner > self._depth[region]
-        self.values[region][deeper] = values[deeper]
-        self._depth[region][deeper] = inner[deeper]
+        values = values[: self._shape[0] - top, : self._shape[1] - left]
+        height, width = values.shape
+        self._finish(top)
+        missing = top + height - self._top - len(self._rows)
+        if missing > 0:
+            self._rows = np.pad(self._rows, ((0, missing), (0, 0)))
+        region = self._rows[top - self._top :, left : left + width][:height]
+        np.copyto(region, values, where=self._deepest(top, left, (height, width)), casting="same_kind")
+
+    def parts(self) -> list[T]:
+        """All rows, from top to bottom, as `keep` gave them."""
+        self._finish(self._shape[0])
+        return self._parts
+
+    @property
+    def values(self) -> np.ndarray:
+        """The whole map, `[height, width]`, without `keep`; 0 where no window was written yet."""
+        return self._rows
+
+    def _finish(self, top: int) -> None:
+        if self._keep and top > self._top:
+            self._parts.append(self._keep(self._rows[: top - self._top]))
+            self._rows, self._top = self._rows[top - self._top :].copy(), top
+
+    def _deepest(self, top: int, left: int, shape: tuple[int, int]) -> np.ndarray:
+        """Which pixels of a window lie deeper in it than in any window before it, bool `[h, w]`."""
+        depth, deepest = window_depth(top, left, shape, self._shape), np.ones(shape, bool)
+        self._windows = [window for window in self._windows if window[0] + window[2][0] > top]
+        for y, x, other in self._windows:
+            rows, columns = (
+                (max(a, b), min(a + n, b + m)) for a, n, b, m in zip((top, left), shape, (y, x), other, strict=True)
+            )
+            if columns[0] < columns[1]:
+                own, others = (
+                    np.s_[rows[0] - i : rows[1] - i, columns[0] - j : columns[1] - j] for i, j in ((top, left), (y, x))
+                )
+                deepest[own] &= depth[own] > window_depth(y, x, other, self._shape)[others]
+        self._windows.append((top, left, shape))
+        return deepest
 
 
 def windows(length: int, size: int, overlap: int) -> list[int]:
@@ -53,38 +95,55 @@ def _count(length: int, size: int, overlap: int) -> int:
 
 
 def join(tiles: Iterable[tuple[int, int, Labels]], height: int, width: int, taxonomy: Taxonomy) -> Labels:
-    """Join the label maps of overlapping windows into one.
-
-    In an overlap every pixel goes to the window in which it lies deeper. Things of two windows become one if their IoU
-    in the overlap is above 0.5. Stuff is joined by class.
+    """The label maps of overlapping windows as one; see `Join`.
 
     Args:
         tiles: (top, left, labels of the window), in ascending order of top; windows may extend beyond the image.
         height: height of the image.
         width: width of the image.
         taxonomy: which classes are things.
-
-    Returns:
-        Labels int32 `[height, width]`, and the class of each label that occurs.
     """
-    canvas = Canvas(height, width)
-    class_of = list(range(len(taxonomy) + 1))  # labels of void and stuff are their classes; things get the next numbers
-    parent = list(class_of)
-    placed: list[Tile] = []
-    for top, left, (labels, classes) in tiles:
-        labels = labels[: height - top, : width - left]
-        tile = (top, left, _renumbered(labels, classes, class_of, taxonomy))
+    result = Join(height, width, taxonomy)
+    for tile in tiles:
+        result.add(*tile)
+    return result.labels()
+
+
+class Join:
+    """Label maps of overlapping windows that become one.
+
+    In an overlap every pixel goes to the window in which it lies deeper. Things of two windows become one if their IoU
+    in the overlap is above 0.5. Stuff is joined by class. What lies above the last windows is kept as runs.
+    """
+
+    def __init__(self, height: int, width: int, taxonomy: Taxonomy) -> None:
+        self._size, self._taxonomy = (height, width), taxonomy
+        self._canvas = Canvas(height, width, np.int32, Runs.of)
+        # Labels of void and stuff are their classes; things get the next numbers.
+        self._class_of = list(range(len(taxonomy) + 1))
+        self._parent = list(self._class_of)
+        self._placed: list[Tile] = []
+
+    def add(self, top: int, left: int, found: Labels) -> None:
+        """Add a window, whose top is not above that of the window before; it may extend beyond the image."""
+        parent, class_of = self._parent, self._class_of
+        labels, classes = found[0][: self._size[0] - top, : self._size[1] - left], found[1]
+        tile = (top, left, _renumbered(labels, classes, class_of, self._taxonomy))
         parent.extend(range(len(parent), len(class_of)))
-        placed = [other for other in placed if other[0] + len(other[2]) > top]
-        for i, j in (pair for other in placed for pair in _agreeing(other, tile)):
+        self._placed = [other for other in self._placed if other[0] + len(other[2]) > top]
+        for i, j in (pair for other in self._placed for pair in _agreeing(other, tile)):
             if class_of[i] == class_of[j]:
                 low, high = sorted((_root(parent, i), _root(parent, j)))
                 parent[high] = low
-        placed.append(tile)
-        canvas.paint(*tile)
-    roots = np.array([_root(parent, i) for i in range(len(parent))], np.int32)
-    labels = roots[canvas.values]
-    return labels, {i: class_of[i] for i in np.flatnonzero(np.bincount(labels.ravel())).tolist() if i != VOID}
+        self._placed.append(tile)
+        self._canvas.paint(*tile)
+
+    def labels(self) -> Labels:
+        """Labels int32 `[height, width]`, and the class of each label that occurs."""
+        runs = Runs.below(self._canvas.parts())
+        roots = np.array([_root(self._parent, i) for i in range(len(self._parent))], np.int32)
+        values = roots[runs.values]
+        return runs.spread(values), {i: self._class_of[i] for i in np.unique(values).tolist() if i != VOID}
 
 
 def _renumbered(labels: np.ndarray, classes: dict[int, int], class_of: list[int], taxonomy: Taxonomy) -> np.ndarray:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from pix2seqd.checkpoint import Checkpoint, coarsest_cell
 from pix2seqd.files import InputError
-from pix2seqd.images.load import Source, load_image
-from pix2seqd.images.resize import normalize, pad_image, resize_image, resize_labels, smooth_labels
+from pix2seqd.images.load import Source, open_pixels
+from pix2seqd.images.resize import ScaledImage, pad_image, resize_labels, smooth_labels, stretch_table
 from pix2seqd.inference import postprocess, stitching
 from pix2seqd.inference.inpainting import InpaintedMask, combine, downsample
 from pix2seqd.inference.postprocess import Labels
 from pix2seqd.panoptic.panoptic import Panoptic, typical_diameter
+from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 _PARTS = 4
@@ -34,8 +35,8 @@ class ResizedImage:
 
     size: tuple[int, int]
     """Height and width of the image as it was given."""
-    pixels: Tensor
-    """float `[3, H, W]`, 0..1."""
+    pixels: ScaledImage
+    """float `[3, H, W]`, 0..1; parts are computed when they are asked for."""
     mask_size: tuple[int, int]
     """Height and width of its mask."""
     window: tuple[int, int]
@@ -83,13 +84,12 @@ class Tiling:
     def resize(self, source: Source, zoom: float | None = None) -> ResizedImage:
         """Read an image and bring it to the network's scale; layout tile: `zoom`, by default `DataConfig.zoom`."""
         config, stride = self.data, self.model.mask.stride
-        image = np.asarray(load_image(source))
-        pixels = torch.from_numpy(np.array(normalize(image, config.normalize)))
-        pixels = pixels.permute(2, 0, 1).float().div_(255)
-        height, width = image.shape[:2]
+        image = open_pixels(source)
+        height, width = image.height, image.width
         fit = min(self.size[0] / height, self.size[1] / width)
         scale = fit if config.layout == "resize" else zoom or config.zoom
-        pixels = resize_image(pixels, max(round(height * scale), 1), max(round(width * scale), 1))
+        table = None if config.normalize == "none" else stretch_table(image.counts, config.normalize)
+        pixels = ScaledImage(image, table, max(round(height * scale), 1), max(round(width * scale), 1))
         mask_size = tuple(-(-n // stride) for n in pixels.shape[1:])
         window = self._window(mask_size)
         tops, lefts = (
@@ -151,37 +151,63 @@ class Tiling:
             min_pixels: as in `minimum`.
             smooth: as `InferConfig.smooth`.
         """
-        config, taxonomy, minimum = self.data, self.taxonomy, self.minimum(image, min_pixels)
-        smooth = smooth and self._is_coarser(image)
-        if config.layout == "resize" and not smooth:  # as the official code
-            mask = self.to_image_size(next(iter(masks)), image)
-            labels, classes = self.find(mask[:2], taxonomy, minimum)
-            scores = postprocess.mean_confidence(labels, self._confidence(mask))
-        else:
-            scale, confidence = image.zoom / self.model.mask.stride, stitching.Canvas(*image.mask_size, np.uint8)
-            tiles = self._tiles(image, masks, round(minimum * scale**2), confidence)
-            labels, classes = stitching.join(tiles, *image.mask_size, taxonomy)
-            scores = postprocess.mean_confidence(labels, confidence.values)
-            labels = self._smoothed(labels, confidence.values, image) if smooth else self.to_image_size(labels, image)
-            labels, classes = self._without_small(labels, classes, minimum)
-        return Panoptic.from_segmentation(labels, classes, taxonomy, scores=scores).renumbered()
+        return next(self.stitch_samples(image, ([mask] for mask in masks), min_pixels, smooth))
 
-    def _tiles(
-        self,
-        image: ResizedImage,
-        masks: Iterable[np.ndarray],
-        minimum: int,
-        confidence: stitching.Canvas | None = None,
-    ) -> Iterator[tuple[int, int, Labels]]:
-        """Top, left and segments of each window; segments have `minimum` mask pixels or more.
+    def stitch_samples(
+        self, image: ResizedImage, masks: Iterable[Sequence[np.ndarray]], min_pixels: int, smooth: bool = False
+    ) -> Iterator[Panoptic]:
+        """The same for several samples: each window comes with the masks of all samples.
 
-        The confidence of each window is written on the canvas `confidence`.
+        The samples' segments are computed one after the other, so that the maps of a large image need not exist all
+        at once.
         """
-        height, width = image.mask_size
-        for (top, left), mask in zip(image.corners, masks, strict=True):
-            if confidence is not None:
+        minimum = self.minimum(image, min_pixels)
+        smooth = smooth and self._is_coarser(image)
+        if self.data.layout == "resize" and not smooth:  # as the official code
+            for mask in next(iter(masks)):
+                yield self._official(self.to_image_size(mask, image), minimum)
+            return
+        scale = image.zoom / self.model.mask.stride
+        samples: list[tuple[stitching.Join, stitching.Canvas[None]]] = []
+        for (top, left), found in zip(image.corners, masks, strict=True):
+            samples = samples or [
+                (stitching.Join(*image.mask_size, self.taxonomy), stitching.Canvas(*image.mask_size, np.uint8))
+                for _ in found
+            ]
+            for (join, confidence), mask in zip(samples, found, strict=True):
+                join.add(top, left, self._segments(image, top, left, mask, round(minimum * scale**2)))
                 confidence.paint(top, left, self._confidence(mask))
-            yield top, left, self.find(mask[:2, : height - top, : width - left], self.taxonomy, minimum)
+        samples.reverse()
+        while samples:
+            join, confidence = samples.pop()
+            yield self._finished(*join.labels(), confidence.values, image, minimum, smooth)
+
+    def _official(self, mask: np.ndarray, minimum: int) -> Panoptic:
+        labels, classes = self.find(mask[:2], self.taxonomy, minimum)
+        scores = postprocess.mean_confidence(labels, self._confidence(mask))
+        return Panoptic.numbered(Runs.of(labels), classes, self.taxonomy, scores)
+
+    def _finished(
+        self,
+        labels: np.ndarray,
+        classes: dict[int, int],
+        confidence: np.ndarray,
+        image: ResizedImage,
+        minimum: int,
+        smooth: bool,
+    ) -> Panoptic:
+        """Joined labels of an image's mask, with their confidence → segments at the image's size."""
+        scores = postprocess.mean_confidence(labels, confidence)
+        labels = self._smoothed(labels, confidence, image) if smooth else self.to_image_size(labels, image)
+        labels, classes = self._without_small(labels, classes, minimum)
+        runs = Runs.of(labels)
+        del labels  # before the map of segments is made
+        return Panoptic.numbered(runs, classes, self.taxonomy, scores)
+
+    def _segments(self, image: ResizedImage, top: int, left: int, mask: np.ndarray, minimum: int) -> Labels:
+        """Segments of a window's mask, as far as it is in the image, of `minimum` mask pixels or more."""
+        height, width = image.mask_size
+        return self.find(mask[:2, : height - top, : width - left], self.taxonomy, minimum)
 
     def _confidence(self, mask: np.ndarray) -> np.ndarray:
         """How sure the model is of each pixel's segment, 0 to `CERTAIN`: of the class, and of the id where it counts.
@@ -191,7 +217,8 @@ class Tiling:
         """
         things = np.array([False, *(category.isthing for category in self.taxonomy.categories)])
         thing = things[np.where(mask[0] < len(things), mask[0], VOID)]
-        return np.where(thing, mask[2] * mask[3] // postprocess.CERTAIN, mask[2]).astype(np.uint8)
+        both = mask[2].astype(np.int32) * mask[3] // postprocess.CERTAIN
+        return np.where(thing, both, mask[2]).astype(np.uint8)
 
     def diameter(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> float:
         """Typical diameter of the windows' things (`panoptic.typical_diameter`), in image pixels; 0 without things.
@@ -199,8 +226,8 @@ class Tiling:
         No more masks are read than are needed for `_ENOUGH` things.
         """
         areas: list[int] = []
-        for _, _, labels in self._tiles(image, masks, 0):
-            found = Panoptic.from_segmentation(*labels, self.taxonomy)
+        for (top, left), mask in zip(image.corners, masks, strict=True):
+            found = Panoptic.from_segmentation(*self._segments(image, top, left, mask, 0), self.taxonomy)
             areas += [segment.area for segment in found.segments if segment.isthing]
             if len(areas) >= _ENOUGH:
                 break
@@ -208,7 +235,7 @@ class Tiling:
 
     def generated_ids(self, image: ResizedImage, masks: Sequence[np.ndarray]) -> np.ndarray:
         """The id that the model gave each pixel of the image, `[h, w]`, 0 = none."""
-        canvas = stitching.Canvas(*image.mask_size)
+        canvas = stitching.Canvas(*image.mask_size, np.int32)
         for (top, left), mask in zip(image.corners, masks, strict=True):
             canvas.paint(top, left, mask[1])
         return self.to_image_size(canvas.values, image)
@@ -243,15 +270,15 @@ class Tiling:
         """Unique ids: segments of fewer than `minimum` pixels become void; otherwise `fill_small`."""
         if self.data.ids == "reused":
             return postprocess.fill_small(labels, classes, minimum)
-        areas = np.bincount(labels.ravel(), minlength=1 + max(classes, default=0))
+        runs = Runs.of(labels)
+        areas = runs.areas(1 + max(classes, default=0))
         classes = {label: c for label, c in classes.items() if areas[label] >= minimum}
-        return np.where(np.isin(labels, list(classes)), labels, VOID), classes
+        return runs.spread(np.where(np.isin(runs.values, list(classes)), runs.values, VOID)), classes
 
     def to_image_size(self, labels: np.ndarray, image: ResizedImage) -> np.ndarray:
         """`[..., h, w]` of a mask → of the image: to the network's scale, without padding, then back (official)."""
         stride, (height, width) = self.model.mask.stride, image.pixels.shape[1:]
-        labels = labels.repeat(stride, axis=-2).repeat(stride, axis=-1)[..., :height, :width]
-        return resize_labels(labels, *image.size)
+        return resize_labels(labels, *image.size, (height, width), stride)
 
     def inpainted(self, image: ResizedImage, hints: Panoptic) -> InpaintedMask:
         """The mask of an image, to be generated window by window around hints.

@@ -581,7 +581,7 @@ def _masks(outputs: Pix2SeqDOutput, target_sizes: Any) -> Iterator[np.ndarray]:
             size = [int(side) for side in target_sizes[number]]
             if len(size) != 2 or min(size) < 1:
                 raise ValueError(f"target_sizes: {size} is no height and width; give two numbers from 1")
-            mask = resize_labels(mask, *size)
+            mask = resize_labels(mask, size[0], size[1])
         yield mask
 
 

@@ -1,16 +1,15 @@
 """Measures of segments: size, place, form, and intensities in the image's channels."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from pix2seqd.files import InputError
 from pix2seqd.images.load import Channel
+from pix2seqd.panoptic.runs import bands
 from pix2seqd.panoptic.segment import Segment
 
-BAND = 2**22
-"""Pixels that are worked on at a time, which bounds the memory."""
 _STEPS = np.zeros(50)
 """Length of the outline at a pixel of the edge: see `_perimeters`."""
 _STEPS[[5, 7, 15, 17, 25, 27]] = 1
@@ -80,18 +79,12 @@ def _numbered(segmentation: np.ndarray, segments: Sequence[Segment]) -> np.ndarr
     return table[segmentation]
 
 
-def _bands(numbers: np.ndarray) -> Iterator[slice]:
-    """Rows, about `BAND` pixels at a time."""
-    rows = max(1, BAND // max(1, numbers.shape[1]))
-    return (slice(start, start + rows) for start in range(0, len(numbers), rows))
-
-
 def _moments(numbers: np.ndarray, left: np.ndarray, top: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """Mean x, mean y, variance of x, variance of y and covariance of each segment's pixels, float64 `[5, n]`."""
     # Places are relative to each segment's box: small whole numbers, whose sums are exact.
     left, top = np.append(0, left).astype(np.float64), np.append(0, top).astype(np.float64)
     sums = np.zeros((5, len(left)))
-    for rows in _bands(numbers):
+    for rows in bands(*numbers.shape):
         y, x = np.nonzero(numbers[rows])
         own = numbers[rows][y, x].astype(np.intp)
         x, y = x - left[own], y + rows.start - top[own]
@@ -109,8 +102,8 @@ def _perimeters(numbers: np.ndarray, count: int) -> np.ndarray:
     """
     height, width = numbers.shape
     lengths = np.zeros(count + 1)
-    for rows in _bands(numbers):
-        start, stop = rows.start, min(rows.stop, height)
+    for rows in bands(*numbers.shape):
+        start, stop = rows.start, rows.stop
         part = np.full((stop - start + 4, width + 4), -1, np.int32)  # two rows and columns more on each side
         first, last = max(0, start - 2), min(height, stop + 2)
         part[first - start + 2 : last - start + 2, 2:-2] = numbers[first:last]
@@ -134,7 +127,7 @@ def _intensities(numbers: np.ndarray, values: np.ndarray, count: int) -> tuple[n
     """Mean, minimum and maximum of the finite values of each segment; NaN where it has none."""
     pixels, sums = np.zeros(count + 1), np.zeros(count + 1)
     low, high = np.full(count + 1, math.inf), np.full(count + 1, -math.inf)
-    for rows in _bands(numbers):
+    for rows in bands(*numbers.shape):
         band, own = numbers[rows].ravel(), values[rows].ravel().astype(np.float64)
         if values.dtype.kind == "f":
             finite = np.isfinite(own)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from pix2seqd.files import write_json, write_png
 from pix2seqd.images.load import Source, load_channels
 from pix2seqd.panoptic import exports, render
 from pix2seqd.panoptic.measure import measures
+from pix2seqd.panoptic.runs import Box, Runs
 from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
@@ -71,11 +71,40 @@ class Panoptic:
             crowds: ids of crowd regions (COCO's `iscrowd`).
             scores: segment id → score, 0 to 1; segments without an entry have none.
         """
-        segmentation = np.where(np.isin(segmentation, list(classes)), segmentation, VOID).astype(np.int32)
-        boxes = measure(segmentation)
+        runs = Runs.of(segmentation)
+        ids = np.where(np.isin(runs.values, list(classes)), runs.values, VOID).astype(np.int32)
+        return cls._measured(replace(runs, values=ids), classes, taxonomy, crowds, scores)
+
+    @classmethod
+    def numbered(
+        cls, runs: Runs, classes: Mapping[int, int], taxonomy: Taxonomy, scores: Mapping[int, float]
+    ) -> "Panoptic":
+        """From the runs of a map of labels, whose array may be gone already; ids are 1..n in the order of the labels.
+
+        Args:
+            runs: of labels, 0 = void. Labels without an entry in `classes` become void.
+            classes: label → contiguous class 1..n.
+            taxonomy: names and kinds of the classes.
+            scores: label → score, 0 to 1.
+        """
+        labels, dense = np.unique(runs.values, return_inverse=True)
+        new = {label: at for at, label in enumerate((i for i in labels.tolist() if i in classes), start=1)}
+        ids = np.array([new.get(label, VOID) for label in labels.tolist()], np.int32)[dense]
+        renumbered = {at: classes[label] for label, at in new.items()}
+        scored = {at: scores[label] for label, at in new.items()}
+        return cls._measured(replace(runs, values=ids), renumbered, taxonomy, (), scored)
+
+    @classmethod
+    def _measured(
+        cls,
+        runs: Runs,
+        classes: Mapping[int, int],
+        taxonomy: Taxonomy,
+        crowds: Sequence[int],
+        scores: Mapping[int, float] | None,
+    ) -> "Panoptic":
         segments = []
-        for segment_id in sorted(boxes):
-            area, bbox = boxes[segment_id]
+        for segment_id, (area, bbox) in runs.measure().items():
             category = taxonomy.category(classes[segment_id])
             segments.append(
                 Segment(
@@ -89,7 +118,7 @@ class Panoptic:
                     score=(scores or {}).get(segment_id),
                 )
             )
-        return cls(segmentation, tuple(segments), taxonomy)
+        return cls(runs.spread(runs.values), tuple(segments), taxonomy)
 
     @classmethod
     def from_coco(cls, png: np.ndarray | Image.Image, annotation: Mapping[str, Any], taxonomy: Taxonomy) -> "Panoptic":
@@ -138,6 +167,16 @@ class Panoptic:
             in which each segment also has "name", "isthing" and, if it has one, "score". `Taxonomy.to_coco` gives the
             list `categories`.
         """
+        return id_to_rgb(self.segmentation), self.annotation(image_id, file_name)
+
+    def to_png(self) -> Image.Image:
+        """The PNG of `to_coco` as an image of mode RGB, which a large one is made into without an array between."""
+        height, width = self.segmentation.shape
+        ids = np.ascontiguousarray(self.segmentation, "<i4")  # the bytes are R, G, B and 0
+        return Image.frombytes("RGB", (width, height), memoryview(ids).cast("B"), "raw", "RGBX", 0, 1)  # pyright: ignore
+
+    def annotation(self, image_id: int, file_name: str) -> dict[str, Any]:
+        """The annotation of `to_coco`, with the same arguments."""
         infos = [
             {
                 "id": segment.id,
@@ -151,8 +190,7 @@ class Panoptic:
             }
             for segment in self.segments
         ]
-        annotation = {"image_id": image_id, "file_name": file_name, "segments_info": infos}
-        return id_to_rgb(self.segmentation), annotation
+        return {"image_id": image_id, "file_name": file_name, "segments_info": infos}
 
     def to_labels(self) -> np.ndarray:
         """A label image as Fiji, napari and Cellpose read it.
@@ -302,9 +340,9 @@ class Panoptic:
             InputError: the folder does not exist or cannot be written to.
         """
         path = Path(path)
-        png, annotation = self.to_coco(1, path.name)
-        write_png(path, Image.fromarray(png))
-        write_json(path.with_suffix(".json"), {"categories": self.taxonomy.to_coco(), **annotation})
+        write_png(path, self.to_png())
+        content = {"categories": self.taxonomy.to_coco(), **self.annotation(1, path.name)}
+        write_json(path.with_suffix(".json"), content)
 
     def without_crowds(self) -> "Panoptic":
         """The same with crowd regions turned to void, as training needs it: a crowd is not an instance."""
@@ -324,6 +362,8 @@ class Panoptic:
             ids: present id → new id, for all segments; None: 1..n in their present order.
         """
         ids = ids or {segment.id: new for new, segment in enumerate(self.segments, start=1)}
+        if all(segment.id == ids[segment.id] for segment in self.segments):
+            return self
         segments = sorted((replace(s, id=ids[s.id]) for s in self.segments), key=lambda segment: segment.id)
         return replace(self, segmentation=self._mapped(ids), segments=tuple(segments))
 
@@ -352,17 +392,9 @@ def typical_diameter(areas: Sequence[int]) -> float:
     return float(2 * np.sqrt(ordered[np.searchsorted(ordered.cumsum(), ordered.sum() / 2)] / np.pi))
 
 
-def measure(segmentation: np.ndarray) -> dict[int, tuple[int, tuple[int, int, int, int]]]:
-    """Area and box (x, y, width, height) of every non-zero id of an integer map `[h, w]`."""
-    ids, dense = compact(segmentation)
-    # Dense ids from 1: find_objects allocates one slot per id, and COCO's ids reach 2**24.
-    boxes = ndimage.find_objects(dense + 1)
-    result = {}
-    for segment_id, area, (rows, columns) in zip(ids.tolist(), np.bincount(dense.ravel()).tolist(), boxes, strict=True):
-        if segment_id != VOID:
-            box = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
-            result[segment_id] = (area, box)
-    return result
+def measure(segmentation: np.ndarray) -> dict[int, tuple[int, Box]]:
+    """Area and box (x, y, width, height) of every non-zero id of an integer map `[h, w]`, by ascending ids."""
+    return Runs.of(segmentation).measure()
 
 
 def compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,14 +7,13 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from PIL import Image
-
 from pix2seqd.files import InputError, printable, write_atomically, write_png
-from pix2seqd.images.load import absolute
+from pix2seqd.images.load import Source, absolute
 from pix2seqd.panoptic.folder import FOLDERS, PanopticFolder, identity_of, layout
 from pix2seqd.panoptic.journal import Entry
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -160,12 +159,12 @@ class PanopticWriter:
         known = ((source, self._folder.known.get(absolute(source))) for source in sources)
         return [source for source, about in known if about and about.is_unfamiliar]
 
-    def write(self, source: Path, image: Image.Image, panoptic: Panoptic) -> None:
+    def write(self, source: Path, image: Source, panoptic: Panoptic) -> None:
         """Add an image or replace its entry.
 
         Args:
             source: the file.
-            image: its content, `load_image(source)`.
+            image: its content, as `load_image` takes or gives it.
             panoptic: its segmentation.
 
         Raises:
@@ -201,7 +200,7 @@ class PanopticWriter:
 
 
 def write_files(
-    out: Path, stem: str, source: Path, image: Image.Image, panoptic: Panoptic, settings: Mapping[str, Any]
+    out: Path, stem: str, source: Path, image: Source, panoptic: Panoptic, settings: Mapping[str, Any]
 ) -> Entry:
     """Write the three files of one image into a folder; returns its records, in which the image's number is 0.
 
@@ -211,19 +210,19 @@ def write_files(
     name = stem + printable(source.suffix)
     with write_atomically(out / "images" / name) as temporary:
         shutil.copyfile(source, temporary)
-    png, annotation = panoptic.to_coco(0, f"{stem}.png")
-    for folder, drawn in {"panoptic": Image.fromarray(png), "overlay": panoptic.overlay(image)}.items():
-        write_png(out / folder / f"{stem}.png", drawn)
+    for folder, draw in {"panoptic": panoptic.to_png, "overlay": partial(panoptic.overlay, image)}.items():
+        write_png(out / folder / f"{stem}.png", draw())
+    height, width = panoptic.segmentation.shape
     record = {
         "id": 0,
         "file_name": name,
-        "width": image.width,
-        "height": image.height,
+        "width": width,
+        "height": height,
         **familiarity(panoptic),
         "source": _identity(source),
         "settings": dict(settings),
     }
-    return record, annotation
+    return record, panoptic.annotation(0, f"{stem}.png")
 
 
 def familiarity(panoptic: Panoptic) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""Label maps as runs of equal pixels, of which an image has far fewer than pixels."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+BAND = 2**22
+"""Pixels that are worked on at a time, which bounds the memory."""
+Box = tuple[int, int, int, int]
+"""x, y, width, height in pixels."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A label map row by row; a run ends at the end of its row at the latest.
+
+    Attributes:
+        starts: integers `[n]`, ascending: the number of each run's first pixel in the flattened map.
+        values: integers `[n]`, the label of its pixels.
+        shape: height and width of the map.
+    """
+
+    starts: np.ndarray
+    values: np.ndarray
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, labels: np.ndarray) -> "Runs":
+        """The runs of integers `[h, w]`."""
+        first = np.ones(labels.shape, bool)
+        np.not_equal(labels[:, 1:], labels[:, :-1], out=first[:, 1:])
+        starts = np.flatnonzero(first)
+        return cls(_narrow(starts, labels.size), labels.ravel()[starts], (labels.shape[0], labels.shape[1]))
+
+    @classmethod
+    def below(cls, parts: "Sequence[Runs]") -> "Runs":
+        """Maps of one width, one below the other."""
+        height, width = sum(part.shape[0] for part in parts), parts[0].shape[1]
+        firsts = np.cumsum([0, *(part.shape[0] * width for part in parts[:-1])])
+        starts = np.concatenate([part.starts + first for part, first in zip(parts, firsts, strict=True)])
+        return cls(_narrow(starts, height * width), np.concatenate([part.values for part in parts]), (height, width))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Pixels of each run, `[n]`."""
+        return np.diff(self.starts, append=self.shape[0] * self.shape[1])
+
+    def areas(self, count: int) -> np.ndarray:
+        """Pixels of each label from 0, int64 `[count or more]`."""
+        return np.bincount(self.values, self.lengths, count).astype(np.int64)
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """A map `[h, w]` from one value for each run."""
+        return np.repeat(values, self.lengths).reshape(self.shape)
+
+    def measure(self) -> dict[int, tuple[int, Box]]:
+        """Area and box of every non-zero label, by ascending labels."""
+        labels, index = np.unique(self.values, return_inverse=True)
+        row, left = np.divmod(self.starts, max(self.shape[1], 1))
+        lengths = self.lengths
+        areas = np.bincount(index, lengths, len(labels)).astype(np.int64)
+        top = np.full(len(labels), self.shape[0])
+        bottom, first, last = np.zeros_like(top), np.full(len(labels), self.shape[1]), np.zeros_like(top)
+        np.minimum.at(top, index, row)
+        np.maximum.at(bottom, index, row + 1)
+        np.minimum.at(first, index, left)
+        np.maximum.at(last, index, left + lengths)
+        boxes = np.stack([first, top, last - first, bottom - top], axis=1)
+        found = zip(labels.tolist(), areas.tolist(), map(tuple, boxes.tolist()), strict=True)
+        return {label: (area, box) for label, area, box in found if label}
+
+
+def joint(maps: Sequence[Runs]) -> tuple[np.ndarray, np.ndarray]:
+    """The runs of pixels that have equal labels in each of several maps of one size.
+
+    Returns:
+        The labels of each run in each map, `[maps, n]`, and the runs' first pixels, `[n]`.
+    """
+    starts = np.sort(np.concatenate([one.starts for one in maps]), kind="stable")  # fast for what is sorted in parts
+    starts = starts[np.diff(starts, prepend=-1) > 0]
+    # The run of each map that holds the start.
+    return np.stack([one.values[np.searchsorted(one.starts, starts, "right") - 1] for one in maps]), starts
+
+
+def bands(height: int, width: int, minimum: int = 1) -> Iterator[slice]:
+    """The rows of a map, about `BAND` pixels and at least `minimum` rows at a time."""
+    rows = max(minimum, BAND // max(1, width))
+    return (slice(start, min(start + rows, height)) for start in range(0, height, rows))
+
+
+def _narrow(starts: np.ndarray, pixels: int) -> np.ndarray:
+    return starts.astype(np.int32) if pixels < 2**31 else starts

@@ -27,14 +27,14 @@ from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
-_LOOKS = 2
-"""How often the scale of an image is corrected. The first look may be wrong: at a wrong scale a large thing looks like
-several, and small things look like one."""
+_LOOK_ZOOMS = (0.125, 0.25, 0.5, 1.0, 2.0)
+"""Scales at which an image is looked at to find its own, an octave apart."""
+_FITS = 1.7
+"""A look counts if its things are at most so many times larger or smaller than those of the training. At a wrong scale
+a large thing looks like several, and small things look like one, but the model is less sure of them."""
 _LOOK_WINDOWS = 4
 _LOOK_STEPS = 5
 _DESCRIBED_WINDOWS = 4
-_NEAR = 1.25
-"""Scales whose ratio is below this count as equal."""
 
 
 class ImageOptions(TypedDict, total=False):
@@ -320,21 +320,26 @@ class Segmenter:
             diameter: diameter of the things in image pixels; 0: measured in a first look.
         """
         data, source = self.checkpoint.data, open_pixels(source)
-        image = self.tiling.resize(source, data.at_scale_of(diameter).zoom)
-        if not data.diameter or diameter:
-            return image
-        infer = self.checkpoint.infer  # of the checkpoint, not of the call: the scale does not depend on it
+        if data.diameter and not diameter:
+            diameter = self._diameter(source)
+        return self.tiling.resize(source, data.at_scale_of(diameter).zoom)
+
+    def _diameter(self, source: Source) -> float:
+        """Diameter of an image's things in pixels, measured in looks at several scales; 0: not found."""
+        size, infer = self.checkpoint.data.diameter, self.checkpoint.infer  # not of the call: the scale is the image's
         quick = infer.replace(steps=min(_LOOK_STEPS, infer.first_steps or infer.steps), first_steps=0)
-        for _ in range(_LOOKS):
-            every = -(-len(image.corners) // _LOOK_WINDOWS)
-            look = replace(image, corners=image.corners[::every], seen=[])
-            masks = self._masks(self.tiling.split(look, _generators(0, 1)), self._stream(quick))
-            seen = self.tiling.diameter(look, (found[0] for found in masks))
-            zoom = data.at_scale_of(seen).zoom
-            if not seen or 1 / _NEAR < zoom / image.zoom < _NEAR:
-                break
+        fitting = []
+        for zoom in _LOOK_ZOOMS:
             image = self.tiling.resize(source, zoom)
-        return image
+            if min(image.pixels.shape[1:]) < size:
+                continue
+            every = -(-len(image.corners) // _LOOK_WINDOWS)
+            image = replace(image, corners=image.corners[::every], seen=[])
+            masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._stream(quick))
+            seen, score = self.tiling.look(image, (found[0] for found in masks))
+            if 1 / _FITS < seen * zoom / size < _FITS:
+                fitting.append((score, seen))
+        return max(fitting, default=(0.0, 0.0))[1]
 
     def describe_image(self, source: Source, diameter: float = 0.0) -> torch.Tensor:
         """The description of an image from which `familiarity.Familiarity.fit` makes statistics.

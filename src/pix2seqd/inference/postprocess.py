@@ -138,7 +138,7 @@ def _add_specks(removed: np.ndarray, labels: np.ndarray, min_pixels: int) -> Non
     for rows in bands(*labels.shape, minimum=2 * min_pixels):
         # A component that is small has fewer rows than pixels, so all of it is seen.
         start = max(0, rows.start - min_pixels)
-        specks = np.asarray(ndimage.label(labels[start : rows.stop + min_pixels] == VOID)[0])  # pyright: ignore
+        specks = np.asarray(ndimage.label(labels[start : rows.stop + min_pixels] == VOID)[0], np.int32)  # pyright: ignore
         small = np.bincount(specks.ravel()) < min_pixels
         small[0] = False  # not void
         removed[rows] |= small[specks[rows.start - start : rows.stop - start]]

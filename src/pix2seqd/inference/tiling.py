@@ -220,18 +220,26 @@ class Tiling:
         both = mask[2].astype(np.int32) * mask[3] // postprocess.CERTAIN
         return np.where(thing, both, mask[2]).astype(np.uint8)
 
-    def diameter(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> float:
-        """Typical diameter of the windows' things (`panoptic.typical_diameter`), in image pixels; 0 without things.
+    def look(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> tuple[float, float]:
+        """What the windows' things say of the image's scale. No more masks are read than `_ENOUGH` things need.
 
-        No more masks are read than are needed for `_ENOUGH` things.
+        Returns:
+            (diameter, score): the typical diameter (`panoptic.typical_diameter`) in image pixels, 0 without things;
+            the mean score of the things' pixels, 0 to 1.
         """
         areas: list[int] = []
+        scores = 0.0
         for (top, left), mask in zip(image.corners, masks, strict=True):
-            found = Panoptic.from_segmentation(*self._segments(image, top, left, mask, 0), self.taxonomy)
-            areas += [segment.area for segment in found.segments if segment.isthing]
+            labels, classes = self._segments(image, top, left, mask, 0)
+            height, width = labels.shape
+            mean = postprocess.mean_confidence(labels, self._confidence(mask)[:height, :width])
+            found = Panoptic.from_segmentation(labels, classes, self.taxonomy)
+            things = [segment for segment in found.segments if segment.isthing]
+            areas += [segment.area for segment in things]
+            scores += sum(segment.area * mean[segment.id] for segment in things)
             if len(areas) >= _ENOUGH:
                 break
-        return typical_diameter(areas) * self.model.mask.stride / image.zoom
+        return typical_diameter(areas) * self.model.mask.stride / image.zoom, scores / max(sum(areas), 1)
 
     def generated_ids(self, image: ResizedImage, masks: Sequence[np.ndarray]) -> np.ndarray:
         """The id that the model gave each pixel of the image, `[h, w]`, 0 = none."""

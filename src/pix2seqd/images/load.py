@@ -48,7 +48,10 @@ class Pixels:
     @cached_property
     def counts(self) -> np.ndarray:
         """How many values of all channels are 0, 1, ... 255."""
-        return np.sum([np.bincount(self.rows(*rows).ravel(), minlength=256) for rows in self._bands()], axis=0)
+        total = np.zeros(256, np.int64)
+        for rows in self._bands():
+            total += np.bincount(self.rows(*rows).ravel(), minlength=256)
+        return total
 
     def _bands(self) -> Iterator[tuple[int, int]]:
         step = max(1, BAND // self.width)

@@ -4,6 +4,7 @@ A *label map* here is integers `[h, w]`, 0 = void, together with a dictionary la
 """
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -138,7 +139,8 @@ def _add_specks(removed: np.ndarray, labels: np.ndarray, min_pixels: int) -> Non
     for rows in bands(*labels.shape, minimum=2 * min_pixels):
         # A component that is small has fewer rows than pixels, so all of it is seen.
         start = max(0, rows.start - min_pixels)
-        specks = np.asarray(ndimage.label(labels[start : rows.stop + min_pixels] == VOID)[0], np.int32)  # pyright: ignore
+        found: Any = ndimage.label(labels[start : rows.stop + min_pixels] == VOID)
+        specks = found[0]
         small = np.bincount(specks.ravel()) < min_pixels
         small[0] = False  # not void
         removed[rows] |= small[specks[rows.start - start : rows.stop - start]]

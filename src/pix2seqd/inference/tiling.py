@@ -174,13 +174,13 @@ class Tiling:
                 (stitching.Join(*image.mask_size, self.taxonomy), stitching.Canvas(*image.mask_size, np.uint8))
                 for _ in found
             ]
-            for (join, confidence), mask in zip(samples, found, strict=True):
-                join.add(top, left, self._segments(image, top, left, mask, round(minimum * scale**2)))
-                confidence.paint(top, left, self._confidence(mask))
+            for sample, mask in zip(samples, found, strict=True):
+                sample[0].add(top, left, self._segments(image, top, left, mask, round(minimum * scale**2)))
+                sample[1].paint(top, left, self._confidence(mask))
+                del sample  # so that `_finished` can let it go
         samples.reverse()
         while samples:
-            join, confidence = samples.pop()
-            yield self._finished(*join.labels(), confidence.values, image, minimum, smooth)
+            yield self._finished(samples, image, minimum, smooth)
 
     def _official(self, mask: np.ndarray, minimum: int) -> Panoptic:
         labels, classes = self.find(mask[:2], self.taxonomy, minimum)
@@ -189,16 +189,18 @@ class Tiling:
 
     def _finished(
         self,
-        labels: np.ndarray,
-        classes: dict[int, int],
-        confidence: np.ndarray,
+        samples: list[tuple[stitching.Join, stitching.Canvas[None]]],
         image: ResizedImage,
         minimum: int,
         smooth: bool,
     ) -> Panoptic:
-        """Joined labels of an image's mask, with their confidence → segments at the image's size."""
+        """Joined labels of an image's mask, and their confidence → segments at the image's size; the last is taken."""
+        join, canvas = samples.pop()
+        (labels, classes), confidence = join.labels(), canvas.values
+        del join, canvas  # nothing of a large image stays longer than it is needed
         scores = postprocess.mean_confidence(labels, confidence)
         labels = self._smoothed(labels, confidence, image) if smooth else self.to_image_size(labels, image)
+        del confidence
         labels, classes = self._without_small(labels, classes, minimum)
         runs = Runs.of(labels)
         del labels  # before the map of segments is made

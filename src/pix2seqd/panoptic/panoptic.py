@@ -173,7 +173,7 @@ class Panoptic:
         """The PNG of `to_coco` as an image of mode RGB, which a large one is made into without an array between."""
         height, width = self.segmentation.shape
         ids = np.ascontiguousarray(self.segmentation, "<i4")  # the bytes are R, G, B and 0
-        return Image.frombytes("RGB", (width, height), memoryview(ids).cast("B"), "raw", "RGBX", 0, 1)  # pyright: ignore
+        return Image.frombytes("RGB", (width, height), ids.data.cast("B"), "raw", "RGBX", 0, 1)
 
     def annotation(self, image_id: int, file_name: str) -> dict[str, Any]:
         """The annotation of `to_coco`, with the same arguments."""

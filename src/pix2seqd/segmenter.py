@@ -30,8 +30,8 @@ from pix2seqd.panoptic.taxonomy import Taxonomy
 _LOOK_ZOOMS = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Scales at which an image is looked at to find its own, an octave apart."""
 _FITS = 1.7
-"""A look counts if its things are at most so many times larger or smaller than those of the training. At a wrong scale
-a large thing looks like several, and small things look like one, but the model is less sure of them."""
+"""A look counts if its things are less than so many times larger or smaller than those of the training, and the more
+the nearer. At a wrong scale a large thing looks like several, and small things like one, but the model is less sure."""
 _LOOK_WINDOWS = 4
 _LOOK_STEPS = 5
 _DESCRIBED_WINDOWS = 4
@@ -337,8 +337,9 @@ class Segmenter:
             image = replace(image, corners=image.corners[::every], seen=[])
             masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._stream(quick))
             seen, score = self.tiling.look(image, (found[0] for found in masks))
-            if 1 / _FITS < seen * zoom / size < _FITS:
-                fitting.append((score, seen))
+            ratio = max(seen * zoom, size) / min(seen * zoom, size) if seen else _FITS
+            if ratio < _FITS:
+                fitting.append((score / math.sqrt(ratio), seen))
         return max(fitting, default=(0.0, 0.0))[1]
 
     def describe_image(self, source: Source, diameter: float = 0.0) -> torch.Tensor:

@@ -156,6 +156,8 @@ def _image_format(path: Path) -> str | None:
     Raises:
         InputError: one still image.
     """
+    if path.exists() and not path.is_file():  # a camera; a pipe is refused when it is opened as a video
+        return None
     if path.is_file():
         with decoding(str(path)), path.open("rb") as file:
             if is_tiff(file):

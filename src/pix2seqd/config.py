@@ -652,7 +652,8 @@ class Recipe(Config):
     (`checkpoint.transfer`). It may also be a folder of the official TensorFlow model (§4.1: the encoder trained on
     Objects365)."""
     trust_size: bool = False
-    """Take a model and an `init` of any size. Otherwise sizes have limits, see `checkpoint.from_pretrained`."""
+    """Take a model and an `init` of any size. Otherwise sizes have limits, see `checkpoint.from_pretrained`. Not in the
+    paper."""
 
     def __post_init__(self) -> None:
         needs_past = self.clips.self_past_prob or self.clips.rollout_prob

@@ -38,7 +38,7 @@ def test_it_measures_every_part_and_says_where():
 def test_checkpoints_that_look_for_their_scale_are_measured_without_that(tiny, build, tmp_path, monkeypatch):
     data = DataConfig(size=(32, 32), layout="tile", overlap=8, diameter=6.0)
     save_pretrained(Checkpoint(build(tiny), TAXONOMY, data, InferConfig(steps=1, consensus=3)), tmp_path)
-    monkeypatch.setattr(Tiling, "diameter", lambda *_: pytest.fail("the benchmark looked for the scale"))
+    monkeypatch.setattr(Tiling, "look", lambda *_: pytest.fail("the benchmark looked for the scale"))
     monkeypatch.setattr(module, "ceiling", lambda *_: 1e12)
     results = benchmark(str(tmp_path), [64], [1], "cpu", "float32", str)
     assert results["sizes"]["64"]["end_to_end_1_steps_s"] > 0

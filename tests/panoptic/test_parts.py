@@ -11,6 +11,7 @@ from fake_segmenter import TAXONOMIES, FakeSegmenter, draw
 from PIL import Image
 from pycocotools.coco import COCO
 
+from pix2seqd import files
 from pix2seqd.cli import segmenting
 from pix2seqd.data import open_dataset
 from pix2seqd.data.coco import CocoPanoptic, splits
@@ -112,7 +113,7 @@ def test_segment_shard_killed_and_repeated_is_complete(run, images, monkeypatch,
     command = ("segment", "in0", "in1", "--out", "o", "--shard", "3", "--also", "coco")
     if (child := os.fork()) == 0:
         count = itertools.count(1)
-        for module in (also, collect, journal, results):
+        for module in (also, collect, files, journal, results):
 
             def write(path: Path, real=module.write_atomically):
                 return os._exit(9) if next(count) == writes else real(path)

@@ -76,8 +76,9 @@ class Tiling:
         scale = checkpoint.infer.input_scale
         self.size = height * scale, width * scale
         """Height and width of the network's input."""
-        cell = coarsest_cell(checkpoint.model)
+        cell = coarsest_cell(checkpoint.model) if self.data.layout == "tile" else 1
         self._units = tuple(max(side // _PARTS // cell, 1) * cell for side in self.size)
+        """Sides of tiles are multiples of these."""
         self.min_area = checkpoint.infer.min_share * math.pi / 4 * self.data.diameter**2
         """Network pixels of the smallest segment that counts (`InferConfig.min_share`)."""
 

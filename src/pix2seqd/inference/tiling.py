@@ -19,6 +19,10 @@ from pix2seqd.inference.postprocess import Labels
 from pix2seqd.panoptic.panoptic import Panoptic, typical_diameter
 from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
+from pix2seqd.speed.hardware import give_back_memory
+
+_LARGE = 2**22
+"""Mask pixels of an image that is worth returning memory to the system after each row of windows."""
 
 _PARTS = 4
 """Sides of windows are multiples of this part of the network's input: images of many sizes then have few shapes, which
@@ -170,7 +174,11 @@ class Tiling:
             return
         scale = image.zoom / self.model.mask.stride
         samples: list[tuple[stitching.Join, stitching.Canvas[None]]] = []
+        is_large, above = math.prod(image.mask_size) > _LARGE, 0
         for (top, left), found in zip(image.corners, masks, strict=True):
+            if is_large and top > above:
+                give_back_memory()
+            above = top
             samples = samples or [
                 (stitching.Join(*image.mask_size, self.taxonomy), stitching.Canvas(*image.mask_size, np.uint8))
                 for _ in found
@@ -181,6 +189,8 @@ class Tiling:
                 del sample  # so that `_finished` can let it go
         samples.reverse()
         while samples:
+            if is_large:
+                give_back_memory()
             yield self._finished(samples, image, minimum, smooth)
 
     def _official(self, mask: np.ndarray, minimum: int) -> Panoptic:

@@ -40,3 +40,14 @@ def keep_freed_memory(keep: bool = True) -> None:
             trim_threshold, mmap_max = -1, -4
             mallopt(mmap_max, 0 if keep else 2**16)
             mallopt(trim_threshold, 2**31 - 1 if keep else 2**17)
+
+
+def give_back_memory() -> None:
+    """Return all freed memory to the system once, also where `keep_freed_memory` keeps it.
+
+    Windows of a large image leave holes between what stays, into which the maps of the whole image do not fit.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+        if trim is not None:
+            trim(0)

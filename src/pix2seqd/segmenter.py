@@ -328,19 +328,36 @@ class Segmenter:
         """Diameter of an image's things in pixels, measured in looks at several scales; 0: not found."""
         size, infer = self.checkpoint.data.diameter, self.checkpoint.infer  # not of the call: the scale is the image's
         quick = infer.replace(steps=min(_LOOK_STEPS, infer.first_steps or infer.steps), first_steps=0)
+        if not self.model.config.mask.init_id_cell:
+            return self._corrected(source, quick)
         fitting = []
         for zoom in _LOOK_ZOOMS:
             image = self.tiling.resize(source, zoom)
             if min(image.pixels.shape[1:]) < size:
                 continue
-            every = -(-len(image.corners) // _LOOK_WINDOWS)
-            image = replace(image, corners=image.corners[::every], seen=[])
-            masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._stream(quick))
-            seen, score = self.tiling.look(image, (found[0] for found in masks))
+            seen, score = self._look(image, quick)
             ratio = max(seen * zoom, size) / min(seen * zoom, size) if seen else _FITS
             if ratio < _FITS:
                 fitting.append((score / math.sqrt(ratio), seen))
         return max(fitting, default=(0.0, 0.0))[1]
+
+    def _corrected(self, source: Source, quick: InferConfig) -> float:
+        """Likewise for a model that starts from noise, whose scores in few steps tell scales apart less well.
+
+        A look at the image's own scale, corrected by another one.
+        """
+        seen = 0.0
+        for _ in range(2):
+            image = self.tiling.resize(source, self.checkpoint.data.at_scale_of(seen).zoom)
+            seen = self._look(image, quick)[0] or seen
+        return seen
+
+    def _look(self, image: ResizedImage, quick: InferConfig) -> tuple[float, float]:
+        """`Tiling.look` at some windows of an image."""
+        every = -(-len(image.corners) // _LOOK_WINDOWS)
+        image = replace(image, corners=image.corners[::every], seen=[])
+        masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._stream(quick))
+        return self.tiling.look(image, (found[0] for found in masks))
 
     def describe_image(self, source: Source, diameter: float = 0.0) -> torch.Tensor:
         """The description of an image from which `familiarity.Familiarity.fit` makes statistics.

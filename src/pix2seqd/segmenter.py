@@ -32,6 +32,9 @@ _LOOK_ZOOMS = (0.125, 0.25, 0.5, 1.0, 2.0)
 _FITS = 1.7
 """A look counts if its things are less than so many times larger or smaller than those of the training, and the more
 the nearer. At a wrong scale a large thing looks like several, and small things like one, but the model is less sure."""
+_CORRECTIONS = 2
+_NEAR = 1.25
+"""Scales whose ratio is below this count as equal when a look is corrected."""
 _LOOK_WINDOWS = 4
 _LOOK_STEPS = 5
 _DESCRIBED_WINDOWS = 4
@@ -320,40 +323,42 @@ class Segmenter:
             diameter: diameter of the things in image pixels; 0: measured in a first look.
         """
         data, source = self.checkpoint.data, open_pixels(source)
-        if data.diameter and not diameter:
-            diameter = self._diameter(source)
-        return self.tiling.resize(source, data.at_scale_of(diameter).zoom)
+        find = self._surest_zoom if self.model.config.mask.init_id_cell else self._corrected_zoom
+        zoom = find(source) if data.diameter and not diameter else data.at_scale_of(diameter).zoom
+        return self.tiling.resize(source, zoom)
 
-    def _diameter(self, source: Source) -> float:
-        """Diameter of an image's things in pixels, measured in looks at several scales; 0: not found."""
-        size, infer = self.checkpoint.data.diameter, self.checkpoint.infer  # not of the call: the scale is the image's
-        quick = infer.replace(steps=min(_LOOK_STEPS, infer.first_steps or infer.steps), first_steps=0)
-        if not self.model.config.mask.init_id_cell:
-            return self._corrected(source, quick)
-        fitting = []
+    def _surest_zoom(self, source: Source) -> float:
+        """The scale of an image, from looks at several scales: that at which the model is surest of its things."""
+        data, fitting = self.checkpoint.data, []
         for zoom in _LOOK_ZOOMS:
             image = self.tiling.resize(source, zoom)
-            if min(image.pixels.shape[1:]) < size:
+            if min(image.pixels.shape[1:]) < data.diameter:
                 continue
-            seen, score = self._look(image, quick)
-            ratio = max(seen * zoom, size) / min(seen * zoom, size) if seen else _FITS
+            seen, score = self._look(image)
+            found = seen * zoom
+            ratio = max(found, data.diameter) / min(found, data.diameter) if seen else _FITS
             if ratio < _FITS:
                 fitting.append((score / math.sqrt(ratio), seen))
-        return max(fitting, default=(0.0, 0.0))[1]
+        return data.at_scale_of(max(fitting, default=(0.0, 0.0))[1]).zoom
 
-    def _corrected(self, source: Source, quick: InferConfig) -> float:
+    def _corrected_zoom(self, source: Source) -> float:
         """Likewise for a model that starts from noise, whose scores in few steps tell scales apart less well.
 
-        A look at the image's own scale, corrected by another one.
+        A look at the image's own scale, corrected twice at most.
         """
-        seen = 0.0
-        for _ in range(2):
-            image = self.tiling.resize(source, self.checkpoint.data.at_scale_of(seen).zoom)
-            seen = self._look(image, quick)[0] or seen
-        return seen
+        data, zoom = self.checkpoint.data, self.checkpoint.data.zoom
+        for _ in range(_CORRECTIONS):
+            seen, _ = self._look(self.tiling.resize(source, zoom))
+            found = data.at_scale_of(seen).zoom
+            if not seen or 1 / _NEAR < found / zoom < _NEAR:
+                break
+            zoom = found
+        return zoom
 
-    def _look(self, image: ResizedImage, quick: InferConfig) -> tuple[float, float]:
+    def _look(self, image: ResizedImage) -> tuple[float, float]:
         """`Tiling.look` at some windows of an image."""
+        infer = self.checkpoint.infer  # of the checkpoint, not of the call: the scale does not depend on it
+        quick = infer.replace(steps=min(_LOOK_STEPS, infer.first_steps or infer.steps), first_steps=0)
         every = -(-len(image.corners) // _LOOK_WINDOWS)
         image = replace(image, corners=image.corners[::every], seen=[])
         masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._stream(quick))

@@ -422,7 +422,7 @@ class Segmenter:
     def _masks(
         self, windows: Iterator[Window], stream: Stream, batch_size: int | None = None
     ) -> Iterator[list[np.ndarray]]:
-        """For each window, in order, the mask `[2, h, w]` of each sample."""
+        """For each window, in order, the mask `[4, h, w]` of each sample (`Runner.masks`)."""
         for loop in self._loops(windows, stream, self.runner.batch_size if batch_size is None else batch_size):
             samples = [self.runner.masks(step) for step in loop if step.is_last]
             yield from map(list, zip(*samples, strict=True))
@@ -468,7 +468,7 @@ class Segmenter:
                 if step.is_last or count == 1:
                     shown = mask if step.is_last else deepcopy(mask)
                     self.tiling.add(shown, number, self.runner.masks(step)[0], image, min_pixels)
-                    share = (number + done / call.infer.steps) / count
+                    share = (number + (1 if step.is_last else done / call.infer.steps)) / count
                     result = self.tiling.finish(shown, image, hints, min_pixels, call.infer.smooth)
                     yield share, self._judged(result, image)
 

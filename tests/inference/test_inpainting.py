@@ -27,8 +27,8 @@ TILE = DataConfig(size=(32, 32), layout="tile", overlap=12, ids="reused")
 def make(tiny, build) -> Callable[..., Segmenter]:
     """A segmenter of a random model, on the CPU in float32."""
 
-    def segmenter(data: DataConfig, stride: int = 2, min_pixels: int = 0) -> Segmenter:
-        infer = InferConfig(steps=3, td=1.0, min_pixels=min_pixels)
+    def segmenter(data: DataConfig, stride: int = 2, min_pixels: int = 0, sure: float = 0.0) -> Segmenter:
+        infer = InferConfig(steps=3, td=1.0, min_pixels=min_pixels, sure=sure)
         model = build(tiny.replace(mask={"stride": stride}))
         return Segmenter(Checkpoint(model, TAXONOMY, data, infer), "cpu", "float32")
 
@@ -92,6 +92,12 @@ def test_image_hints_of_wrong_size_or_categories_is_an_error(make, image):
     hints = Panoptic.from_segmentation(np.ones((47, 70), int), {1: 1}, other)
     with pytest.raises(InputError, match="other categories"):
         make(TILE).image(image, hints=hints)
+
+
+def test_progress_around_hints_ends_where_the_model_is_sure(make, image):
+    segmenter = make(RESIZE, sure=1e-6)
+    (share, _), *more = segmenter.progress(image, hints=strokes((47, 70)))
+    assert share == 1 and not more, "the model is sure after the first step"
 
 
 @pytest.mark.parametrize("data", [RESIZE, TILE])

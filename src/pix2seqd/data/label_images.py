@@ -91,8 +91,11 @@ def _is_tiff(path: Path) -> bool:
     """Whether a file is a TIFF, whatever its name; one that is missing is none."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        return is_tiff(file)
+    try:
+        with path.open("rb") as file:
+            return is_tiff(file)
+    except OSError:  # it is reported where it is read
+        return False
 
 
 def _read_tiff(path: Path) -> np.ndarray:

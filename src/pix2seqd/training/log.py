@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -87,15 +86,12 @@ class TrainLog:
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
         """The batches unchanged; the time until each one is there is counted, except for the first one."""
-        iterator = iter(batches)
-        yield from islice(iterator, 1)  # its time is the start of the worker processes
-        while True:
+        began: float | None = None  # the first batch waits for the start of the worker processes
+        for batch in batches:
+            if began is not None:
+                self.waited += time.perf_counter() - began
+            yield batch
             began = time.perf_counter()
-            batch = list(islice(iterator, 1))
-            self.waited += time.perf_counter() - began
-            if not batch:
-                return
-            yield batch[0]
 
     def add(self, loss: torch.Tensor) -> None:
         """Take the loss of a micro-batch."""
@@ -178,7 +174,7 @@ class TrainLog:
                 save_pretrained(self.checkpoint, self.out / "model")
                 self.results.draw(result, [[Image.fromarray(image) for image in row] for row in rows])
             self.results.write()
-        self.since = (state.step, time.perf_counter())
+        self.since, self.waited = (state.step, time.perf_counter()), 0.0
 
 
 def _spread(recipe: Recipe) -> Dataset | None:

@@ -44,6 +44,7 @@ def test_read_rle_csv_classes_and_names_with_a_suffix(tmp_path, draw):
         ("1 x", "no numbers"),
         ("0 2", "outside the image, which has 48 pixels"),
         ("47 3", "outside"),
+        (f"{2**63 - 1} {2**63 - 1}", "outside"),
         ("1 2 9 2 17 2 25 2", "go along rows"),
     ],
 )
@@ -65,7 +66,16 @@ def test_read_rle_csv_long_codes(tmp_path, draw):
     assert np.array_equal(shape.mask(300, 400), mask)
 
 
+def test_read_rle_csv_repeated_runs_and_a_class_without_name(tmp_path, draw):
+    draw(tmp_path / "a.png")
+    path = table(tmp_path / "x.csv", "a," + " ".join(["1 4"] * 200) + ",", head="ImageId,EncodedPixels,ClassId")
+    found = open_annotations(path)[""]
+    assert found.records[0].shapes[0].mask(6, 8).sum() == 4
+    assert [category.name for category in found.taxonomy.categories] == ["object"]
+
+
 def test_read_rle_csv_faults(tmp_path):
+    (tmp_path / "folder.csv").mkdir()
     table(tmp_path / "a.csv", "a,1 1")
     table(tmp_path / "sample_submission.csv", "a,1 1")
     with pytest.raises(InputError, match=r"several CSV files; give one of them: .*a\.csv or .*submission\.csv"):

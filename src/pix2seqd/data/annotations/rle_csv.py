@@ -23,8 +23,13 @@ NONE = ("", "-1", "nan")
 
 def is_rle_csv(path: Path) -> bool:
     """Whether the first line of a CSV file has the columns of run-length codes."""
-    with path.open("rb") as file:
-        head = file.readline(1000).decode("utf-8-sig", errors="replace")
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.readline(1000).decode("utf-8-sig", errors="replace")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     return {IMAGE, RUNS} <= {name.strip().strip('"').lower() for name in head.split(",")}
 
 
@@ -50,7 +55,7 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
         cells: dict[str, Any] = dict(zip(columns, (cell.strip() for cell in row), strict=True))
         found = listed.setdefault(cells[IMAGE], [])
         if cells[RUNS].lower() not in NONE:
-            found.append((f"line {number}", cells.get(KIND, "object"), cells[RUNS]))
+            found.append((f"line {number}", cells.get(KIND) or "object", cells[RUNS]))
     kinds = sorted({kind for found in listed.values() for _, kind, _ in found}) or ["object"]
     numbers = {kind: number for number, kind in enumerate(kinds, start=1)}
     finder = ImageFinder(images or path.parent)
@@ -77,12 +82,13 @@ def _mask(code: str, height: int, width: int) -> np.ndarray:
     if len(numbers) % 2 or len(numbers) > MAX_RUNS:
         raise ValueError(f"it has {len(numbers):,} numbers, which are no pairs of start and length")
     starts, lengths = numbers[::2] - 1, numbers[1::2]
-    if min(starts, default=0) < 0 or min(lengths, default=1) < 1 or max(starts + lengths, default=0) > height * width:
+    is_inside = numbers.min(initial=1) >= 1 and numbers.max(initial=1) <= height * width  # so that no sum overflows
+    if not is_inside or (starts + lengths).max(initial=0) > height * width:
         raise ValueError(f"its runs are outside the image, which has {height * width:,} pixels")
     steps = starts[1:] - starts[:-1]
     if height != width and len(steps) > 2 and abs(np.median(steps) - width) < 0.2 * abs(height - width):
         raise ValueError("its runs seem to go along rows; Kaggle's go down columns: encode the transposed masks")
-    inside = np.zeros(height * width + 1, np.int8)
+    inside = np.zeros(height * width + 1, np.int32)
     np.add.at(inside, starts, 1)
     np.add.at(inside, starts + lengths, -1)
     return (inside[:-1].cumsum() > 0).reshape(width, height).T

@@ -1,7 +1,6 @@
 """Supervisely: a json an image (`DATASET/ann`) with polygons and bitmaps, images in `DATASET/img`, and `meta.json`."""
 
 import base64
-import binascii
 import zlib
 from collections.abc import Mapping
 from functools import partial
@@ -123,7 +122,10 @@ def _points(entry: Mapping[str, Any], key: str) -> Any:
 
 def _polygon(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
     inside = polygon_mask(_points(entry, "exterior"), height, width)
-    for hole in _points(entry, "interior") or []:
+    holes = _points(entry, "interior") or []
+    if not isinstance(holes, list):
+        raise ValueError("its interior is no list of holes")
+    for hole in holes:
         inside &= ~polygon_mask(hole, height, width)
     return inside
 
@@ -146,6 +148,6 @@ def _bitmap(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
         raise ValueError("its bitmap has no origin")
     try:
         png = zlib.decompressobj().decompress(base64.b64decode(str(data)), MAX_TEXT)
-    except (zlib.error, binascii.Error, ValueError) as error:
+    except (zlib.error, ValueError) as error:
         raise ValueError("its bitmap is damaged") from error
     return stored_mask(png, origin[0], origin[1], height, width)

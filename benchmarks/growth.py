@@ -156,8 +156,7 @@ def large(side: int, samples: int) -> None:
         started = time.process_time()
         segment(path, out=Path(folder) / "out", inference=Inference(consensus=samples, diameter=24))
     seconds = time.process_time() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{side}: {seconds:.1f} s, {seconds / side**2 * 1e6:.2f} s a megapixel, {peak:.2f} GB", flush=True)
+    print(f"{side}: {seconds:.1f} s, {seconds / side**2 * 1e6:.2f} s a megapixel, {peak() / 2**10:.2f} GB", flush=True)
 
 
 def discs_tile(top: int, left: int, side: int) -> np.ndarray:

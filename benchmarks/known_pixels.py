@@ -30,10 +30,9 @@ def opened(model: str, data: str, limit: int, side: int) -> tuple[Segmenter, Dat
 
 def part(panoptic: Panoptic, where: np.ndarray) -> Panoptic:
     """The segmentation where `where` is True, void elsewhere."""
-    classes = {s.id: panoptic.taxonomy.class_of(s.category_id) for s in panoptic.segments}
     crowds = [s.id for s in panoptic.segments if s.iscrowd]
     labels = np.where(where, panoptic.segmentation, 0)
-    return Panoptic.from_segmentation(labels, classes, panoptic.taxonomy, crowds)
+    return Panoptic.from_segmentation(labels, panoptic.classes, panoptic.taxonomy, crowds)
 
 
 def scribbles(labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pix2seqd.data import open_dataset
+from pix2seqd.data.sample import spread
 from pix2seqd.familiarity import describe
 from pix2seqd.files import write_json
 from pix2seqd.images.load import Source, find_images, load_image
@@ -85,9 +86,8 @@ def variants(image: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def labelled(data: str, size: tuple[int, int], limit: int) -> list[np.ndarray]:
-    dataset = open_dataset(data, size)
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).astype(int))
-    return [dataset[index].image for index in chosen.tolist()]
+    chosen = spread(open_dataset(data, size), limit)
+    return [chosen[i].image for i in range(len(chosen))]
 
 
 def strangeness(segmenter: Segmenter, images: Iterable[Source]) -> Iterator[float]:

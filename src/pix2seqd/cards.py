@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pix2seqd.files import InputError, printable, read_json, read_yaml, require_size
+from pix2seqd.files import InputError, printable, read_bytes, read_json, read_yaml
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 BUNDLED = Path(__file__).parent / "checkpoints"
@@ -145,8 +145,7 @@ def _head(path: Path) -> dict[str, Any]:
     """The YAML between the first two lines `---` of a model card; empty where there is none."""
     if not path.is_file():
         return {}
-    require_size(path, MAX_BYTES)
-    first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    first, *lines = read_bytes(path, MAX_BYTES).decode("utf-8-sig", errors="replace").splitlines() or [""]
     if first.rstrip() != "---" or "---" not in lines:
         return {}
     head = read_yaml("\n".join(lines[: lines.index("---")]), f"the head of {path}")

@@ -393,7 +393,7 @@ def find_folder(name: str) -> Path:
         InputError: not found.
     """
     folder = Path(name)
-    is_bundled = (BUNDLED / name / "config.json").is_file() and "/" not in name and name not in (".", "..")
+    is_bundled = name in bundled_names()
     if folder.is_dir() and ((folder / "config.json").is_file() or not is_bundled):
         return folder  # a folder of images may also be called "nuclei"
     if is_bundled:

@@ -425,7 +425,7 @@ class DataConfig(Config):
     """tile: network pixels per image pixel. Not in the paper."""
     diameter: float = 0.0
     """tile; above 0: images are scaled so that their things have about this diameter in network pixels, in training by
-    the truth, in inference by a first pass at `zoom` (`Panoptic.diameter` measures both). Not in the paper."""
+    the truth, in inference by looks at the image (`inference.tiling.Tiling.look`). Not in the paper."""
     overlap: int = 32
     """tile: network pixels that neighbouring windows share. Not in the paper."""
     ids: Literal["unique", "reused"] = "unique"

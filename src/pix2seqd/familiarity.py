@@ -6,7 +6,6 @@ covariance over training images; the strangeness of another image is its Mahalan
 2018), where 1 is the limit that few training images exceed. The encoder computes the map anyway.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,10 +135,8 @@ def read(folder: Path, channels: int) -> Familiarity | None:
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged or not safetensors ({error}); copy it again, or delete it") from error
     shapes = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
-    expected = {"mean": (size,), "whitening": (size, size), "min_pixels": (1,)}
-    types = {name: torch.int64 if name == "min_pixels" else torch.float32 for name in expected}
-    if shapes != {name: (shape, types[name]) for name, shape in expected.items()} or not all(
-        math.isfinite(float(value.double().abs().sum())) for value in tensors.values()
-    ):
+    expected = {"mean": ((size,), torch.float32), "whitening": ((size, size), torch.float32)}
+    expected |= {"min_pixels": ((1,), torch.int64)}
+    if shapes != expected or not all(value.isfinite().all() for value in tensors.values()):
         raise InputError(f"{path} does not belong to the config.json beside it; copy it again, or delete it")
     return Familiarity(tensors["mean"], tensors["whitening"], int(tensors["min_pixels"]))

@@ -174,14 +174,14 @@ def read_json(path: str | Path | Traversable, limit: int = MAX_BYTES) -> Any:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
 
 
-def read_text(path: Path, limit: int = MAX_TEXT) -> str:
+def read_text(path: Path) -> str:
     """A text file in UTF-8, with or without its mark.
 
     Raises:
         InputError: as `read_bytes`, or it is not UTF-8.
     """
     try:
-        return read_bytes(path, limit).decode("utf-8-sig")
+        return read_bytes(path, MAX_TEXT).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8; save it as UTF-8") from error
 

@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,7 @@ from pix2seqd.inference.postprocess import (
     segments_by_component,
     segments_by_id,
 )
-from pix2seqd.inference.stitching import join, windows
+from pix2seqd.inference.stitching import Join, windows
 from pix2seqd.panoptic import runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
@@ -22,6 +23,14 @@ CAT, DOG, LAWN = 1, 2, 3
 TAXONOMY = Taxonomy.from_coco(
     [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 9, "name": "lawn", "isthing": 0}]
 )
+
+
+def join(tiles: Iterable[tuple[int, int, postprocess.Labels]], height: int, width: int, taxonomy: Taxonomy):
+    """Top, left and labels of windows → one label map."""
+    joined = Join(height, width, taxonomy)
+    for tile in tiles:
+        joined.add(*tile)
+    return joined.labels()
 
 
 def mask(classes: list[list[int]], ids: list[list[int]]) -> np.ndarray:

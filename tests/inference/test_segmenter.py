@@ -567,3 +567,11 @@ def test_images_report_each_window(reading):
     for _ in segmenter.images(sources, on_window=lambda done, of: told.append((done, of))):
         counts = [len(segmenter.resize(source).corners) for source in sources]
     assert told == [(done, count) for count in counts for done in range(1, count + 1)] and counts[1] > 1
+
+
+def test_images_report_the_window_of_a_whole_image(reading):
+    told = []
+    segmenter = reading(DataConfig(size=(32, 32)))
+    sources = [np.zeros((40, 40, 3), np.uint8)] * 2
+    assert len(list(segmenter.images(sources, smooth=False, on_window=lambda *done: told.append(done)))) == 2
+    assert told == [(1, 1)] * 2

@@ -23,10 +23,10 @@ class PageSegmenter(FakeSegmenter):
         (whole,) = self.images([source])
         segmentation = np.array(whole.segmentation)
         segmentation[0, : 1 + seed % 7] = 0
-        classes = {s.id: self.taxonomy.class_of(s.category_id) for s in whole.segments}
+        classes = whole.classes
         if hints is not None:
             shift = max((s.id for s in hints.segments), default=0)
-            given = {s.id: self.taxonomy.class_of(s.category_id) for s in hints.segments}
+            given = hints.classes
             segmentation = np.where(
                 hints.segmentation > 0, hints.segmentation, (segmentation + shift) * (segmentation > 0)
             )

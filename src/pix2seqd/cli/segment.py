@@ -66,9 +66,9 @@ def segment(
     from pix2seqd.images.load import find_images, open_pixels
     from pix2seqd.panoptic.also import Also
     from pix2seqd.panoptic.collect import collect
-    from pix2seqd.panoptic.folder import FOLDERS, layout
+    from pix2seqd.panoptic.folder import FOLDERS
     from pix2seqd.panoptic.parts import place
-    from pix2seqd.panoptic.results import PanopticWriter, make_folders
+    from pix2seqd.panoptic.results import PanopticWriter, prepare
 
     further = Also.parse(also, pixel_size)
     sources = find_images(images)
@@ -78,9 +78,8 @@ def segment(
         open_pixels(sources[0], channel)  # a mistyped name is reported before torch and the model are loaded
     from pix2seqd import distributed
 
-    layout(out, shard)
     folders = (*FOLDERS, *further.folders)
-    make_folders(out, (".",) if shard else folders)
+    prepare(out, shard, folders)
     first, stride = distributed.rank(), distributed.world_size()
     segmenter = inference.segmenter(model)
     options = {**inference.given(), **selection.given(segmenter.taxonomy)}

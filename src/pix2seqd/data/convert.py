@@ -260,10 +260,10 @@ def convert(
             for note in image.info["notes"]:
                 report.notes[note] = report.notes.get(note, 0) + 1
             own = {"id": record.fields.get("id", number), "file_name": record.file_name}
-            png, annotation = panoptic.to_coco(own["id"], record.png)
+            annotation = panoptic.annotation(own["id"], record.png)
             path = stage / pngs / record.png
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(png).save(path, format="PNG")
+            panoptic.to_png().save(path, format="PNG")
             sync(path)
             converted.append(record)
             entries.append({**record.fields, **own, "width": image.width, "height": image.height})

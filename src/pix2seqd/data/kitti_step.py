@@ -69,7 +69,7 @@ def panoptic(png: np.ndarray) -> Panoptic:
         ValueError: a class is outside 0..18.
     """
     class_map, ids = to_mask(png)
-    thing = np.array([False, *(category.isthing for category in TAXONOMY.categories)])
+    thing = np.array(TAXONOMY.things)
     segmentation = class_map * _CLASS_STEP + np.where(thing[class_map], ids, 0)
     classes = {i: i // _CLASS_STEP for i in np.unique(segmentation).tolist() if i != VOID}
     crowds = [i for i, number in classes.items() if thing[number] and i % _CLASS_STEP == 0]

@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -297,8 +298,9 @@ def _detect(
     if class_files:
         return "instance", "class images lie beside the label images"
     chosen = files[:: max(1, len(files) // sampled)]
-    if not any(read_label_image(file).any() for file in chosen):
-        chosen = files  # most images have nothing to label
+    if not any(read_label_image(file).any() for file in chosen):  # most images have nothing to label
+        labelled = (file for file in files if read_label_image(file).any())
+        chosen = [*chosen[:1], *islice(labelled, sampled)]
     meaning: dict[int, set[tuple[int, ...]]] = {}
     for file in chosen:
         for index, color in palette_colors(file).items():

@@ -75,7 +75,9 @@ def recognize(
     Raises:
         InputError: the images are not label images, or fit several codings.
     """
-    plain = [(path, _without_alpha(path, pixels, images)) for path, pixels in images]
+    greys = (pixels[..., 1] for _, pixels in images if pixels.ndim == 3 and pixels.shape[2] == 2)
+    alphas = {value for alpha in greys for value in np.unique(alpha).tolist()}
+    plain = [(path, _without_alpha(path, pixels, alphas)) for path, pixels in images]
     if any(pixels.ndim == 3 and pixels.shape[2] == 3 for _, pixels in plain):
         colors = [pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2) for _, pixels in plain]
         if not all((c == c[..., :1]).all() for c in colors):
@@ -96,8 +98,10 @@ def recognize(
     return _recognize_grey(seen, declaration, classes_only, things_given)
 
 
-def _without_alpha(path: Path, pixels: np.ndarray, images: Sequence[tuple[Path, np.ndarray]]) -> np.ndarray:
+def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarray:
     """The pixels without the alpha channel of colours, or one of grey that says nothing: constant, or 0 and 255.
+
+    `alphas` are the values of the alpha channels of all images that are grey.
 
     Raises:
         InputError: the mask seems to be the alpha channel of grey.
@@ -105,7 +109,6 @@ def _without_alpha(path: Path, pixels: np.ndarray, images: Sequence[tuple[Path, 
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         return pixels[..., :3]
     if pixels.ndim == 3 and pixels.shape[2] == 2:
-        alphas = {v for _, p in images if p.ndim == 3 and p.shape[2] == 2 for v in np.unique(p[..., 1]).tolist()}
         if len(alphas) > 1 and alphas <= {0, 255}:
             check_alpha(path, pixels)
         if len(alphas) == 1 or alphas <= {0, 255}:

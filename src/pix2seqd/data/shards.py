@@ -147,8 +147,8 @@ def _content(sample: Sample, number: int, quality: int | None) -> Iterator[tuple
     """Suffixes and contents of a sample's files."""
     image = Image.fromarray(sample.image)
     yield ("png", _encoded(image, "PNG")) if quality is None else ("jpg", _encoded(image, "JPEG", quality=quality))
-    png, annotation = sample.panoptic.to_coco(number, f"{number:09d}.panoptic.png")
-    yield "panoptic.png", _encoded(Image.fromarray(png), "PNG")
+    yield "panoptic.png", _encoded(sample.panoptic.to_png(), "PNG")
+    annotation = sample.panoptic.annotation(number, f"{number:09d}.panoptic.png")
     record = {"name": sample.name, "notes": list(sample.notes), **annotation}
     yield "json", json.dumps(record, ensure_ascii=False).encode()
 

@@ -82,7 +82,8 @@ class TiffPixels(Pixels):
             parts = [_range(self._values(start, stop)) for start, stop in self._bands()]
             parts = [part for part in parts if part]
             self._range = (min(low for low, _ in parts), max(high for _, high in parts)) if parts else (0.0, 0.0)
-        _ = self.counts
+        else:
+            _ = self.counts
 
     def _values(self, start: int, stop: int) -> np.ndarray:
         with decoding(self._name):
@@ -189,7 +190,7 @@ def open_pixels(source: Source, channel: int | str | None = None, note: Note = i
 
 
 def _in_segments(path: Path, channel: int | str | None, note: Note) -> Pixels | None:
-    """The image of a TIFF whose rows can be read one by one; None: it has to be read as a whole."""
+    """The image of a TIFF, whose rows are read one by one where that is possible; None: it is no TIFF."""
     _check_file(path)
     with decoding(str(path)), ExitStack() as stack:
         file = stack.enter_context(path.open("rb"))
@@ -199,10 +200,10 @@ def _in_segments(path: Path, channel: int | str | None, note: Note) -> Pixels | 
         check_plane(tiff)
         plain = _is_plain(tiff) and tiff.page.photometric != PHOTOMETRIC.MINISWHITE and tiff.page.dtype.kind in "uif"
         if not (plain and tiff.in_segments and tiff.alpha is None and _tiff_orientation(tiff) == 1):
-            return None
+            return Pixels(_tiff_image(tiff, str(path), channel, note))
         shown = _shown(tiff) if channel is None else [find_channel(channel, tiff.channels, tiff.names)]
         if len(shown) == 2:
-            return None
+            return Pixels(_tiff_image(tiff, str(path), channel, note))
         pixels = TiffPixels(tiff, str(path), shown)
         _describe_planes(tiff, str(path), note)
         describe_channels(tiff, str(path), channel, note)
@@ -320,12 +321,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> Image.Image:
     if is_tiff(file):
-        tiff = Tiff(file)
-        image = read_plane(tiff, {}, channel)
-        image.info["orientation"] = _tiff_orientation(tiff)
-        _describe_planes(tiff, name, note)
-        describe_channels(tiff, name, channel, note)
-        return image
+        return _tiff_image(Tiff(file), name, channel, note)
     with open_image(file) as image:
         rgb = one_channel(_to_rgb(_deep(image, file)), channel)
         rgb.info["orientation"] = _stored_orientation(image)
@@ -335,6 +331,14 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
         if frames > 1:
             note(f"{name}: the first of {frames} frames is taken; `pix2seqd video` takes all")
         return rgb
+
+
+def _tiff_image(tiff: Tiff, name: str, channel: int | str | None, note: Note) -> Image.Image:
+    image = read_plane(tiff, {}, channel)
+    image.info["orientation"] = _tiff_orientation(tiff)
+    _describe_planes(tiff, name, note)
+    describe_channels(tiff, name, channel, note)
+    return image
 
 
 def _orientation(value: object) -> int:

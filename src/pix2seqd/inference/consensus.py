@@ -1,7 +1,6 @@
 """Consensus and uncertainty of several segmentations of one image. Their ids need not correspond."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from scipy import sparse
@@ -73,7 +72,7 @@ def consensus(samples: Iterable[Panoptic], min_pixels: int = 0) -> Panoptic:
     whole = Runs(starts, regions.astype(np.int32), maps[0].shape)
     areas = whole.areas(0)
     del maps, labels, codes, regions  # before maps of all pixels are made
-    is_thing = np.array([False, *(category.isthing for category in taxonomy.categories)])
+    is_thing = np.array(taxonomy.things)
     things = np.zeros(members.shape, bool)
     votes = np.zeros((len(taxonomy) + 1, len(areas)), np.int64)
     for labels, class_of, thing in zip(members, classes, things, strict=True):
@@ -156,10 +155,8 @@ def _dense(sample: Panoptic) -> tuple[Runs, np.ndarray, np.ndarray, Taxonomy]:
     """Labels 0 (void) .. n; the contiguous class of each, `[1 + n]`; its score, 1 if it has none; the taxonomy."""
     classes = [VOID, *(sample.taxonomy.class_of(segment.category_id) for segment in sample.segments)]
     scores = [1.0, *(1.0 if segment.score is None else segment.score for segment in sample.segments)]
-    runs = Runs.of(sample.segmentation)
-    ids = np.array([VOID, *(segment.id for segment in sample.segments)])
-    dense = replace(runs, values=np.searchsorted(ids, runs.values).astype(np.int32))
-    return dense, np.array(classes), np.array(scores), sample.taxonomy
+    ids = [VOID, *(segment.id for segment in sample.segments)]
+    return Runs.of(sample.segmentation).numbered(ids), np.array(classes), np.array(scores), sample.taxonomy
 
 
 def _groups(members: np.ndarray, things: np.ndarray, areas: np.ndarray) -> np.ndarray:

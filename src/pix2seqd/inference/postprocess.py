@@ -75,7 +75,7 @@ def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int)
     pixels take the label of the nearest pixel of a segment that stays.
     """
     classes, ids = mask
-    things = np.array([False, *(category.isthing for category in taxonomy.categories)])
+    things = np.array(taxonomy.things)
     classes = np.where(classes < len(things), classes, VOID).astype(np.int32)
     id_count = int(ids.max(initial=0)) + 1
     runs = Runs.of(np.where(things[classes], classes * id_count + ids, classes * id_count))

@@ -69,14 +69,12 @@ class Runner:
                 yield Step(sample, first[0], True)
                 continue
             noise = self._batch([window.noise[sample] for window in windows])
-            predictions = stream.denoise(h, noise, number, sample, given, inside)
+            predictions = stream.denoise(h, noise, number, sample, given, inside, first)
             while True:
                 with self._precision():  # entered for each step: it must not apply to the caller's code between steps
                     step = next(predictions, None)
                 if step is None:
                     break
-                if first is not None:
-                    step = step._replace(m_pred=torch.where(first[1][:, None, None, None], first[0], step.m_pred))
                 yield step
                 if stream.skips and sample == 0 and step.is_last:
                     first = step.m_pred, stream.certain(step.m_pred, inside)

@@ -1,6 +1,6 @@
 """Windows of a large image, and their segments joined across the seams (not in the paper)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -92,21 +92,6 @@ def window_size(length: int, largest: int, overlap: int, unit: int) -> int:
 def _count(length: int, size: int, overlap: int) -> int:
     """Number of windows of `size` that cover `length` and overlap by `overlap` or more."""
     return max(-(-(length - overlap) // (size - overlap)), 1)
-
-
-def join(tiles: Iterable[tuple[int, int, Labels]], height: int, width: int, taxonomy: Taxonomy) -> Labels:
-    """The label maps of overlapping windows as one; see `Join`.
-
-    Args:
-        tiles: (top, left, labels of the window), in ascending order of top; windows may extend beyond the image.
-        height: height of the image.
-        width: width of the image.
-        taxonomy: which classes are things.
-    """
-    result = Join(height, width, taxonomy)
-    for tile in tiles:
-        result.add(*tile)
-    return result.labels()
 
 
 class Join:

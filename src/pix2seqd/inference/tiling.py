@@ -169,7 +169,8 @@ class Tiling:
         minimum = self.minimum(image, min_pixels)
         smooth = smooth and self._is_coarser(image)
         if self.data.layout == "resize" and not smooth:  # as the official code
-            for mask in next(iter(masks)):
+            (found,) = masks  # one window
+            for mask in found:
                 yield self._official(self.to_image_size(mask, image), minimum)
             return
         scale = image.zoom / self.model.mask.stride
@@ -228,7 +229,7 @@ class Tiling:
         Args:
             mask: integers `[4, h, w]`, as `Runner.masks` gives them.
         """
-        things = np.array([False, *(category.isthing for category in self.taxonomy.categories)])
+        things = np.array(self.taxonomy.things)
         thing = things[np.where(mask[0] < len(things), mask[0], VOID)]
         both = mask[2].astype(np.int32) * mask[3] // postprocess.CERTAIN
         return np.where(thing, both, mask[2]).astype(np.uint8)
@@ -316,10 +317,9 @@ class Tiling:
         # The network has no crowds.
         counted = [segment.id for segment in compact.segments if not segment.iscrowd]
         labels = np.where(np.isin(compact.segmentation, counted), compact.segmentation, VOID)
-        classes = {segment.id: self.taxonomy.class_of(segment.category_id) for segment in compact.segments}
         _, height, width = image.pixels.shape
         labels = downsample(labels, height, width, self.model.mask.stride)
-        return InpaintedMask(labels, classes, self.taxonomy)
+        return InpaintedMask(labels, compact.classes, self.taxonomy)
 
     def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, min_pixels: int) -> None:
         """Write the generated mask of a window into the image's mask, without segments below `minimum`."""

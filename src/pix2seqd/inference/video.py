@@ -50,9 +50,8 @@ class Stream:
 
     def __init__(self, model: Pix2SeqD, config: InferConfig, taxonomy: Taxonomy) -> None:
         self._model, self._config = model, config
-        things = [False, *(category.isthing for category in taxonomy.categories)]
-        spare = model.config.mask.classes - len(things)
-        self._things = torch.tensor(things + [False] * max(spare, 0))
+        spare = model.config.mask.classes - len(taxonomy.things)
+        self._things = torch.tensor(taxonomy.things + [False] * max(spare, 0))
         self.conditioned = config.consensus - int(config.unconditioned_share * config.consensus)
         """Number of samples of a later frame that get the past masks; the first samples do."""
         self.skips = config.sure > 0 and config.consensus > 1
@@ -71,6 +70,7 @@ class Stream:
         sample: int = 0,
         hints: Tensor | None = None,
         inside: Sequence[tuple[int, int]] = (),
+        kept: tuple[Tensor, Tensor] | None = None,
     ) -> Iterator[Step]:
         """Denoise some of the present frame's windows.
 
@@ -81,8 +81,9 @@ class Stream:
             sample: number of the sample; samples from `conditioned` on get no past masks.
             hints: int64 `[b, 2, h, w]`, as `Pix2SeqD.denoise` takes them.
             inside: as in `certain`.
+            kept: bits that are predicted already, and of which windows they stay, bool `[b]`.
         """
-        config, kept = self._config, None
+        config = self._config
         past = [masks[first : first + len(noise)] for masks in self._past] if sample < self.conditioned else []
         steps = self._allowed(len(noise)) if past else config.first_steps or config.steps
         before = past[-1] if past and config.adaptive else None
@@ -114,8 +115,6 @@ class Stream:
             inside: height and width of the part of each window that is the image, in network pixels.
         """
         config, sure = self._model.config.mask, self._config.sure
-        if not sure:
-            return torch.zeros(len(m_pred), dtype=torch.bool, device=m_pred.device)
         class_bits, id_bits = m_pred.split(list(config.bits), dim=1)
         confidence = value_probability(class_bits, config.scale)
         things = self._things.to(m_pred.device)[self._model.to_masks(m_pred)[:, 0]]

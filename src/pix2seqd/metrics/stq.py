@@ -84,7 +84,7 @@ class StepQuality:
         confusion = np.zeros((len(self.taxonomy) + 1,) * 2, np.int64)
         np.add.at(confusion, (true_class, predicted_class), pixels)
 
-        thing = np.array([False, *(category.isthing for category in self.taxonomy.categories)])
+        thing = np.array(self.taxonomy.things)
         crowd = thing[true_class] & (true_id == 0)
         true, predicted = thing[true_class] & ~crowd, thing[predicted_class] & ~crowd
         true_track, true_area = _tracks(counts[:2], pixels * true)

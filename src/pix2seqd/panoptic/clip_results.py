@@ -147,14 +147,14 @@ class ClipWriter:
         name = f"{frame.number:06d}.png"
         # Slow work comes first, so that Ctrl-C rarely leaves a frame in one file but not in another.
         shown = panoptic.overlay(frame.image)
-        png, annotation = panoptic.to_coco(frame.number, name)
+        png, annotation = panoptic.to_png(), panoptic.annotation(frame.number, name)
         record = {"id": frame.number, "file_name": frame.name or name, "time": round(frame.time, 6)}
         record |= {"width": frame.image.width, "height": frame.image.height, **familiarity(panoptic)}
         paths = self._also.paths(self._out, Path(name).stem)
         write_further(paths, record, panoptic, frame.channels, self._also.pixel_size, frame.image)
         parents = self._tracks.parents(frame.number, panoptic)
         centroids = {segment.id: centroid(panoptic, segment) for segment in panoptic.things}
-        write_png(self._out / "panoptic" / name, Image.fromarray(png))
+        write_png(self._out / "panoptic" / name, png)
         if self._ctc:
             self._ctc.write(frame.number, panoptic, parents)
         self._video.write(shown, frame.time)

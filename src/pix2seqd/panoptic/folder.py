@@ -210,9 +210,10 @@ class PanopticFolder:
 
     def _check(self, path: Path) -> None:
         """Refuse a `panoptic.json` of another origin, or with other categories."""
-        description = _info(path).get("description")
+        head = read_head(path)
+        description = _info(path, head).get("description")
         try:
-            same = Taxonomy.from_coco(read_head(path)["categories"]) == self._taxonomy
+            same = Taxonomy.from_coco(head["categories"]) == self._taxonomy
         except (KeyError, TypeError, ValueError) as error:
             raise broken(path) from error
         if not same:
@@ -341,7 +342,7 @@ def layout(out: Path, shard: int | None) -> list[str]:
     """
     parts, whole = find_parts(out), out / "panoptic.json"
     first = next((folder / whole.name for folder in parts.values()), whole)
-    size = _info(first).get("images_per_part") if first.exists() else None
+    size = _info(first, read_head(first)).get("images_per_part") if first.exists() else None
     if size and first == whole:
         raise InputError(f"{out} is one part of the result {out.parent}; give that, or choose another --out")
     if parts and not size:
@@ -372,9 +373,9 @@ def alone(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _info(path: Path) -> dict[str, Any]:
-    """`info` of a `panoptic.json`."""
-    info = read_head(path).get("info", {})
+def _info(path: Path, head: Mapping[str, Any]) -> dict[str, Any]:
+    """`info` of the head of a `panoptic.json`."""
+    info = head.get("info", {})
     if not isinstance(info, dict):
         raise broken(path)
     return info

@@ -63,9 +63,9 @@ def _lighter(colors: np.ndarray) -> np.ndarray:
 
 
 def _numbered(segmentation: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """The position of each pixel's id in `ids`, which are sorted; ids reach 2²⁴, too many for a table."""
-    runs = Runs.of(segmentation)
-    return runs.spread(np.searchsorted(ids, runs.values).astype(np.int32))
+    """The position of each pixel's id in `ids`, which are sorted."""
+    runs = Runs.of(segmentation).numbered(ids)
+    return runs.spread(runs.values)
 
 
 def _near_an_edge(numbers: np.ndarray, reach: int) -> np.ndarray:

@@ -38,6 +38,16 @@ def make_folders(out: Path, names: tuple[str, ...] = FOLDERS) -> None:
         check_writable(folder)
 
 
+def prepare(out: Path, shard: int | None, folders: tuple[str, ...] = FOLDERS) -> None:
+    """Check that a result in parts of `shard` images, or without parts, can be written here, and make its folders.
+
+    Raises:
+        InputError: the folder has a result in other parts, or cannot be written to.
+    """
+    layout(out, shard)
+    make_folders(out, () if shard else folders)
+
+
 def check_writable(folder: Path) -> None:
     """Check, before the work starts, that its result can be written.
 
@@ -101,8 +111,7 @@ class PanopticWriter:
                 not write, or that has other categories, it has parts of another size, or another process writes the
                 same images with other settings.
         """
-        layout(out, shard)
-        make_folders(out, (".",) if shard else folders)
+        prepare(out, shard, folders)
         self._out, self._settings, self._folders = out, dict(settings), folders
         self._stems: dict[str, str] = {}
         self._parts = {out}

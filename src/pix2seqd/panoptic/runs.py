@@ -1,7 +1,7 @@
 """Label maps as runs of equal pixels, of which an image has far fewer than pixels."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,6 +49,10 @@ class Runs:
     def areas(self, count: int) -> np.ndarray:
         """Pixels of each label from 0, int64 `[count or more]`."""
         return np.bincount(self.values, self.lengths, count).astype(np.int64)
+
+    def numbered(self, labels: Sequence[int]) -> "Runs":
+        """The position of each label in `labels`, which are sorted; ids reach 2²⁴, too many for a table."""
+        return replace(self, values=np.searchsorted(labels, self.values).astype(np.int32))
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """A map `[h, w]` from one value for each run."""

@@ -75,6 +75,11 @@ class Taxonomy:
         return len(self.categories)
 
     @cached_property
+    def things(self) -> list[bool]:
+        """Whether each contiguous class is one of things, from class 0, void, which is not."""
+        return [False, *(category.isthing for category in self.categories)]
+
+    @cached_property
     def _class_of(self) -> dict[int, int]:
         return {category.id: index for index, category in enumerate(self.categories, start=1)}
 

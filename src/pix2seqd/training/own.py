@@ -13,7 +13,8 @@ import numpy as np
 from scipy import ndimage
 
 from pix2seqd import distributed
-from pix2seqd.checkpoint import BUNDLED, Checkpoint, from_pretrained
+from pix2seqd.cards import bundled_names
+from pix2seqd.checkpoint import Checkpoint, from_pretrained
 from pix2seqd.config import Recipe
 from pix2seqd.data import is_clips, open_dataset
 from pix2seqd.data.categories import with_categories
@@ -363,7 +364,7 @@ def nearest(data: Statistics) -> str:
     if len(data.taxonomy) + 1 > 2**10:
         return ""
     names = ("nuclei-fast",) if is_similar(data) else ("facades", "shapes")
-    return next((name for name in names if (BUNDLED / name / "config.json").is_file()), "")
+    return next((name for name in names if name in bundled_names()), "")
 
 
 def find_data(train_data: str, eval_data: str) -> tuple[str, str, str]:

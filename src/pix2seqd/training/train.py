@@ -141,11 +141,13 @@ def train(
         if accelerator.is_main_process:
             if log.results:
                 save_pretrained(pretrained, out / "last")
-            pretrained = load(out / "model") if has_best else pretrained
-            if state.step >= state.last:  # from no more images than were trained on
+            finished = state.step >= state.last
+            if finished:  # from no more images than were trained on
+                pretrained = load(out / "model") if has_best else pretrained
                 count, device = min(IMAGES, state.step * config.batch_size), str(accelerator.device)
                 pretrained = replace(pretrained, familiarity=learn(pretrained, [(dataset, count)], device))
-            save_pretrained(pretrained, out / "model")
+            if finished or not has_best:
+                save_pretrained(pretrained, out / "model")
         accelerator.wait_for_everyone()
     if state.step < state.last:
         accelerator.print(f"stopped at step {state.step} of {state.last}; go on with --resume")

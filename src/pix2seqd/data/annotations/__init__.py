@@ -106,8 +106,9 @@ def open_annotations(path: Path, images: Path | None = None) -> dict[str, Annota
 
         if path.is_dir() and find_splits(path)[1]:
             raise InputError(f"{path} needs no conversion; see how it is understood: pix2seqd check-data {path}")
-        known = (file for file in visible(path, "**/*") if file.suffix.lower() in (*CURES, ".json", ".xml"))
-        if path.is_dir() and (other := next((file for file in known if file.suffix.lower() != ".txt"), None)):
+        known = CURES.keys() - {".txt"} | {".json", ".xml"}
+        files = visible(path, "**/*") if path.is_dir() else []
+        if other := next((file for file in files if file.suffix.lower() in known), None):
             cure = CURES.get(other.suffix.lower(), "it is of no known format")
             raise InputError(f"{path} has no annotations that can be converted; of {other}: {cure}; give {FORMATS}")
         raise InputError(f"{path} has no annotations that can be converted; give {FORMATS}")

@@ -5,6 +5,7 @@ bounding box.
 """
 
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -183,16 +184,24 @@ def _without_image(pairs: list[tuple[Path, Path]], used: set[Path]) -> list[str]
 
 def _numbered(found: dict[str, list[tuple[Path, Path]]]) -> dict[int, str]:
     """The classes of all rows, named by number."""
-    lines = (ln for pairs in found.values() for _, label in pairs if label.is_file() for ln in _lines(label))
-    firsts = {line.split()[0] for line in lines}
+    firsts = {line.split()[0] for line in _rows(found)}
     numbers = sorted({int(float(first)) for first in firsts if re.fullmatch(r"\d+(\.0*)?", first)})
     return {number: str(number) for number in numbers or [0]}
 
 
 def _are_turned_boxes(found: dict[str, list[tuple[Path, Path]]]) -> bool:
     """Whether there are many rows, all of the number of a class and four corners."""
-    lines = [ln for pairs in found.values() for _, label in pairs if label.is_file() for ln in _lines(label)]
-    return len(lines) > MANY_BOXES and all(len(line.split()) == 9 for line in lines)
+    boxes = 0
+    for line in _rows(found):
+        if len(line.split()) != 9:
+            return False  # of most data in the first file
+        boxes += 1
+    return boxes > MANY_BOXES
+
+
+def _rows(found: dict[str, list[tuple[Path, Path]]]) -> Iterator[str]:
+    """The rows of all splits."""
+    return (line for pairs in found.values() for _, label in pairs if label.is_file() for line in _lines(label))
 
 
 def _lines(label: Path) -> list[str]:

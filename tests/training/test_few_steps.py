@@ -100,11 +100,16 @@ def test_relabel_unique_ids_stay_unique(student):
     assert 7 in found and len(set(found)) == 4 and 0 not in found
 
 
-def test_relabel_past_masks_keep_the_ids(student):
+def test_relabel_ids_that_the_past_shows_stay(student):
+    """The others, of instances that are new or were missed, are free."""
     past = torch.zeros(1, 1, 2, 8, 8, dtype=torch.long)
-    assert relabelled(student, first(student, (ALL, LEFT, 5)), squares(), past=past)[0] == 5
-    past[0, 0, :, 0, 0] = 1
-    assert relabelled(student, first(student, (ALL, LEFT, 5)), squares(), past=past) == [1, 2, 3, 4]
+    state = first(student, (ALL, LEFT, 5))
+    assert relabelled(student, state, squares(), past=past)[0] == 5
+    past[0, 0] = squares()[0]
+    assert relabelled(student, state, squares(), past=past) == [1, 2, 3, 4]
+    past[past == 3] = 0
+    one, two, three, four = relabelled(student, state, squares(), past=past)
+    assert (one, two, four) == (1, 2, 4) and three == 7
 
 
 @pytest.mark.parametrize("reused", [True, False])
@@ -117,7 +122,7 @@ def test_relabel_same_ids_alone_and_in_batch(student, reused, later):
     masks = torch.stack([(numbers > 0).long(), numbers], dim=1)
     state, before = torch.randn(2, 5, sum(bits), 8, 8).sign()
     logits, past = torch.randn(5, 2 ** bits[1], 8, 8), torch.zeros(5, 1, 2, 8, 8, dtype=torch.long)
-    past[1] = 1
+    past[1, 0] = masks[1]
     given = [masks, numbers if reused else None, state, before if later else None, logits, past]
     together = student.relabel(*given)
     for k in range(5):

@@ -27,6 +27,9 @@ from pix2seqd.training.train import train
 _BIT_WEIGHT = 2.0
 """Weight of a bit of the first state for or against an id, in nats per pixel of an instance."""
 
+_KEPT = 1e9
+"""Preference for the id of a track, in nats: above that of any number of pixels."""
+
 MIN_SHARE = 0.15
 """`InferConfig.min_share` of a student: few steps leave more fragments than many (docs/notebook/few-steps.md)."""
 
@@ -103,7 +106,7 @@ class Student(Pix2SeqD):
             first: the first state, `[b, bits, h, w]`.
             before: the analog bits that the previous step predicted, likewise; None at the first step.
             logits: prediction for the id channel, `[b, 2^bits, h, w]`.
-            past: masks of past frames. They determine the ids, so examples with past masks keep theirs.
+            past: masks of past frames, int64 `[b, f, 2, h, w]`. They determine the ids of the instances that they show.
 
         Returns:
             int64 `[b, 2, h, w]`; pixels of id 0 keep it, and where ids are reused a thing may also get id 0.
@@ -134,11 +137,25 @@ class Student(Pix2SeqD):
 
         near = crossing(boxes, ID_DISTANCE) if instances is not None else present[:, None]
         near = near & ~torch.eye(present.shape[1], dtype=torch.bool, device=near.device)
-        ids = assign_preferred(near, likelihood + _BIT_WEIGHT * (shown @ signs.T), present) - 1 + lowest
-        renamed = torch.where(present, ids, 0).gather(1, numbers.flatten(1)).view_as(numbers)
+        preference = likelihood + _BIT_WEIGHT * (shown @ signs.T)
         if past is not None:
-            renamed = torch.where(past.flatten(1).any(dim=1)[:, None, None], masks[:, 1], renamed)
+            preference += self._tracked(masks[:, 1], past, places, lowest)
+        ids = assign_preferred(near, preference, present) - 1 + lowest
+        renamed = torch.where(present, ids, 0).gather(1, numbers.flatten(1)).view_as(numbers)
         return torch.stack([masks[:, 0], renamed], dim=1)
+
+    def _tracked(self, ids: Tensor, past: Tensor, places: "Places", lowest: int) -> Tensor:
+        """Preference `[b, n, ids]` that leaves instances the ids `[b, h, w]` that the past shows near them.
+
+        An instance that the past does not show, because it is new or was missed, has no id yet and may get any.
+        """
+        colors = torch.arange(lowest, self.config.mask.max_instances, device=ids.device)
+        near = (past[:, :, 1, None] == colors[:, None, None]).any(dim=1).float()
+        reach = 2 * self.config.mask.init_id_cell
+        for axes in ((1, 0), (0, 1)):
+            near = F.max_pool2d(near, [2 * reach * n + 1 for n in axes], 1, [reach * n for n in axes])
+        own = (ids[:, None] == colors[:, None, None]).float()
+        return _KEPT * (_totals(near * own, places) > 0)
 
 
 Places = tuple[Tensor, tuple[int, int]]

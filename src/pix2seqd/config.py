@@ -467,6 +467,8 @@ class InferConfig(Config):
     min_share: float = 0.0
     """With `DataConfig.diameter`: segments below this share of the area of a disc of that diameter are discarded too.
     Not in the paper."""
+    min_score: float = 0.0
+    """Segments with a lower score (`panoptic.Segment.score`), 0 to 1, are discarded. Not in the paper."""
     input_scale: int = 1
     """Side of the network's input in multiples of that in training; the networks work at other sizes (§4.1)."""
     consensus: int = 1
@@ -494,6 +496,7 @@ class InferConfig(Config):
             (0 <= self.td < float("inf"), f"td must be 0 or more, not {self.td}"),
             (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
             (0 <= self.min_share < 1, f"min_share must be from 0 to below 1, not {self.min_share}"),
+            (0 <= self.min_score <= 1, f"min_score must be from 0 to 1, not {self.min_score}"),
             (1 <= self.input_scale <= 16, f"input_scale must be from 1 to 16, not {self.input_scale}"),
             (
                 self.consensus >= 1 and self.consensus % 2 == 1,

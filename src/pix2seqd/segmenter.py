@@ -61,7 +61,7 @@ class ImageOptions(TypedDict, total=False):
     smooth: bool | None
     """Where the mask is coarser than the image, outlines are smooth; False: blocks of the mask's pixels."""
     min_score: float | None
-    """Segments with a lower score (`Segment.score`), 0 to 1, become void; segments without a score stay. Default: 0."""
+    """Segments with a lower score (`Segment.score`), 0 to 1, become void; segments without a score stay."""
     classes: Collection[str] | None
     """Names of categories; segments of other categories become void. Default: all."""
 
@@ -73,13 +73,13 @@ class _Call:
     infer: InferConfig
     seed: int
     diameter: float
-    min_score: float
     classes: frozenset[str]
 
     def select(self, panoptic: Panoptic) -> Panoptic:
         """The segments that were asked for."""
+        least = self.infer.min_score
         return panoptic.select(
-            lambda segment: segment.name in self.classes and (segment.score is None or segment.score >= self.min_score)
+            lambda segment: segment.name in self.classes and (segment.score is None or segment.score >= least)
         )
 
 
@@ -390,7 +390,7 @@ class Segmenter:
         changes = {key: value for key, value in given.items() if value is not None}
         seed, diameter = changes.pop("seed", 0), changes.pop("diameter", 0.0)
         every = {category.name for category in self.taxonomy.categories}
-        min_score, classes = changes.pop("min_score", 0.0), changes.pop("classes", every)
+        classes = changes.pop("classes", every)
         classes = frozenset([classes] if isinstance(classes, str) else classes)
         self.taxonomy.check_names(sorted(classes))
         scales = self.checkpoint.data.diameter > 0
@@ -398,10 +398,9 @@ class Segmenter:
             require(
                 (0 <= seed < 2**63, f"seed must be 0 or more and below 2^63, not {seed}"),
                 (0 <= diameter < float("inf"), f"diameter must be 0 or more, not {diameter}"),
-                (0 <= min_score <= 1, f"min_score must be from 0 to 1, not {min_score}"),
                 (scales or not diameter, "this checkpoint does not scale images; leave diameter out"),
             )
-            return _Call(self.checkpoint.infer.replace(**changes), seed, diameter, min_score, classes)
+            return _Call(self.checkpoint.infer.replace(**changes), seed, diameter, classes)
         except ValueError as error:
             raise InputError(str(error)) from error
 

@@ -280,14 +280,15 @@ class Segmenter:
             adaptive: average number of steps of later frames, 1 or more, spent where the mask changes; 0: always
                 `steps`; None: the checkpoint's value.
             given: see `ImageOptions`. `steps` is for later frames. All frames have the scale of the first frame that
-                shows a thing. Segments below `min_score` or not of `classes` are tracked too, but not shown. The same
-                frames and seed give the same result.
+                shows a thing. Segments below `min_score` (default: 0) or not of `classes` are tracked too, but not
+                shown. The same frames and seed give the same result.
 
         Raises:
             InputError: a frame cannot be read or has another size than the first, or an option is out of range.
         """
         sure = None if given.get("steps") is None and first_steps is None else 0.0  # as for images
-        call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive, "sure": sure})
+        least = given.get("min_score") or 0.0  # the checkpoint's would make an object vanish in some frames
+        call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive, "sure": sure, "min_score": least})
         data, model, min_pixels = self.checkpoint.data, self.model.config, call.infer.min_pixels
         stream, tracker = self._stream(call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
         conditioned = stream.conditioned if model.decoder.past_frames else 0

@@ -56,7 +56,9 @@ def segment(
             each of these has all of the above for so many images. coco:OUT is all parts as one data set.
         engine: local: this machine, or the processes that torchrun started, which share the images. ray: a Ray
             cluster (needs the extra ray).
-        workers: Number of processes that share the images, or of Ray actors. Each process has a part of the cores.
+        workers: Number of processes that share the images, or of Ray actors. Each has its part of the cores and its own
+            copy of the model. With 2 on two cores of a CPU, a folder of more than about 12 images is faster than with
+            1. The result is the same.
         selection: Which segments are kept.
         inference: How the checkpoint is used.
     """

@@ -68,7 +68,7 @@ def on_workers(
                 except (EOFError, OSError):
                     processes[pipe].join()
                     code = processes[pipe].exitcode or 0
-                    how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+                    how = f"by signal {-code} (is the memory full?)" if code < 0 else f"with exit code {code}"
                     for source in left.pop(pipe):
                         yield source, InputError(f"{source} is left, since its process ended {how}; repeat the command")
                     continue

@@ -1,10 +1,12 @@
-"""Several processes segment one folder: under torchrun, on a Ray cluster, or as separate commands."""
+"""Several processes segment one folder: with --workers, under torchrun, on a Ray cluster, or as separate commands."""
 
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -70,6 +72,46 @@ def assert_same(place: Path, out: str) -> None:
     assert [entry["id"] for entry in instances[1]] == list(range(1, len(instances[0]) + 1))
     codes = [sorted((entry["segmentation"]["counts"], entry["area"]) for entry in entries) for entries in instances]
     assert codes[0] == codes[1]
+
+
+@pytest.mark.slow
+def test_segment_workers_share_a_folder_and_continue(place):
+    done = segment(place, "workers", "--workers", "2")
+    assert done.returncode == 2 and done.stderr.count("broken.png") == 1, done.stderr
+    assert f"{COUNT} segmented in" in done.stdout and "1 failed" in done.stdout, done.stdout
+    assert_same(place, "workers")
+    (place / "in" / "broken.png").rename(place / "broken.png")
+    again = segment(place, "workers", "--workers", "2")
+    (place / "broken.png").rename(place / "in" / "broken.png")
+    assert again.returncode == 0 and f"{COUNT} skipped" in again.stdout, again.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_segment_workers_after_ctrl_c_keep_results_and_continue(place):
+    """The terminal sends the signal to all processes. They all hold the pipes, which end with the last one."""
+    options = ("--workers", "2", "--steps", "400")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pix2seqd", *arguments(place, "stopped"), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Shells start background jobs with the signal ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    whole = place / "stopped" / "panoptic.json"
+    while process.poll() is None and not (whole.exists() and json.loads(whole.read_text())["images"]):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=280)
+    assert process.returncode == 130 and "Traceback" not in err, err
+    recorded = len(json.loads(whole.read_text())["images"])
+    assert 0 < recorded < COUNT
+    again = segment(place, "stopped", *options)
+    assert again.returncode == 2 and f"{recorded} skipped" in again.stdout, again.stdout
+    assert len(json.loads(whole.read_text())["images"]) == COUNT
 
 
 def test_segment_under_torchrun_shares_a_folder(place):

@@ -26,7 +26,7 @@ def segment(
     batch_size: Annotated[int | None, count(1)] = None,
     shard: Annotated[int | None, count(1)] = None,
     engine: Literal["local", "ray"] = "local",
-    workers: Annotated[int, count(1)] = 2,
+    workers: Annotated[int, count(1)] = 1,
     selection: Selection = ALL_SEGMENTS,
     inference: Inference = CHECKPOINT_DEFAULTS,
 ) -> int:
@@ -54,12 +54,15 @@ def segment(
             time. It changes the speed, not the result. Default: chosen automatically.
         shard: Number of images of a part, for very many images (10000). OUT then has part-00000/, part-00001/, ..., and
             each of these has all of the above for so many images. coco:OUT is all parts as one data set.
-        engine: local: this process, or the processes that torchrun started, which share the images. ray: a Ray
+        engine: local: this machine, or the processes that torchrun started, which share the images. ray: a Ray
             cluster (needs the extra ray).
-        workers: Number of Ray actors, for --engine ray.
+        workers: Number of processes that share the images, or of Ray actors. Each has its part of the cores and its own
+            copy of the model. On CPUs, as many as cores are faster for folders of some dozens of images or more, since
+            processes use cores better than threads do. The result is the same.
         selection: Which segments are kept.
         inference: How the checkpoint is used.
     """
+    import os
     from functools import partial
 
     from pix2seqd.cli.segmenting import WindowsBar, also_into, locally, print_segments, segment_into
@@ -70,6 +73,8 @@ def segment(
     from pix2seqd.panoptic.parts import place
     from pix2seqd.panoptic.results import PanopticWriter, prepare
 
+    if engine == "local" and workers > (cores := os.cpu_count() or 1):
+        raise InputError(f"--workers {workers}: this machine has {cores} cores; give at most {cores}")
     further = Also.parse(also, pixel_size)
     sources = find_images(images)
     if not sources:
@@ -81,6 +86,8 @@ def segment(
     folders = (*FOLDERS, *further.folders)
     prepare(out, shard, folders)
     first, stride = distributed.rank(), distributed.world_size()
+    if engine == "local" and workers > 1 and stride > 1:
+        raise InputError("torchrun has started several processes already; leave --workers out")
     segmenter = inference.segmenter(model)
     options = {**inference.given(), **selection.given(segmenter.taxonomy)}
     print_summary(segmenter)
@@ -98,11 +105,15 @@ def segment(
             ]
             named = [(source, writer.stem(source)) for source in todo]
             options, bar = {**options, "batch_size": batch_size}, WindowsBar(len(todo))
+            load = partial(inference.segmenter, model)
             if engine == "ray" and todo:
                 from pix2seqd.cli.ray_engine import on_ray
 
-                load = partial(inference.segmenter, model)
                 results = on_ray(load, out, named, settings, options, channel, further, workers)
+            elif workers > 1 and len(todo) > 1:
+                from pix2seqd.cli.workers import on_workers
+
+                results = on_workers(load, out, named, settings, options, channel, further, workers)
             else:
                 results = locally(segmenter, out, named, settings, options, channel, further, bar)
             failed = segment_into(writer, own, todo, results, bar)

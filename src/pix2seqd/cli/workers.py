@@ -1,0 +1,121 @@
+"""Segment many files with several processes of this machine. Each takes the next files when it has finished its own."""
+
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any, cast
+
+from pix2seqd.cli.segmenting import Results, locally
+from pix2seqd.files import InputError
+from pix2seqd.panoptic.also import Also
+
+if TYPE_CHECKING:
+    from pix2seqd.segmenter import Segmenter
+
+
+def on_workers(
+    load: "Callable[[], Segmenter]",
+    out: Path,
+    todo: list[tuple[Path, str]],
+    settings: dict[str, Any],
+    options: dict[str, Any],
+    channel: str | None,
+    also: Also,
+    workers: int,
+) -> Results:
+    """Like `locally`, but in `workers` new processes, which share the cores; the results come as they are finished.
+
+    A process that is killed leaves the files that it was working on, which get an error. The others continue. All of
+    them end with the iterator, or with this process.
+
+    Raises:
+        InputError: a result cannot be written, or all processes were killed.
+    """
+    import torch
+
+    size = options["batch_size"] or 1
+    batches = [todo[at : at + size] for at in range(0, len(todo), size)]
+    workers = min(workers, len(batches))
+    threads = max(1, torch.get_num_threads() // workers)
+    context, waiting = get_context("spawn"), iter(batches)  # a fork of a process with threads may wait for ever
+    arguments = (threads, load, out, settings, options, channel, also)
+    processes: dict[Connection, BaseProcess] = {}
+    left: dict[Connection, list[Path]] = {}
+    for_us = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the new processes inherit to ignore it
+    try:
+        for _ in range(workers):
+            pipe, theirs = context.Pipe()
+            processes[pipe] = context.Process(target=_work, args=(theirs, *arguments), daemon=True)
+            processes[pipe].start()
+            theirs.close()  # so that the pipe ends with the process
+            left[pipe] = []
+    finally:
+        signal.signal(signal.SIGINT, for_us)
+    try:
+        while left:
+            for pipe in cast(list[Connection], wait(list(left))):
+                try:
+                    said = pipe.recv()
+                    if said is None:
+                        batch = next(waiting, [])
+                        left[pipe] = [source for source, _ in batch]
+                        pipe.send(batch)
+                except (EOFError, OSError):
+                    processes[pipe].join()
+                    code = processes[pipe].exitcode or 0
+                    how = f"by signal {-code} (is the memory full?)" if code < 0 else f"with exit code {code}"
+                    for source in left.pop(pipe):
+                        yield source, InputError(f"{source} is left, since its process ended {how}; repeat the command")
+                    continue
+                if isinstance(said, InputError):
+                    raise said
+                if said is not None:
+                    source, entry = said
+                    if not isinstance(entry, str):
+                        left[pipe].remove(source)
+                    yield source, entry
+        if rest := sum(map(len, waiting)):
+            raise InputError(
+                f"all {workers} processes were ended; {rest} more images are left: repeat the command, with fewer "
+                "--workers if the memory is full"
+            )
+    finally:
+        for process in processes.values():
+            process.terminate()
+            process.join()
+
+
+def _work(
+    pipe: Connection,
+    threads: int,
+    load: "Callable[[], Segmenter]",
+    out: Path,
+    settings: dict[str, Any],
+    options: dict[str, Any],
+    channel: str | None,
+    also: Also,
+) -> None:
+    """Segment what comes through the pipe until it is an empty list. None is sent to ask for more."""
+    Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported
+    pipe.send(None)
+    segmenter = load()
+    while batch := pipe.recv():
+        try:
+            for result in locally(segmenter, out, batch, settings, options, channel, also):
+                pipe.send(result)
+        except InputError as error:
+            pipe.send(error)
+        pipe.send(None)
+
+
+def _end_with_parent() -> None:
+    """A result that nobody records must not be written any more: another command may write the same files."""
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)

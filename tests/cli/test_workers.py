@@ -1,0 +1,136 @@
+"""Several processes of one command. Most tests have a fake model, which needs no torch."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from multiprocessing import active_children
+from pathlib import Path
+
+import pytest
+from fake_segmenter import FakeSegmenter, draw
+
+from pix2seqd.cli.segmenting import locally
+from pix2seqd.cli.workers import on_workers
+from pix2seqd.files import InputError
+from pix2seqd.panoptic.also import Also
+from pix2seqd.panoptic.results import make_folders
+
+FOLDERS = ("images", "panoptic", "overlay", "labels")
+LABELS = Also.parse("labels", None)
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+
+
+class Deadly(FakeSegmenter):
+    """Its process is killed at images of one blob."""
+
+    def images(self, sources, **options):
+        for panoptic in super().images(sources, **options):
+            if sum(segment.isthing for segment in panoptic.segments) == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield panoptic
+
+
+class Slow(FakeSegmenter):
+    def images(self, sources, **options):
+        time.sleep(600)
+        yield from super().images(sources, **options)
+
+
+def draw_all(folder: Path, blobs=(2, 1, 3, 4, 5)) -> list[tuple[Path, str]]:
+    return [(draw(folder / f"{number}.png", count), f"{number}") for number, count in enumerate(blobs)]
+
+
+def run_workers(todo, out, kind=FakeSegmenter, workers=2, batch_size=None):
+    make_folders(out, FOLDERS)
+    options = {"batch_size": batch_size}
+    return on_workers(partial(kind, "nuclei"), out, todo, {"seed": 0}, options, None, LABELS, workers)
+
+
+def content(out: Path) -> dict[Path, bytes]:
+    return {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_on_workers_gives_what_one_process_gives(tmp_path, batch_size):
+    todo = draw_all(tmp_path)
+    todo[3][0].write_text("not an image")
+    several = dict(run_workers(todo, tmp_path / "several", batch_size=batch_size))
+    make_folders(tmp_path / "one", FOLDERS)
+    options, bad = {"batch_size": batch_size}, todo[3][0]
+    one = dict(locally(FakeSegmenter("nuclei"), tmp_path / "one", todo, {"seed": 0}, options, None, LABELS))
+    assert isinstance(several[bad], InputError) and str(several.pop(bad)) == str(one.pop(bad))
+    assert several == one and len(one) == 4
+    assert content(tmp_path / "several") == content(tmp_path / "one")
+    assert not active_children()
+
+
+def test_on_workers_killed_process_leaves_its_image(tmp_path):
+    todo = draw_all(tmp_path)
+    results = dict(run_workers(todo, tmp_path / "out", Deadly))
+    assert [source for source, said in results.items() if isinstance(said, InputError)] == [todo[1][0]]
+    said = str(results[todo[1][0]])
+    assert f"{todo[1][0]} is left" in said and "signal 9" in said and "repeat the command" in said
+    assert len(results) == len(todo)
+    done = run_workers(todo[1:2], tmp_path / "out")
+    assert not isinstance(dict(done)[todo[1][0]], InputError)
+
+
+def test_on_workers_all_processes_killed(tmp_path):
+    todo, said = draw_all(tmp_path, (1, 1, 1, 1, 1)), []
+    with pytest.raises(InputError, match="all 2 processes were ended; 3 more images are left"):
+        said.extend(error for _, error in run_workers(todo, tmp_path / "out", Deadly))
+    assert len(said) == 2 and all(isinstance(error, InputError) for error in said)
+
+
+def test_on_workers_result_that_cannot_be_written_ends_all(tmp_path):
+    todo = draw_all(tmp_path)
+    results = run_workers(todo, tmp_path / "out")
+    (tmp_path / "out" / "overlay").rmdir()
+    with pytest.raises(InputError, match="overlay"):
+        list(results)
+    assert not active_children()
+
+
+def test_on_workers_closed_ends_the_processes(tmp_path):
+    results = run_workers(draw_all(tmp_path), tmp_path / "out")
+    next(results)
+    results.close()
+    assert not active_children()
+
+
+@pytest.mark.slow
+def test_on_workers_end_with_a_killed_parent(tmp_path):
+    """All of them hold the pipe of stdout, so it ends with the last one."""
+    draw_all(tmp_path)
+    code = (
+        "import test_workers; from pathlib import Path; here = Path()\n"
+        "todo = [(here / f'{number}.png', f'{number}') for number in range(5)]\n"
+        "print('here', flush=True); list(test_workers.run_workers(todo, here / 'out', test_workers.Slow))"
+    )
+    path = os.pathsep.join(filter(None, sys.path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"here\n"
+    time.sleep(10)  # at work, or still starting: both must end
+    process.kill()
+    _, err = process.communicate(timeout=120)
+    assert err == b""
+
+
+def test_segment_more_workers_than_cores(run, segmenter, tmp_path, monkeypatch):
+    draw_all(tmp_path)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    code, _, err = run("segment", tmp_path, "--workers", 3)
+    assert code == 2 and err == "pix2seqd: --workers 3: this machine has 2 cores; give at most 2\n"
+    assert run("segment", tmp_path, "--workers", 0)[0] == 2
+    monkeypatch.setattr("pix2seqd.distributed.world_size", lambda: 2)
+    code, _, err = run("segment", tmp_path, "--workers", 2)
+    assert code == 2 and "torchrun" in err

@@ -20,11 +20,10 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from pix2seqd import familiarity
-from pix2seqd.cards import BUNDLED, CARD, bundled_names
-from pix2seqd.config import DataConfig, InferConfig, ModelConfig
-from pix2seqd.familiarity import Familiarity
+from pix2seqd.config import BUNDLED, CARD, DataConfig, InferConfig, ModelConfig, bundled_names
 from pix2seqd.files import InputError, read_json, sync_folder, write_atomically, write_json
+from pix2seqd.images import familiarity
+from pix2seqd.images.familiarity import Familiarity
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD

@@ -388,7 +388,7 @@ def test_remarks_say_what_was_recognised_and_left_out_once(tmp_path):
     opened = open_dataset(source, (1, 1))
     reordered = Taxonomy(opened.taxonomy.categories[::-1])
     names = tuple(opened[i].name for i in range(len(opened)))
-    divided = Part(with_categories(opened, reordered), names, (0, 1), "data.json")
+    divided = Part(with_categories(opened, reordered), (0, 1), names, "data.json")
     assert remarks(divided, source)[0] == coding, "a part of it, with categories in another order, too"
     (tmp_path / "classes.yaml").write_text("coding: class\n")
     assert len(remarks(open_dataset(source, (1, 1)), source)) == 1

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from pix2seqd import distributed
-from pix2seqd.data.categories import clips_with_categories
+from pix2seqd.data.categories import with_categories
 from pix2seqd.data.sample import Clip, ClipDataset
 from pix2seqd.evaluation.plot import Curve, curves
 from pix2seqd.inference.tracking import Tracker
@@ -67,7 +67,7 @@ def evaluate_video(
     Raises:
         InputError: the segmenter lacks a category, or an option is invalid.
     """
-    clips = clips_with_categories(clips, segmenter.taxonomy)
+    clips = with_categories(clips, segmenter.taxonomy)
     contours, quality, switches = RegionContour(), StepQuality(clips.taxonomy), IdSwitches(clips.taxonomy)
     first, later = StepCount(), StepCount()
     frames, seconds = 0, 0.0

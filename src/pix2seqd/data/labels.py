@@ -15,7 +15,7 @@ import csv
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -433,14 +433,9 @@ def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:
 def _values(path: Path, key: str, given: Any, names: Mapping[int, str]) -> set[int]:
     """Class values from a list of values and names."""
     by_name = {name: value for value, name in names.items()}
-    return set(_each_value(path, key, given if isinstance(given, list) else [given], by_name))
-
-
-def _each_value(path: Path, key: str, given: list[Any], by_name: Mapping[str, int]) -> Iterator[int]:
-    for entry in given:
-        if isinstance(entry, int) and not isinstance(entry, bool):
-            yield entry
-        elif isinstance(entry, str) and entry in by_name:
-            yield by_name[entry]
-        else:
+    values = set()
+    for entry in given if isinstance(given, list) else [given]:
+        if not (type(entry) is int or (isinstance(entry, str) and entry in by_name)):
             raise InputError(f"{path}: {key} names {entry!r}, which labels lacks; add it there")
+        values.add(by_name[entry] if isinstance(entry, str) else entry)
+    return values

@@ -68,7 +68,10 @@ def collect(out: Path, also: Also) -> None:
         # Images come first: another process may add some meanwhile, and of each of these there is an annotation then.
         images = [{**coco_image(image), "also": image.get("also", {})} for image in read_records(path, "images")]
         seen = {
-            annotation["image_id"]: (Path(annotation["file_name"]).stem, _count(annotation["segments_info"]))
+            annotation["image_id"]: (
+                Path(annotation["file_name"]).stem,
+                Counter(segment["category_id"] for segment in annotation["segments_info"]),
+            )
             for annotation in read_records(path, "annotations")
         }
         for kind in there:
@@ -80,10 +83,6 @@ def collect(out: Path, also: Also) -> None:
             ]
             last = head.get("info", {}).get("part", 0) * IDS_OF_A_PART
             put_together(out, kind, items, head["categories"], last)
-
-
-def _count(segments: Iterable[Mapping[str, Any]]) -> Counter[int]:
-    return Counter(segment["category_id"] for segment in segments)
 
 
 def put_together(

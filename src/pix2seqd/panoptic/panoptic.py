@@ -20,7 +20,7 @@ from pix2seqd.files import write_json, write_png
 from pix2seqd.images.load import Source, load_channels
 from pix2seqd.panoptic import exports, render
 from pix2seqd.panoptic.measure import measures
-from pix2seqd.panoptic.runs import Box, Runs
+from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
@@ -390,11 +390,6 @@ def typical_diameter(areas: Sequence[int]) -> float:
         return 0.0
     ordered = np.sort(areas)
     return float(2 * np.sqrt(ordered[np.searchsorted(ordered.cumsum(), ordered.sum() / 2)] / np.pi))
-
-
-def measure(segmentation: np.ndarray) -> dict[int, tuple[int, Box]]:
-    """Area and box (x, y, width, height) of every non-zero id of an integer map `[h, w]`, by ascending ids."""
-    return Runs.of(segmentation).measure()
 
 
 def compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ PATIENCE = 60
 FOLDERS = ("images", "panoptic", "overlay")
 
 
-class Known(NamedTuple):
+class Recorded(NamedTuple):
     """What is kept in memory of a recorded image."""
 
     name: str
@@ -102,7 +102,7 @@ class PanopticFolder:
         self._sizes: Counter[str] = Counter()
         self._filling = 0
         self._unsaved: set[str] = set()
-        self.known: dict[str, Known] = {}
+        self.recorded: dict[str, Recorded] = {}
         with self.locked():
             parts = layout(out, shard)
             if not self._others_live():
@@ -136,7 +136,7 @@ class PanopticFolder:
         with self.locked():
             self._jsons[part].add(key, entry)
         self._unsaved.add(part)
-        self.known[key] = _known(name, entry[0], entry[1]["file_name"], self._own_settings)
+        self.recorded[key] = _recorded(name, entry[0], entry[1]["file_name"], self._own_settings)
 
     def save(self) -> None:
         """Bring all that was added into `panoptic.json`."""
@@ -161,7 +161,7 @@ class PanopticFolder:
             wanted: by the key of the image, the name that it should have.
 
         Returns:
-            The names by key: the same as before for a known image; otherwise the wanted name, with -2, -3, ... if
+            The names by key: the same as before for a recorded image; otherwise the wanted name, with -2, -3, ... if
             another image has it. In a result in parts, the part comes first (`parts.place`).
 
         Raises:
@@ -224,7 +224,7 @@ class PanopticFolder:
     def _read(self, part: str, path: Path) -> None:
         """Take the names in a `panoptic.json`, and remember its entries."""
         prefix = f"{part}/" if part else ""
-        known: dict[int, tuple[str, Known]] = {}
+        recorded: dict[int, tuple[str, Recorded]] = {}
         try:
             ids = set()
             for image in read_records(path, "images"):
@@ -234,15 +234,15 @@ class PanopticFolder:
                 key, name = key_of(image), prefix + Path(image["file_name"]).stem
                 self._take(key, name)
                 if key is not None:
-                    known[image["id"]] = key, _known(name, image, "", self._own_settings)
+                    recorded[image["id"]] = key, _recorded(name, image, "", self._own_settings)
             for annotation in read_records(path, "annotations"):
                 number, mask = annotation["image_id"], annotation["file_name"]
                 self._taken.add((prefix + Path(mask).stem).casefold())
                 if number not in ids:
                     raise ValueError(number)
-                if number in known:
-                    key, about = known[number]
-                    self.known[key] = about._replace(mask=mask)
+                if number in recorded:
+                    key, about = recorded[number]
+                    self.recorded[key] = about._replace(mask=mask)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise broken(path) from error
 
@@ -387,6 +387,6 @@ def identity_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
     return (source["bytes"], source["modified_ns"]) if source else None
 
 
-def _known(name: str, image: Mapping[str, Any], mask: str, settings: Mapping[str, Any] | None) -> Known:
+def _recorded(name: str, image: Mapping[str, Any], mask: str, settings: Mapping[str, Any] | None) -> Recorded:
     is_current, also = image.get("settings") == settings, image.get("also", {})
-    return Known(name, image["file_name"], mask, is_current, identity_of(image), also, bool(image.get("unfamiliar")))
+    return Recorded(name, image["file_name"], mask, is_current, identity_of(image), also, bool(image.get("unfamiliar")))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
+from miniatures import refusal
 from PIL import Image
 
 from pix2seqd.data import open_dataset, remarks
@@ -154,13 +155,6 @@ def test_folder_label_in_neither_things_nor_stuff_is_void(tmp_path):
         f'{{"labels": {labels}, "things": ["sheep"], "stuff": ["grass", "sky"], "stats": {{}}}}'
     )
     assert facts(Folder.open(tmp_path)) == TRUTH
-
-
-def refusal(action) -> str:
-    with pytest.raises(InputError) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 DECLARED_WRONGLY = [

@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from filelock import FileLock, Timeout
 
 from pix2seqd.files import PARTS, InputError
 from pix2seqd.panoptic.journal import Entry, PanopticJson, broken, key_of, read_head, read_records
-from pix2seqd.panoptic.parts import find_parts, number_of, part_name
+from pix2seqd.panoptic.parts import find_parts, part_name
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 LOCK = ".panoptic.json.lock"
@@ -115,9 +114,7 @@ class PanopticFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         with self.locked():
             self._life.release()
             Path(self._life.lock_file).unlink(missing_ok=True)
@@ -202,7 +199,7 @@ class PanopticFolder:
 
     def _json(self, part: str) -> PanopticJson:
         info: dict[str, Any] = {"description": self._description}
-        number = number_of(part) if part else 0
+        number = int(part.removeprefix("part-") or 0)
         info |= {"part": number, "images_per_part": self._shard} if self._shard else {}
         empty = {"info": info, "categories": self._taxonomy.to_coco()}
         self._jsons[part] = PanopticJson(self._out / part, empty, number * (self._shard or 0))

@@ -9,14 +9,13 @@ A segmentation has two forms:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from pix2seqd.files import write_json, write_png
+from pix2seqd.files import encoded, write_json, write_png
 from pix2seqd.images.load import Source, load_channels
 from pix2seqd.panoptic import exports, render
 from pix2seqd.panoptic.measure import measures
@@ -329,9 +328,7 @@ class Panoptic:
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows: the segments in their colours, void black."""
-        stream = BytesIO()
-        self.overlay(np.zeros((*self.segmentation.shape, 3), np.uint8), alpha=1).save(stream, format="PNG")
-        return stream.getvalue()
+        return encoded(self.overlay(np.zeros((*self.segmentation.shape, 3), np.uint8), alpha=1))
 
     def save(self, path: str | Path) -> None:
         """Write `path` (COCO panoptic PNG) and beside it the same name with `.json` (categories, annotation).

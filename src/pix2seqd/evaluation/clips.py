@@ -28,8 +28,6 @@ from pix2seqd.segmenter import Segmenter
 Tracking = Literal["model", "iou", "none"]
 """Source of the track ids. "model": `Segmenter.video`. The baselines segment each frame separately; "iou" matches the
 segments of consecutive frames by IoU, and "none" keeps the ids of the single frames."""
-
-
 Progress = Callable[[Iterator[Any]], Iterator[Any]]
 
 

@@ -38,12 +38,8 @@ FRAMES_PER_SECOND = 10.0
 """For TIFF stacks, which have no times."""
 FURTHER = Also(tuple(PLACES)).without("labelme")
 """Written for each frame; labelme's files would hold every frame again."""
-
-
 END = 300
 """Seconds that *Stop* waits until the last frame is done and all files are written."""
-
-
 KEPT_RUNS = 4
 """Clips that *Stop* can still ask for."""
 WARNINGS = 3

@@ -5,10 +5,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,7 +33,7 @@ OUTPUTS = ("overlay.mp4", "panoptic", "labels", "ctc")
 """What a source must not be, or be in: it would be overwritten."""
 
 
-class ClipWriter:
+class ClipWriter(AbstractContextManager["ClipWriter"]):
     """Writes a folder; a context manager. An earlier result of `pix2seqd video` in it is replaced.
 
     | path | content |
@@ -107,9 +107,6 @@ class ClipWriter:
             files.callback(self._save)
             self._save()  # replaces the earlier result
             self._closing = files.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: Any) -> None:
         with writing(self._out):

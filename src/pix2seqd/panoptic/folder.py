@@ -6,9 +6,9 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -40,7 +40,7 @@ class Recorded(NamedTuple):
     is_unfamiliar: bool
 
 
-class PanopticFolder:
+class PanopticFolder(AbstractContextManager["PanopticFolder"]):
     """`panoptic.json` and the names of the files beside it, of a folder or of its parts; a context manager.
 
     An image has a key: the path of its source (`source` in its record), or the digest of its content (`sha256`).
@@ -110,9 +110,6 @@ class PanopticFolder:
                 self._open(part)
             self._life.acquire()
             self._note({"writer": self._token, "settings": self._settings})
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: Any) -> None:
         with self.locked():

@@ -6,10 +6,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pix2seqd.files import InputError, printable, write_atomically, write_png
 from pix2seqd.images.load import Source, absolute
@@ -66,7 +66,7 @@ def writing(folder: Path) -> Iterator[None]:
         raise InputError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
 
 
-class PanopticWriter:
+class PanopticWriter(AbstractContextManager["PanopticWriter"]):
     """Writes a folder that is a data set in COCO panoptic format; a context manager.
 
     | path | content |
@@ -120,9 +120,6 @@ class PanopticWriter:
             self._folder = stack.enter_context(folder)
             self._name(sources)
             self._closing = stack.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: Any) -> None:
         with self._closing:

@@ -7,9 +7,9 @@ Training does this at its end; this is for checkpoints from before. It writes fa
 import argparse
 from pathlib import Path
 
-from pix2seqd import familiarity
 from pix2seqd.checkpoint import from_pretrained
 from pix2seqd.data import is_clips, open_clips, open_dataset
+from pix2seqd.images import familiarity
 from pix2seqd.training.familiar import learn
 
 if __name__ == "__main__":

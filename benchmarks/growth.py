@@ -31,7 +31,7 @@ from PIL import Image
 
 from pix2seqd.cli.options import Inference
 from pix2seqd.cli.segment import segment
-from pix2seqd.familiarity import moments
+from pix2seqd.images.familiarity import moments
 from pix2seqd.images.load import load_image
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.postprocess import segments_by_component

@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pix2seqd.data import open_dataset
 from pix2seqd.data.sample import spread
-from pix2seqd.familiarity import describe
 from pix2seqd.files import write_json
+from pix2seqd.images.familiarity import describe
 from pix2seqd.images.load import Source, find_images, load_image
 from pix2seqd.segmenter import Segmenter
 

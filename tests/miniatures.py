@@ -1,14 +1,17 @@
-"""Miniature copies of data sets, in the layouts in which their owners distribute them."""
+"""Miniature copies of data sets, in the layouts in which their owners distribute them, and how they are refused."""
 
 import json
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import id_to_rgb
 
 CATEGORIES = [
@@ -116,3 +119,11 @@ def zip_folder(folder: Path, archive: Path) -> None:
         for path in [folder, *sorted(folder.rglob("*"))]:
             target.write(path, path.relative_to(folder.parent))
     shutil.rmtree(folder)
+
+
+def refusal(action: Callable[[], object]) -> str:
+    """The message of the InputError that an action raises, which is one line."""
+    with pytest.raises(InputError) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

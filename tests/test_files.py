@@ -12,22 +12,13 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_write_atomically_error_keeps_the_old_file(tmp_path):
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_write_atomically_error_or_interrupt_keeps_the_old_file(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), write_atomically(path) as temporary:
+    with pytest.raises(error), write_atomically(path) as temporary:
         temporary.write_text("half of the n")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert names(tmp_path) == ["a.txt"]
-
-
-def test_write_atomically_interrupt_keeps_the_old_file(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), write_atomically(path) as temporary:
-        temporary.write_text("half of the n")
-        raise KeyboardInterrupt
+        raise error
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 

@@ -7,13 +7,13 @@ import random
 import shutil
 import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from strange_files import places
 
 from pix2seqd.checkpoint import _FORMAT_1, BUNDLED, PARTS, Checkpoint, from_pretrained, save_pretrained
 from pix2seqd.files import InputError, is_control
@@ -49,14 +49,6 @@ KEYS = [
     "mask",
     "model_type",
 ]
-
-
-def places(node: Any) -> Iterator[tuple[Any, Any]]:
-    """(parent, key) of everything inside."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in list(items):
-        yield node, key
-        yield from places(value)
 
 
 def edited(config: dict[str, Any], draw: random.Random) -> dict[str, Any]:

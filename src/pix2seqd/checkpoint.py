@@ -20,11 +20,10 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from pix2seqd import familiarity
-from pix2seqd.cards import BUNDLED, CARD, bundled_names
-from pix2seqd.config import DataConfig, InferConfig, ModelConfig
-from pix2seqd.familiarity import Familiarity
+from pix2seqd.config import BUNDLED, CARD, DataConfig, InferConfig, ModelConfig, bundled_names
 from pix2seqd.files import InputError, read_json, sync_folder, write_atomically, write_json
+from pix2seqd.images import familiarity
+from pix2seqd.images.familiarity import Familiarity
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -257,39 +256,25 @@ def coarsest_cell(model: Pix2SeqD) -> int:
 
 
 _FORMAT_1 = {
-    "model.bits": "model.mask.bits",
-    "model.classes": "model.mask.classes",
-    "model.max_instances": "model.mask.max_instances",
-    "model.scale": "model.mask.scale",
+    **{f"model.{name}": f"model.mask.{name}" for name in ("bits", "classes", "max_instances", "scale")},
     "model.mask_stride": "model.mask.stride",
     "model.name_cell": "model.mask.init_id_cell",
-    "model.backbone": "model.encoder.backbone",
-    "model.stem_pool": "model.encoder.stem_pool",
-    "model.image_mean": "model.encoder.image_mean",
-    "model.image_std": "model.encoder.image_std",
-    "model.encoder_dim": "model.encoder.dim",
-    "model.encoder_layers": "model.encoder.layers",
-    "model.encoder_heads": "model.encoder.heads",
-    "model.encoder_mlp_dim": "model.encoder.mlp_dim",
-    "model.encoder_dropout": "model.encoder.dropout",
-    "model.drop_path": "model.encoder.drop_path",
+    **{
+        f"model.{name}": f"model.encoder.{name}"
+        for name in ("backbone", "stem_pool", "image_mean", "image_std", "drop_path")
+    },
+    **{f"model.encoder_{name}": f"model.encoder.{name}" for name in ("dim", "layers", "heads", "mlp_dim", "dropout")},
     "model.fuse_dim": "model.encoder.map_dim",
-    "model.dim": "model.decoder.dim",
-    "model.multipliers": "model.decoder.multipliers",
-    "model.res_blocks": "model.decoder.res_blocks",
-    "model.kernel_size": "model.decoder.kernel_size",
+    **{
+        f"model.{name}": f"model.decoder.{name}"
+        for name in (
+            *("dim", "multipliers", "res_blocks", "kernel_size", "condition_on_map", "condition_on_tokens"),
+            *("past_frames", "time_scaling", "normalize_noisy", "head", "bit_logits"),
+        )
+    },
+    **{f"model.decoder_{name}": f"model.decoder.{name}" for name in ("layers", "head_dim", "dropout")},
     "model.decoder_dim": "model.decoder.transformer_dim",
-    "model.decoder_layers": "model.decoder.layers",
-    "model.decoder_head_dim": "model.decoder.head_dim",
-    "model.decoder_dropout": "model.decoder.dropout",
     "model.mask_patch": "model.decoder.patch",
-    "model.condition_on_map": "model.decoder.condition_on_map",
-    "model.condition_on_tokens": "model.decoder.condition_on_tokens",
-    "model.past_frames": "model.decoder.past_frames",
-    "model.time_scaling": "model.decoder.time_scaling",
-    "model.normalize_noisy": "model.decoder.normalize_noisy",
-    "model.head": "model.decoder.head",
-    "model.bit_logits": "model.decoder.bit_logits",
     "infer.enlarge": "infer.input_scale",
     "infer.afresh": "infer.unconditioned_share",
 }

@@ -10,8 +10,17 @@ import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
+BUNDLED = Path(__file__).parent / "checkpoints"
+"""Folder of the checkpoints that come with the package."""
+CARD = "README.md"
+"""The model card in a checkpoint's folder."""
+DEFAULT_MODEL = "nuclei-fast"
+"""The checkpoint for images where nobody names one."""
+DEFAULT_FOR_CLIPS = "nuclei-video"
+"""The checkpoint for clips where nobody names one."""
 MAX_CHANNELS = 2**16
 """Largest number of channels or blocks, and of any number in the settings of a backbone."""
 MAX_LAYERS = 1000
@@ -45,6 +54,11 @@ _LIMITS = {
     "InferConfig.consensus": MAX_SAMPLES,
 }
 """Largest values of the settings that make a model large or slow."""
+
+
+def bundled_names() -> list[str]:
+    """The names of the bundled checkpoints, in alphabetical order."""
+    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
 
 
 class Config:

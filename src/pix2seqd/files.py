@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources.abc import Traversable
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,13 @@ def write_png(path: str | Path, image: "Image") -> None:
     """Write an image as PNG, atomically, whatever the suffix of `path`."""
     with write_atomically(path) as temporary:
         image.save(temporary, format="PNG")
+
+
+def encoded(image: "Image", kind: str = "PNG", **options: Any) -> bytes:
+    """The content of an image file of a format of Pillow's."""
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def require_size(path: Path, limit: int) -> None:

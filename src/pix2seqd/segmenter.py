@@ -11,11 +11,10 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 import numpy as np
 import torch
 
-from pix2seqd.cards import DEFAULT
 from pix2seqd.checkpoint import Checkpoint, find_folder, from_pretrained
-from pix2seqd.config import InferConfig, require
-from pix2seqd.familiarity import describe
+from pix2seqd.config import DEFAULT_MODEL, InferConfig, require
 from pix2seqd.files import InputError
+from pix2seqd.images.familiarity import describe
 from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import InpaintedMask
@@ -108,7 +107,7 @@ class Segmenter:
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path = DEFAULT,
+        name: str | Path = DEFAULT_MODEL,
         device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
         accelerate: bool = True,

@@ -1,4 +1,4 @@
-from pix2seqd import cards
+from pix2seqd.interop import cards
 
 
 def test_models_lists_bundled_and_given_folders(run, folder):

@@ -4,23 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from miniatures import refusal
 from PIL import Image
 
 from pix2seqd.data.coco import CocoPanoptic, splits
-from pix2seqd.files import InputError
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
 
 CAT, CROWD, LAWN = 70_000, 300, 5
 """Segment ids of the miniature data set (conftest.py)."""
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-
-
-def refusal(action) -> str:
-    """The message of the InputError, which is one line."""
-    with pytest.raises(InputError) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_coco_items(mini):

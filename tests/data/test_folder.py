@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
+from miniatures import refusal
 from PIL import Image
 
 from pix2seqd.data import open_dataset, remarks
@@ -154,13 +155,6 @@ def test_folder_label_in_neither_things_nor_stuff_is_void(tmp_path):
         f'{{"labels": {labels}, "things": ["sheep"], "stuff": ["grass", "sky"], "stats": {{}}}}'
     )
     assert facts(Folder.open(tmp_path)) == TRUTH
-
-
-def refusal(action) -> str:
-    with pytest.raises(InputError) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 DECLARED_WRONGLY = [
@@ -388,7 +382,7 @@ def test_remarks_say_what_was_recognised_and_left_out_once(tmp_path):
     opened = open_dataset(source, (1, 1))
     reordered = Taxonomy(opened.taxonomy.categories[::-1])
     names = tuple(opened[i].name for i in range(len(opened)))
-    divided = Part(with_categories(opened, reordered), names, (0, 1), "data.json")
+    divided = Part(with_categories(opened, reordered), (0, 1), names, "data.json")
     assert remarks(divided, source)[0] == coding, "a part of it, with categories in another order, too"
     (tmp_path / "classes.yaml").write_text("coding: class\n")
     assert len(remarks(open_dataset(source, (1, 1)), source)) == 1

@@ -4,7 +4,6 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import imagecodecs
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
+from miniatures import refusal
 from PIL import Image
 from scipy import ndimage
 
@@ -61,13 +61,6 @@ def write(home: Path, drawn: list[np.ndarray], suffix: str = ".png", folder: str
     if declared:
         (home / "classes.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
     return home
-
-
-def refusal(action: Callable[[], object]) -> str:
-    with pytest.raises(InputError) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def categories(data: Folder) -> list[tuple[str, bool]]:

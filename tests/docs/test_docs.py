@@ -17,9 +17,10 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from pix2seqd import cards, config
+from pix2seqd import config
 from pix2seqd.checkpoint import BUNDLED
 from pix2seqd.cli.main import app
+from pix2seqd.interop import cards
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))

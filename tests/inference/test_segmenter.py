@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pix2seqd.checkpoint import Checkpoint, save_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
-from pix2seqd.familiarity import Familiarity
 from pix2seqd.files import InputError
+from pix2seqd.images.familiarity import Familiarity
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy

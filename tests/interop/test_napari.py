@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import yaml
 
-import pix2seqd
 from pix2seqd.checkpoint import BUNDLED
 from pix2seqd.files import InputError
+from pix2seqd.interop import napari
 from pix2seqd.interop.napari import as_layer, label_planes, lead, load_model
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.segmenter import Segmenter
 
-MANIFEST = Path(pix2seqd.__file__).with_name("napari.yaml")
+MANIFEST = Path(napari.__file__).with_name("napari.yaml")
 TAXONOMY = Taxonomy.from_coco([{"id": 1, "name": "cell"}, {"id": 2, "name": "ground", "isthing": 0}])
 
 
@@ -117,7 +117,7 @@ def test_load_model_keeps_the_last_and_refuses_what_is_none(folder):
 
 
 def test_manifest_is_where_the_entry_point_says_and_names_what_exists():
-    with (MANIFEST.parents[2] / "pyproject.toml").open("rb") as file:
+    with (MANIFEST.parents[3] / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     package, _, name = project["entry-points"]["napari.manifest"]["pix2seqd"].partition(":")
     assert Path(importlib.import_module(package).__file__ or "").with_name(name) == MANIFEST

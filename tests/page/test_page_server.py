@@ -21,7 +21,7 @@ pytest.importorskip("gradio", reason="needs the extra web")
 import httpx  # comes with gradio
 from visitor import Visitor
 
-from pix2seqd import cards
+from pix2seqd.interop import cards
 from pix2seqd.page.limits import Limits
 from pix2seqd.page.server import serving
 from pix2seqd.panoptic.panoptic import rgb_to_id

@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from pix2seqd.files import InputError
-from pix2seqd.panoptic.panoptic import Panoptic, id_to_rgb, measure, rgb_to_id
+from pix2seqd.panoptic.panoptic import Panoptic, id_to_rgb, rgb_to_id
+from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.from_coco(
@@ -188,4 +189,4 @@ def test_save_to_a_missing_folder_is_an_input_error(tmp_path):
 
 
 def test_measure_id_2_31_needs_no_table():
-    assert measure(np.array([[0, 2**31 - 1]], np.int32)) == {2**31 - 1: (1, (1, 0, 1, 1))}
+    assert Runs.of(np.array([[0, 2**31 - 1]], np.int32)).measure() == {2**31 - 1: (1, (1, 0, 1, 1))}

@@ -20,7 +20,7 @@ def models(*checkpoints: str, markdown: Flag = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pix2seqd import cards
+    from pix2seqd.interop import cards
 
     listed = [*cards.bundled(), *(cards.read_card(_folder(name), name) for name in checkpoints)]
     if markdown:

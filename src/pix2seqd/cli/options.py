@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pix2seqd.cards import summary
 from pix2seqd.files import InputError, printable, say
+from pix2seqd.interop.cards import summary
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pix2seqd.cards import DEFAULT
 from pix2seqd.cli.options import (
     ALL_SEGMENTS,
     CHECKPOINT_DEFAULTS,
@@ -13,12 +12,13 @@ from pix2seqd.cli.options import (
     print_summary,
     print_unfamiliar,
 )
+from pix2seqd.config import DEFAULT_MODEL
 from pix2seqd.files import InputError, say
 
 
 def segment(
     *images: Path,
-    model: str = DEFAULT,
+    model: str = DEFAULT_MODEL,
     out: Path = Path("pix2seqd-out"),
     channel: str | None = None,
     also: str | None = None,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from pix2seqd.cards import DEFAULT, read_card
 from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_summary
+from pix2seqd.config import DEFAULT_MODEL
 from pix2seqd.files import InputError, say
+from pix2seqd.interop.cards import read_card
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def serve(
     *,
-    model: str = DEFAULT,
+    model: str = DEFAULT_MODEL,
     out: Path = Path("pix2seqd-page"),
     samples: Path = Path("examples"),
     host: str = "127.0.0.1",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pix2seqd.cards import DEFAULT_FOR_CLIPS
 from pix2seqd.cli.options import (
     ALL_SEGMENTS,
     CHECKPOINT_DEFAULTS,
@@ -21,6 +20,7 @@ from pix2seqd.cli.options import (
     print_summary,
     print_unfamiliar,
 )
+from pix2seqd.config import DEFAULT_FOR_CLIPS
 from pix2seqd.files import InputError, printable, say
 
 if TYPE_CHECKING:

@@ -42,9 +42,6 @@ class ZipPath(Traversable):
     member: str = ""
     """Path in the innermost zip file, with "/" between parts; "" is its root."""
 
-    def __truediv__(self, child: Any) -> "ZipPath":
-        return self.joinpath(child)
-
     def joinpath(self, *descendants: Any) -> "ZipPath":
         """The path of a descendant, as with the operator "/"."""
         return ZipPath(self.archives, posixpath.join(self.member, *map(str, descendants)))
@@ -67,7 +64,7 @@ class ZipPath(Traversable):
 
     def iterdir(self) -> Iterator["ZipPath"]:
         """The files and folders in this folder."""
-        return (self / child for child in _archive(self.archives).folders.get(self.member, ()))
+        return (self.joinpath(child) for child in _archive(self.archives).folders.get(self.member, ()))
 
     def read_bytes(self) -> bytes:
         """The content of the file.

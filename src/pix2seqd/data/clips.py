@@ -10,7 +10,7 @@ from itertools import accumulate
 import numpy as np
 
 from pix2seqd.data.archive import children, read_image, read_png
-from pix2seqd.data.sample import Clip, ClipDataset, LazyFrames, Sample, evenly
+from pix2seqd.data.sample import Clip, ClipDataset, LazyFrames, Sample
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -111,27 +111,3 @@ class EveryNth:
         clip = self.clips[index]
         kept = range(0, len(clip.frames), self.n)
         return Clip(clip.name, LazyFrames(len(kept), lambda k: clip.frames[kept[k]]))
-
-
-@dataclass(frozen=True)
-class SomeClips:
-    """The clips at `indices`, in that order. A `ClipDataset`."""
-
-    clips: ClipDataset
-    indices: tuple[int, ...]
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The taxonomy of the clips."""
-        return self.clips.taxonomy
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Clip:
-        return self.clips[self.indices[index]]
-
-
-def spread_clips(clips: ClipDataset, count: int | None) -> ClipDataset:
-    """At most `count` clips, evenly spread over the data set; None: all."""
-    return clips if count is None or count >= len(clips) else SomeClips(clips, evenly(len(clips), count))

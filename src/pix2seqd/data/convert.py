@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from pix2seqd.data.annotations.records import Annotations, Record, Shape
 from pix2seqd.data.archive import labels_orientation, read_image, turned_hint
@@ -201,10 +202,8 @@ class Painter:
 
 def _is_rectangle(mask: np.ndarray) -> bool:
     """Whether a mask fills its bounding box."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return False
-    return bool(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all())
+    boxes = ndimage.find_objects(mask.astype(np.uint8))
+    return bool(boxes) and bool(mask[boxes[0]].all())
 
 
 def convert(

@@ -3,8 +3,9 @@
 import numpy as np
 
 from pix2seqd.config import DataConfig
-from pix2seqd.panoptic.panoptic import compact, measure
+from pix2seqd.panoptic.panoptic import compact
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE, assign
+from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 
@@ -30,7 +31,7 @@ def draw_mask(
         (mask, instances): int64 `[2, h, w]`, class and id; int64 `[h, w]`, a number per segment, for the loss weights.
         Both have a leading axis for the frames of a clip.
     """
-    frames = [measure(frame) for frame in segmentation.reshape(-1, *segmentation.shape[-2:])]
+    frames = [Runs.of(frame).measure() for frame in segmentation.reshape(-1, *segmentation.shape[-2:])]
     present = sorted({i for frame in frames for i in frame if i in classes})
     if config.ids == "unique":
         # If there are more segments than ids, the smallest become void (`check-data` counts such images).

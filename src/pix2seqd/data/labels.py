@@ -15,7 +15,7 @@ import csv
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -213,7 +213,7 @@ class Labels:
 
     def _look_up(self, path: Path, pixels: np.ndarray) -> np.ndarray:
         """Class values `[h, w]` of the colours of a label image."""
-        numbers = _as_rgb_number(pixels)
+        numbers = as_rgb_number(pixels)
         values = {color: value for value, (_, color) in self.colors.items()}
         found, dense = np.unique(numbers, return_inverse=True)
         if unknown := [int(color) for color in found if int(color) not in values]:
@@ -230,7 +230,7 @@ def _as_number(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., 0] if pixels.shape[2] < 3 else pixels[..., :3] @ COLOR_WEIGHTS
 
 
-def _as_rgb_number(pixels: np.ndarray) -> np.ndarray:
+def as_rgb_number(pixels: np.ndarray) -> np.ndarray:
     """Grey or coloured pixels as R + 256 G + 65536 B, `[h, w]`."""
     grey = pixels.ndim == 2 or pixels.shape[2] < 3
     return _as_number(pixels) * COLOR_WEIGHTS.sum() if grey else _as_number(pixels)
@@ -333,7 +333,7 @@ def _colors(
     else:
         found: set[int] = set()
         for file in files:
-            found.update(np.unique(_as_rgb_number(read_label_image(file, rgb=True))).tolist())
+            found.update(np.unique(as_rgb_number(read_label_image(file, rgb=True))).tolist())
             if len(found) > MAX_CLASSES:
                 raise InputError(f"{file} has too many values to be labels in the coding 'color'; see docs/datasets.md")
         colors = {hex_color(color): color for color in sorted(found)}
@@ -433,14 +433,9 @@ def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:
 def _values(path: Path, key: str, given: Any, names: Mapping[int, str]) -> set[int]:
     """Class values from a list of values and names."""
     by_name = {name: value for value, name in names.items()}
-    return set(_each_value(path, key, given if isinstance(given, list) else [given], by_name))
-
-
-def _each_value(path: Path, key: str, given: list[Any], by_name: Mapping[str, int]) -> Iterator[int]:
-    for entry in given:
-        if isinstance(entry, int) and not isinstance(entry, bool):
-            yield entry
-        elif isinstance(entry, str) and entry in by_name:
-            yield by_name[entry]
-        else:
+    values = set()
+    for entry in given if isinstance(given, list) else [given]:
+        if not (type(entry) is int or (isinstance(entry, str) and entry in by_name)):
             raise InputError(f"{path}: {key} names {entry!r}, which labels lacks; add it there")
+        values.add(by_name[entry] if isinstance(entry, str) else entry)
+    return values

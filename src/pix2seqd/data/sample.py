@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, overload
+from typing import Generic, Protocol, TypeVar, overload
 
 import numpy as np
 
@@ -25,47 +25,6 @@ class Sample:
     image: np.ndarray
     panoptic: Panoptic
     notes: tuple[str, ...] = ()
-
-
-class Dataset(Protocol):
-    """A sequence of samples with one taxonomy. An item depends only on its index."""
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The categories of all samples."""
-        ...
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Sample: ...
-
-
-@dataclass(frozen=True)
-class Subset:
-    """The samples of a data set at `indices`, in that order. A `Dataset`."""
-
-    dataset: Dataset
-    indices: tuple[int, ...]
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The taxonomy of the data set."""
-        return self.dataset.taxonomy
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.dataset[self.indices[index]]
-
-
-def evenly(length: int, count: int) -> tuple[int, ...]:
-    """`count` indices, or all if there are fewer, evenly spread from the first to the last of `length`."""
-    return tuple(int(i) for i in np.linspace(0, length - 1, min(count, length)))
-
-
-def spread(dataset: Dataset, count: int | None) -> Dataset:
-    """At most `count` samples, evenly spread over the data set; None: all."""
-    return dataset if count is None or count >= len(dataset) else Subset(dataset, evenly(len(dataset), count))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +58,50 @@ class LazyFrames(Sequence[Sample]):
         return self._make(numbers) if isinstance(numbers, int) else [self._make(i) for i in numbers]
 
 
-class ClipDataset(Protocol):
-    """A sequence of clips with one taxonomy. An item depends only on its index."""
+Item = TypeVar("Item")
+CovariantItem = TypeVar("CovariantItem", covariant=True)
+
+
+class Items(Protocol[CovariantItem]):
+    """A sequence of items with one taxonomy. An item depends only on its index."""
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The categories of all clips."""
+        """The categories of all items."""
         ...
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Clip: ...
+    def __getitem__(self, index: int) -> CovariantItem: ...
+
+
+Dataset = Items[Sample]
+ClipDataset = Items[Clip]
+
+
+@dataclass(frozen=True)
+class Subset(Generic[Item]):
+    """The items of a data set at `indices`, in that order. A `Dataset` or `ClipDataset`."""
+
+    dataset: Items[Item]
+    indices: tuple[int, ...]
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The taxonomy of the data set."""
+        return self.dataset.taxonomy
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Item:
+        return self.dataset[self.indices[index]]
+
+
+def evenly(length: int, count: int) -> tuple[int, ...]:
+    """`count` indices, or all if there are fewer, evenly spread from the first to the last of `length`."""
+    return tuple(int(i) for i in np.linspace(0, length - 1, min(count, length)))
+
+
+def spread(dataset: Items[Item], count: int | None) -> Items[Item]:
+    """At most `count` items, evenly spread over the data set; None: all."""
+    return dataset if count is None or count >= len(dataset) else Subset(dataset, evenly(len(dataset), count))

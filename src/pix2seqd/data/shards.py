@@ -12,13 +12,13 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pix2seqd.data.sample import Sample
-from pix2seqd.files import InputError, read_json, require, write_atomically, write_json
+from pix2seqd.files import InputError, encoded, read_json, require, write_atomically, write_json
 from pix2seqd.images.load import check_pixels, decoding, open_image
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -146,17 +146,11 @@ def write_shards(
 def _content(sample: Sample, number: int, quality: int | None) -> Iterator[tuple[str, bytes]]:
     """Suffixes and contents of a sample's files."""
     image = Image.fromarray(sample.image)
-    yield ("png", _encoded(image, "PNG")) if quality is None else ("jpg", _encoded(image, "JPEG", quality=quality))
-    yield "panoptic.png", _encoded(sample.panoptic.to_png(), "PNG")
+    yield ("png", encoded(image, "PNG")) if quality is None else ("jpg", encoded(image, "JPEG", quality=quality))
+    yield "panoptic.png", encoded(sample.panoptic.to_png(), "PNG")
     annotation = sample.panoptic.annotation(number, f"{number:09d}.panoptic.png")
     record = {"name": sample.name, "notes": list(sample.notes), **annotation}
     yield "json", json.dumps(record, ensure_ascii=False).encode()
-
-
-def _encoded(image: Image.Image, kind: Literal["PNG", "JPEG"], **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def _items(part: bytes) -> Iterator[dict[str, bytes]]:

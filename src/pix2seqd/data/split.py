@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pix2seqd.data.categories import with_categories
-from pix2seqd.data.sample import Dataset, Sample
+from pix2seqd.data.sample import Dataset, Sample, Subset
 from pix2seqd.files import InputError, read_json
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
@@ -13,28 +13,17 @@ PARTS = ("train", "eval")
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some samples of a data set, by name. A `Dataset`."""
+class Part(Subset[Sample]):
+    """Some samples of a data set that was divided. A `Dataset`."""
 
-    dataset: Dataset
     names: tuple[str, ...]
     """Names of all samples of the data set, in its order, when it was divided."""
-    chosen: tuple[int, ...]
-    """Indices of the samples of this part."""
     file: str
     """The file that divides the data set, for messages."""
 
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The taxonomy of the data set."""
-        return self.dataset.taxonomy
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
     def __getitem__(self, index: int) -> Sample:
-        sample = self.dataset[self.chosen[index]]
-        self.check(sample.name == self.names[self.chosen[index]])
+        sample = super().__getitem__(index)
+        self.check(sample.name == self.names[self.indices[index]])
         return sample
 
     def check(self, same: bool) -> None:
@@ -109,6 +98,6 @@ def open_part(file: str, part: str, open_source: Callable[[str], Dataset]) -> Da
     dataset = with_categories(open_source(source), taxonomy)
     if not names:
         return dataset
-    found = Part(dataset, names, chosen, file)
+    found = Part(dataset, chosen, names, file)
     found.check(len(dataset) == len(names) and max(chosen) < len(names))
     return found

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from pix2seqd import distributed
-from pix2seqd.data.categories import clips_with_categories
+from pix2seqd.data.categories import with_categories
 from pix2seqd.data.sample import Clip, ClipDataset
 from pix2seqd.evaluation.plot import Curve, curves
 from pix2seqd.inference.tracking import Tracker
@@ -28,8 +28,6 @@ from pix2seqd.segmenter import Segmenter
 Tracking = Literal["model", "iou", "none"]
 """Source of the track ids. "model": `Segmenter.video`. The baselines segment each frame separately; "iou" matches the
 segments of consecutive frames by IoU, and "none" keeps the ids of the single frames."""
-
-
 Progress = Callable[[Iterator[Any]], Iterator[Any]]
 
 
@@ -67,7 +65,7 @@ def evaluate_video(
     Raises:
         InputError: the segmenter lacks a category, or an option is invalid.
     """
-    clips = clips_with_categories(clips, segmenter.taxonomy)
+    clips = with_categories(clips, segmenter.taxonomy)
     contours, quality, switches = RegionContour(), StepQuality(clips.taxonomy), IdSwitches(clips.taxonomy)
     first, later = StepCount(), StepCount()
     frames, seconds = 0, 0.0

@@ -212,9 +212,8 @@ def _short(name: str) -> str:
 
 def _plain(ax: "Axes", axis: Literal["x", "y"] = "y") -> None:
     ax.grid(axis=axis, color=FAINT)
-    ax.set_axisbelow(True)
-    ax.spines[["left", "right", "top"]].set_visible(False)
-    ax.tick_params(length=0, labelcolor=INK, labelsize=7)
+    _style(ax)
+    ax.tick_params(labelsize=7)
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], row_names: Sequence[str], column_names: Sequence[str]) -> Image.Image:

@@ -3,14 +3,13 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
@@ -369,7 +368,7 @@ def _decoded(container: "InputContainer", source: str, rate: Fraction, warn: Not
         warn(f"{source} ends after frame {number}{expected}: it is cut short; copy or export it again")
 
 
-class VideoWriter:
+class VideoWriter(AbstractContextManager["VideoWriter"]):
     """Writes a video (H.264 in MP4), frame by frame, each at its own time; a context manager.
 
     The file can be played at any moment, even if the process is killed.
@@ -391,12 +390,7 @@ class VideoWriter:
         self._stream.codec_context.time_base = Fraction(1, CLOCK)
         self._last = -1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         with self._writing():
             if self._last >= 0:
                 self._container.mux(self._stream.encode(None))

@@ -247,7 +247,7 @@ class Tiff:
         self._file.seek(0)
         return Image.open(self._file, formats=["TIFF"])
 
-    def _place(self, position: Mapping[str, int]) -> tuple[Any, int]:
+    def _page_number(self, position: Mapping[str, int]) -> tuple[Any, int]:
         """The series and the number of the page in it."""
         place = [position.get(axis, 0) for axis in self._lead]
         number = int(np.ravel_multi_index(place, tuple(self._lead.values()))) if place else 0
@@ -255,7 +255,7 @@ class Tiff:
         return self._stacks[number // pages], number % pages
 
     def _page(self, position: Mapping[str, int]) -> Any:
-        series, number = self._place(position)
+        series, number = self._page_number(position)
         page = series[number if number < len(series) else 0]
         if page is None:
             raise InputError("the file lacks this plane; export it again")
@@ -278,7 +278,7 @@ class Tiff:
 
     def _values(self, position: Mapping[str, int]) -> np.ndarray:
         """Values of a page `[h, w]`, or `[h, w, channels]` if it holds them."""
-        series, number = self._place(position)
+        series, number = self._page_number(position)
         if self._whole:
             for page in series:
                 self._check_whole(page)

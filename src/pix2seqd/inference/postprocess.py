@@ -158,15 +158,15 @@ def _nearest(labels: np.ndarray, removed: np.ndarray) -> np.ndarray:
         inner = np.s_[top - y : top - y + _TILE, left - x : left - x + _TILE]
         nearest, distance = labels[around], np.inf
         if not removed[around].all():
-            place = _nearest_place(removed[around])
-            nearest, distance = nearest[tuple(place)], np.hypot(*(place - np.indices(nearest.shape)))[inner].max()
+            position = _nearest_position(removed[around])
+            nearest, distance = nearest[tuple(position)], np.hypot(*(position - np.indices(nearest.shape)))[inner].max()
         if distance > _REACH and removed[around].size < removed.size:  # a nearer pixel may lie beyond
-            return labels[tuple(_nearest_place(removed))]
+            return labels[tuple(_nearest_position(removed))]
         result[tile] = nearest[inner]
     return result
 
 
-def _nearest_place(removed: np.ndarray) -> np.ndarray:
+def _nearest_position(removed: np.ndarray) -> np.ndarray:
     """Row and column of the nearest pixel that is not removed, int32 `[2, h, w]`."""
-    place = ndimage.distance_transform_edt(removed, return_distances=False, return_indices=True)
-    return np.asarray(place, np.int32)
+    position = ndimage.distance_transform_edt(removed, return_distances=False, return_indices=True)
+    return np.asarray(position, np.int32)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pix2seqd.analog_bits import value_probability
-from pix2seqd.familiarity import moments
 from pix2seqd.files import InputError
+from pix2seqd.images.familiarity import moments
 from pix2seqd.inference.postprocess import CERTAIN
 from pix2seqd.inference.tiling import Window
 from pix2seqd.inference.video import Step, Stream

@@ -12,8 +12,6 @@ from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 Tile = tuple[int, int, np.ndarray]
 """Top, left and labels of a window."""
-
-
 T = TypeVar("T")
 
 

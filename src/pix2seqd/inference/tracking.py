@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pix2seqd.panoptic.measure import numbered
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
 from pix2seqd.panoptic.reused_ids import assign
-from pix2seqd.panoptic.taxonomy import VOID
 
 REACH = 1.5
 """Largest motion between two frames at which a reused id still counts, in lengths of the thing."""
@@ -139,9 +139,10 @@ def intersection_over_union(
     one: Panoptic, segments: Sequence[Segment], two: Panoptic, others: Sequence[Segment]
 ) -> np.ndarray:
     """IoU of segments of two segmentations of one size: float `[segments, others]`."""
-    rows, columns = _rows(one, segments), _rows(two, others)
+    rows, columns = numbered(one.segmentation, segments), numbered(two.segmentation, others)
     shape = len(segments) + 1, len(others) + 1
-    shared = np.bincount((rows * shape[1] + columns).ravel(), minlength=shape[0] * shape[1]).reshape(shape)[1:, 1:]
+    pairs = (rows * np.int64(shape[1]) + columns).ravel()
+    shared = np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)[1:, 1:]
     areas, other_areas = (np.array([s.area for s in parts], int) for parts in (segments, others))
     return shared / (areas[:, None] + other_areas - shared)
 
@@ -151,18 +152,11 @@ def most_frequent(panoptic: Panoptic, values: np.ndarray) -> dict[int, int]:
     present = np.bincount(values.ravel()).nonzero()[0]
     dense = np.zeros(int(values.max(initial=0)) + 1, int)
     dense[present] = np.arange(len(present))
-    rows = _rows(panoptic, panoptic.segments)
+    rows = numbered(panoptic.segmentation, panoptic.segments)
     shape = len(panoptic.segments) + 1, len(present)
     votes = np.bincount((rows * shape[1] + dense[values]).ravel(), minlength=shape[0] * shape[1]).reshape(shape)
     winners = present[votes.argmax(axis=1)].tolist()
     return {segment.id: winner for segment, winner in zip(panoptic.segments, winners[1:], strict=True)}
-
-
-def _rows(panoptic: Panoptic, segments: Sequence[Segment]) -> np.ndarray:
-    """Position of each pixel's segment in the list, from 1; 0 = not in the list."""
-    table = np.zeros(int(panoptic.segmentation.max(initial=VOID)) + 1, int)
-    table[[segment.id for segment in segments]] = range(1, len(segments) + 1)
-    return table[panoptic.segmentation]
 
 
 def _centres(boxes: np.ndarray) -> np.ndarray:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pix2seqd import familiarity
-from pix2seqd.cards import CARD
 from pix2seqd.checkpoint import FILES, Checkpoint, from_pretrained
+from pix2seqd.config import CARD
 from pix2seqd.files import InputError, write_atomically
+from pix2seqd.images import familiarity
 
 
 def push_to_hub(

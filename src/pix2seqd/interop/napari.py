@@ -1,4 +1,4 @@
-"""The plugin for napari: a widget that labels an image layer. `napari.yaml` beside the package tells napari of it."""
+"""The plugin for napari: a widget that labels an image layer. `napari.yaml` beside this file tells napari of it."""
 
 import math
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pix2seqd.cards import bundled_names
+from pix2seqd.config import bundled_names
 from pix2seqd.files import InputError, require
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.segmenter import Segmenter

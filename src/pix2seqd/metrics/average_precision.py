@@ -25,13 +25,9 @@ class AveragePrecision:
             `UNIT`, number of images with any instance. States of several processes can be added.
     """
 
-    def __init__(self, taxonomy: Taxonomy, state: np.ndarray | None = None) -> None:
+    def __init__(self, taxonomy: Taxonomy) -> None:
         self.taxonomy = taxonomy
-        self.state = np.zeros((5, len(PERCENT)), np.int64) if state is None else state.astype(np.int64)
-
-    def __add__(self, other: "AveragePrecision") -> "AveragePrecision":
-        """The metric of both sets of images."""
-        return AveragePrecision(self.taxonomy, self.state + other.state)
+        self.state = np.zeros((5, len(PERCENT)), np.int64)
 
     def update(self, truth: Panoptic, prediction: Panoptic) -> None:
         """Count one image.

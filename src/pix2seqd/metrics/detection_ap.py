@@ -28,11 +28,11 @@ class DetectionAP:
             several processes can be added.
     """
 
-    def __init__(self, taxonomy: Taxonomy, state: np.ndarray | None = None) -> None:
+    def __init__(self, taxonomy: Taxonomy) -> None:
         self.taxonomy = taxonomy
         self._rows = {c.id: row for row, c in enumerate(c for c in taxonomy.categories if c.isthing)}
         shape = len(self._rows), 2 + len(PERCENT), LEVELS + 1
-        self.state = np.zeros(shape, np.int64) if state is None else state.astype(np.int64)
+        self.state = np.zeros(shape, np.int64)
 
     def update(self, truth: Panoptic, prediction: Panoptic) -> None:
         """Count one image.

@@ -39,20 +39,16 @@ class MeanIoU:
             predicted, and both. States of several processes can be added.
     """
 
-    def __init__(self, taxonomy: Taxonomy, state: np.ndarray | None = None) -> None:
+    def __init__(self, taxonomy: Taxonomy) -> None:
         self.taxonomy = taxonomy
         side = len(taxonomy) + 1
         shape = (side, side) if self.has_matrix else (3, side)
-        self.state = np.zeros(shape, np.int64) if state is None else state.astype(np.int64)
+        self.state = np.zeros(shape, np.int64)
 
     @property
     def has_matrix(self) -> bool:
         """Whether the state is the confusion matrix."""
         return len(self.taxonomy) <= MAX_CONFUSED
-
-    def __add__(self, other: "MeanIoU") -> "MeanIoU":
-        """The metric of both sets of images."""
-        return MeanIoU(self.taxonomy, self.state + other.state)
 
     def update(self, truth: Panoptic, prediction: Panoptic) -> None:
         """Count the pixels of one image.

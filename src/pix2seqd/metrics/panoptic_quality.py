@@ -19,16 +19,12 @@ class PanopticQuality:
     Attributes:
         taxonomy: the categories.
         state: int64 `[4, n categories]`: sum of IoU in `UNIT`, true positives, false positives, false negatives.
-            States of several processes can be added (all-reduce) and passed to the constructor.
+            States of several processes can be added (all-reduce).
     """
 
-    def __init__(self, taxonomy: Taxonomy, state: np.ndarray | None = None) -> None:
+    def __init__(self, taxonomy: Taxonomy) -> None:
         self.taxonomy = taxonomy
-        self.state = np.zeros((4, len(taxonomy)), np.int64) if state is None else state.astype(np.int64)
-
-    def __add__(self, other: "PanopticQuality") -> "PanopticQuality":
-        """The metric of both sets of images."""
-        return PanopticQuality(self.taxonomy, self.state + other.state)
+        self.state = np.zeros((4, len(taxonomy)), np.int64)
 
     def update(self, truth: Panoptic, prediction: Panoptic) -> None:
         """Count one image.

@@ -38,12 +38,8 @@ FRAMES_PER_SECOND = 10.0
 """For TIFF stacks, which have no times."""
 FURTHER = Also(tuple(PLACES)).without("labelme")
 """Written for each frame; labelme's files would hold every frame again."""
-
-
 END = 300
 """Seconds that *Stop* waits until the last frame is done and all files are written."""
-
-
 KEPT_RUNS = 4
 """Clips that *Stop* can still ask for."""
 WARNINGS = 3
@@ -57,7 +53,8 @@ class Run:
     out: Path
     value: dict[str, Any] = field(default_factory=dict)
     """Of the viewer; empty before the first frame is done."""
-    place: str = ""
+    position: str = ""
+    """The last frame that is done, in words."""
     ended: Event = field(default_factory=Event)
 
 
@@ -111,8 +108,8 @@ def tab(site: Site, parts: Parts, samples: Path | None) -> list[gr.Component]:
         try:
             with closing(segmented(site, model, given, current.out, frames, options)) as results:
                 for done, total, frame, panoptic in site.turns.take(results):
-                    current.place = f"frame {done} of {total}"
-                    note = f"{current.place}: {count(panoptic)}"
+                    current.position = f"frame {done} of {total}"
+                    note = f"{current.position}: {count(panoptic)}"
                     shown = {"progress": done / total, "note": note}
                     current.value = show(data_uri(reduced(frame.image), "JPEG"), panoptic, **shown)
                     yield current.value, gr.skip(), gr.skip()
@@ -159,7 +156,7 @@ def ended(run: Run) -> tuple[Any, ...]:
     """The values of the tab after a clip that was not segmented to its end: what is done stays."""
     if not run.value:
         return None, [], None
-    note = f"stopped after {run.place}; the files hold the frames that are done"
+    note = f"stopped after {run.position}; the files hold the frames that are done"
     return run.value | {"progress": 1.0, "note": note}, tracks(run.out), export(run.out)
 
 
@@ -172,12 +169,12 @@ def segmented(
         Number of the frame, total number of frames, the frame, its segmentation.
     """
     segmenter = site.models.get(model)
-    told: list[str] = []
+    warnings: list[str] = []
 
     def warn(message: str) -> None:
-        if len(told) < WARNINGS:
+        if len(warnings) < WARNINGS:
             gr.Warning(message)
-        told.append(message)
+        warnings.append(message)
 
     with open_clip(str(path), warn, FRAMES_PER_SECOND) as clip:
         total = min(clip.total or max_frames, max_frames)

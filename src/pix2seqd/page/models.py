@@ -4,9 +4,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 
-from pix2seqd.cards import Card, bundled, finds
 from pix2seqd.checkpoint import Settings, settings_of
 from pix2seqd.files import InputError
+from pix2seqd.interop.cards import Card, bundled, finds
 from pix2seqd.segmenter import Segmenter
 
 KEPT = 2

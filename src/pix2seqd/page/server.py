@@ -19,7 +19,7 @@ from pix2seqd.page.work import SAVES, Work
 if TYPE_CHECKING:
     from gradio import Blocks
 
-    from pix2seqd.cards import Card
+    from pix2seqd.interop.cards import Card
     from pix2seqd.segmenter import Segmenter
 
 ENVIRONMENT = {

@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from pix2seqd.cards import HEADS, UNKNOWN
 from pix2seqd.files import InputError
+from pix2seqd.interop.cards import HEADS, UNKNOWN
 from pix2seqd.page import viewer
 from pix2seqd.page.limits import Limits, Turns
 from pix2seqd.page.models import Models

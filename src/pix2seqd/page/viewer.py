@@ -1,7 +1,6 @@
 """The value of a viewer of the page: an image and its segments as JSON, which viewer.js draws."""
 
 import base64
-import io
 from collections.abc import Collection
 from dataclasses import asdict
 from importlib.resources import files
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pix2seqd.files import encoded
 from pix2seqd.panoptic.panoptic import Panoptic, compact, id_to_rgb
 from pix2seqd.panoptic.render import segment_color
 from pix2seqd.panoptic.taxonomy import VOID
@@ -35,9 +35,8 @@ def parts(editable: bool, placeholder: str) -> dict[str, str]:
 
 def data_uri(image: Image.Image, kind: str = "PNG") -> str:
     """The image as a data URL: JPEG for viewing, PNG for exact values."""
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind, **({"quality": 90} if kind == "JPEG" else {"compress_level": 1}))
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    content = encoded(image, kind, **({"quality": 90} if kind == "JPEG" else {"compress_level": 1}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode()}"
 
 
 def reduced(image: Image.Image) -> Image.Image:

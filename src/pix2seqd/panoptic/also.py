@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pix2seqd.files import InputError, write_atomically
+from pix2seqd.files import InputError, encoded, write_atomically
 from pix2seqd.images.load import Channel, decoding, load_channels
 from pix2seqd.images.tiff import write_labels
 from pix2seqd.panoptic import exports
@@ -176,7 +175,7 @@ def write_further(
                     roiwrite(temporary, exports.to_rois(things, frame), mode="w")
                 case "labelme":
                     name = f"{path.stem}.png" if shown else f"../images/{record['file_name']}"
-                    data = _base64(shown) if shown else None
+                    data = base64.b64encode(encoded(shown)).decode() if shown else None
                     _write_json(temporary, exports.to_labelme(things, panoptic.segmentation.shape, name, data))
 
 
@@ -241,12 +240,6 @@ def first_columns(record: Mapping[str, Any]) -> dict[str, Any]:
 def coco_image(record: Mapping[str, Any]) -> dict[str, Any]:
     """What COCO's list `images` has of an image's entry in panoptic.json."""
     return {key: record[key] for key in ("id", "file_name", "width", "height")}
-
-
-def _base64(image: Image.Image) -> str:
-    stream = BytesIO()
-    image.save(stream, format="PNG")
-    return base64.b64encode(stream.getvalue()).decode()
 
 
 def _write_json(path: Path, content: Any) -> None:

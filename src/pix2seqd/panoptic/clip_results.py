@@ -5,11 +5,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,7 +33,7 @@ OUTPUTS = ("overlay.mp4", "panoptic", "labels", "ctc")
 """What a source must not be, or be in: it would be overwritten."""
 
 
-class ClipWriter:
+class ClipWriter(AbstractContextManager["ClipWriter"]):
     """Writes a folder; a context manager. An earlier result of `pix2seqd video` in it is replaced.
 
     | path | content |
@@ -109,14 +108,9 @@ class ClipWriter:
             self._save()  # replaces the earlier result
             self._closing = files.pop_all()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         with writing(self._out):
-            self._closing.__exit__(kind, error, trace)
+            self._closing.__exit__(*error)
 
     @property
     def frames(self) -> int:

@@ -30,7 +30,7 @@ from pix2seqd.panoptic.results import writing
 IDS_OF_A_PART = 2**32
 """Part K of a result has ids of annotations above K times this, so that those of all parts differ."""
 NO_MEANS = ("id", "frame", "time", "category", "orientation", "touching_border")
-"""Columns of measures.csv of which a track has no mean; nor have places."""
+"""Columns of measures.csv of which a track has no mean; nor have positions."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,10 @@ def collect(out: Path, also: Also) -> None:
         # Images come first: another process may add some meanwhile, and of each of these there is an annotation then.
         images = [{**coco_image(image), "also": image.get("also", {})} for image in read_records(path, "images")]
         seen = {
-            annotation["image_id"]: (Path(annotation["file_name"]).stem, _count(annotation["segments_info"]))
+            annotation["image_id"]: (
+                Path(annotation["file_name"]).stem,
+                Counter(segment["category_id"] for segment in annotation["segments_info"]),
+            )
             for annotation in read_records(path, "annotations")
         }
         for kind in there:
@@ -80,10 +83,6 @@ def collect(out: Path, also: Also) -> None:
             ]
             last = head.get("info", {}).get("part", 0) * IDS_OF_A_PART
             put_together(out, kind, items, head["categories"], last)
-
-
-def _count(segments: Iterable[Mapping[str, Any]]) -> Counter[int]:
-    return Counter(segment["category_id"] for segment in segments)
 
 
 def put_together(
@@ -166,8 +165,8 @@ class _Track:
     categories: Counter[str] = field(default_factory=Counter)
     sums: dict[str, float] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
-    places: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Unit → the last place."""
+    positions: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Unit → the last centroid, x and y."""
     paths: dict[str, float] = field(default_factory=dict)
     """Unit → length of the way so far."""
 
@@ -181,9 +180,9 @@ class _Track:
                 self.counts[column] += 1
         for unit in ("", "_um"):
             if row.get(f"centroid_x{unit}"):
-                place = float(row[f"centroid_x{unit}"]), float(row[f"centroid_y{unit}"])
-                self.paths[unit] = self.paths.get(unit, 0) + math.dist(self.places.get(unit, place), place)
-                self.places[unit] = place
+                position = float(row[f"centroid_x{unit}"]), float(row[f"centroid_y{unit}"])
+                self.paths[unit] = self.paths.get(unit, 0) + math.dist(self.positions.get(unit, position), position)
+                self.positions[unit] = position
 
 
 def _has_mean(column: str) -> bool:

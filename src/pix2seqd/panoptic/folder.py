@@ -6,16 +6,15 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from pix2seqd.files import PARTS, InputError
 from pix2seqd.panoptic.journal import Entry, PanopticJson, broken, key_of, read_head, read_records
-from pix2seqd.panoptic.parts import find_parts, number_of, part_name
+from pix2seqd.panoptic.parts import find_parts, part_name
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 LOCK = ".panoptic.json.lock"
@@ -25,7 +24,7 @@ PATIENCE = 60
 FOLDERS = ("images", "panoptic", "overlay")
 
 
-class Known(NamedTuple):
+class Recorded(NamedTuple):
     """What is kept in memory of a recorded image."""
 
     name: str
@@ -41,7 +40,7 @@ class Known(NamedTuple):
     is_unfamiliar: bool
 
 
-class PanopticFolder:
+class PanopticFolder(AbstractContextManager["PanopticFolder"]):
     """`panoptic.json` and the names of the files beside it, of a folder or of its parts; a context manager.
 
     An image has a key: the path of its source (`source` in its record), or the digest of its content (`sha256`).
@@ -102,7 +101,7 @@ class PanopticFolder:
         self._sizes: Counter[str] = Counter()
         self._filling = 0
         self._unsaved: set[str] = set()
-        self.known: dict[str, Known] = {}
+        self.recorded: dict[str, Recorded] = {}
         with self.locked():
             parts = layout(out, shard)
             if not self._others_live():
@@ -112,12 +111,7 @@ class PanopticFolder:
             self._life.acquire()
             self._note({"writer": self._token, "settings": self._settings})
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         with self.locked():
             self._life.release()
             Path(self._life.lock_file).unlink(missing_ok=True)
@@ -136,7 +130,7 @@ class PanopticFolder:
         with self.locked():
             self._jsons[part].add(key, entry)
         self._unsaved.add(part)
-        self.known[key] = _known(name, entry[0], entry[1]["file_name"], self._own_settings)
+        self.recorded[key] = _recorded(name, entry[0], entry[1]["file_name"], self._own_settings)
 
     def save(self) -> None:
         """Bring all that was added into `panoptic.json`."""
@@ -161,7 +155,7 @@ class PanopticFolder:
             wanted: by the key of the image, the name that it should have.
 
         Returns:
-            The names by key: the same as before for a known image; otherwise the wanted name, with -2, -3, ... if
+            The names by key: the same as before for a recorded image; otherwise the wanted name, with -2, -3, ... if
             another image has it. In a result in parts, the part comes first (`parts.place`).
 
         Raises:
@@ -202,7 +196,7 @@ class PanopticFolder:
 
     def _json(self, part: str) -> PanopticJson:
         info: dict[str, Any] = {"description": self._description}
-        number = number_of(part) if part else 0
+        number = int(part.removeprefix("part-") or 0)
         info |= {"part": number, "images_per_part": self._shard} if self._shard else {}
         empty = {"info": info, "categories": self._taxonomy.to_coco()}
         self._jsons[part] = PanopticJson(self._out / part, empty, number * (self._shard or 0))
@@ -224,7 +218,7 @@ class PanopticFolder:
     def _read(self, part: str, path: Path) -> None:
         """Take the names in a `panoptic.json`, and remember its entries."""
         prefix = f"{part}/" if part else ""
-        known: dict[int, tuple[str, Known]] = {}
+        recorded: dict[int, tuple[str, Recorded]] = {}
         try:
             ids = set()
             for image in read_records(path, "images"):
@@ -234,15 +228,15 @@ class PanopticFolder:
                 key, name = key_of(image), prefix + Path(image["file_name"]).stem
                 self._take(key, name)
                 if key is not None:
-                    known[image["id"]] = key, _known(name, image, "", self._own_settings)
+                    recorded[image["id"]] = key, _recorded(name, image, "", self._own_settings)
             for annotation in read_records(path, "annotations"):
                 number, mask = annotation["image_id"], annotation["file_name"]
                 self._taken.add((prefix + Path(mask).stem).casefold())
                 if number not in ids:
                     raise ValueError(number)
-                if number in known:
-                    key, about = known[number]
-                    self.known[key] = about._replace(mask=mask)
+                if number in recorded:
+                    key, about = recorded[number]
+                    self.recorded[key] = about._replace(mask=mask)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise broken(path) from error
 
@@ -387,6 +381,6 @@ def identity_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
     return (source["bytes"], source["modified_ns"]) if source else None
 
 
-def _known(name: str, image: Mapping[str, Any], mask: str, settings: Mapping[str, Any] | None) -> Known:
+def _recorded(name: str, image: Mapping[str, Any], mask: str, settings: Mapping[str, Any] | None) -> Recorded:
     is_current, also = image.get("settings") == settings, image.get("also", {})
-    return Known(name, image["file_name"], mask, is_current, identity_of(image), also, bool(image.get("unfamiliar")))
+    return Recorded(name, image["file_name"], mask, is_current, identity_of(image), also, bool(image.get("unfamiliar")))

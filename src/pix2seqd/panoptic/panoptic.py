@@ -9,18 +9,17 @@ A segmentation has two forms:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from pix2seqd.files import write_json, write_png
+from pix2seqd.files import encoded, write_json, write_png
 from pix2seqd.images.load import Source, load_channels
 from pix2seqd.panoptic import exports, render
 from pix2seqd.panoptic.measure import measures
-from pix2seqd.panoptic.runs import Box, Runs
+from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
@@ -329,9 +328,7 @@ class Panoptic:
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows: the segments in their colours, void black."""
-        stream = BytesIO()
-        self.overlay(np.zeros((*self.segmentation.shape, 3), np.uint8), alpha=1).save(stream, format="PNG")
-        return stream.getvalue()
+        return encoded(self.overlay(np.zeros((*self.segmentation.shape, 3), np.uint8), alpha=1))
 
     def save(self, path: str | Path) -> None:
         """Write `path` (COCO panoptic PNG) and beside it the same name with `.json` (categories, annotation).
@@ -390,11 +387,6 @@ def typical_diameter(areas: Sequence[int]) -> float:
         return 0.0
     ordered = np.sort(areas)
     return float(2 * np.sqrt(ordered[np.searchsorted(ordered.cumsum(), ordered.sum() / 2)] / np.pi))
-
-
-def measure(segmentation: np.ndarray) -> dict[int, tuple[int, Box]]:
-    """Area and box (x, y, width, height) of every non-zero id of an integer map `[h, w]`, by ascending ids."""
-    return Runs.of(segmentation).measure()
 
 
 def compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,11 +13,6 @@ def part_name(number: int) -> str:
     return f"part-{number:05}"
 
 
-def number_of(name: str) -> int:
-    """The number of a part, from the name of its folder."""
-    return int(name.removeprefix("part-"))
-
-
 def find_parts(out: Path) -> dict[int, Path]:
     """The parts of a result by their numbers, ascending; empty if it has none.
 

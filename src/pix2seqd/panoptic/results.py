@@ -6,11 +6,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pix2seqd.files import InputError, printable, write_atomically, write_png
 from pix2seqd.images.load import Source, absolute
@@ -67,7 +66,7 @@ def writing(folder: Path) -> Iterator[None]:
         raise InputError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
 
 
-class PanopticWriter:
+class PanopticWriter(AbstractContextManager["PanopticWriter"]):
     """Writes a folder that is a data set in COCO panoptic format; a context manager.
 
     | path | content |
@@ -122,12 +121,7 @@ class PanopticWriter:
             self._name(sources)
             self._closing = stack.pop_all()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         with self._closing:
             self._save()
 
@@ -138,16 +132,16 @@ class PanopticWriter:
 
     def is_done(self, source: Path) -> bool:
         """Whether the unchanged file was segmented with these settings and all its output files still exist."""
-        known, identity = self._folder.known.get(absolute(source)), identity_of({"source": _identity(source)})
-        if known is None or not known.has_settings or identity is None or known.identity != identity:
+        recorded, identity = self._folder.recorded.get(absolute(source)), identity_of({"source": _identity(source)})
+        if recorded is None or not recorded.has_settings or identity is None or recorded.identity != identity:
             return False
-        folder, _ = place(self._out, known.name)
-        names = zip(FOLDERS, (known.file_name, known.mask, known.mask), strict=True)
+        folder, _ = place(self._out, recorded.name)
+        names = zip(FOLDERS, (recorded.file_name, recorded.mask, recorded.mask), strict=True)
         return all(os.path.isfile(f"{folder}/{kind}/{name}") for kind, name in names)  # noqa: PTH113 # 5 times as fast
 
     def also(self, source: Path) -> Mapping[str, Any]:
         """What the record of an image that was written says about its further files."""
-        return self._folder.known[absolute(source)].also
+        return self._folder.recorded[absolute(source)].also
 
     def entries(self, sources: Iterable[Path]) -> Iterator[tuple[Path, Entry]]:
         """The records of images that were written, one at a time, part by part."""
@@ -165,8 +159,8 @@ class PanopticWriter:
 
     def unfamiliar(self, sources: Iterable[Path]) -> list[Path]:
         """Those of the files whose image looks unlike what the model was trained on."""
-        known = ((source, self._folder.known.get(absolute(source))) for source in sources)
-        return [source for source, about in known if about and about.is_unfamiliar]
+        recorded = ((source, self._folder.recorded.get(absolute(source))) for source in sources)
+        return [source for source, about in recorded if about and about.is_unfamiliar]
 
     def write(self, source: Path, image: Source, panoptic: Panoptic) -> None:
         """Add an image or replace its entry.

@@ -34,11 +34,11 @@ class Track:
     moments: np.ndarray = field(default_factory=lambda: np.zeros(3))
     """Sums of x, y and the frame's number over all pixels of all frames; of things only."""
 
-    def add(self, number: int, segment: Segment, place: tuple[float, float]) -> None:
+    def add(self, number: int, segment: Segment, centroid: tuple[float, float]) -> None:
         """Add a frame in which the object was seen; frames since the last one get area 0."""
         self.areas += [0] * (number - self.first_frame - len(self.areas)) + [segment.area]
         self.categories[segment.category_id] += 1
-        self.moments += np.array([*place, number]) * segment.area
+        self.moments += np.array([*centroid, number]) * segment.area
 
     @property
     def category_id(self) -> int:

@@ -7,6 +7,7 @@ them off.
 
 import copy
 from collections.abc import Callable, Collection
+from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -65,9 +66,7 @@ def accelerate_training(model: Pix2SeqD, device: torch.device, dtype: torch.dtyp
     if is_plain():
         return
     if hardware.runs_triton(device):
-        from pix2seqd.speed.triton_norm import TritonGroupNorm
-
-        _exchange(model, GroupNorm, TritonGroupNorm)
+        _triton_norms(model)
     elif device.type == "cpu":
         hardware.keep_freed_memory()
         if dtype == torch.bfloat16:
@@ -79,18 +78,6 @@ def _exchange(model: nn.Module, cls: type[nn.Module], faster: type[nn.Module]) -
     for module in model.modules():
         if type(module) is cls:
             module.__class__ = faster
-
-
-def _fuse_norms(model: Pix2SeqD) -> None:
-    _exchange(model, GroupNorm, fused_cpu.FusedGroupNorm)
-
-
-def _fuse_bits(model: Pix2SeqD) -> None:
-    _exchange(model, ExpectedBits, fused_cpu.FusedExpectedBits)
-
-
-def _use_products(model: Pix2SeqD) -> None:
-    _exchange(model, Attention, ProductAttention)
 
 
 def _triton_norms(model: Pix2SeqD) -> None:
@@ -148,9 +135,9 @@ ITEMS = {
         lambda device, dtype: device.type == "cpu" and dtype == torch.float32 and winograd.library() is not None,
         _use_winograd,
     ),
-    "attention by products": Item(_products_pay, _use_products),
-    "fused norms": Item(_compiled, _fuse_norms),
-    "fused bits": Item(_compiled, _fuse_bits),
+    "attention by products": Item(_products_pay, partial(_exchange, cls=Attention, faster=ProductAttention)),
+    "fused norms": Item(_compiled, partial(_exchange, cls=GroupNorm, faster=fused_cpu.FusedGroupNorm)),
+    "fused bits": Item(_compiled, partial(_exchange, cls=ExpectedBits, faster=fused_cpu.FusedExpectedBits)),
     "Triton norms": Item(_triton, _triton_norms),
     "Triton bits": Item(_triton, _triton_bits),
     "large strips": Item(_cuda, _use_large_strips),

@@ -6,7 +6,7 @@ import torch
 
 from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.data.sample import Clip, ClipDataset, Dataset, Sample, evenly
-from pix2seqd.familiarity import Familiarity
+from pix2seqd.images.familiarity import Familiarity
 from pix2seqd.segmenter import Segmenter
 
 IMAGES = 256

@@ -13,9 +13,8 @@ import numpy as np
 from scipy import ndimage
 
 from pix2seqd import distributed
-from pix2seqd.cards import bundled_names
 from pix2seqd.checkpoint import Checkpoint, from_pretrained
-from pix2seqd.config import Recipe
+from pix2seqd.config import Recipe, bundled_names
 from pix2seqd.data import is_clips, open_dataset
 from pix2seqd.data.categories import with_categories
 from pix2seqd.data.check import NAMES_SHOWN, Report, content, fill

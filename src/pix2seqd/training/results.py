@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from pix2seqd.evaluation import plot
@@ -76,7 +77,7 @@ class Results:
         write_json(self.out / FILE, {"losses": self.losses, "best": self.best["step"], "evaluations": self.scores})
         steps = [score["step"] for score in self.scores]
         of_classes = {
-            category.name: [_number(score["per_class"].get(category.name)) for score in self.scores]
+            category.name: [score["per_class"].get(category.name) for score in self.scores]
             for category in self.taxonomy.categories
         }
         curves = plot.training_curves(self.losses, steps, [score["pq"] for score in self.scores], of_classes)
@@ -97,12 +98,4 @@ class Results:
 
     def _best(self) -> int:
         """Index of the first evaluation with the highest PQ; a PQ that is not defined counts as none."""
-        return max(range(len(self.scores)), key=lambda i: (_rank(self.scores[i]["pq"]), -i))
-
-
-def _rank(pq: float) -> float:
-    return pq if pq == pq else -1.0
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+        return max(range(len(self.scores)), key=lambda i: (np.nan_to_num(self.scores[i]["pq"], nan=-1), -i))

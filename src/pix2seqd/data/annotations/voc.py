@@ -18,7 +18,7 @@ from pix2seqd.data.annotations.records import (
     visible,
 )
 from pix2seqd.data.label_images import LOSSLESS_SUFFIXES, read_label_image
-from pix2seqd.data.recognize import COLOR_WEIGHTS
+from pix2seqd.data.labels import as_rgb_number
 from pix2seqd.files import InputError, read_text
 
 OBJECTS, CLASSES, IMAGES = "SegmentationObject", "SegmentationClass", "JPEGImages"
@@ -153,8 +153,7 @@ class _Reader:
 
 def _distinct(pixels: np.ndarray) -> tuple[list[int], np.ndarray]:
     """The colours of an image as R + 256 G + 65536 B, and the index of that of each pixel `[h, w]`."""
-    channels = np.stack([pixels] * 3, axis=-1) if pixels.ndim == 2 else pixels[..., :3]
-    colors, dense = np.unique(channels @ COLOR_WEIGHTS, return_inverse=True)
+    colors, dense = np.unique(as_rgb_number(pixels), return_inverse=True)
     return colors.tolist(), dense.reshape(pixels.shape[:2])
 
 

@@ -14,7 +14,8 @@ from scipy import ndimage
 from pix2seqd.data.sample import Clip, Dataset, LazyFrames, Sample
 from pix2seqd.data.synthetic.nuclei_motion import WARM_UP, MotionParameters, Nuclei, at_rest, simulate
 from pix2seqd.files import InputError
-from pix2seqd.panoptic.panoptic import Panoptic, measure
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 BACKGROUND, FIRST_NUCLEUS = 1, 2
@@ -56,7 +57,7 @@ class Micrograph:
         things = {s.id: panoptic.taxonomy.class_of(s.category_id) for s in panoptic.segments if s.isthing}
         whole = np.where(np.isin(panoptic.segmentation, list(things)), panoptic.segmentation, 0)
         labels, classes = _components(np.pad(whole, border, mode="reflect"), things)
-        boxes = np.array([box for _, box in measure(labels).values()], float).reshape(-1, 4)
+        boxes = np.array([box for _, box in Runs.of(labels).measure().values()], float).reshape(-1, 4)
         areas = np.bincount(labels.ravel(), minlength=len(classes) + 1)[1:]
         return cls(
             image=image,
@@ -77,7 +78,7 @@ class Micrograph:
 def _components(labels: np.ndarray, classes: dict[int, int]) -> tuple[np.ndarray, list[int]]:
     """Connected components, numbered from 1, and the class of each; a mirrored nucleus is another component."""
     result, found = np.zeros(labels.shape, np.int32), []
-    for segment_id, (_, (x, y, width, height)) in measure(labels).items():
+    for segment_id, (_, (x, y, width, height)) in Runs.of(labels).measure().items():
         box = np.s_[y : y + height, x : x + width]
         pieces, count = ndimage.label(labels[box] == segment_id)  # pyright: ignore[reportGeneralTypeIssues]
         result[box][pieces > 0] = pieces[pieces > 0] + len(found)

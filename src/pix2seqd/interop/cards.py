@@ -1,21 +1,14 @@
-"""What a checkpoint is made for: the head of its model card, and the names of the bundled checkpoints."""
+"""What a checkpoint is made for: the head of its model card."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pix2seqd.config import BUNDLED, CARD, DEFAULT_FOR_CLIPS, DEFAULT_MODEL, bundled_names
 from pix2seqd.files import InputError, printable, read_bytes, read_json, read_yaml
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
-BUNDLED = Path(__file__).parent / "checkpoints"
-"""Folder of the checkpoints that come with the package."""
-DEFAULT = "nuclei-fast"
-"""The checkpoint for images where nobody names one."""
-DEFAULT_FOR_CLIPS = "nuclei-video"
-"""The checkpoint for clips where nobody names one."""
-CARD = "README.md"
-"""The model card in a checkpoint's folder."""
 MAX_BYTES = 2**24
 """Bytes of the largest model card, and of the largest config.json, that is read."""
 UNKNOWN = "-"
@@ -49,7 +42,7 @@ class Card:
     @property
     def role(self) -> str:
         """What to write after the name of a default."""
-        return {DEFAULT: " (default)", DEFAULT_FOR_CLIPS: " (default for clips)"}.get(self.name, "")
+        return {DEFAULT_MODEL: " (default)", DEFAULT_FOR_CLIPS: " (default for clips)"}.get(self.name, "")
 
 
 STATED = ("made_for", "not_for", "trained_on", "sampling", "quality", "time", "for_clips")
@@ -89,13 +82,8 @@ def read_card(folder: Path, name: str = "") -> Card:
 
 def bundled() -> list[Card]:
     """The facts about the bundled checkpoints; the defaults come first."""
-    names = sorted(bundled_names(), key=lambda name: (name != DEFAULT, name != DEFAULT_FOR_CLIPS))
+    names = sorted(bundled_names(), key=lambda name: (name != DEFAULT_MODEL, name != DEFAULT_FOR_CLIPS))
     return [read_card(BUNDLED / name, name) for name in names]
-
-
-def bundled_names() -> list[str]:
-    """The names of the bundled checkpoints, in alphabetical order."""
-    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
 
 
 def finds(taxonomy: Taxonomy) -> str:

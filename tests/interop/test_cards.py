@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from pix2seqd import cards
-from pix2seqd.cards import BUNDLED, Card, read_card
 from pix2seqd.checkpoint import from_pretrained
+from pix2seqd.config import BUNDLED, DEFAULT_FOR_CLIPS, DEFAULT_MODEL
 from pix2seqd.files import InputError
+from pix2seqd.interop import cards
+from pix2seqd.interop.cards import Card, read_card
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 
@@ -72,7 +73,7 @@ def test_read_card_of_what_is_no_checkpoint(folder, change, message: str):
 def test_bundled_checkpoints_state_their_facts():
     listed = {card.name: card for card in cards.bundled()}
     assert set(listed) == {path.name for path in BUNDLED.iterdir()}
-    assert list(listed)[:2] == [cards.DEFAULT, cards.DEFAULT_FOR_CLIPS]
+    assert list(listed)[:2] == [DEFAULT_MODEL, DEFAULT_FOR_CLIPS]
     for card in listed.values():
         stated = [card.finds, card.made_for, card.not_for, card.trained_on, card.quality, card.licence]
         assert cards.UNKNOWN not in stated, card.name

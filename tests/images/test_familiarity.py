@@ -5,10 +5,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pix2seqd import familiarity
 from pix2seqd.checkpoint import from_pretrained, save_pretrained
-from pix2seqd.familiarity import FILE, Familiarity, describe, moments
 from pix2seqd.files import InputError
+from pix2seqd.images import familiarity
+from pix2seqd.images.familiarity import FILE, Familiarity, describe, moments
 
 
 def correlated(count: int, seed: int, size: int = 12) -> torch.Tensor:

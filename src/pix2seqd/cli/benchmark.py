@@ -44,8 +44,8 @@ def benchmark(
     panoptic PNG. Nothing else should run on the machine.
 
     Args:
-        model: paper, small or tiny (networks with random weights), a bundled model (nuclei-fast, nuclei, nuclei-video,
-            shapes), the folder of a checkpoint, or the id of a model on the Hugging Face hub.
+        model: paper, small or tiny (networks with random weights), a bundled model (`pix2seqd models` lists
+            them), the folder of a checkpoint, or the id of a model on the Hugging Face hub.
         sizes: Heights of the square images, in pixels, separated by commas.
         steps: Numbers of denoising steps, separated by commas.
         device: Where to compute. auto takes a GPU if there is one.

@@ -32,8 +32,8 @@ def distill(
     and continued with --resume.
 
     Args:
-        checkpoint: The model to start from: a bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of
-            a checkpoint, or the id of a model on the Hugging Face hub.
+        checkpoint: The model to start from: a bundled model (`pix2seqd models` lists them), the folder of a checkpoint,
+            or the id of a model on the Hugging Face hub.
         data: Data to train on, for example coco:DIR@train. Without labels, use the output folder of `pix2seqd segment`
             with many steps.
         out: Folder of the run.

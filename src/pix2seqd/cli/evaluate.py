@@ -42,8 +42,8 @@ def evaluate(
     columns predicted classes, and void stands for pixels without a class.
 
     Args:
-        checkpoint: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id
-            of a model on the Hugging Face hub.
+        checkpoint: A bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model
+            on the Hugging Face hub.
         data: Labelled data. Images: coco:DIR[@SPLIT], folder:DIR[@SPLIT], cityscapes:DIR@SPLIT, shapes:COUNT[@SEED].
             Clips: davis:DIR@SPLIT, kitti-step:DIR@SPLIT, nuclei-clips:DIR@SPLIT:COUNT[xFRAMES],
             shapes-clips:COUNT[xFRAMES][@SEED]. See docs/datasets.md.

@@ -13,8 +13,8 @@ def export(checkpoint: str, /, *, out: Path, trust_size: Flag = False) -> None:
     checkpoint's own input size. The command needs the extra onnx.
 
     Args:
-        checkpoint: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id
-            of a model on the Hugging Face hub.
+        checkpoint: A bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model
+            on the Hugging Face hub.
         out: Folder to write to.
         trust_size: Take a checkpoint of any size. Without it, sizes in config.json have limits (SECURITY.md), because a
             stranger's checkpoint may be made to exhaust the machine.

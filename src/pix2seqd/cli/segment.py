@@ -40,8 +40,8 @@ def segment(
 
     Args:
         images: Image files, and folders of images (without their subfolders).
-        model: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id of a
-            model on the Hugging Face hub.
+        model: A bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model
+            on the Hugging Face hub.
         out: Folder to write to.
         channel: Number (from 1) or name of the channel to take, of images with channels. Default: up to three channels
             are shown as colours; of more, the first is taken.

@@ -45,8 +45,8 @@ def serve(
     `pix2seqd train` takes as coco:OUT.
 
     Args:
-        model: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id of a
-            model on the Hugging Face hub. The page starts with it; visitors can choose a bundled model instead. The
+        model: A bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model
+            on the Hugging Face hub. The page starts with it; visitors can choose a bundled model instead. The
             tab Clip takes the model for clips that the card of the chosen one names, if any.
         out: Folder to write to. Nothing is written anywhere else.
         samples: Folder of images and clips that the page offers as samples, if it exists.

@@ -51,8 +51,8 @@ def sweep(
     checkpoint sets them. The scores are printed and written as JSON. A plot is written beside it as PNG.
 
     Args:
-        checkpoint: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id
-            of a model on the Hugging Face hub.
+        checkpoint: A bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model
+            on the Hugging Face hub.
         data: Labelled images or clips, as for `pix2seqd evaluate`.
         steps: Numbers of denoising steps, separated by commas, for example 1,2,5,10,20. On clips: those of all frames
             but the first.

@@ -58,8 +58,8 @@ def video(
     Args:
         source: A video file, an animation, a TIFF stack, a folder of images, or the number of a camera (0 is the
             first).
-        model: A bundled model (nuclei-fast, nuclei, nuclei-video, shapes), the folder of a checkpoint, or the id of a
-            model on the Hugging Face hub.
+        model: A bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model
+            on the Hugging Face hub.
         out: Folder to write to. An earlier result of this command in it is replaced.
         along: Axis of the frames. t: time. z: the depths of a TIFF stack, or a folder with an image for each depth. An
             object keeps its id through the depths. The sharpest plane is segmented first, and one sample is taken of

@@ -103,9 +103,9 @@ def _hue_saturation(image: Tensor, strength: float, rng: np.random.Generator) ->
     old = np.arange(256, dtype=np.float32)
     hues = (old + 255 * rng.uniform(-0.2, 0.2) * strength) % 255
     saturations = (old * rng.uniform(max(1 - 0.8 * strength, 0), 1 + 0.8 * strength)).clip(0, 255)
-    table = np.concatenate([hues, saturations, old]).astype(int).tolist()
-    hue, saturation, value = np.moveaxis(np.array(Image.fromarray(pixels).convert("HSV").point(table)), 2, 0)
-    changed = F.embedding(torch.from_numpy(hue.astype(np.int32) * 256 + saturation), _shares())
+    hue, saturation, value = np.moveaxis(np.array(Image.fromarray(pixels).convert("HSV")), 2, 0)
+    index = 256 * hues.astype(np.int32).take(hue) + saturations.astype(np.int32).take(saturation)
+    changed = F.embedding(torch.from_numpy(index), _shares())
     changed.mul_(torch.from_numpy(value)[..., None]).add_(0.5).floor_()
     return changed.permute(2, 0, 1).div_(255)
 

@@ -100,15 +100,16 @@ def _inpaint(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     counts = np.array(Image.fromarray(image).histogram(Image.fromarray(known))).reshape(3, 256)
     mean = counts @ np.arange(256) / np.count_nonzero(known)
 
-    def smooth(at: tuple[np.ndarray, np.ndarray], steps: int) -> np.ndarray:
+    def smooth(at: tuple[np.ndarray, ...], steps: int) -> np.ndarray:
         """The surrounding colour of some pixels, the finer the more steps."""
         result = mean
         for color, weight in blurred[:steps]:
             result = (color[at] + 0.02 * result) / (weight[at][:, None] + 0.02)
         return result
 
-    nearest = np.asarray(ndimage.distance_transform_edt(hole, return_distances=False, return_indices=True))[:, hole]
+    nearest = np.asarray(ndimage.distance_transform_edt(hole, return_distances=False, return_indices=True))
     inside = np.nonzero(hole)
+    nearest = nearest[:, *inside]
     mirrored = np.clip(2 * nearest - inside, 0, np.array(hole.shape)[:, None] - 1)
     rows, columns = np.where(hole[tuple(mirrored)], nearest, mirrored)
     texture = image[rows, columns] - smooth((rows, columns), 3)

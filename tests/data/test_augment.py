@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from pix2seqd.config import AugmentConfig, DataConfig
-from pix2seqd.data.augment import augment, fit_crop, jitter_colors, jittered_size, tile_crop
+from pix2seqd.data.augment import _hue_saturation, _shares, augment, fit_crop, jitter_colors, jittered_size, tile_crop
 from pix2seqd.images.resize import PAD
 
 RESIZE, TILE = DataConfig(size=(32, 48)), DataConfig(size=(32, 32), layout="tile", overlap=8)
@@ -133,6 +134,38 @@ def test_jitter_colors_strength_and_range():
     assert 0 < changes[0.2] < changes[1.0]
     grey = sum(torch.equal(j[0], j[1]) and torch.equal(j[1], j[2]) for j in jittered)
     assert 2 <= grey <= 16, "about a fifth is greyscale"
+
+
+class Chosen(np.random.Generator):
+    """Gives the chosen numbers in turn."""
+
+    def __init__(self, *numbers: float) -> None:
+        super().__init__(np.random.PCG64(0))
+        self.numbers = list(numbers)
+
+    def uniform(self, *bounds: float) -> float:  # type: ignore[override]
+        return self.numbers.pop(0)
+
+
+@pytest.mark.parametrize(("shift", "factor"), [(0.0, 1.0), (0.2, 1.8), (-0.2, 0.2), (0.07, 0.0)])
+def test_hue_saturation_equals_pillow(shift: float, factor: float):
+    """Of all colours with values in steps of three."""
+    steps = np.arange(0, 256, 3, dtype=np.uint8)
+    colors = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(86, -1, 3)
+    hsv = np.array(Image.fromarray(colors).convert("HSV"), np.float32)
+    hsv[..., 0] = (hsv[..., 0] + 255 * shift) % 255
+    hsv[..., 1] = (hsv[..., 1] * factor).clip(0, 255)
+    expected = np.array(Image.fromarray(hsv.astype(np.uint8), "HSV").convert("RGB"))
+    changed = _hue_saturation(torch.from_numpy(colors).permute(2, 0, 1) / 255, 1.0, Chosen(shift, factor))
+    assert torch.equal(changed, torch.from_numpy(expected).permute(2, 0, 1) / 255)
+
+
+def test_hsv_to_rgb_equals_pillow_for_all_colours():
+    hue, saturation = np.meshgrid(np.arange(256), np.arange(256), indexing="ij")
+    for value in (*range(0, 255, 12), 255):
+        hsv = np.stack([hue, saturation, np.full_like(hue, value)], axis=-1).astype(np.uint8)
+        expected = np.array(Image.fromarray(hsv, "HSV").convert("RGB"))
+        assert np.array_equal((_shares() * value + 0.5).floor().numpy(), expected.reshape(-1, 3))
 
 
 def test_augment_invert():

@@ -19,6 +19,7 @@ from pix2seqd.images.resize import (
     pad_image,
     resize_image,
     resize_labels,
+    resize_part,
     smooth_labels,
 )
 from pix2seqd.pixel_encoder import ImageFeatures
@@ -107,6 +108,30 @@ def test_resize_and_pad_equal_official_evaluation_transform(official):
     recorded = np.moveaxis(official["data/eval_label_map"], -1, 0)
     assert np.array_equal(resize_labels(labels, height, width), recorded[:, :height, :width])
     assert not recorded[:, height:].any()
+
+
+sides = st.integers(1, 40)
+
+
+@settings(max_examples=30, deadline=None)
+@given(size=st.tuples(sides, sides), scaled=st.tuples(sides, sides), data=st.data())
+def test_resize_part_has_the_bits_of_the_whole(size, scaled, data):
+    rows, columns = (
+        slice(*sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n)).filter(lambda t: t[0] != t[1]))))
+        for n in scaled
+    )
+    seed = data.draw(st.integers(0, 9))
+    image = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)).permute(2, 0, 1)
+    whole = resize_image(image.float() / 255, *scaled)
+    for pixels in (image, image.float() / 255):
+        part = resize_part(pixels, scaled[0], scaled[1], rows, columns)
+        if scaled[1] > 1:  # of one column, PyTorch errs
+            assert torch.equal(part, whole[:, rows, columns])
+            assert torch.equal(part.mean(dim=(1, 2)), whole[:, rows, columns].mean(dim=(1, 2)))
+    labels = np.arange(size[0] * size[1]).reshape(size)
+    assert np.array_equal(
+        resize_labels(labels, *scaled, part=(rows, columns)), resize_labels(labels, *scaled)[rows, columns]
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.4, 2.3])

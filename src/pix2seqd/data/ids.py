@@ -46,6 +46,8 @@ def draw_mask(
         ids = dict(zip(things, colors.tolist(), strict=True))
     keys, dense = compact(segmentation)
     kept = set(present)
-    table = np.array([[classes[i], ids.get(i, VOID)] if i in kept else [VOID, VOID] for i in keys.tolist()])
-    numbers = np.array([n + 1 if i in kept else 0 for n, i in enumerate(keys.tolist())])
-    return np.moveaxis(table[dense], -1, -3).astype(np.int64), numbers[dense].astype(np.int64)
+    table = [
+        (classes[i], ids.get(i, VOID), n) if i in kept else (VOID, VOID, 0) for n, i in enumerate(keys.tolist(), 1)
+    ]
+    class_map, id_map, numbers = (column[dense] for column in np.array(table, np.int64).reshape(-1, 3).T)
+    return np.stack([class_map, id_map], axis=-3), numbers

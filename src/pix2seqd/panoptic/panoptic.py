@@ -132,9 +132,9 @@ class Panoptic:
             KeyError: a segment's category is not in the taxonomy.
             ValueError: the PNG and the annotation do not have the same segment ids.
         """
-        segmentation = rgb_to_id(np.asarray(png))
+        runs = Runs.of(rgb_to_id(np.asarray(png)))
         infos = {int(info["id"]): info for info in annotation["segments_info"]}
-        present = {int(i) for i in np.unique(segmentation)} - {VOID}
+        present = set(np.unique(runs.values).tolist()) - {VOID}
         if missing := sorted(present - set(infos)):
             raise ValueError(f"segment id {missing[0]} is in the PNG but not in segments_info")
         if missing := sorted(set(infos) - present):
@@ -142,7 +142,7 @@ class Panoptic:
         classes = {i: taxonomy.class_of(int(info["category_id"])) for i, info in infos.items()}
         crowds = [i for i, info in infos.items() if info.get("iscrowd", 0)]
         scores = {i: float(info["score"]) for i, info in infos.items() if info.get("score") is not None}
-        return cls.from_segmentation(segmentation, classes, taxonomy, crowds, scores)
+        return cls._measured(runs, classes, taxonomy, crowds, scores)
 
     @property
     def things(self) -> tuple[Segment, ...]:
@@ -403,8 +403,11 @@ def compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def rgb_to_id(rgb: np.ndarray) -> np.ndarray:
     """COCO's colour code: uint8 `[h, w, 3 or more]` → int32 `[h, w]`, id = R + 256 G + 65536 B."""
-    rgb = rgb.astype(np.int32)
-    return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+    ids = rgb[..., 2].astype(np.int32)
+    for channel in (1, 0):
+        ids <<= 8
+        ids |= rgb[..., channel]
+    return ids
 
 
 def id_to_rgb(ids: np.ndarray) -> np.ndarray:

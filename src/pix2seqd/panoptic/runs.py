@@ -60,16 +60,13 @@ class Runs:
 
     def measure(self) -> dict[int, tuple[int, Box]]:
         """Area and box of every non-zero label, by ascending labels."""
-        labels, index = np.unique(self.values, return_inverse=True)
-        row, left = np.divmod(self.starts, max(self.shape[1], 1))
-        lengths = self.lengths
-        areas = np.bincount(index, lengths, len(labels)).astype(np.int64)
-        top = np.full(len(labels), self.shape[0])
-        bottom, first, last = np.zeros_like(top), np.full(len(labels), self.shape[1]), np.zeros_like(top)
-        np.minimum.at(top, index, row)
-        np.maximum.at(bottom, index, row + 1)
-        np.minimum.at(first, index, left)
-        np.maximum.at(last, index, left + lengths)
+        order = np.argsort(self.values)  # so that the runs of a label follow each other
+        labels, begin = np.unique(self.values[order], return_index=True)
+        row, left = np.divmod(self.starts[order], max(self.shape[1], 1))
+        lengths = self.lengths[order].astype(np.int64)
+        top, bottom = np.minimum.reduceat(row, begin), np.maximum.reduceat(row, begin) + 1
+        first, last = np.minimum.reduceat(left, begin), np.maximum.reduceat(left + lengths, begin)
+        areas = np.add.reduceat(lengths, begin)
         boxes = np.stack([first, top, last - first, bottom - top], axis=1)
         found = zip(labels.tolist(), areas.tolist(), map(tuple, boxes.tolist()), strict=True)
         return {label: (area, box) for label, area, box in found if label}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from scipy import ndimage
 
 from pix2seqd.data.sample import Clip, Dataset, LazyFrames, Sample
@@ -32,7 +33,7 @@ class Micrograph:
     Attributes:
         image: uint8 `[H, W, 3]`, the real image, mirrored beyond its border.
         background: uint8 `[H, W, 3]`, without nuclei.
-        labels: int32 `[H, W]`, 0 or the number of the nucleus.
+        labels: unsigned `[H, W]`, of as few bytes as suffice, 0 or the number of the nucleus.
         center: centres of the nuclei, `[n, 2]` y, x.
         radius: radii of disks of the same areas, `[n]`.
         reach: half of the longer side of each bounding box, `[n]`.
@@ -62,7 +63,7 @@ class Micrograph:
         return cls(
             image=image,
             background=_inpaint(image, labels > 0),
-            labels=labels,
+            labels=labels.astype(np.min_scalar_type(len(classes))),
             center=boxes[:, 1::-1] + (boxes[:, 3:1:-1] - 1) / 2,
             radius=np.sqrt(areas / np.pi),
             reach=boxes[:, 2:].max(axis=1, initial=0) / 2,
@@ -94,16 +95,28 @@ def _inpaint(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     known = np.logical_not(hole)
     if not known.any():
         return np.broadcast_to(np.median(image, axis=(0, 1)), image.shape).astype(np.uint8)
-    smooth = fine = np.broadcast_to(image[known].mean(axis=0), image.shape)
-    for width in (61, 21, 7):
-        smooth, weight = fine, _blur(known.astype(np.float32), width)[..., None]
-        fine = (_blur(image * known[..., None].astype(np.float32), width) + 0.02 * smooth) / (weight + 0.02)
+    weights = known.astype(np.float32)
+    colors = image * weights[..., None]
+    blurred = [(_blur(colors, width), _blur(weights, width)) for width in (61, 21, 7)]
+    counts = np.array(Image.fromarray(image).histogram(Image.fromarray(known))).reshape(3, 256)
+    mean = counts @ np.arange(256) / np.count_nonzero(known)
+
+    def smooth(at: tuple[np.ndarray, ...], steps: int) -> np.ndarray:
+        """The surrounding colour of some pixels, the finer the more steps."""
+        result = mean
+        for color, weight in blurred[:steps]:
+            result = (color[at] + 0.02 * result) / (weight[at][:, None] + 0.02)
+        return result
+
     nearest = np.asarray(ndimage.distance_transform_edt(hole, return_distances=False, return_indices=True))
-    limits = np.array(hole.shape).reshape(2, 1, 1) - 1
-    mirrored = np.clip(2 * nearest - np.indices(hole.shape), 0, limits)
+    inside = np.nonzero(hole)
+    nearest = nearest[:, *inside]
+    mirrored = np.clip(2 * nearest - inside, 0, np.array(hole.shape)[:, None] - 1)
     rows, columns = np.where(hole[tuple(mirrored)], nearest, mirrored)
-    texture = image[rows, columns] - fine[rows, columns]
-    return np.where(hole[..., None], (smooth + texture).clip(0, 255), image).astype(np.uint8)
+    texture = image[rows, columns] - smooth((rows, columns), 3)
+    result = image.copy()
+    result[inside] = (smooth(inside, 2) + texture).clip(0, 255)
+    return result
 
 
 def _blur(values: np.ndarray, width: int) -> np.ndarray:
@@ -183,7 +196,7 @@ class Sprites:
         self, nuclei: Nuclei, camera: np.ndarray, size: tuple[int, int]
     ) -> list[tuple[int, int, int, np.ndarray]]:
         """Number, top, left and warped square of each nucleus in view, back to front."""
-        position = nuclei.center - camera
+        position, matrices = nuclei.center - camera, nuclei.matrices()
         sides = self.side[nuclei.source]
         stretched = np.where(nuclei.progress > 0, 1.7, 1.2) * sides
         inside = ((position > -stretched[:, None] / 2) & (position < size + stretched[:, None] / 2)).all(1)
@@ -192,14 +205,14 @@ class Sprites:
         for side, width in set(zip(sides[visible].tolist(), stretched[visible].astype(int).tolist(), strict=True)):
             which = np.flatnonzero(visible & (sides == side) & (stretched.astype(int) == width))
             corner = np.floor(position[which]).astype(int) - width // 2
-            grid = self._sampling_grid(nuclei, which, position[which] - corner, width, side)
+            grid = self._sampling_grid(nuclei, which, matrices[which], position[which] - corner, width, side)
             squares = self.squares[side][self.row[nuclei.source[which]]]
             warped = F.grid_sample(squares, grid, mode="bilinear", align_corners=True).numpy()
             result += zip(which.tolist(), *corner.T.tolist(), warped, strict=True)
         return sorted(result, key=lambda item: item[0])
 
     def _sampling_grid(
-        self, nuclei: Nuclei, which: np.ndarray, center: np.ndarray, width: int, side: int
+        self, nuclei: Nuclei, which: np.ndarray, matrices: np.ndarray, center: np.ndarray, width: int, side: int
     ) -> torch.Tensor:
         """The position in the sprite of each pixel of a warped square: `[n, width, width, 2]`, x and y in -1..1."""
         y, x = (np.arange(width, dtype=np.float32) - center[:, axis, None].astype(np.float32) for axis in (0, 1))
@@ -210,7 +223,7 @@ class Sprites:
             along, across = cos * y + sin * x, cos * x - sin * y
             across = across * (1 + 1.3 * progress**2 * np.exp(-((along / (0.4 * radius)) ** 2)))  # the waist
             y, x = cos * along - sin * across, sin * along + cos * across
-        back = np.linalg.inv(nuclei.matrices()[which]).astype(np.float32)[..., None, None]
+        back = np.linalg.inv(matrices).astype(np.float32)[..., None, None]
         y, x = back[:, 0, 0] * y + back[:, 0, 1] * x, back[:, 1, 0] * y + back[:, 1, 1] * x
         bend = nuclei.shape[which, 2:].astype(np.float32)[..., None, None] / radius[:, None]
         y, x = y + bend[:, 0] * (x * x), x + bend[:, 1] * (y * y)
@@ -244,6 +257,7 @@ def render(
     base = _camera_view(micrograph.background, camera, size)
     canvas = base.copy()
     labels = np.full(size, BACKGROUND, np.int32)
+    brightness = nuclei.light * (1 + 0.3 * nuclei.progress) * nuclei.focus
     for number, top, left, square in sprites.warped(nuclei, camera, size):
         down, right = top + square.shape[1], left + square.shape[2]
         rows, columns = slice(max(top, 0), max(down, 0)), slice(max(left, 0), max(right, 0))
@@ -252,9 +266,8 @@ def render(
         square = square[:, : local_labels.shape[0], : local_labels.shape[1]]
         # The light of overlapping nuclei adds up partially.
         under = local_canvas - base[:, rows, columns]
-        light = np.float32(nuclei.light[number] * (1 + 0.3 * nuclei.progress[number]) * nuclei.focus[number])
         local_canvas -= (np.float32(0.7 * nuclei.focus[number]) * square[3]) * under
-        local_canvas += light * square[:3]
+        local_canvas += np.float32(brightness[number]) * square[:3]
         if nuclei.focus[number] > 0.5:
             local_labels[square[4] > 0.5] = nuclei.id[number] + FIRST_NUCLEUS
     rng = np.random.default_rng([plan.seed, frame])

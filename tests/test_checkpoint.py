@@ -52,6 +52,20 @@ def edit(folder: Path, change: Any) -> None:
         (lambda c: c["infer"].update(steps=0), "steps must be 1 or more"),
         (lambda c: c["model"]["encoder"]["backbone"].update(depths="x"), "backbone 'resnet' cannot be built"),
         (lambda c: c["model"]["encoder"]["backbone"].update(model_type="?"), "backbone '\\?' cannot be built"),
+        (
+            lambda c: c["model"]["encoder"]["backbone"].update(depths=[[1], 1, 1]),
+            "a setting is missing, unknown or of another kind",
+        ),
+        (
+            lambda c: c["model"]["encoder"]["backbone"].update(out_features=3),
+            "a setting is missing, unknown or of another kind",
+        ),
+        (
+            lambda c: c["model"]["encoder"].update(backbone={"model_type": "vit"}),
+            "transformers has no backbone of this",
+        ),
+        (lambda c: c["categories"].append(7), r"not understood \(7\): a category has an id \(a number\), a name"),
+        (lambda c: c["categories"][0].pop("name"), "a category has an id"),
         (lambda c: c["model"]["decoder"].update(dim=64), "has shape .* but config.json beside it asks for"),
         (lambda c: c["model"]["encoder"].update(layers=2), "model.safetensors lacks 'pixel_encoder.layers.1"),
         (lambda c: c["model"]["encoder"].update(layers=0), "model.safetensors has an unknown 'pixel_encoder.layers.0"),

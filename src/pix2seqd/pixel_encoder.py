@@ -176,7 +176,10 @@ def build_backbone(config: ModelConfig) -> Backbone:
             return _of_transformers(model_type, values)
         return Backbone(network, list(network.channels), list(network.strides))
     except Exception as error:  # any error here comes from the configuration
-        raise ValueError(f"backbone {model_type!r} cannot be built: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        if isinstance(error, TypeError | AttributeError | LookupError):  # their words are those of programmers
+            reason = "a setting is missing, unknown or of another kind"
+        raise ValueError(f"backbone {model_type!r} cannot be built: {reason}") from error
 
 
 def _of_transformers(model_type: str, values: dict[str, Any]) -> Backbone:
@@ -184,6 +187,8 @@ def _of_transformers(model_type: str, values: dict[str, Any]) -> Backbone:
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
     config = AutoConfig.for_model(model_type, **values)
+    if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
+        raise ValueError("transformers has no backbone of this type")
     network: Any = MODEL_FOR_BACKBONE_MAPPING[type(config)](config)  # pyright: ignore
     return Backbone(network, [int(c) for c in network.channels], _strides(config, list(config.out_features)))
 

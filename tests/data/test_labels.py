@@ -525,6 +525,16 @@ def test_folder_instances_in_random_colors(tmp_path):
     assert "'coding: color'" in message and "'coding: instance'" in message and "coco:" in message
 
 
+@pytest.mark.parametrize(("count", "side"), [(20, 96), (300, 240)])
+def test_folder_objects_numbered_in_red_and_green_are_no_classes(tmp_path, count, side):
+    """Numbers as R + 256 G: below 256, green says nothing."""
+    ids = [discs(count + seed, side=side, seed=seed) for seed in range(3)]
+    home = write(tmp_path, [np.stack([n % 256, n // 256, 0 * n], -1).astype(np.uint8) for n in ids])
+    assert "'coding: instance'" in refusal(lambda: Folder.open(home))
+    (home / "classes.yaml").write_text("coding: instance\n")
+    assert [len(sample.panoptic.things) for sample in Folder.open(home)] == [count, count + 1, count + 2]
+
+
 def test_folder_grey_with_constant_alpha_is_grey(tmp_path):
     labels = [np.stack([pixels, np.full_like(pixels, 255)], -1).astype(np.uint8) for pixels in scenes(2, [1, 2])]
     data = Folder.open(write(tmp_path, labels))

@@ -250,12 +250,13 @@ def fit(
     """The training loop, from `state.step` to the recipe's last step or until a signal arrives."""
     config = recipe.train
     plan(state, config)
+    state.ema.to(accelerator.device)
+    log.catch_up(state)
     if log.is_over:
         state.last = state.step
     if state.step >= state.last:
         return
     began = time.perf_counter() - state.seconds
-    state.ema.to(accelerator.device)
     # `state.model` stays unwrapped; `model` may be wrapped for several processes and for autocast.
     model, optimizer = accelerator.prepare(state.model, state.optimizer)
     model.train()

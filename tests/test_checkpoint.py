@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pix2seqd.checkpoint import _FORMAT_1, BUNDLED, from_pretrained, inflate_for_video, save_pretrained
+from pix2seqd.checkpoint import _FORMAT_1, BUNDLED, find_backbone, from_pretrained, inflate_for_video, save_pretrained
 from pix2seqd.config import InferConfig, MaskConfig, ModelConfig
 from pix2seqd.files import InputError
 
@@ -52,6 +52,20 @@ def edit(folder: Path, change: Any) -> None:
         (lambda c: c["infer"].update(steps=0), "steps must be 1 or more"),
         (lambda c: c["model"]["encoder"]["backbone"].update(depths="x"), "backbone 'resnet' cannot be built"),
         (lambda c: c["model"]["encoder"]["backbone"].update(model_type="?"), "backbone '\\?' cannot be built"),
+        (
+            lambda c: c["model"]["encoder"]["backbone"].update(depths=[[1], 1, 1]),
+            "a setting is missing, unknown or of another kind",
+        ),
+        (
+            lambda c: c["model"]["encoder"]["backbone"].update(out_features=3),
+            "a setting is missing, unknown or of another kind",
+        ),
+        (
+            lambda c: c["model"]["encoder"].update(backbone={"model_type": "vit"}),
+            "transformers has no backbone of this",
+        ),
+        (lambda c: c["categories"].append(7), r"not understood \(7\): a category has an id \(a number\), a name"),
+        (lambda c: c["categories"][0].pop("name"), "a category has an id"),
         (lambda c: c["model"]["decoder"].update(dim=64), "has shape .* but config.json beside it asks for"),
         (lambda c: c["model"]["encoder"].update(layers=2), "model.safetensors lacks 'pixel_encoder.layers.1"),
         (lambda c: c["model"]["encoder"].update(layers=0), "model.safetensors has an unknown 'pixel_encoder.layers.0"),
@@ -192,6 +206,32 @@ def test_from_pretrained_impossible_name_does_not_ask_the_hub(name: str, tmp_pat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError):
         from_pretrained(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("efficientnet_lite9", "did you mean efficientnet_lite"),
+        ("resnet-50x", "did you mean microsoft/resnet-50"),
+        ("./nowhere", "neither a folder nor a known name"),
+        ("a/b/c", "neither a folder nor a known name"),
+        ("weights.pth", "is a file; give the folder"),
+    ],
+)
+def test_find_backbone_impossible_name_does_not_ask_the_hub(name, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pix2seqd.checkpoint._download", None)
+    (tmp_path / "weights.pth").touch()
+    with pytest.raises(InputError, match=says) as caught:
+        find_backbone(name)
+    assert says.startswith(
+        "is a file"
+    ) or "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, or a folder" in str(caught.value)
+
+
+def test_find_backbone_folder_and_known_name(tmp_path):
+    assert find_backbone(str(tmp_path)) == str(tmp_path)
+    assert find_backbone("efficientnet_lite1") == "efficientnet_lite1"
 
 
 def test_from_pretrained_bundled_name_beside_an_image_folder_of_that_name(folder, tmp_path, monkeypatch):

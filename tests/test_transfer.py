@@ -90,6 +90,15 @@ def test_new_state_missing_backbone_is_an_error(tmp_path: Path) -> None:
         new_state(recipe, Shapes(1))
 
 
+def test_new_state_backbone_without_stages_is_an_error(tmp_path: Path) -> None:
+    from transformers import ViTConfig, ViTModel
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    ViTModel(ViTConfig(**sizes)).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="is a network without stages; give one such as resnet"):
+        new_state(Recipe(model=ModelConfig.preset("tiny"), backbone=str(tmp_path)), Shapes(1))
+
+
 def test_transfer_image_to_video_model_keeps_the_output(build, tiny):
     image, video = build(tiny), build(tiny.replace(decoder={"past_frames": 2}), seed=1)
     assert transfer(image, video) == ["mask_decoder.conv_in.weight"]

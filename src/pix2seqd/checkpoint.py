@@ -1,5 +1,6 @@
 """Checkpoints: a folder of config.json and model.safetensors, loaded strictly and without pickle."""
 
+import difflib
 import hashlib
 import itertools
 import math
@@ -7,7 +8,7 @@ import reprlib
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from pix2seqd.config import BUNDLED, CARD, DataConfig, InferConfig, ModelConfig,
 from pix2seqd.files import InputError, read_json, sync_folder, write_atomically, write_json
 from pix2seqd.images import familiarity
 from pix2seqd.images.familiarity import Familiarity
+from pix2seqd.layers import efficientnet_lite
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -40,6 +42,8 @@ MAX_TENSORS = 2000
 """Tensors of the largest model that is outlined where its file of weights is not known."""
 MAX_TABLES = 2**26
 """Numbers that a backbone may compute for itself, beside its weights (codes of positions)."""
+PATIENCE = 5.0
+"""Seconds to wait for the hub's first answer."""
 _FLOATS, _INTEGERS = ("F32", "F16", "BF16", "F64"), ("I64", "I32", "I16", "I8", "U8")
 MODEL_TYPE = "pix2seqd"
 """Our name in `transformers` (see `pix2seqd.interop.transformers`)."""
@@ -388,23 +392,61 @@ def find_folder(name: str) -> Path:
         raise InputError(f"{name} is a file; give the folder that holds config.json and model.safetensors")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise InputError(f"no checkpoint {name!r}: neither a folder nor a bundled name ({bundled})")
-    return _download(name, bundled)
+    try:
+        return _download(name, (*FILES, familiarity.FILE, CARD))
+    except OSError as error:
+        raise InputError(f"no checkpoint {name!r}: no such folder, not bundled ({bundled}), and {error}") from error
 
 
-def _download(name: str, bundled: str) -> Path:
-    """Folder of a hub repository in the local cache; downloaded if it is not there completely."""
-    from huggingface_hub import snapshot_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def find_backbone(name: str) -> str:
+    """What `pretrained_backbone` takes for this name: itself, or a folder; fetched from the hub if need be.
+
+    Raises:
+        InputError: not found; a name that is neither known nor like one of the hub is refused without asking the hub.
+    """
+    known = list(efficientnet_lite.FACTORS)
+    if name in known or Path(name).is_dir():
+        return name
+    if Path(name).exists():
+        raise InputError(f"backbone {name} is a file; give the folder that holds config.json and model.safetensors")
+    others = "or a folder of a transformers backbone, or its name on the hub, such as microsoft/resnet-50"
+    choices = f"give {', '.join(known)}, {others}"
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        near = difflib.get_close_matches(name, [*known, "microsoft/resnet-50"], n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"no backbone {name!r}: neither a folder nor a known name; {hint}{choices}")
+    try:
+        folder = _download(name, ("config.json", "model*.safetensors", "model.safetensors.index.json"))
+    except OSError as error:
+        raise InputError(f"no backbone {name!r}: no such folder, and {error}; {choices}") from error
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"backbone {name} has no model.safetensors on the hub, and no other weights are read; {choices}"
+        )
+    return str(folder)
+
+
+def _download(name: str, patterns: Sequence[str]) -> Path:
+    """Folder of a hub repository in the local cache; downloaded if it is not there completely.
+
+    Raises:
+        OSError: it cannot be had; the message says why, in one line.
+    """
+    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         cached = [try_to_load_from_cache(name, file) for file in FILES[:2]]
         if isinstance(cached[0], str) and isinstance(cached[1], str):
             return Path(cached[0]).parent
-        return Path(snapshot_download(name, allow_patterns=[*FILES, familiarity.FILE, CARD]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        known = f"no such folder, not bundled ({bundled})"
-        raise InputError(f"no checkpoint {name!r}: {known}, and the hub says: {reason}") from error
+        HfApi().model_info(name, timeout=PATIENCE)  # `snapshot_download` waits for minutes where nobody answers
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    except Exception as error:  # the hub's client passes on any error of its network library
+        with suppress(HfHubHTTPError, HFValidationError, OSError):
+            return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=True))
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        answered = isinstance(error, HfHubHTTPError | HFValidationError)
+        raise OSError(f"the hub {'says' if answered else 'cannot be reached'}: {reason}") from error
 
 
 def inflate_for_video(model: Pix2SeqD, past_frames: int = 2) -> Pix2SeqD:

@@ -1,5 +1,6 @@
 """Reading and writing files atomically, and `InputError`, which users see for bad input."""
 
+import glob
 import json
 import math
 import os
@@ -87,6 +88,11 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """The temporary files of `write_atomically` for `path`, which stay where a process is killed."""
+    return list(path.parent.glob(f".{glob.escape(path.name[:40])}{PARTS}"))
 
 
 def sync(path: Path) -> None:

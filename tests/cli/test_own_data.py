@@ -302,6 +302,7 @@ def test_readme_own_images_in_three_commands(run, tmp_path):
         (["--train-data", "photos", "--model.mask.classes", "many"], "model.mask.classes should be int"),
         (["--train-data", "photos", "--model.mask.classes", "2"], "leave --model.mask.classes out, or give 4 or more"),
         (["--train-data", "photos", "--init", "nothing"], "no checkpoint 'nothing'"),
+        (["--train-data", "photos", "--backbone", "efficientnet_lite9"], "did you mean efficientnet_lite"),
         (["--train-data", "photos", "--data.size", "[30, 30]", "--init", "none"], "multiples of"),
         (["--train-data", "photos", "--smoke"], "own has no --smoke"),
     ],

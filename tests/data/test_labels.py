@@ -15,6 +15,7 @@ from miniatures import refusal
 from PIL import Image
 from scipy import ndimage
 
+from pix2seqd.data import remarks
 from pix2seqd.data.folder import Folder
 from pix2seqd.data.label_images import read_label_image
 from pix2seqd.data.labels import Labels
@@ -206,6 +207,72 @@ def test_folder_classes_spread_to_255_are_not_taken_for_void(tmp_path, table):
 def test_folder_255_beside_other_values_is_void(tmp_path, table):
     labels = [np.array(table, np.uint8)[pixels] for pixels in scenes(3, [*range(1, len(table))])]
     assert Folder.open(write(tmp_path, labels)).labels.void == {255}
+
+
+@pytest.mark.parametrize(
+    ("table", "said", "line", "left"),
+    [
+        ([0, 1, 255], "0 and 1 are classes and 255 is void", "void: []", ["0", "1", "255"]),
+        ([0, 1, 2, 255], "0, 1 and 2 are classes and 255 is void", "void: []", ["0", "1", "2", "255"]),
+        ([1, 2, 3], "1, 2 and 3 are classes, and none is void", "void: 3", ["1", "2"]),  # Oxford's pets
+        ([0, 1, 2, 3, 4, 5, 6, 7], "0 to 7 (8 values) are classes, and none", "void: 7", list("0123456")),
+    ],
+)
+def test_folder_void_is_said_with_the_line_that_changes_it(tmp_path, table, said, line, left):
+    drawn = scenes(3, [*range(1, len(table))])
+    home = write(tmp_path, [np.array(table, np.uint8)[pixels] for pixels in drawn])
+    (remark,) = remarks(Folder.open(home), "cells")
+    assert said in remark and f"'{line}'" in remark and "classes.yaml" in remark
+    (home / "classes.yaml").write_text(f"{line}\n")
+    assert [name for name, _ in categories(Folder.open(home))] == left
+
+
+def half(value: int, other: int, count: int = 4) -> list[np.ndarray]:
+    """Masks of which every other one has another value, as of two exports."""
+    return [
+        (pixels * (other if index % 2 else value)).astype(np.uint8) for index, pixels in enumerate(scenes(count, [1]))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "declared", "value", "void"),
+    [
+        pytest.param(half(1, 255), {}, 255, [0, 1, 0, 1], id="0 and 1 in one image, 0 and 255 in another"),
+        pytest.param(half(255, 1), {"labels": {0: "ground", 1: "cell"}}, 255, [1, 0, 1, 0], id="the same with names"),
+        pytest.param(half(255, 255), {"labels": {0: "ground", 1: "cell"}}, 255, [1] * 4, id="none has the name"),
+        pytest.param([np.where(pixels, 1, 255) for pixels in half(1, 1)], {}, 255, [1] * 4, id="1 and 255"),
+        pytest.param([np.array([0, 1, 254])[pixels] for pixels in scenes(3, [1, 2])], {}, 254, [1] * 3, id="254"),
+        pytest.param([np.array([0, 1, 7, 250])[pixels] for pixels in scenes(3, [1, 2, 3])], {}, 250, [1] * 3, id="250"),
+    ],
+)
+def test_folder_value_that_may_be_void_is_not_guessed(tmp_path, labels, declared, value, void):
+    home = write(tmp_path, [pixels.astype(np.uint8) for pixels in labels], coding="class", **declared)
+    message = refusal(lambda: Folder.open(home))
+    assert f"'void: []' ({value} is a class)" in message and f"'void: {value}'" in message
+    assert str(home / "classes.yaml") in message
+    write(home, [], coding="class", void=value, **declared)
+    assert [int((sample.panoptic.segmentation == 0).any()) for sample in Folder.open(home)] == void
+    labelled = {**declared, "labels": {**declared["labels"], 255: "dust"}} if declared else {}
+    write(home, [], coding="class", void=[], **labelled)
+    assert not any((sample.panoptic.segmentation == 0).any() for sample in Folder.open(home))
+
+
+def test_folder_class_images_of_0_and_255_are_not_guessed(tmp_path):
+    labels = [discs(count, seed=count).astype(np.uint8) for count in (5, 8)]
+    home = write(write(tmp_path, labels), [(pixels > 0) * np.uint8(255) for pixels in labels], folder="classes")
+    assert "'void: []' (255 is a class)" in refusal(lambda: Folder.open(home))
+    (home / "classes.yaml").write_text("void: []\n")
+    assert [len(sample.panoptic.things) for sample in Folder.open(home)] == [5, 8]
+
+
+def test_folder_trimaps_offer_the_value_between(tmp_path):
+    cells = [(discs(3, seed=seed, pitch=24) > 0) for seed in range(3)]
+    maps = [np.where(ndimage.binary_dilation(c) & ~ndimage.binary_erosion(c), 128, c * 255) for c in cells]
+    home = write(tmp_path, [pixels.astype(np.uint8) for pixels in maps])
+    assert "'void: 128' (nothing is known there, as in a trimap)" in refusal(lambda: Folder.open(home))
+    (home / "classes.yaml").write_text("void: 128\nthings: [255]\n")
+    assert categories(Folder.open(home)) == [("0", False), ("255", True)]
+    assert [len(sample.panoptic.things) for sample in Folder.open(home)] == [3, 3, 3]
 
 
 def test_folder_masks_of_which_nothing_was_sampled_are_looked_at(tmp_path):
@@ -449,6 +516,16 @@ def test_folder_instances_in_random_colors(tmp_path):
     assert [len(sample.panoptic.things) for sample in data] == [12, 17, 9]
     message = refusal(lambda: Folder.open(write(tmp_path / "one", images[:1])))
     assert "'coding: color'" in message and "'coding: instance'" in message and "coco:" in message
+
+
+@pytest.mark.parametrize(("count", "side"), [(20, 96), (300, 240)])
+def test_folder_objects_numbered_in_red_and_green_are_no_classes(tmp_path, count, side):
+    """Numbers as R + 256 G: below 256, green says nothing."""
+    ids = [discs(count + seed, side=side, seed=seed) for seed in range(3)]
+    home = write(tmp_path, [np.stack([n % 256, n // 256, 0 * n], -1).astype(np.uint8) for n in ids])
+    assert "'coding: instance'" in refusal(lambda: Folder.open(home))
+    (home / "classes.yaml").write_text("coding: instance\n")
+    assert [len(sample.panoptic.things) for sample in Folder.open(home)] == [count, count + 1, count + 2]
 
 
 def test_folder_grey_with_constant_alpha_is_grey(tmp_path):

@@ -150,6 +150,38 @@ def test_push_to_hub_then_from_pretrained_online_and_from_cache(hub, folder, tmp
     assert not any(REPOSITORY in path for path in repository.requests), "the cache suffices"
 
 
+BACKBONES = """
+import sys, time
+from pix2seqd.checkpoint import find_backbone
+from pix2seqd.files import InputError
+from pix2seqd.pixel_encoder import pretrained_backbone
+for name in sys.argv[1:]:
+    start = time.monotonic()
+    try:
+        print(pretrained_backbone(find_backbone(name))[0]["backbone"]["hidden_sizes"])
+    except InputError as error:
+        print(time.monotonic() - start < 4, error)
+"""
+
+
+@pytest.mark.slow
+def test_find_backbone_from_the_hub_and_from_cache(hub, tmp_path):
+    from transformers import ResNetBackbone, ResNetConfig
+
+    address, repository = hub
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+    ResNetBackbone(ResNetConfig(**sizes)).save_pretrained(tmp_path / "net")
+    repository.files |= {path.name: path.read_bytes() for path in (tmp_path / "net").iterdir()}
+    command = ["-c", BACKBONES]
+    assert fetch(address, tmp_path / "cache", REPOSITORY, command=command) == ["[8, 16, 24]"]
+    found, missing = fetch("http://127.0.0.1:1", tmp_path / "cache", REPOSITORY, "someone/else", command=command)
+    assert found == "[8, 16, 24]", "the cache suffices"
+    assert missing.startswith("True no backbone 'someone/else': no such folder, and the hub cannot be reached")
+    del repository.files["model.safetensors"]
+    (bare,) = fetch(address, tmp_path / "other", REPOSITORY, command=command)
+    assert "has no model.safetensors on the hub" in bare
+
+
 def test_segmenter_push_to_hub_sends_the_files_it_was_loaded_from(hub, folder):
     address, repository = hub
     segmenter = Segmenter.from_pretrained(folder, "cpu", "bfloat16")

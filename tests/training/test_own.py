@@ -1,6 +1,9 @@
 """Settings that follow from drawn data sets, and whole runs on folders of label images."""
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -295,6 +298,48 @@ def test_train_own_writes_best_last_and_images_and_goes_on(tmp_path, capsys):
     assert json.loads((out / "state" / "latest.json").read_text())["step"] == 6
     with pytest.raises(InputError, match="already holds a run"):
         own.train_own({"train_data": str(home)}, out)
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import pix2seqd.files
+from pix2seqd.training import own
+
+def sync(path, real=pix2seqd.files.sync):
+    if json.loads(sys.argv[3]) in path.as_posix():
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(path)
+
+pix2seqd.files.sync = sync
+own.train_own(json.loads(sys.argv[1]), Path(sys.argv[2]))
+"""
+"""Train, and end without a word when a file of this name has been written, but not yet been put in its place."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="no SIGKILL")
+def test_train_own_killed_and_resumed_is_the_same_run(tmp_path):
+    """In the first checkpoint, and after the best model was written, before its score is."""
+    home = write_cells(tmp_path / "cells")
+    settings = {**QUICK, "train": {**QUICK["train"], "save_every": 1}, "train_data": str(home)}
+    own.train_own(settings, tmp_path / "whole")
+
+    def files(out: Path) -> list[str]:
+        found = (path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+        return sorted(path for path in found if not path.startswith("logs/"))
+
+    for name in ("step-00000001/.ema", "/.results.json"):
+        out = tmp_path / "run"
+        shutil.rmtree(out, ignore_errors=True)
+        command = [sys.executable, "-c", KILLED, json.dumps(settings), str(out), json.dumps(name)]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+        with pytest.raises(InputError, match="already holds a run; go on with --resume"):
+            own.train_own(settings, out)
+        own.train_own(settings, out, resume=True)
+        assert files(out) == files(tmp_path / "whole"), name
+        for folder in ("model", "last"):
+            assert from_pretrained(out / folder).digest == from_pretrained(tmp_path / "whole" / folder).digest, name
 
 
 def test_resumed_refuses_other_data_and_settings(tmp_path):

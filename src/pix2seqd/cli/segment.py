@@ -68,7 +68,7 @@ def segment(
     from pix2seqd.cli.segmenting import WindowsBar, also_into, locally, print_segments, segment_into
     from pix2seqd.images.load import find_images, open_pixels
     from pix2seqd.panoptic.also import Also
-    from pix2seqd.panoptic.collect import collect
+    from pix2seqd.panoptic.collect import collect, sweep
     from pix2seqd.panoptic.folder import FOLDERS
     from pix2seqd.panoptic.parts import place
     from pix2seqd.panoptic.results import PanopticWriter, prepare
@@ -93,6 +93,7 @@ def segment(
     print_summary(segmenter)
     settings = {**segmenter.describe(), **options, **({} if channel is None else {"channel": channel})}
     writer = PanopticWriter(out, segmenter.taxonomy, settings, sources, shard=shard, folders=folders)
+    sweep(out)
     try:
         with writer:
             own = sources[first::stride]

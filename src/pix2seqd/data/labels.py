@@ -15,7 +15,7 @@ import csv
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -44,6 +44,10 @@ MAX_CLASSES = 1000
 """Maximum number of distinct values; more are taken as a sign that the images are not labels."""
 MIN_SPREAD = 20
 """Smallest step of values that are spread to be seen."""
+MIN_FAR = 250
+"""Smallest value that may be a void near 255 if it is far above the other ones."""
+SAMPLED = 20
+"""Number of label images that are looked at where not all are."""
 NO_NUMBER = -1
 """Instance number of pixels without an instance."""
 
@@ -81,9 +85,9 @@ class Labels:
         path, declared = read_declaration(home)
         assumed = [f"no meaning of the key {key}, which is not known" for key in declared if key not in KEYS]
         names = {value: str(name) for value, name in _mapping(path, declared).items()}
+        reason = ""
         if (coding := declared.get("coding")) is None:
             coding, reason = _detect(path, declared, names, files, class_files)
-            assumed.append(f"coding: {coding}, because {reason}")
         elif coding not in CODINGS:
             raise InputError(f"{path}: coding {coding!r} is not known; choose {', '.join(CODINGS)}")
         colors = _colors(path, declared, coding, files, assumed)
@@ -104,20 +108,16 @@ class Labels:
         if both := things & stuff:
             raise InputError(f"{path}: class {min(both)} is in both things and stuff; choose one")
         numbered = coding not in ("class", "color") and not one_class and "things" not in declared
-        found, with_numbers = _survey(files, class_files, coding) if not names or numbered else (set(), {1})
+        seen, with_numbers = _survey(files, class_files, coding) if not names or numbered else ([], {1})
+        found = frozenset[int]().union(*seen)
         if "void" in declared:
             void = _values(path, "void", declared["void"], names) | neither
         elif one_class or colors:
             void = neither | {value for value, name in names.items() if name == "void"}
         else:
-            two = found == {0, 255}
-            if coding == "class" and not two and _is_spread(found):
-                raise InputError(
-                    f"{home}: the values of the label images are spread evenly up to 255, which may be a class or void;"
-                    f" write one of these lines to {path}: 'void: []' (255 is a class) or 'void: 255' (it is none)"
-                )
-            default = {255} if (coding == "class" and not two) or class_files else {0} if coding != "class" else set()
-            void = (default - set(names)) | neither
+            if not seen:
+                seen, _ = _survey(_sample(files), _sample(class_files), coding)
+            void = _usual_void(path, coding, names, seen) | neither
             assumed.append(f"void: {sorted(void)} (pixels without a class)")
         if one_class and 0 not in names and 0 not in void:
             names[0] = "background"
@@ -130,6 +130,9 @@ class Labels:
                 "classes with instance numbers" if things or coding not in ("class", "color") else "none, all is stuff"
             )
             assumed.append(f"things: {kind}")
+        if reason:
+            reason += _reading(void & found, found - void) if coding == "class" and "void" not in declared else ""
+            assumed.insert(0, f"coding: {coding}, because {reason}")
         names = {value: names[value] for value in sorted(names) if value not in void}
         if not names or things - set(names):
             stray = f"things {sorted(things - set(names))} are void or have no name" if names else "no class is left"
@@ -290,17 +293,16 @@ def _detect(
     names: Mapping[int, str],
     files: Sequence[Path],
     class_files: Sequence[Path],
-    sampled: int = 20,
 ) -> tuple[str, str]:
     """The coding and the reason for it, from other declarations or evenly sampled label images."""
     if "colors" in declared:
         return "color", "colors are declared"
     if class_files:
         return "instance", "class images lie beside the label images"
-    chosen = files[:: max(1, len(files) // sampled)]
+    chosen = _sample(files)
     if not any(read_label_image(file).any() for file in chosen):  # most images have nothing to label
         labelled = (file for file in files if read_label_image(file).any())
-        chosen = [*chosen[:1], *islice(labelled, sampled)]
+        chosen = [*chosen[:1], *islice(labelled, SAMPLED)]
     meaning: dict[int, set[tuple[int, ...]]] = {}
     for file in chosen:
         for index, color in palette_colors(file).items():
@@ -356,8 +358,14 @@ def _declared_colors(path: Path, content: Any) -> dict[str, int]:
     return colors
 
 
-def _survey(files: Sequence[Path], class_files: Sequence[Path], coding: str) -> tuple[set[int], set[int]]:
-    """The class values in all label images, and those among them with an instance number above 0."""
+def _sample(files: Sequence[Path]) -> Sequence[Path]:
+    """About `SAMPLED` files, evenly spaced."""
+    return files[:: max(1, len(files) // SAMPLED)]
+
+
+def _survey(files: Sequence[Path], class_files: Sequence[Path], coding: str) -> tuple[list[frozenset[int]], set[int]]:
+    """The class values in each label image, and those of all with an instance number above 0."""
+    seen: list[frozenset[int]] = []
     found: set[int] = set()
     numbered: set[int] = set()
     for i, path in enumerate(files):
@@ -368,19 +376,89 @@ def _survey(files: Sequence[Path], class_files: Sequence[Path], coding: str) -> 
             classes, numbers = _decode(pixels, coding, path)
         if classes.shape != numbers.shape:
             raise InputError(f"{path} and {class_files[i]} differ in size; export them at the image's size")
-        found.update(np.unique(classes).tolist())
+        seen.append(frozenset(np.unique(classes).tolist()))
+        found.update(seen[-1])
         numbered.update(np.unique(classes[numbers > 0]).tolist())
         if class_files:
             numbered.discard(0)  # background, even if some class images are imprecise
         if len(found) > MAX_CLASSES:
             raise InputError(f"{path} has too many values to be labels in the coding {coding!r}; see docs/datasets.md")
-    return found, numbered
+    return seen, numbered
 
 
-def _is_spread(values: set[int]) -> bool:
-    """Whether few values are evenly spread from 0 to 255, as programs do to make classes visible."""
+def _usual_void(path: Path, coding: str, names: Mapping[int, str], seen: Sequence[frozenset[int]]) -> set[int]:
+    """The values that are usually void, where the declaration does not say: 255 among classes, otherwise 0.
+
+    Args:
+        path: the declaration, for messages.
+        coding: of the label images.
+        names: the classes that are declared.
+        seen: the class values in each label image, or in some.
+
+    Raises:
+        InputError: 255, or a value near it, may be a class as well.
+    """
+    if coding not in ("class", "instance"):
+        return {0} - set(names)
+    found = frozenset[int]().union(*seen)
+    if 255 in names or (coding == "class" and not names and found == {0, 255}):
+        return set()
+    ordered, unnamed = sorted(found), coding == "class" and not names
+    if unnamed and _is_spread(found):
+        trimap = f" or 'void: {ordered[1]}' (nothing is known there, as in a trimap)" if len(found) == 3 else ""
+        raise _unsure_void(path, 255, f"{_listed(ordered)}, evenly spread", trimap)
+    if unnamed and _is_far(ordered):
+        raise _unsure_void(path, ordered[-1], f"{_listed(ordered)}, the last far above the others")
+    rest = [value for value in ordered if value != 255]
+    if 255 in found and len(rest) == 1:
+        raise _unsure_void(path, 255, f"only {rest[0]} and 255")
+    if len(rest) > 1 and [v for v in seen if {0, 255} == v] and all(v <= {0, 255} for v in seen if 255 in v):
+        same = "do two values mean the same? save them alike"
+        raise _unsure_void(path, 255, f"some have 255 and others {_listed(rest)}, but none has both; {same}")
+    return {255} - set(names)
+
+
+def _unsure_void(path: Path, value: int, seen: str, also: str = "") -> InputError:
+    return InputError(
+        f"{path.parent}: {value} may be a class or void in the label images ({seen}); write one of these lines to "
+        f"{path}: 'void: []' ({value} is a class) or 'void: {value}' (it is none){also}"
+    )
+
+
+def _reading(void: Collection[int], classes: Collection[int]) -> str:
+    """What is a class and what is void in words, with the line that changes it; "" if there are no values."""
+    if not classes:
+        return ""
+    kind = "is a class" if len(classes) == 1 else "are classes"
+    if void:
+        return f"; {_listed(classes)} {kind} and 255 is void, without a class ('void: []' would make it one)"
+    return f"; {_listed(classes)} {kind}, and none is void ('void: {max(classes)}' would make {max(classes)} void)"
+
+
+def _listed(values: Collection[int]) -> str:
+    """A few values in words, or the first and the last."""
+    *first, last = map(str, sorted(values))
+    if len(first) > 6:
+        return f"{first[0]} to {last} ({len(values)} values)"
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _is_far(values: Sequence[int]) -> bool:
+    """Whether the last of several ascending values is near 255 and far above the others, not one of an even spread."""
+    highest = values[-1] if values else 0
+    others = [value for value in values[:-1] if value]
+    return bool(MIN_FAR <= highest < 255 and others and others[-1] < highest - 50 and not _is_even(frozenset(values)))
+
+
+def _is_even(values: frozenset[int]) -> bool:
+    """Whether few values are evenly spread from 0, as programs do to make classes visible."""
     steps = np.diff(sorted(values | {0}))
-    return max(values, default=0) == 255 and bool(steps.min() >= MIN_SPREAD and np.ptp(steps) <= 2)
+    return bool(len(steps) and steps.min() >= MIN_SPREAD and np.ptp(steps) <= 2)
+
+
+def _is_spread(values: frozenset[int]) -> bool:
+    """Whether they are evenly spread up to 255."""
+    return max(values, default=0) == 255 and _is_even(values)
 
 
 def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:

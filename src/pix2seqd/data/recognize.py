@@ -178,7 +178,7 @@ def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path, 
         color = f'"{hex_color(int(values[0]))}"'
         raise _unsure_mask(declaration, f"all is black or {color}", color, "color")
     red, green = values % 256, values // 256 % 256
-    if values.max() < 65536 and (set(red.tolist()) - {0, 255}) and (red < 255).all():
+    if values.max() < 65536 and green.any() and (set(red.tolist()) - {0, 255}) and (red < 255).all():
         # Number 255 is a crowd. Swapped, a class is the thousands and a number the rest.
         swapped = [_keep(s, lambda values: values // 256 != 255) for s in seen]
         if _numbered_share(swapped, 256, low_is_class=True) > 0.2 and (green < 4).any():

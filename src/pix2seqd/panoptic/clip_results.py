@@ -7,16 +7,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pix2seqd.files import InputError, read_json, write_atomically, write_json, write_png
+from pix2seqd.files import PARTS, InputError, leftovers, read_json, write_atomically, write_json, write_png
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.images.tiff import write_label_stack
-from pix2seqd.panoptic.also import NOTHING, WHOLE, Also, csv_writer, remove_all, write_further
+from pix2seqd.panoptic.also import NOTHING, PLACES, WHOLE, Also, csv_writer, remove_all, write_further
 from pix2seqd.panoptic.collect import Item, put_together
 from pix2seqd.panoptic.ctc import CtcWriter
 from pix2seqd.panoptic.folder import alone
@@ -99,6 +100,8 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         with ExitStack() as files:
             files.enter_context(alone(out))
             _remove_earlier(out)
+            for path in _leftovers(out):
+                path.unlink()
             self._annotations, self._rows = (
                 files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", newline="", dir=out))
                 for _ in range(2)
@@ -249,6 +252,14 @@ def _csv(path: Path, *columns: str) -> Iterator[Any]:
     with write_atomically(path) as temporary, csv_writer(temporary) as rows:
         rows.writerow(columns)
         yield rows
+
+
+def _leftovers(out: Path) -> Iterator[Path]:
+    """The temporary files of a process that was killed."""
+    for name in ("panoptic.json", "tracks.json", "tracks.csv", "volumes.csv", *chain(*WHOLE.values())):
+        yield from leftovers(out / name)
+    for folder in ("panoptic", "labels", "ctc", *(folder for folder, _ in PLACES.values())):
+        yield from (out / folder).glob(PARTS)
 
 
 def _remove_earlier(out: Path) -> None:

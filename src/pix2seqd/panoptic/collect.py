@@ -5,14 +5,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from pix2seqd.files import InputError, read_json, write_atomically
+from pix2seqd.files import InputError, leftovers, read_json, write_atomically
 from pix2seqd.panoptic.also import (
     WHOLE,
     Also,
@@ -25,8 +25,11 @@ from pix2seqd.panoptic.also import (
     write_rows,
 )
 from pix2seqd.panoptic.journal import read_head, read_records
+from pix2seqd.panoptic.parts import find_parts
 from pix2seqd.panoptic.results import writing
 
+LOCK = ".also.lock"
+"""Held while the files of a whole folder are written."""
 IDS_OF_A_PART = 2**32
 """Part K of a result has ids of annotations above K times this, so that those of all parts differ."""
 NO_MEANS = ("id", "frame", "time", "category", "orientation", "touching_border")
@@ -42,6 +45,16 @@ class Item:
     """Its entry in the list `images` of panoptic.json."""
     counts: Counter[int] = field(default_factory=Counter)
     """Category id → number of segments."""
+
+
+def sweep(out: Path) -> None:
+    """Remove what killed processes left of the files of a whole folder or its parts, unless one writes these now."""
+    names = [name for whole in WHOLE.values() for name in whole]
+    for folder in (out, *find_parts(out).values()):
+        if any(leftovers(folder / name) for name in names):
+            with writing(folder), suppress(Timeout), FileLock(folder / LOCK, blocking=False):
+                for path in (path for name in names for path in leftovers(folder / name)):
+                    path.unlink()
 
 
 def collect(out: Path, also: Also) -> None:
@@ -63,7 +76,7 @@ def collect(out: Path, also: Also) -> None:
     path = out / "panoptic.json"
     if not there or not path.exists():
         return
-    with writing(out), FileLock(out / ".also.lock"):
+    with writing(out), FileLock(out / LOCK):
         head = read_head(path)
         # Images come first: another process may add some meanwhile, and of each of these there is an annotation then.
         images = [{**coco_image(image), "also": image.get("also", {})} for image in read_records(path, "images")]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from pix2seqd.files import PARTS, InputError
+from pix2seqd.files import PARTS, InputError, leftovers
 from pix2seqd.panoptic.journal import Entry, PanopticJson, broken, key_of, read_head, read_records
 from pix2seqd.panoptic.parts import find_parts, part_name
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -324,7 +324,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
         self._names.unlink(missing_ok=True)
         for folder in (self._out / part for part in parts):
             inside = folder.glob(f"[!.]*/{PARTS}")  # also in the folders of other tools' files
-            for path in (*folder.glob(f".panoptic.json{PARTS}"), *inside):
+            for path in (*leftovers(folder / "panoptic.json"), *inside):
                 path.unlink(missing_ok=True)
 
 

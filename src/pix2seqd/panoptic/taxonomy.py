@@ -131,8 +131,10 @@ class Taxonomy:
                     color=(int(red), int(green), int(blue)),
                 )
             except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-                shown = reprlib.repr(entry)
-                raise ValueError(f"category number {index + 1} is not understood ({shown}): {error}") from error
+                wanted = "a category has an id (a number), a name and, if any, a color of three numbers"
+                raise ValueError(
+                    f"category number {index + 1} is not understood ({reprlib.repr(entry)}): {wanted}"
+                ) from error
             result.append(category)
         return cls(tuple(result))
 

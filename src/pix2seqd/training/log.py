@@ -109,6 +109,14 @@ class TrainLog:
         if step == last or self._is_due(state, last):
             self._evaluate(state)
 
+    def catch_up(self, state: TrainState) -> None:
+        """Evaluate a resumed run that was killed after its checkpoint, before the score of this step was written."""
+        last = state.last or self.config.steps
+        scores = self.results.scores if self.results else []
+        is_scored = not self.results or any(score["step"] == state.step for score in scores)
+        if state.step and not is_scored and (state.step >= last or self._is_due(state, last)):
+            self._evaluate(state)
+
     @property
     def is_over(self) -> bool:
         """Whether the run ends early, because PQ does not get better."""

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from pix2seqd import distributed
-from pix2seqd.checkpoint import Checkpoint, from_pretrained
+from pix2seqd.checkpoint import Checkpoint, find_backbone, from_pretrained
 from pix2seqd.config import Recipe, bundled_names
 from pix2seqd.data import is_clips, open_dataset
 from pix2seqd.data.categories import with_categories
@@ -426,6 +426,8 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
         InputError: the data cannot be used, or the settings do not suit it or each other.
     """
     given = dict(_flat(settings))
+    if backbone := given.get("backbone"):  # before all images are read
+        find_backbone(backbone)
     train_data, eval_data, said = find_data(given.pop("train_data", ""), given.pop("eval_data", ""))
     dataset = open_dataset(train_data, (SIDE, SIDE))
     if not eval_data and len(dataset) > MAX_DIVIDED:

@@ -15,7 +15,14 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pix2seqd import distributed
-from pix2seqd.checkpoint import Checkpoint, check_size, from_pretrained, save_pretrained, transfer
+from pix2seqd.checkpoint import (
+    Checkpoint,
+    check_size,
+    find_backbone,
+    from_pretrained,
+    save_pretrained,
+    transfer,
+)
 from pix2seqd.config import DataConfig, InferConfig, Recipe, TrainConfig
 from pix2seqd.data import is_clips, open_clips, open_dataset, remarks
 from pix2seqd.data.clip_examples import frame_size
@@ -114,6 +121,8 @@ def train(
         if held and accelerator.is_main_process:
             kept.enter_context(run_lock(out))
         before = _check_folder(recipe, out, resume)
+        if recipe.backbone:  # before all data are opened
+            find_backbone(recipe.backbone)
         dataset = training_data(recipe)
         state = new_state(recipe, dataset, build)
         precision = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
@@ -214,7 +223,7 @@ def _official_epsilon(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) 
 def new_model(recipe: Recipe) -> Pix2SeqD:
     """The recipe's model: random weights, the backbone `recipe.backbone`, and all weights of `recipe.init` that fit."""
     if recipe.backbone:
-        changes, network = pretrained_backbone(recipe.backbone)
+        changes, network = pretrained_backbone(find_backbone(recipe.backbone))
         model = Pix2SeqD(recipe.model.replace(encoder=changes))
         weights = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
         model.pixel_encoder.backbone.network.load_state_dict(weights)
@@ -241,12 +250,13 @@ def fit(
     """The training loop, from `state.step` to the recipe's last step or until a signal arrives."""
     config = recipe.train
     plan(state, config)
+    state.ema.to(accelerator.device)
+    log.catch_up(state)
     if log.is_over:
         state.last = state.step
     if state.step >= state.last:
         return
     began = time.perf_counter() - state.seconds
-    state.ema.to(accelerator.device)
     # `state.model` stays unwrapped; `model` may be wrapped for several processes and for autocast.
     model, optimizer = accelerator.prepare(state.model, state.optimizer)
     model.train()

@@ -36,6 +36,7 @@ _NEAR = 1.25
 """Scales whose ratio is below this count as equal when a look is corrected."""
 _LOOK_WINDOWS = 4
 _LOOK_STEPS = 5
+"""From noise; from ids in cells one step shows as much (docs/notebook/few-steps.md)."""
 _DESCRIBED_WINDOWS = 4
 
 
@@ -358,7 +359,8 @@ class Segmenter:
     def _look(self, image: ResizedImage) -> tuple[float, float]:
         """`Tiling.look` at some windows of an image."""
         infer = self.checkpoint.infer  # of the checkpoint, not of the call: the scale does not depend on it
-        quick = infer.replace(steps=min(_LOOK_STEPS, infer.first_steps or infer.steps), first_steps=0)
+        steps = 1 if self.model.config.mask.init_id_cell else min(_LOOK_STEPS, infer.first_steps or infer.steps)
+        quick = infer.replace(steps=steps, first_steps=0)
         every = -(-len(image.corners) // _LOOK_WINDOWS)
         image = replace(image, corners=image.corners[::every], seen=[])
         masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._stream(quick))

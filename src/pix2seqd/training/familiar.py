@@ -32,7 +32,8 @@ def learn(
     for dataset, count in datasets:
         for number, sample in enumerate(_spread(dataset, count)):
             diameter = sample.panoptic.diameter() if checkpoint.data.diameter else 0.0
-            pixels.append(sample.panoptic.segmentation.size)
+            # Images that are scaled to one size all show as much.
+            pixels.append(sample.panoptic.segmentation.size if checkpoint.data.layout == "tile" else 1)
             described.append(segmenter.describe_image(sample.image, diameter * _SCALES[number % len(_SCALES)]))
     return Familiarity.fit(torch.stack(described), min(pixels)) if described else None
 

@@ -48,7 +48,7 @@ def main(checkpoint: str, *, data: str, limit: int = 0) -> None:
     dataset = spread(dataset, limit) if limit else dataset
     scores = {name: PanopticQuality(segmenter.taxonomy) for name in ("ids as generated", "components of the classes")}
     for sample in (dataset[k] for k in range(len(dataset))):
-        found = segmenter.image(sample.image, min_pixels=0)
+        found = segmenter.image(sample.image, min_pixels=0, min_score=0.0)
         smallest = segmenter.checkpoint.infer.min_pixels
         for score, answer in zip(
             scores.values(), (segmenter.image(sample.image), components(found, smallest)), strict=True

@@ -40,7 +40,7 @@ class FakeSegmenter:
             raise InputError(f"no checkpoint {name!r}; give nuclei")
         return cls(name)
 
-    def describe(self):
+    def describe(self, clip=False):
         return {"model": self.name, "steps": 20, "td": 1.0, "min_pixels": 1}
 
     def images(

@@ -1,6 +1,7 @@
 """Checkpoints: a folder of config.json and model.safetensors, loaded strictly and without pickle."""
 
 import difflib
+import errno
 import hashlib
 import itertools
 import math
@@ -445,6 +446,10 @@ def _download(name: str, patterns: Sequence[str]) -> Path:
         with suppress(HfHubHTTPError, HFValidationError, OSError):
             return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=True))
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise OSError(
+                f"it cannot be kept ({error.strerror}); free the disk, or set HF_HOME to another folder"
+            ) from error
         answered = isinstance(error, HfHubHTTPError | HFValidationError)
         raise OSError(f"the hub {'says' if answered else 'cannot be reached'}: {reason}") from error
 

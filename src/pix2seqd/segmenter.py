@@ -138,13 +138,14 @@ class Segmenter:
         """Height and width of the network's input."""
         return self.tiling.size
 
-    def describe(self) -> dict[str, Any]:
-        """What determines a result beside the image, the seed and the options of the call; plain values."""
+    def describe(self, clip: bool = False) -> dict[str, Any]:
+        """What determines a result beside the image or clip, the seed and the options of the call; plain values."""
+        infer = self.checkpoint.infer
         return {
             "model": self.checkpoint.name,
             "weights": self.checkpoint.digest,
             "dtype": "bfloat16" if self.bfloat16 else "float32",
-            **self.checkpoint.infer.to_dict(),
+            **(infer.replace(min_score=0.0) if clip else infer).to_dict(),
         }
 
     def image(self, source: Source, *, hints: Panoptic | None = None, **given: Unpack[ImageOptions]) -> Panoptic:

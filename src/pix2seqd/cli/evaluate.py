@@ -192,7 +192,7 @@ def _evaluate_clips(
     if distributed.rank() > 0:
         return
     Console().print(run.render({tracking: result}))
-    settings = {**segmenter.describe(), "every": every, "tracking": tracking, **options, "data": data}
+    settings = {**segmenter.describe(clip=True), "every": every, "tracking": tracking, **options, "data": data}
     settings |= {"limit": limit} if limit else {}
     write_json(out, {"settings": settings, **result})
     say(f"written to {out}")

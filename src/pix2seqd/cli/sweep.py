@@ -126,6 +126,6 @@ def _sweep_clips(
     if distributed.rank() > 0:
         return
     Console().print(run.render({f"{name} {row['value']}": row for name in rows for row in rows[name]}))
-    write_json(out, {"settings": {**segmenter.describe(), "seed": seed, "data": data}, **rows})
+    write_json(out, {"settings": {**segmenter.describe(clip=True), "seed": seed, "data": data}, **rows})
     write_png(out.with_suffix(".png"), run.plot(rows, segmenter))
     say(f"written to {out} and {out.with_suffix('.png')}")

@@ -123,7 +123,13 @@ def video(
             options |= {**inference.given(), **selection.given(segmenter.taxonomy)}
             options |= {name: value for name, value in given.items() if value is not None}
             print_summary(segmenter)
-            settings = {**segmenter.describe(), **options, "source": source, "along": along, "min_frames": min_frames}
+            settings = {
+                **segmenter.describe(clip=True),
+                **options,
+                "source": source,
+                "along": along,
+                "min_frames": min_frames,
+            }
             settings |= {} if channel is None else {"channel": channel}
             total = clip.total and clip.total + bool(stack)  # one plane of a stack is segmented twice
             task, started = progress.add_task("segmenting", total=total, speed="", visible=False), time.monotonic()

@@ -50,10 +50,13 @@ def on_workers(
     try:
         for _ in range(workers):
             pipe, theirs = context.Pipe()
-            processes[pipe] = context.Process(target=_work, args=(theirs, *arguments), daemon=True)
-            processes[pipe].start()
+            process = context.Process(target=_work, args=(theirs, *arguments), daemon=True)
+            process.start()
+            processes[pipe], left[pipe] = process, []
             theirs.close()  # so that the pipe ends with the process
-            left[pipe] = []
+    except OSError as error:
+        _end(processes)
+        raise InputError(f"{workers} processes cannot be started ({error.strerror}); give fewer --workers") from error
     finally:
         signal.signal(signal.SIGINT, for_us)
     try:
@@ -85,9 +88,13 @@ def on_workers(
                 "--workers if the memory is full"
             )
     finally:
-        for process in processes.values():
-            process.terminate()
-            process.join()
+        _end(processes)
+
+
+def _end(processes: dict[Connection, BaseProcess]) -> None:
+    for process in processes.values():
+        process.terminate()
+        process.join()
 
 
 def _work(
@@ -101,10 +108,15 @@ def _work(
     also: Also,
 ) -> None:
     """Segment what comes through the pipe until it is an empty list. None is sent to ask for more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # not inherited on Windows
     Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported
     pipe.send(None)
-    segmenter = load()
+    try:
+        segmenter = load()
+    except InputError as error:
+        pipe.send(error)
+        return
     while batch := pipe.recv():
         try:
             for result in locally(segmenter, out, batch, settings, options, channel, also):

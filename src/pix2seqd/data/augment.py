@@ -144,7 +144,7 @@ def augment(
         scale, crop = data.zoom * float(np.exp(rng.uniform(np.log(low), np.log(high)))), tile_crop
     offset = (rng.random(), rng.random())
     tensor, labels = crop(
-        torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1), labels, data.size, scale, offset
+        torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1), labels, data.size, scale, offset
     )
     if config.flip != "none" and rng.random() < 0.5:
         tensor, labels = tensor.flip(2), labels[:, ::-1]

@@ -410,11 +410,12 @@ def _usual_void(path: Path, coding: str, names: Mapping[int, str], seen: Sequenc
     if unnamed and _is_far(ordered):
         raise _unsure_void(path, ordered[-1], f"{_listed(ordered)}, the last far above the others")
     rest = [value for value in ordered if value != 255]
+    also = "; as a class it needs a name in labels too, such as '255: NAME'" if names else ""
     if 255 in found and len(rest) == 1:
-        raise _unsure_void(path, 255, f"only {rest[0]} and 255")
+        raise _unsure_void(path, 255, f"only {rest[0]} and 255", also)
     if len(rest) > 1 and [v for v in seen if {0, 255} == v] and all(v <= {0, 255} for v in seen if 255 in v):
         same = "do two values mean the same? save them alike"
-        raise _unsure_void(path, 255, f"some have 255 and others {_listed(rest)}, but none has both; {same}")
+        raise _unsure_void(path, 255, f"some have 255 and others {_listed(rest)}, but none has both; {same}", also)
     return {255} - set(names)
 
 

@@ -179,7 +179,7 @@ def segmented(
     with open_clip(str(path), warn, FRAMES_PER_SECOND) as clip:
         total = min(clip.total or max_frames, max_frames)
         results = follow(partial(segmenter.video, **options), islice(clip.frames, max_frames))
-        settings = {**segmenter.describe(), **options}
+        settings = {**segmenter.describe(clip=True), **options}
         with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, also=FURTHER) as writer:
             for number, (frame, panoptic) in enumerate(results, start=1):
                 writer.write(frame, panoptic)

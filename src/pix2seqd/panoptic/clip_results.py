@@ -99,9 +99,10 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         self._save_after = 0.0
         with ExitStack() as files:
             files.enter_context(alone(out))
-            _remove_earlier(out)
-            for path in _leftovers(out):
-                path.unlink()
+            with writing(out):
+                _remove_earlier(out)
+                for path in _leftovers(out):
+                    path.unlink(missing_ok=True)
             self._annotations, self._rows = (
                 files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", newline="", dir=out))
                 for _ in range(2)

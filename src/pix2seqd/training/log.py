@@ -155,7 +155,7 @@ class TrainLog:
         if self.eval_data is None:
             return
         began = time.perf_counter()
-        device = str(next(state.model.parameters()).device)
+        device = str(next(self.checkpoint.model.parameters()).device)
         segmenter = Segmenter(self.checkpoint, device=device)
         result = evaluate(segmenter, self.eval_data)["all"]
         seconds = distributed.mean(time.perf_counter() - began)

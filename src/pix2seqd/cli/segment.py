@@ -57,8 +57,8 @@ def segment(
         engine: local: this machine, or the processes that torchrun started, which share the images. ray: a Ray
             cluster (needs the extra ray).
         workers: Number of processes that share the images, or of Ray actors. Each has its part of the cores and its own
-            copy of the model. On a CPU, 2 should be faster for folders of some dozens of images (docs/speed.md). The
-            result is the same.
+            copy of the model. On two free cores, 2 saves some percent of the time of a few dozen images
+            (docs/speed.md). The result is the same.
         selection: Which segments are kept.
         inference: How the checkpoint is used.
     """

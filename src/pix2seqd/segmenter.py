@@ -36,7 +36,7 @@ _NEAR = 1.25
 """Scales whose ratio is below this count as equal when a look is corrected."""
 _LOOK_WINDOWS = 4
 _LOOK_STEPS = 5
-"""From noise; from ids in cells one step shows as much (docs/notebook/few-steps.md)."""
+"""Steps of a look, at most, of a model that starts from noise."""
 _DESCRIBED_WINDOWS = 4
 
 
@@ -330,13 +330,16 @@ class Segmenter:
         return self.tiling.resize(source, zoom)
 
     def _surest_zoom(self, source: Source) -> float:
-        """The scale of an image, from looks at several scales: that at which the model is surest of its things."""
+        """The scale of an image, from looks at several scales: that at which the model is surest of its things.
+
+        One step from ids in cells tells as much as two (docs/notebook/few-steps.md).
+        """
         data, fitting = self.checkpoint.data, []
         for zoom in _LOOK_ZOOMS:
             image = self.tiling.resize(source, zoom)
             if min(image.pixels.shape[1:]) < data.diameter:
                 continue
-            seen, score = self._look(image)
+            seen, score = self._look(image, 1)
             found = seen * zoom
             ratio = max(found, data.diameter) / min(found, data.diameter) if seen else _FITS
             if ratio < _FITS:
@@ -348,20 +351,20 @@ class Segmenter:
 
         A look at the image's own scale, corrected twice at most.
         """
-        data, zoom = self.checkpoint.data, self.checkpoint.data.zoom
+        data, infer, zoom = self.checkpoint.data, self.checkpoint.infer, self.checkpoint.data.zoom
+        steps = min(_LOOK_STEPS, infer.first_steps or infer.steps)
         for _ in range(_CORRECTIONS):
-            seen, _ = self._look(self.tiling.resize(source, zoom))
+            seen, _ = self._look(self.tiling.resize(source, zoom), steps)
             found = data.at_scale_of(seen).zoom
             if not seen or 1 / _NEAR < found / zoom < _NEAR:
                 break
             zoom = found
         return zoom
 
-    def _look(self, image: ResizedImage) -> tuple[float, float]:
+    def _look(self, image: ResizedImage, steps: int) -> tuple[float, float]:
         """`Tiling.look` at some windows of an image."""
-        infer = self.checkpoint.infer  # of the checkpoint, not of the call: the scale does not depend on it
-        steps = 1 if self.model.config.mask.init_id_cell else min(_LOOK_STEPS, infer.first_steps or infer.steps)
-        quick = infer.replace(steps=steps, first_steps=0)
+        # Settings of the checkpoint, not of the call: the scale does not depend on it.
+        quick = self.checkpoint.infer.replace(steps=steps, first_steps=0)
         every = -(-len(image.corners) // _LOOK_WINDOWS)
         image = replace(image, corners=image.corners[::every], seen=[])
         masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._stream(quick))

@@ -21,7 +21,7 @@ def todo(tmp_path):
 
 def run(todo, out, kind: Any = FakeSegmenter) -> Any:
     make_folders(out)
-    return locally(kind("nuclei"), out, todo, {}, {"batch_size": 2})
+    return locally(kind("nuclei"), todo, out, {}, {"batch_size": 2})
 
 
 def test_locally_reads_and_writes_while_it_segments(todo, tmp_path, monkeypatch):

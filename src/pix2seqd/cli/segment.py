@@ -107,16 +107,17 @@ def segment(
             named = [(source, writer.stem(source)) for source in todo]
             options, bar = {**options, "batch_size": batch_size}, WindowsBar(len(todo))
             load = partial(inference.segmenter, model)
+            segment_files = partial(locally, out=out, settings=settings, options=options, channel=channel, also=further)
             if engine == "ray" and todo:
                 from pix2seqd.cli.ray_engine import on_ray
 
-                results = on_ray(load, out, named, settings, options, channel, further, workers)
+                results = on_ray(load, partial(segment_files, out=out.absolute()), named, batch_size or 1, workers)
             elif workers > 1 and len(todo) > 1:
                 from pix2seqd.cli.workers import on_workers
 
-                results = on_workers(load, out, named, settings, options, channel, further, workers)
+                results = on_workers(load, segment_files, named, batch_size or 1, workers)
             else:
-                results = locally(segmenter, out, named, settings, options, channel, further, bar)
+                results = segment_files(segmenter, named, on_window=bar)
             failed = segment_into(writer, own, todo, results, bar)
             if lacking:
                 failed += also_into(writer, out, lacking, segmenter.taxonomy, further)

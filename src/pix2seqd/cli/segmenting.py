@@ -105,8 +105,8 @@ def segment_into(
 
 def locally(
     segmenter: "Segmenter",
-    out: Path,
     todo: list[tuple[Path, str]],
+    out: Path,
     settings: dict[str, Any],
     options: dict[str, Any],
     channel: str | None = None,
@@ -119,8 +119,8 @@ def locally(
 
     Args:
         segmenter: the model.
-        out: the output folder.
         todo: files, each with the name that its results get (`PanopticWriter.stem`).
+        out: the output folder.
         settings: recorded with each result.
         options: of `Segmenter.images`; `batch_size` None takes 8 files at a time.
         channel: the channel of every file; see `open_pixels`.

@@ -8,11 +8,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from pix2seqd.cli.segmenting import Results, locally
+from pix2seqd.cli.segmenting import Results
 from pix2seqd.files import InputError
-from pix2seqd.panoptic.also import Also
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
@@ -20,37 +19,39 @@ if TYPE_CHECKING:
 
 def on_workers(
     load: "Callable[[], Segmenter]",
-    out: Path,
+    segment: Callable[..., Results],
     todo: list[tuple[Path, str]],
-    settings: dict[str, Any],
-    options: dict[str, Any],
-    channel: str | None,
-    also: Also,
+    batch: int,
     workers: int,
 ) -> Results:
-    """Like `locally`, but in `workers` new processes, which share the cores; the results come as they are finished.
+    """Segment files in `workers` new processes, which share the cores; the results come as they are finished.
 
     A process that is killed leaves the files that it was working on, which get an error. The others continue. All of
     them end with the iterator, or with this process.
+
+    Args:
+        load: makes the segmenter of a process.
+        segment: `locally` with all but the first two of its arguments.
+        todo: as `locally` takes it.
+        batch: number of files that a process takes at a time.
+        workers: number of processes; no more than there are batches are started.
 
     Raises:
         InputError: a result cannot be written, or all processes were killed.
     """
     import torch
 
-    size = options["batch_size"] or 1
-    batches = [todo[at : at + size] for at in range(0, len(todo), size)]
+    batches = [todo[at : at + batch] for at in range(0, len(todo), batch)]
     workers = min(workers, len(batches))
     threads = max(1, torch.get_num_threads() // workers)
     context, waiting = get_context("spawn"), iter(batches)  # a fork of a process with threads may wait for ever
-    arguments = (threads, load, out, settings, options, channel, also)
     processes: dict[Connection, BaseProcess] = {}
     left: dict[Connection, list[Path]] = {}
     for_us = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the new processes inherit to ignore it
     try:
         for _ in range(workers):
             pipe, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, *arguments), daemon=True)
+            process = context.Process(target=_work, args=(theirs, threads, load, segment), daemon=True)
             process.start()
             processes[pipe], left[pipe] = process, []
             theirs.close()  # so that the pipe ends with the process
@@ -65,9 +66,9 @@ def on_workers(
                 try:
                     said = pipe.recv()
                     if said is None:
-                        batch = next(waiting, [])
-                        left[pipe] = [source for source, _ in batch]
-                        pipe.send(batch)
+                        files = next(waiting, [])
+                        left[pipe] = [source for source, _ in files]
+                        pipe.send(files)
                 except (EOFError, OSError):
                     processes[pipe].join()
                     code = processes[pipe].exitcode or 0
@@ -97,16 +98,7 @@ def _end(processes: dict[Connection, BaseProcess]) -> None:
         process.join()
 
 
-def _work(
-    pipe: Connection,
-    threads: int,
-    load: "Callable[[], Segmenter]",
-    out: Path,
-    settings: dict[str, Any],
-    options: dict[str, Any],
-    channel: str | None,
-    also: Also,
-) -> None:
+def _work(pipe: Connection, threads: int, load: "Callable[[], Segmenter]", segment: Callable[..., Results]) -> None:
     """Segment what comes through the pipe until it is an empty list. None is sent to ask for more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # not inherited on Windows
     Thread(target=_end_with_parent, daemon=True).start()
@@ -117,9 +109,9 @@ def _work(
     except InputError as error:
         pipe.send(error)
         return
-    while batch := pipe.recv():
+    while files := pipe.recv():
         try:
-            for result in locally(segmenter, out, batch, settings, options, channel, also):
+            for result in segment(segmenter, files):
                 pipe.send(result)
         except InputError as error:
             pipe.send(error)

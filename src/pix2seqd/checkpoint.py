@@ -391,7 +391,7 @@ def find_folder(name: str) -> Path:
     bundled = ", ".join(bundled_names()) or "none"
     if folder.exists():
         raise InputError(f"{name} is a file; give the folder that holds config.json and model.safetensors")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if not _is_hub_id(name):
         raise InputError(f"no checkpoint {name!r}: neither a folder nor a bundled name ({bundled})")
     try:
         return _download(name, (*FILES, familiarity.FILE, CARD))
@@ -412,7 +412,7 @@ def find_backbone(name: str) -> str:
         raise InputError(f"backbone {name} is a file; give the folder that holds config.json and model.safetensors")
     others = "or a folder of a transformers backbone, or its name on the hub, such as microsoft/resnet-50"
     choices = f"give {', '.join(known)}, {others}"
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if not _is_hub_id(name):
         near = difflib.get_close_matches(name, [*known, "microsoft/resnet-50"], n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"no backbone {name!r}: neither a folder nor a known name; {hint}{choices}")
@@ -425,6 +425,10 @@ def find_backbone(name: str) -> str:
             f"backbone {name} has no model.safetensors on the hub, and no other weights are read; {choices}"
         )
     return str(folder)
+
+
+def _is_hub_id(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def _download(name: str, patterns: Sequence[str]) -> Path:

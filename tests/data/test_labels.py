@@ -625,6 +625,15 @@ def test_folder_few_ids_that_differ_between_images_are_not_guessed(tmp_path):
     assert "other ones in each image" in refusal(lambda: Folder.open(write(tmp_path, labels)))
 
 
+@pytest.mark.parametrize("counts", [(1, 4, 9), (2, 3, 4, 5), (7,)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_folder_few_instances_of_which_one_was_deleted_are_not_guessed(tmp_path, counts, dtype):
+    labels = [discs(count, seed=count) for count in counts]
+    labels[-1][labels[-1] == 2] = 0
+    message = refusal(lambda: Folder.open(write(tmp_path, [pixels.astype(dtype) for pixels in labels], ".tif")))
+    assert "'coding: instance'" in message and "'coding: class'" in message
+
+
 def test_labels_open_refuses_aliases_in_classes_yaml(tmp_path):
     lines = ["a0: &a0 [x, x]", *(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]" for k in range(1, 40))]
     (tmp_path / "classes.yaml").write_text("\n".join(lines))

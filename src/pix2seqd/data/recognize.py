@@ -29,6 +29,10 @@ SINGLE = 0.9
 """Share of the values with one patch from which they may be instances: a few are cut in two by others."""
 MANY = 10
 """Number of values in an image from which instances can be told from classes."""
+SEVERAL = 3
+"""Number of images from which values that are left out say that the others are classes."""
+SAME = 0.8
+"""Share of all values that an image has on average, above which the values are the same in all images."""
 SOFT = 64
 """Value from which a mask may have values between 0 and its own, at its edges."""
 PLENTY = 64
@@ -163,10 +167,16 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
         raise _unsure(declaration, f"{counts}, most of one patch", ["instance", "class"])
     if _returning(seen) < 0.3:
         raise _unsure(declaration, f"{counts}, other ones in each image", ["instance", "class"])
+    if not all(s.has_zero for s in seen):
+        return "class", f"{counts}, and some images have no background of 0"
+    if constant:
+        return "class", f"{counts}, of which the highest is the same in all images"
+    # Classes that are one patch each leave out values; so do instances of which some were deleted. Only classes return.
     from_one = all(len(v) == v[-1] for v in numbered)
-    if not from_one or (most == 2 and void) or constant or not all(s.has_zero for s in seen):
+    present = np.mean([len(v) for v in numbered]) / len(np.unique(np.concatenate(numbered)))
+    if (not from_one and len(numbered) >= SEVERAL and present > SAME) or (most == 2 and void):
         return "class", f"{counts}, which are the same few in all images"
-    raise _unsure(declaration, f"{counts}, numbered from 1, each of one patch", ["instance", "class"])
+    raise _unsure(declaration, f"{counts}, each of one patch", ["instance", "class"])
 
 
 def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path, things_given: bool) -> tuple[str, str]:

@@ -124,7 +124,7 @@ class Pix2SeqD(nn.Module):
         `hints`, int64 `[b, 2, h, w]`, are given classes and ids, -1 where nothing is given. They replace the prediction
         of every step, and the state at the step's noise level (Eq. 1 with the first noise).
         """
-        m_t = self.initial_state(noise.float()).contiguous(memory_format=torch.channels_last)
+        m_t = self.initial_state(noise.float(), past).contiguous(memory_format=torch.channels_last)
         given = None if hints is None else self._given(hints)
         t = torch.tensor(list(time_steps(steps, td)), device=m_t.device)  # [steps, 2]
         prepared = self.mask_decoder.prepare(h, t[:, 0], past)
@@ -145,12 +145,13 @@ class Pix2SeqD(nn.Module):
                 where, m_hints = given
                 m_t = torch.where(where, corrupt(m_hints, noise, gamma_next.expand(len(m_t))), m_t)
 
-    def initial_state(self, noise: Tensor) -> Tensor:
+    def initial_state(self, noise: Tensor, past: Tensor | None = None) -> Tensor:
         """The state at t = 1 from noise `[b, bits, h, w]`: the noise itself.
 
         With `MaskConfig.init_id_cell` it is a mask of ids in cells, 1 where a bit is 1 and otherwise -1. Half of the
         id bits number the columns, half the rows. Both are in Gray code: neighbouring cells differ in one bit, so a
-        mixture of two cells shows no third id. The noise, 32 numbers or more, gives the offset of the cells.
+        mixture of two cells shows no third id. The noise, 32 numbers or more, gives the offset of the cells. Where the
+        last of the masks `past`, int64 `[b, f, 2, h, w]`, has an id, the state has it too.
         """
         cell, bits, encoding = self.config.mask.init_id_cell, self.config.mask.bits, self.config.mask.encoding
         if not cell:
@@ -162,6 +163,8 @@ class Pix2SeqD(nn.Module):
         column = (left + width) // cell % 2**across
         row, column = (n ^ (n >> 1) for n in (row, column))
         ids = (row << across) + column
+        if past is not None:
+            ids = torch.where(past[:, -1, 1] > 0, past[:, -1, 1], ids)
         return analog(to_codes(torch.stack([torch.zeros_like(ids), ids], dim=1), bits, encoding), bits, 1.0)
 
     def _given(self, hints: Tensor) -> tuple[Tensor, Tensor]:

@@ -283,6 +283,17 @@ def test_initial_state_ids_in_cells(tiny, build):
     assert build(tiny).initial_state(noise) is noise
 
 
+def test_initial_state_shows_the_ids_of_the_last_past_mask(tiny, build):
+    config = tiny.replace(mask={"bits": (2, 4), "max_instances": 16, "init_id_cell": 2}, decoder={"past_frames": 2})
+    model, noise = build(config), torch.randn(2, 6, 16, 16, generator=torch.Generator().manual_seed(3))
+    past = torch.zeros(2, 2, 2, 16, 16, dtype=torch.long)
+    past[:, :, 0], past[:, 0, 1], past[0, 1, 1, 4:9, 2:7] = 1, 5, 13
+    cells, state = model.initial_state(noise), model.initial_state(noise, past)
+    shown = past[:, -1, 1] > 0
+    assert (bit2int(state > 0, config.mask.bits)[:, 1][shown] == 13).all()
+    assert torch.equal(torch.where(shown[:, None], 0, state), torch.where(shown[:, None], 0, cells))
+
+
 @pytest.mark.parametrize("encoding", ["gray", "random"])
 def test_pix2seq_d_encoding_is_plain_binary_of_the_codes(tiny, build, encoding):
     tiny = tiny.replace(mask={"classes": 4, "max_instances": 8}, decoder={"past_frames": 1}, p=0.0)

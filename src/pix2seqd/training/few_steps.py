@@ -66,7 +66,7 @@ class Student(Pix2SeqD):
         config = self.config
         h = self.pixel_encoder(images)
         shape = (len(images), config.mask.total_bits, *masks.shape[-2:])
-        m_t = self.initial_state(torch.randn(shape, device=images.device) if noise is None else noise)
+        m_t = self.initial_state(torch.randn(shape, device=images.device) if noise is None else noise, past)
         weights = instance_weights(*self._counted(masks, instances))
         # Where ids are reused, stuff needs no id, and its 0 would mix with a thing's id along the outline.
         id_weights = weights if instances is None else weights * (masks[:, 1] > 0)

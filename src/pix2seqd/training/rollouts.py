@@ -57,7 +57,7 @@ def _own_states(model: Pix2SeqD, batch: dict[str, Tensor], recipe: Recipe) -> tu
     if not chosen.any():
         return t, states
     step = int(torch.randint(infer.steps, ()))
-    m_t = model.initial_state(noise[chosen])
+    m_t = model.initial_state(noise[chosen], past[chosen])
     times = torch.tensor(list(time_steps(infer.steps, infer.td)), device=masks.device)
     if step:
         images = batch["images"][chosen].contiguous(memory_format=torch.channels_last)

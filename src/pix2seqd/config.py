@@ -483,6 +483,9 @@ class InferConfig(Config):
     Not in the paper."""
     min_score: float = 0.0
     """Segments with a lower score (`panoptic.Segment.score`), 0 to 1, are discarded. Not in the paper."""
+    join_below: float = 0.0
+    """Touching segments of one thing class are joined if the chance that both have the right id, the product of the
+    mean probabilities of their ids, is below this; 0: none. Not in the paper."""
     input_scale: int = 1
     """Side of the network's input in multiples of that in training; the networks work at other sizes (§4.1)."""
     consensus: int = 1
@@ -511,6 +514,7 @@ class InferConfig(Config):
             (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
             (0 <= self.min_share < 1, f"min_share must be from 0 to below 1, not {self.min_share}"),
             (0 <= self.min_score <= 1, f"min_score must be from 0 to 1, not {self.min_score}"),
+            (0 <= self.join_below <= 1, f"join_below must be from 0 to 1, not {self.join_below}"),
             (1 <= self.input_scale <= 16, f"input_scale must be from 1 to 16, not {self.input_scale}"),
             (
                 self.consensus >= 1 and self.consensus % 2 == 1,

@@ -10,6 +10,7 @@ from scipy import ndimage
 from pix2seqd.inference import postprocess
 from pix2seqd.inference.postprocess import (
     fill_small,
+    join_uncertain,
     majority_vote,
     mean_confidence,
     segments_by_component,
@@ -149,6 +150,34 @@ def test_fill_small_part_by_part_equals_the_whole(seed: int, minimum: int, zoom:
     assert np.array_equal(filled, expected)
     if removed.any():
         assert class_of == {label: c for label, c in classes.items() if label not in small and not removed.all()}
+
+
+PIECES = np.array([[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 0], [5, 5, 4, 0]])
+
+
+@pytest.mark.parametrize(
+    ("limit", "pieces"),
+    [(0.0, []), (0.3, []), (0.35, [{1, 3}]), (0.7, [{1, 2, 3}]), (1.0, [{1, 2, 3}])],
+)
+def test_join_uncertain_touching_things_of_one_class(limit: float, pieces: list[set[int]]):
+    """Labels 1 to 3 are cats with ids of certainty 0.8, 0.8 and 0.4, 4 is a dog, 5 is a lawn."""
+    classes = {1: CAT, 2: CAT, 3: CAT, 4: DOG, 5: LAWN}
+    certainty = (np.array([0, 0.8, 0.8, 0.4, 0.1, 0.1])[PIECES] * 255).round().astype(int)
+    (labels, class_of), joined = join_uncertain((PIECES, classes), certainty, TAXONOMY, limit)
+    whole = {label: {label} for label in classes} | {min(group): group for group in pieces}
+    whole = {label: group for label, group in whole.items() if not any(label in g - {min(g)} for g in pieces)}
+    assert class_of == {label: classes[label] for label in whole}
+    assert joined.tolist() == [min(group) for group in pieces]
+    for label, group in whole.items():
+        assert ((labels == label) == np.isin(PIECES, list(group))).all()
+
+
+def test_join_uncertain_does_not_join_what_does_not_touch():
+    apart = np.array([[1, 0, 2], [1, 0, 2], [0, 3, 0]])
+    (labels, class_of), joined = join_uncertain(
+        (apart, dict.fromkeys((1, 2, 3), CAT)), np.zeros_like(apart), TAXONOMY, 1.0
+    )
+    assert (labels == apart).all() and set(class_of) == {1, 2, 3} and not joined.size
 
 
 def test_mean_confidence_of_each_label():

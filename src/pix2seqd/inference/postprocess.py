@@ -100,6 +100,41 @@ def _components(runs: Runs, things: np.ndarray) -> np.ndarray:
     return connected_components(sparse.csr_matrix(edges, (len(runs.starts),) * 2), directed=False)[1]
 
 
+def join_uncertain(found: Labels, certainty: np.ndarray, taxonomy: Taxonomy, limit: float) -> tuple[Labels, np.ndarray]:
+    """Join touching segments of one thing class unless both of their ids are certain.
+
+    A thing that is much larger than a cell of the first state often comes in pieces, with an id of which the model is
+    not sure in each.
+
+    Args:
+        found: the segments.
+        certainty: integers `[h, w]`, the probability of each pixel's id, 0 to `CERTAIN`.
+        taxonomy: says which classes are things.
+        limit: two segments stay apart if the product of the mean probabilities of their ids is this or more.
+
+    Returns:
+        The segments, each with the lowest label of its pieces; and the labels that have several pieces.
+    """
+    labels, class_of = found
+    kinds, certain = np.zeros((2, max(class_of, default=0) + 1))
+    for label, mean in mean_confidence(labels, certainty).items():
+        if label != VOID and taxonomy.category(class_of[label]).isthing:
+            kinds[label], certain[label] = class_of[label], mean
+    pairs = []
+    for one, two in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
+        touching = (one != two) & (kinds[one] == kinds[two]) & (kinds[one] > 0)
+        pairs.append(np.stack([one[touching], two[touching]]))
+    one, two = np.unique(np.concatenate(pairs, axis=1), axis=1)
+    join = certain[one] * certain[two] < limit
+    edges = sparse.csr_matrix((np.ones(int(join.sum()), bool), (one[join], two[join])), (len(kinds),) * 2)
+    _, lowest, component = np.unique(
+        connected_components(edges, directed=False)[1], return_index=True, return_inverse=True
+    )
+    table = lowest[component].astype(labels.dtype)
+    joined = np.flatnonzero(np.bincount(table, minlength=len(table)) > 1)
+    return (table[labels], {label: c for label, c in class_of.items() if table[label] == label}), joined
+
+
 def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, float]:
     """The score of every label: the mean confidence of its pixels, 0 to 1.
 

@@ -85,6 +85,7 @@ class Tiling:
         """Sides of tiles are multiples of these."""
         self.min_area = checkpoint.infer.min_share * math.pi / 4 * self.data.diameter**2
         """Network pixels of the smallest segment that counts (`InferConfig.min_share`)."""
+        self._join_below = checkpoint.infer.join_below
 
     def resize(self, source: Source, zoom: float | None = None) -> ResizedImage:
         """Read an image and bring it to the network's scale; layout tile: `zoom`, by default `DataConfig.zoom`."""
@@ -185,8 +186,10 @@ class Tiling:
                 for _ in found
             ]
             for sample, mask in zip(samples, found, strict=True):
-                sample[0].add(top, left, self._segments(image, top, left, mask, round(minimum * scale**2)))
-                sample[1].paint(top, left, self._confidence(mask))
+                height, width = (n - start for n, start in zip(image.mask_size, (top, left), strict=True))
+                segments, confidence = self._judged(mask[:, :height, :width], round(minimum * scale**2))
+                sample[0].add(top, left, segments)
+                sample[1].paint(top, left, confidence)
                 del sample  # so that `_finished` can let it go
         samples.reverse()
         while samples:
@@ -195,8 +198,8 @@ class Tiling:
             yield self._finished(samples, image, minimum, smooth)
 
     def _official(self, mask: np.ndarray, minimum: int) -> Panoptic:
-        labels, classes = self.find(mask[:2], self.taxonomy, minimum)
-        scores = postprocess.mean_confidence(labels, self._confidence(mask))
+        (labels, classes), confidence = self._judged(mask, minimum)
+        scores = postprocess.mean_confidence(labels, confidence)
         return Panoptic.numbered(Runs.of(labels), classes, self.taxonomy, scores)
 
     def _finished(
@@ -218,10 +221,14 @@ class Tiling:
         del labels  # before the map of segments is made
         return Panoptic.numbered(runs, classes, self.taxonomy, scores)
 
-    def _segments(self, image: ResizedImage, top: int, left: int, mask: np.ndarray, minimum: int) -> Labels:
-        """Segments of a window's mask, as far as it is in the image, of `minimum` mask pixels or more."""
-        height, width = image.mask_size
-        return self.find(mask[:2, : height - top, : width - left], self.taxonomy, minimum)
+    def _judged(self, mask: np.ndarray, minimum: int) -> tuple[Labels, np.ndarray]:
+        """Segments of a mask, integers `[4, h, w]`, of `minimum` mask pixels or more; the confidence of its pixels."""
+        found, confidence = self.find(mask[:2], self.taxonomy, minimum), self._confidence(mask)
+        if self._join_below:
+            found, joined = postprocess.join_uncertain(found, mask[3], self.taxonomy, self._join_below)
+            # Their ids say nothing any more.
+            np.copyto(confidence, mask[2], where=np.isin(found[0], joined), casting="same_kind")
+        return found, confidence
 
     def _confidence(self, mask: np.ndarray) -> np.ndarray:
         """How sure the model is of each pixel's segment, 0 to `CERTAIN`: of the class, and of the id where it counts.
@@ -244,9 +251,9 @@ class Tiling:
         areas: list[int] = []
         scores = 0.0
         for (top, left), mask in zip(image.corners, masks, strict=True):
-            labels, classes = self._segments(image, top, left, mask, 0)
-            height, width = labels.shape
-            mean = postprocess.mean_confidence(labels, self._confidence(mask)[:height, :width])
+            height, width = (n - start for n, start in zip(image.mask_size, (top, left), strict=True))
+            (labels, classes), confidence = self._judged(mask[:, :height, :width], 0)
+            mean = postprocess.mean_confidence(labels, confidence)
             found = Panoptic.from_segmentation(labels, classes, self.taxonomy)
             things = [segment for segment in found.segments if segment.isthing]
             areas += [segment.area for segment in things]
@@ -325,9 +332,9 @@ class Tiling:
         """Write the generated mask of a window into the image's mask, without segments below `minimum`."""
         (top, left), (height, width) = image.corners[number], mask.labels.shape
         found = found[:, : height - top, : width - left]
-        labels = self.find(found[:2], self.taxonomy, 0)
+        labels, confidence = self._judged(found, 0)
         minimum = self.minimum(image, min_pixels) * mask.labels.size / math.prod(image.size)
-        mask.add(top, left, labels, round(minimum), self._confidence(found))
+        mask.add(top, left, labels, round(minimum), confidence)
 
     def finish(
         self, mask: InpaintedMask, image: ResizedImage, hints: Panoptic, min_pixels: int, smooth: bool = False

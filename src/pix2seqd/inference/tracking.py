@@ -12,6 +12,8 @@ from pix2seqd.panoptic.reused_ids import assign
 
 REACH = 1.5
 """Largest motion between two frames at which a reused id still counts, in lengths of the thing."""
+UNIQUE = 4.0
+"""Score of a unique id, above that of any geometry."""
 MIN_SCORE = 0.1
 """Pairs with a lower score (see `Tracker`) are different objects."""
 MEMORY = 2
@@ -32,10 +34,10 @@ class Tracker:
 
     A video model gives an object the id that it had in the past masks. Ids that are `unique` in a frame therefore
     decide alone. Reused ids, and objects that move from one window to another, need geometry as well. The score of a
-    segment and a track is their IoU if they have the same class. If the model gave both the same id, this adds 2
-    (unique, any class) or the closeness of their boxes' centres (reused, same class): from 1 at the same place to 0 at
-    `REACH`. Segments and tracks are paired for the highest sum of scores, without pairs below `MIN_SCORE`. Without
-    generated ids this is the matching by IoU that a model for images needs.
+    segment and a track of one class is their IoU, plus the closeness of their boxes' centres, from 1 at the same place
+    to 0 at `REACH`, times the ratio of their areas: an object that moves by its own length overlaps itself no more. If
+    the model gave both the same id, this adds twice their closeness (reused) or `UNIQUE` (unique, of any class). Segments and
+    tracks are paired for the highest sum of scores, without pairs below `MIN_SCORE`.
 
     * A segment without a match starts a new track: it is new, or was hidden for longer than the memory (the model's,
       at least `MEMORY` frames). Track ids are never used again, even if the model uses its own ids again.
@@ -111,19 +113,21 @@ class Tracker:
 
     def _scores(self, now: Frame, new: Sequence[Segment], then: Frame, old: Sequence[Segment]) -> np.ndarray:
         """Scores of all pairs, float `[segments, tracks]`."""
-        scores = intersection_over_union(now.panoptic, new, then.panoptic, old)
+        overlap = intersection_over_union(now.panoptic, new, then.panoptic, old)
         same_class = np.equal.outer([s.category_id for s in new], [s.category_id for s in old])
         mine, theirs = (
             np.array([frame.generated.get(segment.id, 0) for segment in segments], int)
             for frame, segments in ((now, new), (then, old))
         )
         same_id = (mine[:, None] == theirs) & (mine[:, None] > 0)
-        if self._unique:
-            return scores * same_class + 2.0 * same_id
         boxes, others = (np.array([s.bbox for s in segments], float).reshape(-1, 4) for segments in (new, old))
         apart = np.linalg.norm(_centres(boxes)[:, None] - _centres(others), axis=-1)
         length = np.maximum.outer(boxes[:, 2:].max(axis=1), others[:, 2:].max(axis=1))
-        return same_class * (scores + same_id * (1 - apart / (REACH * length)).clip(0))
+        close = (1 - apart / (REACH * length)).clip(0)
+        areas, other_areas = (np.array([s.area for s in segments], float) for segments in (new, old))
+        alike = np.minimum.outer(areas, other_areas) / np.maximum.outer(areas, other_areas)
+        scores = same_class * (overlap + close * alike)
+        return scores + (UNIQUE * same_id if self._unique else 2 * same_class * same_id * close)
 
     def _track_of_stuff(self, segment: Segment) -> int:
         if segment.category_id not in self._stuff:

@@ -140,12 +140,11 @@ class Segmenter:
 
     def describe(self, clip: bool = False) -> dict[str, Any]:
         """What determines a result beside the image or clip, the seed and the options of the call; plain values."""
-        infer = self.checkpoint.infer
         return {
             "model": self.checkpoint.name,
             "weights": self.checkpoint.digest,
             "dtype": "bfloat16" if self.bfloat16 else "float32",
-            **(infer.replace(min_score=0.0) if clip else infer).to_dict(),
+            **self._settings(clip).to_dict(),
         }
 
     def image(self, source: Source, *, hints: Panoptic | None = None, **given: Unpack[ImageOptions]) -> Panoptic:
@@ -167,7 +166,7 @@ class Segmenter:
         """
         if hints is None:
             return next(self.images([source], **given))
-        call = self._image_call(given)
+        call = self._call(given)
         image = self.resize(source, call.diameter)
         mask = self.tiling.inpainted(image, hints)
         windows, stream = self._split(image, call, 1, mask), self._stream(call.infer)
@@ -210,7 +209,7 @@ class Segmenter:
             the other; there is one pair after each window, and unfinished windows are void. With a consensus, the
             first sample is shown step by step, and stays until all samples are done.
         """
-        call = self._image_call(given)
+        call = self._call(given)
         image = self.resize(source, call.diameter)
         steps = self._progress(image, call) if hints is None else self._hinted_progress(image, call, hints)
         return ((share, call.select(panoptic)) for share, panoptic in steps)
@@ -225,8 +224,8 @@ class Segmenter:
         """
         if n < 1:
             raise InputError(f"the number of samples must be 1 or more, not {n}")
-        call = self._image_call(given)
-        self._image_call({"seed": call.seed + n - 1})
+        call = self._call(given)
+        self._call({"seed": call.seed + n - 1})
         image = self.resize(source, call.diameter)
         stream = self._stream(call.infer.replace(consensus=1))  # each sample counts, also where the first one is sure
         masks = self._masks(self._split(image, call, n), stream)
@@ -249,7 +248,7 @@ class Segmenter:
                 image has.
             given: see `ImageOptions`.
         """
-        call = self._image_call(given)
+        call = self._call(given)
         batch_size = self.runner.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise InputError(f"batch size must be 1 or more, not {batch_size}")
@@ -287,9 +286,7 @@ class Segmenter:
         Raises:
             InputError: a frame cannot be read or has another size than the first, or an option is out of range.
         """
-        sure = None if given.get("steps") is None and first_steps is None else 0.0  # as for images
-        least = given.get("min_score") or 0.0  # the checkpoint's would make an object vanish in some frames
-        call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive, "sure": sure, "min_score": least})
+        call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive}, clip=True)
         data, model, min_pixels = self.checkpoint.data, self.model.config, call.infer.min_pixels
         stream, tracker = self._stream(call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
         conditioned = stream.conditioned if model.decoder.past_frames else 0
@@ -386,14 +383,18 @@ class Segmenter:
             self.runner.encode([window])
         return describe(image.seen)
 
-    def _image_call(self, given: Mapping[str, Any]) -> _Call:
-        # All steps that are asked for are taken.
-        asked = given.get("steps") is not None
-        steps = {"sure": 0.0} if asked else {"steps": self.checkpoint.infer.first_steps or None}
-        return self._call({**given, **steps, "first_steps": 0})
+    def _settings(self, clip: bool) -> InferConfig:
+        """The checkpoint's settings; for clips without a smallest score, which would hide an object in some frames."""
+        infer = self.checkpoint.infer
+        return infer.replace(min_score=0.0) if clip else infer
 
-    def _call(self, given: Mapping[str, Any]) -> _Call:
+    def _call(self, given: Mapping[str, Any], clip: bool = False) -> _Call:
+        infer = self._settings(clip)
         changes = {key: value for key, value in given.items() if value is not None}
+        if changes.keys() & {"steps", "first_steps"}:
+            changes["sure"] = 0.0  # all steps that are asked for are taken
+        if not clip:  # an image is segmented like the first frame of a clip
+            changes = {"steps": infer.first_steps or infer.steps, **changes, "first_steps": 0}
         seed, diameter = changes.pop("seed", 0), changes.pop("diameter", 0.0)
         every = {category.name for category in self.taxonomy.categories}
         classes = changes.pop("classes", every)
@@ -406,7 +407,7 @@ class Segmenter:
                 (0 <= diameter < float("inf"), f"diameter must be 0 or more, not {diameter}"),
                 (scales or not diameter, "this checkpoint does not scale images; leave diameter out"),
             )
-            return _Call(self.checkpoint.infer.replace(**changes), seed, diameter, classes)
+            return _Call(infer.replace(**changes), seed, diameter, classes)
         except ValueError as error:
             raise InputError(str(error)) from error
 

@@ -192,7 +192,7 @@ class Segmenter:
         Raises:
             InputError: the checkpoint was not loaded from files, or as `pix2seqd.hub.push_to_hub`.
         """
-        from pix2seqd.interop.hub import push_to_hub
+        from pix2seqd.hub import push_to_hub
 
         if not self.checkpoint.name:
             raise InputError("this checkpoint has no folder; write it with save_pretrained and push that folder")

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,6 +35,23 @@ Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 def count(minimum: int, maximum: float = math.inf) -> Parameter:
     """A whole number from `minimum` to `maximum`."""
     return Parameter(converter=_whole, validator=Number(gte=minimum, lte=maximum))
+
+
+def numbers(number: type[float], minimum: int, show_default: Callable[[Any], str] | bool = False) -> Parameter:
+    """Numbers from `minimum` to a million with commas between them; one that is given twice counts once."""
+
+    def split(_: type, tokens: Sequence[Any]) -> tuple[float, ...]:
+        text = tokens[0].value
+        try:
+            values = tuple(dict.fromkeys(map(number, text.split(","))))
+        except ValueError:
+            wanted = "whole numbers" if number is int else "numbers"
+            raise ValueError(f"{text!r} is not a list of {wanted} such as 1,2,5.") from None
+        if not all(minimum <= value <= 1e6 for value in values):
+            raise ValueError(f"{text!r}: give numbers from {minimum} to a million.")
+        return values
+
+    return Parameter(converter=split, n_tokens=1, accepts_keys=False, show_default=show_default)
 
 
 @Parameter(name="*")

@@ -77,9 +77,9 @@ class _Call:
 
     def select(self, panoptic: Panoptic) -> Panoptic:
         """The segments that were asked for."""
-        least = self.infer.min_score
+        minimum = self.infer.min_score
         return panoptic.select(
-            lambda segment: segment.name in self.classes and (segment.score is None or segment.score >= least)
+            lambda segment: segment.name in self.classes and (segment.score is None or segment.score >= minimum)
         )
 
 

@@ -27,8 +27,8 @@ class Runner:
         model: is moved to the device.
         device: "auto" takes a CUDA device where there is one.
         dtype: precision of the networks; "auto" is bfloat16 where the hardware computes it natively, otherwise float32.
-        fast: exchange modules for faster ones of the same results (`speed.accelerate`), unless PIX2SEQD_PLAIN=1; or the
-            names of the exchanges, which are made in any case.
+        fast: exchange modules for faster ones of the same results (`speed.accelerate`), unless PIX2SEQD_PLAIN=1; or
+            only these items of `speed.exchange.ITEMS`, in any case.
 
     Raises:
         InputError: the device does not exist here.

@@ -29,8 +29,7 @@ from pix2seqd.inference.tiling import Tiling
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
-from pix2seqd.speed import hardware, is_plain
-from pix2seqd.speed.exchange import available
+from pix2seqd.speed import available, hardware, is_plain
 
 
 def with_random_weights(preset: str) -> Checkpoint:

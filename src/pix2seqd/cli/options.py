@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pix2seqd.files import InputError, printable, say
+from pix2seqd.files import InputError, a_few, printable, say
 from pix2seqd.interop.cards import summary
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ def _whole(_: type, tokens: Sequence[Any]) -> int:
         raise ValueError(f"{tokens[0].value!r} is not a whole number.") from None
 
 
-SHOWN = 5
-"""Number of images that a warning names."""
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 """An option without a value."""
 
@@ -122,9 +120,7 @@ def print_unfamiliar(found: Sequence[object], total: int, things: str, model: st
         model: name of the model.
     """
     if found:
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        named = ", ".join(map(str, found[:SHOWN])) + more
-        unlike = f"{len(found)} of {total} {things} look unlike those that {model} is made for ({named})"
+        unlike = f"{len(found)} of {total} {things} look unlike those that {model} is made for ({a_few(found)})"
         advice = "their segments may mean nothing; for other models: pix2seqd models"
         say(f"pix2seqd: warning: {unlike}; {advice}", to_stderr=True)
 

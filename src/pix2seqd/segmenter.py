@@ -14,7 +14,7 @@ import torch
 from pix2seqd.checkpoint import Checkpoint, find_folder, from_pretrained
 from pix2seqd.config import DEFAULT_MODEL, InferConfig, require
 from pix2seqd.files import InputError
-from pix2seqd.images.familiarity import describe
+from pix2seqd.images import familiarity
 from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import InpaintedMask
@@ -173,7 +173,7 @@ class Segmenter:
         for number, found in enumerate(self._masks(windows, stream, 1)):
             self.tiling.add(mask, number, found[0], image, call.infer.min_pixels)
         result = self.tiling.finish(mask, image, hints, call.infer.min_pixels, call.infer.smooth)
-        return call.select(self._judged(result, image))
+        return call.select(self._with_strangeness(result, image))
 
     __call__ = image
 
@@ -229,7 +229,7 @@ class Segmenter:
         image = self.resize(source, call.diameter)
         stream = self._stream(call.infer.replace(consensus=1))  # each sample counts, also where the first one is sure
         masks = self._masks(self._split(image, call, n), stream)
-        return [call.select(self._judged(sample, image)) for sample in self._stitch(image, masks, call)]
+        return [call.select(self._with_strangeness(sample, image)) for sample in self._stitch(image, masks, call)]
 
     def images(
         self,
@@ -381,7 +381,7 @@ class Segmenter:
         image = replace(image, corners=image.corners[:: -(-len(image.corners) // _DESCRIBED_WINDOWS)], seen=[])
         for window in self.tiling.split(image, ()):
             self.runner.encode([window])
-        return describe(image.seen)
+        return familiarity.describe(image.seen)
 
     def _settings(self, clip: bool) -> InferConfig:
         """The checkpoint's settings; for clips without a smallest score, which would hide an object in some frames."""
@@ -440,14 +440,14 @@ class Segmenter:
     def _agree(self, image: ResizedImage, found: Iterable[Panoptic], call: _Call) -> Panoptic:
         minimum = self.tiling.minimum(image, call.infer.min_pixels)
         agreed = consensus(found, minimum) if call.infer.consensus > 1 else next(iter(found))
-        return self._judged(agreed, image)
+        return self._with_strangeness(agreed, image)
 
-    def _judged(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
+    def _with_strangeness(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
         """The segmentation with the image's strangeness, if the checkpoint can tell; all its windows were seen."""
         statistics = self.checkpoint.familiarity
         if not statistics or math.prod(image.size) < statistics.min_pixels:
             return panoptic
-        return replace(panoptic, strangeness=statistics.strangeness(describe(image.seen)))
+        return replace(panoptic, strangeness=statistics.strangeness(familiarity.describe(image.seen)))
 
     def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
         """All windows advance together: a result after each step of the first sample, then after each sample."""
@@ -476,7 +476,7 @@ class Segmenter:
                     self.tiling.add(shown, number, self.runner.masks(step)[0], image, min_pixels)
                     share = (number + (1 if step.is_last else done / call.infer.steps)) / count
                     result = self.tiling.finish(shown, image, hints, min_pixels, call.infer.smooth)
-                    yield share, self._judged(result, image)
+                    yield share, self._with_strangeness(result, image)
 
 
 def _held(steps: Iterator[Step], count: int) -> Iterator[Step]:

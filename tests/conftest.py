@@ -49,6 +49,19 @@ def set_threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def forget_accelerator() -> Iterator[None]:
+    """accelerate would keep the precision of the first run in this process, also of one in another fixture."""
+    _reset_accelerator()
+    yield
+    _reset_accelerator()
+
+
+def _reset_accelerator() -> None:
+    if state := sys.modules.get("accelerate.state"):
+        state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture
 def nothing_loaded() -> Iterator[None]:
     """The C code is compiled and loaded again, in the test and after it."""

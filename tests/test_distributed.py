@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from pix2seqd.checkpoint import Checkpoint, from_pretrained, save_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
@@ -60,14 +59,6 @@ train(recipe, out / "run")
 short = recipe.replace(train=recipe.train.replace(steps=1, evaluate_images=0))
 (out / f"table-{rank}.json").write_text(json.dumps(ablate("table4", short, out / "tables", seeds=1)))
 """
-
-
-@pytest.fixture(autouse=True)
-def accelerator():
-    """accelerate keeps the settings of the first run in the process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 RECIPE = Recipe(

@@ -339,7 +339,8 @@ class MaskConfig(Config):
     """Image pixels per mask pixel, along each axis (§4.1: 1024 × 1024 for images, 512 × 512 for masks)."""
     init_id_cell: int = 0
     """Above 0, sampling starts from a mask of ids in cells instead of noise: side of a cell in mask pixels. A single
-    step can give the id of a cell to the object there (`pix2seqd distill`). Not in the paper."""
+    step can give the id of a cell to the object there (`pix2seqd distill`). In a video, the ids of the last past mask
+    replace those of the cells. Not in the paper."""
 
     def __post_init__(self) -> None:
         require((min(self.bits) >= 1 and max(self.bits) <= 16, "bits must be between 1 and 16"))

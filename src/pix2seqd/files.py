@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources.abc import Traversable
 from importlib.util import find_spec
@@ -253,6 +253,12 @@ def printable(name: str) -> str:
     if name.isprintable():  # most names; the rest of them may have spaces that `is_control` allows
         return name
     return "".join(_escape(character) if is_control(character) else character for character in name)
+
+
+def a_few(names: Sequence[object], maximum: int = 5) -> str:
+    """The first of several names, and how many others there are, for messages."""
+    more = f" and {len(names) - maximum} more" if len(names) > maximum else ""
+    return ", ".join(map(str, names[:maximum])) + more
 
 
 def say(line: str, to_stderr: bool = False) -> None:

@@ -119,10 +119,16 @@ class Pix2SeqD(nn.Module):
     ) -> Iterator[Tensor]:
         """The loop of Algorithm 2, yielding each step's predicted analog bits `[b, bits, h, w]`.
 
-        The ddpm samplers call `fresh_noise(step)` for standard normal noise of the state's shape.
-
-        `hints`, int64 `[b, 2, h, w]`, are given classes and ids, -1 where nothing is given. They replace the prediction
-        of every step, and the state at the step's noise level (Eq. 1 with the first noise).
+        Args:
+            h: the encoder's features of the images.
+            noise: the first state, standard normal `[b, bits, h, w]`.
+            steps: as in `infer`.
+            td: likewise.
+            past: likewise.
+            sampler: how the next state is made from the prediction (`diffusion.ddim_step`, `diffusion.ddpm_step`).
+            fresh_noise: step → standard normal noise of the state's shape, for the ddpm samplers.
+            hints: int64 `[b, 2, h, w]`, given classes and ids, -1 where nothing is given. They replace the prediction
+                of every step, and the state at the step's noise level (Eq. 1 with the first noise).
         """
         m_t = self.initial_state(noise.float(), past).contiguous(memory_format=torch.channels_last)
         given = None if hints is None else self._given(hints)

@@ -14,7 +14,7 @@ import torch
 from pix2seqd.checkpoint import Checkpoint, find_folder, from_pretrained
 from pix2seqd.config import DEFAULT_MODEL, InferConfig, require
 from pix2seqd.files import InputError
-from pix2seqd.images.familiarity import describe
+from pix2seqd.images import familiarity
 from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import InpaintedMask
@@ -77,9 +77,9 @@ class _Call:
 
     def select(self, panoptic: Panoptic) -> Panoptic:
         """The segments that were asked for."""
-        least = self.infer.min_score
+        minimum = self.infer.min_score
         return panoptic.select(
-            lambda segment: segment.name in self.classes and (segment.score is None or segment.score >= least)
+            lambda segment: segment.name in self.classes and (segment.score is None or segment.score >= minimum)
         )
 
 
@@ -140,12 +140,11 @@ class Segmenter:
 
     def describe(self, clip: bool = False) -> dict[str, Any]:
         """What determines a result beside the image or clip, the seed and the options of the call; plain values."""
-        infer = self.checkpoint.infer
         return {
             "model": self.checkpoint.name,
             "weights": self.checkpoint.digest,
             "dtype": "bfloat16" if self.bfloat16 else "float32",
-            **(infer.replace(min_score=0.0) if clip else infer).to_dict(),
+            **self._settings(clip).to_dict(),
         }
 
     def image(self, source: Source, *, hints: Panoptic | None = None, **given: Unpack[ImageOptions]) -> Panoptic:
@@ -167,14 +166,14 @@ class Segmenter:
         """
         if hints is None:
             return next(self.images([source], **given))
-        call = self._image_call(given)
+        call = self._call(given)
         image = self.resize(source, call.diameter)
         mask = self.tiling.inpainted(image, hints)
         windows, stream = self._split(image, call, 1, mask), self._stream(call.infer)
         for number, found in enumerate(self._masks(windows, stream, 1)):
             self.tiling.add(mask, number, found[0], image, call.infer.min_pixels)
         result = self.tiling.finish(mask, image, hints, call.infer.min_pixels, call.infer.smooth)
-        return call.select(self._judged(result, image))
+        return call.select(self._with_strangeness(result, image))
 
     __call__ = image
 
@@ -193,7 +192,7 @@ class Segmenter:
         Raises:
             InputError: the checkpoint was not loaded from files, or as `pix2seqd.hub.push_to_hub`.
         """
-        from pix2seqd.interop.hub import push_to_hub
+        from pix2seqd.hub import push_to_hub
 
         if not self.checkpoint.name:
             raise InputError("this checkpoint has no folder; write it with save_pretrained and push that folder")
@@ -210,7 +209,7 @@ class Segmenter:
             the other; there is one pair after each window, and unfinished windows are void. With a consensus, the
             first sample is shown step by step, and stays until all samples are done.
         """
-        call = self._image_call(given)
+        call = self._call(given)
         image = self.resize(source, call.diameter)
         steps = self._progress(image, call) if hints is None else self._hinted_progress(image, call, hints)
         return ((share, call.select(panoptic)) for share, panoptic in steps)
@@ -225,12 +224,12 @@ class Segmenter:
         """
         if n < 1:
             raise InputError(f"the number of samples must be 1 or more, not {n}")
-        call = self._image_call(given)
-        self._image_call({"seed": call.seed + n - 1})
+        call = self._call(given)
+        self._call({"seed": call.seed + n - 1})
         image = self.resize(source, call.diameter)
         stream = self._stream(call.infer.replace(consensus=1))  # each sample counts, also where the first one is sure
         masks = self._masks(self._split(image, call, n), stream)
-        return [call.select(self._judged(sample, image)) for sample in self._stitch(image, masks, call)]
+        return [call.select(self._with_strangeness(sample, image)) for sample in self._stitch(image, masks, call)]
 
     def images(
         self,
@@ -249,7 +248,7 @@ class Segmenter:
                 image has.
             given: see `ImageOptions`.
         """
-        call = self._image_call(given)
+        call = self._call(given)
         batch_size = self.runner.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise InputError(f"batch size must be 1 or more, not {batch_size}")
@@ -287,9 +286,7 @@ class Segmenter:
         Raises:
             InputError: a frame cannot be read or has another size than the first, or an option is out of range.
         """
-        sure = None if given.get("steps") is None and first_steps is None else 0.0  # as for images
-        least = given.get("min_score") or 0.0  # the checkpoint's would make an object vanish in some frames
-        call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive, "sure": sure, "min_score": least})
+        call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive}, clip=True)
         data, model, min_pixels = self.checkpoint.data, self.model.config, call.infer.min_pixels
         stream, tracker = self._stream(call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
         conditioned = stream.conditioned if model.decoder.past_frames else 0
@@ -384,16 +381,20 @@ class Segmenter:
         image = replace(image, corners=image.corners[:: -(-len(image.corners) // _DESCRIBED_WINDOWS)], seen=[])
         for window in self.tiling.split(image, ()):
             self.runner.encode([window])
-        return describe(image.seen)
+        return familiarity.describe(image.seen)
 
-    def _image_call(self, given: Mapping[str, Any]) -> _Call:
-        # All steps that are asked for are taken.
-        asked = given.get("steps") is not None
-        steps = {"sure": 0.0} if asked else {"steps": self.checkpoint.infer.first_steps or None}
-        return self._call({**given, **steps, "first_steps": 0})
+    def _settings(self, clip: bool) -> InferConfig:
+        """The checkpoint's settings; for clips without a smallest score, which would hide an object in some frames."""
+        infer = self.checkpoint.infer
+        return infer.replace(min_score=0.0) if clip else infer
 
-    def _call(self, given: Mapping[str, Any]) -> _Call:
+    def _call(self, given: Mapping[str, Any], clip: bool = False) -> _Call:
+        infer = self._settings(clip)
         changes = {key: value for key, value in given.items() if value is not None}
+        if changes.keys() & {"steps", "first_steps"}:
+            changes["sure"] = 0.0  # all steps that are asked for are taken
+        if not clip:  # an image is segmented like the first frame of a clip
+            changes = {"steps": infer.first_steps or infer.steps, **changes, "first_steps": 0}
         seed, diameter = changes.pop("seed", 0), changes.pop("diameter", 0.0)
         every = {category.name for category in self.taxonomy.categories}
         classes = changes.pop("classes", every)
@@ -406,7 +407,7 @@ class Segmenter:
                 (0 <= diameter < float("inf"), f"diameter must be 0 or more, not {diameter}"),
                 (scales or not diameter, "this checkpoint does not scale images; leave diameter out"),
             )
-            return _Call(self.checkpoint.infer.replace(**changes), seed, diameter, classes)
+            return _Call(infer.replace(**changes), seed, diameter, classes)
         except ValueError as error:
             raise InputError(str(error)) from error
 
@@ -439,14 +440,14 @@ class Segmenter:
     def _agree(self, image: ResizedImage, found: Iterable[Panoptic], call: _Call) -> Panoptic:
         minimum = self.tiling.minimum(image, call.infer.min_pixels)
         agreed = consensus(found, minimum) if call.infer.consensus > 1 else next(iter(found))
-        return self._judged(agreed, image)
+        return self._with_strangeness(agreed, image)
 
-    def _judged(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
+    def _with_strangeness(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
         """The segmentation with the image's strangeness, if the checkpoint can tell; all its windows were seen."""
         statistics = self.checkpoint.familiarity
         if not statistics or math.prod(image.size) < statistics.min_pixels:
             return panoptic
-        return replace(panoptic, strangeness=statistics.strangeness(describe(image.seen)))
+        return replace(panoptic, strangeness=statistics.strangeness(familiarity.describe(image.seen)))
 
     def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
         """All windows advance together: a result after each step of the first sample, then after each sample."""
@@ -475,7 +476,7 @@ class Segmenter:
                     self.tiling.add(shown, number, self.runner.masks(step)[0], image, min_pixels)
                     share = (number + (1 if step.is_last else done / call.infer.steps)) / count
                     result = self.tiling.finish(shown, image, hints, min_pixels, call.infer.smooth)
-                    yield share, self._judged(result, image)
+                    yield share, self._with_strangeness(result, image)
 
 
 def _held(steps: Iterator[Step], count: int) -> Iterator[Step]:

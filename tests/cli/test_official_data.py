@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from accelerate.state import AcceleratorState
 from miniatures import draw_cityscapes, draw_coco, draw_davis, draw_kitti_step
 
 DATA = {
@@ -12,14 +11,6 @@ DATA = {
     "davis": (draw_davis, "davis:{}@val"),
     "kitti-step": (draw_kitti_step, "kitti-step:{}@val"),
 }
-
-
-@pytest.fixture(autouse=True)
-def accelerator():
-    """accelerate would keep the precision of the first run in this process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.parametrize("recipe", DATA)

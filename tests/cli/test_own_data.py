@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from accelerate.state import AcceleratorState
 from PIL import Image
 
 PAGE = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
@@ -22,14 +21,6 @@ OWN = """--train.steps 2 --train.batch_size 2 --train.evaluations 1 --train.eval
 QUICK = """--smoke --train.precision "'no'" --train.steps 2 --train.batch_size 2 --train.save_every 2 --infer.steps 1
     --infer.min_pixels 1"""
 """Options added to every training of the page."""
-
-
-@pytest.fixture(autouse=True)
-def accelerator():
-    """accelerate would keep the precision of the first run in this process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def section(title: str) -> str:

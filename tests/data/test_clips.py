@@ -7,7 +7,7 @@ import pytest
 from miniatures import draw_davis, draw_kitti_step, kitti_map, save, turn
 
 from pix2seqd.data import open_clips, open_dataset
-from pix2seqd.data.clips import EveryNth
+from pix2seqd.data.clips import every_nth
 from pix2seqd.data.davis import BACKGROUND_ID, open_davis
 from pix2seqd.data.kitti_step import TAXONOMY, open_kitti_step, to_mask
 from pix2seqd.files import InputError
@@ -27,10 +27,10 @@ def kitti(tmp_path):
 
 def test_every_nth_frames(davis):
     whole = open_clips(f"davis:{davis}@val", SIZE, 4)
-    fast = EveryNth(whole, 2)
+    fast = every_nth(whole, 2)
     assert [clip.name for clip in fast] == ["cows", "bear"] and fast.taxonomy == whole.taxonomy
     assert [frame.name for frame in fast[1].frames] == ["bear/00000", "bear/00002"]
-    assert len(EveryNth(whole, 9)[1].frames) == 1, "the first frame always remains"
+    assert len(every_nth(whole, 9)[1].frames) == 1, "the first frame always remains"
 
 
 def test_davis_clips(davis):

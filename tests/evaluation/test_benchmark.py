@@ -18,7 +18,7 @@ def few_runs(monkeypatch):
 
 
 @pytest.mark.usefixtures("few_runs")
-def test_it_measures_every_part_and_says_where():
+def test_benchmark_measures_every_part_and_says_where():
     said = []
     results = benchmark("tiny", [32], [1, 2], "cpu", "float32", said.append)
     (found,) = results["sizes"].values()
@@ -35,7 +35,7 @@ def test_it_measures_every_part_and_says_where():
 
 
 @pytest.mark.usefixtures("few_runs")
-def test_checkpoints_that_look_for_their_scale_are_measured_without_that(tiny, build, tmp_path, monkeypatch):
+def test_benchmark_checkpoints_with_a_diameter_take_no_first_look(tiny, build, tmp_path, monkeypatch):
     data = DataConfig(size=(32, 32), layout="tile", overlap=8, diameter=6.0)
     save_pretrained(Checkpoint(build(tiny), TAXONOMY, data, InferConfig(steps=1, consensus=3)), tmp_path)
     monkeypatch.setattr(Tiling, "look", lambda *_: pytest.fail("the benchmark looked for the scale"))
@@ -45,12 +45,12 @@ def test_checkpoints_that_look_for_their_scale_are_measured_without_that(tiny, b
 
 
 @pytest.mark.gpu
-def test_it_measures_a_gpu():
+def test_benchmark_gpu():
     results = benchmark("tiny", [32], [1], "cuda", "auto", str)
     assert results["sizes"]["32"]["step_share_of_limit"] > 0
 
 
-def test_operations_are_counted():
+def test_flop_counts_convolutions_and_products():
     convolution, x = torch.nn.Conv2d(4, 8, 3, padding=1), torch.randn(1, 4, 6, 5)
     assert flop(lambda: convolution(x)) == 2 * 9 * 4 * 8 * 30
     q, k = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8)

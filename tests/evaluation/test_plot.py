@@ -19,14 +19,14 @@ from pix2seqd.evaluation.plot import (
 
 
 @pytest.mark.parametrize(("low", "high"), [(20.1, 45.5), (0.0, 0.0), (43.9, 43.9), (99.2, 100.0), (0.0, 3.0), (1, 1e5)])
-def test_an_axis_encloses_the_values_with_few_round_ticks(low: float, high: float):
+def test_curves_axis_encloses_the_values_with_few_round_ticks(low: float, high: float):
     ticks = _ticks([Curve("a", ["1"], [low]), Curve("b", ["1"], [high])])
     step = float(ticks[1] - ticks[0])
     assert ticks[0] <= low and high <= ticks[-1] and 1 <= len(ticks) - 1 <= 7
     assert any(math.isclose(step / 10 ** math.floor(math.log10(step) + 1e-9), n) for n in (1, 2, 5))
 
 
-def test_each_point_is_drawn_at_its_value_and_the_default_is_marked():
+def test_curves_draw_each_point_at_its_value_and_mark_the_default():
     def height_of_mark(value: float) -> int:
         panel = Curve("steps", ["1", "2", "3"], [10.0, value, 30.0], [1.0, 0.0, 2.0], marked="2")
         near = np.abs(np.asarray(curves([panel], "PQ")).astype(int) - ImageColor.getrgb(MARK)).sum(axis=2) < 30
@@ -36,7 +36,7 @@ def test_each_point_is_drawn_at_its_value_and_the_default_is_marked():
     assert height_of_mark(28.0) < height_of_mark(20.0) < height_of_mark(12.0), "pixels count from the top"
 
 
-def test_values_that_are_missing_are_left_out():
+def test_curves_missing_values_are_left_out():
     image = curves([Curve("a", ["1", "2"], [math.nan, 3.0]), Curve("b", ["1"], [math.nan])], "PQ")
     assert image.size[0] == 2 * curves([Curve("a", ["1"], [1.0])], "PQ").size[0]
 
@@ -53,10 +53,10 @@ def test_reliability_draws_each_bar_at_its_score_and_precision():
     assert reliability([]).size == reliability([{"score": 1.0, "precision": 1.0, "count": 1}]).size
 
 
-def test_a_grid_shows_every_picture():
+def test_grid_shows_every_image():
     colors = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0)]
-    pictures = [Image.new("RGB", (30, 20), color) for color in colors]
-    shown = np.asarray(grid([pictures[:2], pictures[2:]], ["b = 1", "b = 0.1"], ["t = 0", "t = 1"]))
+    images = [Image.new("RGB", (30, 20), color) for color in colors]
+    shown = np.asarray(grid([images[:2], images[2:]], ["b = 1", "b = 0.1"], ["t = 0", "t = 1"]))
     for color in colors:
         assert (shown == color).all(axis=2).sum() == 30 * 20
 

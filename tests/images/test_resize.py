@@ -228,7 +228,7 @@ def test_scaled_image_parts_have_the_bits_of_the_whole(size, scaled, monkeypatch
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     table = np.random.default_rng(1).permutation(256).astype(np.uint8)
     whole = resize_image(torch.from_numpy(table[image]).permute(2, 0, 1).float().div_(255), *scaled)
-    monkeypatch.setattr(resize, "_BAND", scaled[1] * 11)
+    monkeypatch.setattr(resize, "BAND", scaled[1] * 11)
     pixels = ScaledImage(Pixels(Image.fromarray(image)), table, *scaled)
     assert pixels.shape == whole.shape
     for top in (0, 5, scaled[0] - 6, 3):

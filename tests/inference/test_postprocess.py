@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from pix2seqd.images import load
 from pix2seqd.inference import postprocess
 from pix2seqd.inference.postprocess import (
     fill_small,
@@ -17,7 +18,6 @@ from pix2seqd.inference.postprocess import (
     segments_by_id,
 )
 from pix2seqd.inference.stitching import Join, windows
-from pix2seqd.panoptic import runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 CAT, DOG, LAWN = 1, 2, 3
@@ -143,7 +143,7 @@ def test_fill_small_part_by_part_equals_the_whole(seed: int, minimum: int, zoom:
     nearest = ndimage.distance_transform_edt(removed, return_distances=False, return_indices=True)
     expected = labels[tuple(nearest)] if not removed.all() else 0 * labels
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "BAND", labels.shape[1] * parts)
+        patch.setattr(load, "BAND", labels.shape[1] * parts)
         patch.setattr(postprocess, "_TILE", parts)
         patch.setattr(postprocess, "_REACH", seed % 5)
         filled, class_of = fill_small(labels, classes, minimum)

@@ -5,11 +5,10 @@ import importlib
 import pytest
 
 NAMES = {
-    "hub": ["model_card", "push_to_hub"],
     "official": ["load_official", "load_official_checkpoint", "load_tensorflow_checkpoint", "official_names"],
     "hf": ["Pix2SeqDConfig", "Pix2SeqDForUniversalSegmentation", "Pix2SeqDImageProcessor"],
 }
-HOMES = {"hub": "interop.hub", "official": "interop.official", "hf": "interop.transformers"}
+HOMES = {"official": "interop.official", "hf": "interop.transformers"}
 
 
 @pytest.mark.parametrize("module", HOMES)

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as npst
 from skimage.measure import regionprops_table
 
 from pix2seqd.files import InputError
-from pix2seqd.panoptic import runs
+from pix2seqd.images import load
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
@@ -65,7 +65,7 @@ def test_measures_work_band_by_band(monkeypatch):
     labels = discs(120, 15)
     image = np.random.default_rng(1).normal(size=labels.shape)
     whole = panoptic(labels).to_measures(image)
-    monkeypatch.setattr(runs, "BAND", 120 * 7)
+    monkeypatch.setattr(load, "BAND", 120 * 7)
     for column, values in panoptic(labels).to_measures(image).items():
         assert column == "category" or np.allclose(np.asarray(values), np.asarray(whole[column]), equal_nan=True)
 

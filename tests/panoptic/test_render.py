@@ -4,7 +4,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pix2seqd.files import InputError
-from pix2seqd.panoptic import runs
+from pix2seqd.images import load
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy, distinct_color
 
@@ -39,7 +39,7 @@ def test_overlay_band_by_band_and_outlines_as_a_filter_finds_them(monkeypatch):
     whole = np.asarray(panoptic.overlay(image, alpha=0))
     near = ndimage.minimum_filter(segmentation, 3) != ndimage.maximum_filter(segmentation, 3)
     assert np.array_equal((whole != 100).any(axis=-1), near & np.isin(segmentation, (1, 2))), "things have outlines"
-    monkeypatch.setattr(runs, "BAND", 77 * 4)
+    monkeypatch.setattr(load, "BAND", 77 * 4)
     assert np.array_equal(np.asarray(panoptic.overlay(image, alpha=0)), whole)
 
 

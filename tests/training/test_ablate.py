@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from accelerate.state import AcceleratorState
 
 from pix2seqd.config import DecoderConfig, ModelConfig, Recipe
 from pix2seqd.files import InputError
@@ -12,14 +11,6 @@ from pix2seqd.training.ablate import PAPER, ablate, plot, render, variants
 from pix2seqd.training.recipes import RECIPES, smoke
 
 PAPER_MODEL = RECIPES["coco-512"].model
-
-
-@pytest.fixture(autouse=True)
-def accelerator():
-    """accelerate keeps the precision of the first run in the process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_variants_are_the_papers_rows():

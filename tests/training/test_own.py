@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from accelerate.state import AcceleratorState
 from PIL import Image
 
 from pix2seqd.checkpoint import from_pretrained
@@ -23,14 +22,6 @@ from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy
 from pix2seqd.training import own
 from pix2seqd.training.own import Choices, choose, find_data, is_similar, measure, nearest, prepare, resumed
-
-
-@pytest.fixture(autouse=True)
-def accelerator():
-    """accelerate keeps the precision of the first run in the process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 class Drawn(list[Sample]):

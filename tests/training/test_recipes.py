@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 import pix2seqd
 from pix2seqd.checkpoint import Checkpoint, from_pretrained, save_pretrained
@@ -21,14 +20,6 @@ from pix2seqd.training.train import new_model, train
 SIZES = {"coco-256": (256, 128, 800, 512), "coco-1024": (1024, 512, 15, 16), "coco-512": (512, 256, 100, 128)}
 # Name → steps, rate, warm-up steps: what the official code computes for the same stages.
 OFFICIAL = {"coco-256": (184_824, 1e-4, 1155), "coco-1024": (110_895, 1e-5, 0)}
-
-
-@pytest.fixture(autouse=True)
-def accelerator():
-    """accelerate keeps the precision of the first run in the process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def mask_size(recipe: Recipe) -> tuple[int, ...]:

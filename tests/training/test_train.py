@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -30,14 +29,6 @@ from pix2seqd.config import Recipe
 from pix2seqd.training.train import train
 train(Recipe.from_dict(json.loads(sys.argv[1])), sys.argv[2])
 """
-
-
-@pytest.fixture(autouse=True)
-def accelerator():
-    """accelerate keeps the precision of the first run in the process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +58,6 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="module")
 def whole(recipe, tmp_path_factory) -> Path:
     """The folder of a run that nothing interrupted."""
-    AcceleratorState._reset_state(reset_partial_state=True)
     run = tmp_path_factory.mktemp("whole") / "run"
     train(recipe, run)
     return run

@@ -1,31 +1,17 @@
 """The command `pix2seqd benchmark`."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
-from pix2seqd.cli.options import Flag
+from pix2seqd.cli.options import Flag, numbers
 from pix2seqd.files import say
 
 
-def _counts(_: type, tokens: Sequence[Any]) -> tuple[int, ...]:
-    """`256,512` → whole numbers, 1 or more."""
-    try:
-        numbers = tuple(int(part) for part in tokens[0].value.split(","))
-    except ValueError:
-        raise ValueError(f"{tokens[0].value!r} is not a list of whole numbers such as 256,512.") from None
-    if min(numbers) < 1:
-        raise ValueError(f"{tokens[0].value!r}: give numbers of 1 or more.")
-    return numbers
+def _listed(given: tuple[int, ...]) -> str:
+    return ",".join(map(str, given))
 
 
-def _listed(numbers: tuple[int, ...]) -> str:
-    return ",".join(map(str, numbers))
-
-
-Counts = Annotated[tuple[int, ...], Parameter(converter=_counts, n_tokens=1, accepts_keys=False, show_default=_listed)]
+Counts = Annotated[tuple[int, ...], numbers(int, 1, _listed)]
 
 
 def benchmark(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pix2seqd.cli.options import count
-from pix2seqd.files import InputError, say
+from pix2seqd.files import InputError, a_few, say
 
 if TYPE_CHECKING:
     from pix2seqd.data.sample import Dataset
@@ -57,8 +57,8 @@ def check_data(
 
 def _print_skipped(files: Sequence[Path]) -> None:
     if files:
-        shown = ", ".join(path.name for path in files[:5]) + (", ..." if len(files) > 5 else "")
-        say(f"skipped {len(files):,} files that are no image with labels: {shown}")
+        names = a_few([path.name for path in files])
+        say(f"skipped {len(files):,} files that are no image with labels: {names}")
 
 
 def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[str, "Dataset"]]:

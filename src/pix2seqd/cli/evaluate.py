@@ -180,12 +180,12 @@ def _evaluate_clips(
     from pix2seqd import distributed
     from pix2seqd.cli.scoring import CLIP_FRAMES, max_tracks, progress_bar
     from pix2seqd.data import open_clips
-    from pix2seqd.data.clips import EveryNth
+    from pix2seqd.data.clips import every_nth
     from pix2seqd.data.sample import spread
     from pix2seqd.evaluation import clips as run
     from pix2seqd.files import write_json
 
-    clips = EveryNth(spread(open_clips(data, segmenter.size, CLIP_FRAMES), limit), every)
+    clips = every_nth(spread(open_clips(data, segmenter.size, CLIP_FRAMES), limit), every)
     result = run.evaluate_video(
         segmenter, clips, tracking=tracking, max_tracks=max_tracks(data), progress=progress_bar(len(clips)), **options
     )

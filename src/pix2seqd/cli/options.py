@@ -1,14 +1,14 @@
 """Options that several commands share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pix2seqd.files import InputError, printable, say
+from pix2seqd.files import InputError, a_few, printable, say
 from pix2seqd.interop.cards import summary
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ def _whole(_: type, tokens: Sequence[Any]) -> int:
         raise ValueError(f"{tokens[0].value!r} is not a whole number.") from None
 
 
-SHOWN = 5
-"""Number of images that a warning names."""
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 """An option without a value."""
 
@@ -35,6 +33,23 @@ Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 def count(minimum: int, maximum: float = math.inf) -> Parameter:
     """A whole number from `minimum` to `maximum`."""
     return Parameter(converter=_whole, validator=Number(gte=minimum, lte=maximum))
+
+
+def numbers(number: type[float], minimum: int, show_default: Callable[[Any], str] | bool = False) -> Parameter:
+    """Numbers from `minimum` to a million with commas between them; one that is given twice counts once."""
+
+    def split(_: type, tokens: Sequence[Any]) -> tuple[float, ...]:
+        text = tokens[0].value
+        try:
+            values = tuple(dict.fromkeys(map(number, text.split(","))))
+        except ValueError:
+            wanted = "whole numbers" if number is int else "numbers"
+            raise ValueError(f"{text!r} is not a list of {wanted} such as 1,2,5.") from None
+        if not all(minimum <= value <= 1e6 for value in values):
+            raise ValueError(f"{text!r}: give numbers from {minimum} to a million.")
+        return values
+
+    return Parameter(converter=split, n_tokens=1, accepts_keys=False, show_default=show_default)
 
 
 @Parameter(name="*")
@@ -105,9 +120,7 @@ def print_unfamiliar(found: Sequence[object], total: int, things: str, model: st
         model: name of the model.
     """
     if found:
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        named = ", ".join(map(str, found[:SHOWN])) + more
-        unlike = f"{len(found)} of {total} {things} look unlike those that {model} is made for ({named})"
+        unlike = f"{len(found)} of {total} {things} look unlike those that {model} is made for ({a_few(found)})"
         advice = "their segments may mean nothing; for other models: pix2seqd models"
         say(f"pix2seqd: warning: {unlike}; {advice}", to_stderr=True)
 

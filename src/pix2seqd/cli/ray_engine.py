@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pix2seqd.cli.segmenting import Results
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, require
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
@@ -51,10 +51,9 @@ def on_ray(
     Raises:
         InputError: Ray is not installed.
     """
-    try:
-        import ray  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise InputError('--engine ray needs Ray: pip install "pix2seqd[ray]"') from error
+    require("--engine ray", "ray", "ray")
+    import ray  # pyright: ignore[reportMissingImports]
+
     items = [{"source": str(source.absolute()), "stem": stem} for source, stem in todo]
     names = {str(source.absolute()): source for source, _ in todo}
     # When a worker dies, Ray repeats its block.

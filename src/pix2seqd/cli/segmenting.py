@@ -142,15 +142,15 @@ def locally(
                 yield source, entry
 
 
-def _chunks(todo: list[tuple[Path, str]], most: int) -> Iterator[list[tuple[Path, str]]]:
-    """Files that are read together: at most `most`, and fewer if they are large."""
+def _chunks(todo: list[tuple[Path, str]], maximum: int) -> Iterator[list[tuple[Path, str]]]:
+    """Files that are read together: at most `maximum`, and fewer if they are large."""
     chunk: list[tuple[Path, str]] = []
     pixels = 0
     for names in todo:
         size = 0
         with suppress(Exception):  # reading it says what is wrong
             size = math.prod(image_size(names[0]))
-        if chunk and (len(chunk) == most or pixels + size > LARGE):
+        if chunk and (len(chunk) == maximum or pixels + size > LARGE):
             yield chunk
             chunk, pixels = [], 0
         chunk.append(names)

@@ -2,32 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
-
-from pix2seqd.cli.options import Flag, count
+from pix2seqd.cli.options import Flag, count, numbers
 from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
     from pix2seqd.segmenter import Segmenter
 
 
-def _numbers(kind: Any, tokens: Sequence[Any]) -> tuple[float, ...]:
-    """`1,2,5` → numbers from 0 to a million; whole numbers where `kind` is tuple[int, ...]."""
-    text, number = tokens[0].value, get_args(kind)[0]
-    try:
-        numbers = tuple(dict.fromkeys(map(number, text.split(","))))
-    except ValueError:
-        wanted = "whole numbers" if number is int else "numbers"
-        raise ValueError(f"{text!r} is not a list of {wanted} such as 1,2,5.") from None
-    if not all(0 <= value <= 1e6 for value in numbers):
-        raise ValueError(f"{text!r}: give numbers from 0 to a million.")
-    return numbers
-
-
-_LIST = Parameter(converter=_numbers, n_tokens=1, accepts_keys=False, show_default=False)
-WholeNumbers = Annotated[tuple[int, ...], _LIST]
+WholeNumbers = Annotated[tuple[int, ...], numbers(int, 0)]
 
 
 def sweep(
@@ -37,7 +21,7 @@ def sweep(
     data: str,
     steps: WholeNumbers = (),
     first_steps: WholeNumbers = (),
-    td: Annotated[tuple[float, ...], _LIST] = (),
+    td: Annotated[tuple[float, ...], numbers(float, 0)] = (),
     min_pixels: WholeNumbers = (),
     seed: Annotated[int, count(0, 2**63 - 1)] = 0,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",

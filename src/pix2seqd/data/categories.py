@@ -1,26 +1,12 @@
 """A data set with the categories of a model: the same ones, which may stand in another order."""
 
-from dataclasses import dataclass, replace
-from typing import Any, Generic
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from pix2seqd.data.sample import Clip, Item, Items, LazyFrames
+from pix2seqd.data.sample import Clip, Item, Items, LazyFrames, Mapped
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy
-
-
-@dataclass(frozen=True)
-class Reordered(Generic[Item]):
-    """The items of a data set, whose segments have the classes of another taxonomy. A `Dataset` or `ClipDataset`."""
-
-    dataset: Items[Item]
-    taxonomy: Taxonomy
-    """Has every category of the data set, with the same id."""
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Item:
-        return _with_taxonomy(self.dataset[index], self.taxonomy)
 
 
 def with_categories(dataset: Items[Item], taxonomy: Taxonomy) -> Items[Item]:
@@ -31,7 +17,9 @@ def with_categories(dataset: Items[Item], taxonomy: Taxonomy) -> Items[Item]:
     Raises:
         InputError: the model lacks a category; the message names it.
     """
-    return dataset if _is_same(taxonomy, dataset.taxonomy) else Reordered(dataset, taxonomy)
+    if _is_same(taxonomy, dataset.taxonomy):
+        return dataset
+    return Mapped(dataset, taxonomy, partial(_with_taxonomy, taxonomy=taxonomy))
 
 
 def _is_same(model: Taxonomy, data: Taxonomy) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -16,12 +16,11 @@ from rich.progress import track
 from rich.table import Column, Table
 from rich.text import Text
 
-from pix2seqd.data.sample import Dataset, Sample
-from pix2seqd.files import InputError, printable, write_png
+from pix2seqd.data.sample import Dataset, Sample, evenly
+from pix2seqd.files import InputError, a_few, printable, write_png
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy
 
 ERRORS_SHOWN = 20
-NAMES_SHOWN = 5
 
 
 @dataclass
@@ -67,13 +66,13 @@ class Report:
         """One line for each finding that does not prevent training but may be a mistake."""
         found = []
         if empty := [c.name for c in self.taxonomy.categories if not self.tallies[c.id].images]:
-            found.append(f"{len(empty):,} classes occur in no image: {_listed(empty)}")
+            found.append(f"{len(empty):,} classes occur in no image: {a_few(empty)}")
         if self.unlabelled:
-            found.append(f"{len(self.unlabelled):,} images have no label: {_listed(self.unlabelled)}")
+            found.append(f"{len(self.unlabelled):,} images have no label: {a_few(self.unlabelled)}")
         if self.repeated:
             pairs = [f"{first} and {later}" for first, later in self.repeated]
-            found.append(f"{len(pairs):,} images repeat the content of another: {_listed(pairs)}")
-        found += [f"{len(names):,} images: {note}: {_listed(names)}" for note, names in self.notes.items()]
+            found.append(f"{len(pairs):,} images repeat the content of another: {a_few(pairs)}")
+        found += [f"{len(names):,} images: {note}: {a_few(names)}" for note, names in self.notes.items()]
         return found
 
     @property
@@ -187,23 +186,17 @@ def compare(reports: Mapping[str, Report]) -> list[str]:
     for (one, first), (other, second) in combinations(reports.items(), 2):
         if both := first.contents.keys() & second.contents.keys():
             pairs = sorted(f"{first.contents[digest]} and {second.contents[digest]}" for digest in both)
-            found.append(f"{len(both):,} images of {one} are also in {other} (same content): {_listed(pairs)}")
+            found.append(f"{len(both):,} images of {one} are also in {other} (same content): {a_few(pairs)}")
     for name, report in reports.items() if len(reports) > 1 else ():
         rest = [_occurring(other) for key, other in reports.items() if key != name]
         if alone := [category for category in _occurring(report) if not any(category in other for other in rest)]:
-            found.append(f"{len(alone):,} classes occur in {name} only: {_listed(alone)}")
+            found.append(f"{len(alone):,} classes occur in {name} only: {a_few(alone)}")
     return found
 
 
 def _occurring(report: Report) -> list[str]:
     """Names of the categories that some image has."""
     return [category.name for category in report.taxonomy.categories if report.tallies[category.id].images]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMES_SHOWN]) + (
-        f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    )
 
 
 def contact_sheet(dataset: Dataset, path: str | Path, count: int = 12, side: int = 256) -> None:
@@ -218,8 +211,7 @@ def contact_sheet(dataset: Dataset, path: str | Path, count: int = 12, side: int
     Raises:
         InputError: none of the chosen items can be read, or `path` cannot be written.
     """
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist()
-    pairs = [pair for index in chosen if (pair := _pair(dataset, index, side))]
+    pairs = [pair for index in evenly(len(dataset), count) if (pair := _pair(dataset, index, side))]
     if not pairs:
         raise InputError("no item of the data set can be drawn; see the errors that check-data lists")
     columns = math.ceil(math.sqrt(len(pairs) / 2))

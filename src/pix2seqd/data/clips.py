@@ -10,7 +10,7 @@ from itertools import accumulate
 import numpy as np
 
 from pix2seqd.data.archive import children, read_image, read_png
-from pix2seqd.data.sample import Clip, ClipDataset, LazyFrames, Sample
+from pix2seqd.data.sample import Clip, ClipDataset, LazyFrames, Mapped, Sample
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -92,22 +92,11 @@ class EachFrame:
         return self.clips[clip].frames[index - (self._ends[clip - 1] if clip else 0)]
 
 
-@dataclass(frozen=True)
-class EveryNth:
-    """Clips reduced to every `n`-th frame, from the first on, for faster motion. A `ClipDataset`."""
+def every_nth(clips: ClipDataset, n: int) -> ClipDataset:
+    """Clips reduced to every `n`-th frame, from the first on, for faster motion."""
 
-    clips: ClipDataset
-    n: int
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The taxonomy of the clips."""
-        return self.clips.taxonomy
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index: int) -> Clip:
-        clip = self.clips[index]
-        kept = range(0, len(clip.frames), self.n)
+    def reduced(clip: Clip) -> Clip:
+        kept = range(0, len(clip.frames), n)
         return Clip(clip.name, LazyFrames(len(kept), lambda k: clip.frames[kept[k]]))
+
+    return Mapped(clips, clips.taxonomy, reduced)

@@ -20,7 +20,7 @@ from scipy import ndimage
 from pix2seqd.data.annotations.records import Annotations, Record, Shape
 from pix2seqd.data.archive import labels_orientation, read_image, turned_hint
 from pix2seqd.data.labels import Labels
-from pix2seqd.files import InputError, read_json, sync, write_atomically, write_json
+from pix2seqd.files import InputError, a_few, read_json, sync, write_atomically, write_json
 from pix2seqd.images.load import upright
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy, distinct_color
@@ -72,7 +72,6 @@ class Conversion:
     def __str__(self) -> str:
         """The statistics, one per line."""
         share = self.overlap_pixels / max(1, self.pixels)
-        shown = ", ".join(self.vanished[:5]) + (", ..." if len(self.vanished) > 5 else "")
         lines = [f"{self.unlisted:,} annotations belong to no image"] if self.unlisted else []
         lines += [f"{count:,} images: {note}" for note, count in self.notes.items()]
         if self.rectangles == self.segments - self.crowds > MANY_RECTANGLES:
@@ -80,7 +79,8 @@ class Conversion:
         return (
             f"{self.images:,} images, {self.segments:,} segments ({self.crowds:,} of them crowds)\n"
             f"instances overlap in {self.overlaps:,} images, {share:.2%} of all pixels: the smaller one is on top\n"
-            f"{len(self.vanished):,} annotations have no pixel left" + (f": {shown}" if shown else "")
+            f"{len(self.vanished):,} annotations have no pixel left"
+            + (f": {a_few(self.vanished)}" if self.vanished else "")
         ) + "".join(f"\n{line}" for line in lines)
 
 

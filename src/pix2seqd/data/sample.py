@@ -97,6 +97,21 @@ class Subset(Generic[Item]):
         return self.dataset[self.indices[index]]
 
 
+@dataclass(frozen=True)
+class Mapped(Generic[Item]):
+    """The items of a data set, each changed by a function. A `Dataset` or `ClipDataset`."""
+
+    dataset: Items[Item]
+    taxonomy: Taxonomy
+    change: Callable[[Item], Item]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Item:
+        return self.change(self.dataset[index])
+
+
 def evenly(length: int, count: int) -> tuple[int, ...]:
     """`count` indices, or all if there are fewer, evenly spread from the first to the last of `length`."""
     return tuple(int(i) for i in np.linspace(0, length - 1, min(count, length)))

@@ -24,12 +24,12 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from pix2seqd.checkpoint import Checkpoint, from_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
+from pix2seqd.inference.runner import Runner
 from pix2seqd.inference.tiling import Tiling
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
-from pix2seqd.speed import accelerate, hardware, is_plain
-from pix2seqd.speed.exchange import available
+from pix2seqd.speed import available, hardware, is_plain
 
 
 def with_random_weights(preset: str) -> Checkpoint:
@@ -113,12 +113,12 @@ def gains(model: Pix2SeqD, images: Tensor, m_t: Tensor, bfloat16: bool) -> dict[
         m_t: `[b, bits, h, w]`, likewise.
         bfloat16: whether under autocast.
     """
-    device, dtype = images.device, torch.bfloat16 if bfloat16 else torch.float32
-    names = available(device, dtype)
+    device = images.device
+    names = available(device, torch.bfloat16 if bfloat16 else torch.float32)
     found = {}
     for title, items in (("plain", []), *((name, [name]) for name in names), ("all", names)):
         hardware.keep_freed_memory(False)  # an item of its own, which stays with the process otherwise
-        fast = accelerate(model, device, dtype, items)
+        fast = Runner(model, str(device), "bfloat16" if bfloat16 else "float32", items).model
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False):
             runs = parts(fast, images, m_t)
             found[title] = {f"{name}_s": measure(runs[name], device) for name in ("encoder", "step")}

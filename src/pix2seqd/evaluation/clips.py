@@ -136,14 +136,12 @@ def count_steps(model: Pix2SeqD, count: StepCount) -> Iterator[None]:
 
 def _tracks(panoptic: Panoptic) -> np.ndarray:
     """Mask tensor `[2, h, w]` of classes and track ids; stuff and crowds have id 0."""
-    classes = panoptic.class_map()
-    return np.stack([classes, _things(panoptic)])
+    return np.stack([panoptic.class_map(), _things(panoptic)])
 
 
 def _things(panoptic: Panoptic) -> np.ndarray:
     """Segment ids `[h, w]` of things, 0 elsewhere."""
-    things = [segment.id for segment in panoptic.segments if segment.isthing and not segment.iscrowd]
-    return np.where(np.isin(panoptic.segmentation, things), panoptic.segmentation, 0)
+    return panoptic.select(lambda segment: segment.isthing and not segment.iscrowd).segmentation
 
 
 def object_labels(truths: Sequence[Panoptic]) -> list[np.ndarray]:

@@ -25,7 +25,6 @@ def noisy_masks(
     side: int = 160,
     scales: Sequence[float] = (1.0, 0.1),
     times: Sequence[float] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9),
-    seed: int = 0,
 ) -> Image.Image:
     """Figure 3: the mask with increasing noise (Eq. 1), with a row for each input scaling b.
 
@@ -37,10 +36,9 @@ def noisy_masks(
         side: longer side of the mask in pixels.
         scales: b of each row.
         times: t of each column, 0..1.
-        seed: seed of ids, noise and colours.
     """
-    _, mask = _resized(sample, side, seed)
-    generator = torch.Generator().manual_seed(seed)
+    _, mask = _resized(sample, side)
+    generator = torch.Generator().manual_seed(0)
     eps = torch.randn(1, CONFIG.mask.total_bits, *mask.shape[-2:], generator=generator)
     mix = torch.randn(3, CONFIG.mask.total_bits, generator=generator)
     rows = []
@@ -52,18 +50,15 @@ def noisy_masks(
     return grid(rows, [f"b = {scale:g}" for scale in scales], [f"t = {t:g}" for t in times])
 
 
-def loss_weights(
-    sample: Sample, side: int = 240, exponents: Sequence[float] = (0.0, 0.2, 0.4, 0.6), seed: int = 0
-) -> Image.Image:
+def loss_weights(sample: Sample, side: int = 240, exponents: Sequence[float] = (0.0, 0.2, 0.4, 0.6)) -> Image.Image:
     """Figure 4: the image, and the loss weight of each mask pixel for several p (§3.2). Warm colours are high weights.
 
     Args:
         sample: the labelled image.
         side: longer side of each panel in pixels.
         exponents: p of each column.
-        seed: seed of the ids.
     """
-    image, mask = _resized(sample, side, seed)
+    image, mask = _resized(sample, side)
     max_instances = 2 ** CONFIG.mask.bits[1]
     logs = [instance_weights(mask[1][None], p, max_instances)[0].clamp(min=1e-3).log() for p in exponents]
     limit = max(1e-6, *(weights.abs().max().item() for weights in logs))
@@ -71,9 +66,9 @@ def loss_weights(
     return grid([[image, *maps]], [""], ["", *(f"p = {p:g}" for p in exponents)])
 
 
-def _resized(sample: Sample, side: int, seed: int) -> tuple[Image.Image, Tensor]:
+def _resized(sample: Sample, side: int) -> tuple[Image.Image, Tensor]:
     """Image and mask `[2, h, w]` with a longer side of `side` pixels; ids are drawn as in training."""
-    panoptic, rng = sample.panoptic, np.random.default_rng(seed)
+    panoptic, rng = sample.panoptic, np.random.default_rng(0)
     height, width = panoptic.segmentation.shape
     scale = side / max(height, width)
     height, width = max(round(height * scale), 1), max(round(width * scale), 1)

@@ -1,4 +1,4 @@
-"""How unlike an image is to those that a model was trained on.
+"""How unlike an image is to those that a model was trained on (out-of-distribution detection).
 
 The description of an image is the mean and the standard deviation of each channel of the encoder's map, over the whole
 image. For images of one kind these numbers vary together in a certain way. `Familiarity` holds their mean and

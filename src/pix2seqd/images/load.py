@@ -26,7 +26,13 @@ MAX_PIXELS = 150_000_000
 environment variable PIX2SEQD_MAX_PIXELS sets another limit."""
 
 BAND = 2**22
-"""Pixels that are read at a time where an image need not exist as a whole."""
+"""Pixels that are worked on at a time where an image or a map need not exist as a whole."""
+
+
+def bands(height: int, width: int, minimum: int = 1) -> Iterator[slice]:
+    """The rows of an image or map, about `BAND` pixels and at least `minimum` rows at a time."""
+    rows = max(minimum, BAND // max(1, width))
+    return (slice(start, min(start + rows, height)) for start in range(0, height, rows))
 
 
 class Pixels:
@@ -49,13 +55,9 @@ class Pixels:
     def counts(self) -> np.ndarray:
         """How many values of all channels are 0, 1, ... 255."""
         total = np.zeros(256, np.int64)
-        for rows in self._bands():
-            total += np.bincount(self.rows(*rows).ravel(), minlength=256)
+        for rows in bands(self.height, self.width):
+            total += np.bincount(self.rows(rows.start, rows.stop).ravel(), minlength=256)
         return total
-
-    def _bands(self) -> Iterator[tuple[int, int]]:
-        step = max(1, BAND // self.width)
-        return ((start, min(start + step, self.height)) for start in range(0, self.height, step))
 
 
 class TiffPixels(Pixels):
@@ -79,7 +81,7 @@ class TiffPixels(Pixels):
         self._range = 0.0, 255.0
         self.width, self.height = tiff.size
         if tiff.page.dtype != np.uint8:
-            parts = [_range(self._values(start, stop)) for start, stop in self._bands()]
+            parts = [_range(self._values(rows.start, rows.stop)) for rows in bands(self.height, self.width)]
             parts = [part for part in parts if part]
             self._range = (min(low for low, _ in parts), max(high for _, high in parts)) if parts else (0.0, 0.0)
         else:

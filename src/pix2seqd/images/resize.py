@@ -10,12 +10,10 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from pix2seqd.images.load import Pixels
+from pix2seqd.images.load import BAND, Pixels, bands
 
 _CHUNK = 2**16
 """Pixels near outlines that are computed at a time."""
-_BAND = 2**22
-"""Pixels of a resized image or label map that are computed at a time."""
 _NEAR = [(1, 1), *((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1))]
 """Rows and columns of the cells around a pixel; its own cell comes first, so that it wins ties."""
 PAD = 0.3
@@ -51,7 +49,7 @@ class ScaledImage:
         channels, rows, columns = part
         start, stop, _ = rows.indices(self.shape[1])
         if start < self._start or stop > self._stop:
-            self._start, self._stop = start, min(max(stop, start + _BAND // self.shape[2]), self.shape[1])
+            self._start, self._stop = start, min(max(stop, start + BAND // self.shape[2]), self.shape[1])
             self._band = _at_least(self._band, self._stop - start)
             self._scale(start, self._stop, self._band)
         return self._band[channels, start - self._start : stop - self._start, columns].clone()
@@ -67,14 +65,14 @@ class ScaledImage:
         self._strip = _at_least(self._strip, last - first)
         self._widen(first, last, self._strip)
         band = self._strip[:, : last - first]
-        step = max(2, _BAND // (4 * (whole + height)))
+        step = max(2, BAND // (4 * (whole + height)))
         for left in (max(0, min(left, width - 2)) for left in range(0, width, step)):  # of one column, PyTorch errs
             scaled = _resize_rows(band[:, :, left : left + step], first, whole, height)
             result[:, : stop - start, left : left + step] = scaled[:, start:stop]
 
     def _widen(self, start: int, stop: int, result: Tensor) -> None:
         """Write these rows of the image, at the width of the result, into the first rows of a tensor."""
-        step = max(1, _BAND // (8 * self._pixels.width))
+        step = max(1, BAND // (8 * self._pixels.width))
         for row in range(start, stop, step):
             values = self._pixels.rows(row, min(row + step, stop))
             values = torch.from_numpy(np.array(values if self._table is None else self._table[values]))
@@ -189,8 +187,7 @@ def smooth_labels(
         _spline(pixels, cells, side) for pixels, cells, side in zip((height, width), extent, labels.shape, strict=True)
     )
     result = np.empty((height, width), labels.dtype)
-    for start in range(0, height, max(1, _BAND // width)):
-        rows = np.s_[start : start + max(1, _BAND // width)]
+    for rows in bands(height, width):
         first, last = row[rows][0], row[rows][-1]
         # The cells of these rows, and one more on each side; beyond the map its edge goes on.
         cells = np.arange(first - 1, last + 2).clip(0, len(labels) - 1)

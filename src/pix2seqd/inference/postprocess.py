@@ -10,8 +10,9 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 
+from pix2seqd.images.load import bands
 from pix2seqd.panoptic.panoptic import compact
-from pix2seqd.panoptic.runs import Runs, bands
+from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 Labels = tuple[np.ndarray, dict[int, int]]

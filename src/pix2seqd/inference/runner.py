@@ -1,6 +1,6 @@
 """`Runner`: the networks on a device at a precision, from windows and noise to masks, step by step."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -27,7 +27,8 @@ class Runner:
         model: is moved to the device.
         device: "auto" takes a CUDA device where there is one.
         dtype: precision of the networks; "auto" is bfloat16 where the hardware computes it natively, otherwise float32.
-        fast: exchange modules for faster ones of the same results (`speed.accelerate`).
+        fast: exchange modules for faster ones of the same results (`speed.accelerate`), unless PIX2SEQD_PLAIN=1; or
+            only these items of `speed.exchange.ITEMS`, in any case.
 
     Raises:
         InputError: the device does not exist here.
@@ -38,14 +39,15 @@ class Runner:
         model: Pix2SeqD,
         device: str,
         dtype: Literal["auto", "float32", "bfloat16"],
-        fast: bool = True,
+        fast: bool | Collection[str] = True,
     ) -> None:
         self.device = _device(device)
-        fast = fast and not is_plain()
-        self.bfloat16 = dtype == "bfloat16" or (dtype == "auto" and fast and native_bfloat16(self.device))
+        if fast is True and is_plain():
+            fast = False
+        self.bfloat16 = dtype == "bfloat16" or (dtype == "auto" and bool(fast) and native_bfloat16(self.device))
         model = model.to(self.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore
         precision = torch.bfloat16 if self.bfloat16 else torch.float32
-        self.model = accelerate(model, self.device, precision, None if fast else ())
+        self.model = accelerate(model, self.device, precision, None if fast is True else fast or ())
 
     @property
     def batch_size(self) -> int:

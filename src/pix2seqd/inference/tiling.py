@@ -321,11 +321,8 @@ class Tiling:
         if hints.taxonomy.categories != self.taxonomy.categories:
             raise InputError("the hints have other categories than the checkpoint; give them its taxonomy")
         compact = hints.renumbered()
-        # The network has no crowds.
-        counted = [segment.id for segment in compact.segments if not segment.iscrowd]
-        labels = np.where(np.isin(compact.segmentation, counted), compact.segmentation, VOID)
         _, height, width = image.pixels.shape
-        labels = downsample(labels, height, width, self.model.mask.stride)
+        labels = downsample(compact.without_crowds().segmentation, height, width, self.model.mask.stride)
         return InpaintedMask(labels, compact.classes, self.taxonomy)
 
     def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, min_pixels: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pix2seqd.config import DecoderConfig, EncoderConfig, MaskConfig, ModelConfig, resnet_backbone
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, require
 from pix2seqd.pix2seq_d import Pix2SeqD
 
 Layout = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
@@ -74,11 +74,10 @@ def read_tensorflow_checkpoint(folder: str | Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: TensorFlow is not installed, or the folder holds no checkpoint.
     """
-    try:
-        import tensorflow as tf  # pyright: ignore[reportMissingImports]
-        from tensorflow.core.protobuf import trackable_object_graph_pb2 as graph  # pyright: ignore
-    except ImportError as error:
-        raise InputError('reading a TensorFlow checkpoint needs TensorFlow: pip install "pix2seqd[tf]"') from error
+    require("reading a TensorFlow checkpoint", "tf", "tensorflow")
+    import tensorflow as tf  # pyright: ignore[reportMissingImports]
+    from tensorflow.core.protobuf import trackable_object_graph_pb2 as graph  # pyright: ignore
+
     path = tf.train.latest_checkpoint(str(folder))
     if path is None:
         raise InputError(

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pix2seqd.files import InputError
-from pix2seqd.images.load import Channel
-from pix2seqd.panoptic.runs import bands
+from pix2seqd.images.load import Channel, bands
 from pix2seqd.panoptic.segment import Segment
 
 _STEPS = np.zeros(50)

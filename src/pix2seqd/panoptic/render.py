@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from pix2seqd.files import InputError
-from pix2seqd.images.load import Source, open_pixels
-from pix2seqd.panoptic.runs import Runs, bands
+from pix2seqd.images.load import Source, bands, open_pixels
+from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy, distinct_color
 

@@ -1,12 +1,10 @@
 """Label maps as runs of equal pixels, of which an image has far fewer than pixels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-BAND = 2**22
-"""Pixels that are worked on at a time, which bounds the memory."""
 Box = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
 
@@ -82,12 +80,6 @@ def joint(maps: Sequence[Runs]) -> tuple[np.ndarray, np.ndarray]:
     starts = starts[np.diff(starts, prepend=-1) > 0]
     # The run of each map that holds the start.
     return np.stack([one.values[np.searchsorted(one.starts, starts, "right") - 1] for one in maps]), starts
-
-
-def bands(height: int, width: int, minimum: int = 1) -> Iterator[slice]:
-    """The rows of a map, about `BAND` pixels and at least `minimum` rows at a time."""
-    rows = max(minimum, BAND // max(1, width))
-    return (slice(start, min(start + rows, height)) for start in range(0, height, rows))
 
 
 def _narrow(starts: np.ndarray, pixels: int) -> np.ndarray:

@@ -17,11 +17,11 @@ from pix2seqd.checkpoint import Checkpoint, find_backbone, from_pretrained
 from pix2seqd.config import Recipe, bundled_names
 from pix2seqd.data import is_clips, open_dataset
 from pix2seqd.data.categories import with_categories
-from pix2seqd.data.check import NAMES_SHOWN, Report, content, fill
+from pix2seqd.data.check import Report, content, fill
 from pix2seqd.data.find import find_splits, named, with_prefix
 from pix2seqd.data.sample import Dataset, Sample, spread
 from pix2seqd.data.split import PARTS, describe, divide
-from pix2seqd.files import InputError, read_json, require, say, write_json
+from pix2seqd.files import InputError, a_few, read_json, require, say, write_json
 from pix2seqd.panoptic.panoptic import typical_diameter
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE, neighbours
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -454,11 +454,10 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
         if len(set(data.digests)) == 1:
             lines.append(f"{train_data} has a single image: the run is trained and scored on it, so PQ says little")
         else:
-            names = ", ".join(data.names[i] for i in held_out[:NAMES_SHOWN])
-            more = ", ..." if len(held_out) > NAMES_SHOWN else ""
+            names = a_few([data.names[i] for i in held_out])
             lines.append(
                 f"trained on {len(kept):,} images of {train_data}; {len(held_out):,} are held out by their content "
-                f"and scored: {names}{more}"
+                f"and scored: {names}"
             )
     wish = given.pop("init", "auto")
     init = str({"auto": nearest(data), "none": ""}.get(wish, wish))

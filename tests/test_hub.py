@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 from pix2seqd.checkpoint import BUNDLED, FILES
 from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.files import InputError
-from pix2seqd.interop.hub import model_card, push_to_hub
+from pix2seqd.hub import model_card, push_to_hub
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.segmenter import Segmenter
 

@@ -173,6 +173,12 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] *
         ("when: 2001-99-99", "is not valid YAML"),
         (f"n: {'9' * 10_000}", "is not valid YAML"),
         ("a: !!python/object/apply:os.system [true]", "is not valid YAML"),
+        ("a: !!set {b, c}", "has the tag"),
+        ("a: !!binary aGVsbG8=", "has the tag"),
+        ("a: ! 1", "has the tag"),
+        ("n: 1" + ":1" * 500_000, "a number of 1,000,001 digits"),
+        (f"n: 0x{'f' * 5000}", "a number of 5,002 digits"),
+        ("a: 1\nb: {c: 1, c: 2}", "the key 'c' twice"),
         ("a: [", "is not valid YAML"),
         ("? {a: 1}\n: 2", "is not valid YAML"),
         ("\x00", "is not valid YAML"),
@@ -184,6 +190,13 @@ def test_read_yaml_costly_or_damaged_is_a_quick_one_line_error(text, message):
         read_yaml(text, "a.yaml")
     assert time.process_time() - began < 5
     assert str(caught.value).startswith("a.yaml") and "\n" not in str(caught.value)
+
+
+def test_read_yaml_dates_stay_text():
+    assert read_yaml("2001-12-14: 2024-05-01\nb: 2001-12-14t21:59:43.10-05:00", "a.yaml") == {
+        "2001-12-14": "2024-05-01",
+        "b": "2001-12-14t21:59:43.10-05:00",
+    }
 
 
 def test_read_yaml_40000_categories_takes_seconds():

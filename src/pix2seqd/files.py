@@ -7,8 +7,10 @@ import os
 import secrets
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from io import BytesIO
@@ -30,6 +32,8 @@ MAX_MESSAGE = 1500
 """Characters of the longest message."""
 MAX_DEPTH = 50
 """Sections within sections of a YAML text."""
+MAX_DIGITS = 100
+"""Characters of the longest number in a YAML text."""
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 """Unicode's control characters, bytes that are no text, and separators of lines and paragraphs."""
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -221,31 +225,64 @@ def read_bytes(path: Path | Traversable, limit: int) -> bytes:
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """The content of a YAML text: plain values, without anchors and aliases, which make much of little.
+    """The content of a YAML text: plain values, without anchors, aliases and tags, which make much of little.
+
+    Dates stay text.
 
     Args:
         text: at most `MAX_YAML` characters, nested at most `MAX_DEPTH` deep.
         where: what the message calls it.
 
     Raises:
-        InputError: it is larger, deeper, has anchors or aliases, or is not YAML.
+        InputError: it is larger, deeper, has anchors, aliases or tags, a key twice or a number of more than
+            `MAX_DIGITS` characters, or is not YAML.
     """
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     if len(text) > MAX_YAML:
         raise InputError(f"{where} has {len(text):,} characters; YAML may have {MAX_YAML:,}")
-    depth = 0
+    loader, depth = _yaml_loader(), 0
     try:
         for event in yaml.parse(text, loader):
             if getattr(event, "anchor", None) is not None:
                 raise InputError(f"{where} has an anchor or alias (& or *); write its content out")
+            if getattr(event, "tag", None) is not None:
+                raise InputError(f"{where} is not valid YAML: it has the tag {event.tag}; write a plain value")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise InputError(f"{where} is nested more than {MAX_DEPTH} deep; make it flatter")
         return yaml.load(text, loader)  # only plain values
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+@cache
+def _yaml_loader() -> Any:
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if len(set(keys)) < len(keys):
+                repeated, _ = Counter(keys).most_common(1)[0]
+                raise yaml.constructor.ConstructorError(None, None, f"the key {repeated!r} twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
+        def construct_number(self, node: Any) -> int:
+            if len(node.value) > MAX_DIGITS:  # of some numbers, such as 1:1:1, the time grows as the square
+                count = len(node.value)
+                raise yaml.constructor.ConstructorError(None, None, f"a number of {count:,} digits", node.start_mark)
+            return self.construct_yaml_int(node)
+
+        def construct_date(self, node: Any) -> str:
+            self.construct_yaml_timestamp(node)  # which refuses what is no date
+            return node.value
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_number)
+    Loader.add_constructor("tag:yaml.org,2002:timestamp", Loader.construct_date)
+    return Loader
 
 
 def printable(name: str) -> str:

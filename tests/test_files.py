@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pix2seqd.files import InputError, printable, read_json, read_yaml, sync, write_atomically, write_json
+from pix2seqd.files import InputError, json_line, printable, read_json, read_yaml, sync, write_atomically, write_json
 
 
 def names(folder):
@@ -203,6 +203,24 @@ def test_read_yaml_40000_categories_takes_seconds():
     began = time.process_time()
     content = read_yaml("\n".join(f"{n}: c{n}" for n in range(40_000)), "a.yaml")
     assert len(content) == 40_000 and time.process_time() - began < 5
+
+
+def test_write_json_halves_of_characters_are_kept(tmp_path):
+    content = {"name": "Zürich \ud800", "n": [1.5]}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == content
+    assert json.loads(json_line(content).encode()) == content
+
+
+def test_write_json_deep_content_is_one_line_and_keeps_the_old_file(tmp_path):
+    path, deep = tmp_path / "a.json", []
+    write_json(path, [1])
+    for _ in range(5000):
+        deep = [deep]
+    for write in (lambda: write_json(path, deep), lambda: json_line(deep)):
+        with pytest.raises(InputError, match="is nested too deep"):
+            write()
+    assert read_json(path) == [1] and [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -126,18 +126,39 @@ def require_regular(path: Path) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as JSON, atomically; numbers that JSON lacks (NaN, infinity) become null."""
-    text = json.dumps(_finite(content), indent=1, ensure_ascii=False)
+    """Write `content` as JSON, atomically; numbers that JSON lacks (NaN, infinity) become null.
+
+    Raises:
+        InputError: it is nested too deep; or an error of `write_atomically`.
+    """
+    text = _json(content, f"the content of {path}", indent=1)
     with write_atomically(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def json_line(content: Any) -> str:
-    """`content` as one line of JSON; numbers that JSON lacks become null."""
+    """`content` as one line of JSON; numbers that JSON lacks become null.
+
+    Raises:
+        InputError: it is nested too deep.
+    """
+    return _json(content, "an entry of the result")
+
+
+def _json(content: Any, what: str, indent: int | None = None) -> str:
     try:
-        return json.dumps(content, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(content), ensure_ascii=False)
+        try:
+            text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent)
+        except ValueError:
+            content = _finite(content)
+            text = json.dumps(content, ensure_ascii=False, indent=indent)
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # halves of characters, which JSON can hold as escapes
+            text = json.dumps(content, indent=indent)
+        return text
+    except RecursionError as error:
+        raise InputError(f"{what} is nested too deep; make the files that it comes from flatter") from error
 
 
 def write_png(path: str | Path, image: "Image") -> None:
@@ -192,7 +213,7 @@ def read_json(path: str | Path | Traversable, limit: int = MAX_BYTES) -> Any:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path | Traversable) -> str:
     """A text file in UTF-8, with or without its mark.
 
     Raises:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pix2seqd.files import InputError, printable, read_json, read_yaml, sync, write_atomically, write_json
+from pix2seqd.files import InputError, json_line, printable, read_json, read_yaml, sync, write_atomically, write_json
 
 
 def names(folder):
@@ -173,6 +173,12 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] *
         ("when: 2001-99-99", "is not valid YAML"),
         (f"n: {'9' * 10_000}", "is not valid YAML"),
         ("a: !!python/object/apply:os.system [true]", "is not valid YAML"),
+        ("a: !!set {b, c}", "has the tag"),
+        ("a: !!binary aGVsbG8=", "has the tag"),
+        ("a: ! 1", "has the tag"),
+        ("n: 1" + ":1" * 500_000, "a number of 1,000,001 digits"),
+        (f"n: 0x{'f' * 5000}", "a number of 5,002 digits"),
+        ("a: 1\nb: {c: 1, c: 2}", "the key 'c' twice"),
         ("a: [", "is not valid YAML"),
         ("? {a: 1}\n: 2", "is not valid YAML"),
         ("\x00", "is not valid YAML"),
@@ -186,10 +192,35 @@ def test_read_yaml_costly_or_damaged_is_a_quick_one_line_error(text, message):
     assert str(caught.value).startswith("a.yaml") and "\n" not in str(caught.value)
 
 
+def test_read_yaml_dates_stay_text():
+    assert read_yaml("2001-12-14: 2024-05-01\nb: 2001-12-14t21:59:43.10-05:00", "a.yaml") == {
+        "2001-12-14": "2024-05-01",
+        "b": "2001-12-14t21:59:43.10-05:00",
+    }
+
+
 def test_read_yaml_40000_categories_takes_seconds():
     began = time.process_time()
     content = read_yaml("\n".join(f"{n}: c{n}" for n in range(40_000)), "a.yaml")
     assert len(content) == 40_000 and time.process_time() - began < 5
+
+
+def test_write_json_halves_of_characters_are_kept(tmp_path):
+    content = {"name": "Zürich \ud800", "n": [1.5]}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == content
+    assert json.loads(json_line(content).encode()) == content
+
+
+def test_write_json_deep_content_is_one_line_and_keeps_the_old_file(tmp_path):
+    path, deep = tmp_path / "a.json", []
+    write_json(path, [1])
+    for _ in range(5000):
+        deep = [deep]
+    for write in (lambda: write_json(path, deep), lambda: json_line(deep)):
+        with pytest.raises(InputError, match="is nested too deep"):
+            write()
+    assert read_json(path) == [1] and [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

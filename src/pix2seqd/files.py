@@ -7,8 +7,10 @@ import os
 import secrets
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from io import BytesIO
@@ -30,6 +32,8 @@ MAX_MESSAGE = 1500
 """Characters of the longest message."""
 MAX_DEPTH = 50
 """Sections within sections of a YAML text."""
+MAX_DIGITS = 100
+"""Characters of the longest number in a YAML text."""
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 """Unicode's control characters, bytes that are no text, and separators of lines and paragraphs."""
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -122,18 +126,39 @@ def require_regular(path: Path) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as JSON, atomically; numbers that JSON lacks (NaN, infinity) become null."""
-    text = json.dumps(_finite(content), indent=1, ensure_ascii=False)
+    """Write `content` as JSON, atomically; numbers that JSON lacks (NaN, infinity) become null.
+
+    Raises:
+        InputError: it is nested too deep; or an error of `write_atomically`.
+    """
+    text = _json(content, f"the content of {path}", indent=1)
     with write_atomically(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def json_line(content: Any) -> str:
-    """`content` as one line of JSON; numbers that JSON lacks become null."""
+    """`content` as one line of JSON; numbers that JSON lacks become null.
+
+    Raises:
+        InputError: it is nested too deep.
+    """
+    return _json(content, "an entry of the result")
+
+
+def _json(content: Any, what: str, indent: int | None = None) -> str:
     try:
-        return json.dumps(content, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(content), ensure_ascii=False)
+        try:
+            text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent)
+        except ValueError:
+            content = _finite(content)
+            text = json.dumps(content, ensure_ascii=False, indent=indent)
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # halves of characters, which JSON can hold as escapes
+            text = json.dumps(content, indent=indent)
+        return text
+    except RecursionError as error:
+        raise InputError(f"{what} is nested too deep; make the files that it comes from flatter") from error
 
 
 def write_png(path: str | Path, image: "Image") -> None:
@@ -188,7 +213,7 @@ def read_json(path: str | Path | Traversable, limit: int = MAX_BYTES) -> Any:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path | Traversable) -> str:
     """A text file in UTF-8, with or without its mark.
 
     Raises:
@@ -221,31 +246,64 @@ def read_bytes(path: Path | Traversable, limit: int) -> bytes:
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """The content of a YAML text: plain values, without anchors and aliases, which make much of little.
+    """The content of a YAML text: plain values, without anchors, aliases and tags, which make much of little.
+
+    Dates stay text.
 
     Args:
         text: at most `MAX_YAML` characters, nested at most `MAX_DEPTH` deep.
         where: what the message calls it.
 
     Raises:
-        InputError: it is larger, deeper, has anchors or aliases, or is not YAML.
+        InputError: it is larger, deeper, has anchors, aliases or tags, a key twice or a number of more than
+            `MAX_DIGITS` characters, or is not YAML.
     """
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     if len(text) > MAX_YAML:
         raise InputError(f"{where} has {len(text):,} characters; YAML may have {MAX_YAML:,}")
-    depth = 0
+    loader, depth = _yaml_loader(), 0
     try:
         for event in yaml.parse(text, loader):
             if getattr(event, "anchor", None) is not None:
                 raise InputError(f"{where} has an anchor or alias (& or *); write its content out")
+            if getattr(event, "tag", None) is not None:
+                raise InputError(f"{where} is not valid YAML: it has the tag {event.tag}; write a plain value")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise InputError(f"{where} is nested more than {MAX_DEPTH} deep; make it flatter")
         return yaml.load(text, loader)  # only plain values
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+@cache
+def _yaml_loader() -> Any:
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if len(set(keys)) < len(keys):
+                repeated, _ = Counter(keys).most_common(1)[0]
+                raise yaml.constructor.ConstructorError(None, None, f"the key {repeated!r} twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
+        def construct_number(self, node: Any) -> int:
+            if len(node.value) > MAX_DIGITS:  # of some numbers, such as 1:1:1, the time grows as the square
+                count = len(node.value)
+                raise yaml.constructor.ConstructorError(None, None, f"a number of {count:,} digits", node.start_mark)
+            return self.construct_yaml_int(node)
+
+        def construct_date(self, node: Any) -> str:
+            self.construct_yaml_timestamp(node)  # which refuses what is no date
+            return node.value
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_number)
+    Loader.add_constructor("tag:yaml.org,2002:timestamp", Loader.construct_date)
+    return Loader
 
 
 def printable(name: str) -> str:

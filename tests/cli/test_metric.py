@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +193,10 @@ def test_metric_jf_and_stq_errors_name_the_file(run, tmp_path):
     assert "--truth-pngs" in refusal(run, "jf", good, bad, "--truth-pngs", good)
     (tmp_path / "val.txt").write_text("b")
     assert str(good / "b") in refusal(run, "jf", good, bad, "--sequences", tmp_path / "val.txt")
+
+
+def test_metric_jf_refuses_a_pipe_as_list(run, tmp_path):
+    os.mkfifo(tmp_path / "val.txt")
+    (tmp_path / "truth" / "bear").mkdir(parents=True)
+    arguments = ("jf", tmp_path / "truth", tmp_path / "truth", "--sequences", tmp_path / "val.txt")
+    assert "val.txt is a device or a pipe" in refusal(run, *arguments)

@@ -118,6 +118,12 @@ def test_open_clips_and_open_dataset_unknown_source(opened, source):
         opened(source, SIZE, 4)
 
 
+def test_davis_list_that_is_no_text_is_one_line(davis):
+    (davis / "ImageSets" / "2017" / "val.txt").write_bytes(b"bear\xff\xfe")
+    with pytest.raises(InputError, match="is not text in UTF-8"):
+        open_davis(davis, "val")
+
+
 def test_davis_errors_name_missing_files(davis):
     with pytest.raises(
         InputError, match=r"'test' of DAVIS is missing; expected .*DAVIS/ImageSets/2017/test\.txt or .*480p\.zip"

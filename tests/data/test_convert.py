@@ -1,4 +1,7 @@
 import json
+import weakref
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +10,12 @@ import pytest
 from PIL import Image
 
 from pix2seqd.data.annotations import open_annotations
-from pix2seqd.data.annotations.records import Annotations
+from pix2seqd.data.annotations.records import Annotations, Shape
+from pix2seqd.data.archive import read_image
 from pix2seqd.data.check import check
 from pix2seqd.data.coco import CocoPanoptic
-from pix2seqd.data.convert import Conversion, convert
-from pix2seqd.files import InputError
+from pix2seqd.data.convert import Conversion, Painter, convert
+from pix2seqd.files import InputError, encoded
 from pix2seqd.images.load import load_image
 
 
@@ -97,6 +101,25 @@ def test_convert_void_or_background(tmp_path):
         (37, "ball", True),
         (38, "lawn", False),
     ]
+
+
+def test_painter_keeps_no_mask_as_large_as_the_image(tmp_path):
+    """Of thousands of objects of a large image they would fill the memory."""
+    masks: list[weakref.ref] = []
+    alive: list[int] = []
+
+    def mask(height: int, width: int) -> np.ndarray:
+        alive.append(sum(found() is not None for found in masks))
+        whole = np.zeros((height, width), bool)
+        whole[len(alive), 2:5] = True
+        masks.append(weakref.ref(whole))
+        return whole
+
+    annotations = read(write(tmp_path / "data", [PLAYER]))
+    record = replace(annotations.records[0], shapes=[Shape(str(n), 1, mask) for n in range(40)], size=(60, 50))
+    found = Painter(annotations).paint(record, read_image(BytesIO(encoded(Image.new("L", (60, 50))))), Conversion())
+    assert max(alive) <= 2
+    assert [(s.area, s.bbox) for s in found.segments] == [(3, (2, y, 3, 1)) for y in range(1, 41)]
 
 
 def test_convert_semantic_map_below_instances(tmp_path):

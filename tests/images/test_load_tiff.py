@@ -1,5 +1,6 @@
 import io
 import struct
+import time
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -12,8 +13,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pix2seqd.files import InputError
-from pix2seqd.images import load
-from pix2seqd.images.load import load_image
+from pix2seqd.images import load, tiff
+from pix2seqd.images.frames import open_clip
+from pix2seqd.images.load import image_size, load_image
 
 H, W = 40, 56
 RNG = np.random.default_rng(7)
@@ -556,6 +558,76 @@ def test_load_image_strip_unpacks_to_no_more_than_its_pixels(tmp_path, codec, co
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**24
+
+
+def test_load_image_tile_whose_size_comes_late_is_not_decoded(tmp_path):
+    jpeg = imagecodecs.jpeg8_encode(np.zeros((600, 600), np.uint8))
+    more = (b"\xff\xe5\xff\xff" + bytes(65533)) * 2
+    (tmp_path / "a.tif").write_bytes(strip(jpeg[:2] + more + jpeg[2:], H, 7))
+    with pytest.raises(InputError, match="larger than the tile"):
+        load_image(tmp_path / "a.tif")
+
+
+OME = (
+    '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image><Pixels DimensionOrder="XYCZT" Type="uint8" '
+    'SizeX="{x}" SizeY="40" SizeC="1" SizeZ="1" SizeT="{t}">{more}</Pixels></Image></OME>'
+)
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        OME.format(x=40, t=10**10, more="<TiffData/>"),
+        OME.format(x=40 * 10**10, t=1, more="<TiffData/>"),
+        OME.format(x=40, t=3, more='<TiffData IFD="0" PlaneCount="10000000000"/>'),
+        OME.format(x=40, t=3, more='<TiffData IFD="0" PlaneCount="9000"/>' * 1000),
+        OME.format(x=40, t=3, more='<TiffData/><AlongZ Start="0" End="1e11"/>'),
+    ],
+)
+def test_load_image_ome_that_names_more_planes_than_there_are(tmp_path, description):
+    values = drawn(40, 40, dtype="uint8")
+    tifffile.imwrite(tmp_path / "a.ome.tif", values, description=description, metadata=None)
+    began = time.process_time()
+    tracemalloc.start()
+    image, _ = read(tmp_path / "a.ome.tif")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(image[..., 0], values) and peak < 2**26 and time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("description", ['{"shape": [1000000000, 40, 40]}', "shape=(1000000000,40,40)"])
+def test_tiff_that_names_more_planes_than_there_are_is_refused(tmp_path, description):
+    tifffile.imwrite(tmp_path / "a.tif", drawn(40, 40, dtype="uint8"), description=description, metadata=None)
+    for reading in (load_image, image_size, lambda path: open_clip(str(path), print, 1.0).__enter__()):
+        with pytest.raises(InputError, match="it names 1,000,000,000 planes, far more than it holds"):
+            reading(tmp_path / "a.tif")
+
+
+def test_load_image_tiff_of_many_pages_of_several_sizes_is_refused(tmp_path, monkeypatch):
+    """tifffile compares each with all others. Of one size, there may be as many as one likes."""
+    for name, sizes in (("a", [H] * 9), ("b", [H, W] * 5)):
+        with tifffile.TiffWriter(tmp_path / f"{name}.tif") as writer:
+            for size in sizes:
+                writer.write(drawn(size, H), contiguous=False, metadata=None)
+    monkeypatch.setattr(tiff, "MAX_MIXED", 3)
+    assert load_image(tmp_path / "a.tif").size == (H, H)
+    with pytest.raises(InputError, match="it has 10 pages of several sizes or kinds"):
+        load_image(tmp_path / "b.tif")
+
+
+def test_load_image_tiff_of_many_pages_below_one_is_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(drawn(H, H), subifds=1, metadata=None)
+        writer.write(drawn(H, H), metadata=None)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    at = content.index(struct.pack("<HH", 330, 13))
+    place = struct.unpack_from("<I", content, at + 8)[0]
+    struct.pack_into("<II", content, at + 4, 60_000, len(content))
+    (tmp_path / "a.tif").write_bytes(content + struct.pack("<I", place) * 60_000)
+    began = time.process_time()
+    with pytest.raises(InputError, match="it has 60,001 pages of several sizes or kinds"):
+        load_image(tmp_path / "a.tif")
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("bigtiff", [False, True])

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pix2seqd.files import InputError, printable, read_json, say, write_json
+from pix2seqd.files import InputError, printable, read_json, read_text, say, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,9 +162,9 @@ def _sequences(truth: Path, listed: Path | None) -> list[str]:
         raise InputError(f"{truth} is not a folder; give the folder of the sequences")
     try:
         folders = (child.name for child in children(truth) if child.is_dir())
-        names = listed.read_text(encoding="utf-8").split() if listed else list(folders)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{listed} cannot be read as text ({error}); give a list of names") from error
+        names = read_text(listed).split() if listed else list(folders)
+    except OSError as error:
+        raise InputError(f"{truth} cannot be listed ({error.strerror}); check its permissions") from error
     if not names:
         raise InputError(f"{listed or truth} has no sequence; give one folder of PNGs for each")
     return list(dict.fromkeys(names))

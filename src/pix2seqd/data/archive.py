@@ -10,6 +10,7 @@ import posixpath
 import shutil
 import struct
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -216,7 +217,11 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
     if not file.is_file():
         raise InputError(f"{str(file)!r} is missing; fetch it")
     try:
-        with file.open("rb") as content, Image.open(content, formats=("PNG", "BMP", "GIF")) as png:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            file.open("rb") as content,
+            Image.open(content, formats=("PNG", "BMP", "GIF")) as png,
+        ):
             check_pixels(*png.size)
             orientation = 1 if image is None else labels_orientation(png.size, image)
             if image is not None and orientation is None:

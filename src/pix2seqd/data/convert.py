@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from pix2seqd.data.annotations.records import Annotations, Record, Shape
 from pix2seqd.data.archive import labels_orientation, read_image, turned_hint
@@ -30,6 +29,10 @@ MAX_DROPPED = 0.05
 
 MANY_RECTANGLES = 10
 """Number of objects that are all rectangles, above which they may be bounding boxes."""
+
+
+_Instance = tuple[Shape, tuple[slice, slice], np.ndarray]
+"""An annotation, the bounding box of its mask, and the mask in it."""
 
 
 @dataclass
@@ -147,20 +150,20 @@ class Painter:
         covered = np.zeros(canvas.shape, np.int32)
         crowds = []
         first = len(classes) + 1
-        for segment_id, (shape, mask) in enumerate(instances, start=first):
-            canvas[mask] = segment_id
+        for segment_id, (shape, box, mask) in enumerate(instances, start=first):
+            canvas[box][mask] = segment_id
             classes[segment_id] = self.taxonomy.class_of(shape.category_id)
             if shape.crowd:
                 crowds.append(segment_id)
             else:
-                covered += mask
+                covered[box] += mask
         panoptic = Panoptic.from_segmentation(canvas, classes, self.taxonomy, crowds)
         visible = {segment.id for segment in panoptic.segments}
-        for i, (shape, mask) in enumerate(instances, start=first):
+        for i, (shape, _, mask) in enumerate(instances, start=first):
             if i in visible:
-                report.rectangles += not shape.crowd and _is_rectangle(mask)
+                report.rectangles += not shape.crowd and bool(mask.all())
             else:
-                why = "other objects cover it" if mask.any() else "its outline is empty"
+                why = "other objects cover it" if mask.size else "its outline is empty"
                 report.vanished.append(shape.name)
                 report.dropped.append(f"{shape.name} of {name}: {why}")
         report.dropped += [f"{shape.name} of {name}: {shape.lost}" for shape in record.shapes if shape.lost]
@@ -185,25 +188,27 @@ class Painter:
             canvas[canvas == VOID] = len(classes)
         return canvas, classes
 
-    def _instances(self, record: Record, image: Image.Image, orientation: int) -> list[tuple[Shape, np.ndarray]]:
-        """Annotations and their masks, back to front."""
+    def _instances(self, record: Record, image: Image.Image, orientation: int) -> list[_Instance]:
+        """Annotations and their masks in their bounding boxes, back to front."""
         width, height = record.size or image.size
         decoded = []
         for shape in record.shapes:
             if shape.lost:
                 continue
             try:
-                decoded.append((shape, upright(shape.mask(height, width), orientation)))
+                decoded.append((shape, *_cropped(upright(shape.mask(height, width), orientation))))
             except ValueError as error:
                 reason = f"{shape.name} cannot be used ({error})"
                 raise InputError(f"{self.annotations.source}: {reason}; correct it") from error
-        return sorted(decoded, key=lambda pair: (not pair[0].crowd, pair[0].depth, -int(pair[1].sum())))
+        return sorted(decoded, key=lambda found: (not found[0].crowd, found[0].depth, -int(found[2].sum())))
 
 
-def _is_rectangle(mask: np.ndarray) -> bool:
-    """Whether a mask fills its bounding box."""
-    boxes = ndimage.find_objects(mask.astype(np.uint8))
-    return bool(boxes) and bool(mask[boxes[0]].all())
+def _cropped(mask: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
+    """The bounding box of a mask, and the mask in it: thousands of masks of a large image would fill the memory."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0)) if rows.size else rows
+    y, x = (slice(found[0], found[-1] + 1) if found.size else slice(0, 0) for found in (rows, columns))
+    return (y, x), mask[y, x].copy()
 
 
 def convert(

@@ -6,7 +6,7 @@ import numpy as np
 
 from pix2seqd.data.archive import find, locate
 from pix2seqd.data.clips import LabelledClips
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, read_text
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy
 
@@ -41,7 +41,7 @@ def open_davis(directory: str | Path, split: str) -> LabelledClips:
             (f"ImageSets/2017/{split}.txt", f"list of the split {split!r}"),
         )
     )
-    sequences = tuple(names.read_text(encoding="utf-8").split())
+    sequences = tuple(read_text(names).split())
     if not sequences:
         raise InputError(f"{names} lists no sequence; fetch it again")
     return LabelledClips(TAXONOMY, images, labels, sequences, ".jpg", ("P", "L"), panoptic)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from pix2seqd.data.sample import Sample
 from pix2seqd.files import InputError, encoded, read_json, require, write_atomically, write_json
+from pix2seqd.images.jpeg import check_scans
 from pix2seqd.images.load import check_pixels, decoding, open_image
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -83,6 +84,8 @@ class Shards:
                 )
                 check_pixels(*mask.size)
                 check_pixels(*image.size)
+                if image.format == "JPEG":
+                    check_scans(item["jpg"])
             panoptic = Panoptic.from_coco(mask, record, self.taxonomy)
             return Sample(record["name"], np.asarray(image), panoptic, tuple(map(str, record.get("notes", ()))))
         except (OSError, KeyError, TypeError, ValueError, SyntaxError, tarfile.TarError) as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image
 
 from pix2seqd.files import InputError, require_regular
+from pix2seqd.images.jpeg import check_scans
 from pix2seqd.images.load import (
     DEPTHS,
     Channel,
@@ -164,7 +165,7 @@ def _image_format(path: Path) -> str | None:
     if path.suffix.lower() in (".tif", ".tiff"):
         load_image(path)  # raises an error that says what is wrong with the file
     try:
-        with open_image(path) as image:
+        with decoding(str(path)), open_image(path) as image:
             kind, frames = image.format, getattr(image, "n_frames", 1)
     except Exception:  # it may be a video, or a camera
         return None
@@ -336,10 +337,14 @@ def _decoded(container: "InputContainer", source: str, rate: Fraction, warn: Not
     import av.error
 
     number, begin, cut = 0, None, False
+    jpeg = container.streams.video[0].codec_context.name == "mjpeg"
     packets = container.demux(container.streams.video[0])
     while True:
         try:
             packet = next(packets, None)
+            if packet is not None and jpeg:
+                with decoding(source):
+                    check_scans(bytes(packet))
             decoded = packet.decode() if packet is not None else []
         except av.error.InvalidDataError as error:
             number += 1

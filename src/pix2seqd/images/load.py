@@ -19,6 +19,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps
 from tifffile import PHOTOMETRIC
 
 from pix2seqd.files import InputError, printable
+from pix2seqd.images.jpeg import check_scans
 from pix2seqd.images.tiff import AXES, Tiff, is_tiff
 
 MAX_PIXELS = 150_000_000
@@ -309,7 +310,8 @@ def open_image(file: IO[bytes] | Path) -> Image.Image:
     """Open an image of one of `FORMATS` with Pillow; errors are Pillow's."""
     max_pixels()  # which tells Pillow
     Image.init()
-    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])  # Pillow before 11.3: no AVIF
+    with warnings.catch_warnings(action="ignore"):  # of what is odd in an image
+        return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])  # Pillow before 11.3: no AVIF
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -572,6 +574,11 @@ def _deep(image: Image.Image, file: IO[bytes]) -> Image.Image:
 def _deep_values(image: Image.Image, file: IO[bytes]) -> np.ndarray | None:
     """16-bit colours `[h, w, 1 to 4]` as they are stored, of which Pillow would keep the upper bytes; None: others."""
     check_pixels(*image.size)
+    if image.format in ("JPEG", "MPO"):
+        place = file.tell()
+        file.seek(0)
+        check_scans(file.read())
+        file.seek(place)
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
     codec, _, offset, arguments = tiles[0] if tiles else ("", None, 0, None)
     if image.format == "PNG" and image.mode in ("LA", "RGB", "RGBA") and str(arguments).endswith(";16B"):

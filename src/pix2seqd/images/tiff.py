@@ -16,6 +16,7 @@ import tifffile
 from PIL import Image, TiffImagePlugin
 
 from pix2seqd.files import InputError
+from pix2seqd.images.jpeg import check_scans
 
 # tifffile logs what it repairs or skips, in its own words; what concerns the user is raised here.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -33,8 +34,14 @@ IMAGES = {
     **dict.fromkeys((34927, 50001), "WEBP"),
 }
 """TIFF's compressions whose data are whole images, which have a size of their own; and Pillow's names of them."""
-HEAD = 65536
-"""Bytes at the start of such an image in which its size is looked for, and pixels that it may have at least."""
+ALLOWED = 65536
+"""Pixels that such an image may have, however small its tile is."""
+SUB_PAGES, MAX_TAGS = 330, 4096
+"""The tag with the pages below a page, and the largest number of tags of a page that tifffile reads."""
+MAX_MIXED = 5000
+"""Pages, with those below them, of a file whose pages differ in size or kind; tifffile compares each with all."""
+SPARE = 10_000
+"""Planes that a file may name without holding them; the rest of them may be in other files."""
 ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
@@ -43,6 +50,46 @@ def is_tiff(file: IO[bytes]) -> bool:
     start = file.read(4)
     file.seek(0)
     return start in MAGIC
+
+
+class _File(tifffile.TiffFile):  # pyright: ignore[reportGeneralTypeIssues] # final, but two of its steps cost too much
+    """A file whose structure is looked at before tifffile spends time or memory on it.
+
+    Attributes:
+        held: number of its pages, with those below them.
+    """
+
+    held = 0
+
+    def _series_generic(self) -> Any:
+        if self.held <= MAX_MIXED:
+            return super()._series_generic()
+        if not self.is_uniform:
+            raise InputError(f"it has {self.held:,} pages of several sizes or kinds; save them as files of their own")
+        return self._series_uniform()
+
+    def _series_ome(self) -> Any:
+        """Nothing, so that the pages are taken as they are, if OME-XML names far more planes than the file holds."""
+        most = SPARE + 2 * self.held
+        return super()._series_ome() if self._named_planes(most) <= most else []
+
+    def _named_planes(self, most: int) -> float:
+        """The largest number of planes that some part of the OME-XML names; of each, tifffile makes an entry."""
+        largest, listed = 0.0, 0
+        with suppress(ElementTree.ParseError, ValueError):  # tifffile says what is wrong
+            for element in ElementTree.fromstring(self.ome_metadata or "").iter():
+                given = element.attrib
+                if element.tag.endswith("Pixels"):
+                    values = math.prod(int(given.get(f"Size{axis}", 1)) for axis in "XYCZT")
+                    largest = max(largest, values / max(1, self.pages.first.size))
+                elif element.tag.endswith("TiffData"):
+                    number = int(given.get("NumPlanes", 1 if "IFD" in given else self.held))
+                    listed += int(given.get("PlaneCount", number))
+                elif "Along" in element.tag and "Start" in given:
+                    start, end, step = (float(given.get(name, 1)) for name in ("Start", "End", "Step"))
+                    length = (end - start) / step if step else math.inf
+                    largest = max(largest, length if length <= most else math.inf)
+        return max(largest, listed)
 
 
 class Tiff:
@@ -70,7 +117,7 @@ class Tiff:
         """
         self._file = file
         # A file of a data set of many files is read by itself: each is an image of its own in a folder.
-        self._tiff = tifffile.TiffFile(file, _multifile=False, is_mmstack=False, is_ndtiff=False)
+        self._tiff = _File(file, _multifile=False, is_mmstack=False, is_ndtiff=False)
         self._checked: Any = None
         self._kept = -1, np.zeros((0, 0, 0))
         self._check_list()
@@ -98,10 +145,14 @@ class Tiff:
         self.size = self._inner["X"], self._inner["Y"]
         tile = self.page.tilewidth * self.page.tilelength * self.page.tiledepth if self.page.is_tiled else 0
         self.values = max(math.prod(self._inner.values()), tile)
+        planes, bytes_each = math.prod(self._lead.values()), math.prod(self._inner.values()) * first.dtype.itemsize
+        if planes > SPARE + 2 * max(self._tiff.held, self._tiff.filehandle.size // bytes_each):
+            raise InputError(f"it names {planes:,} planes, far more than it holds; export it again")
 
     def _check_list(self) -> None:
-        """Refuse a list of pages that leads back into itself, in which tifffile would walk in circles."""
+        """Count the pages; refuse a list of them that leads back into itself, where tifffile would walk in circles."""
         layout = self._tiff.tiff
+        tag = f"{layout.byteorder}HH{'I4s' if layout.version == 42 else 'Q8s'}"
         self._file.seek(4 if layout.version == 42 else 8)
         seen: set[int] = set()
         with suppress(struct.error, OverflowError):  # the list is cut short, see `_series`
@@ -111,12 +162,17 @@ class Tiff:
                 seen.add(place)
                 self._file.seek(place)
                 tags = struct.unpack(layout.tagnoformat, self._file.read(layout.tagnosize))[0]
+                content = self._file.read(min(tags, MAX_TAGS) * layout.tagsize)
+                below = (count for code, _, count, _ in struct.iter_unpack(tag, content) if code == SUB_PAGES)
+                self._tiff.held += 1 + sum(below)
                 self._file.seek(place + layout.tagnosize + tags * layout.tagsize)
 
     def _series(self) -> list[Any]:
         """Groups of equal pages; of a file with a damaged list of pages only those before the damage, as one group."""
         try:
             return self._tiff.series
+        except InputError:
+            raise
         except Exception:  # of damaged data, tifffile raises anything
             pages: list[Any] = [self._tiff.pages.first]
             with suppress(Exception):
@@ -274,7 +330,7 @@ class Tiff:
             inside = math.prod((page.tilelength, page.tilewidth) if page.is_tiled else page.shape)
             for start, count in zip(page.dataoffsets, page.databytecounts, strict=False):
                 self._file.seek(start)
-                _check_image(self._file.read(min(count, HEAD)), kind, max(HEAD, 4 * inside))
+                _check_image(self._file.read(count), kind, max(ALLOWED, 4 * inside))
 
     def _values(self, position: Mapping[str, int]) -> np.ndarray:
         """Values of a page `[h, w]`, or `[h, w, channels]` if it holds them."""
@@ -299,10 +355,12 @@ class Tiff:
         return values.transpose([axes.index(axis) for axis in ("Y", "X", self._channel) if axis in axes])
 
 
-def _check_image(head: bytes, kind: str, limit: int) -> None:
-    """Refuse a compressed image of more than `limit` pixels, which would be decoded as a whole."""
+def _check_image(content: bytes, kind: str, limit: int) -> None:
+    """Refuse a compressed image of more than `limit` pixels, which would be decoded as a whole, or of many scans."""
+    if kind == "JPEG":
+        check_scans(content)
     try:
-        with Image.open(io.BytesIO(head), formats=[kind]) as image:
+        with Image.open(io.BytesIO(content), formats=[kind]) as image:
             size = image.size
     except Image.DecompressionBombError:
         size = (limit, 2)

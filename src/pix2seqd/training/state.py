@@ -69,7 +69,7 @@ def run_lock(out: Path) -> Iterator[None]:
 
 def _owner(path: Path) -> tuple[str, str]:
     """Number and machine of the process that had a folder last; empty: not known."""
-    number, _, host = path.read_text().partition(" ") if path.is_file() else ("", "", "")
+    number, _, host = path.read_text(errors="replace").partition(" ") if path.is_file() else ("", "", "")
     return number, host
 
 

@@ -1,8 +1,11 @@
 import json
+import time
 
 import pytest
 
 from pix2seqd.data.annotations import open_annotations
+from pix2seqd.data.annotations.coco_json import read_coco
+from pix2seqd.data.annotations.records import ImageFinder
 from pix2seqd.files import InputError
 
 SQUARE = [[1, 1, 4, 1, 4, 4, 1, 4]]
@@ -163,3 +166,23 @@ def test_read_coco_rejects_broken_categories(tmp_path, draw, categories, says):
     with pytest.raises(InputError, match=says) as caught:
         open_annotations(write(tmp_path / "a.json", draw, [{}], categories))
     assert "{" not in str(caught.value), "no Python value"
+
+
+@pytest.mark.parametrize("name", ["b/" * 20_000 + "a.png", "a_" * 50_000 + ".rf.0.png", "_" * 100_000])
+def test_read_coco_long_file_names_take_no_time(tmp_path, name):
+    images = [{"id": n, "file_name": f"{n}{name}"} for n in range(10)]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+    began = time.process_time()
+    read_coco(tmp_path / "a.json", content)
+    assert time.process_time() - began < 5
+
+
+def test_read_coco_8000_images_that_roboflow_renamed(tmp_path, monkeypatch):
+    found = {f"{n}_png.rf.0123abcd.png": [f"{n}_png.rf.0123abcd.png"] for n in range(8_000)}
+    monkeypatch.setattr(ImageFinder, "_below", lambda _: found)
+    images = [{"id": n, "file_name": f"{n}.png"} for n in range(8_000)]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+    began = time.process_time()
+    records = read_coco(tmp_path / "a.json", content).records
+    assert [record.file_name for record in records] == list(found)
+    assert time.process_time() - began < 4

@@ -103,6 +103,7 @@ def test_read_yolo_damaged_row_gives_the_reason(tmp_path, draw, row, says):
         ("train: images/train\nnames: cell\n", "names should be a list"),
         ("train: images/train\nnames: [cell, dot]\nkpt_shape: [3, 2]\n", "keypoints"),
         ("train: images/train\nnames: [cell, cell]\n", "used more than once"),
+        ("train: images/train\nnames: {.inf: cell}\n", "names should be a list"),
         ("train: labels/train\nnames: [cell, dot]\n", "no images"),
     ],
 )

@@ -18,6 +18,7 @@ from pix2seqd.data.annotations.records import (
     local_name,
     lost,
     parse_color,
+    path_parts,
     unusable,
 )
 from pix2seqd.data.outlines import decode_mask
@@ -218,7 +219,10 @@ def _near(path: Path, names: list[str]) -> Path:
 
 def _lies_in(folder: Path, name: str) -> bool:
     parts = name.split("/")
-    return ".." not in parts and any(is_file(folder / "/".join(parts[start:])) for start in range(len(parts)))
+    if ".." in parts:
+        return False
+    parts = path_parts(name)
+    return any(is_file(folder / "/".join(parts[start:])) for start in range(len(parts)))
 
 
 def _find_images(names: list[str], finder: ImageFinder, path: Path, notes: list[str]) -> list[str]:
@@ -231,8 +235,9 @@ def _find_images(names: list[str], finder: ImageFinder, path: Path, notes: list[
     for number, (name, there) in enumerate(zip(plain, found, strict=True)):
         if there is None and (original := finder.original(name)) is not None:
             renamed[number] = original
+    times, taken = Counter(renamed.values()), set(found)
     for number, original in renamed.items():
-        if original not in found and Counter(renamed.values())[original] == 1:
+        if original not in taken and times[original] == 1:
             found[number] = original
     if count := sum(there is not None and there != name for there, name in zip(found, plain, strict=True)):
         example = next((n, t) for n, t in zip(names, found, strict=True) if t not in (None, n.replace("\\", "/")))

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from PIL import Image, ImageColor
 
-from pix2seqd.files import InputError
+from pix2seqd.files import MAX_DEPTH, InputError
 from pix2seqd.images.load import IMAGE_SUFFIXES, image_size
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
@@ -24,7 +24,7 @@ ONLY_BOXES = (
     "has only bounding boxes; training needs the outline or mask of each object: draw polygons or masks "
     "(most annotation tools turn boxes into masks with Segment Anything), and export these"
 )
-ROBOFLOW_NAME = re.compile(r"(.+)_(\w+)\.rf\.[0-9A-Za-z]+\.\w+")
+ROBOFLOW_NAME = re.compile(r"(.+)_([^\W_]+)\.rf\.[0-9A-Za-z]+\.\w+")
 """A name that Roboflow gives an image: `cat_jpg.rf.0123abcd.jpg` was `cat.jpg`."""
 
 
@@ -107,6 +107,7 @@ class ImageFinder:
         """Look in this folder and those below it."""
         self.folder = folder
         self._by_name: dict[str, list[str]] | None = None
+        self._by_original: dict[str, list[str]] | None = None
         self._by_stem: dict[Path, dict[str, list[Path]]] = {}
 
     def find(self, name: str) -> str | None:
@@ -120,7 +121,7 @@ class ImageFinder:
         return self._find(unquote(name)) if found is None and "%" in name else found
 
     def _find(self, name: str) -> str | None:
-        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        parts = path_parts(name)
         for start in range(len(parts)):
             path = PurePosixPath(*parts[start:])
             if not Path(path).drive and is_file(self.folder / path):
@@ -134,7 +135,11 @@ class ImageFinder:
         if renamed := ROBOFLOW_NAME.fullmatch(name):
             return self.find(f"{renamed[1]}.{renamed[2]}")
         stem = name.replace(".", "_").casefold()
-        found = [path for key, paths in self._below().items() if key.startswith(f"{stem}.rf.") for path in paths]
+        if self._by_original is None:
+            self._by_original = {}
+            for key, paths in self._below().items():
+                self._by_original.setdefault(key.partition(".rf.")[0], []).extend(paths if ".rf." in key else ())
+        found = self._by_original.get(stem, [])
         return found[0] if len(found) == 1 else None
 
     def beside(self, stem: str, folder: Path) -> str | None:
@@ -158,6 +163,11 @@ class ImageFinder:
         return self._by_name
 
 
+def path_parts(name: str) -> list[str]:
+    """The last parts of a path as tools write it, `MAX_DEPTH` at most; none of them leads up."""
+    return [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")][-MAX_DEPTH:]
+
+
 def local_name(name: str) -> str:
     """A file name with "/" between folders; of an address on the web, the path without the host."""
     return unquote(urlsplit(name).path).lstrip("/") if "://" in name else name.replace("\\", "/")
@@ -173,7 +183,10 @@ def is_file(path: Path) -> bool:
 
 def visible(folder: Path, pattern: str) -> list[Path]:
     """The files that fit a pattern, sorted, without hidden ones and those of macOS's archives."""
-    found = islice(folder.glob(pattern), MAX_SEARCHED)
+    try:
+        found = list(islice(folder.glob(pattern), MAX_SEARCHED))
+    except OSError as error:  # a folder was removed meanwhile, or the disk fails
+        raise InputError(f"cannot list {folder} ({error.strerror}: {error.filename}); try again") from error
     below = ((path, path.relative_to(folder).parts) for path in found)
     return sorted(p for p, parts in below if not any(part.startswith((".", "__MACOSX")) for part in parts))
 
@@ -240,7 +253,10 @@ def join_groups(parts: Iterable[tuple[Shape, Any]]) -> Iterator[Shape]:
 
 def _joined(shapes: Sequence[Shape]) -> Shape:
     def mask(height: int, width: int) -> np.ndarray:
-        return np.logical_or.reduce([shape.mask(height, width) for shape in shapes])
+        inside = shapes[0].mask(height, width)
+        for shape in shapes[1:]:  # one by one: many masks of a large image would fill the memory
+            inside = inside | shape.mask(height, width)
+        return inside
 
     first = shapes[0]
     return Shape(f"{first.name} and its group", first.category_id, mask, depth=max(shape.depth for shape in shapes))

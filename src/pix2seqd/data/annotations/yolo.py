@@ -21,6 +21,7 @@ from pix2seqd.data.annotations.records import (
     is_file,
     lost,
     make_taxonomy,
+    path_parts,
     unusable,
     visible,
 )
@@ -126,7 +127,7 @@ def _names(content: Any, path: Path, home: Path) -> dict[int, str]:
         names = dict(enumerate(names))
     try:
         return {int(number): str(name).strip() for number, name in names.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: names should be a list, or lines such as '0: cell'; correct it") from error
 
 
@@ -135,7 +136,7 @@ def _folders(given: Any, home: Path, root: str, path: Path) -> list[Path]:
     found = []
     for entry in given if isinstance(given, list) else [given]:
         plain = str(entry).replace("\\", "/")
-        parts = [part for part in plain.split("/") if part not in ("", ".", "..")]
+        parts = path_parts(plain)
         places = [home / root / plain, home / plain]
         places += [home / "/".join(parts[start:]) for start in range(len(parts))]
         place = next((place for place in places if place.is_dir() or is_file(place)), None)

@@ -54,8 +54,8 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
     | `volumes.csv` | a row for each thing: id, category, volume, centroid z, y and x, first and last plane, planes |
 
     The lists of tracks (`tracks.json`, `tracks.csv`, `volumes.csv`, `track_measures.csv`) have those that were seen in
-    at least `min_frames` frames, or in all frames of a shorter clip. Everything else has all segments. `also` names further files, for each
-    frame and for the clip (`also.PLACES`, `also.WHOLE`).
+    at least `min_frames` frames, or in all frames of a shorter clip. Everything else has all segments. `also` names
+    further files, for each frame and for the clip (`also.PLACES`, `also.WHOLE`).
 
     The annotations of a long clip are kept on the disk, not in memory. Lists and the label stack are written again
     from time to time, and at the end, also after an error.

@@ -114,7 +114,7 @@ def test_measures_pixel_size_that_is_none_is_a_line(size):
     for measured in (panoptic.to_measures, panoptic.to_geojson):
         with pytest.raises(InputError, match=f"^pixel_size must be a number of micrometres above 0, .*, not {size}$"):
             measured(pixel_size=size)
-    assert panoptic.to_measures(pixel_size=np.float32(0.5))["area_um2"] == [3]
+    assert panoptic.to_measures(pixel_size=0.5)["area_um2"] == [3]
 
 
 def test_measures_are_columns_that_pandas_takes():

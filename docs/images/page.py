@@ -15,15 +15,14 @@ sys.path.insert(0, str(ROOT / "tests" / "page"))
 from browser import Browser  # noqa: E402
 from selenium.webdriver import ActionChains  # noqa: E402
 
+from pix2seqd.config import DEFAULT_MODEL  # noqa: E402
 from pix2seqd.page.server import serving  # noqa: E402
 from pix2seqd.segmenter import Segmenter  # noqa: E402
 
-segmenter = Segmenter.from_pretrained("nuclei")
+segmenter = Segmenter.from_pretrained(DEFAULT_MODEL)
 with (
     tempfile.TemporaryDirectory() as out,
-    serving(
-        segmenter, Path(out), load=Segmenter.from_pretrained, samples=ROOT / "examples", defaults={"steps": 4}
-    ) as url,
+    serving(segmenter, Path(out), load=Segmenter.from_pretrained, samples=ROOT / "examples") as url,
     Browser(1280, 900) as browser,
 ):
     browser.driver.get(url)

@@ -47,6 +47,30 @@ def test_segment_one_image_writes_data_set_and_prints_table(run, segmenter, tmp_
     assert [s.name for s in sample.panoptic.segments] == ["nucleus", "nucleus", "background"]
 
 
+def test_segment_table_has_the_scores(run, segmenter, tmp_path):
+    draw(tmp_path / "a.png", blobs=2)
+    _, out, _ = run("segment", "a.png")
+    cells = [line.split("│")[1:-1] for line in lines(out) if line.startswith("│")]
+    shown = {row[0].strip(): row[3].strip() for row in cells}
+    (sample,) = (CocoPanoptic.open("pix2seqd-out")[i] for i in range(1))
+    assert "score" in out and shown == {str(s.id): f"{s.score:.2f}" for s in sample.panoptic.segments}
+
+
+def test_segment_says_which_results_have_another_name(run, segmenter, tmp_path):
+    for place in ("plate 1/a.png", "plate 2/a.png", "plate 2/a.tif", "plate 2/b.png"):
+        draw(tmp_path / place)
+    code, _, err = run("segment", "plate 1", "plate 2", "--out", "o")
+    (note,) = notes(err)
+    assert code == 0 and f"{Path('plate 2/a.png')} is a-2, {Path('plate 2/a.tif')} is a-3 in the results" in note
+    stored = {Path(image["source"]["path"]).parent.name: image["file_name"] for image in CocoPanoptic.open("o").records}
+    assert stored["plate 1"] == "a.png"
+    assert not notes(run("segment", "plate 1", "plate 2", "--out", "o")[2]), "said once"
+    for number in range(9):
+        draw(tmp_path / f"{number}" / "a.png")
+    (note,) = notes(run("segment", *map(str, range(9)), "--out", "p")[2])
+    assert "4/a.png is a-5, 5/a.png is a-6 and 3 more in the results" in note
+
+
 def test_segment_table_is_limited_to_largest_segments(run, segmenter, tmp_path):
     draw(tmp_path / "a.png", blobs=30, size=(200, 20))
     _, out, _ = run("segment", "a.png")

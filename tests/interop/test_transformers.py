@@ -592,6 +592,47 @@ def test_model_config_of_another_checkpoint_is_refused(folder, copy):
         AutoModelForUniversalSegmentation.from_pretrained(folder, config=AutoConfig.from_pretrained(copy))
 
 
+@pytest.mark.parametrize("load", [AutoModelForUniversalSegmentation, Pix2SeqDForUniversalSegmentation])
+@pytest.mark.parametrize(
+    "labels", [{"num_labels": 5}, {"id2label": {0: "a", 1: "b", 2: "c"}}, {"id2label": {0: "cat", 1: "lawn"}}]
+)
+def test_model_is_not_given_other_classes_in_silence(folder, load, labels: dict):
+    """In `transformers` this makes a new head; the config would name classes that the network does not have."""
+    with pytest.raises(InputError, match=r"\(cat, lawn, dog\); leave config, id2label and num_labels out") as caught:
+        load.from_pretrained(folder, ignore_mismatched_sizes=True, **labels)
+    assert "\n" not in str(caught.value)
+    names = {0: "cat", 1: "lawn", 2: "dog"}
+    assert load.from_pretrained(folder, id2label=names, num_labels=3).config.id2label == names
+
+
+@pytest.mark.parametrize("option", [{"load_in_8bit": True}, {"state_dict": {"a": 1}}, {"output_loading_info": True}])
+def test_model_option_that_asks_for_another_model_is_a_line(folder, option: dict):
+    with pytest.raises(ValueError, match=rf"takes no {next(iter(option))}: .*; leave it out"):
+        AutoModelForUniversalSegmentation.from_pretrained(folder, **option)
+    assert AutoModelForUniversalSegmentation.from_pretrained(folder, load_in_8bit=False, low_cpu_mem_usage=True)
+
+
+def test_model_torch_dtype_is_the_older_name_of_dtype(folder):
+    for load in (AutoModelForUniversalSegmentation, Pix2SeqDForUniversalSegmentation):
+        assert load.from_pretrained(folder, torch_dtype=torch.bfloat16).precision == "bfloat16"
+        with pytest.raises(ValueError, match="float16"):
+            load.from_pretrained(folder, torch_dtype="float16")
+
+
+@pytest.mark.parametrize(("given", "device"), [("cpu", "cpu"), ({"": "meta"}, "meta"), (torch.device("meta"), "meta")])
+def test_model_device_map_is_where_the_model_goes(folder, given, device: str):
+    assert AutoModelForUniversalSegmentation.from_pretrained(folder, device_map=given).device.type == device
+
+
+def test_model_device_map_auto_and_of_several_devices(folder):
+    place = AutoModelForUniversalSegmentation.from_pretrained(folder, device_map="auto").device.type
+    assert place == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ValueError, match="must name one device for the whole model"):
+        AutoModelForUniversalSegmentation.from_pretrained(folder, device_map={"network": 0, "rest": "cpu"})
+    with pytest.raises(InputError, match="cannot move the model to 'nowhere'"):
+        AutoModelForUniversalSegmentation.from_pretrained(folder, device_map="nowhere")
+
+
 @pytest.mark.parametrize("value", ["ab", {"a": 1}, [True], [-1], [10**30], [[]], [0.5], None])
 def test_processor_settings_of_a_stranger(copy, value):
     rewrite(copy, "preprocessor_config.json", {"label_ids_to_fuse": value, "preprocess": 3, "save_pretrained": 1})

@@ -185,3 +185,5 @@ def test_page_fits_the_width_of_a_phone(browser):
         buttons = [b for b in browser.all("button") if b.text.strip() and b.size["width"] > 1]
         low = {b.text: b.size["height"] for b in buttons if b.size["height"] < 40}
         assert not low, name
+        cut = "return [...document.querySelectorAll('.file .stem')].some(n => n.scrollWidth > n.clientWidth + 1)"
+        assert not browser.driver.execute_script(cut), "downloads with the same letters left of their names"

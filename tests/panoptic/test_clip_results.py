@@ -13,6 +13,7 @@ from PIL import Image
 from pix2seqd.files import InputError
 from pix2seqd.images.frames import DecodedFrame
 from pix2seqd.images.load import load_image
+from pix2seqd.panoptic.also import Also
 from pix2seqd.panoptic.clip_results import ClipWriter
 from pix2seqd.panoptic.panoptic import Panoptic
 
@@ -133,6 +134,26 @@ def test_clip_writer_stack_measures_ellipsoids(tmp_path: Path, big: int):
         assert tuple(int(row[name]) for name in ("first_plane", "last_plane", "planes")) == numbers
     assert not (tmp_path / "tracks.csv").exists()
     assert listed(tmp_path) == sorted([GROUND, *(big + number for number in (1, 2, 3))])
+
+
+def test_clip_writer_label_stack_has_the_pixel_size(tmp_path: Path):
+    for name, size in (("a", 0.65), ("b", None)):
+        write(tmp_path / name, {1: frame(1), 2: frame(1)}, stack="cells", also=Also(("measures",), size))
+        with tifffile.TiffFile(tmp_path / name / "labels" / "cells.tif") as tiff:
+            assert tiff.series[0].axes == "ZYX" and tiff.ome_metadata
+            pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Pixels"]
+        sizes = [pixels.get(f"PhysicalSize{axis}") for axis in "XYZ"]
+        assert sizes == [size, size, None]
+        assert pixels.get("PhysicalSizeXUnit") == (size and "µm")
+
+
+def test_clip_writer_track_measures_have_the_tracks_of_the_lists(tmp_path: Path):
+    frames = {1: frame(1, 2), 2: frame(1, 2), 3: frame(1), 4: frame(1, 3, 2)}
+    for min_frames, tracks in ((1, [1, 2, 3, GROUND]), (3, [1, 2, GROUND]), (9, [1, GROUND])):
+        write(tmp_path, frames, also=Also(("measures",)), min_frames=min_frames)
+        measured = [int(row["id"]) for row in rows(tmp_path / "track_measures.csv")]
+        assert measured == listed(tmp_path) == tracks
+        assert {int(row["id"]) for row in rows(tmp_path / "measures.csv")} == {1, 2, 3, GROUND}
 
 
 def test_clip_writer_replaces_all_files_of_an_earlier_result_and_no_others(tmp_path: Path):

@@ -108,6 +108,15 @@ def test_measures_image_of_another_size_is_an_error():
         panoptic(np.ones((2, 3), int)).to_measures(np.zeros((4, 5), np.uint8))
 
 
+@pytest.mark.parametrize("size", ["0.65um", 0, -1, math.nan, math.inf])
+def test_measures_pixel_size_that_is_none_is_a_line(size):
+    panoptic = Panoptic.from_segmentation(np.ones((3, 4), int), {1: 1}, TAXONOMY)
+    for measured in (panoptic.to_measures, panoptic.to_geojson):
+        with pytest.raises(InputError, match=f"^pixel_size must be a number of micrometres above 0, .*, not {size}$"):
+            measured(pixel_size=size)
+    assert panoptic.to_measures(pixel_size=0.5)["area_um2"] == [3]
+
+
 def test_measures_are_columns_that_pandas_takes():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(panoptic(discs(60, 15)).to_measures(np.zeros((60, 60, 3), np.uint8), 0.5))

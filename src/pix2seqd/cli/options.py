@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -108,6 +109,20 @@ def print_message(progress: "Progress", message: InputError | str) -> None:
     """Print an error or a note in one line, above a progress bar."""
     line = f"pix2seqd: {printable(' '.join(str(message).split()))}"
     progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_renamed(named: Sequence[tuple[Path, str]]) -> None:
+    """Say on stderr which results have another name than their image, because another image has it.
+
+    Args:
+        named: images, each with the name of its results.
+    """
+    renamed = [f"{source} is {name}" for source, name in named if name != printable(source.stem)]
+    if renamed:
+        more = f" and {len(renamed) - SHOWN} more" if len(renamed) > SHOWN else ""
+        shown = ", ".join(renamed[:SHOWN]) + more
+        advice = "panoptic.json names the source of each image"
+        say(f"pix2seqd: other images have the same name: {shown} in the results; {advice}", to_stderr=True)
 
 
 def print_unfamiliar(found: Sequence[object], total: int, things: str, model: str) -> None:

@@ -9,6 +9,7 @@ from pix2seqd.cli.options import (
     Inference,
     Selection,
     count,
+    print_renamed,
     print_summary,
     print_unfamiliar,
 )
@@ -105,6 +106,7 @@ def segment(
                 if source in done and further.lacking(*place(out, writer.stem(source)), writer.also(source)).kinds
             ]
             named = [(source, writer.stem(source)) for source in todo]
+            print_renamed([(source, stem.rpartition("/")[2]) for source, stem in named])
             options, bar = {**options, "batch_size": batch_size}, WindowsBar(len(todo))
             load = partial(inference.segmenter, model)
             segment_files = partial(locally, out=out, settings=settings, options=options, channel=channel, also=further)

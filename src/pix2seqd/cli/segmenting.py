@@ -249,18 +249,20 @@ def print_segments(title: str, segments: list[dict[str, Any]]) -> None:
     if not segments:
         say(f"{title}: no segments, every pixel is void")
         return
-    right = [Column(head, justify="right") for head in ("pixels", "x", "y", "width", "height")]
+    right = [Column(head, justify="right") for head in ("score", "pixels", "x", "y", "width", "height")]
     table = Table(
         Column("id", justify="right"),
         "name",
         "kind",
         *right,
-        title=Text(printable(f"{title}: {len(segments)} segments")),
+        title=Text(printable(f"{title}: {len(segments)} segment{'s' * (len(segments) != 1)}")),
     )
     by_area = sorted(segments, key=lambda info: info["area"], reverse=True)
     for info in by_area[:SHOWN_SEGMENTS]:
         kind = "thing" if info["isthing"] else "stuff"
-        table.add_row(str(info["id"]), Text(printable(info["name"])), kind, str(info["area"]), *map(str, info["bbox"]))
+        score = f"{info['score']:.2f}" if "score" in info else ""
+        numbers = (score, *map(str, (info["area"], *info["bbox"])))
+        table.add_row(str(info["id"]), Text(printable(info["name"])), kind, *numbers)
     if rest := by_area[SHOWN_SEGMENTS:]:
-        table.add_row("", f"and {len(rest)} smaller", "", str(sum(info["area"] for info in rest)))
+        table.add_row("", f"and {len(rest)} smaller", "", "", str(sum(info["area"] for info in rest)))
     Console().print(table)

@@ -65,7 +65,7 @@ def video(
             object keeps its id through the depths. The sharpest plane is segmented first, and one sample is taken of
             each plane unless --consensus is given.
         min_frames: Number of frames in which an object is seen at least. Objects seen in fewer frames are left out of
-            the summary, tracks.json, tracks.csv and volumes.csv; the masks keep them.
+            the summary, tracks.json, tracks.csv, volumes.csv and track_measures.csv; the masks keep them.
         channel: Number (from 1) or name of the channel to take, of images with channels. Default: up to three channels
             are shown as colours; of more, the first is taken.
         first_steps: Number of denoising steps of the first frame. --steps is the number for later frames. Default: set

@@ -389,7 +389,13 @@ def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None
     tifffile.imwrite(path, labels.astype(kind), description=description, metadata=None, **options)
 
 
-def write_label_stack(path: Path, planes: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: type) -> None:
+def write_label_stack(
+    path: Path,
+    planes: Iterable[np.ndarray],
+    shape: tuple[int, int, int],
+    dtype: type,
+    pixel_size: float | None = None,
+) -> None:
     """Write a label stack as a compressed OME-TIFF with the axes ZYX, plane by plane.
 
     Args:
@@ -397,9 +403,14 @@ def write_label_stack(path: Path, planes: Iterable[np.ndarray], shape: tuple[int
         planes: the labels, `[h, w]` each.
         shape: planes, height and width.
         dtype: uint16 or uint32; Fiji, napari and QuPath open both.
+        pixel_size: micrometres of a pixel's side in a plane, for the file's scale; None: unknown.
     """
     layout: dict[str, Any] = {"shape": shape, "dtype": dtype, "photometric": "minisblack", "compression": "zlib"}
-    tifffile.imwrite(path, iter(planes), **layout, ome=True, metadata={"axes": "ZYX"})
+    metadata: dict[str, Any] = {"axes": "ZYX"}
+    if pixel_size is not None:
+        metadata |= dict.fromkeys(("PhysicalSizeX", "PhysicalSizeY"), pixel_size)
+        metadata |= dict.fromkeys(("PhysicalSizeXUnit", "PhysicalSizeYUnit"), "µm")
+    tifffile.imwrite(path, iter(planes), **layout, ome=True, metadata=metadata)
 
 
 def _bits(page: Any) -> int:

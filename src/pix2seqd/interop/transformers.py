@@ -55,6 +55,8 @@ NO_LABEL = -1
 """Pixels without a class or instance, where `transformers` counts labels and instances from 0."""
 OPTIONS = frozenset(ImageOptions.__annotations__) - {"seed"} | {"batch_size"}
 """Options of the forward pass."""
+REFUSED = ("quantization_config", "load_in_8bit", "load_in_4bit", "gguf_file", "state_dict", "output_loading_info")
+"""Options of `from_pretrained` that ask for another model or another result than there is."""
 
 
 class Pix2SeqDConfig(PreTrainedConfig):
@@ -149,6 +151,8 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
         *_: Any,
         config: Pix2SeqDConfig | None = None,
         dtype: Any = "auto",
+        torch_dtype: Any = None,
+        device_map: Any = None,
         trust_size: bool = False,
         **options: Any,
     ) -> Self:
@@ -158,24 +162,37 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
             name: the folder, or "owner/name".
             config: config of this checkpoint; None: read it.
             dtype: precision of the networks, as `Segmenter` takes it, or torch.float32 or torch.bfloat16.
+            torch_dtype: the older name of dtype.
+            device_map: one device for the whole model, also as {"": device}; "auto": a GPU if there is one. None: the
+                CPU.
             trust_size: as `pix2seqd.checkpoint.from_pretrained` takes it.
-            options: where to find it (revision, cache_dir, token, local_files_only, ...); others are ignored.
+            options: where to find it (revision, cache_dir, token, local_files_only, ...). Those that have no meaning
+                here are ignored, but not those that ask for other classes, quantized weights or another result.
 
         Raises:
             OSError: not found.
-            InputError: damaged, or config and weights do not fit each other.
-            ValueError: another precision.
+            InputError: damaged, config and weights do not fit each other, or the device does not exist here.
+            ValueError: another precision, several devices, or an option that asks for another model.
         """
-        precision = _precision(dtype)
+        precision, device = _precision(dtype if torch_dtype is None else torch_dtype), _one_device(device_map)
+        if refused := [option for option in REFUSED if options.get(option)]:
+            raise ValueError(f"from_pretrained takes no {refused[0]}: it loads the checkpoint as it is; leave it out")
         names = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
         source = {key: options[key] for key in names if key in options}
         paths = [cached_file(str(name), file, **source) for file in ("model.safetensors", "config.json")]
         # It checks what the next line takes on trust.
         checkpoint = from_pretrained(Path(str(paths[-1])).parent, trust_size)
-        config = config or Pix2SeqDConfig.from_pretrained(name, trust_size=trust_size, **source)
-        if Taxonomy.from_coco(config.categories) != checkpoint.taxonomy:
-            raise InputError(f"{name}: the given config has other categories than the checkpoint; leave it out")
-        return cls(config, checkpoint, precision).eval()
+        if config is None:
+            labels = {key: options[key] for key in ("id2label", "label2id", "num_labels") if key in options}
+            config = Pix2SeqDConfig.from_pretrained(name, trust_size=trust_size, **source, **labels)
+        own = [category.name for category in checkpoint.taxonomy.categories]
+        if Taxonomy.from_coco(config.categories) != checkpoint.taxonomy or list(config.id2label.values()) != own:
+            raise InputError(
+                f"{name}: the given config has other categories than the checkpoint ({', '.join(own)}); leave config, "
+                "id2label and num_labels out. `pix2seqd train` trains other categories"
+            )
+        model = cls(config, checkpoint, precision).eval()
+        return model if device is None else model.to(device)
 
     def save_pretrained(  # pyright: ignore
         self, save_directory: str | Path, *_: Any, push_to_hub: bool = False, **__: Any
@@ -375,6 +392,21 @@ def _precision(dtype: Any) -> Any:
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"dtype must be auto, float32 or bfloat16, not {precision}: the networks have no other")
     return precision
+
+
+def _one_device(device_map: Any) -> Any:
+    """The device of the whole model; None: the CPU, where it is loaded.
+
+    Raises:
+        ValueError: parts of the model are meant to be on several devices.
+    """
+    if device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
+        return "cuda" if torch.cuda.is_available() else None
+    if isinstance(device_map, Mapping):
+        if set(device_map) != {""}:
+            raise ValueError('device_map must name one device for the whole model, such as "cuda" or {"": 0}')
+        return device_map[""]
+    return device_map
 
 
 def _rename(before: str, after: str) -> Callable[..., None]:

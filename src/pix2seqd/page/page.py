@@ -24,6 +24,8 @@ STYLE = """
     min-height: 40px !important; min-width: 40px !important;
   }
   .foremost { order: -1; } /* the image before its buttons */
+  .file .stem { white-space: normal !important; overflow-wrap: anywhere; } /* or three files are called "stre… .json" */
+  .file .download { min-width: 5.5rem !important; }
 }
 footer { display: none !important; }
 .heading p { margin: 0; color: var(--block-label-text-color); }

@@ -53,9 +53,9 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
     | `labels/STACK.tif` | label stack, `[depths, h, w]`: the ids of the things' tracks, 0 = none |
     | `volumes.csv` | a row for each thing: id, category, volume, centroid z, y and x, first and last plane, planes |
 
-    The lists of tracks (`tracks.json`, `tracks.csv`, `volumes.csv`) have those that were seen in at least `min_frames`
-    frames, or in all frames of a shorter clip. Everything else has all segments. `also` names further files, for each
-    frame and for the clip (`also.PLACES`, `also.WHOLE`).
+    The lists of tracks (`tracks.json`, `tracks.csv`, `volumes.csv`, `track_measures.csv`) have those that were seen in
+    at least `min_frames` frames, or in all frames of a shorter clip. Everything else has all segments. `also` names
+    further files, for each frame and for the clip (`also.PLACES`, `also.WHOLE`).
 
     The annotations of a long clip are kept on the disk, not in memory. Lists and the label stack are written again
     from time to time, and at the end, also after an error.
@@ -191,7 +191,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         frames = zip(self._images, self._counts, strict=True)
         items = [Item(f"{image['id']:06d}", image, counts) for image, counts in frames]
         for kind in WHOLE.keys() & self._also.kinds:
-            put_together(self._out, kind, items, categories)
+            put_together(self._out, kind, items, categories, min_frames=self.min_frames)
         now = time.monotonic()
         self._save_after = now + 20 * (now - started)  # saving takes at most 5 % of the time
 
@@ -228,7 +228,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
             shape = last["id"], last["height"], last["width"]
             dtype = np.uint16 if max(self._tracks, default=0) < 2**16 else np.uint32
             with write_atomically(self._out / "labels" / f"{self._stack}.tif") as temporary:
-                write_label_stack(temporary, self._planes(shape, dtype), shape, dtype)
+                write_label_stack(temporary, self._planes(shape, dtype), shape, dtype, self._also.pixel_size)
 
     def _planes(self, shape: tuple[int, int, int], dtype: type) -> Iterator[np.ndarray]:
         """The planes of the label stack, from the masks on the disk; those that were left out are empty."""

@@ -99,7 +99,12 @@ def collect(out: Path, also: Also) -> None:
 
 
 def put_together(
-    out: Path, kind: str, items: Sequence[Item], categories: Sequence[Mapping[str, Any]], last: int = 0
+    out: Path,
+    kind: str,
+    items: Sequence[Item],
+    categories: Sequence[Mapping[str, Any]],
+    last: int = 0,
+    min_frames: int = 1,
 ) -> None:
     """Write the files of a whole folder from those of its images; without images, remove them.
 
@@ -109,6 +114,7 @@ def put_together(
         items: the images; those whose file is missing are left out. They are written in the order of their numbers.
         categories: the list `categories` of panoptic.json.
         last: ids of annotations begin after this one.
+        min_frames: in how many frames a track of track_measures.csv was seen at least.
 
     Raises:
         InputError: a file of an image is damaged, or writing failed.
@@ -121,7 +127,7 @@ def put_together(
     elif kind == "coco":
         _put_instances_together(out / "instances.json", found, categories, last)
     else:
-        _put_measures_together(out / "measures.csv", out / "track_measures.csv", found)
+        _put_measures_together(out / "measures.csv", out / "track_measures.csv", found, min_frames)
         names = [as_text(category["name"]) for category in categories]
         with write_atomically(out / "counts.csv") as temporary, csv_writer(temporary) as writer:
             writer.writerow([*first_columns(found[0][0].image), *names])
@@ -147,7 +153,7 @@ def _put_instances_together(
         print("]}", file=file)
 
 
-def _put_measures_together(whole: Path, tracks: Path, found: Sequence[tuple[Item, Path]]) -> None:
+def _put_measures_together(whole: Path, tracks: Path, found: Sequence[tuple[Item, Path]], min_frames: int) -> None:
     """One table from those of all images, which may have different columns, and the means of each track of a clip."""
     columns: dict[str, None] = {}
     for _, path in found:
@@ -165,8 +171,9 @@ def _put_measures_together(whole: Path, tracks: Path, found: Sequence[tuple[Item
                         means.setdefault(int(values["id"]), _Track(int(values["frame"]))).add(values)
                     writer.writerow([values.get(column, "") for column in columns])
     if "frame" in columns:
+        lasting = {number: track for number, track in means.items() if track.categories.total() >= min_frames}
         with write_atomically(tracks) as temporary:
-            write_rows(temporary, _track_table(means, columns), len(means))
+            write_rows(temporary, _track_table(lasting, columns), len(lasting))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -31,8 +32,10 @@ def measures(
         pixel_size: micrometres of a pixel's side; None: unknown.
 
     Raises:
-        InputError: a channel has another size than the segmentation.
+        InputError: a channel has another size than the segmentation, or pixel_size is no number above 0.
     """
+    if pixel_size is not None and not (isinstance(pixel_size, Real) and 0 < pixel_size < math.inf):
+        raise InputError(f"pixel_size must be a number of micrometres above 0, such as 0.65, not {pixel_size}")
     height, width = segmentation.shape
     boxes = np.array([segment.bbox for segment in segments], np.int64).reshape(-1, 4)
     left, top, wide, high = boxes.T

@@ -243,7 +243,7 @@ class Panoptic:
             pixels that are NaN or infinite do not count.
 
         Raises:
-            InputError: the image cannot be read or has another size than the segmentation.
+            InputError: the image cannot be read or has another size than the segmentation; pixel_size is not above 0.
         """
         return measures(self.segmentation, self.segments, () if image is None else load_channels(image), pixel_size)
 

@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -385,6 +386,8 @@ def test_remarks_say_what_was_recognised_and_left_out_once(tmp_path):
     names = tuple(opened[i].name for i in range(len(opened)))
     divided = Part(with_categories(opened, reordered), (0, 1), names, "data.json")
     assert remarks(divided, source)[0] == coding, "a part of it, with categories in another order, too"
+    (tmp_path / "data.json").write_text(json.dumps({"train": {"data": source}}))
+    assert remarks(divided, f"split:{tmp_path / 'data.json'}@train")[0] == coding, "under the name that was given"
     (tmp_path / "classes.yaml").write_text("coding: class\n")
     assert len(remarks(open_dataset(source, (1, 1)), source)) == 1
 

@@ -525,3 +525,10 @@ def test_folder_masks_of_label_studio_have_a_cure(tmp_path, home):
         put(tmp_path / home / f"task-1-annotation-7-by-1-tag-{tag}-{number}.png", mask)
     with pytest.raises(InputError, match="name a task but not its image: draw those of each image into one"):
         open_dataset(with_prefix(str(tmp_path)), (1, 1))
+
+
+def test_folder_without_images_is_said(tmp_path):
+    put(tmp_path / "labels/a_mask.png", CLASSES.astype(np.uint8))
+    put(tmp_path / "labels/a_label.png", CLASSES.astype(np.uint8))
+    (tmp_path / "images").mkdir()
+    assert "has 'a_label' but" in refusal(lambda: Folder.open(tmp_path))

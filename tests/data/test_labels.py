@@ -827,3 +827,21 @@ def test_folder_photographs_in_colours_are_classes(tmp_path):
     table = np.random.default_rng(0).integers(30, 256, (21, 3)).astype(np.uint8) * (np.arange(21)[:, None] > 0)
     images = [table[photograph(seed, False)].astype(np.uint8) for seed in range(20)]
     assert Folder.open(write(tmp_path, images)).labels.coding == "color"
+
+
+def test_folder_colours_that_are_nearly_the_same_are_said(tmp_path):
+    table = np.array([[0, 0, 0], [128, 64, 128], [10, 200, 40]], np.uint8)
+    images = [table[terrain([0, 1, 2], seed)] for seed in range(2)]
+    assert "nearly the same" not in str(Folder.open(write(tmp_path / "a", images)).labels)
+    images[1][..., 0] = np.where(images[1][..., 0] == 128, 127, images[1][..., 0])
+    said = Folder.open(write(tmp_path / "b", images)).labels.assumed[0]
+    assert "#7f4080 and #804080 are nearly the same" in said
+
+
+def test_folder_class_times_256_is_refused(tmp_path):
+    """As in the instance images of KITTI."""
+    ids = [discs(count, seed=count) for count in (20, 24, 18)]
+    home = write(tmp_path, [np.where(n > 0, (24 + n % 3) * 256 + n // 3, 7 * 256).astype(np.uint16) for n in ids])
+    assert "class * 256 + number" in refusal(lambda: Folder.open(home))
+    (home / "classes.yaml").write_text("coding: instance\nvoid: 1792\n")
+    assert [len(sample.panoptic.things) for sample in Folder.open(home)] == [20, 24, 18]

@@ -463,8 +463,8 @@ def _kinds(images: Sequence[Path], home: Path, truth: Collection[str]) -> list[_
         home: their folder.
         truth: names of all label images, with their folders.
     """
-    for image in _patterns(images):
-        names = {_common(image, path, home) for path in images} - {None}
+    for image in _patterns(images) if images else ():
+        names = {name for path in images if (name := _common(image, path, home))}
         one = min(names)
         ends = sorted(label.removeprefix(one) for label in truth if label.startswith(one))
         fit = [_Names(image, f"*{end}") for end in ends if end and all(name + end in truth for name in names)]

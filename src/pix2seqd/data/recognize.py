@@ -156,6 +156,13 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
             raise _unsure(declaration, f"values reach {highest}, all full thousands", codings)
         if share > 0.5 or (share > 0.2 and (single < SINGLE or most < MANY)):
             return "class*1000+id", f"values reach {highest} and are numbered within each thousand"
+        of_256 = highest < 2**16 and len(union) < 0.5 * (highest - union[0]) and len(np.unique(union // 256)) > 2
+        if share < 0.2 and of_256 and _numbered_share(seen, 256) > 0.5:
+            raise InputError(
+                f"{declaration.parent}: the label images seem to hold class * 256 + number of the object (values reach "
+                f"{highest} and are numbered within each 256), which is not read; save class * 1000 + number instead, "
+                f"or write 'coding: instance' to {declaration} if each value is one object"
+            )
         if share < 0.2 and single >= SINGLE and most >= 3 and not classes_only:
             return "instance", f"values reach {highest}, and each is one patch"
         if share < 0.2 and not dense and len(union) <= MANY_CLASSES and _patches(seen) >= SCATTERED:
@@ -233,7 +240,7 @@ def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path, 
     if len(values) <= MANY_CLASSES and (
         _patches(seen) >= SCATTERED or (single < 0.75 and returning >= 0.3 and several and not _nested(seen))
     ):
-        return "color", f"{counts}, of which many have several patches"
+        return "color", f"{counts}, of which many have several patches" + _near_colors(values)
     if single < SINGLE:
         raise _unsure(declaration, counts, ["color", "instance"])
     if returning < 0.3 and most >= MANY and all(s.has_zero for s in seen):
@@ -242,6 +249,17 @@ def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path, 
         return "color", f"{counts}, one in each image"
     hint = " (or, if a JSON file says what each colour is, open the folder as coco:DIR)"
     raise _unsure(declaration, f"{counts}, each of one patch", ["color", "instance"], hint)
+
+
+def _near_colors(values: np.ndarray) -> str:
+    """A remark about two colours that hardly differ, as two programs make them; "" if there are none."""
+    channels = np.stack([values % 256, values // 256 % 256, values // 65536], 1)
+    near = np.abs(channels[:, None] - channels).max(-1) <= 2
+    first, second = np.nonzero(np.triu(near, 1))
+    if not len(first):
+        return ""
+    one, other = (hex_color(int(values[found[0]])) for found in (first, second))
+    return f" ({one} and {other} are nearly the same; if they mean the same, save them alike)"
 
 
 def _returning(seen: list[_Seen]) -> float:

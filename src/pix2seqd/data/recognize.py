@@ -181,6 +181,7 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
             )
         return "class", f"an image has at most one value besides 0{' and 255' if void else ''}"
     background = all(s.has_zero for s in seen)
+    hint = "" if background else "; for 'coding: instance', a background has to be 0"
     ends = [int(s.values[-1]) for s in seen]
     counted = all(len(s.values) == s.values[-1] for s in seen)
     varied, constant = min(ends) < 0.8 * max(ends), len(seen) >= 5 and min(ends) == max(ends)
@@ -194,7 +195,7 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
     if sparse and bordered:
         return "class", f"{counts}, 255 is at their borders, and most numbers below the highest do not occur"
     if returning < 0.3 and not (single >= SINGLE and most >= MANY):
-        raise _unsure(declaration, f"{counts}, other ones in each image", ["instance", "class"])
+        raise _unsure(declaration, f"{counts}, other ones in each image", ["instance", "class"], hint)
     if sparse and single < SINGLE and (_spread(seen) > 16 or (most < MANY and len(seen) >= SEVERAL)):
         return "class", f"{counts}, some have several patches, and most numbers below the highest do not occur"
     if most >= MANY:
@@ -206,7 +207,7 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
         parts = steady >= 0.5 and not (counted and varied)
         if single >= SINGLE and background and not void and not few and not parts:
             return "instance", f"{counts}, and each value is one patch"
-        raise _unsure(declaration, f"{counts}, {single:.0%} of one patch", ["instance", "class"])
+        raise _unsure(declaration, f"{counts}, {single:.0%} of one patch", ["instance", "class"], hint)
     if constant and not (counted and _spread(seen) <= 8):
         return "class", f"{counts}, of which the highest is the same in all images"
     if not background and not (counted and (varied or len(seen) < SEVERAL)):
@@ -215,7 +216,7 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
     present = np.mean([len(s.values) for s in seen]) / len(np.unique(np.concatenate([s.values for s in seen])))
     if (not counted and len(seen) >= SEVERAL and present > SAME) or (most == 2 and void):
         return "class", f"{counts}, which are the same few in all images"
-    raise _unsure(declaration, f"{counts}, {single:.0%} of one patch", ["instance", "class"])
+    raise _unsure(declaration, f"{counts}, {single:.0%} of one patch", ["instance", "class"], hint)
 
 
 def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path, things_given: bool) -> tuple[str, str]:

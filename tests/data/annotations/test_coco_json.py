@@ -163,3 +163,12 @@ def test_read_coco_rejects_broken_categories(tmp_path, draw, categories, says):
     with pytest.raises(InputError, match=says) as caught:
         open_annotations(write(tmp_path / "a.json", draw, [{}], categories))
     assert "{" not in str(caught.value), "no Python value"
+
+
+def test_read_coco_points_as_shares_are_refused(tmp_path, draw):
+    """Otherwise the objects would be one pixel in the corner."""
+    given = [{"segmentation": [[0.1, 0.1, 0.9, 0.1, 0.9, 0.9, 0.1, 0.9]]}, {"segmentation": [[1, 1, 4, 1, 4, 3]]}]
+    shares, pixels = open_annotations(write(tmp_path / "a.json", draw, given))[""].records[0].shapes
+    with pytest.raises(ValueError, match="shares of width and height"):
+        shares.mask(6, 8)
+    assert pixels.mask(6, 8).any()

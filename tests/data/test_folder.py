@@ -532,3 +532,10 @@ def test_folder_without_images_is_said(tmp_path):
     put(tmp_path / "labels/a_label.png", CLASSES.astype(np.uint8))
     (tmp_path / "images").mkdir()
     assert "has 'a_label' but" in refusal(lambda: Folder.open(tmp_path))
+
+
+@pytest.mark.parametrize("place", ["labels", "train/masks", "masks/train"])
+def test_folder_labels_of_jpeg_are_said(tmp_path, place):
+    put(tmp_path / place / "a.jpg", CLASSES.astype(np.uint8))
+    (tmp_path / place.replace("masks", "images").replace("labels", "images")).mkdir(parents=True)
+    assert f"{tmp_path / place} has JPEG files" in refusal(lambda: open_dataset(with_prefix(str(tmp_path)), (1, 1)))

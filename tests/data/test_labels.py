@@ -845,3 +845,14 @@ def test_folder_class_times_256_is_refused(tmp_path):
     assert "class * 256 + number" in refusal(lambda: Folder.open(home))
     (home / "classes.yaml").write_text("coding: instance\nvoid: 1792\n")
     assert [len(sample.panoptic.things) for sample in Folder.open(home)] == [20, 24, 18]
+
+
+def test_folder_void_of_instances_are_numbers(tmp_path):
+    """1 is a number too, and not the class of all objects."""
+    labels = discs(6).astype(np.uint8)
+    data = Folder.open(write(tmp_path, [labels + 1], coding="instance", void=1))
+    assert categories(data) == [("background", False), ("object", True)]
+    assert [len(sample.panoptic.things) for sample in data] == [6]
+    assert ((data[0].panoptic.segmentation == 0) == (labels == 0)).all()
+    (tmp_path / "classes.yaml").write_text(str(data.labels))
+    assert Folder.open(tmp_path).labels == data.labels

@@ -329,8 +329,8 @@ def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
     expected = directory / "labels" / split
     if not known and (reason := other_arrangement(directory)):
         return reason
-    if not known and any(path.suffix.lower() in (".jpg", ".jpeg") for path in _files(expected)):
-        return f"{expected} has JPEG files, which change the values of labels; export the labels again as PNG or TIFF"
+    if not known and (place := _of_jpegs(directory)):
+        return f"{place} has JPEG files, which change the values of labels; export the labels again as PNG or TIFF"
     if not known and directory.is_dir():
         others = sorted({path.suffix for path in _files(expected)} - {""})
         held = f" (but {', '.join(others)})" if others else ""
@@ -339,6 +339,15 @@ def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
             "names, as PNG or TIFF; see docs/datasets.md for other folders"
         )
     return f"{expected} has no label images; splits in {directory}: {have}; see docs/datasets.md"
+
+
+def _of_jpegs(directory: Path) -> Path | None:
+    """A folder for label images that has JPEG files."""
+    for word in LABEL_FOLDERS:
+        for _, layout in _with_folders(directory, word):
+            if any(path.suffix.lower() in (".jpg", ".jpeg") for path in _files(layout.labels, layout.nested)):
+                return layout.labels
+    return None
 
 
 def other_arrangement(directory: Path) -> str:

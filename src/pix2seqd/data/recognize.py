@@ -181,7 +181,7 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
             )
         return "class", f"an image has at most one value besides 0{' and 255' if void else ''}"
     background = all(s.has_zero for s in seen)
-    hint = "" if background else "; for 'coding: instance', a background has to be 0"
+    hint = "" if background else "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1'"
     ends = [int(s.values[-1]) for s in seen]
     counted = all(len(s.values) == s.values[-1] for s in seen)
     varied, constant = min(ends) < 0.8 * max(ends), len(seen) >= 5 and min(ends) == max(ends)

@@ -194,7 +194,7 @@ def _shape(entry: Mapping[str, Any], name: str, numbers: Mapping[int | str, int]
         return Shape(name, 0, unusable(f"its category {_shown(given)} is not in categories"), crowd)
     polygons = _polygons(segmentation)
     if _are_shares(polygons):
-        return Shape(name, number, unusable("its points are shares of width and height; give pixels"), crowd)
+        return lost(name, "its points are shares of width and height; give pixels")
     return Shape(name, number, partial(decode_mask, polygons), crowd)
 
 

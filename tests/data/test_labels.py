@@ -49,6 +49,12 @@ def scenes(count: int, values: list[int], side: int = 48, patches: int = 3) -> l
     return found
 
 
+def terrain(values: list[int], seed: int, smooth: float = 4) -> np.ndarray:
+    """Classes in patches of all sizes that fill the image."""
+    noise = np.random.default_rng(seed).standard_normal((len(values), 96, 96))
+    return np.array(values)[ndimage.gaussian_filter(noise, (0, smooth, smooth)).argmax(0)]
+
+
 def write(home: Path, drawn: list[np.ndarray], suffix: str = ".png", folder: str = "labels", **declared) -> Path:
     """A data set with these label images, black images and a declaration."""
     for index, pixels in enumerate(drawn):
@@ -441,6 +447,19 @@ def test_folder_resized_labels_are_refused(tmp_path):
     assert "too many values to be labels" in refusal(lambda: Folder.open(home))
 
 
+@pytest.mark.parametrize("how", ["JPEG", "smaller", "larger"])
+@pytest.mark.parametrize("labels", [terrain([*range(6)], 0), discs(6)], ids=["classes", "instances"])
+def test_folder_few_low_values_that_were_interpolated_are_refused(tmp_path, labels, how):
+    """Between 0 and 5 appear 1 to 4, which are classes, too."""
+    image = Image.fromarray(labels.astype(np.uint8))
+    side = {"smaller": 70, "larger": 150}.get(how, 96)
+    resized = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+    home = write(tmp_path, [smear(np.asarray(image), 90) if how == "JPEG" else resized])
+    assert "smeared them" in (message := refusal(lambda: Folder.open(home))) and "'coding: class'" in message
+    (home / "classes.yaml").write_text("coding: class\n")
+    assert Folder.open(home).labels.coding == "class"
+
+
 COLORS = {0: (0, 0, 0), 1: (128, 64, 128), 2: (0, 0, 142), 3: (70, 130, 180), 4: (0, 255, 0), 5: (255, 0, 0)}
 
 
@@ -733,12 +752,6 @@ def test_folder_instances_that_are_certain_are_read(tmp_path, kind):
     ends = [int(labels.max()) for labels in INSTANCES[kind]]
     said = "each value is one patch" if "random" in kind else f"without a gap, up to {min(ends)} to {max(ends)}"
     assert said in data.labels.assumed[0]
-
-
-def terrain(values: list[int], seed: int, smooth: float = 4) -> np.ndarray:
-    """Classes in patches of all sizes that fill the image."""
-    noise = np.random.default_rng(seed).standard_normal((len(values), 96, 96))
-    return np.array(values)[ndimage.gaussian_filter(noise, (0, smooth, smooth)).argmax(0)]
 
 
 def some(highest: int, count: int, seed: int) -> list[int]:

@@ -40,6 +40,10 @@ SPARSE = 0.25
 """Share of the numbers up to the highest value, below which few of them occur."""
 SPECK = 0.02
 """Share of the area of a value up to which a patch is a stray speck, which says nothing."""
+MIXED = 0.1
+"""Share of the pixels at borders from which values between the two sides were interpolated; labels have 0.02."""
+MIN_BORDER = 50
+"""Number of pixels at borders from which this can be told."""
 SOFT = 64
 """Value from which a mask may have values between 0 and its own, at its edges."""
 MANY_CLASSES = 256
@@ -102,6 +106,12 @@ def recognize(
     if soft := [path for path, pixels in plain if _is_smooth(pixels)]:
         raise _smeared(soft[0])
     seen = [_look(path, pixels) for path, pixels in plain]
+    if mixed := [path for path, pixels in plain if _is_mixed(pixels)]:
+        raise InputError(
+            f"{mixed[0]} has values between those of two neighbours along its borders: JPEG or resizing has smeared "
+            "them; export the labels again as PNG or TIFF, without interpolation; if they are meant, write the coding, "
+            f"such as 'coding: class', to {declaration}"
+        )
     if not any(len(s.values) for s in seen):
         raise InputError(
             f"{declaration.parent}: the label images hold only 0, so nothing is labelled; export them again, "
@@ -383,6 +393,22 @@ def _is_smooth(pixels: np.ndarray) -> bool:
     block = pixels[1:, 1:]
     blocks = between[1:, 1:] & (block == pixels[:-1, 1:]) & (block == pixels[1:, :-1]) & (block == pixels[:-1, :-1])
     return bool(between.sum() < (pixels == high).sum() and blocks.sum() < 0.1 * between.sum())
+
+
+def _is_mixed(pixels: np.ndarray) -> bool:
+    """Whether grey values `[h, w]` were interpolated: at borders lie pixels of values between the two sides.
+
+    A border of one value, such as a class for the outline of cells, is none.
+    """
+    apart, between = 0, [np.zeros(0, pixels.dtype)]
+    for rows in (pixels, pixels.T):
+        before, middle, after = rows[:, :-2], rows[:, 1:-1], rows[:, 2:]
+        border = np.abs(before - after) > 1
+        inside = border & (np.minimum(before, after) < middle) & (middle < np.maximum(before, after))
+        apart += int(border.sum())
+        between.append(middle[inside])
+    found = np.concatenate(between)
+    return bool(apart >= MIN_BORDER and len(found) > MIXED * apart and (found != found[:1]).any())
 
 
 def _smeared(path: Path) -> InputError:

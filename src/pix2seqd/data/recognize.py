@@ -196,7 +196,7 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
     counted = all(len(s.values) == s.values[-1] for s in seen)
     varied, constant = min(ends) < 0.8 * max(ends), len(seen) >= 5 and min(ends) == max(ends)
     single = _single_share(seen)
-    counts = f"an image has up to {most} values"
+    counts = f"an image has up to {most} values besides 0{' and 255' if void else ''}"
     if counted and varied and background and not void and most >= MANY and len(seen) >= SEVERAL:
         return "instance", f"the values count from 1 without a gap, up to {min(ends)} to {max(ends)} in an image"
     if _patches(seen) >= SCATTERED and not (counted and varied and most >= MANY):
@@ -245,7 +245,7 @@ def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path, 
             return "two-channel", "blue is 0, and green numbers the objects of each red value"
     if 1000 <= values.max() < 256_000 and _numbered_share(seen, 1000) > 0.2:
         return "class*1000+id", "the colours as R + 256 G + 65536 B are numbered within each thousand"
-    counts = f"they have {len(values)} colours"
+    counts = f"they have {len(values)} colours besides black"
     single, returning, most = _single_share(seen), _returning(seen), max(len(s.values) for s in seen)
     several = len(seen) >= SEVERAL
     if len(values) <= MANY_CLASSES and (

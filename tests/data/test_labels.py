@@ -725,6 +725,11 @@ INSTANCES = {
     "from 2": [renumbered(discs(count, seed=count), 0, first=2) for count in (14, 25, 18)],
     "from 100": [renumbered(cut(discs(count, seed=count), 0.5, 0), 0, first=100) for count in (5, 7, 4)],
     "one in each image, numbered through": [discs(1, 24, seed) * (seed + 1) for seed in range(8)],
+    "spread up to 255": [discs(count, seed=count) * (255 // count) for count in (5, 3, 15, 17)],
+    "spread up to 255, a third in two patches": [
+        np.round(labels * 255 / labels.max()).astype(int)
+        for labels in (cut(discs(count, seed=count), 0.33, count) for count in (8, 6, 9))
+    ],
     "on a background of 1": [discs(count, seed=count) + 1 for count in (3, 6, 4)],
 }
 
@@ -869,3 +874,19 @@ def test_folder_void_of_instances_are_numbers(tmp_path):
     assert ((data[0].panoptic.segmentation == 0) == (labels == 0)).all()
     (tmp_path / "classes.yaml").write_text(str(data.labels))
     assert Folder.open(tmp_path).labels == data.labels
+
+
+def test_folder_more_objects_than_8_bits_hold_are_refused(tmp_path):
+    home = write(tmp_path, [(discs(700, 240, pitch=8) % 256).astype(np.uint8)])
+    assert "more than 255 objects were saved with 8 bits" in refusal(lambda: Folder.open(home))
+    (home / "classes.yaml").write_text("coding: instance\n")
+    assert len(Folder.open(home)[0].panoptic.things) == 255
+
+
+@pytest.mark.parametrize("value", [1, 7, 255])
+def test_folder_images_of_one_value_without_0(tmp_path, value):
+    home = write(tmp_path, [np.full((9, 9), value, np.uint8)] * 3)
+    if value == 255:
+        assert "'void: []' (255 is a class)" in refusal(lambda: Folder.open(home))
+    else:
+        assert categories(Folder.open(home)) == [(str(value), False)]

@@ -48,6 +48,8 @@ SOFT = 64
 """Value from which a mask may have values between 0 and its own, at its edges."""
 MANY_CLASSES = 256
 """Number of values that a set of classes may have if they are higher than 1000, or colours."""
+NEARLY_ALL = 240
+"""Number of values in an image above which nearly all of 8 bits are used."""
 PLENTY = 64
 """Number of values in an image above which they are not classes of which each is one patch."""
 HIGHEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
@@ -178,9 +180,15 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
         if share < 0.2 and not dense and len(union) <= MANY_CLASSES and _patches(seen) >= SCATTERED:
             return "class", f"values reach {highest}, and many of them have several patches"
         raise _unsure(declaration, f"values reach {highest}", codings)
+    if most > NEARLY_ALL and highest < 256 and single < SINGLE:
+        raise InputError(
+            f"{declaration.parent}: an image has {most} values below 256, of which many have several patches, as if "
+            f"more than 255 objects were saved with 8 bits; save them with 16, or write the coding to {declaration}"
+        )
     # 255 far above all other values is void by convention, which both codings allow.
     void = 255 in union and union[union != 255].max(initial=0) < 250
-    bordered = void and 2 * sum(255 in s.values for s in seen) >= len(seen)
+    # Numbers of objects that were spread to be seen end at 255, too, and have values above 127.
+    bordered = void and union[union != 255].max(initial=0) < 128 and 2 * sum(255 in s.values for s in seen) >= len(seen)
     seen = [s for s in ([_keep(s, lambda values: values != 255) for s in seen] if void else seen) if len(s.values)]
     most = max((len(s.values) for s in seen), default=0)
     returning = _returning(seen)

@@ -730,6 +730,9 @@ INSTANCES = {
         np.round(labels * 255 / labels.max()).astype(int)
         for labels in (cut(discs(count, seed=count), 0.33, count) for count in (8, 6, 9))
     ],
+    "in many patches near each other": [
+        np.where(np.arange(96)[:, None] % 6 == 0, 0, filling(20, seed, False)) for seed in range(4)
+    ],
     "on a background of 1": [discs(count, seed=count) + 1 for count in (3, 6, 4)],
 }
 

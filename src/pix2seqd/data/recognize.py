@@ -68,6 +68,8 @@ class _Seen:
     """Number of connected patches (8 neighbours) of each chosen value, without specks."""
     areas: np.ndarray
     """Number of pixels of each chosen value."""
+    scatter: np.ndarray
+    """How far the pixels of each chosen value lie from their middle: 1 for a disc, above 1.5 for patches far apart."""
     has_zero: bool
 
 
@@ -207,7 +209,7 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
     counts = f"an image has up to {most} values besides 0{' and 255' if void else ''}"
     if counted and varied and background and not void and most >= MANY and len(seen) >= SEVERAL:
         return "instance", f"the values count from 1 without a gap, up to {min(ends)} to {max(ends)} in an image"
-    if _patches(seen) >= SCATTERED and not (counted and varied and most >= MANY):
+    if _patches(seen) >= SCATTERED and not (most >= MANY and ((counted and varied) or _in_place(seen))):
         return "class", f"{counts}, and many values have several patches"
     sparse = sum(len(s.values) for s in seen) < SPARSE * sum(ends) and any((np.diff(s.values) > 1).any() for s in seen)
     if sparse and bordered:
@@ -294,7 +296,8 @@ def _returning(seen: list[_Seen]) -> float:
 def _keep(seen: _Seen, kept: Callable[[np.ndarray], np.ndarray]) -> _Seen:
     """What was seen of the values for which `kept` is true."""
     some = kept(seen.chosen)
-    return _Seen(seen.values[kept(seen.values)], seen.chosen[some], seen.patches[some], seen.areas[some], seen.has_zero)
+    chosen, patches, areas, scatter = (of[some] for of in (seen.chosen, seen.patches, seen.areas, seen.scatter))
+    return _Seen(seen.values[kept(seen.values)], chosen, patches, areas, scatter, seen.has_zero)
 
 
 def _single_share(seen: list[_Seen]) -> float:
@@ -331,6 +334,12 @@ def _numbered_share(seen: list[_Seen], base: int, *, low_is_class: bool = False)
 def _patches(seen: list[_Seen]) -> float:
     """Number of patches of a value, on average; more than 8 are taken as 8."""
     return float(np.minimum(np.concatenate([s.patches for s in seen]), 8).mean())
+
+
+def _in_place(seen: list[_Seen]) -> bool:
+    """Whether the patches of a value are near each other, as those of an object that others cover in part."""
+    several = np.concatenate([s.patches for s in seen]) > 1
+    return bool(np.median(np.concatenate([s.scatter for s in seen])[several]) < 1.5)
 
 
 def _spread(seen: list[_Seen]) -> float:
@@ -380,16 +389,19 @@ def _look(path: Path, values: np.ndarray) -> _Seen:
     boxes = ndimage.find_objects(dense + 1)
     present = np.flatnonzero(found)
     chosen = present[:: max(1, len(present) // MAX_PATCHES)]
-    every, patches, areas = [], [], []
+    every, patches, areas, scatter = [], [], [], []
     for i in chosen:
         numbered, count = ndimage.label(dense[boxes[i]] == i, np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
         sizes = np.bincount(numbered.ravel())[1:]
         every.append(count)
         patches.append((sizes > SPECK * sizes.sum()).sum())
         areas.append(sizes.sum())
+        spread = sum(places.var() for places in np.nonzero(numbered))
+        scatter.append(np.sqrt(2 * np.pi * spread / sizes.sum()))
     if len(found) > 16 and np.median(np.divide(areas, every)) < 4:
         raise _smeared(path)
-    return _Seen(found[present], found[chosen], np.array(patches, int), np.array(areas), bool(found[0] == 0))
+    counted = (np.array(patches, int), np.array(areas), np.array(scatter))
+    return _Seen(found[present], found[chosen], *counted, bool(found[0] == 0))
 
 
 def _is_smooth(pixels: np.ndarray) -> bool:

@@ -276,6 +276,7 @@ def test_readme_own_images_in_three_commands(run, tmp_path):
             assert (
                 "model.mask.classes 4: 3 categories and void" in out and "2 are held out by their content" in out
             )  # the same image twice
+            assert out.count("folder:DIR: labels are read as") == out.count("labels are read as") == 1
     assert len(list((tmp_path / "results/overlay").iterdir())) == 5
     code, out, err = run("train", "own", "--out", "runs/mine", "--resume", "--train.steps", 3)
     assert code == 0 and "planned for 2 steps and now for 3 steps" in out, err

@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from pix2seqd.data import open_dataset, remarks
 from pix2seqd.data.categories import with_categories
+from pix2seqd.data.find import with_prefix
 from pix2seqd.data.folder import Folder
 from pix2seqd.data.labels import Labels
 from pix2seqd.data.split import Part
@@ -384,6 +386,8 @@ def test_remarks_say_what_was_recognised_and_left_out_once(tmp_path):
     names = tuple(opened[i].name for i in range(len(opened)))
     divided = Part(with_categories(opened, reordered), (0, 1), names, "data.json")
     assert remarks(divided, source)[0] == coding, "a part of it, with categories in another order, too"
+    (tmp_path / "data.json").write_text(json.dumps({"train": {"data": source}}))
+    assert remarks(divided, f"split:{tmp_path / 'data.json'}@train")[0] == coding, "under the name that was given"
     (tmp_path / "classes.yaml").write_text("coding: class\n")
     assert len(remarks(open_dataset(source, (1, 1)), source)) == 1
 
@@ -482,3 +486,56 @@ def test_folder_masks_of_each_class_or_object_have_a_cure(tmp_path):
 def test_folder_key_that_is_not_known_is_said(tmp_path):
     data = Folder.open(draw(tmp_path, CLASSES.astype(np.uint8), **NAMES, licence="CC0"))
     assert "no meaning of the key licence" in str(data.labels)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_folder_several_label_images_of_each_image_are_offered_by_kind(tmp_path, apart):
+    """Cityscapes' files, in two folders or all in one."""
+    images, labels = (tmp_path / name if apart else tmp_path for name in ("images", "labels"))
+    for city in ("aachen_0", "bonn_1"):
+        put(images / f"{city}_leftImg8bit.png", np.zeros((6, 8, 3), np.uint8))
+        ids = np.full((6, 8), 7, np.uint16)
+        ids[:2], ids[4:] = 26000, 26001
+        put(labels / f"{city}_gtFine_instanceIds.png", ids)
+        put(labels / f"{city}_gtFine_labelIds.png", np.where(ids > 7, 26, 7).astype(np.uint8))
+        (labels / f"{city}_gtFine_polygons.json").write_text('{"imgHeight": 6, "objects": []}')
+    with pytest.raises(InputError) as caught:
+        open_dataset(with_prefix(str(tmp_path)), (1, 1))
+    lines = ['image_name: "*_leftImg8bit"', 'label_name: "*_gtFine_instanceIds"']
+    assert " and ".join(lines) in str(caught.value) and "classes.yaml" in str(caught.value)
+    assert not apart or 'label_name: "*_gtFine_labelIds"' in str(caught.value)
+    (tmp_path / "classes.yaml").write_text("\n".join(lines))
+    data = open_dataset(with_prefix(str(tmp_path)), (1, 1))
+    assert [len(sample.panoptic.things) for sample in data] == [2, 2]
+
+
+def test_folder_cityscapes_as_distributed_names_its_splits(tmp_path):
+    for split in ("train", "val"):
+        put(tmp_path / f"leftImg8bit/{split}/bonn/bonn_1_leftImg8bit.png", np.zeros((6, 8, 3), np.uint8))
+        put(tmp_path / f"gtFine/{split}/bonn/bonn_1_gtFine_labelIds.png", np.zeros((6, 8), np.uint8))
+    with pytest.raises(InputError, match=f"give cityscapes:{tmp_path}@train or cityscapes:{tmp_path}@val"):
+        open_dataset(with_prefix(str(tmp_path)), (1, 1))
+
+
+@pytest.mark.parametrize("home", ["labels", "."])
+def test_folder_masks_of_label_studio_have_a_cure(tmp_path, home):
+    put(tmp_path / "images/photo.png", np.zeros((6, 8, 3), np.uint8))
+    for number, tag in enumerate(("Car", "Road")):
+        mask = np.eye(6, 8, dtype=np.uint8) * 255
+        put(tmp_path / home / f"task-1-annotation-7-by-1-tag-{tag}-{number}.png", mask)
+    with pytest.raises(InputError, match="name a task but not its image: draw those of each image into one"):
+        open_dataset(with_prefix(str(tmp_path)), (1, 1))
+
+
+def test_folder_without_images_is_said(tmp_path):
+    put(tmp_path / "labels/a_mask.png", CLASSES.astype(np.uint8))
+    put(tmp_path / "labels/a_label.png", CLASSES.astype(np.uint8))
+    (tmp_path / "images").mkdir()
+    assert "has 'a_label' but" in refusal(lambda: Folder.open(tmp_path))
+
+
+@pytest.mark.parametrize("place", ["labels", "train/masks", "masks/train"])
+def test_folder_labels_of_jpeg_are_said(tmp_path, place):
+    put(tmp_path / place / "a.jpg", CLASSES.astype(np.uint8))
+    (tmp_path / place.replace("masks", "images").replace("labels", "images")).mkdir(parents=True)
+    assert f"{tmp_path / place} has JPEG files" in refusal(lambda: open_dataset(with_prefix(str(tmp_path)), (1, 1)))

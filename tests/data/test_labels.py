@@ -49,6 +49,12 @@ def scenes(count: int, values: list[int], side: int = 48, patches: int = 3) -> l
     return found
 
 
+def terrain(values: list[int], seed: int, smooth: float = 4) -> np.ndarray:
+    """Classes in patches of all sizes that fill the image."""
+    noise = np.random.default_rng(seed).standard_normal((len(values), 96, 96))
+    return np.array(values)[ndimage.gaussian_filter(noise, (0, smooth, smooth)).argmax(0)]
+
+
 def write(home: Path, drawn: list[np.ndarray], suffix: str = ".png", folder: str = "labels", **declared) -> Path:
     """A data set with these label images, black images and a declaration."""
     for index, pixels in enumerate(drawn):
@@ -441,6 +447,19 @@ def test_folder_resized_labels_are_refused(tmp_path):
     assert "too many values to be labels" in refusal(lambda: Folder.open(home))
 
 
+@pytest.mark.parametrize("how", ["JPEG", "smaller", "larger"])
+@pytest.mark.parametrize("labels", [terrain([*range(6)], 0), discs(6)], ids=["classes", "instances"])
+def test_folder_few_low_values_that_were_interpolated_are_refused(tmp_path, labels, how):
+    """Between 0 and 5 appear 1 to 4, which are classes, too."""
+    image = Image.fromarray(labels.astype(np.uint8))
+    side = {"smaller": 70, "larger": 150}.get(how, 96)
+    resized = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+    home = write(tmp_path, [smear(np.asarray(image), 90) if how == "JPEG" else resized])
+    assert "smeared them" in (message := refusal(lambda: Folder.open(home))) and "'coding: class'" in message
+    (home / "classes.yaml").write_text("coding: class\n")
+    assert Folder.open(home).labels.coding == "class"
+
+
 COLORS = {0: (0, 0, 0), 1: (128, 64, 128), 2: (0, 0, 142), 3: (70, 130, 180), 4: (0, 255, 0), 5: (255, 0, 0)}
 
 
@@ -639,3 +658,238 @@ def test_labels_open_refuses_aliases_in_classes_yaml(tmp_path):
     (tmp_path / "classes.yaml").write_text("\n".join(lines))
     with pytest.raises(InputError, match=r"classes\.yaml has an anchor or alias"):
         Labels.open(tmp_path, [])
+
+
+def cut(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Instances of which a share has two patches: another one of the size of an instance is added to it."""
+    rng = np.random.default_rng(seed)
+    count = int(labels.max())
+    kept = round(count / (1 + share))
+    numbers = np.concatenate([np.arange(1, kept + 1), rng.choice(np.arange(1, kept + 1), count - kept, replace=False)])
+    return np.concatenate([[0], rng.permutation(numbers)])[labels]
+
+
+def renumbered(labels: np.ndarray, seed: int, highest: int = 0, first: int = 1) -> np.ndarray:
+    """The instances with other numbers, in ascending order: some from `first` to `highest`, or all from `first`."""
+    count = int(labels.max())
+    numbers = np.arange(first, first + count)
+    if highest:
+        numbers = np.sort(np.random.default_rng(seed).permutation(np.arange(first, highest + 1))[:count])
+    return np.concatenate([[0], numbers])[labels]
+
+
+def filling(count: int, seed: int, lines: bool) -> np.ndarray:
+    """Cells side by side, numbered from 1, with lines of 0 between them or without any 0."""
+    points = np.random.default_rng(seed).uniform(0, 96, (count, 2))
+    places = np.stack(np.mgrid[:96, :96], -1)[:, :, None]
+    cells = ((places - points) ** 2).sum(-1).argmin(-1) + 1
+    return np.where(ndimage.maximum_filter(cells, 3) != ndimage.minimum_filter(cells, 3), 0, cells) if lines else cells
+
+
+def stack(count: int, slices: int = 6) -> list[np.ndarray]:
+    """Slices whose numbers go on from slice to slice."""
+    return [renumbered(discs(count, seed=z), z, first=1 + z * count) for z in range(slices)]
+
+
+def tracks(count: int, frames: int = 6) -> list[np.ndarray]:
+    """The same cells at about the same place in all frames."""
+    return [np.roll(discs(count, pitch=16), frame, 1) for frame in range(frames)]
+
+
+INSTANCES = {
+    "a third in two patches": [cut(discs(count, seed=count), 0.33, count) for count in (40, 28, 52, 33)],
+    "a third in two patches, one image": [cut(discs(40), 0.33, 0)],
+    "most in two patches": [cut(discs(count, seed=count), 0.6, count) for count in (40, 28, 52, 33)],
+    "few in two patches": [cut(discs(count, seed=count), 0.5, count) for count in (5, 7, 4)],
+    "few in two patches, one image": [cut(discs(6), 0.5, 0)],
+    "filtered": [renumbered(discs(20 + seed, seed=seed), seed, highest=40) for seed in range(6)],
+    "filtered, a third in two patches": [
+        renumbered(cut(discs(24 + seed, seed=seed), 0.33, seed), seed, highest=50) for seed in range(6)
+    ],
+    "random numbers of 8 bits": [renumbered(discs(15, seed=seed), seed, highest=255) for seed in range(6)],
+    "random numbers, a third in two patches": [
+        renumbered(cut(discs(15, seed=seed), 0.33, seed), seed, highest=255) for seed in range(6)
+    ],
+    "random numbers of 16 bits, a third in two patches": [
+        renumbered(cut(discs(15, seed=seed), 0.33, seed), seed, highest=60000) for seed in range(6)
+    ],
+    "side by side": [filling(count, count, False) for count in (20, 31, 16, 25)],
+    "side by side, few": [filling(count, count, False) for count in (5, 8, 4, 6)],
+    "side by side, one image": [filling(7, 0, False)],
+    "side by side with lines": [filling(count, count, True) for count in (20, 31, 16, 25)],
+    "numbered through a stack": stack(20),
+    "few, numbered through a stack": stack(3),
+    "a stack, a third in two patches": [cut(labels, 0.33, 0) for labels in stack(20)[:1]] + stack(20)[1:],
+    "tracks": tracks(20),
+    "few tracks": tracks(3),
+    "from 2": [renumbered(discs(count, seed=count), 0, first=2) for count in (14, 25, 18)],
+    "from 100": [renumbered(cut(discs(count, seed=count), 0.5, 0), 0, first=100) for count in (5, 7, 4)],
+    "one in each image, numbered through": [discs(1, 24, seed) * (seed + 1) for seed in range(8)],
+    "spread up to 255": [discs(count, seed=count) * (255 // count) for count in (5, 3, 15, 17)],
+    "spread up to 255, a third in two patches": [
+        np.round(labels * 255 / labels.max()).astype(int)
+        for labels in (cut(discs(count, seed=count), 0.33, count) for count in (8, 6, 9))
+    ],
+    "in many patches near each other": [
+        np.where(np.arange(96)[:, None] % 6 == 0, 0, filling(20, seed, False)) for seed in range(4)
+    ],
+    "on a background of 1": [discs(count, seed=count) + 1 for count in (3, 6, 4)],
+}
+
+
+@pytest.mark.parametrize("kind", INSTANCES)
+def test_folder_instances_never_become_classes(tmp_path, kind):
+    """Whatever is not certain is refused with the line that makes it right."""
+    images = INSTANCES[kind]
+    write(tmp_path, [labels.astype(np.uint8 if labels.max() < 256 else np.uint16) for labels in images])
+    try:
+        data = Folder.open(tmp_path)
+    except InputError as error:
+        assert "'coding: instance' (0 is background, each other value is one object)" in str(error)
+        (tmp_path / "classes.yaml").write_text("coding: instance\n")
+        data = Folder.open(tmp_path)
+    assert data.labels.coding == "instance"
+    counts = [len(np.unique(labels[labels > 0])) for labels in images]
+    assert [len(sample.panoptic.things) for sample in data] == counts
+
+
+@pytest.mark.parametrize("kind", ["a third in two patches", "most in two patches", "random numbers of 8 bits"])
+def test_folder_instances_that_are_certain_are_read(tmp_path, kind):
+    data = Folder.open(write(tmp_path, [labels.astype(np.uint8) for labels in INSTANCES[kind]]))
+    assert data.labels.coding == "instance"
+    ends = [int(labels.max()) for labels in INSTANCES[kind]]
+    said = "each value is one patch" if "random" in kind else f"without a gap, up to {min(ends)} to {max(ends)}"
+    assert said in data.labels.assumed[0]
+
+
+def some(highest: int, count: int, seed: int) -> list[int]:
+    """Some of many classes."""
+    return np.random.default_rng(seed).permutation(np.arange(1, highest + 1))[:count].tolist()
+
+
+def street(seed: int) -> np.ndarray:
+    """As Cityscapes: 19 classes from 0, and 255 where there is none."""
+    labels = terrain([*some(19, 12, seed), 256], seed)
+    return labels - 1
+
+
+def photograph(seed: int, border: bool) -> np.ndarray:
+    """As Pascal VOC: one or two of 20 classes, each of one or two objects, with 255 around them."""
+    blobs = discs(3, 96, seed, pitch=32)
+    classes = np.array([0, *np.random.default_rng(seed).permutation(np.tile(some(20, 2, seed), 2))[:3]])[blobs]
+    edge = ndimage.maximum_filter(blobs, 3) != ndimage.minimum_filter(blobs, 3)
+    return np.where(edge, 255, classes) if border else classes
+
+
+CLASSES = {
+    "two in patches": [terrain([0, 1, 2], seed) for seed in range(3)],
+    "7 kinds of land, large": [terrain(some(7, 4, seed), seed, 14) for seed in range(8)],
+    "land in tens": [terrain([*range(10, 110, 10)], seed) for seed in range(3)],
+    "land of four digits": [terrain([1110, 1120, 1210, 2110, 3120], seed) for seed in range(3)],
+    "40 in one image": [terrain([*range(40)], 0)],
+    "150 of which an image has 12": [terrain([0, *some(150, 12, seed)], seed) for seed in range(8)],
+    "one image of 150": [terrain([0, *some(150, 12, 0)], 0)],
+    "a street": [street(seed) for seed in range(6)],
+    "photographs with borders": [photograph(seed, True) for seed in range(12)],
+    "photographs": [photograph(seed, False) for seed in range(20)],
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_folder_classes_that_are_certain_are_read(tmp_path, kind):
+    images = CLASSES[kind]
+    dtype = np.uint8 if max(labels.max() for labels in images) < 256 else np.uint16
+    data = Folder.open(write(tmp_path, [labels.astype(dtype) for labels in images]))
+    assert data.labels.coding == "class"
+    found = np.unique(np.concatenate([np.unique(labels) for labels in images]))
+    assert [name for name, _ in categories(data)] == [str(value) for value in found if value != 255]
+
+
+def test_folder_specks_beside_instances_say_nothing(tmp_path):
+    images = [discs(count, seed=count) for count in (20, 31, 12)]
+    for labels in images:
+        labels[::12, ::12] = np.arange(1, 65).reshape(8, 8) % (labels.max() + 1)
+    assert Folder.open(write(tmp_path, [labels.astype(np.uint8) for labels in images])).labels.coding == "instance"
+
+
+@pytest.mark.parametrize(
+    ("line", "things"), [("things: [2]", [3, 5]), ("things: [1]", [1, 1]), ("coding: class", [0, 0])]
+)
+def test_folder_masks_of_1_and_2_are_not_guessed(tmp_path, line, things):
+    home = write(tmp_path, [((discs(count) > 0) + 1).astype(np.uint8) for count in (3, 5)])
+    assert f"'{line}'" in refusal(lambda: Folder.open(home))
+    (home / "classes.yaml").write_text(line)
+    assert [len(sample.panoptic.things) for sample in Folder.open(home)] == things
+
+
+def test_folder_full_thousands_are_not_guessed(tmp_path):
+    home = write(tmp_path, [(labels * 1000).astype(np.uint16) for labels in scenes(3, [1, 2, 3])])
+    message = refusal(lambda: Folder.open(home))
+    assert "all full thousands" in message
+    assert all(f"'coding: {coding}'" in message for coding in ("instance", "class*1000+id", "class"))
+
+
+def test_folder_instances_in_colours_never_become_classes(tmp_path):
+    """In random colours, and in those of a table, as DAVIS; a third has two patches, or there is one in each image."""
+    ids = [cut(discs(count, seed=count), 0.33, count) for count in (15, 22, 9, 18)]
+    table = np.random.default_rng(0).integers(30, 256, (30, 3)).astype(np.uint8) * (np.arange(30)[:, None] > 0)
+    sets = {
+        "random": [random_colors(labels, seed) for seed, labels in enumerate(ids)],
+        "table": [table[labels].astype(np.uint8) for labels in ids],
+        "few": [random_colors(discs(2, seed=seed), seed) for seed in range(4)],
+        "one": [random_colors(discs(1, seed=seed), seed) for seed in range(4)],
+    }
+    for name, images in sets.items():
+        message = refusal(lambda: Folder.open(write(tmp_path / name, images)))  # noqa: B023
+        assert "'coding: instance'" in message and "'coding: color'" in message, name
+
+
+def test_folder_photographs_in_colours_are_classes(tmp_path):
+    table = np.random.default_rng(0).integers(30, 256, (21, 3)).astype(np.uint8) * (np.arange(21)[:, None] > 0)
+    images = [table[photograph(seed, False)].astype(np.uint8) for seed in range(20)]
+    assert Folder.open(write(tmp_path, images)).labels.coding == "color"
+
+
+def test_folder_colours_that_are_nearly_the_same_are_said(tmp_path):
+    table = np.array([[0, 0, 0], [128, 64, 128], [10, 200, 40]], np.uint8)
+    images = [table[terrain([0, 1, 2], seed)] for seed in range(2)]
+    assert "nearly the same" not in str(Folder.open(write(tmp_path / "a", images)).labels)
+    images[1][..., 0] = np.where(images[1][..., 0] == 128, 127, images[1][..., 0])
+    said = Folder.open(write(tmp_path / "b", images)).labels.assumed[0]
+    assert "#7f4080 and #804080 are nearly the same" in said
+
+
+def test_folder_class_times_256_is_refused(tmp_path):
+    """As in the instance images of KITTI."""
+    ids = [discs(count, seed=count) for count in (20, 24, 18)]
+    home = write(tmp_path, [np.where(n > 0, (24 + n % 3) * 256 + n // 3, 7 * 256).astype(np.uint16) for n in ids])
+    assert "class * 256 + number" in refusal(lambda: Folder.open(home))
+    (home / "classes.yaml").write_text("coding: instance\nvoid: 1792\n")
+    assert [len(sample.panoptic.things) for sample in Folder.open(home)] == [20, 24, 18]
+
+
+def test_folder_void_of_instances_are_numbers(tmp_path):
+    """1 is a number too, and not the class of all objects."""
+    labels = discs(6).astype(np.uint8)
+    data = Folder.open(write(tmp_path, [labels + 1], coding="instance", void=1))
+    assert categories(data) == [("background", False), ("object", True)]
+    assert [len(sample.panoptic.things) for sample in data] == [6]
+    assert ((data[0].panoptic.segmentation == 0) == (labels == 0)).all()
+    (tmp_path / "classes.yaml").write_text(str(data.labels))
+    assert Folder.open(tmp_path).labels == data.labels
+
+
+def test_folder_more_objects_than_8_bits_hold_are_refused(tmp_path):
+    home = write(tmp_path, [(discs(700, 240, pitch=8) % 256).astype(np.uint8)])
+    assert "more than 255 objects were saved with 8 bits" in refusal(lambda: Folder.open(home))
+    (home / "classes.yaml").write_text("coding: instance\n")
+    assert len(Folder.open(home)[0].panoptic.things) == 255
+
+
+@pytest.mark.parametrize("value", [1, 7, 255])
+def test_folder_images_of_one_value_without_0(tmp_path, value):
+    home = write(tmp_path, [np.full((9, 9), value, np.uint8)] * 3)
+    if value == 255:
+        assert "'void: []' (255 is a class)" in refusal(lambda: Folder.open(home))
+    else:
+        assert categories(Folder.open(home)) == [(str(value), False)]

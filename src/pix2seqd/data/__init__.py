@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pix2seqd.data.sample import ClipDataset, Dataset, Subset, evenly
-from pix2seqd.data.split import PARTS, open_part
+from pix2seqd.data.split import PARTS, open_part, undivided
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def remarks(dataset: Dataset, source: str, looked_at: int = 5) -> list[str]:
 
     Args:
         dataset: the data set.
-        source: its name, for the lines.
+        source: its name; the lines call a part of a data set as the whole.
         looked_at: number of images that are read, evenly spaced.
 
     Returns:
@@ -84,6 +84,7 @@ def remarks(dataset: Dataset, source: str, looked_at: int = 5) -> list[str]:
         labels were taken.
     """
     whole: Any = dataset
+    source = undivided(source)
     while hasattr(whole, "dataset"):  # a part of a data set, or one with its categories in another order
         whole = whole.dataset
     labels = getattr(whole, "labels", None)

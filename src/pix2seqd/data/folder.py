@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, product
@@ -27,6 +27,12 @@ LABEL_WORDS = re.compile(
     r"(?i)(^|[_. -])(cp_)?(masks?|labels?|labell?ed|lbls?|seg|segmentation|gt|groundtruth|annotations?)([_. -]|$)"
 )
 """Words that tell a label image from an image in the same folder."""
+LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-.*tag-.*")
+"""Name of a mask that Label Studio exports: of one tag and one task."""
+LABEL_STUDIO_CURE = (
+    "masks of Label Studio name a task but not its image: draw those of each image into one label image "
+    "with the name of the image, with another value for each tag"
+)
 
 
 @dataclass(frozen=True)
@@ -321,10 +327,10 @@ def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
             f"if so, write {names} to {directory / 'classes.yaml'}"
         )
     expected = directory / "labels" / split
-    if not known and (reason := _other_arrangement(directory)):
+    if not known and (reason := other_arrangement(directory)):
         return reason
-    if not known and any(path.suffix.lower() in (".jpg", ".jpeg") for path in _files(expected)):
-        return f"{expected} has JPEG files, which change the values of labels; export the labels again as PNG or TIFF"
+    if not known and (place := _of_jpegs(directory)):
+        return f"{place} has JPEG files, which change the values of labels; export the labels again as PNG or TIFF"
     if not known and directory.is_dir():
         others = sorted({path.suffix for path in _files(expected)} - {""})
         held = f" (but {', '.join(others)})" if others else ""
@@ -335,7 +341,16 @@ def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
     return f"{expected} has no label images; splits in {directory}: {have}; see docs/datasets.md"
 
 
-def _other_arrangement(directory: Path) -> str:
+def _of_jpegs(directory: Path) -> Path | None:
+    """A folder for label images that has JPEG files."""
+    for word in LABEL_FOLDERS:
+        for _, layout in _with_folders(directory, word):
+            if any(path.suffix.lower() in (".jpg", ".jpeg") for path in _files(layout.labels, layout.nested)):
+                return layout.labels
+    return None
+
+
+def other_arrangement(directory: Path) -> str:
     """The message about a folder that has images, but none that are label images by their place; "" for another one."""
     homes = [directory, *(path for path in sorted(directory.glob("*/")) if not path.name.startswith("."))]
     files = {home: _files(home, nested=False) for home in homes}
@@ -352,6 +367,11 @@ def _other_arrangement(directory: Path) -> str:
                 f"{home} has {images[both[0]]} and {labels[both[0]]}; if the latter has the labels of the former, "
                 f"move all such label images to {home / 'labels'} and the images to {home / 'images'}"
             )
+    if masks := next((p for listed in files.values() for p in listed if LABEL_STUDIO.fullmatch(p.stem)), None):
+        return f"{masks} is of Label Studio; {LABEL_STUDIO_CURE}"
+    if cities := sorted(path.name for path in (directory / "gtFine").glob("*/")):
+        names = " or ".join(f"cityscapes:{directory}@{split}" for split in cities)
+        return f"{directory} is Cityscapes as distributed; give {names}"
     held = [home for home in homes[1:] if any(path.suffix.lower() in IMAGE_SUFFIXES for path in files[home])]
     if place := _near(directory):
         return f"{directory} is no data set, but {place} seems to be one; give {place}"
@@ -402,8 +422,12 @@ def _check_partners(
     if names == _Names() and not by_name.keys() & truth.keys():
         if offered:
             cure = f"if an image and its label are named so, write {offered} to {directory / 'classes.yaml'}"
-        elif several := _several_masks(by_name, labels, truth):
-            cure = several
+        else:
+            kinds = " or ".join(map(str, _kinds(list(by_name.values()), images, truth)))
+            several = _several_masks(by_name, labels, truth)
+            choice = f"if each image has label images of several kinds, choose one: write {kinds} to "
+            choice += str(directory / "classes.yaml")
+            cure = "; ".join(filter(None, [several, choice if kinds else ""])) or cure
     raise InputError(f"{have} has {unpaired[0]!r} but {lacks} does not ({len(unpaired)} files have no partner); {cure}")
 
 
@@ -415,6 +439,8 @@ def _several_masks(images: Iterable[str], labels: Path, truth: Iterable[str]) ->
         labels: folder of the masks.
         truth: names of the masks, with their folders.
     """
+    if all(LABEL_STUDIO.fullmatch(Path(name).name) for name in truth):
+        return LABEL_STUDIO_CURE
     folders = {name.rpartition("/")[::2] for name in truth}
     known = set(images)
     if len({folder for folder, _ in folders}) > 1 and {stem for _, stem in folders} <= known:
@@ -436,6 +462,24 @@ def _naming(images: Sequence[Path], image_home: Path, labels: Sequence[Path], la
         if wanted and wanted <= {_common(image, path, image_home) for path in images} - {None}:
             return _Names(image, label)
     return None
+
+
+def _kinds(images: Sequence[Path], home: Path, truth: Collection[str]) -> list[_Names]:
+    """The names under which every image has a label image, if there are several, as of Cityscapes.
+
+    Args:
+        images: the images.
+        home: their folder.
+        truth: names of all label images, with their folders.
+    """
+    for image in _patterns(images) if images else ():
+        names = {name for path in images if (name := _common(image, path, home))}
+        one = min(names)
+        ends = sorted(label.removeprefix(one) for label in truth if label.startswith(one))
+        fit = [_Names(image, f"*{end}") for end in ends if end and all(name + end in truth for name in names)]
+        if len(fit) > 1:
+            return fit
+    return []
 
 
 def _patterns(files: Sequence[Path]) -> list[str]:

@@ -125,7 +125,7 @@ class Labels:
             names = {value: str(value) for value in sorted(found - void)}
             assumed.append(f"labels: the values found in {len(files)} label images, named by number")
         if "things" not in declared:
-            things = set() if coding in ("class", "color") else with_numbers - void
+            things = set() if coding in ("class", "color") else {1} if one_class else with_numbers - void
             kind = (
                 "classes with instance numbers" if things or coding not in ("class", "color") else "none, all is stuff"
             )
@@ -133,7 +133,8 @@ class Labels:
         if reason:
             reason += _reading(void & found, found - void) if coding == "class" and "void" not in declared else ""
             assumed.insert(0, f"coding: {coding}, because {reason}")
-        names = {value: names[value] for value in sorted(names) if value not in void}
+        void_names = void - {1} if one_class else void  # there, 1 is the class of all objects, and void are numbers
+        names = {value: names[value] for value in sorted(names) if value not in void_names}
         if not names or things - set(names):
             stray = f"things {sorted(things - set(names))} are void or have no name" if names else "no class is left"
             raise InputError(f"{path}: {stray}; correct labels, things and void")
@@ -183,14 +184,16 @@ class Labels:
         class_path = class_path if self.coding == "instance" else None
         if class_path is not None:
             classes, numbers = _beside(pixels, read_label_image(class_path, image), class_path)
-        elif self.coding == "instance":
+        elif self.coding == "instance":  # void are numbers here, of which 1 is also the class of all objects
             numbers = _as_number(pixels)
-            classes = np.where(np.isin(numbers, list(self.void)), numbers, np.minimum(numbers, 1))
+            classes = np.where(np.isin(numbers, list(self.void)), NO_NUMBER, np.minimum(numbers, 1))
         elif self.coding == "color":
             classes, numbers = self._look_up(path, pixels), np.full(pixels.shape[:2], NO_NUMBER)
         else:
             classes, numbers = _decode(pixels, self.coding, path)
-        void, thing = np.isin(classes, list(self.void)), np.isin(classes, list(self.things))
+        one_class = self.coding == "instance" and class_path is None
+        void = classes == NO_NUMBER if one_class else np.isin(classes, list(self.void))
+        thing = np.isin(classes, list(self.things))
         if unknown := sorted(set(np.unique(classes[~void]).tolist()) - set(self.names)):
             source = class_path or path
             raise InputError(f"{source}: value {unknown[0]} is not a class; add it to labels or void in classes.yaml")

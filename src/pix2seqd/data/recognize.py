@@ -1,11 +1,12 @@
 """Recognition of the coding of label images, from what their values look like.
 
-A class has several patches in an image, and its value returns in other images. An instance is one patch, and the
-instances of an image are numbered from 1. Where the values fit two codings, nothing is guessed.
+A class has several patches in an image, and its value returns in other images. An instance is one patch, or a few, and
+the instances of an image are numbered from 1. Where the values fit two codings, nothing is guessed.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,22 @@ SEVERAL = 3
 """Number of images from which values that are left out say that the others are classes."""
 SAME = 0.8
 """Share of all values that an image has on average, above which the values are the same in all images."""
+SCATTERED = 2.5
+"""Number of patches of a value, on average, from which values are classes: few instances are cut in more than two."""
+SPARSE = 0.25
+"""Share of the numbers up to the highest value, below which few of them occur."""
+SPECK = 0.02
+"""Share of the area of a value up to which a patch is a stray speck, which says nothing."""
+MIXED = 0.1
+"""Share of the pixels at borders from which values between the two sides were interpolated; labels have 0.02."""
+MIN_BORDER = 50
+"""Number of pixels at borders from which this can be told."""
 SOFT = 64
 """Value from which a mask may have values between 0 and its own, at its edges."""
+MANY_CLASSES = 256
+"""Number of values that a set of classes may have if they are higher than 1000, or colours."""
+NEARLY_ALL = 240
+"""Number of values in an image above which nearly all of 8 bits are used."""
 PLENTY = 64
 """Number of values in an image above which they are not classes of which each is one patch."""
 HIGHEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
@@ -50,9 +65,11 @@ class _Seen:
     chosen: np.ndarray
     """Some of the values, of which there is more to tell."""
     patches: np.ndarray
-    """Number of connected patches (8 neighbours) of each chosen value."""
+    """Number of connected patches (8 neighbours) of each chosen value, without specks."""
     areas: np.ndarray
     """Number of pixels of each chosen value."""
+    scatter: np.ndarray
+    """How far the pixels of each chosen value lie from their middle: 1 for a disc, above 1.5 for patches far apart."""
     has_zero: bool
 
 
@@ -93,11 +110,21 @@ def recognize(
     if soft := [path for path, pixels in plain if _is_smooth(pixels)]:
         raise _smeared(soft[0])
     seen = [_look(path, pixels) for path, pixels in plain]
+    if mixed := [path for path, pixels in plain if _is_mixed(pixels)]:
+        raise InputError(
+            f"{mixed[0]} has values between those of two neighbours along its borders: JPEG or resizing has smeared "
+            "them; export the labels again as PNG or TIFF, without interpolation; if they are meant, write the coding, "
+            f"such as 'coding: class', to {declaration}"
+        )
     if not any(len(s.values) for s in seen):
         raise InputError(
             f"{declaration.parent}: the label images hold only 0, so nothing is labelled; export them again, "
             f"or write 'coding: class' to {declaration} if 0 is a class"
         )
+    both = max((s.values.tolist() for s in seen), key=len)
+    masks = all(not s.has_zero and np.isin(s.values, both).all() for s in seen)
+    if masks and len(both) == 2 and 255 not in both and not (classes_only or things_given or void):
+        raise _unsure_pair(declaration, *both)
     seen = [_keep(s, lambda values: ~np.isin(values, void)) for s in seen]
     return _recognize_grey(seen, declaration, classes_only, things_given)
 
@@ -134,49 +161,82 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
     if (highest < 1000 or highest in HIGHEST) and classes_only:
         return "class", "classes are named in the declaration"
     most = max(len(s.values) for s in seen)
-    dense = sum(len(s.values) for s in seen) >= 0.5 * sum(int(s.values.max(initial=0)) for s in seen)
     single = _single_share(seen)
-    counts = f"an image has up to {most} values"
     if highest >= 1000:
+        dense = sum(len(s.values) for s in seen) >= 0.5 * sum(int(s.values.max(initial=0)) for s in seen)
         share = 0.0 if (dense and most > PLENTY) or highest >= 1000 * 1000 else _numbered_share(seen, 1000)
+        codings = ["instance", "class*1000+id", *(["class"] if len(union) <= MANY_CLASSES else [])]
+        if not (union % 1000 * (union > 1000)).any() and not classes_only:
+            raise _unsure(declaration, f"values reach {highest}, all full thousands", codings)
         if share > 0.5 or (share > 0.2 and (single < SINGLE or most < MANY)):
             return "class*1000+id", f"values reach {highest} and are numbered within each thousand"
+        of_256 = highest < 2**16 and len(union) < 0.5 * (highest - union[0]) and len(np.unique(union // 256)) > 2
+        if share < 0.2 and of_256 and _numbered_share(seen, 256) > 0.5:
+            raise InputError(
+                f"{declaration.parent}: the label images seem to hold class * 256 + number of the object (values reach "
+                f"{highest} and are numbered within each 256), which is not read; save class * 1000 + number instead, "
+                f"or write 'coding: instance' to {declaration} if each value is one object"
+            )
         if share < 0.2 and single >= SINGLE and most >= 3 and not classes_only:
             return "instance", f"values reach {highest}, and each is one patch"
-        raise _unsure(declaration, f"values reach {highest}", ["instance", "class*1000+id"])
+        if share < 0.2 and not dense and len(union) <= MANY_CLASSES and _patches(seen) >= SCATTERED:
+            return "class", f"values reach {highest}, and many of them have several patches"
+        raise _unsure(declaration, f"values reach {highest}", codings)
+    if most > NEARLY_ALL and highest < 256 and single < SINGLE:
+        raise InputError(
+            f"{declaration.parent}: an image has {most} values below 256, of which many have several patches, as if "
+            f"more than 255 objects were saved with 8 bits; save them with 16, or write the coding to {declaration}"
+        )
     # 255 far above all other values is void by convention, which both codings allow.
     void = 255 in union and union[union != 255].max(initial=0) < 250
-    seen = [_keep(s, lambda values: values != 255) for s in seen] if void else seen
+    # Numbers of objects that were spread to be seen end at 255, too, and have values above 127.
+    bordered = void and union[union != 255].max(initial=0) < 128 and 2 * sum(255 in s.values for s in seen) >= len(seen)
+    seen = [s for s in ([_keep(s, lambda values: values != 255) for s in seen] if void else seen) if len(s.values)]
+    most = max((len(s.values) for s in seen), default=0)
+    returning = _returning(seen)
+    if most < 2:
+        if len(seen) >= SEVERAL and returning < 0.3:
+            raise _unsure(
+                declaration, "an image has one value, and other images have other ones", ["instance", "class"]
+            )
+        return "class", f"an image has at most one value besides 0{' and 255' if void else ''}"
+    background = all(s.has_zero for s in seen)
+    hint = "" if background else "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1'"
+    ends = [int(s.values[-1]) for s in seen]
+    counted = all(len(s.values) == s.values[-1] for s in seen)
+    varied, constant = min(ends) < 0.8 * max(ends), len(seen) >= 5 and min(ends) == max(ends)
     single = _single_share(seen)
-    numbered = [s.values for s in seen if len(s.values)]
-    ends = [int(v[-1]) for v in numbered]
-    most = max((len(v) for v in numbered), default=0)
-    if most < 2 or single < 0.75 or (single < SINGLE and most < MANY):
-        return "class", f"{counts}, which are few or have several patches"
-    varied = min(ends) < 0.8 * max(ends)
-    constant = len(numbered) >= 5 and min(ends) == max(ends)
+    counts = f"an image has up to {most} values besides 0{' and 255' if void else ''}"
+    if counted and varied and background and not void and most >= MANY and len(seen) >= SEVERAL:
+        return "instance", f"the values count from 1 without a gap, up to {min(ends)} to {max(ends)} in an image"
+    if _patches(seen) >= SCATTERED and not (most >= MANY and ((counted and varied) or _in_place(seen))):
+        return "class", f"{counts}, and many values have several patches"
+    sparse = sum(len(s.values) for s in seen) < SPARSE * sum(ends) and any((np.diff(s.values) > 1).any() for s in seen)
+    if sparse and bordered:
+        return "class", f"{counts}, 255 is at their borders, and most numbers below the highest do not occur"
+    if returning < 0.3 and not (single >= SINGLE and most >= MANY):
+        raise _unsure(declaration, f"{counts}, other ones in each image", ["instance", "class"], hint)
+    if sparse and single < SINGLE and (_spread(seen) > 16 or (most < MANY and len(seen) >= SEVERAL)):
+        return "class", f"{counts}, some have several patches, and most numbers below the highest do not occur"
     if most >= MANY:
-        areas = np.concatenate([s.areas for s in seen])
-        alike = np.quantile(areas, 0.9) <= 16 * np.quantile(areas, 0.1)
-        background = all(s.has_zero for s in seen)
         # The parts of a car or a body are of one patch and similar size too, but each image lacks others of them.
-        gaps = np.median([len(v) / v[-1] for v in numbered]) < 0.95 and _returning(seen) > 0.9
-        few = most <= PLENTY and (constant or gaps or not ((varied and len(seen) > 1) or alike))
-        if single >= SINGLE and background and not void and not few:
+        steady = _steadiness(seen)
+        gaps = np.median([len(s.values) / s.values[-1] for s in seen]) < 0.95
+        unsure = gaps and (returning > 0.9 or (returning >= 0.3 and not steady < 0.3))
+        few = most <= PLENTY and (constant or unsure or not ((varied and len(seen) > 1) or _spread(seen) <= 16))
+        parts = steady >= 0.5 and not (counted and varied)
+        if single >= SINGLE and background and not void and not few and not parts:
             return "instance", f"{counts}, and each value is one patch"
-        raise _unsure(declaration, f"{counts}, most of one patch", ["instance", "class"])
-    if _returning(seen) < 0.3:
-        raise _unsure(declaration, f"{counts}, other ones in each image", ["instance", "class"])
-    if not all(s.has_zero for s in seen):
-        return "class", f"{counts}, and some images have no background of 0"
-    if constant:
+        raise _unsure(declaration, f"{counts}, {single:.0%} of one patch", ["instance", "class"], hint)
+    if constant and not (counted and _spread(seen) <= 8):
         return "class", f"{counts}, of which the highest is the same in all images"
+    if not background and not (counted and (varied or len(seen) < SEVERAL)):
+        return "class", f"{counts}, and some images have no background of 0"
     # Classes that are one patch each leave out values; so do instances of which some were deleted. Only classes return.
-    from_one = all(len(v) == v[-1] for v in numbered)
-    present = np.mean([len(v) for v in numbered]) / len(np.unique(np.concatenate(numbered)))
-    if (not from_one and len(numbered) >= SEVERAL and present > SAME) or (most == 2 and void):
+    present = np.mean([len(s.values) for s in seen]) / len(np.unique(np.concatenate([s.values for s in seen])))
+    if (not counted and len(seen) >= SEVERAL and present > SAME) or (most == 2 and void):
         return "class", f"{counts}, which are the same few in all images"
-    raise _unsure(declaration, f"{counts}, each of one patch", ["instance", "class"])
+    raise _unsure(declaration, f"{counts}, {single:.0%} of one patch", ["instance", "class"], hint)
 
 
 def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path, things_given: bool) -> tuple[str, str]:
@@ -195,18 +255,32 @@ def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path, 
             return "two-channel", "blue is 0, and green numbers the objects of each red value"
     if 1000 <= values.max() < 256_000 and _numbered_share(seen, 1000) > 0.2:
         return "class*1000+id", "the colours as R + 256 G + 65536 B are numbered within each thousand"
-    counts = f"they have {len(values)} colours"
-    single = _single_share(seen)
-    if single < 0.75 and len(values) <= 256:
-        return "color", f"{counts}, which have several patches"
+    counts = f"they have {len(values)} colours besides black"
+    single, returning, most = _single_share(seen), _returning(seen), max(len(s.values) for s in seen)
+    several = len(seen) >= SEVERAL
+    if len(values) <= MANY_CLASSES and (
+        _patches(seen) >= SCATTERED or (single < 0.75 and returning >= 0.3 and several and not _nested(seen))
+    ):
+        return "color", f"{counts}, of which many have several patches" + _near_colors(values)
     if single < SINGLE:
         raise _unsure(declaration, counts, ["color", "instance"])
-    if _returning(seen) < 0.3 and all(s.has_zero for s in seen):
+    if returning < 0.3 and most >= MANY and all(s.has_zero for s in seen):
         return "instance", f"{counts}, each is one patch, and other images have other colours"
-    if max(len(s.values) for s in seen) < 2:
+    if most < 2 and not (several and returning < 0.3):
         return "color", f"{counts}, one in each image"
     hint = " (or, if a JSON file says what each colour is, open the folder as coco:DIR)"
     raise _unsure(declaration, f"{counts}, each of one patch", ["color", "instance"], hint)
+
+
+def _near_colors(values: np.ndarray) -> str:
+    """A remark about two colours that hardly differ, as two programs make them; "" if there are none."""
+    channels = np.stack([values % 256, values // 256 % 256, values // 65536], 1)
+    near = np.abs(channels[:, None] - channels).max(-1) <= 2
+    first, second = np.nonzero(np.triu(near, 1))
+    if not len(first):
+        return ""
+    one, other = (hex_color(int(values[found[0]])) for found in (first, second))
+    return f" ({one} and {other} are nearly the same; if they mean the same, save them alike)"
 
 
 def _returning(seen: list[_Seen]) -> float:
@@ -222,7 +296,8 @@ def _returning(seen: list[_Seen]) -> float:
 def _keep(seen: _Seen, kept: Callable[[np.ndarray], np.ndarray]) -> _Seen:
     """What was seen of the values for which `kept` is true."""
     some = kept(seen.chosen)
-    return _Seen(seen.values[kept(seen.values)], seen.chosen[some], seen.patches[some], seen.areas[some], seen.has_zero)
+    chosen, patches, areas, scatter = (of[some] for of in (seen.chosen, seen.patches, seen.areas, seen.scatter))
+    return _Seen(seen.values[kept(seen.values)], chosen, patches, areas, scatter, seen.has_zero)
 
 
 def _single_share(seen: list[_Seen]) -> float:
@@ -256,6 +331,45 @@ def _numbered_share(seen: list[_Seen], base: int, *, low_is_class: bool = False)
     return count / max(1, room) if len(plain) <= 64 else 0.0
 
 
+def _patches(seen: list[_Seen]) -> float:
+    """Number of patches of a value, on average; more than 8 are taken as 8."""
+    return float(np.minimum(np.concatenate([s.patches for s in seen]), 8).mean())
+
+
+def _in_place(seen: list[_Seen]) -> bool:
+    """Whether the patches of a value are near each other, as those of an object that others cover in part."""
+    several = np.concatenate([s.patches for s in seen]) > 1
+    return bool(np.median(np.concatenate([s.scatter for s in seen])[several]) < 1.5)
+
+
+def _spread(seen: list[_Seen]) -> float:
+    """How many times larger the large values are than the small ones."""
+    areas = np.concatenate([s.areas for s in seen])
+    return float(np.quantile(areas, 0.9) / np.quantile(areas, 0.1))
+
+
+def _nested(seen: list[_Seen]) -> bool:
+    """Whether the values of an image are all in each image with more of them, as with numbers that count from 1."""
+    ordered = sorted((s.values for s in seen), key=len)
+    return all(np.isin(few, more).all() for few, more in pairwise(ordered))
+
+
+def _steadiness(seen: list[_Seen]) -> float:
+    """How far the area of a value is the same in all images: near 1 for the parts of a body, near 0 for numbers.
+
+    NaN if fewer than `MANY` values return.
+    """
+    areas: dict[int, list[float]] = {}
+    for s in seen:
+        for value, area in zip(s.chosen.tolist(), np.log(s.areas).tolist(), strict=True):
+            areas.setdefault(value, []).append(area)
+    several = [np.array(found) for found in areas.values() if len(found) > 1]
+    if len(several) < MANY:
+        return np.nan
+    within = sum(((found - found.mean()) ** 2).sum() for found in several) / sum(len(found) - 1 for found in several)
+    return float(1 - within / max(np.concatenate(several).var(ddof=1), 1e-9))
+
+
 def _look(path: Path, values: np.ndarray) -> _Seen:
     """Count the values of an image and their patches.
 
@@ -275,14 +389,19 @@ def _look(path: Path, values: np.ndarray) -> _Seen:
     boxes = ndimage.find_objects(dense + 1)
     present = np.flatnonzero(found)
     chosen = present[:: max(1, len(present) // MAX_PATCHES)]
-    patches, areas = [], []
+    every, patches, areas, scatter = [], [], [], []
     for i in chosen:
-        mask = dense[boxes[i]] == i
-        patches.append(ndimage.label(mask, np.ones((3, 3)))[1])  # pyright: ignore[reportIndexIssue]
-        areas.append(int(mask.sum()))
-    if len(found) > 16 and np.median(np.divide(areas, patches)) < 4:
+        numbered, count = ndimage.label(dense[boxes[i]] == i, np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
+        sizes = np.bincount(numbered.ravel())[1:]
+        every.append(count)
+        patches.append((sizes > SPECK * sizes.sum()).sum())
+        areas.append(sizes.sum())
+        spread = sum(places.var() for places in np.nonzero(numbered))
+        scatter.append(np.sqrt(2 * np.pi * spread / sizes.sum()))
+    if len(found) > 16 and np.median(np.divide(areas, every)) < 4:
         raise _smeared(path)
-    return _Seen(found[present], found[chosen], np.array(patches, int), np.array(areas), bool(found[0] == 0))
+    counted = (np.array(patches, int), np.array(areas), np.array(scatter))
+    return _Seen(found[present], found[chosen], *counted, bool(found[0] == 0))
 
 
 def _is_smooth(pixels: np.ndarray) -> bool:
@@ -294,6 +413,22 @@ def _is_smooth(pixels: np.ndarray) -> bool:
     block = pixels[1:, 1:]
     blocks = between[1:, 1:] & (block == pixels[:-1, 1:]) & (block == pixels[1:, :-1]) & (block == pixels[:-1, :-1])
     return bool(between.sum() < (pixels == high).sum() and blocks.sum() < 0.1 * between.sum())
+
+
+def _is_mixed(pixels: np.ndarray) -> bool:
+    """Whether grey values `[h, w]` were interpolated: at borders lie pixels of values between the two sides.
+
+    A border of one value, such as a class for the outline of cells, is none.
+    """
+    apart, between = 0, [np.zeros(0, pixels.dtype)]
+    for rows in (pixels, pixels.T):
+        before, middle, after = rows[:, :-2], rows[:, 1:-1], rows[:, 2:]
+        border = np.abs(before - after) > 1
+        inside = border & (np.minimum(before, after) < middle) & (middle < np.maximum(before, after))
+        apart += int(border.sum())
+        between.append(middle[inside])
+    found = np.concatenate(between)
+    return bool(apart >= MIN_BORDER and len(found) > MIXED * apart and (found != found[:1]).any())
 
 
 def _smeared(path: Path) -> InputError:
@@ -314,6 +449,14 @@ def _unsure_mask(declaration: Path, seen: str, value: str, coding: str) -> Input
         f"these lines to {declaration}: 'things: [{value}]' (each connected patch of {value} is one object) or "
         f"'coding: {coding}' ({value} is an area, whose objects are not counted) or 'coding: instance' (all of "
         f"{value} in an image is one object)"
+    )
+
+
+def _unsure_pair(declaration: Path, low: int, high: int) -> InputError:
+    return InputError(
+        f"{declaration.parent}: the label images are masks that can be read in several ways (all is {low} or {high}); "
+        f"write one of these lines to {declaration}: 'things: [{high}]' (each connected patch of {high} is one object) "
+        f"or 'things: [{low}]' (each connected patch of {low} is one object) or 'coding: class' (both are areas)"
     )
 
 

@@ -77,6 +77,13 @@ def describe(
     return {"categories": taxonomy.to_coco(), **parts}
 
 
+def undivided(source: str) -> str:
+    """The name of the data set that `split:FILE@PART` is a part of; other names stay."""
+    kind, _, rest = source.partition(":")
+    file, _, part = rest.rpartition("@")
+    return str(read_json(file)[part]["data"]) if kind == "split" else source
+
+
 def open_part(file: str, part: str, open_source: Callable[[str], Dataset]) -> Dataset:
     """Open a part of the data of a run.
 

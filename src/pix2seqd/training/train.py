@@ -180,11 +180,14 @@ def training_data(recipe: Recipe) -> Dataset | ClipDataset:
 
 
 def _say_remarks(recipe: Recipe, dataset: Dataset | ClipDataset, eval_data: Dataset | None) -> None:
-    """Print how images and labels of data sets of images are understood."""
+    """Print how images and labels of data sets of images are understood; once if both are understood alike."""
+    said: dict[str, str] = {}
     for data, source in ((dataset, recipe.train_data), (eval_data, recipe.eval_data)):
         if data is not None and not is_clips(source):
             for line in remarks(cast(Dataset, data), source):
-                say(line)
+                said.setdefault(line.partition(": ")[2], line)
+    for line in said.values():
+        say(line)
 
 
 def new_state(

@@ -186,3 +186,10 @@ def test_read_coco_8000_images_that_roboflow_renamed(tmp_path, monkeypatch):
     records = read_coco(tmp_path / "a.json", content).records
     assert [record.file_name for record in records] == list(found)
     assert time.process_time() - began < 4
+
+
+def test_read_coco_points_as_shares_are_refused(tmp_path, draw):
+    """Otherwise the objects would be one pixel in the corner."""
+    given = [{"segmentation": [[0.1, 0.1, 0.9, 0.1, 0.9, 0.9, 0.1, 0.9]]}, {"segmentation": [[1, 1, 4, 1, 4, 3]]}]
+    shares, pixels = open_annotations(write(tmp_path / "a.json", draw, given))[""].records[0].shapes
+    assert "shares of width and height" in shares.lost and not pixels.lost

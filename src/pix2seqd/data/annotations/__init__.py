@@ -102,10 +102,13 @@ def open_annotations(path: Path, images: Path | None = None) -> dict[str, Annota
         raise InputError(f"{images} is not a folder; give the folder of the images")
     found = recognize_annotations(path)
     if found is None:
-        from pix2seqd.data.find import find_splits  # it needs this module
+        from pix2seqd.data.find import find_splits  # they need this module
+        from pix2seqd.data.folder import other_arrangement
 
         if path.is_dir() and find_splits(path)[1]:
             raise InputError(f"{path} needs no conversion; see how it is understood: pix2seqd check-data {path}")
+        if path.is_dir() and (reason := other_arrangement(path)):
+            raise InputError(reason)
         known = CURES.keys() - {".txt"} | {".json", ".xml"}
         files = visible(path, "**/*") if path.is_dir() else []
         if other := next((file for file in files if file.suffix.lower() in known), None):
@@ -182,6 +185,10 @@ OF_ENTRIES = (
     ),
     ({"type", "geometry"}, "is GeoJSON, which does not name its image; export label images instead"),
     ({"image", "label"}, "is Label Studio's short form; export as COCO with images"),
+    ({"className"}, "is from SuperAnnotate; export it as COCO json"),
+    ({"label_hash", "data_units"}, "is from Encord; export it as COCO json"),
+    ({"externalId", "labels"}, "is from Kili; export it as COCO json"),
+    ({"task_id", "response"}, "is from Scale, and may have links instead of masks; convert it to COCO json"),
     ({"name", "labels"}, "is from BDD100K; use its label images, or convert it to COCO json with its tools"),
 )
 """Keys of the entries of a list, and why it cannot be converted."""
@@ -190,7 +197,16 @@ OF_ONE = (
     ({"type", "features"}, "is GeoJSON, which does not name its image; export label images instead"),
     ({"item", "annotations"}, "is from V7 Darwin; export it as COCO json"),
     ({"metadata", "instances"}, "is from SuperAnnotate; export it as COCO json"),
-    ({"objects"}, "has outlines as Cityscapes and Mapillary write them; use the label images beside it"),
+    ({"dataset", "image", "annotations"}, "is from V7 Darwin; export it as COCO json"),
+    ({"project_name", "label_classes", "images"}, "is from Hasty; export it as COCO json"),
+    ({"filename", "annotations", "metadata"}, "is from Dataloop; export it as COCO json"),
+    ({"dataset", "samples"}, "is from Segments.ai and has links instead of masks; export it as COCO panoptic"),
+    ({"asset", "regions"}, "is from VoTT; convert its regions to COCO json"),
+    (
+        {"objects"},
+        "has outlines as Cityscapes and Mapillary write them; use the label images beside it, those of Cityscapes with "
+        'the lines image_name: "*_leftImg8bit" and label_name: "*_gtFine_instanceIds" in classes.yaml',
+    ),
     ({"annotations", "categories"}, "is COCO json without images; export it with images"),
     ({"images", "categories"}, "is COCO json without annotations; export it with annotations"),
 )

@@ -193,7 +193,17 @@ def _shape(entry: Mapping[str, Any], name: str, numbers: Mapping[int | str, int]
     number = None if plain is None else numbers.get(plain)
     if number is None:
         return Shape(name, 0, unusable(f"its category {_shown(given)} is not in categories"), crowd)
-    return Shape(name, number, partial(decode_mask, _polygons(segmentation)), crowd)
+    polygons = _polygons(segmentation)
+    if _are_shares(polygons):
+        return lost(name, "its points are shares of width and height; give pixels")
+    return Shape(name, number, partial(decode_mask, polygons), crowd)
+
+
+def _are_shares(polygons: Any) -> bool:
+    """Whether all coordinates of polygons are from 0 to 1, which is one pixel, and some are between."""
+    lists = polygons if isinstance(polygons, list) else []
+    values = [value for points in lists if isinstance(points, list) for value in points if type(value) in (int, float)]
+    return len(values) >= 6 and all(0 <= value <= 1 for value in values) and any(0 < value < 1 for value in values)
 
 
 def _polygons(segmentation: Any) -> Any:

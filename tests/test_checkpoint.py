@@ -97,7 +97,8 @@ BEFORE = {
     "nuclei-video": (MaskConfig(bits=(2, 4), classes=3, max_instances=16, scale=0.2, stride=1), 2, (2, 2, 5, 0.6)),
     "shapes": (MaskConfig(bits=(4, 4), classes=10, max_instances=16, scale=0.12, stride=1), 0, (10, 1, 5, 0.0)),
 }
-"""Of the bundled checkpoints, as they were first published: mask, past frames, and steps, input_scale, consensus, unconditioned_share in use."""
+"""Of the bundled checkpoints, as first published: mask, past frames, and steps, input_scale, consensus,
+unconditioned_share in use."""
 
 
 @pytest.mark.parametrize("name", BEFORE)

@@ -119,10 +119,8 @@ def print_renamed(named: Sequence[tuple[Path, str]]) -> None:
     """
     renamed = [f"{source} is {name}" for source, name in named if name != printable(source.stem)]
     if renamed:
-        more = f" and {len(renamed) - SHOWN} more" if len(renamed) > SHOWN else ""
-        shown = ", ".join(renamed[:SHOWN]) + more
         advice = "panoptic.json names the source of each image"
-        say(f"pix2seqd: other images have the same name: {shown} in the results; {advice}", to_stderr=True)
+        say(f"pix2seqd: other images have the same name: {a_few(renamed)} in the results; {advice}", to_stderr=True)
 
 
 def print_unfamiliar(found: Sequence[object], total: int, things: str, model: str) -> None:

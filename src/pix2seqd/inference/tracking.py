@@ -36,8 +36,8 @@ class Tracker:
     decide alone. Reused ids, and objects that move from one window to another, need geometry as well. The score of a
     segment and a track of one class is their IoU, plus the closeness of their boxes' centres, from 1 at the same place
     to 0 at `REACH`, times the ratio of their areas: an object that moves by its own length overlaps itself no more. If
-    the model gave both the same id, this adds twice their closeness (reused) or `UNIQUE` (unique, of any class). Segments and
-    tracks are paired for the highest sum of scores, without pairs below `MIN_SCORE`.
+    the model gave both the same id, this adds twice their closeness (reused) or `UNIQUE` (unique, of any class).
+    Segments and tracks are paired for the highest sum of scores, without pairs below `MIN_SCORE`.
 
     * A segment without a match starts a new track: it is new, or was hidden for longer than the memory (the model's,
       at least `MEMORY` frames). Track ids are never used again, even if the model uses its own ids again.

@@ -164,8 +164,8 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
         return _recognize_high(seen, union, declaration, classes_only)
     if max(len(s.values) for s in seen) > NEARLY_ALL and highest < 256 and _single_share(seen) < SINGLE:
         raise InputError(
-            f"{declaration.parent}: an image has nearly all values below 256, and many have several patches, as if more "
-            f"than 255 objects were saved with 8 bits; save them with 16, or write the coding to {declaration}"
+            f"{declaration.parent}: an image has nearly all values below 256, and many have several patches, as if "
+            f"more than 255 objects were saved with 8 bits; save them with 16, or write the coding to {declaration}"
         )
     # 255 far above all other values is void by convention, which both codings allow.
     void = 255 in union and union[union != 255].max(initial=0) < 250

@@ -160,31 +160,11 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
         raise _unsure(declaration, f"{highest} is far above the other values", codings, hint)
     if (highest < 1000 or highest in HIGHEST) and classes_only:
         return "class", "classes are named in the declaration"
-    most = max(len(s.values) for s in seen)
-    single = _single_share(seen)
     if highest >= 1000:
-        dense = sum(len(s.values) for s in seen) >= 0.5 * sum(int(s.values.max(initial=0)) for s in seen)
-        share = 0.0 if (dense and most > PLENTY) or highest >= 1000 * 1000 else _numbered_share(seen, 1000)
-        codings = ["instance", "class*1000+id", *(["class"] if len(union) <= MANY_CLASSES else [])]
-        if not (union % 1000 * (union > 1000)).any() and not classes_only:
-            raise _unsure(declaration, f"values reach {highest}, all full thousands", codings)
-        if share > 0.5 or (share > 0.2 and (single < SINGLE or most < MANY)):
-            return "class*1000+id", f"values reach {highest} and are numbered within each thousand"
-        of_256 = highest < 2**16 and len(union) < 0.5 * (highest - union[0]) and len(np.unique(union // 256)) > 2
-        if share < 0.2 and of_256 and _numbered_share(seen, 256) > 0.5:
-            raise InputError(
-                f"{declaration.parent}: the label images seem to hold class * 256 + number of the object (values reach "
-                f"{highest} and are numbered within each 256), which is not read; save class * 1000 + number instead, "
-                f"or write 'coding: instance' to {declaration} if each value is one object"
-            )
-        if share < 0.2 and single >= SINGLE and most >= 3 and not classes_only:
-            return "instance", f"values reach {highest}, and each is one patch"
-        if share < 0.2 and not dense and len(union) <= MANY_CLASSES and _patches(seen) >= SCATTERED:
-            return "class", f"values reach {highest}, and many of them have several patches"
-        raise _unsure(declaration, f"values reach {highest}", codings)
-    if most > NEARLY_ALL and highest < 256 and single < SINGLE:
+        return _recognize_high(seen, union, declaration, classes_only)
+    if max(len(s.values) for s in seen) > NEARLY_ALL and highest < 256 and _single_share(seen) < SINGLE:
         raise InputError(
-            f"{declaration.parent}: an image has {most} values below 256, of which many have several patches, as if "
+            f"{declaration.parent}: an image has nearly all values below 256, and many have several patches, as if "
             f"more than 255 objects were saved with 8 bits; save them with 16, or write the coding to {declaration}"
         )
     # 255 far above all other values is void by convention, which both codings allow.
@@ -213,7 +193,7 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
         return "class", f"{counts}, and many values have several patches"
     sparse = sum(len(s.values) for s in seen) < SPARSE * sum(ends) and any((np.diff(s.values) > 1).any() for s in seen)
     if sparse and bordered:
-        return "class", f"{counts}, 255 is at their borders, and most numbers below the highest do not occur"
+        return "class", f"{counts}, most images have 255, and most numbers below the highest do not occur"
     if returning < 0.3 and not (single >= SINGLE and most >= MANY):
         raise _unsure(declaration, f"{counts}, other ones in each image", ["instance", "class"], hint)
     if sparse and single < SINGLE and (_spread(seen) > 16 or (most < MANY and len(seen) >= SEVERAL)):
@@ -226,8 +206,8 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
         few = most <= PLENTY and (constant or unsure or not ((varied and len(seen) > 1) or _spread(seen) <= 16))
         parts = steady >= 0.5 and not (counted and varied)
         if single >= SINGLE and background and not void and not few and not parts:
-            return "instance", f"{counts}, and each value is one patch"
-        raise _unsure(declaration, f"{counts}, {single:.0%} of one patch", ["instance", "class"], hint)
+            return "instance", f"{counts}, and {_of_one_patch(single)}"
+        raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
     if constant and not (counted and _spread(seen) <= 8):
         return "class", f"{counts}, of which the highest is the same in all images"
     if not background and not (counted and (varied or len(seen) < SEVERAL)):
@@ -236,7 +216,33 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
     present = np.mean([len(s.values) for s in seen]) / len(np.unique(np.concatenate([s.values for s in seen])))
     if (not counted and len(seen) >= SEVERAL and present > SAME) or (most == 2 and void):
         return "class", f"{counts}, which are the same few in all images"
-    raise _unsure(declaration, f"{counts}, {single:.0%} of one patch", ["instance", "class"], hint)
+    raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
+
+
+def _recognize_high(seen: list[_Seen], union: np.ndarray, declaration: Path, classes_only: bool) -> tuple[str, str]:
+    """The coding and the reason for it of grey values that reach 1000; `union` has all of them."""
+    highest = int(union[-1])
+    most = max(len(s.values) for s in seen)
+    single = _single_share(seen)
+    dense = sum(len(s.values) for s in seen) >= 0.5 * sum(int(s.values.max(initial=0)) for s in seen)
+    share = 0.0 if (dense and most > PLENTY) or highest >= 1000 * 1000 else _numbered_share(seen, 1000)
+    codings = ["instance", "class*1000+id", *(["class"] if len(union) <= MANY_CLASSES else [])]
+    if not (union % 1000 * (union > 1000)).any() and not classes_only:
+        raise _unsure(declaration, f"values reach {highest}, all full thousands", codings)
+    if share > 0.5 or (share > 0.2 and (single < SINGLE or most < MANY)):
+        return "class*1000+id", f"values reach {highest} and are numbered within each thousand"
+    of_256 = highest < 2**16 and len(union) < 0.5 * (highest - union[0]) and len(np.unique(union // 256)) > 2
+    if share < 0.2 and of_256 and _numbered_share(seen, 256) > 0.5:
+        raise InputError(
+            f"{declaration.parent}: the label images seem to hold class * 256 + number of the object (values reach "
+            f"{highest} and are numbered within each 256), which is not read; save class * 1000 + number instead, "
+            f"or write 'coding: instance' to {declaration} if each value is one object"
+        )
+    if share < 0.2 and single >= SINGLE and most >= 3 and not classes_only:
+        return "instance", f"values reach {highest}, and {_of_one_patch(single)}"
+    if share < 0.2 and not dense and len(union) <= MANY_CLASSES and _patches(seen) >= SCATTERED:
+        return "class", f"values reach {highest}, and many of them have several patches"
+    raise _unsure(declaration, f"values reach {highest}", codings)
 
 
 def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path, things_given: bool) -> tuple[str, str]:
@@ -263,13 +269,13 @@ def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path, 
     ):
         return "color", f"{counts}, of which many have several patches" + _near_colors(values)
     if single < SINGLE:
-        raise _unsure(declaration, counts, ["color", "instance"])
+        raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["color", "instance"])
     if returning < 0.3 and most >= MANY and all(s.has_zero for s in seen):
-        return "instance", f"{counts}, each is one patch, and other images have other colours"
+        return "instance", f"{counts}, {_of_one_patch(single)}, and other images have other colours"
     if most < 2 and not (several and returning < 0.3):
         return "color", f"{counts}, one in each image"
     hint = " (or, if a JSON file says what each colour is, open the folder as coco:DIR)"
-    raise _unsure(declaration, f"{counts}, each of one patch", ["color", "instance"], hint)
+    raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["color", "instance"], hint)
 
 
 def _near_colors(values: np.ndarray) -> str:
@@ -329,6 +335,11 @@ def _numbered_share(seen: list[_Seen], base: int, *, low_is_class: bool = False)
             count += int((classes == value).sum())
             room += int(numbers[classes == value].max()) + 1
     return count / max(1, room) if len(plain) <= 64 else 0.0
+
+
+def _of_one_patch(single: float) -> str:
+    """The share of the values with one patch in words."""
+    return "each value is one patch" if single == 1 else f"{single:.0%} of the values are one patch"
 
 
 def _patches(seen: list[_Seen]) -> float:

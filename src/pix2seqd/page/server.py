@@ -96,7 +96,7 @@ def serving(
 
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # `Guard` notes broken uploads
     processing_utils.async_ssrf_protected_download = _fetch_nothing  # pyright: ignore[reportAttributeAccessIssue]
-    queueing.traceback = _OneLine  # pyright: ignore[reportAttributeAccessIssue]
+    queueing.traceback = _OneLine  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
     site = Site(Models(segmenter, load, card), folder, scratch, limits, Turns(limits.seconds), defaults)
     del segmenter  # it makes room for others
     page = build(site, samples)

@@ -327,7 +327,7 @@ def test_from_pretrained_header_that_lies_is_refused_in_one_line(nuclei: Path, e
     assert isinstance(load_in_time(nuclei), str)
 
 
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "familiarity.safetensors"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "hole"])
 def test_from_pretrained_pipe_device_or_hole_is_refused(nuclei: Path, file: str, kind: str):
     (nuclei / file).unlink()

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 
 from pix2seqd.files import InputError
 from pix2seqd.images import load as preprocess
-from pix2seqd.images.load import load_image
+from pix2seqd.images.load import image_size, load_image
 
 GRADIENT = np.stack(np.broadcast_arrays(np.arange(0, 240, 8)[None, :], np.arange(0, 200, 10)[:, None], 90), -1)
 RGB = Image.fromarray(GRADIENT.astype(np.uint8))  # 30 wide, 20 high, smooth: it survives palettes and JPEG
@@ -312,3 +312,12 @@ def test_load_image_pillow_image_of_damaged_file_is_an_error(tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with Image.open(path) as image, pytest.raises(InputError, match=r"cut\.png.*cut short"):
         load_image(image)
+
+
+def test_image_size_of_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    pipe = os.open(tmp_path / "a.png", os.O_RDWR)  # otherwise opening it would wait for ever
+    os.write(pipe, bytes(100))
+    with pytest.raises(InputError, match="is not a regular file"):
+        image_size(tmp_path / "a.png")
+    os.close(pipe)

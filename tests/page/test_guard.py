@@ -236,6 +236,29 @@ def test_guard_broken_upload_gives_one_line(url, place, capfd):
     assert not [path for path in (place / "out" / ".scratch").glob("*/*") if path.is_file()]
 
 
+def test_guard_requests_that_gradio_does_not_understand_give_one_line_each(url, capfd):
+    visitor = Visitor(url)
+    body = {"session_hash": visitor.name, "data": []}
+    assert visitor.http.post("/gradio_api/upload", files=[("files", ("", b"x"))]).status_code == 500
+    assert visitor.http.post("/gradio_api/queue/join", json=body | {"fn_index": -1}).status_code == 500
+    nan = json.dumps(body | {"fn_index": float("nan")}).encode()
+    kind = {"content-type": "application/json"}
+    assert visitor.http.post("/gradio_api/queue/join", content=nan, headers=kind).status_code == 500
+    number = visitor.events["segment", "click"]["id"]
+    assert visitor.http.post("/gradio_api/queue/join", json=body | {"fn_index": number}).status_code == 200
+    assert "error" in list(visitor.answers())[-1]["output"]
+    lines = [line for line in capfd.readouterr().err.splitlines() if "upload was refused" not in line]
+    assert len(lines) == 4 and all(line.startswith("pix2seqd: a request to ") for line in lines), lines
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-host", "x-gradio-server"])
+def test_guard_other_hosts_in_headers_are_ignored(url, header):
+    with httpx.Client(base_url=url) as http:
+        for path in ("/", "/config"):
+            answer = http.get(path, headers={header: "http://evil.example"})
+            assert answer.status_code == 200 and "evil.example" not in answer.text
+
+
 def test_guard_refuses_a_new_page_rather_than_forget_corrections(place):
     limits = Limits(visitors=2)
     with serving(PageSegmenter(), place / "few", defaults=STEPS, limits=limits) as url:

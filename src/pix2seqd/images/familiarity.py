@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from pix2seqd.files import InputError, require_size, write_atomically
+from pix2seqd.files import InputError, require_regular, require_size, write_atomically
 
 FILE = "familiarity.safetensors"
 """Name of the file beside the weights."""
@@ -127,6 +127,7 @@ def read(folder: Path, channels: int) -> Familiarity | None:
         InputError: the file is damaged, or belongs to another model.
     """
     path, size = folder / FILE, 2 * channels
+    require_regular(path)
     if not path.is_file():
         return None
     require_size(path, MAX_BYTES)

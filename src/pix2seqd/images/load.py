@@ -315,7 +315,12 @@ def open_image(file: IO[bytes] | Path) -> Image.Image:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image as it is stored, from its header; errors are those of Pillow and tifffile."""
+    """Width and height of an image as it is stored, from its header; errors are those of Pillow and tifffile.
+
+    Raises:
+        InputError: there is no such file, or it is a pipe or a device.
+    """
+    _check_file(path)
     with path.open("rb") as file:
         if is_tiff(file):
             return Tiff(file).size

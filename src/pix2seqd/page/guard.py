@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlencode
 from python_multipart.exceptions import FormParserError
 from starlette.requests import ClientDisconnect
 
-from pix2seqd.files import InputError, printable
+from pix2seqd.files import InputError, printable, say
 from pix2seqd.page.limits import Limits
 from pix2seqd.page.scratch import Scratch
 from pix2seqd.page.visitors import LOCAL, Tries, Visitors, is_local
@@ -29,6 +29,8 @@ POST = re.compile(r"/(?:login|gradio_api/(?:queue/join|upload|cancel|reset))/?")
 """The paths that the page needs. All other paths of gradio are refused."""
 PAGE = re.compile(r"[\w-]{1,64}", re.ASCII)
 """The number by which a page names itself (gradio's session)."""
+IGNORED = (b"x-forwarded-host", b"x-gradio-server")
+"""Headers in which a request names another host for the addresses on the page; gradio would believe them."""
 MAX_BODY = 4 * 2**20
 """Bytes of a request that is not an upload."""
 POLICY = (
@@ -91,12 +93,15 @@ class Guard:
         visitor, cookie = self._visitors.of(headers.get(b"cookie", "")), None
         if visitor is None:
             visitor, cookie = self._visitors.new()
-        body = _Body(receive, self._limits.patience)
+        body, begun = _Body(receive, self._limits.patience), False
+        scope = {**scope, "headers": [one for one in scope["headers"] if one[0] not in IGNORED]}
         upload = scope["path"].startswith(UPLOAD) and scope["method"] == "POST"
 
         async def guarded(message: dict[str, Any]) -> None:
+            nonlocal begun
             if body.is_broken:  # gradio calls it an internal error
                 return
+            begun = True
             if message["type"] == "http.response.start":
                 if upload and message["status"] >= 400:
                     print(f"pix2seqd: an upload was refused ({message['status']})", file=sys.stderr, flush=True)
@@ -121,6 +126,10 @@ class Guard:
         except (ClientDisconnect, FormParserError):
             body.is_broken = False
             await _answer(guarded, scope, 400, "this request is broken or too slow; try again")
+        except Exception as error:  # gradio raises anything for a body that its own page would not send
+            say(f"pix2seqd: a request to {scope['path'][:100]} failed ({reason(error)})", to_stderr=True)
+            if not begun:
+                await _answer(guarded, scope, 500, "this request is not understood; load the page again")
 
     def _check(self, scope: dict[str, Any], headers: dict[bytes, str]) -> int:
         """Check everything but the visitor. Returns the size of the body."""
@@ -200,6 +209,11 @@ class Guard:
             await send(message)
 
         return noted
+
+
+def reason(error: BaseException) -> str:
+    """An error in one short line, for the log."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 class _Body:

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from secrets import compare_digest
 from typing import TYPE_CHECKING, Any
 
-from pix2seqd.files import InputError, require
+from pix2seqd.files import InputError, require, say
 from pix2seqd.page.limits import Limits, Turns
 from pix2seqd.page.scratch import Scratch
 from pix2seqd.page.visitors import Visitors
@@ -84,7 +85,7 @@ def serving(
     limits = limits or Limits()
     scratch = Scratch(folder.absolute() / ".scratch", limits)
     os.environ.update(ENVIRONMENT, GRADIO_TEMP_DIR=str(scratch.folder))
-    from gradio import mount_gradio_app, processing_utils, themes
+    from gradio import mount_gradio_app, processing_utils, queueing, themes
     from starlette.applications import Starlette
 
     from pix2seqd.page.connections import listening
@@ -95,6 +96,7 @@ def serving(
 
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # `Guard` notes broken uploads
     processing_utils.async_ssrf_protected_download = _fetch_nothing  # pyright: ignore[reportAttributeAccessIssue]
+    queueing.traceback = _OneLine  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
     site = Site(Models(segmenter, load, card), folder, scratch, limits, Turns(limits.seconds), defaults)
     del segmenter  # it makes room for others
     page = build(site, samples)
@@ -152,6 +154,17 @@ def _wait_for_saves(page: "Blocks") -> int:
     if waited:
         time.sleep(1)  # for the answer
     return number
+
+
+class _OneLine:
+    """Replaces the module `traceback` where gradio prints what went wrong in an event: the log gets one line."""
+
+    @staticmethod
+    def print_exc() -> None:
+        from pix2seqd.page.guard import reason
+
+        error = sys.exception()
+        say(f"pix2seqd: a request to the page failed ({reason(error) if error else ''})", to_stderr=True)
 
 
 async def _fetch_nothing(*_: Any, **__: Any) -> str:

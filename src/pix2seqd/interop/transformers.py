@@ -186,7 +186,8 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
             labels = {key: options[key] for key in ("id2label", "label2id", "num_labels") if key in options}
             config = Pix2SeqDConfig.from_pretrained(name, trust_size=trust_size, **source, **labels)
         own = [category.name for category in checkpoint.taxonomy.categories]
-        if Taxonomy.from_coco(config.categories) != checkpoint.taxonomy or list(config.id2label.values()) != own:
+        named = list((config.id2label or {}).values())
+        if named != own or Taxonomy.from_coco(config.categories) != checkpoint.taxonomy:
             raise InputError(
                 f"{name}: the given config has other categories than the checkpoint ({', '.join(own)}); leave config, "
                 "id2label and num_labels out. `pix2seqd train` trains other categories"

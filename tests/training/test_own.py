@@ -94,6 +94,7 @@ def test_choose_many_similar_things_of_one_class():
     assert values["augment.flip"] == "all" and values["augment.invert"] > 0
     assert values["data.ids"] == "reused" and values["model.mask.bits"] == [2, 4] and values["model.mask.classes"] == 3
     assert values["model.mask.init_id_cell"] == 16 and values["train.minutes"] == 30
+    assert "infer.join_below" not in values, "such things touch, and are about as large as a cell"
 
 
 def test_choose_scenes_with_an_up():
@@ -102,6 +103,7 @@ def test_choose_scenes_with_an_up():
     values = chosen(streets())
     assert values["data.layout"] == "resize" and values["data.size"] == [128, 192]
     assert values["augment.flip"] == "horizontal" and values["augment.invert"] == 0
+    assert values["infer.join_below"] > 0
     assert values["model.mask.classes"] == 6 and values["model.mask.bits"][0] == 3
 
 

@@ -32,6 +32,8 @@ from pix2seqd.training.train import MAY_CHANGE, new_model, read_recipe, train
 
 DATA_FILE = "data.json"
 """File in the folder of a run that says what is trained on and what is scored (`data.split`)."""
+JOIN_BELOW = 0.65
+"""`InferConfig.join_below` where things differ in size (docs/notebook/facades.md)."""
 MINUTES = 30.0
 """Time of a run, unless another length is given."""
 MAX_DIVIDED = 20_000
@@ -326,6 +328,8 @@ def _choose_sampling(choices: Choices, data: Statistics, start: Checkpoint | Non
     choices.set("infer.smooth", True, "outlines are smooth where the mask is coarser than the image")
     if similar:
         choices.set("infer.min_share", MIN_SHARE, "smaller segments are fragments")
+    elif few and choices.values.get("data.ids", choices.given.get("data.ids")) == "reused":
+        choices.set("infer.join_below", JOIN_BELOW, "pieces of a large thing, whose ids are not certain, become one")
     areas = np.concatenate(data.diameters) ** 2 * np.pi / 4
     smallest = float(np.quantile(areas, 0.02)) if len(areas) else 64.0
     pixels = int(min(max(smallest / 4, 4 / min(scale, 1.0) ** 2, 4), 200))

@@ -27,7 +27,7 @@ def bundled(name: str) -> Segmenter:
     [
         ("nuclei", "pix2seqd train", "pq"),
         ("nuclei-fast", "pix2seqd distill", "pq"),
-        ("nuclei-video", "pix2seqd train", "j&f"),
+        ("nuclei-video", "few_steps", "j&f"),
         ("shapes", "pix2seqd train", "pq"),
     ],
 )

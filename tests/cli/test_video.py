@@ -1,5 +1,6 @@
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -72,6 +73,20 @@ def test_video_warns_of_unfamiliar_frames(run, segmenter, folder: Path, tmp_path
     assert "warning: 12 of 12 frames look unlike those that nuclei-video is made for (1, 2, 3, 4, 5 and 7 more)" in err
     images = results(tmp_path / "out")[0]["images"]
     assert all(image["unfamiliar"] is True and image["strangeness"] == 1.25 for image in images)
+
+
+def test_video_does_not_warn_of_a_scene_that_looks_familiar_in_one_frame(run, segmenter, folder, tmp_path, monkeypatch):
+    whole = segmenter.video
+
+    def video(self, frames, **options):
+        for number, found in enumerate(whole(self, frames, **options)):
+            yield replace(found, strangeness=0.9 if number == 2 else 1.25)
+
+    monkeypatch.setattr(segmenter, "video", video)
+    code, _, err = run("video", "in", "--out", "out")
+    assert code == 0 and "look unlike" not in err
+    judged = [image["unfamiliar"] for image in results(tmp_path / "out")[0]["images"]]
+    assert judged == [number != 2 for number in range(12)], "each frame's record stays"
 
 
 def test_video_overlay_has_the_colours_of_the_tracks(run, segmenter, folder: Path, tmp_path: Path):

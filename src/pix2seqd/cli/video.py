@@ -155,7 +155,9 @@ def video(
     done = writer.frames
     seconds = time.monotonic() - started
     tracked = _describe_tracks(writer.lengths, writer.min_frames, word)
-    print_unfamiliar(writer.unfamiliar, done, word, segmenter.describe()["model"])
+    # Frames show one scene. Where a single one looks familiar, the others are dim views of the same.
+    if len(writer.unfamiliar) == done:
+        print_unfamiliar(writer.unfamiliar, done, word, segmenter.describe()["model"])
     print(f"{done} {word} in {seconds:.1f} s ({done / seconds:.1f} {word}/s), {tracked}")
     files = [f"labels/{stack}.tif", "volumes.csv"] if stack else ["tracks.csv", *["ctc/"] * ctc]
     files += [further.names] if further.kinds else []

@@ -32,7 +32,7 @@ from pix2seqd.training.train import MAY_CHANGE, new_model, read_recipe, train
 
 DATA_FILE = "data.json"
 """File in the folder of a run that says what is trained on and what is scored (`data.split`)."""
-JOIN_BELOW = 0.65
+JOIN_BELOW = 0.5
 """`InferConfig.join_below` where things differ in size (docs/notebook/facades.md)."""
 MINUTES = 30.0
 """Time of a run, unless another length is given."""

@@ -186,8 +186,9 @@ class Tiling:
                 for _ in found
             ]
             for sample, mask in zip(samples, found, strict=True):
-                height, width = (n - start for n, start in zip(image.mask_size, (top, left), strict=True))
-                segments, confidence = self._judged(mask[:, :height, :width], round(minimum * scale**2))
+                segments, confidence = self._judged(
+                    _inside(mask, top, left, image.mask_size), round(minimum * scale**2)
+                )
                 sample[0].add(top, left, segments)
                 sample[1].paint(top, left, confidence)
                 del sample  # so that `_finished` can let it go
@@ -251,8 +252,7 @@ class Tiling:
         areas: list[int] = []
         scores = 0.0
         for (top, left), mask in zip(image.corners, masks, strict=True):
-            height, width = (n - start for n, start in zip(image.mask_size, (top, left), strict=True))
-            (labels, classes), confidence = self._judged(mask[:, :height, :width], 0)
+            (labels, classes), confidence = self._judged(_inside(mask, top, left, image.mask_size), 0)
             mean = postprocess.mean_confidence(labels, confidence)
             found = Panoptic.from_segmentation(labels, classes, self.taxonomy)
             things = [segment for segment in found.segments if segment.isthing]
@@ -327,9 +327,8 @@ class Tiling:
 
     def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, min_pixels: int) -> None:
         """Write the generated mask of a window into the image's mask, without segments below `minimum`."""
-        (top, left), (height, width) = image.corners[number], mask.labels.shape
-        found = found[:, : height - top, : width - left]
-        labels, confidence = self._judged(found, 0)
+        top, left = image.corners[number]
+        labels, confidence = self._judged(_inside(found, top, left, mask.labels.shape), 0)
         minimum = self.minimum(image, min_pixels) * mask.labels.size / math.prod(image.size)
         mask.add(top, left, labels, round(minimum), confidence)
 
@@ -344,3 +343,8 @@ class Tiling:
         )
         labels, _ = postprocess.fill_small(enlarged, new, self.minimum(image, min_pixels))
         return combine(labels, mask.class_of, hints, postprocess.mean_confidence(mask.labels, mask.confidence))
+
+
+def _inside(mask: np.ndarray, top: int, left: int, size: Sequence[int]) -> np.ndarray:
+    """The part of a window's mask `[..., h, w]` that lies in the mask of its image, of `size` (height, width)."""
+    return mask[..., : size[0] - top, : size[1] - left]

@@ -328,7 +328,7 @@ def _choose_sampling(choices: Choices, data: Statistics, start: Checkpoint | Non
     choices.set("infer.smooth", True, "outlines are smooth where the mask is coarser than the image")
     if similar:
         choices.set("infer.min_share", MIN_SHARE, "smaller segments are fragments")
-    elif few and choices.values.get("data.ids", choices.given.get("data.ids")) == "reused":
+    elif few and choices.values["data.ids"] == "reused":
         choices.set("infer.join_below", JOIN_BELOW, "pieces of a large thing, whose ids are not certain, become one")
     areas = np.concatenate(data.diameters) ** 2 * np.pi / 4
     smallest = float(np.quantile(areas, 0.02)) if len(areas) else 64.0

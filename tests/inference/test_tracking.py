@@ -51,12 +51,12 @@ def test_tracker_slow_things_keep_their_tracks(unique: bool, informed: bool):
 @pytest.mark.parametrize("unique", [True, False])
 def test_tracker_generated_ids_follow_fast_things(unique: bool):
     """Two cells in a row move on by more than half the distance between them: by place, one is its neighbour."""
-    row = frame((20, 10, 1), (20, 23, 2)), frame((20, 19, 1), (20, 32, 2))
+    row = frame((20, 10, 1), (20, 24, 2)), frame((20, 19, 1), (20, 33, 2))
     one, two = follow(Tracker(unique), *row)
     assert track_at(two, 20, 19) == track_at(one, 20, 10)
-    assert track_at(two, 20, 32) == track_at(one, 20, 23)
+    assert track_at(two, 20, 33) == track_at(one, 20, 24)
     one, two = follow(Tracker(unique), *row, informed=False)
-    assert track_at(two, 20, 19) == track_at(one, 20, 23)
+    assert track_at(two, 20, 19) == track_at(one, 20, 24)
 
 
 def test_tracker_things_that_no_longer_overlap_keep_their_tracks_without_ids():

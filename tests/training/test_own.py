@@ -86,7 +86,7 @@ def chosen(data: Drawn, **given: object) -> dict[str, object]:
 
 def test_choose_many_similar_things_of_one_class():
     data = measure(cells(), "cells")
-    assert is_similar(data) and nearest(data) == "nuclei-fast"
+    assert is_similar(data) and nearest(data) == "nuclei-fast" and chosen(cells())["model.mask.stride"] == 2
     values = choose(data, from_pretrained("nuclei-fast"), {}).values
     assert (
         values["data.layout"] == "tile" and values["data.diameter"] == 24 and values["data.normalize"] == "percentile"
@@ -95,6 +95,17 @@ def test_choose_many_similar_things_of_one_class():
     assert values["data.ids"] == "reused" and values["model.mask.bits"] == [2, 4] and values["model.mask.classes"] == 3
     assert values["model.mask.init_id_cell"] == 16 and values["train.minutes"] == 30
     assert "infer.join_below" not in values, "such things touch, and are about as large as a cell"
+    assert values["model.mask.stride"] == from_pretrained("nuclei-fast").model.config.mask.stride
+
+
+@pytest.mark.parametrize(("side", "stride"), [(20, 2), (5, 1)])
+def test_choose_the_resolution_of_masks_by_the_size_of_things(side, stride):
+    ids = np.ones((128, 160), int)
+    ids[64:] = 2
+    for number in (3, 4, 5):
+        ids[70 : 70 + side, 40 * (number - 3) : 40 * (number - 3) + side] = number
+    taxonomy = categories("stuff", "stuff", "thing", "thing")
+    assert chosen(drawn(taxonomy, [(ids, {1: 1, 2: 2, 3: 3, 4: 4, 5: 3})] * 3))["model.mask.stride"] == stride
 
 
 def test_choose_scenes_with_an_up():
@@ -155,7 +166,7 @@ def test_choose_tiny_things_in_large_images_get_windows():
 
 def test_choose_given_settings_hold_and_others_follow():
     values = chosen(streets(), **{"model.mask.classes": 40, "data.size": [64, 96], "train.steps": 7})
-    assert values["model.mask.bits"][0] == 6 and values["data.size"] == [64, 96] and values["train.batch_size"] == 16
+    assert values["model.mask.bits"][0] == 6 and values["data.size"] == [64, 96] and values["train.batch_size"] == 8
     assert values["train.minutes"] == 0 and values["train.steps"] == 7
 
 

@@ -36,7 +36,7 @@ class Tracker:
     decide alone. Reused ids, and objects that move from one window to another, need geometry as well. The score of a
     segment and a track of one class is their IoU, plus the closeness of their boxes' centres, from 1 at the same place
     to 0 at `REACH`, times the ratio of their areas: an object that moves by its own length overlaps itself no more. If
-    the model gave both the same id, this adds half their closeness (reused) or `UNIQUE` (unique, of any class).
+    the model gave both the same id, this adds a quarter of their closeness (reused) or `UNIQUE` (unique, of any class).
     Segments and tracks are paired for the highest sum of scores, without pairs below `MIN_SCORE`.
 
     * A segment without a match starts a new track: it is new, or was hidden for longer than the memory (the model's,
@@ -127,7 +127,7 @@ class Tracker:
         areas, other_areas = (np.array([s.area for s in segments], float) for segments in (new, old))
         alike = np.minimum.outer(areas, other_areas) / np.maximum.outer(areas, other_areas)
         scores = same_class * (overlap + close * alike)
-        return scores + (UNIQUE * same_id if self._unique else 0.5 * same_class * same_id * close)
+        return scores + (UNIQUE * same_id if self._unique else 0.25 * same_class * same_id * close)
 
     def _track_of_stuff(self, segment: Segment) -> int:
         if segment.category_id not in self._stuff:

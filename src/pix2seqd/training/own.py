@@ -42,6 +42,8 @@ MAX_LOOKED_AT = 5_000
 """Number of images that are read to choose the settings, if they need not be divided."""
 SIDE = 256
 """Longer side of images that are shown to the network as a whole."""
+_FINE = 10
+"""Masks have the resolution of the input where small things have fewer pixels."""
 STEP = 32
 """Height and width of the network's input are multiples of this."""
 _UNLIMITED = 1_000_000
@@ -196,9 +198,7 @@ def choose(data: Statistics, start: Checkpoint | None, given: Mapping[str, Any])
         size, small = _choose_windows(choices, data, start), 1.0
     else:
         size, small = _choose_size(choices, data)
-    stride = 1 if max(size) <= 384 else 2
-    why = "masks have the resolution of the input" if stride == 1 else "half the resolution, since the input is large"
-    choices.set("model.mask.stride", stride, why)
+    _choose_stride(choices, start, size, choices.values["data.diameter"] if similar else small * _small(data))
     _choose_appearance(choices, data, similar)
     _choose_sampling(choices, data, start, similar, small)
     _choose_training(choices, data, start, size)
@@ -294,6 +294,28 @@ def _choose_size(choices: Choices, data: Statistics) -> tuple[tuple[int, int], f
     return size, max(size) / longest
 
 
+def _small(data: Statistics) -> float:
+    """Diameter of small things in pixels of the images; 0: there are no things."""
+    diameters = np.concatenate(data.diameters)
+    return float(np.quantile(diameters, 0.25)) if len(diameters) else 0.0
+
+
+def _choose_stride(choices: Choices, start: Checkpoint | None, size: tuple[int, int], pixels: float) -> None:
+    """Resolution of the masks, where small things have so many `pixels` in the network's input."""
+    if max(size) > 384:
+        stride, why = 2, "masks have half the resolution, since the input is large"
+    elif pixels < _FINE:
+        stride, why = 1, "masks have the resolution of the input"
+    elif start and start.model.config.mask.init_id_cell:
+        stride, why = start.model.config.mask.stride, "as the start has it"
+    else:
+        stride, why = (
+            2,
+            f"half the resolution, three times as many images in a time; small things have {pixels:.0f} pixels",
+        )
+    choices.set("model.mask.stride", stride, why)
+
+
 def _choose_appearance(choices: Choices, data: Statistics, similar: bool) -> None:
     """Normalisation and augmentation."""
     narrow = float(np.mean(np.array(data.ranges) < 0.5))
@@ -344,7 +366,8 @@ def _choose_training(choices: Choices, data: Statistics, start: Checkpoint | Non
         minutes = choices.set("train.minutes", MINUTES, "the default; --train.minutes gives more or less time")
     why = "as many as the time allows" if minutes else "no time is set"
     steps = choices.set("train.steps", _UNLIMITED if minutes else 3000, why)
-    batch = min(max(2**19 // max(size[0] * size[1], 1), 4), 16)
+    # From nothing, many small steps learn more in a time than few large ones (docs/notebook/few-steps.md).
+    batch = min(max(2**19 // max(size[0] * size[1], 1), 4), 16 if start else 8)
     choices.set("train.batch_size", batch, f"{size[0]} x {size[1]} pixels each")
     fine = start is not None and start.model.config.mask.init_id_cell > 0
     # At 5e-4 and with few windows a step, a checkpoint of the same kind of things loses what it knows at first.

@@ -505,11 +505,22 @@ def _roboflow_classes(home: Path) -> dict[str, Any]:
 
 
 def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:
-    labels = declared.get("labels", {})
     try:
-        return {int(value): name for value, name in labels.items()}
+        return by_number(declared.get("labels", {}))
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: labels should be lines such as '1: car', a value and a name; correct it") from error
+
+
+def by_number(given: Mapping[Any, Any]) -> dict[int, Any]:
+    """A mapping with keys that are whole numbers, maybe as text.
+
+    Raises:
+        AttributeError, TypeError, ValueError, OverflowError: a key is none, or two are the same number.
+    """
+    found = {int(key): content for key, content in given.items()}
+    if len(found) < len(given) or any(isinstance(key, float) and not key.is_integer() for key in given):
+        raise ValueError("two keys are the same number, or one is no whole number")
+    return found
 
 
 def _values(path: Path, key: str, given: Any, names: Mapping[int, str]) -> set[int]:

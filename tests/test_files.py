@@ -60,6 +60,16 @@ def test_read_json_broken_is_a_one_line_error(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "content", ['{"a": 1, "b": 2, "a": 1}', '[{"b": {"a": [], "a": {}}}]', '{"a\\u0062": 1, "ab": 2}']
+)
+def test_read_json_key_twice_is_an_error(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r'a\.json is not valid JSON \(the key "ab?" twice in one object'):
+        read_json(path)
+
+
 def test_read_json_missing_file_or_folder_is_an_error_with_name(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.json"):
         read_json(tmp_path / "nothing.json")
@@ -179,6 +189,8 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] *
         ("n: 1" + ":1" * 500_000, "a number of 1,000,001 digits"),
         (f"n: 0x{'f' * 5000}", "a number of 5,002 digits"),
         ("a: 1\nb: {c: 1, c: 2}", "the key 'c' twice"),
+        ("{1: a, 0x1: b}", "two keys that are the same"),
+        ("{1: a, 1.0: b}", "two keys that are the same"),
         ("a: [", "is not valid YAML"),
         ("? {a: 1}\n: 2", "is not valid YAML"),
         ("\x00", "is not valid YAML"),

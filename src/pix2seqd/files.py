@@ -202,15 +202,25 @@ def read_json(path: str | Path | Traversable, limit: int = MAX_BYTES) -> Any:
         limit: its largest size in bytes; a member of a zip file is limited there.
 
     Raises:
-        InputError: missing, unreadable, not a file, too large, or not JSON.
+        InputError: missing, unreadable, not a file, too large, not JSON, or with a key twice in an object.
     """
     path = Path(path) if isinstance(path, str) else path
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a JSON file; give a file")
     try:
-        return json.loads(read_bytes(path, limit))  # UTF-8, -16 or -32, with or without a byte-order mark
+        # UTF-8, -16 or -32, with or without a byte-order mark
+        return json.loads(read_bytes(path, limit), object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose value would otherwise be the last one of a key that it has twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f'the key "{key[:50]}" twice in one object; keep one')
+    return found
 
 
 def read_text(path: Path | Traversable) -> str:
@@ -289,7 +299,10 @@ def _yaml_loader() -> Any:
             if len(set(keys)) < len(keys):
                 repeated, _ = Counter(keys).most_common(1)[0]
                 raise yaml.constructor.ConstructorError(None, None, f"the key {repeated!r} twice", node.start_mark)
-            return super().construct_mapping(node, deep)
+            found = super().construct_mapping(node, deep)
+            if len(found) < len(node.value):  # 1 and 1.0, or 1 and 0x1
+                raise yaml.constructor.ConstructorError(None, None, "two keys that are the same", node.start_mark)
+            return found
 
         def construct_number(self, node: Any) -> int:
             if len(node.value) > MAX_DIGITS:  # of some numbers, such as 1:1:1, the time grows as the square

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pix2seqd.data.annotations import open_annotations
 from pix2seqd.data.annotations.records import Annotations, Shape
 from pix2seqd.data.archive import read_image
 from pix2seqd.data.check import check
 from pix2seqd.data.coco import CocoPanoptic
-from pix2seqd.data.convert import Conversion, Painter, convert
+from pix2seqd.data.convert import Conversion, Painter, convert, open_annotations
 from pix2seqd.files import InputError, encoded
 from pix2seqd.images.load import load_image
 

@@ -62,7 +62,7 @@ def write(home: Path, drawn: list[np.ndarray], suffix: str = ".png", folder: str
             path = home / name / (f"{index}.jpg" if name == "images" else f"{index}{suffix}")
             path.parent.mkdir(parents=True, exist_ok=True)
             if suffix.lower().startswith(".tif") and name == folder:
-                tifffile.imwrite(path, content)
+                tifffile.imwrite(path, content, planarconfig="contig" if pixels.ndim == 3 else None)
             else:
                 Image.fromarray(content).save(path)
     if declared:
@@ -893,3 +893,165 @@ def test_folder_images_of_one_value_without_0(tmp_path, value):
         assert "'void: []' (255 is a class)" in refusal(lambda: Folder.open(home))
     else:
         assert categories(Folder.open(home)) == [(str(value), False)]
+
+
+def organs(values: list[int], seed: int, share: float = 1) -> np.ndarray:
+    """A slice of an atlas: regions at the same places in all slices, of which each slice lacks some."""
+    middles = np.random.default_rng(0).uniform(6, 90, (len(values), 2))
+    rng = np.random.default_rng(seed + 1)
+    shown = rng.random(len(values)) < share
+    places = np.stack(np.mgrid[:96, :96], -1)[:, :, None]
+    nearest = ((places - middles - rng.normal(0, 3, middles.shape)) ** 2).sum(-1).argmin(-1)
+    inside = ((places[:, :, 0] - 48) ** 2).sum(-1) < 44**2
+    return np.where(inside & shown[nearest], np.array(values)[nearest], 0)
+
+
+def numbered(count: int, ids: np.ndarray, seed: int, pieces: int) -> np.ndarray:
+    """`count` objects of some ids, each in pieces that lie anywhere."""
+    rng = np.random.default_rng(seed)
+    owners = rng.permutation(np.repeat(np.sort(rng.choice(ids, count, replace=False)), pieces))
+    return np.concatenate([[0], owners])[discs(count * pieces, seed=seed)]
+
+
+SUBCORTICAL = [2, 3, 4, 5, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 26, 28, 41, 42, 43, 44, 46, 47, 49, 50, 51, 52]
+CORTEX = [2, 41, *(side + n for side in (1000, 2000) for n in range(1, 36) if n != 4)]
+SPARSE = np.arange(3, 240, 2)
+ATLASES = {
+    "few large ids": [organs([2, 41, 1002], seed) for seed in range(4)],
+    "few large ids, of both sides": [organs([2, 41, 1001, 2001], seed) for seed in range(3)],
+    "few large ids, one slice": [organs([2, 41, 1002], 0)],
+    "subcortical": [organs([*SUBCORTICAL, 251, 252, 253, 254, 255], seed, 0.5) for seed in range(3)],
+    "cortex": [organs(CORTEX, seed, 0.5) for seed in range(4)],
+    "cortex, nearly all": [organs(CORTEX, seed, 0.95) for seed in range(3)],
+    "cortex, one slice": [organs(CORTEX, 0, 0.9)],
+    "ids of millions": [organs([*range(7, 900, 40), *range(182305689, 182305789, 5)], seed, 0.5) for seed in range(4)],
+    "sparse in three": [numbered(12, SPARSE, seed, 1) for seed in range(3)],
+    "sparse in one": [numbered(20, SPARSE * 9, 0, 1)],
+    "sparse, some return": [numbered(6, SPARSE[::3] * 9, seed, 1) for seed in range(6)],
+}
+
+
+@pytest.mark.parametrize("kind", ATLASES)
+def test_folder_atlases_never_become_instances(tmp_path, kind):
+    """Organs of one patch each, whose ids have gaps, are refused with the line that makes them classes."""
+    images = ATLASES[kind]
+    write(tmp_path, [labels.astype(np.uint32) for labels in images], ".tif")
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert "'coding: class' (each value is a class)" in message and "'coding: instance'" in message
+    found = np.unique(np.concatenate([np.unique(labels) for labels in images]))
+    (tmp_path / "classes.yaml").write_text("coding: class\nvoid: []\n")
+    assert [name for name, _ in categories(Folder.open(tmp_path))] == [str(value) for value in found]
+    names = {int(value): f"region {value}" for value in found}
+    (tmp_path / "classes.yaml").write_text(yaml.safe_dump({"labels": names, "void": []}))
+    assert Folder.open(tmp_path).labels.coding == "class", "all values are named"
+
+
+def test_folder_255_beside_254_is_not_guessed(tmp_path):
+    home = write(tmp_path, [organs([251, 252, 253, 254, 255], 0).astype(np.uint8)], coding="class")
+    assert "'void: []' (255 is a class)" in refusal(lambda: Folder.open(home))
+
+
+PIECES = {
+    "counted": [numbered(count, np.arange(1, count + 1), count, 4) for count in (5, 4, 3)],
+    "counted, one image": [numbered(5, np.arange(1, 6), 0, 4)],
+    "other ids in each image": [numbered(8, np.arange(1, 250), seed, 4) for seed in range(4)],
+    "ids of a volume": [numbered(8, np.arange(1, 20), seed, 4) for seed in range(4)],
+    "ids of 16 bits": [numbered(8, np.arange(1000, 60000), seed, 4) for seed in range(4)],
+    "the same ids of 16 bits": [numbered(8, np.arange(1000, 9000, 1000) + 7, seed, 4) for seed in range(4)],
+    "more than classes": [
+        np.concatenate([[0], np.random.default_rng(0).integers(1, 101, 300)])[discs(300, 240)] for _ in range(2)
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", PIECES)
+def test_folder_objects_in_far_pieces_never_become_classes(tmp_path, kind):
+    """Nerves that a slice cuts several times."""
+    images = PIECES[kind]
+    home = write(tmp_path, [labels.astype(np.uint16) for labels in images])
+    assert "'coding: instance' (0 is background, each other value is one object)" in refusal(lambda: Folder.open(home))
+    (home / "classes.yaml").write_text("coding: instance\n")
+    counts = [len(np.unique(labels[labels > 0])) for labels in images]
+    assert [len(sample.panoptic.things) for sample in Folder.open(home)] == counts
+
+
+def test_folder_cells_of_some_kinds_stay_classes(tmp_path):
+    """They are alike, as pieces are, but there are many of each kind, or the same kinds in all images."""
+    kinds = [np.concatenate([[0], np.random.default_rng(s).integers(1, 5, 40)])[discs(40, seed=s)] for s in range(3)]
+    assert Folder.open(write(tmp_path, [labels.astype(np.uint8) for labels in kinds])).labels.coding == "class"
+
+
+def pairs(count: int, seed: int, through: bool, stuff: int = 1) -> np.ndarray:
+    """Class and number of objects of the classes 2 and 3, `[h, w, 2]`; numbered in each class, or through both."""
+    labels, classes = discs(count, seed=seed), 2 + np.arange(count) % 2
+    numbers = np.arange(1, count + 1) if through else np.arange(count) // 2 + 1
+    return np.stack([np.concatenate([[stuff], classes])[labels], np.concatenate([[0], numbers])[labels]], -1)
+
+
+@pytest.mark.parametrize("through", [False, True])
+@pytest.mark.parametrize(("dtype", "channels"), [(np.uint8, 2), (np.uint16, 2), (np.uint8, 3)])
+def test_folder_swapped_channels_are_refused(tmp_path, through, dtype, channels):
+    images = [pairs(count, count, through).astype(dtype) for count in (9, 14, 11)]
+    more = [np.zeros((*image.shape[:2], channels - 2), dtype) for image in images]
+    home = write(tmp_path / "a", [np.concatenate(both, -1) for both in zip(images, more, strict=True)], ".tif")
+    data = Folder.open(home)
+    assert data.labels.coding == "two-channel"
+    assert [len(sample.panoptic.things) for sample in data] == [9, 14, 11]
+    swapped = [np.concatenate([image[..., ::-1], rest], -1) for image, rest in zip(images, more, strict=True)]
+    message = refusal(lambda: Folder.open(write(tmp_path / "b", swapped, ".tif")))
+    if channels == 2:
+        assert "the first channel seems to number the objects" in message and "'coding: two-channel'" in message
+    else:
+        assert "'coding: instance'" in message and "'coding: color'" in message
+
+
+def test_folder_two_channels_that_number_nothing_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = np.stack([scenes(1, [1, 2])[0], np.kron(rng.integers(0, 90, (12, 12)), np.ones((4, 4), int))], -1)
+    assert "neither of their two channels" in refusal(lambda: Folder.open(write(tmp_path, [noise.astype(np.uint8)])))
+
+
+def test_folder_two_channels_of_16_bits_have_more_than_255_objects(tmp_path):
+    labels = discs(300, 240)
+    data = Folder.open(write(tmp_path, [np.stack([1 + (labels > 0), labels], -1).astype(np.uint16)], ".tif"))
+    assert data.labels.coding == "two-channel" and len(data[0].panoptic.things) == 300
+
+
+def test_read_label_image_refuses_tiffs_with_colours_of_16_bits(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((8, 9, 3), 300, np.uint16), photometric="rgb")
+    assert "colours of 16 bits" in refusal(lambda: read_label_image(tmp_path / "a.tif"))
+
+
+LOW = {
+    "blue": [(0, 0, 1), (0, 0, 2), (0, 0, 3)],
+    "red and green": [(1, 0, 0), (0, 1, 0), (1, 1, 0)],
+    "two": [(1, 0, 0), (0, 1, 0)],
+    "one red": [(1, 0, 0), (1, 1, 0), (1, 2, 0)],
+    "both": [(1, 1, 0), (1, 2, 0), (2, 1, 0)],
+    "green from 4": [(0, 4, 0), (0, 5, 0), (0, 6, 0)],
+}
+
+
+@pytest.mark.parametrize("kind", LOW)
+@pytest.mark.parametrize("patches", [1, 3])
+def test_folder_few_low_colours_are_no_numbers(tmp_path, kind, patches):
+    table = dict(enumerate(LOW[kind], start=1))
+    images = [colored(labels, {0: (0, 0, 0), **table}) for labels in scenes(3, [*table], patches=patches)]
+    home = write(tmp_path, images)
+    if patches == 1:
+        assert "'coding: color'" in refusal(lambda: Folder.open(home))
+        (home / "classes.yaml").write_text("coding: color\n")
+    data = Folder.open(home)
+    assert data.labels.coding == "color" and len(data.taxonomy) == 1 + len(table)
+
+
+@pytest.mark.parametrize("quality", [95, 98, 100])
+@pytest.mark.parametrize("kind", ["mask", "values", "0 and 1", "colours"])
+def test_folder_labels_that_were_jpegs_of_high_quality_are_refused(tmp_path, quality, kind):
+    labels = terrain([0, 1, 2] if kind != "0 and 1" else [0, 1], 0, 8)
+    table = {"mask": [0, 255, 0], "values": [0, 100, 200], "0 and 1": [0, 1], "colours": [0, 1, 2]}[kind]
+    pixels = np.array(table)[labels].astype(np.uint8)
+    pixels = colored(labels, COLORS) if kind == "colours" else pixels
+    smeared = smear(pixels, quality)
+    assert (smeared != pixels).any()
+    assert "JPEG" in refusal(lambda: Folder.open(write(tmp_path, [smeared])))

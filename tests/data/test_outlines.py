@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pix2seqd.data.outlines import decode_mask
+from pix2seqd.data.outlines import decode_mask, fill_polygon
 
 BOX = np.zeros((6, 7), bool)
 BOX[1:4, 2:5] = True
@@ -124,3 +124,18 @@ def test_decode_mask_as_many_polygons_and_points_as_allowed_takes_seconds():
         began = time.process_time()
         decode_mask(polygons.tolist(), 480, 640)
         assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize("at_once", [1, 50, 2**20])
+def test_fill_polygon_follows_the_even_odd_rule_pixel_by_pixel(monkeypatch, at_once):
+    monkeypatch.setattr("pix2seqd.data.outlines.MAX_CROSSED", at_once)
+    rng = np.random.default_rng(0)
+    for count in (3, 4, 9, 20):
+        points, inside = rng.uniform(-5, 25, (count, 2)), np.zeros((18, 21), bool)
+        inside[0, 0] = True
+        fill_polygon(inside, points)
+        (x0, y0), (x1, y1) = points.T, np.roll(points, -1, 0).T
+        for y, x in np.argwhere(np.ones_like(inside)).tolist():
+            crosses = (y0 <= y + 0.5) != (y1 <= y + 0.5)
+            left = x0 + (y + 0.5 - y0) / np.where(crosses, y1 - y0, 1) * (x1 - x0) <= x + 0.5
+            assert inside[y, x] == ((crosses & left).sum() % 2 == 1 or (y, x) == (0, 0))

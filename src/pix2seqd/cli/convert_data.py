@@ -45,8 +45,7 @@ def convert_data(
     from rich.console import Console
     from rich.progress import track
 
-    from pix2seqd.data.annotations import open_annotations
-    from pix2seqd.data.convert import convert
+    from pix2seqd.data.convert import convert, open_annotations
 
     if split is not None and Path(split).name != split:
         raise InputError(f"--split {split!r} is not a plain name; leave out folders")

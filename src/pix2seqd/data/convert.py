@@ -16,8 +16,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from pix2seqd.data.annotations.records import Annotations, Record, Shape
+from pix2seqd.data.annotations import CURES, FORMATS, recognize_annotations
+from pix2seqd.data.annotations.records import Annotations, Record, Shape, visible
 from pix2seqd.data.archive import labels_orientation, read_image, turned_hint
+from pix2seqd.data.find import find_splits
+from pix2seqd.data.folder import other_arrangement
 from pix2seqd.data.labels import Labels
 from pix2seqd.files import InputError, a_few, read_json, sync, write_atomically, write_json
 from pix2seqd.images.load import upright
@@ -85,6 +88,38 @@ class Conversion:
             f"{len(self.vanished):,} annotations have no pixel left"
             + (f": {a_few(self.vanished)}" if self.vanished else "")
         ) + "".join(f"\n{line}" for line in lines)
+
+
+def open_annotations(path: Path, images: Path | None = None) -> dict[str, Annotations]:
+    """Read annotations of any of `FORMATS`.
+
+    Args:
+        path: a file or folder.
+        images: folder of the images; None: looked for.
+
+    Returns:
+        Split → annotations; without splits, one for "".
+
+    Raises:
+        InputError: the format is not known, or an error of its reader; the folder of images does not exist.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path")
+    if images is not None and not images.is_dir():
+        raise InputError(f"{images} is not a folder; give the folder of the images")
+    found = recognize_annotations(path)
+    if found is None:
+        if path.is_dir() and find_splits(path)[1]:
+            raise InputError(f"{path} needs no conversion; see how it is understood: pix2seqd check-data {path}")
+        if path.is_dir() and (reason := other_arrangement(path)):
+            raise InputError(reason)
+        known = CURES.keys() - {".txt"} | {".json", ".xml"}
+        files = visible(path, "**/*") if path.is_dir() else []
+        if other := next((file for file in files if file.suffix.lower() in known), None):
+            cure = CURES.get(other.suffix.lower(), "it is of no known format")
+            raise InputError(f"{path} has no annotations that can be converted; of {other}: {cure}; give {FORMATS}")
+        raise InputError(f"{path} has no annotations that can be converted; give {FORMATS}")
+    return found.read(images)
 
 
 class Painter:

@@ -116,6 +116,8 @@ def _read_tiff(path: Path) -> np.ndarray:
     if pixels is None:
         size = " x ".join(map(str, [*planes, *reversed(tiff.size)]))
         raise InputError(f"{path} has several planes ({size}); save one label image of one plane for each image")
+    if pixels.shape[2] > 2 and pixels.max(initial=0) > 255:
+        raise InputError(f"{path} has colours of 16 bits, whose meaning is not known; save 8 bits, or grey of 16 bits")
     return pixels[..., 0] if pixels.shape[2] == 1 else pixels
 
 

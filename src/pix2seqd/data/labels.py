@@ -251,7 +251,9 @@ def _decode(pixels: np.ndarray, coding: str, path: Path) -> tuple[np.ndarray, np
     if coding == "two-channel":
         if pixels.ndim == 2:
             return pixels, np.full_like(pixels, NO_NUMBER)
-        return pixels[..., 0], np.where(pixels[..., 1] == 255, NO_NUMBER, pixels[..., 1])
+        numbers = pixels[..., 1]
+        crowd = 255 if numbers.max(initial=0) <= 255 else NO_NUMBER  # of 16 bits, 255 is a number as any other
+        return pixels[..., 0], np.where(numbers == crowd, NO_NUMBER, numbers)
     if coding == "class":
         values = pixels if pixels.ndim == 2 else pixels[..., 0]
         if pixels.ndim == 3 and pixels.shape[2] > 2 and (pixels[..., :3] != pixels[..., :1]).any():
@@ -318,6 +320,7 @@ def _detect(
         images,
         path,
         classes_only=bool(set(names) - {0, 1, 255} or (declared.get("things") and not names)),
+        named=names,
         things_given="things" in declared,
         void=[value for value in (void if isinstance(void, list) else [void]) if type(value) is int and value],
     )
@@ -410,6 +413,8 @@ def _usual_void(path: Path, coding: str, names: Mapping[int, str], seen: Sequenc
     if unnamed and _is_spread(found):
         trimap = f" or 'void: {ordered[1]}' (nothing is known there, as in a trimap)" if len(found) == 3 else ""
         raise _unsure_void(path, 255, f"{_listed(ordered)}, evenly spread", trimap)
+    if unnamed and 254 in found and 255 in found:
+        raise _unsure_void(path, 255, f"{_listed(ordered)}, of which 254 and 255 are neighbours")
     if unnamed and _is_far(ordered):
         raise _unsure_void(path, ordered[-1], f"{_listed(ordered)}, the last far above the others")
     rest = [value for value in ordered if value != 255]
@@ -505,11 +510,22 @@ def _roboflow_classes(home: Path) -> dict[str, Any]:
 
 
 def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:
-    labels = declared.get("labels", {})
     try:
-        return {int(value): name for value, name in labels.items()}
+        return by_number(declared.get("labels", {}))
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: labels should be lines such as '1: car', a value and a name; correct it") from error
+
+
+def by_number(given: Mapping[Any, Any]) -> dict[int, Any]:
+    """A mapping with keys that are whole numbers, maybe as text.
+
+    Raises:
+        AttributeError, TypeError, ValueError, OverflowError: a key is none, or two are the same number.
+    """
+    found = {int(key): content for key, content in given.items()}
+    if len(found) < len(given) or any(isinstance(key, float) and not key.is_integer() for key in given):
+        raise ValueError("two keys are the same number, or one is no whole number")
+    return found
 
 
 def _values(path: Path, key: str, given: Any, names: Mapping[int, str]) -> set[int]:

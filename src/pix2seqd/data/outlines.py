@@ -19,8 +19,8 @@ MAX_RUNS = 2**22
 """Runs, or characters of a compressed code, of one segmentation."""
 FARTHEST = 1e7
 """Largest coordinate of a point in pixels, in both directions; more than an image has."""
-
-
+MAX_CROSSED = 2**20
+"""Crossings of sides and rows of pixels that are computed at once."""
 _MAX_BITS = 60
 """Of one run: far more than any image has pixels."""
 
@@ -88,14 +88,22 @@ def fill_polygon(inside: np.ndarray, points: np.ndarray) -> None:
     top, bottom = y.min(initial=height), y.max(initial=0)
     if top >= bottom:
         return
-    crossed = np.zeros((bottom - top, width + 1), np.uint8)
-    ends = zip(points, np.roll(points, -1, axis=0), y, np.roll(y, -1), strict=True)
-    for (x0, y0), (x1, y1), begin, end in ends:
-        rows = np.arange(min(begin, end), max(begin, end))
-        if len(rows):
-            x = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
-            crossed[rows - top, np.ceil(np.clip(x, 0, width) - 0.5).astype(int)] ^= 1
-    inside[top:bottom] |= np.bitwise_xor.accumulate(crossed, axis=1)[:, :width].astype(bool)
+    low, high = np.clip([points[:, 0].min(), points[:, 0].max()], 0, width)
+    left, right = (int(np.ceil(x - 0.5)) for x in (low, high))
+    crossed = np.zeros((bottom - top, right - left + 1), np.uint8)
+    ends, others = np.roll(points, -1, axis=0), np.roll(y, -1)
+    counts, begins = np.abs(others - y), np.minimum(y, others)
+    until = np.cumsum(counts)
+    first = 0
+    while first < len(points):  # sides with so many rows that they do not fill the memory
+        last = max(first + 1, np.searchsorted(until, until[first] - counts[first] + MAX_CROSSED, "right"))
+        sides = np.repeat(np.arange(first, last), counts[first:last])
+        rows = begins[sides] + np.arange(len(sides)) - (until - counts)[sides] + (until - counts)[first]
+        (x0, y0), (x1, y1) = points[sides].T, ends[sides].T
+        at = np.clip(x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0), low, high)
+        np.add.at(crossed, (rows - top, np.ceil(at - 0.5).astype(int) - left), 1)  # 256 is 0, and as even
+        first = last
+    inside[top:bottom, left:right] |= np.bitwise_xor.accumulate(crossed & 1, axis=1)[:, :-1].astype(bool)
 
 
 def polygon_mask(points: Any, height: int, width: int) -> np.ndarray:

@@ -4,7 +4,7 @@ A class has several patches in an image, and its value returns in other images. 
 the instances of an image are numbered from 1. Where the values fit two codings, nothing is guessed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,12 +30,16 @@ SINGLE = 0.9
 """Share of the values with one patch from which they may be instances: a few are cut in two by others."""
 MANY = 10
 """Number of values in an image from which instances can be told from classes."""
+FEW_IMAGES = 5
+"""Number of images below which values that do not return may be classes that are rare."""
 SEVERAL = 3
 """Number of images from which values that are left out say that the others are classes."""
 SAME = 0.8
 """Share of all values that an image has on average, above which the values are the same in all images."""
 SCATTERED = 2.5
 """Number of patches of a value, on average, from which values are classes: few instances are cut in more than two."""
+MANY_PIECES = 6
+"""Number of patches of a value, on average, from which they are no pieces of one object, even if they are alike."""
 SPARSE = 0.25
 """Share of the numbers up to the highest value, below which few of them occur."""
 SPECK = 0.02
@@ -70,6 +74,8 @@ class _Seen:
     """Number of pixels of each chosen value."""
     scatter: np.ndarray
     """How far the pixels of each chosen value lie from their middle: 1 for a disc, above 1.5 for patches far apart."""
+    evenness: np.ndarray
+    """Size of the middle patch of each chosen value, as a share of its largest."""
     has_zero: bool
 
 
@@ -78,6 +84,7 @@ def recognize(
     declaration: Path,
     *,
     classes_only: bool,
+    named: Collection[int] = (),
     things_given: bool = False,
     void: Sequence[int] = (),
 ) -> tuple[str, str]:
@@ -87,6 +94,7 @@ def recognize(
         images: path and pixels of some label images of a data set.
         declaration: the file in which the user can choose the coding, for messages.
         classes_only: whether the values are known to be classes, since several are named.
+        named: the values that the user named.
         things_given: whether the user said which classes are things.
         void: grey values that the user declared void.
 
@@ -103,19 +111,15 @@ def recognize(
         colors = [pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2) for _, pixels in plain]
         if not all((c == c[..., :1]).all() for c in colors):
             colored = [(path, c) for (path, _), c in zip(plain, colors, strict=True)]
-            return _recognize_colors(colored, declaration, things_given)
+            return _recognize_colors(colored, declaration, named, things_given)
         plain = [(path, c[..., 0]) for (path, _), c in zip(plain, colors, strict=True)]
     if any(pixels.ndim == 3 for _, pixels in plain):
-        return "two-channel", "they are grey with an alpha channel that varies"
+        return _recognize_pairs([_pairs(path, pixels) for path, pixels in plain], declaration, named)
     if soft := [path for path, pixels in plain if _is_smooth(pixels)]:
         raise _smeared(soft[0])
-    seen = [_look(path, pixels) for path, pixels in plain]
+    seen = [_look(path, pixels, declaration) for path, pixels in plain]
     if mixed := [path for path, pixels in plain if _is_mixed(pixels)]:
-        raise InputError(
-            f"{mixed[0]} has values between those of two neighbours along its borders: JPEG or resizing has smeared "
-            "them; export the labels again as PNG or TIFF, without interpolation; if they are meant, write the coding, "
-            f"such as 'coding: class', to {declaration}"
-        )
+        raise _mixed(mixed[0], declaration, "values between those of two neighbours along its borders")
     if not any(len(s.values) for s in seen):
         raise InputError(
             f"{declaration.parent}: the label images hold only 0, so nothing is labelled; export them again, "
@@ -126,6 +130,9 @@ def recognize(
     if masks and len(both) == 2 and 255 not in both and not (classes_only or things_given or void):
         raise _unsure_pair(declaration, *both)
     seen = [_keep(s, lambda values: ~np.isin(values, void)) for s in seen]
+    values = np.unique(np.concatenate([s.values for s in seen]))
+    if classes_only and values.max(initial=0) >= 1000 and np.isin(values, [*named, *HIGHEST]).all():
+        return "class", "all values are named in the declaration"
     return _recognize_grey(seen, declaration, classes_only, things_given)
 
 
@@ -189,7 +196,11 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
     counts = f"an image has up to {most} values besides 0{' and 255' if void else ''}"
     if counted and varied and background and not void and most >= MANY and len(seen) >= SEVERAL:
         return "instance", f"the values count from 1 without a gap, up to {min(ends)} to {max(ends)} in an image"
+    present = np.mean([len(s.values) for s in seen]) / len(np.unique(np.concatenate([s.values for s in seen])))
     if _patches(seen) >= SCATTERED and not (most >= MANY and ((counted and varied) or _in_place(seen))):
+        alike = len(seen) > 1 and present > SAME and not (counted and len(set(ends)) > 1)
+        if most > PLENTY or returning < 0.3 or (most > 1 and not alike and _are_pieces(seen)):
+            raise _unsure(declaration, f"{counts}, and many values have several patches", ["class", "instance"], hint)
         return "class", f"{counts}, and many values have several patches"
     sparse = sum(len(s.values) for s in seen) < SPARSE * sum(ends) and any((np.diff(s.values) > 1).any() for s in seen)
     if sparse and bordered:
@@ -203,6 +214,9 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
         steady = _steadiness(seen)
         gaps = np.median([len(s.values) / s.values[-1] for s in seen]) < 0.95
         unsure = gaps and (returning > 0.9 or (returning >= 0.3 and not steady < 0.3))
+        # Regions of an atlas, of which each image has some, are of one patch and return only in many images.
+        total = sum(len(s.values) for s in seen)
+        unsure |= total < 0.5 * sum(ends) and (len(seen) < FEW_IMAGES or returning >= 0.3)
         few = most <= PLENTY and (constant or unsure or not ((varied and len(seen) > 1) or _spread(seen) <= 16))
         parts = steady >= 0.5 and not (counted and varied)
         if single >= SINGLE and background and not void and not few and not parts:
@@ -213,24 +227,28 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
     if not background and not (counted and (varied or len(seen) < SEVERAL)):
         return "class", f"{counts}, and some images have no background of 0"
     # Classes that are one patch each leave out values; so do instances of which some were deleted. Only classes return.
-    present = np.mean([len(s.values) for s in seen]) / len(np.unique(np.concatenate([s.values for s in seen])))
     if (not counted and len(seen) >= SEVERAL and present > SAME) or (most == 2 and void):
         return "class", f"{counts}, which are the same few in all images"
     raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
 
 
 def _recognize_high(seen: list[_Seen], union: np.ndarray, declaration: Path, classes_only: bool) -> tuple[str, str]:
-    """The coding and the reason for it of grey values that reach 1000; `union` has all of them."""
+    """The coding and the reason for it of grey values that reach 1000; `union` has all of them.
+
+    The ids of an atlas of organs reach 1000 too, such as 2, 41 and 1002: those that are numbered within a thousand have
+    gaps, or are the same in all images.
+    """
     highest = int(union[-1])
     most = max(len(s.values) for s in seen)
-    single = _single_share(seen)
+    single, returning = _single_share(seen), _returning(seen)
     dense = sum(len(s.values) for s in seen) >= 0.5 * sum(int(s.values.max(initial=0)) for s in seen)
-    share = 0.0 if (dense and most > PLENTY) or highest >= 1000 * 1000 else _numbered_share(seen, 1000)
+    many = dense and most > PLENTY
+    share = 0.0 if many or highest >= 1000 * 1000 else _numbered_share(seen, 1000)
     codings = ["instance", "class*1000+id", *(["class"] if len(union) <= MANY_CLASSES else [])]
     if not (union % 1000 * (union > 1000)).any() and not classes_only:
         raise _unsure(declaration, f"values reach {highest}, all full thousands", codings)
-    if share > 0.5 or (share > 0.2 and (single < SINGLE or most < MANY)):
-        return "class*1000+id", f"values reach {highest} and are numbered within each thousand"
+    if share and (_counts_up(seen, 1000) or (classes_only and share > 0.2 and (single < SINGLE or most < MANY))):
+        return "class*1000+id", f"values reach {highest} and count up within each thousand"
     of_256 = highest < 2**16 and len(union) < 0.5 * (highest - union[0]) and len(np.unique(union // 256)) > 2
     if share < 0.2 and of_256 and _numbered_share(seen, 256) > 0.5:
         raise InputError(
@@ -238,44 +256,136 @@ def _recognize_high(seen: list[_Seen], union: np.ndarray, declaration: Path, cla
             f"{highest} and are numbered within each 256), which is not read; save class * 1000 + number instead, "
             f"or write 'coding: instance' to {declaration} if each value is one object"
         )
-    if share < 0.2 and single >= SINGLE and most >= 3 and not classes_only:
+    # The regions of an atlas are one patch each as well, but they return, or there are few of them.
+    other = returning < 0.05 and len(seen) >= FEW_IMAGES and most >= 3
+    alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and _spread(seen) <= 16
+    if share < 0.2 and single >= SINGLE and (other or alike) and not classes_only:
         return "instance", f"values reach {highest}, and {_of_one_patch(single)}"
-    if share < 0.2 and not dense and len(union) <= MANY_CLASSES and _patches(seen) >= SCATTERED:
+    scattered = _patches(seen) >= SCATTERED and not _are_pieces(seen)
+    if share < 0.2 and not dense and len(union) <= MANY_CLASSES and scattered and len(seen) >= SEVERAL:
         return "class", f"values reach {highest}, and many of them have several patches"
     raise _unsure(declaration, f"values reach {highest}", codings)
 
 
-def _recognize_colors(images: list[tuple[Path, np.ndarray]], declaration: Path, things_given: bool) -> tuple[str, str]:
-    seen = [_look(path, pixels @ COLOR_WEIGHTS) for path, pixels in images]
+def _recognize_colors(
+    images: list[tuple[Path, np.ndarray]], declaration: Path, named: Collection[int], things_given: bool
+) -> tuple[str, str]:
+    for path, pixels in images:
+        for channel in np.moveaxis(pixels, -1, 0):
+            _look(path, channel, declaration)  # smeared colours differ little in each channel
+    seen = [_look(path, pixels @ COLOR_WEIGHTS, declaration) for path, pixels in images]
     values = np.unique(np.concatenate([s.values for s in seen]))
     if len(values) == 1 and any(s.has_zero for s in seen):
         if things_given:
             return "color", "things are declared"
         color = f'"{hex_color(int(values[0]))}"'
         raise _unsure_mask(declaration, f"all is black or {color}", color, "color")
-    red, green = values % 256, values // 256 % 256
-    if values.max() < 65536 and green.any() and (set(red.tolist()) - {0, 255}) and (red < 255).all():
-        # Number 255 is a crowd. Swapped, a class is the thousands and a number the rest.
-        swapped = [_keep(s, lambda values: values // 256 != 255) for s in seen]
-        if _numbered_share(swapped, 256, low_is_class=True) > 0.2 and (green < 4).any():
-            return "two-channel", "blue is 0, and green numbers the objects of each red value"
-    if 1000 <= values.max() < 256_000 and _numbered_share(seen, 1000) > 0.2:
-        return "class*1000+id", "the colours as R + 256 G + 65536 B are numbered within each thousand"
     counts = f"they have {len(values)} colours besides black"
-    single, returning, most = _single_share(seen), _returning(seen), max(len(s.values) for s in seen)
-    several = len(seen) >= SEVERAL
+    codings, single = ["color", "instance"], _single_share(seen)
+    if values.max() < 65536 and (values >= 256).any() and (values % 256).any():
+        pairs = [_pairs(path, pixels) for path, pixels in images]
+        first, second = (_are_numbered(pairs, classes) for classes in (0, 1))
+        # Of few low colours, one channel nearly always seems to number the other.
+        many = max(int(found[:, 1].max()) for found in pairs) > 3 or _has_stuff(pairs, 0)
+        if _are_named(pairs, named) or (first and not second and single >= SINGLE and many):
+            return "two-channel", "blue is 0, and green numbers the objects of each red value"
+        codings += ["two-channel"] if first else []
+        if (first or second) and _patches(seen) < SCATTERED:
+            raise _unsure(declaration, f"{counts}, all without blue, as numbers may have", codings)
+    known = named and np.isin(np.where(values < 1000, values, values // 1000), [0, *named]).all()
+    if 1000 <= values.max() < 256_000 and (
+        _counts_up(seen, 1000, at_least=2) or (known and _numbered_share(seen, 1000) > 0.2)
+    ):
+        return "class*1000+id", "the colours as R + 256 G + 65536 B count up within each thousand"
+    returning, most, several = _returning(seen), max(len(s.values) for s in seen), len(seen) >= SEVERAL
     if len(values) <= MANY_CLASSES and (
         _patches(seen) >= SCATTERED or (single < 0.75 and returning >= 0.3 and several and not _nested(seen))
     ):
         return "color", f"{counts}, of which many have several patches" + _near_colors(values)
     if single < SINGLE:
-        raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["color", "instance"])
+        raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings)
     if returning < 0.3 and most >= MANY and all(s.has_zero for s in seen):
         return "instance", f"{counts}, {_of_one_patch(single)}, and other images have other colours"
     if most < 2 and not (several and returning < 0.3):
         return "color", f"{counts}, one in each image"
     hint = " (or, if a JSON file says what each colour is, open the folder as coco:DIR)"
-    raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["color", "instance"], hint)
+    raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings, hint)
+
+
+def _recognize_pairs(pairs: list[np.ndarray], declaration: Path, named: Collection[int]) -> tuple[str, str]:
+    """The coding and the reason for it of images of two channels, from the `_pairs` of each."""
+    first, second = (_are_numbered(pairs, classes) for classes in (0, 1))
+    if _are_named(pairs, named) or (first and not second):
+        return "two-channel", "the second channel numbers the objects of each value of the first"
+    what = "the first channel seems to number the objects, and the second to be their class"
+    if not second:
+        what = "neither of their two channels numbers objects"
+    elif first:
+        what = "each of their two channels may be the class, and the other number the objects"
+    raise InputError(
+        f"{declaration.parent}: of the label images, {what}; write 'coding: two-channel' to {declaration} if the first "
+        "is the class and the second numbers the objects; otherwise save them so, or only one channel"
+    )
+
+
+def _pairs(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """The distinct pairs of the first two channels of pixels `[h, w, channels]`: `[n, 2]`.
+
+    Raises:
+        InputError: there are so many that it is no label image.
+    """
+    if pixels.ndim == 2:
+        pixels = np.stack([pixels, np.zeros_like(pixels)], -1)
+    found = np.unique(pixels[..., 0] * 2**32 + pixels[..., 1])
+    if len(found) > max(64, pixels[..., 0].size // 8):
+        raise InputError(f"{path} has too many values to be labels; give label images, not photographs")
+    return np.stack(np.divmod(found, 2**32), -1)
+
+
+def _are_named(pairs: list[np.ndarray], named: Collection[int]) -> bool:
+    """Whether the values of the first channel are named classes, and not those of the second too."""
+    first, second = (np.isin(np.concatenate(pairs)[:, channel], [0, 255, *named]).all() for channel in (0, 1))
+    return bool(named and first and not second)
+
+
+def _are_numbered(pairs: list[np.ndarray], classes: int) -> bool:
+    """Whether one channel numbers the objects of each class, or of all classes, from 0 or 1, and there are few classes.
+
+    Args:
+        pairs: the pairs of each image.
+        classes: which of the two channels is the class. The number 255 is a crowd.
+    """
+    whole = count = 0
+    several = False
+    kinds: set[int] = set()
+    for found in pairs:
+        values, numbers = found[found[:, 1 - classes] != 255][:, :: 1 if classes == 0 else -1].T
+        objects = numbers[numbers > 0]
+        kinds.update(values[numbers > 0].tolist())
+        several |= len(np.unique(values[numbers > 0])) < len(objects)
+        count += len(objects)
+        if len(np.unique(objects)) == len(objects) >= 0.9 * objects.max(initial=0):  # numbered through all classes
+            whole += len(objects)
+            continue
+        for value in np.unique(values):
+            own = numbers[(values == value) & (numbers > 0)]
+            whole += len(own) if len(own) >= 0.9 * own.max(initial=0) else 0
+    few = 2 * len(kinds) <= max(len(found) for found in pairs) + 1
+    return bool(several and ((whole >= 0.9 * count and few) or _has_stuff(pairs, classes)))
+
+
+def _has_stuff(pairs: list[np.ndarray], classes: int) -> bool:
+    """Whether each class other than 0 has only the number 0, or only others, both occur, and half of the numbers do."""
+    stuff = things = 0
+    for found in pairs:
+        values, numbers = found[found[:, 1 - classes] != 255][:, :: 1 if classes == 0 else -1].T
+        for value in set(values.tolist()) - {0}:
+            own = numbers[values == value]
+            stuff += own.max() == 0
+            things += len(own) if own.min() > 0 else 0
+            if (own.min() == 0 < own.max()) or (len(own) < 0.5 * own.max() and len(set(numbers)) < 0.5 * numbers.max()):
+                return False
+    return bool(stuff and things > 1)
 
 
 def _near_colors(values: np.ndarray) -> str:
@@ -302,8 +412,8 @@ def _returning(seen: list[_Seen]) -> float:
 def _keep(seen: _Seen, kept: Callable[[np.ndarray], np.ndarray]) -> _Seen:
     """What was seen of the values for which `kept` is true."""
     some = kept(seen.chosen)
-    chosen, patches, areas, scatter = (of[some] for of in (seen.chosen, seen.patches, seen.areas, seen.scatter))
-    return _Seen(seen.values[kept(seen.values)], chosen, patches, areas, scatter, seen.has_zero)
+    patches, areas, scatter, evenness = (of[some] for of in (seen.patches, seen.areas, seen.scatter, seen.evenness))
+    return _Seen(seen.values[kept(seen.values)], seen.chosen[some], patches, areas, scatter, evenness, seen.has_zero)
 
 
 def _single_share(seen: list[_Seen]) -> float:
@@ -335,6 +445,36 @@ def _numbered_share(seen: list[_Seen], base: int, *, low_is_class: bool = False)
             count += int((classes == value).sum())
             room += int(numbers[classes == value].max()) + 1
     return count / max(1, room) if len(plain) <= 64 else 0.0
+
+
+def _counts_up(seen: list[_Seen], base: int, at_least: int = 3) -> bool:
+    """Whether values from `base` on are a class and a number that counts up, nearly without gaps, from 0 or 1.
+
+    Of the same few numbers in all images this cannot be told, unless they begin with 0.
+
+    Args:
+        seen: the images.
+        base: what separates class and number.
+        at_least: how many numbers from 1 a class needs if all images have the same.
+    """
+    groups: list[np.ndarray] = []
+    for s in seen:
+        classes, numbers = np.divmod(s.values[s.values >= base], base)
+        groups += [numbers[classes == value] for value in np.unique(classes)]
+    sizes = np.array([len(numbers) for numbers in groups])
+    whole = [len(numbers) >= 0.9 * (numbers[-1] + int(numbers[0] == 0)) for numbers in groups]
+    varied = len({tuple(s.values[s.values >= base].tolist()) for s in seen}) > 1
+    from_0 = any(len(numbers) > 1 and numbers[0] == 0 for numbers in groups)
+    most = sizes.max(initial=0)
+    several = from_0 or (most > 1 if varied else most >= at_least and len(seen) < SEVERAL)
+    return bool(several and sizes[whole].sum() >= 0.6 * sizes.sum())
+
+
+def _are_pieces(seen: list[_Seen]) -> bool:
+    """Whether values have few patches of similar size, as a nerve that is cut several times, and not as land."""
+    several = np.concatenate([s.patches for s in seen]) > 1
+    even = np.median(np.concatenate([s.evenness for s in seen])[several]) > 0.5
+    return bool(even and _patches(seen) < MANY_PIECES)
 
 
 def _of_one_patch(single: float) -> str:
@@ -381,17 +521,18 @@ def _steadiness(seen: list[_Seen]) -> float:
     return float(1 - within / max(np.concatenate(several).var(ddof=1), 1e-9))
 
 
-def _look(path: Path, values: np.ndarray) -> _Seen:
+def _look(path: Path, values: np.ndarray, declaration: Path) -> _Seen:
     """Count the values of an image and their patches.
 
     Args:
         path: the label image, for messages.
         values: int64 `[h, w]`.
+        declaration: the file in which the user can choose the coding, for messages.
 
     Raises:
         InputError: there are so many values or so small patches that it is no label image.
     """
-    found, dense = np.unique(values, return_inverse=True)
+    found, dense, counts = np.unique(values, return_inverse=True, return_counts=True)
     if len(found) > max(64, values.size // 8) or len(found) > 2**17:
         raise InputError(
             f"{path} has too many values to be labels; give label images, not photographs or probabilities"
@@ -400,18 +541,24 @@ def _look(path: Path, values: np.ndarray) -> _Seen:
     boxes = ndimage.find_objects(dense + 1)
     present = np.flatnonzero(found)
     chosen = present[:: max(1, len(present) // MAX_PATCHES)]
-    every, patches, areas, scatter = [], [], [], []
+    every, patches, areas, scatter, evenness, specks = [], [], [], [], [], []
     for i in chosen:
         numbered, count = ndimage.label(dense[boxes[i]] == i, np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
         sizes = np.bincount(numbered.ravel())[1:]
         every.append(count)
         patches.append((sizes > SPECK * sizes.sum()).sum())
         areas.append(sizes.sum())
+        if count > 1 and np.median(sizes) < 3:
+            specks.append(i)
         spread = sum(places.var() for places in np.nonzero(numbered))
+        evenness.append(np.median(sizes[sizes >= min(SPECK * sizes.sum(), sizes.max())]) / sizes.max())
         scatter.append(np.sqrt(2 * np.pi * spread / sizes.sum()))
     if len(found) > 16 and np.median(np.divide(areas, every)) < 4:
         raise _smeared(path)
-    counted = (np.array(patches, int), np.array(areas), np.array(scatter))
+    near = [(np.abs(found - found[i]) <= 2) & (counts >= 4 * counts[i]) for i in specks]
+    if 3 * sum(map(np.any, near)) >= len(found) and any((found[large] > 0).any() for large in near):
+        raise _mixed(path, declaration, "values that hardly differ from larger ones and lie in them as specks")
+    counted = (np.array(patches, int), np.array(areas), np.array(scatter), np.array(evenness))
     return _Seen(found[present], found[chosen], *counted, bool(found[0] == 0))
 
 
@@ -446,6 +593,13 @@ def _smeared(path: Path) -> InputError:
     return InputError(
         f"{path} has too many values to be labels, most are specks or lines: JPEG or resizing has smeared them; "
         "export the labels again as PNG or TIFF, without interpolation"
+    )
+
+
+def _mixed(path: Path, declaration: Path, what: str) -> InputError:
+    return InputError(
+        f"{path} has {what}: JPEG or resizing has smeared them; export the labels again as PNG or TIFF, without "
+        f"interpolation; if they are meant, write the coding, such as 'coding: class', to {declaration}"
     )
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pix2seqd.data.annotations import open_annotations
 from pix2seqd.data.coco import CocoPanoptic
-from pix2seqd.data.convert import convert
+from pix2seqd.data.convert import convert, open_annotations
 from pix2seqd.data.sample import Sample
 
 

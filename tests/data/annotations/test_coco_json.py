@@ -3,9 +3,9 @@ import time
 
 import pytest
 
-from pix2seqd.data.annotations import open_annotations
 from pix2seqd.data.annotations.coco_json import read_coco
 from pix2seqd.data.annotations.records import ImageFinder
+from pix2seqd.data.convert import open_annotations
 from pix2seqd.files import InputError
 
 SQUARE = [[1, 1, 4, 1, 4, 4, 1, 4]]

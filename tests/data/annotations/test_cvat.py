@@ -1,6 +1,6 @@
 import pytest
 
-from pix2seqd.data.annotations import open_annotations
+from pix2seqd.data.convert import open_annotations
 from pix2seqd.files import InputError
 
 EMPTY = "........"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pix2seqd.data.annotations import open_annotations
+from pix2seqd.data.convert import open_annotations
 from pix2seqd.files import InputError
 
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pix2seqd.data.annotations import open_annotations, recognize_annotations
+from pix2seqd.data.annotations import recognize_annotations
+from pix2seqd.data.convert import open_annotations
 
 
 def masks(folder, *boxes):

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from pix2seqd.data.annotations import conversion, open_annotations, recognize_annotations
+from pix2seqd.data.annotations import conversion, recognize_annotations
+from pix2seqd.data.convert import open_annotations
 from pix2seqd.files import InputError
 
 COMMAND = "pix2seqd convert-data"

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pix2seqd.data.annotations import conversion, open_annotations
+from pix2seqd.data.annotations import conversion
+from pix2seqd.data.convert import open_annotations
 from pix2seqd.files import InputError
 
 SQUARE = "8 2 14 2"
@@ -84,3 +85,5 @@ def test_read_rle_csv_faults(tmp_path):
         open_annotations(table(tmp_path / "b.csv", "a,1 1,7"))
     with pytest.raises(InputError, match="ImageId and EncodedPixels"):
         open_annotations(table(tmp_path / "c.csv", head="filename,xmin"))
+    with pytest.raises(InputError, match="the column encodedpixels twice"):
+        open_annotations(table(tmp_path / "d.csv", "a,1 1,7 1", head="ImageId,EncodedPixels,encodedpixels"))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pix2seqd.data.annotations import conversion, open_annotations
+from pix2seqd.data.annotations import conversion
+from pix2seqd.data.convert import open_annotations
 from pix2seqd.files import InputError
 
 POLYGON = {

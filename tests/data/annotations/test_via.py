@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pix2seqd.data.annotations import open_annotations
+from pix2seqd.data.convert import open_annotations
 from pix2seqd.files import InputError
 
 ROWS = ["........", "..####..", "..####..", "..####..", "..####..", "........"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pix2seqd.data.annotations import open_annotations
+from pix2seqd.data.convert import open_annotations
 from pix2seqd.files import InputError
 
 OBJECTS = np.array([[0, 1, 1, 255, 2, 2, 0, 0]] * 3 + [[0, 3, 3, 255, 0, 0, 0, 0]] * 3, np.uint8)

@@ -1,6 +1,8 @@
+import timeit
+
 import pytest
 
-from pix2seqd.data.annotations import open_annotations
+from pix2seqd.data.convert import open_annotations
 from pix2seqd.files import InputError
 
 SQUARE = "0 0.125 0.1666667 0.5 0.1666667 0.5 0.6666667 0.125 0.6666667"
@@ -55,6 +57,52 @@ def test_read_yolo_finds_images_wherever_yaml_says(tmp_path, draw, converted, se
     }
 
 
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        "path: {0}/other\ntrain: images\nnames: [cell]\n",
+        "train: {0}/other/images\nnames: [cell]\n",
+        "path: ../other\ntrain: images\nnames: [cell]\n",
+        "train: ../other/images\nnames: [cell]\n",
+        "path: ..\\\\other\ntrain: images\nnames: [cell]\n",
+        "train: ../other/train.txt\nnames: [cell]\n",
+        "train: ..\nnames: [cell]\n",
+    ],
+)
+def test_read_yolo_folders_outside_of_the_data_set_are_refused(tmp_path, draw, yaml):
+    draw(tmp_path / "other/images/a.jpg")
+    (tmp_path / "other/train.txt").write_text("images/a.jpg\n")
+    home = yolo(tmp_path / "y", draw, [SQUARE], yaml.format(tmp_path))
+    with pytest.raises(InputError, match=r"lies outside of .*; copy data\.yaml into the folder"):
+        open_annotations(home / "data.yaml")
+    assert len(open_annotations(home / "data.yaml", tmp_path / "other/images")[""].records) == 1
+
+
+@pytest.mark.parametrize("line", ["{}/secret.jpg", "../secret.jpg", "images/../../secret.jpg"])
+def test_read_yolo_list_of_images_stays_in_the_data_set(tmp_path, draw, line):
+    draw(tmp_path / "secret.jpg")
+    home = yolo(tmp_path / "y", draw, [SQUARE], "train: train.txt\nnames: [cell]\n")
+    (home / "train.txt").write_text(f"images/train/a_train.jpg\n{line.format(tmp_path)}\n")
+    train = open_annotations(home)["train"]
+    assert all((train.images / record.file_name).is_relative_to(home) for record in train.records)
+    assert not (train.images / train.records[1].file_name).exists()
+
+
+def test_read_yolo_rows_with_tabs_and_several_spaces(tmp_path, draw):
+    rows = ["0  0.5   0.5  0.2  0.2", "\t0\t0.5\t0.5\t0.2\t0.2 ", SQUARE.replace(" ", "   "), SQUARE.replace(" ", "\t")]
+    shapes = open_annotations(yolo(tmp_path / "y", draw, rows))["train"].records[0].shapes
+    assert [bool(shape.lost) for shape in shapes] == [True, True, False, False]
+    assert all(shape.mask(6, 8).sum() == 9 for shape in shapes[2:])
+
+
+def test_read_yolo_reads_many_rows_in_about_linear_time(tmp_path, draw):
+    times = []
+    for number, count in enumerate((5_000, 20_000)):
+        home = yolo(tmp_path / str(number), draw, [SQUARE] * count)
+        times.append(min(timeit.repeat(lambda: open_annotations(home), number=1, repeat=3)))  # noqa: B023
+    assert times[1] < 8 * times[0]
+
+
 def test_read_yolo_folder_without_yaml(tmp_path, draw, converted, segments):
     home = yolo(tmp_path / "y", draw, [SQUARE], "")
     assert segments(converted(home)["train"][0]) == [("0", SQUARE_DRAWN)]
@@ -104,6 +152,8 @@ def test_read_yolo_damaged_row_gives_the_reason(tmp_path, draw, row, says):
         ("train: images/train\nnames: [cell, dot]\nkpt_shape: [3, 2]\n", "keypoints"),
         ("train: images/train\nnames: [cell, cell]\n", "used more than once"),
         ("train: images/train\nnames: {.inf: cell}\n", "names should be a list"),
+        ("train: images/train\nnames: {0: cell, '00': dot}\n", "names should be a list"),
+        ("train: images/train\nnames: {0.5: cell}\n", "names should be a list"),
         ("train: labels/train\nnames: [cell, dot]\n", "no images"),
     ],
 )

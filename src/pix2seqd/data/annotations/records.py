@@ -164,8 +164,9 @@ class ImageFinder:
 
 
 def path_parts(name: str) -> list[str]:
-    """The last parts of a path as tools write it, `MAX_DEPTH` at most; none of them leads up."""
-    return [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")][-MAX_DEPTH:]
+    """The last parts of a path as tools write it, `MAX_DEPTH` at most; none of them leads up or to another drive."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return [part for part in parts if not re.fullmatch("[A-Za-z]:", part)][-MAX_DEPTH:]
 
 
 def local_name(name: str) -> str:

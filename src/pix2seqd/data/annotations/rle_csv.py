@@ -46,6 +46,8 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
     csv.field_size_limit(MAX_TEXT)
     rows = list(csv.reader(read_text(path).splitlines()))
     columns = [name.strip().lower() for name in rows[0]]
+    if twice := next((name for name in (IMAGE, RUNS, KIND) if columns.count(name) > 1), ""):
+        raise InputError(f"{path} has the column {twice} twice; remove one")
     listed: dict[str, list[tuple[str, str, str]]] = {}
     for number, row in enumerate(rows[1:], start=2):
         if not row:

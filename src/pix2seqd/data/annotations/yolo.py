@@ -4,6 +4,7 @@ A row is the number of a class and the corners of an outline, as shares of width
 bounding box.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -25,6 +26,7 @@ from pix2seqd.data.annotations.records import (
     unusable,
     visible,
 )
+from pix2seqd.data.labels import by_number
 from pix2seqd.data.outlines import MAX_POINTS, fill_polygon
 from pix2seqd.files import InputError, read_text, read_yaml
 from pix2seqd.images.load import IMAGE_SUFFIXES
@@ -38,6 +40,8 @@ MANY_BOXES = 10
 """Number of outlines, all of four corners, above which they may be boxes."""
 OUTSIDE = 0.1
 """How far a corner may lie outside the image, as a share of its side; farther ones are no shares but pixels."""
+
+NO_ROW = "it is not the number of a class and coordinates"
 
 
 def is_yolo_yaml(path: Path) -> bool:
@@ -57,7 +61,7 @@ def has_rows(folder: Path) -> bool:
 
 def _numbers(line: str) -> list[float] | None:
     try:
-        values = [float(word) for word in line.split()]
+        values = list(map(float, line.split()))
     except ValueError:
         return None
     return values if len(values) >= 5 and values[0] >= 0 and values[0].is_integer() else None
@@ -126,24 +130,39 @@ def _names(content: Any, path: Path, home: Path) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     try:
-        return {int(number): str(name).strip() for number, name in names.items()}
+        return {number: str(name).strip() for number, name in by_number(names).items()}
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: names should be a list, or lines such as '0: cell'; correct it") from error
 
 
 def _folders(given: Any, home: Path, root: str, path: Path) -> list[Path]:
-    """The folders or lists of images of a split; paths may be those of another computer."""
+    """The folders or lists of images of a split, in `home`; paths may be those of another computer.
+
+    Raises:
+        InputError: one is missing, or only outside of `home`: a data set of strangers may not name any folder.
+    """
     found = []
     for entry in given if isinstance(given, list) else [given]:
         plain = str(entry).replace("\\", "/")
         parts = path_parts(plain)
-        places = [home / root / plain, home / plain]
-        places += [home / "/".join(parts[start:]) for start in range(len(parts))]
-        place = next((place for place in places if place.is_dir() or is_file(place)), None)
+        # Roboflow writes ../train/images for the folder train/images beside data.yaml.
+        own = home / "/".join(parts) if parts and not root else home / root.replace("\\", "/") / plain
+        place = next(filter(_exists, [own, home / root.replace("\\", "/") / plain, home / plain]), None)
+        if place is not None and not Path(os.path.abspath(place)).is_relative_to(os.path.abspath(home)):  # noqa: PTH100
+            raise InputError(
+                f"{path}: {plain} lies outside of {home}; copy {path.name} into the folder of the data set and remove "
+                "the line 'path' from it, or give the folder of the images: convert-data --images"
+            )
+        ends = (home / "/".join(parts[start:]) for start in range(len(parts)))
+        place = place or next(filter(_exists, ends), None)
         if place is None:
             raise InputError(f"{path}: {plain} is not in {home}; correct it, or give convert-data --images")
         found.append(place)
     return found
+
+
+def _exists(place: Path) -> bool:
+    return place.is_dir() or is_file(place)
 
 
 def _pairs(places: list[Path]) -> list[tuple[Path, Path]]:
@@ -155,7 +174,7 @@ def _pairs(places: list[Path]) -> list[tuple[Path, Path]]:
         else:  # a list of images, a path in each line
             lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
             finder = ImageFinder(place.parent)
-            images += [place.parent / (finder.find(line) or line) for line in lines]
+            images += [place.parent / (finder.find(line) or "/".join(path_parts(line))) for line in lines]
     return [(image, _label(image)) for image in dict.fromkeys(images)]
 
 
@@ -211,29 +230,44 @@ def _lines(label: Path) -> list[str]:
 
 def _shapes(label: Path, names: dict[int, str]) -> list[Shape]:
     lines = enumerate(read_text(label).splitlines() if label.is_file() else [], start=1)
-    return [_shape(f"line {number} of {label.name}", line, names) for number, line in lines if line.strip()]
+    file = label.name
+    return [_shape(f"line {number} of {file}", line, names) for number, line in lines if line.strip()]
 
 
 def _shape(name: str, line: str, names: dict[int, str]) -> Shape:
-    values = _numbers(line)
-    if values is None:
-        return Shape(name, 0, unusable("it is not the number of a class and coordinates"))
-    number, corners = int(values[0]), values[1:]
+    """The shape of a row, of which only the class is read: its coordinates are when it is painted."""
+    words = line.split()
+    number = _class(words[0])
+    if number is None:
+        return Shape(name, 0, unusable(NO_ROW))
     if number not in names:
         return Shape(name, 0, unusable(f"its class {number} is not in names, which have {len(names)} classes"))
-    if len(corners) in (4, 5):
+    if len(words) in (5, 6) and _numbers(line) is not None:
         return lost(name, ONLY_BOX)
-    points = np.array(corners[: len(corners) // 2 * 2]).reshape(-1, 2)
+    return Shape(name, number + 1, partial(_outline, line))
+
+
+def _class(word: str) -> int | None:
+    """The number of a class, which some tools write as 3.0."""
+    try:
+        number = float(word)
+    except ValueError:
+        return None
+    return int(number) if number >= 0 and number.is_integer() else None
+
+
+def _outline(line: str, height: int, width: int) -> np.ndarray:
+    values = _numbers(line)
+    if values is None:
+        raise ValueError(NO_ROW)
+    corners = values[1:]
     if len(corners) % 2:
-        return Shape(name, 0, unusable("it has an odd number of coordinates"))
+        raise ValueError("it has an odd number of coordinates")
+    points = np.array(corners).reshape(-1, 2)
     if len(points) > MAX_POINTS:
-        return Shape(name, 0, unusable(f"its outline has more than {MAX_POINTS:,} points"))
+        raise ValueError(f"its outline has more than {MAX_POINTS:,} points")
     if not (np.abs(points - 0.5) <= 0.5 + OUTSIDE).all():
-        return Shape(name, 0, unusable("its coordinates are no shares of width and height, from 0 to 1"))
-    return Shape(name, number + 1, partial(_polygon, points))
-
-
-def _polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
+        raise ValueError("its coordinates are no shares of width and height, from 0 to 1")
     inside = np.zeros((height, width), bool)
     fill_polygon(inside, points * (width, height))
     return inside

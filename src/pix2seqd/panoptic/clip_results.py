@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pix2seqd.files import PARTS, InputError, leftovers, read_json, write_atomically, write_json, write_png
+from pix2seqd.files import PARTS, InputError, alone, leftovers, read_json, write_atomically, write_json, write_png
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.images.tiff import write_label_stack
 from pix2seqd.panoptic.also import NOTHING, PLACES, WHOLE, Also, csv_writer, remove_all, write_further
 from pix2seqd.panoptic.collect import Item, put_together
 from pix2seqd.panoptic.ctc import CtcWriter
-from pix2seqd.panoptic.folder import alone
+from pix2seqd.panoptic.folder import LOCK
 from pix2seqd.panoptic.panoptic import Panoptic, rgb_to_id
 from pix2seqd.panoptic.parts import find_parts
 from pix2seqd.panoptic.results import familiarity, make_folders, writing
@@ -98,7 +98,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         self._tracks = Tracks(divide=not stack)
         self._save_after = 0.0
         with ExitStack() as files:
-            files.enter_context(alone(out))
+            files.enter_context(alone(out / LOCK))
             with writing(out):
                 _remove_earlier(out)
                 for path in _leftovers(out):

@@ -89,11 +89,10 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
             InputError: the folder cannot be written to, it has a `panoptic.json` that this command did not write, or
                 another process writes into it.
         """
-        make_folders(out, ("panoptic", *also.folders, *["ctc"] * ctc, *["labels"] * bool(stack)))
+        make_folders(out, ())
         self._out, self._taxonomy, self._settings, self._also = out, taxonomy, dict(settings), also
         self._counts: list[Counter[int]] = []
         self._min_frames, self._stack = min_frames, stack
-        self._ctc = CtcWriter(out / "ctc") if ctc else None
         self._images: list[dict[str, Any]] = []
         self._tracks = Tracks(divide=not stack)
         self._save_after = 0.0
@@ -103,6 +102,8 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
                 _remove_earlier(out)
                 for path in _leftovers(out):
                     path.unlink(missing_ok=True)
+            make_folders(out, ("panoptic", *also.folders, *["ctc"] * ctc, *["labels"] * bool(stack)))
+            self._ctc = CtcWriter(out / "ctc") if ctc else None
             self._annotations, self._rows = (
                 files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", newline="", dir=out))
                 for _ in range(2)

@@ -128,6 +128,16 @@ def test_segment_and_video_refused_options_leave_nothing_behind(run, folder, tmp
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_segment_no_readable_image_does_not_say_that_it_wrote_any(run, segmenter, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no image")
+    code, out, _ = run("segment", "a.png", "b.png")
+    assert code == 2 and "2 failed" in out and "written to" not in out
+    draw(tmp_path / "b.png")
+    code, out, _ = run("segment", "a.png", "b.png")
+    assert code == 2 and "1 failed" in out and "written to" in out
+
+
 def test_segment_and_video_foreign_folder_gets_nothing_new(run, segmenter, tmp_path):
     draw(tmp_path / "in" / "a.png")
     run("segment", "in", "--out", "o")

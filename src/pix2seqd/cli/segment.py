@@ -135,5 +135,6 @@ def segment(
             collect(folder, further)
     distributed.barrier()
     names = "panoptic.json, panoptic/, overlay/, images/" + (f", {further.names}" if further.kinds else "")
-    say(f"written to {out}{'/part-*' if shard else ''}: {names}")
+    if failed < len(own) or not own:
+        say(f"written to {out}{'/part-*' if shard else ''}: {names}")
     return 2 if failed else 0

@@ -169,7 +169,8 @@ def alone(lock: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows removes it when it is released
+            lock.unlink()
         held.release()
 
 

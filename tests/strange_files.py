@@ -10,6 +10,8 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import islice
@@ -22,12 +24,18 @@ from PIL import Image
 
 from pix2seqd.checkpoint import BUNDLED, from_pretrained
 from pix2seqd.data import archive, open_dataset
+from pix2seqd.data.annotations import open_annotations
 from pix2seqd.data.archive import children, locate, read_image, read_png
+from pix2seqd.data.convert import convert
 from pix2seqd.data.label_images import read_label_image
 from pix2seqd.data.outlines import decode_mask
 from pix2seqd.files import InputError, is_control, read_json, read_yaml
+from pix2seqd.images import familiarity
 from pix2seqd.images.frames import VideoWriter, open_clip
-from pix2seqd.images.load import load_image
+from pix2seqd.images.load import load_image, open_pixels
+from pix2seqd.interop.cards import read_card
+from pix2seqd.panoptic.results import PanopticWriter
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 SECONDS, BYTES = 5, 2**30
 """What reading one file may take: of the processor's time, and of memory beside what is taken anyway."""
@@ -88,6 +96,56 @@ OUTLINES = [
 ]
 
 
+SQUARE = [[1, 1], [20, 1], [20, 12], [1, 12]]
+PNG = b64encode(stored(LABELS[:8, :8], "PNG")).decode()
+BITMAP = b64encode(zlib.compress(stored(np.full((4, 4), 255, np.uint8), "PNG"))).decode()
+LABELME = [
+    {"label": "cell", "points": points, "group_id": None, "shape_type": kind, **more}
+    for kind, points, more in (
+        ("polygon", SQUARE, {}),
+        ("circle", SQUARE[:2], {}),
+        ("mask", [[1, 1], [8, 8]], {"mask": PNG}),
+    )
+]
+VIA = [
+    {"shape_attributes": shape, "region_attributes": {"kind": "cell"}}
+    for shape in (
+        {"name": "polygon", "all_points_x": [1, 20, 20], "all_points_y": [1, 1, 12]},
+        {"name": "ellipse", "cx": 9, "cy": 9, "rx": 4, "ry": 2, "theta": 0.5},
+    )
+]
+SUPERVISELY = [
+    {"classTitle": "cell", "geometryType": "polygon", "points": {"exterior": SQUARE, "interior": [SQUARE[1:]]}},
+    {"classTitle": "cell", "geometryType": "bitmap", "bitmap": {"data": BITMAP, "origin": [6, 4]}},
+]
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version><meta><job><labels><label><name>cell</name><color>#ff0000</color></label></labels>
+</job></meta><image id="0" name="a.png" width="32" height="24">
+<polygon label="cell" points="1.0,1.0;4,1;4,3;1,3" z_order="0"/><ellipse label="cell" cx="4" cy="3" rx="2" ry="1"/>
+<box label="cell" xtl="2" ytl="2" xbr="6" ybr="4" rotation="90"/>
+<mask label="cell" rle="1, 2, 1, 2" left="5" top="3" width="3" height="2"/></image></annotations>"""
+DETECTION = {
+    **COCO,
+    "annotations": [
+        {"id": n, "image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 8], "iscrowd": 0, "segmentation": outline}
+        for n, outline in enumerate(OUTLINES)
+    ],
+}
+ANNOTATIONS = {
+    "detection": ("instances_val.json", json.dumps(DETECTION)),
+    "cvat": ("annotations.xml", CVAT),
+    "labelme": ("a.json", json.dumps({"shapes": LABELME, "imagePath": "a.png", "imageHeight": 24, "imageWidth": 32})),
+    "via": ("via.json", json.dumps({"a": {"filename": "a.png", "size": 1, "regions": VIA, "file_attributes": {}}})),
+    "supervisely": ("d/ann/a.png.json", json.dumps({"size": {"height": 24, "width": 32}, "objects": SUPERVISELY})),
+    "yolo": ("labels/a.txt", "0 0.1 0.1 0.5 0.1 0.5 0.6\n1 0.5 0.5 0.2 0.2\n"),
+    "yolo settings": ("data.yaml", "path: .\ntrain: images\nval: images\nnames: {0: cell, 1: dot}\n"),
+    "runs": ("labels.csv", "ImageId,ClassId,EncodedPixels\na.png,3,8 2 14 2\na.png,1,1 1\n"),
+    "voc list": ("ImageSets/Segmentation/train.txt", "a\nb\n"),
+}
+"""Name and content of the file that is damaged, by kind; `read_annotations` adds the others."""
+CELLS = [{"id": 1, "name": "cell", "isthing": 1, "color": [200, 0, 0]}]
+
+
 def seeds(folder: Path) -> dict[str, list[bytes]]:
     """Valid files by kind."""
     colour, deep = pixels(24, 32, 3), pixels(24, 32, kind=np.uint16)
@@ -122,6 +180,11 @@ def seeds(folder: Path) -> dict[str, list[bytes]]:
         "zip": [zipped.getvalue()],
         "config": [(weights / "config.json").read_bytes()],
         "weights": [(weights / "model.safetensors").read_bytes()],
+        "familiarity": [(weights / familiarity.FILE).read_bytes()],
+        "card": [(weights / "README.md").read_bytes()],
+        "result": [json.dumps({"info": {"description": "written by pix2seqd segment"}, **COCO}).encode()],
+        "pyramid": [pyramid(folder)],
+        **{kind: [content.encode()] for kind, (_, content) in ANNOTATIONS.items()},
     }
 
 
@@ -150,6 +213,50 @@ def read_zip(path: Path) -> None:
                     reading(child)
                 except InputError:
                     continue
+
+
+def pyramid(folder: Path) -> bytes:
+    """A TIFF in tiles with a second level."""
+    with tifffile.TiffWriter(folder / "slide.tif") as file:
+        file.write(pixels(48, 64, 3), subifds=1, tile=(16, 16), compression="zlib", photometric="rgb")
+        file.write(pixels(24, 32, 3), subfiletype=1, tile=(16, 16), compression="jpeg", photometric="rgb")
+    return (folder / "slide.tif").read_bytes()
+
+
+def read_pyramid(path: Path) -> None:
+    """All rows of a large image."""
+    image = open_pixels(path)
+    for start in range(0, image.height, max(1, image.height // 4)):
+        image.rows(start, min(start + 8, image.height))
+
+
+def read_annotations(kind: str, home: Path, content: bytes) -> None:
+    """Convert a data set of which one file is damaged."""
+    shutil.rmtree(home, ignore_errors=True)
+    name, _ = ANNOTATIONS[kind]
+    image = {"supervisely": "d/img/a.png", "labelme": "a.png", "voc list": "JPEGImages/a.png"}.get(kind, "images/a.png")
+    files = {image: stored(pixels(24, 32, 3), "PNG")}
+    if kind == "supervisely":
+        files["meta.json"] = json.dumps({"classes": [{"title": "cell", "color": "#FF0000"}]}).encode()
+    if kind.startswith("yolo"):
+        files |= {ANNOTATIONS[each][0]: ANNOTATIONS[each][1].encode() for each in ("yolo", "yolo settings")}
+    if kind == "voc list":
+        masks = stored(Image.fromarray((LABELS % 3).astype(np.uint8)).convert("P"), "PNG")
+        files |= {f"Segmentation{each}/a.png": masks for each in ("Object", "Class")}
+    files[name] = content
+    for file, written in files.items():
+        (home / file).parent.mkdir(parents=True, exist_ok=True)
+        (home / file).write_bytes(written)
+    for split, part in open_annotations(home).items():
+        convert(part, home / "out", split)
+
+
+def read_result(home: Path, content: bytes) -> None:
+    """Go on with a result of `pix2seqd segment`."""
+    home.mkdir(exist_ok=True)
+    (home / "panoptic.json").write_bytes(content)
+    with PanopticWriter(home, Taxonomy.from_coco(CELLS), {}, []):
+        pass
 
 
 def read_outline(path: Path) -> None:
@@ -195,6 +302,18 @@ def read(kind: str, path: Path, content: bytes) -> None:
                 (home / folder / "a.png").write_bytes(stored(values, "PNG"))
             (home / "classes.yaml").write_bytes(content)
             read_samples(f"folder:{home}")
+        case "pyramid":
+            read_pyramid(path)
+        case "result":
+            read_result(home / "result", content)
+        case "familiarity" | "card":
+            model = home / kind
+            model.mkdir(exist_ok=True)
+            for name in ("config.json", "model.safetensors"):
+                (model / name).unlink(missing_ok=True)
+                (model / name).symlink_to(BUNDLED / "shapes" / name)
+            (model / (familiarity.FILE if kind == "familiarity" else "README.md")).write_bytes(content)
+            read_card(model) if kind == "card" else from_pretrained(model)
         case "config" | "weights":
             model = home / "model"
             model.mkdir(exist_ok=True)
@@ -206,6 +325,8 @@ def read(kind: str, path: Path, content: bytes) -> None:
                 else:
                     target.symlink_to(BUNDLED / "shapes" / name)
             from_pretrained(model)
+        case _:
+            read_annotations(kind, home / "annotated", content)
 
 
 def places(node: object) -> Iterator[tuple[object, object]]:
@@ -250,10 +371,14 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
     return bytes(changed)
 
 
+JSONS = ("json", "coco", "outline", "config", "result", "detection", "labelme", "via", "supervisely")
+"""Kinds of which most are damaged value by value."""
+
+
 def strange(kind: str, valid: list[bytes], draw: random.Random) -> bytes:
     """A damaged file of a kind."""
     content = draw.choice(valid)
-    if kind in ("json", "coco", "outline", "config") and draw.random() < 0.7:
+    if kind in JSONS and draw.random() < 0.7:
         return edited(content, draw, json.loads, lambda value: json.dumps(value).encode())
     if kind in ("yaml", "classes") and draw.random() < 0.5:
         return edited(content, draw, yaml.safe_load, lambda value: repr(value).encode("utf-8", "replace"))

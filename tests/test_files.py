@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from pix2seqd.files import InputError, json_line, printable, read_json, read_yaml, sync, write_atomically, write_json
+from pix2seqd.files import (
+    InputError,
+    json_line,
+    printable,
+    read_json,
+    read_yaml,
+    sync,
+    write_atomically,
+    write_json,
+    write_together,
+)
 
 
 def names(folder):
@@ -239,3 +249,77 @@ def test_write_json_deep_content_is_one_line_and_keeps_the_old_file(tmp_path):
 def test_read_json_encodings(tmp_path, encoding):
     (tmp_path / "a.json").write_text('{"name": "Zelle μ"}', encoding=encoding)
     assert read_json(tmp_path / "a.json") == {"name": "Zelle μ"}
+
+
+RESULT = ["a.tar", "images", "index.json"]
+
+
+def write_result(out, at=lambda: None):
+    """Write `RESULT`; `at` is called when all is written but the last."""
+    with write_together(out) as stage:
+        (stage / "images").mkdir()
+        (stage / "images" / "a.png").write_bytes(b"png")
+        (stage / "a.tar").write_bytes(b"tar")
+        at()
+        (stage / "index.json").write_text("{}")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_write_together_error_or_interrupt_leaves_nothing(tmp_path, error):
+    def stop():
+        raise error
+
+    with pytest.raises(error):
+        write_result(tmp_path / "out", stop)
+    assert not (tmp_path / "out").exists()
+    write_result(tmp_path / "out")
+    assert names(tmp_path / "out") == RESULT and names(tmp_path / "out" / "images") == ["a.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("renames", range(6))
+def test_write_together_killed_leaves_no_half_result(tmp_path, monkeypatch, renames):
+    """Killed before its first rename, its second, ...; what a killed process completed is there at the next start."""
+    out = tmp_path / "out"
+    if (child := os.fork()) == 0:
+        rename, done = Path.rename, []
+
+        def killed(path, target):
+            if len(done) == renames:
+                os.kill(os.getpid(), 9)
+            done.append(path)
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", killed)
+        write_result(out)
+        os._exit(0)
+    assert (os.waitpid(child, 0)[1] == 9) == (renames < 4)
+    assert (out / "index.json").exists() == (renames >= 4), "JSON comes last"
+    if renames == 0:
+        write_result(out)
+    else:
+        with pytest.raises(InputError, match="exists already"):
+            write_result(out)
+    assert names(out) == RESULT and names(out / "images") == ["a.png"]
+
+
+def test_write_together_second_process_is_refused_and_the_first_goes_on(tmp_path):
+    def second():
+        with pytest.raises(InputError, match=r"another process writes into .*; wait for it, or choose another folder"):
+            write_result(tmp_path)
+
+    write_result(tmp_path, second)
+    assert names(tmp_path) == RESULT
+
+
+def test_write_together_nothing_of_the_user_is_replaced(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"own")
+    with pytest.raises(InputError, match=r"a\.tar exists already; choose another folder"):
+        write_result(tmp_path)
+    assert (tmp_path / "a.tar").read_bytes() == b"own"
+
+
+def test_write_together_file_in_place_of_the_folder_is_one_line(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match=r"cannot write to the folder .*out"):
+        write_result(tmp_path / "out")

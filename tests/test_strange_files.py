@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strange_files import attempt, read, seeds
+from strange_files import ANNOTATIONS, attempt, read, seeds
 
-KINDS = ("image", "label", "clip", "json", "coco", "yaml", "classes", "outline", "zip", "config", "weights")
+KINDS = (
+    *("image", "label", "clip", "json", "coco", "yaml", "classes", "outline", "zip", "config", "weights"),
+    *("familiarity", "card", "result", "pyramid", *ANNOTATIONS),
+)
 EACH = 200
 """Files of each kind in the slow lane."""
 

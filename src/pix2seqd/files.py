@@ -5,6 +5,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import sys
 import unicodedata
 from collections import Counter
@@ -92,6 +93,85 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_together(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder in `out`. Its files and folders move to `out` on success and are removed on failure.
+
+    JSON moves last, because it names the others. One process at a time does this in a folder. What a killed one left is
+    removed at the next start, or moved if it was complete. `out` is made, and removed again if it stays empty.
+
+    Raises:
+        InputError: `out` cannot be written to, another process does this in it, or it has one of the names already.
+    """
+    made = not out.exists()
+    stage, complete = out / ".together.part", out / ".together.complete"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with alone(out / ".together.lock"):
+            _move_all(complete, out)
+            shutil.rmtree(stage, ignore_errors=True)
+            stage.mkdir()
+            try:
+                yield stage
+                for folder, _, names in os.walk(stage):
+                    for path in (Path(folder, name) for name in names):
+                        if not path.is_symlink():
+                            sync(path)
+                    sync_folder(Path(folder))
+                _check_free(stage, out)
+                stage.rename(complete)
+                _move_all(complete, out)
+            finally:
+                shutil.rmtree(stage, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"cannot write to the folder {out} ({error.strerror or error}); choose another") from error
+    finally:
+        if made:
+            with suppress(OSError):
+                out.rmdir()
+
+
+def _move_all(folder: Path, out: Path) -> None:
+    """Move everything from one folder to another one, and remove the first, if it is there."""
+    if folder.exists():
+        _check_free(folder, out)
+        for path in sorted(folder.iterdir(), key=lambda path: path.suffix == ".json"):
+            path.rename(out / path.name)
+        folder.rmdir()
+        sync_folder(out)
+
+
+def _check_free(folder: Path, out: Path) -> None:
+    if held := [out / path.name for path in folder.iterdir() if os.path.lexists(out / path.name)]:
+        raise InputError(f"{held[0]} exists already; choose another folder")
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same lock out within this context; the folder of its file exists.
+
+    Raises:
+        InputError: another process has it, or the folder cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(lock, blocking=False)
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise InputError(f"another process writes into {lock.parent}; wait for it, or choose another folder") from error
+    except NotImplementedError as error:
+        raise InputError(f"the file system of {lock.parent} has no locks; choose another folder") from error
+    except OSError as error:
+        raise InputError(f"cannot write to {lock.parent} ({error.strerror}); choose another folder") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes it when it is released
+            lock.unlink()
+        held.release()
 
 
 def leftovers(path: Path) -> list[Path]:

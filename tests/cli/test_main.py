@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import signal
@@ -101,6 +102,95 @@ def test_segment_trust_size_takes_a_checkpoint_above_the_limits(run, folder, tmp
     code, _, err = run(*command)
     assert code == 2 and "steps must be at most 10000, not 1000000; --trust-size allows it" in err
     assert run(*command, "--trust-size")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["segment", "video"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--classes typo", "there is no class 'typo'; known: "),
+        ("--consensus 2", "consensus must be 1, 3, 5"),
+        ("--diameter 5", "leave diameter out"),
+        ("--min-score 2", "--min-score"),
+        ("--also lables", "there is no 'lables'"),
+        ("--also labels --pixel-size 3", "--pixel-size 3 is not a size"),
+        ("--pixel-size 3um", "--pixel-size needs --also"),
+        ("--channel 7", "'7' is not a channel"),
+    ],
+)
+def test_segment_and_video_refused_options_leave_nothing_behind(run, folder, tmp_path, command, options, words):
+    draw(tmp_path / "in" / "a.png")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = run(
+        command, "in/a.png" if command == "segment" else "in", "--out", "o", "--model", folder, *options.split()
+    )
+    assert code == 2 and words in out + err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_segment_no_readable_image_does_not_say_that_it_wrote_any(run, segmenter, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no image")
+    code, out, _ = run("segment", "a.png", "b.png")
+    assert code == 2 and "2 failed" in out and "written to" not in out
+    draw(tmp_path / "b.png")
+    code, out, _ = run("segment", "a.png", "b.png")
+    assert code == 2 and "1 failed" in out and "written to" in out
+
+
+def test_segment_and_video_foreign_folder_gets_nothing_new(run, segmenter, tmp_path):
+    draw(tmp_path / "in" / "a.png")
+    run("segment", "in", "--out", "o")
+    run("video", "in", "--out", "v")
+    before = sorted(tmp_path.rglob("[!.]*"))
+    for command in (("segment", "in", "--out", "v"), ("video", "in", "--out", "o")):
+        code, _, err = run(*command, "--also", "geojson,rois")
+        assert code == 2 and "choose another --out" in err
+    assert "has other categories" in run("segment", "in", "--out", "o", "--model", "other", "--also", "rois")[2]
+    assert sorted(tmp_path.rglob("[!.]*")) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "segment a.png --out o --engine ray",
+        "segment a.png --out o --video",
+        "video a.png --out o --along z --also ctc",
+        "video a.png --out o --first-steps 0",
+        "segment a.png --out o --model missing",
+        "video a.png --out o --model missing",
+        "export missing --out o",
+        "serve --out o --model missing",
+        "serve --out o --consensus 2",
+        "serve --out o --diameter 5 --model facades",
+    ],
+)
+def test_commands_refuse_before_they_make_a_folder(run, tmp_path, command):
+    if "--engine ray" in command and importlib.util.find_spec("ray"):
+        pytest.skip("Ray is installed")
+    draw(tmp_path / "a.png")
+    assert run(*command.split())[0] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--out folder", "folder is a folder; give the name of a file"),
+        ("--csv evaluation.json", "two results would be written to"),
+        ("--plot b.png --reliability ./b.png", "two results would be written to"),
+        ("--out missing/a.json", "cannot write to missing"),
+    ],
+)
+def test_evaluate_refuses_files_that_it_could_not_write_before_it_begins(run, tmp_path, options, words):
+    (tmp_path / "folder").mkdir()
+    code, _, err = run("evaluate", "missing", "--data", "shapes:2", *options.split())
+    assert code == 2 and words in err
+
+
+def test_sweep_refuses_the_name_of_its_plot(run):
+    code, _, err = run("sweep", "missing", "--data", "shapes:2", "--steps", "1,2", "--out", "a.png")
+    assert code == 2 and "two results would be written to" in err
 
 
 def test_segment_min_score_and_classes_are_recorded_and_drop_segments(run, segmenter, tmp_path):

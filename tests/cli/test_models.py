@@ -22,3 +22,10 @@ def test_models_bad_folder_is_one_line_and_nothing_else(run, folder, tmp_path):
     for name in ("missing", "empty", "file"):
         code, out, err = run("models", folder, name)
         assert code == 2 and out == "" and len(err.splitlines()) == 1 and name in err
+
+
+def test_models_bundled_or_repeated_names_are_listed_once(run, folder):
+    code, out, _ = run("models", "nuclei", folder, "nuclei", cards.BUNDLED / "facades", folder)
+    assert code == 0
+    heads = [line.partition(" ")[0] for line in out.splitlines() if line and line[0] != " "]
+    assert sorted(heads) == sorted([*(card.name for card in cards.bundled()), str(folder)])

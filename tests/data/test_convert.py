@@ -289,6 +289,20 @@ def test_convert_leaves_nothing_half_written(tmp_path, fault, monkeypatch):
     assert sorted(tmp_path.rglob("new/*")) == before
 
 
+def test_convert_two_processes_and_leftovers(tmp_path):
+    annotations, out = read(write(tmp_path, [BALL])), tmp_path / "new"
+    (out / ".together.part" / "panoptic_val").mkdir(parents=True)
+    (out / ".dropped_val.txt.0123456789abcdef.part").write_text("left by a process that was killed")
+
+    def meanwhile(records):
+        with pytest.raises(InputError, match="another process writes into"):
+            convert(annotations, out, "val")
+        yield from records
+
+    convert(annotations, out, "val", progress=meanwhile)
+    assert sorted(path.name for path in out.iterdir()) == ["panoptic_val", "panoptic_val.json", "val"]
+
+
 def test_convert_copies_images_where_links_cannot_be_made(tmp_path, monkeypatch):
     """As on Windows. The folder of the result lies in that of the images, and is not copied into itself."""
 

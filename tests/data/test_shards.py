@@ -148,4 +148,26 @@ def test_what_is_there_is_not_written_over_and_half_a_job_leaves_no_index(shards
 
     with pytest.raises(InputError, match="bad picture"):
         write_shards(Shapes.taxonomy, broken(), tmp_path / "half", 0.006)
-    assert sorted(path.name for path in (tmp_path / "half").iterdir()) == ["shard-000000.tar"]
+    assert not (tmp_path / "half").exists()
+
+
+def test_write_shards_of_another_tool_are_not_replaced(scenes, tmp_path):
+    (tmp_path / "shard-000000.tar").write_bytes(b"own")
+    with pytest.raises(InputError, match=r"has shards already \(shard-000000\.tar\)"):
+        write_shards(Shapes.taxonomy, scenes, tmp_path, 1)
+    assert (tmp_path / "shard-000000.tar").read_bytes() == b"own"
+
+
+def test_write_shards_two_processes_and_leftovers(scenes, tmp_path):
+    (tmp_path / ".together.part").mkdir()
+    (tmp_path / ".together.part" / "shard-000007.tar").write_bytes(b"left by a process that was killed")
+
+    def meanwhile():
+        yield from scenes[:2]
+        with pytest.raises(InputError, match="another process writes into"):
+            write_shards(Shapes.taxonomy, scenes, tmp_path, 1)
+        yield scenes[2]
+
+    write_shards(Shapes.taxonomy, meanwhile(), tmp_path, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.json", "shard-000000.tar"]
+    assert len(Shards(tmp_path)) == 3

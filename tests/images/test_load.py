@@ -321,3 +321,26 @@ def test_image_size_of_a_pipe_is_refused(tmp_path):
     with pytest.raises(InputError, match="is not a regular file"):
         image_size(tmp_path / "a.png")
     os.close(pipe)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tif", "a.webp"])
+def test_load_image_rgb_is_not_copied(tmp_path, monkeypatch, name):
+    """A copy of an image near the limit takes 600 MB."""
+    path = tmp_path / name
+    Image.effect_noise((60, 40), 50).convert("RGB").save(path)
+    wanted = np.asarray(Image.open(path))
+    monkeypatch.setattr(Image.Image, "copy", lambda image: pytest.fail("copied"))
+    image = load_image(path)
+    assert image.mode == "RGB" and np.array_equal(np.asarray(image), wanted)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_load_image_transparency_in_bands_is_that_of_the_whole(tmp_path, monkeypatch, mode):
+    monkeypatch.setattr(preprocess, "BAND", 60 * 7)
+    image = Image.effect_noise((60, 40), 90).convert("RGBA")
+    image.putalpha(Image.effect_noise((60, 40), 120))
+    image = image.quantize() if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "a.png")
+    white = Image.new("RGBA", image.size, "white")
+    wanted = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    assert np.array_equal(np.asarray(load_image(tmp_path / "a.png")), np.asarray(wanted))

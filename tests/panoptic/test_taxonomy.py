@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from pix2seqd.files import InputError
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
 SKY = {"id": 200, "name": "sky", "isthing": 0, "color": [70, 130, 180]}
@@ -105,3 +106,21 @@ def test_taxonomy_names_of_other_scripts_are_kept():
     names = ["Zürich", "細胞 核", "नाभिक", "می‌خواهم", "👩‍🔬"]
     taxonomy = Taxonomy.from_coco({"id": n, "name": name} for n, name in enumerate(names, start=1))
     assert [category.name for category in taxonomy.categories] == names
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("widow", "there is no class 'widow'; did you mean 'Window'? known: Window, car, 2, 3, 4, 5, "),
+        ("WINDOW", "did you mean 'Window'?"),
+        ("zebra", "there is no class 'zebra'; known: Window, car, 2"),
+        ("", "there is no class ''; known: Window"),
+    ],
+)
+def test_check_names_tells_the_nearest_and_no_endless_list(name, says):
+    names = ["Window", "car", *map(str, range(2, 100))]
+    taxonomy = Taxonomy.from_coco([{"id": i, "name": name} for i, name in enumerate(names, start=1)])
+    with pytest.raises(InputError) as caught:
+        taxonomy.check_names(["car", name])
+    assert says in str(caught.value) and str(caught.value).endswith("19 and 80 more")
+    taxonomy.check_names(names)

@@ -1,5 +1,6 @@
 """C is compiled once where possible; otherwise plain operations are used."""
 
+import hashlib
 import multiprocessing
 import os
 import shutil
@@ -235,3 +236,117 @@ def test_load_cache_link_of_the_user_is_followed(source, tmp_path):
     assert half(source, 9) == 4
     assert len(list((tmp_path / "disk").iterdir())) == 1
     shutil.rmtree(tmp_path / "disk")
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+def test_load_file_of_another_user_is_removed_and_compiled_anew(source):
+    file = compile_elsewhere(source)
+    os.chown(file, 12345, -1)
+    assert half(source, 9) == 4
+    assert kept(source).stat().st_uid == os.geteuid()
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_folder_above_in_which_all_may_replace_the_cache(source, monkeypatch):
+    file = compile_elsewhere(source)
+    loaded = []
+    monkeypatch.setattr(compile_c, "_kept", lambda *_: loaded.append(1))
+    file.parents[1].chmod(0o777)
+    assert half(source, 9) == 4 and not loaded
+    file.parents[1].chmod(0o1777)  # as /tmp: others may make files, and not replace this folder
+    assert half(source, 9) == 4 and loaded
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_relative_cache_is_not_used(source, tmp_path, monkeypatch):
+    """A folder of a stranger, in which the user stands, may hold files of this name that the user owns."""
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "elsewhere")
+    assert half(source, 9) == 4
+    assert not (tmp_path / "elsewhere").exists() and list((tmp_path / "home").rglob("*.so"))
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_full_disk_keeps_nothing_and_works(source, tmp_path, monkeypatch):
+    def full(path, content):
+        path.open("wb").write(content[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert half(source, 9) == 4
+    assert not list((tmp_path / "cache" / "pix2seqd").iterdir())
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_cache_in_which_nothing_can_be_written(source, tmp_path, monkeypatch):
+    (tmp_path / "cache" / "pix2seqd").mkdir(parents=True, mode=0o700)
+
+    def refuse(path, **_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    assert half(source, 9) == 4
+    fake_compiler(tmp_path, "sleep 600", monkeypatch)
+    monkeypatch.setattr(compile_c, "TIMEOUT", 0.2)
+    with pytest.warns(
+        UserWarning, match=r"could not be compiled.*did not end within"
+    ):  # which cannot be noted anywhere
+        assert compile_c.load(source, {"half": "i"}) is None
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_several_processes_at_once_leave_one_whole_file(source):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    children = [context.Process(target=lambda n=n: queue.put(half(source, 2 * n))) for n in range(4)]
+    for child in children:
+        child.start()
+    assert sorted(queue.get(timeout=60) for _ in children) == [0, 1, 2, 3]
+    for child in children:
+        child.join()
+    file = kept(source)
+    assert file.stem.endswith(hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_sweeps_what_a_killed_process_left(source):
+    file = compile_elsewhere(source)
+    for name, age in (("old", 3600), ("new", 0)):
+        part = file.with_name(f".{name}.part")
+        part.write_bytes(b"half")
+        os.utime(part, (time.time() - age,) * 2)
+    file.unlink()
+    assert half(source, 9) == 4
+    assert sorted(path.suffix for path in file.parent.iterdir()) == [".part", ".so"]
+    assert (file.parent / ".new.part").exists(), "it may be another process's, which still writes"
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_symbols_that_are_found_nowhere_mean_not_compiled(source):
+    source.write_text("int missing(int); int half(int x) { return missing(x); }")
+    for _ in range(2):  # what is kept is no better
+        with pytest.warns(UserWarning, match=r"could not be compiled.*undefined symbol: missing"):
+            assert compile_c.load(source, {"half": "i"}) is None
+
+
+@pytest.mark.usefixtures("compiled")
+def test_load_interrupted_compiler_ends_with_its_children(source, tmp_path, monkeypatch):
+    fake_compiler(tmp_path, f"sleep 600 & echo $! >> {tmp_path}/children; wait", monkeypatch)
+    monkeypatch.setattr(subprocess.Popen, "wait", lambda process, timeout=None: interrupted(process, timeout, tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        compile_c.load(source, {"half": "i"})
+    (child,) = map(int, (tmp_path / "children").read_text().split())
+    time.sleep(0.2)
+    assert not runs(child)
+    assert not list((tmp_path / "cache" / "pix2seqd").iterdir()), "Ctrl-C says nothing about the compiler"
+
+
+def interrupted(process, timeout, place):
+    """`Popen.wait` with Ctrl-C once the compiler has a child."""
+    if timeout is None:
+        return process.poll()
+    while not (place / "children").is_file() or not (place / "children").read_text().strip():
+        time.sleep(0.01)
+    raise KeyboardInterrupt

@@ -44,9 +44,9 @@ def benchmark(
 
     from pix2seqd.evaluation import benchmark as run
     from pix2seqd.files import InputError, write_json
-    from pix2seqd.panoptic.results import check_writable
+    from pix2seqd.panoptic.results import check_files
 
-    check_writable(out.parent)
+    check_files(out)
     console = Console(stderr=True)
     try:
         results = run.benchmark(model, list(sizes), list(steps), device, dtype, console.print, trust_size)

@@ -36,7 +36,9 @@ def check_data(
 
     from pix2seqd.data import check
     from pix2seqd.data.folder import Folder
+    from pix2seqd.panoptic.results import check_files
 
+    check_files(contact_sheet)
     reports: dict[str, check.Report] = {}
     for name, dataset in _datasets(source, split, contact_sheet is not None):
         say(name)

@@ -69,7 +69,7 @@ def evaluate(
     from pix2seqd import distributed
     from pix2seqd.data import is_clips
     from pix2seqd.metrics.mean_iou import MAX_CONFUSED
-    from pix2seqd.panoptic.results import check_writable
+    from pix2seqd.panoptic.results import check_files
 
     clips = is_clips(data)
     if (clips and group_by is not None) or (not clips and (tracking != "model" or every > 1)):
@@ -82,8 +82,7 @@ def evaluate(
             if file.suffix.lower() != ".png":
                 raise InputError(f"{option} {file} must end with .png")
     tracked = _tracking_options(clips and tracking == "model", first_steps, adaptive)
-    for path in filter(None, (out, csv, plot, reliability)):
-        check_writable(path.parent)
+    check_files(out, csv, plot, reliability)
     distributed.rank()  # from here on each process has a device of its own
     segmenter, options = inference.segmenter(checkpoint), inference.given()
     if plot and len(segmenter.taxonomy) > MAX_CONFUSED:

@@ -24,7 +24,7 @@ def export(checkpoint: str, /, *, out: Path, trust_size: Flag = False) -> None:
     from pix2seqd.interop.onnx import export_onnx
     from pix2seqd.panoptic.results import make_folders
 
-    make_folders(out, ())
     pretrained = from_pretrained(checkpoint, trust_size)
+    make_folders(out, ())
     export_onnx(pretrained.model, out, Tiling(pretrained).size)
     say(f"written to {out}: encoder.onnx, step.onnx")

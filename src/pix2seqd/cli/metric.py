@@ -48,10 +48,9 @@ def metric(
     """
     from rich.console import Console
 
-    from pix2seqd.panoptic.results import check_writable
+    from pix2seqd.panoptic.results import check_files
 
-    if json:
-        check_writable(json.parent)
+    check_files(json)
     if kind == "pq":
         _refuse(kind, sequences=sequences)
         scores, tables = _panoptic_quality(truth, prediction, truth_pngs, prediction_pngs)

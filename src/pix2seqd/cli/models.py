@@ -22,7 +22,11 @@ def models(*checkpoints: str, markdown: Flag = False) -> None:
 
     from pix2seqd.interop import cards
 
-    listed = [*cards.bundled(), *(cards.read_card(_folder(name), name) for name in checkpoints)]
+    listed = cards.bundled()
+    bundled = [card.name for card in listed]
+    for name in dict.fromkeys(checkpoints):
+        if (folder := _folder(name)) not in map(_folder, bundled):
+            listed.append(cards.read_card(folder, name))
     if markdown:
         print(cards.markdown(listed))
         return

@@ -14,7 +14,7 @@ from pix2seqd.cli.options import (
     print_unfamiliar,
 )
 from pix2seqd.config import DEFAULT_MODEL
-from pix2seqd.files import InputError, say
+from pix2seqd.files import InputError, require, say
 
 
 def segment(
@@ -72,10 +72,12 @@ def segment(
     from pix2seqd.panoptic.collect import collect, sweep
     from pix2seqd.panoptic.folder import FOLDERS
     from pix2seqd.panoptic.parts import place
-    from pix2seqd.panoptic.results import PanopticWriter, prepare
+    from pix2seqd.panoptic.results import PanopticWriter, check_out
 
     if engine == "local" and workers > (cores := os.cpu_count() or 1):
         raise InputError(f"--workers {workers}: this machine has {cores} cores; give at most {cores}")
+    if engine == "ray":
+        require("--engine ray", "ray", "ray")
     further = Also.parse(also, pixel_size)
     sources = find_images(images)
     if not sources:
@@ -85,12 +87,13 @@ def segment(
     from pix2seqd import distributed
 
     folders = (*FOLDERS, *further.folders)
-    prepare(out, shard, folders)
+    check_out(out, shard)
     first, stride = distributed.rank(), distributed.world_size()
     if engine == "local" and workers > 1 and stride > 1:
         raise InputError("torchrun has started several processes already; leave --workers out")
     segmenter = inference.segmenter(model)
     options = {**inference.given(), **selection.given(segmenter.taxonomy)}
+    next(segmenter.images((), **options), None)  # refuses what is wrong with them before anything is written
     print_summary(segmenter)
     settings = {**segmenter.describe(), **options, **({} if channel is None else {"channel": channel})}
     writer = PanopticWriter(out, segmenter.taxonomy, settings, sources, shard=shard, folders=folders)
@@ -132,5 +135,6 @@ def segment(
             collect(folder, further)
     distributed.barrier()
     names = "panoptic.json, panoptic/, overlay/, images/" + (f", {further.names}" if further.kinds else "")
-    say(f"written to {out}{'/part-*' if shard else ''}: {names}")
+    if failed < len(own) or not own:
+        say(f"written to {out}{'/part-*' if shard else ''}: {names}")
     return 2 if failed else 0

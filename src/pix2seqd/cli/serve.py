@@ -4,7 +4,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -13,15 +13,15 @@ from pix2seqd.config import DEFAULT_MODEL
 from pix2seqd.files import InputError, say
 from pix2seqd.interop.cards import read_card
 
-if TYPE_CHECKING:
-    from pix2seqd.segmenter import Segmenter
+SAMPLES = Path("examples")
+"""Where samples are, if nothing else is said."""
 
 
 def serve(
     *,
     model: str = DEFAULT_MODEL,
     out: Path = Path("pix2seqd-page"),
-    samples: Path = Path("examples"),
+    samples: Path = SAMPLES,
     host: str = "127.0.0.1",
     port: Annotated[int, count(1, 65535)] = 7860,
     names: Annotated[list[str], Parameter(negative=())] = [],  # noqa: B006
@@ -75,7 +75,13 @@ def serve(
 
     if not (is_local(host.strip("[]")) or password or open_):
         raise InputError(f"everyone who can reach {host} could use this page; set --password or allow it with --open")
+    if not samples.is_dir() and samples != SAMPLES:
+        say(f"pix2seqd: there is no folder {samples}, so the page offers no samples", to_stderr=True)
+    segmenter = inference.segmenter(model)
+    next(segmenter.images((), **inference.given()), None)  # refuses what is wrong with the options
+    card = read_card(find_folder(model), model)
     make_folders(out, ())
+    print_summary(segmenter)
     signal.signal(signal.SIGTERM, _end)
     limits = Limits(
         megabytes=max_megabytes,
@@ -87,10 +93,10 @@ def serve(
         visitors=max_visitors,
     )
     with serving(
-        _first(inference, model),
+        segmenter,
         out,
         load=inference.segmenter,
-        card=read_card(find_folder(model), model),
+        card=card,
         samples=samples if samples.is_dir() else None,
         defaults=inference.given(),
         limits=limits,
@@ -99,15 +105,10 @@ def serve(
         names=names,
         password=password or None,
     ) as url:
+        del segmenter  # it makes room for others
         say(f"the page is at {url} (Ctrl-C ends it); saved images go to {out}")
         while True:
             time.sleep(3600)
-
-
-def _first(inference: Inference, model: str) -> "Segmenter":
-    segmenter = inference.segmenter(model)
-    print_summary(segmenter)
-    return segmenter
 
 
 def _end(*_: object) -> None:

@@ -53,7 +53,7 @@ def sweep(
     """
     from pix2seqd import distributed
     from pix2seqd.data import is_clips
-    from pix2seqd.panoptic.results import check_writable
+    from pix2seqd.panoptic.results import check_files
     from pix2seqd.segmenter import Segmenter
 
     clips = is_clips(data)
@@ -62,7 +62,7 @@ def sweep(
     if not clips and (first_steps or not (steps or td or min_pixels)):
         raise InputError("on images give --steps 1,2,5,10,20 or --td 0,1,2,3 or --min-pixels 0,40,80, or several")
     require("the plot of a sweep", "train", "matplotlib")
-    check_writable(out.parent)
+    check_files(out, out.with_suffix(".png"))
     distributed.rank()  # from here on each process has a device of its own
     segmenter = Segmenter.from_pretrained(checkpoint, device, dtype, trust_size=trust_size)
     if clips:

@@ -5,10 +5,9 @@ front of a player), and among equal sizes to the last one. Where a format orders
 Crowds lie below all instances, and a semantic map below crowds.
 """
 
-import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -22,7 +21,7 @@ from pix2seqd.data.archive import labels_orientation, read_image, turned_hint
 from pix2seqd.data.find import find_splits
 from pix2seqd.data.folder import other_arrangement
 from pix2seqd.data.labels import Labels
-from pix2seqd.files import InputError, a_few, read_json, sync, write_atomically, write_json
+from pix2seqd.files import InputError, a_few, leftovers, read_json, write_atomically, write_json, write_together
 from pix2seqd.images.load import upright
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy, distinct_color
@@ -257,8 +256,7 @@ def convert(
 ) -> Conversion:
     """Write a data set for `CocoPanoptic`: a json, PNGs, and a link to the folder of images.
 
-    Everything is written to a temporary folder in `out` first: a conversion that fails or is interrupted leaves
-    nothing but its report.
+    A conversion that fails or is interrupted leaves nothing but its report, see `write_together`.
 
     Args:
         annotations: the source.
@@ -273,18 +271,20 @@ def convert(
         in `dropped`. Both are in the file `dropped.txt` (`dropped_SPLIT.txt`) of `out`.
 
     Raises:
-        InputError: `out` already has this split, has splits of other categories, or cannot be written to; no image can
-            be used; or an error of `Painter`.
+        InputError: `out` already has this split or splits of other categories; no image can be used; or an error of
+            `write_together` or `Painter`.
     """
     suffix = f"_{split}" if split else ""
     pngs, images, json_name = f"panoptic{suffix}", split or "images", f"panoptic{suffix}.json"
     painter = Painter(annotations, semantic, background)
-    if held := [out / name for name in (pngs, images, json_name) if (out / name).exists()]:
-        raise InputError(f"{held[-1]} exists already; choose another folder")
-    _check_same_categories(out, painter.taxonomy)
     report = Conversion(unlisted=len(annotations.unlisted), dropped=list(annotations.unlisted))
     report.annotations = len(annotations.unlisted) + sum(len(record.shapes) for record in annotations.records)
-    with _stage(out) as stage:
+    with write_together(out) as stage:
+        if held := [out / name for name in (pngs, images, json_name) if (out / name).exists()]:
+            raise InputError(f"{held[-1]} exists already; choose another folder")
+        _check_same_categories(out, painter.taxonomy)
+        for path in leftovers(out / f"dropped{suffix}.txt"):
+            path.unlink()
         converted: list[Record] = []
         entries, segments, unlabelled = [], [], []
         for number, record in enumerate(progress(annotations.records), start=1):
@@ -303,7 +303,6 @@ def convert(
             path = stage / pngs / record.png
             path.parent.mkdir(parents=True, exist_ok=True)
             panoptic.to_png().save(path, format="PNG")
-            sync(path)
             converted.append(record)
             entries.append({**record.fields, **own, "width": image.width, "height": image.height})
             segments.append(annotation)
@@ -315,30 +314,7 @@ def convert(
         _give_images(annotations, converted, stage / images)
         content = {"images": entries, "annotations": segments, "categories": painter.taxonomy.to_coco()}
         write_json(stage / json_name, content)
-        for name in (pngs, images, json_name):  # without the json, the others are no data set
-            (stage / name).rename(out / name)
     return report
-
-
-@contextmanager
-def _stage(out: Path) -> Iterator[Path]:
-    """A temporary folder in `out`, removed at the end, with `out` if it was made for it and is empty.
-
-    Raises:
-        InputError: `out` cannot be written to.
-    """
-    made = not out.exists()
-    stage = out / f".convert.{secrets.token_hex(8)}.part"
-    try:
-        stage.mkdir(parents=True)
-        yield stage
-    except OSError as error:
-        raise InputError(f"cannot write to the folder {out} ({error.strerror or error}); choose another") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        if made:
-            with suppress(OSError):
-                out.rmdir()
 
 
 def _check_same_categories(out: Path, taxonomy: Taxonomy) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from pix2seqd.data.sample import Sample
-from pix2seqd.files import InputError, encoded, read_json, require, write_atomically, write_json
+from pix2seqd.files import InputError, encoded, read_json, require, write_json, write_together
 from pix2seqd.images.jpeg import check_scans
 from pix2seqd.images.load import check_pixels, decoding, open_image
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -107,7 +107,7 @@ def write_shards(
     Args:
         taxonomy: of the samples.
         samples: what to write, in this order.
-        out: folder to write to; the index comes last, so that a folder with an index is whole.
+        out: folder to write to. If this fails or is interrupted, it is left as it was, see `write_together`.
         megabytes: a shard that is larger than this is closed.
         quality: of JPEG images, 1..100; None writes PNG, which loses nothing.
 
@@ -115,34 +115,27 @@ def write_shards(
         The number of shards.
 
     Raises:
-        InputError: `out` has shards already or cannot be written to; a sample cannot be read.
+        InputError: `out` has shards already; a sample cannot be read; or an error of `write_together`.
     """
-    out = Path(out)
-    if (out / INDEX).exists():
-        raise InputError(f"{out} has shards already; choose another folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {out} ({error.strerror}); choose another") from error
     shards: list[dict[str, Any]] = []
-    rest = iter(samples)
-    waiting, number = next(rest, None), 0
-    while waiting:
-        name = f"shard-{len(shards):06d}.tar"
-        with (
-            write_atomically(out / name) as temporary,
-            tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar,
-        ):
-            offsets = [tar.offset]
-            while waiting and offsets[-1] < megabytes * 10**6:
-                for suffix, content in _content(waiting, number, quality):
-                    member = tarfile.TarInfo(f"{number:09d}.{suffix}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
-                offsets.append(tar.offset)
-                waiting, number = next(rest, None), number + 1
-        shards.append({"file": name, "offsets": offsets})
-    write_json(out / INDEX, {"categories": taxonomy.to_coco(), "shards": shards})
+    with write_together(Path(out)) as stage:
+        if there := [path for path in (Path(out) / INDEX, *Path(out).glob("shard-*.tar")) if path.exists()]:
+            raise InputError(f"{out} has shards already ({there[0].name}); choose another folder")
+        rest = iter(samples)
+        waiting, number = next(rest, None), 0
+        while waiting:
+            name = f"shard-{len(shards):06d}.tar"
+            with tarfile.open(stage / name, "w", format=tarfile.USTAR_FORMAT) as tar:
+                offsets = [tar.offset]
+                while waiting and offsets[-1] < megabytes * 10**6:
+                    for suffix, content in _content(waiting, number, quality):
+                        member = tarfile.TarInfo(f"{number:09d}.{suffix}")
+                        member.size = len(content)
+                        tar.addfile(member, io.BytesIO(content))
+                    offsets.append(tar.offset)
+                    waiting, number = next(rest, None), number + 1
+            shards.append({"file": name, "offsets": offsets})
+        write_json(stage / INDEX, {"categories": taxonomy.to_coco(), "shards": shards})
     return len(shards)
 
 

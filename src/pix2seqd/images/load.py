@@ -159,7 +159,7 @@ def load_image(source: Source, channel: int | str | None = None, note: Note = ig
         if channel is not None and source.ndim == 3:
             source = source[..., find_channel(channel, source.shape[2], COLOURS if source.shape[2] == 3 else ())]
             channel = None
-        return one_channel(_to_rgb(_from_array(source)), channel)
+        return one_channel(_to_rgb(_from_array(source), is_own=True), channel)
     if isinstance(source, Image.Image):
         with decoding(getattr(source, "filename", "") or "the given image"):
             return one_channel(_to_rgb(source), channel)
@@ -332,7 +332,7 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
     if is_tiff(file):
         return _tiff_image(Tiff(file), name, channel, note)
     with open_image(file) as image:
-        rgb = one_channel(_to_rgb(_deep(image, file)), channel)
+        rgb = one_channel(_to_rgb(_deep(image, file), is_own=True), channel)
         rgb.info["orientation"] = _stored_orientation(image)
         frames = 1
         with suppress(Exception):  # counting reads all frames, and one may be damaged
@@ -508,9 +508,9 @@ def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | Non
     """
     check_plane(tiff)
     if (image := tiff.converted(position)) is not None:
-        return one_channel(_to_rgb(image), channel)
+        return one_channel(_to_rgb(image), channel)  # not our own: `tiff` has it
     if not _is_plain(tiff):
-        return one_channel(_to_rgb(_upright_tag(_colour_space(tiff, position), tiff)), channel)
+        return one_channel(_to_rgb(_upright_tag(_colour_space(tiff, position), tiff), is_own=True), channel)
     if channel is not None:
         shown, alpha = [find_channel(channel, tiff.channels, tiff.names)], None
     else:
@@ -523,6 +523,8 @@ def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | Non
     colours = colours if values.dtype == np.uint8 else _stretch(colours)
     if tiff.page.photometric == PHOTOMETRIC.MINISWHITE:
         colours = 255 - colours
+    if len(shown) == 3 and alpha is None:  # without a copy of each channel
+        return _to_rgb(_upright_tag(Image.fromarray(np.ascontiguousarray(colours)), tiff), is_own=True)
     layers = [Image.fromarray(np.ascontiguousarray(colours[..., k])) for k in range(len(shown))]
     if len(layers) == 2:
         layers.append(Image.new("L", layers[0].size))
@@ -532,7 +534,8 @@ def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | Non
         premultiplied = tiff.page.extrasamples[alpha - tiff.channels] == 1
         mode += "a" if premultiplied else "A"
     image = Image.merge(mode, layers) if len(layers) > 1 else layers[0]
-    return _to_rgb(_upright_tag(image, tiff))
+    del values, colours, layers  # of a large image they fill the memory
+    return _to_rgb(_upright_tag(image, tiff), is_own=True)
 
 
 def _colour_space(tiff: Tiff, position: Mapping[str, int]) -> Image.Image:
@@ -646,7 +649,8 @@ _SMALLER = (
 )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, is_own: bool = False) -> Image.Image:
+    """The image as RGB; one that nobody else has (`is_own`) may be given back itself. Copies of large ones are dear."""
     check_pixels(*image.size)
     image = _upright(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -657,12 +661,23 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         assert converted is not None  # it is None only when working in place
         return converted
     if image.has_transparency_data:
-        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        opaque = Image.new("RGB", image.size)
+        for rows in bands(image.height, image.width):
+            band = image.crop((0, rows.start, image.width, rows.stop))
+            band = (band.convert("LA") if band.mode == "La" else band).convert("RGBA")
+            opaque.paste(
+                Image.alpha_composite(Image.new("RGBA", band.size, "white"), band).convert("RGB"), (0, rows.start)
+            )
+        return opaque
+    if is_own and image.mode == "RGB":
+        image.load()
+        return image
     return image.convert("RGB")
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    if _stored_orientation(image) == 1:
+        return image
     try:
         return ImageOps.exif_transpose(image)
     except SyntaxError:  # the EXIF block is damaged; the pixels may still be fine

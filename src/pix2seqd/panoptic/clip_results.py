@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pix2seqd.files import PARTS, InputError, leftovers, read_json, write_atomically, write_json, write_png
+from pix2seqd.files import PARTS, InputError, alone, leftovers, read_json, write_atomically, write_json, write_png
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.images.tiff import write_label_stack
 from pix2seqd.panoptic.also import NOTHING, PLACES, WHOLE, Also, csv_writer, remove_all, write_further
 from pix2seqd.panoptic.collect import Item, put_together
 from pix2seqd.panoptic.ctc import CtcWriter
-from pix2seqd.panoptic.folder import alone
+from pix2seqd.panoptic.folder import LOCK
 from pix2seqd.panoptic.panoptic import Panoptic, rgb_to_id
 from pix2seqd.panoptic.parts import find_parts
 from pix2seqd.panoptic.results import familiarity, make_folders, writing
@@ -89,20 +89,21 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
             InputError: the folder cannot be written to, it has a `panoptic.json` that this command did not write, or
                 another process writes into it.
         """
-        make_folders(out, ("panoptic", *also.folders, *["ctc"] * ctc, *["labels"] * bool(stack)))
+        make_folders(out, ())
         self._out, self._taxonomy, self._settings, self._also = out, taxonomy, dict(settings), also
         self._counts: list[Counter[int]] = []
         self._min_frames, self._stack = min_frames, stack
-        self._ctc = CtcWriter(out / "ctc") if ctc else None
         self._images: list[dict[str, Any]] = []
         self._tracks = Tracks(divide=not stack)
         self._save_after = 0.0
         with ExitStack() as files:
-            files.enter_context(alone(out))
+            files.enter_context(alone(out / LOCK))
             with writing(out):
                 _remove_earlier(out)
                 for path in _leftovers(out):
                     path.unlink(missing_ok=True)
+            make_folders(out, ("panoptic", *also.folders, *["ctc"] * ctc, *["labels"] * bool(stack)))
+            self._ctc = CtcWriter(out / "ctc") if ctc else None
             self._annotations, self._rows = (
                 files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", newline="", dir=out))
                 for _ in range(2)

@@ -348,25 +348,6 @@ def layout(out: Path, shard: int | None) -> list[str]:
     return [folder.name for folder in parts.values()] if shard else [""]
 
 
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Keep other processes from writing `panoptic.json` of a folder within this context.
-
-    Raises:
-        InputError: another process writes it.
-    """
-    lock = FileLock(out / LOCK, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(f"another process writes into {out}; wait for it, or choose another --out") from error
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
 def _info(path: Path, head: Mapping[str, Any]) -> dict[str, Any]:
     """`info` of the head of a `panoptic.json`."""
     info = head.get("info", {})

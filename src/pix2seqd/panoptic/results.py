@@ -5,13 +5,14 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pix2seqd.files import InputError, printable, write_atomically, write_png
+from pix2seqd.files import InputError, printable, require_regular, write_atomically, write_png
 from pix2seqd.images.load import Source, absolute
 from pix2seqd.panoptic.folder import FOLDERS, PanopticFolder, identity_of, layout
 from pix2seqd.panoptic.journal import Entry
@@ -37,14 +38,14 @@ def make_folders(out: Path, names: tuple[str, ...] = FOLDERS) -> None:
         check_writable(folder)
 
 
-def prepare(out: Path, shard: int | None, folders: tuple[str, ...] = FOLDERS) -> None:
-    """Check that a result in parts of `shard` images, or without parts, can be written here, and make its folders.
+def check_out(out: Path, shard: int | None) -> None:
+    """Check, before the work starts, that a result in parts of `shard` images, or without parts, can be written here.
 
     Raises:
-        InputError: the folder has a result in other parts, or cannot be written to.
+        InputError: the folder has a result in other parts, or cannot be made or written to.
     """
     layout(out, shard)
-    make_folders(out, () if shard else folders)
+    check_writable(next(path for path in (out, *out.parents) if path.exists()))
 
 
 def check_writable(folder: Path) -> None:
@@ -55,6 +56,22 @@ def check_writable(folder: Path) -> None:
     """
     with writing(folder):
         tempfile.TemporaryFile(dir=folder).close()
+
+
+def check_files(*paths: Path | None) -> None:
+    """Check, before the work starts, that files can be written; None is no file.
+
+    Raises:
+        InputError: a folder does not exist or cannot be written to, a path is a folder or device, or two are the same.
+    """
+    given = [path for path in paths if path]
+    for path in given:
+        require_regular(path)
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give the name of a file to write")
+        check_writable(path.parent)
+    if repeated := [path for path, n in Counter(path.resolve() for path in given).items() if n > 1]:
+        raise InputError(f"two results would be written to {repeated[0]}; give two names")
 
 
 @contextmanager
@@ -110,10 +127,11 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
                 not write, or that has other categories, it has parts of another size, or another process writes the
                 same images with other settings.
         """
-        prepare(out, shard, folders)
+        layout(out, shard)
+        make_folders(out, ())
         self._out, self._settings, self._folders = out, dict(settings), folders
         self._stems: dict[str, str] = {}
-        self._parts = {out}
+        self._parts: set[Path] = set()
         self._save_after = 0.0
         with ExitStack() as stack:
             folder = PanopticFolder(out, taxonomy, WRITER, self._settings, is_exclusive=True, shard=shard)

@@ -6,6 +6,7 @@ the two.
 """
 
 import colorsys
+import difflib
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,10 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pix2seqd.files import InputError, is_control
+from pix2seqd.files import InputError, a_few, is_control
 
 MAX_NAME = 1000
 """Characters of the longest category name."""
+SHOWN_NAMES = 20
+"""Number of names that a message lists."""
 VOID = 0
 """Class and id of pixels without a segment (paper §2: "0 denotes the null label")."""
 
@@ -111,7 +114,10 @@ class Taxonomy:
         """
         known = [category.name for category in self.categories]
         if unknown := [name for name in names if name not in known]:
-            raise InputError(f"there is no class {unknown[0]!r}; known: {', '.join(known)}")
+            lower = {name.casefold(): name for name in known}
+            near = difflib.get_close_matches(unknown[0].casefold(), lower, n=1)
+            hint = f"did you mean {lower[near[0]]!r}? " if near else ""
+            raise InputError(f"there is no class {unknown[0]!r}; {hint}known: {a_few(known, SHOWN_NAMES)}")
 
     @classmethod
     def from_coco(cls, categories: Iterable[Mapping[str, Any]]) -> "Taxonomy":

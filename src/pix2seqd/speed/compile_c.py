@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pix2seqd.files import InputError, write_atomically
+from pix2seqd.files import PARTS, InputError, write_atomically
 from pix2seqd.speed.hardware import is_plain
 
 TIMEOUT = 30
@@ -100,12 +101,14 @@ def _compiled(command: list[str], cache: Path | None, name: str) -> ctypes.CDLL:
         made = Path(folder) / f"{name}.so"
         try:
             _run([*command, str(made)])
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as error:
             if hung:
-                hung.touch()
-            raise
+                with suppress(OSError):  # the disk is full; then it is tried again
+                    hung.touch()
+            raise subprocess.SubprocessError(f"the compiler did not end within {TIMEOUT} s") from error
         content = made.read_bytes()
         if cache:
+            _sweep(cache)
             with suppress(OSError, InputError):  # the disk is full, or nothing in this folder may be executed
                 target = cache / f"{name}-{hashlib.sha256(content).hexdigest()}.so"
                 with write_atomically(target) as temporary:
@@ -113,6 +116,14 @@ def _compiled(command: list[str], cache: Path | None, name: str) -> ctypes.CDLL:
                     temporary.chmod(0o600)
                 return ctypes.CDLL(str(target))
         return ctypes.CDLL(str(made))  # it stays in memory when the file is gone
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what processes left that were killed while they wrote here."""
+    for part in cache.glob(PARTS):
+        with suppress(OSError):  # another process was faster
+            if time.time() - part.stat().st_mtime > TIMEOUT:
+                part.unlink()
 
 
 def _run(command: list[str]) -> None:
@@ -131,11 +142,17 @@ def _run(command: list[str]) -> None:
 
 
 def _cache() -> Path | None:
-    """The folder for what is compiled; None where there is none that this user alone can write to."""
+    """The folder for what is compiled; None where there is none that this user alone can write to and put elsewhere.
+
+    As the standard for XDG_CACHE_HOME says, a relative path counts as none: it may lead into files of others.
+    """
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pix2seqd"
+        given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        folder = (given if given.is_absolute() else Path.home() / ".cache") / "pix2seqd"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder if _is_ours(folder.stat()) else None
+        folder = folder.resolve()
+        safe = _is_ours(folder.stat()) and not any(_is_open(above.stat()) for above in folder.parents)
+        return folder if safe else None
     except (OSError, RuntimeError):  # it cannot be made, or there is no home
         return None
 
@@ -143,6 +160,11 @@ def _cache() -> Path | None:
 def _is_ours(facts: os.stat_result) -> bool:
     """Whether this user owns a file or folder and nobody else may write to it."""
     return facts.st_uid == os.geteuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _is_open(facts: os.stat_result) -> bool:
+    """Whether everyone may replace what is in a folder; in one with the sticky bit, only its owner may."""
+    return bool(facts.st_mode & stat.S_IWOTH) and not facts.st_mode & stat.S_ISVTX
 
 
 def _processor() -> list[str]:

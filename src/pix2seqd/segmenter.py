@@ -26,25 +26,30 @@ from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
+# A *look* is a quick segmentation of some windows that tells how large the things of an image are (`Tiling.look`).
 _LOOK_ZOOMS = (0.125, 0.25, 0.5, 1.0, 2.0)
-"""Scales at which an image is looked at to find its own, an octave apart."""
-_FITS = 1.7
-"""A look counts if its things are less than so many times larger or smaller than those of the training, and the more
-the nearer. At a wrong scale a large thing looks like several, and small things like one, but the model is less sure."""
+"""Network pixels per image pixel in the looks at an image, an octave apart."""
+_MAX_RATIO = 1.7
+"""A look counts if its things are less than so many times larger or smaller than `DataConfig.diameter`. At a wrong
+scale a large thing looks like several, and small things look like one, but the model is less sure of them."""
 _CORRECTIONS = 2
-_NEAR = 1.25
-"""Scales whose ratio is below this count as equal when a look is corrected."""
+"""Most looks of a model that starts from noise; each is at the scale that the one before found."""
+_EQUAL = 1.25
+"""Two scales whose ratio is below this are the same: no further look is needed."""
 _LOOK_WINDOWS = 4
+"""Most windows of a look, evenly spread over the image."""
 _LOOK_STEPS = 5
-"""Steps of a look, at most, of a model that starts from noise."""
+"""Most steps of a look of a model that starts from noise."""
 _DESCRIBED_WINDOWS = 4
+"""Most windows from which `describe_image` describes an image."""
 
 
 class ImageOptions(TypedDict, total=False):
     """How an image is segmented; an option that is left out or None has the checkpoint's value (`InferConfig`)."""
 
     seed: int
-    """Seed of the image's noise; the same seed gives the same segmentation, alone or in a batch. Default: 0."""
+    """Seed of the image's noise, 0 or more; the same seed gives the same segmentation, alone or in a batch. Default:
+    0."""
     steps: int | None
     """Number of decoder steps, 1 or more. If it is given, all of them are taken, and all samples, whatever
     `InferConfig.sure` says."""
@@ -54,7 +59,7 @@ class ImageOptions(TypedDict, total=False):
     """Segments of fewer image pixels are discarded."""
     diameter: float | None
     """Diameter of the things in image pixels, for checkpoints that bring things to one size
-    (`DataConfig.diameter`); 0, the default: measured in a first look at the image."""
+    (`DataConfig.diameter`); 0, the default: it is measured in a quick segmentation of the image first."""
     consensus: int | None
     """Odd number of samples, with the seeds `seed`, `seed + 1`, ...; the result is their consensus
     (`consensus.consensus`)."""
@@ -68,15 +73,18 @@ class ImageOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class _Call:
-    """The options of one call."""
+    """The options of one call, checked and complete."""
 
     infer: InferConfig
+    """The checkpoint's settings with those of the call."""
     seed: int
     diameter: float
+    """Of the things in image pixels; 0: not known."""
     classes: frozenset[str]
+    """Names of the categories to keep."""
 
     def select(self, panoptic: Panoptic) -> Panoptic:
-        """The segments that were asked for."""
+        """Segments of these classes whose score is high enough; the rest becomes void."""
         minimum = self.infer.min_score
         return panoptic.select(
             lambda segment: segment.name in self.classes and (segment.score is None or segment.score >= minimum)
@@ -258,7 +266,7 @@ class Segmenter:
         masks = self._masks(windows, self._stream(call.infer), batch_size)
         for image in copies:
             found = self._stitch(image, _reported(islice(masks, len(image.corners)), image, on_window), call)
-            yield call.select(self._agree(image, found, call))
+            yield call.select(self._consensus(image, found, call))
 
     def video(
         self,
@@ -301,7 +309,7 @@ class Segmenter:
             samples = list(zip(*self._masks(windows, stream), strict=True))
             found = [self.tiling.stitch(image, masks, min_pixels, call.infer.smooth) for masks in samples]
             ids = [self.tiling.generated_ids(image, masks) for masks in samples[:conditioned]]
-            agreed = self._agree(image, found, call)
+            agreed = self._consensus(image, found, call)
             result = tracker.update(agreed, np.stack(ids) if ids else None)
             yield call.select(replace(result, strangeness=agreed.strangeness))
             if data.diameter and not diameter:
@@ -319,7 +327,7 @@ class Segmenter:
 
         Args:
             source: as `image` takes it.
-            diameter: diameter of the things in image pixels; 0: measured in a first look.
+            diameter: diameter of the things in image pixels; 0: it is measured.
         """
         data, source = self.checkpoint.data, open_pixels(source)
         find = self._surest_zoom if self.model.config.mask.init_id_cell else self._corrected_zoom
@@ -327,9 +335,10 @@ class Segmenter:
         return self.tiling.resize(source, zoom)
 
     def _surest_zoom(self, source: Source) -> float:
-        """The scale of an image, from looks at several scales: that at which the model is surest of its things.
+        """The scale at which a model that starts from ids in cells is surest of its things: looks at all scales.
 
-        One step from ids in cells tells as much as two (docs/notebook/few-steps.md).
+        Scores are weighed by the ratio to `DataConfig.diameter`. One step tells as much as two
+        (docs/notebook/few-steps.md).
         """
         data, fitting = self.checkpoint.data, []
         for zoom in _LOOK_ZOOMS:
@@ -338,29 +347,29 @@ class Segmenter:
                 continue
             seen, score = self._look(image, 1)
             found = seen * zoom
-            ratio = max(found, data.diameter) / min(found, data.diameter) if seen else _FITS
-            if ratio < _FITS:
+            ratio = max(found, data.diameter) / min(found, data.diameter) if seen else _MAX_RATIO
+            if ratio < _MAX_RATIO:
                 fitting.append((score / math.sqrt(ratio), seen))
         return data.at_scale_of(max(fitting, default=(0.0, 0.0))[1]).zoom
 
     def _corrected_zoom(self, source: Source) -> float:
-        """Likewise for a model that starts from noise, whose scores in few steps tell scales apart less well.
+        """The scale that a model which starts from noise finds; its scores in few steps tell scales apart less well.
 
-        A look at the image's own scale, corrected twice at most.
+        The first look is at the checkpoint's scale, the second at the scale that the first one found.
         """
         data, infer, zoom = self.checkpoint.data, self.checkpoint.infer, self.checkpoint.data.zoom
         steps = min(_LOOK_STEPS, infer.first_steps or infer.steps)
         for _ in range(_CORRECTIONS):
             seen, _ = self._look(self.tiling.resize(source, zoom), steps)
             found = data.at_scale_of(seen).zoom
-            if not seen or 1 / _NEAR < found / zoom < _NEAR:
+            if not seen or 1 / _EQUAL < found / zoom < _EQUAL:
                 break
             zoom = found
         return zoom
 
     def _look(self, image: ResizedImage, steps: int) -> tuple[float, float]:
-        """`Tiling.look` at some windows of an image."""
-        # Settings of the checkpoint, not of the call: the scale does not depend on it.
+        """Diameter of the things in image pixels (0: none) and their mean score, 0..1 (`Tiling.look`)."""
+        # The settings are the checkpoint's, because the scale must not depend on the options of a call.
         quick = self.checkpoint.infer.replace(steps=steps, first_steps=0)
         every = -(-len(image.corners) // _LOOK_WINDOWS)
         image = replace(image, corners=image.corners[::every], seen=[])
@@ -389,6 +398,11 @@ class Segmenter:
         return infer.replace(min_score=0.0) if clip else infer
 
     def _call(self, given: Mapping[str, Any], clip: bool = False) -> _Call:
+        """Check the options of a call; those that are missing or None are the checkpoint's.
+
+        Raises:
+            InputError: one is out of range, or does not suit the checkpoint.
+        """
         infer = self._settings(clip)
         changes = {key: value for key, value in given.items() if value is not None}
         if changes.keys() & {"steps", "first_steps"}:
@@ -434,10 +448,11 @@ class Segmenter:
             yield from map(list, zip(*samples, strict=True))
 
     def _stitch(self, image: ResizedImage, masks: Iterator[list[np.ndarray]], call: _Call) -> Iterator[Panoptic]:
-        """The segmentation of each sample, from the masks of an image's windows."""
+        """The segmentation of each sample, from the masks `[4, h, w]` of an image's windows."""
         return self.tiling.stitch_samples(image, masks, call.infer.min_pixels, call.infer.smooth)
 
-    def _agree(self, image: ResizedImage, found: Iterable[Panoptic], call: _Call) -> Panoptic:
+    def _consensus(self, image: ResizedImage, found: Iterable[Panoptic], call: _Call) -> Panoptic:
+        """The result of an image from the segmentations of its samples."""
         minimum = self.tiling.minimum(image, call.infer.min_pixels)
         agreed = consensus(found, minimum) if call.infer.consensus > 1 else next(iter(found))
         return self._with_strangeness(agreed, image)
@@ -453,7 +468,7 @@ class Segmenter:
         """All windows advance together: a result after each step of the first sample, then after each sample."""
         samples, found = call.infer.consensus, []
         loops = self._loops(self._split(image, call, samples), self._stream(call.infer), self.runner.batch_size)
-        together = zip(*(_held(loop, call.infer.steps) for loop in loops), strict=True)
+        together = zip(*(_padded(loop, call.infer.steps) for loop in loops), strict=True)
         for number, steps in enumerate(together, start=1):
             sample, is_last = steps[0].sample, number % call.infer.steps == 0
             if sample > 0 and not is_last:
@@ -463,7 +478,7 @@ class Segmenter:
             if is_last:
                 found.append(shown)
             share = number / (samples * call.infer.steps)
-            yield share, self._agree(image, found, call) if len(found) == samples else found[0] if sample else shown
+            yield share, self._consensus(image, found, call) if len(found) == samples else found[0] if sample else shown
 
     def _hinted_progress(self, image: ResizedImage, call: _Call, hints: Panoptic) -> Iterator[tuple[float, Panoptic]]:
         """One window after the other; the steps are shown if there is only one window."""
@@ -479,7 +494,7 @@ class Segmenter:
                     yield share, self._with_strangeness(result, image)
 
 
-def _held(steps: Iterator[Step], count: int) -> Iterator[Step]:
+def _padded(steps: Iterator[Step], count: int) -> Iterator[Step]:
     """`count` steps of each sample: the last one is repeated where a sample needed fewer."""
     used = 0
     for step in steps:
@@ -493,6 +508,7 @@ def _held(steps: Iterator[Step], count: int) -> Iterator[Step]:
 def _reported(
     masks: Iterator[list[np.ndarray]], image: ResizedImage, on_window: Callable[[int, int], None]
 ) -> Iterator[list[np.ndarray]]:
+    """The masks of an image's windows, unchanged; `on_window` is called after each."""
     for done, found in enumerate(masks, start=1):
         yield found
         on_window(done, len(image.corners))

@@ -190,12 +190,25 @@ def _groups(members: np.ndarray, things: np.ndarray, areas: np.ndarray) -> np.nd
 
 
 def _share(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Share of the samples (first axis) in which two regions are in one segment."""
+    """Share 0..1 of the samples (first axis) in which two regions are in one segment.
+
+    Args:
+        one: the segment of a region in each sample, `[samples, ...]`.
+        other: that of another region, of a shape that fits.
+    """
     return (one == other).sum(axis=0) * (1 / len(one))
 
 
 def _agglomerated(share: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """Average linkage weighted by area, down to a mean share of one half: the group of each region, from 0."""
+    """Average linkage (hierarchical clustering) weighted by area, as long as the mean share is above one half.
+
+    Args:
+        share: `_share` of all pairs, `[n, n]`; it is changed.
+        areas: pixels of each region, float `[n]`.
+
+    Returns:
+        The group of each region, from 0, `[n]`.
+    """
     group, areas = np.arange(len(areas)), areas.copy()
     np.fill_diagonal(share, 0)
     while share.flat[largest := int(share.argmax())] > 0.5:

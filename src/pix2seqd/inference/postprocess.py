@@ -1,6 +1,6 @@
 """From generated masks to segments: majority class, connected components, small segments (§4.1; official code).
 
-A *label map* here is integers `[h, w]`, 0 = void, together with a dictionary label → contiguous class.
+Every function that finds segments returns a label map (`Labels`).
 """
 
 from itertools import product
@@ -16,6 +16,7 @@ from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 Labels = tuple[np.ndarray, dict[int, int]]
+"""A label map: integers `[h, w]`, 0 = void, and the contiguous class of each label."""
 
 CERTAIN = 255
 """Highest confidence of a pixel; 0 is the lowest."""

@@ -1,4 +1,10 @@
-"""`Segmenter`: from images to `Panoptic`, for the command line, the evaluation and Python."""
+"""`Segmenter`: from images to `Panoptic`, for the command line, the evaluation and Python.
+
+The way of an image: `Tiling.resize` brings it to the network's scale, and `Tiling.split` cuts it into windows.
+`Runner.denoise` encodes the windows and denoises a mask for each. The loop is that of Algorithm 2, `Pix2SeqD.denoise`;
+`Stream` decides on steps and past masks. `Tiling.stitch` turns the masks into segments of the whole image, and
+`consensus` makes one segmentation of several samples.
+"""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping

@@ -19,18 +19,21 @@ from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import InpaintedMask
 from pix2seqd.inference.runner import Runner
-from pix2seqd.inference.tiling import ResizedImage, Tiling, Window
+from pix2seqd.inference.tiling import Look, ResizedImage, Tiling, Window
 from pix2seqd.inference.tracking import Tracker
 from pix2seqd.inference.video import Step, Stream
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
-_LOOK_ZOOMS = (0.125, 0.25, 0.5, 1.0, 2.0)
-"""Scales at which an image is looked at to find its own, an octave apart."""
+_LOOKS = {0.5: 0.7, 1.0: 0.6, 0.25: 0.6, 0.125: 0.6, 2.0: 0.6}
+"""Scales at which an image is looked at to find its own, an octave apart, and what a look has to be worth to be the
+last one (`Segmenter._worth`). The likely scales come first, and the one that costs most comes last."""
 _FITS = 1.7
 """A look counts if its things are less than so many times larger or smaller than those of the training, and the more
 the nearer. At a wrong scale a large thing looks like several, and small things like one, but the model is less sure."""
+_FEW = 8
+"""A look goes on until it has seen so many things, also if it is worth less than another."""
 _CORRECTIONS = 2
 _NEAR = 1.25
 """Scales whose ratio is below this count as equal when a look is corrected."""
@@ -331,17 +334,26 @@ class Segmenter:
 
         One step from ids in cells tells as much as two (docs/notebook/few-steps.md).
         """
-        data, fitting = self.checkpoint.data, []
-        for zoom in _LOOK_ZOOMS:
+        data, best = self.checkpoint.data, (0.0, 0.0)
+        for zoom, clear in _LOOKS.items():
             image = self.tiling.resize(source, zoom)
             if min(image.pixels.shape[1:]) < data.diameter:
                 continue
-            seen, score = self._look(image, 1)
-            found = seen * zoom
-            ratio = max(found, data.diameter) / min(found, data.diameter) if seen else _FITS
-            if ratio < _FITS:
-                fitting.append((score / math.sqrt(ratio), seen))
-        return data.at_scale_of(max(fitting, default=(0.0, 0.0))[1]).zoom
+            found = 0.0, 0.0
+            for look in self._look(image, 1):
+                found = self._worth(look, zoom), look.diameter
+                if look.things >= _FEW and found[0] < best[0]:
+                    break
+            best = max(best, found, key=lambda pair: pair[0])
+            if best[0] >= clear:
+                break
+        return data.at_scale_of(best[1]).zoom
+
+    def _worth(self, look: Look, zoom: float) -> float:
+        """How much a look at a scale says, 0 to 1: its score, less if its things do not have the training's size."""
+        found, trained = look.diameter * zoom, self.checkpoint.data.diameter
+        ratio = max(found, trained) / min(found, trained) if found else _FITS
+        return look.score / math.sqrt(ratio) if ratio < _FITS else 0.0
 
     def _corrected_zoom(self, source: Source) -> float:
         """Likewise for a model that starts from noise, whose scores in few steps tell scales apart less well.
@@ -351,14 +363,15 @@ class Segmenter:
         data, infer, zoom = self.checkpoint.data, self.checkpoint.infer, self.checkpoint.data.zoom
         steps = min(_LOOK_STEPS, infer.first_steps or infer.steps)
         for _ in range(_CORRECTIONS):
-            seen, _ = self._look(self.tiling.resize(source, zoom), steps)
+            *_, look = self._look(self.tiling.resize(source, zoom), steps)
+            seen = look.diameter
             found = data.at_scale_of(seen).zoom
             if not seen or 1 / _NEAR < found / zoom < _NEAR:
                 break
             zoom = found
         return zoom
 
-    def _look(self, image: ResizedImage, steps: int) -> tuple[float, float]:
+    def _look(self, image: ResizedImage, steps: int) -> Iterator[Look]:
         """`Tiling.look` at some windows of an image."""
         # Settings of the checkpoint, not of the call: the scale does not depend on it.
         quick = self.checkpoint.infer.replace(steps=steps, first_steps=0)

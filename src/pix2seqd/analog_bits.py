@@ -143,8 +143,12 @@ def bit_evidence(m_t: Tensor, scale: float, gamma_t: Tensor) -> Tensor:
     Returns:
         `[b, bits, h, w]`, clipped to [-5, 5]: near t = 0 it would grow without limit.
     """
-    gain = scale * gamma_t.sqrt() / (1 - gamma_t)
-    return (m_t * gain[:, None, None, None]).clamp(-5, 5)
+    return (m_t * evidence_gain(scale, gamma_t)[:, None, None, None]).clamp(-5, 5)
+
+
+def evidence_gain(scale: float, gamma_t: Tensor) -> Tensor:
+    """By what a noisy analog bit is multiplied in `bit_evidence`, before it is clipped: `[b]` from γ(t) `[b]`."""
+    return scale * gamma_t.sqrt() / (1 - gamma_t)
 
 
 def value_logits(bit_logits: Tensor) -> Tensor:

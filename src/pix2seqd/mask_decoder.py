@@ -69,15 +69,13 @@ class MaskDecoder(nn.Module):
             self.up.append(UpUnit(f"up{level}", x_dim, dims[level], laterals, time_dim, config, upsample=level > 0))
             x_dim = dims[level]
         self.norm_out = GroupNorm(x_dim, config.decoder.dim)
-        self.groups = [2**n for n in config.mask.bits] if config.decoder.head == "softmax" else [config.mask.total_bits]
-        """Outputs of each mask channel for a pixel: its logits; of the linear head all bits."""
-        outputs = sum(self.groups) + (config.mask.total_bits if config.decoder.bit_logits else 0)
+        self.head = BitHead(config)
+        outputs = sum(self.head.values) + (config.mask.total_bits if config.decoder.bit_logits else 0)
         self.conv_out = glorot(nn.Conv2d(x_dim, outputs * patch_area, 1), scale=1e-10)
-        self.expected_bits = ExpectedBits(config.mask.scale)
         self.strip = STRIP
         if config.decoder.bit_logits:
             # Not zero like the rest, so that the layers before get a gradient from the first step on.
-            nn.init.xavier_uniform_(self.conv_out.weight[sum(self.groups) * patch_area :].data, gain=0.3)
+            nn.init.xavier_uniform_(self.conv_out.weight[sum(self.head.values) * patch_area :].data, gain=0.3)
 
     def forward(
         self, m_t: Tensor, features: ImageFeatures, t: Tensor, past: Tensor | None = None
@@ -95,12 +93,12 @@ class MaskDecoder(nn.Module):
             head: one tensor, the raw bits), and the expected analog bits, float32 `[b, bits, h, w]` in [-scale, scale].
         """
         logits = self.logits(m_t, features, t, past)
-        return logits, self._expected(logits)
+        return logits, self.head.bits(logits)
 
     def logits(self, m_t: Tensor, features: ImageFeatures, t: Tensor, past: Tensor | None = None) -> tuple[Tensor, ...]:
         """Only the logits of `forward`: training does not need the bits, which take memory."""
         cache = self.prepare(features, t, past)
-        return self._head(self._unet(m_t, cache), m_t, cache.gammas)
+        return self.head.logits(self.conv_out(self._unet(m_t, cache)), m_t, cache.gammas)
 
     def predict(self, m_t: Tensor, cache: StepCache) -> Tensor:
         """Only the bits of `forward`, from a `StepCache` of one step.
@@ -109,9 +107,9 @@ class MaskDecoder(nn.Module):
         """
         x = self._unet(m_t, cache)
         patch, width = self.config.decoder.patch, m_t.shape[-1]
-        rows = max(self.strip // (len(x) * sum(self.groups) * width * patch), 1)
+        rows = max(self.strip // (len(x) * sum(self.head.values) * width * patch), 1)
         strips = zip(x.split(rows, dim=2), m_t.split(rows * patch, dim=2), strict=True)
-        return torch.cat([self._expected(self._head(part, m, cache.gammas)) for part, m in strips], dim=2)
+        return torch.cat([self.head(self.conv_out(part), m, cache.gammas) for part, m in strips], dim=2)
 
     def prepare(self, features: ImageFeatures, t: Tensor, past: Tensor | None = None) -> StepCache:
         """Compute everything that does not depend on the noisy mask.
@@ -187,19 +185,44 @@ class MaskDecoder(nn.Module):
         assert not skips
         return self.norm_out(x, silu=True)
 
-    def _head(self, x: Tensor, m_t: Tensor, gammas: Tensor) -> tuple[Tensor, ...]:
-        """The last convolution, 1 × 1: for each mask channel the logits `[b, 2^bits, h, w]`; linear head: the bits."""
+
+class BitHead(nn.Module):
+    """What the last convolution gives → logits of each mask channel, and their expected analog bits (§3.2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        softmax = config.decoder.head == "softmax"
+        self.values = [2**n for n in config.mask.bits] if softmax else [config.mask.total_bits]
+        """Outputs of each mask channel for a pixel: its logits; of the linear head all bits."""
+        self.expected_bits = ExpectedBits(config.mask.scale)
+
+    def forward(self, x: Tensor, m_t: Tensor, gammas: Tensor) -> Tensor:
+        """The bits.
+
+        Args:
+            x: result of the last convolution, `[b, outputs · patch², h / patch, w / patch]`.
+            m_t: noisy analog bits `[b, bits, h, w]`.
+            gammas: γ(t), `[b]` or `[1]`.
+
+        Returns:
+            Expected analog bits, float32 `[b, bits, h, w]` in [-scale, scale].
+        """
+        return self.bits(self.logits(x, m_t, gammas))
+
+    def logits(self, x: Tensor, m_t: Tensor, gammas: Tensor) -> tuple[Tensor, ...]:
+        """Logits of each mask channel `[b, 2^bits, h, w]`; the linear head: one tensor, the raw bits."""
         config = self.config
-        x = _to_pixels(self.conv_out(x), config.decoder.patch)
+        x = _to_pixels(x, config.decoder.patch)
         if not config.decoder.bit_logits:
-            return x.split(self.groups, dim=1)
-        *logits, bit_logits = x.float().split([*self.groups, config.mask.total_bits], dim=1)
+            return x.split(self.values, dim=1)
+        *logits, bit_logits = x.float().split([*self.values, config.mask.total_bits], dim=1)
         bit_logits = bit_logits + bit_evidence(m_t, config.mask.scale, gammas)
         parts = bit_logits.split(list(config.mask.bits), dim=1)
         return tuple(own + value_logits(part) for own, part in zip(logits, parts, strict=True))
 
-    def _expected(self, logits: tuple[Tensor, ...]) -> Tensor:
-        """Analog bits, float32 `[b, bits, h, w]` in [-scale, scale]."""
+    def bits(self, logits: tuple[Tensor, ...]) -> Tensor:
+        """Expected analog bits of logits, float32 `[b, bits, h, w]` in [-scale, scale]."""
         scale = self.config.mask.scale
         if self.config.decoder.head == "linear":
             return logits[0].float().clamp(-scale, scale)

@@ -25,7 +25,7 @@ from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import InpaintedMask
 from pix2seqd.inference.runner import Runner
-from pix2seqd.inference.tiling import ResizedImage, Tiling, Window
+from pix2seqd.inference.tiling import Look, ResizedImage, Tiling, Window
 from pix2seqd.inference.tracking import Tracker
 from pix2seqd.inference.video import Step, Stream
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -33,11 +33,14 @@ from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 # A *look* is a quick segmentation of some windows that tells how large the things of an image are (`Tiling.look`).
-_LOOK_ZOOMS = (0.125, 0.25, 0.5, 1.0, 2.0)
-"""Network pixels per image pixel in the looks at an image, an octave apart."""
+_LOOKS = {0.5: 0.7, 1.0: 0.6, 0.25: 0.6, 0.125: 0.6, 2.0: 0.6}
+"""Network pixels per image pixel in the looks at an image, an octave apart; and what a look has to be worth to be the
+last one (`Segmenter._worth`). The likely scales come first, and the one that costs most comes last."""
 _MAX_RATIO = 1.7
 """A look counts if its things are less than so many times larger or smaller than `DataConfig.diameter`. At a wrong
 scale a large thing looks like several, and small things look like one, but the model is less sure of them."""
+_FEW = 8
+"""A look goes on until it has seen so many things, also if it is worth less than another."""
 _CORRECTIONS = 2
 """Most looks of a model that starts from noise; each is at the scale that the one before found."""
 _EQUAL = 1.25
@@ -341,22 +344,31 @@ class Segmenter:
         return self.tiling.resize(source, zoom)
 
     def _surest_zoom(self, source: Source) -> float:
-        """The scale at which a model that starts from ids in cells is surest of its things: looks at all scales.
+        """The scale at which a model that starts from ids in cells is surest of its things.
 
-        Scores are weighed by the ratio to `DataConfig.diameter`. One step tells as much as two
-        (docs/notebook/few-steps.md).
+        It looks at one scale after the other, up to one that is clear. Scores are weighed by the ratio to
+        `DataConfig.diameter`. One step tells as much as two (docs/notebook/few-steps.md).
         """
-        data, fitting = self.checkpoint.data, []
-        for zoom in _LOOK_ZOOMS:
+        data, best = self.checkpoint.data, (0.0, 0.0)
+        for zoom, clear in _LOOKS.items():
             image = self.tiling.resize(source, zoom)
             if min(image.pixels.shape[1:]) < data.diameter:
                 continue
-            seen, score = self._look(image, 1)
-            found = seen * zoom
-            ratio = max(found, data.diameter) / min(found, data.diameter) if seen else _MAX_RATIO
-            if ratio < _MAX_RATIO:
-                fitting.append((score / math.sqrt(ratio), seen))
-        return data.at_scale_of(max(fitting, default=(0.0, 0.0))[1]).zoom
+            found = 0.0, 0.0
+            for look in self._look(image, 1):
+                found = self._worth(look, zoom), look.diameter
+                if look.things >= _FEW and found[0] < best[0]:
+                    break
+            best = max(best, found, key=lambda pair: pair[0])
+            if best[0] >= clear:
+                break
+        return data.at_scale_of(best[1]).zoom
+
+    def _worth(self, look: Look, zoom: float) -> float:
+        """How much a look at a scale says, 0 to 1: its score, less if its things do not have the training's size."""
+        found, trained = look.diameter * zoom, self.checkpoint.data.diameter
+        ratio = max(found, trained) / min(found, trained) if found else _MAX_RATIO
+        return look.score / math.sqrt(ratio) if ratio < _MAX_RATIO else 0.0
 
     def _corrected_zoom(self, source: Source) -> float:
         """The scale that a model which starts from noise finds; its scores in few steps tell scales apart less well.
@@ -366,15 +378,16 @@ class Segmenter:
         data, infer, zoom = self.checkpoint.data, self.checkpoint.infer, self.checkpoint.data.zoom
         steps = min(_LOOK_STEPS, infer.first_steps or infer.steps)
         for _ in range(_CORRECTIONS):
-            seen, _ = self._look(self.tiling.resize(source, zoom), steps)
+            *_, look = self._look(self.tiling.resize(source, zoom), steps)
+            seen = look.diameter
             found = data.at_scale_of(seen).zoom
             if not seen or 1 / _EQUAL < found / zoom < _EQUAL:
                 break
             zoom = found
         return zoom
 
-    def _look(self, image: ResizedImage, steps: int) -> tuple[float, float]:
-        """Diameter of the things in image pixels (0: none) and their mean score, 0..1 (`Tiling.look`)."""
+    def _look(self, image: ResizedImage, steps: int) -> Iterator[Look]:
+        """What is known after each of some windows of an image (`Tiling.look`)."""
         # The settings are the checkpoint's, because the scale must not depend on the options of a call.
         quick = self.checkpoint.infer.replace(steps=steps, first_steps=0)
         every = -(-len(image.corners) // _LOOK_WINDOWS)

@@ -69,15 +69,15 @@ class MaskDecoder(nn.Module):
             self.up.append(UpUnit(f"up{level}", x_dim, dims[level], laterals, time_dim, config, upsample=level > 0))
             x_dim = dims[level]
         self.norm_out = GroupNorm(x_dim, config.decoder.dim)
-        self.groups = [2**n for n in config.mask.bits] if config.decoder.head == "softmax" else [config.mask.total_bits]
+        self.values = [2**n for n in config.mask.bits] if config.decoder.head == "softmax" else [config.mask.total_bits]
         """Outputs of each mask channel for a pixel: its logits; of the linear head all bits."""
-        outputs = sum(self.groups) + (config.mask.total_bits if config.decoder.bit_logits else 0)
+        outputs = sum(self.values) + (config.mask.total_bits if config.decoder.bit_logits else 0)
         self.conv_out = glorot(nn.Conv2d(x_dim, outputs * patch_area, 1), scale=1e-10)
         self.expected_bits = ExpectedBits(config.mask.scale)
         self.strip = STRIP
         if config.decoder.bit_logits:
             # Not zero like the rest, so that the layers before get a gradient from the first step on.
-            nn.init.xavier_uniform_(self.conv_out.weight[sum(self.groups) * patch_area :].data, gain=0.3)
+            nn.init.xavier_uniform_(self.conv_out.weight[sum(self.values) * patch_area :].data, gain=0.3)
 
     def forward(
         self, m_t: Tensor, features: ImageFeatures, t: Tensor, past: Tensor | None = None
@@ -109,7 +109,7 @@ class MaskDecoder(nn.Module):
         """
         x = self._unet(m_t, cache)
         patch, width = self.config.decoder.patch, m_t.shape[-1]
-        rows = max(self.strip // (len(x) * sum(self.groups) * width * patch), 1)
+        rows = max(self.strip // (len(x) * sum(self.values) * width * patch), 1)
         strips = zip(x.split(rows, dim=2), m_t.split(rows * patch, dim=2), strict=True)
         return torch.cat([self._expected(self._head(part, m, cache.gammas)) for part, m in strips], dim=2)
 
@@ -192,8 +192,8 @@ class MaskDecoder(nn.Module):
         config = self.config
         x = _to_pixels(self.conv_out(x), config.decoder.patch)
         if not config.decoder.bit_logits:
-            return x.split(self.groups, dim=1)
-        *logits, bit_logits = x.float().split([*self.groups, config.mask.total_bits], dim=1)
+            return x.split(self.values, dim=1)
+        *logits, bit_logits = x.float().split([*self.values, config.mask.total_bits], dim=1)
         bit_logits = bit_logits + bit_evidence(m_t, config.mask.scale, gammas)
         parts = bit_logits.split(list(config.mask.bits), dim=1)
         return tuple(own + value_logits(part) for own, part in zip(logits, parts, strict=True))

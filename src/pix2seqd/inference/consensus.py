@@ -87,9 +87,10 @@ def consensus(samples: Iterable[Panoptic], min_pixels: int = 0) -> Panoptic:
             groups = _groups(members[:, inside], things[:, inside], areas[inside])
         merged[inside] = groups + len(class_of) + 1
         class_of |= dict.fromkeys(range(len(class_of) + 1, len(class_of) + 2 + int(groups.max())), class_index)
-    labels, class_of = fill_small(whole.spread(merged.astype(np.int32)[whole.values]), class_of, min_pixels)
+    merged = whole.spread(merged.astype(np.int32)[whole.values])
+    labels, class_of = fill_small(merged, class_of, min_pixels, spare=True)
     runs = Runs.of(labels)
-    del labels  # before the map of segments is made
+    del labels, merged  # before the map of segments is made
     scores = _scores(_pairs(runs, whole), class_of, members, classes, own_scores)
     return Panoptic.numbered(runs, class_of, taxonomy, scores)
 

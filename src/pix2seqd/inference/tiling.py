@@ -307,9 +307,9 @@ class Tiling:
         return smooth_labels(labels, confidence, (height, width), *image.size)
 
     def _without_small(self, labels: np.ndarray, classes: dict[int, int], minimum: int) -> Labels:
-        """Unique ids: segments of fewer than `minimum` pixels become void; otherwise `fill_small`."""
+        """Unique ids: segments of fewer than `minimum` pixels become void; otherwise `fill_small`, in `labels`."""
         if self.data.ids == "reused":
-            return postprocess.fill_small(labels, classes, minimum)
+            return postprocess.fill_small(labels, classes, minimum, spare=True)
         runs = Runs.of(labels)
         areas = runs.areas(1 + max(classes, default=0))
         classes = {label: c for label, c in classes.items() if areas[label] >= minimum}

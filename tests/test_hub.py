@@ -154,7 +154,7 @@ BACKBONES = """
 import sys, time
 from pix2seqd.checkpoint import find_backbone
 from pix2seqd.files import InputError
-from pix2seqd.pixel_encoder import pretrained_backbone
+from pix2seqd.layers.backbones import pretrained_backbone
 for name in sys.argv[1:]:
     start = time.monotonic()
     try:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def to_codes(masks: Tensor, bits: Sequence[int], encoding: str) -> Tensor:
-    """Another encoding than plain binary (Bit Diffusion, Chen et al. 2022), as a permutation of the values.
+    """Values in an encoding of Bit Diffusion (Chen et al. 2022), which is a permutation of the values.
 
     Args:
         masks: integers `[b, c, h, w]`, channel k in `0 .. 2^bits[k] - 1`.
@@ -17,7 +17,7 @@ def to_codes(masks: Tensor, bits: Sequence[int], encoding: str) -> Tensor:
         encoding: "binary": no change. "gray": consecutive values differ in one bit. "random": a fixed permutation.
 
     Returns:
-        int64, the same shape: the integers whose plain binary codes stand for the values.
+        int64, the same shape: the integers whose bits (`int2bit`) stand for the values.
     """
     if encoding == "binary":
         return masks
@@ -35,7 +35,7 @@ def from_codes(codes: Tensor, bits: Sequence[int], encoding: str) -> Tensor:
 
 @cache
 def code_table(bits: int, encoding: str) -> Tensor:
-    """The code of each value as `to_codes` gives it: int64 `[2^bits]`, on the CPU; not to be changed."""
+    """What `to_codes` makes of each value: int64 `[2^bits]`, on the CPU. It is cached, so it must not be changed."""
     values = torch.arange(2**bits)
     if encoding == "gray":
         return values ^ (values >> 1)
@@ -69,7 +69,16 @@ def bit2int(bits_on: Tensor, bits: Sequence[int]) -> Tensor:
 
 
 def analog(masks: Tensor, bits: Sequence[int], scale: float) -> Tensor:
-    """Analog bits of masks: -scale where a bit is 0, +scale where it is 1 (Algorithm 1)."""
+    """Analog bits of masks (§2, §3.2, Algorithm 1).
+
+    Args:
+        masks: integers `[b, c, h, w]`, as `int2bit` takes them.
+        bits: number of bits of each channel.
+        scale: b.
+
+    Returns:
+        float32 `[b, sum(bits), h, w]`: -b where a bit is 0, +b where it is 1.
+    """
     return (int2bit(masks, bits) * 2 - 1) * scale
 
 
@@ -88,8 +97,8 @@ def value_probability(bits: Tensor, scale: float) -> Tensor:
     return ((1 + bits.abs() / scale) / 2).prod(dim=1).clamp(max=1)
 
 
-def codes(bits: int, device: torch.device | None = None) -> Tensor:
-    """Binary codes of 0 .. 2^bits - 1, least significant bit first: float32 0 or 1, `[2^bits, bits]`."""
+def binary_codes(bits: int, device: torch.device | None = None) -> Tensor:
+    """The bits of 0 .. 2^bits - 1, least significant first: float32 0 or 1, `[2^bits, bits]`."""
     return (torch.arange(2**bits, device=device)[:, None] >> torch.arange(bits, device=device) & 1).float()
 
 
@@ -107,7 +116,7 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
     # Autocast would compute the sum in bfloat16, and bits near 0 would flip.
     with torch.autocast(logits.device.type, enabled=False):
         probabilities = logits.movedim(1, -1).float().softmax(dim=-1)
-        mean = probabilities @ codes(n, logits.device)
+        mean = probabilities @ binary_codes(n, logits.device)
     return ((mean * 2 - 1) * scale).movedim(-1, 1)
 
 
@@ -124,18 +133,25 @@ class ExpectedBits(nn.Module):
 
 
 def bit_evidence(m_t: Tensor, scale: float, gamma_t: Tensor) -> Tensor:
-    """Half the log-odds that each bit is 1, given only its noisy value (Eq. 1); clipped to [-5, 5], near t = 0.
+    """Half the log-odds that each bit is 1, given only its noisy value (Eq. 1).
 
     Args:
         m_t: noisy analog bits `[b, bits, h, w]`.
         scale: b.
-        gamma_t: γ(t), `[b]`.
+        gamma_t: γ(t), `[b]`, 0..1.
+
+    Returns:
+        `[b, bits, h, w]`, clipped to [-5, 5]: near t = 0 it would grow without limit.
     """
-    gain = scale * gamma_t.sqrt() / (1 - gamma_t)
-    return (m_t * gain[:, None, None, None]).clamp(-5, 5)
+    return (m_t * evidence_gain(scale, gamma_t)[:, None, None, None]).clamp(-5, 5)
+
+
+def evidence_gain(scale: float, gamma_t: Tensor) -> Tensor:
+    """By what a noisy analog bit is multiplied in `bit_evidence`, before it is clipped: `[b]` from γ(t) `[b]`."""
+    return scale * gamma_t.sqrt() / (1 - gamma_t)
 
 
 def value_logits(bit_logits: Tensor) -> Tensor:
-    """Logits of all values from half the log-odds of their bits: `[b, n, h, w]` → `[b, 2^n, h, w]`."""
-    signs = codes(bit_logits.shape[1], bit_logits.device).to(bit_logits) * 2 - 1
+    """Logits of all values of a channel from half the log-odds of their bits: `[b, n, h, w]` → `[b, 2^n, h, w]`."""
+    signs = binary_codes(bit_logits.shape[1], bit_logits.device).to(bit_logits) * 2 - 1
     return torch.einsum("bnhw,kn->bkhw", bit_logits, signs)

@@ -439,8 +439,9 @@ class DataConfig(Config):
     zoom: float = 1.0
     """tile: network pixels per image pixel. Not in the paper."""
     diameter: float = 0.0
-    """tile; above 0: images are scaled so that their things have about this diameter in network pixels, in training by
-    the truth, in inference by looks at the image (`inference.tiling.Tiling.look`). Not in the paper."""
+    """tile; above 0: images are scaled so that their things have about this diameter in network pixels. Training takes
+    their size from the truth; inference measures it first, in a quick segmentation (`Segmenter.resize`). Not in the
+    paper."""
     overlap: int = 32
     """tile: network pixels that neighbouring windows share. Not in the paper."""
     ids: Literal["unique", "reused"] = "unique"

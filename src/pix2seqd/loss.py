@@ -9,7 +9,7 @@ from torch import Tensor
 class _CrossEntropy(torch.autograd.Function):
     """-log softmax(logits)[target], keeping only the logits for the backward pass.
 
-    At 512² masks the logits of one image are 0.5 GB; PyTorch's version would keep log-probabilities as well.
+    The logits of one image with a mask of 512 × 512 are 0.5 GB. PyTorch's version would keep as many log-probabilities.
     """
 
     @staticmethod
@@ -30,9 +30,9 @@ def cross_entropy(logits: tuple[Tensor, ...], masks: Tensor, weights: Tensor) ->
     """Weighted cross-entropy of every pixel, averaged over the mask's channels.
 
     Args:
-        logits: for each mask channel `[b, values, h, w]`.
-        masks: int64 `[b, channels, h, w]`.
-        weights: `[b, h, w]`.
+        logits: for each mask channel `[b, 2^bits, h, w]`.
+        masks: int64 `[b, channels, h, w]`, each channel in 0 .. 2^bits - 1.
+        weights: `[b, h, w]`, 0 or more (`instance_weights`).
 
     Returns:
         float32 `[b, h, w]`; its mean is the loss of Algorithm 1.
@@ -42,22 +42,31 @@ def cross_entropy(logits: tuple[Tensor, ...], masks: Tensor, weights: Tensor) ->
 
 
 def l2(m_pred: Tensor, m_bits: Tensor, weights: Tensor) -> Tensor:
-    """Weighted squared error of the analog bits (Eq. 2): `[b, bits, h, w]` twice → `[b, h, w]`."""
+    """Weighted squared error of the analog bits (Eq. 2), averaged over the bits.
+
+    Args:
+        m_pred: predicted analog bits `[b, bits, h, w]`.
+        m_bits: true ones, same shape.
+        weights: `[b, h, w]`, 0 or more (`instance_weights`).
+
+    Returns:
+        float32 `[b, h, w]`; its mean is the loss.
+    """
     return weights * (m_pred.float() - m_bits).square().mean(dim=1)
 
 
 def instance_weights(ids: Tensor, p: float, max_instances: int) -> Tensor:
-    """w = 1 / (c + 1)^p, normalised to a mean of 1 per image; c is the pixel count of a pixel's instance (Figure 4).
+    """Weights w of the pixels: 1 / (c + 1)^p, where c is the pixels of the instance, with a mean of 1 (Figure 4).
 
-    Official: + 1; the paper has 1 / c^p. Void (id 0) counts as an instance.
+    The + 1 is the official code's; the paper has 1 / c^p. Void (id 0) counts as an instance.
 
     Args:
         ids: int64 `[b, h, w]`.
-        p: 0 gives all pixels the weight 1.
-        max_instances: ids from this number on get weight 0 if p > 0 (official).
+        p: exponent, 0 or more; 0 gives all pixels the weight 1.
+        max_instances: ids from this number on get the weight 0 if p > 0 (official).
 
     Returns:
-        float32 `[b, h, w]`.
+        float32 `[b, h, w]`, 0 or more; the mean of each image is 1.
     """
     if p == 0:
         return torch.ones_like(ids, dtype=torch.float32)

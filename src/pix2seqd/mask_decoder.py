@@ -11,31 +11,31 @@ from pix2seqd.analog_bits import ExpectedBits, analog, bit_evidence, to_codes, v
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import gamma
 from pix2seqd.layers.norms import GroupNorm
-from pix2seqd.layers.transformer import KeyValue, TransformerLayer, glorot, position_code, scalar_code
+from pix2seqd.layers.transformer import KeyValue, TransformerLayer, glorot, position_encoding, sinusoidal_embedding
 from pix2seqd.pixel_encoder import ImageFeatures
 
 STRIP = 2**20
-"""Number of logits that inference computes at a time; these float32 numbers fit into a processor's cache."""
+"""Number of logits that inference computes at a time: 4 MB of float32 fit into a processor's cache."""
 
 
 class StepCache(NamedTuple):
     """Everything that does not depend on the noisy mask, computed once for all steps (`MaskDecoder.prepare`)."""
 
-    first: Tensor
-    """Share of image and past masks in the first convolution's result, `[b, dim, h, w]`."""
+    conditioning: Tensor
+    """What image and past masks add to the result of the first convolution, `[b, dim, h / patch, w / patch]`."""
     memories: list[KeyValue]
-    """Keys and values of the transformer's cross-attentions, layer by layer."""
+    """Keys and values of the image's tokens for each cross-attention of the transformer; None where it has none."""
     positions: Tensor
-    """Codes of the transformer's tokens, `[n, transformer_dim]`."""
+    """Position encoding of the transformer's tokens, `[n, transformer_dim]`."""
     gammas: Tensor
-    """γ(t), `[s]`."""
+    """γ(t) of each example or of each step, `[s]`, 0..1."""
     times: dict[str, Tensor]
-    """Each block's projection of the time, `[s, c]`, by the block's name."""
+    """Name of a block → its projection of the time embedding, `[s, c]`."""
 
     def at(self, step: int) -> Self:
-        """The cache of one step, whose time is that of the whole batch."""
-        here = slice(step, step + 1)
-        return self._replace(gammas=self.gammas[here], times={k: v[here] for k, v in self.times.items()})
+        """The cache of one step, from 0; its time is that of all examples."""
+        one = slice(step, step + 1)
+        return self._replace(gammas=self.gammas[one], times={name: time[one] for name, time in self.times.items()})
 
 
 class MaskDecoder(nn.Module):
@@ -69,15 +69,13 @@ class MaskDecoder(nn.Module):
             self.up.append(UpUnit(f"up{level}", x_dim, dims[level], laterals, time_dim, config, upsample=level > 0))
             x_dim = dims[level]
         self.norm_out = GroupNorm(x_dim, config.decoder.dim)
-        values = [2**n for n in config.mask.bits] if config.decoder.head == "softmax" else [config.mask.total_bits]
-        self.values = values
-        outputs = sum(values) + (config.mask.total_bits if config.decoder.bit_logits else 0)
+        self.head = BitHead(config)
+        outputs = sum(self.head.values) + (config.mask.total_bits if config.decoder.bit_logits else 0)
         self.conv_out = glorot(nn.Conv2d(x_dim, outputs * patch_area, 1), scale=1e-10)
-        self.expected_bits = ExpectedBits(config.mask.scale)
         self.strip = STRIP
         if config.decoder.bit_logits:
             # Not zero like the rest, so that the layers before get a gradient from the first step on.
-            nn.init.xavier_uniform_(self.conv_out.weight[sum(values) * patch_area :].data, gain=0.3)
+            nn.init.xavier_uniform_(self.conv_out.weight[sum(self.head.values) * patch_area :].data, gain=0.3)
 
     def forward(
         self, m_t: Tensor, features: ImageFeatures, t: Tensor, past: Tensor | None = None
@@ -85,7 +83,7 @@ class MaskDecoder(nn.Module):
         """Predict the mask (Algorithm 2's `mask_decoder`).
 
         Args:
-            m_t: noisy analog bits `[b, bits, h, w]`; h and w multiples of `patch · 2^(levels - 1)`.
+            m_t: noisy analog bits `[b, bits, h, w]`; h and w are multiples of `DecoderConfig.cell`.
             features: features of the image, from `PixelEncoder`.
             t: times in [0, 1], `[b]`. The network reads γ(t) · time_scaling (official).
             past: int64 `[b, f, 2, h, w]`, masks of past frames, oldest first; None = all void (§3.4).
@@ -95,20 +93,23 @@ class MaskDecoder(nn.Module):
             head: one tensor, the raw bits), and the expected analog bits, float32 `[b, bits, h, w]` in [-scale, scale].
         """
         logits = self.logits(m_t, features, t, past)
-        return logits, self._expected(logits)
+        return logits, self.head.bits(logits)
 
     def logits(self, m_t: Tensor, features: ImageFeatures, t: Tensor, past: Tensor | None = None) -> tuple[Tensor, ...]:
         """Only the logits of `forward`: training does not need the bits, which take memory."""
-        prepared = self.prepare(features, t, past)
-        return self._head(self._trunk(m_t, prepared), m_t, prepared.gammas)
+        cache = self.prepare(features, t, past)
+        return self.head.logits(self.conv_out(self._unet(m_t, cache)), m_t, cache.gammas)
 
-    def predict(self, m_t: Tensor, prepared: StepCache) -> Tensor:
-        """Only the bits of `forward`, from a `StepCache`; logits, the largest tensor, are computed strip by strip."""
-        x = self._trunk(m_t, prepared)
+    def predict(self, m_t: Tensor, cache: StepCache) -> Tensor:
+        """Only the bits of `forward`, from a `StepCache` of one step.
+
+        The logits, the largest tensor, exist only for a strip of rows at a time.
+        """
+        x = self._unet(m_t, cache)
         patch, width = self.config.decoder.patch, m_t.shape[-1]
-        rows = max(self.strip // (len(x) * sum(self.values) * width * patch), 1)
+        rows = max(self.strip // (len(x) * sum(self.head.values) * width * patch), 1)
         strips = zip(x.split(rows, dim=2), m_t.split(rows * patch, dim=2), strict=True)
-        return torch.cat([self._expected(self._head(part, m, prepared.gammas)) for part, m in strips], dim=2)
+        return torch.cat([self.head(self.conv_out(part), m, cache.gammas) for part, m in strips], dim=2)
 
     def prepare(self, features: ImageFeatures, t: Tensor, past: Tensor | None = None) -> StepCache:
         """Compute everything that does not depend on the noisy mask.
@@ -120,20 +121,24 @@ class MaskDecoder(nn.Module):
         """
         config = self.config
         gammas = gamma(t, config.schedule)
-        time = F.silu(self.time1(scalar_code(gammas * config.decoder.time_scaling, config.decoder.dim)))
+        time = F.silu(self.time1(sinusoidal_embedding(gammas * config.decoder.time_scaling, config.decoder.dim)))
         time = F.silu(self.time2(time))  # [s, time_dim]
-        timed = (module for module in self.modules() if isinstance(module, ResBlock | BottleneckTransformer))
+        blocks = (module for module in self.modules() if isinstance(module, ResBlock | BottleneckTransformer))
         height, width = (n >> (len(config.decoder.multipliers) - 1) for n in features.map.shape[-2:])
         return StepCache(
-            first=self._first(features, past),
+            conditioning=self._conditioning(features, past),
             memories=self.transformer.memories(features.tokens) if self.transformer else [],
-            positions=position_code(height, width, config.decoder.transformer_dim, t.device),
+            positions=position_encoding(height, width, config.decoder.transformer_dim, t.device),
             gammas=gammas,
-            times={module.name: module.time(time) for module in timed},
+            times={block.name: block.time(time) for block in blocks},
         )
 
-    def _first(self, features: ImageFeatures, past: Tensor | None) -> Tensor:
-        """Share of [feature map | past bits] in the first convolution of [noisy bits | feature map | past bits]."""
+    def _conditioning(self, features: ImageFeatures, past: Tensor | None) -> Tensor:
+        """What feature map and past masks add to the first convolution: `[b, dim, h / patch, w / patch]`.
+
+        That convolution reads [noisy bits | feature map | past bits]. It is linear, so the share of the last two, which
+        are the same in all steps, is computed once.
+        """
         config, image_map = self.config, features.map
         noisy = config.mask.total_bits * config.decoder.patch**2
         _, map_weight, past_weight = self.conv_in.weight.split(
@@ -141,11 +146,11 @@ class MaskDecoder(nn.Module):
         )
         if not config.decoder.condition_on_map:
             image_map = torch.zeros_like(image_map)
-        first = F.conv2d(image_map, map_weight, self.conv_in.bias)
+        of_map = F.conv2d(image_map, map_weight, self.conv_in.bias)
         if not config.decoder.past_frames:
             if past is not None:
                 raise ValueError("the model does not condition on past masks; see checkpoint.inflate_for_video")
-            return first
+            return of_map
         if past is None:
             size = (n * config.decoder.patch for n in image_map.shape[-2:])
             past = torch.zeros(
@@ -155,44 +160,69 @@ class MaskDecoder(nn.Module):
             raise ValueError(f"the model conditions on {config.decoder.past_frames} past masks, not {past.shape[1]}")
         codes = (to_codes(frame, config.mask.bits, config.mask.encoding) for frame in past.unbind(dim=1))
         bits = torch.cat([analog(frame, config.mask.bits, config.mask.scale) for frame in codes], dim=1)
-        past_bits = _unshuffled(bits, config.decoder.patch).to(image_map.dtype)
-        return first + F.conv2d(past_bits, past_weight)
+        past_bits = _to_patches(bits, config.decoder.patch).to(image_map.dtype)
+        return of_map + F.conv2d(past_bits, past_weight)
 
-    def _trunk(self, m_t: Tensor, prepared: StepCache) -> Tensor:
-        """Everything up to the last normalisation: `[b, bits, h, w]` → `[b, dim, h / patch, w / patch]`."""
+    def _unet(self, m_t: Tensor, cache: StepCache) -> Tensor:
+        """Everything but the last convolution: `[b, bits, h, w]` → `[b, dim, h / patch, w / patch]`."""
         config = self.config
         divisor = config.decoder.cell
         if m_t.shape[-2] % divisor or m_t.shape[-1] % divisor:
             raise ValueError(f"mask height and width must be multiples of {divisor}, not {tuple(m_t.shape[-2:])}")
         if config.decoder.normalize_noisy:
-            variance = prepared.gammas * config.mask.scale**2 + 1 - prepared.gammas
+            variance = cache.gammas * config.mask.scale**2 + 1 - cache.gammas
             m_t = m_t * variance.rsqrt()[:, None, None, None]
-        noisy = _unshuffled(m_t, config.decoder.patch).to(prepared.first.dtype)
-        x = self.norm_in(F.conv2d(noisy, self.conv_in.weight[:, : noisy.shape[1]]) + prepared.first)
+        noisy = _to_patches(m_t, config.decoder.patch).to(cache.conditioning.dtype)
+        x = self.norm_in(F.conv2d(noisy, self.conv_in.weight[:, : noisy.shape[1]]) + cache.conditioning)
 
         skips = [x]
         for unit in self.down:
-            x = unit(x, prepared, skips)
+            x = unit(x, cache, skips)
         if self.transformer is not None:
-            x = self.transformer(x, prepared)
+            x = self.transformer(x, cache)
         for unit in self.up:
-            x = unit(x, prepared, skips)
+            x = unit(x, cache, skips)
         assert not skips
         return self.norm_out(x, silu=True)
 
-    def _head(self, x: Tensor, m_t: Tensor, gammas: Tensor) -> tuple[Tensor, ...]:
-        """The last convolution, 1 × 1: logits of each mask channel (linear head: the bits)."""
+
+class BitHead(nn.Module):
+    """What the last convolution gives → logits of each mask channel, and their expected analog bits (§3.2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        softmax = config.decoder.head == "softmax"
+        self.values = [2**n for n in config.mask.bits] if softmax else [config.mask.total_bits]
+        """Outputs of each mask channel for a pixel: its logits; of the linear head all bits."""
+        self.expected_bits = ExpectedBits(config.mask.scale)
+
+    def forward(self, x: Tensor, m_t: Tensor, gammas: Tensor) -> Tensor:
+        """The bits.
+
+        Args:
+            x: result of the last convolution, `[b, outputs · patch², h / patch, w / patch]`.
+            m_t: noisy analog bits `[b, bits, h, w]`.
+            gammas: γ(t), `[b]` or `[1]`.
+
+        Returns:
+            Expected analog bits, float32 `[b, bits, h, w]` in [-scale, scale].
+        """
+        return self.bits(self.logits(x, m_t, gammas))
+
+    def logits(self, x: Tensor, m_t: Tensor, gammas: Tensor) -> tuple[Tensor, ...]:
+        """Logits of each mask channel `[b, 2^bits, h, w]`; the linear head: one tensor, the raw bits."""
         config = self.config
-        x = _shuffled(self.conv_out(x), config.decoder.patch)
+        x = _to_pixels(x, config.decoder.patch)
         if not config.decoder.bit_logits:
             return x.split(self.values, dim=1)
-        *groups, bit_logits = x.float().split([*self.values, config.mask.total_bits], dim=1)
+        *logits, bit_logits = x.float().split([*self.values, config.mask.total_bits], dim=1)
         bit_logits = bit_logits + bit_evidence(m_t, config.mask.scale, gammas)
         parts = bit_logits.split(list(config.mask.bits), dim=1)
-        return tuple(group + value_logits(part) for group, part in zip(groups, parts, strict=True))
+        return tuple(own + value_logits(part) for own, part in zip(logits, parts, strict=True))
 
-    def _expected(self, logits: tuple[Tensor, ...]) -> Tensor:
-        """Analog bits, float32."""
+    def bits(self, logits: tuple[Tensor, ...]) -> Tensor:
+        """Expected analog bits of logits, float32 `[b, bits, h, w]` in [-scale, scale]."""
         scale = self.config.mask.scale
         if self.config.decoder.head == "linear":
             return logits[0].float().clamp(-scale, scale)
@@ -223,7 +253,7 @@ class ResBlock(nn.Module):
 
 
 class DownUnit(nn.Module):
-    """Residual blocks, then a stride-2 convolution; every result is a skip connection."""
+    """Residual blocks, then a stride-2 convolution; every result is appended to `skips`, the skip connections."""
 
     def __init__(
         self, name: str, in_dim: int, dim: int, blocks: int, time_dim: int, config: ModelConfig, downsample: bool
@@ -235,7 +265,7 @@ class DownUnit(nn.Module):
         self.downsample = glorot(nn.Conv2d(dim, dim, 3, stride=2)) if downsample else None
 
     def forward(self, x: Tensor, cache: StepCache, skips: list[Tensor]) -> Tensor:
-        """Pushes every result onto `skips`."""
+        """`x` [b, in_dim, h, w] → [b, dim, h / 2, w / 2], or without downsampling [b, dim, h, w]."""
         for block in self.blocks:
             x = block(x, cache)
             skips.append(x)
@@ -266,7 +296,7 @@ class UpUnit(nn.Module):
         self.upsample = glorot(nn.Conv2d(dim, dim, 3, padding=1)) if upsample else None
 
     def forward(self, x: Tensor, cache: StepCache, skips: list[Tensor]) -> Tensor:
-        """Pops a skip connection from `skips` for each block."""
+        """`x` [b, in_dim, h, w] → [b, dim, 2 h, 2 w], or without upsampling [b, dim, h, w]; each block pops a skip."""
         for block in self.blocks:
             x = block(torch.cat([x, skips.pop()], dim=1), cache)
         if self.upsample is not None:
@@ -314,10 +344,11 @@ class BottleneckTransformer(nn.Module):
         return self.conv_out(self.norm_out(x))
 
 
-def _unshuffled(x: Tensor, patch: int) -> Tensor:
-    """Patches as pixels; without a copy if a patch is a pixel."""
+def _to_patches(x: Tensor, patch: int) -> Tensor:
+    """`[b, c, h, w]` → `[b, c · patch², h / patch, w / patch]`; a patch of one pixel costs no copy."""
     return F.pixel_unshuffle(x, patch) if patch > 1 else x
 
 
-def _shuffled(x: Tensor, patch: int) -> Tensor:
+def _to_pixels(x: Tensor, patch: int) -> Tensor:
+    """Inverse of `_to_patches`."""
     return F.pixel_shuffle(x, patch) if patch > 1 else x

@@ -1,4 +1,10 @@
-"""`Segmenter`: from images to `Panoptic`, for the command line, the evaluation and Python."""
+"""`Segmenter`: from images to `Panoptic`, for the command line, the evaluation and Python.
+
+The way of an image: `Tiling.resize` brings it to the network's scale, and `Tiling.split` cuts it into windows.
+`Runner.denoise` encodes the windows and denoises a mask for each. The loop is that of Algorithm 2, `Pix2SeqD.denoise`;
+`Stream` decides on steps and past masks. `Tiling.stitch` turns the masks into segments of the whole image, and
+`consensus` makes one segmentation of several samples.
+"""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -19,32 +25,40 @@ from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import InpaintedMask
 from pix2seqd.inference.runner import Runner
-from pix2seqd.inference.tiling import ResizedImage, Tiling, Window
+from pix2seqd.inference.tiling import Look, ResizedImage, Tiling, Window
 from pix2seqd.inference.tracking import Tracker
 from pix2seqd.inference.video import Step, Stream
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
-_LOOK_ZOOMS = (0.125, 0.25, 0.5, 1.0, 2.0)
-"""Scales at which an image is looked at to find its own, an octave apart."""
-_FITS = 1.7
-"""A look counts if its things are less than so many times larger or smaller than those of the training, and the more
-the nearer. At a wrong scale a large thing looks like several, and small things like one, but the model is less sure."""
+# A *look* is a quick segmentation of some windows that tells how large the things of an image are (`Tiling.look`).
+_LOOKS = {0.5: 0.7, 1.0: 0.6, 0.25: 0.6, 0.125: 0.6, 2.0: 0.6}
+"""Network pixels per image pixel in the looks at an image, an octave apart; and what a look has to be worth to be the
+last one (`Segmenter._worth`). The likely scales come first, and the one that costs most comes last."""
+_MAX_RATIO = 1.7
+"""A look counts if its things are less than so many times larger or smaller than `DataConfig.diameter`. At a wrong
+scale a large thing looks like several, and small things look like one, but the model is less sure of them."""
+_FEW = 8
+"""A look goes on until it has seen so many things, also if it is worth less than another."""
 _CORRECTIONS = 2
-_NEAR = 1.25
-"""Scales whose ratio is below this count as equal when a look is corrected."""
+"""Most looks of a model that starts from noise; each is at the scale that the one before found."""
+_EQUAL = 1.25
+"""Two scales whose ratio is below this are the same: no further look is needed."""
 _LOOK_WINDOWS = 4
+"""Most windows of a look, evenly spread over the image."""
 _LOOK_STEPS = 5
-"""Steps of a look, at most, of a model that starts from noise."""
+"""Most steps of a look of a model that starts from noise."""
 _DESCRIBED_WINDOWS = 4
+"""Most windows from which `describe_image` describes an image."""
 
 
 class ImageOptions(TypedDict, total=False):
     """How an image is segmented; an option that is left out or None has the checkpoint's value (`InferConfig`)."""
 
     seed: int
-    """Seed of the image's noise; the same seed gives the same segmentation, alone or in a batch. Default: 0."""
+    """Seed of the image's noise, 0 or more; the same seed gives the same segmentation, alone or in a batch. Default:
+    0."""
     steps: int | None
     """Number of decoder steps, 1 or more. If it is given, all of them are taken, and all samples, whatever
     `InferConfig.sure` says."""
@@ -54,7 +68,7 @@ class ImageOptions(TypedDict, total=False):
     """Segments of fewer image pixels are discarded."""
     diameter: float | None
     """Diameter of the things in image pixels, for checkpoints that bring things to one size
-    (`DataConfig.diameter`); 0, the default: measured in a first look at the image."""
+    (`DataConfig.diameter`); 0, the default: it is measured in a quick segmentation of the image first."""
     consensus: int | None
     """Odd number of samples, with the seeds `seed`, `seed + 1`, ...; the result is their consensus
     (`consensus.consensus`)."""
@@ -68,15 +82,18 @@ class ImageOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class _Call:
-    """The options of one call."""
+    """The options of one call, checked and complete."""
 
     infer: InferConfig
+    """The checkpoint's settings with those of the call."""
     seed: int
     diameter: float
+    """Of the things in image pixels; 0: not known."""
     classes: frozenset[str]
+    """Names of the categories to keep."""
 
     def select(self, panoptic: Panoptic) -> Panoptic:
-        """The segments that were asked for."""
+        """Segments of these classes whose score is high enough; the rest becomes void."""
         minimum = self.infer.min_score
         return panoptic.select(
             lambda segment: segment.name in self.classes and (segment.score is None or segment.score >= minimum)
@@ -258,7 +275,7 @@ class Segmenter:
         masks = self._masks(windows, self._stream(call.infer), batch_size)
         for image in copies:
             found = self._stitch(image, _reported(islice(masks, len(image.corners)), image, on_window), call)
-            yield call.select(self._agree(image, found, call))
+            yield call.select(self._consensus(image, found, call))
 
     def video(
         self,
@@ -301,7 +318,7 @@ class Segmenter:
             samples = list(zip(*self._masks(windows, stream), strict=True))
             found = [self.tiling.stitch(image, masks, min_pixels, call.infer.smooth) for masks in samples]
             ids = [self.tiling.generated_ids(image, masks) for masks in samples[:conditioned]]
-            agreed = self._agree(image, found, call)
+            agreed = self._consensus(image, found, call)
             result = tracker.update(agreed, np.stack(ids) if ids else None)
             yield call.select(replace(result, strangeness=agreed.strangeness))
             if data.diameter and not diameter:
@@ -319,7 +336,7 @@ class Segmenter:
 
         Args:
             source: as `image` takes it.
-            diameter: diameter of the things in image pixels; 0: measured in a first look.
+            diameter: diameter of the things in image pixels; 0: it is measured.
         """
         data, source = self.checkpoint.data, open_pixels(source)
         find = self._surest_zoom if self.model.config.mask.init_id_cell else self._corrected_zoom
@@ -327,40 +344,51 @@ class Segmenter:
         return self.tiling.resize(source, zoom)
 
     def _surest_zoom(self, source: Source) -> float:
-        """The scale of an image, from looks at several scales: that at which the model is surest of its things.
+        """The scale at which a model that starts from ids in cells is surest of its things.
 
-        One step from ids in cells tells as much as two (docs/notebook/few-steps.md).
+        It looks at one scale after the other, up to one that is clear. Scores are weighed by the ratio to
+        `DataConfig.diameter`. One step tells as much as two (docs/notebook/few-steps.md).
         """
-        data, fitting = self.checkpoint.data, []
-        for zoom in _LOOK_ZOOMS:
+        data, best = self.checkpoint.data, (0.0, 0.0)
+        for zoom, clear in _LOOKS.items():
             image = self.tiling.resize(source, zoom)
             if min(image.pixels.shape[1:]) < data.diameter:
                 continue
-            seen, score = self._look(image, 1)
-            found = seen * zoom
-            ratio = max(found, data.diameter) / min(found, data.diameter) if seen else _FITS
-            if ratio < _FITS:
-                fitting.append((score / math.sqrt(ratio), seen))
-        return data.at_scale_of(max(fitting, default=(0.0, 0.0))[1]).zoom
+            found = 0.0, 0.0
+            for look in self._look(image, 1):
+                found = self._worth(look, zoom), look.diameter
+                if look.things >= _FEW and found[0] < best[0]:
+                    break
+            best = max(best, found, key=lambda pair: pair[0])
+            if best[0] >= clear:
+                break
+        return data.at_scale_of(best[1]).zoom
+
+    def _worth(self, look: Look, zoom: float) -> float:
+        """How much a look at a scale says, 0 to 1: its score, less if its things do not have the training's size."""
+        found, trained = look.diameter * zoom, self.checkpoint.data.diameter
+        ratio = max(found, trained) / min(found, trained) if found else _MAX_RATIO
+        return look.score / math.sqrt(ratio) if ratio < _MAX_RATIO else 0.0
 
     def _corrected_zoom(self, source: Source) -> float:
-        """Likewise for a model that starts from noise, whose scores in few steps tell scales apart less well.
+        """The scale that a model which starts from noise finds; its scores in few steps tell scales apart less well.
 
-        A look at the image's own scale, corrected twice at most.
+        The first look is at the checkpoint's scale, the second at the scale that the first one found.
         """
         data, infer, zoom = self.checkpoint.data, self.checkpoint.infer, self.checkpoint.data.zoom
         steps = min(_LOOK_STEPS, infer.first_steps or infer.steps)
         for _ in range(_CORRECTIONS):
-            seen, _ = self._look(self.tiling.resize(source, zoom), steps)
+            *_, look = self._look(self.tiling.resize(source, zoom), steps)
+            seen = look.diameter
             found = data.at_scale_of(seen).zoom
-            if not seen or 1 / _NEAR < found / zoom < _NEAR:
+            if not seen or 1 / _EQUAL < found / zoom < _EQUAL:
                 break
             zoom = found
         return zoom
 
-    def _look(self, image: ResizedImage, steps: int) -> tuple[float, float]:
-        """`Tiling.look` at some windows of an image."""
-        # Settings of the checkpoint, not of the call: the scale does not depend on it.
+    def _look(self, image: ResizedImage, steps: int) -> Iterator[Look]:
+        """What is known after each of some windows of an image (`Tiling.look`)."""
+        # The settings are the checkpoint's, because the scale must not depend on the options of a call.
         quick = self.checkpoint.infer.replace(steps=steps, first_steps=0)
         every = -(-len(image.corners) // _LOOK_WINDOWS)
         image = replace(image, corners=image.corners[::every], seen=[])
@@ -389,6 +417,11 @@ class Segmenter:
         return infer.replace(min_score=0.0) if clip else infer
 
     def _call(self, given: Mapping[str, Any], clip: bool = False) -> _Call:
+        """Check the options of a call; those that are missing or None are the checkpoint's.
+
+        Raises:
+            InputError: one is out of range, or does not suit the checkpoint.
+        """
         infer = self._settings(clip)
         changes = {key: value for key, value in given.items() if value is not None}
         if changes.keys() & {"steps", "first_steps"}:
@@ -434,10 +467,11 @@ class Segmenter:
             yield from map(list, zip(*samples, strict=True))
 
     def _stitch(self, image: ResizedImage, masks: Iterator[list[np.ndarray]], call: _Call) -> Iterator[Panoptic]:
-        """The segmentation of each sample, from the masks of an image's windows."""
+        """The segmentation of each sample, from the masks `[4, h, w]` of an image's windows."""
         return self.tiling.stitch_samples(image, masks, call.infer.min_pixels, call.infer.smooth)
 
-    def _agree(self, image: ResizedImage, found: Iterable[Panoptic], call: _Call) -> Panoptic:
+    def _consensus(self, image: ResizedImage, found: Iterable[Panoptic], call: _Call) -> Panoptic:
+        """The result of an image from the segmentations of its samples."""
         minimum = self.tiling.minimum(image, call.infer.min_pixels)
         agreed = consensus(found, minimum) if call.infer.consensus > 1 else next(iter(found))
         return self._with_strangeness(agreed, image)
@@ -453,7 +487,7 @@ class Segmenter:
         """All windows advance together: a result after each step of the first sample, then after each sample."""
         samples, found = call.infer.consensus, []
         loops = self._loops(self._split(image, call, samples), self._stream(call.infer), self.runner.batch_size)
-        together = zip(*(_held(loop, call.infer.steps) for loop in loops), strict=True)
+        together = zip(*(_padded(loop, call.infer.steps) for loop in loops), strict=True)
         for number, steps in enumerate(together, start=1):
             sample, is_last = steps[0].sample, number % call.infer.steps == 0
             if sample > 0 and not is_last:
@@ -463,7 +497,7 @@ class Segmenter:
             if is_last:
                 found.append(shown)
             share = number / (samples * call.infer.steps)
-            yield share, self._agree(image, found, call) if len(found) == samples else found[0] if sample else shown
+            yield share, self._consensus(image, found, call) if len(found) == samples else found[0] if sample else shown
 
     def _hinted_progress(self, image: ResizedImage, call: _Call, hints: Panoptic) -> Iterator[tuple[float, Panoptic]]:
         """One window after the other; the steps are shown if there is only one window."""
@@ -479,7 +513,7 @@ class Segmenter:
                     yield share, self._with_strangeness(result, image)
 
 
-def _held(steps: Iterator[Step], count: int) -> Iterator[Step]:
+def _padded(steps: Iterator[Step], count: int) -> Iterator[Step]:
     """`count` steps of each sample: the last one is repeated where a sample needed fewer."""
     used = 0
     for step in steps:
@@ -493,6 +527,7 @@ def _held(steps: Iterator[Step], count: int) -> Iterator[Step]:
 def _reported(
     masks: Iterator[list[np.ndarray]], image: ResizedImage, on_window: Callable[[int, int], None]
 ) -> Iterator[list[np.ndarray]]:
+    """The masks of an image's windows, unchanged; `on_window` is called after each."""
     for done, found in enumerate(masks, start=1):
         yield found
         on_window(done, len(image.corners))

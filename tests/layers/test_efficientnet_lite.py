@@ -8,7 +8,8 @@ from torch import Tensor
 
 from pix2seqd.config import ModelConfig
 from pix2seqd.layers import efficientnet_lite
-from pix2seqd.pixel_encoder import PixelEncoder, build_backbone, pretrained_backbone
+from pix2seqd.layers.backbones import build_backbone, pretrained_backbone
+from pix2seqd.pixel_encoder import PixelEncoder
 
 IMAGE = torch.linspace(-1, 1, 3 * 64 * 96).view(1, 3, 64, 96)
 ROWS = {
@@ -89,7 +90,7 @@ def test_efficientnet_lite_as_backbone(name):
     assert features.map.shape == (2, config.encoder.map_dim, 8, 16)
     assert features.tokens.shape == (2, 2 * 4, config.encoder.dim)
     with pytest.raises(ValueError, match="cannot be built"):
-        build_backbone(config.replace(encoder={"backbone": {**backbone, "depths": [1]}}))
+        build_backbone(config.encoder.replace(backbone={**backbone, "depths": [1]}))
 
 
 @pytest.mark.parametrize("name", ROWS)

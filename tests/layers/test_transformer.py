@@ -5,30 +5,30 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pix2seqd.layers.transformer import Attention, TransformerLayer, position_code, scalar_code
+from pix2seqd.layers.transformer import Attention, TransformerLayer, position_encoding, sinusoidal_embedding
 
 
 @pytest.mark.parametrize(("height", "width", "dim"), [(4, 6, 32), (5, 3, 48), (2, 2, 8)])
-def test_position_code_equals_the_official_one(official, height: int, width: int, dim: int):
+def test_position_encoding_equals_the_official_one(official, height: int, width: int, dim: int):
     recorded = official[f"unit/pos2d/{height}x{width}x{dim}"].reshape(height * width, dim)
-    assert np.abs(position_code(height, width, dim).numpy() - recorded).max() < 2e-6
+    assert np.abs(position_encoding(height, width, dim).numpy() - recorded).max() < 2e-6
 
 
 @pytest.mark.parametrize(("height", "width"), [(7, 1), (1, 7)])
-def test_position_code_single_row_or_column(official, height: int, width: int):
-    assert np.abs(position_code(height, width, 16).numpy() - official["unit/pos1d/7x16"][0]).max() < 2e-6
-    assert position_code(1, 1, 16).isfinite().all()
+def test_position_encoding_single_row_or_column(official, height: int, width: int):
+    assert np.abs(position_encoding(height, width, 16).numpy() - official["unit/pos1d/7x16"][0]).max() < 2e-6
+    assert position_encoding(1, 1, 16).isfinite().all()
 
 
-def test_position_code_does_not_depend_on_resolution():
-    small, large = position_code(3, 5, 32).reshape(3, 5, 32), position_code(5, 9, 32).reshape(5, 9, 32)
+def test_position_encoding_does_not_depend_on_resolution():
+    small, large = position_encoding(3, 5, 32).reshape(3, 5, 32), position_encoding(5, 9, 32).reshape(5, 9, 32)
     assert torch.allclose(large[::2, ::2], small, atol=1e-5)
     assert len(large.reshape(-1, 32).unique(dim=0)) == 45, "every position has its own code"
 
 
 @pytest.mark.parametrize("scaling", [1, 1000, 10000])
-def test_scalar_code_equals_the_official_one(official, scaling: int):
-    ours = scalar_code(torch.from_numpy(official["unit/time_enc/gamma"]) * scaling, 32)
+def test_sinusoidal_embedding_equals_the_official_one(official, scaling: int):
+    ours = sinusoidal_embedding(torch.from_numpy(official["unit/time_enc/gamma"]) * scaling, 32)
     # The sine of 10000 is only as exact as the rounding of its argument.
     assert np.abs(ours.numpy() - official[f"unit/time_enc/scale{scaling}_dim32"]).max() < 1e-6 * max(scaling, 2)
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from pix2seqd.analog_bits import (
     analog,
+    binary_codes,
     bit2int,
     code_table,
-    codes,
     expected_bits,
     from_codes,
     int2bit,
@@ -44,7 +44,7 @@ def test_to_codes_and_from_codes_round_trip(bits: list[int], encoding: str, seed
 
 def test_code_table_values():
     assert code_table(3, "binary").tolist() == list(range(8))
-    gray = codes(5)[code_table(5, "gray")]
+    gray = binary_codes(5)[code_table(5, "gray")]
     assert (gray[1:] != gray[:-1]).sum(dim=1).tolist() == [1] * 31, "neighbours differ in one bit"
     assert code_table(3, "random").tolist() == [6, 2, 1, 7, 3, 0, 5, 4], "checkpoints depend on it"
 
@@ -80,7 +80,7 @@ def test_expected_bits_average_of_the_codes(bits: int, scale: float, spread: flo
     ours = expected_bits(logits, scale)
     assert ours.shape == (2, bits, 3, 2)
     assert ours.abs().max() <= scale * (1 + 1e-5)
-    exact = torch.einsum("bkhw,kn->bnhw", logits.double().softmax(dim=1), codes(bits).double()) * 2 - 1
+    exact = torch.einsum("bkhw,kn->bnhw", logits.double().softmax(dim=1), binary_codes(bits).double()) * 2 - 1
     assert torch.allclose(ours.double(), exact * scale, atol=1e-5 * scale)
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from pix2seqd.analog_bits import analog, bit_evidence, codes, expected_bits, value_logits
+from pix2seqd.analog_bits import analog, binary_codes, bit_evidence, expected_bits, value_logits
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import corrupt, gamma
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -20,7 +20,7 @@ def test_bit_evidence_equals_the_posterior() -> None:
     masks = torch.randint(0, 8, (2, 1, 6, 5), generator=generator)
     m_t = corrupt(analog(masks, [3], scale), torch.randn(2, 3, 6, 5, generator=generator), gamma(t))
     gamma_t = gamma(t)[:, None, None, None, None]
-    means = gamma_t.sqrt() * ((codes(3) * 2 - 1) * scale).view(1, 8, 3, 1, 1)
+    means = gamma_t.sqrt() * ((binary_codes(3) * 2 - 1) * scale).view(1, 8, 3, 1, 1)
     log_density = -((m_t[:, None] - means) ** 2 / (2 * (1 - gamma_t))).sum(dim=2)
     evidence = bit_evidence(m_t, scale, gamma(t))
     assert evidence.abs().max() < 5, "the bound must not act in this test"

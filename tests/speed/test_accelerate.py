@@ -10,17 +10,18 @@ from torch import Tensor
 from pix2seqd.analog_bits import ExpectedBits
 from pix2seqd.layers.norms import GroupNorm
 from pix2seqd.layers.transformer import Attention
+from pix2seqd.mask_decoder import BitHead
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.speed import accelerate, accelerate_training
 from pix2seqd.speed.attention import ProductAttention
 from pix2seqd.speed.exchange import ITEMS, available
-from pix2seqd.speed.fused_cpu import FusedExpectedBits, FusedGroupNorm
+from pix2seqd.speed.fused_cpu import FusedBitHead, FusedExpectedBits, FusedGroupNorm
 from pix2seqd.speed.training_norm import TrainingGroupNorm
 from pix2seqd.speed.winograd import Winograd
 
 CPU = torch.device("cpu")
-EXCHANGED = (FusedGroupNorm, FusedExpectedBits, Winograd)
+EXCHANGED = (FusedGroupNorm, FusedExpectedBits, FusedBitHead, Winograd)
 
 
 def kinds(model: Pix2SeqD) -> set[type]:
@@ -54,10 +55,20 @@ def test_accelerate_float32_gives_the_masks_of_the_plain_model(tiny, build, item
 
 
 @pytest.mark.usefixtures("compiled")
+def test_accelerate_fused_head_gives_the_masks_of_the_plain_model(tiny, build):
+    model = build(tiny.replace(decoder={"patch": 4, "bit_logits": True}))
+    images, noise = torch.rand(2, 3, 128, 128), torch.randn(2, 5, 64, 64)
+    plain = bits(model, images, noise)
+    found = bits(accelerate(model, CPU, torch.float32, ["fused head"]), images, noise)
+    assert not torch.equal(found, plain), "nothing was exchanged"
+    assert torch.allclose(found, plain, atol=1e-5)
+
+
+@pytest.mark.usefixtures("compiled")
 def test_accelerate_exchanges_every_norm_and_the_bits(tiny, build):
     found = kinds(accelerate(build(tiny.replace(encoder={"map_dim": 64}, decoder={"dim": 64})), CPU, torch.float32))
     assert set(EXCHANGED) <= found
-    assert not found & {GroupNorm, ExpectedBits}
+    assert not found & {GroupNorm, ExpectedBits, BitHead}
 
 
 def test_accelerate_bfloat16_weights_cast_once_give_what_autocast_gives(tiny, build):

@@ -224,7 +224,7 @@ def test_load_plain_compiles_nothing(source, monkeypatch, tmp_path):
     monkeypatch.setattr(subprocess, "Popen", None)
     assert compile_c.load(source, {"half": "i"}) is None
     names = exchange.available(torch.device("cpu"), torch.float32)
-    assert not {"Winograd", "fused norms", "fused bits"} & set(names)
+    assert not {"Winograd", "fused norms", "fused bits", "fused head"} & set(names)
     assert not (tmp_path / "cache").exists()
 
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2seqd.analog_bits import expected_bits
+from pix2seqd.analog_bits import evidence_gain, expected_bits
+from pix2seqd.mask_decoder import BitHead
 from pix2seqd.speed import fused_cpu
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -144,3 +145,52 @@ def test_expected_bits(bits, dtype):
     for logits in (both[:, values:], both[:, :values, :4], torch.randn(1, values, 3, 5).mul(1e3).to(dtype)):
         exact = expected_bits(logits.double(), 0.1)
         assert torch.allclose(fused_cpu.expected_bits(logits, 0.1), exact.float(), atol=1e-6)
+
+
+def patches(b: int, height: int, width: int, bits: tuple[int, ...], dtype: torch.dtype):
+    """Logits and noisy bits of patches of 4 × 4 pixels, and the time of each example."""
+    outputs = sum(bits) + sum(2**n for n in bits)
+    logits = torch.randn(b, 16 * outputs, height, width).mul(4).to(dtype)
+    return logits, torch.randn(b, sum(bits), 4 * height, 4 * width), torch.rand(b) * 0.9 + 0.05
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("bits", "height", "width"), [((2, 4), 5, 7), ((1, 8), 3, 2), ((4, 1), 1, 1)])
+def test_patch_bits_is_the_head(tiny, bits, height, width, dtype):
+    mask = {"bits": bits, "classes": 2, "max_instances": 2}
+    model = tiny.replace(mask=mask, decoder={"patch": 4, "bit_logits": True})
+    logits, noisy, gammas = patches(2, height, width, bits, dtype)
+    found = fused_cpu.patch_bits(logits, noisy, evidence_gain(model.mask.scale, gammas), bits, model.mask.scale)
+    exact = BitHead(model)(logits.float(), noisy, gammas)
+    assert found.dtype == torch.float32 and found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(found, exact, atol=1e-5 * model.mask.scale)
+
+
+def test_patch_bits_same_bits_alone_in_batch_any_threads(set_threads):
+    logits, noisy, gammas = patches(3, 9, 11, (2, 4), torch.bfloat16)
+    together = []
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        together.append(fused_cpu.patch_bits(logits, noisy, gammas, (2, 4), 0.2))
+    alone = [fused_cpu.patch_bits(logits[[i]], noisy[[i]], gammas[[i]], (2, 4), 0.2) for i in range(3)]
+    assert all(torch.equal(together[0], other) for other in [*together, torch.cat(alone)])
+
+
+def test_patch_bits_nan_and_wrong_shapes():
+    logits, noisy, gammas = patches(1, 2, 2, (2, 4), torch.float32)
+    logits[0, 3 * 16 + 5, 1, 0] = torch.nan  # value 3 of the class, sixth pixel of the patch
+    lost = fused_cpu.patch_bits(logits, noisy, gammas, (2, 4), 1.0).isnan()
+    assert lost[0, :2, 5, 1].all() and lost.sum() == 2
+    for wrong in [(logits[:, :-16], noisy), (logits, noisy[:, :-1]), (logits, noisy[..., :-1])]:
+        with pytest.raises(ValueError, match="noisy bits"):
+            fused_cpu.patch_bits(*wrong, gammas, (2, 4), 1.0)
+
+
+def test_fused_bit_head_of_other_patches_is_the_plain_one(tiny):
+    with torch.no_grad():
+        for patch in (1, 2):
+            model = tiny.replace(decoder={"patch": patch, "bit_logits": True})
+            plain, fused = BitHead(model), fused_cpu.FusedBitHead(model)
+            outputs = sum(plain.values) + model.mask.total_bits
+            x, noisy = torch.randn(1, patch**2 * outputs, 3, 3), torch.randn(1, model.mask.total_bits, *[3 * patch] * 2)
+            assert torch.equal(fused(x, noisy, torch.tensor([0.5])), plain(x, noisy, torch.tensor([0.5])))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 
@@ -99,11 +99,11 @@ class Subset(Generic[Item]):
 
 @dataclass(frozen=True)
 class Mapped(Generic[Item]):
-    """The items of a data set, each changed by a function. A `Dataset` or `ClipDataset`."""
+    """The items of a data set or a sequence, each changed by a function. A `Dataset` or `ClipDataset`."""
 
-    dataset: Items[Item]
+    dataset: Items[Any] | Sequence[Any]
     taxonomy: Taxonomy
-    change: Callable[[Item], Item]
+    change: Callable[[Any], Item]
 
     def __len__(self) -> int:
         return len(self.dataset)

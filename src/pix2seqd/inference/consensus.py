@@ -87,9 +87,10 @@ def consensus(samples: Iterable[Panoptic], min_pixels: int = 0) -> Panoptic:
             groups = _groups(members[:, inside], things[:, inside], areas[inside])
         merged[inside] = groups + len(class_of) + 1
         class_of |= dict.fromkeys(range(len(class_of) + 1, len(class_of) + 2 + int(groups.max())), class_index)
-    labels, class_of = fill_small(whole.spread(merged.astype(np.int32)[whole.values]), class_of, min_pixels)
+    merged = whole.spread(merged.astype(np.int32)[whole.values])
+    labels, class_of = fill_small(merged, class_of, min_pixels, spare=True)
     runs = Runs.of(labels)
-    del labels  # before the map of segments is made
+    del labels, merged  # before the map of segments is made
     scores = _scores(_pairs(runs, whole), class_of, members, classes, own_scores)
     return Panoptic.numbered(runs, class_of, taxonomy, scores)
 
@@ -190,12 +191,25 @@ def _groups(members: np.ndarray, things: np.ndarray, areas: np.ndarray) -> np.nd
 
 
 def _share(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Share of the samples (first axis) in which two regions are in one segment."""
+    """Share 0..1 of the samples (first axis) in which two regions are in one segment.
+
+    Args:
+        one: the segment of a region in each sample, `[samples, ...]`.
+        other: that of another region, of a shape that fits.
+    """
     return (one == other).sum(axis=0) * (1 / len(one))
 
 
 def _agglomerated(share: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """Average linkage weighted by area, down to a mean share of one half: the group of each region, from 0."""
+    """Average linkage (hierarchical clustering) weighted by area, as long as the mean share is above one half.
+
+    Args:
+        share: `_share` of all pairs, `[n, n]`; it is changed.
+        areas: pixels of each region, float `[n]`.
+
+    Returns:
+        The group of each region, from 0, `[n]`.
+    """
     group, areas = np.arange(len(areas)), areas.copy()
     np.fill_diagonal(share, 0)
     while share.flat[largest := int(share.argmax())] > 0.5:

@@ -34,7 +34,7 @@ class InpaintedMask:
         self.class_of = dict(class_of)
         self.confidence = np.where(hints != VOID, CERTAIN, 0).astype(np.uint8)
         self.taxonomy = taxonomy
-        # Hints of the caller have priority over any window.
+        # How deep each pixel lies in the window that gave its label; hints of the caller count as the deepest.
         self._depth = np.where(hints != VOID, np.int32(np.iinfo(np.int32).max), np.int32(0))
 
     def given(self, top: int, left: int, height: int, width: int) -> np.ndarray:
@@ -67,6 +67,7 @@ class InpaintedMask:
         self._depth[region][window] = window_depth(top, left, labels.shape, self.labels.shape)[window]
 
     def _open(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """Pixels of a window that are to be generated, bool, cropped to the image; the others are given."""
         depth = self._depth[self._region(top, left, height, width)]
         return window_depth(top, left, depth.shape, self.labels.shape) > depth
 

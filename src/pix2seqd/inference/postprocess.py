@@ -1,6 +1,6 @@
 """From generated masks to segments: majority class, connected components, small segments (§4.1; official code).
 
-A *label map* here is integers `[h, w]`, 0 = void, together with a dictionary label → contiguous class.
+Every function that finds segments returns a label map (`Labels`).
 """
 
 from itertools import product
@@ -16,6 +16,7 @@ from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 Labels = tuple[np.ndarray, dict[int, int]]
+"""A label map: integers `[h, w]`, 0 = void, and the contiguous class of each label."""
 
 CERTAIN = 255
 """Highest confidence of a pixel; 0 is the lowest."""
@@ -87,7 +88,7 @@ def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int)
     number += class_of_run.all()  # there is no void, which would be the first
     class_of = dict(zip(number.tolist(), class_of_run.tolist(), strict=True)) if len(order) else {}
     class_of = {label: class_of[label] for label in sorted(class_of) if label != VOID}
-    return fill_small(runs.spread(number.astype(np.int32)), class_of, min_pixels)
+    return fill_small(runs.spread(number.astype(np.int32)), class_of, min_pixels, spare=True)
 
 
 def _components(runs: Runs, things: np.ndarray) -> np.ndarray:
@@ -153,8 +154,15 @@ def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, flo
     return dict(zip(present.tolist(), means.round(4).tolist(), strict=True))
 
 
-def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int) -> Labels:
-    """Give the pixels of segments and void specks of fewer than `min_pixels` pixels to the nearest segment or void."""
+def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int, spare: bool = False) -> Labels:
+    """Give the pixels of segments and void specks of fewer than `min_pixels` pixels to the nearest segment or void.
+
+    Args:
+        labels: integers `[h, w]`, 0 = void.
+        class_of: the class of each label.
+        min_pixels: 0 or 1 changes nothing.
+        spare: nobody needs `labels` any more; they may be changed, which saves the memory of a copy.
+    """
     runs = Runs.of(labels)
     areas = runs.areas(max(class_of, default=0) + 1)
     small = [i for i in class_of if areas[i] < min_pixels]
@@ -167,7 +175,9 @@ def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int) ->
         return labels, class_of
     if removed.all():
         return np.zeros_like(labels), {}
-    return _nearest(labels, removed), {i: c for i, c in class_of.items() if areas[i] >= min_pixels}
+    return _nearest(labels if spare else labels.copy(), removed), {
+        i: c for i, c in class_of.items() if areas[i] >= min_pixels
+    }
 
 
 def _add_specks(removed: np.ndarray, labels: np.ndarray, min_pixels: int) -> None:
@@ -183,8 +193,8 @@ def _add_specks(removed: np.ndarray, labels: np.ndarray, min_pixels: int) -> Non
 
 
 def _nearest(labels: np.ndarray, removed: np.ndarray) -> np.ndarray:
-    """Labels in which each removed pixel has the label of the nearest pixel that stays."""
-    result, (height, width) = labels.copy(), labels.shape
+    """Give each removed pixel of `labels` the label of the nearest pixel that stays; no other pixel is read."""
+    height, width = labels.shape
     for top, left in product(range(0, height, _TILE), range(0, width, _TILE)):
         tile = np.s_[top : top + _TILE, left : left + _TILE]
         if not removed[tile].any():
@@ -198,8 +208,8 @@ def _nearest(labels: np.ndarray, removed: np.ndarray) -> np.ndarray:
             nearest, distance = nearest[tuple(position)], np.hypot(*(position - np.indices(nearest.shape)))[inner].max()
         if distance > _REACH and removed[around].size < removed.size:  # a nearer pixel may lie beyond
             return labels[tuple(_nearest_position(removed))]
-        result[tile] = nearest[inner]
-    return result
+        labels[tile] = nearest[inner]
+    return labels
 
 
 def _nearest_position(removed: np.ndarray) -> np.ndarray:

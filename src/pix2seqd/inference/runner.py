@@ -103,10 +103,12 @@ class Runner:
         return torch.cat([masks, (confidence * CERTAIN).round().to(kind)], dim=1).cpu().numpy()
 
     def _batch(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Tensors of several windows as one batch on the device."""
         return torch.stack(tuple(tensors)).to(self.device)
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
+        """Context in which the networks compute at the runner's precision, without gradients."""
         # No cache: weights are cast already, and results inside a CUDA graph must not be used outside it.
         precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
         with precision, torch.inference_mode():
@@ -114,6 +116,11 @@ class Runner:
 
 
 def _device(name: str) -> torch.device:
+    """The device of this name, "auto" or as PyTorch takes it.
+
+    Raises:
+        InputError: it does not exist here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -18,8 +18,14 @@ T = TypeVar("T")
 class Canvas(Generic[T]):
     """A map of the whole image in which every pixel has the value of the window in which it lies deepest.
 
-    Windows come in ascending order of top. The rows above a window are finished. With `keep`, they are kept in the form
-    that it gives them, and only the rows of the last windows exist as an array.
+    A pixel lies deep in a window if it is far from those edges at which the window was cut from the image. Windows come
+    in ascending order of top, so the rows above a window are finished.
+
+    Args of the constructor:
+        height, width: of the map.
+        dtype: of its values.
+        keep: what to do with finished rows, an array `[h, width]`; `parts` returns what it gives. Only the rows of the
+            last windows then exist as an array. None: the whole map exists.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class Canvas(Generic[T]):
         return self._rows
 
     def _finish(self, top: int) -> None:
+        """Give the rows above `top` to `keep`; no window will be written there."""
         if self._keep and top > self._top:
             self._parts.append(self._keep(self._rows[: top - self._top]))
             self._rows, self._top = self._rows[top - self._top :].copy(), top
@@ -154,6 +161,7 @@ def _agreeing(one: Tile, two: Tile) -> list[tuple[int, int]]:
 
 
 def _root(parent: list[int], i: int) -> int:
+    """The label that stands for all labels that are joined with label `i`."""
     while parent[i] != i:
         i = parent[i]
     return i

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -69,6 +70,17 @@ class Window:
     """Height and width of the part of `pixels` that is the image; the rest is padding."""
     seen: list[Tensor] = field(default_factory=list)
     """`ResizedImage.seen` of its image."""
+
+
+class Look(NamedTuple):
+    """What some windows of an image say of its scale."""
+
+    diameter: float
+    """The things' typical diameter (`panoptic.typical_diameter`) in image pixels; 0: there are none."""
+    score: float
+    """The mean score of the things' pixels, 0 to 1."""
+    things: int
+    """Number of things."""
 
 
 class Tiling:
@@ -242,12 +254,10 @@ class Tiling:
         both = mask[2].astype(np.int32) * mask[3] // postprocess.CERTAIN
         return np.where(thing, both, mask[2]).astype(np.uint8)
 
-    def look(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> tuple[float, float]:
-        """What the windows' things say of the image's scale. No more masks are read than `_ENOUGH` things need.
+    def look(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> Iterator[Look]:
+        """What the windows' things say of the image's scale, after each window.
 
-        Returns:
-            (diameter, score): the typical diameter (`panoptic.typical_diameter`) in image pixels, 0 without things;
-            the mean score of the things' pixels, 0 to 1.
+        No more masks are read than `_ENOUGH` things need.
         """
         areas: list[int] = []
         scores = 0.0
@@ -258,9 +268,10 @@ class Tiling:
             things = [segment for segment in found.segments if segment.isthing]
             areas += [segment.area for segment in things]
             scores += sum(segment.area * mean[segment.id] for segment in things)
+            diameter = typical_diameter(areas) * self.model.mask.stride / image.zoom
+            yield Look(diameter, scores / max(sum(areas), 1), len(areas))
             if len(areas) >= _ENOUGH:
                 break
-        return typical_diameter(areas) * self.model.mask.stride / image.zoom, scores / max(sum(areas), 1)
 
     def generated_ids(self, image: ResizedImage, masks: Sequence[np.ndarray]) -> np.ndarray:
         """The id that the model gave each pixel of the image, `[h, w]`, 0 = none."""
@@ -296,9 +307,9 @@ class Tiling:
         return smooth_labels(labels, confidence, (height, width), *image.size)
 
     def _without_small(self, labels: np.ndarray, classes: dict[int, int], minimum: int) -> Labels:
-        """Unique ids: segments of fewer than `minimum` pixels become void; otherwise `fill_small`."""
+        """Unique ids: segments of fewer than `minimum` pixels become void; otherwise `fill_small`, in `labels`."""
         if self.data.ids == "reused":
-            return postprocess.fill_small(labels, classes, minimum)
+            return postprocess.fill_small(labels, classes, minimum, spare=True)
         runs = Runs.of(labels)
         areas = runs.areas(1 + max(classes, default=0))
         classes = {label: c for label, c in classes.items() if areas[label] >= minimum}

@@ -60,7 +60,8 @@ class Stream:
         self._remaining = 0
         """Masks of the present frame that are not generated yet."""
         self._saved = 0.0
-        """Steps left in the budget for the masks of the present frame, in total."""
+        """Steps that the masks of the present frame may take in total (`InferConfig.adaptive`): a mean number for each
+        mask, and what earlier frames did not use."""
 
     def denoise(
         self,
@@ -81,7 +82,7 @@ class Stream:
             sample: number of the sample; samples from `conditioned` on get no past masks.
             hints: int64 `[b, 2, h, w]`, as `Pix2SeqD.denoise` takes them.
             inside: as in `certain`.
-            kept: bits that are predicted already, and of which windows they stay, bool `[b]`.
+            kept: analog bits that are final already, `[b, bits, h, w]`, and for which windows they are, bool `[b]`.
         """
         config = self._config
         past = [masks[first : first + len(noise)] for masks in self._past] if sample < self.conditioned else []
@@ -136,10 +137,11 @@ class Stream:
         self._saved += self._config.adaptive * self._remaining
 
     def _allowed(self, masks: int) -> int:
+        """Most steps that each of the next `masks` masks of the frame may take, 1 or more."""
         config = self._config
         if not config.adaptive:
             return config.steps
-        others = self._remaining - masks  # each of these needs a step
+        others = self._remaining - masks  # each of these needs at least one step
         return max(1, min(config.steps, int((self._saved - others) / masks)))
 
     def _condition(self, past: list[Tensor]) -> Tensor | None:

@@ -336,32 +336,18 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
     def _loss(self, images: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> Tensor:
         """Loss of images, uint8 `[h, w, 3]`, and their masks, int64 `[2, h, w]`."""
         from pix2seqd.data.loader import TrainingExamples
-        from pix2seqd.data.sample import Sample
+        from pix2seqd.data.sample import Mapped, Sample
 
-        taxonomy = self.checkpoint.taxonomy
-        samples = [Sample("", image, _panoptic(mask, taxonomy)) for image, mask in zip(images, truth, strict=True)]
+        taxonomy, pairs = self.checkpoint.taxonomy, list(zip(images, truth, strict=True))
+        samples = Mapped(pairs, taxonomy, lambda pair: Sample("", pair[0], _panoptic(pair[1], taxonomy)))
         recipe = Recipe(self.checkpoint.model.config, self.checkpoint.data)
-        examples = TrainingExamples(_Given(samples, taxonomy), recipe, cache_bytes=0)
+        examples = TrainingExamples(samples, recipe, cache_bytes=0)
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
-        drawn = [examples.example(index, rng) for index in range(len(samples))]
+        drawn = [examples.example(index, rng) for index in range(len(pairs))]
         batch = {key: torch.stack([one[key] for one in drawn]).to(self.device) for key in drawn[0]}
         lower = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16) if lower else nullcontext():
             return self.network(**batch)
-
-
-@dataclass(frozen=True)
-class _Given:
-    """The samples of one batch, as a data set."""
-
-    samples: list[Any]
-    taxonomy: Taxonomy
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.samples[index]
 
 
 def _panoptic(mask: np.ndarray, taxonomy: Taxonomy) -> Panoptic:

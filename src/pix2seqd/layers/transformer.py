@@ -1,4 +1,4 @@
-"""Transformer layers of encoder and decoder, and sin-cos codes of positions and scalars (paper §3.1)."""
+"""Transformer layers of encoder and decoder, and sinusoidal embeddings of time and positions (paper §3.1)."""
 
 import math
 from typing import TypeVar
@@ -28,11 +28,11 @@ class Attention(nn.Module):
         _uniform(self.out, math.sqrt(6 / (heads * (head_dim + dim))))
 
     def memory(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of `context` [b, m, context_dim]."""
+        """Keys and values of `context` `[b, m, context_dim]`, each `[b, heads, m, head_dim]`."""
         return self._heads(self.key(context)), self._heads(self.value(context))
 
     def forward(self, x: Tensor, memory: KeyValue = None) -> Tensor:
-        """`x` `[b, n, dim]` attends to a memory, or to itself."""
+        """`x` `[b, n, dim]` attends to a memory, or to itself: `[b, n, dim]`."""
         keys, values = self.memory(x) if memory is None else memory
         return self.out(self.attend(self._heads(self.query(x)), keys, values).transpose(1, 2).flatten(2))
 
@@ -41,6 +41,7 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v)
 
     def _heads(self, x: Tensor) -> Tensor:
+        """`[b, n, dim]` → `[b, heads, n, head_dim]`."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
@@ -86,24 +87,24 @@ class TransformerLayer(nn.Module):
         return branch * (alive / keep).to(branch.dtype)
 
 
-def scalar_code(x: Tensor, dim: int) -> Tensor:
-    """Sin-cos code of real numbers: `[...]` → `[..., dim]`, sines first, then cosines."""
+def sinusoidal_embedding(x: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding of real numbers: `[...]` → float32 `[..., dim]`, sines first, then cosines; dim is even."""
     rates = 10000 ** (-2 * torch.arange(dim // 2, device=x.device, dtype=torch.float32) / dim)
     angles = x[..., None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def position_code(height: int, width: int, dim: int, device: torch.device | None = None) -> Tensor:
-    """Code of every position of a grid, row by row: `[height * width, dim]`.
+def position_encoding(height: int, width: int, dim: int, device: torch.device | None = None) -> Tensor:
+    """Sinusoidal encoding of every position of a grid, row by row: float32 `[height * width, dim]`.
 
     Both axes run from 0 to 2π at any size, so that the code works at other resolutions (§4.1).
-    A grid of one row or one column gets a one-dimensional code.
+    A grid of one row or one column gets a one-dimensional encoding.
     """
     if min(height, width) == 1:
         positions = torch.arange(height * width, device=device, dtype=torch.float32)
-        return scalar_code(positions / max(height * width - 1, 1) * (2 * math.pi), dim)
+        return sinusoidal_embedding(positions / max(height * width - 1, 1) * (2 * math.pi), dim)
     rows, columns = (
-        scalar_code(torch.arange(n, device=device, dtype=torch.float32) / (n - 1) * (2 * math.pi), dim // 2)
+        sinusoidal_embedding(torch.arange(n, device=device, dtype=torch.float32) / (n - 1) * (2 * math.pi), dim // 2)
         for n in (height, width)
     )
     grid = torch.cat([rows[:, None].expand(height, width, -1), columns[None].expand(height, width, -1)], dim=-1)
@@ -119,5 +120,6 @@ def glorot(layer: L, scale: float = 1.0) -> L:
 
 
 def _uniform(layer: nn.Linear, limit: float) -> None:
+    """Weights uniform in [-limit, limit], zero biases."""
     nn.init.uniform_(layer.weight, -limit, limit)
     nn.init.zeros_(layer.bias)

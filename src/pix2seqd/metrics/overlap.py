@@ -6,6 +6,7 @@ from itertools import zip_longest
 import numpy as np
 
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
+from pix2seqd.panoptic.runs import Runs, joint
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy
 
 UNIT = 2.0**-40
@@ -17,16 +18,15 @@ def group_sum(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Sum the counts of equal keys: integers `[k, n]` and `[n]` → distinct sorted keys `[k, m]` and sums `[m]`."""
     order = np.lexsort(keys[::-1])
     keys, counts = keys[:, order], counts[order]
-    first = _differs_from_previous(keys)
-    return keys[:, first], np.add.reduceat(counts, np.flatnonzero(first)).astype(np.int64)
+    first = np.flatnonzero(np.append([True] * (len(counts) > 0), (keys[:, 1:] != keys[:, :-1]).any(axis=0)))
+    return keys[:, first], np.add.reduceat(counts, first).astype(np.int64)
 
 
 def overlaps(*maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Co-occurring values of k integer maps of one shape: distinct combinations `[k, m]` and pixel counts `[m]`."""
-    values = np.stack([values.ravel() for values in maps])
-    # Only the starts of horizontal runs are sorted, because sorting every pixel is slow and label maps are smooth.
-    starts = np.flatnonzero(_differs_from_previous(values))
-    return group_sum(values[:, starts], np.diff(starts, append=values.shape[1]))
+    """Values that meet in k integer maps `[h, w]` of one size: distinct combinations `[k, m]`, their pixels `[m]`."""
+    # Only the runs of equal pixels are sorted, because sorting every pixel is slow and label maps are smooth.
+    labels, starts = joint([Runs.of(labels) for labels in maps])
+    return group_sum(labels, np.diff(starts, append=maps[0].size))
 
 
 def overlap_matrix(taxonomy: Taxonomy, truth: Panoptic, prediction: Panoptic) -> np.ndarray:
@@ -74,15 +74,6 @@ def mean_of_present(values: np.ndarray) -> float:
     """Mean of the values that are not nan; nan if all are."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")
-
-
-def _differs_from_previous(values: np.ndarray) -> np.ndarray:
-    """True where a column of `[k, n]` differs from the one before it, and at the first; bool `[n]`."""
-    differs = np.ones(values.shape[1], bool)
-    differs[1:] = False
-    for row in values:
-        differs[1:] |= row[1:] != row[:-1]
-    return differs
 
 
 def _index(ids: np.ndarray, segments: Sequence[Segment], whose: str) -> np.ndarray:

@@ -17,6 +17,7 @@ from torch import nn
 from pix2seqd.analog_bits import ExpectedBits
 from pix2seqd.layers.norms import GroupNorm
 from pix2seqd.layers.transformer import Attention
+from pix2seqd.mask_decoder import BitHead
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.speed import cuda_graphs, fused_cpu, hardware, winograd
 from pix2seqd.speed.attention import ProductAttention
@@ -138,6 +139,7 @@ ITEMS = {
     "attention by products": Item(_products_pay, partial(_exchange, cls=Attention, faster=ProductAttention)),
     "fused norms": Item(_compiled, partial(_exchange, cls=GroupNorm, faster=fused_cpu.FusedGroupNorm)),
     "fused bits": Item(_compiled, partial(_exchange, cls=ExpectedBits, faster=fused_cpu.FusedExpectedBits)),
+    "fused head": Item(_compiled, partial(_exchange, cls=BitHead, faster=fused_cpu.FusedBitHead)),
     "Triton norms": Item(_triton, _triton_norms),
     "Triton bits": Item(_triton, _triton_bits),
     "large strips": Item(_cuda, _use_large_strips),

@@ -1,4 +1,4 @@
-/* Normalisation with SiLU, and softmax to bits, for CPUs.
+/* Normalisation with SiLU, and logits to bits, for CPUs.
 
 Numbers are float32, or bfloat16 if `bf16` is set; all sums are float32 or better. The order of summation depends
 neither on the number of threads nor on the other examples of a batch. Compiled by pix2seqd.speed.fused_cpu. */
@@ -11,6 +11,8 @@ neither on the number of threads nor on the other examples of a batch. Compiled 
 #include "numbers.h"
 
 #define PART 16384 /* numbers that one thread takes at a time */
+#define SIDE 4     /* of a patch, as in fused_cpu.py */
+#define PATCH (SIDE * SIDE)
 
 /* Per channel: sum of a part's values minus a number near their mean, and sum of the squares of these differences. */
 INLINE void sums(const void *x, int64_t rows, int64_t c, const float *near, float *sum, float *squares, int bf16) {
@@ -141,5 +143,94 @@ void expected_bits(const void *x, float *y, int64_t pixels, int64_t apart, int n
             }
         }
         free(e);
+    }
+}
+
+/* The expected bits of one mask channel of a patch, one pixel in each lane of a vector.
+
+   x [2^n, PATCH] logits of the values, from `at` on; half_odds [n, PATCH] half the log-odds of the bits; e [2^n, PATCH]
+   memory; y the patch's first bit of this channel, in rows `row` and pixels `apart` numbers apart. */
+INLINE void channel_bits(const void *x, int64_t at, int n, float (*half_odds)[PATCH], float (*e)[PATCH], float scale,
+                         float *y, int64_t row, int64_t apart, int bf16) {
+    int64_t values = (int64_t)1 << n;
+    float maximum[PATCH], total[PATCH], on[PATCH];
+    for (int s = 0; s < PATCH; s++) maximum[s] = -INFINITY, total[s] = e[0][s] = 0;
+    for (int k = 0; k < n; k++) /* the logit that the bits give a value: their half log-odds, added or subtracted */
+        for (int64_t v = ((int64_t)1 << k) - 1; v >= 0; v--)
+#pragma omp simd
+            for (int s = 0; s < PATCH; s++) {
+                e[v + ((int64_t)1 << k)][s] = e[v][s] + half_odds[k][s];
+                e[v][s] -= half_odds[k][s];
+            }
+    for (int64_t v = 0; v < values; v++)
+#pragma omp simd
+        for (int s = 0; s < PATCH; s++) {
+            e[v][s] += get(x, at + v * PATCH + s, bf16);
+            maximum[s] = e[v][s] > maximum[s] ? e[v][s] : maximum[s];
+        }
+    for (int64_t v = 0; v < values; v++)
+#pragma omp simd
+        for (int s = 0; s < PATCH; s++) {
+            e[v][s] = power((e[v][s] - maximum[s]) * LOG2_E);
+            total[s] += e[v][s];
+        }
+    for (int bit = n - 1; bit >= 0; bit--) { /* as in `expected_bits` */
+        values /= 2;
+        memset(on, 0, sizeof on);
+        for (int64_t v = 0; v < values; v++)
+#pragma omp simd
+            for (int s = 0; s < PATCH; s++) {
+                on[s] += e[values + v][s];
+                e[v][s] += e[values + v][s];
+            }
+        for (int s = 0; s < PATCH; s++)
+            y[s / SIDE * row + s % SIDE * apart + bit] = (2 * on[s] / total[s] - 1) * scale;
+    }
+}
+
+/* One patch. x: its logits of all values of each channel, then of all bits, from `at` on; m: its noisy bits; y: its
+   bits, likewise in rows `row` and pixels `apart` numbers apart; the other arguments as below. */
+INLINE void patch(const void *x, int64_t at, const float *m, float gain, float *y, int64_t row, int64_t apart,
+                  const int64_t *bits, int64_t channels, float (*half_odds)[PATCH], float (*e)[PATCH], float scale,
+                  int bf16) {
+    int64_t odds = at, first = 0;
+    for (int64_t i = 0; i < channels; i++) odds += PATCH << bits[i];
+    for (int64_t i = 0; i < channels; i++) {
+        for (int64_t k = 0; k < bits[i]; k++)
+            for (int s = 0; s < PATCH; s++) {
+                float z = m[s / SIDE * row + s % SIDE * apart + first + k] * gain;
+                half_odds[k][s] = get(x, odds + (first + k) * PATCH + s, bf16) + (z < -5 ? -5 : z > 5 ? 5 : z);
+            }
+        channel_bits(x, at, bits[i], half_odds, e, scale, y + first, row, apart, bf16);
+        at += PATCH << bits[i];
+        first += bits[i];
+    }
+}
+
+/* Expected bits of patches of SIDE x SIDE pixels: x [b, h, w, outputs, PATCH], noisy bits m [b, SIDE h, SIDE w, all],
+   gain [b] -> y as m. `bits` has the number of bits of each of the `channels`; `all` is their sum. */
+void patch_bits(const void *x, const float *m, const float *gain, float *y, int64_t b, int64_t h, int64_t w,
+                const int64_t *bits, int64_t channels, float scale, int bf16, int threads) {
+    int64_t outputs = 0, all = 0, most = 0;
+    for (int64_t i = 0; i < channels; i++) {
+        outputs += bits[i] + ((int64_t)1 << bits[i]);
+        all += bits[i];
+        most = bits[i] > most ? bits[i] : most;
+    }
+    int64_t row = SIDE * w * all, apart = all;
+#pragma omp parallel num_threads(b * h * w * outputs * PATCH > PART ? threads : 1)
+    {
+        float (*e)[PATCH] = malloc(sizeof *e << most), (*half_odds)[PATCH] = malloc(sizeof *half_odds * most);
+#pragma omp for
+        for (int64_t i = 0; i < b * h; i++)
+            for (int64_t j = 0; j < w; j++) {
+                int64_t at = (i * w + j) * outputs * PATCH, pixel = i * SIDE * row + j * SIDE * apart;
+                if (bf16)
+                    patch(x, at, m + pixel, gain[i / h], y + pixel, row, apart, bits, channels, half_odds, e, scale, 1);
+                else
+                    patch(x, at, m + pixel, gain[i / h], y + pixel, row, apart, bits, channels, half_odds, e, scale, 0);
+            }
+        free(e);
+        free(half_odds);
     }
 }

@@ -5,20 +5,25 @@ exact to the last bit. They are used where nothing can be compiled.
 """
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pix2seqd.analog_bits import ExpectedBits
+from pix2seqd.analog_bits import ExpectedBits, evidence_gain
 from pix2seqd.layers.norms import GroupNorm
+from pix2seqd.mask_decoder import BitHead
 from pix2seqd.speed import compile_c
 
 _ARGUMENTS = {
     "group_norm": "ppllllpplfiii",
     "expected_bits": "ppllifii",
+    "patch_bits": "pppplllplfii",
 }
+_PATCH = 4
+"""Side of the patches that `patch_bits` takes: their pixels fill a vector."""
 
 
 class FusedGroupNorm(GroupNorm):
@@ -37,6 +42,17 @@ class FusedExpectedBits(ExpectedBits):
     def forward(self, logits: Tensor) -> Tensor:
         """As `ExpectedBits.forward`."""
         return expected_bits(logits, self.scale) if is_supported(logits) else super().forward(logits)
+
+
+class FusedBitHead(BitHead):
+    """`BitHead` in one pass over the logits, for patches of 4 × 4 pixels with logits of bits; otherwise as it was."""
+
+    def forward(self, x: Tensor, m_t: Tensor, gammas: Tensor) -> Tensor:
+        """As `BitHead.forward`; the result is channels last."""
+        decoder, mask = self.config.decoder, self.config.mask
+        if decoder.patch != _PATCH or not decoder.bit_logits or not is_supported(x) or not is_supported(m_t):
+            return super().forward(x, m_t, gammas)
+        return patch_bits(x, m_t, evidence_gain(mask.scale, gammas), mask.bits, mask.scale)
 
 
 def is_supported(x: Tensor) -> bool:
@@ -80,6 +96,34 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
     bits = torch.empty(len(flat), n, dtype=torch.float32, device="cpu")
     _call("expected_bits", flat.data_ptr(), bits.data_ptr(), len(flat), flat.stride(0), n, scale, _bf16(flat))
     return bits.view(b, h, w, n).movedim(-1, 1)
+
+
+def patch_bits(x: Tensor, m_t: Tensor, gain: Tensor, bits: Sequence[int], scale: float) -> Tensor:
+    """Expected bits of patches of 4 × 4 pixels, as `mask_decoder.BitHead` gives them; the logits never exist in memory.
+
+    Args:
+        x: `[b, 16 · outputs, h, w]`: logits of all values of each mask channel, then of all bits.
+        m_t: noisy analog bits `[b, bits, 4 h, 4 w]`.
+        gain: `analog_bits.evidence_gain`, `[b]` or `[1]`.
+        bits: number of bits of each mask channel.
+        scale: b.
+
+    Returns:
+        float32 `[b, bits, 4 h, 4 w]` in [-scale, scale], channels last.
+
+    Raises:
+        ValueError: the shapes do not fit each other.
+    """
+    (b, channels, h, w), outputs = x.shape, sum(bits) + sum(2**n for n in bits)
+    if channels != _PATCH**2 * outputs or m_t.shape != (b, sum(bits), _PATCH * h, _PATCH * w):
+        raise ValueError(f"{tuple(x.shape)} and noisy bits {tuple(m_t.shape)} for {tuple(bits)} bits")
+    x = x.contiguous(memory_format=torch.channels_last)
+    m_t = m_t.float().contiguous(memory_format=torch.channels_last)
+    y, gain = torch.empty_like(m_t), gain.float().expand(b).contiguous()
+    counts = (ctypes.c_int64 * len(bits))(*bits)
+    pointers = x.data_ptr(), m_t.data_ptr(), gain.data_ptr(), y.data_ptr()
+    _call("patch_bits", *pointers, b, h, w, ctypes.addressof(counts), len(bits), scale, _bf16(x))
+    return y
 
 
 def _call(name: str, *arguments: float) -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pix2seqd.analog_bits import code_table, codes, to_codes
+from pix2seqd.analog_bits import binary_codes, code_table, to_codes
 from pix2seqd.checkpoint import Checkpoint, from_pretrained
 from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.diffusion import ddim_step, gamma, time_steps
@@ -117,7 +117,7 @@ class Student(Pix2SeqD):
         lowest = 1 if instances is None else 0
         allowed = code_table(config.mask.bits[1], config.mask.encoding)[lowest : config.mask.max_instances]
         allowed = allowed.to(logits.device)
-        signs = codes(config.mask.bits[1], logits.device)[allowed] * 2 - 1
+        signs = binary_codes(config.mask.bits[1], logits.device)[allowed] * 2 - 1
         places = _places(numbers)
         present = _totals(masks[:, 1:] > 0, places)[..., 0] > 0
         boxes = _boxes(numbers, places)

@@ -30,8 +30,8 @@ from pix2seqd.data.loader import training_loader
 from pix2seqd.data.sample import ClipDataset, Dataset
 from pix2seqd.files import InputError, read_json, require, say, write_json
 from pix2seqd.interop.official import load_tensorflow_checkpoint
+from pix2seqd.layers.backbones import pretrained_backbone
 from pix2seqd.pix2seq_d import Pix2SeqD
-from pix2seqd.pixel_encoder import pretrained_backbone
 from pix2seqd.speed import accelerate_training
 from pix2seqd.speed.hardware import native_bfloat16
 from pix2seqd.training.familiar import IMAGES, learn

@@ -474,6 +474,7 @@ class Segmenter:
         """The result of an image from the segmentations of its samples."""
         minimum = self.tiling.minimum(image, call.infer.min_pixels)
         agreed = consensus(found, minimum) if call.infer.consensus > 1 else next(iter(found))
+        image.give_back_memory()  # before the result is drawn and written
         return self._with_strangeness(agreed, image)
 
     def _with_strangeness(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:

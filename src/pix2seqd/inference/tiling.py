@@ -23,7 +23,7 @@ from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 from pix2seqd.speed.hardware import give_back_memory
 
 _LARGE = 2**22
-"""Mask pixels of an image that is worth returning memory to the system after each row of windows."""
+"""Mask pixels of an image for which it is worth returning memory to the system from time to time."""
 
 _PARTS = 4
 """Sides of windows are multiples of this part of the network's input: images of many sizes then have few shapes, which
@@ -52,6 +52,11 @@ class ResizedImage:
     """Network pixels per image pixel."""
     seen: list[Tensor] = field(default_factory=list)
     """`familiarity.moments` of the windows that the encoder has seen."""
+
+    def give_back_memory(self) -> None:
+        """Return what was freed to the system, if the image is large (`hardware.give_back_memory`)."""
+        if math.prod(self.mask_size) > _LARGE:
+            give_back_memory()
 
 
 @dataclass(frozen=True)
@@ -188,10 +193,10 @@ class Tiling:
             return
         scale = image.zoom / self.model.mask.stride
         samples: list[tuple[stitching.Join, stitching.Canvas[None]]] = []
-        is_large, above = math.prod(image.mask_size) > _LARGE, 0
+        above = 0
         for (top, left), found in zip(image.corners, masks, strict=True):
-            if is_large and top > above:
-                give_back_memory()
+            if top > above:
+                image.give_back_memory()
             above = top
             samples = samples or [
                 (stitching.Join(*image.mask_size, self.taxonomy), stitching.Canvas(*image.mask_size, np.uint8))
@@ -206,8 +211,7 @@ class Tiling:
                 del sample  # so that `_finished` can let it go
         samples.reverse()
         while samples:
-            if is_large:
-                give_back_memory()
+            image.give_back_memory()
             yield self._finished(samples, image, minimum, smooth)
 
     def _official(self, mask: np.ndarray, minimum: int) -> Panoptic:

@@ -539,3 +539,33 @@ def test_folder_labels_of_jpeg_are_said(tmp_path, place):
     put(tmp_path / place / "a.jpg", CLASSES.astype(np.uint8))
     (tmp_path / place.replace("masks", "images").replace("labels", "images")).mkdir(parents=True)
     assert f"{tmp_path / place} has JPEG files" in refusal(lambda: open_dataset(with_prefix(str(tmp_path)), (1, 1)))
+
+
+def test_folder_of_mask_folders_is_named_and_not_one_of_its_images(tmp_path):
+    for name in "ab":
+        put(tmp_path / f"stage1/{name}/images/{name}.png", np.zeros((6, 8, 3), np.uint8))
+        for number in range(2):
+            put(tmp_path / f"stage1/{name}/masks/{number}.png", np.eye(6, 8, number, np.uint8) * 255)
+    assert refusal(lambda: Folder.open(tmp_path)).endswith(f"give {tmp_path / 'stage1'}")
+
+
+def test_folder_of_the_cell_tracking_challenge_says_what_to_move(tmp_path):
+    labels = np.zeros((20, 20), np.uint16)
+    labels[2:8, 2:8], labels[10:18, 10:18] = 1, 2
+    for frame in ("000", "001"):
+        put(tmp_path / f"01/t{frame}.tif", np.zeros((20, 20), np.uint16))
+        put(tmp_path / f"01_GT/SEG/man_seg{frame}.tif", labels)
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert 'image_name: "t*" and label_name: "man_seg*"' in message
+    for old, new in (("01", "images/01"), ("01_GT/SEG", "labels/01")):
+        assert f"{tmp_path / old} to {tmp_path / new}" in message
+        (tmp_path / new).parent.mkdir()
+        (tmp_path / old).rename(tmp_path / new)
+    (tmp_path / "classes.yaml").write_text('coding: instance\nimage_name: "t*"\nlabel_name: "man_seg*"\n')
+    assert [len(sample.panoptic.things) for sample in Folder.open(tmp_path)] == [2, 2]
+
+
+def test_folder_without_labels_names_the_file_that_is_not_read(tmp_path):
+    put(tmp_path / "a.png", np.zeros((6, 8, 3), np.uint8))
+    (tmp_path / "RoiSet.zip").write_bytes(b"PK")
+    assert "RoiSet.zip: unpack it" in refusal(lambda: Folder.open(tmp_path))

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from pix2seqd.data.annotations import CURES, FORMATS, recognize_annotations
-from pix2seqd.data.annotations.records import Annotations, Record, Shape, visible
+from pix2seqd.data.annotations import FORMATS, cure, recognize_annotations
+from pix2seqd.data.annotations.records import Annotations, Record, Shape
 from pix2seqd.data.archive import labels_orientation, read_image, turned_hint
 from pix2seqd.data.find import find_splits
 from pix2seqd.data.folder import other_arrangement
@@ -112,11 +112,8 @@ def open_annotations(path: Path, images: Path | None = None) -> dict[str, Annota
             raise InputError(f"{path} needs no conversion; see how it is understood: pix2seqd check-data {path}")
         if path.is_dir() and (reason := other_arrangement(path)):
             raise InputError(reason)
-        known = CURES.keys() - {".txt"} | {".json", ".xml"}
-        files = visible(path, "**/*") if path.is_dir() else []
-        if other := next((file for file in files if file.suffix.lower() in known), None):
-            cure = CURES.get(other.suffix.lower(), "it is of no known format")
-            raise InputError(f"{path} has no annotations that can be converted; of {other}: {cure}; give {FORMATS}")
+        if path.is_dir() and (reason := cure(path)):
+            raise InputError(f"{path} has no annotations that can be converted; {reason}; give {FORMATS}")
         raise InputError(f"{path} has no annotations that can be converted; give {FORMATS}")
     return found.read(images)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pix2seqd.data.annotations import conversion
+from pix2seqd.data.annotations import conversion, cure
 from pix2seqd.data.annotations.masks import is_mask_folders
 from pix2seqd.data.annotations.records import SPLIT_NAMES
 from pix2seqd.data.archive import read_image
@@ -334,9 +334,11 @@ def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
     if not known and directory.is_dir():
         others = sorted({path.suffix for path in _files(expected)} - {""})
         held = f" (but {', '.join(others)})" if others else ""
+        reason = "" if held else cure(directory)
+        other = f"{reason}; otherwise, " if reason else ""
         return (
-            f"{expected} has no label images{held}; save those of {directory / 'images' / split} there, under the same "
-            "names, as PNG or TIFF; see docs/datasets.md for other folders"
+            f"{expected} has no label images{held}; {other}save those of {directory / 'images' / split} there, under "
+            "the same names, as PNG or TIFF; see docs/datasets.md for other folders"
         )
     return f"{expected} has no label images; splits in {directory}: {have}; see docs/datasets.md"
 
@@ -369,6 +371,13 @@ def other_arrangement(directory: Path) -> str:
             )
     if masks := next((p for listed in files.values() for p in listed if LABEL_STUDIO.fullmatch(p.stem)), None):
         return f"{masks} is of Label Studio; {LABEL_STUDIO_CURE}"
+    if found := sorted(directory.glob("*_GT/SEG/man_seg*.tif")):
+        seen, name = found[0].parents[1], found[0].parents[1].name.removesuffix("_GT")
+        return (
+            f"{directory} is of the Cell Tracking Challenge; move {directory / name} to {directory / 'images' / name} "
+            f"and {seen / 'SEG'} to {directory / 'labels' / name}, leave out images without labels, and write "
+            f'image_name: "t*" and label_name: "man_seg*" to {directory / "classes.yaml"}'
+        )
     if cities := sorted(path.name for path in (directory / "gtFine").glob("*/")):
         names = " or ".join(f"cityscapes:{directory}@{split}" for split in cities)
         return f"{directory} is Cityscapes as distributed; give {names}"
@@ -390,7 +399,7 @@ def _near(directory: Path) -> Path | None:
     inner = islice((path for pattern in ("*/", "*/*/") for path in sorted(directory.glob(pattern))), 50)
     for place in inner if not _image_folder(directory).is_dir() else ():
         with suppress(InputError):
-            if label_splits(place):
+            if is_mask_folders(place) or label_splits(place):
                 return place
     return None
 

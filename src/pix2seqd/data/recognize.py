@@ -36,6 +36,8 @@ SEVERAL = 3
 """Number of images from which values that are left out say that the others are classes."""
 SAME = 0.8
 """Share of all values that an image has on average, above which the values are the same in all images."""
+SMALL_SET = 16
+"""Number of values of all images up to which those that return are classes if they have several patches."""
 SCATTERED = 2.5
 """Number of patches of a value, on average, from which values are classes: few instances are cut in more than two."""
 MANY_PIECES = 6
@@ -198,7 +200,8 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
         return "instance", f"the values count from 1 without a gap, up to {min(ends)} to {max(ends)} in an image"
     present = np.mean([len(s.values) for s in seen]) / len(np.unique(np.concatenate([s.values for s in seen])))
     if _patches(seen) >= SCATTERED and not (most >= MANY and ((counted and varied) or _in_place(seen))):
-        alike = len(seen) > 1 and present > SAME and not (counted and len(set(ends)) > 1)
+        small = len(seen) >= SEVERAL and len(union) <= SMALL_SET and returning >= SAME
+        alike = len(seen) > 1 and (present > SAME or small) and not (counted and varied)
         if most > PLENTY or returning < 0.3 or (most > 1 and not alike and _are_pieces(seen)):
             raise _unsure(declaration, f"{counts}, and many values have several patches", ["class", "instance"], hint)
         return "class", f"{counts}, and many values have several patches"

@@ -193,3 +193,12 @@ def test_read_coco_points_as_shares_are_refused(tmp_path, draw):
     given = [{"segmentation": [[0.1, 0.1, 0.9, 0.1, 0.9, 0.9, 0.1, 0.9]]}, {"segmentation": [[1, 1, 4, 1, 4, 3]]}]
     shares, pixels = open_annotations(write(tmp_path / "a.json", draw, given))[""].records[0].shapes
     assert "shares of width and height" in shares.lost and not pixels.lost
+
+
+def test_read_coco_annotations_by_their_ids(tmp_path, draw):
+    """As in LIVECell."""
+    path = write(tmp_path / "a.json", draw, [{}, {"id": 2}])
+    content = json.loads(path.read_text())
+    content["annotations"] = {str(entry["id"]): entry for entry in content["annotations"]}
+    path.write_text(json.dumps(content))
+    assert len(open_annotations(path)[""].records[0].shapes) == 2

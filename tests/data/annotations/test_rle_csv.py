@@ -87,3 +87,17 @@ def test_read_rle_csv_faults(tmp_path):
         open_annotations(table(tmp_path / "c.csv", head="filename,xmin"))
     with pytest.raises(InputError, match="the column encodedpixels twice"):
         open_annotations(table(tmp_path / "d.csv", "a,1 1,7 1", head="ImageId,EncodedPixels,encodedpixels"))
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_read_rle_csv_columns_apart_by_other_marks(tmp_path, draw, mark):
+    draw(tmp_path / "a.jpg")
+    table(tmp_path / "x.csv", f"a{mark}{SQUARE}\r", head=f"ImageId{mark}EncodedPixels\r")
+    (shape,) = open_annotations(tmp_path)[""].records[0].shapes
+    assert shape.mask(6, 8).sum() == 4
+
+
+def test_read_rle_csv_in_utf_16_is_refused_with_the_cure(tmp_path):
+    (tmp_path / "x.csv").write_text(f"ImageId,EncodedPixels\na,{SQUARE}\n", encoding="utf-16")
+    with pytest.raises(InputError, match=r"x\.csv is not text in UTF-8; save it as UTF-8"):
+        open_annotations(tmp_path)

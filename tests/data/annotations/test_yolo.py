@@ -1,5 +1,6 @@
 import timeit
 
+import numpy as np
 import pytest
 
 from pix2seqd.data.convert import open_annotations
@@ -179,3 +180,31 @@ def test_read_yolo_rows_without_an_image_are_lost(tmp_path, draw):
 def test_read_yolo_outlines_of_four_corners_may_be_boxes(tmp_path, draw, row, said):
     home = yolo(tmp_path, draw, [SQUARE] * 11 + [row])
     assert any("turned boxes" in note for note in open_annotations(home)["train"].notes) == said
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("points", [4, 17])
+def test_read_yolo_poses_are_refused(tmp_path, draw, count, points):
+    """A box and keypoints, some of which are not seen; with an even number of numbers they look like an outline."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(5):
+        middle, size = rng.uniform(0.3, 0.7, 2), rng.uniform(0.1, 0.3, 2)
+        seen = rng.random((points, 1)) < 0.8
+        places = np.where(seen, middle + rng.uniform(-0.5, 0.5, (points, 2)) * size, 0)
+        places = np.concatenate([places, seen], 1)[:, :count]
+        rows.append(" ".join(map(str, [0, *middle, *size, *places.ravel()])))
+    with pytest.raises(InputError, match="has keypoints: each row is a bounding box and points in it"):
+        open_annotations(yolo(tmp_path, draw, rows, "train: images/train\nnames: [cell]\n"))
+
+
+def test_read_yolo_outlines_are_no_poses(tmp_path, draw):
+    angle = np.linspace(0, 2 * np.pi, 13)[:-1]
+    rows = []
+    for number in range(5):
+        middle = 0.3 + 0.1 * number
+        rows.append(
+            "0 " + " ".join(map(str, np.stack([middle + np.cos(angle) / 9, 0.5 + np.sin(angle) / 9], 1).ravel()))
+        )
+    shapes = open_annotations(yolo(tmp_path, draw, rows))["train"].records[0].shapes
+    assert all(shape.mask(90, 90).any() for shape in shapes)

@@ -125,6 +125,17 @@ def _in_json(path: Path, content: Any) -> Found | None:
     return None
 
 
+def cure(folder: Path) -> str:
+    """What to do with a file of a known kind that is not read, if there is one in a folder or below it; otherwise "".
+
+    Args:
+        folder: a folder in which nothing is recognised.
+    """
+    known = CURES.keys() - {".txt"} | {".json", ".xml"}
+    other = next((file for file in visible(folder, "**/*") if file.suffix.lower() in known), None)
+    return f"of {other}: {CURES.get(other.suffix.lower(), 'it is of no known format')}" if other else ""
+
+
 CURES = {
     ".zip": "unpack it, and give the folder; of ROIs of ImageJ (RoiSet.zip), save a label image",
     ".roi": "save the ROIs as a label image in ImageJ",
@@ -150,6 +161,7 @@ OF_ENTRIES = (
     ),
     ({"type", "geometry"}, "is GeoJSON, which does not name its image; export label images instead"),
     ({"image", "label"}, "is Label Studio's short form; export as COCO with images"),
+    ({"image", "annotator"}, "is Label Studio's short form; export as COCO with images"),
     ({"className"}, "is from SuperAnnotate; export it as COCO json"),
     ({"label_hash", "data_units"}, "is from Encord; export it as COCO json"),
     ({"externalId", "labels"}, "is from Kili; export it as COCO json"),

@@ -83,6 +83,8 @@ def read_coco(path: Path, content: Any, images: Path | None = None) -> Annotatio
 
 def _entries(content: Any, key: str, path: Path) -> list[Mapping[str, Any]]:
     entries = content.get(key) if isinstance(content, dict) else None
+    if key == "annotations" and isinstance(entries, dict):  # by their id, as LIVECell's
+        entries = list(entries.values())
     if not isinstance(entries, list):
         raise InputError(f"{path} is not COCO detection json: it has no list {key!r}; see docs/datasets.md")
     for number, entry in enumerate(entries, start=1):

@@ -4,6 +4,7 @@ A row is one object: pairs of the first pixel of a run and its length. Pixels ar
 """
 
 import csv
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,22 @@ NONE = ("", "-1", "nan")
 
 
 def is_rle_csv(path: Path) -> bool:
-    """Whether the first line of a CSV file has the columns of run-length codes."""
+    """Whether the first line of a CSV file has the columns of run-length codes, also in UTF-16, which is refused."""
     if not path.is_file():
         return False
     try:
         with path.open("rb") as file:
-            head = file.readline(1000).decode("utf-8-sig", errors="replace")
+            start = file.read(1000)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    return {IMAGE, RUNS} <= {name.strip().strip('"').lower() for name in head.split(",")}
+    encoding = "utf-16" if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    head = start.decode(encoding, errors="replace").partition("\n")[0]
+    return {IMAGE, RUNS} <= {name.strip().strip('"').lower() for name in head.split(_delimiter(head))}
+
+
+def _delimiter(head: str) -> str:
+    """What separates the columns: a comma, or a semicolon or tab where there is none."""
+    return next((mark for mark in ";\t" if mark in head and "," not in head), ",")
 
 
 def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
@@ -44,7 +52,8 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
         InputError: a row lacks a column; or an error of `Annotations`.
     """
     csv.field_size_limit(MAX_TEXT)
-    rows = list(csv.reader(read_text(path).splitlines()))
+    lines = read_text(path).splitlines()
+    rows = list(csv.reader(lines, delimiter=_delimiter(lines[0])))
     columns = [name.strip().lower() for name in rows[0]]
     if twice := next((name for name in (IMAGE, RUNS, KIND) if columns.count(name) > 1), ""):
         raise InputError(f"{path} has the column {twice} twice; remove one")

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ OTHER_TEXTS = ("classes.txt", "train.txt", "val.txt", "test.txt")
 """Text files without rows."""
 MANY_BOXES = 10
 """Number of outlines, all of four corners, above which they may be boxes."""
+LOOKED_AT = 1000
+"""Number of rows from which poses can be told."""
 OUTSIDE = 0.1
 """How far a corner may lie outside the image, as a share of its side; farther ones are no shares but pixels."""
 
@@ -102,6 +105,11 @@ def read_yolo(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     if not names:
         names = _numbered(found)
         notes.append("the classes are named by number, as neither data.yaml nor classes.txt gives names")
+    if _are_poses(found):
+        raise InputError(
+            f"{path} has keypoints: each row is a bounding box and points in it, which are no outlines; "
+            "export segmentation"
+        )
     notes.append("category ids are 1 higher than YOLO's, as 0 means void")
     if _are_turned_boxes(found):
         notes.append("every outline has four corners; turned boxes (OBB) instead of outlines would be wrong labels")
@@ -219,6 +227,22 @@ def _are_turned_boxes(found: dict[str, list[tuple[Path, Path]]]) -> bool:
     return boxes > MANY_BOXES
 
 
+def _are_poses(found: dict[str, list[tuple[Path, Path]]]) -> bool:
+    """Whether all rows looked at are a bounding box and points in it, each with two numbers or three."""
+    rows = [values for line in islice(_rows(found), LOOKED_AT) if (values := _numbers(line)) and len(values) > 9]
+    return bool(rows) and len(set(map(len, rows))) == 1 and any(all(_is_pose(row, n) for row in rows) for n in (2, 3))
+
+
+def _is_pose(values: list[float], count: int) -> bool:
+    """Whether a row is a class, a box of middle and size, and points of `count` numbers in it; 0, 0 is no point."""
+    middle, size, rest = np.array(values[1:3]), np.array(values[3:5]), values[5:]
+    if len(rest) % count:
+        return False
+    points = np.array(rest).reshape(-1, count)[:, :2]
+    inside = np.abs(points - middle) <= size / 2 + 0.01
+    return bool((inside.all(axis=1) | (points == 0).all(axis=1)).all())
+
+
 def _rows(found: dict[str, list[tuple[Path, Path]]]) -> Iterator[str]:
     """The rows of all splits."""
     return (line for pairs in found.values() for _, label in pairs if label.is_file() for line in _lines(label))
@@ -262,7 +286,7 @@ def _outline(line: str, height: int, width: int) -> np.ndarray:
         raise ValueError(NO_ROW)
     corners = values[1:]
     if len(corners) % 2:
-        raise ValueError("it has an odd number of coordinates")
+        raise ValueError("it has an odd number of coordinates, as with a confidence at the end")
     points = np.array(corners).reshape(-1, 2)
     if len(points) > MAX_POINTS:
         raise ValueError(f"its outline has more than {MAX_POINTS:,} points")

@@ -24,9 +24,8 @@ from PIL import Image
 
 from pix2seqd.checkpoint import BUNDLED, from_pretrained
 from pix2seqd.data import archive, open_dataset
-from pix2seqd.data.annotations import open_annotations
 from pix2seqd.data.archive import children, locate, read_image, read_png
-from pix2seqd.data.convert import convert
+from pix2seqd.data.convert import convert, open_annotations
 from pix2seqd.data.label_images import read_label_image
 from pix2seqd.data.outlines import decode_mask
 from pix2seqd.files import InputError, is_control, read_json, read_yaml

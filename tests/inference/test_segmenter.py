@@ -299,7 +299,7 @@ def test_min_score_keeps_hints_without_a_score(make):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": ["cat", "Dog"]}, "no class 'Dog'; known: cat, lawn, dog"),
+        ({"classes": ["cat", "Dog"]}, r"no class 'Dog'; did you mean 'dog'\? known: cat, lawn, dog"),
         ({"min_score": 1.01}, "from 0 to 1"),
         ({"min_score": float("nan")}, "from 0 to 1"),
     ],

@@ -8,6 +8,7 @@ from pix2seqd.data.synthetic.shapes import Shapes
 from pix2seqd.data.synthetic.shapes_clips import ShapesClips
 from pix2seqd.images.familiarity import MIN_IMAGES
 from pix2seqd.segmenter import Segmenter
+from pix2seqd.training import familiar
 from pix2seqd.training.familiar import learn
 
 
@@ -24,6 +25,20 @@ def test_learn_from_images_and_frames_of_clips(pretrained, data):
     assert black.unfamiliar and black.strangeness > max(found.strangeness for found in own)
     smaller = segmenter.image(np.zeros((31, 48, 3), np.uint8), steps=1)
     assert (smaller.strangeness is None) == (data.layout == "tile"), "an image that is enlarged is judged"
+
+
+def test_learn_knows_parts_of_images_that_are_shown_as_a_whole(pretrained, monkeypatch):
+    checkpoint = replace(pretrained, data=DataConfig(size=(32, 48)))
+
+    def strangeness() -> float:
+        known = learn(checkpoint, [(Shapes(40, (32, 48)), 40)])
+        segmenter = Segmenter(replace(checkpoint, familiarity=known), "cpu", "float32")
+        images = [Shapes(4, (32, 48), seed=9)[i].image for i in range(4)]
+        return sum(segmenter.image(image[:, 10:24], steps=1).strangeness or 0.0 for image in images)
+
+    with_parts = strangeness()
+    monkeypatch.setattr(familiar, "_CROPS", 0)
+    assert with_parts < 0.8 * strangeness()
 
 
 def test_learn_from_too_few_images_gives_no_statistics(pretrained):

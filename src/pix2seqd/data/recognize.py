@@ -288,9 +288,11 @@ def _recognize_colors(
     if values.max() < 65536 and (values >= 256).any() and (values % 256).any():
         pairs = [_pairs(path, pixels) for path, pixels in images]
         first, second = (_are_numbered(pairs, classes) for classes in (0, 1))
-        # Of few low colours, one channel nearly always seems to number the other.
-        many = max(int(found[:, 1].max()) for found in pairs) > 3 or _has_stuff(pairs, 0)
-        if _are_named(pairs, named) or (first and not second and single >= SINGLE and many):
+        # Of few low colours, one channel nearly always seems to number the other; classes have several patches.
+        numbers = np.concatenate(pairs)[:, 1]
+        highest = int(numbers[numbers < 255].max(initial=0))
+        many = highest >= MANY or (single >= SINGLE and (numbers.max() > 3 or _has_stuff(pairs, 0)))
+        if _are_named(pairs, named) or (first and not second and many):
             return "two-channel", "blue is 0, and green numbers the objects of each red value"
         codings += ["two-channel"] if first else []
         if (first or second) and _patches(seen) < SCATTERED:

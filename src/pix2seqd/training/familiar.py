@@ -2,17 +2,22 @@
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 
 from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.data.sample import Clip, ClipDataset, Dataset, Sample, evenly
-from pix2seqd.images.familiarity import Familiarity
+from pix2seqd.images.familiarity import MIN_IMAGES, Familiarity
 from pix2seqd.segmenter import Segmenter
 
 IMAGES = 256
 """Number of images that are looked at."""
 _SCALES = (1.0, 0.8, 1.25)
 """The scale that a first look finds differs from that of the labels by such factors."""
+
+_CROPS = 2
+"""Parts of each image that are looked at too, if images are shown as a whole: photographs of the same kind have other
+shapes, and show more or less of a scene."""
 
 
 def learn(
@@ -32,10 +37,20 @@ def learn(
     for dataset, count in datasets:
         for number, sample in enumerate(_spread(dataset, count)):
             diameter = sample.panoptic.diameter() if checkpoint.data.diameter else 0.0
+            whole = checkpoint.data.layout == "resize"
             # Images that are scaled to one size all show as much.
-            pixels.append(sample.panoptic.segmentation.size if checkpoint.data.layout == "tile" else 1)
-            described.append(segmenter.describe_image(sample.image, diameter * _SCALES[number % len(_SCALES)]))
-    return Familiarity.fit(torch.stack(described), min(pixels)) if described else None
+            pixels.append(1 if whole else sample.panoptic.segmentation.size)
+            for image in (sample.image, *(_crop(sample.image, [number, k]) for k in range(_CROPS * whole))):
+                described.append(segmenter.describe_image(image, diameter * _SCALES[number % len(_SCALES)]))
+    return Familiarity.fit(torch.stack(described), min(pixels)) if len(pixels) >= MIN_IMAGES else None
+
+
+def _crop(image: np.ndarray, seed: list[int]) -> np.ndarray:
+    """A part of an image `[h, w, 3]`: 0.3 to 1 of its height and of its width, anywhere."""
+    rng = np.random.default_rng(seed)
+    rows, columns = (max(1, round(n * rng.uniform(0.3, 1))) for n in image.shape[:2])
+    y, x = rng.integers(image.shape[0] - rows + 1), rng.integers(image.shape[1] - columns + 1)
+    return image[y : y + rows, x : x + columns]
 
 
 def _spread(dataset: Dataset | ClipDataset, count: int) -> Iterator[Sample]:

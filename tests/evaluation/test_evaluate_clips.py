@@ -115,8 +115,8 @@ def segmenter(build, tiny) -> Segmenter:
     return Segmenter(Checkpoint(model, TAXONOMY, DataConfig(size=(32, 32)), InferConfig(steps=2)), "cpu", "float32")
 
 
-def test_evaluate_video_counts_steps(segmenter):
-    torch.set_num_threads(1)
+def test_evaluate_video_counts_steps(segmenter, set_threads):
+    set_threads(1)
     result = evaluate_video(segmenter, Clips(), first_steps=3, steps=1)
     assert (result["first_steps"], result["steps"]) == (3, 1)
     assert "denoise" not in vars(segmenter.model), "the model is restored"

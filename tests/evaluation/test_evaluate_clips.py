@@ -3,7 +3,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig

@@ -155,23 +155,42 @@ def alone(lock: Path) -> Iterator[None]:
     Raises:
         InputError: another process has it, or the folder cannot be written to.
     """
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     held = FileLock(lock, blocking=False)
-    try:
+    busy = f"another process writes into {lock.parent}; wait for it, or choose another folder"
+    with lock_errors(lock.parent, busy, "another folder"):
         held.acquire()
-    except Timeout as error:
-        raise InputError(f"another process writes into {lock.parent}; wait for it, or choose another folder") from error
-    except NotImplementedError as error:
-        raise InputError(f"the file system of {lock.parent} has no locks; choose another folder") from error
-    except OSError as error:
-        raise InputError(f"cannot write to {lock.parent} ({error.strerror}); choose another folder") from error
     try:
         yield
     finally:
         with suppress(OSError):  # Windows removes it when it is released
             lock.unlink()
         held.release()
+
+
+@contextmanager
+def lock_errors(folder: Path, busy: str, other: str) -> Iterator[None]:
+    """Within this context the errors of a lock in `folder` become an InputError.
+
+    Args:
+        folder: the folder of the lock.
+        busy: what is said if another process has the lock.
+        other: what the user may choose instead of a folder that cannot be used.
+
+    Raises:
+        InputError: another process has the lock, or the folder cannot be written to.
+    """
+    from filelock import Timeout
+
+    try:
+        yield
+    except Timeout as error:
+        raise InputError(busy) from error
+    except NotImplementedError as error:
+        raise InputError(f"the file system of {folder} has no locks; choose {other}") from error
+    except OSError as error:
+        raise InputError(f"cannot write to {folder} ({error.strerror}); choose {other}") from error
 
 
 def leftovers(path: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from pix2seqd.files import PARTS, InputError, leftovers
+from pix2seqd.files import PARTS, InputError, leftovers, lock_errors
 from pix2seqd.panoptic.journal import Entry, PanopticJson, broken, key_of, read_head, read_records
 from pix2seqd.panoptic.parts import find_parts, part_name
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -294,15 +294,9 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
         Raises:
             InputError: another process holds the lock for too long, or the folder cannot be written to.
         """
-        try:
-            with self._lock:
-                yield
-        except Timeout as error:
-            raise InputError(f"another process keeps writing to {self._out}; try again, or choose another") from error
-        except NotImplementedError as error:
-            raise InputError(f"the file system of {self._out} has no locks; choose another --out") from error
-        except OSError as error:
-            raise InputError(f"cannot write to {self._out} ({error.strerror}); choose another --out") from error
+        busy = f"another process keeps writing to {self._out}; try again, or choose another"
+        with lock_errors(self._out, busy, "another --out"), self._lock:
+            yield
 
     def _life_of(self, token: str) -> FileLock:
         return FileLock(self._out / f".panoptic.writer-{token}.lock", blocking=False)

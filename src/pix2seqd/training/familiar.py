@@ -40,7 +40,7 @@ def learn(
             whole = checkpoint.data.layout == "resize"
             # Images that are scaled to one size all show as much.
             pixels.append(1 if whole else sample.panoptic.segmentation.size)
-            for image in (sample.image, *(_crop(sample.image, [number, k]) for k in range(_CROPS * whole))):
+            for image in (sample.image, *(_crop(sample.image, [number, k]) for k in range(_CROPS if whole else 0))):
                 described.append(segmenter.describe_image(image, diameter * _SCALES[number % len(_SCALES)]))
     return Familiarity.fit(torch.stack(described), min(pixels)) if len(pixels) >= MIN_IMAGES else None
 

@@ -195,12 +195,12 @@ def choose(data: Statistics, start: Checkpoint | None, given: Mapping[str, Any])
     _choose_classes(choices, data, start)
     similar = is_similar(data)
     if similar:
-        size, small = _choose_windows(choices, data, start), 1.0
+        size, scale = _choose_windows(choices, data, start), 1.0
     else:
-        size, small = _choose_size(choices, data)
-    _choose_stride(choices, start, size, choices.values["data.diameter"] if similar else small * _small(data))
+        size, scale = _choose_size(choices, data)
+    _choose_stride(choices, start, size, choices.values["data.diameter"] if similar else scale * _small(data))
     _choose_appearance(choices, data, similar)
-    _choose_sampling(choices, data, start, similar, small)
+    _choose_sampling(choices, data, start, similar, scale)
     _choose_training(choices, data, start, size)
     return choices
 

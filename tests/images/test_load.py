@@ -232,7 +232,7 @@ def bad_files(folder):
 
 
 def test_load_image_address_is_to_be_downloaded():
-    with pytest.raises(InputError, match="example.com/image.png is an address, not a file; download it"):
+    with pytest.raises(InputError, match="is an address, not a file; download it"):
         load_image("https://example.com/image.png")
 
 

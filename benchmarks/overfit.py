@@ -87,12 +87,13 @@ def main() -> None:
     parser.add_argument("--preset", default="small", choices=("paper", "small", "tiny"))
     parser.add_argument("--patch", type=int, default=1)
     parser.add_argument("--scale", type=float, default=0.1)
+    parser.add_argument("--encoding", default="binary", choices=("binary", "gray", "random"))
     parser.add_argument("--additions", action="store_true")
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--init", type=Path, help="folder of an earlier run, whose weights the training starts from")
     given = parser.parse_args()
     config = ModelConfig.preset(given.preset).replace(
-        mask={"scale": given.scale},
+        mask={"scale": given.scale, "encoding": given.encoding},
         decoder={"bit_logits": given.additions, "normalize_noisy": given.additions, "patch": given.patch},
     )
     recipe = Recipe(config, DataConfig(size=(given.size, given.size)), AugmentConfig(jitter=(1.0, 1.0)))

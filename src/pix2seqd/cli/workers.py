@@ -31,8 +31,8 @@ def on_workers(
 
     Args:
         load: makes the segmenter of a process.
-        segment: `locally` with all but the first two of its arguments.
-        todo: as `locally` takes it.
+        segment: `segment_files` with all but the first two of its arguments.
+        todo: as `segment_files` takes it.
         batch: number of files that a process takes at a time.
         workers: number of processes; no more than there are batches are started.
 

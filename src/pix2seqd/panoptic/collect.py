@@ -47,7 +47,7 @@ class Item:
     """Category id → number of segments."""
 
 
-def sweep(out: Path) -> None:
+def remove_leftovers(out: Path) -> None:
     """Remove what killed processes left of the files of a whole folder or its parts, unless one writes these now."""
     names = [name for whole in WHOLE.values() for name in whole]
     for folder in (out, *find_parts(out).values()):

@@ -156,7 +156,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
 
         Returns:
             The names by key: the same as before for a recorded image; otherwise the wanted name, with -2, -3, ... if
-            another image has it. In a result in parts, the part comes first (`parts.place`).
+            another image has it. In a result in parts, the part comes first (`parts.locate`).
 
         Raises:
             InputError: another process writes one of the images with other settings.

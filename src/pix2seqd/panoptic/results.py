@@ -17,7 +17,7 @@ from pix2seqd.images.load import Source, absolute
 from pix2seqd.panoptic.folder import FOLDERS, PanopticFolder, identity_of, layout
 from pix2seqd.panoptic.journal import Entry
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.parts import place
+from pix2seqd.panoptic.parts import locate
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 WRITER = "written by pix2seqd segment"
@@ -153,7 +153,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         recorded, identity = self._folder.recorded.get(absolute(source)), identity_of({"source": _identity(source)})
         if recorded is None or not recorded.has_settings or identity is None or recorded.identity != identity:
             return False
-        folder, _ = place(self._out, recorded.name)
+        folder, _ = locate(self._out, recorded.name)
         names = zip(FOLDERS, (recorded.file_name, recorded.mask, recorded.mask), strict=True)
         return all(os.path.isfile(f"{folder}/{kind}/{name}") for kind, name in names)  # noqa: PTH113 # 5 times as fast
 
@@ -191,7 +191,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         Raises:
             InputError: writing failed, e.g. because the disk is full.
         """
-        self.add(source, write_files(*place(self._out, self.stem(source)), source, image, panoptic, self._settings))
+        self.add(source, write_files(*locate(self._out, self.stem(source)), source, image, panoptic, self._settings))
 
     def add(self, source: Path, entry: Entry) -> None:
         """Add the records of an image whose files are written."""
@@ -200,7 +200,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
             self._save()
 
     def stem(self, source: Path) -> str:
-        """STEM of an image; in a result in parts, the part comes first (`parts.place`)."""
+        """STEM of an image; in a result in parts, the part comes first (`parts.locate`)."""
         if absolute(source) not in self._stems:
             self._name([source])
         return self._stems[absolute(source)]
@@ -208,7 +208,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
     def _name(self, sources: Iterable[Path]) -> None:
         named = self._folder.stems({absolute(source): printable(source.stem) for source in sources})
         self._stems |= named
-        for folder in {place(self._out, name)[0] for name in named.values()} - self._parts:
+        for folder in {locate(self._out, name)[0] for name in named.values()} - self._parts:
             make_folders(folder, self._folders)
             self._parts.add(folder)
 

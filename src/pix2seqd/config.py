@@ -1,7 +1,7 @@
 """Every setting of the project as frozen dataclasses; an unknown key is an error that names the nearest field.
 
-Values may come from strangers, in the config.json of a checkpoint: type, length and range of each are checked before
-anything is made of them. Sizes have limits too, because a stranger's model may be too large for the machine.
+The config.json of a checkpoint may come from an untrusted source: type, length and range of each value are checked
+before it is used. Sizes have limits too, because a model may be too large for the machine.
 """
 
 import dataclasses

@@ -29,6 +29,30 @@ def _whole(_: type, tokens: Sequence[Any]) -> int:
 
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 """An option without a value."""
+CHECKPOINT_NAME = (
+    "a bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model on the Hugging "
+    "Face hub."
+)
+"""What names a checkpoint, for help texts."""
+Checkpoint = Annotated[str, Parameter(help=CHECKPOINT_NAME[0].upper() + CHECKPOINT_NAME[1:])]
+"""Bundled name, folder or hub id of a checkpoint."""
+TrustSize = Annotated[
+    Flag,
+    Parameter(
+        help="Accept a checkpoint of any size. Otherwise sizes in config.json have limits (SECURITY.md), because a "
+        "checkpoint from an untrusted source could exhaust the machine."
+    ),
+]
+"""Whether the limits of sizes do not hold."""
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"], Parameter(help="Where to compute. auto takes a GPU if there is one.")
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    Parameter(
+        help="Precision. auto takes bfloat16 where the device computes it natively, otherwise float32.",
+    ),
+]
 
 
 def count(minimum: int, maximum: float = math.inf) -> Parameter:
@@ -76,13 +100,9 @@ class Inference:
     smooth: bool | None = None
     """Smooth outlines where the mask is coarser than the image. --no-smooth: blocks of the mask's pixels, as in the
     paper. Default: set by the checkpoint."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute. auto takes a GPU if there is one."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision. auto takes bfloat16 where the device computes it natively, otherwise float32."""
-    trust_size: Flag = False
-    """Take a checkpoint of any size. Without it, sizes in config.json have limits (SECURITY.md), because a stranger's
-    checkpoint may be made to exhaust the machine."""
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    trust_size: TrustSize = False
 
     def segmenter(self, name: str) -> "Segmenter":
         """Load the checkpoint."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pix2seqd.cli.options import (
     ALL_SEGMENTS,
     CHECKPOINT_DEFAULTS,
+    Checkpoint,
     Inference,
     Selection,
     count,
@@ -26,7 +27,7 @@ Engine = Literal["local", "ray"]
 
 def segment(
     *images: Path,
-    model: str = DEFAULT_MODEL,
+    model: Checkpoint = DEFAULT_MODEL,
     out: Path = Path("pix2seqd-out"),
     channel: str | None = None,
     also: str | None = None,
@@ -48,8 +49,6 @@ def segment(
 
     Args:
         images: Image files, and folders of images (without their subfolders).
-        model: A bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model
-            on the Hugging Face hub.
         out: Folder to write to.
         channel: Number (from 1) or name of the channel to take, of images with channels. Default: up to three channels
             are shown as colours; of more, the first is taken.

@@ -77,7 +77,7 @@ class Pix2SeqDConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], *, trust_size: bool = False, **kwargs: Any) -> Any:
-        """From the content of config.json. It may come from a stranger: nothing is taken over that was not checked.
+        """From the content of config.json, which may be untrusted: only values that were checked are used.
 
         Args:
             config_dict: the content.
@@ -412,7 +412,7 @@ class Pix2SeqDImageProcessor(BaseImageProcessor):
     model_input_names = ("pixel_values", "pixel_mask")
 
     def __init__(self, label_ids_to_fuse: Sequence[int] = (), **_: Any) -> None:
-        """Other settings, which a stranger's preprocessor_config.json may have, are not taken over.
+        """Other settings, which an untrusted preprocessor_config.json may have, are ignored.
 
         Raises:
             InputError: label_ids_to_fuse, which may come from there too, is no list of classes.

@@ -7,14 +7,15 @@ b 0.1, noisy bits as they are, random unique ids, softmax head, cosine schedule 
 networks are smaller. `--additions` turns on what short trainings here use and the paper does not have: `bit_logits`
 and `normalize_noisy`. Images are scaled to SIZE, masks have half of it, and there is no augmentation.
 
-OUT/curve.json gets, for every step that is looked at: the mean loss of the class channel and of the id channel over
-five times t (0.1 to 0.9) with the same ids and noise each time, and the PQ of 20 steps from noise at mask resolution.
+OUT/curve.json gets, for every step that is looked at: the loss of the class channel and of the id channel at five
+times t (0.1 to 0.9) with the same ids and noise each time, and the PQ of 20 steps from noise at mask resolution.
 An interrupted run continues.
 """
 
 import argparse
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -36,15 +37,16 @@ TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 Batch = dict[str, torch.Tensor]
 
 
-def batch(examples: TrainingExamples, seed: int) -> Batch:
-    """All images, with ids drawn by the seed."""
-    drawn = [examples.example(i, np.random.default_rng([seed, i])) for i in range(len(examples.dataset))]
+def batch(examples: TrainingExamples, seed: int, size: int) -> Batch:
+    """`size` images of all, with ids; both are drawn by the seed."""
+    chosen = np.random.default_rng(seed).choice(len(examples.dataset), size, replace=False)
+    drawn = [examples.example(int(i), np.random.default_rng([seed, i])) for i in chosen]
     return {key: torch.stack([one[key] for one in drawn]) for key in drawn[0]}
 
 
 @torch.no_grad()
-def channel_losses(model: Pix2SeqD, held: Batch) -> tuple[float, float]:
-    """Mean loss of the class channel and of the id channel over `TIMES`."""
+def channel_losses(model: Pix2SeqD, held: Batch) -> dict[str, list[float]]:
+    """Loss of the class channel and of the id channel at each of `TIMES`."""
     config, masks = model.config, held["masks"]
     codes = to_codes(masks, config.mask.bits, config.mask.encoding)
     m_bits = analog(codes, config.mask.bits, config.mask.scale)
@@ -54,9 +56,10 @@ def channel_losses(model: Pix2SeqD, held: Batch) -> tuple[float, float]:
         t = torch.full((len(masks),), time)
         noise = torch.randn(m_bits.shape, generator=generator)
         logits = model.mask_decoder.logits(corrupt(m_bits, noise, gamma(t, config.schedule)), h, t, None)
-        losses.append([cross_entropy(logits[k : k + 1], codes[:, k : k + 1], weights).mean().item() for k in (0, 1)])
-    by_class, by_id = np.mean(losses, axis=0).tolist()
-    return by_class, by_id
+        by_channel = [cross_entropy(logits[k : k + 1], codes[:, k : k + 1], weights).mean().item() for k in (0, 1)]
+        losses.append([round(loss, 4) for loss in by_channel])
+    by_class, by_id = map(list, zip(*losses, strict=True))
+    return {"class loss": by_class, "id loss": by_id}
 
 
 @torch.no_grad()
@@ -77,6 +80,7 @@ def main() -> None:
     parser.add_argument("data", help="labelled images, a name of docs/datasets.md")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=16, help="images a step")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -85,6 +89,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=0.1)
     parser.add_argument("--additions", action="store_true")
     parser.add_argument("--every", type=int, default=100)
+    parser.add_argument("--init", type=Path, help="folder of an earlier run, whose weights the training starts from")
     given = parser.parse_args()
     config = ModelConfig.preset(given.preset).replace(
         mask={"scale": given.scale},
@@ -92,10 +97,13 @@ def main() -> None:
     )
     recipe = Recipe(config, DataConfig(size=(given.size, given.size)), AugmentConfig(jitter=(1.0, 1.0)))
     examples = TrainingExamples(spread(open_dataset(given.data, (given.size, given.size)), given.images), recipe)
-    held = batch(examples, 0)
+    size = min(given.batch, given.images)
+    held = batch(examples, 0, size)
 
     torch.manual_seed(0)
     model = Pix2SeqD(config)
+    if given.init:
+        model.load_state_dict(torch.load(given.init / "state.pt", weights_only=True)["model"])
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99), use_buffers=True
     )
@@ -109,23 +117,20 @@ def main() -> None:
             part.load_state_dict(saved[name])
     for step in range(first + 1, given.steps + 1):
         # Warm-up over 100 steps, then a cosine to nothing.
-        rate = min(step / 100, 0.5 * (1 + np.cos(np.pi * step / given.steps)))
+        rate = min(step / 100, 0.5 * (1 + math.cos(math.pi * step / given.steps)))
         for group in optimizer.param_groups:
             group["lr"] = given.lr * rate
         torch.manual_seed(step)  # the noise of a step is the same after an interruption
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model.train()(**batch(examples, step))
+            loss = model.train()(**batch(examples, step, size))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         average.update_parameters(model)
         if step % given.every == 0:
-            smooth = average.module.eval()
-            by_class, by_id = channel_losses(smooth, held)
-            curve.append(
-                {"step": step, "class loss": by_class, "id loss": by_id, "pq": quality(smooth, held, examples)}
-            )
+            smooth = cast(Pix2SeqD, average.module.eval())
+            curve.append({"step": step, **channel_losses(smooth, held), "pq": quality(smooth, held, examples)})
             print(curve[-1], flush=True)
             parts = {"model": model, "average": average, "optimizer": optimizer}
             tensors = {"step": step, **{name: part.state_dict() for name, part in parts.items()}}

@@ -56,6 +56,10 @@ _LIMITS = {
 """Largest values of the settings that make a model large or slow."""
 
 
+ZOOMS = 0.125, 4.0
+"""Smallest and largest zoom to which images of things of one size are brought (`DataConfig.diameter`)."""
+
+
 def bundled_names() -> list[str]:
     """The names of the bundled checkpoints, in alphabetical order."""
     return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
@@ -467,7 +471,7 @@ class DataConfig(Config):
         if not self.diameter or not diameter:
             return self
         # Beyond these bounds it is probably a single huge or tiny thing, which says little about scale.
-        return self.replace(zoom=min(max(self.diameter / diameter, 0.125), 4.0))
+        return self.replace(zoom=min(max(self.diameter / diameter, ZOOMS[0]), ZOOMS[1]))
 
 
 @dataclass(frozen=True)
@@ -504,7 +508,8 @@ class InferConfig(Config):
     further samples. It is sure if its pixels' segments have this mean probability. 0, or if the number of steps is
     given (`--steps`): all are taken. Not in the paper."""
     first_steps: int = 0
-    """Steps of a video's first frame, and of an image (§4.2, Figure 7); 0: as many as `steps`."""
+    """Steps of a mask without past masks: of a video's first frame (§4.2, Figure 7), of an image, and of samples that
+    get none (`unconditioned_share`); 0: as many as `steps`."""
     adaptive: float = 0.0
     """Later frames take as many steps as they need: at most `steps`, and at most this number on average; 0: always
     `steps`. §3.4 suggests it."""

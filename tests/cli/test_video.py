@@ -1,3 +1,4 @@
+import csv
 import inspect
 import json
 from dataclasses import replace
@@ -167,6 +168,17 @@ def test_video_along_z_writes_a_label_stack_and_volumes(run, segmenter, stack, t
     settings = results(tmp_path / "out")[0]["info"]["settings"]
     assert (settings["along"], settings["consensus"]) == ("z", 1)
     assert segmenter.seen == 10  # plane 6 twice
+
+
+def test_video_along_z_takes_lengths_and_other_clips_no_plane_distance(run, segmenter, stack, tmp_path: Path):
+    lengths = "--pixel-size", "500nm", "--plane-distance", "2um"
+    assert run("video", "planes", "--out", "out", "--along", "z", *lengths)[0] == 0
+    with (tmp_path / "out/volumes.csv").open() as file:
+        assert [row["volume_um3"] for row in csv.DictReader(file)] == ["300", "840"]
+    code, _, err = run("video", "planes", "--out", "other", *lengths[2:])
+    assert code == 2 and "give --along z" in err and not (tmp_path / "other").exists()
+    code, _, err = run("video", "planes", "--out", "other", "--along", "z", "--plane-distance", "2")
+    assert code == 2 and "--plane-distance 2 is not a size" in err
 
 
 def test_video_along_z_names_broken_plane_once(run, segmenter, stack, tmp_path: Path):

@@ -170,6 +170,13 @@ def test_video_all_frames_have_the_scale_of_the_first(segmenter, monkeypatch):
     assert zooms[0] == pytest.approx(0.5, rel=0.1)
 
 
+@pytest.mark.parametrize("diameter", [1.4, 500.0])
+def test_image_diameter_that_needs_another_zoom_is_an_error(segmenter, diameter: float):
+    scaling, _ = segmenter()
+    with pytest.raises(InputError, match=f"diameter must be from .* not {diameter:g}; scale the image"):
+        scaling.image(np.zeros((20, 20, 3), np.uint8), diameter=diameter)
+
+
 def test_image_diameter_without_scaling_is_an_error(segmenter):
     scaling, _ = segmenter(DATA.replace(diameter=0.0))
     with pytest.raises(InputError, match="leave diameter out"):

@@ -136,14 +136,27 @@ def test_clip_writer_stack_measures_ellipsoids(tmp_path: Path, big: int):
     assert listed(tmp_path) == sorted([GROUND, *(big + number for number in (1, 2, 3))])
 
 
+@pytest.mark.parametrize(("size", "distance"), [(0.5, 2.0), (0.5, None), (None, 2.0), (None, None)])
+def test_clip_writer_volumes_have_the_known_units(tmp_path: Path, size: float | None, distance: float | None):
+    also = Also((), size)
+    write(tmp_path, {1: frame(1), 2: frame(1)}, stack="cells", also=also, plane_distance=distance, min_frames=1)
+    (row, *_) = rows(tmp_path / "volumes.csv")
+    in_micrometres = {"x_um": 0.75, "y_um": 1.75} if size else {}
+    in_micrometres |= {"z_um": 1.0} if distance else {}
+    in_micrometres |= {"volume_um3": 16.0} if size and distance else {}
+    assert (row["volume"], row["x"], row["y"], row["z"]) == ("32", "1.50", "3.50", "0.50")
+    assert {name: float(value) for name, value in row.items() if "um" in name and name != "volume"} == in_micrometres
+
+
 def test_clip_writer_label_stack_has_the_pixel_size(tmp_path: Path):
-    for name, size in (("a", 0.65), ("b", None)):
-        write(tmp_path / name, {1: frame(1), 2: frame(1)}, stack="cells", also=Also(("measures",), size))
+    for name, size, distance in (("a", 0.65, None), ("b", None, None), ("c", 0.65, 2.0)):
+        lengths = {"also": Also(("measures",), size), "plane_distance": distance}
+        write(tmp_path / name, {1: frame(1), 2: frame(1)}, stack="cells", **lengths)
         with tifffile.TiffFile(tmp_path / name / "labels" / "cells.tif") as tiff:
             assert tiff.series[0].axes == "ZYX" and tiff.ome_metadata
             pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Pixels"]
         sizes = [pixels.get(f"PhysicalSize{axis}") for axis in "XYZ"]
-        assert sizes == [size, size, None]
+        assert sizes == [size, size, distance]
         assert pixels.get("PhysicalSizeXUnit") == (size and "µm")
 
 

@@ -45,6 +45,7 @@ def video(
     fps: Annotated[float, Parameter(validator=Number(gt=0, lte=1000))] = 10,
     also: str | None = None,
     pixel_size: str | None = None,
+    plane_distance: str | None = None,
     selection: Selection = ALL_SEGMENTS,
     inference: Inference = CHECKPOINT_DEFAULTS,
 ) -> int:
@@ -77,7 +78,10 @@ def video(
             track_measures.csv. coco: instances.json. Of each frame: labels: labels/NUMBER.tif. geojson:
             geojson/NUMBER.geojson for QuPath. rois: rois/NUMBER.zip for ImageJ. labelme: labelme/NUMBER.json.
             ctc: masks and tracks of the Cell Tracking Challenge, in ctc/.
-        pixel_size: Length of a pixel's side with its unit, um or nm (0.65um), for measures, labels and geojson.
+        pixel_size: Length of a pixel's side with its unit, um or nm (0.65um), for measures, labels and geojson, and
+            with --along z for volumes.csv.
+        plane_distance: With --along z: distance from one plane to the next with its unit (2um), for volumes.csv and
+            labels.
             Default: lengths are in pixels.
         selection: Which segments are kept, frame by frame. The others are tracked too, but not written.
         inference: How the checkpoint is used.
@@ -87,15 +91,18 @@ def video(
 
     from pix2seqd.images.frames import open_clip
     from pix2seqd.inference.depths import follow, segment_depths, sharpest
-    from pix2seqd.panoptic.also import Also
+    from pix2seqd.panoptic.also import Also, micrometres
     from pix2seqd.panoptic.clip_results import OUTPUTS, ClipWriter
 
-    further = Also.parse(also, pixel_size, "ctc")
+    further = Also.parse(also, pixel_size, "ctc", stack=along == "z")
+    distance = None if plane_distance is None else micrometres("--plane-distance", plane_distance)
     ctc = "ctc" in (name.strip() for name in (also or "").split(","))
     if along == "z":
         if ctc:
             raise InputError("--also ctc needs frames over time; leave it out with --along z")
         further = further.without("labels")  # labels/ holds the whole stack
+    elif distance:
+        raise InputError("--plane-distance is for stacks of depths; give --along z too")
     place = Path(source).resolve()
     if any(place.is_relative_to((out / name).resolve()) for name in (*OUTPUTS, *further.folders)):
         raise InputError(f"{source} would be overwritten; choose another --out")
@@ -149,7 +156,7 @@ def video(
             # Errors in the options or the first frame are reported before an earlier result is replaced.
             results = chain(list(islice(results, 1)), results)
             lists = {"also": further, "min_frames": min_frames, "ctc": ctc, "stack": stack}
-            with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, **lists) as writer:
+            with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, **lists, plane_distance=distance) as writer:
                 for result in results:
                     writer.write(*result)
     done = writer.frames

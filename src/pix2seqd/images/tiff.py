@@ -395,6 +395,7 @@ def write_label_stack(
     shape: tuple[int, int, int],
     dtype: type,
     pixel_size: float | None = None,
+    plane_distance: float | None = None,
 ) -> None:
     """Write a label stack as a compressed OME-TIFF with the axes ZYX, plane by plane.
 
@@ -404,12 +405,13 @@ def write_label_stack(
         shape: planes, height and width.
         dtype: uint16 or uint32; Fiji, napari and QuPath open both.
         pixel_size: micrometres of a pixel's side in a plane, for the file's scale; None: unknown.
+        plane_distance: micrometres from one plane to the next; None: unknown.
     """
     layout: dict[str, Any] = {"shape": shape, "dtype": dtype, "photometric": "minisblack", "compression": "zlib"}
     metadata: dict[str, Any] = {"axes": "ZYX"}
-    if pixel_size is not None:
-        metadata |= dict.fromkeys(("PhysicalSizeX", "PhysicalSizeY"), pixel_size)
-        metadata |= dict.fromkeys(("PhysicalSizeXUnit", "PhysicalSizeYUnit"), "µm")
+    for axis, length in (("X", pixel_size), ("Y", pixel_size), ("Z", plane_distance)):
+        if length is not None:
+            metadata |= {f"PhysicalSize{axis}": length, f"PhysicalSize{axis}Unit": "µm"}
     tifffile.imwrite(path, iter(planes), **layout, ome=True, metadata=metadata)
 
 

@@ -56,10 +56,14 @@ class Also:
     """Micrometres of a pixel's side; None: unknown."""
 
     @classmethod
-    def parse(cls, kinds: str | None, pixel_size: str | None, *more: str) -> "Also":
+    def parse(cls, kinds: str | None, pixel_size: str | None, *more: str, stack: bool = False) -> "Also":
         """From the options --also, names with commas between them, and --pixel-size, a number with its unit.
 
-        `more` are further names of --also, which the caller knows.
+        Args:
+            kinds: value of --also; None: it is not given.
+            pixel_size: value of --pixel-size; None: it is not given.
+            more: further names of --also, which the caller knows.
+            stack: whether a stack of depths is written, whose files have the pixel size too.
 
         Raises:
             InputError: an unknown name or unit, a size that is not above 0, or one that nothing needs.
@@ -68,8 +72,8 @@ class Also:
         for name in names:
             if name not in (*PLACES, *more):
                 raise InputError(f"--also {kinds}: there is no {name!r}; give any of {','.join((*PLACES, *more))}")
-        size = None if pixel_size is None else _micrometres(pixel_size)
-        if size is not None and not set(names) & set(IN_MICROMETRES):
+        size = None if pixel_size is None else micrometres("--pixel-size", pixel_size)
+        if size is not None and not stack and not set(names) & set(IN_MICROMETRES):
             raise InputError(f"--pixel-size needs --also with any of {','.join(IN_MICROMETRES)}")
         return cls(tuple(kind for kind in PLACES if kind in names), size)
 
@@ -214,11 +218,16 @@ def read_result(out: Path, entry: Entry, taxonomy: Taxonomy) -> Panoptic:
         raise InputError(f"{path} is not what panoptic.json describes; delete it and repeat the command") from error
 
 
-def _micrometres(text: str) -> float:
+def micrometres(option: str, text: str) -> float:
+    """A length in micrometres, from a number with its unit.
+
+    Raises:
+        InputError: it is none, or out of range; the message names the option.
+    """
     match = re.fullmatch(rf"([0-9]+\.?[0-9]*|\.[0-9]+) ?({'|'.join(UNITS)})", text.strip())
     size = float(f"{float(match[1]) * UNITS[match[2]]:.12g}") if match else 0.0
     if not SIZES[0] <= size <= SIZES[1]:
-        raise InputError(f"--pixel-size {text} is not a size from 0.1nm to 1000000um; give it as 0.65um or 650nm")
+        raise InputError(f"{option} {text} is not a size from 0.1nm to 1000000um; give it as 0.65um or 650nm")
     return size
 
 

@@ -53,6 +53,8 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
     | `labels/STACK.tif` | label stack, `[depths, h, w]`: the ids of the things' tracks, 0 = none |
     | `volumes.csv` | a row for each thing: id, category, volume, centroid z, y and x, first and last plane, planes |
 
+    With a pixel size and `plane_distance`, `volumes.csv` has the centroid in µm and the volume in µm³ too.
+
     The lists of tracks (`tracks.json`, `tracks.csv`, `volumes.csv`, `track_measures.csv`) have those that were seen in
     at least `min_frames` frames, or in all frames of a shorter clip. Everything else has all segments. `also` names
     further files, for each frame and for the clip (`also.PLACES`, `also.WHOLE`).
@@ -72,6 +74,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         min_frames: int = MIN_FRAMES,
         ctc: bool = False,
         stack: str = "",
+        plane_distance: float | None = None,
     ) -> None:
         """Open a new or an existing folder.
 
@@ -84,6 +87,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
             min_frames: in how many frames a track of the lists was seen at least.
             ctc: whether to write the Cell Tracking Challenge's format too.
             stack: name of the label stack, without its suffix, if the frames are depths.
+            plane_distance: micrometres from one depth to the next; None: unknown.
 
         Raises:
             InputError: the folder cannot be written to, it has a `panoptic.json` that this command did not write, or
@@ -92,7 +96,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         make_folders(out, ())
         self._out, self._taxonomy, self._settings, self._also = out, taxonomy, dict(settings), also
         self._counts: list[Counter[int]] = []
-        self._min_frames, self._stack = min_frames, stack
+        self._min_frames, self._stack, self._plane_distance = min_frames, stack, plane_distance
         self._images: list[dict[str, Any]] = []
         self._tracks = Tracks(divide=not stack)
         self._save_after = 0.0
@@ -217,19 +221,27 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
                     rows.writerow([frame, time, number, self._name(track), x, y, area, parent])
 
     def _save_stack(self, things: Mapping[int, Track]) -> None:
-        planes = ("first_plane", "last_plane", "planes")
-        with _csv(self._out / "volumes.csv", "id", "category", "volume", "z", "y", "x", *planes) as rows:
+        side, distance = self._also.pixel_size, self._plane_distance
+        lengths = {"z_um": distance, "y_um": side, "x_um": side}
+        known = [name for name, length in lengths.items() if length]
+        voxel = [side * side * distance] if side and distance else []
+        names = ("id", "category", "volume", "z", "y", "x", "first_plane", "last_plane", "planes")
+        with _csv(self._out / "volumes.csv", *names, *["volume_um3"] * len(voxel), *known) as rows:
             for number, track in things.items():
                 volume = sum(track.areas)
                 x, y, z = track.moments / volume - (0, 0, 1)
                 cells = [f"{z:.2f}", f"{y:.2f}", f"{x:.2f}", track.first_frame, track.last_frame, track.seen]
+                cells += [f"{volume * size:.6g}" for size in voxel]
+                cells += [
+                    f"{at * length:.6g}" for at, length in zip((z, y, x), lengths.values(), strict=True) if length
+                ]
                 rows.writerow([number, self._name(track), volume, *cells])
         if self._images:
             last = self._images[-1]
             shape = last["id"], last["height"], last["width"]
             dtype = np.uint16 if max(self._tracks, default=0) < 2**16 else np.uint32
             with write_atomically(self._out / "labels" / f"{self._stack}.tif") as temporary:
-                write_label_stack(temporary, self._planes(shape, dtype), shape, dtype, self._also.pixel_size)
+                write_label_stack(temporary, self._planes(shape, dtype), shape, dtype, side, distance)
 
     def _planes(self, shape: tuple[int, int, int], dtype: type) -> Iterator[np.ndarray]:
         """The planes of the label stack, from the masks on the disk; those that were left out are empty."""

@@ -17,7 +17,7 @@ from rich.text import Text
 from pix2seqd.cli.options import print_message
 from pix2seqd.files import InputError, printable, say
 from pix2seqd.images.load import Pixels, image_size, open_pixels
-from pix2seqd.panoptic.also import NOTHING, Also, read_result, remove, write_for_image
+from pix2seqd.panoptic.also import NO_FILES, Also, read_result, remove, write_for_image
 from pix2seqd.panoptic.journal import Entry
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.parts import locate
@@ -110,7 +110,7 @@ def segment_files(
     settings: dict[str, Any],
     options: dict[str, Any],
     channel: str | None = None,
-    also: Also = NOTHING,
+    also: Also = NO_FILES,
     on_window: Callable[[int, int], None] = lambda done, of: None,
 ) -> Results:
     """Segment files in this process and write their results.
@@ -172,8 +172,8 @@ def write_missing_files(writer: PanopticWriter, out: Path, sources: list[Path], 
     Returns:
         Number of images that failed.
     """
-    lacking = {source: also.lacking(*locate(out, writer.stem(source)), writer.also(source)) for source in sources}
-    todo = [source for source in sources if lacking[source].kinds]
+    missing = {source: also.missing(*locate(out, writer.stem(source)), writer.also(source)) for source in sources}
+    todo = [source for source in sources if missing[source].kinds]
     if not todo:
         return 0
     failed = 0
@@ -183,7 +183,7 @@ def write_missing_files(writer: PanopticWriter, out: Path, sources: list[Path], 
             try:
                 folder, _ = locate(out, writer.stem(source))
                 panoptic = read_result(folder, entry, taxonomy)
-                writer.add(source, write_for_image(folder, lacking[source], entry, panoptic))
+                writer.add(source, write_for_image(folder, missing[source], entry, panoptic))
             except InputError as error:
                 failed += 1
                 print_message(progress, error)

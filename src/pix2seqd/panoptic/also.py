@@ -36,13 +36,13 @@ PLACES = {
 """What can be written, and for each the folder and the suffix of the files of single images."""
 IN_MICROMETRES = ("measures", "labels", "geojson")
 """Those whose files depend on the size of a pixel."""
-WHOLE = {"measures": ("measures.csv", "counts.csv", "track_measures.csv"), "coco": ("instances.json",)}
-"""The files of a whole folder, which are put together from those of its images."""
+FOLDER_FILES = {"measures": ("measures.csv", "counts.csv", "track_measures.csv"), "coco": ("instances.json",)}
+"""The files of a whole folder, which are merged from those of its images (`panoptic.collect`)."""
 UNITS = {"um": 1.0, "µm": 1.0, "μm": 1.0, "nm": 0.001}  # two characters for the same sign are in use
 """Micrometres of each unit of a pixel size."""
-SIZES = 1e-4, 1e6
+PIXEL_SIZES = 1e-4, 1e6
 """Smallest and largest size of a pixel, in micrometres."""
-FORMULA = ("=", "+", "-", "@")
+FORMULA_STARTS = ("=", "+", "-", "@")
 """What a spreadsheet program takes for the beginning of a formula."""
 
 
@@ -89,7 +89,7 @@ class Also:
     @property
     def names(self) -> str:
         """What is written, for messages."""
-        whole = [name for kind in self.kinds for name in WHOLE.get(kind, ())[:2]]
+        whole = [name for kind in self.kinds for name in FOLDER_FILES.get(kind, ())[:2]]
         return ", ".join([*whole, *(f"{folder}/" for folder in self.folders)])
 
     def record(self) -> dict[str, float | None]:
@@ -100,8 +100,8 @@ class Also:
         """The files of one image in the folder, by their names in `PLACES`."""
         return {kind: path_of(out, kind, stem) for kind in self.kinds}
 
-    def lacking(self, out: Path, stem: str, written: Mapping[str, Any]) -> "Also":
-        """What of this is not yet written for an image, of which panoptic.json says that `written` is."""
+    def missing(self, out: Path, stem: str, written: Mapping[str, Any]) -> "Also":
+        """What of this an image lacks, if its entry in panoptic.json says that `written` is there."""
         missing = (
             kind
             for kind, size in self.record().items()
@@ -110,7 +110,7 @@ class Also:
         return Also(tuple(missing), self.pixel_size)
 
 
-NOTHING = Also()
+NO_FILES = Also()
 """No further files."""
 
 
@@ -128,7 +128,7 @@ def remove_all(out: Path) -> None:
             for path in (out / folder).glob(f"*{suffix}"):
                 if path.stem.isdecimal():
                     path.unlink()
-            for name in WHOLE.get(kind, ()):
+            for name in FOLDER_FILES.get(kind, ()):
                 (out / name).unlink(missing_ok=True)
 
 
@@ -226,7 +226,7 @@ def micrometres(option: str, text: str) -> float:
     """
     match = re.fullmatch(rf"([0-9]+\.?[0-9]*|\.[0-9]+) ?({'|'.join(UNITS)})", text.strip())
     size = float(f"{float(match[1]) * UNITS[match[2]]:.12g}") if match else 0.0
-    if not SIZES[0] <= size <= SIZES[1]:
+    if not PIXEL_SIZES[0] <= size <= PIXEL_SIZES[1]:
         raise InputError(f"{option} {text} is not a size from 0.1nm to 1000000um; give it as 0.65um or 650nm")
     return size
 
@@ -271,14 +271,14 @@ def csv_writer(path: Path) -> Iterator[Any]:
 
 
 def cell(value: Any) -> str:
-    """A value as it stands in a CSV file: numbers with ten digits, nothing for NaN, names as `as_text`."""
+    """A value as it stands in a CSV file: numbers with ten digits, nothing for NaN, names as `escaped`."""
     if isinstance(value, str):
-        return as_text(value)
+        return escaped(value)
     if isinstance(value, float | np.floating):
         return "" if math.isnan(value) else f"{value:.10g}"
     return str(value)
 
 
-def as_text(value: str) -> str:
+def escaped(value: str) -> str:
     """A name, after an apostrophe if a spreadsheet program would otherwise compute it."""
-    return f"'{value}" if value.startswith(FORMULA) else value
+    return f"'{value}" if value.startswith(FORMULA_STARTS) else value

@@ -2,6 +2,9 @@
 
 The config.json of a checkpoint may come from an untrusted source: type, length and range of each value are checked
 before it is used. Sizes have limits too, because a model may be too large for the machine.
+
+Each setting names its source: a section of the paper, "official" for the official TensorFlow code, or "not in the
+paper" for what was added here.
 """
 
 import dataclasses
@@ -36,7 +39,7 @@ _MAX_ITEMS = 20_000
 _MAX_TEXT = 1000
 """Characters of a setting."""
 _MAX_NUMBER = 2**63 - 1
-"""Of a setting without a limit."""
+"""Largest number in a setting that has no limit of its own."""
 _TRUST = "; --trust-size allows it"
 """How to lift a limit."""
 _LIMITS = {
@@ -433,7 +436,7 @@ class ModelConfig(Config):
 
 @dataclass(frozen=True)
 class DataConfig(Config):
-    """How images and masks are presented to the model, in training and inference; saved with every checkpoint."""
+    """How images and masks are prepared for the model, in training and inference; saved with every checkpoint."""
 
     size: tuple[int, int] = (256, 256)
     """Height and width of the network's input in pixels (§4.1: 256 × 256, later 1024 × 1024)."""
@@ -504,9 +507,9 @@ class InferConfig(Config):
     """Share of the samples of a video's later frames without past masks, as in a first frame. They correct errors of
     past masks; the ids come from the other samples. Not in the paper."""
     sure: float = 0.0
-    """Above 0: a window of which the model is sure takes no further steps, and if it is so after the first sample, no
-    further samples. It is sure if its pixels' segments have this mean probability. 0, or if the number of steps is
-    given (`--steps`): all are taken. Not in the paper."""
+    """Above 0: early exit. A window whose pixels' segments have this mean probability takes no further steps, and after
+    the first sample no further samples. 0, or if the number of steps is given (`--steps`): all are taken. Not in the
+    paper."""
     first_steps: int = 0
     """Steps of a mask without past masks: of a video's first frame (§4.2, Figure 7), of an image, and of samples that
     get none (`unconditioned_share`); 0: as many as `steps`."""
@@ -627,13 +630,13 @@ class TrainConfig(Config):
     evaluate_images: int = 32
     """Images of an evaluation while training, spread over the evaluation data. Not in the paper."""
     minutes: float = 0.0
-    """Above 0: the run takes about so many minutes, evaluations included, and at most `steps`. The learning rate and
-    the half-life of the moving average follow the number of steps that fit, as measured. Not in the paper."""
+    """Above 0: length of the run in minutes, evaluations included; it takes at most `steps`. The learning rate and the
+    half-life of the moving average follow the measured number of steps that fit. Not in the paper."""
     evaluations: int = 0
     """Above 0: number of evaluations, evenly spread over the run, in place of `evaluate_every`; model/ is the one with
     the best PQ, last/ the last one. Not in the paper."""
     patience: int = 0
-    """Above 0: the run ends after so many `evaluations` without a better PQ. Not in the paper."""
+    """Above 0: early stopping after this number of `evaluations` without a better PQ. Not in the paper."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps", "accumulate", "log_every", "save_every"):

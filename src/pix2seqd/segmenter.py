@@ -75,7 +75,7 @@ class _Call:
     """The checkpoint's settings with those of the call."""
     seed: int
     diameter: float
-    """Of the things in image pixels; 0: not known."""
+    """Diameter of the things in image pixels; 0: not known."""
     classes: frozenset[str]
     """Names of the categories to keep."""
 
@@ -134,7 +134,7 @@ class Segmenter:
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """What the categories of the results mean."""
+        """The categories of the results."""
         return self.checkpoint.taxonomy
 
     @property
@@ -143,7 +143,14 @@ class Segmenter:
         return self.tiling.size
 
     def describe(self, clip: bool = False) -> dict[str, Any]:
-        """What determines a result beside the image or clip, the seed and the options of the call; plain values."""
+        """Model, weights, precision and settings: what a result depends on besides its input and the options of a call.
+
+        Args:
+            clip: the settings of `video` instead of those of `image`.
+
+        Returns:
+            Plain values, for JSON.
+        """
         return {
             "model": self.checkpoint.name,
             "weights": self.checkpoint.digest,
@@ -336,7 +343,7 @@ class Segmenter:
         return self.tiling.resize(source, zoom)
 
     def _look(self, source: Source, zoom: float, steps: int) -> Iterator[Look]:
-        """What is known after each of some windows of an image at a zoom (`inference.scale`)."""
+        """Look at some windows of an image at a zoom (`inference.scale`); an estimate after each window."""
         # The settings are the checkpoint's, because the scale must not depend on the options of a call.
         quick = self.checkpoint.infer.replace(steps=steps, first_steps=0)
         image = self.tiling.resize(source, zoom)

@@ -33,7 +33,7 @@ CHECKPOINT_NAME = (
     "a bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model on the Hugging "
     "Face hub."
 )
-"""What names a checkpoint, for help texts."""
+"""The values that name a checkpoint, for help texts."""
 Checkpoint = Annotated[str, Parameter(help=CHECKPOINT_NAME[0].upper() + CHECKPOINT_NAME[1:])]
 """Bundled name, folder or hub id of a checkpoint."""
 TrustSize = Annotated[
@@ -86,7 +86,7 @@ class Inference:
     """Number of denoising steps. More steps take more time. Default: set by the checkpoint."""
     td: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None
     """Time difference of the paper's asymmetric time intervals (section 3.3), in steps: every step removes noise as if
-    it went so many steps further. Default: set by the checkpoint."""
+    it went this many steps further. Default: set by the checkpoint."""
     seed: Annotated[int, count(0, 2**63 - 1)] = 0
     """Seed of the random noise. The same seed gives the same result."""
     min_pixels: Annotated[int | None, count(0)] = None

@@ -59,8 +59,8 @@ def segment(
             Default: lengths are in pixels.
         batch_size: Number of images that are read at a time, and of image windows that the network computes at a
             time. It changes the speed, not the result. Default: chosen automatically.
-        shard: Number of images of a part, for very many images (10000). OUT then has part-00000/, part-00001/, ..., and
-            each of these has all of the above for so many images. coco:OUT is all parts as one data set.
+        shard: Number N of images of a part, for very many images (10000). OUT then has part-00000/, part-00001/, ...,
+            and each of these has all of the above for N images. coco:OUT is all parts as one data set.
         engine: local: this machine, or the processes that torchrun started, which share the images. ray: a Ray
             cluster (needs the extra ray).
         workers: Number of processes that share the images, or of Ray actors. Each has its part of the cores and its own

@@ -81,7 +81,7 @@ def _start(workers: int, arguments: tuple[Any, ...]) -> dict[Connection, BasePro
     """New processes that run `_work` with these arguments, each with the pipe to it.
 
     Raises:
-        InputError: the system does not start so many.
+        InputError: the system refuses to start them.
     """
     context = get_context("spawn")  # a fork of a process with threads may wait for ever
     processes: dict[Connection, BaseProcess] = {}

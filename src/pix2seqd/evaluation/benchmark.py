@@ -1,4 +1,4 @@
-"""How fast a model is here, part by part, and which share of the machine's own limit it reaches."""
+"""Speed of a model on this machine, part by part, and the share of the machine's measured limit that it reaches."""
 
 import copy
 import math
@@ -199,7 +199,7 @@ def _inputs(segmenter: Segmenter, image: Image.Image, batch: int) -> tuple[Tenso
 
 
 def parts(model: Pix2SeqD, images: Tensor, m_t: Tensor) -> dict[str, Callable[[], Any]]:
-    """What runs once an image, and one step, without gradients: "encoder", "prepare" and "step".
+    """The network passes, without gradients: "encoder" and "prepare" run once for an image, "step" once for a step.
 
     Args:
         model: plain, or as a `Runner` computes it.
@@ -303,7 +303,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 def render(results: dict[str, Any]) -> Iterator[Table]:
-    """What was measured, and where."""
+    """Tables of the machine and of the measured figures."""
     where = Table("machine", "", title="")
     for key, value in results["machine"].items():
         where.add_row(key, f"{value:.3g}" if isinstance(value, float) else str(value))

@@ -18,9 +18,9 @@ _SCALES = {0.5: 0.7, 1.0: 0.6, 0.25: 0.6, 0.125: 0.6, 2.0: 0.6}
 """Zoom of each look of a model that starts from ids in cells, an octave apart; and what a look has to be worth
 (`_worth`) to be the last one. The likely scales come first, and the one that costs most comes last."""
 _MAX_RATIO = 1.7
-"""A look counts if its things are less than so many times larger or smaller than `DataConfig.diameter`."""
+"""A look counts if the ratio of its things' diameter to `DataConfig.diameter`, or its inverse, is below this."""
 _FEW = 8
-"""A look goes on until it has seen so many things, also if it is worth less than another."""
+"""Number of things after which a look that is worth less than another one ends."""
 _CORRECTIONS = 2
 """Most looks of a model that starts from noise; each is at the scale that the one before found."""
 _EQUAL = 1.25

@@ -66,7 +66,7 @@ class Pix2SeqDConfig(PreTrainedConfig):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> "Pix2SeqDConfig":
-        """Of a folder or a repository of the hub.
+        """Read the config of a folder or of a repository on the hub.
 
         Raises:
             OSError: not found.
@@ -107,7 +107,7 @@ class Pix2SeqDConfig(PreTrainedConfig):
 
 @dataclass
 class Pix2SeqDOutput(ModelOutput):
-    """What the model returns."""
+    """Outputs of the model."""
 
     loss: Tensor | None = None
     """The training loss (Algorithm 1), a scalar, if labels were given."""

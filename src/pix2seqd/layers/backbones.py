@@ -121,7 +121,7 @@ def _with_stages(config: Any, names: list[str]) -> Any:
 
 
 def _strides(config: Any, stages: list[str]) -> list[int]:
-    """Strides of stages: all the patch size in a ViT; in pyramids the stem's stride, doubled at each stage."""
+    """Strides of stages. ViT: the patch size for all. Pyramid: the stem's stride, doubled at each further stage."""
     patch = getattr(config, "patch_size", None)
     first = patch if isinstance(patch, int) else 4
     if config.model_type in ("dinov2", "dinov2_with_registers", "dinov3_vit"):

@@ -33,9 +33,9 @@ PLACES = {
     "rois": ("rois", ".zip"),
     "labelme": ("labelme", ".json"),
 }
-"""What can be written, and for each the folder and the suffix of the files of single images."""
+"""Kinds of further files → folder and suffix of the files of single images."""
 IN_MICROMETRES = ("measures", "labels", "geojson")
-"""Those whose files depend on the size of a pixel."""
+"""Kinds whose files depend on the size of a pixel."""
 FOLDER_FILES = {"measures": ("measures.csv", "counts.csv", "track_measures.csv"), "coco": ("instances.json",)}
 """The files of a whole folder, which are merged from those of its images (`panoptic.collect`)."""
 UNITS = {"um": 1.0, "µm": 1.0, "μm": 1.0, "nm": 0.001}  # two characters for the same sign are in use
@@ -43,12 +43,12 @@ UNITS = {"um": 1.0, "µm": 1.0, "μm": 1.0, "nm": 0.001}  # two characters for t
 PIXEL_SIZES = 1e-4, 1e6
 """Smallest and largest size of a pixel, in micrometres."""
 FORMULA_STARTS = ("=", "+", "-", "@")
-"""What a spreadsheet program takes for the beginning of a formula."""
+"""Characters with which a formula begins in a spreadsheet program."""
 
 
 @dataclass(frozen=True)
 class Also:
-    """What is written beside each segmentation."""
+    """The further files that are written for each segmentation."""
 
     kinds: tuple[str, ...] = ()
     """Names of `PLACES`, in its order."""
@@ -78,7 +78,7 @@ class Also:
         return cls(tuple(kind for kind in PLACES if kind in names), size)
 
     def without(self, kind: str) -> "Also":
-        """The same but for one kind."""
+        """The same kinds except one."""
         return Also(tuple(each for each in self.kinds if each != kind), self.pixel_size)
 
     @property
@@ -88,12 +88,12 @@ class Also:
 
     @property
     def names(self) -> str:
-        """What is written, for messages."""
+        """Names of the files and folders, for messages."""
         whole = [name for kind in self.kinds for name in FOLDER_FILES.get(kind, ())[:2]]
         return ", ".join([*whole, *(f"{folder}/" for folder in self.folders)])
 
     def record(self) -> dict[str, float | None]:
-        """What was written, as JSON values: each kind with the pixel size that is in it."""
+        """Each kind with the pixel size of its files, as JSON values; an image's entry in panoptic.json keeps it."""
         return {kind: self.pixel_size if kind in IN_MICROMETRES else None for kind in self.kinds}
 
     def paths(self, out: Path, stem: str) -> dict[str, Path]:
@@ -101,7 +101,7 @@ class Also:
         return {kind: path_of(out, kind, stem) for kind in self.kinds}
 
     def missing(self, out: Path, stem: str, written: Mapping[str, Any]) -> "Also":
-        """What of this an image lacks, if its entry in panoptic.json says that `written` is there."""
+        """The kinds that an image lacks, if `written` is what its entry in panoptic.json lists (`record`)."""
         missing = (
             kind
             for kind, size in self.record().items()
@@ -247,7 +247,7 @@ def first_columns(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def coco_image(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What COCO's list `images` has of an image's entry in panoptic.json."""
+    """The keys of an image's entry in panoptic.json that COCO's list `images` has."""
     return {key: record[key] for key in ("id", "file_name", "width", "height")}
 
 

@@ -31,7 +31,7 @@ WRITER = "written by pix2seqd video"
 """Mark in `info.description`, so that no other data set is mistaken for a result and overwritten."""
 
 OUTPUTS = ("overlay.mp4", "panoptic", "labels", "ctc")
-"""What a source must not be, or be in: it would be overwritten."""
+"""Files and folders that the command overwrites: a source must not be one of them, or lie in one."""
 
 
 class ClipWriter(AbstractContextManager["ClipWriter"]):
@@ -84,7 +84,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
             settings: what the results depend on besides the frames, as JSON values.
             rate: frames per second of `overlay.mp4`.
             also: further files.
-            min_frames: in how many frames a track of the lists was seen at least.
+            min_frames: smallest number of frames of a track in the lists.
             ctc: whether to write the Cell Tracking Challenge's format too.
             stack: name of the label stack, without its suffix, if the frames are depths.
             plane_distance: micrometres from one depth to the next; None: unknown.
@@ -128,12 +128,12 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
 
     @property
     def min_frames(self) -> int:
-        """In how many frames a track of the lists was seen at least; fewer than asked for if the clip is shorter."""
+        """Smallest number of frames of a track in the lists; less than was asked for if the clip is shorter."""
         return min(self._min_frames, self.frames)
 
     @property
     def lengths(self) -> list[int]:
-        """In how many frames each thing was seen so far, also those that the lists leave out."""
+        """Number of frames in which each thing was seen so far, also of things that the lists leave out."""
         return [track.seen for track in self._tracks.values() if track.isthing]
 
     @property

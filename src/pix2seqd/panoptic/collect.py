@@ -33,7 +33,7 @@ LOCK = ".also.lock"
 IDS_OF_A_PART = 2**32
 """Part K of a result has ids of annotations above K times this, so that those of all parts differ."""
 NO_MEANS = ("id", "frame", "time", "category", "orientation", "touching_border")
-"""Columns of measures.csv of which a track has no mean; nor have positions."""
+"""Columns of measures.csv without a mean over a track; positions have none either."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def merge(
         items: the images; those whose file is missing are left out. They are written in the order of their numbers.
         categories: the list `categories` of panoptic.json.
         last: ids of annotations begin after this one.
-        min_frames: in how many frames a track of track_measures.csv was seen at least.
+        min_frames: smallest number of frames of a track in track_measures.csv.
 
     Raises:
         InputError: a file of an image is damaged, or writing failed.

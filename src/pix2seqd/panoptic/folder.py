@@ -25,7 +25,7 @@ FOLDERS = ("images", "panoptic", "overlay")
 
 
 class Recorded(NamedTuple):
-    """What is kept in memory of a recorded image."""
+    """The part of an image's record that is kept in memory."""
 
     name: str
     """The stem of its files, in a part after the part's folder: `part-00000/a`."""

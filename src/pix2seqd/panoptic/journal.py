@@ -134,7 +134,7 @@ def key_of(image: Mapping[str, Any]) -> str | None:
 
 
 def read_head(path: Path) -> dict[str, Any]:
-    """What a `panoptic.json` has besides its lists.
+    """The keys of a `panoptic.json` besides its lists.
 
     Raises:
         InputError: it is broken.
@@ -202,5 +202,5 @@ def _parse_line(line: bytes) -> Any:
 
 
 def broken(path: Path) -> InputError:
-    """What is raised about a `panoptic.json` that cannot be used."""
+    """The error about a `panoptic.json` that cannot be used."""
     return InputError(f"{path} is not in COCO panoptic format; choose another --out")

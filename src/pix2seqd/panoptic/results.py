@@ -99,7 +99,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
     and at the end, also after an error; what is new since the last time is in a journal. Several processes may write
     into one folder; each adds its own entries, one process at a time (`pix2seqd.panoptic.folder`).
 
-    With `shard` the folder has parts, `part-00000/` and so on, each with all of this for so many images.
+    With `shard` the folder has parts, `part-00000/` and so on, each with all of this for `shard` images.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         return all(os.path.isfile(f"{folder}/{kind}/{name}") for kind, name in names)  # noqa: PTH113 # 5 times as fast
 
     def also(self, source: Path) -> Mapping[str, Any]:
-        """What the record of an image that was written says about its further files."""
+        """The further files of an image that was written, by its record: kind → pixel size (`Also.record`)."""
         return self._folder.recorded[absolute(source)].also
 
     def entries(self, sources: Iterable[Path]) -> Iterator[tuple[Path, Entry]]:
@@ -176,7 +176,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         return annotation["segments_info"]
 
     def unfamiliar(self, sources: Iterable[Path]) -> list[Path]:
-        """Those of the files whose image looks unlike what the model was trained on."""
+        """The files whose image is unlike those that the model was trained on (out of distribution)."""
         recorded = ((source, self._folder.recorded.get(absolute(source))) for source in sources)
         return [source for source, about in recorded if about and about.is_unfamiliar]
 
@@ -247,7 +247,7 @@ def write_files(
 
 
 def familiarity(panoptic: Panoptic) -> dict[str, Any]:
-    """What the record of an image says about how the image looks to the model; empty if that is not known."""
+    """The keys of an image's record that say whether it is unlike the training images; empty if that is not known."""
     if panoptic.strangeness is None:
         return {}
     return {"unfamiliar": panoptic.unfamiliar, "strangeness": round(panoptic.strangeness, 3)}

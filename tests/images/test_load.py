@@ -231,6 +231,11 @@ def bad_files(folder):
     (folder / "large.png").write_bytes(png(12_500, 12_500))  # above our limit, below Pillow's own
 
 
+def test_load_image_address_is_to_be_downloaded():
+    with pytest.raises(InputError, match="is an address, not a file; download it"):
+        load_image("https://example.com/image.png")
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -4,6 +4,7 @@ import errno
 import io
 import math
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -607,6 +608,8 @@ def _check_file(path: Path) -> None:
     try:
         status = path.stat()
     except FileNotFoundError as error:
+        if re.match(r"[a-z0-9]{2,}:/", path.as_posix()):  # https://, which a path shortens to https:/
+            raise InputError(f"{path} is an address, not a file; download it and give the file") from error
         raise InputError(f"{path} does not exist; check the path") from error
     except (OSError, ValueError) as error:
         loop = isinstance(error, OSError) and error.errno == errno.ELOOP

@@ -72,7 +72,7 @@ def test_on_workers_killed_process_leaves_its_image(tmp_path):
     results = dict(run_workers(todo, tmp_path / "out", Deadly))
     assert [source for source, said in results.items() if isinstance(said, InputError)] == [todo[1][0]]
     said = str(results[todo[1][0]])
-    assert f"{todo[1][0]} is left" in said and "signal 9" in said and "repeat the command" in said
+    assert f"{todo[1][0]} is not done" in said and "signal 9" in said and "repeat the command" in said
     assert len(results) == len(todo)
     done = run_workers(todo[1:2], tmp_path / "out")
     assert not isinstance(dict(done)[todo[1][0]], InputError)

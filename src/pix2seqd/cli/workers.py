@@ -59,7 +59,7 @@ def on_workers(
                 except (EOFError, OSError):
                     how = _how_it_ended(processes[pipe])
                     for source in left.pop(pipe):
-                        yield source, InputError(f"{source} is left, since its process ended {how}; repeat the command")
+                        yield source, InputError(f"{source} is not done: its process ended {how}; repeat the command")
                     continue
                 if isinstance(said, InputError):
                     raise said

@@ -599,7 +599,7 @@ def _masks(outputs: Pix2SeqDOutput, target_sizes: Any) -> Iterator[np.ndarray]:
         if target_sizes is not None:
             size = [int(side) for side in target_sizes[number]]
             if len(size) != 2 or min(size) < 1:
-                raise ValueError(f"target_sizes: {size} is no height and width; give two numbers from 1")
+                raise ValueError(f"target_sizes: {size} is not a height and a width; give two numbers from 1")
             mask = resize_labels(mask, size[0], size[1])
         yield mask
 
@@ -638,8 +638,8 @@ def _mask(given: Any, classes: Mapping[int, int] | None) -> np.ndarray:
 class Pix2SeqDPipeline(ImageSegmentationPipeline):
     """The pipeline "image-segmentation"; with models of other packages it is that of `transformers`.
 
-    With ours, files are read as `pix2seqd segment` reads them, a batch may hold images of any sizes, void is no class
-    of the subtask "semantic", and no segment is left out unless a threshold is given.
+    With ours, files are read as `pix2seqd segment` reads them, and a batch may hold images of any sizes. Void is no
+    class of the subtask "semantic". No segment is left out unless a threshold is given.
     """
 
     @property

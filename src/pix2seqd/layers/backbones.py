@@ -94,7 +94,7 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
         kinds = ", ".join(_PYRAMIDS)
         raise ValueError(f"{name} is a network without stages; give one such as {kinds} or dinov2") from error
     except (ValueError, OSError) as error:
-        raise ValueError(f"{name} is no backbone that can be used: {str(error).strip().splitlines()[0]}") from error
+        raise ValueError(f"{name} cannot be used as a backbone: {str(error).strip().splitlines()[0]}") from error
     changes = {
         "backbone": {**config.to_diff_dict(), "model_type": config.model_type, "out_features": config.out_features},
         "stem_pool": "symmetric",

@@ -123,9 +123,9 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
             folders: the folders of the files of images.
 
         Raises:
-            InputError: the folder cannot be written to, it has a `panoptic.json` that is broken, that this command did
-                not write, or that has other categories, it has parts of another size, or another process writes the
-                same images with other settings.
+            InputError: the folder cannot be written to, or has parts of another size; its `panoptic.json` is broken,
+                has other categories, or was not written by this command; another process writes the same images with
+                other settings.
         """
         layout(out, shard)
         make_folders(out, ())

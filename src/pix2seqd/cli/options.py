@@ -44,6 +44,13 @@ TrustSize = Annotated[
     ),
 ]
 """Whether the limits of sizes do not hold."""
+Channel = Annotated[
+    str | None,
+    Parameter(
+        help="Number (from 1) or name of the channel to take, of images with channels. Default: up to three channels "
+        "are shown as colours; of more, the first is taken."
+    ),
+]
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"], Parameter(help="Where to compute. auto takes a GPU if there is one.")
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pix2seqd.cli.options import (
     ALL_SEGMENTS,
     CHECKPOINT_DEFAULTS,
+    Channel,
     Checkpoint,
     Inference,
     Selection,
@@ -29,7 +30,7 @@ def segment(
     *images: Path,
     model: Checkpoint = DEFAULT_MODEL,
     out: Path = Path("pix2seqd-out"),
-    channel: str | None = None,
+    channel: Channel = None,
     also: str | None = None,
     pixel_size: str | None = None,
     batch_size: Annotated[int | None, count(1)] = None,
@@ -50,8 +51,6 @@ def segment(
     Args:
         images: Image files, and folders of images (without their subfolders).
         out: Folder to write to.
-        channel: Number (from 1) or name of the channel to take, of images with channels. Default: up to three channels
-            are shown as colours; of more, the first is taken.
         also: Further files for other tools, names with commas between them. measures: measures.csv and counts.csv.
             labels: labels/NAME.tif. coco: instances.json. geojson: geojson/NAME.geojson for QuPath. rois:
             rois/NAME.zip for ImageJ. labelme: labelme/NAME.json. Finished images get them from their results.

@@ -14,6 +14,8 @@ from cyclopts.validators import Number
 from pix2seqd.cli.options import (
     ALL_SEGMENTS,
     CHECKPOINT_DEFAULTS,
+    Channel,
+    Checkpoint,
     Inference,
     Selection,
     count,
@@ -36,11 +38,11 @@ def video(
     source: str,
     /,
     *,
-    model: str = DEFAULT_FOR_CLIPS,
+    model: Checkpoint = DEFAULT_FOR_CLIPS,
     out: Path = Path("pix2seqd-video"),
     along: Literal["t", "z"] = "t",
     min_frames: Annotated[int, count(1)] = 3,
-    channel: str | None = None,
+    channel: Channel = None,
     first_steps: Annotated[int | None, count(1, 1000)] = None,
     adaptive: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None,
     fps: Annotated[float, Parameter(validator=Number(gt=0, lte=1000))] = 10,
@@ -60,16 +62,12 @@ def video(
     Args:
         source: A video file, an animation, a TIFF stack, a folder of images, or the number of a camera (0 is the
             first).
-        model: A bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model
-            on the Hugging Face hub.
         out: Folder to write to. An earlier result of this command in it is replaced.
         along: Axis of the frames. t: time. z: the depths of a TIFF stack, or a folder with an image for each depth. An
             object keeps its id through the depths. The sharpest plane is segmented first, and one sample is taken of
             each plane unless --consensus is given.
         min_frames: Number of frames in which an object is seen at least. Objects seen in fewer frames are left out of
             the summary, tracks.json, tracks.csv, volumes.csv and track_measures.csv; the masks keep them.
-        channel: Number (from 1) or name of the channel to take, of images with channels. Default: up to three channels
-            are shown as colours; of more, the first is taken.
         first_steps: Number of denoising steps of the first frame. --steps is the number for later frames. Default: set
             by the checkpoint.
         adaptive: Average number of steps of a later frame. More steps are spent where the mask changes. 0 always takes

@@ -87,7 +87,7 @@ def video(
     from pix2seqd.images.frames import open_clip
     from pix2seqd.panoptic.clip_results import ClipWriter
 
-    files = _files(also, pixel_size, plane_distance, along)
+    files = _further_files(also, pixel_size, plane_distance, along)
     _check_source(source, out, files["also"].folders)
     stack = _stack_name(source) if along == "z" else ""
     progress = _ClipProgress("planes" if stack else "frames")
@@ -106,8 +106,8 @@ def video(
         results = _segment(clip, source, stack, partial(segmenter.video, **options), progress)
         # Errors in the options or the first frame are reported before an earlier result is replaced.
         results = chain(list(islice(results, 1)), results)
-        options = {**files, "min_frames": min_frames, "stack": stack}
-        with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, **options) as writer:
+        lists = {"min_frames": min_frames, "stack": stack}
+        with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, **lists, **files) as writer:
             for result in results:
                 writer.write(*result)
     done, seconds, word = writer.frames, progress.seconds, progress.word
@@ -170,7 +170,7 @@ class _ClipProgress:
             yield panoptic
 
 
-def _files(also: str | None, pixel_size: str | None, plane_distance: str | None, along: str) -> dict[str, Any]:
+def _further_files(also: str | None, pixel_size: str | None, plane_distance: str | None, along: str) -> dict[str, Any]:
     """Further files, as `ClipWriter` takes them, from the options of the command."""
     from pix2seqd.panoptic.also import Also, micrometres
 

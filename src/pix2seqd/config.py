@@ -41,7 +41,7 @@ _MAX_TEXT = 1000
 _MAX_NUMBER = 2**63 - 1
 """Largest number in a setting that has no limit of its own."""
 _TRUST = "; --trust-size allows it"
-"""How to lift a limit."""
+"""End of a message about a limit."""
 _LIMITS = {
     **{f"EncoderConfig.{name}": MAX_CHANNELS for name in ("dim", "heads", "mlp_dim", "map_dim")},
     "EncoderConfig.layers": MAX_LAYERS,
@@ -89,9 +89,9 @@ class Config:
             if key not in hints:
                 near = difflib.get_close_matches(str(key), cls.names(), n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}"
-                raise ValueError(f"{cls.__name__} has no setting {_shown(key)}{hint}")
+                raise ValueError(f"{cls.__name__} has no setting {_short_repr(key)}{hint}")
             name = f"{cls.__name__}.{key}"
-            converted[key] = _converted(name, hints[key], value, trust_size)
+            converted[key] = _convert(name, hints[key], value, trust_size)
             if not trust_size:
                 _check_limit(name, converted[key])
         return cls(**converted)
@@ -123,10 +123,10 @@ def _check_limit(name: str, value: Any) -> None:
     """Refuse a number, or one of several, above the limit of its setting."""
     limit, largest = _LIMITS.get(name), max(value) if isinstance(value, tuple) else value
     if limit is not None:
-        require((largest <= limit, f"{name} must be at most {limit}, not {_shown(value)}{_TRUST}"))
+        require((largest <= limit, f"{name} must be at most {limit}, not {_short_repr(value)}{_TRUST}"))
 
 
-def _converted(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
+def _convert(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
     """A plain value as a field of this kind holds it.
 
     Raises:
@@ -134,46 +134,48 @@ def _converted(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
     """
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
-        require((value in inner, f"{name} must be one of {', '.join(inner)}, not {_shown(value)}"))
+        require((value in inner, f"{name} must be one of {', '.join(inner)}, not {_short_repr(value)}"))
         return value
     if origin is tuple:
-        require((isinstance(value, list | tuple), f"{name} must be a list, not {_shown(value)}"))
+        require((isinstance(value, list | tuple), f"{name} must be a list, not {_short_repr(value)}"))
         if inner[-1] is Ellipsis:
             require((1 <= len(value) <= MAX_LAYERS, f"{name} must have 1 to {MAX_LAYERS} entries, not {len(value)}"))
             inner = inner[:1] * len(value)
         require((len(value) == len(inner), f"{name} must have {len(inner)} entries, not {len(value)}"))
         pairs = enumerate(zip(inner, value, strict=True))
-        return tuple(_converted(f"{name}[{i}]", *pair, trust_size) for i, pair in pairs)
+        return tuple(_convert(f"{name}[{i}]", *pair, trust_size) for i, pair in pairs)
     if origin is dict:
-        require((isinstance(value, Mapping), f"{name} must be a section of settings, not {_shown(value)}"))
-        return _backbone(name, value, trust_size)
+        require((isinstance(value, Mapping), f"{name} must be a section of settings, not {_short_repr(value)}"))
+        return _check_backbone(name, value, trust_size)
     if issubclass(kind, Config):
-        require((isinstance(value, Mapping | kind), f"{name} must be a section of settings, not {_shown(value)}"))
+        require((isinstance(value, Mapping | kind), f"{name} must be a section of settings, not {_short_repr(value)}"))
         return value if isinstance(value, kind) else kind.from_dict(value, trust_size)
     allowed = (int, float) if kind is float else (kind,)
-    require((type(value) in allowed, f"{name} must be of type {kind.__name__}, not {_shown(value)}"))
+    require((type(value) in allowed, f"{name} must be of type {kind.__name__}, not {_short_repr(value)}"))
     _check_plain(name, value, _MAX_NUMBER)
     return value
 
 
-def _backbone(name: str, values: Mapping[str, Any], trust_size: bool) -> dict[str, Any]:
-    """Settings of a backbone, whose fields only `transformers` knows: plain values within bounds, nested or not.
+def _check_backbone(name: str, values: Mapping[str, Any], trust_size: bool) -> dict[str, Any]:
+    """The settings of a backbone, checked: only `transformers` knows its fields, so plain values within limits pass.
 
     Raises:
-        ValueError: they are not, or ask for code or weights of others.
+        ValueError: a value is not plain or beyond its limit, or a setting asks for code or weights of others.
     """
-    places: list[tuple[str, Any]] = [(name, values)]
-    for name, value in places:  # grows while it is walked
-        require((len(places) <= _MAX_ITEMS, f"{name}: a backbone may have {_MAX_ITEMS:,} settings"))
+    pending: list[tuple[str, Any]] = [(name, values)]
+    for name, value in pending:  # nested values are appended meanwhile
+        require((len(pending) <= _MAX_ITEMS, f"{name}: a backbone may have {_MAX_ITEMS:,} settings"))
         if isinstance(value, Mapping):
             for key, item in value.items():
-                known = isinstance(key, str | int) and len(str(key)) <= _MAX_TEXT
+                allowed = isinstance(key, str | int) and len(str(key)) <= _MAX_TEXT
                 # An implementation of attention may be the name of a repository with code.
-                known = known and not any(word in str(key) for word in ("implementation", "auto_map", "remote_code"))
-                require((known, f"{name} must not have the setting {_shown(key)}"))
-                places.append((f"{name}.{key}", item))
+                allowed = allowed and not any(
+                    word in str(key) for word in ("implementation", "auto_map", "remote_code")
+                )
+                require((allowed, f"{name} must not have the setting {_short_repr(key)}"))
+                pending.append((f"{name}.{key}", item))
         elif isinstance(value, list | tuple):
-            places.extend((f"{name}[{i}]", item) for i, item in enumerate(value))
+            pending.extend((f"{name}[{i}]", item) for i, item in enumerate(value))
         else:
             _check_plain(name, value, _MAX_NUMBER if trust_size else MAX_CHANNELS, "" if trust_size else _TRUST)
     model_type = values.get("model_type")
@@ -188,16 +190,16 @@ def _check_plain(name: str, value: Any, limit: int, cure: str = "") -> None:
     """Refuse what is no plain value, numbers that are not finite or beyond `limit`, and long or unprintable text."""
     if isinstance(value, str):
         plain = len(value) <= _MAX_TEXT and value.isprintable()
-        require((plain, f"{name} must be a line of at most {_MAX_TEXT} printable characters, not {_shown(value)}"))
+        require((plain, f"{name} must be a line of at most {_MAX_TEXT} printable characters, not {_short_repr(value)}"))
     elif isinstance(value, float):
         require((math.isfinite(value), f"{name} must be a finite number, not {value}"))
     elif value is not None:
-        require((isinstance(value, int), f"{name} must be a plain value, not {_shown(value)}"))
-        require((abs(value) <= limit, f"{name} must be at most {limit}, not {_shown(value)}{cure}"))
+        require((isinstance(value, int), f"{name} must be a plain value, not {_short_repr(value)}"))
+        require((abs(value) <= limit, f"{name} must be at most {limit}, not {_short_repr(value)}{cure}"))
 
 
-def _shown(value: Any) -> str:
-    """A value for a message, not at length."""
+def _short_repr(value: Any) -> str:
+    """A value in a message, shortened."""
     return reprlib.repr(value)
 
 

@@ -2,6 +2,8 @@
 
 The whole public interface: `Segmenter` (images in, segmentations out), `Panoptic` and `Taxonomy` (what comes out),
 `Checkpoint`, `Pix2SeqD` (the model), `ModelConfig`, `train` and `RECIPES` (training, extra `train`).
+
+To read the code, begin with `pix2seq_d` (Algorithms 1 and 2). docs/paper.md says where each part of the paper is.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -35,7 +35,7 @@ def from_codes(codes: Tensor, bits: Sequence[int], encoding: str) -> Tensor:
 
 @cache
 def code_table(bits: int, encoding: str) -> Tensor:
-    """What `to_codes` makes of each value: int64 `[2^bits]`, on the CPU. It is cached, so it must not be changed."""
+    """The table of `to_codes`, value → code: int64 `[2^bits]`, on the CPU. It is cached: do not change it in place."""
     values = torch.arange(2**bits)
     if encoding == "gray":
         return values ^ (values >> 1)
@@ -147,7 +147,7 @@ def bit_evidence(m_t: Tensor, scale: float, gamma_t: Tensor) -> Tensor:
 
 
 def evidence_gain(scale: float, gamma_t: Tensor) -> Tensor:
-    """By what a noisy analog bit is multiplied in `bit_evidence`, before it is clipped: `[b]` from γ(t) `[b]`."""
+    """Factor of the noisy analog bits in `bit_evidence`, before clipping: γ(t) `[b]` → `[b]`."""
     return scale * gamma_t.sqrt() / (1 - gamma_t)
 
 

@@ -1,7 +1,10 @@
 """Every setting of the project as frozen dataclasses; an unknown key is an error that names the nearest field.
 
-Values may come from strangers, in the config.json of a checkpoint: type, length and range of each are checked before
-anything is made of them. Sizes have limits too, because a stranger's model may be too large for the machine.
+The config.json of a checkpoint may come from an untrusted source: type, length and range of each value are checked
+before it is used. Sizes have limits too, because a model may be too large for the machine.
+
+Each setting names its source: a section of the paper, "official" for the official TensorFlow code, or "not in the
+paper" for what was added here.
 """
 
 import dataclasses
@@ -36,9 +39,9 @@ _MAX_ITEMS = 20_000
 _MAX_TEXT = 1000
 """Characters of a setting."""
 _MAX_NUMBER = 2**63 - 1
-"""Of a setting without a limit."""
+"""Largest number in a setting that has no limit of its own."""
 _TRUST = "; --trust-size allows it"
-"""How to lift a limit."""
+"""End of a message about a limit."""
 _LIMITS = {
     **{f"EncoderConfig.{name}": MAX_CHANNELS for name in ("dim", "heads", "mlp_dim", "map_dim")},
     "EncoderConfig.layers": MAX_LAYERS,
@@ -86,9 +89,9 @@ class Config:
             if key not in hints:
                 near = difflib.get_close_matches(str(key), cls.names(), n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}"
-                raise ValueError(f"{cls.__name__} has no setting {_shown(key)}{hint}")
+                raise ValueError(f"{cls.__name__} has no setting {_short_repr(key)}{hint}")
             name = f"{cls.__name__}.{key}"
-            converted[key] = _converted(name, hints[key], value, trust_size)
+            converted[key] = _convert(name, hints[key], value, trust_size)
             if not trust_size:
                 _check_limit(name, converted[key])
         return cls(**converted)
@@ -120,10 +123,10 @@ def _check_limit(name: str, value: Any) -> None:
     """Refuse a number, or one of several, above the limit of its setting."""
     limit, largest = _LIMITS.get(name), max(value) if isinstance(value, tuple) else value
     if limit is not None:
-        require((largest <= limit, f"{name} must be at most {limit}, not {_shown(value)}{_TRUST}"))
+        require((largest <= limit, f"{name} must be at most {limit}, not {_short_repr(value)}{_TRUST}"))
 
 
-def _converted(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
+def _convert(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
     """A plain value as a field of this kind holds it.
 
     Raises:
@@ -131,46 +134,48 @@ def _converted(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
     """
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
-        require((value in inner, f"{name} must be one of {', '.join(inner)}, not {_shown(value)}"))
+        require((value in inner, f"{name} must be one of {', '.join(inner)}, not {_short_repr(value)}"))
         return value
     if origin is tuple:
-        require((isinstance(value, list | tuple), f"{name} must be a list, not {_shown(value)}"))
+        require((isinstance(value, list | tuple), f"{name} must be a list, not {_short_repr(value)}"))
         if inner[-1] is Ellipsis:
             require((1 <= len(value) <= MAX_LAYERS, f"{name} must have 1 to {MAX_LAYERS} entries, not {len(value)}"))
             inner = inner[:1] * len(value)
         require((len(value) == len(inner), f"{name} must have {len(inner)} entries, not {len(value)}"))
         pairs = enumerate(zip(inner, value, strict=True))
-        return tuple(_converted(f"{name}[{i}]", *pair, trust_size) for i, pair in pairs)
+        return tuple(_convert(f"{name}[{i}]", *pair, trust_size) for i, pair in pairs)
     if origin is dict:
-        require((isinstance(value, Mapping), f"{name} must be a section of settings, not {_shown(value)}"))
-        return _backbone(name, value, trust_size)
+        require((isinstance(value, Mapping), f"{name} must be a section of settings, not {_short_repr(value)}"))
+        return _check_backbone(name, value, trust_size)
     if issubclass(kind, Config):
-        require((isinstance(value, Mapping | kind), f"{name} must be a section of settings, not {_shown(value)}"))
+        require((isinstance(value, Mapping | kind), f"{name} must be a section of settings, not {_short_repr(value)}"))
         return value if isinstance(value, kind) else kind.from_dict(value, trust_size)
     allowed = (int, float) if kind is float else (kind,)
-    require((type(value) in allowed, f"{name} must be of type {kind.__name__}, not {_shown(value)}"))
+    require((type(value) in allowed, f"{name} must be of type {kind.__name__}, not {_short_repr(value)}"))
     _check_plain(name, value, _MAX_NUMBER)
     return value
 
 
-def _backbone(name: str, values: Mapping[str, Any], trust_size: bool) -> dict[str, Any]:
-    """Settings of a backbone, whose fields only `transformers` knows: plain values within bounds, nested or not.
+def _check_backbone(name: str, values: Mapping[str, Any], trust_size: bool) -> dict[str, Any]:
+    """The settings of a backbone, checked: only `transformers` knows its fields, so plain values within limits pass.
 
     Raises:
-        ValueError: they are not, or ask for code or weights of others.
+        ValueError: a value is not plain or beyond its limit, or a setting asks for code or weights of others.
     """
-    places: list[tuple[str, Any]] = [(name, values)]
-    for name, value in places:  # grows while it is walked
-        require((len(places) <= _MAX_ITEMS, f"{name}: a backbone may have {_MAX_ITEMS:,} settings"))
+    pending: list[tuple[str, Any]] = [(name, values)]
+    for name, value in pending:  # nested values are appended meanwhile
+        require((len(pending) <= _MAX_ITEMS, f"{name}: a backbone may have {_MAX_ITEMS:,} settings"))
         if isinstance(value, Mapping):
             for key, item in value.items():
-                known = isinstance(key, str | int) and len(str(key)) <= _MAX_TEXT
+                allowed = isinstance(key, str | int) and len(str(key)) <= _MAX_TEXT
                 # An implementation of attention may be the name of a repository with code.
-                known = known and not any(word in str(key) for word in ("implementation", "auto_map", "remote_code"))
-                require((known, f"{name} must not have the setting {_shown(key)}"))
-                places.append((f"{name}.{key}", item))
+                allowed = allowed and not any(
+                    word in str(key) for word in ("implementation", "auto_map", "remote_code")
+                )
+                require((allowed, f"{name} must not have the setting {_short_repr(key)}"))
+                pending.append((f"{name}.{key}", item))
         elif isinstance(value, list | tuple):
-            places.extend((f"{name}[{i}]", item) for i, item in enumerate(value))
+            pending.extend((f"{name}[{i}]", item) for i, item in enumerate(value))
         else:
             _check_plain(name, value, _MAX_NUMBER if trust_size else MAX_CHANNELS, "" if trust_size else _TRUST)
     model_type = values.get("model_type")
@@ -185,16 +190,16 @@ def _check_plain(name: str, value: Any, limit: int, cure: str = "") -> None:
     """Refuse what is no plain value, numbers that are not finite or beyond `limit`, and long or unprintable text."""
     if isinstance(value, str):
         plain = len(value) <= _MAX_TEXT and value.isprintable()
-        require((plain, f"{name} must be a line of at most {_MAX_TEXT} printable characters, not {_shown(value)}"))
+        require((plain, f"{name} must be a line of at most {_MAX_TEXT} printable characters, not {_short_repr(value)}"))
     elif isinstance(value, float):
         require((math.isfinite(value), f"{name} must be a finite number, not {value}"))
     elif value is not None:
-        require((isinstance(value, int), f"{name} must be a plain value, not {_shown(value)}"))
-        require((abs(value) <= limit, f"{name} must be at most {limit}, not {_shown(value)}{cure}"))
+        require((isinstance(value, int), f"{name} must be a plain value, not {_short_repr(value)}"))
+        require((abs(value) <= limit, f"{name} must be at most {limit}, not {_short_repr(value)}{cure}"))
 
 
-def _shown(value: Any) -> str:
-    """A value for a message, not at length."""
+def _short_repr(value: Any) -> str:
+    """A value in a message, shortened."""
     return reprlib.repr(value)
 
 
@@ -433,7 +438,7 @@ class ModelConfig(Config):
 
 @dataclass(frozen=True)
 class DataConfig(Config):
-    """How images and masks are presented to the model, in training and inference; saved with every checkpoint."""
+    """How images and masks are prepared for the model, in training and inference; saved with every checkpoint."""
 
     size: tuple[int, int] = (256, 256)
     """Height and width of the network's input in pixels (§4.1: 256 × 256, later 1024 × 1024)."""
@@ -504,9 +509,9 @@ class InferConfig(Config):
     """Share of the samples of a video's later frames without past masks, as in a first frame. They correct errors of
     past masks; the ids come from the other samples. Not in the paper."""
     sure: float = 0.0
-    """Above 0: a window of which the model is sure takes no further steps, and if it is so after the first sample, no
-    further samples. It is sure if its pixels' segments have this mean probability. 0, or if the number of steps is
-    given (`--steps`): all are taken. Not in the paper."""
+    """Above 0: early exit. A window whose pixels' segments have this mean probability takes no further steps, and after
+    the first sample no further samples. 0, or if the number of steps is given (`--steps`): all are taken. Not in the
+    paper."""
     first_steps: int = 0
     """Steps of a mask without past masks: of a video's first frame (§4.2, Figure 7), of an image, and of samples that
     get none (`unconditioned_share`); 0: as many as `steps`."""
@@ -627,13 +632,13 @@ class TrainConfig(Config):
     evaluate_images: int = 32
     """Images of an evaluation while training, spread over the evaluation data. Not in the paper."""
     minutes: float = 0.0
-    """Above 0: the run takes about so many minutes, evaluations included, and at most `steps`. The learning rate and
-    the half-life of the moving average follow the number of steps that fit, as measured. Not in the paper."""
+    """Above 0: length of the run in minutes, evaluations included; it takes at most `steps`. The learning rate and the
+    half-life of the moving average follow the measured number of steps that fit. Not in the paper."""
     evaluations: int = 0
     """Above 0: number of evaluations, evenly spread over the run, in place of `evaluate_every`; model/ is the one with
     the best PQ, last/ the last one. Not in the paper."""
     patience: int = 0
-    """Above 0: the run ends after so many `evaluations` without a better PQ. Not in the paper."""
+    """Above 0: early stopping after this number of `evaluations` without a better PQ. Not in the paper."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps", "accumulate", "log_every", "save_every"):

@@ -64,9 +64,39 @@ def model_card(checkpoint: Checkpoint, repository: str, data: str, licence: str,
 
     The metadata have no `widget`: the hub runs no models of this library.
     """
+    title = repository.split("/")[-1]
+    categories = checkpoint.taxonomy.categories
+    kinds = {
+        kind: ", ".join(_plain(category.name) for category in categories if category.isthing == isthing) or "none"
+        for kind, isthing in {"Things": True, "Stuff": False}.items()
+    }
+    count = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    height, width = checkpoint.data.size
+    return "\n".join(
+        [
+            f"---\n{_metadata(title, data, licence, results)}\n---\n",
+            f"# {title}\n",
+            "Panoptic segmentation by bit diffusion (Pix2Seq-D, arXiv 2210.06366): "
+            f"{count:,} parameters, trained on images of {height} x {width} pixels.\n",
+            *(f"- {kind}: {names}" for kind, names in kinds.items()),
+            f"\nTrained on: {data}\n\nLicence of the weights: {licence}\n",
+            *_numbers(results),
+            "## Use\n\n```sh\npip install pix2seqd\n```\n\n```python",
+            "from pix2seqd import Segmenter\n",
+            f'Segmenter.from_pretrained("{repository}")("image.png").save("mask.png")',
+            "```\n\nOr with `transformers`:\n\n```python",
+            "import pix2seqd.hf  # makes transformers know the model",
+            "from transformers import pipeline\n",
+            f'pipeline("image-segmentation", model="{repository}")("image.png")',
+            "```\n",
+        ]
+    )
+
+
+def _metadata(title: str, data: str, licence: str, results: Mapping[str, Any]) -> str:
+    """The head of the card, in YAML: what the hub shows and searches, and the facts that `interop.cards` reads."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    title = repository.split("/")[-1]
     measured = [
         (name, round(100 * result["panoptic_quality"]["All"]["pq"], 1))
         for name, result in _measured(results)
@@ -74,7 +104,7 @@ def model_card(checkpoint: Checkpoint, repository: str, data: str, licence: str,
     ]
     facts = {"trained_on": " ".join(data.split())}
     facts |= {"quality": ", ".join(f"PQ {value} ({name})" for name, value in measured)} if measured else {}
-    head = ModelCardData(
+    return ModelCardData(
         license=licence,
         library_name="pix2seqd",
         pipeline_tag="image-segmentation",
@@ -93,33 +123,7 @@ def model_card(checkpoint: Checkpoint, repository: str, data: str, licence: str,
             for name, value in measured
         ],
         pix2seqd=facts,
-    )
-    kinds = {"Things": True, "Stuff": False}
-    lists = [
-        f"- {kind}: {', '.join(_plain(c.name) for c in checkpoint.taxonomy.categories if c.isthing == thing) or 'none'}"
-        for kind, thing in kinds.items()
-    ]
-    count = sum(parameter.numel() for parameter in checkpoint.model.parameters())
-    height, width = checkpoint.data.size
-    return "\n".join(
-        [
-            f"---\n{head.to_yaml()}\n---\n",
-            f"# {title}\n",
-            "Panoptic segmentation by bit diffusion (Pix2Seq-D, arXiv 2210.06366): "
-            f"{count:,} parameters, trained on images of {height} x {width} pixels.\n",
-            *lists,
-            f"\nTrained on: {data}\n\nLicence of the weights: {licence}\n",
-            *_numbers(results),
-            "## Use\n\n```sh\npip install pix2seqd\n```\n\n```python",
-            "from pix2seqd import Segmenter\n",
-            f'Segmenter.from_pretrained("{repository}")("image.png").save("mask.png")',
-            "```\n\nOr with `transformers`:\n\n```python",
-            "import pix2seqd.hf  # makes transformers know the model",
-            "from transformers import pipeline\n",
-            f'pipeline("image-segmentation", model="{repository}")("image.png")',
-            "```\n",
-        ]
-    )
+    ).to_yaml()
 
 
 def _plain(name: str) -> str:

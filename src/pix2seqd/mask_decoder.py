@@ -22,7 +22,7 @@ class StepCache(NamedTuple):
     """Everything that does not depend on the noisy mask, computed once for all steps (`MaskDecoder.prepare`)."""
 
     conditioning: Tensor
-    """What image and past masks add to the result of the first convolution, `[b, dim, h / patch, w / patch]`."""
+    """Share of image and past masks in the result of the first convolution, `[b, dim, h / patch, w / patch]`."""
     memories: list[KeyValue]
     """Keys and values of the image's tokens for each cross-attention of the transformer; None where it has none."""
     positions: Tensor
@@ -134,7 +134,7 @@ class MaskDecoder(nn.Module):
         )
 
     def _conditioning(self, features: ImageFeatures, past: Tensor | None) -> Tensor:
-        """What feature map and past masks add to the first convolution: `[b, dim, h / patch, w / patch]`.
+        """Share of feature map and past masks in the first convolution's result: `[b, dim, h / patch, w / patch]`.
 
         That convolution reads [noisy bits | feature map | past bits]. It is linear, so the share of the last two, which
         are the same in all steps, is computed once.
@@ -187,7 +187,7 @@ class MaskDecoder(nn.Module):
 
 
 class BitHead(nn.Module):
-    """What the last convolution gives → logits of each mask channel, and their expected analog bits (§3.2)."""
+    """Output of the last convolution → logits of each mask channel, and their expected analog bits (§3.2)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

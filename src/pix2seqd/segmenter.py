@@ -1,6 +1,6 @@
 """`Segmenter`: from images to `Panoptic`, for the command line, the evaluation and Python.
 
-The way of an image: `Tiling.resize` brings it to the network's scale, and `Tiling.split` cuts it into windows.
+The way of an image: `inference.scale` finds its scale, `Tiling.resize` resizes it, and `Tiling.split` cuts windows.
 `Runner.denoise` encodes the windows and denoises a mask for each. The loop is that of Algorithm 2, `Pix2SeqD.denoise`;
 `Stream` decides on steps and past masks. `Tiling.stitch` turns the masks into segments of the whole image, and
 `consensus` makes one segmentation of several samples.
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, groupby, islice, repeat, tee
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack
@@ -25,6 +26,7 @@ from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import InpaintedMask
 from pix2seqd.inference.runner import Runner
+from pix2seqd.inference.scale import corrected_zoom, surest_zoom
 from pix2seqd.inference.tiling import Look, ResizedImage, Tiling, Window
 from pix2seqd.inference.tracking import Tracker
 from pix2seqd.inference.video import Step, Stream
@@ -32,23 +34,8 @@ from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
-# A *look* is a quick segmentation of some windows that tells how large the things of an image are (`Tiling.look`).
-_LOOKS = {0.5: 0.7, 1.0: 0.6, 0.25: 0.6, 0.125: 0.6, 2.0: 0.6}
-"""Network pixels per image pixel in the looks at an image, an octave apart; and what a look has to be worth to be the
-last one (`Segmenter._worth`). The likely scales come first, and the one that costs most comes last."""
-_MAX_RATIO = 1.7
-"""A look counts if its things are less than so many times larger or smaller than `DataConfig.diameter`. At a wrong
-scale a large thing looks like several, and small things look like one, but the model is less sure of them."""
-_FEW = 8
-"""A look goes on until it has seen so many things, also if it is worth less than another."""
-_CORRECTIONS = 2
-"""Most looks of a model that starts from noise; each is at the scale that the one before found."""
-_EQUAL = 1.25
-"""Two scales whose ratio is below this are the same: no further look is needed."""
 _LOOK_WINDOWS = 4
-"""Most windows of a look, evenly spread over the image."""
-_LOOK_STEPS = 5
-"""Most steps of a look of a model that starts from noise."""
+"""Most windows of a look at an image (`inference.scale`), evenly spread over it."""
 _DESCRIBED_WINDOWS = 4
 """Most windows from which `describe_image` describes an image."""
 
@@ -88,7 +75,7 @@ class _Call:
     """The checkpoint's settings with those of the call."""
     seed: int
     diameter: float
-    """Of the things in image pixels; 0: not known."""
+    """Diameter of the things in image pixels; 0: not known."""
     classes: frozenset[str]
     """Names of the categories to keep."""
 
@@ -147,7 +134,7 @@ class Segmenter:
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """What the categories of the results mean."""
+        """The categories of the results."""
         return self.checkpoint.taxonomy
 
     @property
@@ -156,7 +143,14 @@ class Segmenter:
         return self.tiling.size
 
     def describe(self, clip: bool = False) -> dict[str, Any]:
-        """What determines a result beside the image or clip, the seed and the options of the call; plain values."""
+        """Model, weights, precision and settings: what a result depends on besides its input and the options of a call.
+
+        Args:
+            clip: the settings of `video` instead of those of `image`.
+
+        Returns:
+            Plain values, for JSON.
+        """
         return {
             "model": self.checkpoint.name,
             "weights": self.checkpoint.digest,
@@ -338,58 +332,21 @@ class Segmenter:
             source: as `image` takes it.
             diameter: diameter of the things in image pixels; 0: it is measured.
         """
-        data, source = self.checkpoint.data, open_pixels(source)
-        find = self._surest_zoom if self.model.config.mask.init_id_cell else self._corrected_zoom
-        zoom = find(source) if data.diameter and not diameter else data.at_scale_of(diameter).zoom
+        data, infer, source = self.checkpoint.data, self.checkpoint.infer, open_pixels(source)
+        look = partial(self._look, source)
+        if diameter or not data.diameter:
+            zoom = data.at_scale_of(diameter).zoom
+        elif self.model.config.mask.init_id_cell:
+            zoom = surest_zoom(look, data, min(source.height, source.width))
+        else:
+            zoom = corrected_zoom(look, data, infer.first_steps or infer.steps)
         return self.tiling.resize(source, zoom)
 
-    def _surest_zoom(self, source: Source) -> float:
-        """The scale at which a model that starts from ids in cells is surest of its things.
-
-        It looks at one scale after the other, up to one that is clear. Scores are weighed by the ratio to
-        `DataConfig.diameter`. One step tells as much as two (docs/notebook/few-steps.md).
-        """
-        data, best = self.checkpoint.data, (0.0, 0.0)
-        for zoom, clear in _LOOKS.items():
-            image = self.tiling.resize(source, zoom)
-            if min(image.pixels.shape[1:]) < data.diameter:
-                continue
-            found = 0.0, 0.0
-            for look in self._look(image, 1):
-                found = self._worth(look, zoom), look.diameter
-                if look.things >= _FEW and found[0] < best[0]:
-                    break
-            best = max(best, found, key=lambda pair: pair[0])
-            if best[0] >= clear:
-                break
-        return data.at_scale_of(best[1]).zoom
-
-    def _worth(self, look: Look, zoom: float) -> float:
-        """How much a look at a scale says, 0 to 1: its score, less if its things do not have the training's size."""
-        found, trained = look.diameter * zoom, self.checkpoint.data.diameter
-        ratio = max(found, trained) / min(found, trained) if found else _MAX_RATIO
-        return look.score / math.sqrt(ratio) if ratio < _MAX_RATIO else 0.0
-
-    def _corrected_zoom(self, source: Source) -> float:
-        """The scale that a model which starts from noise finds; its scores in few steps tell scales apart less well.
-
-        The first look is at the checkpoint's scale, the second at the scale that the first one found.
-        """
-        data, infer, zoom = self.checkpoint.data, self.checkpoint.infer, self.checkpoint.data.zoom
-        steps = min(_LOOK_STEPS, infer.first_steps or infer.steps)
-        for _ in range(_CORRECTIONS):
-            *_, look = self._look(self.tiling.resize(source, zoom), steps)
-            seen = look.diameter
-            found = data.at_scale_of(seen).zoom
-            if not seen or 1 / _EQUAL < found / zoom < _EQUAL:
-                break
-            zoom = found
-        return zoom
-
-    def _look(self, image: ResizedImage, steps: int) -> Iterator[Look]:
-        """What is known after each of some windows of an image (`Tiling.look`)."""
+    def _look(self, source: Source, zoom: float, steps: int) -> Iterator[Look]:
+        """Look at some windows of an image at a zoom (`inference.scale`); an estimate after each window."""
         # The settings are the checkpoint's, because the scale must not depend on the options of a call.
         quick = self.checkpoint.infer.replace(steps=steps, first_steps=0)
+        image = self.tiling.resize(source, zoom)
         every = -(-len(image.corners) // _LOOK_WINDOWS)
         image = replace(image, corners=image.corners[::every], seen=[])
         masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._stream(quick))

@@ -174,7 +174,7 @@ def test_segment_killed_and_repeated_is_complete(run, segmenter, tmp_path: Path,
 def test_also_temporary_files_of_a_killed_process_are_swept(run, segmenter, tmp_path: Path, command: str):
     draw(tmp_path / "in" / "a.png")
     draw(tmp_path / "in" / "b.png")
-    places = [*itertools.chain(*also.WHOLE.values()), "panoptic.json", "panoptic/a.png", "geojson/a.geojson"]
+    places = [*itertools.chain(*also.FOLDER_FILES.values()), "panoptic.json", "panoptic/a.png", "geojson/a.geojson"]
     places += ["tracks.json", "tracks.csv"] if command == "video" else []
     for place in places:
         path = Path("o", place)

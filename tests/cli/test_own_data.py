@@ -254,7 +254,7 @@ def test_check_data_warns_of_suspicious_splits(run, tmp_path):
     code, out, _ = run("check-data", "photos")
     assert code == 0
     for says in (
-        "skipped 2 files that are no image with labels: readme.txt, Thumbs.db",
+        "skipped 2 files that are not images with labels: readme.txt, Thumbs.db",
         "warning: 4 classes occur in no image: ground, cat, dog, owl",
         "warning: 1 images have no label: 0002",
         "warning: 1 images of photos train are also in photos val (same content): 0001 and 0001",

@@ -6,7 +6,7 @@ from fake_segmenter import FakeSegmenter, draw
 from PIL import Image
 
 from pix2seqd.cli import segmenting
-from pix2seqd.cli.segmenting import locally
+from pix2seqd.cli.segmenting import segment_files
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.results import make_folders
 
@@ -21,10 +21,10 @@ def todo(tmp_path):
 
 def run(todo, out, kind: Any = FakeSegmenter) -> Any:
     make_folders(out)
-    return locally(kind("nuclei"), todo, out, {}, {"batch_size": 2})
+    return segment_files(kind("nuclei"), todo, out, {}, {"batch_size": 2})
 
 
-def test_locally_reads_and_writes_while_it_segments(todo, tmp_path, monkeypatch):
+def test_segment_files_reads_and_writes_while_it_segments(todo, tmp_path, monkeypatch):
     """Reading, segmenting and writing wait for each other. Without overlap this would never end."""
     later_are_read, first_is_written, load, write = threading.Event(), threading.Event(), segmenting.open_pixels, []
 
@@ -52,7 +52,7 @@ def test_locally_reads_and_writes_while_it_segments(todo, tmp_path, monkeypatch)
     assert [entry[0] for _, entry in results] == sorted(write) == [stem for _, stem in todo]
 
 
-def test_locally_keeps_order_and_returns_errors(todo, tmp_path):
+def test_segment_files_keeps_order_and_returns_errors(todo, tmp_path):
     todo[1][0].write_text("not an image")
     results = dict(run(todo, tmp_path / "out"))
     assert set(results) == {source for source, _ in todo}
@@ -64,7 +64,7 @@ def test_locally_keeps_order_and_returns_errors(todo, tmp_path):
         assert Image.open(tmp_path / "out" / "panoptic" / f"{number}.png").size == (record["width"], record["height"])
 
 
-def test_locally_interrupted_returns_finished_results(todo, tmp_path, monkeypatch):
+def test_segment_files_interrupted_returns_finished_results(todo, tmp_path, monkeypatch):
     monkeypatch.setattr(FakeSegmenter, "seen", 0)
     monkeypatch.setattr(FakeSegmenter, "fail_at", 3)
     done = []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fake_segmenter import FakeSegmenter, draw
 
-from pix2seqd.cli.segmenting import locally
+from pix2seqd.cli.segmenting import segment_files
 from pix2seqd.cli.workers import on_workers
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.also import Also
@@ -45,7 +45,7 @@ def draw_all(folder: Path, blobs=(2, 1, 3, 4, 5)) -> list[tuple[Path, str]]:
 
 def run_workers(todo, out, kind=FakeSegmenter, workers=2, batch_size=None):
     make_folders(out, FOLDERS)
-    segment = partial(locally, out=out, settings={"seed": 0}, options={"batch_size": batch_size}, also=LABELS)
+    segment = partial(segment_files, out=out, settings={"seed": 0}, options={"batch_size": batch_size}, also=LABELS)
     return on_workers(partial(kind, "nuclei"), segment, todo, batch_size or 1, workers)
 
 
@@ -60,7 +60,7 @@ def test_on_workers_gives_what_one_process_gives(tmp_path, batch_size):
     several = dict(run_workers(todo, tmp_path / "several", batch_size=batch_size))
     make_folders(tmp_path / "one", FOLDERS)
     options, bad = {"batch_size": batch_size}, todo[3][0]
-    one = dict(locally(FakeSegmenter("nuclei"), todo, tmp_path / "one", {"seed": 0}, options, None, LABELS))
+    one = dict(segment_files(FakeSegmenter("nuclei"), todo, tmp_path / "one", {"seed": 0}, options, None, LABELS))
     assert isinstance(several[bad], InputError) and str(several.pop(bad)) == str(one.pop(bad))
     assert several == one and len(one) == 4
     assert content(tmp_path / "several") == content(tmp_path / "one")
@@ -72,7 +72,7 @@ def test_on_workers_killed_process_leaves_its_image(tmp_path):
     results = dict(run_workers(todo, tmp_path / "out", Deadly))
     assert [source for source, said in results.items() if isinstance(said, InputError)] == [todo[1][0]]
     said = str(results[todo[1][0]])
-    assert f"{todo[1][0]} is left" in said and "signal 9" in said and "repeat the command" in said
+    assert f"{todo[1][0]} is not done" in said and "signal 9" in said and "repeat the command" in said
     assert len(results) == len(todo)
     done = run_workers(todo[1:2], tmp_path / "out")
     assert not isinstance(dict(done)[todo[1][0]], InputError)

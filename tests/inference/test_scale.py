@@ -143,8 +143,8 @@ def test_image_without_things_is_looked_at_in_all_scales_and_keeps_its_own(looki
 def test_a_look_that_is_worth_less_than_another_is_short(looking, monkeypatch):
     """At twice the size the four windows of a look show nothing that was not seen before."""
     scaling, looks = looking
-    monkeypatch.setattr("pix2seqd.segmenter._LOOKS", {1.0: 2.0, 2.0: 2.0})  # no look is the last one
-    monkeypatch.setattr("pix2seqd.segmenter._FEW", 1)
+    monkeypatch.setattr("pix2seqd.inference.scale._SCALES", {1.0: 2.0, 2.0: 2.0})  # no look is the last one
+    monkeypatch.setattr("pix2seqd.inference.scale._FEW", 1)
     scaling.resize(drawn(cats(6, 192, 20)))
     assert looks.count(2) == 1 < looks.count(1)
 

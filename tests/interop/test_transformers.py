@@ -479,7 +479,7 @@ def test_model_arguments_of_another_kind_are_a_line(folder, arguments, options: 
 
 @pytest.mark.parametrize("size", [(3,), (0, 5), (4, -1)])
 def test_post_process_size_that_is_none_is_a_line(size: tuple[int, ...]):
-    with pytest.raises(ValueError, match="is no height and width"):
+    with pytest.raises(ValueError, match="is not a height and a width"):
         PROCESSOR.post_process_semantic_segmentation(drawn_outputs(), [size, size])
 
 

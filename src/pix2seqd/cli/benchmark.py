@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pix2seqd.cli.options import Flag, numbers
+from pix2seqd.cli.options import Dtype, TrustSize, numbers
 from pix2seqd.files import say
 
 
@@ -20,8 +20,8 @@ def benchmark(
     sizes: Counts = (256, 512),
     steps: Counts = (2, 20),
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-    trust_size: Flag = False,
+    dtype: Dtype = "auto",
+    trust_size: TrustSize = False,
     out: Path = Path("benchmark.json"),
 ) -> None:
     """Measure how fast a model is on this machine.
@@ -35,9 +35,6 @@ def benchmark(
         sizes: Heights of the square images, in pixels, separated by commas.
         steps: Numbers of denoising steps, separated by commas.
         device: Where to compute. auto takes a GPU if there is one.
-        dtype: Precision. auto takes bfloat16 where the device computes it natively, otherwise float32.
-        trust_size: Take a checkpoint of any size. Without it, sizes in config.json have limits (SECURITY.md), because a
-            stranger's checkpoint may be made to exhaust the machine.
         out: JSON file to write.
     """
     from rich.console import Console

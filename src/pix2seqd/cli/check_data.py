@@ -60,7 +60,7 @@ def check_data(
 def _print_skipped(files: Sequence[Path]) -> None:
     if files:
         names = a_few([path.name for path in files])
-        say(f"skipped {len(files):,} files that are no image with labels: {names}")
+        say(f"skipped {len(files):,} files that are not images with labels: {names}")
 
 
 def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[str, "Dataset"]]:

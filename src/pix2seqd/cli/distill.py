@@ -6,12 +6,12 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pix2seqd.cli.options import Flag, count
+from pix2seqd.cli.options import CHECKPOINT_NAME, Flag, TrustSize, count
 from pix2seqd.files import say
 
 
 def distill(
-    checkpoint: str,
+    checkpoint: Annotated[str, Parameter(help=f"The model to start from: {CHECKPOINT_NAME}")],
     /,
     *,
     data: str,
@@ -24,7 +24,7 @@ def distill(
     lr: Annotated[float, Parameter(validator=Number(gt=0, lte=1))] = 5e-4,
     workers: Annotated[int, count(0)] = 1,
     resume: Flag = False,
-    trust_size: Flag = False,
+    trust_size: TrustSize = False,
 ) -> None:
     """Train a checkpoint to need only one or two denoising steps.
 
@@ -32,8 +32,6 @@ def distill(
     and continued with --resume.
 
     Args:
-        checkpoint: The model to start from: a bundled model (`pix2seqd models` lists them), the folder of a checkpoint,
-            or the id of a model on the Hugging Face hub.
         data: Data to train on, for example coco:DIR@train. Without labels, use the output folder of `pix2seqd segment`
             with many steps.
         out: Folder of the run.
@@ -46,8 +44,6 @@ def distill(
         lr: Learning rate at the start. It falls linearly to a fiftieth.
         workers: Number of processes that prepare images. The result does not depend on it.
         resume: Continue the run in the folder OUT.
-        trust_size: Take a checkpoint of any size. Without it, sizes in config.json have limits (SECURITY.md), because a
-            stranger's checkpoint may be made to exhaust the machine.
     """
     from pix2seqd.config import TrainConfig
     from pix2seqd.training import few_steps as run

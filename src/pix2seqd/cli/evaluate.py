@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count
+from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Checkpoint, Inference, count
 from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    checkpoint: str,
+    checkpoint: Checkpoint,
     /,
     *,
     data: str,
@@ -42,8 +42,6 @@ def evaluate(
     columns predicted classes, and void stands for pixels without a class.
 
     Args:
-        checkpoint: A bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model
-            on the Hugging Face hub.
         data: Labelled data. Images: coco:DIR[@SPLIT], folder:DIR[@SPLIT], cityscapes:DIR@SPLIT, shapes:COUNT[@SEED].
             Clips: davis:DIR@SPLIT, kitti-step:DIR@SPLIT, nuclei-clips:DIR@SPLIT:COUNT[xFRAMES],
             shapes-clips:COUNT[xFRAMES][@SEED]. See docs/datasets.md.

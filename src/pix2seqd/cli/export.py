@@ -2,22 +2,18 @@
 
 from pathlib import Path
 
-from pix2seqd.cli.options import Flag
+from pix2seqd.cli.options import Checkpoint, TrustSize
 from pix2seqd.files import say
 
 
-def export(checkpoint: str, /, *, out: Path, trust_size: Flag = False) -> None:
+def export(checkpoint: Checkpoint, /, *, out: Path, trust_size: TrustSize = False) -> None:
     """Export a checkpoint to ONNX.
 
     OUT receives encoder.onnx (the image encoder) and step.onnx (one decoder step). The graphs take images of the
     checkpoint's own input size. The command needs the extra onnx.
 
     Args:
-        checkpoint: A bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model
-            on the Hugging Face hub.
         out: Folder to write to.
-        trust_size: Take a checkpoint of any size. Without it, sizes in config.json have limits (SECURITY.md), because a
-            stranger's checkpoint may be made to exhaust the machine.
     """
     from pix2seqd.checkpoint import from_pretrained
     from pix2seqd.inference.tiling import Tiling

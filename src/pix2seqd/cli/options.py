@@ -29,6 +29,37 @@ def _whole(_: type, tokens: Sequence[Any]) -> int:
 
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 """An option without a value."""
+CHECKPOINT_NAME = (
+    "a bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model on the Hugging "
+    "Face hub."
+)
+"""The values that name a checkpoint, for help texts."""
+Checkpoint = Annotated[str, Parameter(help=CHECKPOINT_NAME[0].upper() + CHECKPOINT_NAME[1:])]
+"""Bundled name, folder or hub id of a checkpoint."""
+TrustSize = Annotated[
+    Flag,
+    Parameter(
+        help="Accept a checkpoint of any size. Otherwise sizes in config.json have limits (SECURITY.md), because a "
+        "checkpoint from an untrusted source could exhaust the machine."
+    ),
+]
+"""Whether the limits of sizes do not hold."""
+Channel = Annotated[
+    str | None,
+    Parameter(
+        help="Number (from 1) or name of the channel to take, of images with channels. Default: up to three channels "
+        "are shown as colours; of more, the first is taken."
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"], Parameter(help="Where to compute. auto takes a GPU if there is one.")
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    Parameter(
+        help="Precision. auto takes bfloat16 where the device computes it natively, otherwise float32.",
+    ),
+]
 
 
 def count(minimum: int, maximum: float = math.inf) -> Parameter:
@@ -62,7 +93,7 @@ class Inference:
     """Number of denoising steps. More steps take more time. Default: set by the checkpoint."""
     td: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None
     """Time difference of the paper's asymmetric time intervals (section 3.3), in steps: every step removes noise as if
-    it went so many steps further. Default: set by the checkpoint."""
+    it went this many steps further. Default: set by the checkpoint."""
     seed: Annotated[int, count(0, 2**63 - 1)] = 0
     """Seed of the random noise. The same seed gives the same result."""
     min_pixels: Annotated[int | None, count(0)] = None
@@ -76,13 +107,9 @@ class Inference:
     smooth: bool | None = None
     """Smooth outlines where the mask is coarser than the image. --no-smooth: blocks of the mask's pixels, as in the
     paper. Default: set by the checkpoint."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute. auto takes a GPU if there is one."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision. auto takes bfloat16 where the device computes it natively, otherwise float32."""
-    trust_size: Flag = False
-    """Take a checkpoint of any size. Without it, sizes in config.json have limits (SECURITY.md), because a stranger's
-    checkpoint may be made to exhaust the machine."""
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    trust_size: TrustSize = False
 
     def segmenter(self, name: str) -> "Segmenter":
         """Load the checkpoint."""

@@ -43,8 +43,8 @@ def on_ray(
 
     Args:
         load: makes the segmenter of an actor.
-        segment: `locally` with all but the first two of its arguments; the output folder is an absolute path.
-        todo: as `locally` takes it.
+        segment: `segment_files` with all but the first two of its arguments; the output folder is an absolute path.
+        todo: as `segment_files` takes it.
         batch: number of files that an actor takes at a time.
         workers: number of actors.
 

@@ -106,7 +106,7 @@ def _read_file(path: Path) -> Mapping[str, Any]:
         near = difflib.get_close_matches(str(path), RECIPES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(RECIPES)}"
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InputError(f"{str(path)!r} is no bundled recipe and no readable file ({reason}); {hint}") from error
+        raise InputError(f"{str(path)!r} is neither a bundled recipe nor a readable file ({reason}); {hint}") from error
     if not isinstance(layer, Mapping):
         raise InputError(f"{path} holds no settings; write it as `pix2seqd train {next(iter(RECIPES))} --show` does")
     return layer

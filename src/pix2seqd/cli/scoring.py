@@ -1,4 +1,4 @@
-"""What `pix2seqd evaluate` and `pix2seqd sweep` share."""
+"""Functions that `pix2seqd evaluate` and `pix2seqd sweep` share."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +14,7 @@ CLIP_FRAMES = 24
 
 
 def max_tracks(data: str) -> int | None:
-    """How many tracks of a clip J&F takes into account: the number that DAVIS's protocol allows, otherwise all."""
+    """Number of tracks of a clip that count in J&F: what DAVIS's protocol allows; None: all."""
     return MAX_PROPOSALS if data.startswith("davis:") else None
 
 

@@ -1,11 +1,14 @@
 """The command `pix2seqd segment`."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pix2seqd.cli.options import (
     ALL_SEGMENTS,
     CHECKPOINT_DEFAULTS,
+    Channel,
+    Checkpoint,
     Inference,
     Selection,
     count,
@@ -16,17 +19,23 @@ from pix2seqd.cli.options import (
 from pix2seqd.config import DEFAULT_MODEL
 from pix2seqd.files import InputError, require, say
 
+if TYPE_CHECKING:
+    from pix2seqd.cli.segmenting import Results
+    from pix2seqd.segmenter import Segmenter
+
+Engine = Literal["local", "ray"]
+
 
 def segment(
     *images: Path,
-    model: str = DEFAULT_MODEL,
+    model: Checkpoint = DEFAULT_MODEL,
     out: Path = Path("pix2seqd-out"),
-    channel: str | None = None,
+    channel: Channel = None,
     also: str | None = None,
     pixel_size: str | None = None,
     batch_size: Annotated[int | None, count(1)] = None,
     shard: Annotated[int | None, count(1)] = None,
-    engine: Literal["local", "ray"] = "local",
+    engine: Engine = "local",
     workers: Annotated[int, count(1)] = 1,
     selection: Selection = ALL_SEGMENTS,
     inference: Inference = CHECKPOINT_DEFAULTS,
@@ -41,11 +50,7 @@ def segment(
 
     Args:
         images: Image files, and folders of images (without their subfolders).
-        model: A bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model
-            on the Hugging Face hub.
         out: Folder to write to.
-        channel: Number (from 1) or name of the channel to take, of images with channels. Default: up to three channels
-            are shown as colours; of more, the first is taken.
         also: Further files for other tools, names with commas between them. measures: measures.csv and counts.csv.
             labels: labels/NAME.tif. coco: instances.json. geojson: geojson/NAME.geojson for QuPath. rois:
             rois/NAME.zip for ImageJ. labelme: labelme/NAME.json. Finished images get them from their results.
@@ -53,8 +58,8 @@ def segment(
             Default: lengths are in pixels.
         batch_size: Number of images that are read at a time, and of image windows that the network computes at a
             time. It changes the speed, not the result. Default: chosen automatically.
-        shard: Number of images of a part, for very many images (10000). OUT then has part-00000/, part-00001/, ..., and
-            each of these has all of the above for so many images. coco:OUT is all parts as one data set.
+        shard: Number N of images of a part, for very many images (10000). OUT then has part-00000/, part-00001/, ...,
+            and each of these has all of the above for N images. coco:OUT is all parts as one data set.
         engine: local: this machine, or the processes that torchrun started, which share the images. ray: a Ray
             cluster (needs the extra ray).
         workers: Number of processes that share the images, or of Ray actors. Each has its part of the cores and its own
@@ -63,69 +68,61 @@ def segment(
         selection: Which segments are kept.
         inference: How the checkpoint is used.
     """
-    import os
     from functools import partial
 
-    from pix2seqd.cli.segmenting import WindowsBar, also_into, locally, print_segments, segment_into
-    from pix2seqd.images.load import find_images, open_pixels
+    from pix2seqd.cli.segmenting import (
+        WindowsBar,
+        print_segments,
+        record_results,
+        segment_files,
+        write_missing_files,
+    )
     from pix2seqd.panoptic.also import Also
-    from pix2seqd.panoptic.collect import collect, sweep
+    from pix2seqd.panoptic.collect import collect, remove_leftovers
     from pix2seqd.panoptic.folder import FOLDERS
-    from pix2seqd.panoptic.parts import place
     from pix2seqd.panoptic.results import PanopticWriter, check_out
 
-    if engine == "local" and workers > (cores := os.cpu_count() or 1):
-        raise InputError(f"--workers {workers}: this machine has {cores} cores; give at most {cores}")
-    if engine == "ray":
-        require("--engine ray", "ray", "ray")
+    _check_engine(engine, workers)
     further = Also.parse(also, pixel_size)
-    sources = find_images(images)
-    if not sources:
-        raise InputError("nothing to segment; give an image or a folder of images")
-    if len(sources) == 1:
-        open_pixels(sources[0], channel)  # a mistyped name is reported before torch and the model are loaded
+    sources = _find_sources(images, channel)  # a mistyped name is reported before torch and the model are loaded
     from pix2seqd import distributed
 
-    folders = (*FOLDERS, *further.folders)
     check_out(out, shard)
-    first, stride = distributed.rank(), distributed.world_size()
-    if engine == "local" and workers > 1 and stride > 1:
+    processes = distributed.world_size()
+    if engine == "local" and workers > 1 and processes > 1:
         raise InputError("torchrun has started several processes already; leave --workers out")
     segmenter = inference.segmenter(model)
     options = {**inference.given(), **selection.given(segmenter.taxonomy)}
     next(segmenter.images((), **options), None)  # refuses what is wrong with them before anything is written
     print_summary(segmenter)
     settings = {**segmenter.describe(), **options, **({} if channel is None else {"channel": channel})}
+    folders = (*FOLDERS, *further.folders)
     writer = PanopticWriter(out, segmenter.taxonomy, settings, sources, shard=shard, folders=folders)
-    sweep(out)
+    remove_leftovers(out)
+    own = sources[distributed.rank() :: processes]
     try:
         with writer:
-            own = sources[first::stride]
-            todo = [source for source in own if not writer.is_done(source)]
-            done = set(own) - set(todo)
-            lacking = [
-                source
-                for source in own
-                if source in done and further.lacking(*place(out, writer.stem(source)), writer.also(source)).kinds
-            ]
+            todo, done = [], []
+            for source in own:
+                (done if writer.is_done(source) else todo).append(source)
             named = [(source, writer.stem(source)) for source in todo]
             print_renamed([(source, stem.rpartition("/")[2]) for source, stem in named])
-            options, bar = {**options, "batch_size": batch_size}, WindowsBar(len(todo))
-            load = partial(inference.segmenter, model)
-            segment_files = partial(locally, out=out, settings=settings, options=options, channel=channel, also=further)
-            if engine == "ray" and todo:
-                from pix2seqd.cli.ray_engine import on_ray
-
-                results = on_ray(load, partial(segment_files, out=out.absolute()), named, batch_size or 1, workers)
-            elif workers > 1 and len(todo) > 1:
-                from pix2seqd.cli.workers import on_workers
-
-                results = on_workers(load, segment_files, named, batch_size or 1, workers)
+            bar = WindowsBar(len(todo))
+            segment_named = partial(
+                segment_files,
+                out=out.absolute() if engine == "ray" else out,  # Ray's workers have another working directory
+                settings=settings,
+                options={**options, "batch_size": batch_size},
+                channel=channel,
+                also=further,
+            )
+            if todo and (engine == "ray" or min(workers, len(todo)) > 1):
+                load = partial(inference.segmenter, model)
+                results = _in_processes(engine, load, segment_named, named, batch_size or 1, workers)
             else:
-                results = segment_files(segmenter, named, on_window=bar)
-            failed = segment_into(writer, own, todo, results, bar)
-            if lacking:
-                failed += also_into(writer, out, lacking, segmenter.taxonomy, further)
+                results = segment_named(segmenter, named, on_window=bar)
+            failed = record_results(writer, own, todo, results, bar)
+            failed += write_missing_files(writer, out, done, segmenter.taxonomy, further)
             if len(sources) == len(own) == 1 and not failed:
                 print_segments(sources[0].name, writer.segments(sources[0]))
             unlike = [source.name for source in writer.unfamiliar(own)]
@@ -138,3 +135,43 @@ def segment(
     if failed < len(own) or not own:
         say(f"written to {out}{'/part-*' if shard else ''}: {names}")
     return 2 if failed else 0
+
+
+def _check_engine(engine: Engine, workers: int) -> None:
+    """Refuse more workers than this machine has cores, and Ray where it is not installed."""
+    import os
+
+    if engine == "local" and workers > (cores := os.cpu_count() or 1):
+        raise InputError(f"--workers {workers}: this machine has {cores} cores; give at most {cores}")
+    if engine == "ray":
+        require("--engine ray", "ray", "ray")
+
+
+def _find_sources(images: tuple[Path, ...], channel: str | None) -> list[Path]:
+    """The image files; a single one is opened, to check that it can be read and has the channel."""
+    from pix2seqd.images.load import find_images, open_pixels
+
+    sources = find_images(images)
+    if not sources:
+        raise InputError("nothing to segment; give an image or a folder of images")
+    if len(sources) == 1:
+        open_pixels(sources[0], channel)
+    return sources
+
+
+def _in_processes(
+    engine: Engine,
+    load: "Callable[[], Segmenter]",
+    segment: "Callable[..., Results]",
+    todo: list[tuple[Path, str]],
+    batch: int,
+    workers: int,
+) -> "Results":
+    """Segment files in other processes: of this machine, or on a Ray cluster; arguments as `on_workers`."""
+    if engine == "ray":
+        from pix2seqd.cli.ray_engine import on_ray
+
+        return on_ray(load, segment, todo, batch, workers)
+    from pix2seqd.cli.workers import on_workers
+
+    return on_workers(load, segment, todo, batch, workers)

@@ -17,10 +17,10 @@ from rich.text import Text
 from pix2seqd.cli.options import print_message
 from pix2seqd.files import InputError, printable, say
 from pix2seqd.images.load import Pixels, image_size, open_pixels
-from pix2seqd.panoptic.also import NOTHING, Also, read_result, remove, write_for_image
+from pix2seqd.panoptic.also import NO_FILES, Also, read_result, remove, write_for_image
 from pix2seqd.panoptic.journal import Entry
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.parts import place
+from pix2seqd.panoptic.parts import locate
 from pix2seqd.panoptic.results import PanopticWriter, write_files
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
@@ -64,7 +64,7 @@ class WindowsBar:
             self._task = None
 
 
-def segment_into(
+def record_results(
     writer: PanopticWriter, sources: list[Path], todo: list[Path], results: Results, bar: WindowsBar
 ) -> int:
     """Record the results and print a summary.
@@ -74,7 +74,7 @@ def segment_into(
         sources: all files of this process.
         todo: the files that have to be segmented; the others have results already.
         results: one for each file of `todo`.
-        bar: what `locally` tells of windows; the files are shown there too.
+        bar: what `segment_files` tells of windows; the files are shown there too.
 
     Returns:
         Number of files that could not be read.
@@ -103,14 +103,14 @@ def segment_into(
     return failed
 
 
-def locally(
+def segment_files(
     segmenter: "Segmenter",
     todo: list[tuple[Path, str]],
     out: Path,
     settings: dict[str, Any],
     options: dict[str, Any],
     channel: str | None = None,
-    also: Also = NOTHING,
+    also: Also = NO_FILES,
     on_window: Callable[[int, int], None] = lambda done, of: None,
 ) -> Results:
     """Segment files in this process and write their results.
@@ -159,27 +159,31 @@ def _chunks(todo: list[tuple[Path, str]], maximum: int) -> Iterator[list[tuple[P
         yield chunk
 
 
-def also_into(writer: PanopticWriter, out: Path, todo: list[Path], taxonomy: Taxonomy, also: Also) -> int:
-    """Write further files of images that were segmented before, from their results, and print how many.
+def write_missing_files(writer: PanopticWriter, out: Path, sources: list[Path], taxonomy: Taxonomy, also: Also) -> int:
+    """Write the further files that images segmented before lack, from their results, and print how many images.
 
     Args:
         writer: has the entries of the images, and records the new ones.
         out: the folder.
-        todo: the images.
+        sources: the images that were segmented before.
         taxonomy: the categories of the folder.
-        also: what is written; an image keeps the files that it has.
+        also: what an image has to have; it keeps the files that it has.
 
     Returns:
         Number of images that failed.
     """
+    missing = {source: also.missing(*locate(out, writer.stem(source)), writer.also(source)) for source in sources}
+    todo = [source for source in sources if missing[source].kinds]
+    if not todo:
+        return 0
     failed = 0
     with _progress(len(todo)) as progress:
         task = progress.add_task("writing further files", total=len(todo), speed="")
         for source, entry in writer.entries(todo):
             try:
-                folder, stem = place(out, writer.stem(source))
-                lacking = also.lacking(folder, stem, writer.also(source))
-                writer.add(source, write_for_image(folder, lacking, entry, read_result(folder, entry, taxonomy)))
+                folder, _ = locate(out, writer.stem(source))
+                panoptic = read_result(folder, entry, taxonomy)
+                writer.add(source, write_for_image(folder, missing[source], entry, panoptic))
             except InputError as error:
                 failed += 1
                 print_message(progress, error)
@@ -198,7 +202,7 @@ def _write(
     also: Also,
 ) -> Entry:
     """Write all files of one image; those of an earlier segmentation of it go."""
-    folder, stem = place(out, name)
+    folder, stem = locate(out, name)
     remove(folder, stem)
     entry = write_files(folder, stem, source, image, panoptic, settings)
     return write_for_image(folder, also, entry, panoptic) if also.kinds else entry

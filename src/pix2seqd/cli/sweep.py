@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-from pix2seqd.cli.options import Flag, count, numbers
+from pix2seqd.cli.options import Checkpoint, Device, Dtype, TrustSize, count, numbers
 from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ WholeNumbers = Annotated[tuple[int, ...], numbers(int, 0)]
 
 
 def sweep(
-    checkpoint: str,
+    checkpoint: Checkpoint,
     /,
     *,
     data: str,
@@ -24,9 +24,9 @@ def sweep(
     td: Annotated[tuple[float, ...], numbers(float, 0)] = (),
     min_pixels: WholeNumbers = (),
     seed: Annotated[int, count(0, 2**63 - 1)] = 0,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-    trust_size: Flag = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    trust_size: TrustSize = False,
     out: Path = Path("sweep.json"),
 ) -> None:
     """Score a checkpoint with many inference settings.
@@ -35,8 +35,6 @@ def sweep(
     checkpoint sets them. The scores are printed and written as JSON. A plot is written beside it as PNG.
 
     Args:
-        checkpoint: A bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model
-            on the Hugging Face hub.
         data: Labelled images or clips, as for `pix2seqd evaluate`.
         steps: Numbers of denoising steps, separated by commas, for example 1,2,5,10,20. On clips: those of all frames
             but the first.
@@ -45,10 +43,6 @@ def sweep(
             commas, for example 0,1,2,3.
         min_pixels: On images: sizes of the smallest segment, in pixels, separated by commas, for example 0,40,80.
         seed: Seed of the random noise.
-        device: Where to compute. auto takes a GPU if there is one.
-        dtype: Precision. auto takes bfloat16 where the device computes it natively, otherwise float32.
-        trust_size: Take a checkpoint of any size. Without it, sizes in config.json have limits (SECURITY.md), because a
-            stranger's checkpoint may be made to exhaust the machine.
         out: JSON file to write.
     """
     from pix2seqd import distributed

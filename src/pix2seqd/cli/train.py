@@ -50,7 +50,7 @@ def train(
             command line still have priority.
         show: Print all settings as YAML and stop. Use it to write your own file.
         trust_size: Take a model and a checkpoint (--init) of any size. Without it, sizes have limits (SECURITY.md),
-            because a stranger's checkpoint may be made to exhaust the machine.
+            because a checkpoint from an untrusted source could exhaust the machine.
     """
     from pix2seqd.cli.recipe import read_recipe, read_settings
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,8 @@ from cyclopts.validators import Number
 from pix2seqd.cli.options import (
     ALL_SEGMENTS,
     CHECKPOINT_DEFAULTS,
+    Channel,
+    Checkpoint,
     Inference,
     Selection,
     count,
@@ -25,9 +28,9 @@ from pix2seqd.files import InputError, printable, say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from rich.progress import Progress
 
-    from pix2seqd.images.frames import DecodedFrame
+    from pix2seqd.images.frames import DecodedFrame, FrameStream
+    from pix2seqd.inference.depths import Video
     from pix2seqd.panoptic.panoptic import Panoptic
 
 
@@ -35,11 +38,11 @@ def video(
     source: str,
     /,
     *,
-    model: str = DEFAULT_FOR_CLIPS,
+    model: Checkpoint = DEFAULT_FOR_CLIPS,
     out: Path = Path("pix2seqd-video"),
     along: Literal["t", "z"] = "t",
     min_frames: Annotated[int, count(1)] = 3,
-    channel: str | None = None,
+    channel: Channel = None,
     first_steps: Annotated[int | None, count(1, 1000)] = None,
     adaptive: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1000))] = None,
     fps: Annotated[float, Parameter(validator=Number(gt=0, lte=1000))] = 10,
@@ -59,16 +62,12 @@ def video(
     Args:
         source: A video file, an animation, a TIFF stack, a folder of images, or the number of a camera (0 is the
             first).
-        model: A bundled model (`pix2seqd models` lists them), the folder of a checkpoint, or the id of a model
-            on the Hugging Face hub.
         out: Folder to write to. An earlier result of this command in it is replaced.
         along: Axis of the frames. t: time. z: the depths of a TIFF stack, or a folder with an image for each depth. An
             object keeps its id through the depths. The sharpest plane is segmented first, and one sample is taken of
             each plane unless --consensus is given.
         min_frames: Number of frames in which an object is seen at least. Objects seen in fewer frames are left out of
             the summary, tracks.json, tracks.csv, volumes.csv and track_measures.csv; the masks keep them.
-        channel: Number (from 1) or name of the channel to take, of images with channels. Default: up to three channels
-            are shown as colours; of more, the first is taken.
         first_steps: Number of denoising steps of the first frame. --steps is the number for later frames. Default: set
             by the checkpoint.
         adaptive: Average number of steps of a later frame. More steps are spent where the mask changes. 0 always takes
@@ -79,20 +78,101 @@ def video(
             geojson/NUMBER.geojson for QuPath. rois: rois/NUMBER.zip for ImageJ. labelme: labelme/NUMBER.json.
             ctc: masks and tracks of the Cell Tracking Challenge, in ctc/.
         pixel_size: Length of a pixel's side with its unit, um or nm (0.65um), for measures, labels and geojson, and
-            with --along z for volumes.csv.
+            with --along z for volumes.csv. Default: lengths are in pixels.
         plane_distance: With --along z: distance from one plane to the next with its unit (2um), for volumes.csv and
             labels.
-            Default: lengths are in pixels.
         selection: Which segments are kept, frame by frame. The others are tracked too, but not written.
         inference: How the checkpoint is used.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from pix2seqd.images.frames import open_clip
-    from pix2seqd.inference.depths import follow, segment_depths, sharpest
+    from pix2seqd.panoptic.clip_results import ClipWriter
+
+    files = _further_files(also, pixel_size, plane_distance, along)
+    _check_source(source, out, files["also"].folders)
+    stack = _stack_name(source) if along == "z" else ""
+    progress = _ClipProgress("planes" if stack else "frames")
+    with progress.bar, open_clip(source, progress.warn, fps, channel, progress.note, along) as clip:
+        segmenter = inference.segmenter(model)
+        # Samples without past masks see things in the noise of the empty planes at the ends of a stack.
+        options: dict[str, Any] = {"consensus": 1} if stack else {}
+        options |= {**inference.given(), **selection.given(segmenter.taxonomy)}
+        given = {"first_steps": first_steps, "adaptive": adaptive}
+        options |= {name: value for name, value in given.items() if value is not None}
+        print_summary(segmenter)
+        settings = {**segmenter.describe(clip=True), **options}
+        settings |= {"source": source, "along": along, "min_frames": min_frames}
+        settings |= {} if channel is None else {"channel": channel}
+        progress.start(clip.total and clip.total + bool(stack))  # one plane of a stack is segmented twice
+        results = _segment(clip, source, stack, partial(segmenter.video, **options), progress)
+        # Errors in the options or the first frame are reported before an earlier result is replaced.
+        results = chain(list(islice(results, 1)), results)
+        lists = {"min_frames": min_frames, "stack": stack}
+        with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, **lists, **files) as writer:
+            for result in results:
+                writer.write(*result)
+    done, seconds, word = writer.frames, progress.seconds, progress.word
+    tracked = _describe_tracks(writer.lengths, writer.min_frames, word)
+    # Frames show one scene. Where a single one looks familiar, the others are dim views of the same.
+    if len(writer.unfamiliar) == done:
+        print_unfamiliar(writer.unfamiliar, done, word, segmenter.describe()["model"])
+    print(f"{done} {word} in {seconds:.1f} s ({done / seconds:.1f} {word}/s), {tracked}")
+    written = [f"labels/{stack}.tif", "volumes.csv"] if stack else ["tracks.csv", *["ctc/"] * files["ctc"]]
+    written += [files["also"].names] if files["also"].kinds else []
+    say(f"written to {out}: overlay.mp4, panoptic/, panoptic.json, tracks.json, {', '.join(written)}")
+    return 2 if progress.errors else 0
+
+
+class _ClipProgress:
+    """The progress bar of a clip, and the messages above it.
+
+    Args of the constructor:
+        word: what is counted, "frames" or "planes".
+    """
+
+    def __init__(self, word: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        speed = TextColumn("{task.fields[speed]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
+        self.bar = Progress(*columns, console=Console(stderr=True))
+        self.word = word
+        self.errors = 0
+        """Number of frames, or ends of files, that could not be read."""
+        self._printed: set[str] = set()
+
+    def note(self, message: str) -> None:
+        """Print a message, unless it was printed before: the planes of a stack are read twice."""
+        if message not in self._printed:
+            print_message(self.bar, message)
+        self._printed.add(message)
+
+    def warn(self, message: str) -> None:
+        """Count an error, and print it."""
+        self.errors += 1
+        self.note(message)
+
+    def start(self, total: int | None) -> None:
+        """Start the clock; the bar is shown after the first frame."""
+        self._task = self.bar.add_task("segmenting", total=total, speed="", visible=False)
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.monotonic() - self._started
+
+    def counted(self, results: Iterable["Panoptic"]) -> Iterator["Panoptic"]:
+        """The results unchanged; each moves the bar."""
+        for panoptic in results:
+            speed = (self.bar.tasks[self._task].completed + 1) / self.seconds
+            self.bar.update(self._task, advance=1, visible=True, speed=f"{speed:.1f} {self.word}/s")
+            yield panoptic
+
+
+def _further_files(also: str | None, pixel_size: str | None, plane_distance: str | None, along: str) -> dict[str, Any]:
+    """Further files, as `ClipWriter` takes them, from the options of the command."""
     from pix2seqd.panoptic.also import Also, micrometres
-    from pix2seqd.panoptic.clip_results import OUTPUTS, ClipWriter
 
     further = Also.parse(also, pixel_size, "ctc", stack=along == "z")
     distance = None if plane_distance is None else micrometres("--plane-distance", plane_distance)
@@ -103,73 +183,37 @@ def video(
         further = further.without("labels")  # labels/ holds the whole stack
     elif distance:
         raise InputError("--plane-distance is for stacks of depths; give --along z too")
-    place = Path(source).resolve()
-    if any(place.is_relative_to((out / name).resolve()) for name in (*OUTPUTS, *further.folders)):
+    return {"also": further, "ctc": ctc, "plane_distance": distance}
+
+
+def _check_source(source: str, out: Path, folders: Iterable[str]) -> None:
+    """Refuse a source that the command would overwrite, or that lies in one of the `folders` that it writes."""
+    from pix2seqd.panoptic.clip_results import OUTPUTS
+
+    if any(Path(source).resolve().is_relative_to((out / name).resolve()) for name in (*OUTPUTS, *folders)):
         raise InputError(f"{source} would be overwritten; choose another --out")
-    stack = printable(place.name if place.is_dir() else place.stem) or "stack" if along == "z" else ""
-    errors, word = 0, "planes" if stack else "frames"
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        printed: set[str] = set()
 
-        def note(message: str) -> None:
-            if message not in printed:  # the planes of a stack are read twice
-                print_message(progress, message)
-            printed.add(message)
 
-        def report(message: str) -> None:
-            nonlocal errors
-            errors += 1
-            note(message)
+def _stack_name(source: str) -> str:
+    """Name of the label stack: that of the file without its suffix, or of the folder."""
+    path = Path(source).resolve()
+    return printable(path.name if path.is_dir() else path.stem) or "stack"
 
-        with open_clip(source, report, fps, channel, note, along) as clip:
-            segmenter = inference.segmenter(model)
-            given = {"first_steps": first_steps, "adaptive": adaptive}
-            # Samples without past masks see things in the noise of the empty planes at the ends of a stack.
-            options: dict[str, Any] = {"consensus": 1} if stack else {}
-            options |= {**inference.given(), **selection.given(segmenter.taxonomy)}
-            options |= {name: value for name, value in given.items() if value is not None}
-            print_summary(segmenter)
-            settings = {
-                **segmenter.describe(clip=True),
-                **options,
-                "source": source,
-                "along": along,
-                "min_frames": min_frames,
-            }
-            settings |= {} if channel is None else {"channel": channel}
-            total = clip.total and clip.total + bool(stack)  # one plane of a stack is segmented twice
-            task, started = progress.add_task("segmenting", total=total, speed="", visible=False), time.monotonic()
 
-            def segment(images: Iterable["Image"]) -> Iterator["Panoptic"]:
-                for panoptic in segmenter.video(images, **options):
-                    speed = (progress.tasks[task].completed + 1) / (time.monotonic() - started)
-                    progress.update(task, advance=1, visible=True, speed=f"{speed:.1f} {word}/s")
-                    yield panoptic
+def _segment(
+    clip: "FrameStream", source: str, stack: str, video: "Video", progress: _ClipProgress
+) -> "Iterator[tuple[DecodedFrame, Panoptic]]":
+    """Frames and their segmentations, in the order of the frames; a stack is segmented from its sharpest plane."""
+    from pix2seqd.inference.depths import follow, segment_depths, sharpest
 
-            if clip.read and stack:
-                start = sharpest(clip.frames)
-                note(f"{source}: plane {start} is the sharpest; it is segmented first, then those on both sides")
-                results = segment_depths(segment, clip.read, start, clip.total or 0)
-            else:
-                results = follow(segment, _check_rate(clip.frames, 1 / float(clip.rate), progress))
-            # Errors in the options or the first frame are reported before an earlier result is replaced.
-            results = chain(list(islice(results, 1)), results)
-            lists = {"also": further, "min_frames": min_frames, "ctc": ctc, "stack": stack}
-            with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, **lists, plane_distance=distance) as writer:
-                for result in results:
-                    writer.write(*result)
-    done = writer.frames
-    seconds = time.monotonic() - started
-    tracked = _describe_tracks(writer.lengths, writer.min_frames, word)
-    # Frames show one scene. Where a single one looks familiar, the others are dim views of the same.
-    if len(writer.unfamiliar) == done:
-        print_unfamiliar(writer.unfamiliar, done, word, segmenter.describe()["model"])
-    print(f"{done} {word} in {seconds:.1f} s ({done / seconds:.1f} {word}/s), {tracked}")
-    files = [f"labels/{stack}.tif", "volumes.csv"] if stack else ["tracks.csv", *["ctc/"] * ctc]
-    files += [further.names] if further.kinds else []
-    say(f"written to {out}: overlay.mp4, panoptic/, panoptic.json, tracks.json, {', '.join(files)}")
-    return 2 if errors else 0
+    def segment(images: Iterable["Image"]) -> Iterator["Panoptic"]:
+        return progress.counted(video(images))
+
+    if clip.read and stack:
+        start = sharpest(clip.frames)
+        progress.note(f"{source}: plane {start} is the sharpest; it is segmented first, then those on both sides")
+        return segment_depths(segment, clip.read, start, clip.total or 0)
+    return follow(segment, _check_rate(clip.frames, 1 / float(clip.rate), progress))
 
 
 def _describe_tracks(lengths: list[int], min_frames: int, word: str) -> str:
@@ -182,7 +226,7 @@ def _describe_tracks(lengths: list[int], min_frames: int, word: str) -> str:
     return text
 
 
-def _check_rate(frames: Iterator["DecodedFrame"], interval: float, progress: "Progress") -> Iterator["DecodedFrame"]:
+def _check_rate(frames: Iterator["DecodedFrame"], interval: float, progress: _ClipProgress) -> Iterator["DecodedFrame"]:
     """The frames unchanged; a message, once, if their times are uneven."""
     before, even = None, True
     for frame in frames:
@@ -190,6 +234,6 @@ def _check_rate(frames: Iterator["DecodedFrame"], interval: float, progress: "Pr
             even = abs(frame.time - before.time - interval * (frame.number - before.number)) <= interval / 2
             if not even:
                 first = f"first at frame {frame.number}"
-                print_message(progress, f"the frame rate varies ({first}); overlay.mp4 keeps the time of every frame")
+                progress.note(f"the frame rate varies ({first}); overlay.mp4 keeps the time of every frame")
         before = frame
         yield frame

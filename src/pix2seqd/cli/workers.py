@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pix2seqd.cli.segmenting import Results
 from pix2seqd.files import InputError
@@ -31,8 +31,8 @@ def on_workers(
 
     Args:
         load: makes the segmenter of a process.
-        segment: `locally` with all but the first two of its arguments.
-        todo: as `locally` takes it.
+        segment: `segment_files` with all but the first two of its arguments.
+        todo: as `segment_files` takes it.
         batch: number of files that a process takes at a time.
         workers: number of processes; no more than there are batches are started.
 
@@ -44,22 +44,9 @@ def on_workers(
     batches = [todo[at : at + batch] for at in range(0, len(todo), batch)]
     workers = min(workers, len(batches))
     threads = max(1, torch.get_num_threads() // workers)
-    context, waiting = get_context("spawn"), iter(batches)  # a fork of a process with threads may wait for ever
-    processes: dict[Connection, BaseProcess] = {}
-    left: dict[Connection, list[Path]] = {}
-    for_us = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the new processes inherit to ignore it
-    try:
-        for _ in range(workers):
-            pipe, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, threads, load, segment), daemon=True)
-            process.start()
-            processes[pipe], left[pipe] = process, []
-            theirs.close()  # so that the pipe ends with the process
-    except OSError as error:
-        _end(processes)
-        raise InputError(f"{workers} processes cannot be started ({error.strerror}); give fewer --workers") from error
-    finally:
-        signal.signal(signal.SIGINT, for_us)
+    waiting = iter(batches)
+    processes = _start(workers, (threads, load, segment))
+    left: dict[Connection, list[Path]] = {pipe: [] for pipe in processes}
     try:
         while left:
             for pipe in cast(list[Connection], wait(list(left))):
@@ -70,11 +57,9 @@ def on_workers(
                         left[pipe] = [source for source, _ in files]
                         pipe.send(files)
                 except (EOFError, OSError):
-                    processes[pipe].join()
-                    code = processes[pipe].exitcode or 0
-                    how = f"by signal {-code} (is the memory full?)" if code < 0 else f"with exit code {code}"
+                    how = _how_it_ended(processes[pipe])
                     for source in left.pop(pipe):
-                        yield source, InputError(f"{source} is left, since its process ended {how}; repeat the command")
+                        yield source, InputError(f"{source} is not done: its process ended {how}; repeat the command")
                     continue
                 if isinstance(said, InputError):
                     raise said
@@ -90,6 +75,36 @@ def on_workers(
             )
     finally:
         _end(processes)
+
+
+def _start(workers: int, arguments: tuple[Any, ...]) -> dict[Connection, BaseProcess]:
+    """New processes that run `_work` with these arguments, each with the pipe to it.
+
+    Raises:
+        InputError: the system refuses to start them.
+    """
+    context = get_context("spawn")  # a fork of a process with threads may wait for ever
+    processes: dict[Connection, BaseProcess] = {}
+    for_us = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the new processes inherit to ignore it
+    try:
+        for _ in range(workers):
+            pipe, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, *arguments), daemon=True)
+            process.start()
+            processes[pipe] = process
+            theirs.close()  # so that the pipe ends with the process
+    except OSError as error:
+        _end(processes)
+        raise InputError(f"{workers} processes cannot be started ({error.strerror}); give fewer --workers") from error
+    finally:
+        signal.signal(signal.SIGINT, for_us)
+    return processes
+
+
+def _how_it_ended(process: BaseProcess) -> str:
+    process.join()
+    code = process.exitcode or 0
+    return f"by signal {-code} (is the memory full?)" if code < 0 else f"with exit code {code}"
 
 
 def _end(processes: dict[Connection, BaseProcess]) -> None:

@@ -1,4 +1,4 @@
-"""How fast a model is here, part by part, and which share of the machine's own limit it reaches."""
+"""Speed of a model on this machine, part by part, and the share of the machine's measured limit that it reaches."""
 
 import copy
 import math
@@ -78,29 +78,22 @@ def benchmark(
     pretrained = preset_or_checkpoint(name, trust_size)
     segmenter = Segmenter(pretrained, device, dtype)
     plain, count = pretrained.model, _counter(pretrained.model)
-    pretrained = segmenter.checkpoint  # a copy for inference is all that is kept, as in use
     progress("the machine's limit")
     limit = ceiling(segmenter.device, segmenter.bfloat16)
     settings = {"model": name, "dtype": "bfloat16" if segmenter.bfloat16 else "float32"}
     hardware_found = {**machine(segmenter.device, segmenter.bfloat16), "limit_tflops": limit / 1e12}
 
-    def of_size(size: int) -> Segmenter:  # square images, each seen at once and sampled once, by the same networks
-        data = pretrained.data.replace(size=(size, size), layout="resize", diameter=0.0)
-        infer = pretrained.infer.replace(input_scale=1, consensus=1)
-        sized = copy.copy(segmenter)
-        sized.checkpoint = replace(pretrained, data=data, infer=infer)
-        sized.tiling = Tiling(sized.checkpoint)
-        return sized
-
     results = {}
     for size in sorted(sizes):
         progress(f"{name} at {size}")
-        results[str(size)] = _at_size(of_size(size), _image(size), steps, limit, count)
+        results[str(size)] = _at_size(_for_size(segmenter, size), _image(size), steps, limit, count)
     for size in sorted(sizes):  # afterwards: the process's peaks of memory are those of single images
         progress(f"the best batch at {size}")
-        results[str(size)] |= _best_batch(of_size(size), _image(size), min(steps), limit, count, results[str(size)])
-    progress(f"each item of pix2seqd.speed at {min(sizes)}")
-    items = gains(plain, *_inputs(of_size(min(sizes)), _image(min(sizes)), 1), segmenter.bfloat16)
+        alone, sized = results[str(size)], _for_size(segmenter, size)
+        results[str(size)] |= _best_batch(sized, _image(size), min(steps), limit, count, alone)
+    smallest = min(sizes)
+    progress(f"each item of pix2seqd.speed at {smallest}")
+    items = gains(plain, *_inputs(_for_size(segmenter, smallest), _image(smallest), 1), segmenter.bfloat16)
     return {**settings, "machine": hardware_found, "sizes": results, "items": items}
 
 
@@ -125,7 +118,18 @@ def gains(model: Pix2SeqD, images: Tensor, m_t: Tensor, bfloat16: bool) -> dict[
     return found
 
 
+def _for_size(segmenter: Segmenter, size: int) -> Segmenter:
+    """The same networks for square images of this side, each seen at once and sampled once."""
+    checkpoint, result = segmenter.checkpoint, copy.copy(segmenter)
+    data = checkpoint.data.replace(size=(size, size), layout="resize", diameter=0.0)
+    infer = checkpoint.infer.replace(input_scale=1, consensus=1)
+    result.checkpoint = replace(checkpoint, data=data, infer=infer)
+    result.tiling = Tiling(result.checkpoint)
+    return result
+
+
 def _image(size: int) -> Image.Image:
+    """A square image of 16 × 16 random colours, enlarged."""
     coarse = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     return Image.fromarray(coarse).resize((size, size))
 
@@ -162,8 +166,7 @@ def _at_size(segmenter: Segmenter, image: Image.Image, steps: list[int], limit: 
             )
             found[f"end_to_end_{n}_steps_s"] = seconds
             found[f"images_per_s_{n}_steps"] = 1 / seconds
-            inside = found["encoder_s"] + found["prepare_s"] + n * found["step_s"]
-            found.setdefault("before_and_after_s", max(seconds - inside, 0.0))
+            found.setdefault("before_and_after_s", max(seconds - _network_seconds(found, n), 0.0))
     found["peak_memory_gb"] = peak_memory(device)
     return found
 
@@ -181,6 +184,11 @@ def _networks(segmenter: Segmenter, image: Image.Image, batch: int, limit: float
     return found
 
 
+def _network_seconds(found: dict[str, float], steps: int) -> float:
+    """Time of all network passes of a batch, from the times of `parts`."""
+    return found["encoder_s"] + found["prepare_s"] + steps * found["step_s"]
+
+
 def _inputs(segmenter: Segmenter, image: Image.Image, batch: int) -> tuple[Tensor, Tensor]:
     """One image and its noise, `batch` times, on the device and channels last."""
     tiling = segmenter.tiling
@@ -191,7 +199,7 @@ def _inputs(segmenter: Segmenter, image: Image.Image, batch: int) -> tuple[Tenso
 
 
 def parts(model: Pix2SeqD, images: Tensor, m_t: Tensor) -> dict[str, Callable[[], Any]]:
-    """What runs once an image, and one step, without gradients: "encoder", "prepare" and "step".
+    """The network passes, without gradients: "encoder" and "prepare" run once for an image, "step" once for a step.
 
     Args:
         model: plain, or as a `Runner` computes it.
@@ -211,13 +219,9 @@ def _best_batch(
     segmenter: Segmenter, image: Image.Image, steps: int, limit: float, count: Count, alone: dict[str, float]
 ) -> dict[str, float]:
     """Images/s of the networks with `steps` steps: batches grow from one (`alone`) as long as that pays."""
-
-    def rate_of(batch: int, found: dict[str, float]) -> float:
-        return batch / (found["encoder_s"] + found["prepare_s"] + steps * found["step_s"])
-
-    best, best_rate = 1, rate_of(1, alone)
+    best, best_rate = 1, 1 / _network_seconds(alone, steps)
     for batch in (2, 4, 8, 16, 32, 64):
-        rate = rate_of(batch, _networks(segmenter, image, batch, limit, count))
+        rate = batch / _network_seconds(_networks(segmenter, image, batch, limit, count), steps)
         if rate < 1.05 * best_rate:
             break
         best, best_rate = batch, rate
@@ -299,7 +303,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 def render(results: dict[str, Any]) -> Iterator[Table]:
-    """What was measured, and where."""
+    """Tables of the machine and of the measured figures."""
     where = Table("machine", "", title="")
     for key, value in results["machine"].items():
         where.add_row(key, f"{value:.3g}" if isinstance(value, float) else str(value))

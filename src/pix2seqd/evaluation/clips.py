@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any, Literal
@@ -31,10 +32,12 @@ segments of consecutive frames by IoU, and "none" keeps the ids of the single fr
 Progress = Callable[[Iterator[Any]], Iterator[Any]]
 
 
+@dataclass
 class StepCount:
     """Number of windows, and of decoder steps summed over windows."""
 
-    windows = steps = 0
+    windows: int = 0
+    steps: int = 0
 
 
 def evaluate_video(

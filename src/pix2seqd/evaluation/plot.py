@@ -28,7 +28,7 @@ class Curve:
 
     title: str
     names: Sequence[str]
-    """Of the points, at even distances."""
+    """Names of the points, which are drawn at even distances."""
     values: Sequence[float]
     spread: Sequence[float] | None = None
     """Half the length of each point's error bar."""

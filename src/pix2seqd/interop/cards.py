@@ -1,4 +1,4 @@
-"""What a checkpoint is made for: the head of its model card."""
+"""Facts about a checkpoint from the head of its model card."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Card:
     not_for: str = UNKNOWN
     trained_on: str = UNKNOWN
     sampling: str = UNKNOWN
-    """What the first denoising step starts from, the number of steps, and of samples whose consensus is the result."""
+    """Start of the denoising (noise, or ids in cells), number of steps, and number of samples of the consensus."""
     quality: str = UNKNOWN
     """On images that were not trained on, in percent."""
     time: str = UNKNOWN
@@ -41,7 +41,7 @@ class Card:
 
     @property
     def role(self) -> str:
-        """What to write after the name of a default."""
+        """Text after the name of a default model."""
         return {DEFAULT_MODEL: " (default)", DEFAULT_FOR_CLIPS: " (default for clips)"}.get(self.name, "")
 
 

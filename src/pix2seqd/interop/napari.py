@@ -14,7 +14,7 @@ from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.segmenter import Segmenter
 
 LayerData = tuple[np.ndarray, dict[str, Any], str]
-"""What napari makes a layer of: values, arguments of the layer's class, and its kind."""
+"""A layer as napari takes it from plugins: values, arguments of the layer's class, and its kind."""
 
 
 def make_widget() -> Any:

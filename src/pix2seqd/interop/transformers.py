@@ -66,7 +66,7 @@ class Pix2SeqDConfig(PreTrainedConfig):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> "Pix2SeqDConfig":
-        """Of a folder or a repository of the hub.
+        """Read the config of a folder or of a repository on the hub.
 
         Raises:
             OSError: not found.
@@ -77,7 +77,7 @@ class Pix2SeqDConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], *, trust_size: bool = False, **kwargs: Any) -> Any:
-        """From the content of config.json. It may come from a stranger: nothing is taken over that was not checked.
+        """From the content of config.json, which may be untrusted: only values that were checked are used.
 
         Args:
             config_dict: the content.
@@ -107,7 +107,7 @@ class Pix2SeqDConfig(PreTrainedConfig):
 
 @dataclass
 class Pix2SeqDOutput(ModelOutput):
-    """What the model returns."""
+    """Outputs of the model."""
 
     loss: Tensor | None = None
     """The training loss (Algorithm 1), a scalar, if labels were given."""
@@ -412,7 +412,7 @@ class Pix2SeqDImageProcessor(BaseImageProcessor):
     model_input_names = ("pixel_values", "pixel_mask")
 
     def __init__(self, label_ids_to_fuse: Sequence[int] = (), **_: Any) -> None:
-        """Other settings, which a stranger's preprocessor_config.json may have, are not taken over.
+        """Other settings, which an untrusted preprocessor_config.json may have, are ignored.
 
         Raises:
             InputError: label_ids_to_fuse, which may come from there too, is no list of classes.
@@ -599,7 +599,7 @@ def _masks(outputs: Pix2SeqDOutput, target_sizes: Any) -> Iterator[np.ndarray]:
         if target_sizes is not None:
             size = [int(side) for side in target_sizes[number]]
             if len(size) != 2 or min(size) < 1:
-                raise ValueError(f"target_sizes: {size} is no height and width; give two numbers from 1")
+                raise ValueError(f"target_sizes: {size} is not a height and a width; give two numbers from 1")
             mask = resize_labels(mask, size[0], size[1])
         yield mask
 
@@ -638,8 +638,8 @@ def _mask(given: Any, classes: Mapping[int, int] | None) -> np.ndarray:
 class Pix2SeqDPipeline(ImageSegmentationPipeline):
     """The pipeline "image-segmentation"; with models of other packages it is that of `transformers`.
 
-    With ours, files are read as `pix2seqd segment` reads them, a batch may hold images of any sizes, void is no class
-    of the subtask "semantic", and no segment is left out unless a threshold is given.
+    With ours, files are read as `pix2seqd segment` reads them, and a batch may hold images of any sizes. Void is no
+    class of the subtask "semantic". No segment is left out unless a threshold is given.
     """
 
     @property

@@ -94,7 +94,7 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
         kinds = ", ".join(_PYRAMIDS)
         raise ValueError(f"{name} is a network without stages; give one such as {kinds} or dinov2") from error
     except (ValueError, OSError) as error:
-        raise ValueError(f"{name} is no backbone that can be used: {str(error).strip().splitlines()[0]}") from error
+        raise ValueError(f"{name} cannot be used as a backbone: {str(error).strip().splitlines()[0]}") from error
     changes = {
         "backbone": {**config.to_diff_dict(), "model_type": config.model_type, "out_features": config.out_features},
         "stem_pool": "symmetric",
@@ -121,7 +121,7 @@ def _with_stages(config: Any, names: list[str]) -> Any:
 
 
 def _strides(config: Any, stages: list[str]) -> list[int]:
-    """Strides of stages: all the patch size in a ViT; in pyramids the stem's stride, doubled at each stage."""
+    """Strides of stages. ViT: the patch size for all. Pyramid: the stem's stride, doubled at each further stage."""
     patch = getattr(config, "patch_size", None)
     first = patch if isinstance(patch, int) else 4
     if config.model_type in ("dinov2", "dinov2_with_registers", "dinov3_vit"):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pix2seqd.layers.norms import BatchNorm
 
 FACTORS = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
-"""Factor of the channels and of the number of blocks for each network. ImageNet top-1: 75.1, 76.7 and 77.6 %."""
+"""Width and depth multiplier of each network. ImageNet top-1: 75.1, 76.7 and 77.6 %."""
 
 _STEM = 32
 _STAGES = (((1, 3, 1, 16),), ((2, 3, 6, 24),), ((2, 5, 6, 40),), ((3, 3, 6, 80), (3, 5, 6, 112)))
@@ -30,8 +30,8 @@ class EfficientNetLite(nn.Module):
     H and W must be multiples of 16.
 
     Args of the constructor:
-        width: factor of the channels, but for the stem's.
-        depth: factor of the number of blocks, but for the first stage's.
+        width: multiplier of the channels, except those of the stem.
+        depth: multiplier of the number of blocks, except that of the first stage.
     """
 
     strides = (2, 4, 8, 16)
@@ -67,7 +67,7 @@ class EfficientNetLite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1×1 convolution to `expansion` times the channels, depthwise convolution, 1×1 back; perhaps a residual."""
+    """1×1 convolution to `expansion` times the channels, depthwise and 1×1 convolution; residual if it fits."""
 
     def __init__(self, in_dim: int, out_dim: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()

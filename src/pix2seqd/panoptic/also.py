@@ -33,22 +33,22 @@ PLACES = {
     "rois": ("rois", ".zip"),
     "labelme": ("labelme", ".json"),
 }
-"""What can be written, and for each the folder and the suffix of the files of single images."""
+"""Kinds of further files → folder and suffix of the files of single images."""
 IN_MICROMETRES = ("measures", "labels", "geojson")
-"""Those whose files depend on the size of a pixel."""
-WHOLE = {"measures": ("measures.csv", "counts.csv", "track_measures.csv"), "coco": ("instances.json",)}
-"""The files of a whole folder, which are put together from those of its images."""
+"""Kinds whose files depend on the size of a pixel."""
+FOLDER_FILES = {"measures": ("measures.csv", "counts.csv", "track_measures.csv"), "coco": ("instances.json",)}
+"""The files of a whole folder, which are merged from those of its images (`panoptic.collect`)."""
 UNITS = {"um": 1.0, "µm": 1.0, "μm": 1.0, "nm": 0.001}  # two characters for the same sign are in use
 """Micrometres of each unit of a pixel size."""
-SIZES = 1e-4, 1e6
+PIXEL_SIZES = 1e-4, 1e6
 """Smallest and largest size of a pixel, in micrometres."""
-FORMULA = ("=", "+", "-", "@")
-"""What a spreadsheet program takes for the beginning of a formula."""
+FORMULA_STARTS = ("=", "+", "-", "@")
+"""Characters with which a formula begins in a spreadsheet program."""
 
 
 @dataclass(frozen=True)
 class Also:
-    """What is written beside each segmentation."""
+    """The further files that are written for each segmentation."""
 
     kinds: tuple[str, ...] = ()
     """Names of `PLACES`, in its order."""
@@ -78,7 +78,7 @@ class Also:
         return cls(tuple(kind for kind in PLACES if kind in names), size)
 
     def without(self, kind: str) -> "Also":
-        """The same but for one kind."""
+        """The same kinds except one."""
         return Also(tuple(each for each in self.kinds if each != kind), self.pixel_size)
 
     @property
@@ -88,20 +88,20 @@ class Also:
 
     @property
     def names(self) -> str:
-        """What is written, for messages."""
-        whole = [name for kind in self.kinds for name in WHOLE.get(kind, ())[:2]]
+        """Names of the files and folders, for messages."""
+        whole = [name for kind in self.kinds for name in FOLDER_FILES.get(kind, ())[:2]]
         return ", ".join([*whole, *(f"{folder}/" for folder in self.folders)])
 
     def record(self) -> dict[str, float | None]:
-        """What was written, as JSON values: each kind with the pixel size that is in it."""
+        """Each kind with the pixel size of its files, as JSON values; an image's entry in panoptic.json keeps it."""
         return {kind: self.pixel_size if kind in IN_MICROMETRES else None for kind in self.kinds}
 
     def paths(self, out: Path, stem: str) -> dict[str, Path]:
         """The files of one image in the folder, by their names in `PLACES`."""
         return {kind: path_of(out, kind, stem) for kind in self.kinds}
 
-    def lacking(self, out: Path, stem: str, written: Mapping[str, Any]) -> "Also":
-        """What of this is not yet written for an image, of which panoptic.json says that `written` is."""
+    def missing(self, out: Path, stem: str, written: Mapping[str, Any]) -> "Also":
+        """The kinds that an image lacks, if `written` is what its entry in panoptic.json lists (`record`)."""
         missing = (
             kind
             for kind, size in self.record().items()
@@ -110,7 +110,7 @@ class Also:
         return Also(tuple(missing), self.pixel_size)
 
 
-NOTHING = Also()
+NO_FILES = Also()
 """No further files."""
 
 
@@ -128,7 +128,7 @@ def remove_all(out: Path) -> None:
             for path in (out / folder).glob(f"*{suffix}"):
                 if path.stem.isdecimal():
                     path.unlink()
-            for name in WHOLE.get(kind, ()):
+            for name in FOLDER_FILES.get(kind, ()):
                 (out / name).unlink(missing_ok=True)
 
 
@@ -226,7 +226,7 @@ def micrometres(option: str, text: str) -> float:
     """
     match = re.fullmatch(rf"([0-9]+\.?[0-9]*|\.[0-9]+) ?({'|'.join(UNITS)})", text.strip())
     size = float(f"{float(match[1]) * UNITS[match[2]]:.12g}") if match else 0.0
-    if not SIZES[0] <= size <= SIZES[1]:
+    if not PIXEL_SIZES[0] <= size <= PIXEL_SIZES[1]:
         raise InputError(f"{option} {text} is not a size from 0.1nm to 1000000um; give it as 0.65um or 650nm")
     return size
 
@@ -247,7 +247,7 @@ def first_columns(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def coco_image(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What COCO's list `images` has of an image's entry in panoptic.json."""
+    """The keys of an image's entry in panoptic.json that COCO's list `images` has."""
     return {key: record[key] for key in ("id", "file_name", "width", "height")}
 
 
@@ -271,14 +271,14 @@ def csv_writer(path: Path) -> Iterator[Any]:
 
 
 def cell(value: Any) -> str:
-    """A value as it stands in a CSV file: numbers with ten digits, nothing for NaN, names as `as_text`."""
+    """A value as it stands in a CSV file: numbers with ten digits, nothing for NaN, names as `escaped`."""
     if isinstance(value, str):
-        return as_text(value)
+        return escaped(value)
     if isinstance(value, float | np.floating):
         return "" if math.isnan(value) else f"{value:.10g}"
     return str(value)
 
 
-def as_text(value: str) -> str:
+def escaped(value: str) -> str:
     """A name, after an apostrophe if a spreadsheet program would otherwise compute it."""
-    return f"'{value}" if value.startswith(FORMULA) else value
+    return f"'{value}" if value.startswith(FORMULA_STARTS) else value

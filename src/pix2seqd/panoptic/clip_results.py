@@ -17,8 +17,8 @@ from PIL import Image
 from pix2seqd.files import PARTS, InputError, alone, leftovers, read_json, write_atomically, write_json, write_png
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.images.tiff import write_label_stack
-from pix2seqd.panoptic.also import NOTHING, PLACES, WHOLE, Also, csv_writer, remove_all, write_further
-from pix2seqd.panoptic.collect import Item, put_together
+from pix2seqd.panoptic.also import FOLDER_FILES, NO_FILES, PLACES, Also, csv_writer, remove_all, write_further
+from pix2seqd.panoptic.collect import Item, merge
 from pix2seqd.panoptic.ctc import CtcWriter
 from pix2seqd.panoptic.folder import LOCK
 from pix2seqd.panoptic.panoptic import Panoptic, rgb_to_id
@@ -31,7 +31,7 @@ WRITER = "written by pix2seqd video"
 """Mark in `info.description`, so that no other data set is mistaken for a result and overwritten."""
 
 OUTPUTS = ("overlay.mp4", "panoptic", "labels", "ctc")
-"""What a source must not be, or be in: it would be overwritten."""
+"""Files and folders that the command overwrites: a source must not be one of them, or lie in one."""
 
 
 class ClipWriter(AbstractContextManager["ClipWriter"]):
@@ -57,7 +57,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
 
     The lists of tracks (`tracks.json`, `tracks.csv`, `volumes.csv`, `track_measures.csv`) have those that were seen in
     at least `min_frames` frames, or in all frames of a shorter clip. Everything else has all segments. `also` names
-    further files, for each frame and for the clip (`also.PLACES`, `also.WHOLE`).
+    further files, for each frame and for the clip (`also.PLACES`, `also.FOLDER_FILES`).
 
     The annotations of a long clip are kept on the disk, not in memory. Lists and the label stack are written again
     from time to time, and at the end, also after an error.
@@ -70,7 +70,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         settings: Mapping[str, Any],
         rate: Fraction,
         *,
-        also: Also = NOTHING,
+        also: Also = NO_FILES,
         min_frames: int = MIN_FRAMES,
         ctc: bool = False,
         stack: str = "",
@@ -84,7 +84,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
             settings: what the results depend on besides the frames, as JSON values.
             rate: frames per second of `overlay.mp4`.
             also: further files.
-            min_frames: in how many frames a track of the lists was seen at least.
+            min_frames: smallest number of frames of a track in the lists.
             ctc: whether to write the Cell Tracking Challenge's format too.
             stack: name of the label stack, without its suffix, if the frames are depths.
             plane_distance: micrometres from one depth to the next; None: unknown.
@@ -128,12 +128,12 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
 
     @property
     def min_frames(self) -> int:
-        """In how many frames a track of the lists was seen at least; fewer than asked for if the clip is shorter."""
+        """Smallest number of frames of a track in the lists; less than was asked for if the clip is shorter."""
         return min(self._min_frames, self.frames)
 
     @property
     def lengths(self) -> list[int]:
-        """In how many frames each thing was seen so far, also those that the lists leave out."""
+        """Number of frames in which each thing was seen so far, also of things that the lists leave out."""
         return [track.seen for track in self._tracks.values() if track.isthing]
 
     @property
@@ -195,8 +195,8 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
             self._ctc.save()
         frames = zip(self._images, self._counts, strict=True)
         items = [Item(f"{image['id']:06d}", image, counts) for image, counts in frames]
-        for kind in WHOLE.keys() & self._also.kinds:
-            put_together(self._out, kind, items, categories, min_frames=self.min_frames)
+        for kind in FOLDER_FILES.keys() & self._also.kinds:
+            merge(self._out, kind, items, categories, min_frames=self.min_frames)
         now = time.monotonic()
         self._save_after = now + 20 * (now - started)  # saving takes at most 5 % of the time
 
@@ -270,7 +270,7 @@ def _csv(path: Path, *columns: str) -> Iterator[Any]:
 
 def _leftovers(out: Path) -> Iterator[Path]:
     """The temporary files of a process that was killed."""
-    for name in ("panoptic.json", "tracks.json", "tracks.csv", "volumes.csv", *chain(*WHOLE.values())):
+    for name in ("panoptic.json", "tracks.json", "tracks.csv", "volumes.csv", *chain(*FOLDER_FILES.values())):
         yield from leftovers(out / name)
     for folder in ("panoptic", "labels", "ctc", *(folder for folder, _ in PLACES.values())):
         yield from (out / folder).glob(PARTS)

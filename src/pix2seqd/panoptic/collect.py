@@ -1,4 +1,4 @@
-"""The files of a whole output folder that `--also` names, put together from those of its images or frames."""
+"""The files of a whole output folder that `--also` names, merged from those of its images or frames."""
 
 import csv
 import json
@@ -14,12 +14,12 @@ from filelock import FileLock, Timeout
 
 from pix2seqd.files import InputError, leftovers, read_json, write_atomically
 from pix2seqd.panoptic.also import (
-    WHOLE,
+    FOLDER_FILES,
     Also,
-    as_text,
     cell,
     coco_image,
     csv_writer,
+    escaped,
     first_columns,
     path_of,
     write_rows,
@@ -33,12 +33,12 @@ LOCK = ".also.lock"
 IDS_OF_A_PART = 2**32
 """Part K of a result has ids of annotations above K times this, so that those of all parts differ."""
 NO_MEANS = ("id", "frame", "time", "category", "orientation", "touching_border")
-"""Columns of measures.csv of which a track has no mean; nor have positions."""
+"""Columns of measures.csv without a mean over a track; positions have none either."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image or frame whose files are put together to those of the folder."""
+    """One image or frame whose files are merged into those of the folder."""
 
     stem: str
     image: dict[str, Any]
@@ -47,9 +47,9 @@ class Item:
     """Category id → number of segments."""
 
 
-def sweep(out: Path) -> None:
+def remove_leftovers(out: Path) -> None:
     """Remove what killed processes left of the files of a whole folder or its parts, unless one writes these now."""
-    names = [name for whole in WHOLE.values() for name in whole]
+    names = [name for whole in FOLDER_FILES.values() for name in whole]
     for folder in (out, *find_parts(out).values()):
         if any(leftovers(folder / name) for name in names):
             with writing(folder), suppress(Timeout), FileLock(folder / LOCK, blocking=False):
@@ -58,7 +58,7 @@ def sweep(out: Path) -> None:
 
 
 def collect(out: Path, also: Also) -> None:
-    """Put the files of the whole folder together, from those of the images that panoptic.json says to have them.
+    """Merge the files of the images that panoptic.json says to have them into those of the whole folder.
 
     Several processes may do this; the last one includes what all of them have written.
 
@@ -71,7 +71,9 @@ def collect(out: Path, also: Also) -> None:
         InputError: a file of an image is damaged, or writing failed.
     """
     there = {
-        kind for kind, names in WHOLE.items() if kind in also.kinds or any((out / name).exists() for name in names)
+        kind
+        for kind, names in FOLDER_FILES.items()
+        if kind in also.kinds or any((out / name).exists() for name in names)
     }
     path = out / "panoptic.json"
     if not there or not path.exists():
@@ -95,10 +97,10 @@ def collect(out: Path, also: Also) -> None:
                 for stem, counts in [seen[image["id"]]]
             ]
             last = head.get("info", {}).get("part", 0) * IDS_OF_A_PART
-            put_together(out, kind, items, head["categories"], last)
+            merge(out, kind, items, head["categories"], last)
 
 
-def put_together(
+def merge(
     out: Path,
     kind: str,
     items: Sequence[Item],
@@ -110,11 +112,11 @@ def put_together(
 
     Args:
         out: the folder.
-        kind: one of `WHOLE`.
+        kind: one of `FOLDER_FILES`.
         items: the images; those whose file is missing are left out. They are written in the order of their numbers.
         categories: the list `categories` of panoptic.json.
         last: ids of annotations begin after this one.
-        min_frames: in how many frames a track of track_measures.csv was seen at least.
+        min_frames: smallest number of frames of a track in track_measures.csv.
 
     Raises:
         InputError: a file of an image is damaged, or writing failed.
@@ -122,13 +124,13 @@ def put_together(
     ordered = sorted(items, key=lambda item: item.image["id"])
     found = [(item, path) for item in ordered if (path := path_of(out, kind, item.stem)).is_file()]
     if not found:
-        for name in WHOLE[kind]:
+        for name in FOLDER_FILES[kind]:
             (out / name).unlink(missing_ok=True)
     elif kind == "coco":
-        _put_instances_together(out / "instances.json", found, categories, last)
+        _merge_instances(out / "instances.json", found, categories, last)
     else:
-        _put_measures_together(out / "measures.csv", out / "track_measures.csv", found, min_frames)
-        names = [as_text(category["name"]) for category in categories]
+        _merge_measures(out / "measures.csv", out / "track_measures.csv", found, min_frames)
+        names = [escaped(category["name"]) for category in categories]
         with write_atomically(out / "counts.csv") as temporary, csv_writer(temporary) as writer:
             writer.writerow([*first_columns(found[0][0].image), *names])
             for item, _ in found:
@@ -136,7 +138,7 @@ def put_together(
                 writer.writerow([*map(cell, first_columns(item.image).values()), *counts])
 
 
-def _put_instances_together(
+def _merge_instances(
     whole: Path, found: Sequence[tuple[Item, Path]], categories: Sequence[Mapping[str, Any]], last: int
 ) -> None:
     head = {"images": [coco_image(item.image) for item, _ in found], "categories": categories}
@@ -153,7 +155,7 @@ def _put_instances_together(
         print("]}", file=file)
 
 
-def _put_measures_together(whole: Path, tracks: Path, found: Sequence[tuple[Item, Path]], min_frames: int) -> None:
+def _merge_measures(whole: Path, tracks: Path, found: Sequence[tuple[Item, Path]], min_frames: int) -> None:
     """One table from those of all images, which may have different columns, and the means of each track of a clip."""
     columns: dict[str, None] = {}
     for _, path in found:

@@ -18,9 +18,9 @@ class CtcWriter:
     """Writes `maskTTT.tif` (uint16, 0 = background) and `res_track.txt` (a line "L B E P" per label) into a folder.
 
     All things are written, also those seen in few frames. TTT, B and E count frames from 0; frames that are left out
-    get an empty mask. In this format a label is in every frame from B to E, so that a track is cut, and goes on under
-    a new label with the old one as its parent P, where the object is not seen for a while. Where a cell divides, its
-    label ends, and both daughters have it as their parent.
+    get an empty mask. In this format a label is in every frame from B to E. Where an object is not seen for a while,
+    its track is cut: it goes on under a new label, with the old one as its parent P. Where a cell divides, its label
+    ends, and both daughters have it as their parent.
 
     TTT has three digits, and more as soon as there are more than 1000 frames; the files are renamed then, because
     other programs sort them by name.

@@ -25,7 +25,7 @@ FOLDERS = ("images", "panoptic", "overlay")
 
 
 class Recorded(NamedTuple):
-    """What is kept in memory of a recorded image."""
+    """The part of an image's record that is kept in memory."""
 
     name: str
     """The stem of its files, in a part after the part's folder: `part-00000/a`."""
@@ -90,32 +90,43 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
         self._token = secrets.token_hex(8)
         self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._lock = FileLock(out / LOCK, timeout=PATIENCE)
-        self._life = self._life_of(self._token)
-        self._read_to = 0
+        self._own_lock = self._writer_lock(self._token)
+        self._bytes_read = 0
+        """Bytes of `.panoptic.names` that this process has read."""
         self._stems: dict[str, str] = {}
+        """Key of an image → name of its files."""
         self._taken: set[str] = set()
-        self._tried: dict[str, int] = {}
+        """Names in use, in lower case."""
+        self._next_number: dict[str, int] = {}
+        """Name that several images want → the number from which a free one is looked for."""
         self._settings_of: dict[str, str] = {}
+        """Token of a writing process → digest of its settings."""
         self._foreign: dict[str, str] = {}
+        """Key of an image that a process with other settings writes → token of that process."""
         self._jsons: dict[str, PanopticJson] = {}
+        """Folder of a part → its `panoptic.json`."""
         self._sizes: Counter[str] = Counter()
-        self._filling = 0
+        """Folder of a part → number of names in it."""
+        self._newest_part = 0
+        """Number of the part that new images get, unless it is full."""
         self._unsaved: set[str] = set()
+        """Parts whose journal has entries that are not in `panoptic.json`."""
         self.recorded: dict[str, Recorded] = {}
+        """Key of each image in `panoptic.json` or a journal → what is kept of its record."""
         with self.locked():
             parts = layout(out, shard)
-            if not self._others_live():
+            if not self._has_other_writers():
                 self._remove_leftovers(parts)
             for part in parts:  # before the process counts as a writer, since a result may be refused
-                self._open(part)
-            self._life.acquire()
-            self._note({"writer": self._token, "settings": self._settings})
+                self._open_part(part)
+            self._own_lock.acquire()
+            self._append_names({"writer": self._token, "settings": self._settings})
 
     def __exit__(self, *error: Any) -> None:
         with self.locked():
-            self._life.release()
-            Path(self._life.lock_file).unlink(missing_ok=True)
-            if not self._others_live():
+            self._own_lock.release()
+            Path(self._own_lock.lock_file).unlink(missing_ok=True)
+            if not self._has_other_writers():
                 self._names.unlink(missing_ok=True)
 
     @property
@@ -156,38 +167,38 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
 
         Returns:
             The names by key: the same as before for a recorded image; otherwise the wanted name, with -2, -3, ... if
-            another image has it. In a result in parts, the part comes first (`parts.place`).
+            another image has it. In a result in parts, the part comes first (`parts.locate`).
 
         Raises:
             InputError: another process writes one of the images with other settings.
         """
         with self.locked():
-            self._catch_up()
+            self._read_new_names()
             for key in wanted:
-                if (other := self._foreign.get(key)) and self._lives(other):
+                if (other := self._foreign.get(key)) and self._is_running(other):
                     raise InputError(
                         f"another process writes {key} into {self._out} with other settings; wait for it, or choose "
                         "another --out"
                     )
             for key, stem in wanted.items():
                 if key not in self._stems:
-                    self._take(key, self._free(stem))
+                    self._register(key, self._free_name(stem))
             names = {key: self._stems[key] for key in wanted}
             for part in {name.rpartition("/")[0] for name in names.values()} - self._jsons.keys():
-                self._begin(part)
-            self._note(*({"writer": self._token, "key": key, "stem": name} for key, name in names.items()))
+                self._create_part(part)
+            self._append_names(*({"writer": self._token, "key": key, "stem": name} for key, name in names.items()))
         return names
 
-    def _open(self, part: str) -> None:
+    def _open_part(self, part: str) -> None:
         """Bring the journal that killed processes left into `panoptic.json`, and read that."""
         opened = self._json(part)
         if opened.path.exists():
             self._check(opened.path)
         if opened.path.exists() or opened.journal.exists() or self._is_exclusive:
             opened.save()
-            self._read(part, opened.path)
+            self._read_part(part, opened.path)
 
-    def _begin(self, part: str) -> None:
+    def _create_part(self, part: str) -> None:
         """Make a part if no other process did."""
         begun = self._json(part)
         begun.path.parent.mkdir(exist_ok=True)
@@ -215,7 +226,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
         if self._is_exclusive and description != self._description:
             raise InputError(f"{path} is not a result {self._description.partition(' ')[2]}; choose another --out")
 
-    def _read(self, part: str, path: Path) -> None:
+    def _read_part(self, part: str, path: Path) -> None:
         """Take the names in a `panoptic.json`, and remember its entries."""
         prefix = f"{part}/" if part else ""
         recorded: dict[int, tuple[str, Recorded]] = {}
@@ -226,7 +237,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
                     raise ValueError(image["id"])
                 ids.add(image["id"])
                 key, name = key_of(image), prefix + Path(image["file_name"]).stem
-                self._take(key, name)
+                self._register(key, name)
                 if key is not None:
                     recorded[image["id"]] = key, _recorded(name, image, "", self._own_settings)
             for annotation in read_records(path, "annotations"):
@@ -240,52 +251,55 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise broken(path) from error
 
-    def _free(self, wanted: str) -> str:
+    def _free_name(self, wanted: str) -> str:
+        """The wanted name, with -2, -3, ... if it is in use; in a result in parts, after the part that gets it."""
         prefix = ""
         if self._shard:
-            while self._sizes[part_name(self._filling)] >= self._shard:
-                self._filling += 1
-            prefix = f"{part_name(self._filling)}/"
+            while self._sizes[part_name(self._newest_part)] >= self._shard:
+                self._newest_part += 1
+            prefix = f"{part_name(self._newest_part)}/"
         # On some file systems A.png and a.png are the same file.
         first = (prefix + wanted).casefold()
-        for number in itertools.count(self._tried.get(first, 1)):
+        for number in itertools.count(self._next_number.get(first, 1)):
             name = prefix + (wanted if number == 1 else f"{wanted}-{number}")
             if name.casefold() not in self._taken:
-                self._tried[first] = number
+                self._next_number[first] = number
                 return name
         raise AssertionError
 
-    def _take(self, key: str | None, name: str) -> None:
+    def _register(self, key: str | None, name: str) -> None:
+        """Remember that a name is in use, and by which image."""
         if name.casefold() not in self._taken:
             self._taken.add(name.casefold())
             self._sizes[name.rpartition("/")[0]] += 1
         if key is not None:
             self._stems.setdefault(key, name)
 
-    def _catch_up(self) -> None:
+    def _read_new_names(self) -> None:
         """Read the names that other processes took since the last time."""
         with self._names.open("a+b") as file:
-            file.seek(self._read_to)
+            file.seek(self._bytes_read)
             lines = file.read()
             whole = lines[: lines.rfind(b"\n") + 1]
             if whole != lines:  # the process that wrote this line was killed before it used the name
-                file.truncate(self._read_to + len(whole))
-        self._read_to += len(whole)
+                file.truncate(self._bytes_read + len(whole))
+        self._bytes_read += len(whole)
         for line in whole.splitlines():
             noted = json.loads(line)
             if "settings" in noted:
                 self._settings_of[noted["writer"]] = noted["settings"]
                 continue
-            self._take(noted["key"], noted["stem"])
+            self._register(noted["key"], noted["stem"])
             if self._settings_of.get(noted["writer"]) != self._settings:
                 self._foreign[noted["key"]] = noted["writer"]
 
-    def _note(self, *lines: Mapping[str, str]) -> None:
-        self._catch_up()
+    def _append_names(self, *lines: Mapping[str, str]) -> None:
+        """Write lines to `.panoptic.names`, so that the other processes know them."""
+        self._read_new_names()
         text = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
         with self._names.open("ab") as file:
             file.write(text)
-        self._read_to += len(text)
+        self._bytes_read += len(text)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -298,21 +312,22 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
         with lock_errors(self._out, busy, "another --out"), self._lock:
             yield
 
-    def _life_of(self, token: str) -> FileLock:
+    def _writer_lock(self, token: str) -> FileLock:
         return FileLock(self._out / f".panoptic.writer-{token}.lock", blocking=False)
 
-    def _lives(self, token: str) -> bool:
-        life = self._life_of(token)
+    def _is_running(self, token: str) -> bool:
+        """Whether a writing process still holds its lock; the lock file of one that was killed is removed."""
+        lock = self._writer_lock(token)
         try:
-            with life:
-                Path(life.lock_file).unlink(missing_ok=True)
+            with lock:
+                Path(lock.lock_file).unlink(missing_ok=True)
         except Timeout:
             return True
         return False
 
-    def _others_live(self) -> bool:
+    def _has_other_writers(self) -> bool:
         tokens = [path.stem.rpartition("-")[2] for path in self._out.glob(".panoptic.writer-*.lock")]
-        return any(self._lives(token) for token in tokens if token != self._token)
+        return any(self._is_running(token) for token in tokens if token != self._token)
 
     def _remove_leftovers(self, parts: Iterable[str]) -> None:
         self._names.unlink(missing_ok=True)

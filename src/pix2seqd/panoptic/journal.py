@@ -50,12 +50,15 @@ class PanopticJson:
         """Bring the journal into `panoptic.json`; write an empty one if there is none."""
         if self.path.exists() and not self.journal.exists():
             return
-        places = self._places()
+        offsets = self._offsets()
         head = read_head(self.path) if self.path.exists() else self._empty
         ids: dict[str, int] = {}
         with write_atomically(self.path) as temporary, temporary.open("wb") as file:
             file.write(json_line(head)[:-1].encode())
-            for start, lines in ((_IMAGES, self._images(places, ids)), (_ANNOTATIONS, self._annotations(places, ids))):
+            for start, lines in (
+                (_IMAGES, self._images(offsets, ids)),
+                (_ANNOTATIONS, self._annotations(offsets, ids)),
+            ):
                 file.write(start)
                 for number, line in enumerate(lines):
                     file.write(b",\n" * (number > 0) + line)
@@ -72,50 +75,50 @@ class PanopticJson:
             if image := images.get(annotation["image_id"]):
                 yield key_of(image) or "", (image, annotation)
 
-    def _places(self) -> dict[str, int]:
-        """Where the last line of each key begins in the journal."""
-        places: dict[str, int] = {}
+    def _offsets(self) -> dict[str, int]:
+        """Key → byte at which its last line begins in the journal."""
+        offsets: dict[str, int] = {}
         if self.journal.exists():
-            at = 0
+            offset = 0
             with self.journal.open("rb") as file:
                 for line in file:
-                    if entry := _whole(line):
-                        places[entry[0]] = at
-                    at += len(line)
-        return places
+                    if entry := _parse_line(line):
+                        offsets[entry[0]] = offset
+                    offset += len(line)
+        return offsets
 
-    def _images(self, places: Mapping[str, int], ids: dict[str, int]) -> Iterator[bytes]:
+    def _images(self, offsets: Mapping[str, int], ids: dict[str, int]) -> Iterator[bytes]:
         """The lines of the images, some replaced, then the new ones. The ids of both go into `ids` by their keys."""
         last = self._last
         for line in self._lines("images"):
             image = _parsed(self.path, line)
             last, key = max(last, image["id"]), key_of(image)
-            if key is not None and key in places:
+            if key is not None and key in offsets:
                 ids[key] = image["id"]
-                yield from self._news({key: places[key]}, ids, 0)
+                yield from self._new_lines({key: offsets[key]}, ids, 0)
             else:
                 yield line
-        new = {key: at for key, at in places.items() if key not in ids}
+        new = {key: offset for key, offset in offsets.items() if key not in ids}
         ids |= zip(new, itertools.count(last + 1), strict=False)
-        yield from self._news(new, ids, 0)
+        yield from self._new_lines(new, ids, 0)
 
-    def _annotations(self, places: Mapping[str, int], ids: Mapping[str, int]) -> Iterator[bytes]:
+    def _annotations(self, offsets: Mapping[str, int], ids: Mapping[str, int]) -> Iterator[bytes]:
         """The lines of the annotations, some replaced, then the new ones."""
-        keys, left = {number: key for key, number in ids.items()}, dict(places)
+        keys, left = {number: key for key, number in ids.items()}, dict(offsets)
         for line in self._lines("annotations"):
             key = keys.get(_parsed(self.path, line)["image_id"]) if keys else None
             if key is not None and key in left:
-                yield from self._news({key: left.pop(key)}, ids, 1)
+                yield from self._new_lines({key: left.pop(key)}, ids, 1)
             else:
                 yield line
-        yield from self._news(left, ids, 1)
+        yield from self._new_lines(left, ids, 1)
 
-    def _news(self, places: Mapping[str, int], ids: Mapping[str, int], part: int) -> Iterator[bytes]:
+    def _new_lines(self, offsets: Mapping[str, int], ids: Mapping[str, int], part: int) -> Iterator[bytes]:
         """Lines of the journal's images (part 0) or annotations (part 1)."""
-        if places:
+        if offsets:
             with self.journal.open("rb") as journal:
-                for key, at in places.items():
-                    journal.seek(at)
+                for key, offset in offsets.items():
+                    journal.seek(offset)
                     _, *entry = json.loads(journal.readline())
                     entry[0]["id"] = entry[1]["image_id"] = ids[key]
                     yield json_line(entry[part]).encode()
@@ -131,7 +134,7 @@ def key_of(image: Mapping[str, Any]) -> str | None:
 
 
 def read_head(path: Path) -> dict[str, Any]:
-    """What a `panoptic.json` has besides its lists.
+    """The keys of a `panoptic.json` besides its lists.
 
     Raises:
         InputError: it is broken.
@@ -190,7 +193,7 @@ def _whole_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _whole(line: bytes) -> Any:
+def _parse_line(line: bytes) -> Any:
     """The content of a line of the journal; None if it is empty, or was never written to its end."""
     try:
         return json.loads(line)
@@ -199,5 +202,5 @@ def _whole(line: bytes) -> Any:
 
 
 def broken(path: Path) -> InputError:
-    """What is raised about a `panoptic.json` that cannot be used."""
+    """The error about a `panoptic.json` that cannot be used."""
     return InputError(f"{path} is not in COCO panoptic format; choose another --out")

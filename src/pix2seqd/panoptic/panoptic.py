@@ -35,9 +35,9 @@ class Panoptic:
         segmentation: int32 `[h, w]`, segment id per pixel, 0 = void.
         segments: one record per id present in `segmentation`, ordered by id.
         taxonomy: what the category ids mean.
-        strangeness: how far the image is from those that the model was trained on; above 1 it is `unfamiliar`. None:
-            not known, because the checkpoint has no statistics of its training images, the image is smaller than all of
-            them, or no model made this.
+        strangeness: out-of-distribution score, 0 or more: a Mahalanobis distance of the image's features from those of
+            the training images, 1 at the limit above which it is `unfamiliar`. None: not known, because the checkpoint
+            has no statistics of its training images, the image is smaller than all of them, or no model made this.
     """
 
     segmentation: np.ndarray
@@ -392,7 +392,7 @@ def typical_diameter(areas: Sequence[int]) -> float:
 def compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sorted distinct values of integers ≥ 0 of any shape, and the position of each element's value among them."""
     if labels.max(initial=0) >= 2**16:
-        flat = labels.ravel()  # runs of equal pixels are sorted, of which an image has far fewer than pixels
+        flat = labels.ravel()  # runs of equal pixels are sorted: there are far fewer of them than pixels
         starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
         values, index = np.unique(flat[starts], return_inverse=True)
         return values, np.repeat(index, np.diff(starts, append=flat.size)).reshape(labels.shape)

@@ -26,7 +26,7 @@ def find_parts(out: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def place(out: Path, name: str) -> tuple[Path, str]:
+def locate(out: Path, name: str) -> tuple[Path, str]:
     """The folder and the stem of an image's files, from its name in the whole result: `part-00000/a`, or `a`."""
     path = out / name
     return path.parent, path.name

@@ -79,7 +79,7 @@ def _near_an_edge(numbers: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _any(mask: np.ndarray, size: int, axis: int) -> np.ndarray:
-    """Whether any of `size` neighbours along an axis is set, from each element on that has so many."""
+    """Whether any of `size` consecutive elements along an axis is set, for each first one (a sliding maximum)."""
     mask, covered = np.moveaxis(mask, axis, 0), 1
     while covered < size:
         step = min(covered, size - covered)

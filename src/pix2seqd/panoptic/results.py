@@ -17,7 +17,7 @@ from pix2seqd.images.load import Source, absolute
 from pix2seqd.panoptic.folder import FOLDERS, PanopticFolder, identity_of, layout
 from pix2seqd.panoptic.journal import Entry
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.parts import place
+from pix2seqd.panoptic.parts import locate
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 WRITER = "written by pix2seqd segment"
@@ -99,7 +99,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
     and at the end, also after an error; what is new since the last time is in a journal. Several processes may write
     into one folder; each adds its own entries, one process at a time (`pix2seqd.panoptic.folder`).
 
-    With `shard` the folder has parts, `part-00000/` and so on, each with all of this for so many images.
+    With `shard` the folder has parts, `part-00000/` and so on, each with all of this for `shard` images.
     """
 
     def __init__(
@@ -123,9 +123,9 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
             folders: the folders of the files of images.
 
         Raises:
-            InputError: the folder cannot be written to, it has a `panoptic.json` that is broken, that this command did
-                not write, or that has other categories, it has parts of another size, or another process writes the
-                same images with other settings.
+            InputError: the folder cannot be written to, or has parts of another size; its `panoptic.json` is broken,
+                has other categories, or was not written by this command; another process writes the same images with
+                other settings.
         """
         layout(out, shard)
         make_folders(out, ())
@@ -153,12 +153,12 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         recorded, identity = self._folder.recorded.get(absolute(source)), identity_of({"source": _identity(source)})
         if recorded is None or not recorded.has_settings or identity is None or recorded.identity != identity:
             return False
-        folder, _ = place(self._out, recorded.name)
+        folder, _ = locate(self._out, recorded.name)
         names = zip(FOLDERS, (recorded.file_name, recorded.mask, recorded.mask), strict=True)
         return all(os.path.isfile(f"{folder}/{kind}/{name}") for kind, name in names)  # noqa: PTH113 # 5 times as fast
 
     def also(self, source: Path) -> Mapping[str, Any]:
-        """What the record of an image that was written says about its further files."""
+        """The further files of an image that was written, by its record: kind → pixel size (`Also.record`)."""
         return self._folder.recorded[absolute(source)].also
 
     def entries(self, sources: Iterable[Path]) -> Iterator[tuple[Path, Entry]]:
@@ -176,7 +176,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         return annotation["segments_info"]
 
     def unfamiliar(self, sources: Iterable[Path]) -> list[Path]:
-        """Those of the files whose image looks unlike what the model was trained on."""
+        """The files whose image is unlike those that the model was trained on (out of distribution)."""
         recorded = ((source, self._folder.recorded.get(absolute(source))) for source in sources)
         return [source for source, about in recorded if about and about.is_unfamiliar]
 
@@ -191,7 +191,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         Raises:
             InputError: writing failed, e.g. because the disk is full.
         """
-        self.add(source, write_files(*place(self._out, self.stem(source)), source, image, panoptic, self._settings))
+        self.add(source, write_files(*locate(self._out, self.stem(source)), source, image, panoptic, self._settings))
 
     def add(self, source: Path, entry: Entry) -> None:
         """Add the records of an image whose files are written."""
@@ -200,7 +200,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
             self._save()
 
     def stem(self, source: Path) -> str:
-        """STEM of an image; in a result in parts, the part comes first (`parts.place`)."""
+        """STEM of an image; in a result in parts, the part comes first (`parts.locate`)."""
         if absolute(source) not in self._stems:
             self._name([source])
         return self._stems[absolute(source)]
@@ -208,7 +208,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
     def _name(self, sources: Iterable[Path]) -> None:
         named = self._folder.stems({absolute(source): printable(source.stem) for source in sources})
         self._stems |= named
-        for folder in {place(self._out, name)[0] for name in named.values()} - self._parts:
+        for folder in {locate(self._out, name)[0] for name in named.values()} - self._parts:
             make_folders(folder, self._folders)
             self._parts.add(folder)
 
@@ -247,7 +247,7 @@ def write_files(
 
 
 def familiarity(panoptic: Panoptic) -> dict[str, Any]:
-    """What the record of an image says about how the image looks to the model; empty if that is not known."""
+    """The keys of an image's record that say whether it is unlike the training images; empty if that is not known."""
     if panoptic.strangeness is None:
         return {}
     return {"unfamiliar": panoptic.unfamiliar, "strangeness": round(panoptic.strangeness, 3)}

@@ -1,4 +1,4 @@
-"""Label maps as runs of equal pixels, of which an image has far fewer than pixels."""
+"""Label maps as runs of equal pixels (run-length encoding): an image has far fewer runs than pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -53,7 +53,7 @@ class Runs:
         return replace(self, values=np.searchsorted(labels, self.values).astype(np.int32))
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """A map `[h, w]` from one value for each run."""
+        """Expand one value for each run to a map `[h, w]`."""
         return np.repeat(values, self.lengths).reshape(self.shape)
 
     def measure(self) -> dict[int, tuple[int, Box]]:

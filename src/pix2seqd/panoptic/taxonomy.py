@@ -49,8 +49,8 @@ class Taxonomy:
     """The ordered categories of a data set; class c of the model is `categories[c - 1]`.
 
     Raises:
-        ValueError: no category at all, an id below 1 or above 2³¹ - 1, a name that is no printable line (a terminal
-            might obey it), a colour outside 0..255, or an id or name used twice.
+        ValueError: no category at all, an id below 1 or above 2³¹ - 1, a colour outside 0..255, or an id or name used
+            twice. A name that is not one printable line: it could hold commands for a terminal.
     """
 
     categories: tuple[Category, ...]
@@ -70,7 +70,7 @@ class Taxonomy:
                 raise ValueError(f"category id {reprlib.repr(category.id)} is above {2**31 - 1}")
             if len(category.name) > MAX_NAME or any(map(is_control, category.name)):
                 shown = reprlib.repr(category.name)
-                raise ValueError(f"category name {shown} is no line of at most {MAX_NAME} printable characters")
+                raise ValueError(f"category name {shown} is not one line of at most {MAX_NAME} printable characters")
             if not all(0 <= value <= 255 for value in category.color):
                 raise ValueError(f"color {category.color} of category {category.name!r} is not of values 0 to 255")
 

@@ -60,10 +60,10 @@ class Tracks(dict[int, Track]):
     """The tracks by their ids, frame by frame.
 
     **Divisions.** The tracker lets one daughter continue the mother's track and starts a track for the other
-    (`inference.tracking.Tracker`). The mother is found here: the other daughter has a `parent` if, from one frame to
-    the next, she begins with more than `OVERLAP` of her pixels where a thing of her category was, and that thing goes
-    on with less than 1 - `LOSS` of its area before and of its usual (median) area. So two things that were one
-    segment for a few frames and part again do not count as a division.
+    (`inference.tracking.Tracker`). The mother is found here, from two consecutive frames. The other daughter has a
+    `parent` if more than `OVERLAP` of her pixels were in a thing of her category, and that thing goes on with less than
+    1 - `LOSS` of its area before and of its usual (median) area. So two things that were one segment for a few frames
+    and part again do not count as a division.
 
     Args of the constructor:
         divide: whether to look for divisions; the frames are time points, not depths.

@@ -16,6 +16,7 @@ import numpy as np
 
 from pix2seqd.data.annotations.records import (
     ONLY_BOX,
+    SPLIT_NAMES,
     Annotations,
     ImageFinder,
     Record,
@@ -89,7 +90,11 @@ def read_yolo(path: Path, images: Path | None = None) -> dict[str, Annotations]:
         raise InputError(f"{path} describes keypoints (kpt_shape), which have no outlines; export segmentation")
     names = _names(content, path, home)
     splits = {split: content[split] for split in SPLITS if content.get(split)} if not images else {}
-    folders = {split: _folders(given, home, str(content.get("path") or ""), path) for split, given in splits.items()}
+    notes: list[str] = []
+    root = str(content.get("path") or "")
+    if "test" in splits and len(splits) > 1 and not any(_place(entry, home, root) for entry in _listed(splits["test"])):
+        notes.append(f"{splits.pop('test')} does not exist, and test is left out")  # Roboflow always names it
+    folders = {split: _folders(given, home, root, path) for split, given in splits.items()}
     if not folders:
         folders = {"": [images or next((f for f in (home / "images", home) if f.is_dir()), home)]}
         for split in SPLITS if not images else ():
@@ -101,7 +106,6 @@ def read_yolo(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     if not any(found.values()):
         where = ", ".join(str(folder) for listed in folders.values() for folder in listed)
         raise InputError(f"{path}: there are no images in {where}; give their folder: convert-data --images")
-    notes: list[str] = []
     if not names:
         names = _numbered(found)
         notes.append("the classes are named by number, as neither data.yaml nor classes.txt gives names")
@@ -150,23 +154,31 @@ def _folders(given: Any, home: Path, root: str, path: Path) -> list[Path]:
         InputError: one is missing, or only outside of `home`: a data set of strangers may not name any folder.
     """
     found = []
-    for entry in given if isinstance(given, list) else [given]:
-        plain = str(entry).replace("\\", "/")
-        parts = path_parts(plain)
-        # Roboflow writes ../train/images for the folder train/images beside data.yaml.
-        own = home / "/".join(parts) if parts and not root else home / root.replace("\\", "/") / plain
-        place = next(filter(_exists, [own, home / root.replace("\\", "/") / plain, home / plain]), None)
-        if place is not None and not Path(os.path.abspath(place)).is_relative_to(os.path.abspath(home)):  # noqa: PTH100
+    for entry in _listed(given):
+        if (place := _place(entry, home, root)) is None:
+            raise InputError(f"{path}: {entry} is not in {home}; correct it, or give convert-data --images")
+        if not Path(os.path.abspath(place)).is_relative_to(os.path.abspath(home)):  # noqa: PTH100
             raise InputError(
-                f"{path}: {plain} lies outside of {home}; copy {path.name} into the folder of the data set and remove "
+                f"{path}: {entry} lies outside of {home}; copy {path.name} into the folder of the data set and remove "
                 "the line 'path' from it, or give the folder of the images: convert-data --images"
             )
-        ends = (home / "/".join(parts[start:]) for start in range(len(parts)))
-        place = place or next(filter(_exists, ends), None)
-        if place is None:
-            raise InputError(f"{path}: {plain} is not in {home}; correct it, or give convert-data --images")
         found.append(place)
     return found
+
+
+def _listed(given: Any) -> list[str]:
+    return [str(entry).replace("\\", "/") for entry in (given if isinstance(given, list) else [given])]
+
+
+def _place(plain: str, home: Path, root: str) -> Path | None:
+    """The folder or list of images that data.yaml names, in `home` if it is there too; None if it is missing."""
+    parts, root = path_parts(plain), root.replace("\\", "/")
+    # Roboflow writes ../train/images for the folder train/images beside data.yaml.
+    own = home / "/".join(parts) if parts and not root else home / root / plain
+    # The end of a path of another computer, but not the images of all splits for those of one.
+    starts = (start for start in range(1, len(parts)) if not SPLIT_NAMES.fullmatch(parts[start - 1]))
+    ends = (home / "/".join(parts[start:]) for start in (0, *starts)) if parts else ()
+    return next(filter(_exists, [own, home / root / plain, home / plain, *ends]), None)
 
 
 def _exists(place: Path) -> bool:

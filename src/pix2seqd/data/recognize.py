@@ -118,7 +118,10 @@ def recognize(
     if any(pixels.ndim == 3 for _, pixels in plain):
         return _recognize_pairs([_pairs(path, pixels) for path, pixels in plain], declaration, named)
     if soft := [path for path, pixels in plain if _is_smooth(pixels)]:
-        raise _smeared(soft[0])
+        raise InputError(
+            f"{_smeared(soft[0])}; of a black and white mask, a threshold restores the values: "
+            f"mogrify -threshold 50% {soft[0]}"
+        )
     seen = [_look(path, pixels, declaration) for path, pixels in plain]
     if mixed := [path for path, pixels in plain if _is_mixed(pixels)]:
         raise _mixed(mixed[0], declaration, "values between those of two neighbours along its borders")

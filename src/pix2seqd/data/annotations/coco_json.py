@@ -202,8 +202,8 @@ def _masks_marked_as_crowds(annotations: list[Mapping[str, Any]], notes: list[st
         found = crowds
     if found:
         notes.append(
-            f"{len(found):,} of {len(annotations):,} annotations are marked as crowds (iscrowd), as CVAT marks the masks "
-            "of its brush; they are taken as objects"
+            f"{len(found):,} of {len(annotations):,} annotations are marked as crowds (iscrowd), as CVAT marks "
+            "masks of its brush; they are taken as objects"
         )
     return found
 

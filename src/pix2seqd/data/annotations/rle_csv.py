@@ -25,7 +25,10 @@ OTHER_COLUMNS = (
     ({"image_label", RUNS}, "has image and class in one column; split it into the columns ImageId and ClassId"),
     ({"maskpath", "imageid"}, "lists mask files; put those of each image into a folder masks/IMAGE"),
     *(
-        ({"id", runs}, f"has run-length codes in the column {runs}, it seems; call it EncodedPixels and id ImageId")
+        (
+            {"id", runs},
+            f"has run-length codes in the column {runs}, it seems; call it EncodedPixels, id ImageId, and the class ClassId",
+        )
         for runs in ("annotation", "segmentation", "encoding", "rle", "rle_mask")
     ),
     ({"xmin", "ymin"}, "has bounding boxes only; draw outlines or masks"),

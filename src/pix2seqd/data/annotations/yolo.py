@@ -40,6 +40,8 @@ OTHER_TEXTS = ("classes.txt", "train.txt", "val.txt", "test.txt")
 """Text files without rows."""
 MANY_BOXES = 10
 """Number of outlines, all of four corners, above which they may be boxes."""
+MIN_FILLED = 0.3
+"""Share of a side of the box of a pose that its points take up at least, in the middle of all poses."""
 LOOKED_AT = 1000
 """Number of rows from which poses can be told."""
 OUTSIDE = 0.1
@@ -242,17 +244,25 @@ def _are_turned_boxes(found: dict[str, list[tuple[Path, Path]]]) -> bool:
 def _are_poses(found: dict[str, list[tuple[Path, Path]]]) -> bool:
     """Whether all rows looked at are a bounding box and points in it, each with two numbers or three."""
     rows = [values for line in islice(_rows(found), LOOKED_AT) if (values := _numbers(line)) and len(values) > 9]
-    return bool(rows) and len(set(map(len, rows))) == 1 and any(all(_is_pose(row, n) for row in rows) for n in (2, 3))
+    alike = bool(rows) and len(set(map(len, rows))) == 1
+    # Two corners of an outline are no middle and size: the others are near the first, and fill no such box.
+    filled = [[_filled(row, count) for row in rows] for count in (2, 3)] if alike else []
+    return any(min(shares) >= 0 and np.median(shares) > MIN_FILLED for shares in filled)
 
 
-def _is_pose(values: list[float], count: int) -> bool:
-    """Whether a row is a class, a box of middle and size, and points of `count` numbers in it; 0, 0 is no point."""
+def _filled(values: list[float], count: int) -> float:
+    """How much of the longer side of a box the points in it take up, from 0 to 1; -1 for a row that is no pose.
+
+    A pose is a class, a box of middle and size, and points of `count` numbers in it, of which 0, 0 is none.
+    """
     middle, size, rest = np.array(values[1:3]), np.array(values[3:5]), values[5:]
     if len(rest) % count:
-        return False
+        return -1
     points = np.array(rest).reshape(-1, count)[:, :2]
-    inside = np.abs(points - middle) <= size / 2 + 0.01
-    return bool((inside.all(axis=1) | (points == 0).all(axis=1)).all())
+    points = points[(points != 0).any(axis=1)]
+    if (np.abs(points - middle) > size / 2 + 0.01).any():
+        return -1
+    return float((np.ptp(points, axis=0) / np.maximum(size, 1e-9)).max()) if len(points) else 0
 
 
 def _rows(found: dict[str, list[tuple[Path, Path]]]) -> Iterator[str]:

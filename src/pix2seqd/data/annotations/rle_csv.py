@@ -27,7 +27,7 @@ OTHER_COLUMNS = (
     *(
         (
             {"id", runs},
-            f"has run-length codes in the column {runs}, it seems; call it EncodedPixels, id ImageId, and the class ClassId",
+            f"seems to have run-length codes; call the columns id and {runs} ImageId and EncodedPixels",
         )
         for runs in ("annotation", "segmentation", "encoding", "rle", "rle_mask")
     ),

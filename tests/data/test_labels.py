@@ -814,6 +814,7 @@ CLASSES = {
     "7 kinds of land, large": [terrain(some(7, 4, seed), seed, 14) for seed in range(8)],
     "land in tens": [terrain([*range(10, 110, 10)], seed) for seed in range(3)],
     "land of four digits": [terrain([1110, 1120, 1210, 2110, 3120], seed) for seed in range(3)],
+    "a clip of land": [np.roll(terrain([0, 1, 2], 3), step, 1) for step in range(4)],
     "one facade": [facade(0)],
     "two facades": [facade(0), facade(1)],
     "40 in one image": [terrain([*range(40)], 0)],

@@ -51,6 +51,8 @@ MANY_ALONE = 16
 """Number of values in an image from which values of one patch, alone on the background, are instances of any size."""
 NEARLY = 0.8
 """Share of the numbers up to the highest from which nearly all occur."""
+MIN_BACKGROUND = 0.5
+"""Share of the pixels of a stack with objects that are background."""
 SAME_PLACE = 0.3
 """Share of the pixels of a value that the next slice of a stack has too."""
 SPARSE = 0.25
@@ -517,8 +519,13 @@ def _freedom(seen: list[_Seen]) -> float:
 
 
 def _is_one_scene(images: Sequence[np.ndarray]) -> bool:
-    """Whether a value lies at about the same place in one image and the next, as in the slices of a stack."""
+    """Whether a value lies at about the same place in one image and the next, as in the slices of a stack.
+
+    Most of them is background; clips of classes that fill the image are not meant.
+    """
     shares: list[float] = []
+    if np.mean([(pixels == 0).mean() for pixels in images]) < MIN_BACKGROUND:
+        return False
     for one, other in pairwise(images):
         if one.shape != other.shape:
             return False

@@ -637,3 +637,18 @@ def test_folder_of_labelme_json_to_dataset_is_named(tmp_path):
     for name in ("img", "label", "label_viz"):
         put(tmp_path / f"a_json/{name}.png", CLASSES.astype(np.uint8))
     assert "a_json is of labelme_json_to_dataset" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_folder_names_that_differ_in_capital_letters_are_said(tmp_path):
+    pair(tmp_path, "images/IMG_1.JPG", "labels/img_1.png")
+    assert "names differ in capital letters only" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_folder_labels_among_the_images_are_said(tmp_path):
+    for stem in ("a", "b"):
+        pair(tmp_path, f"images/{stem}.png", f"images/{stem}_mask.png")
+    message = refusal(lambda: Folder.open(tmp_path))
+    home = tmp_path / "images"
+    assert f'write label_name: "*_mask" to {home / "classes.yaml"}, and give {home}' in message
+    (home / "classes.yaml").write_text('label_name: "*_mask"')
+    assert len(Folder.open(home)) == 2

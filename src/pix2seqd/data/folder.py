@@ -241,7 +241,8 @@ def _by_name(
         if common is None or path.suffix.lower() not in suffixes or path in without:
             continue
         if common in found:
-            raise InputError(f"{folder} has {found[common].name!r} and {path.name!r}; rename one with its label image")
+            both = f"{found[common].name!r} and {path.name!r}"
+            raise InputError(f"{folder} has {both}; keep one of them, or rename one and its partner")
         found[common] = path
     return found
 
@@ -335,12 +336,6 @@ def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
     have = ", ".join(name or "(without a name)" for name in known) or "none"
     if not known and (found := conversion(directory)):
         return found
-    if not known and (kinds := _beside(directory)):
-        several = "one of these kinds: " if len(kinds) > 1 else ""
-        return (
-            f"{directory} seems to hold images and labels side by side; "
-            f"if so, write {several}{' or '.join(map(str, kinds))} to {directory / 'classes.yaml'}"
-        )
     expected = directory / "labels" / split
     if not known and (reason := other_arrangement(directory)):
         return reason
@@ -372,6 +367,14 @@ def other_arrangement(directory: Path) -> str:
             f"{place} has JPEG files, which change the values of labels; export the labels again as PNG or TIFF; of "
             f"black and white masks, a threshold restores the values: mogrify -format png -threshold 50% {place}/*.jpg"
         )
+    for home in (directory, _image_folder(directory)):
+        if kinds := _beside(home):
+            several = "one of these kinds: " if len(kinds) > 1 else ""
+            return (
+                f"{home} seems to hold images and labels side by side; if so, write {several}"
+                f"{' or '.join(map(str, kinds))} to {home / 'classes.yaml'}"
+                + (f", and give {home}" if home != directory else "")
+            )
     homes = [directory, *(path for path in sorted(directory.glob("*/")) if not path.name.startswith("."))]
     files = {home: _files(home, nested=False) for home in homes}
     if pickled := next((path for listed in files.values() for path in listed if path.name.endswith("_seg.npy")), None):
@@ -480,6 +483,8 @@ def _check_partners(
             choice += f"{directory / 'classes.yaml'}; if each is the mask of a class, draw those of an image into one"
             apart = "" if several or kinds else _other_folder(by_name, images, truth, labels)
             cure = "; ".join(filter(None, [several, choice if kinds else "", apart])) or cure
+    if {name.casefold() for name in by_name} == {name.casefold() for name in truth}:
+        cure = "some names differ in capital letters only; write them alike"
     raise InputError(f"{have} has {unpaired[0]!r} but {lacks} does not ({len(unpaired)} files have no partner); {cure}")
 
 

@@ -151,8 +151,10 @@ CURES = {
     ".jsonl": "export as COCO json",
     ".manifest": "SageMaker's manifest has links instead of masks; fetch the masks, and name their folder labels",
     ".tfrecord": "export as COCO json",
-    ".npy": "save label images as PNG or TIFF",
-    ".mat": "save label images as PNG or TIFF",
+    **dict.fromkeys((".npy", ".npz", ".mat", ".h5", ".hdf5"), "save label images as PNG or TIFF"),
+    **dict.fromkeys((".nii", ".dcm"), "save its slices and their label images as PNG or TIFF"),
+    ".gz": "unpack it; of NIfTI (.nii.gz), save the slices and their label images as PNG or TIFF",
+    ".parquet": "save the images and label images in it as files",
 }
 """Suffix of files that are not read, and what to do instead."""
 OF_ENTRIES = (
@@ -185,6 +187,10 @@ OF_ONE = (
     ({"filename", "annotations", "metadata"}, "is from Dataloop; export it as COCO json"),
     ({"image", "annotations"}, "has masks without classes, as SA-1B; join the files to one COCO json with a category"),
     ({"project", "file", "metadata"}, "is of VIA 3; draw the outlines in VIA 2, or export as COCO json"),
+    (
+        {"labels", "numTraining"},
+        "is of nnU-Net; call imagesTr images and labelsTr labels, and save PNG or TIFF",
+    ),
     ({"dataset", "samples"}, "is from Segments.ai and has links instead of masks; export it as COCO panoptic"),
     ({"asset", "regions"}, "is from VoTT; convert its regions to COCO json"),
     (

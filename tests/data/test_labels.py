@@ -1134,3 +1134,11 @@ def test_folder_enlarged_labels_are_no_jpegs(tmp_path, size):
     small = np.random.default_rng(0).integers(0, 3, (96 // size, 96 // size))
     labels = np.kron(small, np.ones((size, size), int)).astype(np.uint8)
     assert Folder.open(write(tmp_path, [labels])).labels.coding == "class"
+
+
+@pytest.mark.parametrize("folder", ["images", "labels"])
+def test_folder_of_git_that_lacks_large_files_says_so(tmp_path, folder):
+    home = write(tmp_path, [discs(5).astype(np.uint8)], coding="class")
+    (path,) = (home / folder).iterdir()
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert f"{path} is a pointer of Git LFS" in refusal(lambda: Folder.open(home)[0])

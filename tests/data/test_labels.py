@@ -982,11 +982,11 @@ def test_folder_255_beside_254_is_not_guessed(tmp_path):
     assert "'void: []' (255 is a class)" in refusal(lambda: Folder.open(home))
 
 
-def slices(count: int, seed: int, depth: int) -> list[np.ndarray]:
+def slices(count: int, seed: int, depth: int, most: int = 6) -> list[np.ndarray]:
     """Slices of a stack with `count` neurites, each in some pieces of any size, which move little between slices."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:96, :96]
-    pieces = [value for value in range(1, count + 1) for _ in range(rng.integers(3, 7))]
+    pieces = [value for value in range(1, count + 1) for _ in range(rng.integers(most // 2, most + 1))]
     places, steps = rng.uniform(8, 88, (len(pieces), 2)), rng.normal(0, 1, (len(pieces), 2))
     radii = np.exp(rng.normal(1.2, 0.5, len(pieces)))
     found = []
@@ -1003,6 +1003,9 @@ PIECES = {
     "two images": [numbered(4, np.arange(1, 5), seed, 4) for seed in range(2)],
     **{f"{n} of a stack": slices(n, n, 6) for n in (2, 4, 7)},
     "two slices": slices(3, 0, 2),
+    "few of a stack, of one or two pieces": slices(3, 1, 6, 2),
+    "few of a stack, with gaps": [np.array([0, 4, 17, 60, 61])[labels] for labels in slices(4, 2, 6, 3)],
+    "few of a stack, with ids of 16 bits": [labels * 1003 + (labels > 0) for labels in slices(4, 2, 6)],
     "counted": [numbered(count, np.arange(1, count + 1), count, 4) for count in (5, 4, 3)],
     "counted, one image": [numbered(5, np.arange(1, 6), 0, 4)],
     "other ids in each image": [numbered(8, np.arange(1, 250), seed, 4) for seed in range(4)],

@@ -187,7 +187,7 @@ def _recognize_grey(
     if (highest < 1000 or highest in HIGHEST) and classes_only:
         return "class", "classes are named in the declaration"
     if highest >= 1000:
-        return _recognize_high(seen, union, declaration, classes_only)
+        return _recognize_high(seen, union, declaration, classes_only, one_scene)
     if max(len(s.values) for s in seen) > NEARLY_ALL and highest < 256 and _single_share(seen) < SINGLE:
         raise InputError(
             f"{declaration.parent}: an image has nearly all values below 256, and many have several patches, as if "
@@ -225,7 +225,9 @@ def _recognize_grey(
         return "class", f"{counts}, most images have 255, and most numbers below the highest do not occur"
     if returning < 0.3 and not (single >= SINGLE and most >= MANY):
         raise _unsure(declaration, f"{counts}, other ones in each image", ["instance", "class"], hint)
-    if sparse and single < SINGLE and (_spread(seen) > 16 or (most < MANY and len(seen) >= SEVERAL)):
+    # The organs in the slices of a stack return as its nerves do.
+    tracked = one_scene and _freedom(seen) > 0.5 * FREE
+    if sparse and single < SINGLE and not tracked and (_spread(seen) > 16 or (most < MANY and len(seen) >= SEVERAL)):
         return "class", f"{counts}, some have several patches, and most numbers below the highest do not occur"
     if most >= MANY:
         # The parts of a car or a body are of one patch and similar size too, but each image lacks others of them.
@@ -243,17 +245,19 @@ def _recognize_grey(
         if single >= SINGLE and background and not void and not few and not parts:
             return "instance", f"{counts}, and {_of_one_patch(single)}"
         raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
-    if constant and not (counted and _spread(seen) <= 8):
+    if constant and not tracked and not (counted and _spread(seen) <= 8):
         return "class", f"{counts}, of which the highest is the same in all images"
     if not background and not (counted and (varied or len(seen) < SEVERAL)):
         return "class", f"{counts}, and some images have no background of 0"
     # Classes that are one patch each leave out values; so do instances of which some were deleted. Only classes return.
-    if (not counted and len(seen) >= SEVERAL and present > SAME) or (most == 2 and void):
+    if (not counted and not tracked and len(seen) >= SEVERAL and present > SAME) or (most == 2 and void):
         return "class", f"{counts}, which are the same few in all images"
     raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
 
 
-def _recognize_high(seen: list[_Seen], union: np.ndarray, declaration: Path, classes_only: bool) -> tuple[str, str]:
+def _recognize_high(
+    seen: list[_Seen], union: np.ndarray, declaration: Path, classes_only: bool, one_scene: bool
+) -> tuple[str, str]:
     """The coding and the reason for it of grey values that reach 1000; `union` has all of them.
 
     The ids of an atlas of organs reach 1000 too, such as 2, 41 and 1002: those that are numbered within a thousand have
@@ -282,7 +286,7 @@ def _recognize_high(seen: list[_Seen], union: np.ndarray, declaration: Path, cla
     alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and _spread(seen) <= 16
     if share < 0.2 and single >= SINGLE and (other or alike) and not classes_only:
         return "instance", f"values reach {highest}, and {_of_one_patch(single)}"
-    scattered = _patches(seen) >= SCATTERED and not _are_pieces(seen)
+    scattered = _patches(seen) >= SCATTERED and not _are_pieces(seen, one_scene=one_scene)
     if share < 0.2 and not dense and len(union) <= MANY_CLASSES and scattered and len(seen) >= SEVERAL:
         return "class", f"values reach {highest}, and many of them have several patches"
     raise _unsure(declaration, f"values reach {highest}", codings)

@@ -53,7 +53,7 @@ NEARLY = 0.8
 """Share of the numbers up to the highest from which nearly all occur."""
 MIN_BACKGROUND = 0.5
 """Share of the pixels of a stack with objects that are background."""
-SAME_PLACE = 0.3
+SAME_PLACE = 0.5
 """Share of the pixels of a value that the next slice of a stack has too."""
 SPARSE = 0.25
 """Share of the numbers up to the highest value, below which few of them occur."""

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice, product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from pix2seqd.images.load import IMAGE_SUFFIXES
 
 LABEL_FOLDERS = ("labels", "masks", "label", "mask", "annotations", "gt")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+SEPARATORS = r"[_. -]"
+"""What sets the parts of a name apart."""
 MAX_FOLDERS = 50
 """Number of folders that are looked into for those of a data set."""
 LABEL_WORDS = re.compile(
@@ -196,7 +198,8 @@ class Pairs:
             raise InputError(f"{layout.images} is missing: the images of {layout.labels} are expected in this folder")
         truth = _by_name(layout.labels, layout, names.label, LOSSLESS_SUFFIXES)
         beside = layout.images == layout.labels
-        images = _by_name(layout.images, layout, names.image, IMAGE_SUFFIXES, without=truth.values() if beside else ())
+        labels = set(truth.values()) if beside else set()
+        images = _by_name(layout.images, layout, names.image, IMAGE_SUFFIXES, without=labels)
         for name in _of_other_kinds(images, truth) if beside else ():
             del images[name]
         if not images and (others := sorted({p.suffix for p in _files(layout.images, layout.nested)} - {""})):
@@ -225,9 +228,9 @@ def _of_other_kinds(images: Iterable[str], truth: Collection[str]) -> list[str]:
     """Names that begin with that of an image and end alike for all images: other results, beside the label images."""
     ends: dict[str, list[str]] = {}
     for name in set(images) - set(truth):
-        for own in truth:
-            if name.startswith(own):
-                ends.setdefault(name[len(own) :], []).append(name)
+        for match in re.finditer(SEPARATORS, name):
+            if name[: match.start()] in truth:
+                ends.setdefault(name[match.start() :], []).append(name)
     return [name for names in ends.values() if len(names) == len(truth) for name in names]
 
 
@@ -408,13 +411,18 @@ def other_arrangement(directory: Path) -> str:
         return (
             f"{first} is of labelme_json_to_dataset; give the folder of Labelme's JSON files to pix2seqd convert-data"
         )
-    for home in (directory, *islice(chain(directory.glob("*/"), directory.glob("*/*/")), MAX_FOLDERS)):
+    for home in (directory, *_below(directory)):
         names = [path.name for path in sorted(home.glob("*/")) if _has_images(path)]
         if len(names) > 1:
             reason = f"{home} has the folders {', '.join(names[:5])}; call that of the images 'images' and that of "
             more = "; if several have the masks of a class each, draw those of an image into one label image"
             return f"{reason}the labels 'labels'{more if len(names) > 2 else ''}"
     return ""
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    """Some folders in a folder and in those."""
+    return islice((path for pattern in ("*/", "*/*/") for path in sorted(directory.glob(pattern))), MAX_FOLDERS)
 
 
 def _has_images(folder: Path) -> bool:
@@ -428,8 +436,7 @@ def _near(directory: Path) -> Path | None:
         for layout in label_splits(directory.parent).values():
             if directory in (layout.images, layout.labels):
                 return directory.parent
-    inner = islice((path for pattern in ("*/", "*/*/") for path in sorted(directory.glob(pattern))), MAX_FOLDERS)
-    for place in inner if not _image_folder(directory).is_dir() else ():
+    for place in _below(directory) if not _image_folder(directory).is_dir() else ():
         with suppress(InputError):
             if is_mask_folders(place) or label_splits(place):
                 return place
@@ -446,7 +453,7 @@ def _beside(directory: Path) -> list[_Names]:
     files = [path for path in every if path.suffix.lower() in IMAGE_SUFFIXES]
     lossless = [path for path in files if path.suffix.lower() in LOSSLESS_SUFFIXES]
     stems = {path.stem for path in files}
-    longer = [p for p in lossless if any(p.stem[: match.start()] in stems for match in re.finditer(r"[_. -]", p.stem))]
+    longer = [p for p in lossless if any(p.stem[: at.start()] in stems for at in re.finditer(SEPARATORS, p.stem))]
     for labels in ([path for path in lossless if LABEL_WORDS.search(path.stem)], longer):
         images = [path for path in files if path not in labels]
         if names := _naming(images, directory, labels, directory):
@@ -552,7 +559,7 @@ def _kinds(images: Sequence[Path], home: Path, truth: Collection[str]) -> list[_
 def _patterns(files: Sequence[Path]) -> list[str]:
     """`*`, and it with each beginning or end that all stems share and that is set apart."""
     first, *others = [path.stem for path in files] or [""]
-    ends = [first[match.start() :] for match in re.finditer(r"[_. -]", first)]
+    ends = [first[match.start() :] for match in re.finditer(SEPARATORS, first)]
     starts = [first[: match.end()] for match in re.finditer(r"[_. -]|[A-Za-z](?=[0-9])", first)]
     shared_ends = [f"*{end}" for end in reversed(ends) if all(stem.endswith(end) for stem in others)]
     return ["*", *shared_ends, *(f"{start}*" for start in starts if all(stem.startswith(start) for stem in others))]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from miniatures import refusal
 from PIL import Image
 
 from pix2seqd.data.annotations.records import Annotations, Shape
@@ -329,3 +330,9 @@ def test_convert_tells_of_boxes_drawn_as_polygons(tmp_path):
     assert "fills its bounding box" in str(run(write(tmp_path, many))[0])
     triangle = {**BALL, "segmentation": [[0, 0, 8, 0, 8, 6]]}
     assert "fills its bounding box" not in str(run(write(tmp_path / "b", [triangle, *many[:40]]))[0])
+
+
+def test_open_annotations_of_label_images_side_by_side_says_so(tmp_path):
+    for name in ("a", "a_mask"):
+        Image.new("L", (8, 6)).save(tmp_path / f"{name}.png")
+    assert 'label_name: "*_mask"' in refusal(lambda: open_annotations(tmp_path))

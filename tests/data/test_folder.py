@@ -538,7 +538,10 @@ def test_folder_without_images_is_said(tmp_path):
 def test_folder_labels_of_jpeg_are_said(tmp_path, place):
     put(tmp_path / place / "a.jpg", CLASSES.astype(np.uint8))
     (tmp_path / place.replace("masks", "images").replace("labels", "images")).mkdir(parents=True)
-    assert f"{tmp_path / place} has JPEG files" in refusal(lambda: open_dataset(with_prefix(str(tmp_path)), (1, 1)))
+    message = refusal(lambda: open_dataset(with_prefix(str(tmp_path)), (1, 1)))
+    assert f"{tmp_path / place} has JPEG files" in message and "a threshold restores the values: mogrify" in message
+    put(tmp_path / place.replace("masks", "images").replace("labels", "images") / "a.jpg", CLASSES.astype(np.uint8))
+    assert "has JPEG files" in refusal(lambda: open_dataset(with_prefix(str(tmp_path)), (1, 1)))
 
 
 def test_folder_of_mask_folders_is_named_and_not_one_of_its_images(tmp_path):
@@ -569,3 +572,83 @@ def test_folder_without_labels_names_the_file_that_is_not_read(tmp_path):
     put(tmp_path / "a.png", np.zeros((6, 8, 3), np.uint8))
     (tmp_path / "RoiSet.zip").write_bytes(b"PK")
     assert "RoiSet.zip: unpack it" in refusal(lambda: Folder.open(tmp_path))
+
+
+@pytest.mark.parametrize("image", ["images/{}", "images/10k/train/{}"])
+def test_folder_labels_in_a_folder_of_another_name_are_said(tmp_path, image):
+    """Oxford's pets have annotations/trimaps, BDD100K has images/10k and labels/sem_seg."""
+    for stem in ("a", "b"):
+        pair(tmp_path, image.format(stem) + ".jpg", f"annotations/trimaps/{stem}.png")
+    message = refusal(lambda: Folder.open(tmp_path))
+    target = tmp_path / image.format("").rstrip("/").replace("images", "annotations")
+    assert f"move the files of {tmp_path / 'annotations/trimaps'} to {target}" in message
+    target.mkdir(exist_ok=True, parents=True)
+    for path in (tmp_path / "annotations/trimaps").iterdir():
+        path.rename(target / path.name)
+    assert len(Folder.open(tmp_path)) == 2
+
+
+def test_folder_images_without_labels_may_move_away(tmp_path):
+    for stem in ("a", "b"):
+        pair(tmp_path, f"images/{stem}.jpg", f"labels/{stem}.png")
+    put(tmp_path / "images/c.jpg", np.zeros((3, 6, 3), np.uint8))
+    assert "or move images without labels to another folder" in refusal(lambda: Folder.open(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("place", "names"),
+    [("training", "1st_manual, images"), ("Train/Urban", "images_png, masks_png"), (".", "car, images, road")],
+)
+def test_folder_names_of_folders_that_say_nothing_are_found_below(tmp_path, place, names):
+    for name in names.split(", "):
+        put(tmp_path / place / name / "a.png", CLASSES.astype(np.uint8))
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert f"{tmp_path / place} has the folders {names}; call that of the images 'images'" in message
+    assert ("draw those of an image into one label image" in message) == (place == ".")
+
+
+@pytest.mark.parametrize("ends", [["_Object Identities"], ["_Cells", "_Nuclei"]])
+def test_folder_labels_that_begin_with_the_name_of_an_image_are_offered(tmp_path, ends):
+    """As ilastik and CellProfiler write them; the kind that is not chosen is skipped."""
+    for stem in ("i1", "i2", "i10"):
+        for end in ends:
+            pair(tmp_path, f"{stem}.png", f"{stem}{end}.tif")
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert all(f'label_name: "*{end}"' in message for end in ends)
+    (tmp_path / "classes.yaml").write_text(f'label_name: "*{ends[-1]}"')
+    data = Folder.open(tmp_path)
+    assert [sample.name for sample in data] == ["i1", "i10", "i2"]
+    assert len(data.skipped) == (3 if len(ends) > 1 else 0)
+    put(tmp_path / "i10_b.png", np.zeros((3, 6, 3), np.uint8))
+    assert "has 'i10_b' but" in refusal(lambda: Folder.open(tmp_path)), "an image without labels"
+
+
+def test_folder_masks_of_each_class_side_by_side_have_a_cure(tmp_path):
+    for stem in ("a", "b"):
+        put(tmp_path / f"images/{stem}.jpg", np.zeros((3, 6, 3), np.uint8))
+        for kind in ("car", "road"):
+            put(tmp_path / f"masks/{stem}_{kind}.png", CLASSES.astype(np.uint8))
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert 'label_name: "*_car" or label_name: "*_road"' in message
+    assert "if each is the mask of a class, draw those of an image into one" in message
+
+
+def test_folder_of_labelme_json_to_dataset_is_named(tmp_path):
+    for name in ("img", "label", "label_viz"):
+        put(tmp_path / f"a_json/{name}.png", CLASSES.astype(np.uint8))
+    assert "a_json is of labelme_json_to_dataset" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_folder_names_that_differ_in_capital_letters_are_said(tmp_path):
+    pair(tmp_path, "images/IMG_1.JPG", "labels/img_1.png")
+    assert "names differ in capital letters only" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_folder_labels_among_the_images_are_said(tmp_path):
+    for stem in ("a", "b"):
+        pair(tmp_path, f"images/{stem}.png", f"images/{stem}_mask.png")
+    message = refusal(lambda: Folder.open(tmp_path))
+    home = tmp_path / "images"
+    assert f'write label_name: "*_mask" to {home / "classes.yaml"}, and give {home}' in message
+    (home / "classes.yaml").write_text('label_name: "*_mask"')
+    assert len(Folder.open(home)) == 2

@@ -36,15 +36,15 @@ def discs(count: int, side: int = 96, seed: int = 0, pitch: int = 12) -> np.ndar
 
 
 def scenes(count: int, values: list[int], side: int = 48, patches: int = 3) -> list[np.ndarray]:
-    """Class images: several blocks of each value on 0."""
+    """Class images: several blocks of each value on 0, large and small ones, as areas of land."""
     found = []
     for seed in range(count):
         rng = np.random.default_rng(seed)
         labels = np.zeros((side, side), np.int32)
         places = rng.permutation(36)[: patches * len(values)]
-        for place, value in zip(places.tolist(), values * patches, strict=False):
-            y, x = (8 * p for p in divmod(place, 6))
-            labels[y : y + 5, x : x + 5] = value
+        for number, (place, value) in enumerate(zip(places.tolist(), values * patches, strict=False)):
+            (y, x), size = (8 * p for p in divmod(place, 6)), (7, 4, 2)[number // len(values) % 3]
+            labels[y : y + size, x : x + size] = value
         found.append(labels)
     return found
 
@@ -762,6 +762,34 @@ def test_folder_instances_that_are_certain_are_read(tmp_path, kind):
     assert said in data.labels.assumed[0]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("gap", [False, True])
+def test_folder_many_objects_alone_are_certain_in_few_images(tmp_path, count, gap):
+    """Of sizes that differ a lot, and some of them deleted."""
+    images = []
+    for seed in range(count):
+        large, small = discs(16, 128, seed, 32), discs(9, 128, seed + 9, 7)
+        alone = (small > 0) & (ndimage.maximum_filter(large, 5) == 0)
+        present = np.unique(labels := np.where(alone, small + 16, large))[1:]
+        numbers = np.zeros(26, np.uint8)
+        numbers[present] = np.random.default_rng(seed).permutation(len(present)) + 1
+        images.append(np.where(labels == 3, 0, numbers[labels]) if gap else numbers[labels])
+    data = Folder.open(write(tmp_path, images))
+    assert data.labels.coding == "instance"
+    assert [len(sample.panoptic.things) for sample in data] == [len(np.unique(labels)) - 1 for labels in images]
+
+
+def facade(seed: int) -> np.ndarray:
+    """A wall on a street, with windows of one size and doors: few patches, none of them on a background."""
+    labels = np.full((96, 96), 1)
+    labels[80:] = 2
+    for number, place in enumerate(np.random.default_rng(seed).permutation(12).tolist()):
+        y, x = 8 + 26 * (place // 4), 6 + 22 * (place % 4)
+        labels[y : y + 14, x : x + 10] = 3 + number % 3
+    labels[:4] = 0
+    return labels
+
+
 def some(highest: int, count: int, seed: int) -> list[int]:
     """Some of many classes."""
     return np.random.default_rng(seed).permutation(np.arange(1, highest + 1))[:count].tolist()
@@ -786,6 +814,9 @@ CLASSES = {
     "7 kinds of land, large": [terrain(some(7, 4, seed), seed, 14) for seed in range(8)],
     "land in tens": [terrain([*range(10, 110, 10)], seed) for seed in range(3)],
     "land of four digits": [terrain([1110, 1120, 1210, 2110, 3120], seed) for seed in range(3)],
+    "a clip of land": [np.roll(terrain([0, 1, 2], 3), step, 1) for step in range(4)],
+    "one facade": [facade(0)],
+    "two facades": [facade(0), facade(1)],
     "40 in one image": [terrain([*range(40)], 0)],
     "150 of which an image has 12": [terrain([0, *some(150, 12, seed)], seed) for seed in range(8)],
     "one image of 150": [terrain([0, *some(150, 12, 0)], 0)],
@@ -951,7 +982,30 @@ def test_folder_255_beside_254_is_not_guessed(tmp_path):
     assert "'void: []' (255 is a class)" in refusal(lambda: Folder.open(home))
 
 
+def slices(count: int, seed: int, depth: int, most: int = 6) -> list[np.ndarray]:
+    """Slices of a stack with `count` neurites, each in some pieces of any size, which move little between slices."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:96, :96]
+    pieces = [value for value in range(1, count + 1) for _ in range(rng.integers(most // 2, most + 1))]
+    places, steps = rng.uniform(8, 88, (len(pieces), 2)), rng.normal(0, 1, (len(pieces), 2))
+    radii = np.exp(rng.normal(1.2, 0.5, len(pieces)))
+    found = []
+    for z in range(depth):
+        labels = np.zeros((96, 96), np.int32)
+        for value, (y, x), radius in zip(pieces, places + z * steps, radii, strict=True):
+            labels[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2] = value
+        found.append(labels)
+    return found
+
+
 PIECES = {
+    **{f"{n} in each image": [numbered(n, np.arange(1, n + 1), seed, 4) for seed in range(3)] for n in (2, 5, 9, 16)},
+    "two images": [numbered(4, np.arange(1, 5), seed, 4) for seed in range(2)],
+    **{f"{n} of a stack": slices(n, n, 6) for n in (2, 4, 7)},
+    "two slices": slices(3, 0, 2),
+    "few of a stack, of one or two pieces": slices(3, 1, 6, 2),
+    "few of a stack, with gaps": [np.array([0, 4, 17, 60, 61])[labels] for labels in slices(4, 2, 6, 3)],
+    "few of a stack, with ids of 16 bits": [labels * 1003 + (labels > 0) for labels in slices(4, 2, 6)],
     "counted": [numbered(count, np.arange(1, count + 1), count, 4) for count in (5, 4, 3)],
     "counted, one image": [numbered(5, np.arange(1, 6), 0, 4)],
     "other ids in each image": [numbered(8, np.arange(1, 250), seed, 4) for seed in range(4)],
@@ -973,6 +1027,14 @@ def test_folder_objects_in_far_pieces_never_become_classes(tmp_path, kind):
     (home / "classes.yaml").write_text("coding: instance\n")
     counts = [len(np.unique(labels[labels > 0])) for labels in images]
     assert [len(sample.panoptic.things) for sample in Folder.open(home)] == counts
+
+
+@pytest.mark.parametrize("kind", ["5 in each image", "4 of a stack"])
+def test_folder_objects_in_far_pieces_never_become_colours(tmp_path, kind):
+    table = np.random.default_rng(0).integers(30, 256, (17, 3)).astype(np.uint8) * (np.arange(17)[:, None] > 0)
+    images = [table[labels].astype(np.uint8) for labels in PIECES[kind]]
+    message = refusal(lambda: Folder.open(write(tmp_path, images)))
+    assert "'coding: instance'" in message and "'coding: color'" in message
 
 
 def test_folder_cells_of_some_kinds_stay_classes(tmp_path):
@@ -1055,3 +1117,31 @@ def test_folder_labels_that_were_jpegs_of_high_quality_are_refused(tmp_path, qua
     smeared = smear(pixels, quality)
     assert (smeared != pixels).any()
     assert "JPEG" in refusal(lambda: Folder.open(write(tmp_path, [smeared])))
+
+
+@pytest.mark.parametrize("quality", [75, 85, 90, 92])
+@pytest.mark.parametrize("kind", ["objects", "land"])
+def test_folder_masks_of_0_and_1_that_were_jpegs_are_refused(tmp_path, quality, kind):
+    """Their borders have moved, and 2 appears, but nothing looks smeared."""
+    mask = discs(9, pitch=32) > 0 if kind == "objects" else terrain([0, 1], 0, 8)
+    home = write(tmp_path, [smear(np.asarray(mask, np.uint8), quality)], things=[1])
+    message = refusal(lambda: Folder.open(home))
+    assert "0.png has" in message and "JPEG or resizing has smeared them" in message and "'coding: class'" in message
+    (home / "classes.yaml").write_text("coding: class\n")
+    assert len(Folder.open(home)) == 1
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_folder_enlarged_labels_are_no_jpegs(tmp_path, size):
+    """Their pixels fit the blocks of JPEG."""
+    small = np.random.default_rng(0).integers(0, 3, (96 // size, 96 // size))
+    labels = np.kron(small, np.ones((size, size), int)).astype(np.uint8)
+    assert Folder.open(write(tmp_path, [labels])).labels.coding == "class"
+
+
+@pytest.mark.parametrize("folder", ["images", "labels"])
+def test_folder_of_git_that_lacks_large_files_says_so(tmp_path, folder):
+    home = write(tmp_path, [discs(5).astype(np.uint8)], coding="class")
+    (path,) = (home / folder).iterdir()
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert f"{path} is a pointer of Git LFS" in refusal(lambda: Folder.open(home)[0])

@@ -22,7 +22,7 @@ from typing import IO, Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pix2seqd.files import MAX_DEPTH, InputError
-from pix2seqd.images.load import EXIF_ORIENTATION, check_pixels, load_image
+from pix2seqd.images.load import EXIF_ORIENTATION, check_pixels, check_pointer, load_image
 
 MAX_MEMBER = 2**30
 """Bytes of the largest file in a zip file that is read as a whole."""
@@ -236,6 +236,8 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
         if isinstance(error, UnidentifiedImageError):
+            with file.open("rb") as content:
+                check_pointer(content, str(file))
             reason = "it is none, whatever its name says"
         raise InputError(f"{file} cannot be read as PNG, BMP or GIF ({reason}); export it again") from error
 

@@ -23,6 +23,10 @@ from pix2seqd.images.load import IMAGE_SUFFIXES
 
 LABEL_FOLDERS = ("labels", "masks", "label", "mask", "annotations", "gt")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+SEPARATORS = r"[_. -]"
+"""What sets the parts of a name apart."""
+MAX_FOLDERS = 50
+"""Number of folders that are looked into for those of a data set."""
 LABEL_WORDS = re.compile(
     r"(?i)(^|[_. -])(cp_)?(masks?|labels?|labell?ed|lbls?|seg|segmentation|gt|groundtruth|annotations?)([_. -]|$)"
 )
@@ -193,8 +197,11 @@ class Pairs:
         if not layout.images.is_dir():
             raise InputError(f"{layout.images} is missing: the images of {layout.labels} are expected in this folder")
         truth = _by_name(layout.labels, layout, names.label, LOSSLESS_SUFFIXES)
-        labels = set(truth.values()) if layout.images == layout.labels else set()
+        beside = layout.images == layout.labels
+        labels = set(truth.values()) if beside else set()
         images = _by_name(layout.images, layout, names.image, IMAGE_SUFFIXES, without=labels)
+        for name in _of_other_kinds(images, truth) if beside else ():
+            del images[name]
         if not images and (others := sorted({p.suffix for p in _files(layout.images, layout.nested)} - {""})):
             raise InputError(f"{layout.images} has no images (but {', '.join(others)}); save them as TIFF, PNG or JPEG")
         _check_partners(layout.images, images, layout.labels, truth, names, directory)
@@ -217,6 +224,16 @@ class Pairs:
         return cls(layout, {name: (path, path, found.get(name)) for name, path in truth.items()}, ())
 
 
+def _of_other_kinds(images: Iterable[str], truth: Collection[str]) -> list[str]:
+    """Names that begin with that of an image and end alike for all images: other results, beside the label images."""
+    ends: dict[str, list[str]] = {}
+    for name in set(images) - set(truth):
+        for match in re.finditer(SEPARATORS, name):
+            if name[: match.start()] in truth:
+                ends.setdefault(name[match.start() :], []).append(name)
+    return [name for names in ends.values() if len(names) == len(truth) for name in names]
+
+
 def _by_name(
     folder: Path, layout: Layout, name: str, suffixes: Iterable[str], without: Iterable[Path] = ()
 ) -> dict[str, Path]:
@@ -227,7 +244,8 @@ def _by_name(
         if common is None or path.suffix.lower() not in suffixes or path in without:
             continue
         if common in found:
-            raise InputError(f"{folder} has {found[common].name!r} and {path.name!r}; rename one with its label image")
+            both = f"{found[common].name!r} and {path.name!r}"
+            raise InputError(f"{folder} has {both}; keep one of them, or rename one and its partner")
         found[common] = path
     return found
 
@@ -321,16 +339,9 @@ def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
     have = ", ".join(name or "(without a name)" for name in known) or "none"
     if not known and (found := conversion(directory)):
         return found
-    if not known and (names := _beside(directory)):
-        return (
-            f"{directory} seems to hold images and labels side by side; "
-            f"if so, write {names} to {directory / 'classes.yaml'}"
-        )
     expected = directory / "labels" / split
     if not known and (reason := other_arrangement(directory)):
         return reason
-    if not known and (place := _of_jpegs(directory)):
-        return f"{place} has JPEG files, which change the values of labels; export the labels again as PNG or TIFF"
     if not known and directory.is_dir():
         others = sorted({path.suffix for path in _files(expected)} - {""})
         held = f" (but {', '.join(others)})" if others else ""
@@ -354,6 +365,19 @@ def _of_jpegs(directory: Path) -> Path | None:
 
 def other_arrangement(directory: Path) -> str:
     """The message about a folder that has images, but none that are label images by their place; "" for another one."""
+    if place := _of_jpegs(directory):
+        return (
+            f"{place} has JPEG files, which change the values of labels; export the labels again as PNG or TIFF; of "
+            f"black and white masks, a threshold restores the values: mogrify -format png -threshold 50% {place}/*.jpg"
+        )
+    for home in (directory, _image_folder(directory)):
+        if kinds := _beside(home):
+            several = "one of these kinds: " if len(kinds) > 1 else ""
+            return (
+                f"{home} seems to hold images and labels side by side; if so, write {several}"
+                f"{' or '.join(map(str, kinds))} to {home / 'classes.yaml'}"
+                + (f", and give {home}" if home != directory else "")
+            )
     homes = [directory, *(path for path in sorted(directory.glob("*/")) if not path.name.startswith("."))]
     files = {home: _files(home, nested=False) for home in homes}
     if pickled := next((path for listed in files.values() for path in listed if path.name.endswith("_seg.npy")), None):
@@ -381,13 +405,29 @@ def other_arrangement(directory: Path) -> str:
     if cities := sorted(path.name for path in (directory / "gtFine").glob("*/")):
         names = " or ".join(f"cityscapes:{directory}@{split}" for split in cities)
         return f"{directory} is Cityscapes as distributed; give {names}"
-    held = [home for home in homes[1:] if any(path.suffix.lower() in IMAGE_SUFFIXES for path in files[home])]
     if place := _near(directory):
         return f"{directory} is no data set, but {place} seems to be one; give {place}"
-    if len(held) > 1 and _image_folder(directory) not in held:
-        names = ", ".join(home.name for home in held[:5])
-        return f"{directory} has the folders {names}; call that of the images 'images' and that of the labels 'labels'"
+    if (first := next(iter(homes[1:]), None)) and {"img.png", "label.png"} <= {path.name for path in files[first]}:
+        return (
+            f"{first} is of labelme_json_to_dataset; give the folder of Labelme's JSON files to pix2seqd convert-data"
+        )
+    for home in (directory, *_below(directory)):
+        names = [path.name for path in sorted(home.glob("*/")) if _has_images(path)]
+        if len(names) > 1:
+            reason = f"{home} has the folders {', '.join(names[:5])}; call that of the images 'images' and that of "
+            more = "; if several have the masks of a class each, draw those of an image into one label image"
+            return f"{reason}the labels 'labels'{more if len(names) > 2 else ''}"
     return ""
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    """Some folders in a folder and in those."""
+    return islice((path for pattern in ("*/", "*/*/") for path in sorted(directory.glob(pattern))), MAX_FOLDERS)
+
+
+def _has_images(folder: Path) -> bool:
+    """Whether there are images directly in a folder."""
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob("[!.]*"))
 
 
 def _near(directory: Path) -> Path | None:
@@ -396,22 +436,32 @@ def _near(directory: Path) -> Path | None:
         for layout in label_splits(directory.parent).values():
             if directory in (layout.images, layout.labels):
                 return directory.parent
-    inner = islice((path for pattern in ("*/", "*/*/") for path in sorted(directory.glob(pattern))), 50)
-    for place in inner if not _image_folder(directory).is_dir() else ():
+    for place in _below(directory) if not _image_folder(directory).is_dir() else ():
         with suppress(InputError):
             if is_mask_folders(place) or label_splits(place):
                 return place
     return None
 
 
-def _beside(directory: Path) -> _Names | None:
-    """The names of images and labels in one folder, if they tell each other apart."""
+def _beside(directory: Path) -> list[_Names]:
+    """The names of images and labels in one folder, if they tell each other apart; several for labels of several kinds.
+
+    Labels have a word for it in their names, or begin with the name of an image.
+    """
     folders = [directory, *(path for path in directory.glob("*/") if SPLIT_NAMES.fullmatch(path.name))]
     every = (path for folder in folders for path in _files(folder, nested=False))
     files = [path for path in every if path.suffix.lower() in IMAGE_SUFFIXES]
-    labels = [path for path in files if LABEL_WORDS.search(path.stem) and path.suffix.lower() in LOSSLESS_SUFFIXES]
-    images = [path for path in files if path not in labels]
-    return _naming(images, directory, labels, directory)
+    lossless = [path for path in files if path.suffix.lower() in LOSSLESS_SUFFIXES]
+    stems = {path.stem for path in files}
+    longer = [p for p in lossless if any(p.stem[: at.start()] in stems for at in re.finditer(SEPARATORS, p.stem))]
+    for labels in ([path for path in lossless if LABEL_WORDS.search(path.stem)], longer):
+        images = [path for path in files if path not in labels]
+        if names := _naming(images, directory, labels, directory):
+            return [names]
+        truth = {path.relative_to(directory).with_suffix("").as_posix() for path in labels}
+        if kinds := _kinds(images, directory, truth):
+            return kinds
+    return []
 
 
 def _check_partners(
@@ -427,6 +477,8 @@ def _check_partners(
         return
     have, lacks = (images, labels) if unpaired[0] in by_name else (labels, images)
     cure = "give an image and its label image the same name up to the suffix"
+    if truth.keys() < by_name.keys():
+        cure += ", or move images without labels to another folder"
     offered = _naming(list(by_name.values()), images, list(truth.values()), labels)
     if names == _Names() and not by_name.keys() & truth.keys():
         if offered:
@@ -435,8 +487,11 @@ def _check_partners(
             kinds = " or ".join(map(str, _kinds(list(by_name.values()), images, truth)))
             several = _several_masks(by_name, labels, truth)
             choice = f"if each image has label images of several kinds, choose one: write {kinds} to "
-            choice += str(directory / "classes.yaml")
-            cure = "; ".join(filter(None, [several, choice if kinds else ""])) or cure
+            choice += f"{directory / 'classes.yaml'}; if each is the mask of a class, draw those of an image into one"
+            apart = "" if several or kinds else _other_folder(by_name, images, truth, labels)
+            cure = "; ".join(filter(None, [several, choice if kinds else "", apart])) or cure
+    if {name.casefold() for name in by_name} == {name.casefold() for name in truth}:
+        cure = "some names differ in capital letters only; write them alike"
     raise InputError(f"{have} has {unpaired[0]!r} but {lacks} does not ({len(unpaired)} files have no partner); {cure}")
 
 
@@ -456,12 +511,22 @@ def _several_masks(images: Iterable[str], labels: Path, truth: Iterable[str]) ->
         one = min(folder for folder, _ in folders)
         return (
             f"if {labels / one} and the folders beside it hold the masks of a class each, "
-            "draw those of an image into one label image, with another value for each class"
+            "draw those of an image into one label image, with another value for each class; otherwise keep one folder"
         )
     if all(any(name.startswith(image) for image in known) for name in truth):
         one = min(known)
         return f"if each is the mask of one object, put those of image {one} into a folder {labels / one}, and so on"
     return ""
+
+
+def _other_folder(by_name: Mapping[str, Path], images: Path, truth: Mapping[str, Path], labels: Path) -> str:
+    """The cure where an image and its label have the same name, but lie in folders of other names; "" otherwise."""
+    name, image = min(by_name.items(), default=("", images))
+    same = [path for path in truth.values() if path.stem == image.stem]
+    if not same:
+        return ""
+    places = " or ".join(str(path.parent) for path in same[:3])
+    return f"if {same[0]} has the labels of {image}, move the files of {places} to {(labels / name).parent}"
 
 
 def _naming(images: Sequence[Path], image_home: Path, labels: Sequence[Path], label_home: Path) -> _Names | None:
@@ -494,7 +559,7 @@ def _kinds(images: Sequence[Path], home: Path, truth: Collection[str]) -> list[_
 def _patterns(files: Sequence[Path]) -> list[str]:
     """`*`, and it with each beginning or end that all stems share and that is set apart."""
     first, *others = [path.stem for path in files] or [""]
-    ends = [first[match.start() :] for match in re.finditer(r"[_. -]", first)]
+    ends = [first[match.start() :] for match in re.finditer(SEPARATORS, first)]
     starts = [first[: match.end()] for match in re.finditer(r"[_. -]|[A-Za-z](?=[0-9])", first)]
     shared_ends = [f"*{end}" for end in reversed(ends) if all(stem.endswith(end) for stem in others)]
     return ["*", *shared_ends, *(f"{start}*" for start in starts if all(stem.startswith(start) for stem in others))]

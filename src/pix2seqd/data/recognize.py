@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from pix2seqd.data.label_images import check_alpha
+from pix2seqd.data.smeared import is_mixed, is_smooth, mixed, smeared, was_jpeg
 from pix2seqd.files import InputError
 
 COLOR_WEIGHTS = np.array([1, 256, 65536])
@@ -24,6 +25,8 @@ MEANING = {
     "two-channel": "red is the class, green the number of the object",
     "color": "each colour is a class",
 }
+LOOKED_AT = 3
+"""Number of label images that are compared with themselves as JPEG."""
 MAX_PATCHES = 200
 """Number of values of an image whose patches are counted; a sample is enough."""
 SINGLE = 0.9
@@ -36,22 +39,26 @@ SEVERAL = 3
 """Number of images from which values that are left out say that the others are classes."""
 SAME = 0.8
 """Share of all values that an image has on average, above which the values are the same in all images."""
-SMALL_SET = 16
-"""Number of values of all images up to which those that return are classes if they have several patches."""
 SCATTERED = 2.5
 """Number of patches of a value, on average, from which values are classes: few instances are cut in more than two."""
 MANY_PIECES = 6
 """Number of patches of a value, on average, from which they are no pieces of one object, even if they are alike."""
+MAX_UNLIKE = 0.6
+"""How much the numbers of patches of the values differ, as a share of their mean, if they are the pieces of objects."""
+FREE = 0.75
+"""Share of the border of a value that is the background's if the value lies alone."""
+MANY_ALONE = 16
+"""Number of values in an image from which values of one patch, alone on the background, are instances of any size."""
+NEARLY = 0.8
+"""Share of the numbers up to the highest from which nearly all occur."""
+MIN_BACKGROUND = 0.5
+"""Share of the pixels of a stack with objects that are background."""
+SAME_PLACE = 0.5
+"""Share of the pixels of a value that the next slice of a stack has too."""
 SPARSE = 0.25
 """Share of the numbers up to the highest value, below which few of them occur."""
 SPECK = 0.02
 """Share of the area of a value up to which a patch is a stray speck, which says nothing."""
-MIXED = 0.1
-"""Share of the pixels at borders from which values between the two sides were interpolated; labels have 0.02."""
-MIN_BORDER = 50
-"""Number of pixels at borders from which this can be told."""
-SOFT = 64
-"""Value from which a mask may have values between 0 and its own, at its edges."""
 MANY_CLASSES = 256
 """Number of values that a set of classes may have if they are higher than 1000, or colours."""
 NEARLY_ALL = 240
@@ -78,6 +85,8 @@ class _Seen:
     """How far the pixels of each chosen value lie from their middle: 1 for a disc, above 1.5 for patches far apart."""
     evenness: np.ndarray
     """Size of the middle patch of each chosen value, as a share of its largest."""
+    free: np.ndarray
+    """Share of the border of each chosen value at which 0 begins."""
     has_zero: bool
 
 
@@ -117,11 +126,16 @@ def recognize(
         plain = [(path, c[..., 0]) for (path, _), c in zip(plain, colors, strict=True)]
     if any(pixels.ndim == 3 for _, pixels in plain):
         return _recognize_pairs([_pairs(path, pixels) for path, pixels in plain], declaration, named)
-    if soft := [path for path, pixels in plain if _is_smooth(pixels)]:
-        raise _smeared(soft[0])
+    if soft := [path for path, pixels in plain if is_smooth(pixels)]:
+        raise InputError(
+            f"{smeared(soft[0])}; of a black and white mask, a threshold restores the values: "
+            f"mogrify -threshold 50% {soft[0]}"
+        )
     seen = [_look(path, pixels, declaration) for path, pixels in plain]
-    if mixed := [path for path, pixels in plain if _is_mixed(pixels)]:
-        raise _mixed(mixed[0], declaration, "values between those of two neighbours along its borders")
+    if blurred := [path for path, pixels in plain if is_mixed(pixels)]:
+        raise mixed(blurred[0], declaration, "values between those of two neighbours along its borders")
+    if jpegs := [path for path, pixels in plain[:LOOKED_AT] if was_jpeg(pixels)]:
+        raise mixed(jpegs[0], declaration, "the blocks of 8 x 8 pixels of a JPEG")
     if not any(len(s.values) for s in seen):
         raise InputError(
             f"{declaration.parent}: the label images hold only 0, so nothing is labelled; export them again, "
@@ -135,7 +149,8 @@ def recognize(
     values = np.unique(np.concatenate([s.values for s in seen]))
     if classes_only and values.max(initial=0) >= 1000 and np.isin(values, [*named, *HIGHEST]).all():
         return "class", "all values are named in the declaration"
-    return _recognize_grey(seen, declaration, classes_only, things_given)
+    one_scene = _is_one_scene([pixels for _, pixels in plain])
+    return _recognize_grey(seen, declaration, classes_only, things_given, one_scene)
 
 
 def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarray:
@@ -156,7 +171,9 @@ def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarr
     return pixels
 
 
-def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, things_given: bool) -> tuple[str, str]:
+def _recognize_grey(
+    seen: list[_Seen], declaration: Path, classes_only: bool, things_given: bool, one_scene: bool
+) -> tuple[str, str]:
     union = np.unique(np.concatenate([s.values for s in seen]))
     highest = int(union.max(initial=0))
     if len(union) == 1 and any(s.has_zero for s in seen):
@@ -170,7 +187,7 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
     if (highest < 1000 or highest in HIGHEST) and classes_only:
         return "class", "classes are named in the declaration"
     if highest >= 1000:
-        return _recognize_high(seen, union, declaration, classes_only)
+        return _recognize_high(seen, union, declaration, classes_only, one_scene)
     if max(len(s.values) for s in seen) > NEARLY_ALL and highest < 256 and _single_share(seen) < SINGLE:
         raise InputError(
             f"{declaration.parent}: an image has nearly all values below 256, and many have several patches, as if "
@@ -200,9 +217,7 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
         return "instance", f"the values count from 1 without a gap, up to {min(ends)} to {max(ends)} in an image"
     present = np.mean([len(s.values) for s in seen]) / len(np.unique(np.concatenate([s.values for s in seen])))
     if _patches(seen) >= SCATTERED and not (most >= MANY and ((counted and varied) or _in_place(seen))):
-        small = len(seen) >= SEVERAL and len(union) <= SMALL_SET and returning >= SAME
-        alike = len(seen) > 1 and (present > SAME or small) and not (counted and varied)
-        if most > PLENTY or returning < 0.3 or (most > 1 and not alike and _are_pieces(seen)):
+        if most > PLENTY or returning < 0.3 or (most > 1 and _are_pieces(seen, one_scene=one_scene)):
             raise _unsure(declaration, f"{counts}, and many values have several patches", ["class", "instance"], hint)
         return "class", f"{counts}, and many values have several patches"
     sparse = sum(len(s.values) for s in seen) < SPARSE * sum(ends) and any((np.diff(s.values) > 1).any() for s in seen)
@@ -210,7 +225,9 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
         return "class", f"{counts}, most images have 255, and most numbers below the highest do not occur"
     if returning < 0.3 and not (single >= SINGLE and most >= MANY):
         raise _unsure(declaration, f"{counts}, other ones in each image", ["instance", "class"], hint)
-    if sparse and single < SINGLE and (_spread(seen) > 16 or (most < MANY and len(seen) >= SEVERAL)):
+    # The organs in the slices of a stack return as its nerves do.
+    tracked = one_scene and _freedom(seen) > 0.5 * FREE
+    if sparse and single < SINGLE and not tracked and (_spread(seen) > 16 or (most < MANY and len(seen) >= SEVERAL)):
         return "class", f"{counts}, some have several patches, and most numbers below the highest do not occur"
     if most >= MANY:
         # The parts of a car or a body are of one patch and similar size too, but each image lacks others of them.
@@ -220,22 +237,27 @@ def _recognize_grey(seen: list[_Seen], declaration: Path, classes_only: bool, th
         # Regions of an atlas, of which each image has some, are of one patch and return only in many images.
         total = sum(len(s.values) for s in seen)
         unsure |= total < 0.5 * sum(ends) and (len(seen) < FEW_IMAGES or returning >= 0.3)
-        few = most <= PLENTY and (constant or unsure or not ((varied and len(seen) > 1) or _spread(seen) <= 16))
+        # Of parts and regions, few are alone on the background, and not that many nearly without a gap.
+        clear = most >= MANY_ALONE and total >= NEARLY * sum(ends) and _freedom(seen) > FREE and not constant
+        unsure |= not ((varied and len(seen) > 1) or _spread(seen) <= 16)
+        few = most <= PLENTY and not clear and (constant or unsure)
         parts = steady >= 0.5 and not (counted and varied)
         if single >= SINGLE and background and not void and not few and not parts:
             return "instance", f"{counts}, and {_of_one_patch(single)}"
         raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
-    if constant and not (counted and _spread(seen) <= 8):
+    if constant and not tracked and not (counted and _spread(seen) <= 8):
         return "class", f"{counts}, of which the highest is the same in all images"
     if not background and not (counted and (varied or len(seen) < SEVERAL)):
         return "class", f"{counts}, and some images have no background of 0"
     # Classes that are one patch each leave out values; so do instances of which some were deleted. Only classes return.
-    if (not counted and len(seen) >= SEVERAL and present > SAME) or (most == 2 and void):
+    if (not counted and not tracked and len(seen) >= SEVERAL and present > SAME) or (most == 2 and void):
         return "class", f"{counts}, which are the same few in all images"
     raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
 
 
-def _recognize_high(seen: list[_Seen], union: np.ndarray, declaration: Path, classes_only: bool) -> tuple[str, str]:
+def _recognize_high(
+    seen: list[_Seen], union: np.ndarray, declaration: Path, classes_only: bool, one_scene: bool
+) -> tuple[str, str]:
     """The coding and the reason for it of grey values that reach 1000; `union` has all of them.
 
     The ids of an atlas of organs reach 1000 too, such as 2, 41 and 1002: those that are numbered within a thousand have
@@ -264,7 +286,7 @@ def _recognize_high(seen: list[_Seen], union: np.ndarray, declaration: Path, cla
     alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and _spread(seen) <= 16
     if share < 0.2 and single >= SINGLE and (other or alike) and not classes_only:
         return "instance", f"values reach {highest}, and {_of_one_patch(single)}"
-    scattered = _patches(seen) >= SCATTERED and not _are_pieces(seen)
+    scattered = _patches(seen) >= SCATTERED and not _are_pieces(seen, one_scene=one_scene)
     if share < 0.2 and not dense and len(union) <= MANY_CLASSES and scattered and len(seen) >= SEVERAL:
         return "class", f"values reach {highest}, and many of them have several patches"
     raise _unsure(declaration, f"values reach {highest}", codings)
@@ -303,9 +325,12 @@ def _recognize_colors(
     ):
         return "class*1000+id", "the colours as R + 256 G + 65536 B count up within each thousand"
     returning, most, several = _returning(seen), max(len(s.values) for s in seen), len(seen) >= SEVERAL
-    if len(values) <= MANY_CLASSES and (
-        _patches(seen) >= SCATTERED or (single < 0.75 and returning >= 0.3 and several and not _nested(seen))
-    ):
+    one_scene = _is_one_scene([pixels @ COLOR_WEIGHTS for _, pixels in images])
+    if _patches(seen) >= SCATTERED:
+        classes = most < 2 or not _are_pieces(seen, one_scene=one_scene)
+    else:
+        classes = single < 0.75 and returning >= 0.3 and several and not _nested(seen)
+    if len(values) <= MANY_CLASSES and classes:
         return "color", f"{counts}, of which many have several patches" + _near_colors(values)
     if single < SINGLE:
         raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings)
@@ -417,8 +442,11 @@ def _returning(seen: list[_Seen]) -> float:
 def _keep(seen: _Seen, kept: Callable[[np.ndarray], np.ndarray]) -> _Seen:
     """What was seen of the values for which `kept` is true."""
     some = kept(seen.chosen)
-    patches, areas, scatter, evenness = (of[some] for of in (seen.patches, seen.areas, seen.scatter, seen.evenness))
-    return _Seen(seen.values[kept(seen.values)], seen.chosen[some], patches, areas, scatter, evenness, seen.has_zero)
+    patches, areas, scatter = (of[some] for of in (seen.patches, seen.areas, seen.scatter))
+    evenness, free = seen.evenness[some], seen.free[some]
+    return _Seen(
+        seen.values[kept(seen.values)], seen.chosen[some], patches, areas, scatter, evenness, free, seen.has_zero
+    )
 
 
 def _single_share(seen: list[_Seen]) -> float:
@@ -475,11 +503,41 @@ def _counts_up(seen: list[_Seen], base: int, at_least: int = 3) -> bool:
     return bool(several and sizes[whole].sum() >= 0.6 * sizes.sum())
 
 
-def _are_pieces(seen: list[_Seen]) -> bool:
-    """Whether values have few patches of similar size, as a nerve that is cut several times, and not as land."""
-    several = np.concatenate([s.patches for s in seen]) > 1
-    even = np.median(np.concatenate([s.evenness for s in seen])[several]) > 0.5
-    return bool(even and _patches(seen) < MANY_PIECES)
+def _are_pieces(seen: list[_Seen], *, one_scene: bool = False) -> bool:
+    """Whether values have few patches on the background, as nerves that are cut several times, and not as land.
+
+    Args:
+        seen: the images.
+        one_scene: the images show the same scene, as the slices of a stack; otherwise the patches are of similar size
+            too, and about as many for each value.
+    """
+    counts = np.concatenate([s.patches for s in seen])
+    even = np.median(np.concatenate([s.evenness for s in seen])[counts > 1]) > 0.5
+    alike = even and counts.std() <= MAX_UNLIKE * counts.mean() and _freedom(seen) > FREE
+    return bool((alike or (one_scene and _freedom(seen) > 0.5 * FREE)) and _patches(seen) < MANY_PIECES)
+
+
+def _freedom(seen: list[_Seen]) -> float:
+    """How far the values lie on the background, without touching others, from 0 to 1."""
+    return float(np.median(np.concatenate([s.free for s in seen])))
+
+
+def _is_one_scene(images: Sequence[np.ndarray]) -> bool:
+    """Whether a value lies at about the same place in one image and the next, as in the slices of a stack.
+
+    Most of them is background; clips of classes that fill the image are not meant.
+    """
+    shares: list[float] = []
+    if np.mean([(pixels == 0).mean() for pixels in images]) < MIN_BACKGROUND:
+        return False
+    for one, other in pairwise(images):
+        if one.shape != other.shape:
+            return False
+        values, counts = np.unique(one[one > 0], return_counts=True)
+        both, common = np.unique(one[(one == other) & (one > 0)], return_counts=True)
+        inside = dict(zip(both.tolist(), common.tolist(), strict=True))
+        shares += [inside.get(v, 0) / n for v, n in zip(values.tolist(), counts.tolist(), strict=True) if v in other]
+    return bool(shares) and float(np.median(shares)) > SAME_PLACE
 
 
 def _of_one_patch(single: float) -> str:
@@ -559,53 +617,28 @@ def _look(path: Path, values: np.ndarray, declaration: Path) -> _Seen:
         evenness.append(np.median(sizes[sizes >= min(SPECK * sizes.sum(), sizes.max())]) / sizes.max())
         scatter.append(np.sqrt(2 * np.pi * spread / sizes.sum()))
     if len(found) > 16 and np.median(np.divide(areas, every)) < 4:
-        raise _smeared(path)
+        raise smeared(path)
     near = [(np.abs(found - found[i]) <= 2) & (counts >= 4 * counts[i]) for i in specks]
     if 3 * sum(map(np.any, near)) >= len(found) and any((found[large] > 0).any() for large in near):
-        raise _mixed(path, declaration, "values that hardly differ from larger ones and lie in them as specks")
+        raise mixed(path, declaration, "values that hardly differ from larger ones and lie in them as specks")
     counted = (np.array(patches, int), np.array(areas), np.array(scatter), np.array(evenness))
-    return _Seen(found[present], found[chosen], *counted, bool(found[0] == 0))
+    return _Seen(found[present], found[chosen], *counted, _free(dense, found)[chosen], bool(found[0] == 0))
 
 
-def _is_smooth(pixels: np.ndarray) -> bool:
-    """Whether grey values `[h, w]` are a mask with soft edges: lines of one pixel between 0 and the highest."""
-    high = int(pixels.max(initial=0))
-    between = (pixels > 0) & (pixels < high)
-    if high < SOFT or len(np.unique(pixels[between])) < 2 or (pixels == 0).sum() < between.sum():
-        return False
-    block = pixels[1:, 1:]
-    blocks = between[1:, 1:] & (block == pixels[:-1, 1:]) & (block == pixels[1:, :-1]) & (block == pixels[:-1, :-1])
-    return bool(between.sum() < (pixels == high).sum() and blocks.sum() < 0.1 * between.sum())
+def _free(dense: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Share of the border of each value at which 0 begins; 0 for one without a border.
 
-
-def _is_mixed(pixels: np.ndarray) -> bool:
-    """Whether grey values `[h, w]` were interpolated: at borders lie pixels of values between the two sides.
-
-    A border of one value, such as a class for the outline of cells, is none.
+    Args:
+        dense: the index of the value of each pixel, `[h, w]`.
+        found: the values.
     """
-    apart, between = 0, [np.zeros(0, pixels.dtype)]
-    for rows in (pixels, pixels.T):
-        before, middle, after = rows[:, :-2], rows[:, 1:-1], rows[:, 2:]
-        border = np.abs(before - after) > 1
-        inside = border & (np.minimum(before, after) < middle) & (middle < np.maximum(before, after))
-        apart += int(border.sum())
-        between.append(middle[inside])
-    found = np.concatenate(between)
-    return bool(apart >= MIN_BORDER and len(found) > MIXED * apart and (found != found[:1]).any())
-
-
-def _smeared(path: Path) -> InputError:
-    return InputError(
-        f"{path} has too many values to be labels, most are specks or lines: JPEG or resizing has smeared them; "
-        "export the labels again as PNG or TIFF, without interpolation"
-    )
-
-
-def _mixed(path: Path, declaration: Path, what: str) -> InputError:
-    return InputError(
-        f"{path} has {what}: JPEG or resizing has smeared them; export the labels again as PNG or TIFF, without "
-        f"interpolation; if they are meant, write the coding, such as 'coding: class', to {declaration}"
-    )
+    border, free = np.zeros((2, len(found)))
+    for before, after in ((dense[:, :-1], dense[:, 1:]), (dense[:-1], dense[1:])):
+        apart = before != after
+        for here, there in ((before[apart], after[apart]), (after[apart], before[apart])):
+            border += np.bincount(here, minlength=len(found))
+            free += np.bincount(here[found[there] == 0], minlength=len(found))
+    return free / np.maximum(border, 1)
 
 
 def hex_color(number: int) -> str:

@@ -107,6 +107,8 @@ Source = str | PathLike[str] | IO[bytes] | Image.Image | np.ndarray | Pixels
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM")
 """Pillow's names of the formats that are opened. Others are not: for some of them Pillow starts other programs."""
 
+POINTER = b"version https://git-lfs"
+"""How a pointer of Git LFS begins."""
 EXIF_ORIENTATION = 0x0112
 """The tag that says how an image is to be turned."""
 COLOURS = ("red", "green", "blue")
@@ -621,6 +623,18 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path} is not a regular file; save the image to a file first")
     if status.st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); fetch or export it again")
+    with suppress(OSError), path.open("rb") as file:  # an error is reported where the image is read
+        check_pointer(file, str(path))
+
+
+def check_pointer(file: IO[bytes], name: str) -> None:
+    """Refuse the small text file that Git has in place of a large file until it is fetched.
+
+    Raises:
+        InputError: it is such a pointer.
+    """
+    if file.read(len(POINTER)) == POINTER:
+        raise InputError(f"{name} is a pointer of Git LFS and not the file itself; fetch it: git lfs pull")
 
 
 @contextmanager

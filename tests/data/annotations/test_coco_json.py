@@ -202,3 +202,14 @@ def test_read_coco_annotations_by_their_ids(tmp_path, draw):
     content["annotations"] = {str(entry["id"]): entry for entry in content["annotations"]}
     path.write_text(json.dumps(content))
     assert len(open_annotations(path)[""].records[0].shapes) == 2
+
+
+@pytest.mark.parametrize(("marked", "attributes", "crowds"), [(1, False, 1), (1, True, 0), (3, False, 0)])
+def test_read_coco_masks_marked_as_crowds_are_objects(tmp_path, draw, marked, attributes, crowds):
+    """CVAT marks masks of its brush, others all run-length codes; COCO's real crowds are few."""
+    mask = {"segmentation": {"size": [6, 8], "counts": [12, 6, 30]}, "iscrowd": 1}
+    mask |= {"attributes": {"occluded": False}} if attributes else {}
+    path = write(tmp_path / "c/a.json", draw, [mask] * marked + [{}] * (4 - marked))
+    found = open_annotations(path)[""]
+    assert sum(shape.crowd for shape in found.records[0].shapes) == crowds
+    assert [f"{marked} of 4 annotations are marked as crowds" in note for note in found.notes] == [True] * (not crowds)

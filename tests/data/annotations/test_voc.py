@@ -97,3 +97,20 @@ def test_read_voc_faults_name_the_file(tmp_path, draw):
     save(home / "SegmentationClass/a.png", np.where(CLASSES == 8, 77, CLASSES).astype(np.uint8))
     with pytest.raises(InputError, match="class 77"):
         open_annotations(home)
+
+
+def test_read_voc_as_distributed_lies_two_folders_deep(tmp_path, draw, converted):
+    voc(tmp_path / "VOCdevkit/VOC2012", draw)
+    assert list(converted(tmp_path)) == ["train", "val"]
+    voc(tmp_path / "VOCdevkit/VOC2007", draw)
+    with pytest.raises(InputError, match=r"several data sets of Pascal VOC; give .*VOC2007 or .*VOC2012"):
+        open_annotations(tmp_path)
+
+
+def test_read_voc_of_labelme2voc_beside_arrays(tmp_path, draw, converted):
+    home = voc(tmp_path / "v", draw)
+    for name in ("SegmentationClass", "SegmentationObject"):
+        (home / name).rename(home / f"{name}PNG")
+        (home / name).mkdir()
+        np.save(home / name / "a.npy", CLASSES)
+    assert [len(sample.panoptic.things) for sample in converted(home)["train"]] == [3]

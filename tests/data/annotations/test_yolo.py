@@ -208,3 +208,20 @@ def test_read_yolo_outlines_are_no_poses(tmp_path, draw):
         )
     shapes = open_annotations(yolo(tmp_path, draw, rows))["train"].records[0].shapes
     assert all(shape.mask(90, 90).any() for shape in shapes)
+
+
+def test_read_yolo_test_that_does_not_exist_is_left_out(tmp_path, draw):
+    """Roboflow names it in each data.yaml."""
+    yaml = "train: ../images/train\nval: ../images/val\ntest: ../test/images\nnames: [cell, dot]\n"
+    found = open_annotations(yolo(tmp_path / "y", draw, [SQUARE], yaml))
+    assert list(found) == ["train", "val"]
+    assert "../test/images does not exist, and test is left out" in found["train"].notes
+    with pytest.raises(InputError, match="images/nowhere is not in"):
+        open_annotations(yolo(tmp_path / "z", draw, [SQUARE], yaml.replace("images/val", "images/nowhere")))
+
+
+def test_read_yolo_few_small_outlines_of_as_many_corners_are_no_poses(tmp_path, draw):
+    rows = [
+        f"0 {x} {y} {x + 0.05} {y} {x + 0.05} {y + 0.05} {x} {y + 0.05} {x} {y}" for x, y in ((0.5, 0.5), (0.6, 0.4))
+    ]
+    assert len(open_annotations(yolo(tmp_path, draw, rows))["train"].records[0].shapes) == 2

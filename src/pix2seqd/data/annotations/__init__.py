@@ -13,7 +13,7 @@ from pix2seqd.data.annotations.cvat import is_cvat, read_cvat, read_xml
 from pix2seqd.data.annotations.labelme import is_labelme, read_labelme
 from pix2seqd.data.annotations.masks import is_mask_folders, read_mask_folders
 from pix2seqd.data.annotations.records import Annotations, visible
-from pix2seqd.data.annotations.rle_csv import is_rle_csv, read_rle_csv
+from pix2seqd.data.annotations.rle_csv import csv_cure, is_rle_csv, read_rle_csv
 from pix2seqd.data.annotations.supervisely import is_supervisely, read_supervisely
 from pix2seqd.data.annotations.via import is_via, read_via
 from pix2seqd.data.annotations.voc import is_voc, read_voc
@@ -52,8 +52,10 @@ def recognize_annotations(path: Path) -> Found | None:
     yamls = [p for p in visible(path, "*") if p.suffix.lower() in (".yaml", ".yml")]
     if found := next(filter(is_yolo_yaml, yamls), None):
         return Found("YOLO", found, partial(read_yolo, found))
-    if home := next((folder for folder in (path, *visible(path, "*/")) if is_voc(folder)), None):
-        return Found("Pascal VOC", home, partial(read_voc, home))
+    if homes := [folder for folder in (path, *visible(path, "*/"), *visible(path, "*/*/")) if is_voc(folder)]:
+        if len(homes) > 1:
+            raise InputError(f"{path} has several data sets of Pascal VOC; give {' or '.join(map(str, homes[:5]))}")
+        return Found("Pascal VOC", homes[0], partial(read_voc, homes[0]))
     if found := _in_jsons(path):
         return found
     if found := _first(chain(_files(path, ".xml"), _files(path, ".geojson"))):
@@ -105,6 +107,8 @@ def _in_file(path: Path) -> Found | None:
         return _in_json(path, content)
     if suffix == ".csv" and is_rle_csv(path):
         return Found("run-length codes", path, partial(_single, read_rle_csv, path))
+    if suffix == ".csv" and (reason := csv_cure(path)):
+        raise InputError(f"{path} {reason}")
     if suffix in CURES:
         raise InputError(f"{path} cannot be converted; {CURES[suffix]}")
     return None
@@ -133,6 +137,8 @@ def cure(folder: Path) -> str:
     """
     known = CURES.keys() - {".txt"} | {".json", ".xml"}
     other = next((file for file in visible(folder, "**/*") if file.suffix.lower() in known), None)
+    if other and other.suffix.lower() == ".csv" and (reason := csv_cure(other)):
+        return f"{other} {reason}"
     return f"of {other}: {CURES.get(other.suffix.lower(), 'it is of no known format')}" if other else ""
 
 
@@ -145,8 +151,10 @@ CURES = {
     ".jsonl": "export as COCO json",
     ".manifest": "SageMaker's manifest has links instead of masks; fetch the masks, and name their folder labels",
     ".tfrecord": "export as COCO json",
-    ".npy": "save label images as PNG or TIFF",
-    ".mat": "save label images as PNG or TIFF",
+    **dict.fromkeys((".npy", ".npz", ".mat", ".h5", ".hdf5"), "save label images as PNG or TIFF"),
+    **dict.fromkeys((".nii", ".dcm"), "save its slices and their label images as PNG or TIFF"),
+    ".gz": "unpack it; of NIfTI (.nii.gz), save the slices and their label images as PNG or TIFF",
+    ".parquet": "save the images and label images in it as files",
 }
 """Suffix of files that are not read, and what to do instead."""
 OF_ENTRIES = (
@@ -177,6 +185,12 @@ OF_ONE = (
     ({"dataset", "image", "annotations"}, "is from V7 Darwin; export it as COCO json"),
     ({"project_name", "label_classes", "images"}, "is from Hasty; export it as COCO json"),
     ({"filename", "annotations", "metadata"}, "is from Dataloop; export it as COCO json"),
+    ({"image", "annotations"}, "has masks without classes, as SA-1B; join the files to one COCO json with a category"),
+    ({"project", "file", "metadata"}, "is of VIA 3; draw the outlines in VIA 2, or export as COCO json"),
+    (
+        {"labels", "numTraining"},
+        "is of nnU-Net; call imagesTr images and labelsTr labels, and save PNG or TIFF",
+    ),
     ({"dataset", "samples"}, "is from Segments.ai and has links instead of masks; export it as COCO panoptic"),
     ({"asset", "regions"}, "is from VoTT; convert its regions to COCO json"),
     (

@@ -26,6 +26,8 @@ from pix2seqd.files import InputError
 from pix2seqd.panoptic.taxonomy import Category, distinct_color
 
 MAX_ID = 2**31 - 1
+MANY_CROWDS = 0.5
+"""Share of the annotations that are marked as crowds, above which they are objects; COCO has 1 % of crowds."""
 
 
 def is_detection(content: Any) -> bool:
@@ -56,6 +58,7 @@ def read_coco(path: Path, content: Any, images: Path | None = None) -> Annotatio
         raise InputError(f"{path} has no categories; export it with them")
     notes: list[str] = []
     numbers, kinds = _categories(categories, annotations, path, notes)
+    masks = _masks_marked_as_crowds(annotations, notes)
     names = [_file_name(entry, f"{path}: image number {n}") for n, entry in enumerate(entries, start=1)]
     folder = images or _near(path, names)
     if images is None and folder != path.parent:
@@ -70,7 +73,7 @@ def read_coco(path: Path, content: Any, images: Path | None = None) -> Annotatio
         image = _key(entry, "image_id", f"{path}: annotation number {number}")
         name = f"annotation {_shown(entry.get('id', f'number {number}'))}"
         if image in by_text:
-            shapes[by_text[image]].append(_shape(entry, name, numbers))
+            shapes[by_text[image]].append(_shape(entry, name, numbers, _is_crowd(entry) and number not in masks))
         else:
             unlisted.append(f"{name}: image {_shown(entry['image_id'])} is not in images")
     paths = _find_images(names, ImageFinder(folder), path, notes)
@@ -182,8 +185,30 @@ def _categories(
     return {text: result[key] for text, key in by_text.items()}, kinds
 
 
-def _shape(entry: Mapping[str, Any], name: str, numbers: Mapping[int | str, int]) -> Shape:
-    crowd = entry.get("iscrowd") in (1, True, "1")
+def _is_crowd(entry: Mapping[str, Any]) -> bool:
+    return entry.get("iscrowd") in (1, True, "1")
+
+
+def _masks_marked_as_crowds(annotations: list[Mapping[str, Any]], notes: list[str]) -> set[int]:
+    """Which annotations, counted from 1, are marked as crowds but are objects.
+
+    CVAT marks each mask that is drawn with a brush, and other programs each that is a run-length code. Training would
+    leave them out.
+    """
+    crowds = {number for number, entry in enumerate(annotations, start=1) if _is_crowd(entry)}
+    # CVAT and Datumaro write "attributes", COCO does not.
+    found = {number for number in crowds if "attributes" in annotations[number - 1]}
+    if len(crowds) > MANY_CROWDS * len(annotations):
+        found = crowds
+    if found:
+        notes.append(
+            f"{len(found):,} of {len(annotations):,} annotations are marked as crowds (iscrowd), as CVAT marks "
+            "masks of its brush; they are taken as objects"
+        )
+    return found
+
+
+def _shape(entry: Mapping[str, Any], name: str, numbers: Mapping[int | str, int], crowd: bool) -> Shape:
     segmentation = entry.get("segmentation")
     if not segmentation and entry.get("bbox"):
         return Shape(name, 0, unusable(ONLY_BOX), crowd, lost=ONLY_BOX)

@@ -65,12 +65,19 @@ def is_cvat(root: ElementTree.Element, path: Path) -> bool:
     """Whether the content of an XML file is CVAT's.
 
     Raises:
-        InputError: it is CVAT's for a video, or Pascal VOC's, which cannot be converted.
+        InputError: it is CVAT's for a video, Pascal VOC's or of another known format, which cannot be converted.
     """
+    if root.tag == "annotation" and root.find("object/polygon") is not None:
+        raise InputError(f"{path} has outlines in Pascal VOC's XML, which are not read; export as COCO json")
     if root.tag == "annotation" and root.find("object") is not None:
         raise InputError(f"{path} has bounding boxes only (Pascal VOC's XML); draw outlines or masks, and export these")
     if root.tag == "annotations" and root.find("track") is not None:
         raise InputError(f"{path} has the tracks of a video; export as 'CVAT for images 1.1'")
+    if root.find("Annotation/Regions") is not None or root.tag == "ASAP_Annotations":
+        raise InputError(
+            f"{path} has outlines of Aperio ImageScope (MoNuSeg) or ASAP, which are not read; draw those of each image "
+            "into a label image"
+        )
     return root.tag == "annotations" and root.find("image") is not None
 
 

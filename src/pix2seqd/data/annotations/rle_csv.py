@@ -20,12 +20,37 @@ IMAGE, RUNS, KIND = "imageid", "encodedpixels", "classid"
 """Names of the columns, in lower case."""
 NONE = ("", "-1", "nan")
 """Codes of an image in which nothing is."""
+OTHER_COLUMNS = (
+    ({"region_shape_attributes"}, "is a CSV file of VIA; save the project as JSON in VIA"),
+    ({"image_label", RUNS}, "has image and class in one column; split it into the columns ImageId and ClassId"),
+    ({"maskpath", "imageid"}, "lists mask files; put those of each image into a folder masks/IMAGE"),
+    *(
+        (
+            {"id", runs},
+            f"seems to have run-length codes; call the columns id and {runs} ImageId and EncodedPixels",
+        )
+        for runs in ("annotation", "segmentation", "encoding", "rle", "rle_mask")
+    ),
+    ({"xmin", "ymin"}, "has bounding boxes only; draw outlines or masks"),
+)
+"""Columns of CSV files that are not read, and what to do."""
 
 
 def is_rle_csv(path: Path) -> bool:
     """Whether the first line of a CSV file has the columns of run-length codes, also in UTF-16, which is refused."""
+    return {IMAGE, RUNS} <= _columns(path)
+
+
+def csv_cure(path: Path) -> str:
+    """What a CSV file of another known kind is, and what to do with it; "" for one that is not known."""
+    columns = _columns(path)
+    return next((cure for needed, cure in OTHER_COLUMNS if needed <= columns), "")
+
+
+def _columns(path: Path) -> set[str]:
+    """The names in the first line, in lower case."""
     if not path.is_file():
-        return False
+        return set()
     try:
         with path.open("rb") as file:
             start = file.read(1000)
@@ -33,7 +58,7 @@ def is_rle_csv(path: Path) -> bool:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     encoding = "utf-16" if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
     head = start.decode(encoding, errors="replace").partition("\n")[0]
-    return {IMAGE, RUNS} <= {name.strip().strip('"').lower() for name in head.split(_delimiter(head))}
+    return {name.strip().strip('"').lower() for name in head.split(_delimiter(head))}
 
 
 def _delimiter(head: str) -> str:

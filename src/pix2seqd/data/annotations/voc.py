@@ -40,7 +40,12 @@ HOME = re.compile(r"VOC\d{4}")
 
 def is_voc(folder: Path) -> bool:
     """Whether a folder has label images as Pascal VOC arranges them."""
-    return (folder / CLASSES).is_dir() or (folder / OBJECTS).is_dir()
+    return _place(folder, CLASSES).is_dir() or _place(folder, OBJECTS).is_dir()
+
+
+def _place(home: Path, name: str) -> Path:
+    """The folder of label images; Labelme's `labelme2voc` has them in SegmentationClassPNG, beside arrays of NumPy."""
+    return png if (png := home / f"{name}PNG").is_dir() else home / name
 
 
 def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
@@ -62,11 +67,11 @@ def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
     folder = images or home / IMAGES
     if not folder.is_dir():
         raise InputError(f"{folder} is missing: the images of {home}; give their folder: convert-data --images")
-    only_objects = not (home / CLASSES).is_dir()
-    given = home / (OBJECTS if only_objects else CLASSES)
+    only_objects = not _place(home, CLASSES).is_dir()
+    given = _place(home, OBJECTS if only_objects else CLASSES)
     labels, objects = (
         {p.stem: p for p in visible(place, "*") if p.suffix.lower() in LOSSLESS_SUFFIXES}
-        for place in (given, home / OBJECTS)
+        for place in (given, _place(home, OBJECTS))
     )
     if not labels:
         raise InputError(f"{given} has no label images; export them as PNG")

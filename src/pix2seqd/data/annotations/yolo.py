@@ -16,6 +16,7 @@ import numpy as np
 
 from pix2seqd.data.annotations.records import (
     ONLY_BOX,
+    SPLIT_NAMES,
     Annotations,
     ImageFinder,
     Record,
@@ -39,6 +40,8 @@ OTHER_TEXTS = ("classes.txt", "train.txt", "val.txt", "test.txt")
 """Text files without rows."""
 MANY_BOXES = 10
 """Number of outlines, all of four corners, above which they may be boxes."""
+MIN_FILLED = 0.3
+"""Share of a side of the box of a pose that its points take up at least, in the middle of all poses."""
 LOOKED_AT = 1000
 """Number of rows from which poses can be told."""
 OUTSIDE = 0.1
@@ -89,7 +92,11 @@ def read_yolo(path: Path, images: Path | None = None) -> dict[str, Annotations]:
         raise InputError(f"{path} describes keypoints (kpt_shape), which have no outlines; export segmentation")
     names = _names(content, path, home)
     splits = {split: content[split] for split in SPLITS if content.get(split)} if not images else {}
-    folders = {split: _folders(given, home, str(content.get("path") or ""), path) for split, given in splits.items()}
+    notes: list[str] = []
+    root = str(content.get("path") or "")
+    if "test" in splits and len(splits) > 1 and not any(_place(entry, home, root) for entry in _listed(splits["test"])):
+        notes.append(f"{splits.pop('test')} does not exist, and test is left out")  # Roboflow always names it
+    folders = {split: _folders(given, home, root, path) for split, given in splits.items()}
     if not folders:
         folders = {"": [images or next((f for f in (home / "images", home) if f.is_dir()), home)]}
         for split in SPLITS if not images else ():
@@ -101,7 +108,6 @@ def read_yolo(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     if not any(found.values()):
         where = ", ".join(str(folder) for listed in folders.values() for folder in listed)
         raise InputError(f"{path}: there are no images in {where}; give their folder: convert-data --images")
-    notes: list[str] = []
     if not names:
         names = _numbered(found)
         notes.append("the classes are named by number, as neither data.yaml nor classes.txt gives names")
@@ -150,23 +156,31 @@ def _folders(given: Any, home: Path, root: str, path: Path) -> list[Path]:
         InputError: one is missing, or only outside of `home`: a data set of strangers may not name any folder.
     """
     found = []
-    for entry in given if isinstance(given, list) else [given]:
-        plain = str(entry).replace("\\", "/")
-        parts = path_parts(plain)
-        # Roboflow writes ../train/images for the folder train/images beside data.yaml.
-        own = home / "/".join(parts) if parts and not root else home / root.replace("\\", "/") / plain
-        place = next(filter(_exists, [own, home / root.replace("\\", "/") / plain, home / plain]), None)
-        if place is not None and not Path(os.path.abspath(place)).is_relative_to(os.path.abspath(home)):  # noqa: PTH100
+    for entry in _listed(given):
+        if (place := _place(entry, home, root)) is None:
+            raise InputError(f"{path}: {entry} is not in {home}; correct it, or give convert-data --images")
+        if not Path(os.path.abspath(place)).is_relative_to(os.path.abspath(home)):  # noqa: PTH100
             raise InputError(
-                f"{path}: {plain} lies outside of {home}; copy {path.name} into the folder of the data set and remove "
+                f"{path}: {entry} lies outside of {home}; copy {path.name} into the folder of the data set and remove "
                 "the line 'path' from it, or give the folder of the images: convert-data --images"
             )
-        ends = (home / "/".join(parts[start:]) for start in range(len(parts)))
-        place = place or next(filter(_exists, ends), None)
-        if place is None:
-            raise InputError(f"{path}: {plain} is not in {home}; correct it, or give convert-data --images")
         found.append(place)
     return found
+
+
+def _listed(given: Any) -> list[str]:
+    return [str(entry).replace("\\", "/") for entry in (given if isinstance(given, list) else [given])]
+
+
+def _place(plain: str, home: Path, root: str) -> Path | None:
+    """The folder or list of images that data.yaml names, in `home` if it is there too; None if it is missing."""
+    parts, root = path_parts(plain), root.replace("\\", "/")
+    # Roboflow writes ../train/images for the folder train/images beside data.yaml.
+    own = home / "/".join(parts) if parts and not root else home / root / plain
+    # The end of a path of another computer, but not the images of all splits for those of one.
+    starts = (start for start in range(1, len(parts)) if not SPLIT_NAMES.fullmatch(parts[start - 1]))
+    ends = (home / "/".join(parts[start:]) for start in (0, *starts)) if parts else ()
+    return next(filter(_exists, [own, home / root / plain, home / plain, *ends]), None)
 
 
 def _exists(place: Path) -> bool:
@@ -230,17 +244,25 @@ def _are_turned_boxes(found: dict[str, list[tuple[Path, Path]]]) -> bool:
 def _are_poses(found: dict[str, list[tuple[Path, Path]]]) -> bool:
     """Whether all rows looked at are a bounding box and points in it, each with two numbers or three."""
     rows = [values for line in islice(_rows(found), LOOKED_AT) if (values := _numbers(line)) and len(values) > 9]
-    return bool(rows) and len(set(map(len, rows))) == 1 and any(all(_is_pose(row, n) for row in rows) for n in (2, 3))
+    alike = bool(rows) and len(set(map(len, rows))) == 1
+    # Two corners of an outline are no middle and size: the others are near the first, and fill no such box.
+    filled = [[_filled(row, count) for row in rows] for count in (2, 3)] if alike else []
+    return any(min(shares) >= 0 and np.median(shares) > MIN_FILLED for shares in filled)
 
 
-def _is_pose(values: list[float], count: int) -> bool:
-    """Whether a row is a class, a box of middle and size, and points of `count` numbers in it; 0, 0 is no point."""
+def _filled(values: list[float], count: int) -> float:
+    """How much of the longer side of a box the points in it take up, from 0 to 1; -1 for a row that is no pose.
+
+    A pose is a class, a box of middle and size, and points of `count` numbers in it, of which 0, 0 is none.
+    """
     middle, size, rest = np.array(values[1:3]), np.array(values[3:5]), values[5:]
     if len(rest) % count:
-        return False
+        return -1
     points = np.array(rest).reshape(-1, count)[:, :2]
-    inside = np.abs(points - middle) <= size / 2 + 0.01
-    return bool((inside.all(axis=1) | (points == 0).all(axis=1)).all())
+    points = points[(points != 0).any(axis=1)]
+    if (np.abs(points - middle) > size / 2 + 0.01).any():
+        return -1
+    return float((np.ptp(points, axis=0) / np.maximum(size, 1e-9)).max()) if len(points) else 0
 
 
 def _rows(found: dict[str, list[tuple[Path, Path]]]) -> Iterator[str]:

@@ -677,7 +677,7 @@ def decoding(name: str) -> Iterator[None]:
 _KNOWN = "JPEG, PNG, TIFF, BMP, GIF, WebP, AVIF, PNM"
 _SMALLER = (
     "the limit keeps a file from filling the memory; scale the image down, cut it into pieces, or set "
-    "PIX2SEQD_MAX_PIXELS to more (a large image takes about 12 bytes a pixel)"
+    "PIX2SEQD_MAX_PIXELS to more (a large image takes about 20 bytes a pixel)"
 )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from pix2seqd.files import (
     InputError,
+    alone,
     json_line,
     printable,
     read_json,
@@ -323,3 +324,13 @@ def test_write_together_file_in_place_of_the_folder_is_one_line(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match=r"cannot write to the folder .*out"):
         write_result(tmp_path / "out")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_alone_does_not_follow_a_link(tmp_path):
+    """A lock of filelock before 3.20.1 empties the file that the link leads to."""
+    (tmp_path / "precious.txt").write_text("precious")
+    (tmp_path / "a.lock").symlink_to(tmp_path / "precious.txt")
+    with pytest.raises(InputError, match="choose another folder"), alone(tmp_path / "a.lock"):
+        pass
+    assert (tmp_path / "precious.txt").read_text() == "precious"

@@ -1,10 +1,13 @@
 import os
 import struct
+import tracemalloc
 import warnings
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -349,3 +352,44 @@ def test_load_image_transparency_in_bands_is_that_of_the_whole(tmp_path, monkeyp
     white = Image.new("RGBA", image.size, "white")
     wanted = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     assert np.array_equal(np.asarray(load_image(tmp_path / "a.png")), np.asarray(wanted))
+
+
+LARGE = 600, 400
+DEEP = {
+    "LA16.png": (2, {}),
+    "RGB16.png": (3, {}),
+    "RGBA16.png": (4, {}),
+    "CMYK.tif": (4, {"photometric": "separated"}),
+    "RGBA16.tif": (4, {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+    "float.tif": (3, {"photometric": "rgb"}),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_load_image_values_are_in_memory_once(tmp_path, monkeypatch, name):
+    """Near the limit of pixels, each copy of 16-bit colours takes a gigabyte."""
+    monkeypatch.setattr(preprocess, "BAND", LARGE[1] * 12)
+    channels, options = DEEP[name]
+    kind = np.float64 if name == "float.tif" else np.uint8 if name == "CMYK.tif" else np.uint16
+    values = np.zeros((*LARGE, channels), kind)
+    values[::7] = 200  # the file is small
+    if name.endswith("png"):
+        (tmp_path / name).write_bytes(imagecodecs.png_encode(values))
+    else:
+        tifffile.imwrite(tmp_path / name, values, rowsperstrip=10, compression="zlib", **options)
+    load_image(tmp_path / name)  # what is imported and kept
+    tracemalloc.start()
+    load_image(tmp_path / name)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.6 * values.nbytes
+
+
+@pytest.mark.parametrize(("body", "is_whole"), [(b"1 2 65535", True), (b"1 2 65536", False), (b"1 2 3 4", False)])
+def test_load_image_16bit_plain_ppm_is_checked(tmp_path, body, is_whole):
+    (tmp_path / "a.ppm").write_bytes(b"P3 1 1 65535\n" + body)
+    if is_whole:
+        assert load_image(tmp_path / "a.ppm").getpixel((0, 0)) == (0, 0, 255)
+    else:
+        with pytest.raises(InputError, match=r"a\.ppm cannot be decoded"):
+            load_image(tmp_path / "a.ppm")

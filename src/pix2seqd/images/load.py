@@ -83,9 +83,7 @@ class TiffPixels(Pixels):
         self._range = 0.0, 255.0
         self.width, self.height = tiff.size
         if tiff.page.dtype != np.uint8:
-            parts = [_range(self._values(rows.start, rows.stop)) for rows in bands(self.height, self.width)]
-            parts = [part for part in parts if part]
-            self._range = (min(low for low, _ in parts), max(high for _, high in parts)) if parts else (0.0, 0.0)
+            self._range = _range(self._values(rows.start, rows.stop) for rows in bands(self.height, self.width))
         else:
             _ = self.counts
 
@@ -513,7 +511,8 @@ def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | Non
     if (image := tiff.converted(position)) is not None:
         return one_channel(_to_rgb(image), channel)  # not our own: `tiff` has it
     if not _is_plain(tiff):
-        return one_channel(_to_rgb(_upright_tag(_colour_space(tiff, position), tiff), is_own=True), channel)
+        image = _upright_tag(_colour_space(tiff, position), _tiff_orientation(tiff))
+        return one_channel(_to_rgb(image, is_own=True), channel)
     if channel is not None:
         shown, alpha = [find_channel(channel, tiff.channels, tiff.names)], None
     else:
@@ -522,41 +521,75 @@ def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | Non
     values = tiff.plane(position, shown if alpha is None else [*shown, alpha])
     if values.dtype.kind not in "buif":
         raise InputError(f"its values are of type {values.dtype}; save integers or floats")
-    colours = values[..., : len(shown)]
-    colours = colours if values.dtype == np.uint8 else _stretch(colours)
-    if tiff.page.photometric == PHOTOMETRIC.MINISWHITE:
-        colours = 255 - colours
-    if len(shown) == 3 and alpha is None:  # without a copy of each channel
-        return _to_rgb(_upright_tag(Image.fromarray(np.ascontiguousarray(colours)), tiff), is_own=True)
-    layers = [Image.fromarray(np.ascontiguousarray(colours[..., k])) for k in range(len(shown))]
-    if len(layers) == 2:
-        layers.append(Image.new("L", layers[0].size))
-    mode = "L" if len(layers) == 1 else "RGB"
-    if alpha is not None:
-        layers.append(Image.fromarray(_opacity(values[..., -1])))
-        premultiplied = tiff.page.extrasamples[alpha - tiff.channels] == 1
-        mode += "a" if premultiplied else "A"
-    image = Image.merge(mode, layers) if len(layers) > 1 else layers[0]
-    del values, colours, layers  # of a large image they fill the memory
-    return _to_rgb(_upright_tag(image, tiff), is_own=True)
+    mode = "" if alpha is None else "a" if tiff.page.extrasamples[alpha - tiff.channels] == 1 else "A"
+    image = _shown_values(values, mode, inverted=tiff.page.photometric == PHOTOMETRIC.MINISWHITE)
+    del values  # of a large image they fill the memory
+    return _to_rgb(_upright_tag(image, _tiff_orientation(tiff)), is_own=True)
+
+
+def _shown_values(values: np.ndarray, alpha: str = "", inverted: bool = False) -> Image.Image:
+    """RGB of values as they are stored; those that are not uint8 are stretched.
+
+    Args:
+        values: `[h, w, c]`: one to three colours, then the transparency, if there is one.
+        alpha: "A" if there is, "a" if the colours are multiplied with it; otherwise empty.
+        inverted: 0 is white.
+    """
+    height, width, count = values.shape
+    count -= bool(alpha)
+    is_deep = values.dtype != np.uint8
+    low, high = _range(values[rows, :, :count] for rows in bands(height, width)) if is_deep else (0.0, 255.0)
+
+    def band(rows: slice) -> Image.Image:
+        colours = values[rows, :, :count]
+        colours = _stretched(colours, low, high) if is_deep else colours
+        colours = 255 - colours if inverted else colours
+        layers = [Image.fromarray(np.ascontiguousarray(colours[..., k])) for k in range(count)]
+        if count == 2:
+            layers.append(Image.new("L", layers[0].size))
+        if alpha:
+            layers.append(Image.fromarray(_opacity(values[rows, :, -1])))
+        return Image.merge(("L" if count == 1 else "RGB") + alpha, layers) if len(layers) > 1 else layers[0]
+
+    return _in_bands(width, height, band)
+
+
+def _in_bands(width: int, height: int, band: Callable[[slice], Image.Image]) -> Image.Image:
+    """An RGB image that is converted a few rows at a time: a large one fills the memory if it is whole twice.
+
+    Args:
+        width: of the image.
+        height: likewise.
+        band: gives some of its rows in any mode.
+    """
+    rgb = Image.new("RGB", (width, height))
+    for rows in bands(height, width):
+        rgb.paste(_to_rgb(band(rows), is_own=True), (0, rows.start))
+    return rgb
 
 
 def _colour_space(tiff: Tiff, position: Mapping[str, int]) -> Image.Image:
-    """A plane of a palette or of CMYK."""
+    """RGB of a plane of a palette or of CMYK."""
     values = tiff.plane(position, range(tiff.channels))
     if values.dtype.kind != "u":
         raise InputError(f"its colours are of type {values.dtype}; save it as RGB")
     if tiff.page.photometric == PHOTOMETRIC.PALETTE and tiff.page.colormap is not None:
-        return Image.fromarray((np.moveaxis(tiff.page.colormap, 0, -1)[values[..., 0]] >> 8).astype(np.uint8))
+        palette = (np.moveaxis(tiff.page.colormap, 0, -1) >> 8).astype(np.uint8)
+        return _in_bands(*tiff.size, lambda rows: Image.fromarray(palette[values[rows, :, 0]]))
     if tiff.page.photometric == PHOTOMETRIC.SEPARATED and tiff.channels >= 4:
-        upper = (values[..., :4] >> 8 * (values.dtype.itemsize - 1)).astype(np.uint8)
-        return Image.frombytes("CMYK", tiff.size, upper.tobytes())
+        shift = 8 * (values.dtype.itemsize - 1)
+
+        def band(rows: slice) -> Image.Image:
+            upper = (values[rows, :, :4] >> shift).astype(np.uint8)
+            return Image.frombytes("CMYK", (upper.shape[1], upper.shape[0]), upper.tobytes())
+
+        return _in_bands(*tiff.size, band)
     raise InputError("its colour space is not known; save it as RGB")
 
 
-def _upright_tag(image: Image.Image, tiff: Tiff) -> Image.Image:
-    """The image with the orientation of the file, for `_upright`."""
-    image.getexif()[EXIF_ORIENTATION] = _tiff_orientation(tiff)
+def _upright_tag(image: Image.Image, orientation: int) -> Image.Image:
+    """The image with the orientation of its file, for `_upright`."""
+    image.getexif()[EXIF_ORIENTATION] = orientation
     return image
 
 
@@ -573,13 +606,9 @@ def _deep(image: Image.Image, file: IO[bytes]) -> Image.Image:
     values = _deep_values(image, file)
     if values is None:
         return image
-    colours = 3 if values.shape[2] >= 3 else 1
-    layers = [Image.fromarray(layer) for layer in np.moveaxis(_stretch(values[..., :colours]), -1, 0)]
-    if values.shape[2] > colours:
-        layers.append(Image.fromarray(_opacity(values[..., colours])))
-    deep = Image.merge(("L", "LA", "RGB", "RGBA")[values.shape[2] - 1], layers)
-    deep.getexif()[EXIF_ORIENTATION] = _stored_orientation(image)
-    return deep
+    rgb = _shown_values(values, "" if values.shape[2] % 2 else "A")
+    del values
+    return _upright_tag(rgb, _stored_orientation(image))
 
 
 def _deep_values(image: Image.Image, file: IO[bytes]) -> np.ndarray | None:
@@ -598,9 +627,12 @@ def _deep_values(image: Image.Image, file: IO[bytes]) -> np.ndarray | None:
     if image.format == "PPM" and image.mode == "RGB" and isinstance(arguments, tuple) and arguments[1] > 255:
         file.seek(offset)
         count = image.width * image.height * 3
-        values = (
-            np.array(file.read().split(), ">u2") if codec == "ppm_plain" else np.frombuffer(file.read(2 * count), ">u2")
-        )
+        if codec == "ppm_plain":
+            values = np.fromstring(file.read(), np.int32, sep=" ")
+            if values.max(initial=0) > arguments[1]:
+                raise ValueError("a value above its largest")
+        else:
+            values = np.frombuffer(file.read(2 * count), ">u2")
         return values.reshape(image.height, image.width, 3)
     return None
 
@@ -671,25 +703,29 @@ def _to_rgb(image: Image.Image, is_own: bool = False) -> Image.Image:
     check_pixels(*image.size)
     image = _upright(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_stretch(np.asarray(image))).convert("RGB")
+        low, high = _range(_rows(image, rows) for rows in bands(image.height, image.width))
+        return _in_bands(*image.size, lambda rows: Image.fromarray(_stretched(_rows(image, rows), low, high)))
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
         assert converted is not None  # it is None only when working in place
         return converted
     if image.has_transparency_data:
-        opaque = Image.new("RGB", image.size)
-        for rows in bands(image.height, image.width):
-            band = image.crop((0, rows.start, image.width, rows.stop))
-            band = (band.convert("LA") if band.mode == "La" else band).convert("RGBA")
-            opaque.paste(
-                Image.alpha_composite(Image.new("RGBA", band.size, "white"), band).convert("RGB"), (0, rows.start)
-            )
-        return opaque
+        return _in_bands(*image.size, lambda rows: _opaque(image.crop((0, rows.start, image.width, rows.stop))))
     if is_own and image.mode == "RGB":
         image.load()
         return image
     return image.convert("RGB")
+
+
+def _rows(image: Image.Image, rows: slice) -> np.ndarray:
+    return np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Laid over white."""
+    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -718,13 +754,17 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _stretch(values: np.ndarray) -> np.ndarray:
     """Linear map of the finite minimum..maximum to uint8 0..255; same shape."""
-    return _stretched(values, *(_range(values) or (0.0, 0.0)))
+    return _stretched(values, *_range(values[rows] for rows in bands(*values.shape[:2])))
 
 
-def _range(values: np.ndarray) -> tuple[float, float] | None:
-    """The finite minimum and maximum; None if no value is finite."""
-    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    return (float(finite.min()), float(finite.max())) if finite.size else None
+def _range(parts: Iterable[np.ndarray]) -> tuple[float, float]:
+    """The finite minimum and maximum of all parts; 0 and 0 if no value is finite."""
+    low, high = math.inf, -math.inf
+    for values in parts:
+        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return (low, high) if low <= high else (0.0, 0.0)
 
 
 def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:

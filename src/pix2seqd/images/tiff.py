@@ -241,7 +241,7 @@ class Tiff:
         return self._pillow
 
     def plane(self, position: Mapping[str, int], channels: Sequence[int]) -> np.ndarray:
-        """Values of one plane, `[h, w, channels]`, as they are stored.
+        """Values of one plane, `[h, w, channels]`, as they are stored; do not change them.
 
         Args:
             position: index along each of `axes`; 0 where it is not given.
@@ -250,7 +250,13 @@ class Tiff:
         Raises:
             InputError: the plane is missing or cut short.
         """
-        return np.stack(list(self.channel_values(position, channels)), axis=-1)
+        if self._channel in self._lead:
+            return np.stack(list(self.channel_values(position, channels)), axis=-1)
+        values = np.atleast_3d(self._values(position))
+        first, count = channels[0], len(channels)
+        if list(channels) == list(range(first, first + count)):
+            return values[..., first : first + count]  # not a copy, which of a large image fills the memory
+        return values[..., list(channels)]
 
     def channel_values(self, position: Mapping[str, int], channels: Sequence[int]) -> Iterator[np.ndarray]:
         """The same as `plane`, channel by channel, each `[h, w]`."""

@@ -24,7 +24,9 @@ STYLE = """
     min-height: 40px !important; min-width: 40px !important;
   }
   .foremost { order: -1; } /* the image before its buttons */
-  .file .stem { white-space: normal !important; overflow-wrap: anywhere; } /* or three files are called "stre… .json" */
+  /* or three files are called "stre… .json" */
+  .file .filename { display: block !important; overflow-wrap: anywhere; }
+  .file .filename * { display: inline !important; white-space: normal !important; }
   .file .download { min-width: 5.5rem !important; }
 }
 footer { display: none !important; }

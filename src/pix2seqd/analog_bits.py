@@ -99,7 +99,9 @@ def value_probability(bits: Tensor, scale: float) -> Tensor:
 
 def binary_codes(bits: int, device: torch.device | None = None) -> Tensor:
     """The bits of 0 .. 2^bits - 1, least significant first: float32 0 or 1, `[2^bits, bits]`."""
-    return (torch.arange(2**bits, device=device)[:, None] >> torch.arange(bits, device=device) & 1).float()
+    codes, places = torch.arange(2**bits, device=device), torch.arange(bits, device=device)
+    # `>>` of two tensors is not known to ONNX's converter.
+    return (torch.bitwise_right_shift(codes[:, None], places) & 1).float()
 
 
 def expected_bits(logits: Tensor, scale: float) -> Tensor:

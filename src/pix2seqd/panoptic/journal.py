@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pix2seqd.files import MAX_TEXT, InputError, json_line, read_json, write_atomically
 
@@ -50,7 +50,14 @@ class PanopticJson:
         """Bring the journal into `panoptic.json`; write an empty one if there is none."""
         if self.path.exists() and not self.journal.exists():
             return
-        offsets = self._offsets()
+        try:
+            self._write(self._offsets())
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # its records are of other forms
+            raise broken(self.path) from error
+        self.journal.unlink(missing_ok=True)
+
+    def _write(self, offsets: Mapping[str, int]) -> None:
+        """Write `panoptic.json` with the entries of the journal that begin at these bytes."""
         head = read_head(self.path) if self.path.exists() else self._empty
         ids: dict[str, int] = {}
         with write_atomically(self.path) as temporary, temporary.open("wb") as file:
@@ -64,7 +71,6 @@ class PanopticJson:
                     file.write(b",\n" * (number > 0) + line)
                 file.write(b"\n")
             file.write(_END)
-        self.journal.unlink(missing_ok=True)
 
     def stored(self, keys: Collection[str]) -> Iterator[tuple[str, Entry]]:
         """The saved entries of some keys, one at a time."""
@@ -80,7 +86,7 @@ class PanopticJson:
         offsets: dict[str, int] = {}
         if self.journal.exists():
             offset = 0
-            with self.journal.open("rb") as file:
+            with _opened(self.journal) as file:
                 for line in file:
                     if entry := _parse_line(line):
                         offsets[entry[0]] = offset
@@ -139,7 +145,7 @@ def read_head(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is broken.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         line = file.readline(MAX_TEXT)
     if line.endswith(_IMAGES):
         return _parsed(path, line.removesuffix(_IMAGES) + b"}")
@@ -162,7 +168,7 @@ def read_records(path: Path, name: str) -> Iterator[dict[str, Any]]:
 
 def _lines(path: Path, name: str) -> Iterator[bytes]:
     """The records of a list, each as a line of JSON. Files of other programs may have them in any form."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         if not file.readline(MAX_TEXT).endswith(_IMAGES):
             yield from (json_line(record).encode() for record in _whole_json(path)[name])
             return
@@ -182,7 +188,7 @@ def _lines(path: Path, name: str) -> Iterator[bytes]:
 def _parsed(path: Path, line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise broken(path) from error
 
 
@@ -194,11 +200,19 @@ def _whole_json(path: Path) -> dict[str, Any]:
 
 
 def _parse_line(line: bytes) -> Any:
-    """The content of a line of the journal; None if it is empty, or was never written to its end."""
+    """The content of a line of the journal; None if it is empty, was never written to its end, or is no entry."""
     try:
-        return json.loads(line)
-    except ValueError:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
         return None
+    return entry if isinstance(entry, list) and [type(part) for part in entry] == [str, dict, dict] else None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file to read it; reading a pipe or a device might never end."""
+    if not path.is_file():
+        raise InputError(f"{path} is not an ordinary file; remove it, or choose another --out")
+    return path.open("rb")
 
 
 def broken(path: Path) -> InputError:

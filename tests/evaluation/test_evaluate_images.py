@@ -14,7 +14,7 @@ from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig
 from pix2seqd.data.sample import Sample
 from pix2seqd.data.synthetic.shapes import TAXONOMY, Shapes
-from pix2seqd.evaluation.images import class_table, evaluate, render
+from pix2seqd.evaluation.images import class_table, evaluate, evaluate_min_scores, render
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy
@@ -52,6 +52,24 @@ def test_evaluate_ground_truth_scores_1_and_void_0():
     nothing = scored(0, 1, 2, 3)["all"]
     assert nothing["panoptic_quality"]["All"]["pq"] == 0
     assert nothing["average_precision"]["thresholds"]["0.50"]["ap"] == 0
+
+
+@pytest.mark.parametrize(("right", "wrong", "limit"), [(0.6, 0.25, 0.3), (0.25, 0.1, 0.2), (None, 0.9, 0.0)])
+def test_evaluate_min_scores_leaves_out_what_is_mostly_wrong(right: float | None, wrong: float, limit: float):
+    class Unsure(Oracle):
+        def images(self, sources: Iterator[np.ndarray], **options: Any) -> Iterator[Panoptic]:
+            for number, truth in enumerate(super().images(sources, **options)):
+                # The segments of the last two images are upside down, and the model is less sure of them.
+                found = replace(truth, segmentation=truth.segmentation[::-1]) if number > 1 else truth
+                score = wrong if number > 1 else right
+                yield replace(found, segments=tuple(replace(segment, score=score) for segment in truth.segments))
+
+    segmenter = Unsure()
+    best, result = evaluate_min_scores(segmenter, DATA)  # type: ignore[arg-type]
+    assert best == limit and segmenter.options == {"min_score": 0.0}
+    assert result["images"] == 4
+    if limit:
+        assert result["panoptic_quality"] == scored(2, 3)["all"]["panoptic_quality"]
 
 
 def test_evaluate_groups():

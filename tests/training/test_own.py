@@ -164,6 +164,27 @@ def test_choose_tiny_things_in_large_images_get_windows():
     assert values["data.layout"] == "tile" and values["data.size"] == [256, 256] and "data.diameter" not in values
 
 
+@pytest.mark.parametrize("zoom", [1, 2])
+def test_choose_photographs_have_the_scale_of_the_start(zoom: int):
+    ids = np.ones((480, 640), int)
+    ids[200:] = 2
+    for number in range(3, 15):
+        x = 50 * (number - 3)
+        ids[220 : 220 + 2 * number, x : x + 20] = number
+    ids = ids.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    taxonomy = categories("stuff", "stuff", "thing", "thing")
+    data = measure(drawn(taxonomy, [(ids, {1: 1, 2: 2, **{n: 3 + n % 2 for n in range(3, 15)}})]), "drawn")
+    start = from_pretrained("facades")
+    values = choose(data, start, {}).values
+    assert max(start.data.size) == 640 and values["data.layout"] == "tile" and values["data.zoom"] == 1 / zoom
+    assert values["data.size"] == [320, 320] and values["infer.input_scale"] == 2
+    assert values["model.mask.stride"] == start.model.config.mask.stride
+    assert values["train.lr"] == 5e-4, "the start has other categories"
+    for given in (None, start):  # nothing is known of the scale, or the user chooses the size
+        values = choose(data, given, {"data.size": [192, 256]} if given else {}).values
+        assert values["data.layout"] == "resize" and values["data.size"] == [192, 256]
+
+
 def test_choose_given_settings_hold_and_others_follow():
     values = chosen(streets(), **{"model.mask.classes": 40, "data.size": [64, 96], "train.steps": 7})
     assert values["model.mask.bits"][0] == 6 and values["data.size"] == [64, 96] and values["train.batch_size"] == 8

@@ -2,23 +2,27 @@
 
 import csv
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import StringIO
-from itertools import chain, tee
+from itertools import tee
 from typing import Any
 
+import numpy as np
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from pix2seqd import distributed
 from pix2seqd.data.categories import with_categories
-from pix2seqd.data.sample import Dataset
+from pix2seqd.data.sample import Dataset, Sample
 from pix2seqd.files import printable
 from pix2seqd.metrics import percent
 from pix2seqd.metrics.average_precision import AveragePrecision
 from pix2seqd.metrics.detection_ap import DetectionAP
 from pix2seqd.metrics.mean_iou import MeanIoU
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
+from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.segmenter import Segmenter
 
@@ -29,6 +33,8 @@ METRICS = {
     "mean_iou": MeanIoU,
 }
 """Every measure of an evaluation, by its key in the result."""
+MIN_SCORES = (0.0, 0.2, 0.3, 0.4, 0.5)
+"""Values of `InferConfig.min_score` of which `evaluate_min_scores` takes the best."""
 
 
 def evaluate(
@@ -59,25 +65,60 @@ def evaluate(
     taxonomy = segmenter.taxonomy
     dataset = with_categories(dataset, taxonomy)
     names = ["all", *dict.fromkeys(groups or ())]
-    scores = {name: {key: metric(taxonomy) for key, metric in METRICS.items()} for name in names}
-    first, stride = distributed.rank(), distributed.world_size()
-    numbers = range(first, len(dataset), stride)
-    samples, again = tee(dataset[i] for i in numbers)
-    predictions = segmenter.images((sample.image for sample in samples), **options)
-    for number, sample, prediction in progress(zip(numbers, again, predictions, strict=True)):
+    scores = {name: _metrics(taxonomy) for name in names}
+    for number, sample, prediction in progress(_predictions(segmenter, dataset, **options)):
         for name in dict.fromkeys(("all", groups[number] if groups else "all")):
             for metric in scores[name].values():
                 metric.update(sample.panoptic, prediction)
-    for metric in chain.from_iterable(each.values() for each in scores.values()):
-        metric.state = distributed.all_reduce(metric.state)
     return {
-        name: {
-            "images": groups.count(name) if groups and name != "all" else len(dataset),
-            **{key: metric.compute() for key, metric in metrics.items()},
-            "confusion": _confusion(taxonomy, metrics["mean_iou"]),
-        }
+        name: _result(metrics, taxonomy, groups.count(name) if groups and name != "all" else len(dataset))
         for name, metrics in scores.items()
     }
+
+
+def evaluate_min_scores(segmenter: Segmenter, dataset: Dataset) -> tuple[float, dict[str, Any]]:
+    """Score a segmenter at the `InferConfig.min_score` with the highest PQ; each image is segmented once.
+
+    Args:
+        segmenter: the segmenter.
+        dataset: images with ground truth and the segmenter's categories.
+
+    Returns:
+        The lowest of the best `MIN_SCORES`, and its result: what `evaluate` gives for all images.
+    """
+    taxonomy = segmenter.taxonomy
+    scores = {limit: _metrics(taxonomy) for limit in MIN_SCORES}
+    for _, sample, prediction in _predictions(segmenter, dataset, min_score=0.0):
+        for limit, metrics in scores.items():
+            kept = prediction.select(partial(_is_kept, limit))
+            for metric in metrics.values():
+                metric.update(sample.panoptic, kept)
+    results = {limit: _result(metrics, taxonomy, len(dataset)) for limit, metrics in scores.items()}
+    best = max(MIN_SCORES, key=lambda limit: np.nan_to_num(results[limit]["panoptic_quality"]["All"]["pq"], nan=-1.0))
+    return best, results[best]
+
+
+def _is_kept(limit: float, segment: Segment) -> bool:
+    return segment.score is None or segment.score >= limit
+
+
+def _metrics(taxonomy: Taxonomy) -> dict[str, Any]:
+    return {key: metric(taxonomy) for key, metric in METRICS.items()}
+
+
+def _predictions(segmenter: Segmenter, dataset: Dataset, **options: Any) -> Iterator[tuple[int, Sample, Panoptic]]:
+    """Number, truth and prediction of this process's share of the images."""
+    numbers = range(distributed.rank(), len(dataset), distributed.world_size())
+    samples, again = tee(dataset[i] for i in numbers)
+    yield from zip(numbers, again, segmenter.images((sample.image for sample in samples), **options), strict=True)
+
+
+def _result(metrics: dict[str, Any], taxonomy: Taxonomy, images: int) -> dict[str, Any]:
+    """What `evaluate` gives for a group, of the counts of all processes."""
+    for metric in metrics.values():
+        metric.state = distributed.all_reduce(metric.state)
+    computed = {key: metric.compute() for key, metric in metrics.items()}
+    return {"images": images, **computed, "confusion": _confusion(taxonomy, metrics["mean_iou"])}
 
 
 def _confusion(taxonomy: Taxonomy, iou: MeanIoU) -> dict[str, Any] | None:

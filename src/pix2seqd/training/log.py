@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +17,7 @@ from pix2seqd.config import Recipe
 from pix2seqd.data import open_dataset
 from pix2seqd.data.categories import with_categories
 from pix2seqd.data.sample import Dataset, spread
-from pix2seqd.evaluation.images import evaluate
+from pix2seqd.evaluation.images import evaluate, evaluate_min_scores
 from pix2seqd.files import InputError
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.training.results import Results
@@ -42,7 +43,8 @@ class TrainLog:
         out: folder of the run.
         recipe: how often to log, to save and to evaluate.
         start_step: the step at which the run starts.
-        pretrained: the EMA, which is evaluated.
+        pretrained: the EMA, which is evaluated. With `train.evaluations` each evaluation chooses the `min_score` of its
+            `infer`, unless the recipe has one.
         main: whether this is the main process.
 
     Raises:
@@ -60,6 +62,7 @@ class TrainLog:
         elif recipe.train.evaluations:
             raise InputError("train.evaluations needs images to score; give --eval-data")
         self.results = Results(out, pretrained.taxonomy, start_step) if recipe.train.evaluations else None
+        self.chooses_min_score = self.results is not None and not recipe.infer.min_score
         self.main = main
         self.writer: SummaryWriter | None = None
         self.losses: list[torch.Tensor] = []
@@ -157,7 +160,11 @@ class TrainLog:
         began = time.perf_counter()
         device = str(next(self.checkpoint.model.parameters()).device)
         segmenter = Segmenter(self.checkpoint, device=device)
-        result = evaluate(segmenter, self.eval_data)["all"]
+        if self.chooses_min_score:
+            limit, result = evaluate_min_scores(segmenter, self.eval_data)
+            self.checkpoint = replace(self.checkpoint, infer=self.checkpoint.infer.replace(min_score=limit))
+        else:
+            result = evaluate(segmenter, self.eval_data)["all"]
         seconds = distributed.mean(time.perf_counter() - began)
         is_best = self.results is not None and self.results.add(state.step, seconds, result)
         if self.writer is None:
@@ -166,12 +173,14 @@ class TrainLog:
             if name in ("All", "Things", "Stuff") and values["n"]:
                 self.writer.add_scalar(f"eval/PQ {name.lower()}", values["pq"], state.step)
         self.writer.add_scalar("eval/AP50", result["average_precision"]["thresholds"]["0.50"]["ap"], state.step)
-        best = f" (best so far: {100 * self.results.best['pq']:.1f})" if self.results and not is_best else ""
-        self.progress.console.print(f"step {state.step}: PQ {100 * result['panoptic_quality']['All']['pq']:.1f}{best}")
+        limit = self.checkpoint.infer.min_score
+        note = f" with scores from {limit:g}" if self.chooses_min_score and limit else ""
+        note += f" (best so far: {100 * self.results.best['pq']:.1f})" if self.results and not is_best else ""
+        self.progress.console.print(f"step {state.step}: PQ {100 * result['panoptic_quality']['All']['pq']:.1f}{note}")
         rows = []
         for i in range(min(SHEET if is_best else SAMPLES, len(self.eval_data))):
             sample = self.eval_data[i]
-            shown = [sample.panoptic, segmenter.image(sample.image)]
+            shown = [sample.panoptic, segmenter.image(sample.image, min_score=limit)]
             rows.append([sample.image, *(np.asarray(panoptic.overlay(sample.image)) for panoptic in shown)])
             if i < SAMPLES:
                 joined = np.concatenate(rows[-1], axis=1)

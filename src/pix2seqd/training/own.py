@@ -197,7 +197,7 @@ def choose(data: Statistics, start: Checkpoint | None, given: Mapping[str, Any])
     if similar:
         size, scale = _choose_windows(choices, data, start), 1.0
     else:
-        size, scale = _choose_size(choices, data)
+        size, scale = _choose_size(choices, data, start)
     _choose_stride(choices, start, size, choices.values["data.diameter"] if similar else scale * _small(data))
     _choose_appearance(choices, data, similar)
     _choose_sampling(choices, data, start, similar, scale)
@@ -268,8 +268,11 @@ def _choose_windows(choices: Choices, data: Statistics, start: Checkpoint | None
     return tuple(size)
 
 
-def _choose_size(choices: Choices, data: Statistics) -> tuple[tuple[int, int], float]:
-    """Whole images, or windows where things would become too small; also the scale of a typical image."""
+def _choose_size(choices: Choices, data: Statistics, start: Checkpoint | None) -> tuple[tuple[int, int], float]:
+    """Whole images, or windows where things would become too small; also the scale of a typical image.
+
+    Windows of half the side that the start shows images at, and of that side in use, cost less than whole images.
+    """
     longest = float(np.median([max(shape) for shape in data.shapes]))
     relative = data.relative
     small = float(np.quantile(relative, 0.25)) if len(relative) else 0.0
@@ -277,6 +280,16 @@ def _choose_size(choices: Choices, data: Statistics) -> tuple[tuple[int, int], f
     side = SIDE if not len(relative) or small * 128 < 16 else 128
     if longest <= 1.25 * side:  # little is saved by making such images smaller
         side = math.ceil(longest / STEP) * STEP
+    known = max(start.data.size) if start and start.data.layout == "resize" and "data.size" not in choices.given else 0
+    if side == SIDE and known > 1.5 * side and longest >= 0.75 * known and small * known >= _FINE:
+        why = f"the start shows images at {known} pixels; small things have {small * known:.0f} there"
+        if choices.set("data.layout", "tile", why) == "tile":
+            zoom = choices.set("data.zoom", min(1.0, round(known / longest, 2)), f"images are about {longest:.0f} long")
+            half = math.ceil(known / 2 / STEP) * STEP
+            size = choices.set("data.size", [half, half], "a window is half an image")
+            choices.set("data.overlap", min(size) // 4, "a quarter of a window")
+            choices.set("infer.input_scale", 2, "in use, a window is a whole image")
+            return tuple(size), zoom
     if len(relative) and small * side < 5 and longest > 1.5 * side:
         pixels = small * longest
         zoom = min(1.0, round(12 / pixels, 2))
@@ -347,6 +360,7 @@ def _choose_sampling(choices: Choices, data: Statistics, start: Checkpoint | Non
     choices.set("infer.steps", 2 if few else 10, "as it is trained" if few else "from noise")
     choices.set("infer.td", 1.0 if few else 5.0, "the same")
     choices.set("infer.consensus", 3, "a segment is what two of three samples agree on")
+    choices.set("infer.min_score", 0.0, "each evaluation chooses the limit of the scores that gives the best PQ")
     choices.set("infer.smooth", True, "outlines are smooth where the mask is coarser than the image")
     if similar:
         choices.set("infer.min_share", MIN_SHARE, "smaller segments are fragments")
@@ -370,8 +384,9 @@ def _choose_training(choices: Choices, data: Statistics, start: Checkpoint | Non
     batch = min(max(2**19 // max(size[0] * size[1], 1), 4), 16 if start else 8)
     choices.set("train.batch_size", batch, f"{size[0]} x {size[1]} pixels each")
     fine = start is not None and start.model.config.mask.init_id_cell > 0
+    names, known = ({c.name for c in d.taxonomy.categories} if d else set() for d in (data, start))
     # At 5e-4 and with few windows a step, a checkpoint of the same kind of things loses what it knows at first.
-    if fine and is_similar(data):
+    if fine and (is_similar(data) or names <= known):
         choices.set("train.lr", 2e-4, "the start knows such things already")
     else:
         choices.set("train.lr", 5e-4 if fine else 1.5e-3, "from trained steps" if fine else "much is new")

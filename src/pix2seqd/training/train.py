@@ -149,7 +149,7 @@ def train(
         has_best = log.results is not None and len(log.results.scores) > 0
         if accelerator.is_main_process:
             if log.results:
-                save_pretrained(pretrained, out / "last")
+                save_pretrained(log.checkpoint, out / "last")
             finished = state.step >= state.last
             if finished:  # from no more images than were trained on
                 pretrained = load(out / "model") if has_best else pretrained

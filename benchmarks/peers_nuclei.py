@@ -93,8 +93,9 @@ def train_stardist(data: Path, parts: Parts, minutes: float, out: Path, ends: En
 
 
 def train_cellpose(data: Path, parts: Parts, minutes: float, out: Path, ends: Ends) -> None:
-    """`train_seg` with its defaults, then `train_size` (fewer and smaller windows than its default, to save time).
+    """`train_seg` with its defaults but two windows a step, then `train_size` with fewer and smaller windows.
 
+    A step of eight windows takes 12 seconds of a core; with two, four times as many steps fit into the time.
     Channels are those for grey nuclei; nuclei are scaled to 17 pixels, as for Cellpose's own model of nuclei.
     """
     import cv2  # pyright: ignore[reportMissingImports]
@@ -115,7 +116,8 @@ def train_cellpose(data: Path, parts: Parts, minutes: float, out: Path, ends: En
     def run(epochs: int, batches: int):
         began = clocks()[1]
         net = CellposeModel(gpu=False, pretrained_model=False, diam_mean=17.0, mkldnn=False).net
-        path, *_ = train.train_seg(net, **given, n_epochs=epochs, nimg_per_epoch=8 * batches, save_path=out)
+        length = {"batch_size": 2, "n_epochs": epochs, "nimg_per_epoch": 2 * batches}
+        path, *_ = train.train_seg(net, **given, **length, save_path=out)
         return clocks()[1] - began, net, path
 
     run(1, 1)  # compiles
@@ -127,7 +129,7 @@ def train_cellpose(data: Path, parts: Parts, minutes: float, out: Path, ends: En
     print(f"{step:.2f} CPU seconds a step, {batches} steps an epoch", flush=True)
     _, net, path = run(max(1, round(steps / batches)), batches)
     ends["training"] = clocks()
-    train.train_size(net, path, **given, bsize=256, n_epochs=1)
+    train.train_size(net, path, **given, bsize=256, n_epochs=1, nimg_per_epoch=min(200, len(images)))
     ends["size model"] = clocks()
     (out / "weights.txt").write_text(str(path))
 

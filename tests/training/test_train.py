@@ -477,7 +477,7 @@ def test_train_extended_says_that_the_schedule_changes(recipe, tmp_path, capsys)
 
 
 def scripted(monkeypatch, *quality: float) -> None:
-    """Evaluations give these PQs."""
+    """Evaluations give these PQs, and choose a limit of the scores of 0.3."""
     left = list(quality)
 
     def scored(*given, **options):
@@ -485,9 +485,9 @@ def scripted(monkeypatch, *quality: float) -> None:
         quality = {"All": {"pq": pq, "sq": pq, "rq": pq, "n": 1}, "per_class": {}}
         confusion = {"classes": ["void"], "pixels": [[1]]}
         thresholds = {"thresholds": {"0.50": {"ap": pq}}}
-        return {"all": {"panoptic_quality": quality, "average_precision": thresholds, "confusion": confusion}}
+        return 0.3, {"panoptic_quality": quality, "average_precision": thresholds, "confusion": confusion}
 
-    monkeypatch.setattr("pix2seqd.training.log.evaluate", scored)
+    monkeypatch.setattr("pix2seqd.training.log.evaluate_min_scores", scored)
 
 
 def test_train_keeps_the_best_and_the_last_and_stops_early(recipe, tmp_path, monkeypatch):
@@ -500,6 +500,7 @@ def test_train_keeps_the_best_and_the_last_and_stops_early(recipe, tmp_path, mon
     assert scores["best"] == 4 and [score["step"] for score in scores["evaluations"]] == [2, 4, 6, 8]
     best, last = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("model", "last"))
     assert any(not torch.equal(best[name], last[name]) for name in best)
+    assert result.infer.min_score == from_pretrained(tmp_path / "run" / "last").infer.min_score == 0.3
     assert all(torch.equal(best[name], value) for name, value in result.model.state_dict().items())
     train(recipe.replace(train=tried), tmp_path / "run", resume=True)
     assert json.loads((tmp_path / "run" / "state" / "latest.json").read_text())["step"] == 8, "it is over"

@@ -16,6 +16,7 @@ from pix2seqd.images.load import load_image
 from pix2seqd.panoptic.also import Also
 from pix2seqd.panoptic.clip_results import ClipWriter
 from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 NUCLEUS, BACKGROUND = 1, 2
 GROUND = 900
@@ -134,6 +135,16 @@ def test_clip_writer_stack_measures_ellipsoids(tmp_path: Path, big: int):
         assert tuple(int(row[name]) for name in ("first_plane", "last_plane", "planes")) == numbers
     assert not (tmp_path / "tracks.csv").exists()
     assert listed(tmp_path) == sorted([GROUND, *(big + number for number in (1, 2, 3))])
+
+
+@pytest.mark.parametrize("stack", ["", "cells"])
+def test_clip_writer_tables_have_no_formulas(tmp_path: Path, stack: str):
+    taxonomy = Taxonomy.from_coco([{"id": 1, "name": "=1+1"}])
+    found = Panoptic.from_segmentation(frame(1), {1: 1}, taxonomy)
+    with ClipWriter(tmp_path, taxonomy, {}, Fraction(10), stack=stack, min_frames=1) as writer:
+        writer.write(DecodedFrame(1, Image.new("RGB", (40, 8)), 0.0), found)
+    (row,) = rows(tmp_path / ("volumes.csv" if stack else "tracks.csv"))
+    assert row["category"] == "'=1+1"
 
 
 @pytest.mark.parametrize(("size", "distance"), [(0.5, 2.0), (0.5, None), (None, 2.0), (None, None)])

@@ -21,6 +21,7 @@ from pix2seqd.metrics.average_precision import AveragePrecision
 from pix2seqd.metrics.detection_ap import DetectionAP
 from pix2seqd.metrics.mean_iou import MeanIoU
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
+from pix2seqd.panoptic.also import escaped
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -144,7 +145,7 @@ def class_table(results: dict[str, Any], taxonomy: Taxonomy) -> str:
             values = [row[key] for key in ("pq", "sq", "rq", "tp", "fp", "fn", "iou")]
             kind = "thing" if category.isthing else "stuff"
             shown = ["" if value != value else value for value in values]
-            writer.writerow([group, category.id, category.name, kind, *shown])
+            writer.writerow([escaped(group), category.id, escaped(category.name), kind, *shown])
     return text.getvalue()
 
 

@@ -17,7 +17,16 @@ from PIL import Image
 from pix2seqd.files import PARTS, InputError, alone, leftovers, read_json, write_atomically, write_json, write_png
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.images.tiff import write_label_stack
-from pix2seqd.panoptic.also import FOLDER_FILES, NO_FILES, PLACES, Also, csv_writer, remove_all, write_further
+from pix2seqd.panoptic.also import (
+    FOLDER_FILES,
+    NO_FILES,
+    PLACES,
+    Also,
+    csv_writer,
+    escaped,
+    remove_all,
+    write_further,
+)
 from pix2seqd.panoptic.collect import Item, merge
 from pix2seqd.panoptic.ctc import CtcWriter
 from pix2seqd.panoptic.folder import LOCK
@@ -218,7 +227,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
                 frame, time, number, x, y, area = line.rstrip("\n").split(",")
                 if track := things.get(int(number)):
                     parent = track.parent if track.parent in things else ""
-                    rows.writerow([frame, time, number, self._name(track), x, y, area, parent])
+                    rows.writerow([frame, time, number, escaped(self._name(track)), x, y, area, parent])
 
     def _save_stack(self, things: Mapping[int, Track]) -> None:
         side, distance = self._also.pixel_size, self._plane_distance
@@ -235,7 +244,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
                 cells += [
                     f"{at * length:.6g}" for at, length in zip((z, y, x), lengths.values(), strict=True) if length
                 ]
-                rows.writerow([number, self._name(track), volume, *cells])
+                rows.writerow([number, escaped(self._name(track)), volume, *cells])
         if self._images:
             last = self._images[-1]
             shape = last["id"], last["height"], last["width"]

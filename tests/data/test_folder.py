@@ -544,6 +544,13 @@ def test_folder_labels_of_jpeg_are_said(tmp_path, place):
     assert "has JPEG files" in refusal(lambda: open_dataset(with_prefix(str(tmp_path)), (1, 1)))
 
 
+def test_folder_labels_of_a_format_that_is_not_read_are_said(tmp_path):
+    put(tmp_path / "images/a.png", CLASSES.astype(np.uint8))
+    put(tmp_path / "masks/a.pgm", CLASSES.astype(np.uint8))
+    message = refusal(lambda: open_dataset(with_prefix(str(tmp_path)), (1, 1)))
+    assert message == f"{tmp_path / 'masks'} has .pgm files, which are not read as labels; save PNG or TIFF"
+
+
 def test_folder_of_mask_folders_is_named_and_not_one_of_its_images(tmp_path):
     for name in "ab":
         put(tmp_path / f"stage1/{name}/images/{name}.png", np.zeros((6, 8, 3), np.uint8))

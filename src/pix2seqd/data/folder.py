@@ -354,22 +354,27 @@ def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
     return f"{expected} has no label images; splits in {directory}: {have}; see docs/datasets.md"
 
 
-def _of_jpegs(directory: Path) -> Path | None:
-    """A folder for label images that has JPEG files."""
+def _of_other_formats(directory: Path) -> str:
+    """The message about a folder for label images that has images of formats which labels cannot have; "" if none."""
     for word in LABEL_FOLDERS:
         for _, layout in _with_folders(directory, word):
-            if any(path.suffix.lower() in (".jpg", ".jpeg") for path in _files(layout.labels, layout.nested)):
-                return layout.labels
-    return None
+            place, files = layout.labels, _files(layout.labels, layout.nested)
+            suffixes = sorted({path.suffix.lower() for path in files} & (IMAGE_SUFFIXES - LOSSLESS_SUFFIXES))
+            if {".jpg", ".jpeg"} & set(suffixes):
+                return (
+                    f"{place} has JPEG files, which change the values of labels; export the labels again as PNG or "
+                    "TIFF; of black and white masks, a threshold restores the values: "
+                    f"mogrify -format png -threshold 50% {place}/*.jpg"
+                )
+            if suffixes:
+                return f"{place} has {', '.join(suffixes)} files, which are not read as labels; save PNG or TIFF"
+    return ""
 
 
 def other_arrangement(directory: Path) -> str:
     """The message about a folder that has images, but none that are label images by their place; "" for another one."""
-    if place := _of_jpegs(directory):
-        return (
-            f"{place} has JPEG files, which change the values of labels; export the labels again as PNG or TIFF; of "
-            f"black and white masks, a threshold restores the values: mogrify -format png -threshold 50% {place}/*.jpg"
-        )
+    if reason := _of_other_formats(directory):
+        return reason
     for home in (directory, _image_folder(directory)):
         if kinds := _beside(home):
             several = "one of these kinds: " if len(kinds) > 1 else ""

@@ -183,6 +183,8 @@ def test_choose_photographs_have_the_scale_of_the_start(zoom: int):
     for given in (None, start):  # nothing is known of the scale, or the user chooses the size
         values = choose(data, given, {"data.size": [192, 256]} if given else {}).values
         assert values["data.layout"] == "resize" and values["data.size"] == [192, 256]
+    lines = choose(data, start, {"data.layout": "resize"}).lines
+    assert [line for line in lines if line.startswith("data.layout")] == ["data.layout resize: as given"]
 
 
 def test_choose_given_settings_hold_and_others_follow():

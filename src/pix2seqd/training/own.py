@@ -157,16 +157,20 @@ class Choices:
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given = given
         self.values: dict[str, Any] = {}
-        self.lines: list[str] = []
+        self._reasons: dict[str, str] = {}
 
     def set(self, path: str, value: Any, reason: str) -> Any:
         """Choose a value, unless the user gave one; returns the one that holds."""
         if path in self.given:
             value, reason = self.given[path], "as given"
-        self.values[path] = value
-        shown = list(value) if isinstance(value, tuple) else value
-        self.lines.append(f"{path} {shown}: {reason}")
+        self.values[path], self._reasons[path] = value, reason
         return value
+
+    @property
+    def lines(self) -> list[str]:
+        """Each setting with its value and the reason."""
+        shown = {path: list(value) if isinstance(value, tuple) else value for path, value in self.values.items()}
+        return [f"{path} {shown[path]}: {reason}" for path, reason in self._reasons.items()]
 
     def nested(self) -> dict[str, Any]:
         """The values as sections."""
@@ -283,28 +287,43 @@ def _choose_size(choices: Choices, data: Statistics, start: Checkpoint | None) -
     known = max(start.data.size) if start and start.data.layout == "resize" and "data.size" not in choices.given else 0
     if side == SIDE and known > 1.5 * side and longest >= 0.75 * known and small * known >= _FINE:
         why = f"the start shows images at {known} pixels; small things have {small * known:.0f} there"
-        if choices.set("data.layout", "tile", why) == "tile":
-            zoom = choices.set("data.zoom", min(1.0, round(known / longest, 2)), f"images are about {longest:.0f} long")
-            half = math.ceil(known / 2 / STEP) * STEP
-            size = choices.set("data.size", [half, half], "a window is half an image")
-            choices.set("data.overlap", min(size) // 4, "a quarter of a window")
+        zoom = min(1.0, round(known / longest, 2)), f"images are about {longest:.0f} long"
+        half = math.ceil(known / 2 / STEP) * STEP, "a window is half an image"
+        if found := _choose_tiles(choices, why, zoom, half):
             choices.set("infer.input_scale", 2, "in use, a window is a whole image")
-            return tuple(size), zoom
+            return found
     if len(relative) and small * side < 5 and longest > 1.5 * side:
         pixels = small * longest
         zoom = min(1.0, round(12 / pixels, 2))
         why = f"small things ({pixels:.0f} pixels) would have {small * side:.0f} in images of {side} pixels"
-        if choices.set("data.layout", "tile", why) == "tile":
-            choices.set("data.zoom", zoom, f"small things have {pixels * zoom:.0f} pixels")
-            size = choices.set("data.size", [side, side], "windows of the images")
-            choices.set("data.overlap", min(size) // 4, "a quarter of a window")
-            return tuple(size), zoom
+        reason = f"small things have {pixels * zoom:.0f} pixels"
+        if found := _choose_tiles(choices, why, (zoom, reason), (side, "windows of the images")):
+            return found
     choices.set("data.layout", "resize", "each image is shown as a whole")
     height, width = (side, side / aspect) if aspect >= 1 else (side * aspect, side)
     shape = [max(STEP, math.ceil(n / STEP - 0.25) * STEP) for n in (height, width)]
     why = f"small things have {small * side:.0f} pixels there" if small else "there are no things to keep apart"
     size = tuple(choices.set("data.size", shape, f"images are about {longest:.0f} pixels long; {why}"))
     return size, max(size) / longest
+
+
+def _choose_tiles(
+    choices: Choices, why: str, zoom: tuple[float, str], side: tuple[int, str]
+) -> tuple[tuple[int, int], float] | None:
+    """Windows at one scale, with their size and the scale; None if the user wants whole images.
+
+    Args:
+        choices: the settings.
+        why: reason for windows.
+        zoom: network pixels per image pixel, with its reason.
+        side: of a window, with its reason.
+    """
+    if choices.set("data.layout", "tile", why) != "tile":
+        return None
+    scale = choices.set("data.zoom", *zoom)
+    size = choices.set("data.size", [side[0], side[0]], side[1])
+    choices.set("data.overlap", min(size) // 4, "a quarter of a window")
+    return tuple(size), scale
 
 
 def _small(data: Statistics) -> float:
@@ -384,9 +403,9 @@ def _choose_training(choices: Choices, data: Statistics, start: Checkpoint | Non
     batch = min(max(2**19 // max(size[0] * size[1], 1), 4), 16 if start else 8)
     choices.set("train.batch_size", batch, f"{size[0]} x {size[1]} pixels each")
     fine = start is not None and start.model.config.mask.init_id_cell > 0
-    names, known = ({c.name for c in d.taxonomy.categories} if d else set() for d in (data, start))
+    known = {category.name for category in start.taxonomy.categories} if start else set()
     # At 5e-4 and with few windows a step, a checkpoint of the same kind of things loses what it knows at first.
-    if fine and (is_similar(data) or names <= known):
+    if fine and (is_similar(data) or all(category.name in known for category in data.taxonomy.categories)):
         choices.set("train.lr", 2e-4, "the start knows such things already")
     else:
         choices.set("train.lr", 5e-4 if fine else 1.5e-3, "from trained steps" if fine else "much is new")

@@ -82,9 +82,7 @@ class _Call:
     def select(self, panoptic: Panoptic) -> Panoptic:
         """Segments of these classes whose score is high enough; the rest becomes void."""
         minimum = self.infer.min_score
-        return panoptic.select(
-            lambda segment: segment.name in self.classes and (segment.score is None or segment.score >= minimum)
-        )
+        return panoptic.select(lambda segment: segment.name in self.classes and segment.has_score(minimum))
 
 
 class Segmenter:

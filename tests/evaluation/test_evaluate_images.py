@@ -164,3 +164,11 @@ def test_evaluate_confusion_matrix_and_class_table():
         assert row["category"] == scores["name"] and row["kind"] in ("thing", "stuff")
         assert (row["pq"] == "") == (scores["pq"] != scores["pq"]) and int(row["fn"]) == scores["fn"]
         assert row["pq"] == "" or float(row["pq"]) == pytest.approx(scores["pq"])
+
+
+def test_class_table_has_no_formulas():
+    first, *rest = TAXONOMY.categories
+    taxonomy = Taxonomy((replace(first, name="=1+1"), *rest))
+    results = {"-a": scored()["all"]}  # the table takes numbers by the categories' ids
+    row = next(csv.DictReader(io.StringIO(class_table(results, taxonomy))))
+    assert (row["images"], row["category"]) == ("'-a", "'=1+1")

@@ -91,16 +91,12 @@ def evaluate_min_scores(segmenter: Segmenter, dataset: Dataset) -> tuple[float, 
     scores = {limit: _metrics(taxonomy) for limit in MIN_SCORES}
     for _, sample, prediction in _predictions(segmenter, dataset, min_score=0.0):
         for limit, metrics in scores.items():
-            kept = prediction.select(partial(_is_kept, limit))
+            kept = prediction.select(partial(Segment.has_score, minimum=limit))
             for metric in metrics.values():
                 metric.update(sample.panoptic, kept)
     results = {limit: _result(metrics, taxonomy, len(dataset)) for limit, metrics in scores.items()}
     best = max(MIN_SCORES, key=lambda limit: np.nan_to_num(results[limit]["panoptic_quality"]["All"]["pq"], nan=-1.0))
     return best, results[best]
-
-
-def _is_kept(limit: float, segment: Segment) -> bool:
-    return segment.score is None or segment.score >= limit
 
 
 def _metrics(taxonomy: Taxonomy) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def main() -> None:
     )
     recipe = Recipe(config, DataConfig(size=(given.size, given.size)), AugmentConfig(jitter=(1.0, 1.0)))
     examples = TrainingExamples(spread(open_dataset(given.data, (given.size, given.size)), given.images), recipe)
-    size = min(given.batch, given.images)
+    size = min(given.batch, len(examples.dataset))
     held = batch(examples, 0, size)
 
     torch.manual_seed(0)

@@ -27,15 +27,15 @@ from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import InpaintedMask
 from pix2seqd.inference.runner import Runner
 from pix2seqd.inference.scale import corrected_zoom, surest_zoom
-from pix2seqd.inference.tiling import Look, ResizedImage, Tiling, Window
+from pix2seqd.inference.tiling import ResizedImage, ScaleEstimate, Tiling, Window
 from pix2seqd.inference.tracking import Tracker
 from pix2seqd.inference.video import Step, Stream
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
-_LOOK_WINDOWS = 4
-"""Most windows of a look at an image (`inference.scale`), evenly spread over it."""
+_SCALE_WINDOWS = 4
+"""Most windows from which the scale of an image is estimated (`inference.scale`), evenly spread over it."""
 _DESCRIBED_WINDOWS = 4
 """Most windows from which `describe_image` describes an image."""
 
@@ -182,7 +182,7 @@ class Segmenter:
         for number, found in enumerate(self._masks(windows, stream, 1)):
             self.tiling.add(mask, number, found[0], image, call.infer.min_pixels)
         result = self.tiling.finish(mask, image, hints, call.infer.min_pixels, call.infer.smooth)
-        return call.select(self._with_strangeness(result, image))
+        return call.select(self._with_ood_score(result, image))
 
     __call__ = image
 
@@ -238,7 +238,7 @@ class Segmenter:
         image = self.resize(source, call.diameter)
         stream = self._stream(call.infer.replace(consensus=1))  # each sample counts, also where the first one is sure
         masks = self._masks(self._split(image, call, n), stream)
-        return [call.select(self._with_strangeness(sample, image)) for sample in self._stitch(image, masks, call)]
+        return [call.select(self._with_ood_score(sample, image)) for sample in self._stitch(image, masks, call)]
 
     def images(
         self,
@@ -331,24 +331,24 @@ class Segmenter:
             diameter: diameter of the things in image pixels; 0: it is measured.
         """
         data, infer, source = self.checkpoint.data, self.checkpoint.infer, open_pixels(source)
-        look = partial(self._look, source)
+        estimate = partial(self._estimate_scale, source)
         if diameter or not data.diameter:
             zoom = data.at_scale_of(diameter).zoom
         elif self.model.config.mask.init_id_cell:
-            zoom = surest_zoom(look, data, min(source.height, source.width))
+            zoom = surest_zoom(estimate, data, min(source.height, source.width))
         else:
-            zoom = corrected_zoom(look, data, infer.first_steps or infer.steps)
+            zoom = corrected_zoom(estimate, data, infer.first_steps or infer.steps)
         return self.tiling.resize(source, zoom)
 
-    def _look(self, source: Source, zoom: float, steps: int) -> Iterator[Look]:
-        """Look at some windows of an image at a zoom (`inference.scale`); an estimate after each window."""
+    def _estimate_scale(self, source: Source, zoom: float, steps: int) -> Iterator[ScaleEstimate]:
+        """Segment some windows of an image at a zoom (`inference.scale`); an estimate after each window."""
         # The settings are the checkpoint's, because the scale must not depend on the options of a call.
         quick = self.checkpoint.infer.replace(steps=steps, first_steps=0)
         image = self.tiling.resize(source, zoom)
-        every = -(-len(image.corners) // _LOOK_WINDOWS)
+        every = -(-len(image.corners) // _SCALE_WINDOWS)
         image = replace(image, corners=image.corners[::every], seen=[])
         masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._stream(quick))
-        return self.tiling.look(image, (found[0] for found in masks))
+        return self.tiling.estimate_scale(image, (found[0] for found in masks))
 
     def describe_image(self, source: Source, diameter: float = 0.0) -> torch.Tensor:
         """The description of an image from which `familiarity.Familiarity.fit` makes statistics.
@@ -437,14 +437,14 @@ class Segmenter:
         minimum = self.tiling.minimum(image, call.infer.min_pixels)
         agreed = consensus(found, minimum) if call.infer.consensus > 1 else next(iter(found))
         image.give_back_memory()  # before the result is drawn and written
-        return self._with_strangeness(agreed, image)
+        return self._with_ood_score(agreed, image)
 
-    def _with_strangeness(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
-        """The segmentation with the image's strangeness, if the checkpoint can tell; all its windows were seen."""
+    def _with_ood_score(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
+        """The segmentation with the image's out-of-distribution score, if the checkpoint has one; all windows were seen."""
         statistics = self.checkpoint.familiarity
         if not statistics or math.prod(image.size) < statistics.min_pixels:
             return panoptic
-        return replace(panoptic, strangeness=statistics.strangeness(familiarity.describe(image.seen)))
+        return replace(panoptic, strangeness=statistics.ood_score(familiarity.describe(image.seen)))
 
     def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
         """All windows advance together: a result after each step of the first sample, then after each sample."""
@@ -473,7 +473,7 @@ class Segmenter:
                     self.tiling.add(shown, number, self.runner.masks(step)[0], image, min_pixels)
                     share = (number + (1 if step.is_last else done / call.infer.steps)) / count
                     result = self.tiling.finish(shown, image, hints, min_pixels, call.infer.smooth)
-                    yield share, self._with_strangeness(result, image)
+                    yield share, self._with_ood_score(result, image)
 
 
 def _padded(steps: Iterator[Step], count: int) -> Iterator[Step]:

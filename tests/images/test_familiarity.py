@@ -21,7 +21,7 @@ def correlated(count: int, seed: int, size: int = 12) -> torch.Tensor:
 
 
 def distances(known: Familiarity, described: torch.Tensor) -> list[float]:
-    return [known.strangeness(description) for description in described]
+    return [known.ood_score(description) for description in described]
 
 
 def test_describe_pools_windows_and_ignores_padding():

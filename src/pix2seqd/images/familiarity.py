@@ -2,7 +2,7 @@
 
 The description of an image is the mean and the standard deviation of each channel of the encoder's map, over the whole
 image. For images of one kind these numbers vary together in a certain way. `Familiarity` holds their mean and
-covariance over training images; the strangeness of another image is its Mahalanobis distance from them (Lee et al.
+covariance over training images; the out-of-distribution score of another image is its Mahalanobis distance (Lee et al.
 2018), where 1 is the limit that few training images exceed. The encoder computes the map anyway.
 """
 
@@ -62,7 +62,7 @@ class Familiarity:
         mean, whitening = _statistics(values)
         return cls(mean.float(), (whitening / limit).float(), min_pixels)
 
-    def strangeness(self, description: Tensor) -> float:
+    def ood_score(self, description: Tensor) -> float:
         """Of the image with this description (`describe`): 0 for the mean of the training images, 1 at the limit."""
         return float(_distance(description[None].double(), self.mean.double(), self.whitening.double()))
 

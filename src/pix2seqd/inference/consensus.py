@@ -92,7 +92,7 @@ def consensus(samples: Iterable[Panoptic], min_pixels: int = 0) -> Panoptic:
     runs = Runs.of(labels)
     del labels, merged  # before the map of segments is made
     scores = _scores(_pairs(runs, whole), class_of, members, classes, own_scores)
-    return Panoptic.numbered(runs, class_of, taxonomy, scores)
+    return Panoptic.from_runs(runs, class_of, taxonomy, scores)
 
 
 def _pairs(one: Runs, two: Runs) -> np.ndarray:
@@ -157,7 +157,7 @@ def _dense(sample: Panoptic) -> tuple[Runs, np.ndarray, np.ndarray, Taxonomy]:
     classes = [VOID, *(sample.taxonomy.class_of(segment.category_id) for segment in sample.segments)]
     scores = [1.0, *(1.0 if segment.score is None else segment.score for segment in sample.segments)]
     ids = [VOID, *(segment.id for segment in sample.segments)]
-    return Runs.of(sample.segmentation).numbered(ids), np.array(classes), np.array(scores), sample.taxonomy
+    return Runs.of(sample.segmentation).indexed(ids), np.array(classes), np.array(scores), sample.taxonomy
 
 
 def _groups(members: np.ndarray, things: np.ndarray, areas: np.ndarray) -> np.ndarray:

@@ -77,8 +77,8 @@ class Window:
     """`ResizedImage.seen` of its image."""
 
 
-class Look(NamedTuple):
-    """What some windows of an image say of its scale."""
+class ScaleEstimate(NamedTuple):
+    """What some windows of an image at one zoom say of its scale."""
 
     diameter: float
     """The things' typical diameter (`panoptic.typical_diameter`) in image pixels; 0: there are none."""
@@ -217,7 +217,7 @@ class Tiling:
     def _official(self, mask: np.ndarray, minimum: int) -> Panoptic:
         (labels, classes), confidence = self._judged(mask, minimum)
         scores = postprocess.mean_confidence(labels, confidence)
-        return Panoptic.numbered(Runs.of(labels), classes, self.taxonomy, scores)
+        return Panoptic.from_runs(Runs.of(labels), classes, self.taxonomy, scores)
 
     def _finished(
         self,
@@ -236,7 +236,7 @@ class Tiling:
         labels, classes = self._without_small(labels, classes, minimum)
         runs = Runs.of(labels)
         del labels  # before the map of segments is made
-        return Panoptic.numbered(runs, classes, self.taxonomy, scores)
+        return Panoptic.from_runs(runs, classes, self.taxonomy, scores)
 
     def _judged(self, mask: np.ndarray, minimum: int) -> tuple[Labels, np.ndarray]:
         """Segments of a mask, integers `[4, h, w]`, of `minimum` mask pixels or more; the confidence of its pixels."""
@@ -258,7 +258,7 @@ class Tiling:
         both = mask[2].astype(np.int32) * mask[3] // postprocess.CERTAIN
         return np.where(thing, both, mask[2]).astype(np.uint8)
 
-    def look(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> Iterator[Look]:
+    def estimate_scale(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> Iterator[ScaleEstimate]:
         """What the windows' things say of the image's scale, after each window.
 
         No more masks are read than `_ENOUGH` things need.
@@ -273,7 +273,7 @@ class Tiling:
             areas += [segment.area for segment in things]
             scores += sum(segment.area * mean[segment.id] for segment in things)
             diameter = typical_diameter(areas) * self.model.mask.stride / image.zoom
-            yield Look(diameter, scores / max(sum(areas), 1), len(areas))
+            yield ScaleEstimate(diameter, scores / max(sum(areas), 1), len(areas))
             if len(areas) >= _ENOUGH:
                 break
 

@@ -13,7 +13,7 @@ from pix2seqd.segmenter import Segmenter
 IMAGES = 256
 """Number of images that are looked at."""
 _SCALES = (1.0, 0.8, 1.25)
-"""The scale that a first look finds differs from that of the labels by such factors."""
+"""The scale that inference estimates differs from that of the labels by such factors."""
 
 _CROPS = 2
 """Parts of each image that are looked at too, if images are shown as a whole: photographs of the same kind have other

@@ -440,7 +440,7 @@ class Segmenter:
         return self._with_ood_score(agreed, image)
 
     def _with_ood_score(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
-        """The segmentation with the image's out-of-distribution score, if the checkpoint has one; all windows were seen."""
+        """The segmentation with the image's out-of-distribution score, if the checkpoint has statistics for it."""
         statistics = self.checkpoint.familiarity
         if not statistics or math.prod(image.size) < statistics.min_pixels:
             return panoptic

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID
 from rich.table import Column, Table
 from rich.text import Text
 
 from pix2seqd.cli.options import print_message
+from pix2seqd.cli.progress import bar_with_speed
 from pix2seqd.files import InputError, printable, say
 from pix2seqd.images.load import Pixels, image_size, open_pixels
 from pix2seqd.panoptic.also import NO_FILES, Also, read_result, remove, write_for_image
@@ -46,7 +47,7 @@ class WindowsBar:
     """Windows; images of fewer have no bar."""
 
     def __init__(self, files: int) -> None:
-        self.progress = _progress(files)
+        self.progress = bar_with_speed(disable=files < 2)
         self._task: TaskID | None = None
 
     def __call__(self, done: int, of: int) -> None:
@@ -177,7 +178,7 @@ def write_missing_files(writer: PanopticWriter, out: Path, sources: list[Path], 
     if not todo:
         return 0
     failed = 0
-    with _progress(len(todo)) as progress:
+    with bar_with_speed(disable=len(todo) < 2) as progress:
         task = progress.add_task("writing further files", total=len(todo), speed="")
         for source, entry in writer.entries(todo):
             try:
@@ -240,12 +241,6 @@ def _pipelined(calls: Iterator[Callable[[], T]], pool: Executor) -> Iterator[T]:
         raise
     if running:
         yield running.result()
-
-
-def _progress(files: int) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    columns = (*columns, TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=files < 2)
 
 
 def print_segments(title: str, segments: list[dict[str, Any]]) -> None:

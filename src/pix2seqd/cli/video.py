@@ -130,12 +130,9 @@ class _ClipProgress:
     """
 
     def __init__(self, word: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from pix2seqd.cli.progress import bar_with_speed
 
-        speed = TextColumn("{task.fields[speed]}")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
-        self.bar = Progress(*columns, console=Console(stderr=True))
+        self.bar = bar_with_speed()
         self.word = word
         self.errors = 0
         """Number of frames, or ends of files, that could not be read."""

@@ -3,7 +3,7 @@
 import functools
 import html
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,16 @@ def steps_slider(limits: Limits, value: int, label: str) -> gr.Slider:
 def view(editable: bool = False, placeholder: str = "The result appears here.") -> gr.HTML:
     """A viewer (see viewer.py)."""
     return gr.HTML(None, **viewer.parts(editable, placeholder))  # pyright: ignore[reportArgumentType]
+
+
+def table_of(label: str, *heads: str) -> gr.Dataframe:
+    """An empty table below a viewer."""
+    return gr.Dataframe(headers=[*heads], interactive=False, max_height=300, label=label, buttons=[])
+
+
+def samples_in(folder: Path | None, suffixes: Collection[str]) -> list[Path]:
+    """The files of a folder that the page offers as samples."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)[:12] if folder else []
 
 
 def to_result(element: str) -> str:

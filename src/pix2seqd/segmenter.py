@@ -34,10 +34,8 @@ from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
-_SCALE_WINDOWS = 4
-"""Most windows from which the scale of an image is estimated (`inference.scale`), evenly spread over it."""
-_DESCRIBED_WINDOWS = 4
-"""Most windows from which `describe_image` describes an image."""
+_FEW_WINDOWS = 4
+"""Most windows, evenly spread over an image, from which its scale is estimated, or it is described."""
 
 
 class ImageOptions(TypedDict, total=False):
@@ -344,24 +342,19 @@ class Segmenter:
         """Segment some windows of an image at a zoom (`inference.scale`); an estimate after each window."""
         # The settings are the checkpoint's, because the scale must not depend on the options of a call.
         quick = self.checkpoint.infer.replace(steps=steps, first_steps=0)
-        image = self.tiling.resize(source, zoom)
-        every = -(-len(image.corners) // _SCALE_WINDOWS)
-        image = replace(image, corners=image.corners[::every], seen=[])
+        image = _few_windows(self.tiling.resize(source, zoom))
         masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._stream(quick))
         return self.tiling.estimate_scale(image, (found[0] for found in masks))
 
     def describe_image(self, source: Source, diameter: float = 0.0) -> torch.Tensor:
         """The description of an image from which `familiarity.Familiarity.fit` makes statistics.
 
-        Args:
-            source: as `image` takes it.
-            diameter: as `resize` takes it.
+        Source and diameter are as `resize` takes them. Of a large image a few windows are described.
 
         Returns:
-            float64 `[d]`. Of a large image a few windows are described.
+            float64 `[d]`.
         """
-        image = self.resize(source, diameter)
-        image = replace(image, corners=image.corners[:: -(-len(image.corners) // _DESCRIBED_WINDOWS)], seen=[])
+        image = _few_windows(self.resize(source, diameter))
         for window in self.tiling.split(image, ()):
             self.runner.encode([window])
         return familiarity.describe(image.seen)
@@ -494,6 +487,10 @@ def _reported(
     for done, found in enumerate(masks, start=1):
         yield found
         on_window(done, len(image.corners))
+
+
+def _few_windows(image: ResizedImage) -> ResizedImage:
+    return replace(image, corners=image.corners[:: -(-len(image.corners) // _FEW_WINDOWS)], seen=[])
 
 
 def _generators(seed: int, samples: int) -> list[torch.Generator]:

@@ -61,7 +61,7 @@ def segmenter(tiny, build, answer_with) -> Callable[..., Segmenter]:
 
 @pytest.fixture
 def estimating(tiny, build, answer_with, monkeypatch) -> tuple[Segmenter, list[float]]:
-    """A segmenter whose model starts from ids in cells and finds bright pixels, and the zoom of each estimate's windows."""
+    """A segmenter whose model starts from ids in cells and finds bright pixels; the zoom of each window."""
     model = build(tiny.replace(mask={"stride": 1, "init_id_cell": 16}))
     scaling, zooms = Segmenter(Checkpoint(model, TAXONOMY, DATA, InferConfig(steps=2)), "cpu", "float32"), []
 
@@ -127,7 +127,7 @@ def test_image_scale_is_estimated_first(segmenter, radius: int, apart: int):
 
 @pytest.mark.parametrize(("radius", "apart", "tried"), [(3, 16, 5), (6, 20, 2), (10, 40, 1), (24, 64, 3)])
 def test_image_scale_is_estimated_at_several_scales(estimating, radius: int, apart: int, tried: int):
-    """The search ends at the first scale at which the things are seen clearly and have about the size of the training."""
+    """The search ends at the first scale at which the things are clear and have about the size of the training."""
     truth = cats(radius, 192, apart)
     scaling, zooms = estimating
     assert scaling.resize(drawn(truth)).zoom == pytest.approx(12 / truth.diameter(), rel=0.2)

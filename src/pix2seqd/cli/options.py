@@ -139,11 +139,7 @@ def print_message(progress: "Progress", message: InputError | str) -> None:
 
 
 def print_renamed(named: Sequence[tuple[Path, str]]) -> None:
-    """Say on stderr which results have another name than their image, because another image has it.
-
-    Args:
-        named: images, each with the name of its results.
-    """
+    """Say on stderr which results have another name than their image, because another image has it."""
     renamed = [f"{source} is {name}" for source, name in named if name != printable(source.stem)]
     if renamed:
         advice = "panoptic.json names the source of each image"
@@ -151,14 +147,7 @@ def print_renamed(named: Sequence[tuple[Path, str]]) -> None:
 
 
 def print_unfamiliar(found: Sequence[object], total: int, things: str, model: str) -> None:
-    """Warn on stderr if some images look unlike those that the model is made for.
-
-    Args:
-        found: names or numbers of these images.
-        total: how many images were segmented.
-        things: "images" or "frames".
-        model: name of the model.
-    """
+    """Warn on stderr if some of `total` things look unlike those that the model is made for: the names `found`."""
     if found:
         unlike = f"{len(found)} of {total} {things} look unlike those that {model} is made for ({a_few(found)})"
         advice = "their segments may mean nothing; for other models: pix2seqd models"

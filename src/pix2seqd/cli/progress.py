@@ -10,14 +10,7 @@ T = TypeVar("T")
 
 
 def tracked(items: Iterable[T], what: str, total: int | None = None, disable: bool = False) -> Iterable[T]:
-    """The items unchanged, with a bar that goes when they end.
-
-    Args:
-        items: any.
-        what: text beside the bar.
-        total: number of items, where they do not know it.
-        disable: show nothing.
-    """
+    """The items unchanged, with a bar that goes when they end; `total` is their number."""
     return track(items, what, total, console=Console(stderr=True), transient=True, disable=disable)
 
 

@@ -21,7 +21,6 @@ from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
     from pix2seqd.cli.segmenting import Results
-    from pix2seqd.segmenter import Segmenter
 
 Engine = Literal["local", "ray"]
 
@@ -100,6 +99,14 @@ def segment(
     writer = PanopticWriter(out, segmenter.taxonomy, settings, sources, shard=shard, folders=folders)
     remove_leftovers(out)
     own = sources[distributed.rank() :: processes]
+    segment_named = partial(
+        segment_files,
+        out=out.absolute() if engine == "ray" else out,  # Ray's workers have another working directory
+        settings=settings,
+        options={**options, "batch_size": batch_size},
+        channel=channel,
+        also=further,
+    )
     try:
         with writer:
             todo, done = [], []
@@ -108,17 +115,9 @@ def segment(
             named = [(source, writer.stem(source)) for source in todo]
             print_renamed([(source, stem.rpartition("/")[2]) for source, stem in named])
             bar = WindowsBar(len(todo))
-            segment_named = partial(
-                segment_files,
-                out=out.absolute() if engine == "ray" else out,  # Ray's workers have another working directory
-                settings=settings,
-                options={**options, "batch_size": batch_size},
-                channel=channel,
-                also=further,
-            )
-            if todo and (engine == "ray" or min(workers, len(todo)) > 1):
+            if named and (engine == "ray" or min(workers, len(named)) > 1):
                 load = partial(inference.segmenter, model)
-                results = _in_processes(engine, load, segment_named, named, batch_size or 1, workers)
+                results = _processes(engine)(load, segment_named, named, batch_size or 1, workers)
             else:
                 results = segment_named(segmenter, named, on_window=bar)
             failed = record_results(writer, own, todo, results, bar)
@@ -159,19 +158,12 @@ def _find_sources(images: tuple[Path, ...], channel: str | None) -> list[Path]:
     return sources
 
 
-def _in_processes(
-    engine: Engine,
-    load: "Callable[[], Segmenter]",
-    segment: "Callable[..., Results]",
-    todo: list[tuple[Path, str]],
-    batch: int,
-    workers: int,
-) -> "Results":
-    """Segment files in other processes: of this machine, or on a Ray cluster; arguments as `on_workers`."""
+def _processes(engine: Engine) -> "Callable[..., Results]":
+    """The function that segments files in other processes: `on_workers`, or `on_ray` with the same arguments."""
     if engine == "ray":
         from pix2seqd.cli.ray_engine import on_ray
 
-        return on_ray(load, segment, todo, batch, workers)
+        return on_ray
     from pix2seqd.cli.workers import on_workers
 
-    return on_workers(load, segment, todo, batch, workers)
+    return on_workers

@@ -163,15 +163,7 @@ def _chunks(todo: list[tuple[Path, str]], maximum: int) -> Iterator[list[tuple[P
 def write_missing_files(writer: PanopticWriter, out: Path, sources: list[Path], taxonomy: Taxonomy, also: Also) -> int:
     """Write the further files that images segmented before lack, from their results, and print how many images.
 
-    Args:
-        writer: has the entries of the images, and records the new ones.
-        out: the folder.
-        sources: the images that were segmented before.
-        taxonomy: the categories of the folder.
-        also: what an image has to have; it keeps the files that it has.
-
-    Returns:
-        Number of images that failed.
+    Returns the number of images that failed.
     """
     missing = {source: also.missing(*locate(out, writer.stem(source)), writer.also(source)) for source in sources}
     todo = [source for source in sources if missing[source].kinds]

@@ -191,12 +191,7 @@ def _groups(members: np.ndarray, things: np.ndarray, areas: np.ndarray) -> np.nd
 
 
 def _share(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Share 0..1 of the samples (first axis) in which two regions are in one segment.
-
-    Args:
-        one: the segment of a region in each sample, `[samples, ...]`.
-        other: that of another region, of a shape that fits.
-    """
+    """Share 0..1 of the samples, the first axis, in which two regions are in one segment."""
     return (one == other).sum(axis=0) * (1 / len(one))
 
 

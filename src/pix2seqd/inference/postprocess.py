@@ -128,13 +128,17 @@ def join_uncertain(found: Labels, certainty: np.ndarray, taxonomy: Taxonomy, lim
         pairs.append(np.stack([one[touching], two[touching]]))
     one, two = np.unique(np.concatenate(pairs, axis=1), axis=1)
     join = certain[one] * certain[two] < limit
-    edges = sparse.csr_matrix((np.ones(int(join.sum()), bool), (one[join], two[join])), (len(kinds),) * 2)
-    _, lowest, component = np.unique(
-        connected_components(edges, directed=False)[1], return_index=True, return_inverse=True
-    )
-    table = lowest[component].astype(labels.dtype)
+    table = lowest_joined(np.stack([one[join], two[join]]), len(kinds)).astype(labels.dtype)
     joined = np.flatnonzero(np.bincount(table, minlength=len(table)) > 1)
     return (table[labels], {label: c for label, c in class_of.items() if table[label] == label}), joined
+
+
+def lowest_joined(pairs: np.ndarray, count: int) -> np.ndarray:
+    """For each label 0..count - 1 the lowest label that pairs `[2, n]` join it with, int32 `[count]`."""
+    edges = sparse.csr_matrix((np.ones(pairs.shape[1], bool), tuple(pairs)), (count, count))
+    component = connected_components(edges, directed=False)[1]
+    _, lowest, own = np.unique(component, return_index=True, return_inverse=True)
+    return lowest[own].astype(np.int32)
 
 
 def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, float]:

@@ -137,12 +137,9 @@ class Tiling:
     def split(
         self, image: ResizedImage, generators: Sequence[torch.Generator], mask: InpaintedMask | None = None
     ) -> Iterator[Window]:
-        """The windows of an image, one by one. With a mask, the hints of a window are read when it is yielded.
+        """The windows of an image, one by one, with noise of one generator for each sample.
 
-        Args:
-            image: at the network's scale.
-            generators: one for each sample.
-            mask: the mask to inpaint.
+        With a mask to inpaint, the hints of a window are read when it is yielded.
         """
         stride, bits = self.model.mask.stride, self.model.mask.total_bits
         height, width = (side * stride for side in image.window)

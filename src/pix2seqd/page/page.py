@@ -35,12 +35,7 @@ footer { display: none !important; }
 
 
 def build(site: Site, samples: Path | None) -> gr.Blocks:
-    """The page, ready to be launched.
-
-    Args:
-        site: the models, their limits and folders.
-        samples: folder of samples that visitors can click.
-    """
+    """The page, ready to be launched; visitors can click the samples of a folder."""
     with gr.Blocks(title="pix2seqd", analytics_enabled=False, fill_width=True) as blocks:
         gr.Markdown("## pix2seqd\nPanoptic segmentation by bit diffusion", elem_classes="heading")
         work = gr.State(None)

@@ -60,16 +60,10 @@ class Work:
 
     @classmethod
     def open(cls, path: Path, name: str, taxonomy: Taxonomy, max_pixels: int) -> Self:
-        """Read an image.
-
-        Args:
-            path: the uploaded file.
-            name: the file name that the visitor knows.
-            taxonomy: the categories of the model.
-            max_pixels: largest size of an image.
+        """Read an uploaded image of at most `max_pixels`.
 
         Raises:
-            InputError: not an image, or too many pixels. The message has the name that the visitor knows.
+            InputError: not an image, or too many pixels. The message has `name`, which the visitor knows, not the path.
         """
         try:
             size = image_size(path)
@@ -94,12 +88,9 @@ class Work:
         return show(self.shown, self.panoptic, note=note, selected=self.selected, kept=self.kept)
 
     def changed(self, panoptic: Panoptic, kept: Collection[int] = (), selected: Collection[int] = ()) -> "Work":
-        """With another segmentation. The change can be undone, unless the categories change too.
+        """With another segmentation, the ids `selected`, and the ids `kept` besides those kept already.
 
-        Args:
-            panoptic: the new segmentation.
-            kept: ids to keep, in addition to those that are kept already.
-            selected: ids to select.
+        The change can be undone, unless the categories change too.
         """
         present = {segment.id for segment in panoptic.segments}
         mask = zlib.compress(self.panoptic.segmentation.tobytes(), 1)

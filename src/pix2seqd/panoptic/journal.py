@@ -153,11 +153,7 @@ def read_head(path: Path) -> dict[str, Any]:
 
 
 def read_records(path: Path, name: str) -> Iterator[dict[str, Any]]:
-    """The records of a list of a `panoptic.json`, one at a time.
-
-    Args:
-        path: the file.
-        name: `images` or `annotations`.
+    """The records of a list of a `panoptic.json`, `images` or `annotations`, one at a time.
 
     Raises:
         InputError: it is broken.

@@ -181,12 +181,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         return [source for source, about in recorded if about and about.is_unfamiliar]
 
     def write(self, source: Path, image: Source, panoptic: Panoptic) -> None:
-        """Add an image or replace its entry.
-
-        Args:
-            source: the file.
-            image: its content, as `load_image` takes or gives it.
-            panoptic: its segmentation.
+        """Write the files of an image, whose content is `image`, and add or replace its entry.
 
         Raises:
             InputError: writing failed, e.g. because the disk is full.

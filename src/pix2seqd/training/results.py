@@ -56,15 +56,9 @@ class Results:
         return sum(score["seconds"] for score in self.scores)
 
     def add(self, step: int, seconds: float, result: dict[str, Any]) -> bool:
-        """Take the result of an evaluation, as `evaluation.images.evaluate` gives it for all images.
+        """Take the scores after a step, as `evaluation.images.evaluate` gives them for all images.
 
-        Args:
-            step: the step that it follows.
-            seconds: time that it took.
-            result: the scores.
-
-        Returns:
-            Whether its PQ is better than all before.
+        Returns whether PQ is better than in all evaluations before.
         """
         quality = result["panoptic_quality"]
         classes = {row["name"]: row["pq"] for row in quality["per_class"].values()}

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -109,16 +108,16 @@ def train(
         if recipe not in RECIPES:
             raise InputError(f"there is no recipe {recipe!r}; give one of {', '.join(RECIPES)}")
         recipe = RECIPES[recipe]
-    out = Path(out)
-    config, load = recipe.train, partial(from_pretrained, trust_size=recipe.trust_size)
+    out, config = Path(out), recipe.train
     # accelerate needs an argument where several processes compute on CPUs.
     on_cpus = distributed.world_size() > 1 and not torch.cuda.is_available()
     accelerator = Accelerator(
         cpu=on_cpus, mixed_precision=_precision(config), gradient_accumulation_steps=config.accumulate
     )
+    is_main = accelerator.is_main_process
     with ExitStack() as kept:
-        held = out.is_dir() and (out / "recipe.json").exists()
-        if held and accelerator.is_main_process:
+        exists = out.is_dir() and (out / "recipe.json").exists()
+        if exists and is_main:
             kept.enter_context(run_lock(out))
         before = _check_folder(recipe, out, resume)
         if recipe.backbone:  # before all data are opened
@@ -132,36 +131,51 @@ def train(
         if before and (note := _extension(before, config, state.step, out)):
             accelerator.print(note)
         ema = cast(Pix2SeqD, state.ema.module)
-        pretrained = Checkpoint(ema, dataset.taxonomy, *(inference or (recipe.data, recipe.infer)), str(out / "model"))
+        result = Checkpoint(ema, dataset.taxonomy, *(inference or (recipe.data, recipe.infer)), str(out / "model"))
         loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
-        log = TrainLog(out, recipe, state.step, pretrained, accelerator.is_main_process)
-        if accelerator.is_main_process:
+        log = TrainLog(out, recipe, state.step, result, is_main)
+        if is_main:
             _say_remarks(recipe, dataset, log.eval_data)
         accelerator.wait_for_everyone()  # all have seen the folder as it was, and nothing is wrong with the data
-        if accelerator.is_main_process:
-            if not held:
+        if is_main:
+            if not exists:
                 kept.enter_context(run_lock(out))
                 _check_folder(recipe, out, resume=False)  # another run may have begun meanwhile
             write_json(out / "recipe.json", recipe.to_dict())
         with stop_signals() as stopped, log:
             fit(state, loader, recipe, accelerator, log, stopped)
         save_state(state, out / "state")
-        has_best = log.results is not None and len(log.results.scores) > 0
-        if accelerator.is_main_process:
-            if log.results:
-                save_pretrained(log.checkpoint, out / "last")
-            finished = state.step >= state.last
-            if finished:  # from no more images than were trained on
-                pretrained = load(out / "model") if has_best else pretrained
-                count, device = min(IMAGES, state.step * config.batch_size), str(accelerator.device)
-                pretrained = replace(pretrained, familiarity=learn(pretrained, [(dataset, count)], device))
-            if finished or not has_best:
-                save_pretrained(pretrained, out / "model")
+        if is_main:
+            result = _publish(result, state, recipe, dataset, log, str(accelerator.device))
         accelerator.wait_for_everyone()
     if state.step < state.last:
         accelerator.print(f"stopped at step {state.step} of {state.last}; go on with --resume")
         raise KeyboardInterrupt
-    return load(out / "model") if has_best else pretrained
+    return from_pretrained(out / "model", recipe.trust_size) if log.has_best else result
+
+
+def _publish(
+    result: Checkpoint,
+    state: TrainState,
+    recipe: Recipe,
+    dataset: Dataset | ClipDataset,
+    log: TrainLog,
+    device: str,
+) -> Checkpoint:
+    """Write model/, which is the best one where there are evaluations, and then last/ too; returns what is published.
+
+    At the end of the run, the statistics of the training images (`familiar.learn`) are added.
+    """
+    if log.results:
+        save_pretrained(log.checkpoint, log.out / "last")
+    finished = state.step >= state.last
+    if finished:
+        result = from_pretrained(log.out / "model", recipe.trust_size) if log.has_best else result
+        count = min(IMAGES, state.step * recipe.train.batch_size)  # no more images than were trained on
+        result = replace(result, familiarity=learn(result, [(dataset, count)], device))
+    if finished or not log.has_best:
+        save_pretrained(result, log.out / "model")
+    return result
 
 
 def _precision(config: TrainConfig) -> str:

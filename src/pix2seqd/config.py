@@ -87,12 +87,9 @@ class Config:
 
     @classmethod
     def checked(cls, values: Mapping[str, Any], trust_size: bool = False, name: str = "") -> dict[str, Any]:
-        """Some of the settings as their fields hold them, each checked by itself; sections are dictionaries.
+        """Some of the settings as their fields hold them, each checked by itself; nested configs are dictionaries.
 
-        Args:
-            values: as `from_dict` takes them.
-            trust_size: likewise.
-            name: what messages call this config.
+        Args are those of `from_dict`; messages call this config `name`.
 
         Raises:
             ValueError: as `from_dict`, but for ranges.

@@ -114,14 +114,10 @@ class Segmenter:
         accelerate: bool = True,
         trust_size: bool = False,
     ) -> Self:
-        """From a folder, a bundled name or a hub id; by default the bundled model for images, as everywhere.
+        """From a folder, a bundled name or a hub id; by default the bundled model for images.
 
-        Args:
-            name: the folder, name or id.
-            device: as the constructor takes it, like the next two.
-            dtype: precision.
-            accelerate: use faster modules.
-            trust_size: take a model of any size; otherwise sizes have limits, see `checkpoint.from_pretrained`.
+        Device, dtype and accelerate are as the constructor takes them. `trust_size` takes a model of any size;
+        otherwise sizes have limits, see `checkpoint.from_pretrained`.
 
         Raises:
             InputError: no such checkpoint, or it is damaged; no such device.
@@ -139,13 +135,9 @@ class Segmenter:
         return self.tiling.size
 
     def describe(self, clip: bool = False) -> dict[str, Any]:
-        """Model, weights, precision and settings: what a result depends on besides its input and the options of a call.
+        """What a result depends on besides its input and the options of a call, as plain values for JSON.
 
-        Args:
-            clip: the settings of `video` instead of those of `image`.
-
-        Returns:
-            Plain values, for JSON.
+        Model, weights, precision and the settings of `image`, or with `clip` those of `video`.
         """
         return {
             "model": self.checkpoint.name,

@@ -24,9 +24,7 @@ def max_tracks(data: str) -> int | None:
 def progress_bar(total: int, shared: bool = True) -> Callable[[Iterator[Any]], Iterator[Any]]:
     """A function that wraps an iterator and shows a progress bar; of several processes only the first one shows it.
 
-    Args:
-        total: number of items.
-        shared: whether the processes share the items; otherwise each process goes through all of them.
+    The processes share the `total` items, unless `shared` is false: then each goes through all of them.
     """
     number, count = distributed.rank(), distributed.world_size()
     own = len(range(number, total, count)) if shared else total

@@ -68,17 +68,9 @@ class WindowsBar:
 def record_results(
     writer: PanopticWriter, sources: list[Path], todo: list[Path], results: Results, bar: WindowsBar
 ) -> int:
-    """Record the results and print a summary.
+    """Record the results of the files `todo` and print a summary; the other `sources` of this process have results.
 
-    Args:
-        writer: records the results.
-        sources: all files of this process.
-        todo: the files that have to be segmented; the others have results already.
-        results: one for each file of `todo`.
-        bar: what `segment_files` tells of windows; the files are shown there too.
-
-    Returns:
-        Number of files that could not be read.
+    Returns the number of files that could not be read.
     """
     failed = done = 0
     started = time.monotonic()

@@ -123,11 +123,7 @@ def video(
 
 
 class _ClipProgress:
-    """The progress bar of a clip, and the messages above it.
-
-    Args of the constructor:
-        word: what is counted, "frames" or "planes".
-    """
+    """The progress bar of a clip, and the messages above it; `word` is "frames" or "planes"."""
 
     def __init__(self, word: str) -> None:
         from pix2seqd.cli.progress import bar_with_speed

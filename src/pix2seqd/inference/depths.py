@@ -22,11 +22,8 @@ Video = Callable[[Iterable[Image.Image]], Iterator[Panoptic]]
 def sharpest(planes: Iterable[DecodedFrame]) -> int:
     """Number of the plane in which neighbouring blocks of pixels differ most, as most things are in focus there.
 
-    Args:
-        planes: one or more; all are read.
-
     Raises:
-        InputError: they have different sizes.
+        InputError: the planes have different sizes.
     """
     found: list[tuple[float, int]] = []
     size = None

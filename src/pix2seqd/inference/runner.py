@@ -58,9 +58,8 @@ class Runner:
     def denoise(self, windows: Sequence[Window], stream: Stream) -> Iterator[Step]:
         """The denoising loop: the encoder runs once for the windows, then the steps of each sample follow.
 
-        Args:
-            windows: of one image or of several; all have the same number of samples.
-            stream: number of steps, and past masks.
+        The windows, of one image or of several, have the same number of samples; the stream decides on steps and past
+        masks.
         """
         h, inside = self.encode(windows), [window.inside for window in windows]
         hints = [window.hints for window in windows if window.hints is not None]

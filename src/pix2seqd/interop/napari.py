@@ -72,11 +72,7 @@ def make_widget() -> Any:
 
 @lru_cache(maxsize=1)
 def load_model(name: str) -> Segmenter:
-    """A checkpoint by a bundled name, a folder or a hub id; the last one is kept.
-
-    Raises:
-        InputError: no such checkpoint, or it is damaged.
-    """
+    """A checkpoint by a bundled name, a folder or a hub id; the last one is kept."""
     return Segmenter.from_pretrained(name)
 
 

@@ -79,10 +79,8 @@ class Pix2SeqDConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], *, trust_size: bool = False, **kwargs: Any) -> Any:
         """From the content of config.json, which may be untrusted: only values that were checked are used.
 
-        Args:
-            config_dict: the content.
-            trust_size: as `pix2seqd.checkpoint.from_pretrained` takes it.
-            kwargs: of `PreTrainedConfig.from_dict`.
+        `trust_size` is that of `pix2seqd.checkpoint.from_pretrained`, the other options are those of
+        `PreTrainedConfig.from_dict`.
 
         Raises:
             InputError: as `pix2seqd.checkpoint.read_settings`.

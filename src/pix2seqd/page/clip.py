@@ -90,12 +90,7 @@ def tab(site: Site, parts: Parts, samples: Path | None) -> list[gr.Component]:
 
 
 class Clips:
-    """The events of the tab: a clip that each visitor's page segments.
-
-    Args of the constructor:
-        site: as everywhere.
-        samples: clips that visitors may choose.
-    """
+    """The events of the tab; each visitor's page segments one clip, an uploaded one or one of the samples."""
 
     def __init__(self, site: Site, samples: Sequence[Path]) -> None:
         self._site, self._samples = site, samples

@@ -21,9 +21,7 @@ MAX_SIDE = 1400
 def parts(editable: bool, placeholder: str) -> dict[str, str]:
     """Markup, style and script of a viewer, as `gradio.HTML` takes them.
 
-    Args:
-        editable: whether the viewer has tools, which trigger the event `edit`.
-        placeholder: text while there is no image.
+    An editable one has tools, which trigger the event `edit`. The placeholder is shown while there is no image.
     """
     here = files("pix2seqd.page")
     names = {"html_template": "viewer.html", "css_template": "viewer.css", "js_on_load": "viewer.js"}

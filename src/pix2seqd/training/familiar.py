@@ -23,15 +23,9 @@ shapes, and show more or less of a scene."""
 def learn(
     checkpoint: Checkpoint, datasets: Iterable[tuple[Dataset | ClipDataset, int]], device: str = "auto"
 ) -> Familiarity | None:
-    """Run training images through the encoder.
+    """Run training images through the encoder; None if there are too few.
 
-    Args:
-        checkpoint: the trained model.
-        datasets: what it was trained on, each with the number of images to take, evenly spread over it.
-        device: of `Segmenter`.
-
-    Returns:
-        The statistics; None if there are too few images.
+    Each of the datasets comes with the number of images to take, evenly spread over it.
     """
     segmenter, described, pixels = Segmenter(checkpoint, device), [], []
     for dataset, count in datasets:

@@ -122,15 +122,11 @@ class Student(Pix2SeqD):
         present = _totals(masks[:, 1:] > 0, places)[..., 0] > 0
         boxes = _boxes(numbers, places)
 
-        ids_of, half = slice(-config.mask.bits[1], None), config.mask.init_id_cell // 2
+        ids_of = slice(-config.mask.bits[1], None)
         if before is None:
-            seen = first[:, ids_of]
-            for axes in ((1, 0), (0, 1)):  # the mean over a square
-                size, padding = [2 * half * n + 1 for n in axes], [half * n for n in axes]
-                seen = F.avg_pool2d(seen, size, 1, padding, count_include_pad=False)
-            x, y = (boxes[..., :2] + boxes[..., 2:] // 2).unbind(dim=2)
-            middles = torch.where(present, x + seen.shape[-1] * y, 0)[:, None].expand(-1, config.mask.bits[1], -1)
-            shown = seen.flatten(2).gather(2, middles).mT * _totals(torch.ones_like(seen[:, :1]), places)
+            middles = (boxes[..., :2] + boxes[..., 2:] // 2) * present[..., None]
+            seen = _at(_mean_around(first[:, ids_of], config.mask.init_id_cell // 2), middles)
+            shown = seen * _totals(torch.ones_like(first[:, :1]), places)
         else:
             shown = _totals(before[:, ids_of].sign(), places)
         likelihood = _totals(logits.float().log_softmax(dim=1)[:, allowed], places)
@@ -173,6 +169,20 @@ def _totals(values: Tensor, places: Places) -> Tensor:
     index, (b, count) = places
     sums = torch.zeros(b * count, values.shape[1], device=values.device)
     return sums.index_add_(0, index, values.movedim(1, -1).flatten(0, 2).float()).view(b, count, -1)
+
+
+def _mean_around(values: Tensor, reach: int) -> Tensor:
+    """The mean of `values` `[b, c, h, w]` over the square that reaches so far from each pixel."""
+    for axes in ((1, 0), (0, 1)):
+        size, padding = [2 * reach * n + 1 for n in axes], [reach * n for n in axes]
+        values = F.avg_pool2d(values, size, 1, padding, count_include_pad=False)
+    return values
+
+
+def _at(values: Tensor, places: Tensor) -> Tensor:
+    """`values` `[b, c, h, w]` at places (x, y), int64 `[b, n, 2]`: `[b, n, c]`."""
+    index = places[..., 0] + values.shape[-1] * places[..., 1]
+    return values.flatten(2).gather(2, index[:, None].expand(-1, values.shape[1], -1)).mT
 
 
 def _boxes(numbers: Tensor, places: Places) -> Tensor:

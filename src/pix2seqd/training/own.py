@@ -150,8 +150,7 @@ def _is_in_pieces(segmentation: np.ndarray, segment: int, box: tuple[int, int, i
 class Choices:
     """Settings with their values and the reasons for them; what the user gave has priority.
 
-    Args of the constructor:
-        given: the user's settings: path, such as "model.mask.bits" → value.
+    Settings are named by their paths, such as "model.mask.bits".
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
@@ -609,12 +608,10 @@ def resumed(settings: Mapping[str, Any], out: Path) -> Recipe:
 
 
 def train_own(settings: Mapping[str, Any], out: Path, resume: bool = False) -> Checkpoint:
-    """Train on any labelled images; see `prepare` and `train`.
+    """Train on any labelled images in the folder `out`; see `prepare` and `train`.
 
-    Args:
-        settings: the user's settings, nested as a recipe is: at least `train_data`, unless the run goes on.
-        out: folder of the run.
-        resume: go on with the run in `out`, with its data and settings.
+    The settings are nested as a recipe is: at least `train_data`, unless the run goes on (`resume`), with its data and
+    settings.
 
     Raises:
         InputError: as `prepare` and `train`.

@@ -78,11 +78,9 @@ class Results:
         write_png(self.out / "results.png", curves)
 
     def draw(self, result: dict[str, Any], rows: Sequence[Sequence[Image.Image]]) -> None:
-        """Draw the best evaluation.
+        """Draw the best evaluation: the confusion matrix of its result, and `rows` of image, truth and prediction.
 
-        Args:
-            result: as `add` takes it; its confusion matrix becomes confusion.png.
-            rows: for some images the image, its truth and the prediction, which become predictions.png.
+        They become confusion.png and predictions.png.
         """
         if result["confusion"]:
             write_png(self.out / "confusion.png", plot.confusion_matrix(**result["confusion"]))

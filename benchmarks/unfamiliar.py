@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pix2seqd.data import open_dataset
 from pix2seqd.data.sample import spread
 from pix2seqd.files import write_json
-from pix2seqd.images.familiarity import describe
+from pix2seqd.images.familiarity import feature_statistics
 from pix2seqd.images.load import Source, find_images, load_image
 from pix2seqd.segmenter import Segmenter
 
@@ -99,7 +99,7 @@ def ood_scores(segmenter: Segmenter, images: Iterable[Source]) -> Iterator[float
             resized = segmenter.resize(image)
             for window in segmenter.tiling.split(resized, ()):
                 segmenter.runner.encode([window])
-            yield round(known.ood_score(describe(resized.seen)), 3)
+            yield round(known.ood_score(feature_statistics(resized.moments)), 3)
 
 
 if __name__ == "__main__":

@@ -338,18 +338,15 @@ class Segmenter:
         masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._stream(quick))
         return self.tiling.estimate_scale(image, (found[0] for found in masks))
 
-    def describe_image(self, source: Source, diameter: float = 0.0) -> torch.Tensor:
-        """The description of an image from which `familiarity.Familiarity.fit` makes statistics.
+    def feature_statistics(self, source: Source, diameter: float = 0.0) -> torch.Tensor:
+        """The feature statistics (`images.familiarity`) of an image, of a large one of a few windows: float64 `[d]`.
 
-        Source and diameter are as `resize` takes them. Of a large image a few windows are described.
-
-        Returns:
-            float64 `[d]`.
+        Source and diameter are as `resize` takes them.
         """
         image = _few_windows(self.resize(source, diameter))
         for window in self.tiling.split(image, ()):
             self.runner.encode([window])
-        return familiarity.describe(image.seen)
+        return familiarity.feature_statistics(image.moments)
 
     def _settings(self, clip: bool) -> InferConfig:
         """The checkpoint's settings; for clips without a smallest score, which would hide an object in some frames."""
@@ -429,7 +426,7 @@ class Segmenter:
         statistics = self.checkpoint.familiarity
         if not statistics or math.prod(image.size) < statistics.min_pixels:
             return panoptic
-        return replace(panoptic, strangeness=statistics.ood_score(familiarity.describe(image.seen)))
+        return replace(panoptic, strangeness=statistics.ood_score(familiarity.feature_statistics(image.moments)))
 
     def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
         """All windows advance together: a result after each step of the first sample, then after each sample."""
@@ -482,7 +479,7 @@ def _reported(
 
 
 def _few_windows(image: ResizedImage) -> ResizedImage:
-    return replace(image, corners=image.corners[:: -(-len(image.corners) // _FEW_WINDOWS)], seen=[])
+    return replace(image, corners=image.corners[:: -(-len(image.corners) // _FEW_WINDOWS)], moments=[])
 
 
 def _generators(seed: int, samples: int) -> list[torch.Generator]:

@@ -18,7 +18,7 @@ from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 Labels = tuple[np.ndarray, dict[int, int]]
 """A label map: integers `[h, w]`, 0 = void, and the contiguous class of each label."""
 
-CERTAIN = 255
+MAX_CONFIDENCE = 255
 """Highest confidence of a pixel; 0 is the lowest."""
 _TILE = 512
 """Side of the squares in which pixels are given to their nearest segment."""
@@ -110,7 +110,7 @@ def join_uncertain(found: Labels, certainty: np.ndarray, taxonomy: Taxonomy, lim
 
     Args:
         found: the segments.
-        certainty: integers `[h, w]`, the probability of each pixel's id, 0 to `CERTAIN`.
+        certainty: integers `[h, w]`, the probability of each pixel's id, 0 to `MAX_CONFIDENCE`.
         taxonomy: says which classes are things.
         limit: two segments stay apart if the product of the mean probabilities of their ids is this or more.
 
@@ -146,7 +146,7 @@ def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, flo
 
     Args:
         labels: integers `[h, w]`.
-        confidence: integers `[h, w]`, 0 to `CERTAIN`.
+        confidence: integers `[h, w]`, 0 to `MAX_CONFIDENCE`.
     """
     sums, counts = np.zeros((2, int(labels.max(initial=0)) + 1))
     for rows in bands(*labels.shape):
@@ -154,7 +154,7 @@ def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, flo
         sums += np.bincount(part, confidence[rows].ravel(), len(sums))
         counts += np.bincount(part, minlength=len(sums))
     present = np.flatnonzero(counts)
-    means = sums[present] / (CERTAIN * counts[present])
+    means = sums[present] / (MAX_CONFIDENCE * counts[present])
     return dict(zip(present.tolist(), means.round(4).tolist(), strict=True))
 
 

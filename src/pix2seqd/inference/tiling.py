@@ -50,7 +50,7 @@ class ResizedImage:
     """Top and left of the windows' masks in its mask, row by row."""
     zoom: float
     """Network pixels per image pixel."""
-    seen: list[Tensor] = field(default_factory=list)
+    moments: list[Tensor] = field(default_factory=list)
     """`familiarity.moments` of the windows that the encoder has seen."""
 
     def give_back_memory(self) -> None:
@@ -73,8 +73,8 @@ class Window:
     """int64 `[2, h, w]`, given classes and ids, -1 where nothing is given."""
     inside: tuple[int, int] = (0, 0)
     """Height and width of the part of `pixels` that is the image; the rest is padding."""
-    seen: list[Tensor] = field(default_factory=list)
-    """`ResizedImage.seen` of its image."""
+    moments: list[Tensor] = field(default_factory=list)
+    """`ResizedImage.moments` of its image."""
 
 
 class ScaleEstimate(NamedTuple):
@@ -148,7 +148,7 @@ class Tiling:
             noise = tuple(torch.randn(bits, *image.window, generator=generator) for generator in generators)
             hints = None if mask is None else torch.from_numpy(mask.hints(top, left, *image.window))
             inside = part.shape[1], part.shape[2]
-            yield Window(number, pad_image(part, height, width), noise, hints, inside, image.seen)
+            yield Window(number, pad_image(part, height, width), noise, hints, inside, image.moments)
 
     @property
     def find(self) -> Callable[[np.ndarray, Taxonomy, int], Labels]:
@@ -245,14 +245,10 @@ class Tiling:
         return found, confidence
 
     def _confidence(self, mask: np.ndarray) -> np.ndarray:
-        """How sure the model is of each pixel's segment, 0 to `CERTAIN`: of the class, and of the id where it counts.
-
-        Args:
-            mask: integers `[4, h, w]`, as `Runner.masks` gives them.
-        """
+        """The model's confidence in each pixel's segment, from its mask: in the class, and of things in the id too."""
         things = np.array(self.taxonomy.things)
         thing = things[np.where(mask[0] < len(things), mask[0], VOID)]
-        both = mask[2].astype(np.int32) * mask[3] // postprocess.CERTAIN
+        both = mask[2].astype(np.int32) * mask[3] // postprocess.MAX_CONFIDENCE
         return np.where(thing, both, mask[2]).astype(np.uint8)
 
     def estimate_scale(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> Iterator[ScaleEstimate]:

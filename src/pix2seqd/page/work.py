@@ -26,7 +26,7 @@ MAX_POINTS = 20_000
 
 
 @dataclass(frozen=True)
-class Past:
+class Snapshot:
     """An earlier segmentation. Its mask is compressed, from some millions of pixels to some ten thousand bytes."""
 
     mask: bytes
@@ -55,7 +55,7 @@ class Work:
     panoptic: Panoptic
     selected: tuple[int, ...] = ()
     kept: frozenset[int] = frozenset()
-    past: tuple[Past, ...] = ()
+    past: tuple[Snapshot, ...] = ()
     unsaved: bool = False
 
     @classmethod
@@ -94,7 +94,7 @@ class Work:
         """
         present = {segment.id for segment in panoptic.segments}
         mask = zlib.compress(self.panoptic.segmentation.tobytes(), 1)
-        past = (*self.past, Past(mask, self.panoptic.segments, self.kept))[-UNDO:]
+        past = (*self.past, Snapshot(mask, self.panoptic.segments, self.kept))[-UNDO:]
         return replace(
             self,
             panoptic=panoptic,

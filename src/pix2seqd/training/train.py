@@ -33,7 +33,7 @@ from pix2seqd.layers.backbones import pretrained_backbone
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.speed import accelerate_training
 from pix2seqd.speed.hardware import native_bfloat16
-from pix2seqd.training.familiar import IMAGES, learn
+from pix2seqd.training.familiar import IMAGES, training_statistics
 from pix2seqd.training.log import TrainLog
 from pix2seqd.training.recipes import RECIPES
 from pix2seqd.training.rollouts import own_predictions
@@ -164,7 +164,7 @@ def _publish(
 ) -> Checkpoint:
     """Write model/, which is the best one where there are evaluations, and then last/ too; returns what is published.
 
-    At the end of the run, the statistics of the training images (`familiar.learn`) are added.
+    At the end of the run, the statistics of the training images (`familiar.training_statistics`) are added.
     """
     if log.results:
         save_pretrained(log.checkpoint, log.out / "last")
@@ -172,7 +172,7 @@ def _publish(
     if finished:
         result = from_pretrained(log.out / "model", recipe.trust_size) if log.has_best else result
         count = min(IMAGES, state.step * recipe.train.batch_size)  # no more images than were trained on
-        result = replace(result, familiarity=learn(result, [(dataset, count)], device))
+        result = replace(result, familiarity=training_statistics(result, [(dataset, count)], device))
     if finished or not log.has_best:
         save_pretrained(result, log.out / "model")
     return result

@@ -354,11 +354,7 @@ class Segmenter:
         return infer.replace(min_score=0.0) if clip else infer
 
     def _call(self, given: Mapping[str, Any], clip: bool = False) -> _Call:
-        """Check the options of a call; those that are missing or None are the checkpoint's.
-
-        Raises:
-            InputError: one is out of range, or does not suit the checkpoint.
-        """
+        """Check the options of a call; those that are missing or None are the checkpoint's."""
         infer = self._settings(clip)
         changes = {key: value for key, value in given.items() if value is not None}
         if changes.keys() & {"steps", "first_steps"}:

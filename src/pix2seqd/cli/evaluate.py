@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Checkpoint, Inference, count
+from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Checkpoint, Inference, count, not_none
 from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ def evaluate(
 
 def _tracking_options(allowed: bool, first_steps: int | None, adaptive: float | None) -> dict[str, float]:
     """The tracking options that were given; refused where the model does not track."""
-    options = {"first_steps": first_steps, "adaptive": adaptive}
-    given = {name: value for name, value in options.items() if value is not None}
+    given = not_none(first_steps=first_steps, adaptive=adaptive)
     if given and not allowed:
         raise InputError(f"--{min(given).replace('_', '-')} is for clips with --tracking model; leave it out")
     return given
@@ -121,7 +120,7 @@ def _evaluate_images(
     progress = progress_bar(len(dataset))
     results = run.evaluate(segmenter, dataset, groups=groups, progress=progress, **options)
     if distributed.rank() == 0:
-        settings = {**segmenter.describe(), **options, "data": data, **({"limit": limit} if limit else {})}
+        settings = {**segmenter.describe(), **options, "data": data, **not_none(limit=limit)}
         report(run.render(results), out, settings, results)
         say(f"written to {out}")
     return results
@@ -182,6 +181,6 @@ def _evaluate_clips(
     if distributed.rank() > 0:
         return
     settings = {**segmenter.describe(clip=True), "every": every, "tracking": tracking, **options, "data": data}
-    settings |= {"limit": limit} if limit else {}
+    settings |= not_none(limit=limit)
     report(run.render({tracking: result}), out, settings, result)
     say(f"written to {out}")

@@ -120,8 +120,7 @@ class Inference:
     def given(self) -> dict[str, Any]:
         """The options of `Segmenter.images` that were given; the checkpoint sets the others."""
         names = ("steps", "td", "seed", "min_pixels", "diameter", "consensus", "smooth")
-        options = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in options.items() if value is not None}
+        return not_none(**{name: getattr(self, name) for name in names})
 
 
 def print_summary(segmenter: "Segmenter") -> None:
@@ -154,6 +153,11 @@ def print_unfamiliar(found: Sequence[object], total: int, things: str, model: st
         say(f"pix2seqd: warning: {unlike}; {advice}", to_stderr=True)
 
 
+def not_none(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 CHECKPOINT_DEFAULTS = Inference()
 """The checkpoint sets everything."""
 
@@ -181,8 +185,7 @@ class Selection:
         parts = [[text] if text in known else text.split(",") for text in self.classes or ()]
         classes = sorted({name.strip() for part in parts for name in part})
         taxonomy.check_names(classes)
-        options = {"min_score": self.min_score, "classes": classes or None}
-        return {name: value for name, value in options.items() if value is not None}
+        return not_none(min_score=self.min_score, classes=classes or None)
 
 
 ALL_SEGMENTS = Selection()

@@ -12,6 +12,7 @@ from pix2seqd.cli.options import (
     Inference,
     Selection,
     count,
+    not_none,
     print_renamed,
     print_summary,
     print_unfamiliar,
@@ -94,7 +95,7 @@ def segment(
     options = {**inference.given(), **selection.given(segmenter.taxonomy)}
     next(segmenter.images((), **options), None)  # refuses what is wrong with them before anything is written
     print_summary(segmenter)
-    settings = {**segmenter.describe(), **options, **({} if channel is None else {"channel": channel})}
+    settings = {**segmenter.describe(), **options, **not_none(channel=channel)}
     folders = (*FOLDERS, *further.folders)
     writer = PanopticWriter(out, segmenter.taxonomy, settings, sources, shard=shard, folders=folders)
     remove_leftovers(out)

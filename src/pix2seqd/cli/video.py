@@ -19,6 +19,7 @@ from pix2seqd.cli.options import (
     Inference,
     Selection,
     count,
+    not_none,
     print_message,
     print_summary,
     print_unfamiliar,
@@ -96,12 +97,10 @@ def video(
         # Samples without past masks see things in the noise of the empty planes at the ends of a stack.
         options: dict[str, Any] = {"consensus": 1} if stack else {}
         options |= {**inference.given(), **selection.given(segmenter.taxonomy)}
-        given = {"first_steps": first_steps, "adaptive": adaptive}
-        options |= {name: value for name, value in given.items() if value is not None}
+        options |= not_none(first_steps=first_steps, adaptive=adaptive)
         print_summary(segmenter)
         settings = {**segmenter.describe(clip=True), **options}
-        settings |= {"source": source, "along": along, "min_frames": min_frames}
-        settings |= {} if channel is None else {"channel": channel}
+        settings |= {"source": source, "along": along, "min_frames": min_frames, **not_none(channel=channel)}
         progress.start(clip.total and clip.total + bool(stack))  # one plane of a stack is segmented twice
         results = _segment(clip, source, stack, partial(segmenter.video, **options), progress)
         # Errors in the options or the first frame are reported before an earlier result is replaced.

@@ -115,11 +115,7 @@ class Runner:
 
 
 def _device(name: str) -> torch.device:
-    """The device of this name, "auto" or as PyTorch takes it.
-
-    Raises:
-        InputError: it does not exist here.
-    """
+    """The device of this name, "auto" or as PyTorch takes it; one that does not exist here is refused."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

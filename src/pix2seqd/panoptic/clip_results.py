@@ -26,6 +26,7 @@ from pix2seqd.panoptic.also import (
     escaped,
     remove_all,
     write_further,
+    write_listed,
 )
 from pix2seqd.panoptic.collect import Item, merge
 from pix2seqd.panoptic.ctc import CtcWriter
@@ -186,13 +187,9 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         info = {"description": WRITER, "settings": self._settings}
         info |= {"stack": self._stack} if self._stack else {}
         categories = self._taxonomy.to_coco()
-        head = json.dumps({"info": info, "images": self._images, "categories": categories}, ensure_ascii=False)
-        with write_atomically(self._out / "panoptic.json") as temporary, temporary.open("w", encoding="utf-8") as file:
-            self._annotations.seek(0)
-            print(head[:-1] + ', "annotations": [', file=file)
-            for number, line in enumerate(self._annotations):
-                print("," * (number > 0) + line, end="", file=file)
-            print("]}", file=file)
+        head = {"info": info, "images": self._images, "categories": categories}
+        self._annotations.seek(0)
+        write_listed(self._out / "panoptic.json", head, (line.rstrip("\n") for line in self._annotations))
         tracks = list(self._tracks.lasting(self.min_frames))
         write_json(self._out / "tracks.json", {"info": info, "tracks": [self._record(*track) for track in tracks]})
         things = {number: track for number, track in tracks if track.isthing}

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pix2seqd.panoptic.also import (
     escaped,
     first_columns,
     path_of,
+    write_listed,
     write_rows,
 )
 from pix2seqd.panoptic.journal import read_head, read_records
@@ -141,18 +143,16 @@ def merge(
 def _merge_instances(
     whole: Path, found: Sequence[tuple[Item, Path]], categories: Sequence[Mapping[str, Any]], last: int
 ) -> None:
-    head = {"images": [coco_image(item.image) for item, _ in found], "categories": categories}
-    with write_atomically(whole) as temporary, temporary.open("w", encoding="utf-8") as file:
-        print(json.dumps(head, ensure_ascii=False)[:-1] + ', "annotations": [', file=file)
-        number = last
+    def annotations() -> Iterator[str]:
+        numbers = count(last + 1)
         for item, path in found:
             content = read_json(path)
             with _parsing(path):
                 for entry in content["annotations"]:
-                    number += 1
-                    line = json.dumps({**entry, "id": number, "image_id": item.image["id"]})
-                    print("," * (number > last + 1) + line, file=file)
-        print("]}", file=file)
+                    yield json.dumps({**entry, "id": next(numbers), "image_id": item.image["id"]})
+
+    head = {"images": [coco_image(item.image) for item, _ in found], "categories": categories}
+    write_listed(whole, head, annotations())
 
 
 def _merge_measures(whole: Path, tracks: Path, found: Sequence[tuple[Item, Path]], min_frames: int) -> None:

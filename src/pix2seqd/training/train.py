@@ -322,8 +322,7 @@ def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str,
 def _check_folder(recipe: Recipe, out: Path, resume: bool) -> TrainConfig | None:
     """Refuse to start over an existing run, or to resume another one; a run without its first file can be resumed.
 
-    Returns:
-        How the run in the folder was trained; None: there is none.
+    Returns how the run in the folder was trained; None: there is none.
     """
     stored = out / "recipe.json"
     if not stored.exists():
@@ -358,11 +357,7 @@ MAY_CHANGE = ("steps", "minutes", "patience")
 
 
 def _extension(before: TrainConfig, now: TrainConfig, step: int, out: Path) -> str:
-    """What changes when a run goes on with another length; empty: nothing.
-
-    Raises:
-        InputError: it has trained longer than that.
-    """
+    """What changes when a run goes on with another length, which may not be too short; empty: nothing."""
     if (before.steps, before.minutes) == (now.steps, now.minutes):
         return ""
     if now.steps < step:

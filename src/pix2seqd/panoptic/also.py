@@ -258,7 +258,7 @@ def write_rows(path: Path, table: Mapping[str, Any], count: int) -> None:
 
 
 def write_listed(path: Path, head: Mapping[str, Any], lines: Iterable[str]) -> None:
-    """Write JSON whose last key, `annotations`, is a list of which not all need be in memory: each is a line of JSON."""
+    """Write JSON whose last key, `annotations`, is a list. Its items come one by one, each as a line of JSON."""
     with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         print(json.dumps(head, ensure_ascii=False)[:-1] + ', "annotations": [', file=file)
         for number, line in enumerate(lines):

@@ -19,7 +19,7 @@ from pix2seqd.checkpoint import Checkpoint, from_pretrained
 from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.diffusion import ddim_step, gamma, time_steps
 from pix2seqd.files import InputError
-from pix2seqd.loss import cross_entropy, instance_weights
+from pix2seqd.loss import cross_entropy
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE, assign_preferred, crossing
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.training.train import train
@@ -67,7 +67,7 @@ class Student(Pix2SeqD):
         h = self.pixel_encoder(images)
         shape = (len(images), config.mask.total_bits, *masks.shape[-2:])
         m_t = self.initial_state(torch.randn(shape, device=images.device) if noise is None else noise, past)
-        weights = instance_weights(*self._counted(masks, instances))
+        weights = self.pixel_weights(masks, instances)
         # Where ids are reused, stuff needs no id, and its 0 would mix with a thing's id along the outline.
         id_weights = weights if instances is None else weights * (masks[:, 1] > 0)
         m_pred, losses = None, []

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, Self
 
@@ -229,21 +230,10 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
         """As `to`."""
         return self.to("cuda" if device is None else torch.device("cuda", device))
 
-    def float(self, *_: Any) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """As `to`."""
-        return self.to(torch.float32)
-
-    def bfloat16(self) -> Self:
-        """As `to`."""
-        return self.to(torch.bfloat16)
-
-    def half(self, *_: Any) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """As `to`."""
-        return self.to(torch.float16)
-
-    def double(self) -> Self:
-        """As `to`."""
-        return self.to(torch.float64)
+    float = partialmethod(to, torch.float32)  # pyright: ignore
+    bfloat16 = partialmethod(to, torch.bfloat16)  # pyright: ignore
+    half = partialmethod(to, torch.float16)  # pyright: ignore
+    double = partialmethod(to, torch.float64)  # pyright: ignore
 
     def forward(
         self,

@@ -45,7 +45,16 @@ def check_out(out: Path, shard: int | None) -> None:
         InputError: the folder has a result in other parts, or cannot be made or written to.
     """
     layout(out, shard)
-    check_writable(next(path for path in (out, *out.parents) if path.exists()))
+    check_makeable(out)
+
+
+def check_makeable(out: Path) -> None:
+    """Check, before the work starts, that a folder that may not exist yet can be made.
+
+    Raises:
+        InputError: the folder that it would be made in cannot be written to.
+    """
+    check_writable(next(path for path in (out, *out.absolute().parents) if path.exists()))
 
 
 def check_writable(folder: Path) -> None:

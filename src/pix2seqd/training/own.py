@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from pix2seqd.data.sample import Dataset, Sample, spread
 from pix2seqd.data.split import PARTS, describe, divide
 from pix2seqd.files import InputError, a_few, read_json, require, say, write_json
 from pix2seqd.panoptic.panoptic import typical_diameter
+from pix2seqd.panoptic.results import check_makeable, make_folders
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE, neighbours
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -174,12 +174,10 @@ class Choices:
     def nested(self) -> dict[str, Any]:
         """The values as sections."""
         result: dict[str, Any] = {}
-        for path, value in self.values.items():
-            *sections, name = path.split(".")
-            place = result
-            for section in sections:
-                place = place.setdefault(section, {})
-            place[name] = value
+        for path, layer in self.values.items():
+            for name in reversed(path.split(".")):
+                layer = {name: layer}
+            result = _merged(result, layer)
         return result
 
 
@@ -622,17 +620,12 @@ def train_own(settings: Mapping[str, Any], out: Path, resume: bool = False) -> C
         if not resume:
             raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")
         return train(resumed(settings, out), out, True, build)
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):  # said before all images are read
-        raise InputError(f"cannot make the folder {out} ({there} cannot be written to); choose another --out")
+    check_makeable(out)
     recipe, content, lines = prepare(settings, out)
     if distributed.rank() == 0:
         for line in lines:
             say(line)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make the folder {out} ({error.strerror}); choose another --out") from error
+        make_folders(out, ())
         write_json(out / DATA_FILE, content)
     distributed.barrier()
     return train(recipe, out, resume, build)

@@ -257,15 +257,6 @@ def write_rows(path: Path, table: Mapping[str, Any], count: int) -> None:
         writer.writerows(map(cell, row) for row in zip(*columns, strict=True))
 
 
-def write_listed(path: Path, head: Mapping[str, Any], lines: Iterable[str]) -> None:
-    """Write JSON whose last key, `annotations`, is a list. Its items come one by one, each as a line of JSON."""
-    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        print(json.dumps(head, ensure_ascii=False)[:-1] + ', "annotations": [', file=file)
-        for number, line in enumerate(lines):
-            print("," * (number > 0) + line, file=file)
-        print("]}", file=file)
-
-
 @contextmanager
 def csv_writer(path: Path) -> Iterator[Any]:
     """A writer of the `csv` module for a new file."""

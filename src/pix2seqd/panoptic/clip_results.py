@@ -26,9 +26,8 @@ from pix2seqd.panoptic.also import (
     escaped,
     remove_all,
     write_further,
-    write_listed,
 )
-from pix2seqd.panoptic.collect import Item, merge
+from pix2seqd.panoptic.collect import Item, merge, write_listed
 from pix2seqd.panoptic.ctc import CtcWriter
 from pix2seqd.panoptic.folder import LOCK
 from pix2seqd.panoptic.panoptic import Panoptic, rgb_to_id

@@ -23,7 +23,6 @@ from pix2seqd.panoptic.also import (
     escaped,
     first_columns,
     path_of,
-    write_listed,
     write_rows,
 )
 from pix2seqd.panoptic.journal import read_head, read_records
@@ -153,6 +152,15 @@ def _merge_instances(
 
     head = {"images": [coco_image(item.image) for item, _ in found], "categories": categories}
     write_listed(whole, head, annotations())
+
+
+def write_listed(path: Path, head: Mapping[str, Any], lines: Iterable[str]) -> None:
+    """Write JSON whose last key, `annotations`, is a list. Its items come one by one, each as a line of JSON."""
+    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        print(json.dumps(head, ensure_ascii=False)[:-1] + ', "annotations": [', file=file)
+        for number, line in enumerate(lines):
+            print("," * (number > 0) + line, file=file)
+        print("]}", file=file)
 
 
 def _merge_measures(whole: Path, tracks: Path, found: Sequence[tuple[Item, Path]], min_frames: int) -> None:

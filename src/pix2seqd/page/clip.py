@@ -21,8 +21,8 @@ from pix2seqd.page.site import (
     Parts,
     Site,
     count,
+    options_of,
     samples_in,
-    settings_of,
     steps_slider,
     table_of,
     to_result,
@@ -145,7 +145,7 @@ class Clips:
 
     def _options(self, steps: int, values: tuple[Any, ...]) -> tuple[dict[str, Any], str]:
         """Options of `Segmenter.video`, and the model."""
-        options, model = settings_of(values), self._site.models.for_clips(values[-1])
+        options, model = options_of(values), self._site.models.for_clips(values[-1])
         if model == values[-1]:
             options["first_steps"] = options["steps"]
         else:  # what the tab Image says about steps and samples is not for it

@@ -16,15 +16,15 @@ from pix2seqd.page.site import (
     about,
     classes,
     count,
-    follow,
-    required,
+    generate,
+    require_work,
+    result_values,
     samples_in,
-    sampling,
-    shown,
     steps_slider,
     stopped,
     table_of,
     to_result,
+    update_classes,
     view,
     visitor_of,
     with_messages,
@@ -59,9 +59,10 @@ def tab(site: Site, work: gr.State, samples: Path | None) -> Parts:
     parts = Parts(work, settings, known, category, image_view, correct_view, table, files)
 
     events = _Events(site)
-    upload.change(with_messages(events.open), [upload, model], parts.result, **QUICK).then(*follow(parts), **QUICK)
+    opened = upload.change(with_messages(events.open), [upload, model], parts.result, **QUICK)
     running = run.click(with_messages(events.segment), [work, *settings], parts.result, **MODEL, show_progress="hidden")
-    running.then(*follow(parts), **QUICK)
+    for event in (opened, running):
+        event.then(*update_classes(parts), **QUICK)
     run.click(None, js=to_result("image-result"))
     stop.click(stopped, [work], [image_view], cancels=[running], **QUICK)
     return parts
@@ -83,12 +84,12 @@ class _Events:
         return fresh, value, value, [], None
 
     def segment(self, work: Work | None, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        work = required(work)
+        work = require_work(work)
         panoptic = work.panoptic
-        for value, panoptic in sampling(self._site, work, None, values):  # noqa: B007
+        for value, panoptic in generate(self._site, work, None, values):  # noqa: B007
             yield work, value, gr.skip(), gr.skip(), gr.skip()
         done = replace(work.changed(panoptic), kept=frozenset(), unsaved=False)
-        yield shown(self._site, done, count(done.panoptic), request)
+        yield result_values(self._site, done, count(done.panoptic), request)
 
 
 def _upload(site: Site, samples: Path | None) -> gr.Image:
@@ -115,7 +116,7 @@ def _models(site: Site) -> tuple[gr.Dropdown, gr.HTML]:
 
 
 def _settings(site: Site) -> list[gr.Component]:
-    """The controls of the options, in the order of `settings_of`."""
+    """The controls of the options, in the order of `options_of`."""
     defaults = site.defaults(site.models.first)
     with gr.Accordion("Settings", open=False):
         return [

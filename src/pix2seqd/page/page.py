@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from pix2seqd.page import clip, correct, image, uncertainty
-from pix2seqd.page.site import QUICK, Parts, Site, about, follow, with_messages
+from pix2seqd.page.site import QUICK, Parts, Site, about, update_classes, with_messages
 from pix2seqd.page.work import Work
 
 STYLE = """
@@ -67,4 +67,4 @@ def _choosing(site: Site, parts: Parts, later: list[Any]) -> None:
 
     changed = [parts.work, parts.about, *parts.settings[:-1], *later]
     event = parts.model.change(with_messages(chosen), [parts.work, parts.model], changed, **QUICK)  # pyright: ignore
-    event.then(*follow(parts), **QUICK)
+    event.then(*update_classes(parts), **QUICK)

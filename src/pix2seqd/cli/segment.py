@@ -21,7 +21,8 @@ from pix2seqd.config import DEFAULT_MODEL
 from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
-    from pix2seqd.cli.segmenting import Results
+    from pix2seqd.cli.segmenting import Results, WindowsBar
+    from pix2seqd.segmenter import Segmenter
 
 Engine = Literal["local", "ray"]
 
@@ -116,11 +117,8 @@ def segment(
             named = [(source, writer.stem(source)) for source in todo]
             print_renamed([(source, stem.rpartition("/")[2]) for source, stem in named])
             bar = WindowsBar(len(todo))
-            if named and (engine == "ray" or min(workers, len(named)) > 1):
-                load = partial(inference.segmenter, model)
-                results = _processes(engine)(load, segment_named, named, batch_size or 1, workers)
-            else:
-                results = segment_named(segmenter, named, on_window=bar)
+            load = partial(inference.segmenter, model)
+            results = _results(engine, workers, load, segment_named, segmenter, named, batch_size or 1, bar)
             failed = record_results(writer, own, todo, results, bar)
             failed += write_missing_files(writer, out, done, segmenter.taxonomy, further)
             if len(sources) == len(own) == 1 and not failed:
@@ -159,12 +157,21 @@ def _find_sources(images: tuple[Path, ...], channel: str | None) -> list[Path]:
     return sources
 
 
-def _processes(engine: Engine) -> "Callable[..., Results]":
-    """The function that segments files in other processes: `on_workers`, or `on_ray` with the same arguments."""
+def _results(
+    engine: Engine,
+    workers: int,
+    load: "Callable[[], Segmenter]",
+    segment: "Callable[..., Results]",
+    segmenter: "Segmenter",
+    todo: list[tuple[Path, str]],
+    batch: int,
+    bar: "WindowsBar",
+) -> "Results":
+    """Segment files in this process, in others of this machine, or on a Ray cluster; arguments as `on_workers`."""
+    if not todo or (engine == "local" and min(workers, len(todo)) < 2):
+        return segment(segmenter, todo, on_window=bar)
     if engine == "ray":
-        from pix2seqd.cli.ray_engine import on_ray
-
-        return on_ray
-    from pix2seqd.cli.workers import on_workers
-
-    return on_workers
+        from pix2seqd.cli.ray_engine import on_ray as in_processes
+    else:
+        from pix2seqd.cli.workers import on_workers as in_processes
+    return in_processes(load, segment, todo, batch, workers)

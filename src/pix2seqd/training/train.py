@@ -102,18 +102,11 @@ def train(
         KeyboardInterrupt: Ctrl-C or SIGTERM, after everything was saved.
     """
     require("training", "train", "accelerate", "tensorboard")
-    from accelerate import Accelerator
-
     if isinstance(recipe, str):
         if recipe not in RECIPES:
             raise InputError(f"there is no recipe {recipe!r}; give one of {', '.join(RECIPES)}")
         recipe = RECIPES[recipe]
-    out, config = Path(out), recipe.train
-    # accelerate needs an argument where several processes compute on CPUs.
-    on_cpus = distributed.world_size() > 1 and not torch.cuda.is_available()
-    accelerator = Accelerator(
-        cpu=on_cpus, mixed_precision=_precision(config), gradient_accumulation_steps=config.accumulate
-    )
+    out, accelerator = Path(out), _accelerator(recipe.train)
     is_main = accelerator.is_main_process
     with ExitStack() as kept:
         exists = out.is_dir() and (out / "recipe.json").exists()
@@ -128,7 +121,7 @@ def train(
         accelerate_training(state.model, accelerator.device, precision)
         if resume:
             load_state(state, out / "state")
-        if before and (note := _extension(before, config, state.step, out)):
+        if before and (note := _extension(before, recipe.train, state.step, out)):
             accelerator.print(note)
         ema = cast(Pix2SeqD, state.ema.module)
         result = Checkpoint(ema, dataset.taxonomy, *(inference or (recipe.data, recipe.infer)), str(out / "model"))
@@ -178,11 +171,15 @@ def _publish(
     return result
 
 
-def _precision(config: TrainConfig) -> str:
-    """`TrainConfig.precision` on this machine, as accelerate spells it."""
-    if config.precision != "auto":
-        return config.precision
-    return "bf16" if native_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else "no"
+def _accelerator(config: TrainConfig) -> "Accelerator":
+    from accelerate import Accelerator
+
+    precision, on_gpu = config.precision, torch.cuda.is_available()
+    if precision == "auto":
+        precision = "bf16" if native_bfloat16(torch.device("cuda" if on_gpu else "cpu")) else "no"
+    # accelerate needs an argument where several processes compute on CPUs.
+    on_cpus = distributed.world_size() > 1 and not on_gpu
+    return Accelerator(cpu=on_cpus, mixed_precision=precision, gradient_accumulation_steps=config.accumulate)
 
 
 def training_data(recipe: Recipe) -> Dataset | ClipDataset:

@@ -499,7 +499,7 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
     try:
         return Recipe.from_dict(values, trust_size), content, lines
     except ValueError as error:
-        raise InputError(f"the settings do not fit each other: {error}") from error
+        raise InputError(f"the settings do not fit each other: {str(error).removeprefix('Recipe.')}") from error
 
 
 def _read(train_data: str, eval_data: str) -> tuple[Statistics, dict[str, Any], list[str]]:

@@ -1,7 +1,7 @@
 """From an image to the windows that the network sees, and from their masks back to the image's segments."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from pix2seqd.inference.inpainting import InpaintedMask, combine, downsample
 from pix2seqd.inference.postprocess import Labels
 from pix2seqd.panoptic.panoptic import Panoptic, typical_diameter
 from pix2seqd.panoptic.runs import Runs
-from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
+from pix2seqd.panoptic.taxonomy import VOID
 from pix2seqd.speed.hardware import give_back_memory
 
 _LARGE = 2**22
@@ -150,12 +150,6 @@ class Tiling:
             inside = part.shape[1], part.shape[2]
             yield Window(number, pad_image(part, height, width), noise, hints, inside, image.moments)
 
-    @property
-    def find(self) -> Callable[[np.ndarray, Taxonomy, int], Labels]:
-        """The function from a mask, integers `[2, h, w]`, to segments: (mask, taxonomy, minimum pixels) → labels."""
-        unique = self.data.ids == "unique"
-        return postprocess.segments_by_id if unique else postprocess.segments_by_component
-
     def minimum(self, image: ResizedImage, min_pixels: int) -> int:
         """Minimum number of image pixels of a segment."""
         return max(min_pixels, round(self.min_area / image.zoom**2))
@@ -200,7 +194,7 @@ class Tiling:
                 for _ in found
             ]
             for sample, mask in zip(samples, found, strict=True):
-                segments, confidence = self._judged(
+                segments, confidence = self._segments(
                     _inside(mask, top, left, image.mask_size), round(minimum * scale**2)
                 )
                 sample[0].add(top, left, segments)
@@ -212,7 +206,7 @@ class Tiling:
             yield self._finished(samples, image, minimum, smooth)
 
     def _official(self, mask: np.ndarray, minimum: int) -> Panoptic:
-        (labels, classes), confidence = self._judged(mask, minimum)
+        (labels, classes), confidence = self._segments(mask, minimum)
         scores = postprocess.mean_confidence(labels, confidence)
         return Panoptic.from_runs(Runs.of(labels), classes, self.taxonomy, scores)
 
@@ -235,9 +229,10 @@ class Tiling:
         del labels  # before the map of segments is made
         return Panoptic.from_runs(runs, classes, self.taxonomy, scores)
 
-    def _judged(self, mask: np.ndarray, minimum: int) -> tuple[Labels, np.ndarray]:
+    def _segments(self, mask: np.ndarray, minimum: int) -> tuple[Labels, np.ndarray]:
         """Segments of a mask, integers `[4, h, w]`, of `minimum` mask pixels or more; the confidence of its pixels."""
-        found, confidence = self.find(mask[:2], self.taxonomy, minimum), self._confidence(mask)
+        find = postprocess.segments_by_id if self.data.ids == "unique" else postprocess.segments_by_component
+        found, confidence = find(mask[:2], self.taxonomy, minimum), self._confidence(mask)
         if self._join_below:
             found, joined = postprocess.join_uncertain(found, mask[3], self.taxonomy, self._join_below)
             # Their ids say nothing any more.
@@ -259,7 +254,7 @@ class Tiling:
         areas: list[int] = []
         scores = 0.0
         for (top, left), mask in zip(image.corners, masks, strict=True):
-            (labels, classes), confidence = self._judged(_inside(mask, top, left, image.mask_size), 0)
+            (labels, classes), confidence = self._segments(_inside(mask, top, left, image.mask_size), 0)
             mean = postprocess.mean_confidence(labels, confidence)
             found = Panoptic.from_segmentation(labels, classes, self.taxonomy)
             things = [segment for segment in found.segments if segment.isthing]
@@ -336,7 +331,7 @@ class Tiling:
     def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, min_pixels: int) -> None:
         """Write the generated mask of a window into the image's mask, without segments below `minimum`."""
         top, left = image.corners[number]
-        labels, confidence = self._judged(_inside(found, top, left, mask.labels.shape), 0)
+        labels, confidence = self._segments(_inside(found, top, left, mask.labels.shape), 0)
         minimum = self.minimum(image, min_pixels) * mask.labels.size / math.prod(image.size)
         mask.add(top, left, labels, round(minimum), confidence)
 

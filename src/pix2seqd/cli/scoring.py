@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from pix2seqd import distributed
 from pix2seqd.cli.progress import tracked
@@ -31,7 +30,7 @@ def progress_bar(total: int, shared: bool = True) -> Callable[[Iterator[Any]], I
     return lambda items: iter(tracked(items, "scoring", own, disable=number > 0))
 
 
-def report(table: Table, out: Path, settings: dict[str, Any], scores: dict[str, Any]) -> None:
+def report(table: RenderableType, out: Path, settings: dict[str, Any], scores: dict[str, Any]) -> None:
     """Print a table of scores, and write them with their settings as JSON."""
     Console().print(table)
     write_json(out, {"settings": settings, **scores})

@@ -485,7 +485,7 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
         find_backbone(backbone)
     data, content, lines = _read(given.pop("train_data", ""), given.pop("eval_data", ""))
     wish, trust_size = given.pop("init", "auto"), bool(given.pop("trust_size", False))
-    init = {"auto": nearest(data), "none": ""}.get(wish, wish)
+    init = str({"auto": nearest(data), "none": ""}.get(wish, wish))
     start = from_pretrained(init, trust_size) if init else None
     choices = choose(data, start, given)
     lines += [f"init {init or 'none'}: {_reason(wish, init, data)}", *choices.lines]

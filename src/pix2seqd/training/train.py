@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -107,6 +108,7 @@ def train(
             raise InputError(f"there is no recipe {recipe!r}; give one of {', '.join(RECIPES)}")
         recipe = RECIPES[recipe]
     out, accelerator = Path(out), _accelerator(recipe.train)
+    load = partial(from_pretrained, trust_size=recipe.trust_size)
     is_main = accelerator.is_main_process
     with ExitStack() as kept:
         exists = out.is_dir() and (out / "recipe.json").exists()
@@ -139,20 +141,20 @@ def train(
             fit(state, loader, recipe, accelerator, log, stopped)
         save_state(state, out / "state")
         if is_main:
-            result = _publish(result, state, recipe, dataset, log, str(accelerator.device))
+            result = _publish(result, state, dataset, log, load, str(accelerator.device))
         accelerator.wait_for_everyone()
     if state.step < state.last:
         accelerator.print(f"stopped at step {state.step} of {state.last}; go on with --resume")
         raise KeyboardInterrupt
-    return from_pretrained(out / "model", recipe.trust_size) if log.has_best else result
+    return load(out / "model") if log.has_best else result
 
 
 def _publish(
     result: Checkpoint,
     state: TrainState,
-    recipe: Recipe,
     dataset: Dataset | ClipDataset,
     log: TrainLog,
+    load: Callable[[Path], Checkpoint],
     device: str,
 ) -> Checkpoint:
     """Write model/, which is the best one where there are evaluations, and then last/ too; returns what is published.
@@ -163,8 +165,8 @@ def _publish(
         save_pretrained(log.checkpoint, log.out / "last")
     finished = state.step >= state.last
     if finished:
-        result = from_pretrained(log.out / "model", recipe.trust_size) if log.has_best else result
-        count = min(IMAGES, state.step * recipe.train.batch_size)  # no more images than were trained on
+        result = load(log.out / "model") if log.has_best else result
+        count = min(IMAGES, state.step * log.config.batch_size)  # no more images than were trained on
         result = replace(result, familiarity=training_statistics(result, [(dataset, count)], device))
     if finished or not log.has_best:
         save_pretrained(result, log.out / "model")

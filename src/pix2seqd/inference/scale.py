@@ -32,13 +32,9 @@ _STEPS = 5
 def surest_zoom(estimate: Estimator, data: DataConfig, side: int) -> float:
     """The zoom at which a model that starts from ids in cells is surest of its things.
 
-    One scale after the other is tried, up to the first clear one. One step tells as much as two
-    (docs/notebook/few-steps.md).
-
-    Args:
-        estimate: makes the estimates.
-        data: the size that things have in training; its `zoom` is the answer if there are no things.
-        side: the image's shorter side in pixels; scales at which it is smaller than a thing are not tried.
+    One scale after the other is tried, up to the first clear one, without those at which the image's shorter side,
+    `side` pixels, is smaller than a thing. One step tells as much as two (docs/notebook/few-steps.md). Without things
+    the answer is `data.zoom`.
     """
     best, best_diameter = 0.0, 0.0
     for zoom, clear in _SCALES.items():
@@ -59,12 +55,8 @@ def surest_zoom(estimate: Estimator, data: DataConfig, side: int) -> float:
 def corrected_zoom(estimate: Estimator, data: DataConfig, steps: int) -> float:
     """The zoom that a model which starts from noise finds; its scores in few steps tell scales apart less well.
 
-    The first estimate is at the checkpoint's zoom, the second at the zoom that the first one found.
-
-    Args:
-        estimate: makes the estimates.
-        data: the checkpoint's zoom, and the size that things have in training.
-        steps: the checkpoint's number of steps.
+    The first estimate is at the checkpoint's zoom, the second at the zoom that the first one found; they take no more
+    than the checkpoint's `steps`.
     """
     zoom = data.zoom
     for _ in range(_CORRECTIONS):

@@ -159,11 +159,8 @@ class Tiling:
     ) -> Panoptic:
         """Masks of an image's windows → segments at the image's size, without those below `minimum`.
 
-        Args:
-            image: for its size and windows.
-            masks: of the windows, one by one, integers `[4, h, w]`, as `Runner.masks` gives them.
-            min_pixels: as in `minimum`.
-            smooth: as `InferConfig.smooth`.
+        The masks come one by one, integers `[4, h, w]`, as `Runner.masks` gives them; `smooth` is as
+        `InferConfig.smooth`.
         """
         return next(self.stitch_samples(image, ([mask] for mask in masks), min_pixels, smooth))
 

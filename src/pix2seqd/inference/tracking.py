@@ -91,12 +91,8 @@ class Tracker:
     def past(self, ids: int, distance: float) -> list[Frame]:
         """The last frames, oldest first, with the ids for the model's past masks: one id per track in all frames.
 
-        A track keeps the model's id unless an older track has it: any other track where ids are unique, a neighbour
-        where they are reused. Stuff has an id only where ids are unique.
-
-        Args:
-            ids: the largest id that the model can generate.
-            distance: pixels within which things are neighbours.
+        A track keeps the model's id, 1 to `ids`, unless an older track has it: any other track where ids are unique, a
+        neighbour (within `distance` pixels) where they are reused. Stuff has an id only where ids are unique.
         """
         latest: dict[int, int] = {}
         for frame in reversed(self._frames):

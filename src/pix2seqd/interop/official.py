@@ -20,14 +20,9 @@ _RESNET_DEPTHS = {50: (3, 4, 6), 101: (3, 4, 23), 152: (3, 8, 36), 200: (3, 24, 
 
 
 def load_official(variables: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Pix2SeqD:
-    """A model with the weights of an official one.
+    """A model in eval mode with the weights of an official one, whose configuration comes as nested dictionaries.
 
-    Args:
-        variables: official variable name (`denoiser/conv_in/kernel:0`, ...) → array. Others are ignored.
-        config: the official configuration as nested dictionaries.
-
-    Returns:
-        The model, in eval mode.
+    The variables have their official names (`denoiser/conv_in/kernel:0`, ...); others are ignored.
 
     Raises:
         ValueError: a setting that this package lacks; a variable that is missing or has another shape.

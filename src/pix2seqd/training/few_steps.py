@@ -37,10 +37,7 @@ MIN_SHARE = 0.15
 class Student(Pix2SeqD):
     """A copy of a model that starts from ids in cells. Its loss is that of its own few steps.
 
-    Args of the constructor:
-        teacher: the model; it is not changed.
-        data: how masks get their ids.
-        infer: how the student is sampled.
+    The teacher is not changed; `data` says how masks get their ids, `infer` how the student is sampled.
     """
 
     def __init__(self, teacher: Pix2SeqD, data: DataConfig, infer: InferConfig) -> None:

@@ -19,10 +19,7 @@ TILE = 256
 class Results:
     """The scores of a run with `TrainConfig.evaluations`, kept in the run's folder.
 
-    Args of the constructor:
-        out: folder of the run.
-        taxonomy: the categories.
-        step: the step at which the run starts. What an earlier, interrupted process scored later is forgotten.
+    What an earlier, interrupted process scored later than the step at which the run starts is forgotten.
 
     Raises:
         InputError: results.json is damaged.

@@ -78,7 +78,11 @@ def on_workers(
 
 
 def _start(workers: int, arguments: tuple[Any, ...]) -> dict[Connection, BaseProcess]:
-    """New processes that run `_work` with these arguments, each with the pipe to it."""
+    """New processes that run `_work` with these arguments, each with the pipe to it.
+
+    Raises:
+        InputError: the system refuses to start them.
+    """
     context = get_context("spawn")  # a fork of a process with threads may wait for ever
     processes: dict[Connection, BaseProcess] = {}
     for_us = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the new processes inherit to ignore it

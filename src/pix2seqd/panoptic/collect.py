@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pix2seqd.files import InputError, leftovers, read_json, write_atomically
+from pix2seqd.files import InputError, json_line, leftovers, read_json, write_atomically
 from pix2seqd.panoptic.also import (
     FOLDER_FILES,
     Also,
@@ -157,7 +157,7 @@ def _merge_instances(
 def write_listed(path: Path, head: Mapping[str, Any], lines: Iterable[str]) -> None:
     """Write JSON whose last key, `annotations`, is a list. Its items come one by one, each as a line of JSON."""
     with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        print(json.dumps(head, ensure_ascii=False)[:-1] + ', "annotations": [', file=file)
+        print(json_line(head)[:-1] + ', "annotations": [', file=file)
         for number, line in enumerate(lines):
             print("," * (number > 0) + line, file=file)
         print("]}", file=file)

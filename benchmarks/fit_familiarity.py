@@ -10,7 +10,7 @@ from pathlib import Path
 from pix2seqd.checkpoint import from_pretrained
 from pix2seqd.data import is_clips, open_clips, open_dataset
 from pix2seqd.images import familiarity
-from pix2seqd.training.familiar import learn
+from pix2seqd.training.familiar import training_statistics
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -22,6 +22,6 @@ if __name__ == "__main__":
     checkpoint = from_pretrained(given.folder)
     size = checkpoint.data.size
     opened = [open_clips(data, size, 3) if is_clips(data) else open_dataset(data, size) for data, _ in given.data]
-    found = learn(checkpoint, zip(opened, (int(count) for _, count in given.data), strict=True))
+    found = training_statistics(checkpoint, zip(opened, (int(count) for _, count in given.data), strict=True))
     familiarity.write(found, given.folder)
     print("too few images" if found is None else f"written to {given.folder / familiarity.FILE}")

@@ -132,7 +132,7 @@ def stub(self: Runner, windows: Sequence[Window], stream: Stream) -> Iterator[St
     """In place of the networks: each pixel's class and id are in the image's red and green."""
     features = torch.zeros(self.model.config.encoder.map_dim, 8, 8)
     for window in windows:
-        window.seen.append(moments(features, window.pixels.shape[1:], window.inside))
+        window.moments.append(moments(features, window.pixels.shape[1:], window.inside))
     pixels = torch.stack([window.pixels for window in windows])
     yield from (Step(sample, pixels, True) for sample in range(len(windows[0].noise)))
 

@@ -2,7 +2,7 @@
 python benchmarks/unfamiliar.py --model nuclei-fast --own coco:DIR@val --other coco:DIR@val --photos FOLDER --limit 30
 
 Pages of text, noise and flat images are drawn here. Only the scale of an image is estimated and the encoder run, as in
-`Segmenter.image`; no mask is generated. `--out` writes the strangeness of every image as JSON.
+`Segmenter.image`; no mask is generated. `--out` writes the out-of-distribution score of every image as JSON.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pix2seqd.data import open_dataset
 from pix2seqd.data.sample import spread
 from pix2seqd.files import write_json
-from pix2seqd.images.familiarity import describe
+from pix2seqd.images.familiarity import feature_statistics
 from pix2seqd.images.load import Source, find_images, load_image
 from pix2seqd.segmenter import Segmenter
 
@@ -90,7 +90,7 @@ def labelled(data: str, size: tuple[int, int], limit: int) -> list[np.ndarray]:
     return [chosen[i].image for i in range(len(chosen))]
 
 
-def strangeness(segmenter: Segmenter, images: Iterable[Source]) -> Iterator[float]:
+def ood_scores(segmenter: Segmenter, images: Iterable[Source]) -> Iterator[float]:
     """Of each image that is large enough to be judged."""
     known = segmenter.checkpoint.familiarity
     assert known is not None, "the checkpoint has no statistics"
@@ -99,7 +99,7 @@ def strangeness(segmenter: Segmenter, images: Iterable[Source]) -> Iterator[floa
             resized = segmenter.resize(image)
             for window in segmenter.tiling.split(resized, ()):
                 segmenter.runner.encode([window])
-            yield round(known.strangeness(describe(resized.seen)), 3)
+            yield round(known.ood_score(feature_statistics(resized.moments)), 3)
 
 
 if __name__ == "__main__":
@@ -128,7 +128,7 @@ if __name__ == "__main__":
     }
     found = {}
     for name, images in sets.items():
-        values = found[name] = list(strangeness(segmenter, images()))
+        values = found[name] = list(ood_scores(segmenter, images()))
         if not values:
             print(f"{name}: all images are too small to be judged")
             continue

@@ -76,7 +76,7 @@ def test_config_defaults_are_the_papers():
     ("kind", "values", "message"),
     [
         (EncoderConfig, {"layer": 3}, "EncoderConfig has no setting 'layer'; did you mean 'layers'?"),
-        (ModelConfig, {"decoder": {"drop": 0.1}}, "DecoderConfig has no setting 'drop'; did you mean 'dropout'?"),
+        (ModelConfig, {"decoder": {"drop": 0.1}}, "ModelConfig.decoder has no setting 'drop'; did you mean 'dropout'?"),
         (
             ModelConfig,
             {"encoder_layer": 3},
@@ -86,7 +86,7 @@ def test_config_defaults_are_the_papers():
         (ModelConfig, {"mask": 3}, "ModelConfig.mask must be a section of settings, not 3"),
         (Recipe, {"trian": {}}, "Recipe has no setting 'trian'; did you mean 'train'?"),
         (DataConfig, {"q": 1}, "DataConfig has no setting 'q'; known: size, layout"),
-        (Recipe, {"model": {}, "train": {"lrr": 1.0}}, "TrainConfig has no setting 'lrr'; did you mean 'lr'?"),
+        (Recipe, {"model": {}, "train": {"lrr": 1.0}}, "Recipe.train has no setting 'lrr'; did you mean 'lr'?"),
         (DataConfig, {"layout": "tiles"}, "DataConfig.layout must be one of resize, tile, not 'tiles'"),
         (TrainConfig, {"steps": "many"}, "TrainConfig.steps must be of type int, not 'many'"),
         (TrainConfig, {"steps": 1.5}, "TrainConfig.steps must be of type int, not 1.5"),

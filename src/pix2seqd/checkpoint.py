@@ -69,13 +69,8 @@ class Checkpoint:
 def save_pretrained(pretrained: Checkpoint, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write a checkpoint folder: config.json, model.safetensors, preprocessor_config.json, each atomically.
 
-    Only `transformers` needs the last of them. If the checkpoint has statistics of its training images, they are
-    written too, as familiarity.safetensors.
-
-    Args:
-        pretrained: what to write.
-        folder: made if it does not exist.
-        dtype: precision of the weights in the file.
+    Only `transformers` needs the last of them. The folder is made if need be; the weights get the precision `dtype`. If
+    the checkpoint has statistics of its training images, they are written too, as familiarity.safetensors.
 
     Raises:
         InputError: the folder cannot be made or written to.

@@ -80,27 +80,48 @@ class Config:
             trust_size: the limits of sizes (`_LIMITS`, and those of a backbone's settings) do not hold.
 
         Raises:
-            ValueError: an unknown key (the message names the nearest field), a value of another type, or above its
-                limit.
+            ValueError: an unknown key (the message names the nearest field), a value of another type, above its limit,
+                or out of range.
         """
-        hints = get_type_hints(cls)
-        converted: dict[str, Any] = {}
+        return cls._built(cls.checked(values, trust_size))
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any], trust_size: bool = False, name: str = "") -> dict[str, Any]:
+        """Some of the settings as their fields hold them, each checked by itself; nested configs are dictionaries.
+
+        Args are those of `from_dict`; messages call this config `name`.
+
+        Raises:
+            ValueError: as `from_dict`, but for ranges.
+        """
+        name, kinds, found = name or cls.__name__, get_type_hints(cls), {}
         for key, value in values.items():
-            if key not in hints:
+            if key not in kinds:
                 near = difflib.get_close_matches(str(key), cls.names(), n=1, cutoff=0.5)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}"
-                raise ValueError(f"{cls.__name__} has no setting {_short_repr(key)}{hint}")
-            name = f"{cls.__name__}.{key}"
-            converted[key] = _convert(name, hints[key], value, trust_size)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(kinds)}"
+                raise ValueError(f"{name} has no setting {_short_repr(key)}{hint}")
+            found[key] = _convert(f"{name}.{key}", kinds[key], value, trust_size)
             if not trust_size:
-                _check_limit(name, converted[key])
-        return cls(**converted)
+                _check_limit(f"{cls.__name__}.{key}", f"{name}.{key}", found[key])
+        return found
+
+    @classmethod
+    def _built(cls, values: Mapping[str, Any], path: str = "") -> Self:
+        """The config of `checked` values; messages about a nested config begin with its path."""
+        kinds, fields = get_type_hints(cls), dict(values)
+        for key, value in values.items():
+            if is_section(kinds[key]) and isinstance(value, dict):
+                fields[key] = kinds[key]._built(value, f"{path}.{key}".removeprefix("."))
+        try:
+            return cls(**fields)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}".removeprefix(": ")) from error
 
     @classmethod
     def names(cls) -> list[str]:
         """All settings, those of nested configs after a dot: `mask`, `mask.bits`."""
         hints = get_type_hints(cls).items()
-        nested = [(name, kind.names()) for name, kind in hints if isinstance(kind, type) and issubclass(kind, Config)]
+        nested = [(name, kind.names()) for name, kind in hints if is_section(kind)]
         return [*dict(hints), *(f"{name}.{inner}" for name, inside in nested for inner in inside)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,9 +140,14 @@ class Config:
         return replace(self, **changes)  # type: ignore[type-var]
 
 
-def _check_limit(name: str, value: Any) -> None:
+def is_section(kind: Any) -> bool:
+    """Whether the values of a field of this kind are nested configs."""
+    return isinstance(kind, type) and issubclass(kind, Config)
+
+
+def _check_limit(setting: str, name: str, value: Any) -> None:
     """Refuse a number, or one of several, above the limit of its setting."""
-    limit, largest = _LIMITS.get(name), max(value) if isinstance(value, tuple) else value
+    limit, largest = _LIMITS.get(setting), max(value) if isinstance(value, tuple) else value
     if limit is not None:
         require((largest <= limit, f"{name} must be at most {limit}, not {_short_repr(value)}{_TRUST}"))
 
@@ -147,9 +173,9 @@ def _convert(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
     if origin is dict:
         require((isinstance(value, Mapping), f"{name} must be a section of settings, not {_short_repr(value)}"))
         return _check_backbone(name, value, trust_size)
-    if issubclass(kind, Config):
+    if is_section(kind):
         require((isinstance(value, Mapping | kind), f"{name} must be a section of settings, not {_short_repr(value)}"))
-        return value if isinstance(value, kind) else kind.from_dict(value, trust_size)
+        return value if isinstance(value, kind) else kind.checked(value, trust_size, name)
     allowed = (int, float) if kind is float else (kind,)
     require((type(value) in allowed, f"{name} must be of type {kind.__name__}, not {_short_repr(value)}"))
     _check_plain(name, value, _MAX_NUMBER)

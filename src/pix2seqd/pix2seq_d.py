@@ -65,7 +65,7 @@ class Pix2SeqD(nn.Module):
         m_crpt = corrupt(m_bits, eps, gamma(t, config.schedule)) if state is None else state
 
         # Predict and compute loss.
-        weights = instance_weights(*self._counted(masks, instances))
+        weights = self.pixel_weights(masks, instances)
         if config.loss == "l2":
             m_logits, m_pred = self.mask_decoder(m_crpt, h, t, past)
             # Bits that a linear head gives are clipped in inference only.
@@ -75,10 +75,11 @@ class Pix2SeqD(nn.Module):
 
     forward = train_loss
 
-    def _counted(self, masks: Tensor, instances: Tensor | None) -> tuple[Tensor, float, int]:
+    def pixel_weights(self, masks: Tensor, instances: Tensor | None) -> Tensor:
+        """Weights of the pixels in the loss, `[b, h, w]`, by their ids, or where ids are reused by their instances."""
         if instances is None:
-            return masks[:, 1], self.config.p, self.config.mask.max_instances
-        return instances, self.config.p, int(instances.max()) + 1
+            return instance_weights(masks[:, 1], self.config.p, self.config.mask.max_instances)
+        return instance_weights(instances, self.config.p, int(instances.max()) + 1)
 
     @torch.no_grad()
     def infer(
@@ -131,7 +132,7 @@ class Pix2SeqD(nn.Module):
                 of every step, and the state at the step's noise level (Eq. 1 with the first noise).
         """
         m_t = self.initial_state(noise.float(), past).contiguous(memory_format=torch.channels_last)
-        given = None if hints is None else self._given(hints)
+        given = None if hints is None else self._hint_bits(hints)
         t = torch.tensor(list(time_steps(steps, td)), device=m_t.device)  # [steps, 2]
         prepared = self.mask_decoder.prepare(h, t[:, 0], past)
         del h  # its map is larger than any of the decoder's, and no longer needed
@@ -173,7 +174,7 @@ class Pix2SeqD(nn.Module):
             ids = torch.where(past[:, -1, 1] > 0, past[:, -1, 1], ids)
         return analog(to_codes(torch.stack([torch.zeros_like(ids), ids], dim=1), bits, encoding), bits, 1.0)
 
-    def _given(self, hints: Tensor) -> tuple[Tensor, Tensor]:
+    def _hint_bits(self, hints: Tensor) -> tuple[Tensor, Tensor]:
         """Mask of the given bits, and their analog bits, both `[b, bits, h, w]`."""
         mask = self.config.mask
         where = (hints >= 0).repeat_interleave(torch.tensor(mask.bits, device=hints.device), dim=1)

@@ -27,17 +27,15 @@ from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import InpaintedMask
 from pix2seqd.inference.runner import Runner
 from pix2seqd.inference.scale import corrected_zoom, surest_zoom
-from pix2seqd.inference.tiling import Look, ResizedImage, Tiling, Window
+from pix2seqd.inference.tiling import ResizedImage, ScaleEstimate, Tiling, Window
 from pix2seqd.inference.tracking import Tracker
 from pix2seqd.inference.video import Step, Stream
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
-_LOOK_WINDOWS = 4
-"""Most windows of a look at an image (`inference.scale`), evenly spread over it."""
-_DESCRIBED_WINDOWS = 4
-"""Most windows from which `describe_image` describes an image."""
+_FEW_WINDOWS = 4
+"""Most windows, evenly spread over an image, from which its scale is estimated, or it is described."""
 
 
 class ImageOptions(TypedDict, total=False):
@@ -116,14 +114,10 @@ class Segmenter:
         accelerate: bool = True,
         trust_size: bool = False,
     ) -> Self:
-        """From a folder, a bundled name or a hub id; by default the bundled model for images, as everywhere.
+        """From a folder, a bundled name or a hub id; by default the bundled model for images.
 
-        Args:
-            name: the folder, name or id.
-            device: as the constructor takes it, like the next two.
-            dtype: precision.
-            accelerate: use faster modules.
-            trust_size: take a model of any size; otherwise sizes have limits, see `checkpoint.from_pretrained`.
+        Device, dtype and accelerate are as the constructor takes them. `trust_size` takes a model of any size;
+        otherwise sizes have limits, see `checkpoint.from_pretrained`.
 
         Raises:
             InputError: no such checkpoint, or it is damaged; no such device.
@@ -141,13 +135,9 @@ class Segmenter:
         return self.tiling.size
 
     def describe(self, clip: bool = False) -> dict[str, Any]:
-        """Model, weights, precision and settings: what a result depends on besides its input and the options of a call.
+        """What a result depends on besides its input and the options of a call, as plain values for JSON.
 
-        Args:
-            clip: the settings of `video` instead of those of `image`.
-
-        Returns:
-            Plain values, for JSON.
+        Model, weights, precision and the settings of `image`, or with `clip` those of `video`.
         """
         return {
             "model": self.checkpoint.name,
@@ -182,7 +172,7 @@ class Segmenter:
         for number, found in enumerate(self._masks(windows, stream, 1)):
             self.tiling.add(mask, number, found[0], image, call.infer.min_pixels)
         result = self.tiling.finish(mask, image, hints, call.infer.min_pixels, call.infer.smooth)
-        return call.select(self._with_strangeness(result, image))
+        return call.select(self._with_ood_score(result, image))
 
     __call__ = image
 
@@ -238,7 +228,7 @@ class Segmenter:
         image = self.resize(source, call.diameter)
         stream = self._stream(call.infer.replace(consensus=1))  # each sample counts, also where the first one is sure
         masks = self._masks(self._split(image, call, n), stream)
-        return [call.select(self._with_strangeness(sample, image)) for sample in self._stitch(image, masks, call)]
+        return [call.select(self._with_ood_score(sample, image)) for sample in self._stitch(image, masks, call)]
 
     def images(
         self,
@@ -331,40 +321,32 @@ class Segmenter:
             diameter: diameter of the things in image pixels; 0: it is measured.
         """
         data, infer, source = self.checkpoint.data, self.checkpoint.infer, open_pixels(source)
-        look = partial(self._look, source)
+        estimate = partial(self._estimate_scale, source)
         if diameter or not data.diameter:
             zoom = data.at_scale_of(diameter).zoom
         elif self.model.config.mask.init_id_cell:
-            zoom = surest_zoom(look, data, min(source.height, source.width))
+            zoom = surest_zoom(estimate, data, min(source.height, source.width))
         else:
-            zoom = corrected_zoom(look, data, infer.first_steps or infer.steps)
+            zoom = corrected_zoom(estimate, data, infer.first_steps or infer.steps)
         return self.tiling.resize(source, zoom)
 
-    def _look(self, source: Source, zoom: float, steps: int) -> Iterator[Look]:
-        """Look at some windows of an image at a zoom (`inference.scale`); an estimate after each window."""
+    def _estimate_scale(self, source: Source, zoom: float, steps: int) -> Iterator[ScaleEstimate]:
+        """Segment some windows of an image at a zoom (`inference.scale`); an estimate after each window."""
         # The settings are the checkpoint's, because the scale must not depend on the options of a call.
         quick = self.checkpoint.infer.replace(steps=steps, first_steps=0)
-        image = self.tiling.resize(source, zoom)
-        every = -(-len(image.corners) // _LOOK_WINDOWS)
-        image = replace(image, corners=image.corners[::every], seen=[])
+        image = _few_windows(self.tiling.resize(source, zoom))
         masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._stream(quick))
-        return self.tiling.look(image, (found[0] for found in masks))
+        return self.tiling.estimate_scale(image, (found[0] for found in masks))
 
-    def describe_image(self, source: Source, diameter: float = 0.0) -> torch.Tensor:
-        """The description of an image from which `familiarity.Familiarity.fit` makes statistics.
+    def feature_statistics(self, source: Source, diameter: float = 0.0) -> torch.Tensor:
+        """The feature statistics (`images.familiarity`) of an image, of a large one of a few windows: float64 `[d]`.
 
-        Args:
-            source: as `image` takes it.
-            diameter: as `resize` takes it.
-
-        Returns:
-            float64 `[d]`. Of a large image a few windows are described.
+        Source and diameter are as `resize` takes them.
         """
-        image = self.resize(source, diameter)
-        image = replace(image, corners=image.corners[:: -(-len(image.corners) // _DESCRIBED_WINDOWS)], seen=[])
+        image = _few_windows(self.resize(source, diameter))
         for window in self.tiling.split(image, ()):
             self.runner.encode([window])
-        return familiarity.describe(image.seen)
+        return familiarity.feature_statistics(image.moments)
 
     def _settings(self, clip: bool) -> InferConfig:
         """The checkpoint's settings; for clips without a smallest score, which would hide an object in some frames."""
@@ -372,11 +354,7 @@ class Segmenter:
         return infer.replace(min_score=0.0) if clip else infer
 
     def _call(self, given: Mapping[str, Any], clip: bool = False) -> _Call:
-        """Check the options of a call; those that are missing or None are the checkpoint's.
-
-        Raises:
-            InputError: one is out of range, or does not suit the checkpoint.
-        """
+        """Check the options of a call; those that are missing or None are the checkpoint's."""
         infer = self._settings(clip)
         changes = {key: value for key, value in given.items() if value is not None}
         if changes.keys() & {"steps", "first_steps"}:
@@ -437,14 +415,14 @@ class Segmenter:
         minimum = self.tiling.minimum(image, call.infer.min_pixels)
         agreed = consensus(found, minimum) if call.infer.consensus > 1 else next(iter(found))
         image.give_back_memory()  # before the result is drawn and written
-        return self._with_strangeness(agreed, image)
+        return self._with_ood_score(agreed, image)
 
-    def _with_strangeness(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
-        """The segmentation with the image's strangeness, if the checkpoint can tell; all its windows were seen."""
+    def _with_ood_score(self, panoptic: Panoptic, image: ResizedImage) -> Panoptic:
+        """The segmentation with the image's out-of-distribution score, if the checkpoint has statistics for it."""
         statistics = self.checkpoint.familiarity
         if not statistics or math.prod(image.size) < statistics.min_pixels:
             return panoptic
-        return replace(panoptic, strangeness=statistics.strangeness(familiarity.describe(image.seen)))
+        return replace(panoptic, strangeness=statistics.ood_score(familiarity.feature_statistics(image.moments)))
 
     def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
         """All windows advance together: a result after each step of the first sample, then after each sample."""
@@ -473,7 +451,7 @@ class Segmenter:
                     self.tiling.add(shown, number, self.runner.masks(step)[0], image, min_pixels)
                     share = (number + (1 if step.is_last else done / call.infer.steps)) / count
                     result = self.tiling.finish(shown, image, hints, min_pixels, call.infer.smooth)
-                    yield share, self._with_strangeness(result, image)
+                    yield share, self._with_ood_score(result, image)
 
 
 def _padded(steps: Iterator[Step], count: int) -> Iterator[Step]:
@@ -494,6 +472,10 @@ def _reported(
     for done, found in enumerate(masks, start=1):
         yield found
         on_window(done, len(image.corners))
+
+
+def _few_windows(image: ResizedImage) -> ResizedImage:
+    return replace(image, corners=image.corners[:: -(-len(image.corners) // _FEW_WINDOWS)], moments=[])
 
 
 def _generators(seed: int, samples: int) -> list[torch.Generator]:

@@ -291,7 +291,7 @@ def test_readme_own_images_in_three_commands(run, tmp_path):
         (["--train-data", "shapes-clips:4"], "give images with labels"),
         (["nuclei", "--train-data", "photos"], "leave nuclei out"),
         (["--train-data", "photos", "--model.mask.clases", "4"], "'classes'"),
-        (["--train-data", "photos", "--model.mask.classes", "many"], "model.mask.classes should be int"),
+        (["--train-data", "photos", "--model.mask.classes", "many"], "model.mask.classes must be of type int"),
         (["--train-data", "photos", "--model.mask.classes", "2"], "leave --model.mask.classes out, or give 4 or more"),
         (["--train-data", "photos", "--init", "nothing"], "no checkpoint 'nothing'"),
         (["--train-data", "photos", "--backbone", "efficientnet_lite9"], "did you mean efficientnet_lite"),

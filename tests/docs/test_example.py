@@ -49,8 +49,8 @@ def test_a_bundled_checkpoint_knows_its_own_images_and_notices_others(name: str)
     ImageDraw.Draw(page).multiline_text((10, 10), "not a scene of any kind\n" * 12, "black", ImageFont.load_default(14))
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
     own = Shapes(1, size, seed=987)[0].image if name == "shapes" else NUCLEI
-    usual = segmenter.checkpoint.data.diameter  # so that no first look is needed
-    strange = [known.strangeness(segmenter.describe_image(image, usual)) for image in (own, page, noise)]
+    usual = segmenter.checkpoint.data.diameter  # so that the scale need not be estimated
+    strange = [known.ood_score(segmenter.feature_statistics(image, usual)) for image in (own, page, noise)]
     assert strange[0] < 0.95 and min(strange[1:]) > 1.05
 
 

@@ -35,10 +35,10 @@ def test_benchmark_measures_every_part_and_says_where():
 
 
 @pytest.mark.usefixtures("few_runs")
-def test_benchmark_checkpoints_with_a_diameter_take_no_first_look(tiny, build, tmp_path, monkeypatch):
+def test_benchmark_checkpoints_with_a_diameter_do_not_search_the_scale(tiny, build, tmp_path, monkeypatch):
     data = DataConfig(size=(32, 32), layout="tile", overlap=8, diameter=6.0)
     save_pretrained(Checkpoint(build(tiny), TAXONOMY, data, InferConfig(steps=1, consensus=3)), tmp_path)
-    monkeypatch.setattr(Tiling, "look", lambda *_: pytest.fail("the benchmark looked for the scale"))
+    monkeypatch.setattr(Tiling, "estimate_scale", lambda *_: pytest.fail("the benchmark searched the scale"))
     monkeypatch.setattr(module, "ceiling", lambda *_: 1e12)
     results = benchmark(str(tmp_path), [64], [1], "cpu", "float32", str)
     assert results["sizes"]["64"]["end_to_end_1_steps_s"] > 0

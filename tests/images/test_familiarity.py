@@ -8,11 +8,11 @@ from safetensors.torch import save_file
 from pix2seqd.checkpoint import from_pretrained, save_pretrained
 from pix2seqd.files import InputError
 from pix2seqd.images import familiarity
-from pix2seqd.images.familiarity import FILE, Familiarity, describe, moments
+from pix2seqd.images.familiarity import FILE, Familiarity, feature_statistics, moments
 
 
 def correlated(count: int, seed: int, size: int = 12) -> torch.Tensor:
-    """Descriptions that vary along a few axes, with a little noise; one number never changes."""
+    """Feature statistics that vary along a few axes, with a little noise; one number never changes."""
     axes = torch.randn(3, size, generator=torch.Generator().manual_seed(0))
     draw = torch.Generator().manual_seed(seed)
     values = 30 + torch.randn(count, 3, generator=draw) @ axes + 0.05 * torch.randn(count, size, generator=draw)
@@ -20,19 +20,19 @@ def correlated(count: int, seed: int, size: int = 12) -> torch.Tensor:
     return values
 
 
-def distances(known: Familiarity, described: torch.Tensor) -> list[float]:
-    return [known.strangeness(description) for description in described]
+def distances(known: Familiarity, statistics: torch.Tensor) -> list[float]:
+    return [known.ood_score(row) for row in statistics]
 
 
-def test_describe_pools_windows_and_ignores_padding():
+def test_feature_statistics_pool_windows_and_ignore_padding():
     features = torch.randn(5, 8, 12)
-    whole = describe([moments(features, (32, 48), (32, 48))])
+    whole = feature_statistics([moments(features, (32, 48), (32, 48))])
     assert torch.allclose(whole[:5], features.mean(dim=(1, 2)).double(), atol=1e-6)
     assert torch.allclose(whole[5:], features.flatten(1).std(dim=1, correction=0).double(), atol=1e-5)
     padded = [features.clone(), torch.full((5, 8, 12), 9.0)]
     padded[0][:, :, 8:], padded[1][:, :, :4] = -9.0, features[:, :, 8:]
     parts = [moments(part, (32, 48), (32, width)) for part, width in zip(padded, (32, 16), strict=True)]
-    assert torch.allclose(describe(parts), whole, atol=1e-5)
+    assert torch.allclose(feature_statistics(parts), whole, atol=1e-5)
 
 
 def test_moments_keep_a_cell_of_the_smallest_image():

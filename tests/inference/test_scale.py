@@ -60,22 +60,22 @@ def segmenter(tiny, build, answer_with) -> Callable[..., Segmenter]:
 
 
 @pytest.fixture
-def looking(tiny, build, answer_with, monkeypatch) -> tuple[Segmenter, list[float]]:
-    """A segmenter whose model starts from ids in cells and finds bright pixels, and the scale of each of its looks."""
+def estimating(tiny, build, answer_with, monkeypatch) -> tuple[Segmenter, list[float]]:
+    """A segmenter whose model starts from ids in cells and finds bright pixels; the zoom of each window."""
     model = build(tiny.replace(mask={"stride": 1, "init_id_cell": 16}))
-    scaling, looks = Segmenter(Checkpoint(model, TAXONOMY, DATA, InferConfig(steps=2)), "cpu", "float32"), []
+    scaling, zooms = Segmenter(Checkpoint(model, TAXONOMY, DATA, InferConfig(steps=2)), "cpu", "float32"), []
 
     def infer(images: Tensor, noise: Tensor, steps: int, td: float) -> Tensor:
         bright = images[:, 0] > 0.5
         return torch.stack([torch.where(bright, CAT, LAWN), bright.long()], 1)
 
-    def look(image, masks):
-        return look_at(image, (looks.append(image.zoom) or mask for mask in masks))
+    def noting(image, masks):
+        return estimate_scale(image, (zooms.append(image.zoom) or mask for mask in masks))
 
     answer_with(scaling.model, infer)
-    look_at = scaling.tiling.look
-    monkeypatch.setattr(scaling.tiling, "look", look)
-    return scaling, looks
+    estimate_scale = scaling.tiling.estimate_scale
+    monkeypatch.setattr(scaling.tiling, "estimate_scale", noting)
+    return scaling, zooms
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=20), st.integers(1, 9))
@@ -112,7 +112,7 @@ def test_training_examples_are_scaled_by_the_truth(radius: int):
 
 
 @pytest.mark.parametrize(("radius", "apart"), [(3, 16), (6, 20), (24, 64)])
-def test_image_scale_is_found_by_a_first_look(segmenter, radius: int, apart: int):
+def test_image_scale_is_estimated_first(segmenter, radius: int, apart: int):
     truth = cats(radius, 192, apart)
     scaling, steps_taken = segmenter()
     image = drawn(truth)
@@ -122,34 +122,34 @@ def test_image_scale_is_found_by_a_first_look(segmenter, radius: int, apart: int
     assert found.segmentation.shape == (192, 192)
     assert (found.class_map() == truth.class_map()).mean() > 0.95
     assert len(found.segments) == len(truth.segments)
-    assert set(steps_taken) == {2, 3}, "a first look with the checkpoint's steps, then the given steps"
+    assert set(steps_taken) == {2, 3}, "an estimate with the checkpoint's steps, then the given steps"
 
 
-@pytest.mark.parametrize(("radius", "apart", "zooms"), [(3, 16, 5), (6, 20, 2), (10, 40, 1), (24, 64, 3)])
-def test_image_scale_is_found_by_looks_at_several_scales(looking, radius: int, apart: int, zooms: int):
-    """Looks end at the first scale at which the things are seen clearly and have about the size of the training."""
+@pytest.mark.parametrize(("radius", "apart", "tried"), [(3, 16, 5), (6, 20, 2), (10, 40, 1), (24, 64, 3)])
+def test_image_scale_is_estimated_at_several_scales(estimating, radius: int, apart: int, tried: int):
+    """The search ends at the first scale at which the things are clear and have about the size of the training."""
     truth = cats(radius, 192, apart)
-    scaling, looks = looking
+    scaling, zooms = estimating
     assert scaling.resize(drawn(truth)).zoom == pytest.approx(12 / truth.diameter(), rel=0.2)
-    assert len(set(looks)) == zooms, looks
+    assert len(set(zooms)) == tried, zooms
 
 
-def test_image_without_things_is_looked_at_in_all_scales_and_keeps_its_own(looking):
-    scaling, looks = looking
+def test_image_without_things_is_tried_at_all_scales_and_keeps_its_own(estimating):
+    scaling, zooms = estimating
     assert scaling.resize(np.zeros((100, 100, 3), np.uint8)).zoom == 1
-    assert set(looks) == {0.125, 0.25, 0.5, 1, 2}
+    assert set(zooms) == {0.125, 0.25, 0.5, 1, 2}
 
 
-def test_a_look_that_is_worth_less_than_another_is_short(looking, monkeypatch):
-    """At twice the size the four windows of a look show nothing that was not seen before."""
-    scaling, looks = looking
-    monkeypatch.setattr("pix2seqd.inference.scale._SCALES", {1.0: 2.0, 2.0: 2.0})  # no look is the last one
+def test_an_estimate_less_plausible_than_another_is_short(estimating, monkeypatch):
+    """At twice the size the four windows of an estimate show nothing that was not seen before."""
+    scaling, zooms = estimating
+    monkeypatch.setattr("pix2seqd.inference.scale._SCALES", {1.0: 2.0, 2.0: 2.0})  # no scale is clear
     monkeypatch.setattr("pix2seqd.inference.scale._FEW", 1)
     scaling.resize(drawn(cats(6, 192, 20)))
-    assert looks.count(2) == 1 < looks.count(1)
+    assert zooms.count(2) == 1 < zooms.count(1)
 
 
-def test_image_given_diameter_needs_no_first_look(segmenter):
+def test_image_given_diameter_needs_no_estimate(segmenter):
     scaling, steps_taken = segmenter()
     scaling.image(drawn(cats(12, 96, 32)), diameter=24.0)
     assert set(steps_taken) == {2}

@@ -555,7 +555,7 @@ def test_strangeness_is_the_same_however_an_image_is_segmented_and_changes_no_ma
     small = others.pop(1)
     assert [other.strangeness for other in others] == pytest.approx([after.strangeness] * len(others), rel=1e-4)
     assert small.strangeness != pytest.approx(after.strangeness, rel=1e-2)
-    assert after.strangeness == pytest.approx(float(judging.describe_image(image).square().mean().sqrt()), rel=1e-4)
+    assert after.strangeness == pytest.approx(float(judging.feature_statistics(image).square().mean().sqrt()), rel=1e-4)
     assert after.unfamiliar == (after.strangeness > 1)
     assert judging.image(image_of(discs(19, 30))).strangeness is None  # smaller than what it was trained on
 

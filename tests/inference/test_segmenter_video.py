@@ -12,7 +12,7 @@ from torch import Tensor
 from pix2seqd.checkpoint import Checkpoint, inflate_for_video
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.files import InputError
-from pix2seqd.inference.postprocess import CERTAIN
+from pix2seqd.inference.postprocess import MAX_CONFIDENCE
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pixel_encoder import ImageFeatures
@@ -256,7 +256,7 @@ def test_to_masks_and_stitch_round_trip(make):
         panoptic = Panoptic.from_segmentation(labels, {1: CELL, 2: CELL, 3: GROUND}, TAXONOMY)
         masks = tiling.to_masks(panoptic, {1: 1, 2: 2, 3: 3 * (data is WHOLE)}, image)
         assert len(masks) == len(image.corners)
-        sure = np.full_like(masks, CERTAIN)
+        sure = np.full_like(masks, MAX_CONFIDENCE)
         back = tiling.stitch(image, iter(np.concatenate([masks, sure], axis=1)), 0)
         assert [segment.score for segment in back.segments] == [1] * 3
         assert np.array_equal(back.class_map(), panoptic.class_map())

@@ -181,8 +181,8 @@ def test_train_loss_reused_ids_weighed_by_instance(tiny, build):
     instances[:, :2, :4], instances[:, 8:10, :4] = 1, 2
     separate = masks.clone()
     separate[:, 1, 8:10, :4] = 2
-    weights = model._counted(masks, instances)
-    assert weights[0] is instances
+    weights = model.pixel_weights(masks, instances)
+    assert torch.equal(weights, model.pixel_weights(separate, None))
     by_id, by_instance = (model(images, masks, t=t, noise=noise, instances=i).item() for i in (None, instances))
     assert by_id != by_instance
     assert by_instance == model(images, masks, t=t, noise=noise, instances=separate[:, 1]).item()

@@ -53,10 +53,6 @@ def test_overlay_colours_stuff_by_category_and_things_by_id():
     assert (drawn[12, 40] != drawn[27, 40]).any()
 
 
-def test_overlay_thing_colour_does_not_depend_on_others():
-    assert scene(first=1).overlay(GREY).getpixel((40, 27)) == scene(first=2**24 - 1).overlay(GREY).getpixel((40, 27))
-
-
 def test_overlay_outlines_touching_things():
     drawn = np.asarray(scene().overlay(GREY)).astype(int)
     inside, rim = drawn[12, 40], drawn[19, 40]

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from pix2seqd.files import InputError
-from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
+from pix2seqd.panoptic.taxonomy import Taxonomy, distinct_color
 
 SKY = {"id": 200, "name": "sky", "isthing": 0, "color": [70, 130, 180]}
 CAT = {"id": 17, "name": "cat", "isthing": 1, "color": [255, 0, 0]}
@@ -56,12 +56,6 @@ def test_class_of_unknown_id_is_an_error_with_known_ids():
 def test_from_coco_inconsistent_categories_is_an_error(categories, reason):
     with pytest.raises(ValueError, match=reason):
         Taxonomy.from_coco(categories)
-
-
-def test_taxonomy_equality_and_length():
-    one = Taxonomy((Category(1, "a", True, (1, 2, 3)),))
-    assert one == Taxonomy((Category(1, "a", True, (1, 2, 3)),))
-    assert len(one) == 1
 
 
 def test_distinct_color_neighbouring_indices_differ():

@@ -9,7 +9,7 @@ from pix2seqd.data.synthetic.shapes_clips import ShapesClips
 from pix2seqd.images.familiarity import MIN_IMAGES
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.training import familiar
-from pix2seqd.training.familiar import learn
+from pix2seqd.training.familiar import training_statistics
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from pix2seqd.training.familiar import learn
 )
 def test_learn_from_images_and_frames_of_clips(pretrained, data):
     checkpoint = replace(pretrained, data=data)
-    known = learn(checkpoint, [(Shapes(40, (32, 48)), 20), (ShapesClips(3, 2, (32, 48)), 20)])
+    known = training_statistics(checkpoint, [(Shapes(40, (32, 48)), 20), (ShapesClips(3, 2, (32, 48)), 20)])
     assert known is not None
     segmenter = Segmenter(replace(checkpoint, familiarity=known), "cpu", "float32")
     own = [segmenter.image(Shapes(3, (32, 48), seed=9)[i].image, steps=1, diameter=data.diameter) for i in range(3)]
@@ -31,7 +31,7 @@ def test_learn_knows_parts_of_images_that_are_shown_as_a_whole(pretrained, monke
     checkpoint = replace(pretrained, data=DataConfig(size=(32, 48)))
 
     def strangeness() -> float:
-        known = learn(checkpoint, [(Shapes(40, (32, 48)), 40)])
+        known = training_statistics(checkpoint, [(Shapes(40, (32, 48)), 40)])
         segmenter = Segmenter(replace(checkpoint, familiarity=known), "cpu", "float32")
         images = [Shapes(4, (32, 48), seed=9)[i].image for i in range(4)]
         return sum(segmenter.image(image[:, 10:24], steps=1).strangeness or 0.0 for image in images)
@@ -42,4 +42,4 @@ def test_learn_knows_parts_of_images_that_are_shown_as_a_whole(pretrained, monke
 
 
 def test_learn_from_too_few_images_gives_no_statistics(pretrained):
-    assert learn(pretrained, [(Shapes(40, (32, 48)), MIN_IMAGES - 1)]) is None
+    assert training_statistics(pretrained, [(Shapes(40, (32, 48)), MIN_IMAGES - 1)]) is None

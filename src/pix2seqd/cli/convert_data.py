@@ -42,9 +42,7 @@ def convert_data(
         background: Name of a stuff category for all pixels that would otherwise be void.
         allow_dropped: Accept lost annotations and images that are left out: the exit code is 0.
     """
-    from rich.console import Console
-    from rich.progress import track
-
+    from pix2seqd.cli.progress import tracked
     from pix2seqd.data.convert import convert, open_annotations
 
     if split is not None and Path(split).name != split:
@@ -58,7 +56,7 @@ def convert_data(
         found = {split: chosen}
     for note in dict.fromkeys(note for part in found.values() for note in part.notes):
         say(f"note: {note}")
-    console, reasons = Console(stderr=True), []
+    reasons = []
     for name, part in found.items():
         report = convert(
             part,
@@ -66,7 +64,7 @@ def convert_data(
             name,
             semantic=semantic,
             background=background,
-            progress=lambda records: track(records, "converting", console=console, transient=True),
+            progress=lambda records: tracked(records, "converting"),
         )
         _print(report, out, name)
         reasons.append(report.lost or ("images are left out" if report.errors else ""))

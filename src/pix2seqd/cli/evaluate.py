@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Checkpoint, Inference, count
+from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Checkpoint, Inference, count, not_none
 from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ def evaluate(
 
 def _tracking_options(allowed: bool, first_steps: int | None, adaptive: float | None) -> dict[str, float]:
     """The tracking options that were given; refused where the model does not track."""
-    options = {"first_steps": first_steps, "adaptive": adaptive}
-    given = {name: value for name, value in options.items() if value is not None}
+    given = not_none(first_steps=first_steps, adaptive=adaptive)
     if given and not allowed:
         raise InputError(f"--{min(given).replace('_', '-')} is for clips with --tracking model; leave it out")
     return given
@@ -105,14 +104,11 @@ def _tracking_options(allowed: bool, first_steps: int | None, adaptive: float | 
 def _evaluate_images(
     segmenter: "Segmenter", data: str, out: Path, group_by: str | None, limit: int | None, options: dict[str, Any]
 ) -> dict[str, Any]:
-    from rich.console import Console
-
     from pix2seqd import distributed
-    from pix2seqd.cli.scoring import progress_bar
+    from pix2seqd.cli.scoring import progress_bar, report
     from pix2seqd.data import open_dataset, remarks
     from pix2seqd.data.sample import Subset, spread
     from pix2seqd.evaluation import images as run
-    from pix2seqd.files import write_json
 
     whole = open_dataset(data, segmenter.checkpoint.data.size)
     if distributed.rank() == 0:
@@ -124,9 +120,8 @@ def _evaluate_images(
     progress = progress_bar(len(dataset))
     results = run.evaluate(segmenter, dataset, groups=groups, progress=progress, **options)
     if distributed.rank() == 0:
-        Console().print(run.render(results))
-        settings = {**segmenter.describe(), **options, "data": data, **({"limit": limit} if limit else {})}
-        write_json(out, {"settings": settings, **results})
+        settings = {**segmenter.describe(), **options, "data": data, **not_none(limit=limit)}
+        report(run.render(results), out, settings, results)
         say(f"written to {out}")
     return results
 
@@ -172,15 +167,12 @@ def _evaluate_clips(
     limit: int | None,
     options: dict[str, Any],
 ) -> None:
-    from rich.console import Console
-
     from pix2seqd import distributed
-    from pix2seqd.cli.scoring import CLIP_FRAMES, max_tracks, progress_bar
+    from pix2seqd.cli.scoring import CLIP_FRAMES, max_tracks, progress_bar, report
     from pix2seqd.data import open_clips
     from pix2seqd.data.clips import every_nth
     from pix2seqd.data.sample import spread
     from pix2seqd.evaluation import clips as run
-    from pix2seqd.files import write_json
 
     clips = every_nth(spread(open_clips(data, segmenter.size, CLIP_FRAMES), limit), every)
     result = run.evaluate_video(
@@ -188,8 +180,7 @@ def _evaluate_clips(
     )
     if distributed.rank() > 0:
         return
-    Console().print(run.render({tracking: result}))
     settings = {**segmenter.describe(clip=True), "every": every, "tracking": tracking, **options, "data": data}
-    settings |= {"limit": limit} if limit else {}
-    write_json(out, {"settings": settings, **result})
+    settings |= not_none(limit=limit)
+    report(run.render({tracking: result}), out, settings, result)
     say(f"written to {out}")

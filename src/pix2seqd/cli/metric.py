@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from pix2seqd.files import InputError, printable, read_json, read_text, say, write_json
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from pix2seqd.data.coco import CocoAnnotations
 
-T = TypeVar("T")
 Scores = tuple[dict[str, Any], list["Table"]]
 """The scores to write, and the tables to print."""
 
@@ -73,6 +72,7 @@ def _refuse(kind: str, **options: Path | None) -> None:
 
 
 def _panoptic_quality(truth: Path, prediction: Path, truth_pngs: Path | None, prediction_pngs: Path | None) -> Scores:
+    from pix2seqd.cli.progress import tracked
     from pix2seqd.metrics.panoptic_quality import PanopticQuality
 
     true = _annotations(truth, "truth-pngs", truth_pngs)
@@ -86,7 +86,7 @@ def _panoptic_quality(truth: Path, prediction: Path, truth_pngs: Path | None, pr
         raise InputError(f"{prediction}: {category} is not in {truth}; predict the categories of the truth")
     predicted.taxonomy = true.taxonomy
     quality = PanopticQuality(true.taxonomy)
-    for image_id in _progress(true.image_ids):
+    for image_id in tracked(true.image_ids, "scoring"):
         one, other = (side.read(image_id, str(image_id)) for side in (true, predicted))
         with _error_about(f"image {image_id}"):
             quality.update(one, other)
@@ -113,11 +113,12 @@ def _annotations(
 def _region_contour(truth: Path, prediction: Path, names: Sequence[str]) -> Scores:
     import numpy as np
 
+    from pix2seqd.cli.progress import tracked
     from pix2seqd.metrics.overlap import mean_of_present
     from pix2seqd.metrics.region_contour import RegionContour
 
     metric = RegionContour()
-    for name in _progress(names):
+    for name in tracked(names, "scoring"):
         files = _frames(truth / name)
         true, predicted = (
             _read([folder / name / file for file in files], ("L", "P")) for folder in (truth, prediction)
@@ -135,11 +136,12 @@ def _region_contour(truth: Path, prediction: Path, names: Sequence[str]) -> Scor
 
 
 def _step_quality(truth: Path, prediction: Path, names: Sequence[str]) -> Scores:
+    from pix2seqd.cli.progress import tracked
     from pix2seqd.data.kitti_step import TAXONOMY, to_mask
     from pix2seqd.metrics.stq import StepQuality
 
     metric = StepQuality(TAXONOMY)
-    for name in _progress(names):
+    for name in tracked(names, "scoring"):
         for file in _frames(truth / name):
             masks = []
             for path in (truth / name / file, prediction / name / file):
@@ -195,13 +197,6 @@ def _error_about(what: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise InputError(f"{what}: {error}") from error
-
-
-def _progress(items: Sequence[T]) -> Iterable[T]:
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(items, "scoring", console=Console(stderr=True), transient=True)
 
 
 def _table(heads: Sequence[str], rows: dict[str, dict[str, Any]], counts: Sequence[str] = ()) -> "Table":

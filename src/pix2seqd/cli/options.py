@@ -120,8 +120,7 @@ class Inference:
     def given(self) -> dict[str, Any]:
         """The options of `Segmenter.images` that were given; the checkpoint sets the others."""
         names = ("steps", "td", "seed", "min_pixels", "diameter", "consensus", "smooth")
-        options = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in options.items() if value is not None}
+        return not_none(**{name: getattr(self, name) for name in names})
 
 
 def print_summary(segmenter: "Segmenter") -> None:
@@ -139,11 +138,7 @@ def print_message(progress: "Progress", message: InputError | str) -> None:
 
 
 def print_renamed(named: Sequence[tuple[Path, str]]) -> None:
-    """Say on stderr which results have another name than their image, because another image has it.
-
-    Args:
-        named: images, each with the name of its results.
-    """
+    """Say on stderr which results have another name than their image, because another image has it."""
     renamed = [f"{source} is {name}" for source, name in named if name != printable(source.stem)]
     if renamed:
         advice = "panoptic.json names the source of each image"
@@ -151,18 +146,16 @@ def print_renamed(named: Sequence[tuple[Path, str]]) -> None:
 
 
 def print_unfamiliar(found: Sequence[object], total: int, things: str, model: str) -> None:
-    """Warn on stderr if some images look unlike those that the model is made for.
-
-    Args:
-        found: names or numbers of these images.
-        total: how many images were segmented.
-        things: "images" or "frames".
-        model: name of the model.
-    """
+    """Warn on stderr if some of `total` things look unlike those that the model is made for: the names `found`."""
     if found:
         unlike = f"{len(found)} of {total} {things} look unlike those that {model} is made for ({a_few(found)})"
         advice = "their segments may mean nothing; for other models: pix2seqd models"
         say(f"pix2seqd: warning: {unlike}; {advice}", to_stderr=True)
+
+
+def not_none(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 CHECKPOINT_DEFAULTS = Inference()
@@ -192,8 +185,7 @@ class Selection:
         parts = [[text] if text in known else text.split(",") for text in self.classes or ()]
         classes = sorted({name.strip() for part in parts for name in part})
         taxonomy.check_names(classes)
-        options = {"min_score": self.min_score, "classes": classes or None}
-        return {name: value for name, value in options.items() if value is not None}
+        return not_none(min_score=self.min_score, classes=classes or None)
 
 
 ALL_SEGMENTS = Selection()

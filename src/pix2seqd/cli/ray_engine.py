@@ -39,14 +39,8 @@ def on_ray(
 ) -> Results:
     """Segment files on `workers` actors of the cluster that RAY_ADDRESS names, otherwise of this machine.
 
-    Every machine of the cluster must see the files and the output folder under the same paths.
-
-    Args:
-        load: makes the segmenter of an actor.
-        segment: `segment_files` with all but the first two of its arguments; the output folder is an absolute path.
-        todo: as `segment_files` takes it.
-        batch: number of files that an actor takes at a time.
-        workers: number of actors.
+    The arguments are those of `on_workers`. Every machine of the cluster must see the files and the output folder, an
+    absolute path, under the same paths.
 
     Raises:
         InputError: Ray is not installed.

@@ -3,16 +3,15 @@
 import dataclasses
 import difflib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from pix2seqd.config import Config, ModelConfig, Recipe
+from pix2seqd.config import ModelConfig, Recipe, is_section
 from pix2seqd.files import MAX_YAML, InputError, read_yaml, require_size
 from pix2seqd.training.recipes import RECIPES, smoke
 
@@ -36,14 +35,10 @@ def read_recipe(arguments: Sequence[str], small: bool = False) -> Recipe:
     for layer in _layers(takewhile(_no_option, arguments)):
         values = _merged(values, layer)
     if small:
-        values = smoke(_typed(Recipe, values, "")).to_dict()
+        values = smoke(_recipe(values, trust_size=True)).to_dict()  # the whole is checked below
     for layer in _layers(dropwhile(_no_option, arguments)):
         values = _merged(values, layer)
-    recipe = _typed(Recipe, values, "")
-    try:
-        return Recipe.from_dict(recipe.to_dict(), recipe.trust_size)
-    except ValueError as error:
-        raise InputError(f"recipe: {error}") from error
+    return _recipe(values, values.get("trust_size") is True)
 
 
 def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
@@ -60,7 +55,8 @@ def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for layer in _layers(arguments):
         values = _merged(values, layer)
-    return _typed_fields(Recipe, values, "")
+    with _named_settings():
+        return Recipe.checked(_plain(Recipe, values), trust_size=True)  # the recipe that they become is checked
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -118,55 +114,30 @@ def _merged(below: Any, above: Any) -> Any:
     return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
-def _fields(hint: type[Config], values: Mapping[str, Any], name: str) -> Iterator[tuple[str, tuple[Any, Any, str]]]:
-    """Key, and the type, value and path of each field that is given."""
-    hints = get_type_hints(hint)
-    dot = f"{name}." if name else ""
-    for key, value in values.items():
-        yield key, (hints.get(key, Any), value, f"{dot}{key}")
+def _plain(kind: Any, value: Any) -> Any:
+    """A value as YAML reads it → as `Config.from_dict` takes it: 1e-3 is text in YAML, a whole number no float."""
+    if is_section(kind) and isinstance(value, Mapping):
+        kinds = get_type_hints(kind)
+        return {key: _plain(kinds.get(key), item) for key, item in value.items()}
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return [_plain(get_args(kind)[0], item) for item in value]  # all items of a tuple are of one kind
+    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+        with suppress(ValueError):
+            return float(value)
+    if get_origin(kind) is Literal and value is False:
+        return "no"  # which YAML reads as False
+    return value
 
 
-def _typed_fields(hint: type[Config], values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The fields that are given with their types; sections stay dictionaries, for they may lack fields.
-
-    Raises:
-        InputError: a setting is unknown or of another type.
-    """
-    result = {}
-    for key, (kind, value, path) in _fields(hint, values, name):
-        if isinstance(kind, type) and issubclass(kind, Config) and isinstance(value, Mapping):
-            result[key] = _typed_fields(kind, value, path)
-        else:
-            result[key] = _typed(kind, value, path)
-            if key not in hint.names():
-                _typed(hint, {key: value}, name)  # raises the error that names the nearest setting
-    return result
+def _recipe(values: Mapping[str, Any], trust_size: bool) -> Recipe:
+    with _named_settings():
+        return Recipe.from_dict(_plain(Recipe, values), trust_size)
 
 
-def _typed(hint: Any, value: Any, name: str) -> Any:
-    """A value as YAML has it → the type that a config field asks for."""
-    if isinstance(hint, type) and issubclass(hint, Config) and isinstance(value, Mapping):
-        fields = {key: _typed(*field) for key, field in _fields(hint, value, name)}
-        try:
-            return hint.from_dict(fields, trust_size=True)  # `read_recipe` checks the whole
-        except ValueError as error:
-            raise InputError(f"{name or 'recipe'}: {error}") from error
-    if get_origin(hint) is tuple and isinstance(value, list | tuple):
-        kinds = get_args(hint)
-        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
-        if len(kinds) == len(value):
-            return tuple(_typed(kind, item, name) for kind, item in zip(kinds, value, strict=True))
-    if get_origin(hint) is Literal:
-        value = "no" if value is False else value  # as YAML reads that word
-        if value in get_args(hint):
-            return value
-    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        with suppress(ValueError):  # YAML takes 1e-3 for text
-            if math.isfinite(number := float(value)):
-                return number
-    if hint is Any or (hint in (int, str, bool) and type(value) is hint):
-        return value
-    if get_origin(hint) is dict and isinstance(value, Mapping):
-        return dict(value)
-    wanted = hint.__name__ if isinstance(hint, type) else str(hint).removeprefix("typing.")
-    raise InputError(f"{name} should be {wanted}, not {value!r}")
+@contextmanager
+def _named_settings() -> Iterator[None]:
+    """Errors of `Config` become an `InputError`, which names a setting by its path, as the command line does."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(str(error).removeprefix("Recipe.")) from error

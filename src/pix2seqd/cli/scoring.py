@@ -1,12 +1,14 @@
 """Functions that `pix2seqd evaluate` and `pix2seqd sweep` share."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
+from rich.console import Console, RenderableType
 
 from pix2seqd import distributed
+from pix2seqd.cli.progress import tracked
+from pix2seqd.files import write_json
 from pix2seqd.metrics.region_contour import MAX_PROPOSALS
 
 CLIP_FRAMES = 24
@@ -21,15 +23,14 @@ def max_tracks(data: str) -> int | None:
 def progress_bar(total: int, shared: bool = True) -> Callable[[Iterator[Any]], Iterator[Any]]:
     """A function that wraps an iterator and shows a progress bar; of several processes only the first one shows it.
 
-    Args:
-        total: number of items.
-        shared: whether the processes share the items; otherwise each process goes through all of them.
+    The processes share the `total` items, unless `shared` is false: then each goes through all of them.
     """
     number, count = distributed.rank(), distributed.world_size()
     own = len(range(number, total, count)) if shared else total
+    return lambda items: iter(tracked(items, "scoring", own, disable=number > 0))
 
-    def wrapped(items: Iterator[Any]) -> Iterator[Any]:
-        console = Console(stderr=True)
-        yield from track(items, "scoring", total=own, console=console, transient=True, disable=number > 0)
 
-    return wrapped
+def report(table: RenderableType, out: Path, settings: dict[str, Any], scores: dict[str, Any]) -> None:
+    """Print a table of scores, and write them with their settings as JSON."""
+    Console().print(table)
+    write_json(out, {"settings": settings, **scores})

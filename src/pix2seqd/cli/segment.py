@@ -12,6 +12,7 @@ from pix2seqd.cli.options import (
     Inference,
     Selection,
     count,
+    not_none,
     print_renamed,
     print_summary,
     print_unfamiliar,
@@ -20,7 +21,7 @@ from pix2seqd.config import DEFAULT_MODEL
 from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
-    from pix2seqd.cli.segmenting import Results
+    from pix2seqd.cli.segmenting import Results, WindowsBar
     from pix2seqd.segmenter import Segmenter
 
 Engine = Literal["local", "ray"]
@@ -95,11 +96,19 @@ def segment(
     options = {**inference.given(), **selection.given(segmenter.taxonomy)}
     next(segmenter.images((), **options), None)  # refuses what is wrong with them before anything is written
     print_summary(segmenter)
-    settings = {**segmenter.describe(), **options, **({} if channel is None else {"channel": channel})}
+    settings = {**segmenter.describe(), **options, **not_none(channel=channel)}
     folders = (*FOLDERS, *further.folders)
     writer = PanopticWriter(out, segmenter.taxonomy, settings, sources, shard=shard, folders=folders)
     remove_leftovers(out)
     own = sources[distributed.rank() :: processes]
+    segment_named = partial(
+        segment_files,
+        out=out.absolute() if engine == "ray" else out,  # Ray's workers have another working directory
+        settings=settings,
+        options={**options, "batch_size": batch_size},
+        channel=channel,
+        also=further,
+    )
     try:
         with writer:
             todo, done = [], []
@@ -108,19 +117,8 @@ def segment(
             named = [(source, writer.stem(source)) for source in todo]
             print_renamed([(source, stem.rpartition("/")[2]) for source, stem in named])
             bar = WindowsBar(len(todo))
-            segment_named = partial(
-                segment_files,
-                out=out.absolute() if engine == "ray" else out,  # Ray's workers have another working directory
-                settings=settings,
-                options={**options, "batch_size": batch_size},
-                channel=channel,
-                also=further,
-            )
-            if todo and (engine == "ray" or min(workers, len(todo)) > 1):
-                load = partial(inference.segmenter, model)
-                results = _in_processes(engine, load, segment_named, named, batch_size or 1, workers)
-            else:
-                results = segment_named(segmenter, named, on_window=bar)
+            load = partial(inference.segmenter, model)
+            results = _results(engine, workers, load, segment_named, segmenter, named, batch_size or 1, bar)
             failed = record_results(writer, own, todo, results, bar)
             failed += write_missing_files(writer, out, done, segmenter.taxonomy, further)
             if len(sources) == len(own) == 1 and not failed:
@@ -159,19 +157,21 @@ def _find_sources(images: tuple[Path, ...], channel: str | None) -> list[Path]:
     return sources
 
 
-def _in_processes(
+def _results(
     engine: Engine,
+    workers: int,
     load: "Callable[[], Segmenter]",
     segment: "Callable[..., Results]",
+    segmenter: "Segmenter",
     todo: list[tuple[Path, str]],
     batch: int,
-    workers: int,
+    bar: "WindowsBar",
 ) -> "Results":
-    """Segment files in other processes: of this machine, or on a Ray cluster; arguments as `on_workers`."""
+    """Segment files in this process, in others of this machine, or on a Ray cluster; arguments as `on_workers`."""
+    if not todo or (engine == "local" and min(workers, len(todo)) < 2):
+        return segment(segmenter, todo, on_window=bar)
     if engine == "ray":
-        from pix2seqd.cli.ray_engine import on_ray
-
-        return on_ray(load, segment, todo, batch, workers)
-    from pix2seqd.cli.workers import on_workers
-
-    return on_workers(load, segment, todo, batch, workers)
+        from pix2seqd.cli.ray_engine import on_ray as in_processes
+    else:
+        from pix2seqd.cli.workers import on_workers as in_processes
+    return in_processes(load, segment, todo, batch, workers)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID
 from rich.table import Column, Table
 from rich.text import Text
 
 from pix2seqd.cli.options import print_message
+from pix2seqd.cli.progress import bar_with_speed
 from pix2seqd.files import InputError, printable, say
 from pix2seqd.images.load import Pixels, image_size, open_pixels
 from pix2seqd.panoptic.also import NO_FILES, Also, read_result, remove, write_for_image
@@ -46,7 +47,7 @@ class WindowsBar:
     """Windows; images of fewer have no bar."""
 
     def __init__(self, files: int) -> None:
-        self.progress = _progress(files)
+        self.progress = bar_with_speed(disable=files < 2)
         self._task: TaskID | None = None
 
     def __call__(self, done: int, of: int) -> None:
@@ -67,17 +68,9 @@ class WindowsBar:
 def record_results(
     writer: PanopticWriter, sources: list[Path], todo: list[Path], results: Results, bar: WindowsBar
 ) -> int:
-    """Record the results and print a summary.
+    """Record the results of the files `todo` and print a summary; the other `sources` of this process have results.
 
-    Args:
-        writer: records the results.
-        sources: all files of this process.
-        todo: the files that have to be segmented; the others have results already.
-        results: one for each file of `todo`.
-        bar: what `segment_files` tells of windows; the files are shown there too.
-
-    Returns:
-        Number of files that could not be read.
+    Returns the number of files that could not be read.
     """
     failed = done = 0
     started = time.monotonic()
@@ -162,22 +155,14 @@ def _chunks(todo: list[tuple[Path, str]], maximum: int) -> Iterator[list[tuple[P
 def write_missing_files(writer: PanopticWriter, out: Path, sources: list[Path], taxonomy: Taxonomy, also: Also) -> int:
     """Write the further files that images segmented before lack, from their results, and print how many images.
 
-    Args:
-        writer: has the entries of the images, and records the new ones.
-        out: the folder.
-        sources: the images that were segmented before.
-        taxonomy: the categories of the folder.
-        also: what an image has to have; it keeps the files that it has.
-
-    Returns:
-        Number of images that failed.
+    Returns the number of images that failed.
     """
     missing = {source: also.missing(*locate(out, writer.stem(source)), writer.also(source)) for source in sources}
     todo = [source for source in sources if missing[source].kinds]
     if not todo:
         return 0
     failed = 0
-    with _progress(len(todo)) as progress:
+    with bar_with_speed(disable=len(todo) < 2) as progress:
         task = progress.add_task("writing further files", total=len(todo), speed="")
         for source, entry in writer.entries(todo):
             try:
@@ -240,12 +225,6 @@ def _pipelined(calls: Iterator[Callable[[], T]], pool: Executor) -> Iterator[T]:
         raise
     if running:
         yield running.result()
-
-
-def _progress(files: int) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    columns = (*columns, TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=files < 2)
 
 
 def print_segments(title: str, segments: list[dict[str, Any]]) -> None:

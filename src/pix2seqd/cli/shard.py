@@ -28,15 +28,12 @@ def shard(
         megabytes: Size of a shard, in MB. A new shard begins when this size is exceeded.
         jpeg: Store images as JPEG of this quality, 1 to 100. Default: PNG, which is lossless.
     """
-    from rich.console import Console
-    from rich.progress import track
-
+    from pix2seqd.cli.progress import tracked
     from pix2seqd.data import open_dataset
     from pix2seqd.data.shards import write_shards
 
     dataset = open_dataset(source, (128, 128))
     samples = (dataset[index] for index in range(len(dataset)))
-    console = Console(stderr=True)
-    shown = track(samples, "sharding", total=len(dataset), console=console, transient=True)
+    shown = tracked(samples, "sharding", len(dataset))
     number = write_shards(dataset.taxonomy, shown, out, megabytes, jpeg)
     say(f"written to {out}: {len(dataset):,} samples in {number:,} shards; train on shards:{out}")

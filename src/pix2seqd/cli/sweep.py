@@ -1,15 +1,18 @@
 """The command `pix2seqd sweep`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pix2seqd.cli.options import Checkpoint, Device, Dtype, TrustSize, count, numbers
 from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
-    from pix2seqd.segmenter import Segmenter
+    from PIL.Image import Image
+    from rich.table import Table
 
+    from pix2seqd.segmenter import Segmenter
 
 WholeNumbers = Annotated[tuple[int, ...], numbers(int, 0)]
 
@@ -46,7 +49,9 @@ def sweep(
         out: JSON file to write.
     """
     from pix2seqd import distributed
+    from pix2seqd.cli.scoring import report
     from pix2seqd.data import is_clips
+    from pix2seqd.files import write_png
     from pix2seqd.panoptic.results import check_files
     from pix2seqd.segmenter import Segmenter
 
@@ -60,50 +65,36 @@ def sweep(
     distributed.rank()  # from here on each process has a device of its own
     segmenter = Segmenter.from_pretrained(checkpoint, device, dtype, trust_size=trust_size)
     if clips:
-        _sweep_clips(segmenter, data, out, first_steps, steps, seed)
+        scores, table, plot = _sweep_clips(segmenter, data, first_steps, steps, seed)
     else:
-        _sweep_images(segmenter, data, out, {"steps": steps, "td": td, "min_pixels": min_pixels}, seed)
+        scores, table, plot = _sweep_images(segmenter, data, {"steps": steps, "td": td, "min_pixels": min_pixels}, seed)
+    if distributed.rank() == 0:
+        report(table, out, {**segmenter.describe(clip=clips), "data": data, "seed": seed}, scores)
+        write_png(out.with_suffix(".png"), plot())
+        say(f"written to {out} and {out.with_suffix('.png')}")
 
 
 def _sweep_images(
-    segmenter: "Segmenter", data: str, out: Path, values: Mapping[str, Sequence[float]], seed: int
-) -> None:
-    from rich.console import Console
-
-    from pix2seqd import distributed
+    segmenter: "Segmenter", data: str, values: Mapping[str, Sequence[float]], seed: int
+) -> tuple[dict[str, Any], "Table", "Callable[[], Image]"]:
     from pix2seqd.cli.scoring import progress_bar
     from pix2seqd.data import open_dataset
     from pix2seqd.evaluation import sweep as run
-    from pix2seqd.files import write_json, write_png
 
     dataset = open_dataset(data, segmenter.checkpoint.data.size)
     rows = run.sweep(segmenter, dataset, values, seed, progress_bar(len(dataset)))
-    if distributed.rank() > 0:
-        return
-    Console().print(run.render(rows))
-    settings = {**segmenter.describe(), "data": data, "seed": seed}
-    write_json(out, {"settings": settings, "rows": rows})
-    write_png(out.with_suffix(".png"), run.plot(rows, segmenter))
-    say(f"written to {out} and {out.with_suffix('.png')}")
+    return {"rows": rows}, run.render(rows), partial(run.plot, rows, segmenter)
 
 
 def _sweep_clips(
-    segmenter: "Segmenter", data: str, out: Path, first_steps: Sequence[int], steps: Sequence[int], seed: int
-) -> None:
-    from rich.console import Console
-
-    from pix2seqd import distributed
+    segmenter: "Segmenter", data: str, first_steps: Sequence[int], steps: Sequence[int], seed: int
+) -> tuple[dict[str, Any], "Table", "Callable[[], Image]"]:
     from pix2seqd.cli.scoring import CLIP_FRAMES, max_tracks, progress_bar
     from pix2seqd.data import open_clips
     from pix2seqd.evaluation import clips as run
-    from pix2seqd.files import write_json, write_png
 
     clips = open_clips(data, segmenter.size, CLIP_FRAMES)
     progress = progress_bar(len(first_steps) + len(steps), shared=False)
     rows = run.sweep_steps(segmenter, clips, first_steps, steps, seed, progress, max_tracks=max_tracks(data))
-    if distributed.rank() > 0:
-        return
-    Console().print(run.render({f"{name} {row['value']}": row for name in rows for row in rows[name]}))
-    write_json(out, {"settings": {**segmenter.describe(clip=True), "seed": seed, "data": data}, **rows})
-    write_png(out.with_suffix(".png"), run.plot(rows, segmenter))
-    say(f"written to {out} and {out.with_suffix('.png')}")
+    table = run.render({f"{name} {row['value']}": row for name in rows for row in rows[name]})
+    return rows, table, partial(run.plot, rows, segmenter)

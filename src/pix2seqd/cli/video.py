@@ -19,6 +19,7 @@ from pix2seqd.cli.options import (
     Inference,
     Selection,
     count,
+    not_none,
     print_message,
     print_summary,
     print_unfamiliar,
@@ -96,12 +97,10 @@ def video(
         # Samples without past masks see things in the noise of the empty planes at the ends of a stack.
         options: dict[str, Any] = {"consensus": 1} if stack else {}
         options |= {**inference.given(), **selection.given(segmenter.taxonomy)}
-        given = {"first_steps": first_steps, "adaptive": adaptive}
-        options |= {name: value for name, value in given.items() if value is not None}
+        options |= not_none(first_steps=first_steps, adaptive=adaptive)
         print_summary(segmenter)
         settings = {**segmenter.describe(clip=True), **options}
-        settings |= {"source": source, "along": along, "min_frames": min_frames}
-        settings |= {} if channel is None else {"channel": channel}
+        settings |= {"source": source, "along": along, "min_frames": min_frames, **not_none(channel=channel)}
         progress.start(clip.total and clip.total + bool(stack))  # one plane of a stack is segmented twice
         results = _segment(clip, source, stack, partial(segmenter.video, **options), progress)
         # Errors in the options or the first frame are reported before an earlier result is replaced.
@@ -123,19 +122,12 @@ def video(
 
 
 class _ClipProgress:
-    """The progress bar of a clip, and the messages above it.
-
-    Args of the constructor:
-        word: what is counted, "frames" or "planes".
-    """
+    """The progress bar of a clip, and the messages above it; `word` is "frames" or "planes"."""
 
     def __init__(self, word: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from pix2seqd.cli.progress import bar_with_speed
 
-        speed = TextColumn("{task.fields[speed]}")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
-        self.bar = Progress(*columns, console=Console(stderr=True))
+        self.bar = bar_with_speed()
         self.word = word
         self.errors = 0
         """Number of frames, or ends of files, that could not be read."""

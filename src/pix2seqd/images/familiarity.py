@@ -1,9 +1,9 @@
 """How unlike an image is to those that a model was trained on (out-of-distribution detection).
 
-The description of an image is the mean and the standard deviation of each channel of the encoder's map, over the whole
-image. For images of one kind these numbers vary together in a certain way. `Familiarity` holds their mean and
-covariance over training images; the strangeness of another image is its Mahalanobis distance from them (Lee et al.
-2018), where 1 is the limit that few training images exceed. The encoder computes the map anyway.
+The feature statistics of an image are the mean and the standard deviation of each channel of the encoder's map. For
+images of one kind these numbers vary together in a certain way. `Familiarity` holds their mean and covariance over
+training images; the out-of-distribution score of another image is its Mahalanobis distance from them (Lee et al. 2018),
+in units of the limit that few training images exceed. The encoder computes the map anyway.
 """
 
 from collections.abc import Sequence
@@ -32,11 +32,11 @@ _LIMIT = 1.6
 
 @dataclass(frozen=True, eq=False)
 class Familiarity:
-    """Statistics of the training images' descriptions.
+    """The distribution of the training images' feature statistics.
 
     Attributes:
         mean: float32 `[d]`.
-        whitening: float32 `[d, d]`: the square of (description - mean) times this, averaged, is the squared distance,
+        whitening: float32 `[d, d]`: the square of (statistics - mean) times this, averaged, is the squared distance,
             in units of the limit.
         min_pixels: of the smallest of these images. Smaller ones show too little to be judged.
     """
@@ -46,14 +46,14 @@ class Familiarity:
     min_pixels: int
 
     @classmethod
-    def fit(cls, descriptions: Tensor, min_pixels: int) -> "Familiarity | None":
-        """From the descriptions `[n, d]` of training images; None if there are fewer than `MIN_IMAGES`.
+    def fit(cls, statistics: Tensor, min_pixels: int) -> "Familiarity | None":
+        """From the feature statistics `[n, d]` of training images; None if there are fewer than `MIN_IMAGES`.
 
         The limit is taken from images that the statistics do not contain: each quarter is compared with the others.
         """
-        if len(descriptions) < MIN_IMAGES:
+        if len(statistics) < MIN_IMAGES:
             return None
-        values, fold = descriptions.double().cpu(), torch.arange(len(descriptions)) % _FOLDS
+        values, fold = statistics.double().cpu(), torch.arange(len(statistics)) % _FOLDS
         distances = torch.cat(
             [_distance(values[fold == k], *_statistics(values[fold != k])) for k in range(_FOLDS)]
         ).clamp(min=1e-12)
@@ -62,13 +62,13 @@ class Familiarity:
         mean, whitening = _statistics(values)
         return cls(mean.float(), (whitening / limit).float(), min_pixels)
 
-    def strangeness(self, description: Tensor) -> float:
-        """Of the image with this description (`describe`): 0 for the mean of the training images, 1 at the limit."""
-        return float(_distance(description[None].double(), self.mean.double(), self.whitening.double()))
+    def ood_score(self, statistics: Tensor) -> float:
+        """Of the image with these `feature_statistics`: 0 for the mean of the training images, 1 at the limit."""
+        return float(_distance(statistics[None].double(), self.mean.double(), self.whitening.double()))
 
 
 def _statistics(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean `[d]` and whitening matrix `[d, d]` of descriptions `[n, d]`."""
+    """Mean `[d]` and whitening matrix `[d, d]` of values `[n, d]`."""
     mean, deviation = values.mean(dim=0), values.std(dim=0, correction=0)
     scale = 1 / (deviation + 1e-3 * deviation.mean() + 1e-12)  # channels that never vary count little
     scaled = (values - mean) * scale
@@ -98,9 +98,9 @@ def moments(features: Tensor, size: Sequence[int], inside: tuple[int, int]) -> T
     return torch.cat([values.new_full((1,), values.shape[1]), values.sum(dim=1), values.square().sum(dim=1)])
 
 
-def describe(seen: Sequence[Tensor]) -> Tensor:
+def feature_statistics(windows: Sequence[Tensor]) -> Tensor:
     """Mean and standard deviation of each channel over an image, `[2 c]`, from the moments of its windows."""
-    count, total = torch.stack(tuple(seen)).cpu().double().sum(dim=0).split([1, len(seen[0]) - 1])
+    count, total = torch.stack(tuple(windows)).cpu().double().sum(dim=0).split([1, len(windows[0]) - 1])
     mean, square = (total / count).chunk(2)
     return torch.cat([mean, (square - mean.square()).clamp(min=0).sqrt()])
 

@@ -59,19 +59,10 @@ def consensus(samples: Iterable[Panoptic], min_pixels: int = 0) -> Panoptic:
     maps, classes, own_scores, taxonomies = zip(*map(_dense, samples), strict=True)
     taxonomy = taxonomies[0]
     labels, starts = joint(maps)
-    codes = np.zeros(len(starts), np.int64)
-    for one in labels:
-        base = int(one.max()) + 1
-        if (int(codes.max()) + 1) * base >= 2**63:
-            codes = np.unique(codes, return_inverse=True)[1]
-        codes = codes * base + one
-    _, first, regions = np.unique(codes, return_index=True, return_inverse=True)
-    order = np.argsort(first)  # by their first pixels: ties must not depend on the samples' ids
-    regions = np.argsort(order)[regions]
-    members = labels[:, first[order]]  # [samples, regions]: the segment of each region
-    whole = Runs(starts, regions.astype(np.int32), maps[0].shape)
+    regions, members = _regions(labels)
+    whole = Runs(starts, regions, maps[0].shape)
     areas = whole.areas(0)
-    del maps, labels, codes, regions  # before maps of all pixels are made
+    del maps, labels, regions  # before maps of all pixels are made
     is_thing = np.array(taxonomy.things)
     things = np.zeros(members.shape, bool)
     votes = np.zeros((len(taxonomy) + 1, len(areas)), np.int64)
@@ -92,7 +83,24 @@ def consensus(samples: Iterable[Panoptic], min_pixels: int = 0) -> Panoptic:
     runs = Runs.of(labels)
     del labels, merged  # before the map of segments is made
     scores = _scores(_pairs(runs, whole), class_of, members, classes, own_scores)
-    return Panoptic.numbered(runs, class_of, taxonomy, scores)
+    return Panoptic.from_runs(runs, class_of, taxonomy, scores)
+
+
+def _regions(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Regions of pixels that no sample separates, from the labels of runs in each sample, `[samples, runs]`.
+
+    Returns:
+        The region of each run, int32 `[runs]`, and the label of each region in each sample, `[samples, regions]`.
+    """
+    codes = np.zeros(labels.shape[1], np.int64)
+    for one in labels:
+        base = int(one.max()) + 1
+        if (int(codes.max()) + 1) * base >= 2**63:
+            codes = np.unique(codes, return_inverse=True)[1]
+        codes = codes * base + one
+    _, first, regions = np.unique(codes, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # by their first pixels: ties must not depend on the samples' ids
+    return np.argsort(order)[regions].astype(np.int32), labels[:, first[order]]
 
 
 def _pairs(one: Runs, two: Runs) -> np.ndarray:
@@ -157,7 +165,7 @@ def _dense(sample: Panoptic) -> tuple[Runs, np.ndarray, np.ndarray, Taxonomy]:
     classes = [VOID, *(sample.taxonomy.class_of(segment.category_id) for segment in sample.segments)]
     scores = [1.0, *(1.0 if segment.score is None else segment.score for segment in sample.segments)]
     ids = [VOID, *(segment.id for segment in sample.segments)]
-    return Runs.of(sample.segmentation).numbered(ids), np.array(classes), np.array(scores), sample.taxonomy
+    return Runs.of(sample.segmentation).indexed(ids), np.array(classes), np.array(scores), sample.taxonomy
 
 
 def _groups(members: np.ndarray, things: np.ndarray, areas: np.ndarray) -> np.ndarray:
@@ -191,12 +199,7 @@ def _groups(members: np.ndarray, things: np.ndarray, areas: np.ndarray) -> np.nd
 
 
 def _share(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Share 0..1 of the samples (first axis) in which two regions are in one segment.
-
-    Args:
-        one: the segment of a region in each sample, `[samples, ...]`.
-        other: that of another region, of a shape that fits.
-    """
+    """Share 0..1 of the samples, the first axis, in which two regions are in one segment."""
     return (one == other).sum(axis=0) * (1 / len(one))
 
 

@@ -22,11 +22,8 @@ Video = Callable[[Iterable[Image.Image]], Iterator[Panoptic]]
 def sharpest(planes: Iterable[DecodedFrame]) -> int:
     """Number of the plane in which neighbouring blocks of pixels differ most, as most things are in focus there.
 
-    Args:
-        planes: one or more; all are read.
-
     Raises:
-        InputError: they have different sizes.
+        InputError: the planes have different sizes.
     """
     found: list[tuple[float, int]] = []
     size = None
@@ -47,15 +44,9 @@ def sharpness(image: Image.Image) -> float:
 def segment_depths(video: Video, planes: Planes, start: int, total: int) -> Iterator[tuple[DecodedFrame, Panoptic]]:
     """Segment a stack with the memory of past masks, so that a thing has one id in all planes.
 
-    The first plane of a stack is often empty, and a model for videos takes scale and first masks from its first
-    frame. So the plane `start` is segmented first, then those before it, backwards, then those after it. The results
-    up to `start` are in memory until all of these are done.
-
-    Args:
-        video: the model.
-        planes: reads the planes.
-        start: number of the plane to begin with.
-        total: number of planes.
+    The first plane of a stack is often empty, and a model for videos takes scale and first masks from its first frame.
+    So the plane number `start` of `total` is segmented first, then those before it, backwards, then those after it. The
+    results up to `start` are in memory until all of these are done.
 
     Yields:
         Planes and their segmentations in the order of the numbers. If an error or Ctrl-C comes, first those that are

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from pix2seqd.images.resize import resize_labels
-from pix2seqd.inference.postprocess import CERTAIN, Labels, fill_small
+from pix2seqd.inference.postprocess import MAX_CONFIDENCE, Labels, fill_small
 from pix2seqd.inference.stitching import window_depth
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
@@ -26,13 +26,13 @@ class InpaintedMask:
     Attributes:
         labels: int32 `[h, w]`, 0 = void or not generated yet.
         class_of: label → contiguous class.
-        confidence: uint8 `[h, w]`, the model's confidence in the label, 0 to `CERTAIN`.
+        confidence: uint8 `[h, w]`, the model's confidence in the label, 0 to `MAX_CONFIDENCE`.
     """
 
     def __init__(self, hints: np.ndarray, class_of: dict[int, int], taxonomy: Taxonomy) -> None:
         self.labels = hints.astype(np.int32)
         self.class_of = dict(class_of)
-        self.confidence = np.where(hints != VOID, CERTAIN, 0).astype(np.uint8)
+        self.confidence = np.where(hints != VOID, MAX_CONFIDENCE, 0).astype(np.uint8)
         self.taxonomy = taxonomy
         # How deep each pixel lies in the window that gave its label; hints of the caller count as the deepest.
         self._depth = np.where(hints != VOID, np.int32(np.iinfo(np.int32).max), np.int32(0))

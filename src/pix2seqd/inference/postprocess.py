@@ -18,7 +18,7 @@ from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 Labels = tuple[np.ndarray, dict[int, int]]
 """A label map: integers `[h, w]`, 0 = void, and the contiguous class of each label."""
 
-CERTAIN = 255
+MAX_CONFIDENCE = 255
 """Highest confidence of a pixel; 0 is the lowest."""
 _TILE = 512
 """Side of the squares in which pixels are given to their nearest segment."""
@@ -110,7 +110,7 @@ def join_uncertain(found: Labels, certainty: np.ndarray, taxonomy: Taxonomy, lim
 
     Args:
         found: the segments.
-        certainty: integers `[h, w]`, the probability of each pixel's id, 0 to `CERTAIN`.
+        certainty: integers `[h, w]`, the probability of each pixel's id, 0 to `MAX_CONFIDENCE`.
         taxonomy: says which classes are things.
         limit: two segments stay apart if the product of the mean probabilities of their ids is this or more.
 
@@ -128,13 +128,17 @@ def join_uncertain(found: Labels, certainty: np.ndarray, taxonomy: Taxonomy, lim
         pairs.append(np.stack([one[touching], two[touching]]))
     one, two = np.unique(np.concatenate(pairs, axis=1), axis=1)
     join = certain[one] * certain[two] < limit
-    edges = sparse.csr_matrix((np.ones(int(join.sum()), bool), (one[join], two[join])), (len(kinds),) * 2)
-    _, lowest, component = np.unique(
-        connected_components(edges, directed=False)[1], return_index=True, return_inverse=True
-    )
-    table = lowest[component].astype(labels.dtype)
+    table = lowest_joined(np.stack([one[join], two[join]]), len(kinds)).astype(labels.dtype)
     joined = np.flatnonzero(np.bincount(table, minlength=len(table)) > 1)
     return (table[labels], {label: c for label, c in class_of.items() if table[label] == label}), joined
+
+
+def lowest_joined(pairs: np.ndarray, count: int) -> np.ndarray:
+    """For each label 0..count - 1 the lowest label that pairs `[2, n]` join it with, int32 `[count]`."""
+    edges = sparse.csr_matrix((np.ones(pairs.shape[1], bool), tuple(pairs)), (count, count))
+    component = connected_components(edges, directed=False)[1]
+    _, lowest, own = np.unique(component, return_index=True, return_inverse=True)
+    return lowest[own].astype(np.int32)
 
 
 def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, float]:
@@ -142,7 +146,7 @@ def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, flo
 
     Args:
         labels: integers `[h, w]`.
-        confidence: integers `[h, w]`, 0 to `CERTAIN`.
+        confidence: integers `[h, w]`, 0 to `MAX_CONFIDENCE`.
     """
     sums, counts = np.zeros((2, int(labels.max(initial=0)) + 1))
     for rows in bands(*labels.shape):
@@ -150,7 +154,7 @@ def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, flo
         sums += np.bincount(part, confidence[rows].ravel(), len(sums))
         counts += np.bincount(part, minlength=len(sums))
     present = np.flatnonzero(counts)
-    means = sums[present] / (CERTAIN * counts[present])
+    means = sums[present] / (MAX_CONFIDENCE * counts[present])
     return dict(zip(present.tolist(), means.round(4).tolist(), strict=True))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from pix2seqd.analog_bits import value_probability
 from pix2seqd.files import InputError
 from pix2seqd.images.familiarity import moments
-from pix2seqd.inference.postprocess import CERTAIN
+from pix2seqd.inference.postprocess import MAX_CONFIDENCE
 from pix2seqd.inference.tiling import Window
 from pix2seqd.inference.video import Step, Stream
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -58,9 +58,8 @@ class Runner:
     def denoise(self, windows: Sequence[Window], stream: Stream) -> Iterator[Step]:
         """The denoising loop: the encoder runs once for the windows, then the steps of each sample follow.
 
-        Args:
-            windows: of one image or of several; all have the same number of samples.
-            stream: number of steps, and past masks.
+        The windows, of one image or of several, have the same number of samples; the stream decides on steps and past
+        masks.
         """
         h, inside = self.encode(windows), [window.inside for window in windows]
         hints = [window.hints for window in windows if window.hints is not None]
@@ -82,25 +81,25 @@ class Runner:
                     first = step.m_pred, stream.certain(step.m_pred, inside)
 
     def encode(self, windows: Sequence[Window]) -> ImageFeatures:
-        """The encoder's features of the windows; their moments are added to `Window.seen`."""
+        """The encoder's features of the windows; their moments are added to `Window.moments`."""
         with self._precision():
             images = self._batch([window.pixels for window in windows])
             h = self.model.pixel_encoder(images.contiguous(memory_format=torch.channels_last))
         for window, features in zip(windows, h.map, strict=True):
-            window.seen.append(moments(features, window.pixels.shape[1:], window.inside))
+            window.moments.append(moments(features, window.pixels.shape[1:], window.inside))
         return h
 
     def masks(self, step: Step) -> np.ndarray:
         """The windows' masks after a step, integers `[b, 4, h, w]`, uint8 if all classes and ids fit.
 
-        Channels: class, id, and the model's confidence in the class and in the id, 0 to `CERTAIN`.
+        Channels: class, id, and the model's confidence in the class and in the id, 0 to `MAX_CONFIDENCE`.
         """
         config = self.model.config.mask
         parts = step.m_pred[:, : config.bits[0]], step.m_pred[:, config.bits[0] :]
         confidence = torch.stack([value_probability(bits, config.scale) for bits in parts], dim=1)
         kind = torch.uint8 if max(config.classes, config.max_instances) <= 256 else torch.int32
         masks = self.model.to_masks(step.m_pred).to(kind)
-        return torch.cat([masks, (confidence * CERTAIN).round().to(kind)], dim=1).cpu().numpy()
+        return torch.cat([masks, (confidence * MAX_CONFIDENCE).round().to(kind)], dim=1).cpu().numpy()
 
     def _batch(self, tensors: Sequence[Tensor]) -> Tensor:
         """Tensors of several windows as one batch on the device."""
@@ -116,11 +115,7 @@ class Runner:
 
 
 def _device(name: str) -> torch.device:
-    """The device of this name, "auto" or as PyTorch takes it.
-
-    Raises:
-        InputError: it does not exist here.
-    """
+    """The device of this name, "auto" or as PyTorch takes it; one that does not exist here is refused."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from pix2seqd.inference.postprocess import Labels
+from pix2seqd.inference.postprocess import Labels, lowest_joined
 from pix2seqd.panoptic.panoptic import compact
 from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
@@ -111,28 +111,25 @@ class Join:
         self._canvas = Canvas(height, width, np.int32, Runs.of)
         # Labels of void and stuff are their classes; things get the next numbers.
         self._class_of = list(range(len(taxonomy) + 1))
-        self._parent = list(self._class_of)
+        self._same: list[tuple[int, int]] = []
+        """Pairs of labels of one thing."""
         self._placed: list[Tile] = []
 
     def add(self, top: int, left: int, found: Labels) -> None:
         """Add a window, whose top is not above that of the window before; it may extend beyond the image."""
-        parent, class_of = self._parent, self._class_of
+        class_of = self._class_of
         labels, classes = found[0][: self._size[0] - top, : self._size[1] - left], found[1]
         tile = (top, left, _renumbered(labels, classes, class_of, self._taxonomy))
-        parent.extend(range(len(parent), len(class_of)))
         self._placed = [other for other in self._placed if other[0] + len(other[2]) > top]
-        for i, j in (pair for other in self._placed for pair in _agreeing(other, tile)):
-            if class_of[i] == class_of[j]:
-                low, high = sorted((_root(parent, i), _root(parent, j)))
-                parent[high] = low
+        agreeing = (pair for other in self._placed for pair in _agreeing(other, tile))
+        self._same += [(i, j) for i, j in agreeing if class_of[i] == class_of[j]]
         self._placed.append(tile)
         self._canvas.paint(*tile)
 
     def labels(self) -> Labels:
         """Labels int32 `[height, width]`, and the class of each label that occurs."""
         runs = Runs.below(self._canvas.parts())
-        roots = np.array([_root(self._parent, i) for i in range(len(self._parent))], np.int32)
-        values = roots[runs.values]
+        values = lowest_joined(np.array(self._same, int).reshape(-1, 2).T, len(self._class_of))[runs.values]
         return runs.spread(values), {i: self._class_of[i] for i in np.unique(values).tolist() if i != VOID}
 
 
@@ -158,13 +155,6 @@ def _agreeing(one: Tile, two: Tile) -> list[tuple[int, int]]:
     shared = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns)).reshape(len(rows), -1)
     union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0) - shared
     return [(int(rows[i]), int(columns[j])) for i, j in np.argwhere(2 * shared > union)]
-
-
-def _root(parent: list[int], i: int) -> int:
-    """The label that stands for all labels that are joined with label `i`."""
-    while parent[i] != i:
-        i = parent[i]
-    return i
 
 
 def window_depth(top: int, left: int, shape: tuple[int, ...], whole: tuple[int, ...]) -> np.ndarray:

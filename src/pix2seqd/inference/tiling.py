@@ -1,7 +1,7 @@
 """From an image to the windows that the network sees, and from their masks back to the image's segments."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from pix2seqd.inference.inpainting import InpaintedMask, combine, downsample
 from pix2seqd.inference.postprocess import Labels
 from pix2seqd.panoptic.panoptic import Panoptic, typical_diameter
 from pix2seqd.panoptic.runs import Runs
-from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
+from pix2seqd.panoptic.taxonomy import VOID
 from pix2seqd.speed.hardware import give_back_memory
 
 _LARGE = 2**22
@@ -50,7 +50,7 @@ class ResizedImage:
     """Top and left of the windows' masks in its mask, row by row."""
     zoom: float
     """Network pixels per image pixel."""
-    seen: list[Tensor] = field(default_factory=list)
+    moments: list[Tensor] = field(default_factory=list)
     """`familiarity.moments` of the windows that the encoder has seen."""
 
     def give_back_memory(self) -> None:
@@ -73,12 +73,12 @@ class Window:
     """int64 `[2, h, w]`, given classes and ids, -1 where nothing is given."""
     inside: tuple[int, int] = (0, 0)
     """Height and width of the part of `pixels` that is the image; the rest is padding."""
-    seen: list[Tensor] = field(default_factory=list)
-    """`ResizedImage.seen` of its image."""
+    moments: list[Tensor] = field(default_factory=list)
+    """`ResizedImage.moments` of its image."""
 
 
-class Look(NamedTuple):
-    """What some windows of an image say of its scale."""
+class ScaleEstimate(NamedTuple):
+    """What some windows of an image at one zoom say of its scale."""
 
     diameter: float
     """The things' typical diameter (`panoptic.typical_diameter`) in image pixels; 0: there are none."""
@@ -137,12 +137,9 @@ class Tiling:
     def split(
         self, image: ResizedImage, generators: Sequence[torch.Generator], mask: InpaintedMask | None = None
     ) -> Iterator[Window]:
-        """The windows of an image, one by one. With a mask, the hints of a window are read when it is yielded.
+        """The windows of an image, one by one, with noise of one generator for each sample.
 
-        Args:
-            image: at the network's scale.
-            generators: one for each sample.
-            mask: the mask to inpaint.
+        With a mask to inpaint, the hints of a window are read when it is yielded.
         """
         stride, bits = self.model.mask.stride, self.model.mask.total_bits
         height, width = (side * stride for side in image.window)
@@ -151,13 +148,7 @@ class Tiling:
             noise = tuple(torch.randn(bits, *image.window, generator=generator) for generator in generators)
             hints = None if mask is None else torch.from_numpy(mask.hints(top, left, *image.window))
             inside = part.shape[1], part.shape[2]
-            yield Window(number, pad_image(part, height, width), noise, hints, inside, image.seen)
-
-    @property
-    def find(self) -> Callable[[np.ndarray, Taxonomy, int], Labels]:
-        """The function from a mask, integers `[2, h, w]`, to segments: (mask, taxonomy, minimum pixels) → labels."""
-        unique = self.data.ids == "unique"
-        return postprocess.segments_by_id if unique else postprocess.segments_by_component
+            yield Window(number, pad_image(part, height, width), noise, hints, inside, image.moments)
 
     def minimum(self, image: ResizedImage, min_pixels: int) -> int:
         """Minimum number of image pixels of a segment."""
@@ -168,11 +159,8 @@ class Tiling:
     ) -> Panoptic:
         """Masks of an image's windows → segments at the image's size, without those below `minimum`.
 
-        Args:
-            image: for its size and windows.
-            masks: of the windows, one by one, integers `[4, h, w]`, as `Runner.masks` gives them.
-            min_pixels: as in `minimum`.
-            smooth: as `InferConfig.smooth`.
+        The masks come one by one, integers `[4, h, w]`, as `Runner.masks` gives them; `smooth` is as
+        `InferConfig.smooth`.
         """
         return next(self.stitch_samples(image, ([mask] for mask in masks), min_pixels, smooth))
 
@@ -203,7 +191,7 @@ class Tiling:
                 for _ in found
             ]
             for sample, mask in zip(samples, found, strict=True):
-                segments, confidence = self._judged(
+                segments, confidence = self._segments(
                     _inside(mask, top, left, image.mask_size), round(minimum * scale**2)
                 )
                 sample[0].add(top, left, segments)
@@ -215,9 +203,9 @@ class Tiling:
             yield self._finished(samples, image, minimum, smooth)
 
     def _official(self, mask: np.ndarray, minimum: int) -> Panoptic:
-        (labels, classes), confidence = self._judged(mask, minimum)
+        (labels, classes), confidence = self._segments(mask, minimum)
         scores = postprocess.mean_confidence(labels, confidence)
-        return Panoptic.numbered(Runs.of(labels), classes, self.taxonomy, scores)
+        return Panoptic.from_runs(Runs.of(labels), classes, self.taxonomy, scores)
 
     def _finished(
         self,
@@ -236,11 +224,12 @@ class Tiling:
         labels, classes = self._without_small(labels, classes, minimum)
         runs = Runs.of(labels)
         del labels  # before the map of segments is made
-        return Panoptic.numbered(runs, classes, self.taxonomy, scores)
+        return Panoptic.from_runs(runs, classes, self.taxonomy, scores)
 
-    def _judged(self, mask: np.ndarray, minimum: int) -> tuple[Labels, np.ndarray]:
+    def _segments(self, mask: np.ndarray, minimum: int) -> tuple[Labels, np.ndarray]:
         """Segments of a mask, integers `[4, h, w]`, of `minimum` mask pixels or more; the confidence of its pixels."""
-        found, confidence = self.find(mask[:2], self.taxonomy, minimum), self._confidence(mask)
+        find = postprocess.segments_by_id if self.data.ids == "unique" else postprocess.segments_by_component
+        found, confidence = find(mask[:2], self.taxonomy, minimum), self._confidence(mask)
         if self._join_below:
             found, joined = postprocess.join_uncertain(found, mask[3], self.taxonomy, self._join_below)
             # Their ids say nothing any more.
@@ -248,17 +237,13 @@ class Tiling:
         return found, confidence
 
     def _confidence(self, mask: np.ndarray) -> np.ndarray:
-        """How sure the model is of each pixel's segment, 0 to `CERTAIN`: of the class, and of the id where it counts.
-
-        Args:
-            mask: integers `[4, h, w]`, as `Runner.masks` gives them.
-        """
+        """The model's confidence in each pixel's segment, from its mask: in the class, and of things in the id too."""
         things = np.array(self.taxonomy.things)
         thing = things[np.where(mask[0] < len(things), mask[0], VOID)]
-        both = mask[2].astype(np.int32) * mask[3] // postprocess.CERTAIN
+        both = mask[2].astype(np.int32) * mask[3] // postprocess.MAX_CONFIDENCE
         return np.where(thing, both, mask[2]).astype(np.uint8)
 
-    def look(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> Iterator[Look]:
+    def estimate_scale(self, image: ResizedImage, masks: Iterable[np.ndarray]) -> Iterator[ScaleEstimate]:
         """What the windows' things say of the image's scale, after each window.
 
         No more masks are read than `_ENOUGH` things need.
@@ -266,14 +251,14 @@ class Tiling:
         areas: list[int] = []
         scores = 0.0
         for (top, left), mask in zip(image.corners, masks, strict=True):
-            (labels, classes), confidence = self._judged(_inside(mask, top, left, image.mask_size), 0)
+            (labels, classes), confidence = self._segments(_inside(mask, top, left, image.mask_size), 0)
             mean = postprocess.mean_confidence(labels, confidence)
             found = Panoptic.from_segmentation(labels, classes, self.taxonomy)
             things = [segment for segment in found.segments if segment.isthing]
             areas += [segment.area for segment in things]
             scores += sum(segment.area * mean[segment.id] for segment in things)
             diameter = typical_diameter(areas) * self.model.mask.stride / image.zoom
-            yield Look(diameter, scores / max(sum(areas), 1), len(areas))
+            yield ScaleEstimate(diameter, scores / max(sum(areas), 1), len(areas))
             if len(areas) >= _ENOUGH:
                 break
 
@@ -343,7 +328,7 @@ class Tiling:
     def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, min_pixels: int) -> None:
         """Write the generated mask of a window into the image's mask, without segments below `minimum`."""
         top, left = image.corners[number]
-        labels, confidence = self._judged(_inside(found, top, left, mask.labels.shape), 0)
+        labels, confidence = self._segments(_inside(found, top, left, mask.labels.shape), 0)
         minimum = self.minimum(image, min_pixels) * mask.labels.size / math.prod(image.size)
         mask.add(top, left, labels, round(minimum), confidence)
 

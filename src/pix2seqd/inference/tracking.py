@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pix2seqd.panoptic.measure import numbered
+from pix2seqd.panoptic.measure import segment_index
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
 from pix2seqd.panoptic.reused_ids import assign
 
@@ -91,12 +91,8 @@ class Tracker:
     def past(self, ids: int, distance: float) -> list[Frame]:
         """The last frames, oldest first, with the ids for the model's past masks: one id per track in all frames.
 
-        A track keeps the model's id unless an older track has it: any other track where ids are unique, a neighbour
-        where they are reused. Stuff has an id only where ids are unique.
-
-        Args:
-            ids: the largest id that the model can generate.
-            distance: pixels within which things are neighbours.
+        A track keeps the model's id, 1 to `ids`, unless an older track has it: any other track where ids are unique, a
+        neighbour (within `distance` pixels) where they are reused. Stuff has an id only where ids are unique.
         """
         latest: dict[int, int] = {}
         for frame in reversed(self._frames):
@@ -143,7 +139,7 @@ def intersection_over_union(
     one: Panoptic, segments: Sequence[Segment], two: Panoptic, others: Sequence[Segment]
 ) -> np.ndarray:
     """IoU of segments of two segmentations of one size: float `[segments, others]`."""
-    rows, columns = numbered(one.segmentation, segments), numbered(two.segmentation, others)
+    rows, columns = segment_index(one.segmentation, segments), segment_index(two.segmentation, others)
     shape = len(segments) + 1, len(others) + 1
     pairs = (rows * np.int64(shape[1]) + columns).ravel()
     shared = np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)[1:, 1:]
@@ -156,7 +152,7 @@ def most_frequent(panoptic: Panoptic, values: np.ndarray) -> dict[int, int]:
     present = np.bincount(values.ravel()).nonzero()[0]
     dense = np.zeros(int(values.max(initial=0)) + 1, int)
     dense[present] = np.arange(len(present))
-    rows = numbered(panoptic.segmentation, panoptic.segments)
+    rows = segment_index(panoptic.segmentation, panoptic.segments)
     shape = len(panoptic.segments) + 1, len(present)
     votes = np.bincount((rows * shape[1] + dense[values]).ravel(), minlength=shape[0] * shape[1]).reshape(shape)
     winners = present[votes.argmax(axis=1)].tolist()

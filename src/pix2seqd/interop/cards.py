@@ -50,11 +50,9 @@ STATED = ("made_for", "not_for", "trained_on", "sampling", "quality", "time", "f
 
 
 def read_card(folder: Path, name: str = "") -> Card:
-    """The facts about the checkpoint in a folder.
+    """The facts about the checkpoint in a folder, under a name, by default that of the folder.
 
-    Args:
-        folder: holds config.json, model.safetensors and, if there is a card, README.md with a head in YAML.
-        name: what to call it; empty: the folder.
+    The folder holds config.json, model.safetensors and, if there is a card, README.md with a head in YAML.
 
     Raises:
         InputError: no checkpoint is there, or its config.json or the head of its card is damaged.

@@ -72,11 +72,7 @@ def make_widget() -> Any:
 
 @lru_cache(maxsize=1)
 def load_model(name: str) -> Segmenter:
-    """A checkpoint by a bundled name, a folder or a hub id; the last one is kept.
-
-    Raises:
-        InputError: no such checkpoint, or it is damaged.
-    """
+    """A checkpoint by a bundled name, a folder or a hub id; the last one is kept."""
     return Segmenter.from_pretrained(name)
 
 
@@ -119,17 +115,11 @@ def label_planes(
 
 
 def as_layer(found: list[Panoptic], shape: tuple[int, ...], rgb: bool, options: dict[str, Any]) -> LayerData:
-    """A Labels layer of the segmentations of all planes.
-
-    Args:
-        found: one for each plane.
-        shape: of the image layer's data.
-        rgb: whether its last axis is colour.
-        options: name and position of the layer.
+    """A Labels layer of the segmentations of all planes of an image layer, whose data have this `shape`.
 
     Returns:
-        Labels, int32 of the image's shape without colour, 0 = no segment; the arguments of the layer, with a table of
-        the categories (and the scores, where there are any) of the labels; "labels".
+        Labels, int32 of the image's shape without colour, 0 = no segment; the arguments of the layer: `options` (name
+        and position), and a table of the labels' categories; "labels".
     """
     labels = np.stack([panoptic.segmentation for panoptic in found]).reshape(shape[: len(shape) - rgb])
     segments = {segment.id: segment for panoptic in found for segment in panoptic.segments}

@@ -20,14 +20,9 @@ _RESNET_DEPTHS = {50: (3, 4, 6), 101: (3, 4, 23), 152: (3, 8, 36), 200: (3, 24, 
 
 
 def load_official(variables: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Pix2SeqD:
-    """A model with the weights of an official one.
+    """A model in eval mode with the weights of an official one, whose configuration comes as nested dictionaries.
 
-    Args:
-        variables: official variable name (`denoiser/conv_in/kernel:0`, ...) → array. Others are ignored.
-        config: the official configuration as nested dictionaries.
-
-    Returns:
-        The model, in eval mode.
+    The variables have their official names (`denoiser/conv_in/kernel:0`, ...); others are ignored.
 
     Raises:
         ValueError: a setting that this package lacks; a variable that is missing or has another shape.
@@ -279,7 +274,7 @@ def _transformer_layer(ours: str, official: str, self_attention: str, cross: boo
     yield from _layer(f"{ours}.mlp.3", f"{official}/mlp/ffn/dense2", _projection)
 
 
-def _numbered(name: str, index: int) -> str:
+def _keras_name(name: str, index: int) -> str:
     return f"{name}_{index}" if index else name
 
 
@@ -308,7 +303,7 @@ def _encoder_names(model: Pix2SeqD) -> Names:
     yield from _layer("pixel_encoder.project", "rest/stem_projection", _projection)
     yield from _norm("pixel_encoder.project_norm", "rest/stem_ln")
     for i in range(config.encoder.layers):
-        official = f"rest/transformer_encoder/{_numbered('transformer_encoder', i)}"
+        official = f"rest/transformer_encoder/{_keras_name('transformer_encoder', i)}"
         yield from _transformer_layer(f"pixel_encoder.layers.{i}", official, "mha", cross=False)
     yield from _norm("pixel_encoder.out_norm", "rest/ouput_ln")  # sic
     merge = model.pixel_encoder.merge
@@ -358,7 +353,7 @@ def _bottleneck_names(config: ModelConfig) -> Names:
         yield from _layer(f"{ours}.conv_{side}", f"{official}/trans_conv_{side}", _conv)
         yield from _norm(f"{ours}.norm_{side}", f"{official}/trans_conv_{side}_norm")
     for i in range(config.decoder.layers):
-        layer = f"{official}/transformer_decoder/{_numbered('transformer_decoder_layer', i)}"
+        layer = f"{official}/transformer_decoder/{_keras_name('transformer_decoder_layer', i)}"
         yield from _transformer_layer(f"{ours}.layers.{i}", layer, "self_mha", config.decoder.condition_on_tokens)
 
 

@@ -25,10 +25,7 @@ class _Step(nn.Module):
 def export_onnx(model: Pix2SeqD, folder: Path, size: tuple[int, int]) -> None:
     """Write encoder.onnx (images → map, tokens) and step.onnx (m_t, map, tokens, t → m_pred), float32, batch 1.
 
-    Args:
-        model: an image model; the graphs take no past masks, which video models need.
-        folder: output folder; made if it does not exist.
-        size: height and width of the network's input.
+    `size` is height and width of the network's input. The graphs take no past masks, which video models need.
 
     Raises:
         InputError: the extra is not installed, or the model is a video model.

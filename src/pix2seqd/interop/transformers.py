@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, Self
 
@@ -79,10 +80,8 @@ class Pix2SeqDConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], *, trust_size: bool = False, **kwargs: Any) -> Any:
         """From the content of config.json, which may be untrusted: only values that were checked are used.
 
-        Args:
-            config_dict: the content.
-            trust_size: as `pix2seqd.checkpoint.from_pretrained` takes it.
-            kwargs: of `PreTrainedConfig.from_dict`.
+        `trust_size` is that of `pix2seqd.checkpoint.from_pretrained`, the other options are those of
+        `PreTrainedConfig.from_dict`.
 
         Raises:
             InputError: as `pix2seqd.checkpoint.read_settings`.
@@ -231,21 +230,10 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
         """As `to`."""
         return self.to("cuda" if device is None else torch.device("cuda", device))
 
-    def float(self, *_: Any) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """As `to`."""
-        return self.to(torch.float32)
-
-    def bfloat16(self) -> Self:
-        """As `to`."""
-        return self.to(torch.bfloat16)
-
-    def half(self, *_: Any) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """As `to`."""
-        return self.to(torch.float16)
-
-    def double(self) -> Self:
-        """As `to`."""
-        return self.to(torch.float64)
+    float = partialmethod(to, torch.float32)  # pyright: ignore
+    bfloat16 = partialmethod(to, torch.bfloat16)  # pyright: ignore
+    half = partialmethod(to, torch.float16)  # pyright: ignore
+    double = partialmethod(to, torch.float64)  # pyright: ignore
 
     def forward(
         self,
@@ -313,11 +301,7 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
         return self._segmenter[1]
 
     def _truth(self, labels: Tensor, shape: tuple[int, int, int, int]) -> np.ndarray:
-        """Labels at the images' size, int64 `[b, 2, h, w]`.
-
-        Raises:
-            ValueError: they have another shape, type or values.
-        """
+        """Labels at the images' size, int64 `[b, 2, h, w]`; other shapes, types and values are refused."""
         stride = self.checkpoint.model.config.mask.stride
         small = (*shape[:2], shape[2] // stride, shape[3] // stride)
         if not _is_batch(labels, torch.int64, torch.int32, torch.uint8) or tuple(labels.shape) not in (shape, small):
@@ -370,11 +354,7 @@ def _shown(value: Any) -> str:
 
 
 def _precision(dtype: Any) -> Any:
-    """A precision as `Segmenter` takes it, of the same or of a dtype of torch.
-
-    Raises:
-        ValueError: another one.
-    """
+    """A precision as `Segmenter` takes it, of the same or of a dtype of torch; others are refused."""
     precision = str(dtype).removeprefix("torch.")
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"dtype must be auto, float32 or bfloat16, not {precision}: the networks have no other")
@@ -382,11 +362,7 @@ def _precision(dtype: Any) -> Any:
 
 
 def _one_device(device_map: Any) -> Any:
-    """The device of the whole model; None: the CPU, where it is loaded.
-
-    Raises:
-        ValueError: parts of the model are meant to be on several devices.
-    """
+    """The device of the whole model; None: the CPU, where it is loaded. Several devices are refused."""
     if device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
         return "cuda" if torch.cuda.is_available() else None
     if isinstance(device_map, Mapping):
@@ -584,11 +560,7 @@ class Pix2SeqDImageProcessor(BaseImageProcessor):
 
 
 def _masks(outputs: Pix2SeqDOutput, target_sizes: Any) -> Iterator[np.ndarray]:
-    """The mask of each image, int64 `[2, h, w]`, without padding, at its size or the one that is asked for.
-
-    Raises:
-        ValueError: the outputs hold no masks; a size is none, or there are not as many as images.
-    """
+    """The mask of each image, int64 `[2, h, w]`, without padding, at its size or the one that is asked for."""
     if outputs.masks is None:
         raise ValueError("the outputs hold no masks; give the outputs of the model without labels")
     if target_sizes is not None and len(target_sizes) != len(outputs.masks):
@@ -612,11 +584,7 @@ def _runs(inside: np.ndarray) -> list[int]:
 
 
 def _mask(given: Any, classes: Mapping[int, int] | None) -> np.ndarray:
-    """A segmentation map as `Pix2SeqDImageProcessor.preprocess` takes it → int64 `[2, h, w]`, class and id.
-
-    Raises:
-        ValueError: it has another shape or type, or segments without a class.
-    """
+    """A segmentation map as `Pix2SeqDImageProcessor.preprocess` takes it → int64 `[2, h, w]`, class and id."""
     if isinstance(given, Panoptic):
         given = given.without_crowds()
         return np.stack([given.class_map(), given.segmentation]).astype(np.int64)

@@ -1,7 +1,7 @@
 """The tab Clip: segment a video frame by frame, and list its tracks."""
 
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,8 +21,10 @@ from pix2seqd.page.site import (
     Parts,
     Site,
     count,
-    settings_of,
+    options_of,
+    samples_in,
     steps_slider,
+    table_of,
     to_result,
     view,
     visitor_of,
@@ -60,7 +62,7 @@ class Run:
 
 def tab(site: Site, parts: Parts, samples: Path | None) -> list[gr.Component]:
     """Lay out the tab. Returns the components to which `values` gives values."""
-    found = sorted(p for p in samples.iterdir() if p.suffix.lower() in SUFFIXES)[:12] if samples else []
+    found = samples_in(samples, SUFFIXES)
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             source = gr.File(label="Clip: video, GIF or TIFF stack", height=140, elem_id="clip")
@@ -74,72 +76,81 @@ def tab(site: Site, parts: Parts, samples: Path | None) -> list[gr.Component]:
                 stop = gr.Button("Stop", min_width=90, elem_id="stop-clip")
         with gr.Column(scale=3, min_width=320, elem_id="clip-result"):
             frame_view = view(placeholder="Upload a clip or choose a sample. Each frame appears when it is done.")
-            table = gr.Dataframe(
-                headers=["track", "class", "kind", "first frame", "last frame", "mean area"],
-                interactive=False,
-                max_height=300,
-                label="Tracks",
-                buttons=[],
-            )
+            table = table_of("Tracks", "track", "class", "kind", "first frame", "last frame", "mean area")
             files = gr.File(label="Downloads: video, tracks, everything", file_count="multiple", interactive=False)
-
-    runs: dict[str | None, Run] = {}
-
-    def segment(
-        path: str | None, chosen: str | None, frames: int, steps: int, request: gr.Request, *values: Any
-    ) -> Iterator[tuple[Any, ...]]:
-        # The browser sends the name of a sample, never its path.
-        named = next((sample for sample in found if sample.name == chosen), None)
-        if path is None and named is None:
-            raise InputError("no clip yet; upload one or choose a sample")
-        given = site.scratch.resolve(path, visitor_of(request)) if path else named
-        assert given is not None
-        check_upload(given, site.limits.pixels)
-        options, model = settings_of(values), site.models.for_clips(values[-1])
-        if model != values[-1]:  # what the tab Image says about steps and samples is not for it
-            options = {key: options[key] for key in ("seed", "min_pixels", "diameter")}
-        else:
-            options["first_steps"] = options["steps"]
-        options["steps"] = int(steps)
-        current = Run(site.scratch.new_folder(visitor_of(request)) / "clip")
-        runs[request.session_hash] = current
-        while len(runs) > KEPT_RUNS:
-            del runs[next(iter(runs))]
-        try:
-            with closing(segmented(site, model, given, current.out, frames, options)) as results:
-                for done, total, frame, panoptic in site.turns.take(results):
-                    current.position = f"frame {done} of {total}"
-                    note = f"{current.position}: {count(panoptic)}"
-                    shown = {"progress": done / total, "note": note}
-                    current.value = show(data_uri(reduced(frame.image), "JPEG"), panoptic, **shown)
-                    yield current.value, gr.skip(), gr.skip()
-        except InputError as error:  # the time is over, or a frame cannot be used
-            if not current.value:
-                raise
-            gr.Warning(str(error))
-            yield ended(current)
-        else:
-            runs.pop(request.session_hash, None)
-            yield current.value | {"progress": 1.0}, tracks(current.out), export(current.out)
-        finally:
-            current.ended.set()
-
-    def halted(request: gr.Request) -> tuple[Any, ...]:
-        current = runs.pop(request.session_hash, None)
-        if current is None:  # it waited for its turn, or is done
-            return gr.skip(), gr.skip(), gr.skip()
-        if not current.ended.wait(END):
-            raise InputError("the frame that is being segmented takes too long; this clip has no files")
-        return ended(current)
-
+    clips = Clips(site, found)
     settings = [source, sample, frames, later, *parts.settings]
     outputs = [frame_view, table, files]
-    running = run.click(with_messages(segment), settings, outputs, **MODEL, show_progress="hidden")
+    running = run.click(with_messages(clips.segment), settings, outputs, **MODEL, show_progress="hidden")
     run.click(None, js=to_result("clip-result"))
-    stop.click(with_messages(halted), None, outputs, cancels=[running], **QUICK)
+    stop.click(with_messages(clips.stop), None, outputs, cancels=[running], **QUICK)
     source.upload(lambda: None, None, sample, **QUICK)
     sample.input(lambda: None, None, source, **QUICK)
     return [model, later]
+
+
+class Clips:
+    """The events of the tab; each visitor's page segments one clip, an uploaded one or one of the samples."""
+
+    def __init__(self, site: Site, samples: Sequence[Path]) -> None:
+        self._site, self._samples = site, samples
+        self._runs: dict[str | None, Run] = {}
+
+    def segment(
+        self, path: str | None, sample: str | None, frames: int, steps: int, request: gr.Request, *values: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        """The tab's values after each frame, and at the end."""
+        source = self._source(path, sample, request)
+        options, model = self._options(steps, values)
+        run = Run(self._site.scratch.new_folder(visitor_of(request)) / "clip")
+        self._runs[request.session_hash] = run
+        while len(self._runs) > KEPT_RUNS:
+            del self._runs[next(iter(self._runs))]
+        try:
+            with closing(segmented(self._site, model, source, run.out, frames, options)) as results:
+                for done, total, frame, panoptic in self._site.turns.take(results):
+                    run.position = f"frame {done} of {total}"
+                    note = f"{run.position}: {count(panoptic)}"
+                    shown = {"progress": done / total, "note": note}
+                    run.value = show(data_uri(reduced(frame.image), "JPEG"), panoptic, **shown)
+                    yield run.value, gr.skip(), gr.skip()
+        except InputError as error:  # the time is over, or a frame cannot be used
+            if not run.value:
+                raise
+            gr.Warning(str(error))
+            yield ended(run)
+        else:
+            self._runs.pop(request.session_hash, None)
+            yield run.value | {"progress": 1.0}, tracks(run.out), export(run.out)
+        finally:
+            run.ended.set()
+
+    def stop(self, request: gr.Request) -> tuple[Any, ...]:
+        """The tab's values when the frame that is being segmented is done."""
+        run = self._runs.pop(request.session_hash, None)
+        if run is None:  # it waited for its turn, or is done
+            return gr.skip(), gr.skip(), gr.skip()
+        if not run.ended.wait(END):
+            raise InputError("the frame that is being segmented takes too long; this clip has no files")
+        return ended(run)
+
+    def _source(self, path: str | None, sample: str | None, request: gr.Request) -> Path:
+        """The uploaded clip, or the sample of this name: the browser never sends its path."""
+        named = [each for each in self._samples if each.name == sample]
+        if path is None and not named:
+            raise InputError("no clip yet; upload one or choose a sample")
+        source = named[0] if path is None else self._site.scratch.resolve(path, visitor_of(request))
+        check_upload(source, self._site.limits.pixels)
+        return source
+
+    def _options(self, steps: int, values: tuple[Any, ...]) -> tuple[dict[str, Any], str]:
+        """Options of `Segmenter.video`, and the model."""
+        options, model = options_of(values), self._site.models.for_clips(values[-1])
+        if model == values[-1]:
+            options["first_steps"] = options["steps"]
+        else:  # what the tab Image says about steps and samples is not for it
+            options = {key: options[key] for key in ("seed", "min_pixels", "diameter")}
+        return {**options, "steps": int(steps)}, model
 
 
 def values(site: Site, model: str) -> tuple[str, int]:

@@ -14,10 +14,10 @@ from pix2seqd.page.site import (
     Site,
     count,
     export,
-    required,
+    generate,
+    require_work,
+    result_values,
     rows,
-    sampling,
-    shown,
     stopped,
     with_messages,
 )
@@ -55,17 +55,17 @@ def tab(site: Site, parts: Parts) -> None:
     )
 
     def relabelled(work: Work | None, category_id: int) -> tuple[Any, ...]:
-        return _edited(required(work).relabelled(category_id))
+        return _edited(require_work(work).relabelled(category_id))
 
     def completed(work: Work | None, everything: bool, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        work = required(work)
+        work = require_work(work)
         hints, panoptic = work.hints(everything), work.panoptic
-        for value, panoptic in sampling(site, work, hints, values):  # noqa: B007
+        for value, panoptic in generate(site, work, hints, values):  # noqa: B007
             yield work, gr.skip(), value, gr.skip(), gr.skip()
-        yield shown(site, work.changed(panoptic), f"completed: {count(panoptic)}", request)
+        yield result_values(site, work.changed(panoptic), f"completed: {count(panoptic)}", request)
 
     def stored(work: Work | None, request: gr.Request) -> tuple[Work, str, list[str]]:
-        work = required(work)
+        work = require_work(work)
         number = editing.append(site.folder, work.name, work.image, work.panoptic)
         message = f"**Saved.** `{site.folder}` has {number} {'image' if number == 1 else 'images'} now."
         return replace(work, unsaved=False), message, export(site, work, request)
@@ -100,14 +100,14 @@ def _editing_events(site: Site, parts: Parts, category: gr.Dropdown, buttons: di
     }
 
     def doing(action: Callable[[Work], Work]) -> Callable[[Work | None], tuple[Any, ...]]:
-        return lambda work: _edited(action(required(work)))
+        return lambda work: _edited(action(require_work(work)))
 
     for name, button in buttons.items():
         button.click(with_messages(doing(actions[name])), [parts.work], parts.result, **QUICK)
 
     def drawn(work: Work | None, category_id: int, event: gr.EventData) -> tuple[Any, ...]:
         data = event._data or {}
-        work = required(work)
+        work = require_work(work)
         fresh = work.drawn(data.get("tool"), data.get("points"), data.get("radius"), category_id)
         return _edited(fresh, "" if fresh.selected == work.selected else _begun(work, fresh))
 

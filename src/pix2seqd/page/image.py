@@ -1,7 +1,7 @@
 """The tab Image: open an image and segment it."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from pix2seqd.page.site import (
     about,
     classes,
     count,
-    follow,
-    required,
-    sampling,
-    shown,
+    generate,
+    require_work,
+    result_values,
+    samples_in,
     steps_slider,
     stopped,
+    table_of,
     to_result,
+    update_classes,
     view,
     visitor_of,
     with_messages,
@@ -36,17 +38,7 @@ def tab(site: Site, work: gr.State, samples: Path | None) -> Parts:
     """Lay out the tab. The other tabs use the components that it returns."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            upload = gr.Image(
-                type="filepath",
-                image_mode=None,
-                sources=["upload", "clipboard", "webcam"],
-                label="Image",
-                height=240,
-                buttons=[],
-                elem_id="image",
-            )
-            upload.preprocess = _as_uploaded  # pyright: ignore[reportAttributeAccessIssue]
-            _samples(site, upload, samples)
+            upload = _upload(site, samples)
             model, known = _models(site)
             with gr.Row():
                 run = gr.Button("Segment", variant="primary", min_width=90, elem_id="segment")
@@ -55,17 +47,9 @@ def tab(site: Site, work: gr.State, samples: Path | None) -> Parts:
             settings = [*_settings(site), model]
         with gr.Column(scale=3, min_width=320, elem_id="image-result"):
             image_view = view(placeholder="Drop an image, paste one, take one with a camera, or click a sample.")
-            table = gr.Dataframe(
-                headers=["id", "class", "kind", "score", "pixels", "x", "y", "width", "height"],
-                interactive=False,
-                max_height=300,
-                label="Segments",
-                buttons=[],
-            )
+            table = table_of("Segments", "id", "class", "kind", "score", "pixels", "x", "y", "width", "height")
             files = gr.File(
-                label="Downloads: overlay, COCO, measures, others",
-                file_count="multiple",
-                interactive=False,
+                label="Downloads: overlay, COCO, measures, others", file_count="multiple", interactive=False
             )
     correct_view = view(editable=True, placeholder="Segment an image on the tab Image first.")
     correct_view.unrender()
@@ -74,29 +58,54 @@ def tab(site: Site, work: gr.State, samples: Path | None) -> Parts:
     )
     parts = Parts(work, settings, known, category, image_view, correct_view, table, files)
 
-    def opened(given: tuple[str, str] | None, model: str, request: gr.Request) -> tuple[Any, ...]:
-        if given is None:
-            return None, None, None, [], None
-        path = site.scratch.resolve(given[0], visitor_of(request))
-        taxonomy = site.models.settings(model).taxonomy
-        fresh = Work.open(path, Path(given[1] or path.name).name, taxonomy, site.limits.pixels)
-        value = fresh.view(note=f"{fresh.name} · {fresh.image.width} x {fresh.image.height}")
-        return fresh, value, value, [], None
-
-    def segment(work: Work | None, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        work = required(work)
-        panoptic = work.panoptic
-        for value, panoptic in sampling(site, work, None, values):  # noqa: B007
-            yield work, value, gr.skip(), gr.skip(), gr.skip()
-        done = replace(work.changed(panoptic), kept=frozenset(), unsaved=False)
-        yield shown(site, done, count(done.panoptic), request)
-
-    upload.change(with_messages(opened), [upload, model], parts.result, **QUICK).then(*follow(parts), **QUICK)
-    running = run.click(with_messages(segment), [work, *settings], parts.result, **MODEL, show_progress="hidden")
-    running.then(*follow(parts), **QUICK)
+    events = _Events(site)
+    opened = upload.change(with_messages(events.open), [upload, model], parts.result, **QUICK)
+    running = run.click(with_messages(events.segment), [work, *settings], parts.result, **MODEL, show_progress="hidden")
+    for event in (opened, running):
+        event.then(*update_classes(parts), **QUICK)
     run.click(None, js=to_result("image-result"))
     stop.click(stopped, [work], [image_view], cancels=[running], **QUICK)
     return parts
+
+
+class _Events:
+    """The events of the tab; their values are those of `Parts.result`."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def open(self, given: tuple[str, str] | None, model: str, request: gr.Request) -> tuple[Any, ...]:
+        if given is None:
+            return None, None, None, [], None
+        path = self._site.scratch.resolve(given[0], visitor_of(request))
+        taxonomy = self._site.models.settings(model).taxonomy
+        fresh = Work.open(path, Path(given[1] or path.name).name, taxonomy, self._site.limits.pixels)
+        value = fresh.view(note=f"{fresh.name} · {fresh.image.width} x {fresh.image.height}")
+        return fresh, value, value, [], None
+
+    def segment(self, work: Work | None, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
+        work = require_work(work)
+        panoptic = work.panoptic
+        for value, panoptic in generate(self._site, work, None, values):  # noqa: B007
+            yield work, value, gr.skip(), gr.skip(), gr.skip()
+        done = replace(work.changed(panoptic), kept=frozenset(), unsaved=False)
+        yield result_values(self._site, done, count(done.panoptic), request)
+
+
+def _upload(site: Site, samples: Path | None) -> gr.Image:
+    """Where an image is dropped, pasted or taken, and the samples below it."""
+    upload = gr.Image(
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "clipboard", "webcam"],
+        label="Image",
+        height=240,
+        buttons=[],
+        elem_id="image",
+    )
+    upload.preprocess = _as_uploaded  # pyright: ignore[reportAttributeAccessIssue]
+    _samples(site, upload, samples_in(samples, SAMPLES))
+    return upload
 
 
 def _models(site: Site) -> tuple[gr.Dropdown, gr.HTML]:
@@ -107,7 +116,7 @@ def _models(site: Site) -> tuple[gr.Dropdown, gr.HTML]:
 
 
 def _settings(site: Site) -> list[gr.Component]:
-    """The controls of the options, in the order of `settings_of`."""
+    """The controls of the options, in the order of `options_of`."""
     defaults = site.defaults(site.models.first)
     with gr.Accordion("Settings", open=False):
         return [
@@ -130,8 +139,7 @@ def _as_uploaded(payload: Any) -> tuple[str, str] | None:
     return payload and (payload.path, payload.orig_name or "")
 
 
-def _samples(site: Site, upload: gr.Image, folder: Path | None) -> None:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SAMPLES)[:12] if folder else []
+def _samples(site: Site, upload: gr.Image, found: Sequence[Path]) -> None:
     if not found:
         return
     gallery = gr.Gallery(

@@ -20,17 +20,15 @@ class Models:
         first: the first one.
         load: loads one of the others by its name; None: there are no others.
         card: what is known of the first one; None: what it finds.
-
-    Attributes:
-        first: name of the first one.
-        cards: what is known of each, by name.
     """
 
     def __init__(self, first: Segmenter, load: Callable[[str], Segmenter] | None = None, card: Card | None = None):
         self.first, self._load = first.checkpoint.name, load
+        """Name of the first one."""
         others = {known.name: known for known in bundled()} if load else {}
         card = card or others.get(self.first) or Card(self.first, finds(first.taxonomy))
         self.cards = {self.first: card} | others | {self.first: card}
+        """What is known of each, by name."""
         given = first.checkpoint
         self._settings = {self.first: Settings(given.model.config, given.data, given.infer, given.taxonomy)}
         self._loaded = OrderedDict({self.first: first})

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from pix2seqd.page import clip, correct, image, uncertainty
-from pix2seqd.page.site import QUICK, Parts, Site, about, follow, with_messages
+from pix2seqd.page.site import QUICK, Parts, Site, about, update_classes, with_messages
 from pix2seqd.page.work import Work
 
 STYLE = """
@@ -35,12 +35,7 @@ footer { display: none !important; }
 
 
 def build(site: Site, samples: Path | None) -> gr.Blocks:
-    """The page, ready to be launched.
-
-    Args:
-        site: the models, their limits and folders.
-        samples: folder of samples that visitors can click.
-    """
+    """The page, ready to be launched; visitors can click the samples of a folder."""
     with gr.Blocks(title="pix2seqd", analytics_enabled=False, fill_width=True) as blocks:
         gr.Markdown("## pix2seqd\nPanoptic segmentation by bit diffusion", elem_classes="heading")
         work = gr.State(None)
@@ -72,4 +67,4 @@ def _choosing(site: Site, parts: Parts, later: list[Any]) -> None:
 
     changed = [parts.work, parts.about, *parts.settings[:-1], *later]
     event = parts.model.change(with_messages(chosen), [parts.work, parts.model], changed, **QUICK)  # pyright: ignore
-    event.then(*follow(parts), **QUICK)
+    event.then(*update_classes(parts), **QUICK)

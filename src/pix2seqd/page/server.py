@@ -85,13 +85,12 @@ def serving(
     limits = limits or Limits()
     scratch = Scratch(folder.absolute() / ".scratch", limits)
     os.environ.update(ENVIRONMENT, GRADIO_TEMP_DIR=str(scratch.folder))
-    from gradio import mount_gradio_app, processing_utils, queueing, themes
-    from starlette.applications import Starlette
+    from gradio import processing_utils, queueing
 
     from pix2seqd.page.connections import listening
     from pix2seqd.page.guard import Guard
     from pix2seqd.page.models import Models
-    from pix2seqd.page.page import STYLE, build
+    from pix2seqd.page.page import build
     from pix2seqd.page.site import Site
 
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # `Guard` notes broken uploads
@@ -100,19 +99,7 @@ def serving(
     site = Site(Models(segmenter, load, card), folder, scratch, limits, Turns(limits.seconds), defaults)
     del segmenter  # it makes room for others
     page = build(site, samples)
-    page.queue(max_size=limits.queue)
-    page.state_session_capacity = limits.visitors + 1  # gradio itself forgets none: `Visitors` does
-    page.max_threads = page._queue.max_thread_count = 8
-    app = mount_gradio_app(
-        Starlette(),  # pyright: ignore[reportArgumentType]
-        page,
-        "/",
-        auth=(lambda _, given: compare_digest(given.encode(), password.encode())) if password is not None else None,
-        max_file_size=f"{limits.megabytes}mb",
-        theme=themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        css=STYLE,
-        **OFFLINE,
-    )
+    app = _app(page, limits, password)
     visitors = Visitors(limits.visitors, lambda name: _is_busy(page, name), lambda name: _forget(page, name))
     own_names = {*names, host, socket.gethostname(), socket.getfqdn()}
     guard = Guard(app, host, own_names, visitors, scratch, limits, password is not None)
@@ -126,6 +113,28 @@ def serving(
             page.is_running = False
     if unsaved:
         raise InputError(f"the server ended while {unsaved} images were being saved; save them again")
+
+
+def _app(page: "Blocks", limits: Limits, password: str | None) -> Any:
+    """The page as an ASGI application."""
+    from gradio import mount_gradio_app, themes
+    from starlette.applications import Starlette
+
+    from pix2seqd.page.page import STYLE
+
+    page.queue(max_size=limits.queue)
+    page.state_session_capacity = limits.visitors + 1  # gradio itself forgets none: `Visitors` does
+    page.max_threads = page._queue.max_thread_count = 8
+    return mount_gradio_app(
+        Starlette(),  # pyright: ignore[reportArgumentType]
+        page,
+        "/",
+        auth=(lambda _, given: compare_digest(given.encode(), password.encode())) if password is not None else None,
+        max_file_size=f"{limits.megabytes}mb",
+        theme=themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        css=STYLE,
+        **OFFLINE,
+    )
 
 
 def _is_busy(page: "Blocks", name: str) -> bool:

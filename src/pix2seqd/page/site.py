@@ -3,7 +3,7 @@
 import functools
 import html
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Parts:
 
     work: gr.State
     settings: list[gr.Component]
-    """The inputs of `settings_of`, and the model, which is the last of them."""
+    """The inputs of `options_of`, and the model, which is the last of them."""
     about: gr.HTML
     """What is known of the model."""
     category: gr.Dropdown
@@ -68,7 +68,7 @@ class Parts:
 
     @property
     def result(self) -> list[gr.Component]:
-        """The outputs of an event that changes the segmentation; `shown` gives their values."""
+        """The outputs of an event that changes the segmentation; `result_values` gives their values."""
         return [self.work, self.image_view, self.correct_view, self.table, self.files]
 
     @property
@@ -97,7 +97,7 @@ def with_messages(function: Callable[..., Any]) -> Callable[..., Any]:
     return stepwise if inspect.isgeneratorfunction(function) else once
 
 
-def required(work: Work | None) -> Work:
+def require_work(work: Work | None) -> Work:
     """The work.
 
     Raises:
@@ -108,7 +108,7 @@ def required(work: Work | None) -> Work:
     return work
 
 
-def settings_of(values: tuple[Any, ...]) -> dict[str, Any]:
+def options_of(values: tuple[Any, ...]) -> dict[str, Any]:
     """Options of the segmenter, from the values of `Parts.settings`."""
     steps, td, min_pixels, seed, consensus, diameter, _ = values
     options = {"steps": int(steps), "td": float(td), "min_pixels": int(min_pixels or 0), "seed": int(seed or 0)}
@@ -123,6 +123,16 @@ def steps_slider(limits: Limits, value: int, label: str) -> gr.Slider:
 def view(editable: bool = False, placeholder: str = "The result appears here.") -> gr.HTML:
     """A viewer (see viewer.py)."""
     return gr.HTML(None, **viewer.parts(editable, placeholder))  # pyright: ignore[reportArgumentType]
+
+
+def table_of(label: str, *heads: str) -> gr.Dataframe:
+    """An empty table below a viewer."""
+    return gr.Dataframe(headers=[*heads], interactive=False, max_height=300, label=label, buttons=[])
+
+
+def samples_in(folder: Path | None, suffixes: Collection[str]) -> list[Path]:
+    """The files of a folder that the page offers as samples."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)[:12] if folder else []
 
 
 def to_result(element: str) -> str:
@@ -158,15 +168,15 @@ def export(site: Site, work: Work, request: gr.Request) -> list[str]:
     return [str(path) for path in (*ours, *paths.values())]
 
 
-def shown(site: Site, work: Work, note: str, request: gr.Request) -> tuple[Any, ...]:
+def result_values(site: Site, work: Work, note: str, request: gr.Request) -> tuple[Any, ...]:
     """Values for `Parts.result`."""
     value = work.view(note=note)
     return work, value, value, rows(work.panoptic), export(site, work, request)
 
 
-def sampling(site: Site, work: Work, hints: Panoptic | None, values: tuple[Any, ...]) -> Iterator[tuple[Any, Panoptic]]:
+def generate(site: Site, work: Work, hints: Panoptic | None, values: tuple[Any, ...]) -> Iterator[tuple[Any, Panoptic]]:
     """Run the model. Yields the value of the viewer and the segmentation after each step."""
-    options, model = settings_of(values), values[-1]
+    options, model = options_of(values), values[-1]
     note = "0 %" if site.models.is_loaded(model) else f"loading the model {model}"
     yield work.view(hints or work.panoptic, 0.01, note), work.panoptic
     for share, panoptic in site.turns.take(site.models.get(model).progress(work.image, hints=hints, **options)):
@@ -188,7 +198,7 @@ def classes(taxonomy: Taxonomy, chosen: int | None = None) -> dict[str, Any]:
     return {"choices": choices, "value": chosen if chosen in ids else ids[0]}
 
 
-def follow(parts: Parts) -> tuple[Callable[..., Any], list[Any], list[Any]]:
+def update_classes(parts: Parts) -> tuple[Callable[..., Any], list[Any], list[Any]]:
     """An event that offers the classes of the work, which has those of the model that segmented it."""
 
     def classes_of(work: Work | None, chosen: int | None) -> Any:

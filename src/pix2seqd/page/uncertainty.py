@@ -14,10 +14,10 @@ from pix2seqd.page.site import (
     Parts,
     Site,
     count,
-    follow,
-    required,
-    settings_of,
-    shown,
+    options_of,
+    require_work,
+    result_values,
+    update_classes,
     view,
     visitor_of,
     with_messages,
@@ -57,7 +57,7 @@ def tab(site: Site, parts: Parts) -> None:
     agreed = gr.State(None)
 
     def drawn(work: Work | None, number: int, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        work, options = required(work), settings_of(values)
+        work, options = require_work(work), options_of(values)
         samples: list[Panoptic] = []
 
         def several() -> Iterator[tuple[float, Panoptic]]:
@@ -73,17 +73,17 @@ def tab(site: Site, parts: Parts) -> None:
         yield summary(work, samples, options["min_pixels"], site.scratch.new_folder(visitor_of(request)))
 
     def taken(work: Work | None, agreed: Panoptic | None, request: gr.Request) -> tuple[Any, ...]:
-        work = required(work)
+        work = require_work(work)
         if agreed is None or agreed.segmentation.shape != work.panoptic.segmentation.shape:
             raise gr.Error("draw samples of this image first", print_exception=False)
-        return shown(site, work.changed(agreed), "consensus of the samples", request)
+        return result_values(site, work.changed(agreed), "consensus of the samples", request)
 
     outputs = [heat, consensus, gallery, summary_text, agreed]
     inputs = [parts.work, number, *parts.settings]
     running = run.click(with_messages(drawn), inputs, outputs, **MODEL, show_progress="hidden")
     stop.click(None, cancels=[running])
     taking = correct.click(with_messages(taken), [parts.work, agreed], parts.result, **QUICK)
-    taking.then(*follow(parts), **QUICK)
+    taking.then(*update_classes(parts), **QUICK)
 
 
 def summary(work: Work, samples: list[Panoptic], min_pixels: int, folder: Path) -> tuple[Any, ...]:

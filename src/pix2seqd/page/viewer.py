@@ -21,9 +21,7 @@ MAX_SIDE = 1400
 def parts(editable: bool, placeholder: str) -> dict[str, str]:
     """Markup, style and script of a viewer, as `gradio.HTML` takes them.
 
-    Args:
-        editable: whether the viewer has tools, which trigger the event `edit`.
-        placeholder: text while there is no image.
+    An editable one has tools, which trigger the event `edit`. The placeholder is shown while there is no image.
     """
     here = files("pix2seqd.page")
     names = {"html_template": "viewer.html", "css_template": "viewer.css", "js_on_load": "viewer.js"}
@@ -55,15 +53,9 @@ def show(
     selected: Collection[int] = (),
     kept: Collection[int] = (),
 ) -> dict[str, Any]:
-    """The value of a viewer.
+    """The value of a viewer: an image (`data_uri`) and its segments, at the size of the whole image.
 
-    Args:
-        image: a data URL from `data_uri`.
-        panoptic: its segments, at the size of the whole image.
-        progress: finished share, 0..1.
-        note: line below the image.
-        selected: ids of segments with a white outline.
-        kept: ids of segments with a green outline.
+    The share `progress`, 0..1, is finished. The outlines of `selected` ids are white, those of `kept` ones green.
     """
     height, width = panoptic.segmentation.shape
     # Ids can be any number. The browser gets row numbers instead, which fit into two bytes.

@@ -26,7 +26,7 @@ MAX_POINTS = 20_000
 
 
 @dataclass(frozen=True)
-class Past:
+class Snapshot:
     """An earlier segmentation. Its mask is compressed, from some millions of pixels to some ten thousand bytes."""
 
     mask: bytes
@@ -55,21 +55,15 @@ class Work:
     panoptic: Panoptic
     selected: tuple[int, ...] = ()
     kept: frozenset[int] = frozenset()
-    past: tuple[Past, ...] = ()
+    past: tuple[Snapshot, ...] = ()
     unsaved: bool = False
 
     @classmethod
     def open(cls, path: Path, name: str, taxonomy: Taxonomy, max_pixels: int) -> Self:
-        """Read an image.
-
-        Args:
-            path: the uploaded file.
-            name: the file name that the visitor knows.
-            taxonomy: the categories of the model.
-            max_pixels: largest size of an image.
+        """Read an uploaded image of at most `max_pixels`.
 
         Raises:
-            InputError: not an image, or too many pixels. The message has the name that the visitor knows.
+            InputError: not an image, or too many pixels. The message has `name`, which the visitor knows, not the path.
         """
         try:
             size = image_size(path)
@@ -94,16 +88,13 @@ class Work:
         return show(self.shown, self.panoptic, note=note, selected=self.selected, kept=self.kept)
 
     def changed(self, panoptic: Panoptic, kept: Collection[int] = (), selected: Collection[int] = ()) -> "Work":
-        """With another segmentation. The change can be undone, unless the categories change too.
+        """With another segmentation, the ids `selected`, and the ids `kept` besides those kept already.
 
-        Args:
-            panoptic: the new segmentation.
-            kept: ids to keep, in addition to those that are kept already.
-            selected: ids to select.
+        The change can be undone, unless the categories change too.
         """
         present = {segment.id for segment in panoptic.segments}
         mask = zlib.compress(self.panoptic.segmentation.tobytes(), 1)
-        past = (*self.past, Past(mask, self.panoptic.segments, self.kept))[-UNDO:]
+        past = (*self.past, Snapshot(mask, self.panoptic.segments, self.kept))[-UNDO:]
         return replace(
             self,
             panoptic=panoptic,

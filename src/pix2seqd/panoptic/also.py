@@ -184,16 +184,10 @@ def write_further(
 
 
 def write_for_image(out: Path, also: Also, entry: Entry, panoptic: Panoptic) -> Entry:
-    """Write the further files of an image whose segmentation is in the folder.
-
-    Args:
-        out: the folder, with the copy of the image in images/.
-        also: what is written.
-        entry: the image's records.
-        panoptic: its segmentation.
+    """Write the further files of an image whose segmentation and copy are in the folder `out`.
 
     Returns:
-        The records, which say what is written.
+        The image's records, which say what is written.
 
     Raises:
         InputError: the image cannot be read, or writing failed.

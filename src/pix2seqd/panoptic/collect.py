@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pix2seqd.files import InputError, leftovers, read_json, write_atomically
+from pix2seqd.files import InputError, json_line, leftovers, read_json, write_atomically
 from pix2seqd.panoptic.also import (
     FOLDER_FILES,
     Also,
@@ -141,17 +142,24 @@ def merge(
 def _merge_instances(
     whole: Path, found: Sequence[tuple[Item, Path]], categories: Sequence[Mapping[str, Any]], last: int
 ) -> None:
-    head = {"images": [coco_image(item.image) for item, _ in found], "categories": categories}
-    with write_atomically(whole) as temporary, temporary.open("w", encoding="utf-8") as file:
-        print(json.dumps(head, ensure_ascii=False)[:-1] + ', "annotations": [', file=file)
-        number = last
+    def annotations() -> Iterator[str]:
+        numbers = count(last + 1)
         for item, path in found:
             content = read_json(path)
             with _parsing(path):
                 for entry in content["annotations"]:
-                    number += 1
-                    line = json.dumps({**entry, "id": number, "image_id": item.image["id"]})
-                    print("," * (number > last + 1) + line, file=file)
+                    yield json.dumps({**entry, "id": next(numbers), "image_id": item.image["id"]})
+
+    head = {"images": [coco_image(item.image) for item, _ in found], "categories": categories}
+    write_listed(whole, head, annotations())
+
+
+def write_listed(path: Path, head: Mapping[str, Any], lines: Iterable[str]) -> None:
+    """Write JSON whose last key, `annotations`, is a list. Its items come one by one, each as a line of JSON."""
+    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        print(json_line(head)[:-1] + ', "annotations": [', file=file)
+        for number, line in enumerate(lines):
+            print("," * (number > 0) + line, file=file)
         print("]}", file=file)
 
 

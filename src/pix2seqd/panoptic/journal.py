@@ -30,12 +30,9 @@ class PanopticJson:
     """
 
     def __init__(self, folder: Path, empty: Mapping[str, Any], last: int = 0) -> None:
-        """Nothing is read or written.
+        """Nothing is read or written; the folder exists.
 
-        Args:
-            folder: it exists.
-            empty: what a new `panoptic.json` has besides its lists.
-            last: ids of images begin after this one.
+        A new `panoptic.json` gets the content of `empty` besides its lists. Ids of images begin after `last`.
         """
         self.path, self.journal = folder / "panoptic.json", folder / JOURNAL
         self._empty, self._last = dict(empty), last
@@ -153,11 +150,7 @@ def read_head(path: Path) -> dict[str, Any]:
 
 
 def read_records(path: Path, name: str) -> Iterator[dict[str, Any]]:
-    """The records of a list of a `panoptic.json`, one at a time.
-
-    Args:
-        path: the file.
-        name: `images` or `annotations`.
+    """The records of a list of a `panoptic.json`, `images` or `annotations`, one at a time.
 
     Raises:
         InputError: it is broken.

@@ -40,7 +40,7 @@ def measures(
     boxes = np.array([segment.bbox for segment in segments], np.int64).reshape(-1, 4)
     left, top, wide, high = boxes.T
     areas = np.array([segment.area for segment in segments], np.int64)
-    numbers = numbered(segmentation, segments)
+    numbers = segment_index(segmentation, segments)
     x, y, variance_x, variance_y, covariance = _moments(numbers, left, top, areas)
     spread = np.hypot(variance_x - variance_y, 2 * covariance)
     longest = variance_x + variance_y + spread
@@ -74,7 +74,7 @@ def measures(
     return table
 
 
-def numbered(segmentation: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
+def segment_index(segmentation: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
     """The position of each pixel's segment in `segments`, from 1; 0 = not among them; int32 `[h, w]`."""
     table = np.zeros(int(segmentation.max(initial=0)) + 1, np.int32)
     table[[segment.id for segment in segments]] = np.arange(1, len(segments) + 1)

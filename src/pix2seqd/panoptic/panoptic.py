@@ -75,7 +75,7 @@ class Panoptic:
         return cls._measured(replace(runs, values=ids), classes, taxonomy, crowds, scores)
 
     @classmethod
-    def numbered(
+    def from_runs(
         cls, runs: Runs, classes: Mapping[int, int], taxonomy: Taxonomy, scores: Mapping[int, float]
     ) -> "Panoptic":
         """From the runs of a map of labels, whose array may be gone already; ids are 1..n in the order of the labels.

@@ -39,7 +39,7 @@ def overlay(
     result = Image.new("RGB", (width, height))
     for rows in bands(height, width):
         start = max(0, rows.start - reach)
-        numbers = _numbered(segmentation[start : rows.stop + reach], ids)
+        numbers = _segment_index(segmentation[start : rows.stop + reach], ids)
         inner = np.s_[rows.start - start : rows.stop - start]
         outline = isthing[numbers[inner]] & _near_an_edge(numbers, reach)[inner]
         painted = Image.fromarray(paints[numbers[inner] + len(ids) * outline])
@@ -62,9 +62,9 @@ def _lighter(colors: np.ndarray) -> np.ndarray:
     return (colors * 0.65 + 255 * 0.35).astype(np.uint8)
 
 
-def _numbered(segmentation: np.ndarray, ids: Sequence[int]) -> np.ndarray:
+def _segment_index(segmentation: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """The position of each pixel's id in `ids`, which are sorted."""
-    runs = Runs.of(segmentation).numbered(ids)
+    runs = Runs.of(segmentation).indexed(ids)
     return runs.spread(runs.values)
 
 
@@ -95,7 +95,7 @@ def _write_names(
     font, margin = ImageFont.load_default(size), size // 6
     draw = ImageDraw.Draw(result)
     step = 1 + min(result.size) // 512  # the position need not be exact
-    coarse = _numbered(segmentation[::step, ::step], ids)
+    coarse = _segment_index(segmentation[::step, ::step], ids)
     inside = np.pad(~_near_an_edge(coarse, 1), 1)
     # Text is about four times as wide as high: distances along y count four times, so that wide spots win.
     room = np.asarray(ndimage.distance_transform_edt(inside, sampling=(4, 1)))[1:-1, 1:-1]

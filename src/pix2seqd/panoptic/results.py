@@ -45,7 +45,16 @@ def check_out(out: Path, shard: int | None) -> None:
         InputError: the folder has a result in other parts, or cannot be made or written to.
     """
     layout(out, shard)
-    check_writable(next(path for path in (out, *out.parents) if path.exists()))
+    check_makeable(out)
+
+
+def check_makeable(out: Path) -> None:
+    """Check, before the work starts, that a folder that may not exist yet can be made.
+
+    Raises:
+        InputError: the folder that it would be made in cannot be written to.
+    """
+    check_writable(next(path for path in (out, *out.absolute().parents) if path.exists()))
 
 
 def check_writable(folder: Path) -> None:
@@ -181,12 +190,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         return [source for source, about in recorded if about and about.is_unfamiliar]
 
     def write(self, source: Path, image: Source, panoptic: Panoptic) -> None:
-        """Add an image or replace its entry.
-
-        Args:
-            source: the file.
-            image: its content, as `load_image` takes or gives it.
-            panoptic: its segmentation.
+        """Write the files of an image, whose content is `image`, and add or replace its entry.
 
         Raises:
             InputError: writing failed, e.g. because the disk is full.

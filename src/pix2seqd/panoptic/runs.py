@@ -48,7 +48,7 @@ class Runs:
         """Pixels of each label from 0, int64 `[count or more]`."""
         return np.bincount(self.values, self.lengths, count).astype(np.int64)
 
-    def numbered(self, labels: Sequence[int]) -> "Runs":
+    def indexed(self, labels: Sequence[int]) -> "Runs":
         """The position of each label in `labels`, which are sorted; ids reach 2²⁴, too many for a table."""
         return replace(self, values=np.searchsorted(labels, self.values).astype(np.int32))
 

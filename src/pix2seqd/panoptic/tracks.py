@@ -77,9 +77,7 @@ class Tracks(dict[int, Track]):
     def parents(self, number: int, panoptic: Panoptic) -> dict[int, int]:
         """The divisions in the next frame: id of each new track that has a mother → the mother's id.
 
-        Args:
-            number: the frame's number, larger than those before.
-            panoptic: its segments, whose ids are those of tracks.
+        The frame's number is larger than those before; the ids of its segments are those of tracks.
         """
         if not self._divide or self._before is None or self._before[0] != number - 1:
             return {}

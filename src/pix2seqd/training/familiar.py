@@ -11,29 +11,23 @@ from pix2seqd.images.familiarity import MIN_IMAGES, Familiarity
 from pix2seqd.segmenter import Segmenter
 
 IMAGES = 256
-"""Number of images that are looked at."""
+"""Number of images that are taken."""
 _SCALES = (1.0, 0.8, 1.25)
-"""The scale that a first look finds differs from that of the labels by such factors."""
+"""The scale that inference estimates differs from that of the labels by such factors."""
 
 _CROPS = 2
-"""Parts of each image that are looked at too, if images are shown as a whole: photographs of the same kind have other
+"""Parts of each image that are taken too, if images are shown as a whole: photographs of the same kind have other
 shapes, and show more or less of a scene."""
 
 
-def learn(
+def training_statistics(
     checkpoint: Checkpoint, datasets: Iterable[tuple[Dataset | ClipDataset, int]], device: str = "auto"
 ) -> Familiarity | None:
-    """Run training images through the encoder.
+    """Run training images through the encoder; None if there are too few.
 
-    Args:
-        checkpoint: the trained model.
-        datasets: what it was trained on, each with the number of images to take, evenly spread over it.
-        device: of `Segmenter`.
-
-    Returns:
-        The statistics; None if there are too few images.
+    Each of the datasets comes with the number of images to take, evenly spread over it.
     """
-    segmenter, described, pixels = Segmenter(checkpoint, device), [], []
+    segmenter, statistics, pixels = Segmenter(checkpoint, device), [], []
     for dataset, count in datasets:
         for number, sample in enumerate(_spread(dataset, count)):
             diameter = sample.panoptic.diameter() if checkpoint.data.diameter else 0.0
@@ -41,8 +35,8 @@ def learn(
             # Images that are scaled to one size all show as much.
             pixels.append(1 if whole else sample.panoptic.segmentation.size)
             for image in (sample.image, *(_crop(sample.image, [number, k]) for k in range(_CROPS if whole else 0))):
-                described.append(segmenter.describe_image(image, diameter * _SCALES[number % len(_SCALES)]))
-    return Familiarity.fit(torch.stack(described), min(pixels)) if len(pixels) >= MIN_IMAGES else None
+                statistics.append(segmenter.feature_statistics(image, diameter * _SCALES[number % len(_SCALES)]))
+    return Familiarity.fit(torch.stack(statistics), min(pixels)) if len(pixels) >= MIN_IMAGES else None
 
 
 def _crop(image: np.ndarray, seed: list[int]) -> np.ndarray:

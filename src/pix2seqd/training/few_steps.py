@@ -19,7 +19,7 @@ from pix2seqd.checkpoint import Checkpoint, from_pretrained
 from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.diffusion import ddim_step, gamma, time_steps
 from pix2seqd.files import InputError
-from pix2seqd.loss import cross_entropy, instance_weights
+from pix2seqd.loss import cross_entropy
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE, assign_preferred, crossing
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.training.train import train
@@ -37,10 +37,7 @@ MIN_SHARE = 0.15
 class Student(Pix2SeqD):
     """A copy of a model that starts from ids in cells. Its loss is that of its own few steps.
 
-    Args of the constructor:
-        teacher: the model; it is not changed.
-        data: how masks get their ids.
-        infer: how the student is sampled.
+    The teacher is not changed; `data` says how masks get their ids, `infer` how the student is sampled.
     """
 
     def __init__(self, teacher: Pix2SeqD, data: DataConfig, infer: InferConfig) -> None:
@@ -67,7 +64,7 @@ class Student(Pix2SeqD):
         h = self.pixel_encoder(images)
         shape = (len(images), config.mask.total_bits, *masks.shape[-2:])
         m_t = self.initial_state(torch.randn(shape, device=images.device) if noise is None else noise, past)
-        weights = instance_weights(*self._counted(masks, instances))
+        weights = self.pixel_weights(masks, instances)
         # Where ids are reused, stuff needs no id, and its 0 would mix with a thing's id along the outline.
         id_weights = weights if instances is None else weights * (masks[:, 1] > 0)
         m_pred, losses = None, []
@@ -122,15 +119,11 @@ class Student(Pix2SeqD):
         present = _totals(masks[:, 1:] > 0, places)[..., 0] > 0
         boxes = _boxes(numbers, places)
 
-        ids_of, half = slice(-config.mask.bits[1], None), config.mask.init_id_cell // 2
+        ids_of = slice(-config.mask.bits[1], None)
         if before is None:
-            seen = first[:, ids_of]
-            for axes in ((1, 0), (0, 1)):  # the mean over a square
-                size, padding = [2 * half * n + 1 for n in axes], [half * n for n in axes]
-                seen = F.avg_pool2d(seen, size, 1, padding, count_include_pad=False)
-            x, y = (boxes[..., :2] + boxes[..., 2:] // 2).unbind(dim=2)
-            middles = torch.where(present, x + seen.shape[-1] * y, 0)[:, None].expand(-1, config.mask.bits[1], -1)
-            shown = seen.flatten(2).gather(2, middles).mT * _totals(torch.ones_like(seen[:, :1]), places)
+            middles = (boxes[..., :2] + boxes[..., 2:] // 2) * present[..., None]
+            seen = _at(_mean_around(first[:, ids_of], config.mask.init_id_cell // 2), middles)
+            shown = seen * _totals(torch.ones_like(first[:, :1]), places)
         else:
             shown = _totals(before[:, ids_of].sign(), places)
         likelihood = _totals(logits.float().log_softmax(dim=1)[:, allowed], places)
@@ -173,6 +166,20 @@ def _totals(values: Tensor, places: Places) -> Tensor:
     index, (b, count) = places
     sums = torch.zeros(b * count, values.shape[1], device=values.device)
     return sums.index_add_(0, index, values.movedim(1, -1).flatten(0, 2).float()).view(b, count, -1)
+
+
+def _mean_around(values: Tensor, reach: int) -> Tensor:
+    """The mean of `values` `[b, c, h, w]` over the square that reaches so far from each pixel."""
+    for axes in ((1, 0), (0, 1)):
+        size, padding = [2 * reach * n + 1 for n in axes], [reach * n for n in axes]
+        values = F.avg_pool2d(values, size, 1, padding, count_include_pad=False)
+    return values
+
+
+def _at(values: Tensor, places: Tensor) -> Tensor:
+    """`values` `[b, c, h, w]` at places (x, y), int64 `[b, n, 2]`: `[b, n, c]`."""
+    index = places[..., 0] + values.shape[-1] * places[..., 1]
+    return values.flatten(2).gather(2, index[:, None].expand(-1, values.shape[1], -1)).mT
 
 
 def _boxes(numbers: Tensor, places: Places) -> Tensor:

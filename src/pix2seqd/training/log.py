@@ -125,6 +125,11 @@ class TrainLog:
         """Whether the run ends early, because PQ does not get better."""
         return 0 < self.config.patience <= (self.results.waited if self.results else 0)
 
+    @property
+    def has_best(self) -> bool:
+        """Whether model/ has the best model of the evaluations so far."""
+        return self.results is not None and len(self.results.scores) > 0
+
     def _is_due(self, state: TrainState, last: int) -> bool:
         """Whether an evaluation follows this step, which is not the last one."""
         config, step = self.config, state.step

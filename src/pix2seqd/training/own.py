@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from pix2seqd.data.sample import Dataset, Sample, spread
 from pix2seqd.data.split import PARTS, describe, divide
 from pix2seqd.files import InputError, a_few, read_json, require, say, write_json
 from pix2seqd.panoptic.panoptic import typical_diameter
+from pix2seqd.panoptic.results import check_makeable, make_folders
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE, neighbours
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -38,7 +38,7 @@ MINUTES = 30.0
 """Time of a run, unless another length is given."""
 MAX_DIVIDED = 20_000
 """Number of images up to which all are read to divide them by content."""
-MAX_LOOKED_AT = 5_000
+MAX_MEASURED = 5_000
 """Number of images that are read to choose the settings, if they need not be divided."""
 SIDE = 256
 """Longer side of images that are shown to the network as a whole."""
@@ -150,8 +150,7 @@ def _is_in_pieces(segmentation: np.ndarray, segment: int, box: tuple[int, int, i
 class Choices:
     """Settings with their values and the reasons for them; what the user gave has priority.
 
-    Args of the constructor:
-        given: the user's settings: path, such as "model.mask.bits" → value.
+    Settings are named by their paths, such as "model.mask.bits".
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
@@ -175,22 +174,15 @@ class Choices:
     def nested(self) -> dict[str, Any]:
         """The values as sections."""
         result: dict[str, Any] = {}
-        for path, value in self.values.items():
-            *sections, name = path.split(".")
-            place = result
-            for section in sections:
-                place = place.setdefault(section, {})
-            place[name] = value
+        for path, layer in self.values.items():
+            for name in reversed(path.split(".")):
+                layer = {name: layer}
+            result = _merged(result, layer)
         return result
 
 
 def choose(data: Statistics, start: Checkpoint | None, given: Mapping[str, Any]) -> Choices:
-    """Choose the settings of a run.
-
-    Args:
-        data: the images to train on.
-        start: the checkpoint to start from; None: random weights.
-        given: the user's settings, flat.
+    """Choose the settings of a run from a checkpoint, or from random weights; what the user gave stays.
 
     Raises:
         InputError: the user's settings do not suit the data; the message names the flags.
@@ -487,63 +479,57 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
         InputError: the data cannot be used, or the settings do not suit it or each other.
     """
     given = dict(_flat(settings))
-    if backbone := given.get("backbone"):  # before all images are read
-        find_backbone(backbone)
-    train_data, eval_data, said = find_data(given.pop("train_data", ""), given.pop("eval_data", ""))
-    dataset = open_dataset(train_data, (SIDE, SIDE))
-    if not eval_data and len(dataset) > MAX_DIVIDED:
-        raise InputError(f"{train_data} has {len(dataset):,} images, too many to divide; give --eval-data")
-    taxonomy = _things_first(dataset.taxonomy)
-    if eval_data:
-        scored = open_dataset(eval_data, (SIDE, SIDE))
-        try:
-            with_categories(scored, taxonomy)  # an error comes before all is read
-        except InputError as error:
-            raise InputError(
-                f"{eval_data} has other classes than {train_data}, which makes the model: {error}"
-            ) from error
-    data = measure(spread(dataset, MAX_LOOKED_AT) if eval_data else dataset, train_data)
     if given.get("model.decoder.past_frames"):
         raise InputError("train own learns from images; leave --model.decoder.past_frames out")
-    lines = [said] if said else []
-    if eval_data:
-        content = describe(taxonomy, train_data, eval_data)
-        lines.append(f"trained on {train_data} ({len(dataset):,} images), scored on {eval_data}")
-    else:
-        kept, held_out = divide(data.digests)
-        content = describe(taxonomy, train_data, train_data, data.names, held_out)
-        if len(set(data.digests)) == 1:
-            lines.append(f"{train_data} has a single image: the run is trained and scored on it, so PQ says little")
-        else:
-            names = a_few([data.names[i] for i in held_out])
-            lines.append(
-                f"trained on {len(kept):,} images of {train_data}; {len(held_out):,} are held out by their content "
-                f"and scored: {names}"
-            )
-    wish = given.pop("init", "auto")
+    if backbone := given.get("backbone"):  # before all images are read
+        find_backbone(backbone)
+    data, content, lines = _read(given.pop("train_data", ""), given.pop("eval_data", ""))
+    wish, trust_size = given.pop("init", "auto"), bool(given.pop("trust_size", False))
     init = str({"auto": nearest(data), "none": ""}.get(wish, wish))
-    trust_size = bool(given.pop("trust_size", False))
     start = from_pretrained(init, trust_size) if init else None
-    if start and start.model.config.decoder.head != "softmax" and wish == "auto":
-        init, start = "", None
-    lines.append(f"init {init or 'none'}: {_reason(wish, init, data)}")
     choices = choose(data, start, given)
-    lines += [*choices.lines, *(f"warning: {warning}" for warning in data.warnings)]
-    model = start.model.config.to_dict() if start else _fresh(data)
-    model = _merged(model, {"decoder": {"past_frames": 0}})
-    values = _merged({"model": model}, choices.nested())
-    values = _merged(values, dict(settings))
+    lines += [f"init {init or 'none'}: {_reason(wish, init, data)}", *choices.lines]
+    lines += [f"warning: {warning}" for warning in data.warnings]
+    fresh = RECIPES["nuclei" if is_similar(data) else "camvid"].model
+    model = start.model.config if start else fresh
+    values = {"model": model.replace(decoder={"past_frames": 0}).to_dict()}
+    values = _merged(_merged(values, choices.nested()), settings)
     file = out / DATA_FILE
     values |= {"train_data": f"split:{file}@train", "eval_data": f"split:{file}@eval", "init": init}
     try:
         return Recipe.from_dict(values, trust_size), content, lines
     except ValueError as error:
-        raise InputError(f"the settings do not fit each other: {error}") from error
+        raise InputError(f"the settings do not fit each other: {str(error).removeprefix('Recipe.')}") from error
 
 
-def _fresh(data: Statistics) -> dict[str, Any]:
-    """The networks of a run that starts from random weights."""
-    return RECIPES["nuclei" if is_similar(data) else "camvid"].model.to_dict()
+def _read(train_data: str, eval_data: str) -> tuple[Statistics, dict[str, Any], list[str]]:
+    """The data to train on, the content of `DATA_FILE`, and lines that say what is trained on and scored."""
+    train_data, eval_data, said = find_data(train_data, eval_data)
+    dataset, lines = open_dataset(train_data, (SIDE, SIDE)), [said] if said else []
+    taxonomy = _things_first(dataset.taxonomy)
+    if eval_data:
+        try:
+            with_categories(open_dataset(eval_data, (SIDE, SIDE)), taxonomy)  # an error comes before all is read
+        except InputError as error:
+            raise InputError(
+                f"{eval_data} has other classes than {train_data}, which makes the model: {error}"
+            ) from error
+        data = measure(spread(dataset, MAX_MEASURED), train_data)
+        lines.append(f"trained on {train_data} ({len(dataset):,} images), scored on {eval_data}")
+        return data, describe(taxonomy, train_data, eval_data), lines
+    if len(dataset) > MAX_DIVIDED:
+        raise InputError(f"{train_data} has {len(dataset):,} images, too many to divide; give --eval-data")
+    data = measure(dataset, train_data)
+    kept, held_out = divide(data.digests)
+    if len(set(data.digests)) == 1:
+        lines.append(f"{train_data} has a single image: the run is trained and scored on it, so PQ says little")
+    else:
+        names = a_few([data.names[i] for i in held_out])
+        lines.append(
+            f"trained on {len(kept):,} images of {train_data}; {len(held_out):,} are held out by their content "
+            f"and scored: {names}"
+        )
+    return data, describe(taxonomy, train_data, train_data, data.names, held_out), lines
 
 
 def _reason(wish: str, init: str, data: Statistics) -> str:
@@ -620,12 +606,10 @@ def resumed(settings: Mapping[str, Any], out: Path) -> Recipe:
 
 
 def train_own(settings: Mapping[str, Any], out: Path, resume: bool = False) -> Checkpoint:
-    """Train on any labelled images; see `prepare` and `train`.
+    """Train on any labelled images in the folder `out`; see `prepare` and `train`.
 
-    Args:
-        settings: the user's settings, nested as a recipe is: at least `train_data`, unless the run goes on.
-        out: folder of the run.
-        resume: go on with the run in `out`, with its data and settings.
+    The settings are nested as a recipe is: at least `train_data`, unless the run goes on (`resume`), with its data and
+    settings.
 
     Raises:
         InputError: as `prepare` and `train`.
@@ -636,17 +620,12 @@ def train_own(settings: Mapping[str, Any], out: Path, resume: bool = False) -> C
         if not resume:
             raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")
         return train(resumed(settings, out), out, True, build)
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):  # said before all images are read
-        raise InputError(f"cannot make the folder {out} ({there} cannot be written to); choose another --out")
+    check_makeable(out)
     recipe, content, lines = prepare(settings, out)
     if distributed.rank() == 0:
         for line in lines:
             say(line)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make the folder {out} ({error.strerror}); choose another --out") from error
+        make_folders(out, ())
         write_json(out / DATA_FILE, content)
     distributed.barrier()
     return train(recipe, out, resume, build)

@@ -19,10 +19,7 @@ TILE = 256
 class Results:
     """The scores of a run with `TrainConfig.evaluations`, kept in the run's folder.
 
-    Args of the constructor:
-        out: folder of the run.
-        taxonomy: the categories.
-        step: the step at which the run starts. What an earlier, interrupted process scored later is forgotten.
+    What an earlier, interrupted process scored later than the step at which the run starts is forgotten.
 
     Raises:
         InputError: results.json is damaged.
@@ -56,15 +53,9 @@ class Results:
         return sum(score["seconds"] for score in self.scores)
 
     def add(self, step: int, seconds: float, result: dict[str, Any]) -> bool:
-        """Take the result of an evaluation, as `evaluation.images.evaluate` gives it for all images.
+        """Take the scores after a step, as `evaluation.images.evaluate` gives them for all images.
 
-        Args:
-            step: the step that it follows.
-            seconds: time that it took.
-            result: the scores.
-
-        Returns:
-            Whether its PQ is better than all before.
+        Returns whether PQ is better than in all evaluations before.
         """
         quality = result["panoptic_quality"]
         classes = {row["name"]: row["pq"] for row in quality["per_class"].values()}
@@ -84,11 +75,9 @@ class Results:
         write_png(self.out / "results.png", curves)
 
     def draw(self, result: dict[str, Any], rows: Sequence[Sequence[Image.Image]]) -> None:
-        """Draw the best evaluation.
+        """Draw the best evaluation: the confusion matrix of its result, and `rows` of image, truth and prediction.
 
-        Args:
-            result: as `add` takes it; its confusion matrix becomes confusion.png.
-            rows: for some images the image, its truth and the prediction, which become predictions.png.
+        They become confusion.png and predictions.png.
         """
         if result["confusion"]:
             write_png(self.out / "confusion.png", plot.confusion_matrix(**result["confusion"]))

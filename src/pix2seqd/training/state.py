@@ -99,11 +99,7 @@ def _sweep(out: Path) -> None:
 
 
 def _latest(folder: Path) -> tuple[int, Path, float] | None:
-    """Step, folder and `TrainState.seconds` of the last checkpoint; None: there is none yet.
-
-    Raises:
-        InputError: the file that names it is damaged.
-    """
+    """Step, folder and `TrainState.seconds` of the last checkpoint; None: there is none yet."""
     path = folder / "latest.json"
     if not path.is_file():
         return None

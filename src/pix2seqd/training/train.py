@@ -34,7 +34,7 @@ from pix2seqd.layers.backbones import pretrained_backbone
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.speed import accelerate_training
 from pix2seqd.speed.hardware import native_bfloat16
-from pix2seqd.training.familiar import IMAGES, learn
+from pix2seqd.training.familiar import IMAGES, training_statistics
 from pix2seqd.training.log import TrainLog
 from pix2seqd.training.recipes import RECIPES
 from pix2seqd.training.rollouts import own_predictions
@@ -103,22 +103,16 @@ def train(
         KeyboardInterrupt: Ctrl-C or SIGTERM, after everything was saved.
     """
     require("training", "train", "accelerate", "tensorboard")
-    from accelerate import Accelerator
-
     if isinstance(recipe, str):
         if recipe not in RECIPES:
             raise InputError(f"there is no recipe {recipe!r}; give one of {', '.join(RECIPES)}")
         recipe = RECIPES[recipe]
-    out = Path(out)
-    config, load = recipe.train, partial(from_pretrained, trust_size=recipe.trust_size)
-    # accelerate needs an argument where several processes compute on CPUs.
-    on_cpus = distributed.world_size() > 1 and not torch.cuda.is_available()
-    accelerator = Accelerator(
-        cpu=on_cpus, mixed_precision=_precision(config), gradient_accumulation_steps=config.accumulate
-    )
+    out, accelerator = Path(out), _accelerator(recipe.train)
+    load = partial(from_pretrained, trust_size=recipe.trust_size)
+    is_main = accelerator.is_main_process
     with ExitStack() as kept:
-        held = out.is_dir() and (out / "recipe.json").exists()
-        if held and accelerator.is_main_process:
+        exists = out.is_dir() and (out / "recipe.json").exists()
+        if exists and is_main:
             kept.enter_context(run_lock(out))
         before = _check_folder(recipe, out, resume)
         if recipe.backbone:  # before all data are opened
@@ -129,46 +123,65 @@ def train(
         accelerate_training(state.model, accelerator.device, precision)
         if resume:
             load_state(state, out / "state")
-        if before and (note := _extension(before, config, state.step, out)):
+        if before and (note := _extension(before, recipe.train, state.step, out)):
             accelerator.print(note)
         ema = cast(Pix2SeqD, state.ema.module)
-        pretrained = Checkpoint(ema, dataset.taxonomy, *(inference or (recipe.data, recipe.infer)), str(out / "model"))
+        result = Checkpoint(ema, dataset.taxonomy, *(inference or (recipe.data, recipe.infer)), str(out / "model"))
         loader = training_loader(dataset, recipe, state.step, accelerator.process_index, accelerator.num_processes)
-        log = TrainLog(out, recipe, state.step, pretrained, accelerator.is_main_process)
-        if accelerator.is_main_process:
+        log = TrainLog(out, recipe, state.step, result, is_main)
+        if is_main:
             _say_remarks(recipe, dataset, log.eval_data)
         accelerator.wait_for_everyone()  # all have seen the folder as it was, and nothing is wrong with the data
-        if accelerator.is_main_process:
-            if not held:
+        if is_main:
+            if not exists:
                 kept.enter_context(run_lock(out))
                 _check_folder(recipe, out, resume=False)  # another run may have begun meanwhile
             write_json(out / "recipe.json", recipe.to_dict())
         with stop_signals() as stopped, log:
             fit(state, loader, recipe, accelerator, log, stopped)
         save_state(state, out / "state")
-        has_best = log.results is not None and len(log.results.scores) > 0
-        if accelerator.is_main_process:
-            if log.results:
-                save_pretrained(log.checkpoint, out / "last")
-            finished = state.step >= state.last
-            if finished:  # from no more images than were trained on
-                pretrained = load(out / "model") if has_best else pretrained
-                count, device = min(IMAGES, state.step * config.batch_size), str(accelerator.device)
-                pretrained = replace(pretrained, familiarity=learn(pretrained, [(dataset, count)], device))
-            if finished or not has_best:
-                save_pretrained(pretrained, out / "model")
+        if is_main:
+            result = _publish(result, state, dataset, log, load, str(accelerator.device))
         accelerator.wait_for_everyone()
     if state.step < state.last:
         accelerator.print(f"stopped at step {state.step} of {state.last}; go on with --resume")
         raise KeyboardInterrupt
-    return load(out / "model") if has_best else pretrained
+    return load(out / "model") if log.has_best else result
 
 
-def _precision(config: TrainConfig) -> str:
-    """`TrainConfig.precision` on this machine, as accelerate spells it."""
-    if config.precision != "auto":
-        return config.precision
-    return "bf16" if native_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else "no"
+def _publish(
+    result: Checkpoint,
+    state: TrainState,
+    dataset: Dataset | ClipDataset,
+    log: TrainLog,
+    load: Callable[[Path], Checkpoint],
+    device: str,
+) -> Checkpoint:
+    """Write model/, which is the best one where there are evaluations, and then last/ too; returns what is published.
+
+    At the end of the run, the statistics of the training images (`familiar.training_statistics`) are added.
+    """
+    if log.results:
+        save_pretrained(log.checkpoint, log.out / "last")
+    finished = state.step >= state.last
+    if finished:
+        result = load(log.out / "model") if log.has_best else result
+        count = min(IMAGES, state.step * log.config.batch_size)  # no more images than were trained on
+        result = replace(result, familiarity=training_statistics(result, [(dataset, count)], device))
+    if finished or not log.has_best:
+        save_pretrained(result, log.out / "model")
+    return result
+
+
+def _accelerator(config: TrainConfig) -> "Accelerator":
+    from accelerate import Accelerator
+
+    precision, on_gpu = config.precision, torch.cuda.is_available()
+    if precision == "auto":
+        precision = "bf16" if native_bfloat16(torch.device("cuda" if on_gpu else "cpu")) else "no"
+    # accelerate needs an argument where several processes compute on CPUs.
+    on_cpus = distributed.world_size() > 1 and not on_gpu
+    return Accelerator(cpu=on_cpus, mixed_precision=precision, gradient_accumulation_steps=config.accumulate)
 
 
 def training_data(recipe: Recipe) -> Dataset | ClipDataset:
@@ -308,8 +321,7 @@ def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str,
 def _check_folder(recipe: Recipe, out: Path, resume: bool) -> TrainConfig | None:
     """Refuse to start over an existing run, or to resume another one; a run without its first file can be resumed.
 
-    Returns:
-        How the run in the folder was trained; None: there is none.
+    Returns how the run in the folder was trained; None: there is none.
     """
     stored = out / "recipe.json"
     if not stored.exists():
@@ -344,11 +356,7 @@ MAY_CHANGE = ("steps", "minutes", "patience")
 
 
 def _extension(before: TrainConfig, now: TrainConfig, step: int, out: Path) -> str:
-    """What changes when a run goes on with another length; empty: nothing.
-
-    Raises:
-        InputError: it has trained longer than that.
-    """
+    """What changes when a run goes on with another length, which may not be too short; empty: nothing."""
     if (before.steps, before.minutes) == (now.steps, now.minutes):
         return ""
     if now.steps < step:

@@ -1,7 +1,7 @@
 """The command `pix2seqd distill`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -18,6 +18,7 @@ def distill(
     out: Path,
     steps: Annotated[int, count(1, 1000)] = 2,
     td: Annotated[float, Parameter(validator=Number(gte=0, lte=1000))] = 1.0,
+    start: Literal["cells", "noise"] = "cells",
     iterations: Annotated[int, count(1)] = 1000,
     batch_size: Annotated[int, count(1)] = 16,
     size: Annotated[int, count(0)] = 0,
@@ -28,8 +29,7 @@ def distill(
 ) -> None:
     """Train a checkpoint to need only one or two denoising steps.
 
-    OUT/model is the result. It starts from a mask of ids in cells instead of noise. A run can be stopped at any moment
-    and continued with --resume.
+    OUT/model is the result. A run can be stopped at any moment and continued with --resume.
 
     Args:
         data: Data to train on, for example coco:DIR@train. Without labels, use the output folder of `pix2seqd segment`
@@ -37,6 +37,8 @@ def distill(
         out: Folder of the run.
         steps: Number of denoising steps that the result takes.
         td: Time difference of the paper's asymmetric time intervals (section 3.3) that the result takes, in steps.
+        start: What sampling starts from. cells: a mask of ids in cells, which is best for one step or two. noise: as in
+            the paper.
         iterations: Number of training steps.
         batch_size: Number of images per training step.
         size: Height of the square windows to train on, in pixels. 0 takes the size of the windows that the checkpoint
@@ -58,6 +60,6 @@ def distill(
         ema_decay=min(0.5 ** (20 / iterations), 0.999),
         workers=workers,
     )
-    options = {"steps": steps, "td": td, "config": config, "side": size, "resume": resume, "trust_size": trust_size}
-    run.distill(checkpoint, data, out, **options)
+    options = {"steps": steps, "td": td, "config": config, "start": start, "side": size}
+    run.distill(checkpoint, data, out, **options, resume=resume, trust_size=trust_size)
     say(f"written to {out}; try it: pix2seqd segment IMAGE --model {out / 'model'}")

@@ -2,13 +2,16 @@
 
 This is a kind of consistency training (Song et al. 2023). The model takes its few steps as in inference, and from every
 state that it reaches, its prediction is compared with the truth. A mask with random ids cannot be the target of one
-step: noise does not say which instance gets which id, so the best prediction would be an average. Therefore sampling
-starts from ids in cells (`Pix2SeqD.initial_state`). Masks that differ only in their ids are equivalent; the target is
-the one in which an instance has the id of the cell at its middle, unless a neighbour needs that id (as Kulikov et al.
-2018, "Deep Coloring", let the network choose the colours).
+step: noise does not say which instance gets which id, so the best prediction would be an average. Masks that differ
+only in their ids are equivalent, so the target is the one in which the ids follow from the first state, unless a
+neighbour needs the id (as Kulikov et al. 2018, "Deep Coloring", let the network choose the colours). Where sampling
+starts from ids in cells (`Pix2SeqD.initial_state`), an instance has the id of the cell at its middle. Where it starts
+from noise, it has the id that the noise over it is most like: data and noise are assigned to each other as in
+"Immiscible Diffusion" (Li et al. 2024).
 """
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +27,9 @@ from pix2seqd.panoptic.reused_ids import ID_DISTANCE, assign_preferred, crossing
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.training.train import train
 
+Start = Literal["cells", "noise"]
+"""What a student starts from: ids in cells, or noise as in the paper."""
+
 _BIT_WEIGHT = 2.0
 """Weight of a bit of the first state for or against an id, in nats per pixel of an instance."""
 
@@ -35,13 +41,13 @@ MIN_SHARE = 0.15
 
 
 class Student(Pix2SeqD):
-    """A copy of a model that starts from ids in cells. Its loss is that of its own few steps.
+    """A copy of a model. Its loss is that of its own few steps.
 
     The teacher is not changed; `data` says how masks get their ids, `infer` how the student is sampled.
     """
 
-    def __init__(self, teacher: Pix2SeqD, data: DataConfig, infer: InferConfig) -> None:
-        super().__init__(teacher.config if teacher.config.mask.init_id_cell else student_config(teacher.config))
+    def __init__(self, teacher: Pix2SeqD, data: DataConfig, infer: InferConfig, start: Start = "cells") -> None:
+        super().__init__(student_config(teacher.config, start))
         self.load_state_dict(teacher.state_dict())
         self.data, self.infer_config = data, infer
 
@@ -93,9 +99,9 @@ class Student(Pix2SeqD):
     ) -> Tensor:
         """The same masks with other ids: for each instance the id that most of it already has.
 
-        At the first step this is the id that the first state shows at the middle of the instance. At later steps it is
-        the id that the previous step predicted. Where this is not clear, the present prediction decides; among
-        neighbours, the one with the larger loss by another id gets the id.
+        At the first step this is the id that the first state shows at the middle of the instance, or that noise over
+        the instance is most like. At later steps it is the id that the previous step predicted. Where this is not
+        clear, the present prediction decides; among neighbours, the one with the larger loss by another id gets the id.
 
         Args:
             masks: int64 `[b, 2, h, w]`.
@@ -121,8 +127,11 @@ class Student(Pix2SeqD):
 
         ids_of = slice(-config.mask.bits[1], None)
         if before is None:
-            middles = (boxes[..., :2] + boxes[..., 2:] // 2) * present[..., None]
-            seen = _at(_mean_around(first[:, ids_of], config.mask.init_id_cell // 2), middles)
+            if config.mask.init_id_cell:
+                middles = (boxes[..., :2] + boxes[..., 2:] // 2) * present[..., None]
+                seen = _at(_mean_around(first[:, ids_of], config.mask.init_id_cell // 2), middles)
+            else:
+                seen = _noise_over(numbers, first[:, ids_of], places)
             shown = seen * _totals(torch.ones_like(first[:, :1]), places)
         else:
             shown = _totals(before[:, ids_of].sign(), places)
@@ -182,6 +191,21 @@ def _at(values: Tensor, places: Tensor) -> Tensor:
     return values.flatten(2).gather(2, index[:, None].expand(-1, values.shape[1], -1)).mT
 
 
+def _noise_over(numbers: Tensor, noise: Tensor, places: Places) -> Tensor:
+    """Weighted sums of `noise` `[b, c, h, w]`, of unit variance, over the pixels of each number: `[b, numbers, c]`.
+
+    The weights are a Gaussian around the centroid, exp(-2) at the edge of a disk, so that pixels along the outline,
+    of which a first prediction is not sure, count little.
+    """
+    height, width = numbers.shape[-2:]
+    y, x = torch.meshgrid(*(torch.arange(n, device=noise.device) for n in (height, width)), indexing="ij")
+    at = torch.stack([x, y, torch.ones_like(x)]).float().expand(len(numbers), -1, -1, -1)
+    sums = _totals(at, places).gather(1, numbers.flatten(1)[..., None].expand(-1, -1, 3)).mT.unflatten(2, x.shape)
+    center, area = sums[:, :2] / sums[:, 2:], sums[:, 2:]
+    weights = torch.exp(-2 * torch.pi * (at[:, :2] - center).square().sum(dim=1, keepdim=True) / area)
+    return _totals(weights * noise, places) / _totals(weights**2, places).sqrt().clamp(min=1e-6)
+
+
 def _boxes(numbers: Tensor, places: Places) -> Tensor:
     """x, y, width and height, int64 `[b, numbers, 4]`, of the pixels that have each of the numbers `[b, h, w]`."""
     index, (b, count) = places
@@ -196,9 +220,10 @@ def _boxes(numbers: Tensor, places: Places) -> Tensor:
     return torch.stack([x, y, width, height], dim=1).view(b, count, 4)
 
 
-def student_config(teacher: ModelConfig) -> ModelConfig:
-    """The same networks, with ids in cells; a cell is one pixel of the decoder's coarsest map."""
-    return teacher.replace(mask={"init_id_cell": teacher.decoder.cell})
+def student_config(teacher: ModelConfig, start: Start = "cells") -> ModelConfig:
+    """The same networks with this start; a new cell is one pixel of the decoder's coarsest map."""
+    cell = teacher.mask.init_id_cell or teacher.decoder.cell
+    return teacher.replace(mask={"init_id_cell": cell if start == "cells" else 0})
 
 
 def distill(
@@ -209,6 +234,7 @@ def distill(
     steps: int,
     td: float,
     config: TrainConfig,
+    start: Start = "cells",
     side: int = 0,
     resume: bool = False,
     trust_size: bool = False,
@@ -222,6 +248,7 @@ def distill(
         steps: denoising steps of the result, which takes one sample by default.
         td: τ_d of the result.
         config: settings of the training.
+        start: what sampling starts from.
         side: side of the training windows in pixels; 0: as in inference.
         resume: continue the run in `out`.
         trust_size: as `pix2seqd.checkpoint.from_pretrained` takes it.
@@ -238,7 +265,7 @@ def distill(
         steps=steps, first_steps=0, td=td, consensus=1, unconditioned_share=0.0, min_share=MIN_SHARE
     )
     recipe = Recipe(
-        student_config(teacher.model.config),
+        student_config(teacher.model.config, start),
         train_data,
         _augmentation(train_data),
         train=config,
@@ -247,7 +274,7 @@ def distill(
         init=checkpoint,
         trust_size=trust_size,
     )
-    return train(recipe, out, resume, lambda _: Student(teacher.model, train_data, infer), (teacher.data, infer))
+    return train(recipe, out, resume, lambda _: Student(teacher.model, train_data, infer, start), (teacher.data, infer))
 
 
 def _augmentation(data: DataConfig) -> AugmentConfig:

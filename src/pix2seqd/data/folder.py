@@ -16,8 +16,9 @@ from pix2seqd.data.annotations.masks import is_mask_folders
 from pix2seqd.data.annotations.records import SPLIT_NAMES
 from pix2seqd.data.archive import read_image
 from pix2seqd.data.label_images import LOSSLESS_SUFFIXES
-from pix2seqd.data.labels import DECLARATIONS, ROBOFLOW_CLASSES, Labels, read_declaration
+from pix2seqd.data.labels import DECLARATIONS, Labels, read_declaration
 from pix2seqd.data.sample import Sample
+from pix2seqd.data.tables import ROBOFLOW_CLASSES
 from pix2seqd.files import InputError
 from pix2seqd.images.load import IMAGE_SUFFIXES
 

@@ -11,7 +11,6 @@ below 1000: class without instance, stuff or a crowd |
 | `two-channel` | colours, or grey with alpha | channel 0: class; channel 1: number of the instance, 255 = crowd |
 """
 
-import csv
 import difflib
 import re
 from collections import Counter
@@ -28,14 +27,13 @@ from scipy import ndimage
 
 from pix2seqd.data.label_images import palette_colors, read_label_image
 from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, hex_color, recognize
+from pix2seqd.data.tables import check_grey, color_table, roboflow_classes
 from pix2seqd.files import InputError, read_text, read_yaml
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
 CODINGS = tuple(MEANING)
 DECLARATIONS = ("classes.yaml", "classes.yml", "classes.json")
-ROBOFLOW_CLASSES = "_classes.csv"
-"""Where Roboflow writes the names of the classes of its masks."""
 KEYS = ("coding", "labels", "things", "stuff", "void", "colors", "image_name", "label_name")
 MEANT = {"names": "labels", "classes": "labels", "categories": "labels", "palette": "colors", "instances": "things"}
 MEANT |= dict.fromkeys(("ignore", "ignore_index", "ignore_label", "unlabelled"), "void")
@@ -85,6 +83,8 @@ class Labels:
         path, declared = read_declaration(home)
         assumed = [f"no meaning of the key {key}, which is not known" for key in declared if key not in KEYS]
         names = {value: str(name) for value, name in _mapping(path, declared).items()}
+        if not names and "colors" not in declared and declared.get("coding", "color") == "color":
+            declared |= _tabled_colors(home, path, files, assumed)
         reason = ""
         if (coding := declared.get("coding")) is None:
             coding, reason = _detect(path, declared, names, files, class_files)
@@ -113,7 +113,7 @@ class Labels:
         if "void" in declared:
             void = _values(path, "void", declared["void"], names) | neither
         elif one_class or colors:
-            void = neither | {value for value, name in names.items() if name == "void"}
+            void = neither | {value for value, name in names.items() if name.lower() == "void"}
         else:
             if not seen:
                 seen, _ = _survey(_sample(files), _sample(class_files), coding)
@@ -349,6 +349,15 @@ def _colors(
     return dict(enumerate(colors.items(), start=1))
 
 
+def _tabled_colors(home: Path, path: Path, files: Sequence[Path], assumed: list[str]) -> dict[str, Any]:
+    """The key `colors` from a table that another program wrote; empty without one. `path` is the declaration."""
+    if (table := color_table(home)) is None:
+        return {}
+    check_grey((read_label_image(file, rgb=True) for file in _sample(files)), *table, path)
+    assumed.append(f"colors: those of {table[0].name}")
+    return {"colors": table[1]}
+
+
 def _declared_colors(path: Path, content: Any) -> dict[str, int]:
     """Name → R + 256 G + 65536 B."""
     colors: dict[str, int] = {}
@@ -487,26 +496,7 @@ def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
         near = [MEANT[key]] if key in MEANT else difflib.get_close_matches(str(key), KEYS, n=1)
         if key not in KEYS and near:
             raise InputError(f"{path} has {key!r}; did you mean {near[0]!r}?")
-    return path, {**_roboflow_classes(home), **content}
-
-
-def _roboflow_classes(home: Path) -> dict[str, Any]:
-    """The names in `_classes.csv`, which Roboflow writes beside masks called `*_mask.png`, in the folder of each split.
-
-    Raises:
-        InputError: those of two splits differ.
-    """
-    found: dict[str, str] = {}
-    for path in [home / ROBOFLOW_CLASSES, *sorted(home.glob(f"*/{ROBOFLOW_CLASSES}"))]:
-        rows = list(csv.reader(read_text(path).splitlines())) if path.is_file() else []
-        head, *rest = [[cell.strip() for cell in row] for row in rows if len(row) == 2] or [[]]
-        if [cell.lower() for cell in head] != ["pixel value", "class"]:
-            continue  # of another export
-        names = dict(rest)
-        if found not in ({}, names):
-            raise InputError(f"{path} has other classes than those of another split; export all splits together")
-        found = names
-    return {"labels": found, "label_name": "*_mask"} if found else {}
+    return path, {**roboflow_classes(home), **content}
 
 
 def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:

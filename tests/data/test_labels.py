@@ -890,13 +890,36 @@ def test_folder_colours_that_are_nearly_the_same_are_said(tmp_path):
     assert "#7f4080 and #804080 are nearly the same" in said
 
 
-def test_folder_class_times_256_is_refused(tmp_path):
-    """As in the instance images of KITTI."""
+@pytest.mark.parametrize(("first", "coding"), [(1, "class*256+id"), (0, "class*256+id from 0")])
+def test_folder_class_times_256(tmp_path, first, coding):
+    """As in the instance images of KITTI, which count from 1, and of Mapillary Vistas, which count from 0."""
+    ids = [discs(count, seed=count) - 1 for count in (20, 24, 18)]
+    coded = [np.where(n >= 0, (24 + n % 3) * 256 + n // 3 + first, 7 * 256).astype(np.uint16) for n in ids]
+    data = Folder.open(write(tmp_path, coded))
+    assert data.labels.coding == coding
+    assert categories(data) == [("7", False), ("24", True), ("25", True), ("26", True)]
+    assert [len(sample.panoptic.things) for sample in data] == [20, 24, 18]
+    (tmp_path / "classes.yaml").write_text("coding: instance\nvoid: 1792\n")
+    assert [len(sample.panoptic.things) for sample in Folder.open(tmp_path)] == [20, 24, 18]
+
+
+def test_folder_class_times_256_without_number(tmp_path):
+    """Number 0 is a crowd of a thing class where objects count from 1, and an object where they count from 0."""
+    labels = np.array([[0, 0, 26 * 256, 26 * 256 + 1, 7 * 256, 5]] * 4, np.uint16)
+    data = Folder.open(write(tmp_path, [labels], coding="class*256+id"))
+    assert [(s.name, s.isthing, s.iscrowd) for s in data[0].panoptic.segments] == [
+        ("7", False, False), ("26", True, True), ("26", True, False)
+    ]  # fmt: skip
+    data = Folder.open(write(tmp_path, [labels[:, 2:5]], coding="class*256+id from 0"))
+    assert [(s.name, s.iscrowd) for s in data[0].panoptic.segments] == [("7", False), ("26", False), ("26", False)]
+
+
+def test_folder_class_times_256_that_may_begin_at_0_or_1_is_not_guessed(tmp_path):
+    """Of two classes, one counts from 0 and the other from 1."""
     ids = [discs(count, seed=count) for count in (20, 24, 18)]
-    home = write(tmp_path, [np.where(n > 0, (24 + n % 3) * 256 + n // 3, 7 * 256).astype(np.uint16) for n in ids])
-    assert "class * 256 + number" in refusal(lambda: Folder.open(home))
-    (home / "classes.yaml").write_text("coding: instance\nvoid: 1792\n")
-    assert [len(sample.panoptic.things) for sample in Folder.open(home)] == [20, 24, 18]
+    coded = [np.where(n > 0, (24 + n % 2) * 256 + n // 2, 7 * 256).astype(np.uint16) for n in ids]
+    message = refusal(lambda: Folder.open(write(tmp_path, coded)))
+    assert "'coding: class*256+id' (" in message and "'coding: class*256+id from 0' (" in message
 
 
 def test_folder_void_of_instances_are_numbers(tmp_path):

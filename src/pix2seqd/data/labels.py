@@ -1,4 +1,4 @@
-"""Label images in five codings: class and instance of every pixel.
+"""Label images in seven codings: class and instance of every pixel.
 
 | coding | a label image | a pixel |
 |---|---|---|
@@ -8,6 +8,8 @@ class. Class images beside them give several classes |
 | `color` | colours or palette | a colour of the table `colors`: a class, as for `class` |
 | `class*1000+id` | 16-bit grey, or colours with value = R + 256 G + 65536 B | class * 1000 + number of the instance; \
 below 1000: class without instance, stuff or a crowd |
+| `class*256+id` | the same | class * 256 + number of the instance, from 1; 0: class without instance |
+| `class*256+id from 0` | the same | class * 256 + number of the instance, from 0 |
 | `two-channel` | colours, or grey with alpha | channel 0: class; channel 1: number of the instance, 255 = crowd |
 """
 
@@ -262,8 +264,11 @@ def _decode(pixels: np.ndarray, coding: str, path: Path) -> tuple[np.ndarray, np
             )
         return values, np.full_like(values, NO_NUMBER)
     values = _as_number(pixels)
-    plain = values < 1000
-    return np.where(plain, values, values // 1000), np.where(plain, NO_NUMBER, values % 1000)
+    if coding == "class*1000+id":
+        plain = values < 1000
+        return np.where(plain, values, values // 1000), np.where(plain, NO_NUMBER, values % 1000)
+    classes, numbers = np.divmod(values, 256)
+    return classes, np.where((numbers == 0) & (coding == "class*256+id"), NO_NUMBER, numbers)
 
 
 def _beside(instances: np.ndarray, classes: np.ndarray, class_path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -404,6 +409,8 @@ def _survey(files: Sequence[Path], class_files: Sequence[Path], coding: str) -> 
 def _usual_void(path: Path, coding: str, names: Mapping[int, str], seen: Sequence[frozenset[int]]) -> set[int]:
     """The values that are usually void, where the declaration does not say: 255 among classes, otherwise 0.
 
+    Where objects count from 0, also class 0 is one.
+
     Args:
         path: the declaration, for messages.
         coding: of the label images.
@@ -414,7 +421,7 @@ def _usual_void(path: Path, coding: str, names: Mapping[int, str], seen: Sequenc
         InputError: 255, or a value near it, may be a class as well.
     """
     if coding not in ("class", "instance"):
-        return {0} - set(names)
+        return {0} - set(names) if coding != "class*256+id from 0" else set()
     found = frozenset[int]().union(*seen)
     if 255 in names or (coding == "class" and not names and found == {0, 255}):
         return set()

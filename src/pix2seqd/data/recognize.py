@@ -22,6 +22,8 @@ MEANING = {
     "class": "each value is a class",
     "instance": "0 is background, each other value is one object",
     "class*1000+id": "class * 1000 + number of the object",
+    "class*256+id": "class * 256 + number of the object, from 1",
+    "class*256+id from 0": "class * 256 + number of the object, from 0",
     "two-channel": "red is the class, green the number of the object",
     "color": "each colour is a class",
 }
@@ -276,11 +278,10 @@ def _recognize_high(
         return "class*1000+id", f"values reach {highest} and count up within each thousand"
     of_256 = highest < 2**16 and len(union) < 0.5 * (highest - union[0]) and len(np.unique(union // 256)) > 2
     if share < 0.2 and of_256 and _numbered_share(seen, 256) > 0.5:
-        raise InputError(
-            f"{declaration.parent}: the label images seem to hold class * 256 + number of the object (values reach "
-            f"{highest} and are numbered within each 256), which is not read; save class * 1000 + number instead, "
-            f"or write 'coding: instance' to {declaration} if each value is one object"
-        )
+        from_0, counting = _share_from_0(seen, 256), f"values reach {highest} and count up within each 256"
+        if _counts_up(seen, 256) and abs(from_0 - 0.5) > 0.3:
+            return "class*256+id" + (" from 0" if from_0 > 0.5 else ""), counting
+        raise _unsure(declaration, counting, ["class*256+id", "class*256+id from 0", "instance"])
     # The regions of an atlas are one patch each as well, but they return, or there are few of them.
     other = returning < 0.05 and len(seen) >= FEW_IMAGES and most >= 3
     alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and _spread(seen) <= 16
@@ -455,29 +456,35 @@ def _single_share(seen: list[_Seen]) -> float:
     return float((patches == 1).mean()) if len(patches) else 0.0
 
 
-def _numbered_share(seen: list[_Seen], base: int, *, low_is_class: bool = False) -> float:
+def _numbered_share(seen: list[_Seen], base: int) -> float:
     """How far values consist of a class and a number that counts up from 0 or 1 within the class.
 
     Args:
         seen: the images.
         base: the number that separates class and number.
-        low_is_class: the class is the remainder, and the number the quotient.
 
     Returns:
         The share of the numbers up to the highest that occur: near 1 for whole images, less for crops of images, and
         near 0 for other values. 0 if there are many values without a number.
     """
-    count = room = 0
-    plain: set[int] = set()
+    numbers = _numbers_of_classes(seen, base)
+    plain = {value for s in seen for value in s.values[s.values < base].tolist()}
+    return sum(map(len, numbers)) / max(1, sum(int(n[-1]) + 1 for n in numbers)) if len(plain) <= 64 else 0.0
+
+
+def _share_from_0(seen: list[_Seen], base: int) -> float:
+    """Share of the classes with several numbers in an image that have the number 0 there; 0.5 if there is none."""
+    several = [numbers for numbers in _numbers_of_classes(seen, base) if len(numbers) > 1]
+    return float(np.mean([numbers[0] == 0 for numbers in several])) if several else 0.5
+
+
+def _numbers_of_classes(seen: list[_Seen], base: int) -> list[np.ndarray]:
+    """The numbers of each class in each image, ascending, of values from `base` on: class * base + number."""
+    found: list[np.ndarray] = []
     for s in seen:
-        values = s.values if low_is_class else s.values[s.values >= base]
-        if not low_is_class:
-            plain.update(s.values[s.values < base].tolist())
-        classes, numbers = np.divmod(values, base)[:: -1 if low_is_class else 1]
-        for value in np.unique(classes):
-            count += int((classes == value).sum())
-            room += int(numbers[classes == value].max()) + 1
-    return count / max(1, room) if len(plain) <= 64 else 0.0
+        classes, numbers = np.divmod(s.values[s.values >= base], base)
+        found += [numbers[classes == value] for value in np.unique(classes)]
+    return found
 
 
 def _counts_up(seen: list[_Seen], base: int, at_least: int = 3) -> bool:
@@ -490,10 +497,7 @@ def _counts_up(seen: list[_Seen], base: int, at_least: int = 3) -> bool:
         base: what separates class and number.
         at_least: how many numbers from 1 a class needs if all images have the same.
     """
-    groups: list[np.ndarray] = []
-    for s in seen:
-        classes, numbers = np.divmod(s.values[s.values >= base], base)
-        groups += [numbers[classes == value] for value in np.unique(classes)]
+    groups = _numbers_of_classes(seen, base)
     sizes = np.array([len(numbers) for numbers in groups])
     whole = [len(numbers) >= 0.9 * (numbers[-1] + int(numbers[0] == 0)) for numbers in groups]
     varied = len({tuple(s.values[s.values >= base].tolist()) for s in seen}) > 1

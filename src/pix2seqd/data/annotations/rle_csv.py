@@ -14,7 +14,6 @@ from pix2seqd.data.annotations.records import Annotations, ImageFinder, Record, 
 from pix2seqd.data.outlines import MAX_RUNS
 from pix2seqd.data.tables import columns, delimiter
 from pix2seqd.files import MAX_TEXT, InputError, read_text
-from pix2seqd.images.load import IMAGE_SUFFIXES
 
 IMAGE, RUNS, KIND = "imageid", "encodedpixels", "classid"
 """Names of the columns, in lower case."""
@@ -76,19 +75,13 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
     kinds = sorted({kind for found in listed.values() for _, kind, _ in found}) or ["object"]
     numbers = {kind: number for number, kind in enumerate(kinds, start=1)}
     finder = ImageFinder(images or path.parent)
-    records = [
-        Record(_image(name, finder), [Shape(line, numbers[kind], partial(_mask, code)) for line, kind, code in found])
-        for name, found in listed.items()
-    ]
+    records = []
+    for name, found in listed.items():
+        shapes = [Shape(line, numbers[kind], partial(_mask, code)) for line, kind, code in found]
+        records.append(Record(finder.named(name) or name, shapes))
     note = "run-length codes are read as Kaggle's: pixels are counted from 1, down each column"
     taxonomy = make_taxonomy({number: kind for kind, number in numbers.items()}, path)
     return Annotations(path, finder.folder, taxonomy, records, notes=[note])
-
-
-def _image(name: str, finder: ImageFinder) -> str:
-    """The image of an id, which is a file name with or without its suffix."""
-    names = [name, *(f"{name}{suffix}" for suffix in sorted(IMAGE_SUFFIXES))]
-    return next(filter(None, map(finder.find, names)), name)
 
 
 def _mask(code: str, height: int, width: int) -> np.ndarray:

@@ -91,7 +91,7 @@ def test_open_annotations_several_files_are_listed(tmp_path, draw):
         ("a.parquet", "PAR1", "as files"),
         ("a.h5", "x", "PNG or TIFF"),
         ("a.manifest", "{}", "SageMaker"),
-        ("a.roi", "Iout", "ROIs of ImageJ"),
+        ("a.roi", "Iout", "ROIs that are damaged"),
         ("a.npy", "x", "PNG or TIFF"),
         ("a.yaml", "a: 1", "COCO detection json, YOLO"),
         ("a.foo", "", "COCO detection json, YOLO"),

@@ -184,6 +184,16 @@ def test_read_viewers_refuses_with_a_cure(tmp_path, draw, name, content, says):
     assert says in message and str(tmp_path / name) in message
 
 
+def test_read_viewers_joined_rois_with_curves_are_refused(tmp_path, draw):
+    draw(tmp_path / "a.png")
+    ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]])
+    panoptic = Panoptic.from_segmentation(ring, {1: 1}, Taxonomy((Category(1, "cell", True, (1, 2, 3)),)))
+    (roi,) = panoptic.to_rois()
+    roi.multi_coordinates[3] = 2  # a curve instead of a line
+    roifile.roiwrite(tmp_path / "a.roi", roi)
+    assert "have curves; save them again" in refusal(lambda: open_annotations(tmp_path))
+
+
 def test_read_viewers_rois_of_a_stack_are_refused(tmp_path, draw):
     draw(tmp_path / "a.png")
     roifile.roiwrite(tmp_path / "a.zip", [square_roi(position=1), square_roi(position=2)], name=["1.roi", "2.roi"])

@@ -265,11 +265,13 @@ def _of_imagej(file: Path) -> list[_Outline]:
         others = (ROI_SUBTYPE.TEXT, ROI_SUBTYPE.ARROW, ROI_SUBTYPE.IMAGE)
         found = []
         for roi in rois:
-            rings = [np.asarray(ring, float).tolist() for ring in roi.coordinates(multi=True)]
+            with np.errstate(invalid="ignore"):  # of coordinates that are no numbers
+                rings = [np.asarray(ring, float).tolist() for ring in roi.coordinates(multi=True)]
             drawn = roi.subtype if roi.subtype in others else roi.roitype if roi.roitype not in areas else None
             found.append(_Outline(rings, lost=f"it is a {drawn.name.lower()}, which has no area" if drawn else ""))
-    except (OSError, ValueError, TypeError, IndexError, struct.error, zipfile.BadZipFile) as error:
-        raise InputError(f"{file} has no ROIs of ImageJ that can be read ({error}); save them again") from error
+    # roifile raises RuntimeError for the curves of some joined ROIs.
+    except (OSError, ValueError, TypeError, IndexError, RuntimeError, struct.error, zipfile.BadZipFile) as error:
+        raise InputError(f"{file} has ROIs that are damaged or have curves; save them again, as polygons") from error
     if len({(roi.position, roi.c_position, roi.z_position, roi.t_position) for roi in rois}) > 1:
         raise InputError(f"{file} has ROIs in several planes of a stack; save those of each plane with its image")
     return found

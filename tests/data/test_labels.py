@@ -733,6 +733,8 @@ INSTANCES = {
     "in many patches near each other": [
         np.where(np.arange(96)[:, None] % 6 == 0, 0, filling(20, seed, False)) for seed in range(4)
     ],
+    "the same 8 in groups": [filling(8, seed, False) * (terrain([0, 1], seed, 8) > 0) for seed in range(4)],
+    "8, 16, 24, the same few": [discs(6 + seed, seed=seed) * 8 for seed in range(4)],
     "on a background of 1": [discs(count, seed=count) + 1 for count in (3, 6, 4)],
 }
 
@@ -875,6 +877,21 @@ def test_folder_instances_in_colours_never_become_classes(tmp_path):
         assert "'coding: instance'" in message and "'coding: color'" in message, name
 
 
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_folder_classes_in_one_channel_of_colours_are_not_guessed(tmp_path, channel):
+    """One channel is the class, and the two others the number of the object, as in the simulator CARLA."""
+    images = []
+    for seed in range(3):
+        objects = discs(5, seed=seed)
+        kinds = np.where(objects > 0, 12 + objects % 3, terrain([1, 2, 8, 9], seed))
+        number = np.where(objects > 0, 300 + 500 * seed + 37 * objects, 0)
+        channels = [number % 256, number // 256]
+        images.append(np.stack([*channels[:channel], kinds, *channels[channel:]], -1).astype(np.uint8))
+    message = refusal(lambda: Folder.open(write(tmp_path, images)))
+    assert "one channel has only low numbers" in message and "save class * 1000 + number" in message
+    assert "'coding: color'" in message and "'coding: instance'" in message
+
+
 def test_folder_photographs_in_colours_are_classes(tmp_path):
     table = np.random.default_rng(0).integers(30, 256, (21, 3)).astype(np.uint8) * (np.arange(21)[:, None] > 0)
     images = [table[photograph(seed, False)].astype(np.uint8) for seed in range(20)]
@@ -981,6 +998,7 @@ ATLASES = {
     "ids of millions": [organs([*range(7, 900, 40), *range(182305689, 182305789, 5)], seed, 0.5) for seed in range(4)],
     "sparse in three": [numbered(12, SPARSE, seed, 1) for seed in range(3)],
     "sparse in one": [numbered(20, SPARSE * 9, 0, 1)],
+    "parts of one body, one image": [filling(12, 0, False) * (discs(1, 96, 0, 96) > 0)],
     "sparse, some return": [numbered(6, SPARSE[::3] * 9, seed, 1) for seed in range(6)],
 }
 
@@ -1021,6 +1039,13 @@ def slices(count: int, seed: int, depth: int, most: int = 6) -> list[np.ndarray]
     return found
 
 
+def nerves(seed: int) -> np.ndarray:
+    """10 objects, each in some pieces of different sizes, on a background that is half of the image."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal((10, 96, 96)), (0, 6, 6)).max(0)
+    kinds = terrain([*range(1, 11)], seed, 6)
+    return np.where(noise > np.quantile(noise, 0.55), kinds, 0)
+
+
 PIECES = {
     **{f"{n} in each image": [numbered(n, np.arange(1, n + 1), seed, 4) for seed in range(3)] for n in (2, 5, 9, 16)},
     "two images": [numbered(4, np.arange(1, 5), seed, 4) for seed in range(2)],
@@ -1035,6 +1060,8 @@ PIECES = {
     "ids of a volume": [numbered(8, np.arange(1, 20), seed, 4) for seed in range(4)],
     "ids of 16 bits": [numbered(8, np.arange(1000, 60000), seed, 4) for seed in range(4)],
     "the same ids of 16 bits": [numbered(8, np.arange(1000, 9000, 1000) + 7, seed, 4) for seed in range(4)],
+    "uneven, one image": [nerves(0)],
+    "uneven": [nerves(seed) for seed in range(3)],
     "more than classes": [
         np.concatenate([[0], np.random.default_rng(0).integers(1, 101, 300)])[discs(300, 240)] for _ in range(2)
     ],

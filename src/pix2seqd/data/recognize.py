@@ -49,6 +49,10 @@ MAX_UNLIKE = 0.6
 """How much the numbers of patches of the values differ, as a share of their mean, if they are the pieces of objects."""
 FREE = 0.75
 """Share of the border of a value that is the background's if the value lies alone."""
+LAND = 0.2
+"""Share of the border of the values, in the middle, up to which they are areas that fill the image, as land."""
+LOW_CHANNEL = 40
+"""Value below which all values of a channel are rather the numbers of classes or objects than parts of colours."""
 MANY_ALONE = 16
 """Number of values in an image from which values of one patch, alone on the background, are instances of any size."""
 NEARLY = 0.8
@@ -219,7 +223,8 @@ def _recognize_grey(
         return "instance", f"the values count from 1 without a gap, up to {min(ends)} to {max(ends)} in an image"
     present = np.mean([len(s.values) for s in seen]) / len(np.unique(np.concatenate([s.values for s in seen])))
     if _patches(seen) >= SCATTERED and not (most >= MANY and ((counted and varied) or _in_place(seen))):
-        if most > PLENTY or returning < 0.3 or (most > 1 and _are_pieces(seen, one_scene=one_scene)):
+        pieces = most > 1 and _are_pieces(seen, one_scene=one_scene, many=counted and most >= MANY)
+        if most > PLENTY or returning < 0.3 or pieces:
             raise _unsure(declaration, f"{counts}, and many values have several patches", ["class", "instance"], hint)
         return "class", f"{counts}, and many values have several patches"
     sparse = sum(len(s.values) for s in seen) < SPARSE * sum(ends) and any((np.diff(s.values) > 1).any() for s in seen)
@@ -242,17 +247,21 @@ def _recognize_grey(
         # Of parts and regions, few are alone on the background, and not that many nearly without a gap.
         clear = most >= MANY_ALONE and total >= NEARLY * sum(ends) and _freedom(seen) > FREE and not constant
         unsure |= not ((varied and len(seen) > 1) or _spread(seen) <= 16)
+        unsure |= len(seen) == 1 and _freedom(seen) <= FREE
         few = most <= PLENTY and not clear and (constant or unsure)
         parts = steady >= 0.5 and not (counted and varied)
         if single >= SINGLE and background and not void and not few and not parts:
             return "instance", f"{counts}, and {_of_one_patch(single)}"
         raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
-    if constant and not tracked and not (counted and _spread(seen) <= 8):
+    # Values that are 1, 2, 3 or 8, 16, 24 may be numbers of objects, unless they fill the image as land.
+    steps = np.diff(np.unique(np.concatenate([s.values for s in seen])), prepend=0)
+    numbered = tracked or (np.ptp(steps) == 0 and _freedom(seen) > LAND)
+    if constant and not numbered and not (counted and _spread(seen) <= 8):
         return "class", f"{counts}, of which the highest is the same in all images"
     if not background and not (counted and (varied or len(seen) < SEVERAL)):
         return "class", f"{counts}, and some images have no background of 0"
     # Classes that are one patch each leave out values; so do instances of which some were deleted. Only classes return.
-    if (not counted and not tracked and len(seen) >= SEVERAL and present > SAME) or (most == 2 and void):
+    if (not counted and not numbered and len(seen) >= SEVERAL and present > SAME) or (most == 2 and void):
         return "class", f"{counts}, which are the same few in all images"
     raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
 
@@ -332,6 +341,10 @@ def _recognize_colors(
     else:
         classes = single < 0.75 and returning >= 0.3 and several and not _nested(seen)
     if len(values) <= MANY_CLASSES and classes:
+        if _has_low_channel(values):
+            numbers = f"{counts}, and one channel has only low numbers, as of classes or objects"
+            also = "; if it is the class and another channel the object, save class * 1000 + number of the object"
+            raise _unsure(declaration, numbers, codings, also)
         return "color", f"{counts}, of which many have several patches" + _near_colors(values)
     if single < SINGLE:
         raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings)
@@ -417,6 +430,13 @@ def _has_stuff(pairs: list[np.ndarray], classes: int) -> bool:
             if (own.min() == 0 < own.max()) or (len(own) < 0.5 * own.max() and len(set(numbers)) < 0.5 * numbers.max()):
                 return False
     return bool(stuff and things > 1)
+
+
+def _has_low_channel(values: np.ndarray) -> bool:
+    """Whether one channel of colours has several numbers, all low, and the others tell the colours of one apart."""
+    channels = np.stack([values % 256, values // 256 % 256, values // 65536])
+    few = (len(set(channel.tolist()) - {0}) for channel in channels if channel.max() < LOW_CHANNEL)
+    return any(1 < count <= len(values) / 2 for count in few)
 
 
 def _near_colors(values: np.ndarray) -> str:
@@ -507,18 +527,21 @@ def _counts_up(seen: list[_Seen], base: int, at_least: int = 3) -> bool:
     return bool(several and sizes[whole].sum() >= 0.6 * sizes.sum())
 
 
-def _are_pieces(seen: list[_Seen], *, one_scene: bool = False) -> bool:
+def _are_pieces(seen: list[_Seen], *, one_scene: bool = False, many: bool = False) -> bool:
     """Whether values have few patches on the background, as nerves that are cut several times, and not as land.
+
+    The patches are of similar size, and about as many for each value.
 
     Args:
         seen: the images.
-        one_scene: the images show the same scene, as the slices of a stack; otherwise the patches are of similar size
-            too, and about as many for each value.
+        one_scene: the images show the same scene, as the slices of a stack, in which the patches differ more.
+        many: there are many values that count from 1 in each image, as the numbers of objects; also these differ more.
     """
     counts = np.concatenate([s.patches for s in seen])
-    even = np.median(np.concatenate([s.evenness for s in seen])[counts > 1]) > 0.5
-    alike = even and counts.std() <= MAX_UNLIKE * counts.mean() and _freedom(seen) > FREE
-    return bool((alike or (one_scene and _freedom(seen) > 0.5 * FREE)) and _patches(seen) < MANY_PIECES)
+    even, free = np.median(np.concatenate([s.evenness for s in seen])[counts > 1]), _freedom(seen)
+    alike = even > 0.5 and counts.std() <= MAX_UNLIKE * counts.mean() and free > FREE
+    pieces = alike or (one_scene and free > 0.5 * FREE) or (many and even > 0.4 and free > LAND)
+    return bool(pieces and _patches(seen) < MANY_PIECES)
 
 
 def _freedom(seen: list[_Seen]) -> float:

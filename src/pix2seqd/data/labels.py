@@ -500,6 +500,10 @@ def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
     if not isinstance(content, dict):
         raise InputError(f"{path} should have lines such as 'things: [car]'; see docs/datasets.md")
     for key in content:
+        if str(key).isdecimal():
+            raise InputError(
+                f"{path} has the key {key}; write the names of values below 'labels', as labels: {{1: car}}"
+            )
         near = [MEANT[key]] if key in MEANT else difflib.get_close_matches(str(key), KEYS, n=1)
         if key not in KEYS and near:
             raise InputError(f"{path} has {key!r}; did you mean {near[0]!r}?")

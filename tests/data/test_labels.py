@@ -931,6 +931,16 @@ def test_folder_class_times_256_without_number(tmp_path):
     assert [(s.name, s.iscrowd) for s in data[0].panoptic.segments] == [("7", False), ("26", False), ("26", False)]
 
 
+def test_folder_number_times_1000_and_class_is_not_guessed(tmp_path):
+    """As MMDetection writes it: land has low values and several patches, each object one high value and one patch."""
+    coded = []
+    for seed in range(4):
+        objects = discs(5 + seed, seed=seed)
+        coded.append(np.where(objects > 0, (objects // 2 + 1) * 1000 + 24 + objects % 2, terrain([7, 8, 11], seed)))
+    message = refusal(lambda: Folder.open(write(tmp_path, [labels.astype(np.uint16) for labels in coded])))
+    assert "'coding: class' (" in message and "'coding: instance' (" in message
+
+
 def test_folder_class_times_256_that_may_begin_at_0_or_1_is_not_guessed(tmp_path):
     """Of two classes, one counts from 0 and the other from 1."""
     ids = [discs(count, seed=count) for count in (20, 24, 18)]

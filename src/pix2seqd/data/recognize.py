@@ -296,7 +296,9 @@ def _recognize_high(
     alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and _spread(seen) <= 16
     if share < 0.2 and single >= SINGLE and (other or alike) and not classes_only:
         return "instance", f"values reach {highest}, and {_of_one_patch(single)}"
-    scattered = _patches(seen) >= SCATTERED and not _are_pieces(seen, one_scene=one_scene)
+    # Of number * 1000 + class, the low values are land of several patches, but each high one is one object.
+    high = [_keep(s, lambda values: values >= 1000) for s in seen]
+    scattered = min(_patches(seen), _patches(high)) >= SCATTERED and not _are_pieces(seen, one_scene=one_scene)
     if share < 0.2 and not dense and len(union) <= MANY_CLASSES and scattered and len(seen) >= SEVERAL:
         return "class", f"values reach {highest}, and many of them have several patches"
     raise _unsure(declaration, f"values reach {highest}", codings)

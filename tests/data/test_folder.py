@@ -528,6 +528,25 @@ def test_folder_masks_of_label_studio_have_a_cure(tmp_path, home):
         open_dataset(with_prefix(str(tmp_path)), (1, 1))
 
 
+def test_folder_thousands_of_classes(tmp_path):
+    """16 bits of classes, named or not; more colours or values than classes can have are refused with the cure."""
+    labels = np.arange(40 * 50).reshape(40, 50).repeat(4, 0).repeat(4, 1)
+    home = draw(tmp_path / "a", labels.astype(np.uint16), coding="class", void=[])
+    assert len(Folder.open(home).taxonomy) == 2000
+    declared = {"labels": {value: f"kind {value}" for value in range(2000)}}
+    home = draw(tmp_path / "b", labels.astype(np.uint16), **declared)
+    assert [c.name for c in Folder.open(home).taxonomy.categories][-1] == "kind 1999"
+    colors = np.stack([labels % 256, labels // 256, 0 * labels + 9], -1).astype(np.uint8)
+    home = draw(tmp_path / "c", colors, coding="color")
+    assert "too many colours to be classes; if each is one object" in refusal(lambda: Folder.open(home))
+    many = np.arange(250 * 280).reshape(250, 280).astype(np.int32)
+    put(tmp_path / "d/images/a.jpg", np.zeros((250, 280, 3), np.uint8))
+    (tmp_path / "d/labels").mkdir()
+    tifffile.imwrite(tmp_path / "d/labels/a.tif", many)
+    (tmp_path / "d/classes.yaml").write_text("coding: class")
+    assert "too many values to be classes, more than 65,536" in refusal(lambda: Folder.open(tmp_path / "d"))
+
+
 def test_folder_beside_masks_of_its_name_is_no_part_of_a_data_set(tmp_path):
     """Data sets called cells_masks and other in one folder: cells_masks would be the labels of images in cells."""
     put(tmp_path / "cells_masks/one/a.png", CLASSES.astype(np.uint8))

@@ -40,8 +40,10 @@ KEYS = ("coding", "labels", "things", "stuff", "void", "colors", "image_name", "
 MEANT = {"names": "labels", "classes": "labels", "categories": "labels", "palette": "colors", "instances": "things"}
 MEANT |= dict.fromkeys(("ignore", "ignore_index", "ignore_label", "unlabelled"), "void")
 """Keys of other programs → ours."""
-MAX_CLASSES = 1000
-"""Maximum number of distinct values; more are taken as a sign that the images are not labels."""
+MAX_CLASSES = 2**16
+"""Maximum number of distinct values; more are taken as a sign that the images are not labels of this coding."""
+MAX_COLORS = 1000
+"""Maximum number of colours that no declaration names; more are those of photographs."""
 MIN_SPREAD = 20
 """Smallest step of values that are spread to be seen."""
 MIN_FAR = 250
@@ -347,8 +349,11 @@ def _colors(
         found: set[int] = set()
         for file in files:
             found.update(np.unique(as_rgb_number(read_label_image(file, rgb=True))).tolist())
-            if len(found) > MAX_CLASSES:
-                raise InputError(f"{file} has too many values to be labels in the coding 'color'; see docs/datasets.md")
+            if len(found) > MAX_COLORS:
+                raise InputError(
+                    f"{file} has too many colours to be classes; if each is one object, write 'coding: instance' to "
+                    f"{path}; otherwise name the classes under colors"
+                )
         colors = {hex_color(color): color for color in sorted(found)}
         assumed.append(f"colors: those found in {len(files)} label images, named by their colour")
     return dict(enumerate(colors.items(), start=1))
@@ -402,7 +407,10 @@ def _survey(files: Sequence[Path], class_files: Sequence[Path], coding: str) -> 
         if class_files:
             numbered.discard(0)  # background, even if some class images are imprecise
         if len(found) > MAX_CLASSES:
-            raise InputError(f"{path} has too many values to be labels in the coding {coding!r}; see docs/datasets.md")
+            raise InputError(
+                f"{path} has too many values to be classes, more than {MAX_CLASSES:,}; if each value is one object, "
+                "write 'coding: instance' to classes.yaml"
+            )
     return seen, numbered
 
 

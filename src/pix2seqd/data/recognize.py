@@ -200,34 +200,45 @@ def _recognize_grey(
             f"more than 255 objects were saved with 8 bits; save them with 16, or write the coding to {declaration}"
         )
     # 255 far above all other values is void by convention, which both codings allow.
-    void = 255 in union and union[union != 255].max(initial=0) < 250
+    if 255 not in union or union[union != 255].max(initial=0) >= 250:
+        return _recognize_low([s for s in seen if len(s.values)], declaration, one_scene)
     # Numbers of objects that were spread to be seen end at 255, too, and have values above 127.
-    bordered = void and union[union != 255].max(initial=0) < 128 and 2 * sum(255 in s.values for s in seen) >= len(seen)
-    seen = [s for s in ([_keep(s, lambda values: values != 255) for s in seen] if void else seen) if len(s.values)]
-    most = max((len(s.values) for s in seen), default=0)
-    returning = _returning(seen)
+    bordered = union[union != 255].max(initial=0) < 128 and 2 * sum(255 in s.values for s in seen) >= len(seen)
+    rest = [s for s in (_keep(s, lambda values: values != 255) for s in seen) if len(s.values)]
+    return _recognize_low(rest, declaration, one_scene, void=True, bordered=bordered)
+
+
+def _recognize_low(
+    seen: list[_Seen], declaration: Path, one_scene: bool, *, void: bool = False, bordered: bool = False
+) -> tuple[str, str]:
+    """The coding and the reason for it of grey values below 1000.
+
+    Args:
+        seen: the images that have a value.
+        declaration: the file in which the user can choose the coding.
+        one_scene: the images are slices of a stack.
+        void: 255 is void, and left out of `seen`.
+        bordered: most images have this void, and the other values are low.
+    """
+    most, returning, what = max((len(s.values) for s in seen), default=0), _returning(seen), " and 255" if void else ""
     if most < 2:
         if len(seen) >= SEVERAL and returning < 0.3:
-            raise _unsure(
-                declaration, "an image has one value, and other images have other ones", ["instance", "class"]
-            )
-        return "class", f"an image has at most one value besides 0{' and 255' if void else ''}"
-    background = all(s.has_zero for s in seen)
+            one = "an image has one value, and other images have other ones"
+            raise _unsure(declaration, one, ["instance", "class"])
+        return "class", f"an image has at most one value besides 0{what}"
+    background, single, row = all(s.has_zero for s in seen), _single_share(seen), _Row.of(seen)
+    counts = f"an image has up to {most} values besides 0{what}"
     hint = "" if background else "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1'"
-    ends = [int(s.values[-1]) for s in seen]
-    counted = all(len(s.values) == s.values[-1] for s in seen)
-    varied, constant = min(ends) < 0.8 * max(ends), len(seen) >= 5 and min(ends) == max(ends)
-    single = _single_share(seen)
-    counts = f"an image has up to {most} values besides 0{' and 255' if void else ''}"
-    if counted and varied and background and not void and most >= MANY and len(seen) >= SEVERAL:
-        return "instance", f"the values count from 1 without a gap, up to {min(ends)} to {max(ends)} in an image"
-    present = np.mean([len(s.values) for s in seen]) / len(np.unique(np.concatenate([s.values for s in seen])))
-    if _patches(seen) >= SCATTERED and not (most >= MANY and ((counted and varied) or _in_place(seen))):
-        pieces = most > 1 and _are_pieces(seen, one_scene=one_scene, many=counted and most >= MANY)
+    if row.counted and row.varied and background and not void and most >= MANY and len(seen) >= SEVERAL:
+        few, many = min(row.ends), max(row.ends)
+        return "instance", f"the values count from 1 without a gap, up to {few} to {many} in an image"
+    if _patches(seen) >= SCATTERED and not (most >= MANY and ((row.counted and row.varied) or _in_place(seen))):
+        pieces = _are_pieces(seen, one_scene=one_scene, many=row.counted and most >= MANY)
         if most > PLENTY or returning < 0.3 or pieces:
             raise _unsure(declaration, f"{counts}, and many values have several patches", ["class", "instance"], hint)
         return "class", f"{counts}, and many values have several patches"
-    sparse = sum(len(s.values) for s in seen) < SPARSE * sum(ends) and any((np.diff(s.values) > 1).any() for s in seen)
+    gaps = any((np.diff(s.values) > 1).any() for s in seen)
+    sparse = row.total < SPARSE * sum(row.ends) and gaps
     if sparse and bordered:
         return "class", f"{counts}, most images have 255, and most numbers below the highest do not occur"
     if returning < 0.3 and not (single >= SINGLE and most >= MANY):
@@ -236,34 +247,82 @@ def _recognize_grey(
     tracked = one_scene and _freedom(seen) > 0.5 * FREE
     if sparse and single < SINGLE and not tracked and (_spread(seen) > 16 or (most < MANY and len(seen) >= SEVERAL)):
         return "class", f"{counts}, some have several patches, and most numbers below the highest do not occur"
-    if most >= MANY:
-        # The parts of a car or a body are of one patch and similar size too, but each image lacks others of them.
-        steady = _steadiness(seen)
-        gaps = np.median([len(s.values) / s.values[-1] for s in seen]) < 0.95
-        unsure = gaps and (returning > 0.9 or (returning >= 0.3 and not steady < 0.3))
-        # Regions of an atlas, of which each image has some, are of one patch and return only in many images.
-        total = sum(len(s.values) for s in seen)
-        unsure |= total < 0.5 * sum(ends) and (len(seen) < FEW_IMAGES or returning >= 0.3)
-        # Of parts and regions, few are alone on the background, and not that many nearly without a gap.
-        clear = most >= MANY_ALONE and total >= NEARLY * sum(ends) and _freedom(seen) > FREE and not constant
-        unsure |= not ((varied and len(seen) > 1) or _spread(seen) <= 16)
-        unsure |= len(seen) == 1 and _freedom(seen) <= FREE
-        few = most <= PLENTY and not clear and (constant or unsure)
-        parts = steady >= 0.5 and not (counted and varied)
-        if single >= SINGLE and background and not void and not few and not parts:
-            return "instance", f"{counts}, and {_of_one_patch(single)}"
-        raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
-    # Values that are 1, 2, 3 or 8, 16, 24 may be numbers of objects, unless they fill the image as land.
-    steps = np.diff(np.unique(np.concatenate([s.values for s in seen])), prepend=0)
-    numbered = tracked or (np.ptp(steps) == 0 and _freedom(seen) > LAND)
-    if constant and not numbered and not (counted and _spread(seen) <= 8):
-        return "class", f"{counts}, of which the highest is the same in all images"
-    if not background and not (counted and (varied or len(seen) < SEVERAL)):
-        return "class", f"{counts}, and some images have no background of 0"
-    # Classes that are one patch each leave out values; so do instances of which some were deleted. Only classes return.
-    if (not counted and not numbered and len(seen) >= SEVERAL and present > SAME) or (most == 2 and void):
-        return "class", f"{counts}, which are the same few in all images"
+    if most >= MANY and single >= SINGLE and background and not void and _are_objects(seen, row, most, returning):
+        return "instance", f"{counts}, and {_of_one_patch(single)}"
+    if most < MANY and (reason := _few_classes(seen, row, background, tracked, most == 2 and void)):
+        return "class", f"{counts}, {reason}"
     raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """How the values of images count up from 1."""
+
+    ends: list[int]
+    """The highest value of each image."""
+    total: int
+    """Number of values in all images."""
+    counted: bool
+    """Whether no image leaves a value out."""
+    varied: bool
+    """Whether the highest value differs from image to image."""
+    constant: bool
+    """Whether many images have the same highest value."""
+
+    @classmethod
+    def of(cls, seen: list[_Seen]) -> "_Row":
+        ends = [int(s.values[-1]) for s in seen]
+        counted = all(len(s.values) == s.values[-1] for s in seen)
+        varied, constant = min(ends) < 0.8 * max(ends), len(seen) >= FEW_IMAGES and min(ends) == max(ends)
+        return cls(ends, sum(len(s.values) for s in seen), counted, varied, constant)
+
+
+def _are_objects(seen: list[_Seen], row: _Row, most: int, returning: float) -> bool:
+    """Whether many values of one patch each are objects, and not parts of a body or regions of an atlas.
+
+    Args:
+        seen: the images.
+        row: how their values count up.
+        most: number of values in the image that has most.
+        returning: from `_returning`.
+    """
+    # The parts of a car or a body are of similar size, but each image lacks others of them.
+    steady, free = _steadiness(seen), _freedom(seen)
+    gaps = np.median([len(s.values) / s.values[-1] for s in seen]) < 0.95
+    unsure = gaps and (returning > 0.9 or (returning >= 0.3 and not steady < 0.3))
+    # Regions of an atlas, of which each image has some, return only in many images.
+    unsure |= row.total < 0.5 * sum(row.ends) and (len(seen) < FEW_IMAGES or returning >= 0.3)
+    unsure |= not ((row.varied and len(seen) > 1) or _spread(seen) <= 16)
+    unsure |= len(seen) == 1 and free <= FREE
+    # Of parts and regions, few are alone on the background, and not that many nearly without a gap.
+    clear = most >= MANY_ALONE and row.total >= NEARLY * sum(row.ends) and free > FREE and not row.constant
+    few = most <= PLENTY and not clear and (row.constant or unsure)
+    parts = steady >= 0.5 and not (row.counted and row.varied)
+    return not few and not parts
+
+
+def _few_classes(seen: list[_Seen], row: _Row, background: bool, tracked: bool, and_void: bool) -> str:
+    """Why a few values, most of few patches, are classes; "" if they may be objects.
+
+    Args:
+        seen: the images.
+        row: how their values count up.
+        background: every image has 0.
+        tracked: the images are slices of a stack with objects.
+        and_void: there are two values, and void.
+    """
+    values = np.unique(np.concatenate([s.values for s in seen]))
+    # Values that are 1, 2, 3 or 8, 16, 24 may be numbers of objects, unless they fill the image as land.
+    numbered = tracked or (np.ptp(np.diff(values, prepend=0)) == 0 and _freedom(seen) > LAND)
+    if row.constant and not numbered and not (row.counted and _spread(seen) <= 8):
+        return "of which the highest is the same in all images"
+    if not background and not (row.counted and (row.varied or len(seen) < SEVERAL)):
+        return "and some images have no background of 0"
+    # Classes that are one patch each leave out values; so do instances of which some were deleted. Only classes return.
+    returning = row.total / len(seen) > SAME * len(values)
+    if (not row.counted and not numbered and len(seen) >= SEVERAL and returning) or and_void:
+        return "which are the same few in all images"
+    return ""
 
 
 def _recognize_high(

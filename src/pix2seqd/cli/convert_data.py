@@ -76,7 +76,8 @@ def convert_data(
 
 
 def _print(report: "Conversion", out: Path, split: str) -> None:
-    say(f"{split}: {report}" if split else str(report))
+    for line in report.lines:
+        say(f"{split}: {line}" if split else line)
     for error in report.errors:
         say(f"left out: {error}")
     if report.dropped:

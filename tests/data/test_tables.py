@@ -44,6 +44,18 @@ def test_folder_colours_of_a_table(tmp_path, mode, name, text):
     assert [(s.name.lower(), s.area) for s in data[0].panoptic.segments] == [("road", 24), ("car", 12)]
 
 
+def test_folder_colours_that_were_interpolated_are_said(tmp_path):
+    home = data_set(tmp_path, [(128, 64, 128), (0, 0, 142)])
+    (home / "class_dict.csv").write_text(CAMVID)
+    drawn = np.asarray(Image.open(home / "labels/b.png")).copy()
+    drawn[0, 0] += 1
+    Image.fromarray(drawn).save(home / "labels/b.png")
+    assert "colour [129, 65, 129] is not in colors; add it" in refusal(lambda: Folder.open(home)[1])
+    drawn[..., 0] += np.arange(48, dtype=np.uint8).reshape(6, 8)
+    Image.fromarray(drawn).save(home / "labels/b.png")
+    assert "JPEG or resizing has smeared them" in refusal(lambda: Folder.open(home)[1])
+
+
 def test_folder_declaration_comes_before_a_table_of_colours(tmp_path):
     home = data_set(tmp_path, [(128, 64, 128), (0, 0, 142)])
     (home / "class_dict.csv").write_text(CAMVID)

@@ -44,6 +44,8 @@ MAX_CLASSES = 2**16
 """Maximum number of distinct values; more are taken as a sign that the images are not labels of this coding."""
 MAX_COLORS = 1000
 """Maximum number of colours that no declaration names; more are those of photographs."""
+MANY_UNKNOWN = 16
+"""Number of colours without a class in an image above which they are mixtures of others."""
 MIN_SPREAD = 20
 """Smallest step of values that are spread to be seen."""
 MIN_FAR = 250
@@ -229,7 +231,9 @@ class Labels:
         if unknown := [int(color) for color in found if int(color) not in values]:
             count, color = len(unknown), [unknown[0] % 256, unknown[0] // 256 % 256, unknown[0] // 65536]
             more = f" and {count - 1} more" if count > 1 else ""
-            raise InputError(f"{path}: colour {color}{more} is not in colors; add it to colors in classes.yaml")
+            smeared = "JPEG or resizing has smeared them; export the labels again as PNG or TIFF, without interpolation"
+            cure = smeared if count > MANY_UNKNOWN else "add it to colors in classes.yaml"
+            raise InputError(f"{path}: colour {color}{more} is not in colors; {cure}")
         return np.array([values[int(color)] for color in found])[dense.reshape(numbers.shape)]
 
 

@@ -121,6 +121,26 @@ def test_read_viewers_rois_of_imagej(tmp_path, draw, converted, segments, name):
     assert segments(converted(tmp_path / "v")[""][0]) == [("object", FULL)]
 
 
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"name": "Tumor: Positive", "color": [1, 2, 3]}, "Tumor: Positive"),
+        ({"names": ["Tumor", "Positive"]}, "Tumor: Positive"),
+        ("Tumor", "Tumor"),
+        ({}, "object"),
+        ({"names": 5}, "object"),
+        (None, "object"),
+    ],
+)
+def test_read_viewers_classes_of_qupath(tmp_path, draw, given, kind):
+    draw(tmp_path / "a.png")
+    first, second = feature([SQUARE]), feature([HOLE], plane={"c": -1, "z": 0, "t": 0})
+    for one in (first, second):
+        one["properties"] = {"classification": given}
+    (tmp_path / "a.geojson").write_text(json.dumps([first, second]))
+    assert [category.name for category in open_annotations(tmp_path)[""].taxonomy.categories] == [kind]
+
+
 @pytest.mark.parametrize("kind", ["RECT", "OVAL"])
 def test_read_viewers_rectangles_and_ovals_of_imagej(tmp_path, draw, converted, segments, kind):
     draw(tmp_path / "v/a.png")

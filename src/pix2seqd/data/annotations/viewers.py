@@ -112,7 +112,7 @@ def _image(file: Path, finder: ImageFinder) -> str:
     stems = dict.fromkeys([file.stem, ROI_WORDS.sub("", file.stem) or file.stem])
     places = [file.parent] if file.parent.is_relative_to(finder.folder) else []
     found = (finder.beside(stem, place) or finder.named(stem) for stem in stems for place in [*places, finder.folder])
-    return next(filter(None, found), f"{file.stem} (the image of {file.name})")
+    return next(filter(None, found), f"{file.stem} (the image of {file.name}, of its name)")
 
 
 def _outlines(file: Path) -> list[_Outline] | None:
@@ -215,8 +215,8 @@ def _of_geojson(file: Path, content: Any) -> list[_Outline]:
     types = {_text(_of(feature, "properties").get("objectType") or feature.get("id")) for feature in features}
     if types.intersection(AREAS) and types.intersection(DETECTIONS):
         raise InputError(f"{file} has annotations and detections of QuPath; export those that are the objects alone")
-    planes = {str(_of(_of(feature, "geometry"), "plane")) for feature in features}
-    if len(planes) > 1:
+    planes = [_of(_of(feature, "geometry"), "plane") for feature in features]  # QuPath leaves the first one out
+    if len({(str(plane.get("z", 0)), str(plane.get("t", 0))) for plane in planes}) > 1:
         raise InputError(f"{file} has outlines in several planes of an image; export those of one plane")
     return [_feature(feature) for feature in features]
 
@@ -233,7 +233,9 @@ def _text(value: Any) -> str:
 
 def _feature(feature: Any) -> _Outline:
     properties, geometry = _of(feature, "properties"), _of(feature, "geometry")
-    kind = _text(_of(properties, "classification").get("name") or properties.get("classification")).strip()
+    given = _of(properties, "classification")
+    names = given.get("names", [given.get("name") or properties.get("classification")])
+    kind = ": ".join(filter(None, map(_text, names if isinstance(names, list) else ()))).strip()
     form, coordinates = str(geometry.get("type")), geometry.get("coordinates")
     if form not in ("Polygon", "MultiPolygon"):
         return _Outline([], kind, lost=f"it is a {form}, which has no area")

@@ -144,6 +144,7 @@ def detection(home: Path, outlines: int, unlisted: int) -> None:
 def test_convert_data_lost_labels_are_an_error(run, tmp_path):
     detection(tmp_path / "few", 20, 1)
     code, out, _ = run("convert-data", "few/a.json", "out")
+    assert out.splitlines()[1].startswith("instances overlap in 0 images") and "\\n" not in out
     assert code == 0 and "1 annotations are dropped" in out
     detection(tmp_path / "many", 10, 1)
     code, out, err = run("convert-data", "many/a.json", "out2")

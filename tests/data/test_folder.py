@@ -162,6 +162,7 @@ def test_folder_label_in_neither_things_nor_stuff_is_void(tmp_path):
 DECLARED_WRONGLY = [
     ({"codign": "class"}, "did you mean 'coding'"),
     ({"names": {1: "sky"}}, "did you mean 'labels'"),
+    ({"1": "car"}, "write the names of values below 'labels'"),
     ({"ignore_index": 255}, "did you mean 'void'"),
     ({"coding": "rgb"}, "two-channel"),
     ({"labels": ["a"]}, "1: car"),
@@ -392,8 +393,8 @@ def test_remarks_say_what_was_recognised_and_left_out_once(tmp_path):
     assert len(remarks(open_dataset(source, (1, 1)), source)) == 1
 
 
-@pytest.mark.parametrize("images", ["images", "Image", "imgs"])
-@pytest.mark.parametrize("labels", ["labels", "Mask", "annotations", "gt"])
+@pytest.mark.parametrize("images", ["images", "Image", "imgs", "img_dir"])
+@pytest.mark.parametrize("labels", ["labels", "Mask", "annotations", "gt", "ann_dir"])
 def test_folder_other_names_of_folders(tmp_path, images, labels):
     pair(tmp_path, f"{images}/training/a.jpg", f"{labels}/training/a.png")
     assert [sample.name for sample in Folder.open(tmp_path, "training")] == ["a"]
@@ -525,6 +526,32 @@ def test_folder_masks_of_label_studio_have_a_cure(tmp_path, home):
         put(tmp_path / home / f"task-1-annotation-7-by-1-tag-{tag}-{number}.png", mask)
     with pytest.raises(InputError, match="name a task but not its image: draw those of each image into one"):
         open_dataset(with_prefix(str(tmp_path)), (1, 1))
+
+
+def test_folder_thousands_of_classes(tmp_path):
+    """16 bits of classes, named or not; more colours or values than classes can have are refused with the cure."""
+    labels = np.arange(40 * 50).reshape(40, 50).repeat(4, 0).repeat(4, 1)
+    home = draw(tmp_path / "a", labels.astype(np.uint16), coding="class", void=[])
+    assert len(Folder.open(home).taxonomy) == 2000
+    declared = {"labels": {value: f"kind {value}" for value in range(2000)}}
+    home = draw(tmp_path / "b", labels.astype(np.uint16), **declared)
+    assert [c.name for c in Folder.open(home).taxonomy.categories][-1] == "kind 1999"
+    colors = np.stack([labels % 256, labels // 256, 0 * labels + 9], -1).astype(np.uint8)
+    home = draw(tmp_path / "c", colors, coding="color")
+    assert "too many colours to be classes; if each is one object" in refusal(lambda: Folder.open(home))
+    many = np.arange(250 * 280).reshape(250, 280).astype(np.int32)
+    put(tmp_path / "d/images/a.jpg", np.zeros((250, 280, 3), np.uint8))
+    (tmp_path / "d/labels").mkdir()
+    tifffile.imwrite(tmp_path / "d/labels/a.tif", many)
+    (tmp_path / "d/classes.yaml").write_text("coding: class")
+    assert "too many values to be classes, more than 65,536" in refusal(lambda: Folder.open(tmp_path / "d"))
+
+
+def test_folder_beside_masks_of_its_name_is_no_part_of_a_data_set(tmp_path):
+    """Data sets called cells_masks and other in one folder: cells_masks would be the labels of images in cells."""
+    put(tmp_path / "cells_masks/one/a.png", CLASSES.astype(np.uint8))
+    put(tmp_path / "cells_masks/two/a.png", CLASSES.astype(np.uint8))
+    assert "has the folders one, two" in refusal(lambda: Folder.open(tmp_path / "cells_masks"))
 
 
 def test_folder_without_images_is_said(tmp_path):

@@ -733,6 +733,8 @@ INSTANCES = {
     "in many patches near each other": [
         np.where(np.arange(96)[:, None] % 6 == 0, 0, filling(20, seed, False)) for seed in range(4)
     ],
+    "the same 8 in groups": [filling(8, seed, False) * (terrain([0, 1], seed, 8) > 0) for seed in range(4)],
+    "8, 16, 24, the same few": [discs(6 + seed, seed=seed) * 8 for seed in range(4)],
     "on a background of 1": [discs(count, seed=count) + 1 for count in (3, 6, 4)],
 }
 
@@ -875,6 +877,21 @@ def test_folder_instances_in_colours_never_become_classes(tmp_path):
         assert "'coding: instance'" in message and "'coding: color'" in message, name
 
 
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_folder_classes_in_one_channel_of_colours_are_not_guessed(tmp_path, channel):
+    """One channel is the class, and the two others the number of the object, as in the simulator CARLA."""
+    images = []
+    for seed in range(3):
+        objects = discs(5, seed=seed)
+        kinds = np.where(objects > 0, 12 + objects % 3, terrain([1, 2, 8, 9], seed))
+        number = np.where(objects > 0, 300 + 500 * seed + 37 * objects, 0)
+        channels = [number % 256, number // 256]
+        images.append(np.stack([*channels[:channel], kinds, *channels[channel:]], -1).astype(np.uint8))
+    message = refusal(lambda: Folder.open(write(tmp_path, images)))
+    assert "one channel has only low numbers" in message and "save class * 1000 + number" in message
+    assert "'coding: color'" in message and "'coding: instance'" in message
+
+
 def test_folder_photographs_in_colours_are_classes(tmp_path):
     table = np.random.default_rng(0).integers(30, 256, (21, 3)).astype(np.uint8) * (np.arange(21)[:, None] > 0)
     images = [table[photograph(seed, False)].astype(np.uint8) for seed in range(20)]
@@ -890,13 +907,46 @@ def test_folder_colours_that_are_nearly_the_same_are_said(tmp_path):
     assert "#7f4080 and #804080 are nearly the same" in said
 
 
-def test_folder_class_times_256_is_refused(tmp_path):
-    """As in the instance images of KITTI."""
+@pytest.mark.parametrize(("first", "coding"), [(1, "class*256+id"), (0, "class*256+id from 0")])
+def test_folder_class_times_256(tmp_path, first, coding):
+    """As in the instance images of KITTI, which count from 1, and of Mapillary Vistas, which count from 0."""
+    ids = [discs(count, seed=count) - 1 for count in (20, 24, 18)]
+    coded = [np.where(n >= 0, (24 + n % 3) * 256 + n // 3 + first, 7 * 256).astype(np.uint16) for n in ids]
+    data = Folder.open(write(tmp_path, coded))
+    assert data.labels.coding == coding
+    assert categories(data) == [("7", False), ("24", True), ("25", True), ("26", True)]
+    assert [len(sample.panoptic.things) for sample in data] == [20, 24, 18]
+    (tmp_path / "classes.yaml").write_text("coding: instance\nvoid: 1792\n")
+    assert [len(sample.panoptic.things) for sample in Folder.open(tmp_path)] == [20, 24, 18]
+
+
+def test_folder_class_times_256_without_number(tmp_path):
+    """Number 0 is a crowd of a thing class where objects count from 1, and an object where they count from 0."""
+    labels = np.array([[0, 0, 26 * 256, 26 * 256 + 1, 7 * 256, 5]] * 4, np.uint16)
+    data = Folder.open(write(tmp_path, [labels], coding="class*256+id"))
+    assert [(s.name, s.isthing, s.iscrowd) for s in data[0].panoptic.segments] == [
+        ("7", False, False), ("26", True, True), ("26", True, False)
+    ]  # fmt: skip
+    data = Folder.open(write(tmp_path, [labels[:, 2:5]], coding="class*256+id from 0"))
+    assert [(s.name, s.iscrowd) for s in data[0].panoptic.segments] == [("7", False), ("26", False), ("26", False)]
+
+
+def test_folder_number_times_1000_and_class_is_not_guessed(tmp_path):
+    """As MMDetection writes it: land has low values and several patches, each object one high value and one patch."""
+    coded = []
+    for seed in range(4):
+        objects = discs(5 + seed, seed=seed)
+        coded.append(np.where(objects > 0, (objects // 2 + 1) * 1000 + 24 + objects % 2, terrain([7, 8, 11], seed)))
+    message = refusal(lambda: Folder.open(write(tmp_path, [labels.astype(np.uint16) for labels in coded])))
+    assert "'coding: class' (" in message and "'coding: instance' (" in message
+
+
+def test_folder_class_times_256_that_may_begin_at_0_or_1_is_not_guessed(tmp_path):
+    """Of two classes, one counts from 0 and the other from 1."""
     ids = [discs(count, seed=count) for count in (20, 24, 18)]
-    home = write(tmp_path, [np.where(n > 0, (24 + n % 3) * 256 + n // 3, 7 * 256).astype(np.uint16) for n in ids])
-    assert "class * 256 + number" in refusal(lambda: Folder.open(home))
-    (home / "classes.yaml").write_text("coding: instance\nvoid: 1792\n")
-    assert [len(sample.panoptic.things) for sample in Folder.open(home)] == [20, 24, 18]
+    coded = [np.where(n > 0, (24 + n % 2) * 256 + n // 2, 7 * 256).astype(np.uint16) for n in ids]
+    message = refusal(lambda: Folder.open(write(tmp_path, coded)))
+    assert "'coding: class*256+id' (" in message and "'coding: class*256+id from 0' (" in message
 
 
 def test_folder_void_of_instances_are_numbers(tmp_path):
@@ -958,6 +1008,7 @@ ATLASES = {
     "ids of millions": [organs([*range(7, 900, 40), *range(182305689, 182305789, 5)], seed, 0.5) for seed in range(4)],
     "sparse in three": [numbered(12, SPARSE, seed, 1) for seed in range(3)],
     "sparse in one": [numbered(20, SPARSE * 9, 0, 1)],
+    "parts of one body, one image": [filling(12, 0, False) * (discs(1, 96, 0, 96) > 0)],
     "sparse, some return": [numbered(6, SPARSE[::3] * 9, seed, 1) for seed in range(6)],
 }
 
@@ -998,6 +1049,13 @@ def slices(count: int, seed: int, depth: int, most: int = 6) -> list[np.ndarray]
     return found
 
 
+def nerves(seed: int) -> np.ndarray:
+    """10 objects, each in some pieces of different sizes, on a background that is half of the image."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal((10, 96, 96)), (0, 6, 6)).max(0)
+    kinds = terrain([*range(1, 11)], seed, 6)
+    return np.where(noise > np.quantile(noise, 0.55), kinds, 0)
+
+
 PIECES = {
     **{f"{n} in each image": [numbered(n, np.arange(1, n + 1), seed, 4) for seed in range(3)] for n in (2, 5, 9, 16)},
     "two images": [numbered(4, np.arange(1, 5), seed, 4) for seed in range(2)],
@@ -1012,6 +1070,8 @@ PIECES = {
     "ids of a volume": [numbered(8, np.arange(1, 20), seed, 4) for seed in range(4)],
     "ids of 16 bits": [numbered(8, np.arange(1000, 60000), seed, 4) for seed in range(4)],
     "the same ids of 16 bits": [numbered(8, np.arange(1000, 9000, 1000) + 7, seed, 4) for seed in range(4)],
+    "uneven, one image": [nerves(0)],
+    "uneven": [nerves(seed) for seed in range(3)],
     "more than classes": [
         np.concatenate([[0], np.random.default_rng(0).integers(1, 101, 300)])[discs(300, 240)] for _ in range(2)
     ],

@@ -24,14 +24,14 @@ def convert_data(
     """Convert the outlines or masks of annotation tools to COCO panoptic format.
 
     The format is recognised: COCO detection JSON, YOLO segmentation, Labelme, VGG VIA, CVAT for images 1.1,
-    Supervisely, Pascal VOC segmentation, Kaggle's run-length codes (CSV), or one mask file for each object. The result
-    can be trained on. Where instances overlap, the smaller one is on top, unless the format orders them. The command
-    prints how often this happens. Images are linked, not copied. Annotations that are lost are listed in
-    OUT/dropped.txt. The exit code is 2 if images are left out, if more than 5 % of the annotations are lost, or if no
-    label remains.
+    Supervisely, Pascal VOC segmentation, Kaggle's run-length codes (CSV), a file of ImageScope, ASAP, QuPath (GeoJSON)
+    or ImageJ (ROIs) for each image, or one mask file for each object. The result can be trained on. Where instances
+    overlap, the smaller one is on top, unless the format orders them. The command prints how often this happens. Images
+    are linked, not copied. Annotations that are lost are listed in OUT/dropped.txt. The exit code is 2 if images are
+    left out, if more than 5 % of the annotations are lost, or if no label remains.
 
     Args:
-        annotations: JSON, XML, CSV or data.yaml, or the folder of the data set, for example
+        annotations: JSON, XML, CSV, ROIs or data.yaml, or the folder of the data set, for example
             annotations/instances_val2017.json.
         out: Folder to write to. Several splits can share a folder.
         images: Folder of the images. Default: where the annotations say, or near them.
@@ -74,7 +74,8 @@ def convert_data(
 
 
 def _print(report: "Conversion", out: Path, split: str) -> None:
-    say(f"{split}: {report}" if split else str(report))
+    for line in report.lines:
+        say(f"{split}: {line}" if split else line)
     for error in report.errors:
         say(f"left out: {error}")
     if report.dropped:

@@ -74,19 +74,21 @@ class Conversion:
             return f"{len(self.dropped):,} of {self.annotations:,} annotations are dropped, more than {MAX_DROPPED:.0%}"
         return ""
 
-    def __str__(self) -> str:
-        """The statistics, one per line."""
+    @property
+    def lines(self) -> list[str]:
+        """The statistics, one a line."""
         share = self.overlap_pixels / max(1, self.pixels)
-        lines = [f"{self.unlisted:,} annotations belong to no image"] if self.unlisted else []
-        lines += [f"{count:,} images: {note}" for note, count in self.notes.items()]
-        if self.rectangles == self.segments - self.crowds > MANY_RECTANGLES:
-            lines.append("every object fills its bounding box; boxes instead of outlines would be wrong labels")
-        return (
-            f"{self.images:,} images, {self.segments:,} segments ({self.crowds:,} of them crowds)\n"
-            f"instances overlap in {self.overlaps:,} images, {share:.2%} of all pixels: the smaller one is on top\n"
+        found = [
+            f"{self.images:,} images, {self.segments:,} segments ({self.crowds:,} of them crowds)",
+            f"instances overlap in {self.overlaps:,} images, {share:.2%} of all pixels: the smaller one is on top",
             f"{len(self.vanished):,} annotations have no pixel left"
-            + (f": {a_few(self.vanished)}" if self.vanished else "")
-        ) + "".join(f"\n{line}" for line in lines)
+            + (f": {a_few(self.vanished)}" if self.vanished else ""),
+        ]
+        found += [f"{self.unlisted:,} annotations belong to no image"] if self.unlisted else []
+        found += [f"{count:,} images: {note}" for note, count in self.notes.items()]
+        if self.rectangles == self.segments - self.crowds > MANY_RECTANGLES:
+            found.append("every object fills its bounding box; boxes instead of outlines would be wrong labels")
+        return found
 
 
 def open_annotations(path: Path, images: Path | None = None) -> dict[str, Annotations]:

@@ -16,13 +16,14 @@ from pix2seqd.data.annotations.masks import is_mask_folders
 from pix2seqd.data.annotations.records import SPLIT_NAMES
 from pix2seqd.data.archive import read_image
 from pix2seqd.data.label_images import LOSSLESS_SUFFIXES
-from pix2seqd.data.labels import DECLARATIONS, ROBOFLOW_CLASSES, Labels, read_declaration
+from pix2seqd.data.labels import DECLARATIONS, Labels, read_declaration
 from pix2seqd.data.sample import Sample
+from pix2seqd.data.tables import ROBOFLOW_CLASSES
 from pix2seqd.files import InputError
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
-LABEL_FOLDERS = ("labels", "masks", "label", "mask", "annotations", "gt")
-IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+LABEL_FOLDERS = ("labels", "masks", "label", "mask", "annotations", "gt", "ann_dir")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir")
 SEPARATORS = r"[_. -]"
 """What sets the parts of a name apart."""
 MAX_FOLDERS = 50
@@ -439,7 +440,7 @@ def _near(directory: Path) -> Path | None:
     """The folder of a data set to which a folder belongs, or one that it holds."""
     with suppress(InputError):
         for layout in label_splits(directory.parent).values():
-            if directory in (layout.images, layout.labels):
+            if directory in (layout.images, layout.labels) and layout.images.is_dir():
                 return directory.parent
     for place in _below(directory) if not _image_folder(directory).is_dir() else ():
         with suppress(InputError):

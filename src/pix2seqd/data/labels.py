@@ -1,4 +1,4 @@
-"""Label images in five codings: class and instance of every pixel.
+"""Label images in seven codings: class and instance of every pixel.
 
 | coding | a label image | a pixel |
 |---|---|---|
@@ -8,10 +8,11 @@ class. Class images beside them give several classes |
 | `color` | colours or palette | a colour of the table `colors`: a class, as for `class` |
 | `class*1000+id` | 16-bit grey, or colours with value = R + 256 G + 65536 B | class * 1000 + number of the instance; \
 below 1000: class without instance, stuff or a crowd |
+| `class*256+id` | the same | class * 256 + number of the instance, from 1; 0: class without instance |
+| `class*256+id from 0` | the same | class * 256 + number of the instance, from 0 |
 | `two-channel` | colours, or grey with alpha | channel 0: class; channel 1: number of the instance, 255 = crowd |
 """
 
-import csv
 import difflib
 import re
 from collections import Counter
@@ -28,20 +29,23 @@ from scipy import ndimage
 
 from pix2seqd.data.label_images import palette_colors, read_label_image
 from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, hex_color, recognize
+from pix2seqd.data.tables import check_grey, color_table, roboflow_classes
 from pix2seqd.files import InputError, read_text, read_yaml
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
 CODINGS = tuple(MEANING)
 DECLARATIONS = ("classes.yaml", "classes.yml", "classes.json")
-ROBOFLOW_CLASSES = "_classes.csv"
-"""Where Roboflow writes the names of the classes of its masks."""
 KEYS = ("coding", "labels", "things", "stuff", "void", "colors", "image_name", "label_name")
 MEANT = {"names": "labels", "classes": "labels", "categories": "labels", "palette": "colors", "instances": "things"}
 MEANT |= dict.fromkeys(("ignore", "ignore_index", "ignore_label", "unlabelled"), "void")
 """Keys of other programs → ours."""
-MAX_CLASSES = 1000
-"""Maximum number of distinct values; more are taken as a sign that the images are not labels."""
+MAX_CLASSES = 2**16
+"""Maximum number of distinct values; more are taken as a sign that the images are not labels of this coding."""
+MAX_COLORS = 1000
+"""Maximum number of colours that no declaration names; more are those of photographs."""
+MANY_UNKNOWN = 16
+"""Number of colours without a class in an image above which they are mixtures of others."""
 MIN_SPREAD = 20
 """Smallest step of values that are spread to be seen."""
 MIN_FAR = 250
@@ -85,6 +89,8 @@ class Labels:
         path, declared = read_declaration(home)
         assumed = [f"no meaning of the key {key}, which is not known" for key in declared if key not in KEYS]
         names = {value: str(name) for value, name in _mapping(path, declared).items()}
+        if not names and "colors" not in declared and declared.get("coding", "color") == "color":
+            declared |= _tabled_colors(home, path, files, assumed)
         reason = ""
         if (coding := declared.get("coding")) is None:
             coding, reason = _detect(path, declared, names, files, class_files)
@@ -113,7 +119,7 @@ class Labels:
         if "void" in declared:
             void = _values(path, "void", declared["void"], names) | neither
         elif one_class or colors:
-            void = neither | {value for value, name in names.items() if name == "void"}
+            void = neither | {value for value, name in names.items() if name.lower() == "void"}
         else:
             if not seen:
                 seen, _ = _survey(_sample(files), _sample(class_files), coding)
@@ -225,7 +231,9 @@ class Labels:
         if unknown := [int(color) for color in found if int(color) not in values]:
             count, color = len(unknown), [unknown[0] % 256, unknown[0] // 256 % 256, unknown[0] // 65536]
             more = f" and {count - 1} more" if count > 1 else ""
-            raise InputError(f"{path}: colour {color}{more} is not in colors; add it to colors in classes.yaml")
+            smeared = "JPEG or resizing has smeared them; export the labels again as PNG or TIFF, without interpolation"
+            cure = smeared if count > MANY_UNKNOWN else "add it to colors in classes.yaml"
+            raise InputError(f"{path}: colour {color}{more} is not in colors; {cure}")
         return np.array([values[int(color)] for color in found])[dense.reshape(numbers.shape)]
 
 
@@ -262,8 +270,11 @@ def _decode(pixels: np.ndarray, coding: str, path: Path) -> tuple[np.ndarray, np
             )
         return values, np.full_like(values, NO_NUMBER)
     values = _as_number(pixels)
-    plain = values < 1000
-    return np.where(plain, values, values // 1000), np.where(plain, NO_NUMBER, values % 1000)
+    if coding == "class*1000+id":
+        plain = values < 1000
+        return np.where(plain, values, values // 1000), np.where(plain, NO_NUMBER, values % 1000)
+    classes, numbers = np.divmod(values, 256)
+    return classes, np.where((numbers == 0) & (coding == "class*256+id"), NO_NUMBER, numbers)
 
 
 def _beside(instances: np.ndarray, classes: np.ndarray, class_path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -342,11 +353,23 @@ def _colors(
         found: set[int] = set()
         for file in files:
             found.update(np.unique(as_rgb_number(read_label_image(file, rgb=True))).tolist())
-            if len(found) > MAX_CLASSES:
-                raise InputError(f"{file} has too many values to be labels in the coding 'color'; see docs/datasets.md")
+            if len(found) > MAX_COLORS:
+                raise InputError(
+                    f"{file} has too many colours to be classes; if each is one object, write 'coding: instance' to "
+                    f"{path}; otherwise name the classes under colors"
+                )
         colors = {hex_color(color): color for color in sorted(found)}
         assumed.append(f"colors: those found in {len(files)} label images, named by their colour")
     return dict(enumerate(colors.items(), start=1))
+
+
+def _tabled_colors(home: Path, path: Path, files: Sequence[Path], assumed: list[str]) -> dict[str, Any]:
+    """The key `colors` from a table that another program wrote; empty without one. `path` is the declaration."""
+    if (table := color_table(home)) is None:
+        return {}
+    check_grey((read_label_image(file, rgb=True) for file in _sample(files)), *table, path)
+    assumed.append(f"colors: those of {table[0].name}")
+    return {"colors": table[1]}
 
 
 def _declared_colors(path: Path, content: Any) -> dict[str, int]:
@@ -388,12 +411,17 @@ def _survey(files: Sequence[Path], class_files: Sequence[Path], coding: str) -> 
         if class_files:
             numbered.discard(0)  # background, even if some class images are imprecise
         if len(found) > MAX_CLASSES:
-            raise InputError(f"{path} has too many values to be labels in the coding {coding!r}; see docs/datasets.md")
+            raise InputError(
+                f"{path} has too many values to be classes, more than {MAX_CLASSES:,}; if each value is one object, "
+                "write 'coding: instance' to classes.yaml"
+            )
     return seen, numbered
 
 
 def _usual_void(path: Path, coding: str, names: Mapping[int, str], seen: Sequence[frozenset[int]]) -> set[int]:
     """The values that are usually void, where the declaration does not say: 255 among classes, otherwise 0.
+
+    Where objects count from 0, also class 0 is one.
 
     Args:
         path: the declaration, for messages.
@@ -405,7 +433,7 @@ def _usual_void(path: Path, coding: str, names: Mapping[int, str], seen: Sequenc
         InputError: 255, or a value near it, may be a class as well.
     """
     if coding not in ("class", "instance"):
-        return {0} - set(names)
+        return {0} - set(names) if coding != "class*256+id from 0" else set()
     found = frozenset[int]().union(*seen)
     if 255 in names or (coding == "class" and not names and found == {0, 255}):
         return set()
@@ -484,29 +512,14 @@ def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
     if not isinstance(content, dict):
         raise InputError(f"{path} should have lines such as 'things: [car]'; see docs/datasets.md")
     for key in content:
+        if str(key).isdecimal():
+            raise InputError(
+                f"{path} has the key {key}; write the names of values below 'labels', as labels: {{1: car}}"
+            )
         near = [MEANT[key]] if key in MEANT else difflib.get_close_matches(str(key), KEYS, n=1)
         if key not in KEYS and near:
             raise InputError(f"{path} has {key!r}; did you mean {near[0]!r}?")
-    return path, {**_roboflow_classes(home), **content}
-
-
-def _roboflow_classes(home: Path) -> dict[str, Any]:
-    """The names in `_classes.csv`, which Roboflow writes beside masks called `*_mask.png`, in the folder of each split.
-
-    Raises:
-        InputError: those of two splits differ.
-    """
-    found: dict[str, str] = {}
-    for path in [home / ROBOFLOW_CLASSES, *sorted(home.glob(f"*/{ROBOFLOW_CLASSES}"))]:
-        rows = list(csv.reader(read_text(path).splitlines())) if path.is_file() else []
-        head, *rest = [[cell.strip() for cell in row] for row in rows if len(row) == 2] or [[]]
-        if [cell.lower() for cell in head] != ["pixel value", "class"]:
-            continue  # of another export
-        names = dict(rest)
-        if found not in ({}, names):
-            raise InputError(f"{path} has other classes than those of another split; export all splits together")
-        found = names
-    return {"labels": found, "label_name": "*_mask"} if found else {}
+    return path, {**roboflow_classes(home), **content}
 
 
 def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:

@@ -22,6 +22,8 @@ MEANING = {
     "class": "each value is a class",
     "instance": "0 is background, each other value is one object",
     "class*1000+id": "class * 1000 + number of the object",
+    "class*256+id": "class * 256 + number of the object, from 1",
+    "class*256+id from 0": "class * 256 + number of the object, from 0",
     "two-channel": "red is the class, green the number of the object",
     "color": "each colour is a class",
 }
@@ -47,6 +49,10 @@ MAX_UNLIKE = 0.6
 """How much the numbers of patches of the values differ, as a share of their mean, if they are the pieces of objects."""
 FREE = 0.75
 """Share of the border of a value that is the background's if the value lies alone."""
+LAND = 0.2
+"""Share of the border of the values, in the middle, up to which they are areas that fill the image, as land."""
+LOW_CHANNEL = 40
+"""Value below which all values of a channel are rather the numbers of classes or objects than parts of colours."""
 MANY_ALONE = 16
 """Number of values in an image from which values of one patch, alone on the background, are instances of any size."""
 NEARLY = 0.8
@@ -194,33 +200,45 @@ def _recognize_grey(
             f"more than 255 objects were saved with 8 bits; save them with 16, or write the coding to {declaration}"
         )
     # 255 far above all other values is void by convention, which both codings allow.
-    void = 255 in union and union[union != 255].max(initial=0) < 250
+    if 255 not in union or union[union != 255].max(initial=0) >= 250:
+        return _recognize_low([s for s in seen if len(s.values)], declaration, one_scene)
     # Numbers of objects that were spread to be seen end at 255, too, and have values above 127.
-    bordered = void and union[union != 255].max(initial=0) < 128 and 2 * sum(255 in s.values for s in seen) >= len(seen)
-    seen = [s for s in ([_keep(s, lambda values: values != 255) for s in seen] if void else seen) if len(s.values)]
-    most = max((len(s.values) for s in seen), default=0)
-    returning = _returning(seen)
+    bordered = union[union != 255].max(initial=0) < 128 and 2 * sum(255 in s.values for s in seen) >= len(seen)
+    rest = [s for s in (_keep(s, lambda values: values != 255) for s in seen) if len(s.values)]
+    return _recognize_low(rest, declaration, one_scene, void=True, bordered=bordered)
+
+
+def _recognize_low(
+    seen: list[_Seen], declaration: Path, one_scene: bool, *, void: bool = False, bordered: bool = False
+) -> tuple[str, str]:
+    """The coding and the reason for it of grey values below 1000.
+
+    Args:
+        seen: the images that have a value.
+        declaration: the file in which the user can choose the coding.
+        one_scene: the images are slices of a stack.
+        void: 255 is void, and left out of `seen`.
+        bordered: most images have this void, and the other values are low.
+    """
+    most, returning, what = max((len(s.values) for s in seen), default=0), _returning(seen), " and 255" if void else ""
     if most < 2:
         if len(seen) >= SEVERAL and returning < 0.3:
-            raise _unsure(
-                declaration, "an image has one value, and other images have other ones", ["instance", "class"]
-            )
-        return "class", f"an image has at most one value besides 0{' and 255' if void else ''}"
-    background = all(s.has_zero for s in seen)
+            one = "an image has one value, and other images have other ones"
+            raise _unsure(declaration, one, ["instance", "class"])
+        return "class", f"an image has at most one value besides 0{what}"
+    background, single, row = all(s.has_zero for s in seen), _single_share(seen), _Row.of(seen)
+    counts = f"an image has up to {most} values besides 0{what}"
     hint = "" if background else "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1'"
-    ends = [int(s.values[-1]) for s in seen]
-    counted = all(len(s.values) == s.values[-1] for s in seen)
-    varied, constant = min(ends) < 0.8 * max(ends), len(seen) >= 5 and min(ends) == max(ends)
-    single = _single_share(seen)
-    counts = f"an image has up to {most} values besides 0{' and 255' if void else ''}"
-    if counted and varied and background and not void and most >= MANY and len(seen) >= SEVERAL:
-        return "instance", f"the values count from 1 without a gap, up to {min(ends)} to {max(ends)} in an image"
-    present = np.mean([len(s.values) for s in seen]) / len(np.unique(np.concatenate([s.values for s in seen])))
-    if _patches(seen) >= SCATTERED and not (most >= MANY and ((counted and varied) or _in_place(seen))):
-        if most > PLENTY or returning < 0.3 or (most > 1 and _are_pieces(seen, one_scene=one_scene)):
+    if row.counted and row.varied and background and not void and most >= MANY and len(seen) >= SEVERAL:
+        few, many = min(row.ends), max(row.ends)
+        return "instance", f"the values count from 1 without a gap, up to {few} to {many} in an image"
+    if _patches(seen) >= SCATTERED and not (most >= MANY and ((row.counted and row.varied) or _in_place(seen))):
+        pieces = _are_pieces(seen, one_scene=one_scene, many=row.counted and most >= MANY)
+        if most > PLENTY or returning < 0.3 or pieces:
             raise _unsure(declaration, f"{counts}, and many values have several patches", ["class", "instance"], hint)
         return "class", f"{counts}, and many values have several patches"
-    sparse = sum(len(s.values) for s in seen) < SPARSE * sum(ends) and any((np.diff(s.values) > 1).any() for s in seen)
+    gaps = any((np.diff(s.values) > 1).any() for s in seen)
+    sparse = row.total < SPARSE * sum(row.ends) and gaps
     if sparse and bordered:
         return "class", f"{counts}, most images have 255, and most numbers below the highest do not occur"
     if returning < 0.3 and not (single >= SINGLE and most >= MANY):
@@ -229,30 +247,82 @@ def _recognize_grey(
     tracked = one_scene and _freedom(seen) > 0.5 * FREE
     if sparse and single < SINGLE and not tracked and (_spread(seen) > 16 or (most < MANY and len(seen) >= SEVERAL)):
         return "class", f"{counts}, some have several patches, and most numbers below the highest do not occur"
-    if most >= MANY:
-        # The parts of a car or a body are of one patch and similar size too, but each image lacks others of them.
-        steady = _steadiness(seen)
-        gaps = np.median([len(s.values) / s.values[-1] for s in seen]) < 0.95
-        unsure = gaps and (returning > 0.9 or (returning >= 0.3 and not steady < 0.3))
-        # Regions of an atlas, of which each image has some, are of one patch and return only in many images.
-        total = sum(len(s.values) for s in seen)
-        unsure |= total < 0.5 * sum(ends) and (len(seen) < FEW_IMAGES or returning >= 0.3)
-        # Of parts and regions, few are alone on the background, and not that many nearly without a gap.
-        clear = most >= MANY_ALONE and total >= NEARLY * sum(ends) and _freedom(seen) > FREE and not constant
-        unsure |= not ((varied and len(seen) > 1) or _spread(seen) <= 16)
-        few = most <= PLENTY and not clear and (constant or unsure)
-        parts = steady >= 0.5 and not (counted and varied)
-        if single >= SINGLE and background and not void and not few and not parts:
-            return "instance", f"{counts}, and {_of_one_patch(single)}"
-        raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
-    if constant and not tracked and not (counted and _spread(seen) <= 8):
-        return "class", f"{counts}, of which the highest is the same in all images"
-    if not background and not (counted and (varied or len(seen) < SEVERAL)):
-        return "class", f"{counts}, and some images have no background of 0"
-    # Classes that are one patch each leave out values; so do instances of which some were deleted. Only classes return.
-    if (not counted and not tracked and len(seen) >= SEVERAL and present > SAME) or (most == 2 and void):
-        return "class", f"{counts}, which are the same few in all images"
+    if most >= MANY and single >= SINGLE and background and not void and _are_objects(seen, row, most, returning):
+        return "instance", f"{counts}, and {_of_one_patch(single)}"
+    if most < MANY and (reason := _few_classes(seen, row, background, tracked, most == 2 and void)):
+        return "class", f"{counts}, {reason}"
     raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """How the values of images count up from 1."""
+
+    ends: list[int]
+    """The highest value of each image."""
+    total: int
+    """Number of values in all images."""
+    counted: bool
+    """Whether no image leaves a value out."""
+    varied: bool
+    """Whether the highest value differs from image to image."""
+    constant: bool
+    """Whether many images have the same highest value."""
+
+    @classmethod
+    def of(cls, seen: list[_Seen]) -> "_Row":
+        ends = [int(s.values[-1]) for s in seen]
+        counted = all(len(s.values) == s.values[-1] for s in seen)
+        varied, constant = min(ends) < 0.8 * max(ends), len(seen) >= FEW_IMAGES and min(ends) == max(ends)
+        return cls(ends, sum(len(s.values) for s in seen), counted, varied, constant)
+
+
+def _are_objects(seen: list[_Seen], row: _Row, most: int, returning: float) -> bool:
+    """Whether many values of one patch each are objects, and not parts of a body or regions of an atlas.
+
+    Args:
+        seen: the images.
+        row: how their values count up.
+        most: number of values in the image that has most.
+        returning: from `_returning`.
+    """
+    # The parts of a car or a body are of similar size, but each image lacks others of them.
+    steady, free = _steadiness(seen), _freedom(seen)
+    gaps = np.median([len(s.values) / s.values[-1] for s in seen]) < 0.95
+    unsure = gaps and (returning > 0.9 or (returning >= 0.3 and not steady < 0.3))
+    # Regions of an atlas, of which each image has some, return only in many images.
+    unsure |= row.total < 0.5 * sum(row.ends) and (len(seen) < FEW_IMAGES or returning >= 0.3)
+    unsure |= not ((row.varied and len(seen) > 1) or _spread(seen) <= 16)
+    unsure |= len(seen) == 1 and free <= FREE
+    # Of parts and regions, few are alone on the background, and not that many nearly without a gap.
+    clear = most >= MANY_ALONE and row.total >= NEARLY * sum(row.ends) and free > FREE and not row.constant
+    few = most <= PLENTY and not clear and (row.constant or unsure)
+    parts = steady >= 0.5 and not (row.counted and row.varied)
+    return not few and not parts
+
+
+def _few_classes(seen: list[_Seen], row: _Row, background: bool, tracked: bool, and_void: bool) -> str:
+    """Why a few values, most of few patches, are classes; "" if they may be objects.
+
+    Args:
+        seen: the images.
+        row: how their values count up.
+        background: every image has 0.
+        tracked: the images are slices of a stack with objects.
+        and_void: there are two values, and void.
+    """
+    values = np.unique(np.concatenate([s.values for s in seen]))
+    # Values that are 1, 2, 3 or 8, 16, 24 may be numbers of objects, unless they fill the image as land.
+    numbered = tracked or (np.ptp(np.diff(values, prepend=0)) == 0 and _freedom(seen) > LAND)
+    if row.constant and not numbered and not (row.counted and _spread(seen) <= 8):
+        return "of which the highest is the same in all images"
+    if not background and not (row.counted and (row.varied or len(seen) < SEVERAL)):
+        return "and some images have no background of 0"
+    # Classes that are one patch each leave out values; so do instances of which some were deleted. Only classes return.
+    returning = row.total / len(seen) > SAME * len(values)
+    if (not row.counted and not numbered and len(seen) >= SEVERAL and returning) or and_void:
+        return "which are the same few in all images"
+    return ""
 
 
 def _recognize_high(
@@ -276,17 +346,18 @@ def _recognize_high(
         return "class*1000+id", f"values reach {highest} and count up within each thousand"
     of_256 = highest < 2**16 and len(union) < 0.5 * (highest - union[0]) and len(np.unique(union // 256)) > 2
     if share < 0.2 and of_256 and _numbered_share(seen, 256) > 0.5:
-        raise InputError(
-            f"{declaration.parent}: the label images seem to hold class * 256 + number of the object (values reach "
-            f"{highest} and are numbered within each 256), which is not read; save class * 1000 + number instead, "
-            f"or write 'coding: instance' to {declaration} if each value is one object"
-        )
+        from_0, counting = _share_from_0(seen, 256), f"values reach {highest} and count up within each 256"
+        if _counts_up(seen, 256) and abs(from_0 - 0.5) > 0.3:
+            return "class*256+id" + (" from 0" if from_0 > 0.5 else ""), counting
+        raise _unsure(declaration, counting, ["class*256+id", "class*256+id from 0", "instance"])
     # The regions of an atlas are one patch each as well, but they return, or there are few of them.
     other = returning < 0.05 and len(seen) >= FEW_IMAGES and most >= 3
     alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and _spread(seen) <= 16
     if share < 0.2 and single >= SINGLE and (other or alike) and not classes_only:
         return "instance", f"values reach {highest}, and {_of_one_patch(single)}"
-    scattered = _patches(seen) >= SCATTERED and not _are_pieces(seen, one_scene=one_scene)
+    # Of number * 1000 + class, the low values are land of several patches, but each high one is one object.
+    high = [_keep(s, lambda values: values >= 1000) for s in seen]
+    scattered = min(_patches(seen), _patches(high)) >= SCATTERED and not _are_pieces(seen, one_scene=one_scene)
     if share < 0.2 and not dense and len(union) <= MANY_CLASSES and scattered and len(seen) >= SEVERAL:
         return "class", f"values reach {highest}, and many of them have several patches"
     raise _unsure(declaration, f"values reach {highest}", codings)
@@ -331,6 +402,10 @@ def _recognize_colors(
     else:
         classes = single < 0.75 and returning >= 0.3 and several and not _nested(seen)
     if len(values) <= MANY_CLASSES and classes:
+        if _has_low_channel(values):
+            numbers = f"{counts}, and one channel has only low numbers, as of classes or objects"
+            also = "; if it is the class and another channel the object, save class * 1000 + number of the object"
+            raise _unsure(declaration, numbers, codings, also)
         return "color", f"{counts}, of which many have several patches" + _near_colors(values)
     if single < SINGLE:
         raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings)
@@ -418,6 +493,13 @@ def _has_stuff(pairs: list[np.ndarray], classes: int) -> bool:
     return bool(stuff and things > 1)
 
 
+def _has_low_channel(values: np.ndarray) -> bool:
+    """Whether one channel of colours has several numbers, all low, and the others tell the colours of one apart."""
+    channels = np.stack([values % 256, values // 256 % 256, values // 65536])
+    few = (len(set(channel.tolist()) - {0}) for channel in channels if channel.max() < LOW_CHANNEL)
+    return any(1 < count <= len(values) / 2 for count in few)
+
+
 def _near_colors(values: np.ndarray) -> str:
     """A remark about two colours that hardly differ, as two programs make them; "" if there are none."""
     channels = np.stack([values % 256, values // 256 % 256, values // 65536], 1)
@@ -455,29 +537,35 @@ def _single_share(seen: list[_Seen]) -> float:
     return float((patches == 1).mean()) if len(patches) else 0.0
 
 
-def _numbered_share(seen: list[_Seen], base: int, *, low_is_class: bool = False) -> float:
+def _numbered_share(seen: list[_Seen], base: int) -> float:
     """How far values consist of a class and a number that counts up from 0 or 1 within the class.
 
     Args:
         seen: the images.
         base: the number that separates class and number.
-        low_is_class: the class is the remainder, and the number the quotient.
 
     Returns:
         The share of the numbers up to the highest that occur: near 1 for whole images, less for crops of images, and
         near 0 for other values. 0 if there are many values without a number.
     """
-    count = room = 0
-    plain: set[int] = set()
+    numbers = _numbers_of_classes(seen, base)
+    plain = {value for s in seen for value in s.values[s.values < base].tolist()}
+    return sum(map(len, numbers)) / max(1, sum(int(n[-1]) + 1 for n in numbers)) if len(plain) <= 64 else 0.0
+
+
+def _share_from_0(seen: list[_Seen], base: int) -> float:
+    """Share of the classes with several numbers in an image that have the number 0 there; 0.5 if there is none."""
+    several = [numbers for numbers in _numbers_of_classes(seen, base) if len(numbers) > 1]
+    return float(np.mean([numbers[0] == 0 for numbers in several])) if several else 0.5
+
+
+def _numbers_of_classes(seen: list[_Seen], base: int) -> list[np.ndarray]:
+    """The numbers of each class in each image, ascending, of values from `base` on: class * base + number."""
+    found: list[np.ndarray] = []
     for s in seen:
-        values = s.values if low_is_class else s.values[s.values >= base]
-        if not low_is_class:
-            plain.update(s.values[s.values < base].tolist())
-        classes, numbers = np.divmod(values, base)[:: -1 if low_is_class else 1]
-        for value in np.unique(classes):
-            count += int((classes == value).sum())
-            room += int(numbers[classes == value].max()) + 1
-    return count / max(1, room) if len(plain) <= 64 else 0.0
+        classes, numbers = np.divmod(s.values[s.values >= base], base)
+        found += [numbers[classes == value] for value in np.unique(classes)]
+    return found
 
 
 def _counts_up(seen: list[_Seen], base: int, at_least: int = 3) -> bool:
@@ -490,10 +578,7 @@ def _counts_up(seen: list[_Seen], base: int, at_least: int = 3) -> bool:
         base: what separates class and number.
         at_least: how many numbers from 1 a class needs if all images have the same.
     """
-    groups: list[np.ndarray] = []
-    for s in seen:
-        classes, numbers = np.divmod(s.values[s.values >= base], base)
-        groups += [numbers[classes == value] for value in np.unique(classes)]
+    groups = _numbers_of_classes(seen, base)
     sizes = np.array([len(numbers) for numbers in groups])
     whole = [len(numbers) >= 0.9 * (numbers[-1] + int(numbers[0] == 0)) for numbers in groups]
     varied = len({tuple(s.values[s.values >= base].tolist()) for s in seen}) > 1
@@ -503,18 +588,21 @@ def _counts_up(seen: list[_Seen], base: int, at_least: int = 3) -> bool:
     return bool(several and sizes[whole].sum() >= 0.6 * sizes.sum())
 
 
-def _are_pieces(seen: list[_Seen], *, one_scene: bool = False) -> bool:
+def _are_pieces(seen: list[_Seen], *, one_scene: bool = False, many: bool = False) -> bool:
     """Whether values have few patches on the background, as nerves that are cut several times, and not as land.
+
+    The patches are of similar size, and about as many for each value.
 
     Args:
         seen: the images.
-        one_scene: the images show the same scene, as the slices of a stack; otherwise the patches are of similar size
-            too, and about as many for each value.
+        one_scene: the images show the same scene, as the slices of a stack, in which the patches differ more.
+        many: there are many values that count from 1 in each image, as the numbers of objects; also these differ more.
     """
     counts = np.concatenate([s.patches for s in seen])
-    even = np.median(np.concatenate([s.evenness for s in seen])[counts > 1]) > 0.5
-    alike = even and counts.std() <= MAX_UNLIKE * counts.mean() and _freedom(seen) > FREE
-    return bool((alike or (one_scene and _freedom(seen) > 0.5 * FREE)) and _patches(seen) < MANY_PIECES)
+    even, free = np.median(np.concatenate([s.evenness for s in seen])[counts > 1]), _freedom(seen)
+    alike = even > 0.5 and counts.std() <= MAX_UNLIKE * counts.mean() and free > FREE
+    pieces = alike or (one_scene and free > 0.5 * FREE) or (many and even > 0.4 and free > LAND)
+    return bool(pieces and _patches(seen) < MANY_PIECES)
 
 
 def _freedom(seen: list[_Seen]) -> float:

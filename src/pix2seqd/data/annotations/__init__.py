@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -16,14 +16,18 @@ from pix2seqd.data.annotations.records import Annotations, visible
 from pix2seqd.data.annotations.rle_csv import csv_cure, is_rle_csv, read_rle_csv
 from pix2seqd.data.annotations.supervisely import is_supervisely, read_supervisely
 from pix2seqd.data.annotations.via import is_via, read_via
+from pix2seqd.data.annotations.viewers import is_geojson, is_roi_file, is_viewers_xml, read_viewers
 from pix2seqd.data.annotations.voc import is_voc, read_voc
 from pix2seqd.data.annotations.yolo import has_rows, is_yolo_yaml, read_yolo
 from pix2seqd.files import InputError, read_json
 
 FORMATS = (
     "COCO detection json, YOLO segmentation (data.yaml), Labelme, VGG VIA, CVAT for images 1.1 (XML), Supervisely, "
-    "Pascal VOC segmentation, Kaggle's run-length codes (CSV), or one mask file for each object"
+    "Pascal VOC segmentation, Kaggle's run-length codes (CSV), a file of ImageScope, ASAP, QuPath (GeoJSON) or ImageJ "
+    "(ROIs) for each image, or one mask file for each object"
 )
+VIEWERS = "outlines of a viewer"
+"""What messages call those of ImageScope, ASAP, QuPath and ImageJ."""
 LOOKED_AT = 50
 """Number of json or XML files of a folder that are looked at."""
 DEPTH = ("*", "*/*", "*/*/*")
@@ -59,11 +63,13 @@ def recognize_annotations(path: Path) -> Found | None:
     if found := _in_jsons(path):
         return found
     if found := _first(chain(_files(path, ".xml"), _files(path, ".geojson"))):
-        return found
+        return replace(found, path=path, read=partial(read_viewers, path)) if found.format == VIEWERS else found
     if is_mask_folders(path):
         return Found("one mask file for each object", path, partial(_single, read_mask_folders, path))
     if has_rows(path):
         return Found("YOLO", path, partial(read_yolo, path))
+    if any(map(is_roi_file, chain(_files(path, ".zip"), _files(path, ".roi")))):
+        return Found(VIEWERS, path, partial(read_viewers, path))
     if len(tables := [table for table in _files(path, ".csv") if is_rle_csv(table)]) > 1:
         names = " or ".join(map(str, tables[:5]))
         raise InputError(f"{path} has several CSV files; give one of them: {names}")
@@ -101,6 +107,8 @@ def _in_file(path: Path) -> Found | None:
         return Found("YOLO", path, partial(read_yolo, path)) if is_yolo_yaml(path) else None
     if suffix == ".xml":
         root = read_xml(path)
+        if is_viewers_xml(root):
+            return Found(VIEWERS, path, partial(read_viewers, path))
         return Found("CVAT", path, partial(_single, read_cvat, path, root)) if is_cvat(root, path) else None
     if suffix in (".json", ".geojson"):
         content = read_json(path)
@@ -109,6 +117,8 @@ def _in_file(path: Path) -> Found | None:
         return Found("run-length codes", path, partial(_single, read_rle_csv, path))
     if suffix == ".csv" and (reason := csv_cure(path)):
         raise InputError(f"{path} {reason}")
+    if suffix in (".zip", ".roi") and is_roi_file(path):
+        return Found(VIEWERS, path, partial(read_viewers, path))
     if suffix in CURES:
         raise InputError(f"{path} cannot be converted; {CURES[suffix]}")
     return None
@@ -122,6 +132,8 @@ def _in_json(path: Path, content: Any) -> Found | None:
         return Found("Labelme", path, partial(read_labelme, path))
     if is_supervisely(content):
         return Found("Supervisely", path, partial(read_supervisely, path))
+    if is_geojson(content):
+        return Found(VIEWERS, path, partial(read_viewers, path))
     if is_via(content):
         return Found("VGG VIA", path, partial(_single, read_via, path, content))
     if reason := _refusal(content):
@@ -135,7 +147,7 @@ def cure(folder: Path) -> str:
     Args:
         folder: a folder in which nothing is recognised.
     """
-    known = CURES.keys() - {".txt"} | {".json", ".xml"}
+    known = CURES.keys() - {".txt"} | {".json", ".geojson", ".xml"}
     other = next((file for file in visible(folder, "**/*") if file.suffix.lower() in known), None)
     if other and other.suffix.lower() == ".csv" and (reason := csv_cure(other)):
         return f"{other} {reason}"
@@ -143,8 +155,7 @@ def cure(folder: Path) -> str:
 
 
 CURES = {
-    ".zip": "unpack it, and give the folder; of ROIs of ImageJ (RoiSet.zip), save a label image",
-    ".roi": "save the ROIs as a label image in ImageJ",
+    ".zip": "unpack it, and give the folder",
     ".txt": "give the folder of the data set, or its data.yaml",
     ".csv": "of CSV files, only those with columns ImageId and EncodedPixels are known; export as COCO json",
     ".ndjson": "Labelbox's export has links instead of masks; convert it to COCO json with Labelbox's tools",
@@ -167,7 +178,6 @@ OF_ENTRIES = (
         {"image", "annotations"},
         "is from CreateML, which has bounding boxes only; export masks as COCO json",
     ),
-    ({"type", "geometry"}, "is GeoJSON, which does not name its image; export label images instead"),
     ({"image", "label"}, "is Label Studio's short form; export as COCO with images"),
     ({"image", "annotator"}, "is Label Studio's short form; export as COCO with images"),
     ({"className"}, "is from SuperAnnotate; export it as COCO json"),
@@ -179,7 +189,6 @@ OF_ENTRIES = (
 """Keys of the entries of a list, and why it cannot be converted."""
 OF_ONE = (
     ({"items", "categories"}, "is from Datumaro; export it as COCO json"),
-    ({"type", "features"}, "is GeoJSON, which does not name its image; export label images instead"),
     ({"item", "annotations"}, "is from V7 Darwin; export it as COCO json"),
     ({"metadata", "instances"}, "is from SuperAnnotate; export it as COCO json"),
     ({"dataset", "image", "annotations"}, "is from V7 Darwin; export it as COCO json"),
@@ -225,6 +234,8 @@ def _in_jsons(folder: Path) -> Found | None:
                 return Found("Labelme", folder, partial(read_labelme, folder))
             if is_supervisely(content):
                 return Found("Supervisely", folder, partial(read_supervisely, folder))
+            if is_geojson(content):
+                return Found(VIEWERS, folder, partial(read_viewers, folder))
             if is_detection(content):
                 detections.setdefault(_split(path, folder), []).append((path, content))
             else:

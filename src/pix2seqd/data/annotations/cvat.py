@@ -73,11 +73,6 @@ def is_cvat(root: ElementTree.Element, path: Path) -> bool:
         raise InputError(f"{path} has bounding boxes only (Pascal VOC's XML); draw outlines or masks, and export these")
     if root.tag == "annotations" and root.find("track") is not None:
         raise InputError(f"{path} has the tracks of a video; export as 'CVAT for images 1.1'")
-    if root.find("Annotation/Regions") is not None or root.tag == "ASAP_Annotations":
-        raise InputError(
-            f"{path} has outlines of Aperio ImageScope (MoNuSeg) or ASAP, which are not read; draw those of each image "
-            "into a label image"
-        )
     return root.tag == "annotations" and root.find("image") is not None
 
 

@@ -129,6 +129,12 @@ class ImageFinder:
         found = self._below().get(parts[-1].casefold() if parts else "", [])
         return found[0] if len(found) == 1 else None
 
+    def named(self, name: str) -> str | None:
+        """Path of the image of a name with or without its suffix, as of `find`; None if there is none, or several."""
+        names = [name, *(f"{name}{suffix}" for suffix in sorted(IMAGE_SUFFIXES))]
+        found = {path for path in map(self.find, names) if path}
+        return found.pop() if len(found) == 1 else None
+
     def original(self, name: str) -> str | None:
         """The image that Roboflow renamed, or renamed from this name; None if there is none, or several."""
         name = PurePosixPath(name.replace("\\", "/")).name

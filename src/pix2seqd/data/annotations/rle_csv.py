@@ -4,7 +4,6 @@ A row is one object: pairs of the first pixel of a run and its length. Pixels ar
 """
 
 import csv
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import numpy as np
 
 from pix2seqd.data.annotations.records import Annotations, ImageFinder, Record, Shape, make_taxonomy
 from pix2seqd.data.outlines import MAX_RUNS
+from pix2seqd.data.tables import columns, delimiter
 from pix2seqd.files import MAX_TEXT, InputError, read_text
-from pix2seqd.images.load import IMAGE_SUFFIXES
 
 IMAGE, RUNS, KIND = "imageid", "encodedpixels", "classid"
 """Names of the columns, in lower case."""
@@ -38,32 +37,13 @@ OTHER_COLUMNS = (
 
 def is_rle_csv(path: Path) -> bool:
     """Whether the first line of a CSV file has the columns of run-length codes, also in UTF-16, which is refused."""
-    return {IMAGE, RUNS} <= _columns(path)
+    return {IMAGE, RUNS} <= set(columns(path))
 
 
 def csv_cure(path: Path) -> str:
     """What a CSV file of another known kind is, and what to do with it; "" for one that is not known."""
-    columns = _columns(path)
-    return next((cure for needed, cure in OTHER_COLUMNS if needed <= columns), "")
-
-
-def _columns(path: Path) -> set[str]:
-    """The names in the first line, in lower case."""
-    if not path.is_file():
-        return set()
-    try:
-        with path.open("rb") as file:
-            start = file.read(1000)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    encoding = "utf-16" if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
-    head = start.decode(encoding, errors="replace").partition("\n")[0]
-    return {name.strip().strip('"').lower() for name in head.split(_delimiter(head))}
-
-
-def _delimiter(head: str) -> str:
-    """What separates the columns: a comma, or a semicolon or tab where there is none."""
-    return next((mark for mark in ";\t" if mark in head and "," not in head), ",")
+    found = set(columns(path))
+    return next((cure for needed, cure in OTHER_COLUMNS if needed <= found), "")
 
 
 def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
@@ -78,36 +58,30 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
     """
     csv.field_size_limit(MAX_TEXT)
     lines = read_text(path).splitlines()
-    rows = list(csv.reader(lines, delimiter=_delimiter(lines[0])))
-    columns = [name.strip().lower() for name in rows[0]]
-    if twice := next((name for name in (IMAGE, RUNS, KIND) if columns.count(name) > 1), ""):
+    rows = list(csv.reader(lines, delimiter=delimiter(lines[0])))
+    head = [name.strip().lower() for name in rows[0]]
+    if twice := next((name for name in (IMAGE, RUNS, KIND) if head.count(name) > 1), ""):
         raise InputError(f"{path} has the column {twice} twice; remove one")
     listed: dict[str, list[tuple[str, str, str]]] = {}
     for number, row in enumerate(rows[1:], start=2):
         if not row:
             continue
-        if len(row) != len(columns):
-            raise InputError(f"{path}, line {number}, has {len(row)} cells instead of {len(columns)}; correct it")
-        cells: dict[str, Any] = dict(zip(columns, (cell.strip() for cell in row), strict=True))
+        if len(row) != len(head):
+            raise InputError(f"{path}, line {number}, has {len(row)} cells instead of {len(head)}; correct it")
+        cells: dict[str, Any] = dict(zip(head, (cell.strip() for cell in row), strict=True))
         found = listed.setdefault(cells[IMAGE], [])
         if cells[RUNS].lower() not in NONE:
             found.append((f"line {number}", cells.get(KIND) or "object", cells[RUNS]))
     kinds = sorted({kind for found in listed.values() for _, kind, _ in found}) or ["object"]
     numbers = {kind: number for number, kind in enumerate(kinds, start=1)}
     finder = ImageFinder(images or path.parent)
-    records = [
-        Record(_image(name, finder), [Shape(line, numbers[kind], partial(_mask, code)) for line, kind, code in found])
-        for name, found in listed.items()
-    ]
+    records = []
+    for name, found in listed.items():
+        shapes = [Shape(line, numbers[kind], partial(_mask, code)) for line, kind, code in found]
+        records.append(Record(finder.named(name) or name, shapes))
     note = "run-length codes are read as Kaggle's: pixels are counted from 1, down each column"
     taxonomy = make_taxonomy({number: kind for kind, number in numbers.items()}, path)
     return Annotations(path, finder.folder, taxonomy, records, notes=[note])
-
-
-def _image(name: str, finder: ImageFinder) -> str:
-    """The image of an id, which is a file name with or without its suffix."""
-    names = [name, *(f"{name}{suffix}" for suffix in sorted(IMAGE_SUFFIXES))]
-    return next(filter(None, map(finder.find, names)), name)
 
 
 def _mask(code: str, height: int, width: int) -> np.ndarray:

@@ -1,0 +1,138 @@
+"""Tables that other programs write beside images, as CSV files: names of classes, and their colours."""
+
+import csv
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pix2seqd.files import InputError, read_text
+
+ROBOFLOW_CLASSES = "_classes.csv"
+"""Where Roboflow writes the names of the classes of its masks."""
+LABEL_COLORS = "label_colors.txt"
+"""Where CamVid, and CVAT's exports to it, have a red, green, blue and name in each line."""
+NAME_COLUMNS = ("name", "names", "class", "classes", "class_name", "class_names", "label", "label_name")
+"""Column of the name in a CSV file of colours, such as class_dict.csv of Kaggle's CamVid."""
+CHANNELS = (("r", "g", "b"), ("red", "green", "blue"))
+"""Columns of the colour."""
+
+
+def columns(path: Path) -> list[str]:
+    """The names in the first line of a CSV file, in lower case; empty if there is no file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open("rb") as file:
+            start = file.read(1000)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    encoding = "utf-16" if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    head = start.decode(encoding, errors="replace").partition("\n")[0]
+    return [name.strip().strip('"').lower() for name in head.split(delimiter(head))]
+
+
+def delimiter(head: str) -> str:
+    """What separates the columns: a comma, or a semicolon or tab where there is none."""
+    return next((mark for mark in ";\t" if mark in head and "," not in head), ",")
+
+
+def roboflow_classes(home: Path) -> dict[str, Any]:
+    """What `_classes.csv` says, which Roboflow writes beside masks called `*_mask.png`, in the folder of each split.
+
+    Returns:
+        The keys `labels` and `label_name` of a declaration; empty without such a file.
+
+    Raises:
+        InputError: those of two splits differ.
+    """
+    found: dict[str, str] = {}
+    for path in [home / ROBOFLOW_CLASSES, *sorted(home.glob(f"*/{ROBOFLOW_CLASSES}"))]:
+        rows = list(csv.reader(read_text(path).splitlines())) if path.is_file() else []
+        head, *rest = [[cell.strip() for cell in row] for row in rows if len(row) == 2] or [[]]
+        if [cell.lower() for cell in head] != ["pixel value", "class"]:
+            continue  # of another export
+        names = dict(rest)
+        if found not in ({}, names):
+            raise InputError(f"{path} has other classes than those of another split; export all splits together")
+        found = names
+    return {"labels": found, "label_name": "*_mask"} if found else {}
+
+
+def color_table(home: Path) -> tuple[Path, dict[str, list[int]]] | None:
+    """The table of the colours of label images in a folder: its file, and name → red, green and blue; None without one.
+
+    Raises:
+        InputError: there are several tables; a row has no name, or a name or colour of another row.
+    """
+    places = [*(path for path in sorted(home.glob("*.csv")) if _name_and_color(path)), home / LABEL_COLORS]
+    tables = {path: found for path in places if path.is_file() and (found := _rows(path))}
+    if len(tables) > 1:
+        names = " and ".join(path.name for path in tables)
+        raise InputError(f"{home} has several tables of colours, {names}; keep that of the label images")
+    for path, found in tables.items():
+        colors: dict[str, list[int]] = {}
+        for name, color in found:
+            if not name or name in colors or color in colors.values():
+                same = next((other for other, known in colors.items() if known == color), name)
+                raise InputError(f"{path} has two rows of the name or colour of {same or color}; correct one")
+            colors[name] = color
+        return path, colors
+    return None
+
+
+def check_grey(images: Iterable[np.ndarray], path: Path, colors: dict[str, list[int]], declaration: Path) -> None:
+    """Refuse a table of colours for label images that are grey, and seem to have the numbers of its rows.
+
+    Args:
+        images: some label images, `[h, w]` or `[h, w, channels]`.
+        path: the table.
+        colors: what it says.
+        declaration: where the user can say what the values mean.
+
+    Raises:
+        InputError: a grey value is no grey of the table.
+    """
+    greys = [color[0] for color in colors.values() if len(set(color)) == 1]
+    if all(pixels.ndim == 3 or np.isin(pixels, greys).all() for pixels in images):
+        return
+    names = yaml.safe_dump(dict(enumerate(colors)), default_flow_style=True, width=2**20, allow_unicode=True).strip()
+    raise InputError(
+        f"{path.parent}: the label images are grey, but {path.name} gives colours; if value 0 means its first row, 1 "
+        f"the second, and so on, write 'labels: {names}' to {declaration}; otherwise move {path.name} away"
+    )
+
+
+def _name_and_color(path: Path) -> tuple[int, list[int]] | None:
+    """The columns of the name and of the channels of a CSV file; None if it is no table of colours."""
+    head = columns(path)
+    named = [head.index(word) for word in NAME_COLUMNS if word in head]
+    found = [[head.index(word) for word in words] for words in CHANNELS if set(words) <= set(head)]
+    return (named[0], found[0]) if named and found else None
+
+
+def _rows(path: Path) -> list[tuple[str, list[int]]]:
+    """Name and colour of each row of a table of colours."""
+    lines = [line for line in read_text(path).splitlines() if line.strip() and not line.startswith("#")]
+    if csv_columns := _name_and_color(path) if path.suffix == ".csv" else None:
+        name, channels = csv_columns
+        cells = list(csv.reader(lines, delimiter=delimiter(lines[0]), skipinitialspace=True))[1:]
+    else:
+        name, channels, cells = 3, [0, 1, 2], [line.split(maxsplit=3) for line in lines]
+    rows: list[tuple[str, list[int]]] = []
+    for number, row in enumerate(cells, start=1):
+        color = [row[i].strip() for i in channels] if len(row) > max(name, *channels) else []
+        if not color or not all(cell.isdecimal() and len(cell) < 4 and int(cell) < 256 for cell in color):
+            raise InputError(
+                f"{path}: row {number} is not a name and red, green and blue from 0 to 255; correct it, or move the "
+                "file away"
+            )
+        rows.append((row[name].strip(), [int(cell) for cell in color]))
+    return rows

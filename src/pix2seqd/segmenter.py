@@ -26,7 +26,7 @@ from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import InpaintedMask
 from pix2seqd.inference.runner import Runner
-from pix2seqd.inference.scale import corrected_zoom, surest_zoom
+from pix2seqd.inference.scale import surest_zoom
 from pix2seqd.inference.tiling import ResizedImage, ScaleEstimate, Tiling, Window
 from pix2seqd.inference.tracking import Tracker
 from pix2seqd.inference.video import Step, Stream
@@ -324,10 +324,8 @@ class Segmenter:
         estimate = partial(self._estimate_scale, source)
         if diameter or not data.diameter:
             zoom = data.at_scale_of(diameter).zoom
-        elif self.model.config.mask.init_id_cell:
-            zoom = surest_zoom(estimate, data, min(source.height, source.width))
         else:
-            zoom = corrected_zoom(estimate, data, infer.first_steps or infer.steps)
+            zoom = surest_zoom(estimate, data, min(source.height, source.width), infer.first_steps or infer.steps)
         return self.tiling.resize(source, zoom)
 
     def _estimate_scale(self, source: Source, zoom: float, steps: int) -> Iterator[ScaleEstimate]:

@@ -61,8 +61,8 @@ def segmenter(tiny, build, answer_with) -> Callable[..., Segmenter]:
 
 @pytest.fixture
 def estimating(tiny, build, answer_with, monkeypatch) -> tuple[Segmenter, list[float]]:
-    """A segmenter whose model starts from ids in cells and finds bright pixels; the zoom of each window."""
-    model = build(tiny.replace(mask={"stride": 1, "init_id_cell": 16}))
+    """A segmenter whose model finds bright pixels; the zoom of each window."""
+    model = build(tiny.replace(mask={"stride": 1}))
     scaling, zooms = Segmenter(Checkpoint(model, TAXONOMY, DATA, InferConfig(steps=2)), "cpu", "float32"), []
 
     def infer(images: Tensor, noise: Tensor, steps: int, td: float) -> Tensor:
@@ -111,10 +111,11 @@ def test_training_examples_are_scaled_by_the_truth(radius: int):
     assert 2 * np.sqrt(np.max(sizes) / np.pi) == pytest.approx(12, rel=0.15)
 
 
+@pytest.mark.parametrize(("own", "quick"), [(2, 1), (4, 1), (5, 5), (20, 5)], ids=str)
 @pytest.mark.parametrize(("radius", "apart"), [(3, 16), (6, 20), (24, 64)])
-def test_image_scale_is_estimated_first(segmenter, radius: int, apart: int):
+def test_image_scale_is_estimated_first(segmenter, radius: int, apart: int, own: int, quick: int):
     truth = cats(radius, 192, apart)
-    scaling, steps_taken = segmenter()
+    scaling, steps_taken = segmenter(steps=own)
     image = drawn(truth)
     assert scaling.resize(image).zoom == pytest.approx(12 / truth.diameter(), rel=0.2)
     steps_taken.clear()
@@ -122,7 +123,7 @@ def test_image_scale_is_estimated_first(segmenter, radius: int, apart: int):
     assert found.segmentation.shape == (192, 192)
     assert (found.class_map() == truth.class_map()).mean() > 0.95
     assert len(found.segments) == len(truth.segments)
-    assert set(steps_taken) == {2, 3}, "an estimate with the checkpoint's steps, then the given steps"
+    assert set(steps_taken) == {quick, 3}, "estimates with one step or five, then the given steps"
 
 
 @pytest.mark.parametrize(("radius", "apart", "tried"), [(3, 16, 5), (6, 20, 2), (10, 40, 1), (24, 64, 3)])

@@ -144,7 +144,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
         with self.locked():
             self._jsons[part].add(key, entry)
         self._unsaved.add(part)
-        self.recorded[key] = _recorded(name, entry[0], self._own_settings)
+        self.recorded[key] = _recorded(name, Path(entry[0]["file_name"]).suffix, entry[0], self._own_settings)
 
     def save(self) -> None:
         """Bring all that was added into `panoptic.json`."""
@@ -239,17 +239,19 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
                 if not isinstance(image["id"], int):
                     raise ValueError(image["id"])
                 ids.add(image["id"])
-                key, name = key_of(image), prefix + Path(image["file_name"]).stem
+                key, file = key_of(image), Path(image["file_name"])
+                name = prefix + file.stem
                 self._register(key, name)
                 if key is not None:
-                    recorded[image["id"]] = key, _recorded(name, image, self._own_settings)
+                    recorded[image["id"]] = key, _recorded(name, file.suffix, image, self._own_settings)
             for annotation in read_records(path, "annotations"):
-                number = annotation["image_id"]
-                self._taken.add((prefix + Path(annotation["file_name"]).stem).casefold())
+                number, mask = annotation["image_id"], prefix + annotation["file_name"]
                 if number not in ids:
                     raise ValueError(number)
-                if number in recorded:
-                    key, about = recorded[number]
+                key, about = recorded.pop(number, (None, None))
+                if about is None or mask != f"{about.name}.png":  # otherwise its name is taken already
+                    self._taken.add((prefix + Path(annotation["file_name"]).stem).casefold())
+                if key is not None and about is not None:
                     self.recorded[key] = about
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise broken(path) from error
@@ -374,7 +376,6 @@ def identity_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
     return (source["bytes"], source["modified_ns"]) if source else None
 
 
-def _recorded(name: str, image: Mapping[str, Any], settings: Mapping[str, Any] | None) -> Recorded:
+def _recorded(name: str, suffix: str, image: Mapping[str, Any], settings: Mapping[str, Any] | None) -> Recorded:
     is_current, also = image.get("settings") == settings, image.get("also") or NOTHING
-    suffix = sys.intern(Path(image["file_name"]).suffix)
-    return Recorded(name, suffix, is_current, identity_of(image), also, bool(image.get("unfamiliar")))
+    return Recorded(name, sys.intern(suffix), is_current, identity_of(image), also, bool(image.get("unfamiliar")))

@@ -85,9 +85,13 @@ def segment(
     _check_engine(engine, workers)
     further = Also.parse(also, pixel_size)
     sources = _find_sources(images, channel)  # a mistyped name is reported before torch and the model are loaded
+    check_out(out, shard)
+    if engine == "local" and min(workers, len(sources)) > 1:
+        from pix2seqd.cli.workers import start_loading
+
+        start_loading()
     from pix2seqd import distributed
 
-    check_out(out, shard)
     processes = distributed.world_size()
     if engine == "local" and workers > 1 and processes > 1:
         raise InputError("torchrun has started several processes already; leave --workers out")

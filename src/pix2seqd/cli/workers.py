@@ -2,28 +2,50 @@
 
 import os
 import signal
-from collections.abc import Callable
-from multiprocessing import get_context, parent_process
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
-from pix2seqd.cli.segmenting import Results
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
+    from pix2seqd.cli.segmenting import Results
     from pix2seqd.segmenter import Segmenter
+
+HAS_FORK_SERVER = "forkserver" in get_all_start_methods()
+LOADED = ["pix2seqd.cli.segmenting", "pix2seqd.segmenter"]
+"""Modules that the processes need."""
+
+
+def start_loading() -> None:
+    """Begin to load the modules that the processes of `on_workers` need, while this process does so, too.
+
+    One more process loads them once, and the others are its copies. Where there is no fork, nothing happens here.
+
+    Raises:
+        InputError: the system refuses to start a process.
+    """
+    if HAS_FORK_SERVER:
+        from multiprocessing.forkserver import ensure_running
+
+        get_context("forkserver").set_forkserver_preload(LOADED)
+        with _without_ctrl_c(), _starting(1):
+            ensure_running()
 
 
 def on_workers(
     load: "Callable[[], Segmenter]",
-    segment: Callable[..., Results],
+    segment: "Callable[..., Results]",
     todo: list[tuple[Path, str]],
     batch: int,
     workers: int,
-) -> Results:
+) -> "Results":
     """Segment files in `workers` new processes, which share the cores; the results come as they are finished.
 
     A process that is killed leaves the files that it was working on, which get an error. The others continue. All of
@@ -83,22 +105,39 @@ def _start(workers: int, arguments: tuple[Any, ...]) -> dict[Connection, BasePro
     Raises:
         InputError: the system refuses to start them.
     """
-    context = get_context("spawn")  # a fork of a process with threads may wait for ever
+    context = get_context("forkserver" if HAS_FORK_SERVER else "spawn")  # a fork of our threads may wait for ever
     processes: dict[Connection, BaseProcess] = {}
-    for_us = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the new processes inherit to ignore it
     try:
-        for _ in range(workers):
-            pipe, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, *arguments), daemon=True)
-            process.start()
-            processes[pipe] = process
-            theirs.close()  # so that the pipe ends with the process
-    except OSError as error:
+        with _without_ctrl_c(), _starting(workers):
+            for _ in range(workers):
+                pipe, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(theirs, *arguments), daemon=True)
+                process.start()
+                processes[pipe] = process
+                theirs.close()  # so that the pipe ends with the process
+    except InputError:
         _end(processes)
-        raise InputError(f"{workers} processes cannot be started ({error.strerror}); give fewer --workers") from error
+        raise
+    return processes
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Ctrl-C goes to all processes; those that are started within this context inherit to ignore it."""
+    for_us = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGINT, for_us)
-    return processes
+
+
+@contextmanager
+def _starting(workers: int) -> Iterator[None]:
+    """Turn the system's refusal to start so many processes into an `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{workers} processes cannot be started ({error.strerror}); give fewer --workers") from error
 
 
 def _how_it_ended(process: BaseProcess) -> str:
@@ -113,11 +152,13 @@ def _end(processes: dict[Connection, BaseProcess]) -> None:
         process.join()
 
 
-def _work(pipe: Connection, threads: int, load: "Callable[[], Segmenter]", segment: Callable[..., Results]) -> None:
+def _work(pipe: Connection, threads: int, load: "Callable[[], Segmenter]", segment: "Callable[..., Results]") -> None:
     """Segment what comes through the pipe until it is an empty list. None is sent to ask for more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # not inherited on Windows
     Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported
+    if torch := sys.modules.get("torch"):  # this process is a copy of one that has imported it
+        torch.set_num_threads(threads)
     pipe.send(None)
     try:
         segmenter = load()

@@ -13,7 +13,7 @@ import pytest
 from fake_segmenter import FakeSegmenter, draw
 
 from pix2seqd.cli.segmenting import segment_files
-from pix2seqd.cli.workers import on_workers
+from pix2seqd.cli.workers import on_workers, start_loading
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.also import Also
 from pix2seqd.panoptic.results import make_folders
@@ -52,10 +52,10 @@ def draw_all(folder: Path, blobs=(2, 1, 3, 4, 5)) -> list[tuple[Path, str]]:
     return [(draw(folder / f"{number}.png", count), f"{number}") for number, count in enumerate(blobs)]
 
 
-def run_workers(todo, out, kind=FakeSegmenter, workers=2, batch_size=None):
+def run_workers(todo, out, kind=FakeSegmenter, workers=2, batch_size=None, context=None):
     make_folders(out, FOLDERS)
     segment = partial(segment_files, out=out, settings={"seed": 0}, options={"batch_size": batch_size}, also=LABELS)
-    return on_workers(partial(kind, "nuclei"), segment, todo, batch_size or 1, workers)
+    return on_workers(partial(kind, "nuclei"), segment, todo, batch_size or 1, workers, context)
 
 
 def content(out: Path) -> dict[Path, bytes]:
@@ -130,11 +130,22 @@ def python(code: str, folder: Path) -> subprocess.Popen[bytes]:
 def test_on_workers_are_copies_of_a_process_that_was_started_before(tmp_path):
     draw_all(tmp_path)
     process = python(
-        "from pix2seqd.cli.workers import start_loading; start_loading()\n"
-        "print(dict(test_workers.run_workers(todo, here / 'out', test_workers.Copy)).keys() == dict(todo).keys())",
+        "from pix2seqd.cli.workers import start_loading; context = start_loading()\n"
+        "done = dict(test_workers.run_workers(todo, here / 'out', test_workers.Copy, context=context))\n"
+        "print(done.keys() == dict(todo).keys())",
         tmp_path,
     )
     assert process.communicate(timeout=280) == (b"True\n", b"")
+
+
+def test_start_loading_without_room_for_a_socket(monkeypatch):
+    def refuse():
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", refuse)
+    assert start_loading().get_start_method() == "spawn"
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: None)
+    assert start_loading().get_start_method() == "forkserver"
 
 
 @pytest.mark.slow

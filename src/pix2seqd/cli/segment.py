@@ -20,6 +20,8 @@ from pix2seqd.config import DEFAULT_MODEL
 from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
     from pix2seqd.cli.segmenting import Results
     from pix2seqd.segmenter import Segmenter
 
@@ -86,10 +88,11 @@ def segment(
     further = Also.parse(also, pixel_size)
     sources = _find_sources(images, channel)  # a mistyped name is reported before torch and the model are loaded
     check_out(out, shard)
+    context = None
     if engine == "local" and min(workers, len(sources)) > 1:
         from pix2seqd.cli.workers import start_loading
 
-        start_loading()
+        context = start_loading()
     from pix2seqd import distributed
 
     processes = distributed.world_size()
@@ -122,7 +125,7 @@ def segment(
             )
             if todo and (engine == "ray" or min(workers, len(todo)) > 1):
                 load = partial(inference.segmenter, model)
-                results = _in_processes(engine, load, segment_named, named, batch_size or 1, workers)
+                results = _in_processes(engine, load, segment_named, named, batch_size or 1, workers, context)
             else:
                 results = segment_named(segmenter, named, on_window=bar)
             failed = record_results(writer, own, todo, results, bar)
@@ -170,6 +173,7 @@ def _in_processes(
     todo: list[tuple[Path, str]],
     batch: int,
     workers: int,
+    context: "ForkServerContext | SpawnContext | None",
 ) -> "Results":
     """Segment files in other processes: of this machine, or on a Ray cluster; arguments as `on_workers`."""
     if engine == "ray":
@@ -178,4 +182,4 @@ def _in_processes(
         return on_ray(load, segment, todo, batch, workers)
     from pix2seqd.cli.workers import on_workers
 
-    return on_workers(load, segment, todo, batch, workers)
+    return on_workers(load, segment, todo, batch, workers, context)

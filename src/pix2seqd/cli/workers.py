@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -15,28 +15,33 @@ from typing import TYPE_CHECKING, Any, cast
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
     from pix2seqd.cli.segmenting import Results
     from pix2seqd.segmenter import Segmenter
 
-HAS_FORK_SERVER = "forkserver" in get_all_start_methods()
 LOADED = ["pix2seqd.cli.segmenting", "pix2seqd.segmenter"]
-"""Modules that the processes need."""
+"""Modules that the processes of `on_workers` need."""
 
 
-def start_loading() -> None:
-    """Begin to load the modules that the processes of `on_workers` need, while this process does so, too.
+def start_loading() -> "ForkServerContext | SpawnContext":
+    """Begin to load what the processes of `on_workers` need, while this process does so, too.
 
-    One more process loads them once, and the others are its copies. Where there is no fork, nothing happens here.
+    One more process loads it once, and the others are its copies. Where that is not possible, each will load it.
 
-    Raises:
-        InputError: the system refuses to start a process.
+    Returns:
+        How processes are started.
     """
-    if HAS_FORK_SERVER:
+    # Before Python 3.11.1 other users of the machine may send it what it runs (CVE-2022-42919).
+    if "forkserver" in get_all_start_methods() and sys.version_info >= (3, 11, 1):
         from multiprocessing.forkserver import ensure_running
 
-        get_context("forkserver").set_forkserver_preload(LOADED)
-        with _without_ctrl_c(), _starting(1):
+        context = get_context("forkserver")
+        context.set_forkserver_preload(LOADED)
+        with _without_ctrl_c(), suppress(OSError):  # no process is left, or the path of its socket is too long
             ensure_running()
+            return context
+    return get_context("spawn")
 
 
 def on_workers(
@@ -45,6 +50,7 @@ def on_workers(
     todo: list[tuple[Path, str]],
     batch: int,
     workers: int,
+    context: "ForkServerContext | SpawnContext | None" = None,
 ) -> "Results":
     """Segment files in `workers` new processes, which share the cores; the results come as they are finished.
 
@@ -57,6 +63,7 @@ def on_workers(
         todo: as `segment_files` takes it.
         batch: number of files that a process takes at a time.
         workers: number of processes; no more than there are batches are started.
+        context: how they are started (`start_loading`); None: each loads all that it needs.
 
     Raises:
         InputError: a result cannot be written, or all processes were killed.
@@ -67,7 +74,8 @@ def on_workers(
     workers = min(workers, len(batches))
     threads = max(1, torch.get_num_threads() // workers)
     waiting = iter(batches)
-    processes = _start(workers, (threads, load, segment))
+    # A fork of this process, which has threads, may wait for ever.
+    processes = _start(context or get_context("spawn"), workers, (threads, load, segment))
     left: dict[Connection, list[Path]] = {pipe: [] for pipe in processes}
     try:
         while left:
@@ -99,25 +107,26 @@ def on_workers(
         _end(processes)
 
 
-def _start(workers: int, arguments: tuple[Any, ...]) -> dict[Connection, BaseProcess]:
+def _start(
+    context: "ForkServerContext | SpawnContext", workers: int, arguments: tuple[Any, ...]
+) -> dict[Connection, BaseProcess]:
     """New processes that run `_work` with these arguments, each with the pipe to it.
 
     Raises:
         InputError: the system refuses to start them.
     """
-    context = get_context("forkserver" if HAS_FORK_SERVER else "spawn")  # a fork of our threads may wait for ever
     processes: dict[Connection, BaseProcess] = {}
     try:
-        with _without_ctrl_c(), _starting(workers):
+        with _without_ctrl_c():
             for _ in range(workers):
                 pipe, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(theirs, *arguments), daemon=True)
                 process.start()
                 processes[pipe] = process
                 theirs.close()  # so that the pipe ends with the process
-    except InputError:
+    except OSError as error:
         _end(processes)
-        raise
+        raise InputError(f"{workers} processes cannot be started ({error.strerror}); give fewer --workers") from error
     return processes
 
 
@@ -129,15 +138,6 @@ def _without_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, for_us)
-
-
-@contextmanager
-def _starting(workers: int) -> Iterator[None]:
-    """Turn the system's refusal to start so many processes into an `InputError`."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{workers} processes cannot be started ({error.strerror}); give fewer --workers") from error
 
 
 def _how_it_ended(process: BaseProcess) -> str:

@@ -1,13 +1,14 @@
 """How the cost of everything around the networks grows with pixels, things and images.
 
-    python benchmarks/growth.py --images 1000,10000 [--shard 10000]
+    python benchmarks/growth.py --images 1000,10000 [--shard 10000] [--write 1000]
     python benchmarks/growth.py --large 3072 --consensus 1
 
 One row per scene: seconds of finding segments in a mask, of the record of segments, of the consensus of three samples,
 and of the overlay. Each cost should grow no faster than the number in front of it. Then a row for each number of
 images, written by `pix2seqd segment` with a stub in place of the networks: milliseconds an image (of the clock, and of
 the CPU), the seconds of the longest one, and the peak of memory; then the process is killed, and the next one needs so
-many seconds and so much memory until it knows what is done, and has lost so many images.
+many seconds and so much memory until it knows what is done, and has lost so many images. With `--write`, only the last
+images are written and timed; those before them are recorded with empty files, in a tenth of the time.
 
 `--large` segments one image of so many pixels a side instead, from a tiled TIFF to its folder, with a stub in place of
 the networks of nuclei-fast, and prints processor seconds and the peak of memory of the process.
@@ -18,6 +19,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +41,7 @@ from pix2seqd.inference.runner import Runner
 from pix2seqd.inference.tiling import Window
 from pix2seqd.inference.video import Step, Stream
 from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.parts import locate
 from pix2seqd.panoptic.results import PanopticWriter
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
@@ -74,13 +77,15 @@ def scene(side: int, things: int) -> None:
     print(f"{side:6} {len(found.segments):8} {seconds}", flush=True)
 
 
-def write_all(folder: Path, sources: list[Path], shard: int | None, report: Any) -> None:
-    """Write a ready result for each image, as `pix2seqd segment` does, and end like a process that is killed."""
+def write_all(folder: Path, sources: list[Path], shard: int | None, written: int, report: Any) -> None:
+    """Write a ready result for the last images, as `pix2seqd segment` does, and end like a process that is killed."""
     mask = discs(64, 9)
     found = Panoptic.from_segmentation(*segments_by_component(mask, TAXONOMY, 0), TAXONOMY)
     writer = PanopticWriter(folder, TAXONOMY, SETTINGS, sources, shard=shard)
+    for source in sources[:-written]:
+        record(writer, folder, source, found)
     started, cpu, slowest = time.perf_counter(), time.process_time(), 0.0
-    for source in sources:
+    for source in sources[-written:]:
         before = time.perf_counter()
         writer.write(source, load_image(source), found)
         slowest = max(slowest, time.perf_counter() - before)
@@ -91,7 +96,18 @@ def write_all(folder: Path, sources: list[Path], shard: int | None, report: Any)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def start_again(folder: Path, sources: list[Path], shard: int | None, report: Any) -> None:
+def record(writer: PanopticWriter, folder: Path, source: Path, found: Panoptic) -> None:
+    """Record an image as one that is done, with empty files."""
+    part, stem = locate(folder, writer.stem(source))
+    for name in (f"images/{stem}.png", f"panoptic/{stem}.png", f"overlay/{stem}.png"):
+        (part / name).touch()
+    status, (height, width) = source.stat(), found.segmentation.shape
+    identity = {"path": str(source), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    image = {"id": 0, "file_name": f"{stem}.png", "width": width, "height": height, "source": identity}
+    writer.add(source, ({**image, "settings": SETTINGS}, found.annotation(0, f"{stem}.png")))
+
+
+def start_again(folder: Path, sources: list[Path], shard: int | None, written: int, report: Any) -> None:
     """Open the folder as the next process does, and look for what is done."""
     started, cpu = time.perf_counter(), time.process_time()
     with PanopticWriter(folder, TAXONOMY, SETTINGS, sources, shard=shard) as writer:
@@ -104,9 +120,9 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def many_images(count: int, shard: int | None) -> None:
+def many_images(count: int, shard: int | None, written: int) -> None:
     """The writer of `pix2seqd segment`, with images of 64 × 64 and a ready result; each part is a process."""
-    context = multiprocessing.get_context("spawn")
+    context, written = multiprocessing.get_context("spawn"), min(written, count)
     results = []
     with tempfile.TemporaryDirectory() as folder:
         sources = [Path(folder) / "in" / f"{number:07}.png" for number in range(count)]
@@ -116,13 +132,13 @@ def many_images(count: int, shard: int | None) -> None:
             source.write_bytes(sources[0].read_bytes())
         for part in (write_all, start_again):
             report = context.Queue()
-            process = context.Process(target=part, args=(Path(folder) / "out", sources, shard, report))
+            process = context.Process(target=part, args=(Path(folder) / "out", sources, shard, written, report))
             process.start()
             results.append(report.get())
             process.join()
     (wall, cpu, slowest, memory), (done, restart, restart_cpu, again) = results
     print(
-        f"{count:8} {1000 * wall / count:8.2f} {1000 * cpu / count:8.2f} {slowest:8.1f} {memory:8.0f} "
+        f"{count:8} {1000 * wall / written:8.2f} {1000 * cpu / written:8.2f} {slowest:8.1f} {memory:8.0f} "
         f"{restart:8.1f} {restart_cpu:8.1f} {again:8.0f} {count - done:8}",
         flush=True,
     )
@@ -170,6 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", default="1000,10000", help="numbers of images")
     parser.add_argument("--shard", type=int, help="number of images of a part")
+    parser.add_argument("--write", type=int, default=sys.maxsize, help="so many of them at most are written")
     parser.add_argument("--scenes", type=int, default=len(SCENES), help="number of scenes")
     parser.add_argument("--large", type=int, help="pixels of a side of one image")
     parser.add_argument("--consensus", type=int, default=3, help="samples, with --large")
@@ -182,7 +199,7 @@ def main() -> None:
         scene(side, things)
     print("  images  ms each   CPU ms  longest       MB  restart      CPU       MB     lost")
     for count in map(int, options.images.split(",")):
-        many_images(count, options.shard)
+        many_images(count, options.shard, options.write)
 
 
 if __name__ == "__main__":

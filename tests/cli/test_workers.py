@@ -13,7 +13,7 @@ import pytest
 from fake_segmenter import FakeSegmenter, draw
 
 from pix2seqd.cli.segmenting import segment_files
-from pix2seqd.cli.workers import on_workers
+from pix2seqd.cli.workers import on_workers, start_loading
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.also import Also
 from pix2seqd.panoptic.results import make_folders
@@ -39,14 +39,23 @@ class Slow(FakeSegmenter):
         yield from super().images(sources, **options)
 
 
+class Copy(FakeSegmenter):
+    """Its process has torch, which nothing here imports, and one thread of it."""
+
+    def images(self, sources, **options):
+        if "torch" not in sys.modules or sys.modules["torch"].get_num_threads() != 1:
+            raise InputError("this process did not begin as the copy of one with torch")
+        yield from super().images(sources, **options)
+
+
 def draw_all(folder: Path, blobs=(2, 1, 3, 4, 5)) -> list[tuple[Path, str]]:
     return [(draw(folder / f"{number}.png", count), f"{number}") for number, count in enumerate(blobs)]
 
 
-def run_workers(todo, out, kind=FakeSegmenter, workers=2, batch_size=None):
+def run_workers(todo, out, kind=FakeSegmenter, workers=2, batch_size=None, context=None):
     make_folders(out, FOLDERS)
     segment = partial(segment_files, out=out, settings={"seed": 0}, options={"batch_size": batch_size}, also=LABELS)
-    return on_workers(partial(kind, "nuclei"), segment, todo, batch_size or 1, workers)
+    return on_workers(partial(kind, "nuclei"), segment, todo, batch_size or 1, workers, context)
 
 
 def content(out: Path) -> dict[Path, bytes]:
@@ -101,22 +110,50 @@ def test_on_workers_closed_ends_the_processes(tmp_path):
     assert not active_children()
 
 
+def python(code: str, folder: Path) -> subprocess.Popen[bytes]:
+    """A process of its own in the folder, with this module's path and the files of `draw_all` as `todo`."""
+    start = (
+        "import test_workers; from pathlib import Path; here = Path()\n"
+        "todo = [(here / f'{number}.png', f'{number}') for number in range(5)]\n"
+    )
+    path = os.pathsep.join(filter(None, sys.path))
+    return subprocess.Popen(
+        [sys.executable, "-c", start + code],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2"},
+    )
+
+
+@pytest.mark.slow
+def test_on_workers_are_copies_of_a_process_that_was_started_before(tmp_path):
+    draw_all(tmp_path)
+    process = python(
+        "from pix2seqd.cli.workers import start_loading; context = start_loading()\n"
+        "done = dict(test_workers.run_workers(todo, here / 'out', test_workers.Copy, context=context))\n"
+        "print(done.keys() == dict(todo).keys())",
+        tmp_path,
+    )
+    assert process.communicate(timeout=280) == (b"True\n", b"")
+
+
+def test_start_loading_without_room_for_a_socket(monkeypatch):
+    def refuse():
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", refuse)
+    assert start_loading().get_start_method() == "spawn"
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: None)
+    assert start_loading().get_start_method() == "forkserver"
+
+
 @pytest.mark.slow
 def test_on_workers_end_with_a_killed_parent(tmp_path):
     """All of them hold the pipe of stdout, so it ends with the last one."""
     draw_all(tmp_path)
-    code = (
-        "import test_workers; from pathlib import Path; here = Path()\n"
-        "todo = [(here / f'{number}.png', f'{number}') for number in range(5)]\n"
-        "print('here', flush=True); list(test_workers.run_workers(todo, here / 'out', test_workers.Slow))"
-    )
-    path = os.pathsep.join(filter(None, sys.path))
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
+    process = python(
+        "print('here', flush=True); list(test_workers.run_workers(todo, here / 'out', test_workers.Slow))", tmp_path
     )
     assert process.stdout is not None and process.stdout.readline() == b"here\n"
     time.sleep(10)  # at work, or still starting: both must end
@@ -132,5 +169,6 @@ def test_segment_more_workers_than_cores(run, segmenter, tmp_path, monkeypatch):
     assert code == 2 and err == "pix2seqd: --workers 3: this machine has 2 cores; give at most 2\n"
     assert run("segment", tmp_path, "--workers", 0)[0] == 2
     monkeypatch.setattr("pix2seqd.distributed.world_size", lambda: 2)
+    monkeypatch.setattr("pix2seqd.cli.workers.start_loading", lambda: None)  # it loads torch
     code, _, err = run("segment", tmp_path, "--workers", 2)
     assert code == 2 and "torchrun" in err

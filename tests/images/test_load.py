@@ -3,6 +3,7 @@ import struct
 import tracemalloc
 import warnings
 import zlib
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image, ImageCms
 
 from pix2seqd.files import InputError
 from pix2seqd.images import load as preprocess
-from pix2seqd.images.load import image_size, load_image
+from pix2seqd.images.load import absolute, image_size, load_image
 
 GRADIENT = np.stack(np.broadcast_arrays(np.arange(0, 240, 8)[None, :], np.arange(0, 200, 10)[:, None], 90), -1)
 RGB = Image.fromarray(GRADIENT.astype(np.uint8))  # 30 wide, 20 high, smooth: it survives palettes and JPEG
@@ -393,3 +394,10 @@ def test_load_image_16bit_plain_ppm_is_checked(tmp_path, body, is_whole):
     else:
         with pytest.raises(InputError, match=r"a\.ppm cannot be decoded"):
             load_image(tmp_path / "a.ppm")
+
+
+@given(st.lists(st.sampled_from(["", "/", ".", "..", "a", "..b", "ä c.png"]), min_size=1, max_size=6))
+def test_absolute_is_the_path_from_the_present_folder(names):
+    """As `pathlib` has it, which takes longer; results that were recorded have these paths."""
+    path = Path("/".join(names))
+    assert absolute(path) == str(Path(os.path.normpath(path)).absolute())

@@ -181,6 +181,16 @@ def test_stream_sure_windows_keep_their_prediction_and_end_the_loop(video, monke
         assert steps[-1].m_pred[:, 0, 0, 0].tolist() == pytest.approx(kept)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_stream_sure_is_not_asked_after_the_last_step(video, monkeypatch, steps: int):
+    images, noise = clip(video.config, 1)
+    asked = []
+    monkeypatch.setattr(Stream, "certain", lambda _, m_pred, inside: asked.append(inside) or torch.zeros(1).bool())
+    stream = Stream(video, InferConfig(steps=steps, sure=0.9), TAXONOMY)
+    found = list(stream.denoise(video.pixel_encoder(images[0]), noise[0], inside=[(SIDE, SIDE)]))
+    assert len(found) == steps and len(asked) == steps - 1
+
+
 def test_stream_certain_counts_the_image_alone_and_ids_of_things_only(video):
     classes, ids = video.config.mask.bits
     scale = video.config.mask.scale

@@ -21,6 +21,8 @@ from pix2seqd.config import DEFAULT_MODEL
 from pix2seqd.files import InputError, require, say
 
 if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
     from pix2seqd.cli.segmenting import Results, WindowsBar
     from pix2seqd.segmenter import Segmenter
 
@@ -86,9 +88,14 @@ def segment(
     _check_engine(engine, workers)
     further = Also.parse(also, pixel_size)
     sources = _find_sources(images, channel)  # a mistyped name is reported before torch and the model are loaded
+    check_out(out, shard)
+    context = None
+    if engine == "local" and min(workers, len(sources)) > 1:
+        from pix2seqd.cli.workers import start_loading
+
+        context = start_loading()
     from pix2seqd import distributed
 
-    check_out(out, shard)
     processes = distributed.world_size()
     if engine == "local" and workers > 1 and processes > 1:
         raise InputError("torchrun has started several processes already; leave --workers out")
@@ -118,7 +125,7 @@ def segment(
             print_renamed([(source, stem.rpartition("/")[2]) for source, stem in named])
             bar = WindowsBar(len(todo))
             load = partial(inference.segmenter, model)
-            results = _results(engine, workers, load, segment_named, segmenter, named, batch_size or 1, bar)
+            results = _results(engine, workers, load, segment_named, segmenter, named, batch_size or 1, bar, context)
             failed = record_results(writer, own, todo, results, bar)
             failed += write_missing_files(writer, out, done, segmenter.taxonomy, further)
             if len(sources) == len(own) == 1 and not failed:
@@ -166,12 +173,15 @@ def _results(
     todo: list[tuple[Path, str]],
     batch: int,
     bar: "WindowsBar",
+    context: "ForkServerContext | SpawnContext | None",
 ) -> "Results":
     """Segment files in this process, in others of this machine, or on a Ray cluster; arguments as `on_workers`."""
     if not todo or (engine == "local" and min(workers, len(todo)) < 2):
         return segment(segmenter, todo, on_window=bar)
     if engine == "ray":
-        from pix2seqd.cli.ray_engine import on_ray as in_processes
-    else:
-        from pix2seqd.cli.workers import on_workers as in_processes
-    return in_processes(load, segment, todo, batch, workers)
+        from pix2seqd.cli.ray_engine import on_ray
+
+        return on_ray(load, segment, todo, batch, workers)
+    from pix2seqd.cli.workers import on_workers
+
+    return on_workers(load, segment, todo, batch, workers, context)

@@ -2,28 +2,56 @@
 
 import os
 import signal
-from collections.abc import Callable
-from multiprocessing import get_context, parent_process
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
-from pix2seqd.cli.segmenting import Results
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
+    from pix2seqd.cli.segmenting import Results
     from pix2seqd.segmenter import Segmenter
+
+LOADED = ["pix2seqd.cli.segmenting", "pix2seqd.segmenter"]
+"""Modules that the processes of `on_workers` need."""
+
+
+def start_loading() -> "ForkServerContext | SpawnContext":
+    """Begin to load what the processes of `on_workers` need, while this process does so, too.
+
+    One more process loads it once, and the others are its copies. Where that is not possible, each will load it.
+
+    Returns:
+        How processes are started.
+    """
+    # Before Python 3.11.1 other users of the machine may send it what it runs (CVE-2022-42919).
+    if "forkserver" in get_all_start_methods() and sys.version_info >= (3, 11, 1):
+        from multiprocessing.forkserver import ensure_running
+
+        context = get_context("forkserver")
+        context.set_forkserver_preload(LOADED)
+        with _without_ctrl_c(), suppress(OSError):  # no process is left, or the path of its socket is too long
+            ensure_running()
+            return context
+    return get_context("spawn")
 
 
 def on_workers(
     load: "Callable[[], Segmenter]",
-    segment: Callable[..., Results],
+    segment: "Callable[..., Results]",
     todo: list[tuple[Path, str]],
     batch: int,
     workers: int,
-) -> Results:
+    context: "ForkServerContext | SpawnContext | None" = None,
+) -> "Results":
     """Segment files in `workers` new processes, which share the cores; the results come as they are finished.
 
     A process that is killed leaves the files that it was working on, which get an error. The others continue. All of
@@ -35,6 +63,7 @@ def on_workers(
         todo: as `segment_files` takes it.
         batch: number of files that a process takes at a time.
         workers: number of processes; no more than there are batches are started.
+        context: how they are started (`start_loading`); None: each loads all that it needs.
 
     Raises:
         InputError: a result cannot be written, or all processes were killed.
@@ -45,7 +74,8 @@ def on_workers(
     workers = min(workers, len(batches))
     threads = max(1, torch.get_num_threads() // workers)
     waiting = iter(batches)
-    processes = _start(workers, (threads, load, segment))
+    # A fork of this process, which has threads, may wait for ever.
+    processes = _start(context or get_context("spawn"), workers, (threads, load, segment))
     left: dict[Connection, list[Path]] = {pipe: [] for pipe in processes}
     try:
         while left:
@@ -77,28 +107,37 @@ def on_workers(
         _end(processes)
 
 
-def _start(workers: int, arguments: tuple[Any, ...]) -> dict[Connection, BaseProcess]:
+def _start(
+    context: "ForkServerContext | SpawnContext", workers: int, arguments: tuple[Any, ...]
+) -> dict[Connection, BaseProcess]:
     """New processes that run `_work` with these arguments, each with the pipe to it.
 
     Raises:
         InputError: the system refuses to start them.
     """
-    context = get_context("spawn")  # a fork of a process with threads may wait for ever
     processes: dict[Connection, BaseProcess] = {}
-    for_us = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the new processes inherit to ignore it
     try:
-        for _ in range(workers):
-            pipe, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, *arguments), daemon=True)
-            process.start()
-            processes[pipe] = process
-            theirs.close()  # so that the pipe ends with the process
+        with _without_ctrl_c():
+            for _ in range(workers):
+                pipe, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(theirs, *arguments), daemon=True)
+                process.start()
+                processes[pipe] = process
+                theirs.close()  # so that the pipe ends with the process
     except OSError as error:
         _end(processes)
         raise InputError(f"{workers} processes cannot be started ({error.strerror}); give fewer --workers") from error
+    return processes
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Ctrl-C goes to all processes; those that are started within this context inherit to ignore it."""
+    for_us = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGINT, for_us)
-    return processes
 
 
 def _how_it_ended(process: BaseProcess) -> str:
@@ -113,11 +152,13 @@ def _end(processes: dict[Connection, BaseProcess]) -> None:
         process.join()
 
 
-def _work(pipe: Connection, threads: int, load: "Callable[[], Segmenter]", segment: Callable[..., Results]) -> None:
+def _work(pipe: Connection, threads: int, load: "Callable[[], Segmenter]", segment: "Callable[..., Results]") -> None:
     """Segment what comes through the pipe until it is an empty list. None is sent to ask for more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # not inherited on Windows
     Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported
+    if torch := sys.modules.get("torch"):  # this process is a copy of one that has imported it
+        torch.set_num_threads(threads)
     pipe.send(None)
     try:
         segmenter = load()

@@ -809,4 +809,6 @@ def find_images(arguments: Iterable[Path]) -> list[Path]:
 
 def absolute(path: Path) -> str:
     """Absolute path, one per file; links are not followed, so two links to one file are two images."""
-    return printable(str(Path(os.path.normpath(path)).absolute()))
+    normal = os.path.normpath(path)
+    # `abspath` takes a sixth of the time of `Path.absolute`, but takes away what `..` follows in the current folder.
+    return printable(str(Path(normal).absolute()) if normal.startswith("..") else os.path.abspath(normal))  # noqa: PTH100

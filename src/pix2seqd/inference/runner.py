@@ -65,7 +65,8 @@ class Runner:
         hints = [window.hints for window in windows if window.hints is not None]
         given, number = self._batch(hints) if hints else None, windows[0].number
         first: tuple[Tensor, Tensor] | None = None  # the first sample, and which windows the model is sure of
-        for sample in range(len(windows[0].noise)):
+        samples = len(windows[0].noise)
+        for sample in range(samples):
             if first is not None and first[1].all():
                 yield Step(sample, first[0], True)
                 continue
@@ -77,7 +78,7 @@ class Runner:
                 if step is None:
                     break
                 yield step
-                if stream.skips and sample == 0 and step.is_last:
+                if stream.skips and sample == 0 and step.is_last and samples > 1:
                     first = step.m_pred, stream.certain(step.m_pred, inside)
 
     def encode(self, windows: Sequence[Window]) -> ImageFeatures:

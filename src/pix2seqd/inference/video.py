@@ -95,8 +95,9 @@ class Stream:
             if config.sure:
                 if kept is not None:
                     m_pred = torch.where(kept[1][:, None, None, None], kept[0], m_pred)
-                kept = m_pred, self.certain(m_pred, inside)
-                done = done or bool(kept[1].all())
+                if not done:
+                    kept = m_pred, self.certain(m_pred, inside)
+                    done = bool(kept[1].all())
             if before is not None:
                 masks = self._model.to_masks(m_pred)
                 done = done or settled(masks, before)

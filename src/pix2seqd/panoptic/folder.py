@@ -4,10 +4,12 @@ import hashlib
 import itertools
 import json
 import secrets
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
@@ -22,6 +24,8 @@ PATIENCE = 60
 """Seconds to wait while another process writes `panoptic.json`."""
 
 FOLDERS = ("images", "panoptic", "overlay")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""`also` of most records, one for all of them."""
 
 
 class Recorded(NamedTuple):
@@ -29,9 +33,8 @@ class Recorded(NamedTuple):
 
     name: str
     """The stem of its files, in a part after the part's folder: `part-00000/a`."""
-    file_name: str
-    mask: str
-    """File name of its annotation."""
+    suffix: str
+    """Of its image's file."""
     has_settings: bool
     """Whether it was made with the settings of this process."""
     identity: tuple[int, int] | None
@@ -141,7 +144,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
         with self.locked():
             self._jsons[part].add(key, entry)
         self._unsaved.add(part)
-        self.recorded[key] = _recorded(name, entry[0], entry[1]["file_name"], self._own_settings)
+        self.recorded[key] = _recorded(name, Path(entry[0]["file_name"]).suffix, entry[0], self._own_settings)
 
     def save(self) -> None:
         """Bring all that was added into `panoptic.json`."""
@@ -236,18 +239,20 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
                 if not isinstance(image["id"], int):
                     raise ValueError(image["id"])
                 ids.add(image["id"])
-                key, name = key_of(image), prefix + Path(image["file_name"]).stem
+                key, file = key_of(image), Path(image["file_name"])
+                name = prefix + file.stem
                 self._register(key, name)
                 if key is not None:
-                    recorded[image["id"]] = key, _recorded(name, image, "", self._own_settings)
+                    recorded[image["id"]] = key, _recorded(name, file.suffix, image, self._own_settings)
             for annotation in read_records(path, "annotations"):
-                number, mask = annotation["image_id"], annotation["file_name"]
-                self._taken.add((prefix + Path(mask).stem).casefold())
+                number, mask = annotation["image_id"], prefix + annotation["file_name"]
                 if number not in ids:
                     raise ValueError(number)
-                if number in recorded:
-                    key, about = recorded[number]
-                    self.recorded[key] = about._replace(mask=mask)
+                key, about = recorded.pop(number, (None, None))
+                if about is None or mask != f"{about.name}.png":  # otherwise its name is taken already
+                    self._taken.add((prefix + Path(annotation["file_name"]).stem).casefold())
+                if key is not None and about is not None:
+                    self.recorded[key] = about
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise broken(path) from error
 
@@ -371,6 +376,6 @@ def identity_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
     return (source["bytes"], source["modified_ns"]) if source else None
 
 
-def _recorded(name: str, image: Mapping[str, Any], mask: str, settings: Mapping[str, Any] | None) -> Recorded:
-    is_current, also = image.get("settings") == settings, image.get("also", {})
-    return Recorded(name, image["file_name"], mask, is_current, identity_of(image), also, bool(image.get("unfamiliar")))
+def _recorded(name: str, suffix: str, image: Mapping[str, Any], settings: Mapping[str, Any] | None) -> Recorded:
+    is_current, also = image.get("settings") == settings, image.get("also") or NOTHING
+    return Recorded(name, sys.intern(suffix), is_current, identity_of(image), also, bool(image.get("unfamiliar")))

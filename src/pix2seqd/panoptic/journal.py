@@ -57,11 +57,12 @@ class PanopticJson:
         """Write `panoptic.json` with the entries of the journal that begin at these bytes."""
         head = read_head(self.path) if self.path.exists() else self._empty
         ids: dict[str, int] = {}
+        replaced: dict[int, str] = {}
         with write_atomically(self.path) as temporary, temporary.open("wb") as file:
             file.write(json_line(head)[:-1].encode())
             for start, lines in (
-                (_IMAGES, self._images(offsets, ids)),
-                (_ANNOTATIONS, self._annotations(offsets, ids)),
+                (_IMAGES, self._images(offsets, ids, replaced)),
+                (_ANNOTATIONS, self._annotations(offsets, ids, replaced)),
             ):
                 file.write(start)
                 for number, line in enumerate(lines):
@@ -90,14 +91,18 @@ class PanopticJson:
                     offset += len(line)
         return offsets
 
-    def _images(self, offsets: Mapping[str, int], ids: dict[str, int]) -> Iterator[bytes]:
-        """The lines of the images, some replaced, then the new ones. The ids of both go into `ids` by their keys."""
+    def _images(self, offsets: Mapping[str, int], ids: dict[str, int], replaced: dict[int, str]) -> Iterator[bytes]:
+        """The lines of the images, some replaced, then the new ones.
+
+        The ids of both go into `ids` by their keys, and the keys of those that are replaced into `replaced` by id.
+        """
         last = self._last
         for line in self._lines("images"):
             image = _parsed(self.path, line)
             last, key = max(last, image["id"]), key_of(image)
             if key is not None and key in offsets:
                 ids[key] = image["id"]
+                replaced[image["id"]] = key
                 yield from self._new_lines({key: offsets[key]}, ids, 0)
             else:
                 yield line
@@ -105,11 +110,14 @@ class PanopticJson:
         ids |= zip(new, itertools.count(last + 1), strict=False)
         yield from self._new_lines(new, ids, 0)
 
-    def _annotations(self, offsets: Mapping[str, int], ids: Mapping[str, int]) -> Iterator[bytes]:
+    def _annotations(
+        self, offsets: Mapping[str, int], ids: Mapping[str, int], replaced: Mapping[int, str]
+    ) -> Iterator[bytes]:
         """The lines of the annotations, some replaced, then the new ones."""
-        keys, left = {number: key for key, number in ids.items()}, dict(offsets)
+        left = dict(offsets)
         for line in self._lines("annotations"):
-            key = keys.get(_parsed(self.path, line)["image_id"]) if keys else None
+            # They are long, and mostly none is replaced.
+            key = replaced.get(_parsed(self.path, line)["image_id"]) if replaced else None
             if key is not None and key in left:
                 yield from self._new_lines({key: left.pop(key)}, ids, 1)
             else:
@@ -180,7 +188,7 @@ def _lines(path: Path, name: str) -> Iterator[bytes]:
 
 def _parsed(path: Path, line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.decode())  # of bytes, `loads` guesses the encoding, which takes longer
     except (ValueError, RecursionError) as error:
         raise broken(path) from error
 

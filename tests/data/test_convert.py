@@ -322,6 +322,11 @@ def test_convert_refuses_a_split_of_other_categories(tmp_path):
     other = write(tmp_path / "other", [BALL], categories=[{"id": 1, "name": "ball"}, {"id": 37, "name": "player"}])
     with pytest.raises(InputError, match="other categories"):
         convert(read(other), tmp_path / "out", "train")
+    for listed in (5, [1], {"id": 1}, None):
+        (tmp_path / "out" / "panoptic_test.json").write_text(json.dumps({"categories": listed}))
+        with pytest.raises(InputError, match="other categories"):
+            convert(read(path), tmp_path / "out", "train")
+    (tmp_path / "out" / "panoptic_test.json").unlink()
     convert(read(path), tmp_path / "out", "train")
 
 

@@ -319,8 +319,9 @@ def _check_same_categories(out: Path, taxonomy: Taxonomy) -> None:
     for path in sorted(out.glob("panoptic*.json")):
         content = read_json(path)
         others = content.get("categories") if isinstance(content, dict) else None
-        same = [(category.id, category.name) for category in taxonomy.categories]
-        if others != [] and [(other.get("id"), other.get("name")) for other in others or []] != same:
+        listed = others if isinstance(others, list) else [None]
+        found = [(other.get("id"), other.get("name")) if isinstance(other, dict) else None for other in listed]
+        if found and found != [(category.id, category.name) for category in taxonomy.categories]:
             raise InputError(
                 f"{path} has other categories than this split would have; convert all splits at once or list the same "
                 "classes for each, or choose another folder"

@@ -220,6 +220,12 @@ def test_convert_reports_every_dropped_annotation(tmp_path):
     assert "4 of 5 annotations" in report.lost
 
 
+def test_convert_reports_names_that_no_text_file_holds_as_escapes(tmp_path):
+    path = write(tmp_path, [BALL, {**BALL, "image_id": "\ud800\x1b[31m"}])
+    run(path)
+    assert "image \\ud800\\x1b[31m is not" in (tmp_path / "out/dropped_val.txt").read_text()
+
+
 def test_convert_few_dropped_annotations_are_accepted(tmp_path):
     many = [{**BALL, "segmentation": box(x, y, x + 1, y + 1)} for y in range(6) for x in range(8)]
     report, _ = run(write(tmp_path, [*many[:40], {**PLAYER, "segmentation": []}]))

@@ -55,6 +55,10 @@ def main() -> None:
         what = f"cannot use {error.filename} ({error.strerror})" if error.filename else str(error)
         say(f"pix2seqd: {InputError(what)}; check the path and its permissions", to_stderr=True)
         sys.exit(2)
+    except UnicodeEncodeError as error:  # from a library that writes names as UTF-8
+        name = error.object[max(0, error.start - 50) : error.end + 50]
+        say(f"pix2seqd: {InputError(name)!s} is no text in UTF-8; give it another name", to_stderr=True)
+        sys.exit(2)
     except KeyboardInterrupt:
         print(
             "pix2seqd: interrupted; every file that was written is complete. "

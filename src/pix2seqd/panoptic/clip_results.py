@@ -1,6 +1,5 @@
 """Writing the output folder of `pix2seqd video`; it can be read whenever the process ends."""
 
-import json
 import tempfile
 import time
 from collections import Counter
@@ -14,7 +13,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pix2seqd.files import PARTS, InputError, alone, leftovers, read_json, write_atomically, write_json, write_png
+from pix2seqd.files import (
+    PARTS,
+    InputError,
+    alone,
+    json_line,
+    leftovers,
+    read_json,
+    write_atomically,
+    write_json,
+    write_png,
+)
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.images.tiff import write_label_stack
 from pix2seqd.panoptic.also import (
@@ -174,7 +183,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         self._images.append(record)
         self._counts.append(Counter(segment.category_id for segment in panoptic.segments))
         with writing(self._out):
-            print(json.dumps(annotation, ensure_ascii=False), file=self._annotations)
+            print(json_line(annotation), file=self._annotations)
             for segment in panoptic.things:
                 centroid_xy = (f"{value:.2f}" for value in centroids[segment.id])
                 print(frame.number, record["time"], segment.id, *centroid_xy, segment.area, sep=",", file=self._rows)
@@ -186,7 +195,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         info = {"description": WRITER, "settings": self._settings}
         info |= {"stack": self._stack} if self._stack else {}
         categories = self._taxonomy.to_coco()
-        head = json.dumps({"info": info, "images": self._images, "categories": categories}, ensure_ascii=False)
+        head = json_line({"info": info, "images": self._images, "categories": categories})
         with write_atomically(self._out / "panoptic.json") as temporary, temporary.open("w", encoding="utf-8") as file:
             self._annotations.seek(0)
             print(head[:-1] + ', "annotations": [', file=file)

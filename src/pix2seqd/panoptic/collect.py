@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pix2seqd.files import InputError, leftovers, read_json, write_atomically
+from pix2seqd.files import InputError, json_line, leftovers, read_json, write_atomically
 from pix2seqd.panoptic.also import (
     FOLDER_FILES,
     Also,
@@ -143,7 +143,7 @@ def _merge_instances(
 ) -> None:
     head = {"images": [coco_image(item.image) for item, _ in found], "categories": categories}
     with write_atomically(whole) as temporary, temporary.open("w", encoding="utf-8") as file:
-        print(json.dumps(head, ensure_ascii=False)[:-1] + ', "annotations": [', file=file)
+        print(json_line(head)[:-1] + ', "annotations": [', file=file)
         number = last
         for item, path in found:
             content = read_json(path)

@@ -8,6 +8,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -383,6 +385,14 @@ def test_serving_waits_for_an_image_that_is_being_saved(place, monkeypatch):
         assert begun.wait(20)
     answers.join(20)
     assert outcome[-1]["success"] and len(json.loads((place / "saved" / "panoptic.json").read_text())["images"]) == 1
+
+
+def test_serving_waits_for_a_request_that_is_on_its_way(monkeypatch):
+    monkeypatch.setattr(server, "SAVING", 0.2)
+    page: Any = SimpleNamespace(_queue=SimpleNamespace(event_queue_per_concurrency_id={}))
+    for number in (0, 1):
+        guard: Any = SimpleNamespace(entering=number)
+        assert server._wait_for_saves(page, guard) == number
 
 
 def test_serving_reports_an_image_that_was_not_saved(place, monkeypatch):

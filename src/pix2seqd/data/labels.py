@@ -494,11 +494,14 @@ def _roboflow_classes(home: Path) -> dict[str, Any]:
     """The names in `_classes.csv`, which Roboflow writes beside masks called `*_mask.png`, in the folder of each split.
 
     Raises:
-        InputError: those of two splits differ.
+        InputError: those of two splits differ, or a file is no table.
     """
     found: dict[str, str] = {}
     for path in [home / ROBOFLOW_CLASSES, *sorted(home.glob(f"*/{ROBOFLOW_CLASSES}"))]:
-        rows = list(csv.reader(read_text(path).splitlines())) if path.is_file() else []
+        try:
+            rows = list(csv.reader(read_text(path).splitlines())) if path.is_file() else []
+        except csv.Error as error:  # a cell of more than 131,072 characters
+            raise InputError(f"{path} is not a table of classes ({error}); export it again") from error
         head, *rest = [[cell.strip() for cell in row] for row in rows if len(row) == 2] or [[]]
         if [cell.lower() for cell in head] != ["pixel value", "class"]:
             continue  # of another export

@@ -28,6 +28,8 @@ from pix2seqd.data.archive import children, locate, read_image, read_png
 from pix2seqd.data.convert import convert, open_annotations
 from pix2seqd.data.label_images import read_label_image
 from pix2seqd.data.outlines import decode_mask
+from pix2seqd.data.shards import write_shards
+from pix2seqd.data.synthetic.shapes import Shapes
 from pix2seqd.files import InputError, is_control, read_json, read_yaml
 from pix2seqd.images import familiarity
 from pix2seqd.images.frames import VideoWriter, open_clip
@@ -142,6 +144,7 @@ ANNOTATIONS = {
     "voc list": ("ImageSets/Segmentation/train.txt", "a\nb\n"),
 }
 """Name and content of the file that is damaged, by kind; `read_annotations` adds the others."""
+SHARD = ("index.json", "shard-000000.tar")
 CELLS = [{"id": 1, "name": "cell", "isthing": 1, "color": [200, 0, 0]}]
 
 
@@ -156,6 +159,7 @@ def seeds(folder: Path) -> dict[str, list[bytes]]:
         target.writestr("d/b.json", json.dumps(COCO))
     weights = BUNDLED / "shapes"
     return {
+        **shards(folder / "shards"),
         "image": [
             *(stored(colour, kind) for kind in ("PNG", "JPEG", "BMP", "WEBP", "PPM")),
             *(stored(GREY, kind) for kind in ("PNG", "GIF", "TIFF")),
@@ -185,6 +189,14 @@ def seeds(folder: Path) -> dict[str, list[bytes]]:
         "pyramid": [pyramid(folder)],
         **{kind: [content.encode()] for kind, (_, content) in ANNOTATIONS.items()},
     }
+
+
+def shards(folder: Path) -> dict[str, list[bytes]]:
+    """The two files of a folder of shards, by kind."""
+    shutil.rmtree(folder, ignore_errors=True)
+    scenes = Shapes(2, (16, 20))
+    write_shards(scenes.taxonomy, scenes, folder, megabytes=1)
+    return {f"shards: {name}": [(folder / name).read_bytes()] for name in SHARD}
 
 
 def read_clip(path: Path) -> None:
@@ -313,6 +325,10 @@ def read(kind: str, path: Path, content: bytes) -> None:
                 (model / name).symlink_to(BUNDLED / "shapes" / name)
             (model / (familiarity.FILE if kind == "familiarity" else "README.md")).write_bytes(content)
             read_card(model) if kind == "card" else from_pretrained(model)
+        case "shards: index.json" | "shards: shard-000000.tar":
+            shards(home / "shards")
+            (home / "shards" / kind.partition(": ")[2]).write_bytes(content)
+            read_samples(f"shards:{home / 'shards'}")
         case "config" | "weights":
             model = home / "model"
             model.mkdir(exist_ok=True)
@@ -370,7 +386,10 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
     return bytes(changed)
 
 
-JSONS = ("json", "coco", "outline", "config", "result", "detection", "labelme", "via", "supervisely")
+JSONS = (
+    *("json", "coco", "outline", "config", "result", "detection", "labelme", "via", "supervisely"),
+    "shards: index.json",
+)
 """Kinds of which most are damaged value by value."""
 
 

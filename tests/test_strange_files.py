@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strange_files import ANNOTATIONS, attempt, read, seeds
+from strange_files import ANNOTATIONS, SHARD, attempt, read, seeds
 
 KINDS = (
     *("image", "label", "clip", "json", "coco", "yaml", "classes", "outline", "zip", "config", "weights"),
-    *("familiarity", "card", "result", "pyramid", *ANNOTATIONS),
+    *("familiarity", "card", "result", "pyramid", *(f"shards: {name}" for name in SHARD), *ANNOTATIONS),
 )
 EACH = 200
 """Files of each kind in the slow lane."""

@@ -224,6 +224,22 @@ def require_regular(path: Path) -> None:
         raise InputError(f"{path} is a device or a pipe; give an ordinary file")
 
 
+def is_file(path: Path | Traversable) -> bool:
+    """Whether there is a file of this name, which comes from another file and may be no name at all."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a zero
+        return False
+
+
+def is_dir(path: Path | Traversable) -> bool:
+    """Whether there is a folder of this name, as `is_file`."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON, atomically; numbers that JSON lacks (NaN, infinity) become null.
 

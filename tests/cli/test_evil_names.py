@@ -10,8 +10,8 @@ from PIL import Image
 
 from pix2seqd.files import is_control
 
-EVIL = "a\x1b]0;owned\x07b\nc\u202ed\x9be\rf"
-"""Sets the title of a terminal, breaks lines, and shows what follows from right to left."""
+EVIL = "a\x1b]0;owned\x07b\nc\u202ed\x9be\rf\udcff"
+"""Sets the title of a terminal, breaks lines, shows what follows from right to left; its last byte is no text."""
 CELLS = [{"id": 1, "name": "disk"}, {"id": 2, "name": "sky", "isthing": 0}]
 
 
@@ -51,7 +51,7 @@ def coco(home, name=EVIL, categories=CELLS, **record):
 
 def test_segment_evil_names_are_escaped(tell, segmenter, tmp_path):
     one = draw(tmp_path / "in" / f"{EVIL}.png")
-    assert tell("segment", one, "--out", f"o{EVIL}")[0] == 0
+    assert tell("segment", one, "--out", f"o{EVIL}", "--also", "measures,labels,coco,geojson,rois,labelme")[0] == 0
     (one.parent / f"bad{EVIL}.png").write_text("no image")
     assert tell("segment", "in", "--out", f"o{EVIL}")[0] == 2
     assert tell("segment", tmp_path / f"none{EVIL}")[0] == 2
@@ -74,7 +74,7 @@ def test_video_evil_names_are_escaped(tell, segmenter, tmp_path):
 
 
 def test_models_evil_names_and_cards_are_escaped(tell, folder, tmp_path):
-    facts = json.dumps({"license": EVIL, "pix2seqd": dict.fromkeys(("made_for", "quality"), EVIL)})
+    facts = json.dumps({"license": EVIL[:-1], "pix2seqd": dict.fromkeys(("made_for", "quality"), EVIL[:-1])})
     (folder / "README.md").write_text(f"---\n{facts}\n---\n")
     for name in (folder, shutil.copytree(folder, tmp_path / EVIL)):
         assert tell("models", name)[0] == tell("models", name, "--markdown")[0] == 0
@@ -136,4 +136,6 @@ def test_train_evil_settings_and_data_are_escaped(tell, tmp_path):
     assert tell("train", EVIL)[0] == tell("train", "shapes", f"--{EVIL}", 1)[0] == 2
     for options in (["shapes", "--train-data", f"coco:{home}"], ["shapes", "--init", turned, "--smoke"]):
         assert tell("train", *options, "--show")[0] == 2
-    assert tell("train", "shapes", "--smoke", "--out", tmp_path / EVIL, "--train.steps", 1)[0] == 0
+    assert tell("train", "shapes", "--smoke", "--out", tmp_path / EVIL[:-1], "--train.steps", 1)[0] == 0
+    code, told = tell("train", "shapes", "--smoke", "--out", tmp_path / EVIL, "--train.steps", 1)
+    assert code == 2 and "is no text in UTF-8" in told, "TensorBoard's files"

@@ -580,3 +580,11 @@ def test_segment_image_without_segments_prints_message(run, segmenter, tmp_path,
     monkeypatch.setattr(segmenter, "images", lambda *_, **__: iter([nothing]))
     code, out, _ = run("segment", "a.png")
     assert code == 0 and lines(out)[0] == "a.png: no segments, every pixel is void"
+
+
+@pytest.mark.parametrize("command", [["segment", ".", "--out"], ["video"], ["models"]])
+def test_commands_say_that_a_path_cannot_be_used(run, tmp_path, command):
+    """Too long a name here; Python's own questions about a path raise errors of the system."""
+    draw(tmp_path / "a.png")
+    code, out, err = run(*command, "x" * 300)
+    assert code == 2 and len(lines(err)) == 1 and "xxx" in err and not out

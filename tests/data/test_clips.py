@@ -124,6 +124,19 @@ def test_davis_list_that_is_no_text_is_one_line(davis):
         open_davis(davis, "val")
 
 
+@pytest.mark.parametrize("name", ["..", "../other", "/etc", "..\\other"])
+def test_davis_list_of_split_does_not_lead_out_of_the_folder(davis, name):
+    (davis / "ImageSets" / "2017" / "val.txt").write_text(f"bear\n{name}\n")
+    with pytest.raises(InputError, match="is no name of a folder"):
+        open_davis(davis, "val")
+
+
+def test_davis_name_that_is_too_long_is_missing(davis):
+    (davis / "ImageSets" / "2017" / "val.txt").write_text("x" * 300)
+    with pytest.raises(InputError, match="x is missing"):
+        open_davis(davis, "val")[0]
+
+
 def test_davis_errors_name_missing_files(davis):
     with pytest.raises(
         InputError, match=r"'test' of DAVIS is missing; expected .*DAVIS/ImageSets/2017/test\.txt or .*480p\.zip"

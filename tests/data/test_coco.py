@@ -210,6 +210,8 @@ ITEM = [
     (put("images", 0, "file_name", "none.png"), "val/none.png"),
     (put("images", 0, "file_name", "bad\n\ud800\x00"), "is missing"),
     (put("images", 0, "file_name", ""), "is missing"),
+    (put("images", 0, "file_name", "x" * 300), "is missing"),
+    (put("annotations", 0, "file_name", "a/" * 3000), "is missing"),
     (put("images", 0, "file_name", "../val/a.png"), "leaves"),
     (put("annotations", 0, "file_name", "deep/../../val/a.png"), "leaves"),
     (put("annotations", 0, "file_name", "/etc/hostname"), "leaves"),

@@ -220,6 +220,12 @@ def test_convert_reports_every_dropped_annotation(tmp_path):
     assert "4 of 5 annotations" in report.lost
 
 
+def test_convert_reports_names_that_no_text_file_holds_as_escapes(tmp_path):
+    path = write(tmp_path, [BALL, {**BALL, "image_id": "\ud800\x1b[31m"}])
+    run(path)
+    assert "image \\ud800\\x1b[31m is not" in (tmp_path / "out/dropped_val.txt").read_text()
+
+
 def test_convert_few_dropped_annotations_are_accepted(tmp_path):
     many = [{**BALL, "segmentation": box(x, y, x + 1, y + 1)} for y in range(6) for x in range(8)]
     report, _ = run(write(tmp_path, [*many[:40], {**PLAYER, "segmentation": []}]))
@@ -322,6 +328,11 @@ def test_convert_refuses_a_split_of_other_categories(tmp_path):
     other = write(tmp_path / "other", [BALL], categories=[{"id": 1, "name": "ball"}, {"id": 37, "name": "player"}])
     with pytest.raises(InputError, match="other categories"):
         convert(read(other), tmp_path / "out", "train")
+    for listed in (5, [1], {"id": 1}, None):
+        (tmp_path / "out" / "panoptic_test.json").write_text(json.dumps({"categories": listed}))
+        with pytest.raises(InputError, match="other categories"):
+            convert(read(path), tmp_path / "out", "train")
+    (tmp_path / "out" / "panoptic_test.json").unlink()
     convert(read(path), tmp_path / "out", "train")
 
 

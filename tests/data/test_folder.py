@@ -461,6 +461,8 @@ def test_folder_of_roboflow_has_its_names(tmp_path):
     assert [c.name for c in Folder.open(home, "train").taxonomy.categories if c.isthing] == ["sheep"]
     (home / "valid/_classes.csv").write_text("Pixel Value, Class\n0, sky\n")
     assert "valid/_classes.csv has other classes" in refusal(lambda: Folder.open(home, "train"))
+    (home / "valid/_classes.csv").write_text(f"Pixel Value, Class\n0, {'x' * 200_000}\n")
+    assert "valid/_classes.csv is not a table of classes" in refusal(lambda: Folder.open(home, "train"))
     other = roboflow(tmp_path / "b", "filename, sky\na.jpg, 1\n")
     assert 'label_name: "*_mask"' in refusal(lambda: Folder.open(other, "train"))
 

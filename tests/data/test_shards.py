@@ -1,16 +1,21 @@
+import bz2
+import gzip
 import json
+import lzma
 import tarfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import webdataset
+from strange_files import stored
 
 from pix2seqd.config import DataConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.data import open_dataset
+from pix2seqd.data import shards as module
 from pix2seqd.data.coco import CocoPanoptic
 from pix2seqd.data.loader import TrainingExamples, training_loader
-from pix2seqd.data.shards import SHUFFLED_TOGETHER, Shards, write_shards
+from pix2seqd.data.shards import SHUFFLED_TOGETHER, Shards, _content, write_shards
 from pix2seqd.data.synthetic.shapes import Shapes
 from pix2seqd.files import InputError
 
@@ -136,6 +141,77 @@ def test_damage_is_named(shards):
     (shards / "index.json").unlink()
     with pytest.raises(InputError, match="pix2seqd shard"):
         Shards(shards)
+
+
+@pytest.mark.parametrize(
+    ("file", "offsets"),
+    [
+        *((name, [0, 512]) for name in ("../a.tar", "/dev/zero", "a/b.tar", "..", "", "x" * 300, 5, None)),
+        *(("shard-000000.tar", given) for given in (5, [], [[0], [1]], [-1, 5], [5, 5], [1e999], [10**400], None)),
+    ],
+)
+def test_strange_index_is_refused_in_one_line(shards, file, offsets):
+    index = json.loads((shards / "index.json").read_text())
+    index["shards"] = [{"file": file, "offsets": offsets}]
+    (shards / "index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"is (damaged|missing)"):
+        Shards(shards)
+
+
+def test_offset_far_behind_the_end_takes_no_memory(shards):
+    index = json.loads((shards / "index.json").read_text())
+    index["shards"] = [{"file": "shard-000000.tar", "offsets": [0, 2**60]}]
+    (shards / "index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="is damaged"):
+        Shards(shards)[0]
+
+
+def tar(kind, members):
+    """A tar file with members of these types and sizes, whose content is left out."""
+    content = b""
+    for number, (type_, size) in enumerate(members):
+        member = tarfile.TarInfo(f"{number}.png")
+        member.type, member.size = type_, size
+        content += member.tobuf(tarfile.GNU_FORMAT)
+    return content if kind == "plain" else {"gz": gzip, "bz2": bz2, "xz": lzma}[kind].compress(content + bytes(2**21))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(tar(kind, [(tarfile.REGTYPE, 0)]) for kind in ("gz", "bz2", "xz")),
+        *(tar("plain", [(type_, size)]) for type_ in (tarfile.REGTYPE, b"Z") for size in (2**40, 2**80, -512)),
+        tar("plain", [(tarfile.GNUTYPE_SPARSE, 0)]),
+        tar("plain", [(tarfile.SYMTYPE, 0)]),
+    ],
+    ids=repr,
+)
+def test_strange_shard_is_refused_before_it_is_unpacked(shards, content, monkeypatch):
+    """Compressed and sparse files, and sizes that are not there."""
+    monkeypatch.setattr(webdataset.tariterators, "tar_file_expander", lambda *_: pytest.fail("unpacked"))
+    index = json.loads((shards / "index.json").read_text())
+    index["shards"] = [{"file": "shard-000000.tar", "offsets": [0, len(content)]}]
+    (shards / "index.json").write_text(json.dumps(index))
+    (shards / "shard-000000.tar").write_bytes(content)
+    with pytest.raises(InputError, match="is damaged"):
+        Shards(shards)[0]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"png": stored(np.zeros((16, 20), np.uint8), "PNG")},
+        {"png": stored(np.zeros((9, 20, 3), np.uint8), "PNG")},
+        {"json": b"[" * 10**5},
+        {"json": b"[]"},
+        {"json": b'{"name": "a", "segments_info": [{"id": 1e999}]}'},
+    ],
+)
+def test_strange_sample_is_refused_in_one_line(scenes, tmp_path, changed, monkeypatch):
+    monkeypatch.setattr(module, "_content", lambda *given: (dict(_content(*given)) | changed).items())
+    write_shards(Shapes.taxonomy, scenes[:1], tmp_path, megabytes=1)
+    with pytest.raises(InputError, match=r"is damaged|not"):
+        Shards(tmp_path)[0]
 
 
 def test_what_is_there_is_not_written_over_and_half_a_job_leaves_no_index(shards, scenes, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pix2seqd.data import open_dataset
-from pix2seqd.data.split import describe, divide
+from pix2seqd.data.split import describe, divide, undivided
 from pix2seqd.data.synthetic.shapes import TAXONOMY, Shapes
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -64,5 +64,17 @@ def test_open_part_of_changed_data_is_an_error(tmp_path):
 @pytest.mark.parametrize("content", ["[]", "{}", '{"categories": [{"id": 1, "name": "a"}], "train": {}}', "no json"])
 def test_open_part_damaged_file_is_a_one_line_error(tmp_path, content):
     (tmp_path / "data.json").write_text(content)
+    with pytest.raises(InputError, match=r"data\.json"):
+        open_dataset(f"split:{tmp_path / 'data.json'}@train", (32, 32))
+    with pytest.raises(InputError, match=r"data\.json"):
+        undivided(f"split:{tmp_path / 'data.json'}@eval")
+
+
+@pytest.mark.parametrize("chosen", [[], [-1], [0, 4], [1e999], [None], "x"])
+def test_open_part_chosen_samples_that_are_not_there_are_a_one_line_error(tmp_path, chosen):
+    names = [Shapes(4, (32, 32))[i].name for i in range(4)]
+    content = describe(TAXONOMY, "shapes:4", "shapes:4", names, [1])
+    content["train"]["chosen"] = chosen
+    (tmp_path / "data.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"data\.json"):
         open_dataset(f"split:{tmp_path / 'data.json'}@train", (32, 32))

@@ -8,6 +8,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,6 +223,15 @@ def test_guard_closes_stuck_connections(url, sent, place):
     assert not [path for path in (place / "out" / ".scratch").glob("*/*") if path.is_file()]
 
 
+@pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/upload", "/login"])
+@pytest.mark.parametrize("length", ["", "Content-Length: 5\r\n"])
+def test_guard_refuses_a_body_of_any_length(url, path, length):
+    """In chunks it has no end; the server heeds no length beside them."""
+    head = f"POST {path} HTTP/1.1\r\nHost: {':'.join(address(url))}\r\nConnection: close\r\n{length}"
+    answer, _ = send_and_wait(url, f"{head}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n".encode())
+    assert b" 411 " in answer.splitlines()[0]
+
+
 def test_guard_broken_upload_gives_one_line(url, place, capfd):
     host, port = address(url)
     with socket.create_connection((host, int(port))) as connection:
@@ -291,6 +302,30 @@ def test_guard_failed_passwords_are_slowed_down(place):
         assert status("open sesame") == 200 and http.get("/gradio_api/info").status_code == 200
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_guard_slow_request_is_refused_if_the_server_ends_meanwhile(tmp_path, ends):
+    """Otherwise it would come into the queue after nobody waits for it any more."""
+    counts, answers = [], []
+
+    async def page(scope, receive, send):
+        counts.append(guard.entering)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive():
+        guard.ending = ends
+        return {"type": "http.request", "body": b'{"session_hash": "a"}'}
+
+    async def send(message):
+        answers.append(message.get("status"))
+
+    visitors, limits = Visitors(1, lambda _: False, lambda _: None), Limits()
+    guard = Guard(page, "127.0.0.1", [], visitors, Scratch(tmp_path, limits), limits, False)
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/queue/join", "query_string": b""}
+    scope["headers"] = [(b"host", b"localhost"), (b"content-length", b"21")]
+    asyncio.run(guard(scope, receive, send))
+    assert (answers[0], counts, guard.entering) == ((503, [], 0) if ends else (200, [1], 0))
+
+
 @pytest.mark.parametrize("path", ["queue/join", "cancel", "upload", "heartbeat/a", "queue/data?session_hash=a", "info"])
 def test_guard_without_password_nothing_is_answered(place, path):
     limits = Limits()
@@ -350,6 +385,14 @@ def test_serving_waits_for_an_image_that_is_being_saved(place, monkeypatch):
         assert begun.wait(20)
     answers.join(20)
     assert outcome[-1]["success"] and len(json.loads((place / "saved" / "panoptic.json").read_text())["images"]) == 1
+
+
+def test_serving_waits_for_a_request_that_is_on_its_way(monkeypatch):
+    monkeypatch.setattr(server, "SAVING", 0.2)
+    page: Any = SimpleNamespace(_queue=SimpleNamespace(event_queue_per_concurrency_id={}))
+    for number in (0, 1):
+        guard: Any = SimpleNamespace(entering=number)
+        assert server._wait_for_saves(page, guard) == number
 
 
 def test_serving_reports_an_image_that_was_not_saved(place, monkeypatch):

@@ -1,7 +1,9 @@
 """The official model's recorded answers, reproduced from its recorded weights (fixtures/make_reference.py)."""
 
+import sys
 from contextlib import suppress
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from pix2seqd.analog_bits import analog
 from pix2seqd.config import Recipe, TrainConfig
 from pix2seqd.data.synthetic.shapes import Shapes
 from pix2seqd.diffusion import corrupt, gamma, predicted_noise, time_steps
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, is_control
 from pix2seqd.images.resize import resize_labels
 from pix2seqd.inference.postprocess import majority_vote
 from pix2seqd.interop.official import load_official, load_official_checkpoint, model_config, official_names
@@ -423,6 +425,39 @@ def test_load_official_variable_without_numbers_is_a_value_error(official):
     name = next(iter(official.variables))
     with pytest.raises(ValueError, match="not numbers"):
         load_official({**official.variables, name: np.array("x")}, official.config)
+
+
+@pytest.mark.parametrize("damage", ["file", "graph", "shape", "kind", "name"])
+def test_load_official_checkpoint_damaged_is_an_error(official, tmp_path, monkeypatch, damage):
+    """TensorFlow itself is replaced, because it is large."""
+
+    class Reader:
+        def get_tensor(self, key):
+            if damage == "file":
+                raise RuntimeError("Data loss: \x1b[31m not an sstable")
+            return {"shape": np.zeros(3), "kind": np.array("x")}.get(damage, b"")
+
+        def has_tensor(self, key):
+            return True
+
+    class Graph:
+        @staticmethod
+        def FromString(text):  # noqa: N802 # protobuf's name
+            if damage == "graph":
+                raise Exception("Error parsing message")
+            name = "other" if damage == "name" else next(iter(official.variables)).removesuffix(":0")
+            return SimpleNamespace(
+                nodes=[SimpleNamespace(attributes=[SimpleNamespace(full_name=name, checkpoint_key="k")])]
+            )
+
+    train = SimpleNamespace(latest_checkpoint=lambda _: "x", load_checkpoint=lambda _: Reader())
+    graph = SimpleNamespace(TrackableObjectGraph=Graph)
+    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(train=train))
+    monkeypatch.setitem(sys.modules, "tensorflow.core.protobuf", SimpleNamespace(trackable_object_graph_pb2=graph))
+    monkeypatch.setattr("pix2seqd.interop.official.require", lambda *_: None)
+    with pytest.raises(InputError, match=r"damaged|configuration") as refused:
+        load_official_checkpoint(tmp_path, official.config)
+    assert str(tmp_path) in str(refused.value) and not any(map(is_control, str(refused.value)))
 
 
 def test_load_official_checkpoint_missing_tensorflow_or_file_is_an_error(official, tmp_path):

@@ -52,6 +52,9 @@ def test_ablate_trains_each_row_once_and_shares_the_base_row(tmp_path: Path, mon
     assert ("base", 0, True) in steps[4:] and five[1]["base"] and five[1]["pq"] == four[1]["pq"][:1]
     assert (tmp_path / "base" / "seed-0" / "evaluation.json").stat().st_mtime_ns == scores
     assert render("table5", five).row_count == 4 and plot("table5", five).width > 0
+    (tmp_path / "base" / "seed-0" / "evaluation.json").write_text("{}")
+    with pytest.raises(InputError, match=r"evaluation\.json is damaged"):
+        ablate("table5", recipe, tmp_path, seeds=1)
     with pytest.raises(InputError, match="another"):
         ablate("table5", recipe.replace(infer=recipe.infer.replace(steps=1)), tmp_path, seeds=1)
 

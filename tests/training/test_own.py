@@ -384,3 +384,6 @@ def test_resumed_refuses_other_data_and_settings(tmp_path):
     ):
         with pytest.raises(InputError, match=says):
             resumed(settings, out)
+    write_json(out / "data.json", {"train": []})
+    with pytest.raises(InputError, match=r"data\.json does not describe the data"):
+        resumed({"train_data": str(home)}, out)

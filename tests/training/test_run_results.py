@@ -50,7 +50,9 @@ def test_results_written_and_read_again_without_what_came_after_the_state(tmp_pa
     assert Results(tmp_path, TAXONOMY, 0).scores == [], "a new run"
 
 
-@pytest.mark.parametrize("content", ["[]", '{"evaluations": [{}]}', '{"losses": [1]}', "no json"])
+@pytest.mark.parametrize(
+    "content", ["[]", '{"evaluations": [{}]}', '{"losses": [1]}', '{"losses": [[-1e999, 1]]}', "no json"]
+)
 def test_results_damaged_file_is_a_one_line_error(tmp_path, content):
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(InputError, match=r"results\.json"):

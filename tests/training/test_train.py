@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pix2seqd.checkpoint import from_pretrained
@@ -360,6 +360,10 @@ def test_load_state_damaged_or_of_another_model_is_an_error(recipe, tmp_path):
     other = new_state(recipe.replace(model=recipe.model.replace(decoder={"dim": 16})), Shapes(1))
     with pytest.raises(InputError, match="another configuration"):
         load_state(other, tmp_path)
+    for damaged in ({"x": torch.ones(1)}, {"0.exp_avg": torch.ones(7, 7, 7)}, {"99999.step": torch.ones(())}):
+        save_file(damaged, tmp_path / "step-00000001" / "optimizer.safetensors")
+        with pytest.raises(InputError, match="another configuration"):
+            load_state(state, tmp_path)
     file = tmp_path / "step-00000001" / "ema.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"ema\.safetensors is damaged"):

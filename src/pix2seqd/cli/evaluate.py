@@ -137,7 +137,8 @@ def _write_more(
     every = results["all"]
     if csv:
         with write_atomically(csv) as temporary:
-            temporary.write_text(run.class_table(results, taxonomy), encoding="utf-8", newline="")
+            table = run.class_table(results, taxonomy)
+            temporary.write_text(table, encoding="utf-8", errors="backslashreplace", newline="")
     if plot:
         rows = every["panoptic_quality"]["per_class"].values()
         scores = plots.scores([row["name"] for row in rows], [row["pq"] for row in rows], **every["confusion"])

@@ -51,6 +51,14 @@ def main() -> None:
     except (InputError, CycloptsError) as error:
         say(f"pix2seqd: {' '.join(str(error).split())}", to_stderr=True)
         sys.exit(2)
+    except OSError as error:  # of a path that nobody asked more closely about: too long, forbidden, on a broken disk
+        what = f"cannot use {error.filename} ({error.strerror})" if error.filename else str(error)
+        say(f"pix2seqd: {InputError(what)}; check the path and its permissions", to_stderr=True)
+        sys.exit(2)
+    except UnicodeEncodeError as error:  # from a library that writes names as UTF-8
+        name = error.object[max(0, error.start - 50) : error.end + 50]
+        say(f"pix2seqd: {InputError(name)!s} is no text in UTF-8; give it another name", to_stderr=True)
+        sys.exit(2)
     except KeyboardInterrupt:
         print(
             "pix2seqd: interrupted; every file that was written is complete. "

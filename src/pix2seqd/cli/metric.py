@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pix2seqd.files import InputError, printable, read_json, read_text, say, write_json
+from pix2seqd.files import InputError, is_dir, printable, read_json, read_text, say, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -175,7 +175,7 @@ def _frames(folder: Path) -> list[str]:
     """File names of the PNGs of a sequence."""
     from pix2seqd.data.archive import children
 
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise InputError(f"{folder} does not exist; add it, or leave it out of --sequences")
     if not (names := [file.name for file in children(folder, ".png")]):
         raise InputError(f"{folder} has no PNGs; add the PNGs of the frames")

@@ -15,6 +15,8 @@ from pix2seqd.interop.cards import read_card
 
 SAMPLES = Path("examples")
 """Where samples are, if nothing else is said."""
+_ENDS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+"""Signals that end the server: what `kill` sends, and a terminal that is closed (Windows has no such signal)."""
 
 
 def serve(
@@ -82,7 +84,9 @@ def serve(
     card = read_card(find_folder(model), model)
     make_folders(out, ())
     print_summary(segmenter)
-    signal.signal(signal.SIGTERM, _end)
+    for number in _ENDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _end)
     limits = Limits(
         megabytes=max_megabytes,
         pixels=max_pixels,
@@ -113,5 +117,6 @@ def serve(
 
 def _end(*_: object) -> None:
     """End in order: images that are being saved are finished, and temporary files are removed."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _ENDS:
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(0)

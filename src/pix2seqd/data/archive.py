@@ -75,8 +75,12 @@ class ZipPath(Traversable):
         """
         try:
             opened = _archive(self.archives).zip
-            _check_member(opened.getinfo(self.member), str(self), MAX_MEMBER)
-            return opened.read(self.member)
+            info = opened.getinfo(self.member)
+            _check_member(info, str(self), MAX_MEMBER)
+            with opened.open(info) as packed:
+                return packed.read(
+                    info.file_size
+                )  # without a number it unpacks more than the size that the file states
         except KeyError as error:
             raise InputError(f"{self} does not exist") from error
         except _DAMAGED as error:
@@ -314,8 +318,10 @@ def _check_member(info: zipfile.ZipInfo, name: str, most: int) -> None:
     """Refuse a packed file before it is unpacked: a small zip file can hold any size. No more than it says comes out.
 
     Raises:
-        InputError: it is larger than `most`, or far larger than packed.
+        InputError: it is larger than `most`, far larger than packed, or packed in another way than by deflate.
     """
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # of others Python unpacks all at once
+        raise InputError(f"{name} is packed by another method than deflate; unpack the zip file yourself")
     size = info.file_size
     if size > most or (size > FREE_BYTES and size > MAX_RATIO * info.compress_size):
         packed = f"{size:,} bytes, packed {info.compress_size:,}"

@@ -11,7 +11,7 @@ import numpy as np
 
 from pix2seqd.data.archive import children, read_image, read_png
 from pix2seqd.data.sample import Clip, ClipDataset, LazyFrames, Mapped, Sample
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, is_dir
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
@@ -51,7 +51,7 @@ class LabelledClips:
         """
         sequence = self.sequences[index]
         for folder in (self.images / sequence, self.labels / sequence):
-            if not folder.is_dir():
+            if not is_dir(folder):
                 raise InputError(f"{folder} is missing; fetch it")
         names = [png.name.removesuffix(".png") for png in children(self.labels / sequence, ".png")]
         if not names:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pix2seqd.data.archive import children, find, locate, read_image, read_png
 from pix2seqd.data.sample import Sample
-from pix2seqd.files import InputError, read_json
+from pix2seqd.files import InputError, is_file, read_json
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.parts import find_parts
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -256,7 +256,7 @@ def _within(folder: Traversable, name: str, where: Traversable) -> Traversable:
     if path.is_absolute() or path.drive or ".." in path.parts:
         raise InputError(f"{where}: file name {name!r} leaves {folder}; give a path inside it")
     file = folder / path.as_posix()
-    if not file.is_file():
+    if not is_file(file):
         raise InputError(f"{str(file)!r} is missing but listed in {where}; fetch it")
     return file
 

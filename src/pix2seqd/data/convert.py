@@ -21,7 +21,16 @@ from pix2seqd.data.archive import labels_orientation, read_image, turned_hint
 from pix2seqd.data.find import find_splits
 from pix2seqd.data.folder import other_arrangement
 from pix2seqd.data.labels import Labels
-from pix2seqd.files import InputError, a_few, leftovers, read_json, write_atomically, write_json, write_together
+from pix2seqd.files import (
+    InputError,
+    a_few,
+    leftovers,
+    printable,
+    read_json,
+    write_atomically,
+    write_json,
+    write_together,
+)
 from pix2seqd.images.load import upright
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy, distinct_color
@@ -307,7 +316,7 @@ def convert(
             segments.append(annotation)
         if lines := report.dropped + unlabelled:
             with write_atomically(out / f"dropped{suffix}.txt") as temporary:
-                temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+                temporary.write_text("\n".join(map(printable, lines)) + "\n", encoding="utf-8")
         if not converted:
             raise InputError(f"no image of {annotations.source} can be used; the first error is: {report.errors[0]}")
         _give_images(annotations, converted, stage / images)
@@ -321,8 +330,9 @@ def _check_same_categories(out: Path, taxonomy: Taxonomy) -> None:
     for path in sorted(out.glob("panoptic*.json")):
         content = read_json(path)
         others = content.get("categories") if isinstance(content, dict) else None
-        same = [(category.id, category.name) for category in taxonomy.categories]
-        if others != [] and [(other.get("id"), other.get("name")) for other in others or []] != same:
+        listed = others if isinstance(others, list) else [None]
+        found = [(other.get("id"), other.get("name")) if isinstance(other, dict) else None for other in listed]
+        if found and found != [(category.id, category.name) for category in taxonomy.categories]:
             raise InputError(
                 f"{path} has other categories than this split would have; convert all splits at once or list the same "
                 "classes for each, or choose another folder"

@@ -28,7 +28,8 @@ def open_davis(directory: str | Path, split: str) -> LabelledClips:
         split: `train` or `val`.
 
     Raises:
-        InputError: a file or folder is missing; the message names the expected path.
+        InputError: a file or folder is missing (the message names the expected path), or the split lists what is no
+            name of a sequence.
     """
     images, labels, names = (
         find(
@@ -44,6 +45,8 @@ def open_davis(directory: str | Path, split: str) -> LabelledClips:
     sequences = tuple(read_text(names).split())
     if not sequences:
         raise InputError(f"{names} lists no sequence; fetch it again")
+    if other := next((name for name in sequences if set(name) & {"/", "\\"} or name == ".."), ""):
+        raise InputError(f"{names}: {other} is no name of a folder; fetch the file again")
     return LabelledClips(TAXONOMY, images, labels, sequences, ".jpg", ("P", "L"), panoptic)
 
 

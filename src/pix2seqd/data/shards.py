@@ -9,6 +9,7 @@
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,12 +19,16 @@ import numpy as np
 from PIL import Image
 
 from pix2seqd.data.sample import Sample
-from pix2seqd.files import InputError, encoded, read_json, require, write_json, write_together
+from pix2seqd.files import MAX_BYTES, InputError, encoded, is_file, read_json, require, write_json, write_together
 from pix2seqd.images.jpeg import check_scans
 from pix2seqd.images.load import check_pixels, decoding, open_image
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
+_DAMAGED = (
+    *(OSError, SyntaxError, tarfile.TarError, RecursionError, OverflowError),
+    *(AttributeError, KeyError, TypeError, ValueError),
+)
 INDEX = "index.json"
 SHUFFLED_TOGETHER = 8
 """Shards whose samples an epoch mixes: it reads so many files at a time."""
@@ -49,13 +54,13 @@ class Shards:
         content = read_json(self.directory / INDEX)
         try:
             self.taxonomy = Taxonomy.from_coco(content["categories"])
-            self._files = [self.directory / shard["file"] for shard in content["shards"]]
-            self._offsets = [np.array(shard["offsets"], np.int64) for shard in content["shards"]]
-        except (KeyError, TypeError, ValueError) as error:
+            self._files = [self.directory / _file_name(shard["file"]) for shard in content["shards"]]
+            self._offsets = [_offsets(shard["offsets"]) for shard in content["shards"]]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{self.directory / INDEX} is damaged ({error}); write the shards again") from error
         self._starts = np.cumsum([0, *(len(offsets) - 1 for offsets in self._offsets)])
         for file in self._files:
-            if not file.is_file():
+            if not is_file(file):
                 raise InputError(f"{file} is missing; fetch it, or link to where it is")
 
     def __len__(self) -> int:
@@ -74,6 +79,8 @@ class Shards:
         start, stop = self._offsets[shard][index - self._starts[shard] :][:2].tolist()
         try:
             with self._files[shard].open("rb") as file:
+                if stop > file.seek(0, os.SEEK_END) or stop - start > MAX_BYTES:
+                    raise ValueError(stop)
                 file.seek(start)
                 (item,) = _items(file.read(stop - start))
             record = json.loads(item["json"])
@@ -84,11 +91,13 @@ class Shards:
                 )
                 check_pixels(*mask.size)
                 check_pixels(*image.size)
+                if (image.mode, image.size) != ("RGB", mask.size):
+                    raise ValueError(image.mode)
                 if image.format == "JPEG":
                     check_scans(item["jpg"])
             panoptic = Panoptic.from_coco(mask, record, self.taxonomy)
-            return Sample(record["name"], np.asarray(image), panoptic, tuple(map(str, record.get("notes", ()))))
-        except (OSError, KeyError, TypeError, ValueError, SyntaxError, tarfile.TarError) as error:
+            return Sample(str(record["name"]), np.asarray(image), panoptic, tuple(map(str, record.get("notes", ()))))
+        except _DAMAGED as error:
             raise InputError(f"{self._files[shard]} is damaged at byte {start}; fetch it again") from error
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
@@ -149,11 +158,44 @@ def _content(sample: Sample, number: int, quality: int | None) -> Iterator[tuple
     yield "json", json.dumps(record, ensure_ascii=False).encode()
 
 
+def _file_name(given: str) -> str:
+    """A name of a file in the same folder.
+
+    Raises:
+        ValueError: it leads elsewhere.
+    """
+    if set(given) & {"/", "\\"} or given in ("", ".."):
+        raise ValueError(f"{given[:100]!r} is no name of a shard")
+    return given
+
+
+def _offsets(given: list[int]) -> np.ndarray:
+    """Where the samples of a shard begin, and the end.
+
+    Raises:
+        ValueError: they are not ascending.
+    """
+    offsets = np.array(given, np.int64)
+    if offsets.ndim != 1 or not len(offsets) or offsets[0] < 0 or (np.diff(offsets) <= 0).any():
+        raise ValueError("offsets that do not ascend")
+    return offsets
+
+
 def _items(part: bytes) -> Iterator[dict[str, bytes]]:
     """Suffix → content of the samples in a part of a tar file.
 
-    webdataset reads shards from their beginning only, so it is given the part that holds the sample as a shard.
+    webdataset reads shards from their beginning only, so it is given the part that holds the sample as a shard. It
+    also unpacks compressed and sparse files, of any size; `write_shards` writes none.
+
+    Raises:
+        ValueError, tarfile.TarError: it is no plain tar file of files that lie in it.
     """
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
+    at, block = 0, tarfile.BLOCKSIZE
+    while at < len(part) and part[at]:  # zeros are the end
+        member = tarfile.TarInfo.frombuf(part[at : at + block], "utf-8", "strict")
+        if not member.name[:1].isdigit() or member.type != tarfile.REGTYPE or not 0 <= member.size <= len(part):
+            raise ValueError(member.name)
+        at += block * (1 + -(-member.size // block))
     return group_by_keys(tar_file_expander([{"url": "", "stream": io.BytesIO(part)}]))

@@ -78,10 +78,23 @@ def describe(
 
 
 def undivided(source: str) -> str:
-    """The name of the data set that `split:FILE@PART` is a part of; other names stay."""
+    """The name of the data set that `split:FILE@PART` is a part of; other names stay.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
     kind, _, rest = source.partition(":")
     file, _, part = rest.rpartition("@")
-    return str(read_json(file)[part]["data"]) if kind == "split" else source
+    if kind != "split":
+        return source
+    try:
+        return str(read_json(file)[part]["data"])
+    except (KeyError, TypeError) as error:
+        raise _damaged(file) from error
+
+
+def _damaged(file: str) -> InputError:
+    return InputError(f"{file} does not describe the data of a run; start anew with another --out")
 
 
 def open_part(file: str, part: str, open_source: Callable[[str], Dataset]) -> Dataset:
@@ -100,8 +113,10 @@ def open_part(file: str, part: str, open_source: Callable[[str], Dataset]) -> Da
         taxonomy = Taxonomy.from_coco(content["categories"])
         source, names = str(content[part]["data"]), tuple(content.get("names", ()))
         chosen = tuple(int(i) for i in content[part]["chosen"]) if names else ()
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{file} does not describe the data of a run; start anew with another --out") from error
+        if min(chosen, default=-bool(names)) < 0:
+            raise ValueError(chosen)
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise _damaged(file) from error
     dataset = with_categories(open_source(source), taxonomy)
     if not names:
         return dataset

@@ -51,11 +51,11 @@ def roboflow_classes(home: Path) -> dict[str, Any]:
         The keys `labels` and `label_name` of a declaration; empty without such a file.
 
     Raises:
-        InputError: those of two splits differ.
+        InputError: those of two splits differ, or a file is no table.
     """
     found: dict[str, str] = {}
     for path in [home / ROBOFLOW_CLASSES, *sorted(home.glob(f"*/{ROBOFLOW_CLASSES}"))]:
-        rows = list(csv.reader(read_text(path).splitlines())) if path.is_file() else []
+        rows = _cells(path, read_text(path).splitlines()) if path.is_file() else []
         head, *rest = [[cell.strip() for cell in row] for row in rows if len(row) == 2] or [[]]
         if [cell.lower() for cell in head] != ["pixel value", "class"]:
             continue  # of another export
@@ -123,7 +123,7 @@ def _rows(path: Path) -> list[tuple[str, list[int]]]:
     lines = [line for line in read_text(path).splitlines() if line.strip() and not line.startswith("#")]
     if csv_columns := _name_and_color(path) if path.suffix == ".csv" else None:
         name, channels = csv_columns
-        cells = list(csv.reader(lines, delimiter=delimiter(lines[0]), skipinitialspace=True))[1:]
+        cells = _cells(path, lines, delimiter=delimiter(lines[0]), skipinitialspace=True)[1:]
     else:
         name, channels, cells = 3, [0, 1, 2], [line.split(maxsplit=3) for line in lines]
     rows: list[tuple[str, list[int]]] = []
@@ -136,3 +136,11 @@ def _rows(path: Path) -> list[tuple[str, list[int]]]:
             )
         rows.append((row[name].strip(), [int(cell) for cell in color]))
     return rows
+
+
+def _cells(path: Path, lines: list[str], **options: Any) -> list[list[str]]:
+    """The cells of the lines of a CSV file; options as `csv.reader` takes them."""
+    try:
+        return list(csv.reader(lines, **options))
+    except csv.Error as error:  # a cell of more than 131,072 characters
+        raise InputError(f"{path} is not a table of classes ({error}); export it again") from error

@@ -4,6 +4,7 @@ TensorFlow stores convolutions as (height, width, in, out), dense layers as (in,
 (in, heads, dim) or (heads, dim, out).
 """
 
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,16 +47,24 @@ def load_official_checkpoint(folder: str | Path, config: Mapping[str, Any]) -> t
         stand for stay random.
 
     Raises:
-        InputError: TensorFlow is not installed, the folder holds no checkpoint, or the checkpoint has no variable of
+        InputError: TensorFlow is not installed, the folder holds no checkpoint, or the checkpoint is damaged or not of
             this model.
+        ValueError: a setting that this package lacks.
     """
     model = Pix2SeqD(model_config(config))
     return model.eval(), load_tensorflow_checkpoint(model, folder)
 
 
 def load_tensorflow_checkpoint(model: Pix2SeqD, folder: str | Path) -> list[str]:
-    """Copy the weights of a TensorFlow checkpoint folder into a model; see `load_official_checkpoint`."""
-    missing = load_variables(model, read_tensorflow_checkpoint(folder))
+    """Copy the weights of a TensorFlow checkpoint folder into a model; see `load_official_checkpoint`.
+
+    Raises:
+        InputError: as there, or a variable has another shape.
+    """
+    try:
+        missing = load_variables(model, read_tensorflow_checkpoint(folder))
+    except ValueError as error:
+        raise InputError(f"{folder}: {error}; give a Pix2Seq checkpoint of the same configuration") from error
     if len(missing) == len(list(_names(model))):
         raise InputError(
             f"{folder} holds no variable of this model; give a Pix2Seq checkpoint of the same configuration"
@@ -67,7 +76,7 @@ def read_tensorflow_checkpoint(folder: str | Path) -> dict[str, np.ndarray]:
     """Variables by full name, from the latest checkpoint of a folder.
 
     Raises:
-        InputError: TensorFlow is not installed, or the folder holds no checkpoint.
+        InputError: TensorFlow is not installed, or the folder holds no checkpoint or a damaged one.
     """
     require("reading a TensorFlow checkpoint", "tf", "tensorflow")
     import tensorflow as tf  # pyright: ignore[reportMissingImports]
@@ -78,15 +87,19 @@ def read_tensorflow_checkpoint(folder: str | Path) -> dict[str, np.ndarray]:
         raise InputError(
             f"{folder} holds no TensorFlow checkpoint (no file named 'checkpoint' that points to one); check the path"
         )
-    reader = tf.train.load_checkpoint(path)
-    proto = graph.TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
-    return {
-        # Keras names carry the enclosing scopes; the model's own start at one of its three networks.
-        _from_network(attribute.full_name) + ":0": reader.get_tensor(attribute.checkpoint_key)
-        for node in proto.nodes
-        for attribute in node.attributes
-        if attribute.full_name and reader.has_tensor(attribute.checkpoint_key)
-    }
+    try:
+        reader = tf.train.load_checkpoint(path)
+        proto = graph.TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+        return {
+            # Keras names carry the enclosing scopes; the model's own start at one of its three networks.
+            _from_network(attribute.full_name) + ":0": reader.get_tensor(attribute.checkpoint_key)
+            for node in proto.nodes
+            for attribute in node.attributes
+            if attribute.full_name and reader.has_tensor(attribute.checkpoint_key)
+        }
+    except Exception as error:  # TensorFlow and protobuf have errors of their own for what is damaged
+        reason = reprlib.repr(str(error))
+        raise InputError(f"{folder} is damaged or not of TensorFlow 2 ({reason}); copy it again") from error
 
 
 def _from_network(name: str) -> str:

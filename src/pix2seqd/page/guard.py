@@ -5,8 +5,8 @@ import ipaddress
 import json
 import re
 import sys
-from collections.abc import Collection
-from contextlib import nullcontext
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -21,6 +21,7 @@ from pix2seqd.page.visitors import LOCAL, Tries, Visitors, is_local
 
 FILE = "/gradio_api/file="
 UPLOAD = "/gradio_api/upload"
+JOIN = "/gradio_api/queue/join"
 GET = re.compile(
     r"/(?:|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|logout|(?:assets|static)/.*|gradio_api/"
     r"(?:info|user|app_id|startup-events|login_check|queue/data|upload_progress|heartbeat/\w+|file=(?!https?:).*))/?"
@@ -82,6 +83,8 @@ class Guard:
         self._is_locked, self._admitted = is_locked, set[str]()
         self.ending = False
         """Whether new requests are refused because the server ends."""
+        self.entering = 0
+        """Requests of an event that gradio is putting into its queue."""
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Refuse a request, or pass it on."""
@@ -117,7 +120,9 @@ class Guard:
         try:
             size = self._check(scope, headers)
             await self._check_owner(scope, visitor, body)
-            with self._scratch.expecting(visitor, size) if upload else nullcontext():
+            with self._scratch.expecting(visitor, size) if upload else self._entered(scope):
+                if self.ending and scope["method"] == "POST":  # not before the body, which may have come slowly
+                    raise Refusal(503, "the server is ending")
                 await self._app({**scope, "visitor": visitor}, body, self._noting(guarded, visitor, upload))
         except Refusal as refusal:
             await _answer(guarded, scope, refusal.status, refusal.text)
@@ -145,17 +150,26 @@ class Guard:
         allowed = {"GET": GET, "HEAD": GET, "POST": POST}.get(scope["method"])
         if allowed is None or not allowed.fullmatch(scope["path"]):
             raise Refusal(404, "this page does not exist")
-        if self.ending and scope["method"] == "POST":
-            raise Refusal(503, "the server is ending")
         limit = (self._limits.megabytes + 1) * 2**20
         if not scope["path"].startswith(UPLOAD):
             limit = min(limit, MAX_BODY)
-        length = headers.get(b"content-length", "" if b"transfer-encoding" in headers else "0")
+        # Of a body in chunks the server heeds no length, whatever the head says.
+        length = "" if b"transfer-encoding" in headers else headers.get(b"content-length", "0")
         if not length.isdigit():
             raise Refusal(411, "the length of the request is missing")
         if int(length) > limit:
             raise Refusal(413, f"too large; the limit is {limit // 2**20} MB")
         return int(length)
+
+    @contextmanager
+    def _entered(self, scope: dict[str, Any]) -> Iterator[None]:
+        """Count a request in `entering` within this context, if it is one."""
+        number = scope["path"].rstrip("/") == JOIN
+        self.entering += number
+        try:
+            yield
+        finally:
+            self.entering -= number
 
     def _is_own(self, name: str) -> bool:
         if name in LOCAL or name in self._names:
@@ -181,12 +195,12 @@ class Guard:
         pages = query.get("session_hash", [])
         if path.startswith("/gradio_api/heartbeat/"):
             pages = [path.rpartition("/")[2]]
-        if path in ("/gradio_api/queue/join", "/gradio_api/cancel"):
+        if path in (JOIN, "/gradio_api/cancel"):
             pages = [_page(await body.whole())]
         for page in pages:
             if not PAGE.fullmatch(page) or self._visitors.is_of_another(page, visitor):
                 raise Refusal(403, "this page belongs to another visitor; load it again")
-            if path == "/gradio_api/queue/join" and not self._visitors.enter(page, visitor):
+            if path == JOIN and not self._visitors.enter(page, visitor):
                 full = f"{self._limits.visitors} visitors have corrections here that are not saved; try again later"
                 raise Refusal(429, full)
 

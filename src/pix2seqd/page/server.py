@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
     from pix2seqd.interop.cards import Card
+    from pix2seqd.page.guard import Guard
     from pix2seqd.segmenter import Segmenter
 
 ENVIRONMENT = {
@@ -108,7 +109,7 @@ def serving(
             yield url
         finally:
             guard.ending = True
-            unsaved = _wait_for_saves(page)
+            unsaved = _wait_for_saves(page, guard)
             page._queue.close()
             page.is_running = False
     if unsaved:
@@ -150,19 +151,20 @@ def _forget(page: "Blocks", name: str) -> None:
     page.state_holder.time_last_used.pop(name, None)
 
 
-def _wait_for_saves(page: "Blocks") -> int:
+def _wait_for_saves(page: "Blocks", guard: "Guard") -> int:
     """Wait for images that visitors are saving. Returns the number of those that are not saved."""
-    until = time.monotonic() + SAVING
-    saves = page._queue.event_queue_per_concurrency_id.get(SAVES)
-    if saves is None:  # nobody has saved yet
-        return 0
-    waited = False
-    while (number := saves.current_concurrency + len(saves.queue)) and time.monotonic() < until:
+    until, waited = time.monotonic() + SAVING, False
+    while (number := guard.entering + _saving(page)) and time.monotonic() < until:
         waited = True
         time.sleep(0.05)
     if waited:
         time.sleep(1)  # for the answer
     return number
+
+
+def _saving(page: "Blocks") -> int:
+    saves = page._queue.event_queue_per_concurrency_id.get(SAVES)  # None: nobody has saved yet
+    return saves.current_concurrency + len(saves.queue) if saves else 0
 
 
 class _OneLine:

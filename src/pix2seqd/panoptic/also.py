@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pix2seqd.files import InputError, encoded, write_atomically
+from pix2seqd.files import InputError, encoded, json_line, write_atomically
 from pix2seqd.images.load import Channel, decoding, load_channels
 from pix2seqd.images.tiff import write_labels
 from pix2seqd.panoptic import exports
@@ -246,7 +245,7 @@ def coco_image(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json_line(content), encoding="utf-8")
 
 
 def write_rows(path: Path, table: Mapping[str, Any], count: int) -> None:
@@ -259,8 +258,8 @@ def write_rows(path: Path, table: Mapping[str, Any], count: int) -> None:
 
 @contextmanager
 def csv_writer(path: Path) -> Iterator[Any]:
-    """A writer of the `csv` module for a new file."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    """A writer of the `csv` module for a new file; bytes of names that are no text become escapes."""
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         yield csv.writer(file, lineterminator="\n")
 
 

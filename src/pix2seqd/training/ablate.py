@@ -85,9 +85,12 @@ def _score(recipe: Recipe, folder: Path, seed: int) -> dict[str, float]:
             write_json(stored, results)
         distributed.barrier()
     results = read_json(stored)
-    quality = results["panoptic_quality"]
-    scores = {"pq": quality["All"]["pq"], "pq_things": quality["Things"]["pq"], "pq_stuff": quality["Stuff"]["pq"]}
-    scores["mean_iou"] = results["mean_iou"]["mean_iou"]
+    try:
+        quality = results["panoptic_quality"]
+        scores = {"pq": quality["All"]["pq"], "pq_things": quality["Things"]["pq"], "pq_stuff": quality["Stuff"]["pq"]}
+        scores["mean_iou"] = results["mean_iou"]["mean_iou"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{stored} is damaged; delete it and repeat the command") from error
     return {key: float("nan") if value is None else value for key, value in scores.items()}
 
 

@@ -19,8 +19,8 @@ from pix2seqd.data.categories import with_categories
 from pix2seqd.data.check import Report, content, fill
 from pix2seqd.data.find import find_splits, named, with_prefix
 from pix2seqd.data.sample import Dataset, Sample, spread
-from pix2seqd.data.split import PARTS, describe, divide
-from pix2seqd.files import InputError, a_few, read_json, require, say, write_json
+from pix2seqd.data.split import PARTS, describe, divide, undivided
+from pix2seqd.files import InputError, a_few, require, say, write_json
 from pix2seqd.panoptic.panoptic import typical_diameter
 from pix2seqd.panoptic.results import check_makeable, make_folders
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE, neighbours
@@ -583,9 +583,8 @@ def resumed(settings: Mapping[str, Any], out: Path) -> Recipe:
         raise InputError(f"{out} began with --init {recipe.init or 'none'}; leave --init out or choose another --out")
     train_data, eval_data = (given.pop(name, "") for name in ("train_data", "eval_data"))
     if train_data:
-        content = read_json(out / DATA_FILE)
+        before = [undivided(f"split:{out / DATA_FILE}@{part}") for part in PARTS]
         train_data, eval_data, _ = find_data(train_data, eval_data)
-        before = [content[part]["data"] for part in PARTS]
         if [train_data, eval_data or train_data] != before:
             raise InputError(f"{out} was started with other data ({', '.join(before)}); choose another --out")
     elif eval_data:

@@ -34,7 +34,7 @@ class Results:
             for score in self.scores:
                 score["seconds"] = float(score["seconds"])
                 score["pq"] = float("nan") if score["pq"] is None else float(score["pq"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{out / FILE} is damaged; delete it, and the scores so far are forgotten") from error
 
     @property

@@ -151,7 +151,7 @@ def load_state(state: TrainState, folder: Path) -> None:
     for name, tensors in expected.items():
         loaded = read_tensors(source / f"{name}.safetensors")
         if name == "optimizer":
-            _load_optimizer(state, loaded)
+            _load_optimizer(state, loaded, source)
             continue
         if set(loaded) != set(tensors) or any(loaded[k].shape != tensors[k].shape for k in loaded):
             raise InputError(f"{source} belongs to a model of another configuration")
@@ -172,9 +172,13 @@ def _tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
     }
 
 
-def _load_optimizer(state: TrainState, loaded: dict[str, torch.Tensor]) -> None:
+def _load_optimizer(state: TrainState, loaded: dict[str, torch.Tensor], source: Path) -> None:
     values: dict[int, dict[str, torch.Tensor]] = {}
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     for name, value in loaded.items():
-        index, key = name.split(".", 1)
+        index, _, key = name.partition(".")
+        known = index.isdecimal() and len(index) < 10 and int(index) < len(parameters)
+        if not known or value.shape not in ((), parameters[int(index)].shape):
+            raise InputError(f"{source} belongs to a model of another configuration")
         values.setdefault(int(index), {})[key] = value
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": values})

@@ -58,6 +58,13 @@ def test_read_yolo_finds_images_wherever_yaml_says(tmp_path, draw, converted, se
     }
 
 
+@pytest.mark.parametrize("yaml", [f"train: {'x' * 300}\nnames: [cell]\n", f"train: {'a/' * 3000}\nnames: [cell]\n"])
+def test_read_yolo_folder_of_too_long_a_name_is_missing(tmp_path, draw, yaml):
+    home = yolo(tmp_path, draw, [SQUARE], yaml)
+    with pytest.raises(InputError, match="is not in"):
+        open_annotations(home / "data.yaml")
+
+
 @pytest.mark.parametrize(
     "yaml",
     [

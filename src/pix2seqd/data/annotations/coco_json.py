@@ -14,7 +14,6 @@ from pix2seqd.data.annotations.records import (
     Record,
     Shape,
     checked_taxonomy,
-    is_file,
     local_name,
     lost,
     parse_color,
@@ -22,7 +21,7 @@ from pix2seqd.data.annotations.records import (
     unusable,
 )
 from pix2seqd.data.outlines import decode_mask
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, is_file
 from pix2seqd.panoptic.taxonomy import Category, distinct_color
 
 MAX_ID = 2**31 - 1

@@ -15,7 +15,6 @@ from pix2seqd.data.annotations.records import (
     ImageFinder,
     Record,
     Shape,
-    is_file,
     join_groups,
     lost,
     make_taxonomy,
@@ -23,7 +22,7 @@ from pix2seqd.data.annotations.records import (
     visible,
 )
 from pix2seqd.data.outlines import ellipse_mask, polygon_mask, stored_mask
-from pix2seqd.files import InputError, read_json, read_text
+from pix2seqd.files import InputError, is_file, read_json, read_text
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
 WITHOUT_AREA = ("point", "points", "line", "linestrip")

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from PIL import Image, ImageColor
 
-from pix2seqd.files import MAX_DEPTH, InputError
+from pix2seqd.files import MAX_DEPTH, InputError, is_file
 from pix2seqd.images.load import IMAGE_SUFFIXES, image_size
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
@@ -178,14 +178,6 @@ def path_parts(name: str) -> list[str]:
 def local_name(name: str) -> str:
     """A file name with "/" between folders; of an address on the web, the path without the host."""
     return unquote(urlsplit(name).path).lstrip("/") if "://" in name else name.replace("\\", "/")
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a file of this name, which comes from annotations and may be no name at all."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long, or with a zero
-        return False
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:

@@ -21,7 +21,6 @@ from pix2seqd.data.annotations.records import (
     ImageFinder,
     Record,
     Shape,
-    is_file,
     lost,
     make_taxonomy,
     path_parts,
@@ -30,7 +29,7 @@ from pix2seqd.data.annotations.records import (
 )
 from pix2seqd.data.labels import by_number
 from pix2seqd.data.outlines import MAX_POINTS, fill_polygon
-from pix2seqd.files import InputError, read_text, read_yaml
+from pix2seqd.files import InputError, is_dir, is_file, read_text, read_yaml
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "valid", "test")
@@ -184,7 +183,7 @@ def _place(plain: str, home: Path, root: str) -> Path | None:
 
 
 def _exists(place: Path) -> bool:
-    return place.is_dir() or is_file(place)
+    return is_dir(place) or is_file(place)
 
 
 def _pairs(places: list[Path]) -> list[tuple[Path, Path]]:

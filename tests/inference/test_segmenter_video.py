@@ -163,13 +163,14 @@ def test_video_more_objects_than_reused_ids(reading):
 
 def test_video_scale_comes_from_the_first_frame_with_a_thing(reading, monkeypatch):
     size = (64, 64)
-    segmenter = reading(TILES.replace(diameter=16.0))
+    segmenter = reading(TILES.replace(diameter=4.5))
     scales = []
     scaled = segmenter.resize
     monkeypatch.setattr(segmenter, "resize", lambda *given: scales.append(scaled(*given).zoom) or scaled(*given))
     frames = [cells(size=size)] * 2 + [cells((10, 10, 4), size=size), cells((10, 14, 4), size=size)]
     results = list(segmenter.video([*frames, cells(size=size)]))
-    assert scales[:2] == [1, 1] and scales[2] == pytest.approx(16 / results[2].diameter(), rel=0.1)
+    across = 2 * (64 / np.pi) ** 0.5  # of a disk as large as a cell
+    assert scales[:2] == [1, 1] and scales[2] == pytest.approx(4.5 / across, rel=0.2)
     assert scales[3:] == [scales[2]] * 2
     tracks = {int(result.segmentation[14, 17]) for result in results[2:4]}
     assert len(tracks) == 1 and results[2].taxonomy.class_of(1) == CELL and not results[4].diameter()

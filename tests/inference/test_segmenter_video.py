@@ -163,15 +163,14 @@ def test_video_more_objects_than_reused_ids(reading):
 
 def test_video_scale_comes_from_the_first_frame_with_a_thing(reading, monkeypatch):
     size = (64, 64)
-    segmenter = reading(TILES.replace(diameter=4.5))
-    scales = []
+    segmenter = reading(TILES.replace(diameter=16.0))
+    scales, found = [], iter((1.0, 1.0, 3.0))  # of the frames whose scale is estimated
     scaled = segmenter.resize
-    monkeypatch.setattr(segmenter, "resize", lambda *given: scales.append(scaled(*given).zoom) or scaled(*given))
+    monkeypatch.setattr(segmenter, "resize", lambda *given: scales.append((image := scaled(*given)).zoom) or image)
+    monkeypatch.setattr("pix2seqd.segmenter.surest_zoom", lambda *_: next(found))
     frames = [cells(size=size)] * 2 + [cells((10, 10, 4), size=size), cells((10, 14, 4), size=size)]
     results = list(segmenter.video([*frames, cells(size=size)]))
-    across = 2 * (64 / np.pi) ** 0.5  # of a disk as large as a cell
-    assert scales[:2] == [1, 1] and scales[2] == pytest.approx(4.5 / across, rel=0.2)
-    assert scales[3:] == [scales[2]] * 2
+    assert scales[:3] == [1, 1, 3.0] and scales[3:] == pytest.approx([3.0] * 2)
     tracks = {int(result.segmentation[14, 17]) for result in results[2:4]}
     assert len(tracks) == 1 and results[2].taxonomy.class_of(1) == CELL and not results[4].diameter()
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from functools import partial
-from multiprocessing import active_children
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import pytest
@@ -85,6 +85,18 @@ def test_on_workers_killed_process_leaves_its_image(tmp_path):
     assert len(results) == len(todo)
     done = run_workers(todo[1:2], tmp_path / "out")
     assert not isinstance(dict(done)[todo[1][0]], InputError)
+
+
+@pytest.mark.parametrize("error", [OSError(11, "no room"), EOFError()], ids=["spawn", "fork server"])
+def test_on_workers_that_cannot_be_started(tmp_path, monkeypatch, error):
+    context = get_context("spawn")
+
+    def start(process):
+        raise error
+
+    monkeypatch.setattr(context.Process, "start", start)
+    with pytest.raises(InputError, match=r"^2 processes cannot be started \(.+\); give fewer --workers$"):
+        list(run_workers(draw_all(tmp_path), tmp_path / "out", context=context))
 
 
 def test_on_workers_all_processes_killed(tmp_path):

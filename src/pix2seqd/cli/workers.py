@@ -124,9 +124,10 @@ def _start(
                 process.start()
                 processes[pipe] = process
                 theirs.close()  # so that the pipe ends with the process
-    except OSError as error:
+    except (OSError, EOFError) as error:  # the server that starts them may end for the same reasons
         _end(processes)
-        raise InputError(f"{workers} processes cannot be started ({error.strerror}); give fewer --workers") from error
+        reason = getattr(error, "strerror", None) or "the system ended them"
+        raise InputError(f"{workers} processes cannot be started ({reason}); give fewer --workers") from error
     return processes
 
 

@@ -80,9 +80,11 @@ def color_table(home: Path) -> tuple[Path, dict[str, list[int]]] | None:
     for path, found in tables.items():
         colors: dict[str, list[int]] = {}
         for name, color in found:
-            if not name or name in colors or color in colors.values():
+            if not name:
+                raise InputError(f"{path}: the colour {color} has no name; give it one")
+            if name in colors or color in colors.values():
                 same = next((other for other, known in colors.items() if known == color), name)
-                raise InputError(f"{path} has two rows of the name or colour of {same or color}; correct one")
+                raise InputError(f"{path} has two rows of the name or colour of {same}; correct one")
             colors[name] = color
         return path, colors
     return None

@@ -232,7 +232,7 @@ class Labels:
             count, color = len(unknown), [unknown[0] % 256, unknown[0] // 256 % 256, unknown[0] // 65536]
             more = f" and {count - 1} more" if count > 1 else ""
             smeared = "JPEG or resizing has smeared them; export the labels again as PNG or TIFF, without interpolation"
-            cure = smeared if count > MANY_UNKNOWN else "add it to colors in classes.yaml"
+            cure = smeared if count > MANY_UNKNOWN else "add it to colors in classes.yaml, or to the table of colours"
             raise InputError(f"{path}: colour {color}{more} is not in colors; {cure}")
         return np.array([values[int(color)] for color in found])[dense.reshape(numbers.shape)]
 

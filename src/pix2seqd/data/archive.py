@@ -74,16 +74,10 @@ class ZipPath(Traversable):
             InputError: the file is missing, damaged or too large.
         """
         try:
-            opened = _archive(self.archives).zip
-            info = opened.getinfo(self.member)
-            _check_member(info, str(self), MAX_MEMBER)
-            with opened.open(info) as packed:
-                return packed.read(
-                    info.file_size
-                )  # without a number it unpacks more than the size that the file states
+            return unpacked(_archive(self.archives).zip, self.member, str(self))
         except KeyError as error:
             raise InputError(f"{self} does not exist") from error
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise InputError(f"{self} cannot be unpacked ({error}); fetch the zip file again") from error
 
     def read_text(self, encoding: str | None = None) -> str:
@@ -97,7 +91,22 @@ class ZipPath(Traversable):
         return content if "b" in mode else io.TextIOWrapper(content, *args, **kwargs)
 
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, NotImplementedError, RuntimeError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, NotImplementedError, RuntimeError)
+"""What `zipfile` raises for damaged and encrypted files."""
+
+
+def unpacked(opened: zipfile.ZipFile, member: str, name: str) -> bytes:
+    """The content of a file in a zip file; `name` is for messages.
+
+    Raises:
+        InputError: it is too large to unpack, or packed in another way than by deflate.
+        KeyError: there is none.
+        DAMAGED: it cannot be unpacked.
+    """
+    info = opened.getinfo(member)
+    _check_member(info, name, MAX_MEMBER)
+    with opened.open(info) as packed:
+        return packed.read(info.file_size)  # without a number it unpacks more than the size that the file states
 
 
 def locate(home: Traversable, path: str) -> Traversable:
@@ -286,7 +295,7 @@ def _archive(archives: tuple[str, ...]) -> _Archive:
             with Path(last).open("rb") as file:
                 view = _map(file)
         opened = zipfile.ZipFile(io.BufferedReader(_View(view)))
-    except (*_DAMAGED, ValueError) as error:
+    except (*DAMAGED, ValueError) as error:
         raise InputError(f"{'/'.join(archives)} is not a whole zip file ({error}); fetch it again") from error
     files = frozenset(name for name in opened.namelist() if not name.endswith("/"))
     folders: dict[str, dict[str, None]] = {"": {}}

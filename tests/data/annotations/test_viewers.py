@@ -1,4 +1,6 @@
 import json
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -212,6 +214,39 @@ def test_read_viewers_joined_rois_with_curves_are_refused(tmp_path, draw):
     roi.multi_coordinates[3] = 2  # a curve instead of a line
     roifile.roiwrite(tmp_path / "a.roi", roi)
     assert "have curves; save them again" in refusal(lambda: open_annotations(tmp_path))
+
+
+def test_read_viewers_zipped_rois_are_unpacked_no_further_than_they_say(tmp_path, draw):
+    draw(tmp_path / "a.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("1.roi", bytes(2**25))
+    content = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace((2**25).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    tracemalloc.start()
+    try:
+        assert "a.zip" in refusal(lambda: open_annotations(tmp_path))
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_read_viewers_rois_packed_by_methods_that_unpack_all_at_once_are_refused(tmp_path, draw, compression):
+    draw(tmp_path / "a.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", compression) as target:
+        target.writestr("1.roi", square_roi().tobytes())
+    said = refusal(lambda: open_annotations(tmp_path))
+    assert "a.zip/1.roi is packed by another method than deflate" in said
+
+
+def test_read_viewers_zipped_roi_with_broken_stream_is_refused(tmp_path, draw):
+    draw(tmp_path / "a.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("1.roi", bytes(2**12))
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[30 + len("1.roi")] = 0xFF  # after the header: no kind of block
+    (tmp_path / "a.zip").write_bytes(content)
+    assert "are damaged or have curves" in refusal(lambda: open_annotations(tmp_path))
 
 
 def test_read_viewers_rois_of_a_stack_are_refused(tmp_path, draw):

@@ -4,7 +4,6 @@ Aperio ImageScope (MoNuSeg, MoNuSAC) and ASAP write XML, QuPath GeoJSON, and Ima
 """
 
 import re
-import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from pix2seqd.data.annotations.records import (
     unusable,
     visible,
 )
+from pix2seqd.data.archive import DAMAGED, unpacked
 from pix2seqd.data.outlines import ellipse_mask, polygon_mask
 from pix2seqd.files import MAX_TEXT, InputError, read_bytes, read_json
 
@@ -250,7 +250,7 @@ def _of_imagej(file: Path) -> list[_Outline]:
     """The ROIs of ImageJ, whose names say nothing of a class.
 
     Raises:
-        InputError: a ROI is damaged, or they lie in several planes of a stack.
+        InputError: a ROI is damaged or too large, or they lie in several planes of a stack.
     """
     from roifile import ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
@@ -261,7 +261,8 @@ def _of_imagej(file: Path) -> list[_Outline]:
             with zipfile.ZipFile(file) as held:
                 if sum(info.file_size for info in held.infolist()) > MAX_TEXT:
                     raise InputError(f"{file} holds more than {MAX_TEXT:,} bytes; split it")
-                contents = [held.read(name) for name in held.namelist() if not name.endswith("/")]
+                names = [name for name in held.namelist() if not name.endswith("/")]
+                contents = [unpacked(held, name, f"{file}/{name}") for name in names]
         rois = [ImagejRoi.frombytes(content) for content in contents]
         areas = (ROI_TYPE.POLYGON, ROI_TYPE.RECT, ROI_TYPE.OVAL, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED)
         others = (ROI_SUBTYPE.TEXT, ROI_SUBTYPE.ARROW, ROI_SUBTYPE.IMAGE)
@@ -272,7 +273,7 @@ def _of_imagej(file: Path) -> list[_Outline]:
             drawn = roi.subtype if roi.subtype in others else roi.roitype if roi.roitype not in areas else None
             found.append(_Outline(rings, lost=f"it is a {drawn.name.lower()}, which has no area" if drawn else ""))
     # roifile raises RuntimeError for the curves of some joined ROIs.
-    except (OSError, ValueError, TypeError, IndexError, RuntimeError, struct.error, zipfile.BadZipFile) as error:
+    except (*DAMAGED, ValueError, TypeError, IndexError) as error:
         raise InputError(f"{file} has ROIs that are damaged or have curves; save them again, as polygons") from error
     if len({(roi.position, roi.c_position, roi.z_position, roi.t_position) for roi in rois}) > 1:
         raise InputError(f"{file} has ROIs in several planes of a stack; save those of each plane with its image")

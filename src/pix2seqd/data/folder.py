@@ -13,7 +13,7 @@ import numpy as np
 
 from pix2seqd.data.annotations import conversion, cure
 from pix2seqd.data.annotations.masks import is_mask_folders
-from pix2seqd.data.annotations.records import SPLIT_NAMES
+from pix2seqd.data.annotations.records import SPLIT_NAMES, is_hidden
 from pix2seqd.data.archive import read_image
 from pix2seqd.data.label_images import LOSSLESS_SUFFIXES
 from pix2seqd.data.labels import DECLARATIONS, Labels, read_declaration
@@ -254,7 +254,7 @@ def _by_name(
 def _files(folder: Path, nested: bool = True) -> list[Path]:
     """The files of a folder, and with `nested` those of its subfolders, sorted, without hidden ones."""
     found = folder.rglob("*") if nested else folder.glob("*")
-    visible = (p for p in found if not any(part.startswith((".", "__MACOSX")) for part in p.relative_to(folder).parts))
+    visible = (p for p in found if not is_hidden(p.relative_to(folder).parts))
     return sorted(path for path in visible if path.is_file())
 
 

@@ -216,6 +216,15 @@ def test_read_viewers_joined_rois_with_curves_are_refused(tmp_path, draw):
     assert "have curves; save them again" in refusal(lambda: open_annotations(tmp_path))
 
 
+def test_read_viewers_zipped_rois_with_the_files_of_macos(tmp_path, draw):
+    draw(tmp_path / "a.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as target:
+        target.writestr("set/1.roi", square_roi().tobytes())
+        target.writestr("__MACOSX/set/._1.roi", b"\0\5\x16\7")
+    (record,) = open_annotations(tmp_path)[""].records
+    assert [shape.name for shape in record.shapes] == ["outline 1"]
+
+
 def test_read_viewers_zipped_rois_are_unpacked_no_further_than_they_say(tmp_path, draw):
     draw(tmp_path / "a.png")
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as target:

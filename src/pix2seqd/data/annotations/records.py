@@ -187,7 +187,12 @@ def visible(folder: Path, pattern: str) -> list[Path]:
     except OSError as error:  # a folder was removed meanwhile, or the disk fails
         raise InputError(f"cannot list {folder} ({error.strerror}: {error.filename}); try again") from error
     below = ((path, path.relative_to(folder).parts) for path in found)
-    return sorted(p for p, parts in below if not any(part.startswith((".", "__MACOSX")) for part in parts))
+    return sorted(p for p, parts in below if not is_hidden(parts))
+
+
+def is_hidden(parts: Iterable[str]) -> bool:
+    """Whether a path of these parts is that of a hidden file, or of one that macOS adds to archives."""
+    return any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
 def make_taxonomy(names: Mapping[int, str], source: Path, things: bool = True) -> Taxonomy:

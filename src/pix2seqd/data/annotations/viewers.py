@@ -20,6 +20,7 @@ from pix2seqd.data.annotations.records import (
     ImageFinder,
     Record,
     Shape,
+    is_hidden,
     lost,
     make_taxonomy,
     unusable,
@@ -74,10 +75,15 @@ def is_roi_file(path: Path) -> bool:
         return True
     try:
         with zipfile.ZipFile(path) as held:
-            names = [name for name in held.namelist() if not name.endswith("/")]
+            names = _members(held)
     except (OSError, zipfile.BadZipFile, ValueError):
         return False
     return bool(names) and all(name.lower().endswith(".roi") for name in names)
+
+
+def _members(held: zipfile.ZipFile) -> list[str]:
+    """The names of the files in a zip file."""
+    return [name for name in held.namelist() if not name.endswith("/") and not is_hidden(name.split("/"))]
 
 
 def read_viewers(path: Path, images: Path | None = None) -> dict[str, Annotations]:
@@ -261,8 +267,7 @@ def _of_imagej(file: Path) -> list[_Outline]:
             with zipfile.ZipFile(file) as held:
                 if sum(info.file_size for info in held.infolist()) > MAX_TEXT:
                     raise InputError(f"{file} holds more than {MAX_TEXT:,} bytes; split it")
-                names = [name for name in held.namelist() if not name.endswith("/")]
-                contents = [unpacked(held, name, f"{file}/{name}") for name in names]
+                contents = [unpacked(held, name, f"{file}/{name}") for name in _members(held)]
         rois = [ImagejRoi.frombytes(content) for content in contents]
         areas = (ROI_TYPE.POLYGON, ROI_TYPE.RECT, ROI_TYPE.OVAL, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED)
         others = (ROI_SUBTYPE.TEXT, ROI_SUBTYPE.ARROW, ROI_SUBTYPE.IMAGE)

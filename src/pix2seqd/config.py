@@ -633,6 +633,8 @@ class TrainConfig(Config):
     """AdamW's learning rate after the warm-up. Not in the paper's text; official: 1e-4 to 1e-5."""
     end_lr_factor: float = 0.1
     """The rate falls linearly to lr · end_lr_factor at the last step. Not in the paper's text; official."""
+    backbone_lr_factor: float = 1.0
+    """The backbone's learning rate as a multiple of lr; below 1 keeps more of a pretrained one. Not in the paper."""
     warmup_steps: int = 0
     """Steps in which the rate rises linearly from 0. Not in the paper's text; official."""
     weight_decay: float = 0.05
@@ -677,6 +679,7 @@ class TrainConfig(Config):
         require(
             (self.evaluations > 0 or not self.patience, "patience needs evaluations"),
             (0 < self.lr < float("inf"), f"lr must be positive, not {self.lr}"),
+            (0 <= self.backbone_lr_factor <= 1, f"backbone_lr_factor must be 0 to 1, not {self.backbone_lr_factor}"),
             (0 <= self.ema_decay < 1, f"ema_decay must be 0 or more and below 1, not {self.ema_decay}"),
             (self.clip_norm > 0, f"clip_norm must be positive, not {self.clip_norm}"),
         )

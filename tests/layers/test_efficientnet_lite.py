@@ -13,9 +13,18 @@ from pix2seqd.pixel_encoder import PixelEncoder
 
 IMAGE = torch.linspace(-1, 1, 3 * 64 * 96).view(1, 3, 64, 96)
 ROWS = {
-    "efficientnet_lite0": ((1, 3, 1, 16), (2, 3, 6, 24), (2, 5, 6, 40), (3, 3, 6, 80), (3, 5, 6, 112)),
-    "efficientnet_lite1": ((1, 3, 1, 16), (3, 3, 6, 24), (3, 5, 6, 40), (4, 3, 6, 80), (4, 5, 6, 112)),
-    "efficientnet_lite2": ((1, 3, 1, 16), (3, 3, 6, 24), (3, 5, 6, 48), (4, 3, 6, 88), (4, 5, 6, 120)),
+    "efficientnet_lite0": (
+        *((1, 3, 1, 16), (2, 3, 6, 24), (2, 5, 6, 40), (3, 3, 6, 80), (3, 5, 6, 112)),
+        *((4, 5, 6, 192), (1, 3, 6, 320)),
+    ),
+    "efficientnet_lite1": (
+        *((1, 3, 1, 16), (3, 3, 6, 24), (3, 5, 6, 40), (4, 3, 6, 80), (4, 5, 6, 112)),
+        *((5, 5, 6, 192), (1, 3, 6, 320)),
+    ),
+    "efficientnet_lite2": (
+        *((1, 3, 1, 16), (3, 3, 6, 24), (3, 5, 6, 48), (4, 3, 6, 88), (4, 5, 6, 120)),
+        *((5, 5, 6, 208), (1, 3, 6, 352)),
+    ),
 }
 
 
@@ -51,18 +60,21 @@ REFERENCE = {
         [-0.73131, -0.82537, 0.61093, 1.55654, 0.16484],
         [2.34477, -2.06928, -5.60075, 3.2798, -3.2559],
         [0.15673, -0.42849, -6.6784, 4.75801, -9.6567],
+        [1.9401, 1.64607, -4.11261, 2.83694, -4.36105],
     ],
     "efficientnet_lite1": [
         [0.73324, -0.18264, -0.10775, 0.69448, 0.25267],
         [3.36762, -0.7015, 3.01008, 2.38003, -2.61768],
         [12.64151, -1.15721, 0.22109, 4.91271, -4.26144],
         [-12.41046, -2.74348, 0.15384, 6.11668, 4.04034],
+        [1.47054, 1.23404, -0.47078, 3.08098, 2.11458],
     ],
     "efficientnet_lite2": [
         [0.73324, -0.18264, -0.10775, 0.69448, 0.25267],
         [3.36762, -0.7015, 3.01008, 2.38003, -2.61768],
         [1.73811, 2.68815, 2.13395, 4.07193, 1.11066],
         [5.01747, 1.47519, -1.73885, 5.89509, 6.48426],
+        [1.49126, -0.7836, 2.08054, 3.18261, 4.11677],
     ],
 }
 """Per stage: means of the first three channels, standard deviation, the last value; recorded on 2026-11-29."""
@@ -70,27 +82,32 @@ REFERENCE = {
 
 @pytest.mark.parametrize("name", ROWS)
 def test_efficientnet_lite_equals_recorded_maps(name):
-    network = efficientnet_lite.from_official(drawn_weights(name), name).eval()
-    with torch.no_grad():
-        maps = network(IMAGE)
-    stages = [ROWS[name][row][-1] for row in (0, 1, 2, 4)]
-    assert [m.shape[1:] for m in maps] == [(c, 32 >> n, 48 >> n) for n, c in enumerate(stages)]
-    for one, expected in zip(maps, REFERENCE[name], strict=True):
-        found = [*one[0, :3].mean((1, 2)).tolist(), one.std().item(), one[0, -1, -1, -1].item()]
-        assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    weights, every = drawn_weights(name), efficientnet_lite.BLOCKS[name]
+    channels = [ROWS[name][row][-1] for row in (0, 1, 2, 4, 6)]
+    # All blocks, those up to stride 16, and those without the last row.
+    for blocks, stages in ((every, channels), (0, channels[:4]), (every - 1, [*channels[:4], ROWS[name][5][-1]])):
+        network = efficientnet_lite.from_official(weights, name, blocks).eval()
+        with torch.no_grad():
+            maps = network(IMAGE)
+        assert [m.shape[1:] for m in maps] == [(c, 32 >> n, 48 >> n) for n, c in enumerate(stages)]
+        for one, expected in zip(maps if blocks == every else maps[:4], REFERENCE[name], strict=blocks == every):
+            found = [*one[0, :3].mean((1, 2)).tolist(), one.std().item(), one[0, -1, -1, -1].item()]
+            assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_efficientnet_lite_as_backbone(name):
-    backbone = {"model_type": name}
+@pytest.mark.parametrize("to_stride", [16, 32])
+def test_efficientnet_lite_as_backbone(name, to_stride):
+    backbone = {"model_type": name, **({"blocks": efficientnet_lite.BLOCKS[name]} if to_stride == 32 else {})}
     config = ModelConfig.preset("tiny").replace(
         encoder={"backbone": backbone}, decoder={"patch": 4}, mask={"stride": 1}
     )
     features = PixelEncoder(config).eval()(torch.rand(2, 3, 32, 64))
     assert features.map.shape == (2, config.encoder.map_dim, 8, 16)
-    assert features.tokens.shape == (2, 2 * 4, config.encoder.dim)
-    with pytest.raises(ValueError, match="cannot be built"):
-        build_backbone(config.encoder.replace(backbone={**backbone, "depths": [1]}))
+    assert features.tokens.shape == (2, 32 * 64 // to_stride**2, config.encoder.dim)
+    for wrong in ({"depths": [1]}, {"blocks": 22}, {"blocks": "all"}, {"blocks": -1}):
+        with pytest.raises(ValueError, match="cannot be built"):
+            build_backbone(config.encoder.replace(backbone={**backbone, **wrong}))
 
 
 @pytest.mark.parametrize("name", ROWS)

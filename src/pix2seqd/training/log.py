@@ -156,7 +156,7 @@ class TrainLog:
             self.results.losses.append((state.step, loss))
         writer.add_scalar("train/loss", loss, state.step)
         writer.add_scalar("train/images_per_second", rate, state.step)
-        writer.add_scalar("train/lr", state.optimizer.param_groups[0]["lr"], state.step)
+        writer.add_scalar("train/lr", state.optimizer.param_groups[-1]["lr"], state.step)
 
     def _evaluate(self, state: TrainState) -> None:
         """PQ, AP and sample images (image, truth, prediction side by side) of the EMA."""

@@ -222,8 +222,14 @@ def new_state(
         )
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema_decay), use_buffers=True)
     ema.n_averaged.fill_(1)  # the EMA starts as a copy, and averages from the first step on
+    backbone = list(model.pixel_encoder.backbone.parameters())
+    of_backbone = {id(parameter) for parameter in backbone}
+    groups = [
+        {"params": backbone, "factor": recipe.train.backbone_lr_factor},
+        {"params": [p for p in model.parameters() if id(p) not in of_backbone], "factor": 1.0},
+    ]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.train.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=recipe.train.weight_decay
+        groups, lr=recipe.train.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=recipe.train.weight_decay
     )
     optimizer.register_step_pre_hook(_official_epsilon)
     return TrainState(model, ema, optimizer)
@@ -280,7 +286,7 @@ def fit(
         micro = number % config.accumulate
         torch.manual_seed(hash((config.seed, state.step, micro, accelerator.process_index)) % 2**63)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(state.step, fitted(config, state.last))
+            group["lr"] = group["factor"] * learning_rate(state.step, fitted(config, state.last))
         batch = to_device(batch, accelerator.device)
         if recipe.clips.self_past_prob or recipe.clips.rollout_prob:
             with accelerator.autocast():

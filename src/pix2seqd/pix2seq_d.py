@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd.analog_bits import analog, bit2int, from_codes, to_codes
+from pix2seqd.analog_bits import ValueReader, analog, bit2int, to_codes
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import check_schedule, corrupt, ddim_step, ddpm_step, gamma, time_steps
 from pix2seqd.loss import cross_entropy, instance_weights, l2
@@ -26,6 +27,8 @@ class Pix2SeqD(nn.Module):
         self.config = config
         self.pixel_encoder = PixelEncoder(config)
         self.mask_decoder = MaskDecoder(config)
+        limits = config.mask.classes - 1, config.mask.max_instances - 1
+        self.reader = ValueReader(config.mask.bits, config.mask.scale, config.mask.encoding, limits)
 
     def train_loss(
         self,
@@ -172,7 +175,10 @@ class Pix2SeqD(nn.Module):
         ids = (row << across) + column
         if past is not None:
             ids = torch.where(past[:, -1, 1] > 0, past[:, -1, 1], ids)
-        return analog(to_codes(torch.stack([torch.zeros_like(ids), ids], dim=1), bits, encoding), bits, 1.0)
+        every = torch.arange(2 ** bits[1], device=ids.device)
+        masks = torch.stack([torch.zeros_like(every), every])[None, :, :, None]
+        states = analog(to_codes(masks, bits, encoding), bits, 1.0)[0, :, :, 0]  # of each id, [bits, ids]
+        return F.embedding(ids, states.T.contiguous()).movedim(-1, 1)  # channels last
 
     def _hint_bits(self, hints: Tensor) -> tuple[Tensor, Tensor]:
         """Mask of the given bits, and their analog bits, both `[b, bits, h, w]`."""
@@ -182,7 +188,4 @@ class Pix2SeqD(nn.Module):
 
     def to_masks(self, m_pred: Tensor) -> Tensor:
         """Quantize analog bits by their sign: `[b, bits, h, w]` → int64 `[b, 2, h, w]`, illegal values clipped."""
-        bits, encoding = self.config.mask.bits, self.config.mask.encoding
-        masks = from_codes(bit2int(m_pred > 0, bits), bits, encoding)
-        limits = torch.tensor([self.config.mask.classes - 1, self.config.mask.max_instances - 1], device=masks.device)
-        return masks.minimum(limits[:, None, None])
+        return self.reader.values(m_pred)

@@ -19,6 +19,7 @@ from pix2seqd.cli.options import (
     Inference,
     Selection,
     count,
+    loading,
     not_none,
     print_message,
     print_summary,
@@ -85,8 +86,9 @@ def video(
         selection: Which segments are kept, frame by frame. The others are tracked too, but not written.
         inference: How the checkpoint is used.
     """
-    from pix2seqd.images.frames import open_clip
-    from pix2seqd.panoptic.clip_results import ClipWriter
+    with loading():
+        from pix2seqd.images.frames import open_clip
+        from pix2seqd.panoptic.clip_results import ClipWriter
 
     files = _further_files(also, pixel_size, plane_distance, along)
     _check_source(source, out, files["also"].folders)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2seqd.analog_bits import value_probability
 from pix2seqd.files import InputError
 from pix2seqd.images.familiarity import moments
 from pix2seqd.inference.postprocess import MAX_CONFIDENCE
@@ -90,14 +89,14 @@ class Runner:
             window.moments.append(moments(features, window.pixels.shape[1:], window.inside))
         return h
 
+    @torch.inference_mode()
     def masks(self, step: Step) -> np.ndarray:
         """The windows' masks after a step, integers `[b, 4, h, w]`, uint8 if all classes and ids fit.
 
         Channels: class, id, and the model's confidence in the class and in the id, 0 to `MAX_CONFIDENCE`.
         """
         config = self.model.config.mask
-        parts = step.m_pred[:, : config.bits[0]], step.m_pred[:, config.bits[0] :]
-        confidence = torch.stack([value_probability(bits, config.scale) for bits in parts], dim=1)
+        confidence = self.model.reader.probabilities(step.m_pred)
         kind = torch.uint8 if max(config.classes, config.max_instances) <= 256 else torch.int32
         masks = self.model.to_masks(step.m_pred).to(kind)
         return torch.cat([masks, (confidence * MAX_CONFIDENCE).round().to(kind)], dim=1).cpu().numpy()

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pix2seqd.analog_bits import value_probability
 from pix2seqd.config import InferConfig
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -109,6 +108,7 @@ class Stream:
             self._saved -= used * len(noise)
             self._remaining -= len(noise)
 
+    @torch.inference_mode()
     def certain(self, m_pred: Tensor, inside: Sequence[tuple[int, int]]) -> Tensor:
         """Whether the model is sure of each window (`InferConfig.sure`), bool `[b]`.
 
@@ -116,13 +116,12 @@ class Stream:
             m_pred: predicted analog bits `[b, bits, h, w]`.
             inside: height and width of the part of each window that is the image, in network pixels.
         """
-        config, sure = self._model.config.mask, self._config.sure
-        class_bits, id_bits = m_pred.split(list(config.bits), dim=1)
-        confidence = value_probability(class_bits, config.scale)
+        stride, sure = self._model.config.mask.stride, self._config.sure
+        of_class, of_id = self._model.reader.probabilities(m_pred).unbind(dim=1)
         things = self._things.to(m_pred.device)[self._model.to_masks(m_pred)[:, 0]]
-        confidence = torch.where(things, confidence * value_probability(id_bits, config.scale), confidence)
+        confidence = torch.where(things, of_class * of_id, of_class)
         means = [
-            part[: -(-height // config.stride), : -(-width // config.stride)].mean()
+            part[: -(-height // stride), : -(-width // stride)].mean()
             for part, (height, width) in zip(confidence, inside, strict=True)
         ]
         return torch.stack(means) >= sure

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pix2seqd.analog_bits import ExpectedBits
+from pix2seqd.analog_bits import ExpectedBits, ValueReader
 from pix2seqd.layers.norms import GroupNorm
 from pix2seqd.layers.transformer import Attention
 from pix2seqd.mask_decoder import BitHead
@@ -140,6 +140,7 @@ ITEMS = {
     "fused norms": Item(_compiled, partial(_exchange, cls=GroupNorm, faster=fused_cpu.FusedGroupNorm)),
     "fused bits": Item(_compiled, partial(_exchange, cls=ExpectedBits, faster=fused_cpu.FusedExpectedBits)),
     "fused head": Item(_compiled, partial(_exchange, cls=BitHead, faster=fused_cpu.FusedBitHead)),
+    "fused values": Item(_compiled, partial(_exchange, cls=ValueReader, faster=fused_cpu.FusedValueReader)),
     "Triton norms": Item(_triton, _triton_norms),
     "Triton bits": Item(_triton, _triton_bits),
     "large strips": Item(_cuda, _use_large_strips),

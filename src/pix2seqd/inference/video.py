@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pix2seqd.config import InferConfig
+from pix2seqd.mask_decoder import StepCache
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
@@ -71,6 +72,7 @@ class Stream:
         hints: Tensor | None = None,
         inside: Sequence[tuple[int, int]] = (),
         kept: tuple[Tensor, Tensor] | None = None,
+        shared: dict[tuple[int, float], StepCache] | None = None,
     ) -> Iterator[Step]:
         """Denoise some of the present frame's windows.
 
@@ -82,12 +84,14 @@ class Stream:
             hints: int64 `[b, 2, h, w]`, as `Pix2SeqD.denoise` takes them.
             inside: as in `certain`.
             kept: analog bits that are final already, `[b, bits, h, w]`, and for which windows they are, bool `[b]`.
+            shared: as `Pix2SeqD.denoise` takes it.
         """
         config = self._config
         past = [masks[first : first + len(noise)] for masks in self._past] if sample < self.conditioned else []
         steps = self._allowed(len(noise)) if past else config.first_steps or config.steps
         before = past[-1] if past and config.adaptive else None
-        predictions = self._model.denoise(h, noise, steps, config.td, self._condition(past), hints=hints)
+        condition = self._condition(past)
+        predictions = self._model.denoise(h, noise, steps, config.td, condition, hints=hints, shared=shared)
         used = 0
         for used, m_pred in enumerate(predictions, start=1):
             done = used == steps

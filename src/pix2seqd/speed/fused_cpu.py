@@ -63,23 +63,22 @@ class FusedValueReader(ValueReader):
         """As `ValueReader.values`."""
         if not self._reads(m_pred):
             return super().values(m_pred)
-        values = self._read(m_pred, torch.int64, 0)
-        return values.minimum(torch.tensor(self.limits)[:, None, None])
+        return self._read(m_pred, torch.int64).minimum(torch.tensor(self.limits)[:, None, None])
 
     def probabilities(self, m_pred: Tensor) -> Tensor:
         """As `ValueReader.probabilities`."""
-        return self._read(m_pred, torch.float32, 1) if self._reads(m_pred) else super().probabilities(m_pred)
+        return self._read(m_pred, torch.float32) if self._reads(m_pred) else super().probabilities(m_pred)
 
     def _reads(self, m_pred: Tensor) -> bool:
-        bits = self.encoding == "binary" and m_pred.shape[1] == sum(self.bits)
-        return bits and m_pred.dtype == torch.float32 and is_supported(m_pred)
+        fits = self.encoding == "binary" and m_pred.shape[1] == sum(self.bits)
+        return fits and m_pred.dtype == torch.float32 and is_supported(m_pred)
 
-    def _read(self, m_pred: Tensor, dtype: torch.dtype, which: int) -> Tensor:
-        b, bits, h, w = m_pred.shape
+    def _read(self, m_pred: Tensor, dtype: torch.dtype) -> Tensor:
+        """The values (int64) or the probabilities (float32) of all channels, `[b, channels, h, w]`."""
+        b, (h, w) = len(m_pred), m_pred.shape[2:]
         m_pred = m_pred.contiguous(memory_format=torch.channels_last)
         result = torch.empty(b, len(self.bits), h, w, dtype=dtype, device="cpu")
-        pointers = [0, 0]
-        pointers[which] = result.data_ptr()
+        pointers = (result.data_ptr(), 0) if dtype == torch.int64 else (0, result.data_ptr())
         counts = (ctypes.c_int64 * len(self.bits))(*self.bits)
         _call("read_values", m_pred.data_ptr(), *pointers, b, h * w, ctypes.addressof(counts), len(counts), self.scale)
         return result

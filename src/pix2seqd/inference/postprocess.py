@@ -199,21 +199,21 @@ def _add_specks(removed: np.ndarray, labels: np.ndarray, min_pixels: int) -> Non
 def _nearest(labels: np.ndarray, removed: np.ndarray) -> np.ndarray:
     """Give each removed pixel of `labels` the label of the nearest pixel that stays; no other pixel is read."""
     (side, reach), (small, near) = _SQUARES
-    for square in _squares(0, 0, *labels.shape, side):
-        inner = (square[0].start, square[1].start, square[0].stop, square[1].stop)
+    height, width = labels.shape
+    for square in _squares(slice(0, height), slice(0, width), side):
         if (
             removed[square].any()
-            and not all(_fill(labels, removed, part, near) for part in _squares(*inner, small))
+            and not all(_fill(labels, removed, part, near) for part in _squares(*square, small))
             and not _fill(labels, removed, square, reach)
         ):
             return labels[tuple(_nearest_position(removed))]
     return labels
 
 
-def _squares(top: int, left: int, bottom: int, right: int, side: int) -> Iterator[tuple[slice, slice]]:
+def _squares(rows: slice, columns: slice, side: int) -> Iterator[tuple[slice, slice]]:
     """Squares that cover a part of a map; those at its end are smaller."""
-    for y, x in product(range(top, bottom, side), range(left, right, side)):
-        yield slice(y, min(y + side, bottom)), slice(x, min(x + side, right))
+    for y, x in product(range(rows.start, rows.stop, side), range(columns.start, columns.stop, side)):
+        yield slice(y, min(y + side, rows.stop)), slice(x, min(x + side, columns.stop))
 
 
 def _fill(labels: np.ndarray, removed: np.ndarray, square: tuple[slice, slice], reach: int) -> bool:

@@ -197,7 +197,7 @@ def answer_with(monkeypatch) -> Callable[[Pix2SeqD, Callable[..., Tensor]], None
     """Let a model answer at every step with `infer(images, noise, steps, td)`, int64 `[b, 2, h, w]`."""
 
     def patch(model: Pix2SeqD, infer: Callable[..., Tensor]) -> None:
-        def denoise(h, noise, steps, td, past=None, hints=None):
+        def denoise(h, noise, steps, td, past=None, hints=None, shared=None):
             mask = infer(h.map, noise, steps, td)
             yield from [mask] * steps
 

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd.analog_bits import analog, bit2int, from_codes, to_codes
+from pix2seqd.analog_bits import ValueReader, analog, bit2int, to_codes
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import check_schedule, corrupt, ddim_step, ddpm_step, gamma, time_steps
 from pix2seqd.loss import cross_entropy, instance_weights, l2
-from pix2seqd.mask_decoder import MaskDecoder
+from pix2seqd.mask_decoder import MaskDecoder, StepCache
 from pix2seqd.pixel_encoder import ImageFeatures, PixelEncoder
 
 Sampler = Literal["ddim", "ddpm", "ddpm_small"]
@@ -26,6 +27,8 @@ class Pix2SeqD(nn.Module):
         self.config = config
         self.pixel_encoder = PixelEncoder(config)
         self.mask_decoder = MaskDecoder(config)
+        limits = config.mask.classes - 1, config.mask.max_instances - 1
+        self.reader = ValueReader(config.mask.bits, config.mask.scale, config.mask.encoding, limits)
 
     def train_loss(
         self,
@@ -117,6 +120,7 @@ class Pix2SeqD(nn.Module):
         sampler: Sampler = "ddim",
         fresh_noise: Callable[[int], Tensor] | None = None,
         hints: Tensor | None = None,
+        shared: dict[tuple[int, float], StepCache] | None = None,
     ) -> Iterator[Tensor]:
         """The loop of Algorithm 2, yielding each step's predicted analog bits `[b, bits, h, w]`.
 
@@ -130,11 +134,17 @@ class Pix2SeqD(nn.Module):
             fresh_noise: step → standard normal noise of the state's shape, for the ddpm samplers.
             hints: int64 `[b, 2, h, w]`, given classes and ids, -1 where nothing is given. They replace the prediction
                 of every step, and the state at the step's noise level (Eq. 1 with the first noise).
+            shared: what other calls with the same features have computed for their steps and τ_d, without past masks;
+                what is missing is added.
         """
         m_t = self.initial_state(noise.float(), past).contiguous(memory_format=torch.channels_last)
         given = None if hints is None else self._hint_bits(hints)
         t = torch.tensor(list(time_steps(steps, td)), device=m_t.device)  # [steps, 2]
-        prepared = self.mask_decoder.prepare(h, t[:, 0], past)
+        prepared = shared.get((steps, td)) if shared and past is None else None
+        if prepared is None:
+            prepared = self.mask_decoder.prepare(h, t[:, 0], past)
+            if shared is not None and past is None:
+                shared[steps, td] = prepared
         del h  # its map is larger than any of the decoder's, and no longer needed
         for step, (gamma_now, gamma_next) in enumerate(gamma(t, self.config.schedule)):
             # Predict analog bits m_0 from m_t.
@@ -172,7 +182,10 @@ class Pix2SeqD(nn.Module):
         ids = (row << across) + column
         if past is not None:
             ids = torch.where(past[:, -1, 1] > 0, past[:, -1, 1], ids)
-        return analog(to_codes(torch.stack([torch.zeros_like(ids), ids], dim=1), bits, encoding), bits, 1.0)
+        every = torch.arange(2 ** bits[1], device=ids.device)
+        masks = torch.stack([torch.zeros_like(every), every])[None, :, :, None]
+        states = analog(to_codes(masks, bits, encoding), bits, 1.0)[0, :, :, 0]  # of each id, [bits, ids]
+        return F.embedding(ids, states.T.contiguous()).movedim(-1, 1)  # channels last
 
     def _hint_bits(self, hints: Tensor) -> tuple[Tensor, Tensor]:
         """Mask of the given bits, and their analog bits, both `[b, bits, h, w]`."""
@@ -182,7 +195,4 @@ class Pix2SeqD(nn.Module):
 
     def to_masks(self, m_pred: Tensor) -> Tensor:
         """Quantize analog bits by their sign: `[b, bits, h, w]` → int64 `[b, 2, h, w]`, illegal values clipped."""
-        bits, encoding = self.config.mask.bits, self.config.mask.encoding
-        masks = from_codes(bit2int(m_pred > 0, bits), bits, encoding)
-        limits = torch.tensor([self.config.mask.classes - 1, self.config.mask.max_instances - 1], device=masks.device)
-        return masks.minimum(limits[:, None, None])
+        return self.reader.values(m_pred)

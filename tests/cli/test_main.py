@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import json
 import os
@@ -14,6 +15,7 @@ from fake_segmenter import TAXONOMIES, FakeSegmenter, draw
 from PIL import Image
 
 from pix2seqd.cli import main as cli
+from pix2seqd.cli.options import loading
 from pix2seqd.data.coco import CocoPanoptic
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -35,6 +37,15 @@ def notes(err, model="nuclei-fast"):
 
 def settings(out):
     return [image["settings"] for image in json.loads((out / "panoptic.json").read_text())["images"]]
+
+
+def test_loading_leaves_garbage_collection_on():
+    with loading():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(KeyError), loading():
+        raise KeyError
+    assert gc.isenabled()
 
 
 def test_segment_one_image_writes_data_set_and_prints_table(run, segmenter, tmp_path):

@@ -226,6 +226,21 @@ def test_video_frame_of_other_size_ends_it_and_keeps_finished_frames(
     check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, [1, 2, 3, 4, 5])
 
 
+def test_video_ends_with_the_frame_that_cannot_be_written(run, segmenter, folder: Path, tmp_path: Path, monkeypatch):
+    """Frames are written while the next ones are segmented; none comes after one that is missing."""
+    write = ClipWriter.write
+
+    def full(writer: ClipWriter, frame: DecodedFrame, panoptic: Panoptic) -> None:
+        if frame.number == 3:
+            raise InputError("cannot write to out (No space left on device)")
+        write(writer, frame, panoptic)
+
+    monkeypatch.setattr(ClipWriter, "write", full)
+    code, _, err = run("video", "in", "--out", "out")
+    assert code == 2 and "No space left" in err
+    check_whole(tmp_path / "out", segmenter("nuclei-video").taxonomy, [1, 2])
+
+
 def test_video_names_broken_frame_and_segments_the_others(run, segmenter, folder: Path, tmp_path: Path):
     (folder / "3.png").write_bytes(b"not an image")
     code, out, err = run("video", "in", "--out", "out")

@@ -144,8 +144,7 @@ def test_fill_small_part_by_part_equals_the_whole(seed: int, minimum: int, zoom:
     expected = labels[tuple(nearest)] if not removed.all() else 0 * labels
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "BAND", labels.shape[1] * parts)
-        patch.setattr(postprocess, "_TILE", parts)
-        patch.setattr(postprocess, "_REACH", seed % 5)
+        patch.setattr(postprocess, "_SQUARES", ((3 * parts, 2 * (seed % 5)), (parts, seed % 5)))
         before = labels.copy()
         filled, class_of = fill_small(labels, classes, minimum)
         assert np.array_equal(labels, before), "they may be needed"

@@ -3,6 +3,7 @@
 import itertools
 import weakref
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,9 +208,11 @@ def test_video_past_masks_are_the_earlier_results(
     segmenter, given = make(data, consensus=samples, unconditioned_share=unconditioned_share), []
     infer = segmenter.model.denoise
 
-    def denoise(h: object, state: Tensor, steps: int, td: float, past: Tensor | None, hints: None) -> Iterator[Tensor]:
+    def denoise(
+        h: object, state: Tensor, steps: int, td: float, past: Tensor | None, **others: Any
+    ) -> Iterator[Tensor]:
         given.append(past)
-        return infer(h, state, steps, td, past, hints=hints)
+        return infer(h, state, steps, td, past, **others)
 
     monkeypatch.setattr(segmenter.model, "denoise", denoise)
     results = list(segmenter.video(noise(3)))

@@ -294,6 +294,21 @@ def test_initial_state_shows_the_ids_of_the_last_past_mask(tiny, build):
     assert torch.equal(torch.where(shown[:, None], 0, state), torch.where(shown[:, None], 0, cells))
 
 
+def test_denoise_shares_what_depends_on_the_features_only(tiny, build, monkeypatch):
+    model = build(tiny.replace(decoder={"past_frames": 2}))
+    h = model.pixel_encoder(torch.rand(1, 3, 64, 64))
+    noise, past = torch.randn(2, 1, tiny.mask.total_bits, 32, 32), torch.ones(1, 2, 2, 32, 32, dtype=torch.long)
+    calls = [(noise[0], 2, past), (noise[0], 2, None), (noise[1], 2, None), (noise[1], 3, None)]
+    alone = [list(model.denoise(h, eps, steps, 1.0, masks)) for eps, steps, masks in calls]
+    prepared, prepare, shared = [], model.mask_decoder.prepare, {}
+    monkeypatch.setattr(model.mask_decoder, "prepare", lambda *given: prepared.append(given) or prepare(*given))
+    together = [list(model.denoise(h, eps, steps, 1.0, masks, shared=shared)) for eps, steps, masks in calls]
+    assert all(
+        torch.equal(a, b) for one, two in zip(alone, together, strict=True) for a, b in zip(one, two, strict=True)
+    )
+    assert len(prepared) == 3, "with past masks, with two steps, with three steps"
+
+
 @pytest.mark.parametrize("encoding", ["gray", "random"])
 def test_pix2seq_d_encoding_is_plain_binary_of_the_codes(tiny, build, encoding):
     tiny = tiny.replace(mask={"classes": 4, "max_instances": 8}, decoder={"past_frames": 1}, p=0.0)

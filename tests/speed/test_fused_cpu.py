@@ -1,12 +1,14 @@
 """The functions of `fused_cpu.c` against plain operations in double precision."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2seqd.analog_bits import evidence_gain, expected_bits
+from pix2seqd.analog_bits import ValueReader, evidence_gain, expected_bits
 from pix2seqd.mask_decoder import BitHead
 from pix2seqd.speed import fused_cpu
 
@@ -194,3 +196,27 @@ def test_fused_bit_head_of_other_patches_is_the_plain_one(tiny):
             outputs = sum(plain.values) + model.mask.total_bits
             x, noisy = torch.randn(1, patch**2 * outputs, 3, 3), torch.randn(1, model.mask.total_bits, *[3 * patch] * 2)
             assert torch.equal(fused(x, noisy, torch.tensor([0.5])), plain(x, noisy, torch.tensor([0.5])))
+
+
+@pytest.mark.parametrize("bits", [(2, 4), (1, 8), (3,)], ids=str)
+def test_fused_values_are_the_plain_ones_bit_by_bit(set_threads, bits):
+    m_pred = torch.randn(2, sum(bits), 33, 50).clamp(-1, 1) * 0.2
+    m_pred[0, :, :2, :3] = 0  # off
+    m_pred[0, :, 3, 3] = 0.1 * (1 + 1e-6)
+    limits = tuple(2**n - 2 for n in bits)  # below the largest value
+    plain, fused = (cls(bits, 0.2, "binary", limits) for cls in (ValueReader, fused_cpu.FusedValueReader))
+    given = (m_pred, m_pred.contiguous(memory_format=torch.channels_last), m_pred[:, :, 5:20, 7:])
+    for threads, found in itertools.product((1, 2), given):
+        set_threads(threads)
+        with torch.inference_mode():
+            assert torch.equal(fused.values(found), plain.values(found))
+            assert torch.equal(fused.probabilities(found), plain.probabilities(found))
+
+
+def test_fused_values_of_other_encodings_and_types_are_the_plain_ones():
+    for encoding, dtype in (("gray", torch.float32), ("binary", torch.float64)):
+        plain, fused = (cls((2, 4), 0.2, encoding, (2, 15)) for cls in (ValueReader, fused_cpu.FusedValueReader))
+        m_pred = torch.randn(1, 6, 5, 7, dtype=dtype).clamp(-1, 1) * 0.2
+        with torch.inference_mode():
+            assert torch.equal(fused.values(m_pred), plain.values(m_pred))
+            assert torch.equal(fused.probabilities(m_pred), plain.probabilities(m_pred))

@@ -1,5 +1,7 @@
 """The command `pix2seqd`. Each subcommand has a file of its own and imports heavy libraries only when it runs."""
 
+import atexit
+import gc
 import sys
 from importlib.metadata import version
 
@@ -44,6 +46,7 @@ app.command(train, usage=f"Usage: pix2seqd train {SETTINGS}")
 
 def main() -> None:
     """Run the command line. The exit code is 0, 2 after bad input, or 130 after Ctrl-C; neither prints a traceback."""
+    atexit.register(gc.freeze)  # at its end Python would look through all that was imported for garbage: 0.2 s
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # for names a terminal cannot show
     try:

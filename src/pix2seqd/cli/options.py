@@ -1,7 +1,9 @@
 """Options that several commands share."""
 
+import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +19,17 @@ if TYPE_CHECKING:
 
     from pix2seqd.panoptic.taxonomy import Taxonomy
     from pix2seqd.segmenter import Segmenter
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Import modules and load a model without garbage collection, which would look through all of them many times."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # what was loaded stays
+        gc.enable()
 
 
 def _whole(_: type, tokens: Sequence[Any]) -> int:
@@ -113,9 +126,10 @@ class Inference:
 
     def segmenter(self, name: str) -> "Segmenter":
         """Load the checkpoint."""
-        from pix2seqd.segmenter import Segmenter
+        with loading():
+            from pix2seqd.segmenter import Segmenter
 
-        return Segmenter.from_pretrained(name, device=self.device, dtype=self.dtype, trust_size=self.trust_size)
+            return Segmenter.from_pretrained(name, device=self.device, dtype=self.dtype, trust_size=self.trust_size)
 
     def given(self) -> dict[str, Any]:
         """The options of `Segmenter.images` that were given; the checkpoint sets the others."""

@@ -12,6 +12,7 @@ from pix2seqd.cli.options import (
     Inference,
     Selection,
     count,
+    loading,
     not_none,
     print_renamed,
     print_summary,
@@ -73,17 +74,18 @@ def segment(
     """
     from functools import partial
 
-    from pix2seqd.cli.segmenting import (
-        WindowsBar,
-        print_segments,
-        record_results,
-        segment_files,
-        write_missing_files,
-    )
-    from pix2seqd.panoptic.also import Also
-    from pix2seqd.panoptic.collect import collect, remove_leftovers
-    from pix2seqd.panoptic.folder import FOLDERS
-    from pix2seqd.panoptic.results import PanopticWriter, check_out
+    with loading():
+        from pix2seqd.cli.segmenting import (
+            WindowsBar,
+            print_segments,
+            record_results,
+            segment_files,
+            write_missing_files,
+        )
+        from pix2seqd.panoptic.also import Also
+        from pix2seqd.panoptic.collect import collect, remove_leftovers
+        from pix2seqd.panoptic.folder import FOLDERS
+        from pix2seqd.panoptic.results import PanopticWriter, check_out
 
     _check_engine(engine, workers)
     further = Also.parse(also, pixel_size)
@@ -94,7 +96,8 @@ def segment(
         from pix2seqd.cli.workers import start_loading
 
         context = start_loading()
-    from pix2seqd import distributed
+    with loading():
+        from pix2seqd import distributed
 
     processes = distributed.world_size()
     if engine == "local" and workers > 1 and processes > 1:

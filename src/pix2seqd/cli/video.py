@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from pix2seqd.cli.options import (
     Inference,
     Selection,
     count,
+    loading,
     not_none,
     print_message,
     print_summary,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from pix2seqd.images.frames import DecodedFrame, FrameStream
     from pix2seqd.inference.depths import Video
+    from pix2seqd.panoptic.clip_results import ClipWriter
     from pix2seqd.panoptic.panoptic import Panoptic
 
 
@@ -85,8 +88,9 @@ def video(
         selection: Which segments are kept, frame by frame. The others are tracked too, but not written.
         inference: How the checkpoint is used.
     """
-    from pix2seqd.images.frames import open_clip
-    from pix2seqd.panoptic.clip_results import ClipWriter
+    with loading():
+        from pix2seqd.images.frames import open_clip
+        from pix2seqd.panoptic.clip_results import ClipWriter
 
     files = _further_files(also, pixel_size, plane_distance, along)
     _check_source(source, out, files["also"].folders)
@@ -107,8 +111,7 @@ def video(
         results = chain(list(islice(results, 1)), results)
         lists = {"min_frames": min_frames, "stack": stack}
         with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, **lists, **files) as writer:
-            for result in results:
-                writer.write(*result)
+            _write(writer, results)
     done, seconds, word = writer.frames, progress.seconds, progress.word
     tracked = _describe_tracks(writer.lengths, writer.min_frames, word)
     # Frames show one scene. Where a single one looks familiar, the others are dim views of the same.
@@ -206,6 +209,20 @@ def _segment(
         progress.note(f"{source}: plane {start} is the sharpest; it is segmented first, then those on both sides")
         return segment_depths(segment, clip.read, start, clip.total or 0)
     return follow(segment, _check_rate(clip.frames, 1 / float(clip.rate), progress))
+
+
+def _write(writer: "ClipWriter", results: "Iterator[tuple[DecodedFrame, Panoptic]]") -> None:
+    """Write the results. Each is written in a thread, while the networks compute the next one."""
+    with ThreadPoolExecutor(1) as pool:
+        running: Future[None] | None = None
+        try:
+            for result in results:
+                if running:
+                    running.result()  # nothing is written after what could not be
+                running = pool.submit(writer.write, *result)
+        finally:
+            if running:
+                running.result()
 
 
 def _describe_tracks(lengths: list[int], min_frames: int, word: str) -> str:

@@ -3,6 +3,7 @@
 Every function that finds segments returns a label map (`Labels`).
 """
 
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -20,10 +21,9 @@ Labels = tuple[np.ndarray, dict[int, int]]
 
 MAX_CONFIDENCE = 255
 """Highest confidence of a pixel; 0 is the lowest."""
-_TILE = 512
-"""Side of the squares in which pixels are given to their nearest segment."""
-_REACH = 64
-"""Pixels around such a square in which that segment is looked for; few images need more."""
+_SQUARES = ((512, 64), (32, 8))
+"""Side of the squares in which pixels are given to their nearest segment, and pixels around a square in which that
+segment is looked for: in the small ones, otherwise in the large one, otherwise in the whole image."""
 
 
 def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
@@ -198,22 +198,40 @@ def _add_specks(removed: np.ndarray, labels: np.ndarray, min_pixels: int) -> Non
 
 def _nearest(labels: np.ndarray, removed: np.ndarray) -> np.ndarray:
     """Give each removed pixel of `labels` the label of the nearest pixel that stays; no other pixel is read."""
+    (side, reach), (small, near) = _SQUARES
     height, width = labels.shape
-    for top, left in product(range(0, height, _TILE), range(0, width, _TILE)):
-        tile = np.s_[top : top + _TILE, left : left + _TILE]
-        if not removed[tile].any():
-            continue
-        y, x = max(0, top - _REACH), max(0, left - _REACH)
-        around = np.s_[y : top + _TILE + _REACH, x : left + _TILE + _REACH]
-        inner = np.s_[top - y : top - y + _TILE, left - x : left - x + _TILE]
-        nearest, distance = labels[around], np.inf
-        if not removed[around].all():
-            position = _nearest_position(removed[around])
-            nearest, distance = nearest[tuple(position)], np.hypot(*(position - np.indices(nearest.shape)))[inner].max()
-        if distance > _REACH and removed[around].size < removed.size:  # a nearer pixel may lie beyond
+    for square in _squares(slice(0, height), slice(0, width), side):
+        if (
+            removed[square].any()
+            and not all(_fill(labels, removed, part, near) for part in _squares(*square, small))
+            and not _fill(labels, removed, square, reach)
+        ):
             return labels[tuple(_nearest_position(removed))]
-        labels[tile] = nearest[inner]
     return labels
+
+
+def _squares(rows: slice, columns: slice, side: int) -> Iterator[tuple[slice, slice]]:
+    """Squares that cover a part of a map; those at its end are smaller."""
+    for y, x in product(range(rows.start, rows.stop, side), range(columns.start, columns.stop, side)):
+        yield slice(y, min(y + side, rows.stop)), slice(x, min(x + side, columns.stop))
+
+
+def _fill(labels: np.ndarray, removed: np.ndarray, square: tuple[slice, slice], reach: int) -> bool:
+    """`_nearest` for the pixels of a square; False, and nothing is done, if one may have a nearest pixel beyond."""
+    rows, columns = np.nonzero(removed[square])
+    if not len(rows):
+        return True
+    y, x = (max(0, part.start - reach) for part in square)
+    around = np.s_[y : square[0].stop + reach, x : square[1].stop + reach]
+    lost = removed[around]
+    if lost.all():
+        return False
+    rows, columns = rows + (square[0].start - y), columns + (square[1].start - x)
+    nearest = _nearest_position(lost)[:, rows, columns]
+    if lost.size < removed.size and np.hypot(nearest[0] - rows, nearest[1] - columns).max() > reach:
+        return False
+    labels[around][rows, columns] = labels[around][nearest[0], nearest[1]]
+    return True
 
 
 def _nearest_position(removed: np.ndarray) -> np.ndarray:

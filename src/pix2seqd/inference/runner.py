@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2seqd.analog_bits import value_probability
 from pix2seqd.files import InputError
 from pix2seqd.images.familiarity import moments
 from pix2seqd.inference.postprocess import MAX_CONFIDENCE
 from pix2seqd.inference.tiling import Window
 from pix2seqd.inference.video import Step, Stream
+from pix2seqd.mask_decoder import StepCache
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
 from pix2seqd.speed import accelerate, is_plain
@@ -65,13 +65,14 @@ class Runner:
         hints = [window.hints for window in windows if window.hints is not None]
         given, number = self._batch(hints) if hints else None, windows[0].number
         first: tuple[Tensor, Tensor] | None = None  # the first sample, and which windows the model is sure of
+        shared: dict[tuple[int, float], StepCache] = {}  # of all samples
         samples = len(windows[0].noise)
         for sample in range(samples):
             if first is not None and first[1].all():
                 yield Step(sample, first[0], True)
                 continue
             noise = self._batch([window.noise[sample] for window in windows])
-            predictions = stream.denoise(h, noise, number, sample, given, inside, first)
+            predictions = stream.denoise(h, noise, number, sample, given, inside, first, shared)
             while True:
                 with self._precision():  # entered for each step: it must not apply to the caller's code between steps
                     step = next(predictions, None)
@@ -90,14 +91,14 @@ class Runner:
             window.moments.append(moments(features, window.pixels.shape[1:], window.inside))
         return h
 
+    @torch.inference_mode()
     def masks(self, step: Step) -> np.ndarray:
         """The windows' masks after a step, integers `[b, 4, h, w]`, uint8 if all classes and ids fit.
 
         Channels: class, id, and the model's confidence in the class and in the id, 0 to `MAX_CONFIDENCE`.
         """
         config = self.model.config.mask
-        parts = step.m_pred[:, : config.bits[0]], step.m_pred[:, config.bits[0] :]
-        confidence = torch.stack([value_probability(bits, config.scale) for bits in parts], dim=1)
+        confidence = self.model.reader.probabilities(step.m_pred)
         kind = torch.uint8 if max(config.classes, config.max_instances) <= 256 else torch.int32
         masks = self.model.to_masks(step.m_pred).to(kind)
         return torch.cat([masks, (confidence * MAX_CONFIDENCE).round().to(kind)], dim=1).cpu().numpy()

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pix2seqd.analog_bits import value_probability
 from pix2seqd.config import InferConfig
+from pix2seqd.mask_decoder import StepCache
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
@@ -72,6 +72,7 @@ class Stream:
         hints: Tensor | None = None,
         inside: Sequence[tuple[int, int]] = (),
         kept: tuple[Tensor, Tensor] | None = None,
+        shared: dict[tuple[int, float], StepCache] | None = None,
     ) -> Iterator[Step]:
         """Denoise some of the present frame's windows.
 
@@ -83,12 +84,14 @@ class Stream:
             hints: int64 `[b, 2, h, w]`, as `Pix2SeqD.denoise` takes them.
             inside: as in `certain`.
             kept: analog bits that are final already, `[b, bits, h, w]`, and for which windows they are, bool `[b]`.
+            shared: as `Pix2SeqD.denoise` takes it.
         """
         config = self._config
         past = [masks[first : first + len(noise)] for masks in self._past] if sample < self.conditioned else []
         steps = self._allowed(len(noise)) if past else config.first_steps or config.steps
         before = past[-1] if past and config.adaptive else None
-        predictions = self._model.denoise(h, noise, steps, config.td, self._condition(past), hints=hints)
+        condition = self._condition(past)
+        predictions = self._model.denoise(h, noise, steps, config.td, condition, hints=hints, shared=shared)
         used = 0
         for used, m_pred in enumerate(predictions, start=1):
             done = used == steps
@@ -109,6 +112,7 @@ class Stream:
             self._saved -= used * len(noise)
             self._remaining -= len(noise)
 
+    @torch.inference_mode()
     def certain(self, m_pred: Tensor, inside: Sequence[tuple[int, int]]) -> Tensor:
         """Whether the model is sure of each window (`InferConfig.sure`), bool `[b]`.
 
@@ -116,13 +120,12 @@ class Stream:
             m_pred: predicted analog bits `[b, bits, h, w]`.
             inside: height and width of the part of each window that is the image, in network pixels.
         """
-        config, sure = self._model.config.mask, self._config.sure
-        class_bits, id_bits = m_pred.split(list(config.bits), dim=1)
-        confidence = value_probability(class_bits, config.scale)
+        stride, sure = self._model.config.mask.stride, self._config.sure
+        of_class, of_id = self._model.reader.probabilities(m_pred).unbind(dim=1)
         things = self._things.to(m_pred.device)[self._model.to_masks(m_pred)[:, 0]]
-        confidence = torch.where(things, confidence * value_probability(id_bits, config.scale), confidence)
+        confidence = torch.where(things, of_class * of_id, of_class)
         means = [
-            part[: -(-height // config.stride), : -(-width // config.stride)].mean()
+            part[: -(-height // stride), : -(-width // stride)].mean()
             for part, (height, width) in zip(confidence, inside, strict=True)
         ]
         return torch.stack(means) >= sure

@@ -37,7 +37,7 @@ class Recorded(NamedTuple):
     """Of its image's file."""
     has_settings: bool
     """Whether it was made with the settings of this process."""
-    identity: tuple[int, int] | None
+    identity: int | None
     """`identity_of` its record."""
     also: Mapping[str, Any]
     is_unfamiliar: bool
@@ -192,6 +192,10 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
             self._append_names(*({"writer": self._token, "key": key, "stem": name} for key, name in names.items()))
         return names
 
+    def stem(self, key: str) -> str | None:
+        """The name of an image, as `stems` gave it; None: it has none yet, or a process with other settings has it."""
+        return None if key in self._foreign else self._stems.get(key)
+
     def _open_part(self, part: str) -> None:
         """Bring the journal that killed processes left into `panoptic.json`, and read that."""
         opened = self._json(part)
@@ -250,7 +254,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
                     raise ValueError(number)
                 key, about = recorded.pop(number, (None, None))
                 if about is None or mask != f"{about.name}.png":  # otherwise its name is taken already
-                    self._taken.add((prefix + Path(annotation["file_name"]).stem).casefold())
+                    self._taken.add(_folded(prefix + Path(annotation["file_name"]).stem))
                 if key is not None and about is not None:
                     self.recorded[key] = about
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -264,18 +268,18 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
                 self._newest_part += 1
             prefix = f"{part_name(self._newest_part)}/"
         # On some file systems A.png and a.png are the same file.
-        first = (prefix + wanted).casefold()
+        first = _folded(prefix + wanted)
         for number in itertools.count(self._next_number.get(first, 1)):
             name = prefix + (wanted if number == 1 else f"{wanted}-{number}")
-            if name.casefold() not in self._taken:
+            if _folded(name) not in self._taken:
                 self._next_number[first] = number
                 return name
         raise AssertionError
 
     def _register(self, key: str | None, name: str) -> None:
         """Remember that a name is in use, and by which image."""
-        if name.casefold() not in self._taken:
-            self._taken.add(name.casefold())
+        if _folded(name) not in self._taken:
+            self._taken.add(_folded(name))
             self._sizes[name.rpartition("/")[0]] += 1
         if key is not None:
             self._stems.setdefault(key, name)
@@ -370,10 +374,16 @@ def _info(path: Path, head: Mapping[str, Any]) -> dict[str, Any]:
     return info
 
 
-def identity_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Bytes of an image's source, and when this was modified; None: it has no source."""
+def _folded(name: str) -> str:
+    """The name in lower case: the same string if it is so already, which takes no memory."""
+    folded = name.casefold()
+    return name if folded == name else folded
+
+
+def identity_of(image: Mapping[str, Any]) -> int | None:
+    """A hash of the bytes of an image's source, and of when this was modified; None: it has no source."""
     source = image.get("source")
-    return (source["bytes"], source["modified_ns"]) if source else None
+    return hash((source["bytes"], source["modified_ns"])) if source else None
 
 
 def _recorded(name: str, suffix: str, image: Mapping[str, Any], settings: Mapping[str, Any] | None) -> Recorded:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from pix2seqd.panoptic.taxonomy import Taxonomy
 
 WRITER = "written by pix2seqd segment"
 """Mark in `info.description`, so that no other data set is mistaken for a result and overwritten."""
+
+_NAMED = 1000
+"""Images whose names are taken at a time, so that lists of very many are never in memory twice."""
 
 
 def make_folders(out: Path, names: tuple[str, ...] = FOLDERS) -> None:
@@ -139,13 +143,14 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         layout(out, shard)
         make_folders(out, ())
         self._out, self._settings, self._folders = out, dict(settings), folders
-        self._stems: dict[str, str] = {}
-        self._parts: set[Path] = set()
+        self._parts: set[str] = set()
         self._save_after = 0.0
         with ExitStack() as stack:
             folder = PanopticFolder(out, taxonomy, WRITER, self._settings, is_exclusive=True, shard=shard)
             self._folder = stack.enter_context(folder)
-            self._name(sources)
+            remaining = iter(sources)
+            while some := list(islice(remaining, _NAMED)):
+                self._name(some)
             self._closing = stack.pop_all()
 
     def __exit__(self, *error: Any) -> None:
@@ -155,7 +160,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
     @property
     def parts(self) -> list[Path]:
         """The folders with results of this process: the parts, or the folder itself."""
-        return sorted(self._parts)
+        return [self._out / part for part in sorted(self._parts)]
 
     def is_done(self, source: Path) -> bool:
         """Whether the unchanged file was segmented with these settings and all its output files still exist."""
@@ -208,17 +213,19 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
 
     def stem(self, source: Path) -> str:
         """STEM of an image; in a result in parts, the part comes first (`parts.locate`)."""
-        if absolute(source) not in self._stems:
-            self._name([source])
-        return self._stems[absolute(source)]
+        key = absolute(source)
+        name = self._folder.stem(key)
+        if name is None or name.rpartition("/")[0] not in self._parts:
+            name = self._name([source])[key]
+        return name
 
-    def _name(self, sources: Iterable[Path]) -> None:
+    def _name(self, sources: Iterable[Path]) -> Mapping[str, str]:
+        """Take the names of images and make their folders; the names by key."""
         named = self._folder.stems({absolute(source): printable(source.stem) for source in sources})
-        self._stems |= named
-        parts = {name.rpartition("/")[0] for name in named.values()}
-        for folder in {self._out / part for part in parts} - self._parts:
-            make_folders(folder, self._folders)
-            self._parts.add(folder)
+        for part in {name.rpartition("/")[0] for name in named.values()} - self._parts:
+            make_folders(self._out / part, self._folders)
+            self._parts.add(part)
+        return named
 
     def _save(self) -> None:
         started = time.monotonic()

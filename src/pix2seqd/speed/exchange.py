@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pix2seqd.analog_bits import ExpectedBits
+from pix2seqd.analog_bits import ExpectedBits, ValueReader
 from pix2seqd.layers.norms import GroupNorm
 from pix2seqd.layers.transformer import Attention
 from pix2seqd.mask_decoder import BitHead
@@ -93,6 +93,11 @@ def _triton_bits(model: Pix2SeqD) -> None:
     _exchange(model, ExpectedBits, TritonExpectedBits)
 
 
+def _fuse_bits(model: Pix2SeqD) -> None:
+    _exchange(model, ExpectedBits, fused_cpu.FusedExpectedBits)
+    _exchange(model, ValueReader, fused_cpu.FusedValueReader)
+
+
 def _use_winograd(model: nn.Module) -> None:
     for parent in list(model.modules()):
         for name, child in parent.named_children():
@@ -138,7 +143,7 @@ ITEMS = {
     ),
     "attention by products": Item(_products_pay, partial(_exchange, cls=Attention, faster=ProductAttention)),
     "fused norms": Item(_compiled, partial(_exchange, cls=GroupNorm, faster=fused_cpu.FusedGroupNorm)),
-    "fused bits": Item(_compiled, partial(_exchange, cls=ExpectedBits, faster=fused_cpu.FusedExpectedBits)),
+    "fused bits": Item(_compiled, _fuse_bits),
     "fused head": Item(_compiled, partial(_exchange, cls=BitHead, faster=fused_cpu.FusedBitHead)),
     "Triton norms": Item(_triton, _triton_norms),
     "Triton bits": Item(_triton, _triton_bits),

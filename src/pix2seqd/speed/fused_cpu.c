@@ -1,4 +1,4 @@
-/* Normalisation with SiLU, and logits to bits, for CPUs.
+/* Normalisation with SiLU, logits to bits, and bits to values, for CPUs.
 
 Numbers are float32, or bfloat16 if `bf16` is set; all sums are float32 or better. The order of summation depends
 neither on the number of threads nor on the other examples of a batch. Compiled by pix2seqd.speed.fused_cpu. */
@@ -13,6 +13,7 @@ neither on the number of threads nor on the other examples of a batch. Compiled 
 #define PART 16384 /* numbers that one thread takes at a time */
 #define SIDE 4     /* of a patch, as in fused_cpu.py */
 #define PATCH (SIDE * SIDE)
+#define BLOCK 64 /* pixels whose bits are read together */
 
 /* Per channel: sum of a part's values minus a number near their mean, and sum of the squares of these differences. */
 INLINE void sums(const void *x, int64_t rows, int64_t c, const float *near, float *sum, float *squares, int bf16) {
@@ -232,5 +233,38 @@ void patch_bits(const void *x, const float *m, const float *gain, float *y, int6
             }
         free(e);
         free(half_odds);
+    }
+}
+
+/* What the signs of analog bits x [b, hw, all] say of each of the `channels`: values [b, channels, hw], and
+   probabilities likewise, as `analog_bits` has them; what is not wanted is NULL. `bits` as in `patch_bits`. */
+void read_values(const float *x, int64_t *values, float *probabilities, int64_t b, int64_t hw, const int64_t *bits,
+                 int64_t channels, float scale, int threads) {
+    int64_t all = 0;
+    for (int64_t i = 0; i < channels; i++) all += bits[i];
+#pragma omp parallel for num_threads(b * hw * all > PART ? threads : 1)
+    for (int64_t block = 0; block < b * ((hw + BLOCK - 1) / BLOCK); block++) {
+        int64_t n = block / ((hw + BLOCK - 1) / BLOCK), from = block % ((hw + BLOCK - 1) / BLOCK) * BLOCK;
+        int64_t here = hw - from < BLOCK ? hw - from : BLOCK;
+        const float *bit = x + (n * hw + from) * all;
+        for (int64_t i = 0; i < channels; i++) {
+            int64_t at = (n * channels + i) * hw + from;
+            int64_t value[BLOCK] = {0};
+            float probability[BLOCK];
+            for (int s = 0; s < BLOCK; s++) probability[s] = 1;
+            for (int64_t k = 0; k < bits[i]; k++, bit++) {
+                if (values)
+#pragma omp simd
+                    for (int s = 0; s < here; s++) value[s] |= (int64_t)(bit[s * all] > 0) << k;
+                else
+#pragma omp simd
+                    for (int s = 0; s < here; s++) probability[s] *= (1 + fabsf(bit[s * all]) / scale) / 2;
+            }
+            for (int s = 0; s < here; s++)
+                if (values)
+                    values[at + s] = value[s];
+                else
+                    probabilities[at + s] = probability[s] > 1 ? 1 : probability[s];
+        }
     }
 }

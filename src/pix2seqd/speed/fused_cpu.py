@@ -1,4 +1,4 @@
-"""Normalisation with SiLU, and softmax to bits, on CPUs in C (`fused_cpu.c`).
+"""Normalisation with SiLU, softmax to bits, and bits to values, on CPUs in C (`fused_cpu.c`).
 
 PyTorch's operations pass over whole maps one after the other, and spend most of their time in an exponential that is
 exact to the last bit. They are used where nothing can be compiled.
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pix2seqd.analog_bits import ExpectedBits, evidence_gain
+from pix2seqd.analog_bits import ExpectedBits, ValueReader, evidence_gain
 from pix2seqd.layers.norms import GroupNorm
 from pix2seqd.mask_decoder import BitHead
 from pix2seqd.speed import compile_c
@@ -21,6 +21,7 @@ _ARGUMENTS = {
     "group_norm": "ppllllpplfiii",
     "expected_bits": "ppllifii",
     "patch_bits": "pppplllplfii",
+    "read_values": "pppllplfi",
 }
 _PATCH = 4
 """Side of the patches that `patch_bits` takes: their pixels fill a vector."""
@@ -53,6 +54,34 @@ class FusedBitHead(BitHead):
         if decoder.patch != _PATCH or not decoder.bit_logits or not is_supported(x) or not is_supported(m_t):
             return super().forward(x, m_t, gammas)
         return patch_bits(x, m_t, evidence_gain(mask.scale, gammas), mask.bits, mask.scale)
+
+
+class FusedValueReader(ValueReader):
+    """`ValueReader` in one pass over the bits, for the binary encoding; otherwise as it was."""
+
+    def values(self, m_pred: Tensor) -> Tensor:
+        """As `ValueReader.values`."""
+        if not self._reads(m_pred):
+            return super().values(m_pred)
+        return self._read(m_pred, torch.int64).minimum(torch.tensor(self.limits)[:, None, None])
+
+    def probabilities(self, m_pred: Tensor) -> Tensor:
+        """As `ValueReader.probabilities`."""
+        return self._read(m_pred, torch.float32) if self._reads(m_pred) else super().probabilities(m_pred)
+
+    def _reads(self, m_pred: Tensor) -> bool:
+        fits = self.encoding == "binary" and m_pred.shape[1] == sum(self.bits)
+        return fits and m_pred.dtype == torch.float32 and is_supported(m_pred)
+
+    def _read(self, m_pred: Tensor, dtype: torch.dtype) -> Tensor:
+        """The values (int64) or the probabilities (float32) of all channels, `[b, channels, h, w]`."""
+        b, (h, w) = len(m_pred), m_pred.shape[2:]
+        m_pred = m_pred.contiguous(memory_format=torch.channels_last)
+        result = torch.empty(b, len(self.bits), h, w, dtype=dtype, device="cpu")
+        pointers = (result.data_ptr(), 0) if dtype == torch.int64 else (0, result.data_ptr())
+        counts = (ctypes.c_int64 * len(self.bits))(*self.bits)
+        _call("read_values", m_pred.data_ptr(), *pointers, b, h * w, ctypes.addressof(counts), len(counts), self.scale)
+        return result
 
 
 def is_supported(x: Tensor) -> bool:

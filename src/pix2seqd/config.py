@@ -140,6 +140,13 @@ class Config:
         return replace(self, **changes)  # type: ignore[type-var]
 
 
+def merged(below: Any, above: Any) -> Any:
+    """Settings in nested dictionaries, of which those `above` have priority; backbones of other types are replaced."""
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping) or "model_type" in above:
+        return above
+    return {**below, **{key: merged(below.get(key), value) for key, value in above.items()}}
+
+
 def is_section(kind: Any) -> bool:
     """Whether the values of a field of this kind are nested configs."""
     return isinstance(kind, type) and issubclass(kind, Config)

@@ -139,9 +139,8 @@ def class_table(results: dict[str, Any], taxonomy: Taxonomy) -> str:
         for category in taxonomy.categories:
             row = {**quality[category.id], "iou": iou[category.id]["iou"]}
             values = [row[key] for key in ("pq", "sq", "rq", "tp", "fp", "fn", "iou")]
-            kind = "thing" if category.isthing else "stuff"
             shown = ["" if value != value else value for value in values]
-            writer.writerow([escaped(group), category.id, escaped(category.name), kind, *shown])
+            writer.writerow([escaped(group), category.id, escaped(category.name), category.kind, *shown])
     return text.getvalue()
 
 

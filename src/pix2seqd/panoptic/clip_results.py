@@ -36,9 +36,10 @@ from pix2seqd.panoptic.also import (
     remove_all,
     write_further,
 )
-from pix2seqd.panoptic.collect import Item, merge, write_listed
+from pix2seqd.panoptic.collect import Item, merge
 from pix2seqd.panoptic.ctc import CtcWriter
 from pix2seqd.panoptic.folder import LOCK
+from pix2seqd.panoptic.journal import write_lists
 from pix2seqd.panoptic.panoptic import Panoptic, rgb_to_id
 from pix2seqd.panoptic.parts import find_parts
 from pix2seqd.panoptic.results import familiarity, make_folders, writing
@@ -195,9 +196,10 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         info = {"description": WRITER, "settings": self._settings}
         info |= {"stack": self._stack} if self._stack else {}
         categories = self._taxonomy.to_coco()
-        head = {"info": info, "images": self._images, "categories": categories}
         self._annotations.seek(0)
-        write_listed(self._out / "panoptic.json", head, (line.rstrip("\n") for line in self._annotations))
+        images = (json_line(image).encode() for image in self._images)
+        annotations = (line.rstrip("\n").encode() for line in self._annotations)
+        write_lists(self._out / "panoptic.json", {"info": info, "categories": categories}, images, annotations)
         tracks = list(self._tracks.lasting(self.min_frames))
         write_json(self._out / "tracks.json", {"info": info, "tracks": [self._record(*track) for track in tracks]})
         things = {number: track for number, track in tracks if track.isthing}

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from pix2seqd import distributed
 from pix2seqd.checkpoint import Checkpoint, find_backbone, from_pretrained
-from pix2seqd.config import Recipe, bundled_names
+from pix2seqd.config import Recipe, bundled_names, merged
 from pix2seqd.data import is_clips, open_dataset
 from pix2seqd.data.categories import with_categories
 from pix2seqd.data.check import Report, content, fill
@@ -177,7 +177,7 @@ class Choices:
         for path, layer in self.values.items():
             for name in reversed(path.split(".")):
                 layer = {name: layer}
-            result = _merged(result, layer)
+            result = merged(result, layer)
         return result
 
 
@@ -454,8 +454,7 @@ def measure(dataset: Dataset, source: str) -> Statistics:
     Raises:
         InputError: an item cannot be read, or none has a label.
     """
-    statistics = Statistics(dataset.taxonomy, 0, len(dataset))
-    fill(statistics, dataset)
+    statistics = fill(Statistics(dataset.taxonomy, 0), dataset)
     if statistics.errors:
         more = f" ({len(statistics.errors)} such items)" if len(statistics.errors) > 1 else ""
         raise InputError(f"{statistics.errors[0]}{more}; pix2seqd check-data {source} lists all")
@@ -493,7 +492,7 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
     fresh = RECIPES["nuclei" if is_similar(data) else "camvid"].model
     model = start.model.config if start else fresh
     values = {"model": model.replace(decoder={"past_frames": 0}).to_dict()}
-    values = _merged(_merged(values, choices.nested()), settings)
+    values = merged(merged(values, choices.nested()), settings)
     file = out / DATA_FILE
     values |= {"train_data": f"split:{file}@train", "eval_data": f"split:{file}@eval", "init": init}
     try:
@@ -554,14 +553,6 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for name, value in above.items():
-        nested = isinstance(value, Mapping) and isinstance(result.get(name), Mapping) and name != "backbone"
-        result[name] = _merged(result[name], value) if nested else value
-    return result
 
 
 def build(recipe: Recipe) -> Pix2SeqD:

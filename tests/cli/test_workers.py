@@ -15,11 +15,11 @@ from fake_segmenter import FakeSegmenter, draw
 from pix2seqd.cli.segmenting import Job, segment_files
 from pix2seqd.cli.workers import on_workers, start_loading
 from pix2seqd.files import InputError
-from pix2seqd.panoptic.also import Also
+from pix2seqd.panoptic.extra_files import ExtraFiles
 from pix2seqd.panoptic.results import make_folders
 
 FOLDERS = ("images", "panoptic", "overlay", "labels")
-LABELS = Also.parse("labels", None)
+LABELS = ExtraFiles.parse("labels", None)
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
 

@@ -75,13 +75,13 @@ def segment(
     from functools import partial
 
     from pix2seqd.cli.segmenting import Job, WindowsBar, print_segments, record_results, write_missing_files
-    from pix2seqd.panoptic.also import Also
     from pix2seqd.panoptic.collect import collect, remove_leftovers
+    from pix2seqd.panoptic.extra_files import ExtraFiles
     from pix2seqd.panoptic.folder import FOLDERS
     from pix2seqd.panoptic.results import PanopticWriter, check_out
 
     _check_engine(engine, workers)
-    further = Also.parse(also, pixel_size)
+    further = ExtraFiles.parse(also, pixel_size)
     sources = _find_sources(images, channel)  # a mistyped name is reported before torch and the model are loaded
     check_out(out, shard)
     run = _start(engine, workers, sources, out)

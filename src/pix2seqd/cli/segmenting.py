@@ -19,7 +19,7 @@ from pix2seqd.cli.options import print_message
 from pix2seqd.cli.progress import bar_with_speed
 from pix2seqd.files import InputError, printable, say
 from pix2seqd.images.load import Pixels, image_size, open_pixels
-from pix2seqd.panoptic.also import NO_FILES, Also, read_result, remove, write_for_image
+from pix2seqd.panoptic.extra_files import NO_FILES, ExtraFiles, read_result, remove, write_for_image
 from pix2seqd.panoptic.journal import Entry
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.parts import locate
@@ -59,7 +59,7 @@ class Job:
     """Number of files that are read, and of windows that are computed, at a time; None: chosen by whoever does it."""
     channel: str | None = None
     """The channel of every file; see `open_pixels`."""
-    also: Also = NO_FILES
+    also: ExtraFiles = NO_FILES
     """Further files that are written."""
 
 
@@ -159,7 +159,9 @@ def _chunks(todo: Todo, maximum: int) -> Iterator[Todo]:
         yield chunk
 
 
-def write_missing_files(writer: PanopticWriter, out: Path, sources: list[Path], taxonomy: Taxonomy, also: Also) -> int:
+def write_missing_files(
+    writer: PanopticWriter, out: Path, sources: list[Path], taxonomy: Taxonomy, also: ExtraFiles
+) -> int:
     """Write the further files that images segmented before lack, from their results, and print how many images.
 
     Returns the number of images that failed.

@@ -6,8 +6,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pix2seqd.data.sample import ClipDataset, Dataset, Subset, evenly
-from pix2seqd.data.split import PARTS, open_part, undivided
+from pix2seqd.data.sample import ClipDataset, Dataset, Subset, evenly_spaced
+from pix2seqd.data.split import SUBSETS, open_part, undivided
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
         from pix2seqd.data.shards import Shards
 
         return Shards(rest)
-    if kind == "split" and detail in PARTS:
+    if kind == "split" and detail in SUBSETS:
         return open_part(path, detail, partial(open_dataset, size=size))
     if kind == "shapes" and path.isdecimal() and int(path) and (detail.isdecimal() or not detail):
         from pix2seqd.data.synthetic.shapes import Shapes
@@ -65,9 +65,9 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
 
         return Cityscapes.open(path, detail)
     if kind in ("davis", "kitti-step") and path and detail:
-        from pix2seqd.data.clips import EachFrame
+        from pix2seqd.data.clips import ClipFrames
 
-        return EachFrame(open_clips(source, size, 1))
+        return ClipFrames(open_clips(source, size, 1))
     raise InputError(f"data {source!r} is not understood; give {SOURCES}")
 
 
@@ -91,7 +91,7 @@ def remarks(dataset: Dataset, source: str, looked_at: int = 5) -> list[str]:
     assumed = [line for line in getattr(labels, "assumed", ()) if line.startswith("coding")]
     lines = [f"{source}: labels are read as {line}; check-data shows more, classes.yaml changes it" for line in assumed]
     notes: dict[str, str] = {}
-    for index in evenly(len(dataset), looked_at):
+    for index in evenly_spaced(len(dataset), looked_at):
         with suppress(InputError):  # whoever reads all images reports it
             sample = dataset[index]
             notes |= {note: sample.name for note in sample.notes if note not in notes}

@@ -17,7 +17,7 @@ from rich.progress import track
 from rich.table import Column, Table
 from rich.text import Text
 
-from pix2seqd.data.sample import Dataset, Sample, evenly
+from pix2seqd.data.sample import Dataset, Sample, evenly_spaced
 from pix2seqd.files import InputError, a_few, printable, write_png
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy
 
@@ -214,7 +214,7 @@ def contact_sheet(dataset: Dataset, path: str | Path, count: int = 12, side: int
     Raises:
         InputError: none of the chosen items can be read, or `path` cannot be written.
     """
-    pairs = [pair for index in evenly(len(dataset), count) if (pair := _pair(dataset, index, side))]
+    pairs = [pair for index in evenly_spaced(len(dataset), count) if (pair := _pair(dataset, index, side))]
     if not pairs:
         raise InputError("no item of the data set can be drawn; see the errors that check-data lists")
     columns = math.ceil(math.sqrt(len(pairs) / 2))

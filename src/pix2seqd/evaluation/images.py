@@ -21,7 +21,7 @@ from pix2seqd.metrics.average_precision import AveragePrecision
 from pix2seqd.metrics.detection_ap import DetectionAP
 from pix2seqd.metrics.mean_iou import MeanIoU
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
-from pix2seqd.panoptic.also import escaped
+from pix2seqd.panoptic.extra_files import escaped
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import Taxonomy

@@ -25,7 +25,7 @@ def group_sum(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndar
 def overlaps(*maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values that meet in k integer maps `[h, w]` of one size: distinct combinations `[k, m]`, their pixels `[m]`."""
     # Only the runs of equal pixels are sorted, because sorting every pixel is slow and label maps are smooth.
-    labels, starts = joint([Runs.of(labels) for labels in maps])
+    labels, starts = joint([Runs.encode(labels) for labels in maps])
     return group_sum(labels, np.diff(starts, append=maps[0].size))
 
 

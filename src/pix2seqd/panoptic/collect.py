@@ -14,9 +14,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pix2seqd.files import InputError, json_line, leftovers, read_json, write_atomically
-from pix2seqd.panoptic.also import (
+from pix2seqd.panoptic.extra_files import (
     FOLDER_FILES,
-    Also,
+    ExtraFiles,
     cell,
     coco_image,
     csv_writer,
@@ -58,7 +58,7 @@ def remove_leftovers(out: Path) -> None:
                     path.unlink()
 
 
-def collect(out: Path, also: Also) -> None:
+def collect(out: Path, also: ExtraFiles) -> None:
     """Merge the files of the images that panoptic.json says to have them into those of the whole folder.
 
     Several processes may do this; the last one includes what all of them have written.

@@ -18,8 +18,8 @@ from pix2seqd.data import is_clips, open_dataset
 from pix2seqd.data.categories import with_categories
 from pix2seqd.data.check import Report, content, fill
 from pix2seqd.data.find import find_splits, named, with_prefix
-from pix2seqd.data.sample import Dataset, Sample, spread
-from pix2seqd.data.split import PARTS, describe, divide, undivided
+from pix2seqd.data.sample import Dataset, Sample, subsample
+from pix2seqd.data.split import SUBSETS, describe, divide, undivided
 from pix2seqd.files import InputError, a_few, require, say, write_json
 from pix2seqd.panoptic.panoptic import typical_diameter
 from pix2seqd.panoptic.results import check_makeable, make_folders
@@ -513,7 +513,7 @@ def _read(train_data: str, eval_data: str) -> tuple[Statistics, dict[str, Any], 
             raise InputError(
                 f"{eval_data} has other classes than {train_data}, which makes the model: {error}"
             ) from error
-        data = measure(spread(dataset, MAX_MEASURED), train_data)
+        data = measure(subsample(dataset, MAX_MEASURED), train_data)
         lines.append(f"trained on {train_data} ({len(dataset):,} images), scored on {eval_data}")
         return data, describe(taxonomy, train_data, eval_data), lines
     if len(dataset) > MAX_DIVIDED:
@@ -574,7 +574,7 @@ def resumed(settings: Mapping[str, Any], out: Path) -> Recipe:
         raise InputError(f"{out} began with --init {recipe.init or 'none'}; leave --init out or choose another --out")
     train_data, eval_data = (given.pop(name, "") for name in ("train_data", "eval_data"))
     if train_data:
-        before = [undivided(f"split:{out / DATA_FILE}@{part}") for part in PARTS]
+        before = [undivided(f"split:{out / DATA_FILE}@{part}") for part in SUBSETS]
         train_data, eval_data, _ = find_data(train_data, eval_data)
         if [train_data, eval_data or train_data] != before:
             raise InputError(f"{out} was started with other data ({', '.join(before)}); choose another --out")

@@ -22,6 +22,7 @@ from pix2seqd.files import InputError, printable, require, say
 
 if TYPE_CHECKING:
     from pix2seqd.cli.segmenting import Job, Results, Todo, WindowsBar
+    from pix2seqd.panoptic.results import PanopticWriter
     from pix2seqd.segmenter import Segmenter
 
     Run = Callable[[Segmenter, Todo, Job, WindowsBar], Results]
@@ -74,7 +75,7 @@ def segment(
     """
     from functools import partial
 
-    from pix2seqd.cli.segmenting import Job, WindowsBar, print_segments, record_results, write_missing_files
+    from pix2seqd.cli.segmenting import Job, print_segments
     from pix2seqd.panoptic.collect import collect, remove_leftovers
     from pix2seqd.panoptic.extra_files import ExtraFiles
     from pix2seqd.panoptic.folder import FOLDERS
@@ -103,14 +104,7 @@ def segment(
     job = Job(partial(inference.segmenter, model), place, settings, options, batch_size, channel, further)
     try:
         with writer:
-            todo, done = [], []
-            for source in own:
-                (done if writer.is_done(source) else todo).append(source)
-            named = [(source, writer.stem(source)) for source in todo]
-            print_renamed([(source, stem.rpartition("/")[2]) for source, stem in named])
-            bar = WindowsBar(len(todo))
-            failed = record_results(writer, own, todo, run(segmenter, named, job, bar), bar)
-            failed += write_missing_files(writer, out, done, segmenter.taxonomy, further)
+            failed = _segment_new(segmenter, own, job, run, writer)
             if len(sources) == len(own) == 1 and not failed:
                 print_segments(sources[0].name, writer.segments(sources[0]))
             unlike = [source.name for source in writer.unfamiliar(own)]
@@ -167,6 +161,20 @@ def _start(engine: Engine, workers: int, sources: list[Path], out: Path) -> "Run
         return on_workers(job, todo, workers, loading or start_loading())
 
     return run
+
+
+def _segment_new(segmenter: "Segmenter", sources: list[Path], job: "Job", run: "Run", writer: "PanopticWriter") -> int:
+    """Segment the files that have no result yet, and write what the others lack; returns how many failed."""
+    from pix2seqd.cli.segmenting import WindowsBar, record_results, write_missing_files
+
+    todo, done = [], []
+    for source in sources:
+        (done if writer.is_done(source) else todo).append(source)
+    named = [(source, writer.stem(source)) for source in todo]
+    print_renamed([(source, stem.rpartition("/")[2]) for source, stem in named])
+    bar = WindowsBar(len(todo))
+    failed = record_results(writer, sources, todo, run(segmenter, named, job, bar), bar)
+    return failed + write_missing_files(writer, job.out, done, segmenter.taxonomy, job.also)
 
 
 def _seems_done(sources: list[Path], out: Path) -> bool:

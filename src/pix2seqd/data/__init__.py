@@ -24,6 +24,9 @@ CLIP_SOURCES = (
     "shapes-clips:COUNT[xFRAMES][@SEED]"
 )
 
+LOOKED_AT = 5
+"""Images of a data set that `remarks` reads."""
+
 
 def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
     """Open the data set that a command line or recipe names.
@@ -71,13 +74,12 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
     raise InputError(f"data {source!r} is not understood; give {SOURCES}")
 
 
-def remarks(dataset: Dataset, source: str, looked_at: int = 5) -> list[str]:
-    """What a user should know before a data set is used, one line each.
+def remarks(dataset: Dataset, source: str) -> list[str]:
+    """What a user should know before a data set is used, one line each; a few images of it are read.
 
     Args:
         dataset: the data set.
         source: its name; the lines call a part of a data set as the whole.
-        looked_at: number of images that are read, evenly spaced.
 
     Returns:
         The coding of label images, where it was recognised and not declared; what was left out of images, and how
@@ -91,7 +93,7 @@ def remarks(dataset: Dataset, source: str, looked_at: int = 5) -> list[str]:
     assumed = [line for line in getattr(labels, "assumed", ()) if line.startswith("coding")]
     lines = [f"{source}: labels are read as {line}; check-data shows more, classes.yaml changes it" for line in assumed]
     notes: dict[str, str] = {}
-    for index in evenly_spaced(len(dataset), looked_at):
+    for index in evenly_spaced(len(dataset), LOOKED_AT):
         with suppress(InputError):  # whoever reads all images reports it
             sample = dataset[index]
             notes |= {note: sample.name for note in sample.notes if note not in notes}

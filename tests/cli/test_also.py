@@ -155,7 +155,7 @@ def test_segment_killed_and_repeated_is_complete(run, segmenter, tmp_path: Path,
     if (child := os.fork()) == 0:
         count = itertools.count(1)
         writers = [(module, "write_atomically") for module in (collect, extra_files, results)]
-        for module, name in (*writers, (results, "write_png")):
+        for module, name in (*writers, (results, "write_png"), (collect, "write_lists")):
             written = getattr(module, name)
 
             def write(path: Path, *content, real=written):

@@ -39,7 +39,7 @@ from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.postprocess import segments_by_component
 from pix2seqd.inference.runner import Runner
 from pix2seqd.inference.tiling import Window
-from pix2seqd.inference.video import Step, Stream
+from pix2seqd.inference.video import Denoiser, Step
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.parts import locate
 from pix2seqd.panoptic.results import PanopticWriter
@@ -144,7 +144,7 @@ def many_images(count: int, shard: int | None, written: int) -> None:
     )
 
 
-def stub(self: Runner, windows: Sequence[Window], stream: Stream) -> Iterator[Step]:
+def stub(self: Runner, windows: Sequence[Window], stream: Denoiser) -> Iterator[Step]:
     """In place of the networks: each pixel's class and id are in the image's red and green."""
     features = torch.zeros(self.model.config.encoder.map_dim, 8, 8)
     for window in windows:

@@ -24,7 +24,7 @@ from pix2seqd.analog_bits import analog, to_codes
 from pix2seqd.config import AugmentConfig, DataConfig, ModelConfig, Recipe
 from pix2seqd.data import open_dataset
 from pix2seqd.data.loader import TrainingExamples
-from pix2seqd.data.sample import spread
+from pix2seqd.data.sample import subsample
 from pix2seqd.diffusion import corrupt, gamma
 from pix2seqd.files import read_json, write_atomically, write_json
 from pix2seqd.inference.postprocess import segments_by_id
@@ -97,7 +97,7 @@ def main() -> None:
         decoder={"bit_logits": given.additions, "normalize_noisy": given.additions, "patch": given.patch},
     )
     recipe = Recipe(config, DataConfig(size=(given.size, given.size)), AugmentConfig(jitter=(1.0, 1.0)))
-    examples = TrainingExamples(spread(open_dataset(given.data, (given.size, given.size)), given.images), recipe)
+    examples = TrainingExamples(subsample(open_dataset(given.data, (given.size, given.size)), given.images), recipe)
     size = min(given.batch, len(examples.dataset))
     held = batch(examples, 0, size)
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pix2seqd.data import open_dataset
-from pix2seqd.data.sample import spread
+from pix2seqd.data.sample import subsample
 from pix2seqd.files import write_json
 from pix2seqd.images.familiarity import feature_statistics
 from pix2seqd.images.load import Source, find_images, load_image
@@ -86,7 +86,7 @@ def variants(image: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def labelled(data: str, size: tuple[int, int], limit: int) -> list[np.ndarray]:
-    chosen = spread(open_dataset(data, size), limit)
+    chosen = subsample(open_dataset(data, size), limit)
     return [chosen[i].image for i in range(len(chosen))]
 
 

@@ -67,7 +67,7 @@ class FakeSegmenter:
             labels = np.where(blobs, blobs, count + 1)
             found = Panoptic.from_segmentation(labels, of_label, self.taxonomy, scores=scores)
             limit = FakeSegmenter.familiar_width
-            found = replace(found, strangeness=blobs.shape[1] / limit) if limit else found
+            found = replace(found, ood_score=blobs.shape[1] / limit) if limit else found
             yield found.select(lambda s: s.score >= min_score and (classes is None or s.name in classes))
 
     def video(self, frames, **options):

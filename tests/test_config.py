@@ -220,3 +220,9 @@ def test_config_every_setting_is_read(reads: Reads):
         steps: int = 0
 
     assert reads.unread(Unused, TrainConfig) == ["Unused.size", "Unused.steps"]
+
+
+def test_settings_are_read_under_their_former_names():
+    assert InferConfig.from_dict({"sure": 0.5}) == InferConfig(early_exit=0.5)
+    with pytest.raises(ValueError, match="early_exit must be of type float"):
+        InferConfig.from_dict({"sure": "much"})

@@ -7,7 +7,7 @@ import pytest
 
 from pix2seqd.files import (
     InputError,
-    alone,
+    exclusive_lock,
     json_line,
     printable,
     read_json,
@@ -331,6 +331,6 @@ def test_alone_does_not_follow_a_link(tmp_path):
     """A lock of filelock before 3.20.1 empties the file that the link leads to."""
     (tmp_path / "precious.txt").write_text("precious")
     (tmp_path / "a.lock").symlink_to(tmp_path / "precious.txt")
-    with pytest.raises(InputError, match="choose another folder"), alone(tmp_path / "a.lock"):
+    with pytest.raises(InputError, match="choose another folder"), exclusive_lock(tmp_path / "a.lock"):
         pass
     assert (tmp_path / "precious.txt").read_text() == "precious"

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from strange_files import places
 
-from pix2seqd.checkpoint import _FORMAT_1, BUNDLED, PARTS, Checkpoint, from_pretrained, save_pretrained
+from pix2seqd.checkpoint import _FORMAT_1, BUNDLED, SECTIONS, Checkpoint, from_pretrained, save_pretrained
 from pix2seqd.files import InputError, is_control
 
 NAMES = sorted(path.name for path in BUNDLED.iterdir() if path.is_dir())
@@ -134,7 +134,7 @@ def test_auto_config_random_edits_are_refused_as_by_from_pretrained(bundled: Pat
 
     config = json.loads((bundled / "config.json").read_text())
     for number in edits:
-        changed = edited({key: config[key] for key in ("pix2seqd", "categories", *PARTS)}, random.Random(number))
+        changed = edited({key: config[key] for key in ("pix2seqd", "categories", *SECTIONS)}, random.Random(number))
         content = json.dumps({**changed, "model_type": "pix2seqd"})
         (bundled / "config.json").write_text(content)
         expected = load_in_time(bundled)
@@ -342,4 +342,4 @@ def test_from_pretrained_pipe_device_or_hole_is_refused(nuclei: Path, file: str,
 
 
 def test_every_part_of_config_json_is_checked():
-    assert {path.split(".")[0] for path in _FORMAT_1} <= set(PARTS)
+    assert {path.split(".")[0] for path in _FORMAT_1} <= set(SECTIONS)

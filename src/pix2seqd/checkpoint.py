@@ -35,7 +35,7 @@ FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 """The files of a checkpoint, beside familiarity.safetensors, which not every one has."""
 FORMAT = 2
 """Of config.json: settings nest as the model does. Format 1, where they were flat, is read too."""
-PARTS = ("model", "data", "infer")
+SECTIONS = ("model", "data", "infer")
 """The settings in config.json."""
 MAX_CONFIG = 2**24
 """Bytes of the largest config.json that is read."""
@@ -195,7 +195,7 @@ def _check_sections(config: dict[str, Any]) -> None:
     Raises:
         ValueError: one is missing or of another kind.
     """
-    for part, kind, what in (*((part, dict, "section") for part in PARTS), ("categories", list, "list")):
+    for part, kind, what in (*((part, dict, "section") for part in SECTIONS), ("categories", list, "list")):
         if not isinstance(config.get(part), kind):
             raise ValueError(f"it has no {what} {part!r}")
 
@@ -289,9 +289,9 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a setting that was removed has another value than the one that holds now.
     """
-    converted: dict[str, Any] = {"categories": config["categories"], **{part: {} for part in PARTS}}
-    nested = {path.rpartition(".")[0] for path in _FORMAT_1.values()} - set(PARTS)
-    for part in PARTS:
+    converted: dict[str, Any] = {"categories": config["categories"], **{part: {} for part in SECTIONS}}
+    nested = {path.rpartition(".")[0] for path in _FORMAT_1.values()} - set(SECTIONS)
+    for part in SECTIONS:
         for key, value in config[part].items():
             before = f"{part}.{key}"
             if before in nested:

@@ -57,6 +57,8 @@ _LIMITS = {
     "InferConfig.consensus": MAX_SAMPLES,
 }
 """Largest values of the settings that make a model large or slow."""
+_RENAMED = {"InferConfig.sure": "early_exit"}
+"""Names that settings had before, which checkpoints and runs may have → their names now."""
 
 
 ZOOMS = 0.125, 4.0
@@ -95,7 +97,8 @@ class Config:
             ValueError: as `from_dict`, but for ranges.
         """
         name, kinds, found = name or cls.__name__, get_type_hints(cls), {}
-        for key, value in values.items():
+        for given, value in values.items():
+            key = _RENAMED.get(f"{cls.__name__}.{given}", given)
             if key not in kinds:
                 near = difflib.get_close_matches(str(key), cls.names(), n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(kinds)}"
@@ -138,6 +141,13 @@ class Config:
             if isinstance(section, Config) and isinstance(value, Mapping):
                 changes[name] = section.replace(**value)
         return replace(self, **changes)  # type: ignore[type-var]
+
+
+def merged(below: Any, above: Any) -> Any:
+    """Settings in nested dictionaries, of which those `above` have priority; backbones of other types are replaced."""
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping) or "model_type" in above:
+        return above
+    return {**below, **{key: merged(below.get(key), value) for key, value in above.items()}}
 
 
 def is_section(kind: Any) -> bool:
@@ -534,7 +544,7 @@ class InferConfig(Config):
     unconditioned_share: float = 0.0
     """Share of the samples of a video's later frames without past masks, as in a first frame. They correct errors of
     past masks; the ids come from the other samples. Not in the paper."""
-    sure: float = 0.0
+    early_exit: float = 0.0
     """Above 0: early exit. A window whose pixels' segments have this mean probability takes no further steps, and after
     the first sample no further samples. 0, or if the number of steps is given (`--steps`): all are taken. Not in the
     paper."""
@@ -562,7 +572,7 @@ class InferConfig(Config):
                 0 <= self.unconditioned_share < 1,
                 f"unconditioned_share must be from 0 to below 1, not {self.unconditioned_share}",
             ),
-            (0 <= self.sure <= 1, f"sure must be from 0 to 1, not {self.sure}"),
+            (0 <= self.early_exit <= 1, f"early_exit must be from 0 to 1, not {self.early_exit}"),
             (self.first_steps >= 0, f"first_steps must be 0 or more, not {self.first_steps}"),
             (
                 self.adaptive == 0 or 1 <= self.adaptive < float("inf"),

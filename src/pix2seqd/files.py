@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PARTS = ".*.part"
+TEMPORARY = ".*.part"
 """Pattern of the temporary files that `write_atomically` makes."""
 MAX_BYTES = 2**30
 """Size of the largest JSON file that is read."""
@@ -73,7 +73,7 @@ def require(purpose: str, extra: str, *packages: str) -> None:
 def write_atomically(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it replaces `path` on success and is removed on failure.
 
-    File and name are on the disk when this ends. A process that is killed leaves the temporary file, see `PARTS`.
+    File and name are on the disk when this ends. A process that is killed leaves the temporary file, see `TEMPORARY`.
 
     Raises:
         InputError: the folder does not exist or cannot be written to; `path` is a device or a pipe.
@@ -109,7 +109,7 @@ def write_together(out: Path) -> Iterator[Path]:
     stage, complete = out / ".together.part", out / ".together.complete"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with alone(out / ".together.lock"):
+        with exclusive_lock(out / ".together.lock"):
             _move_all(complete, out)
             shutil.rmtree(stage, ignore_errors=True)
             stage.mkdir()
@@ -149,7 +149,7 @@ def _check_free(folder: Path, out: Path) -> None:
 
 
 @contextmanager
-def alone(lock: Path) -> Iterator[None]:
+def exclusive_lock(lock: Path) -> Iterator[None]:
     """Keep other processes that ask for the same lock out within this context; the folder of its file exists.
 
     Raises:
@@ -195,7 +195,7 @@ def lock_errors(folder: Path, busy: str, other: str) -> Iterator[None]:
 
 def leftovers(path: Path) -> list[Path]:
     """The temporary files of `write_atomically` for `path`, which stay where a process is killed."""
-    return list(path.parent.glob(f".{glob.escape(path.name[:40])}{PARTS}"))
+    return list(path.parent.glob(f".{glob.escape(path.name[:40])}{TEMPORARY}"))
 
 
 def sync(path: Path) -> None:

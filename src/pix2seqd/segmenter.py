@@ -2,7 +2,7 @@
 
 The way of an image: `inference.scale` finds its scale, `Tiling.resize` resizes it, and `Tiling.split` cuts windows.
 `Runner.denoise` encodes the windows and denoises a mask for each. The loop is that of Algorithm 2, `Pix2SeqD.denoise`;
-`Stream` decides on steps and past masks. `Tiling.stitch` turns the masks into segments of the whole image, and
+`Denoiser` decides on steps and past masks. `Tiling.stitch` turns the masks into segments of the whole image, and
 `consensus` makes one segmentation of several samples.
 """
 
@@ -26,10 +26,10 @@ from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
 from pix2seqd.inference.inpainting import InpaintedMask
 from pix2seqd.inference.runner import Runner
-from pix2seqd.inference.scale import surest_zoom
+from pix2seqd.inference.scale import best_zoom
 from pix2seqd.inference.tiling import ResizedImage, ScaleEstimate, Tiling, Window
 from pix2seqd.inference.tracking import Tracker
-from pix2seqd.inference.video import Step, Stream
+from pix2seqd.inference.video import Denoiser, Step
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -46,7 +46,7 @@ class ImageOptions(TypedDict, total=False):
     0."""
     steps: int | None
     """Number of decoder steps, 1 or more. If it is given, all of them are taken, and all samples, whatever
-    `InferConfig.sure` says."""
+    `InferConfig.early_exit` says."""
     td: float | None
     """τ_d ≥ 0 (§3.3)."""
     min_pixels: int | None
@@ -168,8 +168,8 @@ class Segmenter:
         call = self._call(given)
         image = self.resize(source, call.diameter)
         mask = self.tiling.inpainted(image, hints)
-        windows, stream = self._split(image, call, 1, mask), self._stream(call.infer)
-        for number, found in enumerate(self._masks(windows, stream, 1)):
+        windows, denoiser = self._split(image, call, 1, mask), self._denoiser(call.infer)
+        for number, found in enumerate(self._masks(windows, denoiser, 1)):
             self.tiling.add(mask, number, found[0], image, call.infer.min_pixels)
         result = self.tiling.finish(mask, image, hints, call.infer.min_pixels, call.infer.smooth)
         return call.select(self._with_ood_score(result, image))
@@ -226,8 +226,9 @@ class Segmenter:
         call = self._call(given)
         self._call({"seed": call.seed + n - 1})
         image = self.resize(source, call.diameter)
-        stream = self._stream(call.infer.replace(consensus=1))  # each sample counts, also where the first one is sure
-        masks = self._masks(self._split(image, call, n), stream)
+        # Each sample counts, also where the first one is sure.
+        denoiser = self._denoiser(call.infer.replace(consensus=1))
+        masks = self._masks(self._split(image, call, n), denoiser)
         return [call.select(self._with_ood_score(sample, image)) for sample in self._stitch(image, masks, call)]
 
     def images(
@@ -254,7 +255,7 @@ class Segmenter:
         # Windows and their masks are generated one by one, so that only a few exist at any time.
         images, copies = tee(self.resize(source, call.diameter) for source in sources)
         windows = chain.from_iterable(self._split(image, call, call.infer.consensus) for image in images)
-        masks = self._masks(windows, self._stream(call.infer), batch_size)
+        masks = self._masks(windows, self._denoiser(call.infer), batch_size)
         for image in copies:
             found = self._stitch(image, _reported(islice(masks, len(image.corners)), image, on_window), call)
             yield call.select(self._consensus(image, found, call))
@@ -287,8 +288,8 @@ class Segmenter:
         """
         call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive}, clip=True)
         data, model, min_pixels = self.checkpoint.data, self.model.config, call.infer.min_pixels
-        stream, tracker = self._stream(call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
-        conditioned = stream.conditioned if model.decoder.past_frames else 0
+        denoiser, tracker = self._denoiser(call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
+        conditioned = denoiser.conditioned if model.decoder.past_frames else 0
         generators = _generators(call.seed, call.infer.consensus)
         diameter, size = call.diameter, None
         for number, frame in enumerate(frames, start=1):
@@ -297,19 +298,19 @@ class Segmenter:
                 now, before = (f"{width} x {height}" for height, width in (image.size, size))
                 raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
             windows = self.tiling.split(image, generators)
-            samples = list(zip(*self._masks(windows, stream), strict=True))
+            samples = list(zip(*self._masks(windows, denoiser), strict=True))
             found = [self.tiling.stitch(image, masks, min_pixels, call.infer.smooth) for masks in samples]
             ids = [self.tiling.generated_ids(image, masks) for masks in samples[:conditioned]]
             agreed = self._consensus(image, found, call)
             result = tracker.update(agreed, np.stack(ids) if ids else None)
-            yield call.select(replace(result, strangeness=agreed.strangeness))
+            yield call.select(replace(result, ood_score=agreed.ood_score))
             if data.diameter and not diameter:
                 if not result.diameter():
                     continue  # no thing yet: neither a scale nor past masks
                 diameter = data.diameter / image.zoom  # all frames at one scale
             past = tracker.past(model.mask.max_instances - 1, ID_DISTANCE * model.mask.stride / image.zoom)
             masks = (self.tiling.to_masks(frame.panoptic, frame.generated, image) for frame in past)
-            stream.remember([torch.from_numpy(each).to(self.device) for each in masks])
+            denoiser.remember([torch.from_numpy(each).to(self.device) for each in masks])
 
     def resize(self, source: Source, diameter: float = 0.0) -> ResizedImage:
         """An image at the network's scale; with `DataConfig.diameter`, at the scale at which its things have this size.
@@ -325,7 +326,7 @@ class Segmenter:
         if diameter or not data.diameter:
             zoom = data.at_scale_of(diameter).zoom
         else:
-            zoom = surest_zoom(estimate, data, min(source.height, source.width), infer.first_steps or infer.steps)
+            zoom = best_zoom(estimate, data, min(source.height, source.width), infer.first_steps or infer.steps)
         return self.tiling.resize(source, zoom)
 
     def _estimate_scale(self, source: Source, zoom: float, steps: int) -> Iterator[ScaleEstimate]:
@@ -333,7 +334,7 @@ class Segmenter:
         # The settings are the checkpoint's, because the scale must not depend on the options of a call.
         quick = self.checkpoint.infer.replace(steps=steps, first_steps=0)
         image = _few_windows(self.tiling.resize(source, zoom))
-        masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._stream(quick))
+        masks = self._masks(self.tiling.split(image, _generators(0, 1)), self._denoiser(quick))
         return self.tiling.estimate_scale(image, (found[0] for found in masks))
 
     def feature_statistics(self, source: Source, diameter: float = 0.0) -> torch.Tensor:
@@ -356,7 +357,7 @@ class Segmenter:
         infer = self._settings(clip)
         changes = {key: value for key, value in given.items() if value is not None}
         if changes.keys() & {"steps", "first_steps"}:
-            changes["sure"] = 0.0  # all steps that are asked for are taken
+            changes["early_exit"] = 0.0  # all steps that are asked for are taken
         if not clip:  # an image is segmented like the first frame of a clip
             changes = {"steps": infer.first_steps or infer.steps, **changes, "first_steps": 0}
         seed, diameter = changes.pop("seed", 0), changes.pop("diameter", 0.0)
@@ -387,20 +388,20 @@ class Segmenter:
     ) -> Iterator[Window]:
         return self.tiling.split(image, _generators(call.seed, samples), mask)
 
-    def _stream(self, infer: InferConfig) -> Stream:
-        return Stream(self.model, infer, self.taxonomy)
+    def _denoiser(self, infer: InferConfig) -> Denoiser:
+        return Denoiser(self.model, infer, self.taxonomy)
 
-    def _loops(self, windows: Iterator[Window], stream: Stream, batch_size: int) -> Iterator[Iterator[Step]]:
+    def _loops(self, windows: Iterator[Window], denoiser: Denoiser, batch_size: int) -> Iterator[Iterator[Step]]:
         """The denoising loop of each batch of windows, which have one size."""
         for _, equal in groupby(windows, key=lambda window: window.pixels.shape):
             while batch := list(islice(equal, batch_size)):
-                yield self.runner.denoise(batch, stream)
+                yield self.runner.denoise(batch, denoiser)
 
     def _masks(
-        self, windows: Iterator[Window], stream: Stream, batch_size: int | None = None
+        self, windows: Iterator[Window], denoiser: Denoiser, batch_size: int | None = None
     ) -> Iterator[list[np.ndarray]]:
         """For each window, in order, the mask `[4, h, w]` of each sample (`Runner.masks`)."""
-        for loop in self._loops(windows, stream, self.runner.batch_size if batch_size is None else batch_size):
+        for loop in self._loops(windows, denoiser, self.runner.batch_size if batch_size is None else batch_size):
             samples = [self.runner.masks(step) for step in loop if step.is_last]
             yield from map(list, zip(*samples, strict=True))
 
@@ -420,12 +421,12 @@ class Segmenter:
         statistics = self.checkpoint.familiarity
         if not statistics or math.prod(image.size) < statistics.min_pixels:
             return panoptic
-        return replace(panoptic, strangeness=statistics.ood_score(familiarity.feature_statistics(image.moments)))
+        return replace(panoptic, ood_score=statistics.ood_score(familiarity.feature_statistics(image.moments)))
 
     def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
         """All windows advance together: a result after each step of the first sample, then after each sample."""
         samples, found = call.infer.consensus, []
-        loops = self._loops(self._split(image, call, samples), self._stream(call.infer), self.runner.batch_size)
+        loops = self._loops(self._split(image, call, samples), self._denoiser(call.infer), self.runner.batch_size)
         together = zip(*(_padded(loop, call.infer.steps) for loop in loops), strict=True)
         for number, steps in enumerate(together, start=1):
             sample, is_last = steps[0].sample, number % call.infer.steps == 0
@@ -441,8 +442,8 @@ class Segmenter:
     def _hinted_progress(self, image: ResizedImage, call: _Call, hints: Panoptic) -> Iterator[tuple[float, Panoptic]]:
         """One window after the other; the steps are shown if there is only one window."""
         mask, min_pixels = self.tiling.inpainted(image, hints), call.infer.min_pixels
-        count, windows, stream = len(image.corners), self._split(image, call, 1, mask), self._stream(call.infer)
-        for number, loop in enumerate(self._loops(windows, stream, 1)):
+        count, windows, denoiser = len(image.corners), self._split(image, call, 1, mask), self._denoiser(call.infer)
+        for number, loop in enumerate(self._loops(windows, denoiser, 1)):
             for done, step in enumerate(loop, start=1):
                 if step.is_last or count == 1:
                     shown = mask if step.is_last else deepcopy(mask)

@@ -18,8 +18,8 @@ from pycocotools.coco import COCO
 from shapely.geometry import shape
 
 from pix2seqd.files import InputError
-from pix2seqd.panoptic import also, collect, results
-from pix2seqd.panoptic.also import PLACES, Also
+from pix2seqd.panoptic import collect, extra_files, results
+from pix2seqd.panoptic.extra_files import PLACES, ExtraFiles
 
 ALL = ",".join(PLACES)
 
@@ -154,8 +154,8 @@ def test_segment_killed_and_repeated_is_complete(run, segmenter, tmp_path: Path,
         draw(tmp_path / "in" / f"{number}.png", blobs=number)
     if (child := os.fork()) == 0:
         count = itertools.count(1)
-        writers = [(module, "write_atomically") for module in (also, collect, results)]
-        for module, name in (*writers, (results, "write_png")):
+        writers = [(module, "write_atomically") for module in (collect, extra_files, results)]
+        for module, name in (*writers, (results, "write_png"), (collect, "write_lists")):
             written = getattr(module, name)
 
             def write(path: Path, *content, real=written):
@@ -174,7 +174,12 @@ def test_segment_killed_and_repeated_is_complete(run, segmenter, tmp_path: Path,
 def test_also_temporary_files_of_a_killed_process_are_swept(run, segmenter, tmp_path: Path, command: str):
     draw(tmp_path / "in" / "a.png")
     draw(tmp_path / "in" / "b.png")
-    places = [*itertools.chain(*also.FOLDER_FILES.values()), "panoptic.json", "panoptic/a.png", "geojson/a.geojson"]
+    places = [
+        *itertools.chain(*extra_files.FOLDER_FILES.values()),
+        "panoptic.json",
+        "panoptic/a.png",
+        "geojson/a.geojson",
+    ]
     places += ["tracks.json", "tracks.csv"] if command == "video" else []
     for place in places:
         path = Path("o", place)
@@ -283,13 +288,13 @@ def test_also_wrong_options_are_refused_in_one_line(run, segmenter, tmp_path: Pa
     [("0.65um", 0.65), ("0.65µm", 0.65), ("0.65μm", 0.65), ("650nm", 0.65), (".5 um", 0.5), ("2.um", 2)],
 )
 def test_also_parse_pixel_size(text: str, size: float):
-    assert Also.parse("labels,measures,labels", text) == Also(("measures", "labels"), size)
+    assert ExtraFiles.parse("labels,measures,labels", text) == ExtraFiles(("measures", "labels"), size)
 
 
 def test_also_parse_spelled_names():
-    assert Also.parse(None, None) == Also() and Also.parse(ALL, None).kinds == tuple(PLACES)
+    assert ExtraFiles.parse(None, None) == ExtraFiles() and ExtraFiles.parse(ALL, None).kinds == tuple(PLACES)
     with pytest.raises(InputError):
-        Also.parse("png", None)
+        ExtraFiles.parse("png", None)
 
 
 def test_video_also_everything(run, segmenter, tmp_path: Path):
@@ -333,8 +338,8 @@ def test_write_further_time_per_image_does_not_grow(run, segmenter, tmp_path: Pa
     """Only the files of the image itself are read and written while a run goes on."""
     draw(tmp_path / "in" / "a.png")
     calls: list[Path] = []
-    real = also.write_atomically
-    monkeypatch.setattr(also, "write_atomically", lambda path: calls.append(path) or real(path))
+    real = extra_files.write_atomically
+    monkeypatch.setattr(extra_files, "write_atomically", lambda path: calls.append(path) or real(path))
     for number in range(5):
         draw(tmp_path / "in" / f"{number}.png")
     run("segment", "in", "--out", "o", "--also", ALL)

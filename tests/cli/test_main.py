@@ -249,7 +249,7 @@ def test_segment_warns_of_unfamiliar_images_and_records_them(run, segmenter, tmp
     assert code == 0 and "4 segmented" in out
     assert "warning: 2 of 4 images look unlike those that nuclei-fast is made for (1.png, 3.png)" in told
     assert [record["unfamiliar"] for record in CocoPanoptic.open("o").records] == [False, True, False, True]
-    assert [record["strangeness"] for record in CocoPanoptic.open("o").records] == [0.8, 1.5, 1.0, 1.2]
+    assert [record["ood_score"] for record in CocoPanoptic.open("o").records] == [0.8, 1.5, 1.0, 1.2]
     assert notes(run("segment", "in", "--out", "o")[2]) == [told]  # results that are kept
     monkeypatch.setattr(segmenter, "familiar_width", None)
     assert not notes(run("segment", "in", "--out", "other")[2])

@@ -6,7 +6,7 @@ from fake_segmenter import FakeSegmenter, draw
 from PIL import Image
 
 from pix2seqd.cli import segmenting
-from pix2seqd.cli.segmenting import segment_files
+from pix2seqd.cli.segmenting import Job, segment_files
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.results import make_folders
 
@@ -21,7 +21,7 @@ def todo(tmp_path):
 
 def run(todo, out, kind: Any = FakeSegmenter) -> Any:
     make_folders(out)
-    return segment_files(kind("nuclei"), todo, out, {}, {"batch_size": 2})
+    return segment_files(kind("nuclei"), todo, Job(lambda: kind("nuclei"), out, {}, {}, 2))
 
 
 def test_segment_files_reads_and_writes_while_it_segments(todo, tmp_path, monkeypatch):

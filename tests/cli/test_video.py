@@ -73,7 +73,7 @@ def test_video_warns_of_unfamiliar_frames(run, segmenter, folder: Path, tmp_path
     assert "pix2seqd: model nuclei-video finds nucleus and background; for other images: pix2seqd models" in err
     assert "warning: 12 of 12 frames look unlike those that nuclei-video is made for (1, 2, 3, 4, 5 and 7 more)" in err
     images = results(tmp_path / "out")[0]["images"]
-    assert all(image["unfamiliar"] is True and image["strangeness"] == 1.25 for image in images)
+    assert all(image["unfamiliar"] is True and image["ood_score"] == 1.25 for image in images)
 
 
 def test_video_does_not_warn_of_a_scene_that_looks_familiar_in_one_frame(run, segmenter, folder, tmp_path, monkeypatch):
@@ -81,7 +81,7 @@ def test_video_does_not_warn_of_a_scene_that_looks_familiar_in_one_frame(run, se
 
     def video(self, frames, **options):
         for number, found in enumerate(whole(self, frames, **options)):
-            yield replace(found, strangeness=0.9 if number == 2 else 1.25)
+            yield replace(found, ood_score=0.9 if number == 2 else 1.25)
 
     monkeypatch.setattr(segmenter, "video", video)
     code, _, err = run("video", "in", "--out", "out")

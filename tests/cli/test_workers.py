@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from fake_segmenter import FakeSegmenter, draw
 
-from pix2seqd.cli.segmenting import segment_files
+from pix2seqd.cli.segmenting import Job, segment_files
 from pix2seqd.cli.workers import on_workers, start_loading
 from pix2seqd.files import InputError
-from pix2seqd.panoptic.also import Also
+from pix2seqd.panoptic.extra_files import ExtraFiles
 from pix2seqd.panoptic.results import make_folders
 
 FOLDERS = ("images", "panoptic", "overlay", "labels")
-LABELS = Also.parse("labels", None)
+LABELS = ExtraFiles.parse("labels", None)
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
 
@@ -52,10 +52,13 @@ def draw_all(folder: Path, blobs=(2, 1, 3, 4, 5)) -> list[tuple[Path, str]]:
     return [(draw(folder / f"{number}.png", count), f"{number}") for number, count in enumerate(blobs)]
 
 
-def run_workers(todo, out, kind=FakeSegmenter, workers=2, batch_size=None, context=None):
+def job_in(out: Path, kind=FakeSegmenter, batch_size=None) -> Job:
     make_folders(out, FOLDERS)
-    segment = partial(segment_files, out=out, settings={"seed": 0}, options={"batch_size": batch_size}, also=LABELS)
-    return on_workers(partial(kind, "nuclei"), segment, todo, batch_size or 1, workers, context)
+    return Job(partial(kind, "nuclei"), out, {"seed": 0}, {}, batch_size, also=LABELS)
+
+
+def run_workers(todo, out, kind=FakeSegmenter, workers=2, batch_size=None, context=None):
+    return on_workers(job_in(out, kind, batch_size), todo, workers, context or get_context("spawn"))
 
 
 def content(out: Path) -> dict[Path, bytes]:
@@ -67,9 +70,8 @@ def test_on_workers_gives_what_one_process_gives(tmp_path, batch_size):
     todo = draw_all(tmp_path)
     todo[3][0].write_text("not an image")
     several = dict(run_workers(todo, tmp_path / "several", batch_size=batch_size))
-    make_folders(tmp_path / "one", FOLDERS)
-    options, bad = {"batch_size": batch_size}, todo[3][0]
-    one = dict(segment_files(FakeSegmenter("nuclei"), todo, tmp_path / "one", {"seed": 0}, options, None, LABELS))
+    bad, job = todo[3][0], job_in(tmp_path / "one", batch_size=batch_size)
+    one = dict(segment_files(job.load(), todo, job))
     assert isinstance(several[bad], InputError) and str(several.pop(bad)) == str(one.pop(bad))
     assert several == one and len(one) == 4
     assert content(tmp_path / "several") == content(tmp_path / "one")
@@ -184,3 +186,17 @@ def test_segment_more_workers_than_cores(run, segmenter, tmp_path, monkeypatch):
     monkeypatch.setattr("pix2seqd.cli.workers.start_loading", lambda: None)  # it loads torch
     code, _, err = run("segment", tmp_path, "--workers", 2)
     assert code == 2 and "torchrun" in err
+
+
+def test_segment_starts_processes_only_if_something_may_be_left(run, segmenter, tmp_path, monkeypatch):
+    draw_all(tmp_path)
+    assert run("segment", tmp_path)[0] == 0
+    started = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr("pix2seqd.cli.workers.start_loading", lambda: started.append("server"))
+    monkeypatch.setattr("pix2seqd.cli.workers.on_workers", lambda *_: iter(()))
+    code, out, _ = run("segment", tmp_path, "--workers", 2)
+    assert code == 0 and "5 skipped" in out and started == []
+    for name in ("5.png", "6.png"):
+        draw(tmp_path / name, 2)
+    assert run("segment", tmp_path, "--workers", 2)[0] == 0 and started

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from pix2seqd.files import InputError
 from pix2seqd.images.frames import DecodedFrame
-from pix2seqd.inference.depths import follow, segment_depths, sharpest
+from pix2seqd.inference.depths import segment_depths, segment_frames, sharpest
 from pix2seqd.inference.tracking import Tracker
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -139,7 +139,7 @@ def test_follow_reads_no_frame_before_it_is_needed():
             read.append(number)
             yield DecodedFrame(number, Image.new("RGB", (20, 20)), 0.0)
 
-    for frame, _ in follow(bright, frames()):
+    for frame, _ in segment_frames(bright, frames()):
         assert read == list(range(1, frame.number + 1))
 
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig
 from pix2seqd.files import InputError
-from pix2seqd.inference.inpainting import NO_HINT, adopt, downsample
+from pix2seqd.inference.inpainting import NO_HINT, downsample, match_given
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.segmenter import Segmenter
@@ -27,8 +27,8 @@ TILE = DataConfig(size=(32, 32), layout="tile", overlap=12, ids="reused")
 def make(tiny, build) -> Callable[..., Segmenter]:
     """A segmenter of a random model, on the CPU in float32."""
 
-    def segmenter(data: DataConfig, stride: int = 2, min_pixels: int = 0, sure: float = 0.0) -> Segmenter:
-        infer = InferConfig(steps=3, td=1.0, min_pixels=min_pixels, sure=sure)
+    def segmenter(data: DataConfig, stride: int = 2, min_pixels: int = 0, early_exit: float = 0.0) -> Segmenter:
+        infer = InferConfig(steps=3, td=1.0, min_pixels=min_pixels, early_exit=early_exit)
         model = build(tiny.replace(mask={"stride": stride}))
         return Segmenter(Checkpoint(model, TAXONOMY, data, infer), "cpu", "float32")
 
@@ -95,7 +95,7 @@ def test_image_hints_of_wrong_size_or_categories_is_an_error(make, image):
 
 
 def test_progress_around_hints_ends_where_the_model_is_sure(make, image):
-    segmenter = make(RESIZE, sure=1e-6)
+    segmenter = make(RESIZE, early_exit=1e-6)
     (share, _), *more = segmenter.progress(image, hints=strokes((47, 70)))
     assert share == 1 and not more, "the model is sure after the first step"
 
@@ -186,13 +186,13 @@ def test_denoise_hints_stay_at_every_step(tiny, build):
 def test_adopt_segment_with_two_given_things_is_split():
     found = np.ones((1, 9), int)
     given = np.array([[0, 4, 0, 0, 0, 0, 0, 6, 0]])
-    labels, classes = adopt((found, {1: CAT}), given, {4: CAT, 6: CAT}, TAXONOMY)
+    labels, classes = match_given((found, {1: CAT}), given, {4: CAT, 6: CAT}, TAXONOMY)
     assert labels.tolist() in ([[4] * 4 + [i] + [6] * 4] for i in (4, 6))
     assert classes[4] == classes[6] == CAT
 
 
 def test_adopt_segment_of_another_class_stays_apart():
-    labels, classes = adopt((np.ones((1, 4), int), {1: DOG}), np.array([[4, 0, 0, 0]]), {4: CAT}, TAXONOMY)
+    labels, classes = match_given((np.ones((1, 4), int), {1: DOG}), np.array([[4, 0, 0, 0]]), {4: CAT}, TAXONOMY)
     assert labels[0, 0] == 4
     assert classes[int(labels[0, 1])] == DOG
 

@@ -17,7 +17,7 @@ from pix2seqd.inference.postprocess import (
     segments_by_component,
     segments_by_id,
 )
-from pix2seqd.inference.stitching import Join, windows
+from pix2seqd.inference.stitching import LabelStitcher, windows
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 CAT, DOG, LAWN = 1, 2, 3
@@ -26,9 +26,9 @@ TAXONOMY = Taxonomy.from_coco(
 )
 
 
-def join(tiles: Iterable[tuple[int, int, postprocess.Labels]], height: int, width: int, taxonomy: Taxonomy):
+def join(tiles: Iterable[tuple[int, int, postprocess.LabelMap]], height: int, width: int, taxonomy: Taxonomy):
     """Top, left and labels of windows → one label map."""
-    joined = Join(height, width, taxonomy)
+    joined = LabelStitcher(height, width, taxonomy)
     for tile in tiles:
         joined.add(*tile)
     return joined.labels()

@@ -505,7 +505,7 @@ def test_image_sure_windows_take_one_step_and_one_sample(make, images, monkeypat
     single = segmenter.image(images[0], steps=1)
     windows = sum(steps)
     for sure, count in ((1e-9, 1), (1.0, 6)):
-        infer = segmenter.checkpoint.infer.replace(sure=sure, steps=2, consensus=3)
+        infer = segmenter.checkpoint.infer.replace(early_exit=sure, steps=2, consensus=3)
         saving = Segmenter(replace(segmenter.checkpoint, infer=infer), "cpu", "float32")
         steps.clear()
         monkeypatch.setattr(saving.model.mask_decoder, "predict", lambda *a: steps.append(len(a[0])) or predict(*a))
@@ -532,14 +532,14 @@ def test_image_even_consensus_is_an_error(make, images):
 # Familiarity
 
 
-def test_strangeness_is_the_same_however_an_image_is_segmented_and_changes_no_mask(make):
+def test_ood_score_is_the_same_however_an_image_is_segmented_and_changes_no_mask(make):
     plain = make(TILE)
     image = image_of(discs(60, 50))
     size = 2 * plain.model.config.encoder.map_dim
     known = Familiarity(torch.zeros(size), torch.eye(size), 600)
     judging = Segmenter(replace(plain.checkpoint, familiarity=known), "cpu", "float32")
     before, after = plain.image(image), judging.image(image)
-    assert before.strangeness is None and not before.unfamiliar
+    assert before.ood_score is None and not before.unfamiliar
     assert np.array_equal(before.segmentation, after.segmentation)
     hints = Panoptic(np.zeros((60, 50), np.int32), (), TAXONOMY)
     others = [
@@ -553,11 +553,11 @@ def test_strangeness_is_the_same_however_an_image_is_segmented_and_changes_no_ma
         after.renumbered().select(lambda segment: segment.isthing),
     ]
     small = others.pop(1)
-    assert [other.strangeness for other in others] == pytest.approx([after.strangeness] * len(others), rel=1e-4)
-    assert small.strangeness != pytest.approx(after.strangeness, rel=1e-2)
-    assert after.strangeness == pytest.approx(float(judging.feature_statistics(image).square().mean().sqrt()), rel=1e-4)
-    assert after.unfamiliar == (after.strangeness > 1)
-    assert judging.image(image_of(discs(19, 30))).strangeness is None  # smaller than what it was trained on
+    assert [other.ood_score for other in others] == pytest.approx([after.ood_score] * len(others), rel=1e-4)
+    assert small.ood_score != pytest.approx(after.ood_score, rel=1e-2)
+    assert after.ood_score == pytest.approx(float(judging.feature_statistics(image).square().mean().sqrt()), rel=1e-4)
+    assert after.unfamiliar == (after.ood_score > 1)
+    assert judging.image(image_of(discs(19, 30))).ood_score is None  # smaller than what it was trained on
 
 
 def test_images_report_each_window(reading):

@@ -168,7 +168,7 @@ def test_video_scale_comes_from_the_first_frame_with_a_thing(reading, monkeypatc
     scales, found = [], iter((1.0, 1.0, 3.0))  # of the frames whose scale is estimated
     scaled = segmenter.resize
     monkeypatch.setattr(segmenter, "resize", lambda *given: scales.append((image := scaled(*given)).zoom) or image)
-    monkeypatch.setattr("pix2seqd.segmenter.surest_zoom", lambda *_: next(found))
+    monkeypatch.setattr("pix2seqd.segmenter.best_zoom", lambda *_: next(found))
     frames = [cells(size=size)] * 2 + [cells((10, 10, 4), size=size), cells((10, 14, 4), size=size)]
     results = list(segmenter.video([*frames, cells(size=size)]))
     assert scales[:3] == [1, 1, 3.0] and scales[3:] == pytest.approx([3.0] * 2)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pix2seqd.config import InferConfig, ModelConfig
 from pix2seqd.data.synthetic.shapes import TAXONOMY
-from pix2seqd.inference.video import Step, Stream, settled
+from pix2seqd.inference.video import Denoiser, Step, settled
 from pix2seqd.pix2seq_d import Pix2SeqD
 
 SIDE = 32
@@ -32,7 +32,7 @@ def last(model: Pix2SeqD, steps: Iterator[Step]) -> Tensor:
 
 def run(model: Pix2SeqD, config: InferConfig, images: Tensor, noise: Tensor, batch: int = 8) -> list[Tensor]:
     """The masks of each frame; the past masks are those of each window's first sample."""
-    stream, masks = Stream(model, config, TAXONOMY), []
+    stream, masks = Denoiser(model, config, TAXONOMY), []
     for frame in zip(images, noise, strict=True):
         samples = [[] for _ in range(config.consensus)]
         for windows, eps in zip(*(part.split(batch) for part in frame), strict=True):
@@ -119,14 +119,14 @@ def test_stream_adaptive_stops_when_the_prediction_settles(video, steps_of):
 def test_stream_unconditioned_samples_take_the_steps_of_a_first_frame(video):
     images, noise = clip(video.config, 2)
     config = InferConfig(steps=1, first_steps=3, consensus=5, unconditioned_share=0.5)
-    stream, h = Stream(video, config, TAXONOMY), video.pixel_encoder(images[1])
+    stream, h = Denoiser(video, config, TAXONOMY), video.pixel_encoder(images[1])
     assert stream.conditioned == 3
     stream.remember([torch.ones(1, 2, SIDE, SIDE, dtype=torch.long)])
     conditioned, unconditioned = (last(video, stream.denoise(h, noise[1], sample=k)) for k in (2, 3))
     assert torch.equal(unconditioned, video.infer(images[1], noise[1], 3, 1.0))
     assert not torch.equal(conditioned, video.infer(images[1], noise[1], 1, 1.0))
     assert [
-        Stream(video, InferConfig(consensus=k, unconditioned_share=0.4), TAXONOMY).conditioned for k in (1, 3, 5)
+        Denoiser(video, InferConfig(consensus=k, unconditioned_share=0.4), TAXONOMY).conditioned for k in (1, 3, 5)
     ] == [
         1,
         2,
@@ -175,7 +175,7 @@ def test_stream_sure_windows_keep_their_prediction_and_end_the_loop(video, monke
     monkeypatch.setattr(video, "denoise", denoise)
     h, inside = video.pixel_encoder(images[0]), [(SIDE, SIDE)] * 2
     for sure, used, kept in [(0.0, 4, (0.03, 0.03)), (0.6, 3, (0.1, 0.09)), (1.0, 4, (0.1, 0.03))]:
-        stream = Stream(video, InferConfig(steps=4, sure=sure), TAXONOMY)
+        stream = Denoiser(video, InferConfig(steps=4, early_exit=sure), TAXONOMY)
         steps = list(stream.denoise(h, noise[0], inside=inside))
         assert [step.is_last for step in steps] == [False] * (used - 1) + [True]
         assert steps[-1].m_pred[:, 0, 0, 0].tolist() == pytest.approx(kept)
@@ -185,8 +185,8 @@ def test_stream_sure_windows_keep_their_prediction_and_end_the_loop(video, monke
 def test_stream_sure_is_not_asked_after_the_last_step(video, monkeypatch, steps: int):
     images, noise = clip(video.config, 1)
     asked = []
-    monkeypatch.setattr(Stream, "certain", lambda _, m_pred, inside: asked.append(inside) or torch.zeros(1).bool())
-    stream = Stream(video, InferConfig(steps=steps, sure=0.9), TAXONOMY)
+    monkeypatch.setattr(Denoiser, "certain", lambda _, m_pred, inside: asked.append(inside) or torch.zeros(1).bool())
+    stream = Denoiser(video, InferConfig(steps=steps, early_exit=0.9), TAXONOMY)
     found = list(stream.denoise(video.pixel_encoder(images[0]), noise[0], inside=[(SIDE, SIDE)]))
     assert len(found) == steps and len(asked) == steps - 1
 
@@ -199,6 +199,6 @@ def test_stream_certain_counts_the_image_alone_and_ids_of_things_only(video):
         bits = [2 * (class_index >> bit & 1) - 1 for bit in reversed(range(classes))]
         m_pred = scale * torch.tensor(bits + [0] * ids)[None, :, None, None].repeat(1, 1, SIDE, SIDE)
         m_pred[:, :, SIDE // 2 :] = 0
-        stream = Stream(video, InferConfig(sure=0.9), TAXONOMY)
+        stream = Denoiser(video, InferConfig(early_exit=0.9), TAXONOMY)
         assert bool(stream.certain(m_pred, [(SIDE // 2, SIDE)])) == (not things[class_index - 1])
         assert not stream.certain(m_pred, [(SIDE, SIDE)])

@@ -225,6 +225,6 @@ def test_count_warns_of_an_unfamiliar_image(work):
     pytest.importorskip("gradio", reason="needs the extra web")
     from pix2seqd.page.site import count
 
-    assert count(work.panoptic) == count(replace(work.panoptic, strangeness=0.9)) == "2 things, 1 stuff"
-    warned = count(replace(work.panoptic, strangeness=1.1))
+    assert count(work.panoptic) == count(replace(work.panoptic, ood_score=0.9)) == "2 things, 1 stuff"
+    warned = count(replace(work.panoptic, ood_score=1.1))
     assert warned == "2 things, 1 stuff · unlike what the model is made for"

@@ -13,8 +13,8 @@ from PIL import Image
 from pix2seqd.files import InputError
 from pix2seqd.images.frames import DecodedFrame
 from pix2seqd.images.load import load_image
-from pix2seqd.panoptic.also import Also
 from pix2seqd.panoptic.clip_results import ClipWriter
+from pix2seqd.panoptic.extra_files import ExtraFiles
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
@@ -149,7 +149,7 @@ def test_clip_writer_tables_have_no_formulas(tmp_path: Path, stack: str):
 
 @pytest.mark.parametrize(("size", "distance"), [(0.5, 2.0), (0.5, None), (None, 2.0), (None, None)])
 def test_clip_writer_volumes_have_the_known_units(tmp_path: Path, size: float | None, distance: float | None):
-    also = Also((), size)
+    also = ExtraFiles((), size)
     write(tmp_path, {1: frame(1), 2: frame(1)}, stack="cells", also=also, plane_distance=distance, min_frames=1)
     (row, *_) = rows(tmp_path / "volumes.csv")
     in_micrometres = {"x_um": 0.75, "y_um": 1.75} if size else {}
@@ -161,7 +161,7 @@ def test_clip_writer_volumes_have_the_known_units(tmp_path: Path, size: float | 
 
 def test_clip_writer_label_stack_has_the_pixel_size(tmp_path: Path):
     for name, size, distance in (("a", 0.65, None), ("b", None, None), ("c", 0.65, 2.0)):
-        lengths = {"also": Also(("measures",), size), "plane_distance": distance}
+        lengths = {"also": ExtraFiles(("measures",), size), "plane_distance": distance}
         write(tmp_path / name, {1: frame(1), 2: frame(1)}, stack="cells", **lengths)
         with tifffile.TiffFile(tmp_path / name / "labels" / "cells.tif") as tiff:
             assert tiff.series[0].axes == "ZYX" and tiff.ome_metadata
@@ -174,7 +174,7 @@ def test_clip_writer_label_stack_has_the_pixel_size(tmp_path: Path):
 def test_clip_writer_track_measures_have_the_tracks_of_the_lists(tmp_path: Path):
     frames = {1: frame(1, 2), 2: frame(1, 2), 3: frame(1), 4: frame(1, 3, 2)}
     for min_frames, tracks in ((1, [1, 2, 3, GROUND]), (3, [1, 2, GROUND]), (9, [1, GROUND])):
-        write(tmp_path, frames, also=Also(("measures",)), min_frames=min_frames)
+        write(tmp_path, frames, also=ExtraFiles(("measures",)), min_frames=min_frames)
         measured = [int(row["id"]) for row in rows(tmp_path / "track_measures.csv")]
         assert measured == listed(tmp_path) == tracks
         assert {int(row["id"]) for row in rows(tmp_path / "measures.csv")} == {1, 2, 3, GROUND}

@@ -189,4 +189,4 @@ def test_save_to_a_missing_folder_is_an_input_error(tmp_path):
 
 
 def test_measure_id_2_31_needs_no_table():
-    assert Runs.of(np.array([[0, 2**31 - 1]], np.int32)).measure() == {2**31 - 1: (1, (1, 0, 1, 1))}
+    assert Runs.encode(np.array([[0, 2**31 - 1]], np.int32)).measure() == {2**31 - 1: (1, (1, 0, 1, 1))}

@@ -17,7 +17,7 @@ from pix2seqd.data import open_dataset
 from pix2seqd.data.coco import CocoPanoptic, splits
 from pix2seqd.files import InputError
 from pix2seqd.page import editing
-from pix2seqd.panoptic import also, collect, journal, results
+from pix2seqd.panoptic import collect, extra_files, journal, results
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.results import PanopticWriter
 
@@ -113,7 +113,7 @@ def test_segment_shard_killed_and_repeated_is_complete(run, images, monkeypatch,
     command = ("segment", "in0", "in1", "--out", "o", "--shard", "3", "--also", "coco")
     if (child := os.fork()) == 0:
         count = itertools.count(1)
-        for module in (also, collect, files, journal, results):
+        for module in (collect, extra_files, files, journal, results):
 
             def write(path: Path, real=module.write_atomically):
                 return os._exit(9) if next(count) == writes else real(path)

@@ -12,8 +12,8 @@ MAPS = npst.arrays(np.int32, st.tuples(st.integers(0, 7), st.integers(0, 7)), el
 @settings(max_examples=100, deadline=None)
 @given(labels=MAPS)
 def test_runs_of_a_map_give_it_back_and_measure_it(labels: np.ndarray):
-    runs = Runs.of(labels)
-    assert np.array_equal(runs.spread(runs.values), labels)
+    runs = Runs.encode(labels)
+    assert np.array_equal(runs.decode(runs.values), labels)
     assert np.array_equal(runs.areas(4), np.bincount(labels.ravel(), minlength=4))
     measured = runs.measure()
     assert list(measured) == [label for label in range(1, 4) if (labels == label).any()]
@@ -26,7 +26,7 @@ def test_runs_of_a_map_give_it_back_and_measure_it(labels: np.ndarray):
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_joint_runs_have_one_label_in_each_map(count: int):
     maps = np.random.default_rng(count).integers(0, 3, (count, 6, 9)).repeat(2, axis=2)
-    labels, starts = joint([Runs.of(one) for one in maps])
+    labels, starts = joint([Runs.encode(one) for one in maps])
     for one, values in zip(maps, labels, strict=True):
-        assert np.array_equal(Runs(starts, values, (6, 18)).spread(values), one)
+        assert np.array_equal(Runs(starts, values, (6, 18)).decode(values), one)
     assert len(starts) <= maps[0].size / 2, "no more than the maps need"

@@ -22,23 +22,23 @@ def test_learn_from_images_and_frames_of_clips(pretrained, data):
     segmenter = Segmenter(replace(checkpoint, familiarity=known), "cpu", "float32")
     own = [segmenter.image(Shapes(3, (32, 48), seed=9)[i].image, steps=1, diameter=data.diameter) for i in range(3)]
     black = segmenter.image(np.zeros((32, 48, 3), np.uint8), steps=1)
-    assert black.unfamiliar and black.strangeness > max(found.strangeness for found in own)
+    assert black.unfamiliar and black.ood_score > max(found.ood_score for found in own)
     smaller = segmenter.image(np.zeros((31, 48, 3), np.uint8), steps=1)
-    assert (smaller.strangeness is None) == (data.layout == "tile"), "an image that is enlarged is judged"
+    assert (smaller.ood_score is None) == (data.layout == "tile"), "an image that is enlarged is judged"
 
 
 def test_learn_knows_parts_of_images_that_are_shown_as_a_whole(pretrained, monkeypatch):
     checkpoint = replace(pretrained, data=DataConfig(size=(32, 48)))
 
-    def strangeness() -> float:
+    def ood_score() -> float:
         known = training_statistics(checkpoint, [(Shapes(40, (32, 48)), 40)])
         segmenter = Segmenter(replace(checkpoint, familiarity=known), "cpu", "float32")
         images = [Shapes(4, (32, 48), seed=9)[i].image for i in range(4)]
-        return sum(segmenter.image(image[:, 10:24], steps=1).strangeness or 0.0 for image in images)
+        return sum(segmenter.image(image[:, 10:24], steps=1).ood_score or 0.0 for image in images)
 
-    with_parts = strangeness()
+    with_parts = ood_score()
     monkeypatch.setattr(familiar, "_CROPS", 0)
-    assert with_parts < 0.8 * strangeness()
+    assert with_parts < 0.8 * ood_score()
 
 
 def test_learn_from_too_few_images_gives_no_statistics(pretrained):

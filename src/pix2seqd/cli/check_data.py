@@ -66,7 +66,7 @@ def _print_skipped(files: Sequence[Path]) -> None:
 def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[str, "Dataset"]]:
     """The data sets to check, each with its name."""
     from pix2seqd.data import is_clips, open_clips, open_dataset
-    from pix2seqd.data.clips import EachFrame
+    from pix2seqd.data.clips import ClipFrames
     from pix2seqd.data.coco import CocoPanoptic
     from pix2seqd.data.find import find_splits
     from pix2seqd.data.folder import Folder
@@ -75,7 +75,7 @@ def _datasets(source: str, split: str | None, one_only: bool) -> Iterator[tuple[
         if split is not None:
             raise InputError(f"--split is for folders; name the split in the source, {source}@{split}")
         size = (128, 128)
-        yield source, EachFrame(open_clips(source, size, 4)) if is_clips(source) else open_dataset(source, size)
+        yield source, ClipFrames(open_clips(source, size, 4)) if is_clips(source) else open_dataset(source, size)
         return
     kind, found = find_splits(Path(source))
     names = [split] if split is not None else found or [""]

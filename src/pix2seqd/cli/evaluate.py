@@ -107,14 +107,14 @@ def _evaluate_images(
     from pix2seqd import distributed
     from pix2seqd.cli.scoring import progress_bar, report
     from pix2seqd.data import open_dataset, remarks
-    from pix2seqd.data.sample import Subset, spread
+    from pix2seqd.data.sample import Subset, subsample
     from pix2seqd.evaluation import images as run
 
     whole = open_dataset(data, segmenter.checkpoint.data.size)
     if distributed.rank() == 0:
         for line in remarks(whole, data):
             say(line)
-    dataset = spread(whole, limit)
+    dataset = subsample(whole, limit)
     groups = _groups(whole, group_by)
     groups = [groups[i] for i in dataset.indices] if groups and isinstance(dataset, Subset) else groups
     progress = progress_bar(len(dataset))
@@ -172,10 +172,10 @@ def _evaluate_clips(
     from pix2seqd.cli.scoring import CLIP_FRAMES, max_tracks, progress_bar, report
     from pix2seqd.data import open_clips
     from pix2seqd.data.clips import every_nth
-    from pix2seqd.data.sample import spread
+    from pix2seqd.data.sample import subsample
     from pix2seqd.evaluation import clips as run
 
-    clips = every_nth(spread(open_clips(data, segmenter.size, CLIP_FRAMES), limit), every)
+    clips = every_nth(subsample(open_clips(data, segmenter.size, CLIP_FRAMES), limit), every)
     result = run.evaluate_video(
         segmenter, clips, tracking=tracking, max_tracks=max_tracks(data), progress=progress_bar(len(clips)), **options
     )

@@ -79,11 +79,9 @@ def _panoptic_quality(truth: Path, prediction: Path, truth_pngs: Path | None, pr
     # Prediction files of other tools may have no categories.
     defaults = {"categories": true.taxonomy.to_coco()}
     predicted = _annotations(prediction, "prediction-pngs", prediction_pngs, defaults)
-    ours, theirs = ([(c.id, c.name, c.isthing) for c in side.taxonomy.categories] for side in (true, predicted))
+    ours, theirs = (list(map(str, side.taxonomy.categories)) for side in (true, predicted))
     if unknown := [category for category in theirs if category not in ours]:
-        number, name, isthing = unknown[0]
-        category = f"category {number} {name!r} ({'thing' if isthing else 'stuff'})"
-        raise InputError(f"{prediction}: {category} is not in {truth}; predict the categories of the truth")
+        raise InputError(f"{prediction}: category {unknown[0]} is not in {truth}; predict the categories of the truth")
     predicted.taxonomy = true.taxonomy
     quality = PanopticQuality(true.taxonomy)
     for image_id in tracked(true.image_ids, "scoring"):

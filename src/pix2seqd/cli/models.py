@@ -8,12 +8,12 @@ from pix2seqd.cli.options import Flag
 def models(*checkpoints: str, markdown: Flag = False) -> None:
     """List the models: what each finds, is made for and was trained on, how good and how fast it is.
 
-    The bundled models come first. A fact that is not known is shown as -. The facts are in the head of the model card,
-    the file README.md in the folder of a model, under the key pix2seqd.
+    A fact that is not known is shown as -. The facts are in the head of the model card, the file README.md in the
+    folder of a model, under the key pix2seqd.
 
     Args:
-        checkpoints: Other checkpoints to list: folders, for example runs/mine/model, or ids of models on the Hugging
-            Face hub.
+        checkpoints: The models to list: names of bundled ones, folders, for example runs/mine/model, or ids of models
+            on the Hugging Face hub. Default: all bundled models.
         markdown: Print a table in Markdown.
     """
     from rich.console import Console
@@ -22,11 +22,7 @@ def models(*checkpoints: str, markdown: Flag = False) -> None:
 
     from pix2seqd.interop import cards
 
-    listed = cards.bundled()
-    bundled = [card.name for card in listed]
-    for name in dict.fromkeys(checkpoints):
-        if (folder := _folder(name)) not in map(_folder, bundled):
-            listed.append(cards.read_card(folder, name))
+    listed = [cards.read_card(_folder(name), name) for name in dict.fromkeys(checkpoints)] or cards.bundled()
     if markdown:
         print(cards.markdown(listed))
         return

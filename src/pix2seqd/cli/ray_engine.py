@@ -1,28 +1,24 @@
 """Segment many files on a Ray cluster. Ray repeats the files of a lost worker, and only those."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pix2seqd.cli.segmenting import Results
+from pix2seqd.cli.segmenting import Job, Results, Todo, segment_files
 from pix2seqd.files import InputError, require
-
-if TYPE_CHECKING:
-    from pix2seqd.segmenter import Segmenter
 
 
 class Worker:
     """A Ray actor that loads the segmenter once and segments batches of files."""
 
-    def __init__(self, load: "Callable[[], Segmenter]", segment: Callable[..., Results]):
-        self.segmenter, self.segment = load(), segment
+    def __init__(self, job: Job):
+        self.segmenter, self.job = job.load(), job
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """Rows of `source` and `stem` → rows of `source` and one of `entry`, as JSON, `error` and `note`."""
         todo = [(Path(source), stem) for source, stem in zip(batch["source"], batch["stem"], strict=True)]
         rows: dict[str, list[str]] = {"source": [], "entry": [], "error": [], "note": []}
-        for source, entry in self.segment(self.segmenter, todo):
+        for source, entry in segment_files(self.segmenter, todo, self.job):
             rows["source"].append(str(source))
             rows["entry"].append("" if isinstance(entry, InputError | str) else json.dumps(entry))
             rows["error"].append(str(entry) if isinstance(entry, InputError) else "")
@@ -30,13 +26,7 @@ class Worker:
         return rows
 
 
-def on_ray(
-    load: "Callable[[], Segmenter]",
-    segment: Callable[..., Results],
-    todo: list[tuple[Path, str]],
-    batch: int,
-    workers: int,
-) -> Results:
+def on_ray(job: Job, todo: Todo, workers: int) -> Results:
     """Segment files on `workers` actors of the cluster that RAY_ADDRESS names, otherwise of this machine.
 
     The arguments are those of `on_workers`. Every machine of the cluster must see the files and the output folder, an
@@ -48,13 +38,14 @@ def on_ray(
     require("--engine ray", "ray", "ray")
     import ray  # pyright: ignore[reportMissingImports]
 
+    batch = job.batch_size or 1
     items = [{"source": str(source.absolute()), "stem": stem} for source, stem in todo]
     names = {str(source.absolute()): source for source, _ in todo}
     # When a worker dies, Ray repeats its block.
     data = ray.data.from_items(items, override_num_blocks=-(-len(items) // batch))
     rows = data.map_batches(
         Worker,  # pyright: ignore[reportArgumentType]
-        fn_constructor_args=(load, segment),
+        fn_constructor_args=(job,),
         batch_size=batch,
         concurrency=workers,
         max_restarts=-1,

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from pix2seqd.config import ModelConfig, Recipe, is_section
+from pix2seqd.config import ModelConfig, Recipe, is_section, merged
 from pix2seqd.files import MAX_YAML, InputError, read_yaml, require_size
 from pix2seqd.training.recipes import RECIPES, smoke
 
@@ -33,11 +33,11 @@ def read_recipe(arguments: Sequence[str], small: bool = False) -> Recipe:
         raise InputError(f"name a recipe ({', '.join(RECIPES)}) or a YAML file first")
     values: dict[str, Any] = {"model": ModelConfig().to_dict()}
     for layer in _layers(takewhile(_no_option, arguments)):
-        values = _merged(values, layer)
+        values = merged(values, layer)
     if small:
         values = smoke(_recipe(values, trust_size=True)).to_dict()  # the whole is checked below
     for layer in _layers(dropwhile(_no_option, arguments)):
-        values = _merged(values, layer)
+        values = merged(values, layer)
     return _recipe(values, values.get("trust_size") is True)
 
 
@@ -54,7 +54,7 @@ def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
         raise InputError(f"own chooses the settings by the data; leave {named[0]} out, or name it alone")
     values: dict[str, Any] = {}
     for layer in _layers(arguments):
-        values = _merged(values, layer)
+        values = merged(values, layer)
     with _named_settings():
         return Recipe.checked(_plain(Recipe, values), trust_size=True)  # the recipe that they become is checked
 
@@ -106,12 +106,6 @@ def _read_file(path: Path) -> Mapping[str, Any]:
     if not isinstance(layer, Mapping):
         raise InputError(f"{path} holds no settings; write it as `pix2seqd train {next(iter(RECIPES))} --show` does")
     return layer
-
-
-def _merged(below: Any, above: Any) -> Any:
-    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
-        return above
-    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
 def _plain(kind: Any, value: Any) -> Any:

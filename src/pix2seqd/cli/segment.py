@@ -19,13 +19,15 @@ from pix2seqd.cli.options import (
     print_unfamiliar,
 )
 from pix2seqd.config import DEFAULT_MODEL
-from pix2seqd.files import InputError, require, say
+from pix2seqd.files import InputError, printable, require, say
 
 if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerContext, SpawnContext
-
-    from pix2seqd.cli.segmenting import Results, WindowsBar
+    from pix2seqd.cli.segmenting import Job, Results, Todo, WindowsBar
+    from pix2seqd.panoptic.results import PanopticWriter
     from pix2seqd.segmenter import Segmenter
+
+    Run = Callable[[Segmenter, Todo, Job, WindowsBar], Results]
+    """Segments files, with a bar for those of many windows where this process does it."""
 
 Engine = Literal["local", "ray"]
 
@@ -75,27 +77,17 @@ def segment(
     from functools import partial
 
     with loading():
-        from pix2seqd.cli.segmenting import (
-            WindowsBar,
-            print_segments,
-            record_results,
-            segment_files,
-            write_missing_files,
-        )
-        from pix2seqd.panoptic.also import Also
+        from pix2seqd.cli.segmenting import Job, print_segments
         from pix2seqd.panoptic.collect import collect, remove_leftovers
+        from pix2seqd.panoptic.extra_files import ExtraFiles
         from pix2seqd.panoptic.folder import FOLDERS
         from pix2seqd.panoptic.results import PanopticWriter, check_out
 
     _check_engine(engine, workers)
-    further = Also.parse(also, pixel_size)
+    further = ExtraFiles.parse(also, pixel_size)
     sources = _find_sources(images, channel)  # a mistyped name is reported before torch and the model are loaded
     check_out(out, shard)
-    context = None
-    if engine == "local" and min(workers, len(sources)) > 1:
-        from pix2seqd.cli.workers import start_loading
-
-        context = start_loading()
+    run = _start(engine, workers, sources, out)
     with loading():
         from pix2seqd import distributed
 
@@ -111,26 +103,11 @@ def segment(
     writer = PanopticWriter(out, segmenter.taxonomy, settings, sources, shard=shard, folders=folders)
     remove_leftovers(out)
     own = sources[distributed.rank() :: processes]
-    segment_named = partial(
-        segment_files,
-        out=out.absolute() if engine == "ray" else out,  # Ray's workers have another working directory
-        settings=settings,
-        options={**options, "batch_size": batch_size},
-        channel=channel,
-        also=further,
-    )
+    place = out.absolute() if engine == "ray" else out  # Ray's workers have another working directory
+    job = Job(partial(inference.segmenter, model), place, settings, options, batch_size, channel, further)
     try:
         with writer:
-            todo, done = [], []
-            for source in own:
-                (done if writer.is_done(source) else todo).append(source)
-            named = [(source, writer.stem(source)) for source in todo]
-            print_renamed([(source, stem.rpartition("/")[2]) for source, stem in named])
-            bar = WindowsBar(len(todo))
-            load = partial(inference.segmenter, model)
-            results = _results(engine, workers, load, segment_named, segmenter, named, batch_size or 1, bar, context)
-            failed = record_results(writer, own, todo, results, bar)
-            failed += write_missing_files(writer, out, done, segmenter.taxonomy, further)
+            failed = _segment_new(segmenter, own, job, run, writer)
             if len(sources) == len(own) == 1 and not failed:
                 print_segments(sources[0].name, writer.segments(sources[0]))
             unlike = [source.name for source in writer.unfamiliar(own)]
@@ -167,24 +144,45 @@ def _find_sources(images: tuple[Path, ...], channel: str | None) -> list[Path]:
     return sources
 
 
-def _results(
-    engine: Engine,
-    workers: int,
-    load: "Callable[[], Segmenter]",
-    segment: "Callable[..., Results]",
-    segmenter: "Segmenter",
-    todo: list[tuple[Path, str]],
-    batch: int,
-    bar: "WindowsBar",
-    context: "ForkServerContext | SpawnContext | None",
-) -> "Results":
-    """Segment files in this process, in others of this machine, or on a Ray cluster; arguments as `on_workers`."""
-    if not todo or (engine == "local" and min(workers, len(todo)) < 2):
-        return segment(segmenter, todo, on_window=bar)
+def _start(engine: Engine, workers: int, sources: list[Path], out: Path) -> "Run":
+    """What segments the files: this process, others of this machine, which begin to load, or a Ray cluster."""
+    from pix2seqd.cli.segmenting import segment_files
+
     if engine == "ray":
         from pix2seqd.cli.ray_engine import on_ray
 
-        return on_ray(load, segment, todo, batch, workers)
-    from pix2seqd.cli.workers import on_workers
+        return lambda segmenter, todo, job, bar: on_ray(job, todo, workers) if todo else iter(())
+    if min(workers, len(sources)) < 2:
+        return segment_files
+    from pix2seqd.cli.workers import on_workers, start_loading
 
-    return on_workers(load, segment, todo, batch, workers, context)
+    loading = None if _seems_done(sources, out) else start_loading()
+
+    def run(segmenter: "Segmenter", todo: "Todo", job: "Job", bar: "WindowsBar") -> "Results":
+        if len(todo) < 2:
+            return segment_files(segmenter, todo, job, bar)
+        return on_workers(job, todo, workers, loading or start_loading())
+
+    return run
+
+
+def _segment_new(segmenter: "Segmenter", sources: list[Path], job: "Job", run: "Run", writer: "PanopticWriter") -> int:
+    """Segment the files that have no result yet, and write what the others lack; returns how many failed."""
+    from pix2seqd.cli.segmenting import WindowsBar, record_results, write_missing_files
+
+    todo, done = [], []
+    for source in sources:
+        (done if writer.is_done(source) else todo).append(source)
+    named = [(source, writer.stem(source)) for source in todo]
+    print_renamed([(source, stem.rpartition("/")[2]) for source, stem in named])
+    bar = WindowsBar(len(todo))
+    failed = record_results(writer, sources, todo, run(segmenter, named, job, bar), bar)
+    return failed + write_missing_files(writer, job.out, done, segmenter.taxonomy, job.also)
+
+
+def _seems_done(sources: list[Path], out: Path) -> bool:
+    """Whether the last file has a result, so that further processes may not be needed."""
+    from pix2seqd.panoptic.parts import find_parts
+
+    name = f"{printable(sources[-1].stem)}.png"
+    return any((folder / "panoptic" / name).is_file() for folder in (out, *find_parts(out).values()))

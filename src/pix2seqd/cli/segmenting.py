@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +19,7 @@ from pix2seqd.cli.options import print_message
 from pix2seqd.cli.progress import bar_with_speed
 from pix2seqd.files import InputError, printable, say
 from pix2seqd.images.load import Pixels, image_size, open_pixels
-from pix2seqd.panoptic.also import NO_FILES, Also, read_result, remove, write_for_image
+from pix2seqd.panoptic.extra_files import NO_FILES, ExtraFiles, read_result, remove, write_for_image
 from pix2seqd.panoptic.journal import Entry
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.parts import locate
@@ -36,8 +37,30 @@ SHOWN_SEGMENTS = 20
 LARGE = 2**24
 """Pixels of the images that are read together, unless one of them has more."""
 
+Todo = list[tuple[Path, str]]
+"""Files, each with the name that its results get (`PanopticWriter.stem`)."""
 Results = Iterator[tuple[Path, Entry | InputError | str]]
 """Files, each with the records of its result or with its error; before that maybe a note about what was left out."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """How files are segmented, and where the results go. It can be sent to other processes."""
+
+    load: "Callable[[], Segmenter]"
+    """Makes the segmenter of a process."""
+    out: Path
+    """The output folder."""
+    settings: dict[str, Any]
+    """Recorded with each result."""
+    options: dict[str, Any]
+    """Of `Segmenter.images`, without `batch_size`."""
+    batch_size: int | None = None
+    """Number of files that are read, and of windows that are computed, at a time; None: chosen by whoever does it."""
+    channel: str | None = None
+    """The channel of every file; see `open_pixels`."""
+    also: ExtraFiles = NO_FILES
+    """Further files that are written."""
 
 
 class WindowsBar:
@@ -97,47 +120,31 @@ def record_results(
 
 
 def segment_files(
-    segmenter: "Segmenter",
-    todo: list[tuple[Path, str]],
-    out: Path,
-    settings: dict[str, Any],
-    options: dict[str, Any],
-    channel: str | None = None,
-    also: Also = NO_FILES,
-    on_window: Callable[[int, int], None] = lambda done, of: None,
+    segmenter: "Segmenter", todo: Todo, job: Job, on_window: Callable[[int, int], None] = lambda done, of: None
 ) -> Results:
-    """Segment files in this process and write their results.
+    """Segment files in this process and write their results; `on_window` is as in `Segmenter.images`.
 
     While the networks compute, the next files are read and the last results are written.
-
-    Args:
-        segmenter: the model.
-        todo: files, each with the name that its results get (`PanopticWriter.stem`).
-        out: the output folder.
-        settings: recorded with each result.
-        options: of `Segmenter.images`; `batch_size` None takes 8 files at a time.
-        channel: the channel of every file; see `open_pixels`.
-        also: further files that are written.
-        on_window: see `Segmenter.images`.
     """
-    chunks = _chunks(todo, options["batch_size"] or 8)
+    chunks = _chunks(todo, job.batch_size or 8)
     with ThreadPoolExecutor(2) as pool:
-        for read in _pipelined((partial(_read, chunk, channel) for chunk in chunks), pool):
+        for read in _pipelined((partial(_read, chunk, job.channel) for chunk in chunks), pool):
             yield from ((source, said) for (source, _), said in read if not isinstance(said, Pixels))
             good = [(names, image) for names, image in read if isinstance(image, Pixels)]
             del read
-            results = segmenter.images([image for _, image in good], on_window=on_window, **options)
+            images = [image for _, image in good]
+            results = segmenter.images(images, batch_size=job.batch_size, on_window=on_window, **job.options)
             writes = (
-                partial(_write, out, stem, source, image, panoptic, settings, also)
+                partial(_write, job, stem, source, image, panoptic)
                 for ((source, stem), image), panoptic in zip(good, results, strict=True)
             )
             for ((source, _), _), entry in zip(good, _pipelined(writes, pool), strict=True):
                 yield source, entry
 
 
-def _chunks(todo: list[tuple[Path, str]], maximum: int) -> Iterator[list[tuple[Path, str]]]:
+def _chunks(todo: Todo, maximum: int) -> Iterator[Todo]:
     """Files that are read together: at most `maximum`, and fewer if they are large."""
-    chunk: list[tuple[Path, str]] = []
+    chunk: Todo = []
     pixels = 0
     for names in todo:
         size = 0
@@ -152,7 +159,9 @@ def _chunks(todo: list[tuple[Path, str]], maximum: int) -> Iterator[list[tuple[P
         yield chunk
 
 
-def write_missing_files(writer: PanopticWriter, out: Path, sources: list[Path], taxonomy: Taxonomy, also: Also) -> int:
+def write_missing_files(
+    writer: PanopticWriter, out: Path, sources: list[Path], taxonomy: Taxonomy, also: ExtraFiles
+) -> int:
     """Write the further files that images segmented before lack, from their results, and print how many images.
 
     Returns the number of images that failed.
@@ -177,25 +186,15 @@ def write_missing_files(writer: PanopticWriter, out: Path, sources: list[Path], 
     return failed
 
 
-def _write(
-    out: Path,
-    name: str,
-    source: Path,
-    image: Pixels,
-    panoptic: Panoptic,
-    settings: dict[str, Any],
-    also: Also,
-) -> Entry:
+def _write(job: Job, name: str, source: Path, image: Pixels, panoptic: Panoptic) -> Entry:
     """Write all files of one image; those of an earlier segmentation of it go."""
-    folder, stem = locate(out, name)
+    folder, stem = locate(job.out, name)
     remove(folder, stem)
-    entry = write_files(folder, stem, source, image, panoptic, settings)
-    return write_for_image(folder, also, entry, panoptic) if also.kinds else entry
+    entry = write_files(folder, stem, source, image, panoptic, job.settings)
+    return write_for_image(folder, job.also, entry, panoptic) if job.also.kinds else entry
 
 
-def _read(
-    chunk: list[tuple[Path, str]], channel: str | None
-) -> list[tuple[tuple[Path, str], Pixels | InputError | str]]:
+def _read(chunk: Todo, channel: str | None) -> list[tuple[tuple[Path, str], Pixels | InputError | str]]:
     """Images, errors and notes, in the order of the files."""
     read: list[tuple[tuple[Path, str], Pixels | InputError | str]] = []
     for names in chunk:

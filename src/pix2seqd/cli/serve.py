@@ -3,8 +3,9 @@
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -13,10 +14,45 @@ from pix2seqd.config import DEFAULT_MODEL
 from pix2seqd.files import InputError, say
 from pix2seqd.interop.cards import read_card
 
+if TYPE_CHECKING:
+    from pix2seqd.page.limits import Limits
+
 SAMPLES = Path("examples")
 """Where samples are, if nothing else is said."""
 _ENDS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 """Signals that end the server: what `kill` sends, and a terminal that is closed (Windows has no such signal)."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Maximum:
+    """What one visitor, or all together, may do."""
+
+    max_pixels: Annotated[int, count(1)] = 4_000_000
+    """Largest image or frame of a clip, in pixels. Larger ones are refused."""
+    max_megabytes: Annotated[int, count(1)] = 50
+    """Largest upload, in MB."""
+    max_seconds: Annotated[int, count(1)] = 600
+    """Longest computation of one request, in seconds."""
+    queue: Annotated[int, count(1)] = 16
+    """Number of requests of each kind that may wait. Further requests are refused."""
+    max_visitor_megabytes: Annotated[int, count(1)] = 500
+    """Uploads and results of one visitor, in MB. The oldest of them make room for new ones."""
+    max_total_megabytes: Annotated[int, count(1)] = 5_000
+    """Uploads and results of all visitors, in MB. Further ones are refused."""
+    max_visitors: Annotated[int, count(1)] = 64
+    """Number of open pages that are remembered. Those with unsaved corrections are not forgotten for a new one, which
+    is refused instead."""
+
+    def limits(self) -> "Limits":
+        """As the page takes them."""
+        from pix2seqd.page.limits import Limits
+
+        return Limits(**{name.removeprefix("max_"): value for name, value in vars(self).items()})
+
+
+USUAL = Maximum()
+"""The limits where nothing else is said."""
 
 
 def serve(
@@ -29,13 +65,7 @@ def serve(
     names: Annotated[list[str], Parameter(negative=())] = [],  # noqa: B006
     password: Annotated[str | None, Parameter(env_var="PIX2SEQD_PASSWORD")] = None,
     open_: Annotated[bool, Parameter("--open", negative=())] = False,
-    max_pixels: Annotated[int, count(1)] = 4_000_000,
-    max_megabytes: Annotated[int, count(1)] = 50,
-    max_seconds: Annotated[int, count(1)] = 600,
-    queue: Annotated[int, count(1)] = 16,
-    max_visitor_megabytes: Annotated[int, count(1)] = 500,
-    max_total_megabytes: Annotated[int, count(1)] = 5_000,
-    max_visitors: Annotated[int, count(1)] = 64,
+    maximum: Maximum = USUAL,
     inference: Inference = CHECKPOINT_DEFAULTS,
 ) -> None:
     """Segment, correct and save images in a browser.
@@ -59,18 +89,10 @@ def serve(
         password: Password that visitors have to enter. Prefer the environment variable, because other users of the
             machine can see the command line.
         open_: Everyone who can reach the page may use it, without a password.
-        max_pixels: Largest image or frame of a clip, in pixels. Larger ones are refused.
-        max_megabytes: Largest upload, in MB.
-        max_seconds: Longest computation of one request, in seconds.
-        queue: Number of requests of each kind that may wait. Further requests are refused.
-        max_visitor_megabytes: Uploads and results of one visitor, in MB. The oldest of them make room for new ones.
-        max_total_megabytes: Uploads and results of all visitors, in MB. Further ones are refused.
-        max_visitors: Number of open pages that are remembered. Those with unsaved corrections are not forgotten for a
-            new one, which is refused instead.
+        maximum: What visitors may do.
         inference: How the checkpoint is used. The page starts with these settings.
     """
     from pix2seqd.checkpoint import find_folder
-    from pix2seqd.page.limits import Limits
     from pix2seqd.page.server import serving
     from pix2seqd.page.visitors import is_local
     from pix2seqd.panoptic.results import make_folders
@@ -87,15 +109,6 @@ def serve(
     for number in _ENDS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _end)
-    limits = Limits(
-        megabytes=max_megabytes,
-        pixels=max_pixels,
-        seconds=max_seconds,
-        queue=queue,
-        visitor_megabytes=max_visitor_megabytes,
-        total_megabytes=max_total_megabytes,
-        visitors=max_visitors,
-    )
     with serving(
         segmenter,
         out,
@@ -103,7 +116,7 @@ def serve(
         card=card,
         samples=samples if samples.is_dir() else None,
         defaults=inference.given(),
-        limits=limits,
+        limits=maximum.limits(),
         host=host.strip("[]"),
         port=port,
         names=names,

@@ -167,9 +167,9 @@ class _ClipProgress:
 
 def _further_files(also: str | None, pixel_size: str | None, plane_distance: str | None, along: str) -> dict[str, Any]:
     """Further files, as `ClipWriter` takes them, from the options of the command."""
-    from pix2seqd.panoptic.also import Also, micrometres
+    from pix2seqd.panoptic.extra_files import ExtraFiles, micrometres
 
-    further = Also.parse(also, pixel_size, "ctc", stack=along == "z")
+    further = ExtraFiles.parse(also, pixel_size, "ctc", stack=along == "z")
     distance = None if plane_distance is None else micrometres("--plane-distance", plane_distance)
     ctc = "ctc" in (name.strip() for name in (also or "").split(","))
     if along == "z":
@@ -199,7 +199,7 @@ def _segment(
     clip: "FrameStream", source: str, stack: str, video: "Video", progress: _ClipProgress
 ) -> "Iterator[tuple[DecodedFrame, Panoptic]]":
     """Frames and their segmentations, in the order of the frames; a stack is segmented from its sharpest plane."""
-    from pix2seqd.inference.depths import follow, segment_depths, sharpest
+    from pix2seqd.inference.depths import segment_depths, segment_frames, sharpest
 
     def segment(images: Iterable["Image"]) -> Iterator["Panoptic"]:
         return progress.counted(video(images))
@@ -208,7 +208,7 @@ def _segment(
         start = sharpest(clip.frames)
         progress.note(f"{source}: plane {start} is the sharpest; it is segmented first, then those on both sides")
         return segment_depths(segment, clip.read, start, clip.total or 0)
-    return follow(segment, _check_rate(clip.frames, 1 / float(clip.rate), progress))
+    return segment_frames(segment, _check_rate(clip.frames, 1 / float(clip.rate), progress))
 
 
 def _write(writer: "ClipWriter", results: "Iterator[tuple[DecodedFrame, Panoptic]]") -> None:

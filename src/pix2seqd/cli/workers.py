@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -12,13 +12,11 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
+from pix2seqd.cli.segmenting import Job, Results, Todo, segment_files
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
-
-    from pix2seqd.cli.segmenting import Results
-    from pix2seqd.segmenter import Segmenter
 
 LOADED = ["pix2seqd.cli.segmenting", "pix2seqd.segmenter"]
 """Modules that the processes of `on_workers` need."""
@@ -44,38 +42,29 @@ def start_loading() -> "ForkServerContext | SpawnContext":
     return get_context("spawn")
 
 
-def on_workers(
-    load: "Callable[[], Segmenter]",
-    segment: "Callable[..., Results]",
-    todo: list[tuple[Path, str]],
-    batch: int,
-    workers: int,
-    context: "ForkServerContext | SpawnContext | None" = None,
-) -> "Results":
+def on_workers(job: Job, todo: Todo, workers: int, context: "ForkServerContext | SpawnContext") -> Results:
     """Segment files in `workers` new processes, which share the cores; the results come as they are finished.
 
     A process that is killed leaves the files that it was working on, which get an error. The others continue. All of
     them end with the iterator, or with this process.
 
     Args:
-        load: makes the segmenter of a process.
-        segment: `segment_files` with all but the first two of its arguments.
-        todo: as `segment_files` takes it.
-        batch: number of files that a process takes at a time.
+        job: how, and where to; a process takes `batch_size` files at a time, or 1.
+        todo: the files.
         workers: number of processes; no more than there are batches are started.
-        context: how they are started (`start_loading`); None: each loads all that it needs.
+        context: how they are started (`start_loading`). A fork of this process, which has threads, may wait for ever.
 
     Raises:
         InputError: a result cannot be written, or all processes were killed.
     """
     import torch
 
+    batch = job.batch_size or 1
     batches = [todo[at : at + batch] for at in range(0, len(todo), batch)]
     workers = min(workers, len(batches))
     threads = max(1, torch.get_num_threads() // workers)
     waiting = iter(batches)
-    # A fork of this process, which has threads, may wait for ever.
-    processes = _start(context or get_context("spawn"), workers, (threads, load, segment))
+    processes = _start(context, workers, (threads, job))
     left: dict[Connection, list[Path]] = {pipe: [] for pipe in processes}
     try:
         while left:
@@ -153,7 +142,7 @@ def _end(processes: dict[Connection, BaseProcess]) -> None:
         process.join()
 
 
-def _work(pipe: Connection, threads: int, load: "Callable[[], Segmenter]", segment: "Callable[..., Results]") -> None:
+def _work(pipe: Connection, threads: int, job: Job) -> None:
     """Segment what comes through the pipe until it is an empty list. None is sent to ask for more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # not inherited on Windows
     Thread(target=_end_with_parent, daemon=True).start()
@@ -162,13 +151,13 @@ def _work(pipe: Connection, threads: int, load: "Callable[[], Segmenter]", segme
         torch.set_num_threads(threads)
     pipe.send(None)
     try:
-        segmenter = load()
+        segmenter = job.load()
     except InputError as error:
         pipe.send(error)
         return
     while files := pipe.recv():
         try:
-            for result in segment(segmenter, files):
+            for result in segment_files(segmenter, files, job):
                 pipe.send(result)
         except InputError as error:
             pipe.send(error)

@@ -6,8 +6,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pix2seqd.data.sample import ClipDataset, Dataset, Subset, evenly
-from pix2seqd.data.split import PARTS, open_part, undivided
+from pix2seqd.data.sample import ClipDataset, Dataset, Subset, evenly_spaced
+from pix2seqd.data.split import SUBSETS, open_part, undivided
 from pix2seqd.files import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ CLIP_SOURCES = (
     "davis:DIR@SPLIT, kitti-step:DIR@SPLIT, nuclei-clips:DIR[@SPLIT]:COUNT[xFRAMES] or "
     "shapes-clips:COUNT[xFRAMES][@SEED]"
 )
+
+LOOKED_AT = 5
+"""Images of a data set that `remarks` reads."""
 
 
 def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
@@ -54,7 +57,7 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
         from pix2seqd.data.shards import Shards
 
         return Shards(rest)
-    if kind == "split" and detail in PARTS:
+    if kind == "split" and detail in SUBSETS:
         return open_part(path, detail, partial(open_dataset, size=size))
     if kind == "shapes" and path.isdecimal() and int(path) and (detail.isdecimal() or not detail):
         from pix2seqd.data.synthetic.shapes import Shapes
@@ -65,19 +68,18 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
 
         return Cityscapes.open(path, detail)
     if kind in ("davis", "kitti-step") and path and detail:
-        from pix2seqd.data.clips import EachFrame
+        from pix2seqd.data.clips import ClipFrames
 
-        return EachFrame(open_clips(source, size, 1))
+        return ClipFrames(open_clips(source, size, 1))
     raise InputError(f"data {source!r} is not understood; give {SOURCES}")
 
 
-def remarks(dataset: Dataset, source: str, looked_at: int = 5) -> list[str]:
-    """What a user should know before a data set is used, one line each.
+def remarks(dataset: Dataset, source: str) -> list[str]:
+    """What a user should know before a data set is used, one line each; a few images of it are read.
 
     Args:
         dataset: the data set.
         source: its name; the lines call a part of a data set as the whole.
-        looked_at: number of images that are read, evenly spaced.
 
     Returns:
         The coding of label images, where it was recognised and not declared; what was left out of images, and how
@@ -91,7 +93,7 @@ def remarks(dataset: Dataset, source: str, looked_at: int = 5) -> list[str]:
     assumed = [line for line in getattr(labels, "assumed", ()) if line.startswith("coding")]
     lines = [f"{source}: labels are read as {line}; check-data shows more, classes.yaml changes it" for line in assumed]
     notes: dict[str, str] = {}
-    for index in evenly(len(dataset), looked_at):
+    for index in evenly_spaced(len(dataset), LOOKED_AT):
         with suppress(InputError):  # whoever reads all images reports it
             sample = dataset[index]
             notes |= {note: sample.name for note in sample.notes if note not in notes}

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pix2seqd.config import AugmentConfig, DataConfig
-from pix2seqd.images.resize import pad_image, resize_image, resize_labels, resize_part, unit
+from pix2seqd.images.resize import pad_image, resize_image, resize_labels, resize_part, to_float
 
 
 def jittered_size(size: tuple[int, int], target: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -64,7 +64,7 @@ def tile_crop(
     image = image[:, top : top + window[0], left : left + window[1]]
     labels = labels[top : top + window[0], left : left + window[1]]
     height, width = (min(max(round(w * zoom), 1), t) for w, t in zip(window, target, strict=True))
-    return resize_image(unit(image), height, width), resize_labels(labels, height, width)
+    return resize_image(to_float(image), height, width), resize_labels(labels, height, width)
 
 
 def jitter_colors(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pix2seqd.data.sample import Clip, Item, Items, LazyFrames, Mapped
 from pix2seqd.files import InputError
-from pix2seqd.panoptic.taxonomy import Category, Taxonomy
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 
 def with_categories(dataset: Items[Item], taxonomy: Taxonomy) -> Items[Item]:
@@ -24,21 +24,17 @@ def with_categories(dataset: Items[Item], taxonomy: Taxonomy) -> Items[Item]:
 
 def _is_same(model: Taxonomy, data: Taxonomy) -> bool:
     """Whether the categories have the same order too."""
-    known = {_meaning(category): category for category in model.categories}
+    known = list(map(str, model.categories))
     for category in data.categories:
-        if _meaning(category) not in known:
+        if str(category) not in known:
             same_id = [c for c in model.categories if c.id == category.id]
             near = same_id or [c for c in model.categories if c.name == category.name]
-            instead = f"has {_meaning(near[0])}" if near else f"has no category {category.id}"
+            instead = f"has {near[0]}" if near else f"has no category {category.id}"
             raise InputError(
-                f"the categories of model and data differ: the data has {_meaning(category)}, the model {instead}; "
+                f"the categories of model and data differ: the data has {category}, the model {instead}; "
                 "give data with the categories of the model"
             )
-    return list(known) == [_meaning(category) for category in data.categories]
-
-
-def _meaning(category: Category) -> str:
-    return f'{category.id} "{category.name}" ({"thing" if category.isthing else "stuff"})'
+    return known == list(map(str, data.categories))
 
 
 def _with_taxonomy(item: Any, taxonomy: Taxonomy) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,7 +17,7 @@ from rich.progress import track
 from rich.table import Column, Table
 from rich.text import Text
 
-from pix2seqd.data.sample import Dataset, Sample, evenly
+from pix2seqd.data.sample import Dataset, Sample, evenly_spaced
 from pix2seqd.files import InputError, a_few, printable, write_png
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy
 
@@ -124,9 +125,8 @@ class Report:
 
     def _row(self, category: Category) -> list[str | Text]:
         tally = self.tallies[category.id]
-        kind = "thing" if category.isthing else "stuff"
         share = f"{tally.pixels / max(1, self.pixels):.1%}"
-        return [str(category.id), Text(category.name), kind, f"{tally.images:,}", f"{tally.segments:,}", share]
+        return [str(category.id), Text(category.name), category.kind, f"{tally.images:,}", f"{tally.segments:,}", share]
 
     def _overview(self) -> Text:
         if self.ok:
@@ -147,6 +147,9 @@ class Report:
         yield f"void {self.void_pixels / self.pixels:.1%} and crowd {self.crowd_pixels / self.pixels:.1%} of all pixels"
 
 
+AnyReport = TypeVar("AnyReport", bound=Report)
+
+
 def check(dataset: Dataset, id_capacity: int) -> Report:
     """Read every item of a data set. Items that cannot be read are listed as errors.
 
@@ -154,9 +157,7 @@ def check(dataset: Dataset, id_capacity: int) -> Report:
         dataset: any data set.
         id_capacity: number of things per image that the model's ids can distinguish.
     """
-    report = Report(dataset.taxonomy, id_capacity, len(dataset))
-    fill(report, dataset)
-    return report
+    return fill(Report(dataset.taxonomy, id_capacity), dataset)
 
 
 def content(image: np.ndarray) -> bytes:
@@ -164,8 +165,9 @@ def content(image: np.ndarray) -> bytes:
     return hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
 
 
-def fill(report: Report, dataset: Dataset) -> None:
-    """Count every item of a data set in a new report."""
+def fill(report: AnyReport, dataset: Dataset) -> AnyReport:
+    """Count every item of a data set in a new report, which is returned."""
+    report.items = len(dataset)
     report.tallies = {category.id: Tally() for category in dataset.taxonomy.categories}
     for index in track(range(len(dataset)), "checking", console=Console(stderr=True), transient=True):
         try:
@@ -174,6 +176,7 @@ def fill(report: Report, dataset: Dataset) -> None:
             report.errors.append(str(error))
         else:
             report.add(sample)
+    return report
 
 
 def compare(reports: Mapping[str, Report]) -> list[str]:
@@ -211,7 +214,7 @@ def contact_sheet(dataset: Dataset, path: str | Path, count: int = 12, side: int
     Raises:
         InputError: none of the chosen items can be read, or `path` cannot be written.
     """
-    pairs = [pair for index in evenly(len(dataset), count) if (pair := _pair(dataset, index, side))]
+    pairs = [pair for index in evenly_spaced(len(dataset), count) if (pair := _pair(dataset, index, side))]
     if not pairs:
         raise InputError("no item of the data set can be drawn; see the errors that check-data lists")
     columns = math.ceil(math.sqrt(len(pairs) / 2))

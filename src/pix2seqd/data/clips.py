@@ -70,7 +70,7 @@ class LabelledClips:
         return Sample(f"{sequence}/{name}", np.asarray(image), panoptic, tuple(image.info["notes"]))
 
 
-class EachFrame:
+class ClipFrames:
     """The frames of all clips as a data set of images. A `Dataset`."""
 
     def __init__(self, clips: ClipDataset) -> None:

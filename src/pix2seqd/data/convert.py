@@ -6,11 +6,12 @@ Crowds lie below all instances, and a semantic map below crowds.
 """
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -293,36 +294,51 @@ def convert(
         _check_same_categories(out, painter.taxonomy)
         for path in leftovers(out / f"dropped{suffix}.txt"):
             path.unlink()
-        converted: list[Record] = []
-        entries, segments, unlabelled = [], [], []
-        for number, record in enumerate(progress(annotations.records), start=1):
-            try:
-                image = _read_image(annotations, record)
-                panoptic = painter.paint(record, image, report)
-            except InputError as error:
-                report.errors.append(str(error))
-                report.dropped += [f"{shape.name}: {error}" for shape in record.shapes]
-                unlabelled += [] if record.shapes else [str(error)]
-                continue
-            for note in image.info["notes"]:
-                report.notes[note] = report.notes.get(note, 0) + 1
-            own = {"id": record.fields.get("id", number), "file_name": record.file_name}
-            annotation = panoptic.annotation(own["id"], record.png)
-            path = stage / pngs / record.png
-            path.parent.mkdir(parents=True, exist_ok=True)
-            panoptic.to_png().save(path, format="PNG")
-            converted.append(record)
-            entries.append({**record.fields, **own, "width": image.width, "height": image.height})
-            segments.append(annotation)
+        converted, unlabelled = _convert_images(progress(annotations.records), painter, stage / pngs, report)
         if lines := report.dropped + unlabelled:
             with write_atomically(out / f"dropped{suffix}.txt") as temporary:
                 temporary.write_text("\n".join(map(printable, lines)) + "\n", encoding="utf-8")
         if not converted:
             raise InputError(f"no image of {annotations.source} can be used; the first error is: {report.errors[0]}")
-        _give_images(annotations, converted, stage / images)
+        records, entries, segments = zip(*converted, strict=True)
+        _give_images(annotations, records, stage / images)
         content = {"images": entries, "annotations": segments, "categories": painter.taxonomy.to_coco()}
         write_json(stage / json_name, content)
     return report
+
+
+_Converted = tuple[Record, dict[str, Any], dict[str, Any]]
+"""An image that is done, with its entries in the lists `images` and `annotations`."""
+
+
+def _convert_images(
+    records: Iterable[Record], painter: Painter, folder: Path, report: Conversion
+) -> tuple[list[_Converted], list[str]]:
+    """Write the PNGs of all images that can be used into a folder.
+
+    Returns:
+        The images that are done, and one line for each other one without annotations.
+    """
+    converted: list[_Converted] = []
+    unlabelled: list[str] = []
+    for number, record in enumerate(records, start=1):
+        try:
+            image = _read_image(painter.annotations, record)
+            panoptic = painter.paint(record, image, report)
+        except InputError as error:
+            report.errors.append(str(error))
+            report.dropped += [f"{shape.name}: {error}" for shape in record.shapes]
+            unlabelled += [] if record.shapes else [str(error)]
+            continue
+        for note in image.info["notes"]:
+            report.notes[note] = report.notes.get(note, 0) + 1
+        own = {"id": record.fields.get("id", number), "file_name": record.file_name}
+        path = folder / record.png
+        path.parent.mkdir(parents=True, exist_ok=True)
+        panoptic.to_png().save(path, format="PNG")
+        entry = {**record.fields, **own, "width": image.width, "height": image.height}
+        converted.append((record, entry, panoptic.annotation(own["id"], record.png)))
+    return converted, unlabelled
 
 
 def _check_same_categories(out: Path, taxonomy: Taxonomy) -> None:
@@ -347,7 +363,7 @@ def _read_image(annotations: Annotations, record: Record) -> Image.Image:
     return read_image(content)
 
 
-def _give_images(annotations: Annotations, records: list[Record], folder: Path) -> None:
+def _give_images(annotations: Annotations, records: Sequence[Record], folder: Path) -> None:
     """Link the folder of images, or copy its images where links cannot be made (e.g. Windows without the privilege)."""
     if all(record.content is None for record in records):
         with suppress(OSError):

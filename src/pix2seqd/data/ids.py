@@ -3,7 +3,7 @@
 import numpy as np
 
 from pix2seqd.config import DataConfig
-from pix2seqd.panoptic.panoptic import compact
+from pix2seqd.panoptic.panoptic import unique_inverse
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE, assign
 from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
@@ -31,7 +31,7 @@ def draw_mask(
         (mask, instances): int64 `[2, h, w]`, class and id; int64 `[h, w]`, a number per segment, for the loss weights.
         Both have a leading axis for the frames of a clip.
     """
-    frames = [Runs.of(frame).measure() for frame in segmentation.reshape(-1, *segmentation.shape[-2:])]
+    frames = [Runs.encode(frame).measure() for frame in segmentation.reshape(-1, *segmentation.shape[-2:])]
     present = sorted({i for frame in frames for i in frame if i in classes})
     if config.ids == "unique":
         # If there are more segments than ids, the smallest become void (`check-data` counts such images).
@@ -44,7 +44,7 @@ def draw_mask(
         boxes = np.array([[frame.get(i, absent)[1] for i in things] for frame in frames]).reshape(len(frames), -1, 4)
         colors = assign(boxes, ID_DISTANCE, max_instances - 1, rng)
         ids = dict(zip(things, colors.tolist(), strict=True))
-    keys, dense = compact(segmentation)
+    keys, dense = unique_inverse(segmentation)
     kept = set(present)
     table = [
         (classes[i], ids.get(i, VOID), n) if i in kept else (VOID, VOID, 0) for n, i in enumerate(keys.tolist(), 1)

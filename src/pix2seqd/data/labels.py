@@ -91,28 +91,12 @@ class Labels:
         names = {value: str(name) for value, name in _mapping(path, declared).items()}
         if not names and "colors" not in declared and declared.get("coding", "color") == "color":
             declared |= _tabled_colors(home, path, files, assumed)
-        reason = ""
-        if (coding := declared.get("coding")) is None:
-            coding, reason = _detect(path, declared, names, files, class_files)
-        elif coding not in CODINGS:
-            raise InputError(f"{path}: coding {coding!r} is not known; choose {', '.join(CODINGS)}")
+        coding, reason = _coding(path, declared, names, files, class_files)
         colors = _colors(path, declared, coding, files, assumed)
         class_files = class_files if coding == "instance" else ()
         one_class = coding == "instance" and not class_files
-        if colors:
-            names = {value: name for value, (name, _) in colors.items()}
-        elif one_class and not names:
-            names = {0: "background", 1: "object"}
-            assumed.append("labels: 0 is background, all other values are instances of one class, 'object'")
-        elif one_class and (1 not in names or set(names) - {0, 1}):
-            raise InputError(
-                f"{path}: with coding: instance, labels names the one class of the objects, as {{1: cell}}"
-            )
-        things = _values(path, "things", declared.get("things", []), names)
-        stuff = _values(path, "stuff", declared.get("stuff", []), names)
-        neither = set(names) - things - stuff if declared.keys() >= {"things", "stuff"} else set()
-        if both := things & stuff:
-            raise InputError(f"{path}: class {min(both)} is in both things and stuff; choose one")
+        names = _names(path, names, colors, one_class, assumed)
+        things, neither = _things(path, declared, names)
         numbered = coding not in ("class", "color") and not one_class and "things" not in declared
         seen, with_numbers = _survey(files, class_files, coding) if not names or numbered else ([], {1})
         found = frozenset[int]().union(*seen)
@@ -131,21 +115,16 @@ class Labels:
             names = {value: str(value) for value in sorted(found - void)}
             assumed.append(f"labels: the values found in {len(files)} label images, named by number")
         if "things" not in declared:
-            things = set() if coding in ("class", "color") else {1} if one_class else with_numbers - void
-            kind = (
-                "classes with instance numbers" if things or coding not in ("class", "color") else "none, all is stuff"
-            )
+            classes_only = coding in ("class", "color")
+            things = set() if classes_only else {1} if one_class else with_numbers - void
+            kind = "none, all is stuff" if classes_only and not things else "classes with instance numbers"
             assumed.append(f"things: {kind}")
         if reason:
             reason += _reading(void & found, found - void) if coding == "class" and "void" not in declared else ""
             assumed.insert(0, f"coding: {coding}, because {reason}")
         void_names = void - {1} if one_class else void  # there, 1 is the class of all objects, and void are numbers
         names = {value: names[value] for value in sorted(names) if value not in void_names}
-        if not names or things - set(names):
-            stray = f"things {sorted(things - set(names))} are void or have no name" if names else "no class is left"
-            raise InputError(f"{path}: {stray}; correct labels, things and void")
-        if twice := sorted(name for name, count in Counter(names.values()).items() if count > 1):
-            raise InputError(f"{path}: the name {twice[0]} is used more than once; correct labels")
+        _check_names(path, names, things)
         return cls(coding, names, frozenset(things), frozenset(void), colors, tuple(assumed))
 
     @property
@@ -301,6 +280,57 @@ def _components(classes: np.ndarray) -> np.ndarray:
         numbers = np.where(parts > 0, parts + count - 1, numbers)
         count += found
     return numbers
+
+
+def _coding(
+    path: Path,
+    declared: Mapping[str, Any],
+    names: Mapping[int, str],
+    files: Sequence[Path],
+    class_files: Sequence[Path],
+) -> tuple[str, str]:
+    """The coding, and the reason for it if it is not declared."""
+    if (coding := declared.get("coding")) is None:
+        return _detect(path, declared, names, files, class_files)
+    if coding not in CODINGS:
+        raise InputError(f"{path}: coding {coding!r} is not known; choose {', '.join(CODINGS)}")
+    return coding, ""
+
+
+def _names(
+    path: Path,
+    names: dict[int, str],
+    colors: Mapping[int, tuple[str, int]],
+    one_class: bool,
+    assumed: list[str],
+) -> dict[int, str]:
+    """The names of the values, where they do not follow from the label images; `names` are those declared."""
+    if colors:
+        return {value: name for value, (name, _) in colors.items()}
+    if one_class and not names:
+        assumed.append("labels: 0 is background, all other values are instances of one class, 'object'")
+        return {0: "background", 1: "object"}
+    if one_class and (1 not in names or set(names) - {0, 1}):
+        raise InputError(f"{path}: with coding: instance, labels names the one class of the objects, as {{1: cell}}")
+    return names
+
+
+def _things(path: Path, declared: Mapping[str, Any], names: Mapping[int, str]) -> tuple[set[int], set[int]]:
+    """The values of things that are declared, and those that are declared to be neither things nor stuff."""
+    things = _values(path, "things", declared.get("things", []), names)
+    stuff = _values(path, "stuff", declared.get("stuff", []), names)
+    if both := things & stuff:
+        raise InputError(f"{path}: class {min(both)} is in both things and stuff; choose one")
+    return things, set(names) - things - stuff if declared.keys() >= {"things", "stuff"} else set()
+
+
+def _check_names(path: Path, names: Mapping[int, str], things: set[int]) -> None:
+    """Refuse classes without any name left, things that are none of them, and names that two have."""
+    if not names or things - set(names):
+        stray = f"things {sorted(things - set(names))} are void or have no name" if names else "no class is left"
+        raise InputError(f"{path}: {stray}; correct labels, things and void")
+    if twice := sorted(name for name, count in Counter(names.values()).items() if count > 1):
+        raise InputError(f"{path}: the name {twice[0]} is used more than once; correct labels")
 
 
 def _detect(

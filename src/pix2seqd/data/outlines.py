@@ -123,6 +123,11 @@ def polygon_mask(points: Any, height: int, width: int) -> np.ndarray:
     return decode_mask([[value for point in points for value in point]], height, width)
 
 
+def rectangle(left: float, top: float, right: float, bottom: float) -> list[list[float]]:
+    """The corners of a rectangle, as `polygon_mask` takes them."""
+    return [[left, top], [right, top], [right, bottom], [left, bottom]]
+
+
 def ellipse_mask(
     center: tuple[float, float], radii: tuple[float, float], degrees: float, height: int, width: int
 ) -> np.ndarray:

@@ -132,16 +132,7 @@ def recognize(
         plain = [(path, c[..., 0]) for (path, _), c in zip(plain, colors, strict=True)]
     if any(pixels.ndim == 3 for _, pixels in plain):
         return _recognize_pairs([_pairs(path, pixels) for path, pixels in plain], declaration, named)
-    if soft := [path for path, pixels in plain if is_smooth(pixels)]:
-        raise InputError(
-            f"{smeared(soft[0])}; of a black and white mask, a threshold restores the values: "
-            f"mogrify -threshold 50% {soft[0]}"
-        )
-    seen = [_look(path, pixels, declaration) for path, pixels in plain]
-    if blurred := [path for path, pixels in plain if is_mixed(pixels)]:
-        raise mixed(blurred[0], declaration, "values between those of two neighbours along its borders")
-    if jpegs := [path for path, pixels in plain[:LOOKED_AT] if was_jpeg(pixels)]:
-        raise mixed(jpegs[0], declaration, "the blocks of 8 x 8 pixels of a JPEG")
+    seen = _look_at_all(plain, declaration)
     if not any(len(s.values) for s in seen):
         raise InputError(
             f"{declaration.parent}: the label images hold only 0, so nothing is labelled; export them again, "
@@ -157,6 +148,25 @@ def recognize(
         return "class", "all values are named in the declaration"
     one_scene = _is_one_scene([pixels for _, pixels in plain])
     return _recognize_grey(seen, declaration, classes_only, things_given, one_scene)
+
+
+def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) -> list[_Seen]:
+    """What is seen in grey images, `[h, w]` each.
+
+    Raises:
+        InputError: the values of one were smeared, or as `_look`.
+    """
+    if soft := [path for path, pixels in plain if is_smooth(pixels)]:
+        raise InputError(
+            f"{smeared(soft[0])}; of a black and white mask, a threshold restores the values: "
+            f"mogrify -threshold 50% {soft[0]}"
+        )
+    seen = [_look(path, pixels, declaration) for path, pixels in plain]
+    if blurred := [path for path, pixels in plain if is_mixed(pixels)]:
+        raise mixed(blurred[0], declaration, "values between those of two neighbours along its borders")
+    if jpegs := [path for path, pixels in plain[:LOOKED_AT] if was_jpeg(pixels)]:
+        raise mixed(jpegs[0], declaration, "the blocks of 8 x 8 pixels of a JPEG")
+    return seen
 
 
 def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarray:

@@ -112,11 +112,11 @@ class Mapped(Generic[Item]):
         return self.change(self.dataset[index])
 
 
-def evenly(length: int, count: int) -> tuple[int, ...]:
+def evenly_spaced(length: int, count: int) -> tuple[int, ...]:
     """`count` indices, or all if there are fewer, evenly spread from the first to the last of `length`."""
     return tuple(int(i) for i in np.linspace(0, length - 1, min(count, length)))
 
 
-def spread(dataset: Items[Item], count: int | None) -> Items[Item]:
+def subsample(dataset: Items[Item], count: int | None) -> Items[Item]:
     """At most `count` items, evenly spread over the data set; None: all."""
-    return dataset if count is None or count >= len(dataset) else Subset(dataset, evenly(len(dataset), count))
+    return dataset if count is None or count >= len(dataset) else Subset(dataset, evenly_spaced(len(dataset), count))

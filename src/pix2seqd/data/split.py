@@ -9,7 +9,7 @@ from pix2seqd.data.sample import Dataset, Sample, Subset
 from pix2seqd.files import InputError, read_json
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
-PARTS = ("train", "eval")
+SUBSETS = ("train", "eval")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def open_part(file: str, part: str, open_source: Callable[[str], Dataset]) -> Da
 
     Args:
         file: the file, whose content is as `describe` makes it.
-        part: one of `PARTS`.
+        part: one of `SUBSETS`.
         open_source: opens the data set of a name.
 
     Raises:

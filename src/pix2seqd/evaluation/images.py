@@ -21,7 +21,7 @@ from pix2seqd.metrics.average_precision import AveragePrecision
 from pix2seqd.metrics.detection_ap import DetectionAP
 from pix2seqd.metrics.mean_iou import MeanIoU
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
-from pix2seqd.panoptic.also import escaped
+from pix2seqd.panoptic.extra_files import escaped
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -139,9 +139,8 @@ def class_table(results: dict[str, Any], taxonomy: Taxonomy) -> str:
         for category in taxonomy.categories:
             row = {**quality[category.id], "iou": iou[category.id]["iou"]}
             values = [row[key] for key in ("pq", "sq", "rq", "tp", "fp", "fn", "iou")]
-            kind = "thing" if category.isthing else "stuff"
             shown = ["" if value != value else value for value in values]
-            writer.writerow([escaped(group), category.id, escaped(category.name), kind, *shown])
+            writer.writerow([escaped(group), category.id, escaped(category.name), category.kind, *shown])
     return text.getvalue()
 
 

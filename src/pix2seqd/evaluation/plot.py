@@ -151,11 +151,8 @@ def confusion_matrix(classes: Sequence[str], pixels: Sequence[Sequence[int]]) ->
         classes: names, void first.
         pixels: counts, rows are true classes.
     """
-    from matplotlib.figure import Figure
-
-    side = max(3.0, 1.5 + 0.35 * min(len(classes), MAX_NAMES))
-    figure = Figure((side + 0.8, side), DPI, layout="constrained")
-    _draw_confusion(figure, figure.subplots(), classes, pixels)
+    figure, (ax,) = _squares(1, len(classes))
+    _draw_confusion(figure, ax, classes, pixels)
     return _image(figure)
 
 
@@ -170,11 +167,7 @@ def scores(
         classes: as `confusion_matrix` takes them.
         pixels: likewise.
     """
-    from matplotlib.figure import Figure
-
-    side = max(3.0, 1.5 + 0.35 * min(len(classes), MAX_NAMES))
-    figure = Figure((2 * side + 0.8, side), DPI, layout="constrained")
-    bars, matrix = figure.subplots(1, 2)
+    figure, (bars, matrix) = _squares(2, len(classes))
     places = np.arange(len(names))
     bars.barh(places, np.nan_to_num(100 * np.array(quality, float)), color=LINE)
     bars.set_yticks(places, map(_short, names)) if len(names) <= MAX_NAMES else bars.set_yticks([])
@@ -184,6 +177,15 @@ def scores(
     _plain(bars, "x")
     _draw_confusion(figure, matrix, classes, pixels)
     return _image(figure)
+
+
+def _squares(panels: int, classes: int) -> "tuple[Figure, Sequence[Axes]]":
+    """A figure of panels side by side, each as large as the names of so many classes need."""
+    from matplotlib.figure import Figure
+
+    side = max(3.0, 1.5 + 0.35 * min(classes, MAX_NAMES))
+    figure = Figure((panels * side + 0.8, side), DPI, layout="constrained")
+    return figure, figure.subplots(1, panels, squeeze=False)[0]
 
 
 def _draw_confusion(figure: "Figure", ax: "Axes", classes: Sequence[str], pixels: Sequence[Sequence[int]]) -> None:

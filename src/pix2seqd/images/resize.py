@@ -76,7 +76,7 @@ class ScaledImage:
         for row in range(start, stop, step):
             values = self._pixels.rows(row, min(row + step, stop))
             values = torch.from_numpy(np.array(values if self._table is None else self._table[values]))
-            part = resize_image(unit(values.permute(2, 0, 1)), len(values), self.shape[2])
+            part = resize_image(to_float(values.permute(2, 0, 1)), len(values), self.shape[2])
             result[:, row - start : row - start + len(values)] = part
 
 
@@ -85,7 +85,7 @@ def _at_least(memory: Tensor, rows: int) -> Tensor:
     return memory if memory.shape[1] >= rows else torch.empty(3, rows, memory.shape[2])
 
 
-def unit(image: Tensor) -> Tensor:
+def to_float(image: Tensor) -> Tensor:
     """uint8 of any shape → float 0..1; floats as they are."""
     return image if image.is_floating_point() else image.float().div_(255)
 
@@ -111,13 +111,13 @@ def resize_part(image: Tensor, height: int, width: int, rows: slice, columns: sl
         `resize_image(image, height, width)[:, rows, columns]`, float 0..1.
     """
     if image.shape[1:] == (height, width):
-        return unit(image)[:, rows, columns]
+        return to_float(image)[:, rows, columns]
     (top, bottom, _), (left, right, _) = rows.indices(height), columns.indices(width)
     # One column more, where there is one: PyTorch errs on a single column, and the sum of a cut tensor is rounded in
     # another way than that of a whole one.
     start, stop = (left - 1, right) if left else (0, min(right + 1, width))
     first, last = _rows_for(top, bottom, image.shape[1], height)
-    strip = resize_image(unit(image[:, first:last]).contiguous(), last - first, width)[:, :, start:stop]
+    strip = resize_image(to_float(image[:, first:last]).contiguous(), last - first, width)[:, :, start:stop]
     return _resize_rows(strip, first, image.shape[1], height)[:, top:bottom, left - start : right - start]
 
 

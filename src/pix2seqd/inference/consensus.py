@@ -37,7 +37,7 @@ def uncertainty(samples: Sequence[Panoptic]) -> np.ndarray:
     for i, j in pairs:
         _, _, iou, index = _overlaps(labels[i], classes[i], labels[j], classes[j], whole.lengths)
         result += 1 - iou[index]
-    return whole.spread((result / len(pairs)).astype(np.float32))
+    return whole.decode((result / len(pairs)).astype(np.float32))
 
 
 def consensus(samples: Iterable[Panoptic], min_pixels: int = 0) -> Panoptic:
@@ -78,9 +78,9 @@ def consensus(samples: Iterable[Panoptic], min_pixels: int = 0) -> Panoptic:
             groups = _groups(members[:, inside], things[:, inside], areas[inside])
         merged[inside] = groups + len(class_of) + 1
         class_of |= dict.fromkeys(range(len(class_of) + 1, len(class_of) + 2 + int(groups.max())), class_index)
-    merged = whole.spread(merged.astype(np.int32)[whole.values])
+    merged = whole.decode(merged.astype(np.int32)[whole.values])
     labels, class_of = fill_small(merged, class_of, min_pixels, spare=True)
-    runs = Runs.of(labels)
+    runs = Runs.encode(labels)
     del labels, merged  # before the map of segments is made
     scores = _scores(_pairs(runs, whole), class_of, members, classes, own_scores)
     return Panoptic.from_runs(runs, class_of, taxonomy, scores)
@@ -165,7 +165,7 @@ def _dense(sample: Panoptic) -> tuple[Runs, np.ndarray, np.ndarray, Taxonomy]:
     classes = [VOID, *(sample.taxonomy.class_of(segment.category_id) for segment in sample.segments)]
     scores = [1.0, *(1.0 if segment.score is None else segment.score for segment in sample.segments)]
     ids = [VOID, *(segment.id for segment in sample.segments)]
-    return Runs.of(sample.segmentation).indexed(ids), np.array(classes), np.array(scores), sample.taxonomy
+    return Runs.encode(sample.segmentation).indexed(ids), np.array(classes), np.array(scores), sample.taxonomy
 
 
 def _groups(members: np.ndarray, things: np.ndarray, areas: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def segment_depths(video: Video, planes: Planes, start: int, total: int) -> Iter
     """
     done: list[tuple[DecodedFrame, Panoptic]] = []
     try:
-        for result in follow(video, planes(range(start, 0, -1))):
+        for result in segment_frames(video, planes(range(start, 0, -1))):
             done.append(result)
     except (Exception, KeyboardInterrupt):
         yield from reversed(done)
@@ -68,13 +68,13 @@ def segment_depths(video: Video, planes: Planes, start: int, total: int) -> Iter
     stuff = {segment.category_id: segment.id for segment in before if not segment.isthing}
     yield from reversed(done)
     done.clear()
-    for plane, panoptic in islice(follow(video, planes(range(start, total + 1))), 1, None):
+    for plane, panoptic in islice(segment_frames(video, planes(range(start, total + 1))), 1, None):
         new = {s.id: s.id if s.id in shared else s.id + shift for s in panoptic.segments}
         new |= {s.id: stuff.setdefault(s.category_id, new[s.id]) for s in panoptic.segments if not s.isthing}
         yield plane, panoptic.renumbered(new)
 
 
-def follow(video: Video, frames: Iterable[DecodedFrame]) -> Iterator[tuple[DecodedFrame, Panoptic]]:
+def segment_frames(video: Video, frames: Iterable[DecodedFrame]) -> Iterator[tuple[DecodedFrame, Panoptic]]:
     """Frames and their segmentations, in the order of `frames`."""
     to_segment, kept = tee(frames)
     results = video(frame.image for frame in to_segment)

@@ -2,7 +2,7 @@
 
 An `InpaintedMask` is the mask of a whole image that is filled window by window. It returns the hints of a window, and
 takes the generated window. The model gets the given classes but not the ids: with prescribed ids it cut given segments
-in two (docs/annotation.md). `adopt` finds afterwards which given segments the generated ones continue.
+in two (docs/annotation.md). `match_given` finds afterwards which given segments the generated ones continue.
 """
 
 from itertools import count
@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from pix2seqd.images.resize import resize_labels
-from pix2seqd.inference.postprocess import MAX_CONFIDENCE, Labels, fill_small
+from pix2seqd.inference.postprocess import MAX_CONFIDENCE, LabelMap, fill_small
 from pix2seqd.inference.stitching import window_depth
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
@@ -53,12 +53,12 @@ class InpaintedMask:
         result[0, : given.shape[0], : given.shape[1]] = classes[dense].reshape(given.shape)
         return result
 
-    def add(self, top: int, left: int, found: Labels, min_pixels: int, confidence: np.ndarray) -> None:
+    def add(self, top: int, left: int, found: LabelMap, min_pixels: int, confidence: np.ndarray) -> None:
         """Write a generated window where no labels are given; segments below `min_pixels` go to the nearest one."""
         height, width = found[0].shape
         given, region = self.given(top, left, height, width), self._region(top, left, height, width)
         window = self._open(top, left, height, width)
-        labels, class_of = adopt(found, given, self.class_of, self.taxonomy)
+        labels, class_of = match_given(found, given, self.class_of, self.taxonomy)
         new = {label: class_of[label] for label in class_of.keys() - self.class_of.keys()}
         labels, new = fill_small(labels, new, min_pixels)
         self.class_of |= new
@@ -75,7 +75,7 @@ class InpaintedMask:
         return np.s_[top : top + height, left : left + width]
 
 
-def adopt(found: Labels, given: np.ndarray, class_of: dict[int, int], taxonomy: Taxonomy) -> Labels:
+def match_given(found: LabelMap, given: np.ndarray, class_of: dict[int, int], taxonomy: Taxonomy) -> LabelMap:
     """Give generated segments the labels of the given segments that they continue.
 
     A thing that contains pixels of one given thing of its class becomes part of it. If it contains several, each of its

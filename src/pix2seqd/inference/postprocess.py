@@ -1,6 +1,6 @@
 """From generated masks to segments: majority class, connected components, small segments (§4.1; official code).
 
-Every function that finds segments returns a label map (`Labels`).
+Every function that finds segments returns a label map (`LabelMap`).
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 
 from pix2seqd.images.load import bands
-from pix2seqd.panoptic.panoptic import compact
+from pix2seqd.panoptic.panoptic import unique_inverse
 from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
-Labels = tuple[np.ndarray, dict[int, int]]
+LabelMap = tuple[np.ndarray, dict[int, int]]
 """A label map: integers `[h, w]`, 0 = void, and the contiguous class of each label."""
 
 MAX_CONFIDENCE = 255
@@ -39,7 +39,7 @@ def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
         The same shape.
     """
     classes, ids = mask[0].ravel(), mask[1].ravel()
-    present, dense = compact(ids)
+    present, dense = unique_inverse(ids)
     columns = int(classes.max(initial=0)) + 1
     votes = np.bincount(dense * columns + classes, minlength=len(present) * columns).reshape(-1, columns)
     winner = votes.argmax(axis=1)
@@ -48,7 +48,7 @@ def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
     return np.stack([voted, np.where(voted == VOID, VOID, mask[1])]).astype(mask.dtype)
 
 
-def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Labels:
+def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> LabelMap:
     """Segments of a mask with unique ids: majority class per id, one segment per stuff class.
 
     Id 0 is void. Classes beyond the taxonomy are void too; a model may have more classes than the taxonomy.
@@ -56,7 +56,7 @@ def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Lab
     voted = majority_vote(mask, min_pixels)
     classes, ids = np.where((voted[1] == VOID) | (voted[0] > len(taxonomy)), VOID, voted)
     # After the vote an id has one class.
-    present, dense = compact(ids.ravel())
+    present, dense = unique_inverse(ids.ravel())
     class_of = np.zeros(len(present), classes.dtype)
     class_of[dense] = classes.ravel()
     label_of: dict[tuple[int, int], int] = {}
@@ -70,7 +70,7 @@ def segments_by_id(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Lab
     return labels, {label: class_index for (class_index, _), label in label_of.items()}
 
 
-def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> Labels:
+def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int) -> LabelMap:
     """Segments of a mask with reused ids: connected components of (class, id), and one segment per stuff class.
 
     Segments and components of void below `min_pixels` are mostly specks in a larger segment or at its edge. Their
@@ -80,7 +80,7 @@ def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int)
     things = np.array(taxonomy.things)
     classes = np.where(classes < len(things), classes, VOID).astype(np.int32)
     id_count = int(ids.max(initial=0)) + 1
-    runs = Runs.of(np.where(things[classes], classes * id_count + ids, classes * id_count))
+    runs = Runs.encode(np.where(things[classes], classes * id_count + ids, classes * id_count))
     class_of_run = runs.values // id_count
     # Numbered by class, then by id, then row by row.
     places = np.where(things[class_of_run], _components(runs, things[class_of_run]), 0)
@@ -88,21 +88,23 @@ def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int)
     number += class_of_run.all()  # there is no void, which would be the first
     class_of = dict(zip(number.tolist(), class_of_run.tolist(), strict=True)) if len(order) else {}
     class_of = {label: class_of[label] for label in sorted(class_of) if label != VOID}
-    return fill_small(runs.spread(number.astype(np.int32)), class_of, min_pixels, spare=True)
+    return fill_small(runs.decode(number.astype(np.int32)), class_of, min_pixels, spare=True)
 
 
 def _components(runs: Runs, things: np.ndarray) -> np.ndarray:
     """The connected component of each run, numbered from 0 by their first pixels; only runs of `things` are joined."""
     first = np.zeros(runs.shape, bool)
     first.ravel()[runs.starts] = True
-    numbers, values = runs.spread(np.arange(len(runs.starts), dtype=np.int32)), runs.spread(runs.values * things)
+    numbers, values = runs.decode(np.arange(len(runs.starts), dtype=np.int32)), runs.decode(runs.values * things)
     # Each pair of runs that touch, once: where one of them begins.
     touching = (values[1:] == values[:-1]) & (values[1:] > 0) & (first[1:] | first[:-1])
     edges = np.ones(int(touching.sum()), bool), (numbers[:-1][touching], numbers[1:][touching])
     return connected_components(sparse.csr_matrix(edges, (len(runs.starts),) * 2), directed=False)[1]
 
 
-def join_uncertain(found: Labels, certainty: np.ndarray, taxonomy: Taxonomy, limit: float) -> tuple[Labels, np.ndarray]:
+def join_uncertain(
+    found: LabelMap, certainty: np.ndarray, taxonomy: Taxonomy, limit: float
+) -> tuple[LabelMap, np.ndarray]:
     """Join touching segments of one thing class unless both of their ids are certain.
 
     A thing that is much larger than a cell of the first state often comes in pieces, with an id of which the model is
@@ -158,7 +160,7 @@ def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, flo
     return dict(zip(present.tolist(), means.round(4).tolist(), strict=True))
 
 
-def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int, spare: bool = False) -> Labels:
+def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int, spare: bool = False) -> LabelMap:
     """Give the pixels of segments and void specks of fewer than `min_pixels` pixels to the nearest segment or void.
 
     Args:
@@ -167,12 +169,12 @@ def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int, sp
         min_pixels: 0 or 1 changes nothing.
         spare: nobody needs `labels` any more; they may be changed, which saves the memory of a copy.
     """
-    runs = Runs.of(labels)
+    runs = Runs.encode(labels)
     areas = runs.areas(max(class_of, default=0) + 1)
     small = [i for i in class_of if areas[i] < min_pixels]
     lost = np.zeros(len(areas), bool)
     lost[small] = True
-    removed = runs.spread(lost[runs.values])
+    removed = runs.decode(lost[runs.values])
     if areas[VOID] and min_pixels > 1:
         _add_specks(removed, labels, min_pixels)
     if not removed.any():

@@ -12,7 +12,7 @@ from pix2seqd.files import InputError
 from pix2seqd.images.familiarity import moments
 from pix2seqd.inference.postprocess import MAX_CONFIDENCE
 from pix2seqd.inference.tiling import Window
-from pix2seqd.inference.video import Step, Stream
+from pix2seqd.inference.video import Denoiser, Step
 from pix2seqd.mask_decoder import StepCache
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
@@ -55,10 +55,10 @@ class Runner:
         # On CPUs larger batches are not faster, and with batches of one the bits do not depend on other images.
         return 1 if self.device.type == "cpu" else 8
 
-    def denoise(self, windows: Sequence[Window], stream: Stream) -> Iterator[Step]:
+    def denoise(self, windows: Sequence[Window], denoiser: Denoiser) -> Iterator[Step]:
         """The denoising loop: the encoder runs once for the windows, then the steps of each sample follow.
 
-        The windows, of one image or of several, have the same number of samples; the stream decides on steps and past
+        The windows, of one image or of several, have the same number of samples; the denoiser decides on steps and past
         masks.
         """
         h, inside = self.encode(windows), [window.inside for window in windows]
@@ -72,15 +72,15 @@ class Runner:
                 yield Step(sample, first[0], True)
                 continue
             noise = self._batch([window.noise[sample] for window in windows])
-            predictions = stream.denoise(h, noise, number, sample, given, inside, first, shared)
+            predictions = denoiser.denoise(h, noise, number, sample, given, inside, first, shared)
             while True:
                 with self._precision():  # entered for each step: it must not apply to the caller's code between steps
                     step = next(predictions, None)
                 if step is None:
                     break
                 yield step
-                if stream.skips and sample == 0 and step.is_last and samples > 1:
-                    first = step.m_pred, stream.certain(step.m_pred, inside)
+                if denoiser.skips and sample == 0 and step.is_last and samples > 1:
+                    first = step.m_pred, denoiser.certain(step.m_pred, inside)
 
     def encode(self, windows: Sequence[Window]) -> ImageFeatures:
         """The encoder's features of the windows; their moments are added to `Window.moments`."""

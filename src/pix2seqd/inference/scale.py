@@ -26,7 +26,7 @@ _MANY_STEPS = 5
 much about the scale in one."""
 
 
-def surest_zoom(estimate: Estimator, data: DataConfig, side: int, steps: int) -> float:
+def best_zoom(estimate: Estimator, data: DataConfig, side: int, steps: int) -> float:
     """The zoom at which a model that takes `steps` is surest of its things.
 
     One scale after the other is tried, up to the first clear one, without those at which the image's shorter side,

@@ -5,8 +5,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from pix2seqd.inference.postprocess import Labels, lowest_joined
-from pix2seqd.panoptic.panoptic import compact
+from pix2seqd.inference.postprocess import LabelMap, lowest_joined
+from pix2seqd.panoptic.panoptic import unique_inverse
 from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
@@ -99,7 +99,7 @@ def _count(length: int, size: int, overlap: int) -> int:
     return max(-(-(length - overlap) // (size - overlap)), 1)
 
 
-class Join:
+class LabelStitcher:
     """Label maps of overlapping windows that become one.
 
     In an overlap every pixel goes to the window in which it lies deeper. Things of two windows become one if their IoU
@@ -108,14 +108,14 @@ class Join:
 
     def __init__(self, height: int, width: int, taxonomy: Taxonomy) -> None:
         self._size, self._taxonomy = (height, width), taxonomy
-        self._canvas = Canvas(height, width, np.int32, Runs.of)
+        self._canvas = Canvas(height, width, np.int32, Runs.encode)
         # Labels of void and stuff are their classes; things get the next numbers.
         self._class_of = list(range(len(taxonomy) + 1))
         self._same: list[tuple[int, int]] = []
         """Pairs of labels of one thing."""
         self._placed: list[Tile] = []
 
-    def add(self, top: int, left: int, found: Labels) -> None:
+    def add(self, top: int, left: int, found: LabelMap) -> None:
         """Add a window, whose top is not above that of the window before; it may extend beyond the image."""
         class_of = self._class_of
         labels, classes = found[0][: self._size[0] - top, : self._size[1] - left], found[1]
@@ -126,11 +126,11 @@ class Join:
         self._placed.append(tile)
         self._canvas.paint(*tile)
 
-    def labels(self) -> Labels:
+    def labels(self) -> LabelMap:
         """Labels int32 `[height, width]`, and the class of each label that occurs."""
-        runs = Runs.below(self._canvas.parts())
+        runs = Runs.stack(self._canvas.parts())
         values = lowest_joined(np.array(self._same, int).reshape(-1, 2).T, len(self._class_of))[runs.values]
-        return runs.spread(values), {i: self._class_of[i] for i in np.unique(values).tolist() if i != VOID}
+        return runs.decode(values), {i: self._class_of[i] for i in np.unique(values).tolist() if i != VOID}
 
 
 def _renumbered(labels: np.ndarray, classes: dict[int, int], class_of: list[int], taxonomy: Taxonomy) -> np.ndarray:
@@ -151,7 +151,7 @@ def _agreeing(one: Tile, two: Tile) -> list[tuple[int, int]]:
     if bottom <= top or right <= left:
         return []
     parts = [labels[top - y : bottom - y, left - x : right - x].ravel() for y, x, labels in (one, two)]
-    (rows, row), (columns, column) = (compact(part) for part in parts)
+    (rows, row), (columns, column) = (unique_inverse(part) for part in parts)
     shared = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns)).reshape(len(rows), -1)
     union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0) - shared
     return [(int(rows[i]), int(columns[j])) for i, j in np.argwhere(2 * shared > union)]

@@ -16,7 +16,7 @@ from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.images.resize import ScaledImage, pad_image, resize_labels, smooth_labels, stretch_table
 from pix2seqd.inference import postprocess, stitching
 from pix2seqd.inference.inpainting import InpaintedMask, combine, downsample
-from pix2seqd.inference.postprocess import Labels
+from pix2seqd.inference.postprocess import LabelMap
 from pix2seqd.panoptic.panoptic import Panoptic, typical_diameter
 from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID
@@ -180,14 +180,14 @@ class Tiling:
                 yield self._official(self.to_image_size(mask, image), minimum)
             return
         scale = image.zoom / self.model.mask.stride
-        samples: list[tuple[stitching.Join, stitching.Canvas[None]]] = []
+        samples: list[tuple[stitching.LabelStitcher, stitching.Canvas[None]]] = []
         above = 0
         for (top, left), found in zip(image.corners, masks, strict=True):
             if top > above:
                 image.give_back_memory()
             above = top
             samples = samples or [
-                (stitching.Join(*image.mask_size, self.taxonomy), stitching.Canvas(*image.mask_size, np.uint8))
+                (stitching.LabelStitcher(*image.mask_size, self.taxonomy), stitching.Canvas(*image.mask_size, np.uint8))
                 for _ in found
             ]
             for sample, mask in zip(samples, found, strict=True):
@@ -205,11 +205,11 @@ class Tiling:
     def _official(self, mask: np.ndarray, minimum: int) -> Panoptic:
         (labels, classes), confidence = self._segments(mask, minimum)
         scores = postprocess.mean_confidence(labels, confidence)
-        return Panoptic.from_runs(Runs.of(labels), classes, self.taxonomy, scores)
+        return Panoptic.from_runs(Runs.encode(labels), classes, self.taxonomy, scores)
 
     def _finished(
         self,
-        samples: list[tuple[stitching.Join, stitching.Canvas[None]]],
+        samples: list[tuple[stitching.LabelStitcher, stitching.Canvas[None]]],
         image: ResizedImage,
         minimum: int,
         smooth: bool,
@@ -219,14 +219,14 @@ class Tiling:
         (labels, classes), confidence = join.labels(), canvas.values
         del join, canvas  # nothing of a large image stays longer than it is needed
         scores = postprocess.mean_confidence(labels, confidence)
-        labels = self._smoothed(labels, confidence, image) if smooth else self.to_image_size(labels, image)
+        labels = self._enlarged(labels, confidence, image, smooth)
         del confidence
         labels, classes = self._without_small(labels, classes, minimum)
-        runs = Runs.of(labels)
+        runs = Runs.encode(labels)
         del labels  # before the map of segments is made
         return Panoptic.from_runs(runs, classes, self.taxonomy, scores)
 
-    def _segments(self, mask: np.ndarray, minimum: int) -> tuple[Labels, np.ndarray]:
+    def _segments(self, mask: np.ndarray, minimum: int) -> tuple[LabelMap, np.ndarray]:
         """Segments of a mask, integers `[4, h, w]`, of `minimum` mask pixels or more; the confidence of its pixels."""
         find = postprocess.segments_by_id if self.data.ids == "unique" else postprocess.segments_by_component
         found, confidence = find(mask[:2], self.taxonomy, minimum), self._confidence(mask)
@@ -290,19 +290,21 @@ class Tiling:
         """Whether the mask has fewer pixels than the image as it was given."""
         return image.zoom < self.model.mask.stride
 
-    def _smoothed(self, labels: np.ndarray, confidence: np.ndarray, image: ResizedImage) -> np.ndarray:
-        """Labels of an image's mask, `[h, w]`, with their confidence → of the image, with smooth outlines."""
+    def _enlarged(self, labels: np.ndarray, confidence: np.ndarray, image: ResizedImage, smooth: bool) -> np.ndarray:
+        """Labels of an image's mask, `[h, w]`, with their confidence → of the image, maybe with smooth outlines."""
+        if not smooth:
+            return self.to_image_size(labels, image)
         height, width = (side / self.model.mask.stride for side in image.pixels.shape[1:])
         return smooth_labels(labels, confidence, (height, width), *image.size)
 
-    def _without_small(self, labels: np.ndarray, classes: dict[int, int], minimum: int) -> Labels:
+    def _without_small(self, labels: np.ndarray, classes: dict[int, int], minimum: int) -> LabelMap:
         """Unique ids: segments of fewer than `minimum` pixels become void; otherwise `fill_small`, in `labels`."""
         if self.data.ids == "reused":
             return postprocess.fill_small(labels, classes, minimum, spare=True)
-        runs = Runs.of(labels)
+        runs = Runs.encode(labels)
         areas = runs.areas(1 + max(classes, default=0))
         classes = {label: c for label, c in classes.items() if areas[label] >= minimum}
-        return runs.spread(np.where(np.isin(runs.values, list(classes)), runs.values, VOID)), classes
+        return runs.decode(np.where(np.isin(runs.values, list(classes)), runs.values, VOID)), classes
 
     def to_image_size(self, labels: np.ndarray, image: ResizedImage) -> np.ndarray:
         """`[..., h, w]` of a mask → of the image: to the network's scale, without padding, then back (official)."""
@@ -320,10 +322,10 @@ class Tiling:
             raise InputError(f"the hints are {hinted} but the image is {own}; give a segmentation of the image's size")
         if hints.taxonomy.categories != self.taxonomy.categories:
             raise InputError("the hints have other categories than the checkpoint; give them its taxonomy")
-        compact = hints.renumbered()
+        renumbered = hints.renumbered()
         _, height, width = image.pixels.shape
-        labels = downsample(compact.without_crowds().segmentation, height, width, self.model.mask.stride)
-        return InpaintedMask(labels, compact.classes, self.taxonomy)
+        labels = downsample(renumbered.without_crowds().segmentation, height, width, self.model.mask.stride)
+        return InpaintedMask(labels, renumbered.classes, self.taxonomy)
 
     def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, min_pixels: int) -> None:
         """Write the generated mask of a window into the image's mask, without segments below `minimum`."""
@@ -338,9 +340,7 @@ class Tiling:
         """An inpainted mask → segments at the image's size, with the hints as they were given."""
         new = {label: c for label, c in mask.class_of.items() if label > len(hints.segments)}
         smooth = smooth and self._is_coarser(image)
-        enlarged = (
-            self._smoothed(mask.labels, mask.confidence, image) if smooth else self.to_image_size(mask.labels, image)
-        )
+        enlarged = self._enlarged(mask.labels, mask.confidence, image, smooth)
         labels, _ = postprocess.fill_small(enlarged, new, self.minimum(image, min_pixels))
         return combine(labels, mask.class_of, hints, postprocess.mean_confidence(mask.labels, mask.confidence))
 

@@ -27,7 +27,7 @@ class Step(NamedTuple):
     """Whether this is the last step of the sample."""
 
 
-class Stream:
+class Denoiser:
     """How the masks of an image, or of one clip frame by frame, are denoised.
 
     A frame is one window or several (the tiles of a large image), each with its own past masks, and each is generated
@@ -39,8 +39,8 @@ class Stream:
     change more. Frames after the first take at most `adaptive` steps on average; samples without past masks do not
     count.
 
-    With `config.sure`, a window of which the model is sure (`certain`) takes no more steps, and if it is so after the
-    first sample, no more samples.
+    With `config.early_exit`, a window of which the model is sure (`certain`) takes no more steps, and if it is so after
+    the first sample, no more samples.
 
     Args of the constructor:
         model: the networks.
@@ -54,7 +54,7 @@ class Stream:
         self._things = torch.tensor(taxonomy.things + [False] * max(spare, 0))
         self.conditioned = config.consensus - int(config.unconditioned_share * config.consensus)
         """Number of samples of a later frame that get the past masks; the first samples do."""
-        self.skips = config.sure > 0 and config.consensus > 1
+        self.skips = config.early_exit > 0 and config.consensus > 1
         """Whether windows of which the first sample is sure take no further samples."""
         self._past: list[Tensor] = []
         self._remaining = 0
@@ -95,7 +95,7 @@ class Stream:
         used = 0
         for used, m_pred in enumerate(predictions, start=1):
             done = used == steps
-            if config.sure:
+            if config.early_exit:
                 if kept is not None:
                     m_pred = torch.where(kept[1][:, None, None, None], kept[0], m_pred)
                 if not done:
@@ -114,13 +114,13 @@ class Stream:
 
     @torch.inference_mode()
     def certain(self, m_pred: Tensor, inside: Sequence[tuple[int, int]]) -> Tensor:
-        """Whether the model is sure of each window (`InferConfig.sure`), bool `[b]`.
+        """Whether the model is sure of each window (`InferConfig.early_exit`), bool `[b]`.
 
         Args:
             m_pred: predicted analog bits `[b, bits, h, w]`.
             inside: height and width of the part of each window that is the image, in network pixels.
         """
-        stride, sure = self._model.config.mask.stride, self._config.sure
+        stride, sure = self._model.config.mask.stride, self._config.early_exit
         of_class, of_id = self._model.reader.probabilities(m_pred).unbind(dim=1)
         things = self._things.to(m_pred.device)[self._model.to_masks(m_pred)[:, 0]]
         confidence = torch.where(things, of_class * of_id, of_class)

@@ -35,7 +35,7 @@ from transformers.utils.hub import cached_file
 from pix2seqd.checkpoint import (
     MAX_CONFIG,
     MODEL_TYPE,
-    PARTS,
+    SECTIONS,
     Checkpoint,
     from_pretrained,
     read_settings,
@@ -90,7 +90,7 @@ class Pix2SeqDConfig(PreTrainedConfig):
         where = f"{name}: config.json" if name else "config.json"
         settings, _ = read_settings(config_dict, where, trust_size=trust_size)
         names = [category.name for category in settings.taxonomy.categories]
-        checked = {key: config_dict[key] for key in ("pix2seqd", *PARTS, "categories")}
+        checked = {key: config_dict[key] for key in ("pix2seqd", *SECTIONS, "categories")}
         labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
         return super().from_dict({**checked, **labels}, **kwargs)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
 from pix2seqd.panoptic.runs import Runs, joint
-from pix2seqd.panoptic.taxonomy import Category, Taxonomy
+from pix2seqd.panoptic.taxonomy import Taxonomy
 
 UNIT = 2.0**-40
 """Sums of ratios are stored as integers in this unit. Integer addition is exact in any order, so results do not depend
@@ -25,7 +25,7 @@ def group_sum(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndar
 def overlaps(*maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values that meet in k integer maps `[h, w]` of one size: distinct combinations `[k, m]`, their pixels `[m]`."""
     # Only the runs of equal pixels are sorted, because sorting every pixel is slow and label maps are smooth.
-    labels, starts = joint([Runs.of(labels) for labels in maps])
+    labels, starts = joint([Runs.encode(labels) for labels in maps])
     return group_sum(labels, np.diff(starts, append=maps[0].size))
 
 
@@ -56,7 +56,7 @@ def check_categories(expected: Taxonomy, actual: Taxonomy, whose: str) -> None:
     if actual is expected:
         return
     for number, pair in enumerate(zip_longest(expected.categories, actual.categories), start=1):
-        wanted, found = (_meaning(category) for category in pair)
+        wanted, found = ("missing" if category is None else str(category) for category in pair)
         if wanted != found:
             raise ValueError(
                 f"the categories of the {whose} are not the metric's: number {number} is {found} instead of {wanted}"
@@ -83,7 +83,3 @@ def _index(ids: np.ndarray, segments: Sequence[Segment], whose: str) -> np.ndarr
     if (unknown := ids[known[index] != ids]).size:
         raise ValueError(f"segment id {unknown[0]} is in the map of the {whose} but has no record; add its category")
     return index
-
-
-def _meaning(category: Category | None) -> str:
-    return f"{category.id} {category.name!r} ({'thing' if category.isthing else 'stuff'})" if category else "missing"

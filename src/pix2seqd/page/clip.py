@@ -14,7 +14,7 @@ import gradio as gr
 
 from pix2seqd.files import InputError, read_json
 from pix2seqd.images.frames import DecodedFrame, check_upload, open_clip
-from pix2seqd.inference.depths import follow
+from pix2seqd.inference.depths import segment_frames
 from pix2seqd.page.site import (
     MODEL,
     QUICK,
@@ -31,14 +31,14 @@ from pix2seqd.page.site import (
     with_messages,
 )
 from pix2seqd.page.viewer import data_uri, reduced, show
-from pix2seqd.panoptic.also import PLACES, Also
 from pix2seqd.panoptic.clip_results import ClipWriter
+from pix2seqd.panoptic.extra_files import PLACES, ExtraFiles
 from pix2seqd.panoptic.panoptic import Panoptic
 
 SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif", ".tif", ".tiff"})
 FRAMES_PER_SECOND = 10.0
 """For TIFF stacks, which have no times."""
-FURTHER = Also(tuple(PLACES)).without("labelme")
+FURTHER = ExtraFiles(tuple(PLACES)).without("labelme")
 """Written for each frame; labelme's files would hold every frame again."""
 END = 300
 """Seconds that *Stop* waits until the last frame is done and all files are written."""
@@ -189,7 +189,7 @@ def segmented(
 
     with open_clip(str(path), warn, FRAMES_PER_SECOND) as clip:
         total = min(clip.total or max_frames, max_frames)
-        results = follow(partial(segmenter.video, **options), islice(clip.frames, max_frames))
+        results = segment_frames(partial(segmenter.video, **options), islice(clip.frames, max_frames))
         settings = {**segmenter.describe(clip=True), **options}
         with ClipWriter(out, segmenter.taxonomy, settings, clip.rate, also=FURTHER) as writer:
             for number, (frame, panoptic) in enumerate(results, start=1):

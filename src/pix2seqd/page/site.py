@@ -17,7 +17,7 @@ from pix2seqd.page.limits import Limits, Turns
 from pix2seqd.page.models import Models
 from pix2seqd.page.scratch import Scratch
 from pix2seqd.page.work import Work
-from pix2seqd.panoptic.also import PLACES, write_further
+from pix2seqd.panoptic.extra_files import PLACES, write_further
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Taxonomy
 

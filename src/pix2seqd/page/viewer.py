@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pix2seqd.files import encoded
-from pix2seqd.panoptic.panoptic import Panoptic, compact, id_to_rgb
+from pix2seqd.panoptic.panoptic import Panoptic, id_to_rgb, unique_inverse
 from pix2seqd.panoptic.render import segment_color
 from pix2seqd.panoptic.taxonomy import VOID
 
@@ -59,7 +59,7 @@ def show(
     """
     height, width = panoptic.segmentation.shape
     # Ids can be any number. The browser gets row numbers instead, which fit into two bytes.
-    _, rows = compact(np.append(panoptic.segmentation.ravel(), VOID))
+    _, rows = unique_inverse(np.append(panoptic.segmentation.ravel(), VOID))
     ids = Image.fromarray(id_to_rgb(rows[:-1].reshape(height, width)))
     if max(ids.size) > MAX_SIDE:
         scale = MAX_SIDE / max(ids.size)

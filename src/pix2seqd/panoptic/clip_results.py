@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from pix2seqd.files import (
-    PARTS,
+    TEMPORARY,
     InputError,
-    alone,
+    exclusive_lock,
     json_line,
     leftovers,
     read_json,
@@ -26,19 +26,20 @@ from pix2seqd.files import (
 )
 from pix2seqd.images.frames import DecodedFrame, VideoWriter
 from pix2seqd.images.tiff import write_label_stack
-from pix2seqd.panoptic.also import (
+from pix2seqd.panoptic.collect import Item, merge
+from pix2seqd.panoptic.ctc import CtcWriter
+from pix2seqd.panoptic.extra_files import (
     FOLDER_FILES,
     NO_FILES,
     PLACES,
-    Also,
+    ExtraFiles,
     csv_writer,
     escaped,
     remove_all,
     write_further,
 )
-from pix2seqd.panoptic.collect import Item, merge, write_listed
-from pix2seqd.panoptic.ctc import CtcWriter
 from pix2seqd.panoptic.folder import LOCK
+from pix2seqd.panoptic.journal import write_lists
 from pix2seqd.panoptic.panoptic import Panoptic, rgb_to_id
 from pix2seqd.panoptic.parts import find_parts
 from pix2seqd.panoptic.results import familiarity, make_folders, writing
@@ -75,7 +76,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
 
     The lists of tracks (`tracks.json`, `tracks.csv`, `volumes.csv`, `track_measures.csv`) have those that were seen in
     at least `min_frames` frames, or in all frames of a shorter clip. Everything else has all segments. `also` names
-    further files, for each frame and for the clip (`also.PLACES`, `also.FOLDER_FILES`).
+    further files, for each frame and for the clip (`extra_files.PLACES`, `extra_files.FOLDER_FILES`).
 
     The annotations of a long clip are kept on the disk, not in memory. Lists and the label stack are written again
     from time to time, and at the end, also after an error.
@@ -88,7 +89,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         settings: Mapping[str, Any],
         rate: Fraction,
         *,
-        also: Also = NO_FILES,
+        also: ExtraFiles = NO_FILES,
         min_frames: int = MIN_FRAMES,
         ctc: bool = False,
         stack: str = "",
@@ -119,7 +120,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         self._tracks = Tracks(divide=not stack)
         self._save_after = 0.0
         with ExitStack() as files:
-            files.enter_context(alone(out / LOCK))
+            files.enter_context(exclusive_lock(out / LOCK))
             with writing(out):
                 _remove_earlier(out)
                 for path in _leftovers(out):
@@ -195,9 +196,10 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         info = {"description": WRITER, "settings": self._settings}
         info |= {"stack": self._stack} if self._stack else {}
         categories = self._taxonomy.to_coco()
-        head = {"info": info, "images": self._images, "categories": categories}
         self._annotations.seek(0)
-        write_listed(self._out / "panoptic.json", head, (line.rstrip("\n") for line in self._annotations))
+        images = (json_line(image).encode() for image in self._images)
+        annotations = (line.rstrip("\n").encode() for line in self._annotations)
+        write_lists(self._out / "panoptic.json", {"info": info, "categories": categories}, images, annotations)
         tracks = list(self._tracks.lasting(self.min_frames))
         write_json(self._out / "tracks.json", {"info": info, "tracks": [self._record(*track) for track in tracks]})
         things = {number: track for number, track in tracks if track.isthing}
@@ -287,7 +289,7 @@ def _leftovers(out: Path) -> Iterator[Path]:
     for name in ("panoptic.json", "tracks.json", "tracks.csv", "volumes.csv", *chain(*FOLDER_FILES.values())):
         yield from leftovers(out / name)
     for folder in ("panoptic", "labels", "ctc", *(folder for folder, _ in PLACES.values())):
-        yield from (out / folder).glob(PARTS)
+        yield from (out / folder).glob(TEMPORARY)
 
 
 def _remove_earlier(out: Path) -> None:

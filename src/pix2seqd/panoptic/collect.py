@@ -14,9 +14,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pix2seqd.files import InputError, json_line, leftovers, read_json, write_atomically
-from pix2seqd.panoptic.also import (
+from pix2seqd.panoptic.extra_files import (
     FOLDER_FILES,
-    Also,
+    ExtraFiles,
     cell,
     coco_image,
     csv_writer,
@@ -25,7 +25,7 @@ from pix2seqd.panoptic.also import (
     path_of,
     write_rows,
 )
-from pix2seqd.panoptic.journal import read_head, read_records
+from pix2seqd.panoptic.journal import read_head, read_records, write_lists
 from pix2seqd.panoptic.parts import find_parts
 from pix2seqd.panoptic.results import writing
 
@@ -58,7 +58,7 @@ def remove_leftovers(out: Path) -> None:
                     path.unlink()
 
 
-def collect(out: Path, also: Also) -> None:
+def collect(out: Path, also: ExtraFiles) -> None:
     """Merge the files of the images that panoptic.json says to have them into those of the whole folder.
 
     Several processes may do this; the last one includes what all of them have written.
@@ -142,25 +142,16 @@ def merge(
 def _merge_instances(
     whole: Path, found: Sequence[tuple[Item, Path]], categories: Sequence[Mapping[str, Any]], last: int
 ) -> None:
-    def annotations() -> Iterator[str]:
+    def annotations() -> Iterator[bytes]:
         numbers = count(last + 1)
         for item, path in found:
             content = read_json(path)
             with _parsing(path):
                 for entry in content["annotations"]:
-                    yield json.dumps({**entry, "id": next(numbers), "image_id": item.image["id"]})
+                    yield json.dumps({**entry, "id": next(numbers), "image_id": item.image["id"]}).encode()
 
-    head = {"images": [coco_image(item.image) for item, _ in found], "categories": categories}
-    write_listed(whole, head, annotations())
-
-
-def write_listed(path: Path, head: Mapping[str, Any], lines: Iterable[str]) -> None:
-    """Write JSON whose last key, `annotations`, is a list. Its items come one by one, each as a line of JSON."""
-    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        print(json_line(head)[:-1] + ', "annotations": [', file=file)
-        for number, line in enumerate(lines):
-            print("," * (number > 0) + line, file=file)
-        print("]}", file=file)
+    images = (json_line(coco_image(item.image)).encode() for item, _ in found)
+    write_lists(whole, {"categories": categories}, images, annotations())
 
 
 def _merge_measures(whole: Path, tracks: Path, found: Sequence[tuple[Item, Path]], min_frames: int) -> None:

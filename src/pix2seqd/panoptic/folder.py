@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from pix2seqd.files import PARTS, InputError, leftovers, lock_errors
+from pix2seqd.files import TEMPORARY, InputError, leftovers, lock_errors
 from pix2seqd.panoptic.journal import Entry, PanopticJson, broken, key_of, read_head, read_records
 from pix2seqd.panoptic.parts import find_parts, part_name
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -341,7 +341,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
     def _remove_leftovers(self, parts: Iterable[str]) -> None:
         self._names.unlink(missing_ok=True)
         for folder in (self._out / part for part in parts):
-            inside = folder.glob(f"[!.]*/{PARTS}")  # also in the folders of other tools' files
+            inside = folder.glob(f"[!.]*/{TEMPORARY}")  # also in the folders of other tools' files
             for path in (*leftovers(folder / "panoptic.json"), *inside):
                 path.unlink(missing_ok=True)
 

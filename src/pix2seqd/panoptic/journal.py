@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,17 +58,7 @@ class PanopticJson:
         head = read_head(self.path) if self.path.exists() else self._empty
         ids: dict[str, int] = {}
         replaced: dict[int, str] = {}
-        with write_atomically(self.path) as temporary, temporary.open("wb") as file:
-            file.write(json_line(head)[:-1].encode())
-            for start, lines in (
-                (_IMAGES, self._images(offsets, ids, replaced)),
-                (_ANNOTATIONS, self._annotations(offsets, ids, replaced)),
-            ):
-                file.write(start)
-                for number, line in enumerate(lines):
-                    file.write(b",\n" * (number > 0) + line)
-                file.write(b"\n")
-            file.write(_END)
+        write_lists(self.path, head, self._images(offsets, ids, replaced), self._annotations(offsets, ids, replaced))
 
     def stored(self, keys: Collection[str]) -> Iterator[tuple[str, Entry]]:
         """The saved entries of some keys, one at a time."""
@@ -136,6 +126,18 @@ class PanopticJson:
 
     def _lines(self, name: str) -> Iterator[bytes]:
         return _lines(self.path, name) if self.path.exists() else iter(())
+
+
+def write_lists(path: Path, head: Mapping[str, Any], images: Iterable[bytes], annotations: Iterable[bytes]) -> None:
+    """Write JSON with the lists `images` and `annotations`, whose records come one by one, each a line of JSON."""
+    with write_atomically(path) as temporary, temporary.open("wb") as file:
+        file.write(json_line(head)[:-1].encode())
+        for start, lines in ((_IMAGES, images), (_ANNOTATIONS, annotations)):
+            file.write(start)
+            for number, line in enumerate(lines):
+                file.write(b",\n" * (number > 0) + line)
+            file.write(b"\n")
+        file.write(_END)
 
 
 def key_of(image: Mapping[str, Any]) -> str | None:

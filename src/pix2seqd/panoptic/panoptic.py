@@ -35,7 +35,7 @@ class Panoptic:
         segmentation: int32 `[h, w]`, segment id per pixel, 0 = void.
         segments: one record per id present in `segmentation`, ordered by id.
         taxonomy: what the category ids mean.
-        strangeness: out-of-distribution score, 0 or more: a Mahalanobis distance of the image's features from those of
+        ood_score: out-of-distribution score, 0 or more: a Mahalanobis distance of the image's features from those of
             the training images, 1 at the limit above which it is `unfamiliar`. None: not known, because the checkpoint
             has no statistics of its training images, the image is smaller than all of them, or no model made this.
     """
@@ -43,12 +43,12 @@ class Panoptic:
     segmentation: np.ndarray
     segments: tuple[Segment, ...]
     taxonomy: Taxonomy
-    strangeness: float | None = None
+    ood_score: float | None = None
 
     @property
     def unfamiliar(self) -> bool:
         """Whether the image looks unlike what the model was trained on, so that the result may mean nothing."""
-        return self.strangeness is not None and self.strangeness > 1
+        return self.ood_score is not None and self.ood_score > 1
 
     @classmethod
     def from_segmentation(
@@ -70,7 +70,7 @@ class Panoptic:
             crowds: ids of crowd regions (COCO's `iscrowd`).
             scores: segment id → score, 0 to 1; segments without an entry have none.
         """
-        runs = Runs.of(segmentation)
+        runs = Runs.encode(segmentation)
         ids = np.where(np.isin(runs.values, list(classes)), runs.values, VOID).astype(np.int32)
         return cls._measured(replace(runs, values=ids), classes, taxonomy, crowds, scores)
 
@@ -117,7 +117,7 @@ class Panoptic:
                     score=(scores or {}).get(segment_id),
                 )
             )
-        return cls(runs.spread(runs.values), tuple(segments), taxonomy)
+        return cls(runs.decode(runs.values), tuple(segments), taxonomy)
 
     @classmethod
     def from_coco(cls, png: np.ndarray | Image.Image, annotation: Mapping[str, Any], taxonomy: Taxonomy) -> "Panoptic":
@@ -132,7 +132,7 @@ class Panoptic:
             KeyError: a segment's category is not in the taxonomy.
             ValueError: the PNG and the annotation do not have the same segment ids.
         """
-        runs = Runs.of(rgb_to_id(np.asarray(png)))
+        runs = Runs.encode(rgb_to_id(np.asarray(png)))
         infos = {int(info["id"]): info for info in annotation["segments_info"]}
         present = set(np.unique(runs.values).tolist()) - {VOID}
         if missing := sorted(present - set(infos)):
@@ -389,7 +389,7 @@ def typical_diameter(areas: Sequence[int]) -> float:
     return float(2 * np.sqrt(ordered[np.searchsorted(ordered.cumsum(), ordered.sum() / 2)] / np.pi))
 
 
-def compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def unique_inverse(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sorted distinct values of integers ≥ 0 of any shape, and the position of each element's value among them."""
     if labels.max(initial=0) >= 2**16:
         flat = labels.ravel()  # runs of equal pixels are sorted: there are far fewer of them than pixels

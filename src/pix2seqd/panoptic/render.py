@@ -64,8 +64,8 @@ def _lighter(colors: np.ndarray) -> np.ndarray:
 
 def _segment_index(segmentation: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """The position of each pixel's id in `ids`, which are sorted."""
-    runs = Runs.of(segmentation).indexed(ids)
-    return runs.spread(runs.values)
+    runs = Runs.encode(segmentation).indexed(ids)
+    return runs.decode(runs.values)
 
 
 def _near_an_edge(numbers: np.ndarray, reach: int) -> np.ndarray:

@@ -175,7 +175,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         return all(os.path.isfile(os.path.join(folder, kind, name)) for kind, name in names)  # noqa: PTH113, PTH118
 
     def also(self, source: Path) -> Mapping[str, Any]:
-        """The further files of an image that was written, by its record: kind → pixel size (`Also.record`)."""
+        """The further files of an image that was written, by its record: kind → pixel size (`ExtraFiles.record`)."""
         return self._folder.recorded[absolute(source)].also
 
     def entries(self, sources: Iterable[Path]) -> Iterator[tuple[Path, Entry]]:
@@ -263,9 +263,9 @@ def write_files(
 
 def familiarity(panoptic: Panoptic) -> dict[str, Any]:
     """The keys of an image's record that say whether it is unlike the training images; empty if that is not known."""
-    if panoptic.strangeness is None:
+    if panoptic.ood_score is None:
         return {}
-    return {"unfamiliar": panoptic.unfamiliar, "strangeness": round(panoptic.strangeness, 3)}
+    return {"unfamiliar": panoptic.unfamiliar, "ood_score": round(panoptic.ood_score, 3)}
 
 
 def _identity(source: Path) -> dict[str, Any]:

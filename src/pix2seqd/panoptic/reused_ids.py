@@ -22,13 +22,13 @@ def neighbours(boxes: np.ndarray, distance: float) -> np.ndarray:
         boxes: `[n, 4]` x, y, width, height; of a clip `[frames, n, 4]`, nan where an instance is absent.
         distance: pixels.
     """
-    near = crossing(boxes, distance)
+    near = near_boxes(boxes, distance)
     near = near if near.ndim == 2 else np.asarray(near.any(axis=0))
     np.fill_diagonal(near, False)
     return near
 
 
-def crossing(boxes: A, distance: float) -> A:
+def near_boxes(boxes: A, distance: float) -> A:
     """Which boxes `[..., n, 4]` come within `distance` of each other, or are the same: bool `[..., n, n]`."""
     low, high = boxes[..., :2] - distance, boxes[..., :2] + boxes[..., 2:]
     cross = (low[..., :, None, :] < high[..., None, :, :]) & (low[..., None, :, :] < high[..., :, None, :])

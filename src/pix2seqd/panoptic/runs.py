@@ -24,7 +24,7 @@ class Runs:
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, labels: np.ndarray) -> "Runs":
+    def encode(cls, labels: np.ndarray) -> "Runs":
         """The runs of integers `[h, w]`."""
         first = np.ones(labels.shape, bool)
         np.not_equal(labels[:, 1:], labels[:, :-1], out=first[:, 1:])
@@ -32,7 +32,7 @@ class Runs:
         return cls(_narrow(starts, labels.size), labels.ravel()[starts], (labels.shape[0], labels.shape[1]))
 
     @classmethod
-    def below(cls, parts: "Sequence[Runs]") -> "Runs":
+    def stack(cls, parts: "Sequence[Runs]") -> "Runs":
         """Maps of one width, one below the other."""
         height, width = sum(part.shape[0] for part in parts), parts[0].shape[1]
         firsts = np.cumsum([0, *(part.shape[0] * width for part in parts[:-1])])
@@ -52,7 +52,7 @@ class Runs:
         """The position of each label in `labels`, which are sorted; ids reach 2²⁴, too many for a table."""
         return replace(self, values=np.searchsorted(labels, self.values).astype(np.int32))
 
-    def spread(self, values: np.ndarray) -> np.ndarray:
+    def decode(self, values: np.ndarray) -> np.ndarray:
         """Expand one value for each run to a map `[h, w]`."""
         return np.repeat(values, self.lengths).reshape(self.shape)
 

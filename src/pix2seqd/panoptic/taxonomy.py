@@ -36,6 +36,15 @@ class Category:
     color: tuple[int, int, int]
     """RGB, 0..255."""
 
+    @property
+    def kind(self) -> str:
+        """thing or stuff."""
+        return "thing" if self.isthing else "stuff"
+
+    def __str__(self) -> str:
+        """Everything but the colour, for messages."""
+        return f"{self.id} {self.name!r} ({self.kind})"
+
 
 def distinct_color(index: int) -> tuple[int, int, int]:
     """RGB 0..255, number `index` of an endless series of well separated colours (golden-angle hues)."""

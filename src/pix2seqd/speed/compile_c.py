@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pix2seqd.files import PARTS, InputError, write_atomically
+from pix2seqd.files import TEMPORARY, InputError, write_atomically
 from pix2seqd.speed.hardware import is_plain
 
 TIMEOUT = 30
@@ -120,7 +120,7 @@ def _compiled(command: list[str], cache: Path | None, name: str) -> ctypes.CDLL:
 
 def _sweep(cache: Path) -> None:
     """Remove what processes left that were killed while they wrote here."""
-    for part in cache.glob(PARTS):
+    for part in cache.glob(TEMPORARY):
         with suppress(OSError):  # another process was faster
             if time.time() - part.stat().st_mtime > TIMEOUT:
                 part.unlink()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pix2seqd.checkpoint import Checkpoint
-from pix2seqd.data.sample import Clip, ClipDataset, Dataset, Sample, evenly
+from pix2seqd.data.sample import Clip, ClipDataset, Dataset, Sample, evenly_spaced
 from pix2seqd.images.familiarity import MIN_IMAGES, Familiarity
 from pix2seqd.segmenter import Segmenter
 
@@ -29,7 +29,7 @@ def training_statistics(
     """
     segmenter, statistics, pixels = Segmenter(checkpoint, device), [], []
     for dataset, count in datasets:
-        for number, sample in enumerate(_spread(dataset, count)):
+        for number, sample in enumerate(_subsample(dataset, count)):
             diameter = sample.panoptic.diameter() if checkpoint.data.diameter else 0.0
             whole = checkpoint.data.layout == "resize"
             # Images that are scaled to one size all show as much.
@@ -47,8 +47,8 @@ def _crop(image: np.ndarray, seed: list[int]) -> np.ndarray:
     return image[y : y + rows, x : x + columns]
 
 
-def _spread(dataset: Dataset | ClipDataset, count: int) -> Iterator[Sample]:
+def _subsample(dataset: Dataset | ClipDataset, count: int) -> Iterator[Sample]:
     """Images at even distances; of a clip one frame."""
-    for index in evenly(len(dataset), count):
+    for index in evenly_spaced(len(dataset), count):
         item = dataset[index]
         yield item.frames[index % len(item.frames)] if isinstance(item, Clip) else item

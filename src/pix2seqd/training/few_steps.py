@@ -23,7 +23,7 @@ from pix2seqd.config import AugmentConfig, DataConfig, InferConfig, ModelConfig,
 from pix2seqd.diffusion import ddim_step, gamma, time_steps
 from pix2seqd.files import InputError
 from pix2seqd.loss import cross_entropy
-from pix2seqd.panoptic.reused_ids import ID_DISTANCE, assign_preferred, crossing
+from pix2seqd.panoptic.reused_ids import ID_DISTANCE, assign_preferred, near_boxes
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.training.train import train
 
@@ -137,7 +137,7 @@ class Student(Pix2SeqD):
             shown = _totals(before[:, ids_of].sign(), places)
         likelihood = _totals(logits.float().log_softmax(dim=1)[:, allowed], places)
 
-        near = crossing(boxes, ID_DISTANCE) if instances is not None else present[:, None]
+        near = near_boxes(boxes, ID_DISTANCE) if instances is not None else present[:, None]
         near = near & ~torch.eye(present.shape[1], dtype=torch.bool, device=near.device)
         preference = likelihood + _BIT_WEIGHT * (shown @ signs.T)
         if past is not None:

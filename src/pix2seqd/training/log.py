@@ -16,7 +16,7 @@ from pix2seqd.checkpoint import Checkpoint, save_pretrained
 from pix2seqd.config import Recipe
 from pix2seqd.data import open_dataset
 from pix2seqd.data.categories import with_categories
-from pix2seqd.data.sample import Dataset, spread
+from pix2seqd.data.sample import Dataset, subsample
 from pix2seqd.evaluation.images import evaluate, evaluate_min_scores
 from pix2seqd.files import InputError
 from pix2seqd.segmenter import Segmenter
@@ -56,7 +56,7 @@ class TrainLog:
         self.config = recipe.train
         self.out = out
         self.checkpoint = pretrained
-        self.eval_data = _spread(recipe)
+        self.eval_data = _evaluation_data(recipe)
         if self.eval_data:  # an error comes before the training, not after hours
             self.eval_data = with_categories(self.eval_data, pretrained.taxonomy)
         elif recipe.train.evaluations:
@@ -199,8 +199,8 @@ class TrainLog:
         self.since, self.waited = (state.step, time.perf_counter()), 0.0
 
 
-def _spread(recipe: Recipe) -> Dataset | None:
+def _evaluation_data(recipe: Recipe) -> Dataset | None:
     """Evenly spread samples of the evaluation data."""
     if not recipe.eval_data or not recipe.train.evaluate_images:
         return None
-    return spread(open_dataset(recipe.eval_data, recipe.data.size), recipe.train.evaluate_images)
+    return subsample(open_dataset(recipe.eval_data, recipe.data.size), recipe.train.evaluate_images)

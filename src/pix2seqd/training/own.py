@@ -13,13 +13,13 @@ from scipy import ndimage
 
 from pix2seqd import distributed
 from pix2seqd.checkpoint import Checkpoint, find_backbone, from_pretrained
-from pix2seqd.config import Recipe, bundled_names
+from pix2seqd.config import Recipe, bundled_names, merged
 from pix2seqd.data import is_clips, open_dataset
 from pix2seqd.data.categories import with_categories
 from pix2seqd.data.check import Report, content, fill
 from pix2seqd.data.find import find_splits, named, with_prefix
-from pix2seqd.data.sample import Dataset, Sample, spread
-from pix2seqd.data.split import PARTS, describe, divide, undivided
+from pix2seqd.data.sample import Dataset, Sample, subsample
+from pix2seqd.data.split import SUBSETS, describe, divide, undivided
 from pix2seqd.files import InputError, a_few, require, say, write_json
 from pix2seqd.panoptic.panoptic import typical_diameter
 from pix2seqd.panoptic.results import check_makeable, make_folders
@@ -177,7 +177,7 @@ class Choices:
         for path, layer in self.values.items():
             for name in reversed(path.split(".")):
                 layer = {name: layer}
-            result = _merged(result, layer)
+            result = merged(result, layer)
         return result
 
 
@@ -454,8 +454,7 @@ def measure(dataset: Dataset, source: str) -> Statistics:
     Raises:
         InputError: an item cannot be read, or none has a label.
     """
-    statistics = Statistics(dataset.taxonomy, 0, len(dataset))
-    fill(statistics, dataset)
+    statistics = fill(Statistics(dataset.taxonomy, 0), dataset)
     if statistics.errors:
         more = f" ({len(statistics.errors)} such items)" if len(statistics.errors) > 1 else ""
         raise InputError(f"{statistics.errors[0]}{more}; pix2seqd check-data {source} lists all")
@@ -493,7 +492,7 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
     fresh = RECIPES["nuclei" if is_similar(data) else "camvid"].model
     model = start.model.config if start else fresh
     values = {"model": model.replace(decoder={"past_frames": 0}).to_dict()}
-    values = _merged(_merged(values, choices.nested()), settings)
+    values = merged(merged(values, choices.nested()), settings)
     file = out / DATA_FILE
     values |= {"train_data": f"split:{file}@train", "eval_data": f"split:{file}@eval", "init": init}
     try:
@@ -514,7 +513,7 @@ def _read(train_data: str, eval_data: str) -> tuple[Statistics, dict[str, Any], 
             raise InputError(
                 f"{eval_data} has other classes than {train_data}, which makes the model: {error}"
             ) from error
-        data = measure(spread(dataset, MAX_MEASURED), train_data)
+        data = measure(subsample(dataset, MAX_MEASURED), train_data)
         lines.append(f"trained on {train_data} ({len(dataset):,} images), scored on {eval_data}")
         return data, describe(taxonomy, train_data, eval_data), lines
     if len(dataset) > MAX_DIVIDED:
@@ -556,14 +555,6 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
             yield f"{before}{name}", value
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for name, value in above.items():
-        nested = isinstance(value, Mapping) and isinstance(result.get(name), Mapping) and name != "backbone"
-        result[name] = _merged(result[name], value) if nested else value
-    return result
-
-
 def build(recipe: Recipe) -> Pix2SeqD:
     """The model of a run; where it starts from ids in cells, its loss is that of its own steps."""
     model = new_model(recipe)
@@ -583,7 +574,7 @@ def resumed(settings: Mapping[str, Any], out: Path) -> Recipe:
         raise InputError(f"{out} began with --init {recipe.init or 'none'}; leave --init out or choose another --out")
     train_data, eval_data = (given.pop(name, "") for name in ("train_data", "eval_data"))
     if train_data:
-        before = [undivided(f"split:{out / DATA_FILE}@{part}") for part in PARTS]
+        before = [undivided(f"split:{out / DATA_FILE}@{part}") for part in SUBSETS]
         train_data, eval_data, _ = find_data(train_data, eval_data)
         if [train_data, eval_data or train_data] != before:
             raise InputError(f"{out} was started with other data ({', '.join(before)}); choose another --out")

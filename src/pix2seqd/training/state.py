@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from pix2seqd import distributed
 from pix2seqd.checkpoint import read_tensors
-from pix2seqd.files import PARTS, InputError, read_json, sync_folder, write_atomically, write_json
+from pix2seqd.files import TEMPORARY, InputError, read_json, sync_folder, write_atomically, write_json
 from pix2seqd.pix2seq_d import Pix2SeqD
 
 PATIENCE = 30
@@ -93,7 +93,7 @@ def _sweep(out: Path) -> None:
         if latest is None or folder != latest[1]:
             shutil.rmtree(folder, ignore_errors=True)
     for folder in (out, out / "model", out / "last", out / "state", *(out / "state").glob("step-*")):
-        for part in folder.glob(PARTS):
+        for part in folder.glob(TEMPORARY):
             with suppress(OSError):
                 part.unlink()
 

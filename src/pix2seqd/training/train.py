@@ -103,10 +103,7 @@ def train(
         KeyboardInterrupt: Ctrl-C or SIGTERM, after everything was saved.
     """
     require("training", "train", "accelerate", "tensorboard")
-    if isinstance(recipe, str):
-        if recipe not in RECIPES:
-            raise InputError(f"there is no recipe {recipe!r}; give one of {', '.join(RECIPES)}")
-        recipe = RECIPES[recipe]
+    recipe = _named(recipe) if isinstance(recipe, str) else recipe
     out, accelerator = Path(out), _accelerator(recipe.train)
     load = partial(from_pretrained, trust_size=recipe.trust_size)
     is_main = accelerator.is_main_process
@@ -115,14 +112,7 @@ def train(
         if exists and is_main:
             kept.enter_context(run_lock(out))
         before = _check_folder(recipe, out, resume)
-        if recipe.backbone:  # before all data are opened
-            find_backbone(recipe.backbone)
-        dataset = training_data(recipe)
-        state = new_state(recipe, dataset, build)
-        precision = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-        accelerate_training(state.model, accelerator.device, precision)
-        if resume:
-            load_state(state, out / "state")
+        dataset, state = _begin(recipe, build, out if resume else None, accelerator)
         if before and (note := _extension(before, recipe.train, state.step, out)):
             accelerator.print(note)
         ema = cast(Pix2SeqD, state.ema.module)
@@ -147,6 +137,27 @@ def train(
         accelerator.print(f"stopped at step {state.step} of {state.last}; go on with --resume")
         raise KeyboardInterrupt
     return load(out / "model") if log.has_best else result
+
+
+def _named(recipe: str) -> Recipe:
+    if recipe not in RECIPES:
+        raise InputError(f"there is no recipe {recipe!r}; give one of {', '.join(RECIPES)}")
+    return RECIPES[recipe]
+
+
+def _begin(
+    recipe: Recipe, build: Callable[[Recipe], Pix2SeqD] | None, out: Path | None, accelerator: "Accelerator"
+) -> tuple[Dataset | ClipDataset, TrainState]:
+    """The data, and the state at the first step, or where the run in `out` stopped."""
+    if recipe.backbone:  # before all data are opened
+        find_backbone(recipe.backbone)
+    dataset = training_data(recipe)
+    state = new_state(recipe, dataset, build)
+    precision = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    accelerate_training(state.model, accelerator.device, precision)
+    if out is not None:
+        load_state(state, out / "state")
+    return dataset, state
 
 
 def _publish(
@@ -287,18 +298,7 @@ def fit(
         torch.manual_seed(hash((config.seed, state.step, micro, accelerator.process_index)) % 2**63)
         for group in optimizer.param_groups:
             group["lr"] = group["factor"] * learning_rate(state.step, fitted(config, state.last))
-        batch = to_device(batch, accelerator.device)
-        if recipe.clips.self_past_prob or recipe.clips.rollout_prob:
-            with accelerator.autocast():
-                own_predictions(state.model, batch, recipe)
-        with accelerator.accumulate(model):
-            loss = model(**batch)
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-        log.add(loss)
+        log.add(_learn(model, optimizer, batch, state.model, recipe, accelerator))
         if not accelerator.sync_gradients:
             continue
         state.ema.update_parameters(state.model)
@@ -316,6 +316,29 @@ def fit(
             accelerator.set_trigger()
         if accelerator.check_trigger():  # a signal may reach the processes at different steps
             break
+
+
+def _learn(
+    model: torch.nn.Module,
+    optimizer: Any,
+    batch: dict[str, torch.Tensor],
+    unwrapped: Pix2SeqD,
+    recipe: Recipe,
+    accelerator: "Accelerator",
+) -> torch.Tensor:
+    """The loss of a micro-batch; the last one of a step changes the weights."""
+    batch = to_device(batch, accelerator.device)
+    if recipe.clips.self_past_prob or recipe.clips.rollout_prob:
+        with accelerator.autocast():
+            own_predictions(unwrapped, batch, recipe)
+    with accelerator.accumulate(model):
+        loss = model(**batch)
+        accelerator.backward(loss)
+        if accelerator.sync_gradients:
+            accelerator.clip_grad_norm_(model.parameters(), recipe.train.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+    return loss
 
 
 def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pix2seqd.data.annotations.records import (
     local_name,
     lost,
     parse_color,
+    parse_size,
     path_parts,
     unusable,
 )
@@ -77,7 +78,7 @@ def read_coco(path: Path, content: Any, images: Path | None = None) -> Annotatio
             unlisted.append(f"{name}: image {_shown(entry['image_id'])} is not in images")
     paths = _find_images(names, ImageFinder(folder), path, notes)
     records = [
-        Record(file_name, shapes[key], _size(entry), {**entry, "id": key})
+        Record(file_name, shapes[key], parse_size(entry.get("width"), entry.get("height")), {**entry, "id": key})
         for file_name, key, entry in zip(paths, ids, entries, strict=True)
     ]
     return Annotations(path, folder, checked_taxonomy(kinds, path), records, unlisted, notes)
@@ -129,14 +130,6 @@ def _file_name(entry: Mapping[str, Any], where: str) -> str:
 def _shown(value: Any) -> str:
     """A value of the json, for messages."""
     return value if isinstance(value, str) else reprlib.repr(value)
-
-
-def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
-    try:
-        width, height = (int(entry.get(key) or 0) for key in ("width", "height"))
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return (width, height) if min(width, height) > 0 else None
 
 
 def _categories(

@@ -1,7 +1,6 @@
 """CVAT for images 1.1: one XML file with polygons, masks, boxes and ellipses of all images."""
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
@@ -13,20 +12,19 @@ from pix2seqd.data.annotations.records import (
     ImageFinder,
     Record,
     Shape,
-    checked_taxonomy,
+    drawn,
     join_groups,
-    lost,
-    parse_color,
+    make_taxonomy,
+    number_names,
+    parse_size,
     unusable,
 )
-from pix2seqd.data.outlines import FARTHEST, ellipse_mask, polygon_mask
+from pix2seqd.data.outlines import FARTHEST, ellipse_mask, polygon_mask, rectangle
 from pix2seqd.files import MAX_TEXT, InputError, read_bytes
-from pix2seqd.panoptic.taxonomy import Category, distinct_color
 
 MAX_DEPTH = 50
 """Elements within elements of an XML file."""
 OTHERS = ("meta", "version", "tag")
-WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")
 
 
 def read_xml(path: Path) -> ElementTree.Element:
@@ -96,21 +94,18 @@ def read_cvat(path: Path, root: ElementTree.Element, images: Path | None = None)
     names = list(dict.fromkeys([*labels, *sorted(name for name in found if name)]))
     if not names:
         raise InputError(f"{path} has no label; export it again")
-    numbers = {name: number for number, name in enumerate(names, start=1)}
-    kinds = [Category(n, name, True, parse_color(labels.get(name)) or distinct_color(n)) for name, n in numbers.items()]
+    numbers = number_names(names)
     finder = ImageFinder(folder)
     records = [_record(image, numbers, finder) for image in root.iter("image")]
-    return Annotations(path, folder, checked_taxonomy(kinds, path), records)
+    return Annotations(path, folder, make_taxonomy(numbers.items(), path, colors=labels), records)
 
 
 def _record(image: ElementTree.Element, numbers: dict[str, int], finder: ImageFinder) -> Record:
     name = image.get("name", "")
     children = [child for child in image if child.tag not in OTHERS]
     parts = [(_shape(f"{child.tag} {n}", child, numbers), _group(child)) for n, child in enumerate(children, start=1)]
-    sides = [image.get(key, "") for key in ("width", "height")]
-    known = all(side.isdecimal() and 0 < len(side) < 10 and int(side) for side in sides)
     path = finder.find(name) or name.replace("\\", "/").rpartition("/")[2] or "(without a name)"
-    return Record(path, list(join_groups(parts)), (int(sides[0]), int(sides[1])) if known else None)
+    return Record(path, list(join_groups(parts)), parse_size(image.get("width"), image.get("height")))
 
 
 def _group(element: ElementTree.Element) -> str | None:
@@ -121,21 +116,12 @@ def _group(element: ElementTree.Element) -> str | None:
 def _shape(name: str, element: ElementTree.Element, numbers: dict[str, int]) -> Shape:
     label = element.get("label", "").strip()
     name = f"{name} ({label})"
-    if element.tag in WITHOUT_AREA:
-        return lost(name, f"it is a {element.tag}, which has no area")
-    decoders: dict[str, Callable[..., np.ndarray]] = {
-        "polygon": _polygon,
-        "box": _box,
-        "ellipse": _ellipse,
-        "mask": _mask,
-    }
-    if element.tag not in decoders:
-        return lost(name, f"its kind {element.tag} is not known; draw it as a polygon")
-    if label not in numbers:
+    decoders = {"polygon": _polygon, "box": _box, "ellipse": _ellipse, "mask": _mask}
+    if element.tag in decoders and label not in numbers:
         return Shape(name, 0, unusable("it has no label"))
     order = element.get("z_order", "0")
     depth = int(order) if order.lstrip("-").isdecimal() and len(order) < 10 else 0
-    return Shape(name, numbers[label], partial(decoders[element.tag], element), depth=depth)
+    return replace(drawn(name, numbers.get(label, 0), element.tag, decoders, element), depth=depth)
 
 
 def _numbers(element: ElementTree.Element, *keys: str) -> list[float]:
@@ -158,7 +144,7 @@ def _polygon(element: ElementTree.Element, height: int, width: int) -> np.ndarra
 
 def _box(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
     left, top, right, bottom = _numbers(element, "xtl", "ytl", "xbr", "ybr")
-    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    corners = np.array(rectangle(left, top, right, bottom))
     if element.get("rotation"):
         angle = np.deg2rad(_numbers(element, "rotation")[0])  # clockwise, as seen
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

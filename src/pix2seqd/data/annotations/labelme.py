@@ -3,7 +3,6 @@
 import base64
 import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,17 +14,18 @@ from pix2seqd.data.annotations.records import (
     ImageFinder,
     Record,
     Shape,
+    drawn,
     join_groups,
-    lost,
     make_taxonomy,
+    number_names,
+    parse_size,
+    read_jsons,
     unusable,
-    visible,
 )
-from pix2seqd.data.outlines import ellipse_mask, polygon_mask, stored_mask
-from pix2seqd.files import InputError, is_file, read_json, read_text
+from pix2seqd.data.outlines import ellipse_mask, polygon_mask, rectangle, stored_mask
+from pix2seqd.files import InputError, is_file, read_text
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
-WITHOUT_AREA = ("point", "points", "line", "linestrip")
 IGNORED = ("__ignore__", "_background_")
 """Labels that are no object, by Labelme's convention."""
 
@@ -55,8 +55,7 @@ def read_labelme(path: Path, images: Path | None = None) -> dict[str, Annotation
         InputError: a file is damaged; or an error of `Annotations`.
     """
     home = path if path.is_dir() else path.parent
-    files = visible(home, "**/*.json") if path.is_dir() else [path]
-    contents = {file: content for file in files if is_labelme(content := read_json(file))}
+    contents, others = read_jsons(path, home, is_labelme)
     labels = {_label(shape) for content in contents.values() for shape in content["shapes"]} - {""}
     listed = read_text(home / "labels.txt").splitlines() if (home / "labels.txt").is_file() else sorted(labels)
     names = [name for name in dict.fromkeys(line.strip() for line in listed) if name and name not in IGNORED]
@@ -64,12 +63,10 @@ def read_labelme(path: Path, images: Path | None = None) -> dict[str, Annotation
         raise InputError(f"{home / 'labels.txt'} lacks the label {unknown[0]}; add it")
     if not names:
         raise InputError(f"{path} has no labelled object; label some")
-    notes = (
-        [] if len(contents) == len(files) else [f"{len(files) - len(contents)} json files are not Labelme's; skipped"]
-    )
-    numbers = {name: number for number, name in enumerate(names, start=1)}
+    notes = [f"{others} json files are not Labelme's; skipped"] if others else []
+    numbers = number_names(names)
     finder = ImageFinder(images or home)
-    taxonomy = make_taxonomy(dict(enumerate(names, 1)), path)
+    taxonomy = make_taxonomy(numbers.items(), path)
     tops = {file: file.relative_to(home).parts[0] for file in contents}
     grouped = all(SPLIT_NAMES.fullmatch(top) for top in tops.values())
     records: dict[str, list[Record]] = {}
@@ -88,16 +85,15 @@ def _record(
 ) -> Record:
     parts = [(_shape(f"shape {n}", shape, numbers), _group(shape)) for n, shape in enumerate(content["shapes"], 1)]
     shapes = list(join_groups(part for part in parts if part[0] is not None))  # pyright: ignore[reportArgumentType]
-    size = content.get("imageWidth"), content.get("imageHeight")
-    size = (size[0], size[1]) if all(isinstance(side, int) and side > 0 for side in size) else None
+    size = parse_size(content.get("imageWidth"), content.get("imageHeight"))
     name = content["imagePath"].replace("\\", "/")
     found = _image(file, name, finder, home)
     if found is None and isinstance(data := content.get("imageData"), str) and data:
         inside = file.parent.relative_to(home).as_posix() if file.is_relative_to(home) else "."
         suffix = PurePosixPath(name).suffix
         own = file.stem + (suffix if suffix.lower() in IMAGE_SUFFIXES else ".png")
-        return Record((PurePosixPath(inside) / own).as_posix(), shapes, size, content=_decoded(data, file))  # pyright: ignore[reportArgumentType]
-    return Record(found or PurePosixPath(name).name or f"{file.stem}.jpg", shapes, size)  # pyright: ignore[reportArgumentType]
+        return Record((PurePosixPath(inside) / own).as_posix(), shapes, size, content=_decoded(data, file))
+    return Record(found or PurePosixPath(name).name or f"{file.stem}.jpg", shapes, size)
 
 
 def _image(file: Path, name: str, finder: ImageFinder, home: Path) -> str | None:
@@ -130,12 +126,8 @@ def _shape(name: str, shape: Any, numbers: Mapping[str, int]) -> Shape | None:
         return Shape(name, 0, unusable("it has no label"))
     name = f"{name} ({label})"
     kind, points = str(shape.get("shape_type") or "polygon"), shape.get("points")
-    if kind in WITHOUT_AREA:
-        return lost(name, f"it is a {kind}, which has no area")
     decoders = {"polygon": _polygon, "rotation": _polygon, "rectangle": _rectangle, "circle": _circle, "mask": _mask}
-    if kind not in decoders:
-        return lost(name, f"its kind {kind} is not known; draw it as a polygon")
-    return Shape(name, numbers[label], partial(decoders[kind], points, shape.get("mask")))
+    return drawn(name, numbers[label], kind, decoders, points, shape.get("mask"))
 
 
 def _corners(points: Any, count: int) -> np.ndarray:
@@ -155,8 +147,7 @@ def _polygon(points: Any, _: Any, height: int, width: int) -> np.ndarray:
 def _rectangle(points: Any, _: Any, height: int, width: int) -> np.ndarray:
     if isinstance(points, list) and len(points) == 4:  # X-AnyLabeling writes all corners
         return polygon_mask(points, height, width)
-    (x0, y0), (x1, y1) = _corners(points, 2).tolist()
-    return polygon_mask([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], height, width)
+    return polygon_mask(rectangle(*_corners(points, 2).ravel().tolist()), height, width)
 
 
 def _circle(points: Any, _: Any, height: int, width: int) -> np.ndarray:

@@ -63,7 +63,7 @@ def read_mask_folders(home: Path, images: Path | None = None) -> Annotations:
     Raises:
         InputError: an error of `Annotations`.
     """
-    taxonomy = make_taxonomy({1: "object"}, home)
+    taxonomy = make_taxonomy([("object", 1)], home)
     records = []
     for image, masks in _pairs(home).values():
         shapes = [Shape(mask.name, 1, partial(_mask, mask)) for mask in masks]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from PIL import Image, ImageColor
 
-from pix2seqd.files import MAX_DEPTH, InputError, is_file
+from pix2seqd.files import MAX_DEPTH, InputError, is_file, read_json
 from pix2seqd.images.load import IMAGE_SUFFIXES, image_size
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
@@ -24,6 +25,11 @@ ONLY_BOXES = (
     "has only bounding boxes; training needs the outline or mask of each object: draw polygons or masks "
     "(most annotation tools turn boxes into masks with Segment Anything), and export these"
 )
+WITHOUT_AREA = (
+    *("point", "points", "line", "linestrip", "polyline"),
+    *("cuboid", "cuboid_2d", "graph", "skeleton"),
+)
+"""Kinds of shapes that have no area, as tools call them."""
 ROBOFLOW_NAME = re.compile(r"(.+)_([^\W_]+)\.rf\.[0-9A-Za-z]+\.\w+")
 """A name that Roboflow gives an image: `cat_jpg.rf.0123abcd.jpg` was `cat.jpg`."""
 
@@ -195,18 +201,29 @@ def is_hidden(parts: Iterable[str]) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
-def make_taxonomy(names: Mapping[int, str], source: Path, things: bool = True) -> Taxonomy:
-    """Categories of one kind, with colours of their own.
+def number_names(names: Iterable[str]) -> dict[str, int]:
+    """Name → category id, counted from 1."""
+    return {name: number for number, name in enumerate(names, start=1)}
+
+
+def make_taxonomy(
+    names: Iterable[tuple[str, int]], source: Path, things: bool = True, colors: Mapping[str, Any] = {}
+) -> Taxonomy:
+    """Categories of one kind.
 
     Args:
-        names: category id → name.
+        names: name and id of each category.
         source: the file or folder that they are from, for messages.
         things: whether they are things.
+        colors: name → colour, as `parse_color` takes it; the others get one of their own.
 
     Raises:
         InputError: no name, or a name that is empty or used twice.
     """
-    kinds = [Category(i, name, things, distinct_color(n)) for n, (i, name) in enumerate(names.items())]
+    kinds = [
+        Category(number, name, things, parse_color(colors.get(name)) or distinct_color(n))
+        for n, (name, number) in enumerate(names)
+    ]
     return checked_taxonomy(kinds, source)
 
 
@@ -239,6 +256,50 @@ def header_size(path: Path) -> tuple[int, int]:
         return image_size(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is missing or cannot be read as an image; export it again") from error
+
+
+def read_jsons(path: Path, home: Path, is_ours: Callable[[Any], bool]) -> tuple[dict[Path, Any], int]:
+    """The json files of one format, with their content, and how many others there are.
+
+    Args:
+        path: one file, or the folder `home`, which is searched with those below it.
+        home: the folder of the data set.
+        is_ours: whether a content is of the format.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    files = visible(home, "**/*.json") if path.is_dir() else [path]
+    contents = {file: content for file in files if is_ours(content := read_json(file))}
+    return contents, len(files) - len(contents)
+
+
+def parse_size(width: Any, height: Any) -> tuple[int, int] | None:
+    """Width and height as tools write them, numbers or text; None for anything else."""
+    try:
+        sides = int(width), int(height)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return sides if min(sides) > 0 else None
+
+
+def drawn(
+    name: str, category_id: int, kind: str, decoders: Mapping[str, Callable[..., np.ndarray]], *drawing: Any
+) -> Shape:
+    """A shape of some kind that a tool has.
+
+    Args:
+        name: what messages call it.
+        category_id: of its label.
+        kind: what it is drawn as, such as polygon.
+        decoders: by kind, what makes the mask of a drawing, a height and a width.
+        drawing: how it is drawn, as these take it.
+    """
+    if kind in WITHOUT_AREA:
+        return lost(name, f"it is a {kind}, which has no area")
+    if kind not in decoders:
+        return lost(name, f"its kind {kind} is not known; draw it as a polygon")
+    return Shape(name, category_id, partial(decoders[kind], *drawing))
 
 
 def join_groups(parts: Iterable[tuple[Shape, Any]]) -> Iterator[Shape]:

@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from pix2seqd.data.annotations.records import Annotations, ImageFinder, Record, Shape, make_taxonomy
+from pix2seqd.data.annotations.records import (
+    Annotations,
+    ImageFinder,
+    Record,
+    Shape,
+    make_taxonomy,
+    number_names,
+)
 from pix2seqd.data.outlines import MAX_RUNS
 from pix2seqd.data.tables import columns, delimiter
 from pix2seqd.files import MAX_TEXT, InputError, read_text
@@ -73,15 +80,14 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
         if cells[RUNS].lower() not in NONE:
             found.append((f"line {number}", cells.get(KIND) or "object", cells[RUNS]))
     kinds = sorted({kind for found in listed.values() for _, kind, _ in found}) or ["object"]
-    numbers = {kind: number for number, kind in enumerate(kinds, start=1)}
+    numbers = number_names(kinds)
     finder = ImageFinder(images or path.parent)
     records = []
     for name, found in listed.items():
         shapes = [Shape(line, numbers[kind], partial(_mask, code)) for line, kind, code in found]
         records.append(Record(finder.named(name) or name, shapes))
     note = "run-length codes are read as Kaggle's: pixels are counted from 1, down each column"
-    taxonomy = make_taxonomy({number: kind for kind, number in numbers.items()}, path)
-    return Annotations(path, finder.folder, taxonomy, records, notes=[note])
+    return Annotations(path, finder.folder, make_taxonomy(numbers.items(), path), records, notes=[note])
 
 
 def _mask(code: str, height: int, width: int) -> np.ndarray:

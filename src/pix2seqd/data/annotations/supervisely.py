@@ -3,7 +3,6 @@
 import base64
 import zlib
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,17 @@ from pix2seqd.data.annotations.records import (
     ImageFinder,
     Record,
     Shape,
-    checked_taxonomy,
-    lost,
-    parse_color,
+    drawn,
+    make_taxonomy,
+    number_names,
+    parse_size,
+    read_jsons,
     unusable,
-    visible,
 )
-from pix2seqd.data.outlines import decode_mask, polygon_mask, stored_mask
+from pix2seqd.data.outlines import polygon_mask, rectangle, stored_mask
 from pix2seqd.files import MAX_TEXT, InputError, read_json
-from pix2seqd.panoptic.taxonomy import Category, distinct_color
 
 META = "meta.json"
-WITHOUT_AREA = ("point", "line", "graph", "cuboid", "cuboid_2d")
 
 
 def is_supervisely(content: Any) -> bool:
@@ -50,8 +48,7 @@ def read_supervisely(path: Path, images: Path | None = None) -> dict[str, Annota
         InputError: a file is damaged; `meta.json` lacks a class; or an error of `Annotations`.
     """
     home = path if path.is_dir() else path.parent.parent
-    files = visible(home, "**/*.json") if path.is_dir() else [path]
-    contents = {file: content for file in files if is_supervisely(content := read_json(file))}
+    contents, _ = read_jsons(path, home, is_supervisely)
     titles = {_title(entry) for content in contents.values() for entry in content["objects"]} - {""}
     meta = next((place / META for place in (home, home.parent) if (place / META).is_file()), None)
     colors = _classes(meta) if meta else dict.fromkeys(sorted(titles))
@@ -59,38 +56,31 @@ def read_supervisely(path: Path, images: Path | None = None) -> dict[str, Annota
         raise InputError(f"{meta} lacks the class {unknown[0]}; export the project again")
     if not colors:
         raise InputError(f"{path} has no labelled object; label some in Supervisely")
-    numbers = {title: number for number, title in enumerate(colors, start=1)}
-    kinds = [Category(n, title, True, colors[title] or distinct_color(n)) for title, n in numbers.items()]
-    taxonomy = checked_taxonomy(kinds, meta or path)
+    numbers = number_names(colors)
+    taxonomy = make_taxonomy(numbers.items(), meta or path, colors=colors)
     finder = ImageFinder(images or home)
     datasets = {file: file.parent.parent.name for file in contents}
     grouped = path.is_dir() and all(SPLIT_NAMES.fullmatch(name) for name in datasets.values())
     records: dict[str, list[Record]] = {}
     for file, content in contents.items():
         shapes = [_shape(f"object {n}", entry, numbers) for n, entry in enumerate(content["objects"], start=1)]
-        record = Record(_image(file, finder), shapes, _size(content["size"]))
+        size = content["size"] if isinstance(content["size"], dict) else {}
+        record = Record(_image(file, finder), shapes, parse_size(size.get("width"), size.get("height")))
         records.setdefault(datasets[file] if grouped else "", []).append(record)
     return {split: Annotations(path, finder.folder, taxonomy, listed) for split, listed in records.items()}
 
 
-def _classes(meta: Path) -> dict[str, tuple[int, int, int] | None]:
-    """Title → colour of each class of `meta.json`."""
+def _classes(meta: Path) -> dict[str, Any]:
+    """Title → colour, as it is written, of each class of `meta.json`."""
     content = read_json(meta)
     entries = content.get("classes") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and entry.get("title") for entry in entries):
         raise InputError(f"{meta} has no list of classes with titles; export the project again")
-    return {str(entry["title"]).strip(): parse_color(entry.get("color")) for entry in entries}
+    return {str(entry["title"]).strip(): entry.get("color") for entry in entries}
 
 
 def _title(entry: Any) -> str:
     return str(entry.get("classTitle") or "").strip() if isinstance(entry, dict) else ""
-
-
-def _size(size: Any) -> tuple[int, int] | None:
-    width, height = (size.get(key) for key in ("width", "height")) if isinstance(size, dict) else (None, None)
-    if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
-        return None
-    return width, height
 
 
 def _image(file: Path, finder: ImageFinder) -> str:
@@ -107,12 +97,8 @@ def _shape(name: str, entry: Any, numbers: Mapping[str, int]) -> Shape:
         return Shape(name, 0, unusable("it has no class"))
     name = f"{name} ({title})"
     kind = str(entry.get("geometryType") or ("bitmap" if entry.get("bitmap") else "polygon"))
-    if kind in WITHOUT_AREA:
-        return lost(name, f"it is a {kind}, which has no area")
     decoders = {"polygon": _polygon, "rectangle": _rectangle, "bitmap": _bitmap}
-    if kind not in decoders:
-        return lost(name, f"its kind {kind} is not known; draw it as a polygon")
-    return Shape(name, numbers[title], partial(decoders[kind], entry))
+    return drawn(name, numbers[title], kind, decoders, entry)
 
 
 def _points(entry: Mapping[str, Any], key: str) -> Any:
@@ -137,7 +123,7 @@ def _rectangle(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError("it does not have 2 corners") from error
     (left, right), (top, bottom) = sorted((x0, x1)), sorted((y0, y1))
-    return decode_mask([[left, top, right + 1, top, right + 1, bottom + 1, left, bottom + 1]], height, width)
+    return polygon_mask(rectangle(left, top, right + 1, bottom + 1), height, width)
 
 
 def _bitmap(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:

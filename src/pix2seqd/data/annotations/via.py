@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ from pix2seqd.data.annotations.records import (
     ImageFinder,
     Record,
     Shape,
-    lost,
+    drawn,
     make_taxonomy,
+    number_names,
     unusable,
 )
-from pix2seqd.data.outlines import ellipse_mask, polygon_mask
+from pix2seqd.data.outlines import ellipse_mask, polygon_mask, rectangle
 from pix2seqd.files import InputError
 
 
@@ -55,14 +55,14 @@ def read_via(path: Path, content: Any, images: Path | None = None) -> Annotation
         raise InputError(f"{path}: regions have several attributes ({', '.join(attributes)}); keep that of the class")
     key = next(iter(attributes), "")
     labels = sorted({_label(region, key) for listed in regions for region in listed} - {""}) or ["object"]
-    numbers = {label: number for number, label in enumerate(labels, start=1)}
+    numbers = number_names(labels)
     finder = ImageFinder(folder)
     records = []
     for entry, listed in zip(entries, regions, strict=True):
         name = entry["filename"]
         shapes = [_shape(f"region {n}", region, _label(region, key), numbers) for n, region in enumerate(listed, 1)]
         records.append(Record(finder.find(name) or Path(name.replace("\\", "/")).name, shapes))
-    return Annotations(path, folder, make_taxonomy({i: name for name, i in numbers.items()}, path), records)
+    return Annotations(path, folder, make_taxonomy(numbers.items(), path), records)
 
 
 def _regions(entry: Mapping[str, Any]) -> list[Any]:
@@ -93,29 +93,32 @@ def _shape(name: str, region: Any, label: str, numbers: Mapping[str, int]) -> Sh
     kind = shape.get("name")
     if not isinstance(kind, str):
         return Shape(name, 0, unusable("it has no kind of shape"))
-    if kind in ("point", "line", "polyline"):
-        return lost(name, f"it is a {kind}, which has no area")
-    return Shape(name, numbers[label], partial(_mask, kind, shape))
+    decoders = {"polygon": _polygon, "rect": _rectangle, "circle": _circle, "ellipse": _ellipse}
+    return drawn(name, numbers[label], kind, decoders, shape)
 
 
-def _mask(kind: str, shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
-    if kind == "polygon":
-        xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
-        if not (isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys)):
-            raise ValueError("its points are no pairs of numbers")
-        return polygon_mask([list(pair) for pair in zip(xs, ys, strict=True)], height, width)
-    if kind == "rect":
-        x, y, w, h = _numbers(shape, "x", "y", "width", "height")
-        return polygon_mask([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], height, width)
-    if kind == "circle":
-        x, y, radius = _numbers(shape, "cx", "cy", "r")
-        return ellipse_mask((x, y), (radius, radius), 0, height, width)
-    if kind == "ellipse":
-        x, y, rx, ry = _numbers(shape, "cx", "cy", "rx", "ry")
-        theta = shape.get("theta", 0)
-        degrees = float(np.rad2deg(theta)) if isinstance(theta, int | float) else 0.0
-        return ellipse_mask((x, y), (rx, ry), degrees, height, width)
-    raise ValueError(f"its kind {kind} is not known")
+def _polygon(shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+    xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
+    if not (isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys)):
+        raise ValueError("its points are no pairs of numbers")
+    return polygon_mask([list(pair) for pair in zip(xs, ys, strict=True)], height, width)
+
+
+def _rectangle(shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+    x, y, w, h = _numbers(shape, "x", "y", "width", "height")
+    return polygon_mask(rectangle(x, y, x + w, y + h), height, width)
+
+
+def _circle(shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+    x, y, radius = _numbers(shape, "cx", "cy", "r")
+    return ellipse_mask((x, y), (radius, radius), 0, height, width)
+
+
+def _ellipse(shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+    x, y, rx, ry = _numbers(shape, "cx", "cy", "rx", "ry")
+    theta = shape.get("theta", 0)
+    degrees = float(np.rad2deg(theta)) if isinstance(theta, int | float) else 0.0
+    return ellipse_mask((x, y), (rx, ry), degrees, height, width)
 
 
 def _numbers(shape: Mapping[str, Any], *keys: str) -> list[float]:

@@ -23,11 +23,12 @@ from pix2seqd.data.annotations.records import (
     is_hidden,
     lost,
     make_taxonomy,
+    number_names,
     unusable,
     visible,
 )
 from pix2seqd.data.archive import DAMAGED, unpacked
-from pix2seqd.data.outlines import ellipse_mask, polygon_mask
+from pix2seqd.data.outlines import ellipse_mask, polygon_mask, rectangle
 from pix2seqd.files import MAX_TEXT, InputError, read_bytes, read_json
 
 SUFFIXES = (".xml", ".geojson", ".json", ".zip", ".roi")
@@ -104,13 +105,13 @@ def read_viewers(path: Path, images: Path | None = None) -> dict[str, Annotation
     files = [p for p in visible(home, "**/*") if p.suffix.lower() in SUFFIXES] if path.is_dir() else [path]
     outlines = {file: found for file in files if (found := _outlines(file)) is not None}
     kinds = sorted({outline.kind for found in outlines.values() for outline in found} - {""})
-    numbers = {kind: number for number, kind in enumerate(kinds or ["object"], start=1)}
+    numbers = number_names(kinds or ["object"])
     finder = ImageFinder(images or home)
     records = [
         Record(_image(file, finder), [_shape(f"outline {n}", o, numbers) for n, o in enumerate(found, start=1)])
         for file, found in outlines.items()
     ]
-    return {"": Annotations(path, finder.folder, make_taxonomy({n: k for k, n in numbers.items()}, path), records)}
+    return {"": Annotations(path, finder.folder, make_taxonomy(numbers.items(), path), records)}
 
 
 def _image(file: Path, finder: ImageFinder) -> str:
@@ -186,8 +187,7 @@ def _of_image_scope(root: Element) -> Iterator[_Outline]:
             if form not in ("0", "1", "2") or (pair and form == "0") or (not pair and form == "2"):
                 yield _Outline([], kind, lost=f"it has type {form} and {len(points)} points, which is no area")
             elif pair:
-                (x0, y0), (x1, y1) = points
-                box = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+                box = rectangle(*points[0], *points[1])
                 yield _Outline([points if form == "2" else box], kind, holes, oval=form == "2")
             else:
                 yield _Outline([points], kind, [hole for hole in holes if _meet(hole, points)])

@@ -85,7 +85,7 @@ def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
     names, notes = _names(home, sorted({kind for _, pairs, _ in seen.values() for kind, _ in pairs}), only_objects)
     if not objects:
         notes.append(f"there is no folder {OBJECTS}: classes have no instances, all are stuff")
-    taxonomy = make_taxonomy(names, home, things=bool(objects))
+    taxonomy = make_taxonomy([(name, i) for i, name in names.items()], home, things=bool(objects))
     finder = ImageFinder(folder)
 
     def record(stem: str) -> Record:

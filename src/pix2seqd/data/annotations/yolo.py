@@ -118,7 +118,7 @@ def read_yolo(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     notes.append("category ids are 1 higher than YOLO's, as 0 means void")
     if _are_turned_boxes(found):
         notes.append("every outline has four corners; turned boxes (OBB) instead of outlines would be wrong labels")
-    taxonomy = make_taxonomy({number + 1: name for number, name in names.items()}, path)
+    taxonomy = make_taxonomy([(name, number + 1) for number, name in names.items()], path)
     result = {}
     used = {label for pairs in found.values() for _, label in pairs}
     for split, pairs in found.items():

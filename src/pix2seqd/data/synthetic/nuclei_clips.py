@@ -58,7 +58,7 @@ class Micrograph:
         things = {s.id: panoptic.taxonomy.class_of(s.category_id) for s in panoptic.segments if s.isthing}
         whole = np.where(np.isin(panoptic.segmentation, list(things)), panoptic.segmentation, 0)
         labels, classes = _components(np.pad(whole, border, mode="reflect"), things)
-        boxes = np.array([box for _, box in Runs.of(labels).measure().values()], float).reshape(-1, 4)
+        boxes = np.array([box for _, box in Runs.encode(labels).measure().values()], float).reshape(-1, 4)
         areas = np.bincount(labels.ravel(), minlength=len(classes) + 1)[1:]
         return cls(
             image=image,
@@ -79,7 +79,7 @@ class Micrograph:
 def _components(labels: np.ndarray, classes: dict[int, int]) -> tuple[np.ndarray, list[int]]:
     """Connected components, numbered from 1, and the class of each; a mirrored nucleus is another component."""
     result, found = np.zeros(labels.shape, np.int32), []
-    for segment_id, (_, (x, y, width, height)) in Runs.of(labels).measure().items():
+    for segment_id, (_, (x, y, width, height)) in Runs.encode(labels).measure().items():
         box = np.s_[y : y + height, x : x + width]
         pieces, count = ndimage.label(labels[box] == segment_id)  # pyright: ignore[reportGeneralTypeIssues]
         result[box][pieces > 0] = pieces[pieces > 0] + len(found)

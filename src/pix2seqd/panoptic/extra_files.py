@@ -46,7 +46,7 @@ FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True)
-class Also:
+class ExtraFiles:
     """The further files that are written for each segmentation."""
 
     kinds: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Also:
     """Micrometres of a pixel's side; None: unknown."""
 
     @classmethod
-    def parse(cls, kinds: str | None, pixel_size: str | None, *more: str, stack: bool = False) -> "Also":
+    def parse(cls, kinds: str | None, pixel_size: str | None, *more: str, stack: bool = False) -> "ExtraFiles":
         """From the options --also, names with commas between them, and --pixel-size, a number with its unit.
 
         Args:
@@ -76,9 +76,9 @@ class Also:
             raise InputError(f"--pixel-size needs --also with any of {','.join(IN_MICROMETRES)}")
         return cls(tuple(kind for kind in PLACES if kind in names), size)
 
-    def without(self, kind: str) -> "Also":
+    def without(self, kind: str) -> "ExtraFiles":
         """The same kinds except one."""
-        return Also(tuple(each for each in self.kinds if each != kind), self.pixel_size)
+        return ExtraFiles(tuple(each for each in self.kinds if each != kind), self.pixel_size)
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -99,17 +99,17 @@ class Also:
         """The files of one image in the folder, by their names in `PLACES`."""
         return {kind: path_of(out, kind, stem) for kind in self.kinds}
 
-    def missing(self, out: Path, stem: str, written: Mapping[str, Any]) -> "Also":
+    def missing(self, out: Path, stem: str, written: Mapping[str, Any]) -> "ExtraFiles":
         """The kinds that an image lacks, if `written` is what its entry in panoptic.json lists (`record`)."""
         missing = (
             kind
             for kind, size in self.record().items()
             if kind not in written or written[kind] != size or not path_of(out, kind, stem).is_file()
         )
-        return Also(tuple(missing), self.pixel_size)
+        return ExtraFiles(tuple(missing), self.pixel_size)
 
 
-NO_FILES = Also()
+NO_FILES = ExtraFiles()
 """No further files."""
 
 
@@ -182,7 +182,7 @@ def write_further(
                     _write_json(temporary, exports.to_labelme(things, panoptic.segmentation.shape, name, data))
 
 
-def write_for_image(out: Path, also: Also, entry: Entry, panoptic: Panoptic) -> Entry:
+def write_for_image(out: Path, also: ExtraFiles, entry: Entry, panoptic: Panoptic) -> Entry:
     """Write the further files of an image whose segmentation and copy are in the folder `out`.
 
     Returns:

@@ -1056,7 +1056,25 @@ def nerves(seed: int) -> np.ndarray:
     return np.where(noise > np.quantile(noise, 0.55), kinds, 0)
 
 
+def packed(count: int, pieces: int, seed: int) -> np.ndarray:
+    """Objects that fill the image, each in pieces that lie anywhere."""
+    owners = np.repeat(np.arange(1, count + 1), pieces)
+    return owners[filling(count * pieces, seed, False) - 1]
+
+
 PIECES = {
+    **{f"packed, {n}": [packed(n, 3, seed) for seed in range(3)] for n in (6, 12, 20, 40)},
+    "packed, one image": [packed(20, 3, 0)],
+    "packed, 6 of many images": [packed(6, 3, seed) for seed in range(6)],
+    "packed, 5 pieces": [packed(14, 5, seed) for seed in range(3)],
+    "packed, ids of a volume": [
+        np.sort(np.random.default_rng(seed).choice(99, 20, replace=False))[packed(20, 3, seed) - 1] + 1
+        for seed in range(4)
+    ],
+    "packed, with membranes": [
+        np.where(ndimage.maximum_filter(one, 3) != ndimage.minimum_filter(one, 3), 0, one)
+        for one in (packed(12, 4, seed) for seed in range(3))
+    ],
     **{f"{n} in each image": [numbered(n, np.arange(1, n + 1), seed, 4) for seed in range(3)] for n in (2, 5, 9, 16)},
     "two images": [numbered(4, np.arange(1, 5), seed, 4) for seed in range(2)],
     **{f"{n} of a stack": slices(n, n, 6) for n in (2, 4, 7)},

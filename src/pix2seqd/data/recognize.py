@@ -51,6 +51,8 @@ FREE = 0.75
 """Share of the border of a value that is the background's if the value lies alone."""
 LAND = 0.2
 """Share of the border of the values, in the middle, up to which they are areas that fill the image, as land."""
+MAX_SPREAD = 16
+"""How many times larger the large objects of a kind are than the small ones."""
 LOW_CHANNEL = 40
 """Value below which all values of a channel are rather the numbers of classes or objects than parts of colours."""
 MANY_ALONE = 16
@@ -245,7 +247,7 @@ def _recognize_low(
         raise _unsure(declaration, f"{counts}, other ones in each image", ["instance", "class"], hint)
     # The organs in the slices of a stack return as its nerves do.
     tracked = one_scene and _freedom(seen) > 0.5 * FREE
-    if sparse and single < SINGLE and not tracked and (_spread(seen) > 16 or (most < MANY and len(seen) >= SEVERAL)):
+    if sparse and single < SINGLE and not tracked and (_spread(seen) > MAX_SPREAD or (most < MANY and len(seen) >= SEVERAL)):
         return "class", f"{counts}, some have several patches, and most numbers below the highest do not occur"
     if most >= MANY and single >= SINGLE and background and not void and _are_objects(seen, row, most, returning):
         return "instance", f"{counts}, and {_of_one_patch(single)}"
@@ -292,7 +294,7 @@ def _are_objects(seen: list[_Seen], row: _Row, most: int, returning: float) -> b
     unsure = gaps and (returning > 0.9 or (returning >= 0.3 and not steady < 0.3))
     # Regions of an atlas, of which each image has some, return only in many images.
     unsure |= row.total < 0.5 * sum(row.ends) and (len(seen) < FEW_IMAGES or returning >= 0.3)
-    unsure |= not ((row.varied and len(seen) > 1) or _spread(seen) <= 16)
+    unsure |= not ((row.varied and len(seen) > 1) or _spread(seen) <= MAX_SPREAD)
     unsure |= len(seen) == 1 and free <= FREE
     # Of parts and regions, few are alone on the background, and not that many nearly without a gap.
     clear = most >= MANY_ALONE and row.total >= NEARLY * sum(row.ends) and free > FREE and not row.constant
@@ -311,6 +313,8 @@ def _few_classes(seen: list[_Seen], row: _Row, background: bool, tracked: bool, 
         tracked: the images are slices of a stack with objects.
         and_void: there are two values, and void.
     """
+    if not background and _are_pieces(seen):
+        return ""
     values = np.unique(np.concatenate([s.values for s in seen]))
     # Values that are 1, 2, 3 or 8, 16, 24 may be numbers of objects, unless they fill the image as land.
     numbered = tracked or (np.ptp(np.diff(values, prepend=0)) == 0 and _freedom(seen) > LAND)
@@ -352,7 +356,7 @@ def _recognize_high(
         raise _unsure(declaration, counting, ["class*256+id", "class*256+id from 0", "instance"])
     # The regions of an atlas are one patch each as well, but they return, or there are few of them.
     other = returning < 0.05 and len(seen) >= FEW_IMAGES and most >= 3
-    alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and _spread(seen) <= 16
+    alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and _spread(seen) <= MAX_SPREAD
     if share < 0.2 and single >= SINGLE and (other or alike) and not classes_only:
         return "instance", f"values reach {highest}, and {_of_one_patch(single)}"
     # Of number * 1000 + class, the low values are land of several patches, but each high one is one object.
@@ -589,9 +593,10 @@ def _counts_up(seen: list[_Seen], base: int, at_least: int = 3) -> bool:
 
 
 def _are_pieces(seen: list[_Seen], *, one_scene: bool = False, many: bool = False) -> bool:
-    """Whether values have few patches on the background, as nerves that are cut several times, and not as land.
+    """Whether values have few patches, as nerves that are cut several times, and not as land.
 
-    The patches are of similar size, and about as many for each value.
+    The patches are of similar size, and about as many for each value. Those of land differ more, also where it fills
+    the image as densely packed nerves do.
 
     Args:
         seen: the images.
@@ -599,9 +604,15 @@ def _are_pieces(seen: list[_Seen], *, one_scene: bool = False, many: bool = Fals
         many: there are many values that count from 1 in each image, as the numbers of objects; also these differ more.
     """
     counts = np.concatenate([s.patches for s in seen])
+    if not (counts > 1).any():
+        return False
     even, free = np.median(np.concatenate([s.evenness for s in seen])[counts > 1]), _freedom(seen)
-    alike = even > 0.5 and counts.std() <= MAX_UNLIKE * counts.mean() and free > FREE
-    pieces = alike or (one_scene and free > 0.5 * FREE) or (many and even > 0.4 and free > LAND)
+    unlike = counts.std() / counts.mean()
+    enough = max(len(s.values) for s in seen) >= MANY
+    alone = even > (0.35 if enough else 0.5) and unlike <= MAX_UNLIKE and free > FREE
+    packed = even > (0.4 if enough else 0.6) and unlike <= (MAX_UNLIKE if enough else 0.4)
+    packed &= free <= LAND and _spread(seen) <= MAX_SPREAD
+    pieces = alone or packed or (one_scene and free > 0.5 * FREE) or (many and even > 0.4 and free > LAND)
     return bool(pieces and _patches(seen) < MANY_PIECES)
 
 

@@ -1,4 +1,4 @@
-"""Label images in seven codings: class and instance of every pixel.
+"""Label images in several codings: class and instance of every pixel.
 
 | coding | a label image | a pixel |
 |---|---|---|
@@ -8,6 +8,7 @@ class. Class images beside them give several classes |
 | `color` | colours or palette | a colour of the table `colors`: a class, as for `class` |
 | `class*1000+id` | 16-bit grey, or colours with value = R + 256 G + 65536 B | class * 1000 + number of the instance; \
 below 1000: class without instance, stuff or a crowd |
+| `class*B+id`, `id*B+class` | the same | with any number B; values below it are a class without instance |
 | `class*256+id` | the same | class * 256 + number of the instance, from 1; 0: class without instance |
 | `class*256+id from 0` | the same | class * 256 + number of the instance, from 0 |
 | `two-channel` | colours, or grey with alpha | channel 0: class; channel 1: number of the instance, 255 = crowd |
@@ -28,7 +29,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pix2seqd.data.label_images import palette_colors, read_label_image
-from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, hex_color, recognize
+from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, NUMBERED, hex_color, recognize
 from pix2seqd.data.tables import check_grey, color_table, roboflow_classes
 from pix2seqd.files import InputError, read_text, read_yaml
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -61,7 +62,7 @@ class Labels:
     """The meaning of the values in the label images of a data set."""
 
     coding: str
-    """One of `CODINGS`."""
+    """One of `CODINGS`, or one that `NUMBERED` matches."""
     names: Mapping[int, str]
     """Class value → name, ascending, without void."""
     things: frozenset[int]
@@ -94,7 +95,7 @@ class Labels:
         reason = ""
         if (coding := declared.get("coding")) is None:
             coding, reason = _detect(path, declared, names, files, class_files)
-        elif coding not in CODINGS:
+        elif coding not in CODINGS and not NUMBERED.fullmatch(str(coding)):
             raise InputError(f"{path}: coding {coding!r} is not known; choose {', '.join(CODINGS)}")
         colors = _colors(path, declared, coding, files, assumed)
         class_files = class_files if coding == "instance" else ()
@@ -270,9 +271,11 @@ def _decode(pixels: np.ndarray, coding: str, path: Path) -> tuple[np.ndarray, np
             )
         return values, np.full_like(values, NO_NUMBER)
     values = _as_number(pixels)
-    if coding == "class*1000+id":
-        plain = values < 1000
-        return np.where(plain, values, values // 1000), np.where(plain, NO_NUMBER, values % 1000)
+    if (found := NUMBERED.fullmatch(coding)) and coding != "class*256+id":
+        base = int(found[2])
+        high, low = np.divmod(values, base)
+        classes, numbers = (high, low) if found[1] == "class" else (low, high)
+        return np.where(values < base, values, classes), np.where(values < base, NO_NUMBER, numbers)
     classes, numbers = np.divmod(values, 256)
     return classes, np.where((numbers == 0) & (coding == "class*256+id"), NO_NUMBER, numbers)
 

@@ -30,7 +30,7 @@ from scipy import ndimage
 
 from pix2seqd.data.label_images import palette_colors, read_label_image
 from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, NUMBERED, hex_color, recognize
-from pix2seqd.data.tables import check_grey, color_table, roboflow_classes
+from pix2seqd.data.tables import check_grey, color_table, nnunet, roboflow_classes
 from pix2seqd.files import InputError, read_text, read_yaml
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
@@ -502,7 +502,7 @@ def _is_spread(values: frozenset[int]) -> bool:
 
 
 def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
-    """Read classes.yaml or classes.json of a data set; without the key `labels`, also what Roboflow writes.
+    """Read classes.yaml or classes.json of a data set; what it leaves out is taken from what Roboflow or nnU-Net wrote.
 
     Returns:
         The path of the declaration, which need not exist, and its content, empty if there is none.
@@ -522,7 +522,7 @@ def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
         near = [MEANT[key]] if key in MEANT else difflib.get_close_matches(str(key), KEYS, n=1)
         if key not in KEYS and near:
             raise InputError(f"{path} has {key!r}; did you mean {near[0]!r}?")
-    return path, {**roboflow_classes(home), **content}
+    return path, {**roboflow_classes(home), **nnunet(home, content), **content}
 
 
 def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:

@@ -439,10 +439,6 @@ def _recognize_high(
     share = 0.0 if many or highest >= 1000 * 1000 else _numbered_share(seen, 1000)
     bases = (10_000, 65_536, 100_000, 1_000_000)
     fitting = (base for base in bases if highest >= base > 4 * (union[union >= base] % base).max())
-        base
-        for base in (10_000, 65_536, 100_000, 1_000_000)
-        if highest >= base > 4 * (union[union >= base] % base).max()
-    )
     codings = ["instance", "class*1000+id", *(f"class*{base}+id" for base in fitting)]
     codings += ["class"] if len(union) <= MANY_CLASSES else []
     if not (union % 1000 * (union > 1000)).any() and not classes_only:

@@ -198,7 +198,8 @@ OF_ONE = (
     ({"project", "file", "metadata"}, "is of VIA 3; draw the outlines in VIA 2, or export as COCO json"),
     (
         {"labels", "numTraining"},
-        "is of nnU-Net; call imagesTr images and labelsTr labels, and save PNG or TIFF",
+        "is of nnU-Net, whose images are not read here; save the slices of imagesTr and labelsTr as PNG or TIFF, one "
+        "file for each, under the same names",
     ),
     ({"dataset", "samples"}, "is from Segments.ai and has links instead of masks; export it as COCO panoptic"),
     ({"asset", "regions"}, "is from VoTT; convert its regions to COCO json"),

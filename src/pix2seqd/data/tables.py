@@ -170,18 +170,21 @@ def _name_and_color(path: Path) -> tuple[int, list[int]] | None:
 
 def _rows(path: Path) -> list[tuple[str, list[int]]]:
     """Name and colour of each row of a table of colours."""
-    lines = [line for line in read_text(path).splitlines() if line.strip() and not line.startswith("#")]
+    every = enumerate(read_text(path).splitlines(), start=1)
+    written = {number: line for number, line in every if line.strip() and not line.startswith("#")}
+    numbers, lines = list(written), list(written.values())
     if csv_columns := _name_and_color(path) if path.suffix == ".csv" else None:
         name, channels = csv_columns
         cells = _cells(path, lines, delimiter=delimiter(lines[0]), skipinitialspace=True)[1:]
+        numbers = numbers[1:]
     else:
         name, channels, cells = 3, [0, 1, 2], [line.split(maxsplit=3) for line in lines]
     rows: list[tuple[str, list[int]]] = []
-    for number, row in enumerate(cells, start=1):
+    for number, row in zip(numbers, cells, strict=False):  # a cell in quotes may have several lines
         color = [row[i].strip() for i in channels] if len(row) > max(name, *channels) else []
         if not color or not all(cell.isdecimal() and len(cell) < 4 and int(cell) < 256 for cell in color):
             raise InputError(
-                f"{path}: row {number} is not a name and red, green and blue from 0 to 255; correct it, or move the "
+                f"{path}: line {number} is not a name and red, green and blue from 0 to 255; correct it, or move the "
                 "file away"
             )
         rows.append((row[name].strip(), [int(cell) for cell in color]))

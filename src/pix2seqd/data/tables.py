@@ -19,6 +19,8 @@ LABEL_COLORS = "label_colors.txt"
 """Where CamVid, and CVAT's exports to it, have a red, green, blue and name in each line."""
 NAME_COLUMNS = ("name", "names", "class", "classes", "class_name", "class_names", "label", "label_name")
 """Column of the name in a CSV file of colours, such as class_dict.csv of Kaggle's CamVid."""
+MAX_CELL = 131_072
+"""Number of characters of a cell in a table of classes."""
 CHANNELS = (("r", "g", "b"), ("red", "green", "blue"))
 """Columns of the colour."""
 
@@ -193,7 +195,8 @@ def _rows(path: Path) -> list[tuple[str, list[int]]]:
 
 def _cells(path: Path, lines: list[str], **options: Any) -> list[list[str]]:
     """The cells of the lines of a CSV file; options as `csv.reader` takes them."""
+    csv.field_size_limit(MAX_CELL)  # which readers of long run-length codes raise
     try:
         return list(csv.reader(lines, **options))
-    except csv.Error as error:  # a cell of more than 131,072 characters
+    except csv.Error as error:  # a longer cell
         raise InputError(f"{path} is not a table of classes ({error}); export it again") from error

@@ -83,6 +83,7 @@ def test_open_annotations_several_files_are_listed(tmp_path, draw):
         ("a.xml", "<annotation><object><polygon/></object></annotation>", "Pascal VOC's XML, which are not read"),
         ("a.xml", "<annotation><object><bndbox/></object></annotation>", "bounding boxes only"),
         ("a.json", {"labels": {}, "numTraining": 2, "file_ending": ".png"}, "save the slices of imagesTr and labelsTr"),
+        ("a.json", {"samples": [{"filepath": "data/a.jpg"}]}, "FiftyOne; export it as COCODetectionDataset"),
         ("a.nii.gz", "", "save the slices"),
         ("a.parquet", "PAR1", "as files"),
         ("a.h5", "x", "PNG or TIFF"),

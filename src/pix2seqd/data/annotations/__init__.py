@@ -30,7 +30,7 @@ VIEWERS = "outlines of a viewer"
 """What messages call those of ImageScope, ASAP, QuPath and ImageJ."""
 LOOKED_AT = 50
 """Number of json or XML files of a folder that are looked at."""
-DEPTH = ("*", "*/*", "*/*/*")
+DEPTH = ("*", "*/*", "*/*/*", "*/*/*/*")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _single(read: Callable[..., Annotations], *arguments: Any) -> dict[str, Anno
 
 
 def _files(folder: Path, suffix: str) -> Iterator[Path]:
-    """Files of a suffix in a folder and up to two levels below it."""
+    """Files of a suffix in a folder and up to three levels below it."""
     for pattern in DEPTH:
         yield from (path for path in visible(folder, pattern) if path.suffix.lower() == suffix)
 
@@ -203,6 +203,7 @@ OF_ONE = (
     ),
     ({"dataset", "samples"}, "is from Segments.ai and has links instead of masks; export it as COCO panoptic"),
     ({"asset", "regions"}, "is from VoTT; convert its regions to COCO json"),
+    ({"samples"}, "is from FiftyOne; export it as COCODetectionDataset"),
     (
         {"objects"},
         "has outlines as Cityscapes and Mapillary write them; use the label images beside it, those of Cityscapes with "

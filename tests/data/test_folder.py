@@ -688,3 +688,62 @@ def test_folder_labels_among_the_images_are_said(tmp_path):
     assert f'write label_name: "*_mask" to {home / "classes.yaml"}, and give {home}' in message
     (home / "classes.yaml").write_text('label_name: "*_mask"')
     assert len(Folder.open(home)) == 2
+
+
+def nnunet(home: Path, **content: object) -> Path:
+    for number in range(3):
+        put(home / f"imagesTr/road_{number:04d}_0000.png", np.zeros((3, 6, 3), np.uint8))
+        put(home / f"labelsTr/road_{number:04d}.png", np.array([[0, 0, 1, 1, 2, 2]] * 3, np.uint8))
+    put(home / "imagesTs/road_0009_0000.png", np.zeros((3, 6, 3), np.uint8))
+    (home / "dataset.json").write_text(json.dumps({"numTraining": 3, "file_ending": ".png"} | content))
+    return home
+
+
+@pytest.mark.parametrize(
+    "labels", [{"background": 0, "road": 1, "ignore": 2}, {"0": "background", "1": "road", "2": "ignore"}]
+)
+def test_folder_nnunet_has_names(tmp_path, labels):
+    """Of both versions; class "ignore" is void."""
+    data = open_dataset(with_prefix(str(nnunet(tmp_path, labels=labels))), (1, 1))
+    assert [c.name for c in data.taxonomy.categories] == ["background", "road"]
+    assert len(data) == 3 and (data[0].panoptic.segmentation[:, 4:] == 0).all()
+    (tmp_path / "classes.yaml").write_text("things: [road]")
+    assert [c.isthing for c in Folder.open(tmp_path, "train").taxonomy.categories] == [False, True]
+
+
+def test_folder_nnunet_that_is_not_read_has_a_cure(tmp_path):
+    regions = nnunet(tmp_path / "a", labels={"background": 0, "whole": [1, 2], "core": [2]})
+    assert "whole is a region of several values" in refusal(lambda: Folder.open(regions, "train"))
+    (regions / "classes.yaml").write_text("labels: {0: none, 1: rim, 2: core}")
+    assert [c.name for c in Folder.open(regions, "train").taxonomy.categories] == ["none", "rim", "core"]
+    channels = nnunet(tmp_path / "b", labels={"background": 0, "road": 1, "car": 2})
+    put(channels / "imagesTr/road_0000_0001.png", np.zeros((3, 6), np.uint8))
+    assert "another channel of an image" in refusal(lambda: Folder.open(channels, "train"))
+    (channels / "classes.yaml").write_text('image_name: "*_0000"')
+    assert len(Folder.open(channels, "train")) == 3
+    volumes = tmp_path / "c/labelsTr"
+    volumes.mkdir(parents=True)
+    (volumes / "brain.nii.gz").write_bytes(b"0" * 400)
+    content = {"labels": {"background": 0, "tumour": 1}, "numTraining": 1, "file_ending": ".nii.gz"}
+    (tmp_path / "c/dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="save the slices of imagesTr and labelsTr as PNG or TIFF"):
+        open_dataset(with_prefix(str(tmp_path / "c")), (1, 1))
+
+
+@pytest.mark.parametrize("given", ["A1", "."])
+def test_folder_plants_have_several_label_images(tmp_path, given):
+    """As the leaves of CVPPP."""
+    for number in range(3):
+        leaves = np.repeat(np.repeat(np.array([[0, 1, 2], [3, 0, number + 1]], np.uint8), 8, 0), 8, 1)
+        kinds = {"rgb": np.zeros((16, 24, 3), np.uint8), "label": leaves, "fg": (leaves > 0) * np.uint8(255)}
+        for kind, pixels in (kinds | {"centers": kinds["fg"]}).items():
+            put(tmp_path / f"A1/plant{number:03d}_{kind}.png", pixels)
+    with pytest.raises(InputError) as caught:
+        open_dataset(with_prefix(str(tmp_path / given)), (1, 1))
+    lines = 'image_name: "*_rgb" and label_name: "*_label"'
+    assert f"{lines} to {tmp_path / 'A1/classes.yaml'}" in str(caught.value)
+    assert given == "A1" or f"give {tmp_path / 'A1'}" in str(caught.value)
+    (tmp_path / "A1/classes.yaml").write_text(lines.replace(" and ", "\n") + "\ncoding: instance")
+    data = Folder.open(tmp_path / "A1")
+    assert [len(sample.panoptic.things) for sample in data] == [3, 3, 3]
+    assert len(data.skipped) == 6

@@ -941,6 +941,57 @@ def test_folder_number_times_1000_and_class_is_not_guessed(tmp_path):
     assert "'coding: class' (" in message and "'coding: instance' (" in message
 
 
+def coded(count: int, seed: int, base: int, *, first: str = "class") -> np.ndarray:
+    """`count` objects of the classes 1, 2 and 3, each numbered from 1 in its class, on land of the classes 4 and 5."""
+    objects = discs(count, 240, seed, pitch=8)
+    classes, numbers = 1 + objects % 3, (objects + 2) // 3
+    high, low = (classes, numbers) if first == "class" else (numbers, classes)
+    land = np.kron(terrain([4, 5], seed), np.ones((3, 3), int))[:240, :240]
+    return np.where(objects > 0, high * base + low, land)
+
+
+@pytest.mark.parametrize("base", [10_000, 1_000_000])
+def test_folder_class_times_10000_is_not_taken_for_1000(tmp_path, base):
+    """Where ten times larger classes fit as well, nothing is guessed; numbers above 999 are certain."""
+    counts = (24, 36, 15)
+    home = write(tmp_path, [coded(n, n, base).astype(np.int32) for n in counts], ".tif")
+    message = refusal(lambda: Folder.open(home))
+    assert "'coding: class*1000+id' (" in message
+    assert f"'coding: class*{base}+id' (class * {base} + number of the object)" in message
+    (home / "classes.yaml").write_text(f"coding: class*{base}+id\n")
+    data = Folder.open(home)
+    assert categories(data) == [("1", True), ("2", True), ("3", True), ("4", False), ("5", False)]
+    assert [len(sample.panoptic.things) for sample in data] == [*counts]
+
+
+def test_folder_class_times_10000_with_numbers_above_999_is_certain(tmp_path):
+    many = np.zeros((100, 200), np.int32)
+    many[::2, ::2] = np.arange(1, 5001).reshape(50, 100)
+    many = np.kron(many, np.ones((3, 3), int))
+    images = [np.where(many > 0, 20_000 + many, 0), np.where(many > 4000, 10_000 + many - 4000, 0)]
+    data = Folder.open(write(tmp_path / "many", [labels.astype(np.int32) for labels in images], ".tif"))
+    assert data.labels.coding == "class*10000+id"
+    assert [len(sample.panoptic.things) for sample in data] == [5000, 1000]
+
+
+@pytest.mark.parametrize("base", [256, 1000])
+def test_folder_number_before_class(tmp_path, base):
+    """As MMDetection writes it."""
+    counts = (45, 72, 60)
+    data = Folder.open(write(tmp_path, [coded(n, n, base, first="id").astype(np.uint16) for n in counts]))
+    assert data.labels.coding == f"id*{base}+class"
+    assert categories(data) == [("1", True), ("2", True), ("3", True), ("4", False), ("5", False)]
+    assert [len(sample.panoptic.things) for sample in data] == [*counts]
+
+
+@pytest.mark.parametrize("base", [10, 100, 255])
+def test_folder_objects_beside_land_are_no_classes(tmp_path, base):
+    """Values below 1000 that are a class and a number: land of many patches does not hide that most are one patch."""
+    home = write(tmp_path, [coded(n, n, base).astype(np.uint16) for n in (24, 21, 18)])
+    assert "'coding: instance' (" in (message := refusal(lambda: Folder.open(home)))
+    assert base != 100 or "'coding: class*100+id' (" in message
+
+
 def test_folder_class_times_256_that_may_begin_at_0_or_1_is_not_guessed(tmp_path):
     """Of two classes, one counts from 0 and the other from 1."""
     ids = [discs(count, seed=count) for count in (20, 24, 18)]
@@ -1056,7 +1107,25 @@ def nerves(seed: int) -> np.ndarray:
     return np.where(noise > np.quantile(noise, 0.55), kinds, 0)
 
 
+def packed(count: int, pieces: int, seed: int) -> np.ndarray:
+    """Objects that fill the image, each in pieces that lie anywhere."""
+    owners = np.repeat(np.arange(1, count + 1), pieces)
+    return owners[filling(count * pieces, seed, False) - 1]
+
+
 PIECES = {
+    **{f"packed, {n}": [packed(n, 3, seed) for seed in range(3)] for n in (6, 12, 20, 40)},
+    "packed, one image": [packed(20, 3, 0)],
+    "packed, 6 of many images": [packed(6, 3, seed) for seed in range(6)],
+    "packed, 5 pieces": [packed(14, 5, seed) for seed in range(3)],
+    "packed, ids of a volume": [
+        np.sort(np.random.default_rng(seed).choice(99, 20, replace=False))[packed(20, 3, seed) - 1] + 1
+        for seed in range(4)
+    ],
+    "packed, with membranes": [
+        np.where(ndimage.maximum_filter(one, 3) != ndimage.minimum_filter(one, 3), 0, one)
+        for one in (packed(12, 4, seed) for seed in range(3))
+    ],
     **{f"{n} in each image": [numbered(n, np.arange(1, n + 1), seed, 4) for seed in range(3)] for n in (2, 5, 9, 16)},
     "two images": [numbered(4, np.arange(1, 5), seed, 4) for seed in range(2)],
     **{f"{n} of a stack": slices(n, n, 6) for n in (2, 4, 7)},

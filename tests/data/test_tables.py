@@ -80,9 +80,10 @@ def test_folder_grey_values_beside_a_table_of_colours_are_not_guessed(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("name,r,g,b\nroad,1,2\n", "row 1 is not a name and red"),
-        ("name,r,g,b\nroad,1,2,256\n", "row 1 is not a name and red"),
-        ("name,r,g,b\nroad,1,2,x\n", "row 1 is not a name and red"),
+        ("name,r,g,b\nroad,1,2\n", "line 2 is not a name and red"),
+        ("name,r,g,b\nroad,1,2,256\n", "line 2 is not a name and red"),
+        ("name,r,g,b\n\nroad,1,2,3\n\n# old\ncar,1,2\n", "line 6 is not a name and red"),
+        ("name,r,g,b\nroad,1,2,x\n", "line 2 is not a name and red"),
         ("name,r,g,b\na,1,2,3\na,1,2,4\n", "two rows of the name or colour of a"),
         ("name,r,g,b\na,1,2,3\nb,1,2,3\n", "two rows of the name or colour of a"),
         ("name,r,g,b\n,1,2,3\n", "has no name; give it one"),

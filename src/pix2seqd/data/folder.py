@@ -24,6 +24,8 @@ from pix2seqd.images.load import IMAGE_SUFFIXES
 
 LABEL_FOLDERS = ("labels", "masks", "label", "mask", "annotations", "gt", "ann_dir")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir")
+NNUNET_SPLITS = {"train": "Tr", "test": "Ts"}
+"""How nnU-Net ends the names of the folders of a split, `imagesTr` and `labelsTr`."""
 SEPARATORS = r"[_. -]"
 """What sets the parts of a name apart."""
 MAX_FOLDERS = 50
@@ -32,6 +34,8 @@ LABEL_WORDS = re.compile(
     r"(?i)(^|[_. -])(cp_)?(masks?|labels?|labell?ed|lbls?|seg|segmentation|gt|groundtruth|annotations?)([_. -]|$)"
 )
 """Words that tell a label image from an image in the same folder."""
+IMAGE_WORDS = re.compile(r"(?i)(^|[_. -])(rgb|imgs?|images?|photos?|raw|orig|original|input|leftimg8bit)([_. -]|$)")
+"""Words that tell the image from label images of several kinds in the same folder."""
 LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-.*tag-.*")
 """Name of a mask that Label Studio exports: of one tag and one task."""
 LABEL_STUDIO_CURE = (
@@ -88,6 +92,7 @@ class Folder:
         | SPLIT | `images/SPLIT/` | `labels/SPLIT/` | `classes/SPLIT/` |
         | SPLIT | `SPLIT/images/` | `SPLIT/labels/` | `SPLIT/classes/` |
         | SPLIT | `SPLIT/` or `SPLIT_images/` | `SPLIT_labels/` | `SPLIT_classes/` |
+        | train or test | `imagesTr/` or `imagesTs/` | `labelsTr/` or `labelsTs/`, as in nnU-Net | |
         | "" or SPLIT | the folder or `SPLIT/` | the same, if classes.yaml has `label_name` | |
 
         `labels` may have any name of `LABEL_FOLDERS`, `images` any of `IMAGE_FOLDERS`. Files may lie in folders below
@@ -274,6 +279,10 @@ def label_splits(directory: Path) -> dict[str, Layout]:
     found: dict[str, Layout] = {}
     if is_mask_folders(directory):
         return {}
+    for split, end in NNUNET_SPLITS.items():
+        layout = Layout(directory / f"images{end}", directory / f"labels{end}")
+        if _labels(layout.labels):
+            found[split] = layout
     for word in LABEL_FOLDERS:
         for split, layout in _with_folders(directory, word):
             if not _labels(layout.labels, nested=layout.nested):
@@ -413,12 +422,17 @@ def other_arrangement(directory: Path) -> str:
         return f"{directory} is Cityscapes as distributed; give {names}"
     if place := _near(directory):
         return f"{directory} is no data set, but {place} seems to be one; give {place}"
+    for home in _below(directory):
+        if (kinds := _beside(home)) and kinds[0].image != "*":
+            names = " or ".join(map(str, kinds))
+            cure = f"write {names} to {home / 'classes.yaml'}, and give {home}"
+            return f"{home} seems to hold images and labels side by side; {cure}"
     if (first := next(iter(homes[1:]), None)) and {"img.png", "label.png"} <= {path.name for path in files[first]}:
         return (
             f"{first} is of labelme_json_to_dataset; give the folder of Labelme's JSON files to pix2seqd convert-data"
         )
-    for home in (directory, *_below(directory)):
-        names = [path.name for path in sorted(home.glob("*/")) if _has_images(path)]
+    for home, below in ((directory, ""), *((place, "") for place in _below(directory)), (directory, "**/")):
+        names = [path.name for path in sorted(home.glob("*/")) if _has_images(path, below)]
         if len(names) > 1:
             reason = f"{home} has the folders {', '.join(names[:5])}; call that of the images 'images' and that of "
             more = "; if several have the masks of a class each, draw those of an image into one label image"
@@ -431,9 +445,9 @@ def _below(directory: Path) -> Iterator[Path]:
     return islice((path for pattern in ("*/", "*/*/") for path in sorted(directory.glob(pattern))), MAX_FOLDERS)
 
 
-def _has_images(folder: Path) -> bool:
-    """Whether there are images directly in a folder."""
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob("[!.]*"))
+def _has_images(folder: Path, below: str) -> bool:
+    """Whether there are images directly in a folder, or in those of a pattern below it."""
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob(f"{below}[!.]*"))
 
 
 def _near(directory: Path) -> Path | None:
@@ -467,6 +481,20 @@ def _beside(directory: Path) -> list[_Names]:
         truth = {path.relative_to(directory).with_suffix("").as_posix() for path in labels}
         if kinds := _kinds(images, directory, truth):
             return kinds
+    return _of_endings(files)
+
+
+def _of_endings(files: Iterable[Path]) -> list[_Names]:
+    """The names where the files of each image end alike, one of them in a word for an image: `a_rgb`, `a_label`."""
+    begins: dict[str, set[Path]] = {}
+    for path in files:
+        for match in re.finditer(SEPARATORS, path.stem):
+            begins.setdefault(path.stem[match.start() :], set()).add(path.parent / path.stem[: match.start()])
+    for image in sorted(end for end in begins if IMAGE_WORDS.fullmatch(end)):
+        others = sorted(end for end, found in begins.items() if end != image and found == begins[image])
+        named = [end for end in others if LABEL_WORDS.fullmatch(end)]
+        if others:
+            return [_Names(f"*{image}", f"*{end}") for end in named or others]
     return []
 
 

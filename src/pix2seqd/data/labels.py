@@ -1,4 +1,4 @@
-"""Label images in seven codings: class and instance of every pixel.
+"""Label images in several codings: class and instance of every pixel.
 
 | coding | a label image | a pixel |
 |---|---|---|
@@ -8,6 +8,7 @@ class. Class images beside them give several classes |
 | `color` | colours or palette | a colour of the table `colors`: a class, as for `class` |
 | `class*1000+id` | 16-bit grey, or colours with value = R + 256 G + 65536 B | class * 1000 + number of the instance; \
 below 1000: class without instance, stuff or a crowd |
+| `class*B+id`, `id*B+class` | the same | with any number B; values below it are a class without instance |
 | `class*256+id` | the same | class * 256 + number of the instance, from 1; 0: class without instance |
 | `class*256+id from 0` | the same | class * 256 + number of the instance, from 0 |
 | `two-channel` | colours, or grey with alpha | channel 0: class; channel 1: number of the instance, 255 = crowd |
@@ -28,8 +29,8 @@ from PIL import Image
 from scipy import ndimage
 
 from pix2seqd.data.label_images import palette_colors, read_label_image
-from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, hex_color, recognize
-from pix2seqd.data.tables import check_grey, color_table, roboflow_classes
+from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, NUMBERED, hex_color, recognize
+from pix2seqd.data.tables import check_grey, color_table, nnunet, roboflow_classes
 from pix2seqd.files import InputError, read_text, read_yaml
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
@@ -61,7 +62,7 @@ class Labels:
     """The meaning of the values in the label images of a data set."""
 
     coding: str
-    """One of `CODINGS`."""
+    """One of `CODINGS`, or one that `NUMBERED` matches."""
     names: Mapping[int, str]
     """Class value → name, ascending, without void."""
     things: frozenset[int]
@@ -249,9 +250,11 @@ def _decode(pixels: np.ndarray, coding: str, path: Path) -> tuple[np.ndarray, np
             )
         return values, np.full_like(values, NO_NUMBER)
     values = _as_number(pixels)
-    if coding == "class*1000+id":
-        plain = values < 1000
-        return np.where(plain, values, values // 1000), np.where(plain, NO_NUMBER, values % 1000)
+    if (found := NUMBERED.fullmatch(coding)) and coding != "class*256+id":
+        base = int(found[2])
+        high, low = np.divmod(values, base)
+        classes, numbers = (high, low) if found[1] == "class" else (low, high)
+        return np.where(values < base, values, classes), np.where(values < base, NO_NUMBER, numbers)
     classes, numbers = np.divmod(values, 256)
     return classes, np.where((numbers == 0) & (coding == "class*256+id"), NO_NUMBER, numbers)
 
@@ -292,7 +295,7 @@ def _coding(
     """The coding, and the reason for it if it is not declared."""
     if (coding := declared.get("coding")) is None:
         return _detect(path, declared, names, files, class_files)
-    if coding not in CODINGS:
+    if coding not in CODINGS and not NUMBERED.fullmatch(str(coding)):
         raise InputError(f"{path}: coding {coding!r} is not known; choose {', '.join(CODINGS)}")
     return coding, ""
 
@@ -529,7 +532,7 @@ def _is_spread(values: frozenset[int]) -> bool:
 
 
 def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
-    """Read classes.yaml or classes.json of a data set; without the key `labels`, also what Roboflow writes.
+    """Read classes.yaml or classes.json of a data set; what it leaves out is taken from what Roboflow or nnU-Net wrote.
 
     Returns:
         The path of the declaration, which need not exist, and its content, empty if there is none.
@@ -549,7 +552,7 @@ def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
         near = [MEANT[key]] if key in MEANT else difflib.get_close_matches(str(key), KEYS, n=1)
         if key not in KEYS and near:
             raise InputError(f"{path} has {key!r}; did you mean {near[0]!r}?")
-    return path, {**roboflow_classes(home), **content}
+    return path, {**roboflow_classes(home), **nnunet(home, content), **content}
 
 
 def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:

@@ -4,6 +4,7 @@ A class has several patches in an image, and its value returns in other images. 
 the instances of an image are numbered from 1. Where the values fit two codings, nothing is guessed.
 """
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +28,13 @@ MEANING = {
     "two-channel": "red is the class, green the number of the object",
     "color": "each colour is a class",
 }
+"""Coding → what it means. A class and a number may also be coded as `class*B+id` or `id*B+class` with any B."""
+NUMBERED = re.compile(r"(class|id)\*([1-9][0-9]{1,8})\+(?!\1)(?:id|class)")
+"""A coding of a class and a number in one value: which of both comes first, and what it is multiplied with."""
+LARGER = {1000: (10_000, 100_000, 1_000_000), 256: (512, 1024, 4096, 65_536)}
+"""Factors that fit all values which another factor fits, if the classes are multiples of what is between them."""
+MIXED_OBJECTS = 0.6
+"""Share of the values of one patch from which land of many patches hides objects beside it."""
 LOOKED_AT = 3
 """Number of label images that are compared with themselves as JPEG."""
 MAX_PATCHES = 200
@@ -51,6 +59,8 @@ FREE = 0.75
 """Share of the border of a value that is the background's if the value lies alone."""
 LAND = 0.2
 """Share of the border of the values, in the middle, up to which they are areas that fill the image, as land."""
+MAX_SPREAD = 16
+"""How many times larger the large objects of a kind are than the small ones."""
 LOW_CHANNEL = 40
 """Value below which all values of a channel are rather the numbers of classes or objects than parts of colours."""
 MANY_ALONE = 16
@@ -238,30 +248,51 @@ def _recognize_low(
         return "class", f"an image has at most one value besides 0{what}"
     background, single, row = all(s.has_zero for s in seen), _single_share(seen), _Row.of(seen)
     counts = f"an image has up to {most} values besides 0{what}"
+    codings = ["instance", "class", *_small_bases(seen)]
     hint = "" if background else "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1'"
     if row.counted and row.varied and background and not void and most >= MANY and len(seen) >= SEVERAL:
         few, many = min(row.ends), max(row.ends)
         return "instance", f"the values count from 1 without a gap, up to {few} to {many} in an image"
     if _patches(seen) >= SCATTERED and not (most >= MANY and ((row.counted and row.varied) or _in_place(seen))):
         pieces = _are_pieces(seen, one_scene=one_scene, many=row.counted and most >= MANY)
-        if most > PLENTY or returning < 0.3 or pieces:
-            raise _unsure(declaration, f"{counts}, and many values have several patches", ["class", "instance"], hint)
+        if most > PLENTY or returning < 0.3 or pieces or _hides_objects(seen):
+            raise _unsure(declaration, f"{counts}, and many values have several patches", codings, hint)
         return "class", f"{counts}, and many values have several patches"
     gaps = any((np.diff(s.values) > 1).any() for s in seen)
     sparse = row.total < SPARSE * sum(row.ends) and gaps
     if sparse and bordered:
         return "class", f"{counts}, most images have 255, and most numbers below the highest do not occur"
     if returning < 0.3 and not (single >= SINGLE and most >= MANY):
-        raise _unsure(declaration, f"{counts}, other ones in each image", ["instance", "class"], hint)
+        raise _unsure(declaration, f"{counts}, other ones in each image", codings, hint)
     # The organs in the slices of a stack return as its nerves do.
     tracked = one_scene and _freedom(seen) > 0.5 * FREE
-    if sparse and single < SINGLE and not tracked and (_spread(seen) > 16 or (most < MANY and len(seen) >= SEVERAL)):
+    if (
+        sparse
+        and single < SINGLE
+        and not tracked
+        and (_spread(seen) > MAX_SPREAD or (most < MANY and len(seen) >= SEVERAL))
+    ):
         return "class", f"{counts}, some have several patches, and most numbers below the highest do not occur"
     if most >= MANY and single >= SINGLE and background and not void and _are_objects(seen, row, most, returning):
         return "instance", f"{counts}, and {_of_one_patch(single)}"
     if most < MANY and (reason := _few_classes(seen, row, background, tracked, most == 2 and void)):
         return "class", f"{counts}, {reason}"
-    raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", ["instance", "class"], hint)
+    raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings, hint)
+
+
+def _small_bases(seen: list[_Seen]) -> list[str]:
+    """Codings of a class and a number that values below 1000 fit."""
+    found: list[str] = []
+    for base in (100, 256):
+        if _numbered_share(seen, base) > 0.5 and _counts_up(seen, base):
+            order = _order([np.stack(np.divmod(s.values[s.values >= base], base), 1) for s in seen])
+            found += [f"class*{base}+id"] * (order >= 0) + [f"id*{base}+class"] * (order <= 0)
+    return found
+
+
+def _hides_objects(seen: list[_Seen]) -> bool:
+    """Whether most of many values are one patch each, as objects beside land of many patches."""
+    return max(len(s.values) for s in seen) >= MANY and _single_share(seen) >= MIXED_OBJECTS
 
 
 @dataclass(frozen=True)
@@ -302,7 +333,7 @@ def _are_objects(seen: list[_Seen], row: _Row, most: int, returning: float) -> b
     unsure = gaps and (returning > 0.9 or (returning >= 0.3 and not steady < 0.3))
     # Regions of an atlas, of which each image has some, return only in many images.
     unsure |= row.total < 0.5 * sum(row.ends) and (len(seen) < FEW_IMAGES or returning >= 0.3)
-    unsure |= not ((row.varied and len(seen) > 1) or _spread(seen) <= 16)
+    unsure |= not ((row.varied and len(seen) > 1) or _spread(seen) <= MAX_SPREAD)
     unsure |= len(seen) == 1 and free <= FREE
     # Of parts and regions, few are alone on the background, and not that many nearly without a gap.
     clear = most >= MANY_ALONE and row.total >= NEARLY * sum(row.ends) and free > FREE and not row.constant
@@ -321,6 +352,8 @@ def _few_classes(seen: list[_Seen], row: _Row, background: bool, tracked: bool, 
         tracked: the images are slices of a stack with objects.
         and_void: there are two values, and void.
     """
+    if not background and _are_pieces(seen):
+        return ""
     values = np.unique(np.concatenate([s.values for s in seen]))
     # Values that are 1, 2, 3 or 8, 16, 24 may be numbers of objects, unless they fill the image as land.
     numbered = tracked or (np.ptp(np.diff(values, prepend=0)) == 0 and _freedom(seen) > LAND)
@@ -333,6 +366,71 @@ def _few_classes(seen: list[_Seen], row: _Row, background: bool, tracked: bool, 
     if (not row.counted and not numbered and len(seen) >= SEVERAL and returning) or and_void:
         return "which are the same few in all images"
     return ""
+
+
+def meaning(coding: str) -> str:
+    """What a pixel means in a coding, in words."""
+    if coding in MEANING or not (found := NUMBERED.fullmatch(coding)):
+        return MEANING[coding]
+    first, second = ("class", "number of the object")[:: 1 if found[1] == "class" else -1]
+    return f"{first} * {found[2]} + {second}"
+
+
+def _which_number(seen: list[_Seen], declaration: Path, coding: str, reason: str, base: int) -> tuple[str, str]:
+    """The coding and the reason for it of values that count up within each `base`.
+
+    Args:
+        seen: the images.
+        declaration: the file in which the user can choose the coding.
+        coding: what they are, if the class comes first.
+        reason: the reason for that.
+        base: what separates both parts.
+
+    Raises:
+        InputError: a larger base fits as well, or the number may come first.
+    """
+    pairs = [np.stack(np.divmod(s.values[s.values >= base], base), 1) for s in seen]
+    high = np.unique(np.concatenate(pairs)[:, 0])
+    larger = [other for other in LARGER[base] if not (high % (other // base)).any()]
+    # Numbers above `base` run on through what would be the next class.
+    runs = any(
+        (np.isin(s.values + 1, s.values) & (s.values % base == base - 1) & (s.values > base)).any() for s in seen
+    )
+    if runs and (higher := [f"class*{other}+id" for other in LARGER[base] if _counts_up(seen, other)]):
+        reason += ", and on through several of these"
+        if len(higher) > 1:
+            raise _unsure(declaration, reason, [*higher, "instance"])
+        return higher[0], reason
+    for pair in pairs if larger else ():
+        pair[:, 0] //= larger[-1] // base
+    order = _order(pairs)
+    if order < 0 and not larger:
+        return f"id*{base}+class", f"{reason}, and the multiples of {base} differ from image to image, as numbers do"
+    others = [f"class*{other}+id" for other in larger]
+    if order <= 0:
+        others += [f"id*{other}+class" for other in (base, *larger)]
+    if others:
+        raise _unsure(declaration, reason, [coding, *others, "instance"])
+    return coding, reason
+
+
+def _order(pairs: list[np.ndarray]) -> int:
+    """Which part of values is the class: 1 for the first, -1 for the second, 0 if it may be either.
+
+    The number is the part that counts up, to another end in each image, or that has at least twice as many values.
+
+    Args:
+        pairs: both parts of each image, `[n, 2]`.
+    """
+    if not _are_numbered(pairs, 1):
+        return 1
+    if not _are_numbered(pairs, 0):
+        return -1
+    first, second = (len({int(found[:, part].max(initial=0)) for found in pairs}) > 1 for part in (0, 1))
+    if first != second:
+        return 1 if second else -1
+    high, low = (max(len(np.unique(found[:, part])) for found in pairs) for part in (0, 1))
+    return int(low >= 2 * high) - int(high >= 2 * low)
 
 
 def _recognize_high(
@@ -349,25 +447,31 @@ def _recognize_high(
     dense = sum(len(s.values) for s in seen) >= 0.5 * sum(int(s.values.max(initial=0)) for s in seen)
     many = dense and most > PLENTY
     share = 0.0 if many or highest >= 1000 * 1000 else _numbered_share(seen, 1000)
-    codings = ["instance", "class*1000+id", *(["class"] if len(union) <= MANY_CLASSES else [])]
+    bases = (10_000, 65_536, 100_000, 1_000_000)
+    fitting = (base for base in bases if highest >= base > 4 * (union[union >= base] % base).max())
+    codings = ["instance", "class*1000+id", *(f"class*{base}+id" for base in fitting)]
+    codings += ["class"] if len(union) <= MANY_CLASSES else []
     if not (union % 1000 * (union > 1000)).any() and not classes_only:
         raise _unsure(declaration, f"values reach {highest}, all full thousands", codings)
     if share and (_counts_up(seen, 1000) or (classes_only and share > 0.2 and (single < SINGLE or most < MANY))):
-        return "class*1000+id", f"values reach {highest} and count up within each thousand"
+        counting = f"values reach {highest} and count up within each thousand"
+        return _which_number(seen, declaration, "class*1000+id", counting, 1000)
     of_256 = highest < 2**16 and len(union) < 0.5 * (highest - union[0]) and len(np.unique(union // 256)) > 2
     if share < 0.2 and of_256 and _numbered_share(seen, 256) > 0.5:
         from_0, counting = _share_from_0(seen, 256), f"values reach {highest} and count up within each 256"
         if _counts_up(seen, 256) and abs(from_0 - 0.5) > 0.3:
-            return "class*256+id" + (" from 0" if from_0 > 0.5 else ""), counting
+            coding = "class*256+id" + (" from 0" if from_0 > 0.5 else "")
+            return _which_number(seen, declaration, coding, counting, 256)
         raise _unsure(declaration, counting, ["class*256+id", "class*256+id from 0", "instance"])
     # The regions of an atlas are one patch each as well, but they return, or there are few of them.
     other = returning < 0.05 and len(seen) >= FEW_IMAGES and most >= 3
-    alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and _spread(seen) <= 16
+    alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and _spread(seen) <= MAX_SPREAD
     if share < 0.2 and single >= SINGLE and (other or alike) and not classes_only:
         return "instance", f"values reach {highest}, and {_of_one_patch(single)}"
     # Of number * 1000 + class, the low values are land of several patches, but each high one is one object.
     high = [_keep(s, lambda values: values >= 1000) for s in seen]
     scattered = min(_patches(seen), _patches(high)) >= SCATTERED and not _are_pieces(seen, one_scene=one_scene)
+    scattered &= not _hides_objects(seen)
     if share < 0.2 and not dense and len(union) <= MANY_CLASSES and scattered and len(seen) >= SEVERAL:
         return "class", f"values reach {highest}, and many of them have several patches"
     raise _unsure(declaration, f"values reach {highest}", codings)
@@ -599,9 +703,10 @@ def _counts_up(seen: list[_Seen], base: int, at_least: int = 3) -> bool:
 
 
 def _are_pieces(seen: list[_Seen], *, one_scene: bool = False, many: bool = False) -> bool:
-    """Whether values have few patches on the background, as nerves that are cut several times, and not as land.
+    """Whether values have few patches, as nerves that are cut several times, and not as land.
 
-    The patches are of similar size, and about as many for each value.
+    The patches are of similar size, and about as many for each value. Those of land differ more, also where it fills
+    the image as densely packed nerves do.
 
     Args:
         seen: the images.
@@ -609,9 +714,15 @@ def _are_pieces(seen: list[_Seen], *, one_scene: bool = False, many: bool = Fals
         many: there are many values that count from 1 in each image, as the numbers of objects; also these differ more.
     """
     counts = np.concatenate([s.patches for s in seen])
+    if not (counts > 1).any():
+        return False
     even, free = np.median(np.concatenate([s.evenness for s in seen])[counts > 1]), _freedom(seen)
-    alike = even > 0.5 and counts.std() <= MAX_UNLIKE * counts.mean() and free > FREE
-    pieces = alike or (one_scene and free > 0.5 * FREE) or (many and even > 0.4 and free > LAND)
+    unlike = counts.std() / counts.mean()
+    enough = max(len(s.values) for s in seen) >= MANY
+    alone = even > (0.35 if enough else 0.5) and unlike <= MAX_UNLIKE and free > FREE
+    packed = even > (0.4 if enough else 0.6) and unlike <= (MAX_UNLIKE if enough else 0.4)
+    packed &= free <= LAND and _spread(seen) <= MAX_SPREAD
+    pieces = alone or packed or (one_scene and free > 0.5 * FREE) or (many and even > 0.4 and free > LAND)
     return bool(pieces and _patches(seen) < MANY_PIECES)
 
 
@@ -762,7 +873,7 @@ def _unsure_pair(declaration: Path, low: int, high: int) -> InputError:
 
 
 def _unsure(declaration: Path, seen: str, codings: list[str], hint: str = "") -> InputError:
-    lines = " or ".join(f"'coding: {coding}' ({MEANING[coding]})" for coding in codings)
+    lines = " or ".join(f"'coding: {coding}' ({meaning(coding)})" for coding in codings)
     return InputError(
         f"{declaration.parent}: the label images can be read in several ways ({seen}); "
         f"write one of these lines to {declaration}: {lines}{hint}"

@@ -1,22 +1,26 @@
-"""Tables that other programs write beside images, as CSV files: names of classes, and their colours."""
+"""What other programs write beside images: tables of classes and their colours, and nnU-Net's `dataset.json`."""
 
 import csv
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from pix2seqd.files import InputError, read_text
+from pix2seqd.files import InputError, read_json, read_text
 
 ROBOFLOW_CLASSES = "_classes.csv"
 """Where Roboflow writes the names of the classes of its masks."""
+NNUNET = "dataset.json"
+"""Where nnU-Net has the names of its classes."""
 LABEL_COLORS = "label_colors.txt"
 """Where CamVid, and CVAT's exports to it, have a red, green, blue and name in each line."""
 NAME_COLUMNS = ("name", "names", "class", "classes", "class_name", "class_names", "label", "label_name")
 """Column of the name in a CSV file of colours, such as class_dict.csv of Kaggle's CamVid."""
+MAX_CELL = 131_072
+"""Number of characters of a cell in a table of classes."""
 CHANNELS = (("r", "g", "b"), ("red", "green", "blue"))
 """Columns of the colour."""
 
@@ -64,6 +68,52 @@ def roboflow_classes(home: Path) -> dict[str, Any]:
             raise InputError(f"{path} has other classes than those of another split; export all splits together")
         found = names
     return {"labels": found, "label_name": "*_mask"} if found else {}
+
+
+def nnunet(home: Path, known: Container[str]) -> dict[str, Any]:
+    """What `dataset.json` of nnU-Net says, beside `imagesTr` and `labelsTr`.
+
+    Args:
+        home: the folder.
+        known: the keys that are declared otherwise.
+
+    Returns:
+        The keys `coding`, `labels`, `void` and `image_name` of a declaration; empty without such a file.
+
+    Raises:
+        InputError: it has no names; a name is for a region of several values; or an image has a file for each channel.
+    """
+    path = home / NNUNET
+    if not path.is_file() or not (home / "labelsTr").is_dir():
+        return {}
+    content = read_json(path)
+    given = content.get("labels") if isinstance(content, dict) else None
+    if not isinstance(given, dict):
+        raise InputError(f"{path} has no labels with names; export it again")
+    if "image_name" not in known and (more := _second_channels(home)):
+        raise InputError(
+            f"{more[0]} is another channel of an image; save the channels of each image as one file, or write "
+            f'image_name: "*_0000" to {home / "classes.yaml"} to take the first channel only'
+        )
+    names: dict[int, str] = {}
+    for key, value in given.items():
+        value, name = (int(key), value) if str(key).isdecimal() else (value, key)
+        if isinstance(value, bool) or not isinstance(value, int):
+            if "labels" in known:
+                continue
+            raise InputError(
+                f"{path}: {name} is a region of several values; name each value in {home / 'classes.yaml'}, as "
+                "labels: {0: background, 1: oedema}"
+            )
+        names[value] = str(name)
+    void = [value for value, name in names.items() if name == "ignore"]
+    return {"coding": "class", "labels": names, "image_name": "*_0000", **({"void": void} if void else {})}
+
+
+def _second_channels(home: Path) -> list[Path]:
+    """The files in which nnU-Net has the second channel of an image that has labels."""
+    found = sorted((home / "imagesTr").glob("*_0001.*"))
+    return [path for path in found if (home / "labelsTr" / f"{path.stem[:-5]}{path.suffix}").is_file()]
 
 
 def color_table(home: Path) -> tuple[Path, dict[str, list[int]]] | None:
@@ -122,18 +172,21 @@ def _name_and_color(path: Path) -> tuple[int, list[int]] | None:
 
 def _rows(path: Path) -> list[tuple[str, list[int]]]:
     """Name and colour of each row of a table of colours."""
-    lines = [line for line in read_text(path).splitlines() if line.strip() and not line.startswith("#")]
+    every = enumerate(read_text(path).splitlines(), start=1)
+    written = {number: line for number, line in every if line.strip() and not line.startswith("#")}
+    numbers, lines = list(written), list(written.values())
     if csv_columns := _name_and_color(path) if path.suffix == ".csv" else None:
         name, channels = csv_columns
         cells = _cells(path, lines, delimiter=delimiter(lines[0]), skipinitialspace=True)[1:]
+        numbers = numbers[1:]
     else:
         name, channels, cells = 3, [0, 1, 2], [line.split(maxsplit=3) for line in lines]
     rows: list[tuple[str, list[int]]] = []
-    for number, row in enumerate(cells, start=1):
+    for number, row in zip(numbers, cells, strict=False):  # a cell in quotes may have several lines
         color = [row[i].strip() for i in channels] if len(row) > max(name, *channels) else []
         if not color or not all(cell.isdecimal() and len(cell) < 4 and int(cell) < 256 for cell in color):
             raise InputError(
-                f"{path}: row {number} is not a name and red, green and blue from 0 to 255; correct it, or move the "
+                f"{path}: line {number} is not a name and red, green and blue from 0 to 255; correct it, or move the "
                 "file away"
             )
         rows.append((row[name].strip(), [int(cell) for cell in color]))
@@ -142,7 +195,8 @@ def _rows(path: Path) -> list[tuple[str, list[int]]]:
 
 def _cells(path: Path, lines: list[str], **options: Any) -> list[list[str]]:
     """The cells of the lines of a CSV file; options as `csv.reader` takes them."""
+    csv.field_size_limit(MAX_CELL)  # which readers of long run-length codes raise
     try:
         return list(csv.reader(lines, **options))
-    except csv.Error as error:  # a cell of more than 131,072 characters
+    except csv.Error as error:  # a longer cell
         raise InputError(f"{path} is not a table of classes ({error}); export it again") from error

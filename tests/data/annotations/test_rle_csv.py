@@ -79,7 +79,9 @@ def test_read_rle_csv_faults(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     table(tmp_path / "a.csv", "a,1 1")
     table(tmp_path / "sample_submission.csv", "a,1 1")
-    with pytest.raises(InputError, match=r"several CSV files; give one of them: .*a\.csv or .*submission\.csv"):
+    with pytest.raises(
+        InputError, match=r"several files of annotations; give one of them: .*a\.csv or .*submission\.csv"
+    ):
         open_annotations(tmp_path)
     with pytest.raises(InputError, match=r"line 2, has 3 cells instead of 2"):
         open_annotations(table(tmp_path / "b.csv", "a,1 1,7"))
@@ -101,3 +103,36 @@ def test_read_rle_csv_in_utf_16_is_refused_with_the_cure(tmp_path):
     (tmp_path / "x.csv").write_text(f"ImageId,EncodedPixels\na,{SQUARE}\n", encoding="utf-16")
     with pytest.raises(InputError, match=r"x\.csv is not text in UTF-8; save it as UTF-8"):
         open_annotations(tmp_path)
+
+
+ALONG_ROWS = "10 2 18 2"
+"""The same square, along the rows of an image of 8 columns."""
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "kind"),
+    [
+        ("ImageId_ClassId,EncodedPixels", f"a_b.jpg_3,{SQUARE}", "3"),
+        ("Image_Label,EncodedPixels", f"a_b.jpg_Fish,{SQUARE}", "Fish"),
+        ("ImageId,EncodedPixels,Height,Width,CategoryId", f"a_b.jpg,{SQUARE},6,8,7", "7"),
+        ("img,rle_mask", f"a_b.jpg,{ALONG_ROWS}", "object"),
+        ("id,annotation,width,height,cell_type", f"a_b,{ALONG_ROWS},8,6,astro", "astro"),
+        ("id,class,segmentation", f"a_b,bowel,{ALONG_ROWS}", "bowel"),
+        ("id,rle_mask", f"a_b,{SQUARE}", "object"),
+        ("id,encoding", f"a_b,{SQUARE}", "object"),
+        ("id,organ,rle,age", f"a_b,lung,{SQUARE},50", "object"),
+    ],
+)
+def test_read_rle_csv_columns_of_competitions(tmp_path, draw, converted, segments, head, row, kind):
+    draw(tmp_path / "train/a_b.jpg")
+    table(tmp_path / "train.csv", row, head=head)
+    (sample,) = converted(tmp_path)[""]
+    assert segments(sample) == [(kind, ["........", *[".##....."] * 2, *["........"] * 3])]
+
+
+def test_read_rle_csv_runs_down_columns_where_rows_are_expected(tmp_path, draw):
+    draw(tmp_path / "a.png")
+    path = table(tmp_path / "x.csv", "a.png,1 2 7 2 13 2 19 2", head="img,rle_mask")
+    (shape,) = open_annotations(path)[""].records[0].shapes
+    with pytest.raises(ValueError, match="seem to go down columns; here they go along rows"):
+        shape.mask(6, 8)

@@ -68,3 +68,30 @@ def test_read_via_image_without_a_name(tmp_path):
     (tmp_path / "via.json").write_text(json.dumps({"a": {"filename": "", "regions": []}}))
     with pytest.raises(InputError, match="without a file name"):
         open_annotations(tmp_path)
+
+
+def test_read_via_csv(tmp_path, draw, converted, segments):
+    """With an image without regions, and a blank line."""
+    for name in ("a", "b"):
+        draw(tmp_path / f"v/{name}.jpg")
+    head = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+    shape = json.dumps(region("rect", x=2, y=1, width=4, height=4)["shape_attributes"]).replace('"', '""')
+    rows = [f'a.jpg,12,"{{}}",1,0,"{shape}","{{""kind"":""cell""}}"', "", 'b.jpg,12,"{}",0,0,"{}","{}"']
+    path = tmp_path / "v/via.csv"
+    path.write_text("\n".join([head, *rows]))
+    first, second = converted(tmp_path / "v")[""]
+    assert segments(first) == [("cell", ROWS)] and segments(second) == []
+    path.write_text("\n".join([head, *rows, 'b.jpg,12,"{}",0,0,"{","{}"']))
+    with pytest.raises(InputError, match="line 5, is damaged"):
+        open_annotations(path)
+
+
+def test_read_via_files_of_several_splits(tmp_path, draw):
+    """As of the data set of balloons; files that are no splits are not chosen from."""
+    for split in ("train", "val"):
+        write(tmp_path / split, draw, [region("rect", x=0, y=0, width=2, height=2)])
+    found = open_annotations(tmp_path)
+    assert list(found) == ["train", "val"] and [len(part.records) for part in found.values()] == [1, 1]
+    write(tmp_path / "more", draw, [])
+    with pytest.raises(InputError, match=r"several files of annotations; give one of them: .*more/via\.json"):
+        open_annotations(tmp_path)

@@ -12,10 +12,10 @@ from pix2seqd.data.annotations.coco_json import is_detection, is_panoptic, read_
 from pix2seqd.data.annotations.cvat import is_cvat, read_cvat, read_xml
 from pix2seqd.data.annotations.labelme import is_labelme, read_labelme
 from pix2seqd.data.annotations.masks import is_mask_folders, read_mask_folders
-from pix2seqd.data.annotations.records import Annotations, visible
+from pix2seqd.data.annotations.records import SPLIT_NAMES, Annotations, visible
 from pix2seqd.data.annotations.rle_csv import csv_cure, is_rle_csv, read_rle_csv
 from pix2seqd.data.annotations.supervisely import is_supervisely, read_supervisely
-from pix2seqd.data.annotations.via import is_via, read_via
+from pix2seqd.data.annotations.via import is_via, is_via_csv, read_via, read_via_csv
 from pix2seqd.data.annotations.viewers import is_geojson, is_roi_file, is_viewers_xml, read_viewers
 from pix2seqd.data.annotations.voc import is_voc, read_voc
 from pix2seqd.data.annotations.yolo import has_rows, is_yolo_yaml, read_yolo
@@ -30,7 +30,7 @@ VIEWERS = "outlines of a viewer"
 """What messages call those of ImageScope, ASAP, QuPath and ImageJ."""
 LOOKED_AT = 50
 """Number of json or XML files of a folder that are looked at."""
-DEPTH = ("*", "*/*", "*/*/*")
+DEPTH = ("*", "*/*", "*/*/*", "*/*/*/*")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def recognize_annotations(path: Path) -> Found | None:
         return Found("Pascal VOC", homes[0], partial(read_voc, homes[0]))
     if found := _in_jsons(path):
         return found
-    if found := _first(chain(_files(path, ".xml"), _files(path, ".geojson"))):
+    if found := _first(chain(_files(path, ".xml"), _files(path, ".geojson")), path):
         return replace(found, path=path, read=partial(read_viewers, path)) if found.format == VIEWERS else found
     if is_mask_folders(path):
         return Found("one mask file for each object", path, partial(_single, read_mask_folders, path))
@@ -70,10 +70,8 @@ def recognize_annotations(path: Path) -> Found | None:
         return Found("YOLO", path, partial(read_yolo, path))
     if any(map(is_roi_file, chain(_files(path, ".zip"), _files(path, ".roi")))):
         return Found(VIEWERS, path, partial(read_viewers, path))
-    if len(tables := [table for table in _files(path, ".csv") if is_rle_csv(table)]) > 1:
-        names = " or ".join(map(str, tables[:5]))
-        raise InputError(f"{path} has several CSV files; give one of them: {names}")
-    return _in_file(tables[0]) if tables else None
+    tables = [table for table in _files(path, ".csv") if is_rle_csv(table) or is_via_csv(table)]
+    return _together(path, [found for table in tables if (found := _in_file(table))])
 
 
 def conversion(path: Path) -> str:
@@ -96,7 +94,7 @@ def _single(read: Callable[..., Annotations], *arguments: Any) -> dict[str, Anno
 
 
 def _files(folder: Path, suffix: str) -> Iterator[Path]:
-    """Files of a suffix in a folder and up to two levels below it."""
+    """Files of a suffix in a folder and up to three levels below it."""
     for pattern in DEPTH:
         yield from (path for path in visible(folder, pattern) if path.suffix.lower() == suffix)
 
@@ -115,6 +113,8 @@ def _in_file(path: Path) -> Found | None:
         return _in_json(path, content)
     if suffix == ".csv" and is_rle_csv(path):
         return Found("run-length codes", path, partial(_single, read_rle_csv, path))
+    if suffix == ".csv" and is_via_csv(path):
+        return Found("VGG VIA", path, partial(_single, read_via_csv, path))
     if suffix == ".csv" and (reason := csv_cure(path)):
         raise InputError(f"{path} {reason}")
     if suffix in (".zip", ".roi") and is_roi_file(path):
@@ -157,7 +157,7 @@ def cure(folder: Path) -> str:
 CURES = {
     ".zip": "unpack it, and give the folder",
     ".txt": "give the folder of the data set, or its data.yaml",
-    ".csv": "of CSV files, only those with columns ImageId and EncodedPixels are known; export as COCO json",
+    ".csv": "of CSV files, only VIA's and those with columns ImageId and EncodedPixels are known; export as COCO json",
     ".ndjson": "Labelbox's export has links instead of masks; convert it to COCO json with Labelbox's tools",
     ".jsonl": "export as COCO json",
     ".manifest": "SageMaker's manifest has links instead of masks; fetch the masks, and name their folder labels",
@@ -198,10 +198,12 @@ OF_ONE = (
     ({"project", "file", "metadata"}, "is of VIA 3; draw the outlines in VIA 2, or export as COCO json"),
     (
         {"labels", "numTraining"},
-        "is of nnU-Net; call imagesTr images and labelsTr labels, and save PNG or TIFF",
+        "is of nnU-Net, whose images are not read here; save the slices of imagesTr and labelsTr as PNG or TIFF, one "
+        "file for each, under the same names",
     ),
     ({"dataset", "samples"}, "is from Segments.ai and has links instead of masks; export it as COCO panoptic"),
     ({"asset", "regions"}, "is from VoTT; convert its regions to COCO json"),
+    ({"samples"}, "is from FiftyOne; export it as COCODetectionDataset"),
     (
         {"objects"},
         "has outlines as Cityscapes and Mapillary write them; use the label images beside it, those of Cityscapes with "
@@ -226,6 +228,7 @@ def _refusal(content: Any) -> str:
 def _in_jsons(folder: Path) -> Found | None:
     """The annotations in the json files of a folder: all COCO files, otherwise the first that is understood."""
     detections: dict[str, list[tuple[Path, Any]]] = {}
+    others: list[Found] = []
     first: Found | InputError | None = None
     for path in islice(_files(folder, ".json"), LOOKED_AT):
         try:
@@ -238,14 +241,15 @@ def _in_jsons(folder: Path) -> Found | None:
                 return Found(VIEWERS, folder, partial(read_viewers, folder))
             if is_detection(content):
                 detections.setdefault(_split(path, folder), []).append((path, content))
-            else:
-                first = first or _in_json(path, content)
+            elif found := _in_json(path, content):
+                others.append(found)
+                first = first or found
         except InputError as error:
             first = first or error
     if not detections:
         if isinstance(first, InputError):
             raise first
-        return first
+        return _together(folder, others)
     if official := {s: [one for one in f if one[0].name.startswith("instances_")] for s, f in detections.items()}:
         detections = {split: files for split, files in official.items() if files} or detections
     if several := next((listed for listed in detections.values() if len(listed) > 1), None):
@@ -256,16 +260,39 @@ def _in_jsons(folder: Path) -> Found | None:
     return Found("COCO detection", folder, partial(_read_cocos, {s: listed[0] for s, listed in detections.items()}))
 
 
-def _first(files: Iterable[Path]) -> Found | None:
-    """The first of some files that is understood.
+def _first(files: Iterable[Path], folder: Path) -> Found | None:
+    """The first of some files that is understood, or all of its format, if each is of many images.
 
     Raises:
-        InputError: one before it is damaged, or of a known format that cannot be converted.
+        InputError: one before it is damaged, or of a known format that cannot be converted; or there are several that
+            are no splits.
     """
+    found: list[Found] = []
     for path in islice(files, LOOKED_AT):
-        if found := _in_file(path):
-            return found
-    return None
+        one = _in_file(path)
+        if one and one.format == VIEWERS and not found:
+            return one
+        found += [one] if one else []
+    return _together(folder, found)
+
+
+def _together(folder: Path, found: list[Found]) -> Found | None:
+    """The annotations of several files, each that of a split; None without any.
+
+    Raises:
+        InputError: their names or folders are not those of splits.
+    """
+    if len(found) < 2:
+        return found[0] if found else None
+    splits = {_split(one.path, folder): one for one in found}
+    if len(splits) < len(found) or not all(SPLIT_NAMES.fullmatch(split) for split in splits):
+        names = " or ".join(str(one.path) for one in found[:5])
+        raise InputError(f"{folder} has several files of annotations; give one of them: {names}")
+
+    def read(images: Path | None) -> dict[str, Annotations]:
+        return {split: part for split, one in splits.items() for part in one.read(images).values()}
+
+    return Found(found[0].format, folder, read)
 
 
 def _read_cocos(files: dict[str, tuple[Path, Any]], images: Path | None) -> dict[str, Annotations]:

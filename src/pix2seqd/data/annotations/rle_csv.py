@@ -1,6 +1,7 @@
-"""Run-length codes in a CSV file, as Kaggle's competitions have them: the columns ImageId, EncodedPixels and ClassId.
+"""Run-length codes in a CSV file, as Kaggle's competitions have them, such as ImageId, EncodedPixels, ClassId.
 
-A row is one object: pairs of the first pixel of a run and its length. Pixels are counted from 1, down each column.
+A row is one object: pairs of the first pixel of a run and its length. Pixels are counted from 1, down each column, or
+in some competitions along each row.
 """
 
 import csv
@@ -22,21 +23,26 @@ from pix2seqd.data.outlines import MAX_RUNS
 from pix2seqd.data.tables import columns, delimiter
 from pix2seqd.files import MAX_TEXT, InputError, read_text
 
-IMAGE, RUNS, KIND = "imageid", "encodedpixels", "classid"
-"""Names of the columns, in lower case."""
+LAYOUTS = (
+    ("imageid", "encodedpixels", False),
+    ("imageid_classid", "encodedpixels", False),
+    ("image_label", "encodedpixels", False),
+    ("img", "rle_mask", True),
+    ("id", "annotation", True),
+    ("id", "segmentation", True),
+    ("id", "rle_mask", False),
+    ("id", "encoding", False),
+    ("id", "rle", False),
+)
+"""Columns of the image (with the class after its last "_", if the name has one) and of the code, in lower case, and
+whether pixels are counted along rows: Airbus and others, Severstal, clouds, Carvana, Sartorius, UW-Madison, salt and
+both of HuBMAP."""
+KINDS = ("classid", "categoryid", "class", "cell_type", "label")
+"""Columns of the class."""
 NONE = ("", "-1", "nan")
 """Codes of an image in which nothing is."""
 OTHER_COLUMNS = (
-    ({"region_shape_attributes"}, "is a CSV file of VIA; save the project as JSON in VIA"),
-    ({"image_label", RUNS}, "has image and class in one column; split it into the columns ImageId and ClassId"),
     ({"maskpath", "imageid"}, "lists mask files; put those of each image into a folder masks/IMAGE"),
-    *(
-        (
-            {"id", runs},
-            f"seems to have run-length codes; call the columns id and {runs} ImageId and EncodedPixels",
-        )
-        for runs in ("annotation", "segmentation", "encoding", "rle", "rle_mask")
-    ),
     ({"xmin", "ymin"}, "has bounding boxes only; draw outlines or masks"),
 )
 """Columns of CSV files that are not read, and what to do."""
@@ -44,7 +50,12 @@ OTHER_COLUMNS = (
 
 def is_rle_csv(path: Path) -> bool:
     """Whether the first line of a CSV file has the columns of run-length codes, also in UTF-16, which is refused."""
-    return {IMAGE, RUNS} <= set(columns(path))
+    return _layout(columns(path)) is not None
+
+
+def _layout(head: list[str]) -> tuple[str, str, bool] | None:
+    """The first of `LAYOUTS` whose columns are there."""
+    return next((layout for layout in LAYOUTS if {*layout[:2]} <= set(head)), None)
 
 
 def csv_cure(path: Path) -> str:
@@ -54,7 +65,7 @@ def csv_cure(path: Path) -> str:
 
 
 def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
-    """Read the file; without a column ClassId, all objects are of the class `object`.
+    """Read the file; without a class, all objects are of the class `object`.
 
     Args:
         path: the file.
@@ -67,7 +78,11 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
     lines = read_text(path).splitlines()
     rows = list(csv.reader(lines, delimiter=delimiter(lines[0])))
     head = [name.strip().lower() for name in rows[0]]
-    if twice := next((name for name in (IMAGE, RUNS, KIND) if head.count(name) > 1), ""):
+    layout = _layout(head)
+    assert layout is not None, "is_rle_csv was asked"
+    image, runs, along_rows = layout
+    kind_column = next((name for name in KINDS if name in head), "")
+    if twice := next((name for name in (image, runs, kind_column) if head.count(name) > 1), ""):
         raise InputError(f"{path} has the column {twice} twice; remove one")
     listed: dict[str, list[tuple[str, str, str]]] = {}
     for number, row in enumerate(rows[1:], start=2):
@@ -76,21 +91,25 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
         if len(row) != len(head):
             raise InputError(f"{path}, line {number}, has {len(row)} cells instead of {len(head)}; correct it")
         cells: dict[str, Any] = dict(zip(head, (cell.strip() for cell in row), strict=True))
-        found = listed.setdefault(cells[IMAGE], [])
-        if cells[RUNS].lower() not in NONE:
-            found.append((f"line {number}", cells.get(KIND) or "object", cells[RUNS]))
+        name, kind = cells[image], cells.get(kind_column)
+        if "_" in image:
+            name, _, kind = name.rpartition("_")
+        found = listed.setdefault(name, [])
+        if cells[runs].lower() not in NONE:
+            found.append((f"line {number}", kind or "object", cells[runs]))
     kinds = sorted({kind for found in listed.values() for _, kind, _ in found}) or ["object"]
     numbers = number_names(kinds)
     finder = ImageFinder(images or path.parent)
     records = []
     for name, found in listed.items():
-        shapes = [Shape(line, numbers[kind], partial(_mask, code)) for line, kind, code in found]
+        shapes = [Shape(line, numbers[kind], partial(_mask, code, along_rows)) for line, kind, code in found]
         records.append(Record(finder.named(name) or name, shapes))
-    note = "run-length codes are read as Kaggle's: pixels are counted from 1, down each column"
+    order = "along each row" if along_rows else "down each column"
+    note = f"run-length codes are read as Kaggle's: a row of the table is an object, pixels are counted from 1, {order}"
     return Annotations(path, finder.folder, make_taxonomy(numbers.items(), path), records, notes=[note])
 
 
-def _mask(code: str, height: int, width: int) -> np.ndarray:
+def _mask(code: str, along_rows: bool, height: int, width: int) -> np.ndarray:
     try:
         numbers = np.array([int(word) for word in code.split()], np.int64)
     except (ValueError, OverflowError) as error:
@@ -102,9 +121,12 @@ def _mask(code: str, height: int, width: int) -> np.ndarray:
     if not is_inside or (starts + lengths).max(initial=0) > height * width:
         raise ValueError(f"its runs are outside the image, which has {height * width:,} pixels")
     steps = starts[1:] - starts[:-1]
-    if height != width and len(steps) > 2 and abs(np.median(steps) - width) < 0.2 * abs(height - width):
-        raise ValueError("its runs seem to go along rows; Kaggle's go down columns: encode the transposed masks")
+    other = height if along_rows else width
+    if height != width and len(steps) > 2 and abs(np.median(steps) - other) < 0.2 * abs(height - width):
+        seem, expected = ("down columns", "along rows")[:: 1 if along_rows else -1]
+        raise ValueError(f"its runs seem to go {seem}; here they go {expected}: encode the transposed masks")
     inside = np.zeros(height * width + 1, np.int32)
     np.add.at(inside, starts, 1)
     np.add.at(inside, starts + lengths, -1)
-    return (inside[:-1].cumsum() > 0).reshape(width, height).T
+    pixels = inside[:-1].cumsum() > 0
+    return pixels.reshape(height, width) if along_rows else pixels.reshape(width, height).T

@@ -1,5 +1,7 @@
-"""VGG Image Annotator (VIA), versions 1 and 2: one json with the regions of all images."""
+"""VGG Image Annotator (VIA), versions 1 and 2: one json or CSV file with the regions of all images."""
 
+import csv
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +20,11 @@ from pix2seqd.data.annotations.records import (
     unusable,
 )
 from pix2seqd.data.outlines import ellipse_mask, polygon_mask, rectangle
-from pix2seqd.files import InputError
+from pix2seqd.data.tables import columns, delimiter
+from pix2seqd.files import MAX_TEXT, InputError, read_text
+
+SHAPE, ATTRIBUTES = "region_shape_attributes", "region_attributes"
+"""Columns of VIA's CSV file that hold json."""
 
 
 def is_via(content: Any) -> bool:
@@ -63,6 +69,39 @@ def read_via(path: Path, content: Any, images: Path | None = None) -> Annotation
         shapes = [_shape(f"region {n}", region, _label(region, key), numbers) for n, region in enumerate(listed, 1)]
         records.append(Record(finder.find(name) or Path(name.replace("\\", "/")).name, shapes))
     return Annotations(path, folder, make_taxonomy(numbers.items(), path), records)
+
+
+def is_via_csv(path: Path) -> bool:
+    """Whether the first line of a CSV file has VIA's columns."""
+    return {"filename", SHAPE, ATTRIBUTES} <= {name.lstrip("#") for name in columns(path)}
+
+
+def read_via_csv(path: Path, images: Path | None = None) -> Annotations:
+    """Read the CSV file of VIA, as `read_via` does.
+
+    Args:
+        path: the file.
+        images: folder of the images; None: that of the file.
+
+    Raises:
+        InputError: a line is damaged; or an error of `read_via`.
+    """
+    csv.field_size_limit(MAX_TEXT)
+    lines = read_text(path).splitlines()
+    head = [name.lstrip("#") for name in columns(path)]
+    entries: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(csv.reader(lines[1:], delimiter=delimiter(lines[0])), start=2):
+        if not row:
+            continue
+        try:
+            cells = dict(zip(head, row, strict=True))
+            shape, attributes = (json.loads(cells[key] or "{}") for key in (SHAPE, ATTRIBUTES))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}, is damaged ({error}); export it again") from error
+        name = cells["filename"]
+        entry = entries.setdefault(name, {"filename": name, "regions": []})
+        entry["regions"] += [{"shape_attributes": shape, ATTRIBUTES: attributes}] if shape else []
+    return read_via(path, entries, images)
 
 
 def _regions(entry: Mapping[str, Any]) -> list[Any]:

@@ -19,7 +19,7 @@ from pix2seqd.data.annotations.records import (
     parse_color,
     unusable,
 )
-from pix2seqd.data.outlines import FARTHEST, ellipse_mask, polygon_mask
+from pix2seqd.data.outlines import FARTHEST, Mask, ellipse_mask, polygon_mask
 from pix2seqd.files import MAX_TEXT, InputError, read_bytes
 from pix2seqd.panoptic.taxonomy import Category, distinct_color
 
@@ -123,7 +123,7 @@ def _shape(name: str, element: ElementTree.Element, numbers: dict[str, int]) -> 
     name = f"{name} ({label})"
     if element.tag in WITHOUT_AREA:
         return lost(name, f"it is a {element.tag}, which has no area")
-    decoders: dict[str, Callable[..., np.ndarray]] = {
+    decoders: dict[str, Callable[..., Mask]] = {
         "polygon": _polygon,
         "box": _box,
         "ellipse": _ellipse,
@@ -148,7 +148,7 @@ def _numbers(element: ElementTree.Element, *keys: str) -> list[float]:
     return values
 
 
-def _polygon(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
+def _polygon(element: ElementTree.Element, height: int, width: int) -> Mask:
     try:
         points = [[float(v) for v in pair.split(",")] for pair in element.get("points", "").split(";") if pair.strip()]
     except ValueError as error:
@@ -156,7 +156,7 @@ def _polygon(element: ElementTree.Element, height: int, width: int) -> np.ndarra
     return polygon_mask(points, height, width)
 
 
-def _box(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
+def _box(element: ElementTree.Element, height: int, width: int) -> Mask:
     left, top, right, bottom = _numbers(element, "xtl", "ytl", "xbr", "ybr")
     corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
     if element.get("rotation"):
@@ -167,13 +167,13 @@ def _box(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
     return polygon_mask(corners.tolist(), height, width)
 
 
-def _ellipse(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
+def _ellipse(element: ElementTree.Element, height: int, width: int) -> Mask:
     x, y, rx, ry = _numbers(element, "cx", "cy", "rx", "ry")
     degrees = _numbers(element, "rotation")[0] if element.get("rotation") else 0.0
     return ellipse_mask((x, y), (rx, ry), degrees, height, width)
 
 
-def _mask(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
+def _mask(element: ElementTree.Element, height: int, width: int) -> Mask:
     """Alternating runs of 0 and 1, row by row, in the box of the mask."""
     left, top, w, h = (int(value) for value in _numbers(element, "left", "top", "width", "height"))
     try:
@@ -184,6 +184,4 @@ def _mask(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
         raise ValueError("its box is not inside the image")
     if min(runs) < 0 or sum(runs) != w * h:
         raise ValueError("its runs do not cover its box")
-    inside = np.zeros((height, width), bool)
-    inside[top : top + h, left : left + w] = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(h, w)
-    return inside
+    return Mask.of(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(h, w), top, left)

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
 from PIL import Image, ImageColor
 
+from pix2seqd.data.outlines import Mask, combine
 from pix2seqd.files import MAX_DEPTH, InputError, is_file
 from pix2seqd.images.load import IMAGE_SUFFIXES, image_size
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
@@ -35,8 +35,8 @@ class Shape:
     name: str
     """What messages call it, such as "annotation 7"."""
     category_id: int
-    mask: Callable[[int, int], np.ndarray]
-    """Height and width of the labels → bool `[h, w]`. It raises ValueError if the outline is damaged."""
+    mask: Callable[[int, int], Mask]
+    """Height and width of the labels → its pixels. It raises ValueError if the outline is damaged."""
     crowd: bool = False
     depth: int = 0
     """Where the format orders its objects: the higher one is on top."""
@@ -256,20 +256,17 @@ def join_groups(parts: Iterable[tuple[Shape, Any]]) -> Iterator[Shape]:
 
 
 def _joined(shapes: Sequence[Shape]) -> Shape:
-    def mask(height: int, width: int) -> np.ndarray:
-        inside = shapes[0].mask(height, width)
-        for shape in shapes[1:]:  # one by one: many masks of a large image would fill the memory
-            inside = inside | shape.mask(height, width)
-        return inside
+    def mask(height: int, width: int) -> Mask:
+        return combine(shape.mask(height, width) for shape in shapes)
 
     first = shapes[0]
     return Shape(f"{first.name} and its group", first.category_id, mask, depth=max(shape.depth for shape in shapes))
 
 
-def unusable(reason: str) -> Callable[[int, int], np.ndarray]:
+def unusable(reason: str) -> Callable[[int, int], Mask]:
     """The mask of a shape that cannot be used; the ValueError that it raises gives the reason."""
 
-    def mask(height: int, width: int) -> np.ndarray:
+    def mask(height: int, width: int) -> Mask:
         raise ValueError(reason)
 
     return mask

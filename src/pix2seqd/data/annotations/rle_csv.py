@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pix2seqd.data.annotations.records import Annotations, ImageFinder, Record, Shape, make_taxonomy
-from pix2seqd.data.outlines import MAX_RUNS
+from pix2seqd.data.outlines import MAX_RUNS, Mask, column_runs
 from pix2seqd.data.tables import columns, delimiter
 from pix2seqd.files import MAX_TEXT, InputError, read_text
 
@@ -84,7 +84,7 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
     return Annotations(path, finder.folder, taxonomy, records, notes=[note])
 
 
-def _mask(code: str, height: int, width: int) -> np.ndarray:
+def _mask(code: str, height: int, width: int) -> Mask:
     try:
         numbers = np.array([int(word) for word in code.split()], np.int64)
     except (ValueError, OverflowError) as error:
@@ -98,7 +98,4 @@ def _mask(code: str, height: int, width: int) -> np.ndarray:
     steps = starts[1:] - starts[:-1]
     if height != width and len(steps) > 2 and abs(np.median(steps) - width) < 0.2 * abs(height - width):
         raise ValueError("its runs seem to go along rows; Kaggle's go down columns: encode the transposed masks")
-    inside = np.zeros(height * width + 1, np.int32)
-    np.add.at(inside, starts, 1)
-    np.add.at(inside, starts + lengths, -1)
-    return (inside[:-1].cumsum() > 0).reshape(width, height).T
+    return column_runs(starts, starts + lengths, height)

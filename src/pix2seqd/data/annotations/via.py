@@ -17,7 +17,7 @@ from pix2seqd.data.annotations.records import (
     make_taxonomy,
     unusable,
 )
-from pix2seqd.data.outlines import ellipse_mask, polygon_mask
+from pix2seqd.data.outlines import Mask, ellipse_mask, polygon_mask
 from pix2seqd.files import InputError
 
 
@@ -98,7 +98,7 @@ def _shape(name: str, region: Any, label: str, numbers: Mapping[str, int]) -> Sh
     return Shape(name, numbers[label], partial(_mask, kind, shape))
 
 
-def _mask(kind: str, shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+def _mask(kind: str, shape: Mapping[str, Any], height: int, width: int) -> Mask:
     if kind == "polygon":
         xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
         if not (isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys)):

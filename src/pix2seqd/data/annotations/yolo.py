@@ -28,7 +28,7 @@ from pix2seqd.data.annotations.records import (
     visible,
 )
 from pix2seqd.data.labels import by_number
-from pix2seqd.data.outlines import MAX_POINTS, fill_polygon
+from pix2seqd.data.outlines import MAX_POINTS, Mask, fill_polygon
 from pix2seqd.files import InputError, is_dir, is_file, read_text, read_yaml
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
@@ -301,7 +301,7 @@ def _class(word: str) -> int | None:
     return int(number) if number >= 0 and number.is_integer() else None
 
 
-def _outline(line: str, height: int, width: int) -> np.ndarray:
+def _outline(line: str, height: int, width: int) -> Mask:
     values = _numbers(line)
     if values is None:
         raise ValueError(NO_ROW)
@@ -313,9 +313,7 @@ def _outline(line: str, height: int, width: int) -> np.ndarray:
         raise ValueError(f"its outline has more than {MAX_POINTS:,} points")
     if not (np.abs(points - 0.5) <= 0.5 + OUTSIDE).all():
         raise ValueError("its coordinates are no shares of width and height, from 0 to 1")
-    inside = np.zeros((height, width), bool)
-    fill_polygon(inside, points * (width, height))
-    return inside
+    return fill_polygon(points * (width, height), height, width)
 
 
 def _common_folder(images: list[Path]) -> Path:

@@ -20,7 +20,7 @@ from pix2seqd.data.annotations.records import (
     unusable,
 )
 from pix2seqd.data.outlines import FARTHEST, Mask, ellipse_mask, polygon_mask
-from pix2seqd.files import MAX_TEXT, InputError, read_bytes
+from pix2seqd.files import MAX_TEXT, XML_COSTS, InputError, read_bytes, require_memory
 from pix2seqd.panoptic.taxonomy import Category, distinct_color
 
 MAX_DEPTH = 50
@@ -54,8 +54,10 @@ def read_xml(path: Path) -> ElementTree.Element:
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.data, refuse
+    content = read_bytes(path, MAX_TEXT)
+    require_memory(path, content, XML_COSTS)
     try:
-        parser.Parse(read_bytes(path, MAX_TEXT), True)
+        parser.Parse(content, True)
         return builder.close()
     except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: an encoding that is not known
         raise InputError(f"{path} is not valid XML ({error}); export it again") from error

@@ -1,7 +1,8 @@
 """What the readers of annotation formats have in common: images, and the outlines of the objects in them."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -109,6 +110,7 @@ class ImageFinder:
         self._by_name: dict[str, list[str]] | None = None
         self._by_original: dict[str, list[str]] | None = None
         self._by_stem: dict[Path, dict[str, list[Path]]] = {}
+        self._names: dict[tuple[str, ...], Collection[str]] = {}
 
     def find(self, name: str) -> str | None:
         """Path of an image below the folder, with "/" between folders; None if there is none, or several.
@@ -131,9 +133,29 @@ class ImageFinder:
 
     def named(self, name: str) -> str | None:
         """Path of the image of a name with or without its suffix, as of `find`; None if there is none, or several."""
-        names = [name, *(f"{name}{suffix}" for suffix in sorted(IMAGE_SUFFIXES))]
-        found = {path for path in map(self.find, names) if path}
+        found = {path for path in map(self.find, [name, *self._with_suffix(name)]) if path}
         return found.pop() if len(found) == 1 else None
+
+    def _with_suffix(self, name: str) -> list[str]:
+        """The name with each suffix of an image that a file has where `find` looks.
+
+        Asking the disk for every suffix would take minutes for a list of a hundred thousand images that are not there.
+        """
+        found: set[str] = set()
+        for written in {name, unquote(name)}:
+            *folders, stem = path_parts(written) or [""]
+            places = [self._listed(tuple(folders[start:])) for start in range(len(folders) + 1)]
+            ends = (suffix for suffix in IMAGE_SUFFIXES if any(stem + suffix in place for place in places))
+            found.update(ends, (suffix for suffix in IMAGE_SUFFIXES if (stem + suffix).casefold() in self._below()))
+        return [name + suffix for suffix in sorted(found)]
+
+    def _listed(self, folders: tuple[str, ...]) -> Collection[str]:
+        """The names in a folder below the finder's; none if there is no such folder."""
+        if folders not in self._names:
+            self._names[folders] = ()
+            with suppress(OSError, ValueError):
+                self._names[folders] = frozenset(path.name for path in self.folder.joinpath(*folders).iterdir())
+        return self._names[folders]
 
     def original(self, name: str) -> str | None:
         """The image that Roboflow renamed, or renamed from this name; None if there is none, or several."""

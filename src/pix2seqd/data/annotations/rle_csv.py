@@ -13,7 +13,7 @@ import numpy as np
 from pix2seqd.data.annotations.records import Annotations, ImageFinder, Record, Shape, make_taxonomy
 from pix2seqd.data.outlines import MAX_RUNS, Mask, column_runs
 from pix2seqd.data.tables import columns, delimiter
-from pix2seqd.files import MAX_TEXT, InputError, read_text
+from pix2seqd.files import CSV_COSTS, MAX_TEXT, InputError, read_text
 
 IMAGE, RUNS, KIND = "imageid", "encodedpixels", "classid"
 """Names of the columns, in lower case."""
@@ -57,7 +57,7 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
         InputError: a row lacks a column; or an error of `Annotations`.
     """
     csv.field_size_limit(MAX_TEXT)
-    lines = read_text(path).splitlines()
+    lines = read_text(path, CSV_COSTS).splitlines()
     rows = list(csv.reader(lines, delimiter=delimiter(lines[0])))
     head = [name.strip().lower() for name in rows[0]]
     if twice := next((name for name in (IMAGE, RUNS, KIND) if head.count(name) > 1), ""):

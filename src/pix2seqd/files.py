@@ -34,7 +34,7 @@ XML_COSTS = {b"<": 120, b"=": 250}
 """The same of XML."""
 CSV_COSTS = {b"\n": 1000, **dict.fromkeys((b",", b";", b"\t"), 80)}
 """The same of a CSV file whose rows are annotations."""
-LINE_COSTS = dict.fromkeys((b"\n", b"\r", b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e"), 90)
+LINE_COSTS: dict[bytes, int] = dict.fromkeys((b"\n", b"\r", b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e"), 90)
 """The same of lines of text."""
 MAX_YAML = 2**20
 """Characters of the longest YAML text that is read."""

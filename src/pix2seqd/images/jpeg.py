@@ -42,7 +42,8 @@ def check_segments(file: IO[bytes]) -> None:
     place, work = file.tell(), 0.0
     if file.read(2) == b"\xff\xd8":
         while len(head := file.read(4)) == 4 and head[:2] != bytes([0xFF, _SCAN]):
-            is_segment = head[0] == 0xFF and head[1] != 0xFF and (size := int.from_bytes(head[2:])) >= 2
+            size = int.from_bytes(head[2:])
+            is_segment = head[0] == 0xFF and head[1] != 0xFF and size >= 2
             work += 1 if is_segment else 1 / _SKIPPED
             if work > MAX_SEGMENTS:
                 raise InputError(f"it has more than {MAX_SEGMENTS} segments before its pixels; save it again as PNG")

@@ -1,17 +1,22 @@
 import json
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from pix2seqd import files
 from pix2seqd.files import (
+    JSON_COSTS,
     InputError,
     exclusive_lock,
     json_line,
     printable,
     read_json,
+    read_text,
     read_yaml,
+    require_memory,
     sync,
     write_atomically,
     write_json,
@@ -125,7 +130,7 @@ def test_read_json_larger_than_allowed_is_not_read(tmp_path):
     path = tmp_path / "a.json"
     with path.open("wb") as file:
         file.truncate(2**40)  # a hole, which takes no place on the disk
-    with pytest.raises(InputError, match=r"a\.json has 1,099,511,627,776 bytes; such a file has at most 1,073,741,824"):
+    with pytest.raises(InputError, match=r"a\.json has 1,099,511,627,776 bytes; such a file has at most 536,870,912"):
         read_json(path)
     write_json(path, "x" * 100)
     with pytest.raises(InputError, match="at most 50"):
@@ -334,3 +339,53 @@ def test_alone_does_not_follow_a_link(tmp_path):
     with pytest.raises(InputError, match="choose another folder"), exclusive_lock(tmp_path / "a.lock"):
         pass
     assert (tmp_path / "precious.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["[]", "[1]", "[[[[[[[[]]]]]]]]", "{}", '{"":0}', "1000", "1.5", '"ab"', '"\u0101b"', '"\U0001f600"'],
+)
+def test_the_memory_of_a_json_is_estimated_before_it_is_understood(unit, tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_text("[" + ",".join([unit] * (300_000 // len(unit))) + "]")
+    tracemalloc.start()
+    read_json(path)
+    _, needed = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    monkeypatch.setattr(files, "MAX_MEMORY", int(0.75 * needed))
+    monkeypatch.setattr(files, "MAX_GROWTH", 0)
+    with pytest.raises(InputError, match=r"a.json would take about .* GB of memory, .*; split it into several files"):
+        read_json(path)
+
+
+def test_a_small_file_may_not_become_gigabytes(tmp_path):
+    """45 MB of lists in lists take 2 GB."""
+    path = tmp_path / "a.json"
+    path.write_text("[" + ",".join(["[" * 40 + "]" * 40] * 550_000) + "]")
+    with pytest.raises(InputError, match=r"would take about 2.\d GB of memory, and may take 1.1; split it"):
+        read_json(path)
+
+
+def test_the_segments_of_coco_are_read_although_they_are_many(tmp_path):
+    """As COCO's 118,000 images of panoptic segments, but a hundredth of them."""
+    segment = '{"id": 9616253, "category_id": 155, "iscrowd": 0, "bbox": [1, 257, 477, 481], "area": 229471}'
+    image = '{"file_name": "000000000009.png", "image_id": 9, "segments_info": [' + ", ".join([segment] * 11) + "]}"
+    size = 100 * len(content := f"[{', '.join([image] * 1180)}]".encode())
+    assert size > 120e6
+    require_memory(tmp_path, content * 100, JSON_COSTS)
+
+
+def test_large_annotations_as_tools_write_them_are_read(tmp_path):
+    """COCO's instances of 2017 have 448 MB of outlines; a file of that size made of nothing but commas is refused."""
+    points = ", ".join(f"{x / 7:.2f}" for x in range(7, 700))
+    require_memory(tmp_path, f'{{"segmentation": [[{points}]], "area": 702.1}},'.encode() * 40_000, JSON_COSTS)
+    with pytest.raises(InputError, match=r"may take 1.9; split it"):
+        require_memory(tmp_path, b"0," * 60_000_000, JSON_COSTS)
+
+
+def test_many_lines_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("\n" * 100_000)
+    assert len(read_text(tmp_path / "a.txt")) == 100_000
+    monkeypatch.setattr(files, "MAX_MEMORY", 5_000_000)
+    with pytest.raises(InputError, match=r"would take about 0\.0 GB"):
+        read_text(tmp_path / "a.txt")

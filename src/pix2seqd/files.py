@@ -9,7 +9,7 @@ import shutil
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources.abc import Traversable
@@ -23,10 +23,22 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".*.part"
 """Pattern of the temporary files that `write_atomically` makes."""
-MAX_BYTES = 2**30
-"""Size of the largest JSON file that is read."""
+MAX_MEMORY = 2**30
+"""Bytes of memory that the content of a JSON, XML, CSV or text file may take, as `require_memory` estimates it."""
+MAX_GROWTH = 16
+"""Bytes of memory for each byte of a larger one: annotations as tools write them take 5 to 14."""
+MAX_JSON = 2**29
+"""Bytes of the largest JSON file that is read."""
 MAX_TEXT = 2**28
 """Bytes of the largest text file that is read."""
+JSON_COSTS = {b"{": 184, b"[": 104, b",": 40}
+"""Bytes of memory for each such byte of a JSON text, as measured."""
+XML_COSTS = {b"<": 120, b"=": 250}
+"""The same of XML."""
+CSV_COSTS = {b"\n": 1000, **dict.fromkeys((b",", b";", b"\t"), 80)}
+"""The same of a CSV file whose rows are annotations."""
+LINE_COSTS: dict[bytes, int] = dict.fromkeys((b"\n", b"\r", b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e"), 90)
+"""The same of lines of text."""
 MAX_YAML = 2**20
 """Characters of the longest YAML text that is read."""
 MAX_MESSAGE = 1500
@@ -309,12 +321,35 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_json(path: str | Path | Traversable, limit: int = MAX_BYTES) -> Any:
+def require_memory(path: Path | Traversable, content: bytes, costs: Mapping[bytes, int], more: int = 0) -> None:
+    """Refuse a text whose content would take more than `MAX_MEMORY` and `MAX_GROWTH` allow, before it is understood.
+
+    Args:
+        path: what the message calls it.
+        content: the text, in UTF-8.
+        costs: bytes of memory for each byte of a kind in the text.
+        more: bytes of memory beside these.
+
+    Raises:
+        InputError: it would.
+    """
+    import numpy as np
+
+    highest = int(np.frombuffer(content, np.uint8).max(initial=0))
+    wide = 4 if highest >= 0xF0 else 2 if highest >= 0xC4 else 1  # bytes a character, of the text and of its parts
+    needed = len(content) * (2 * wide if wide > 1 else 1) + more
+    needed += sum(each * content.count(byte) for byte, each in costs.items())
+    if needed > (allowed := max(MAX_MEMORY, MAX_GROWTH * len(content))):
+        most = f"{needed / 1e9:.1f} GB of memory, and may take {allowed / 1e9:.1f}"
+        raise InputError(f"{path} would take about {most}; split it into several files")
+
+
+def read_json(path: str | Path | Traversable, limit: int | None = None) -> Any:
     """Read JSON.
 
     Args:
         path: the file.
-        limit: its largest size in bytes; a member of a zip file is limited there.
+        limit: its largest size in bytes; None: `MAX_JSON`, and its content in memory is limited, see `require_memory`.
 
     Raises:
         InputError: missing, unreadable, not a file, too large, not JSON, or with a key twice in an object.
@@ -322,9 +357,16 @@ def read_json(path: str | Path | Traversable, limit: int = MAX_BYTES) -> Any:
     path = Path(path) if isinstance(path, str) else path
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a JSON file; give a file")
+    content = read_bytes(path, MAX_JSON if limit is None else limit)
+    if limit is None:
+        strings = content.count(b'"') // 2 - content.count(b":")  # those that are keys are in memory once
+        require_memory(path, content, JSON_COSTS, 64 * max(0, strings))
     try:
-        # UTF-8, -16 or -32, with or without a byte-order mark
-        return json.loads(read_bytes(path, limit), object_pairs_hook=_unique_keys)
+        text = content.decode(
+            json.detect_encoding(content), "surrogatepass"
+        )  # UTF-8, -16 or -32, with or without a mark
+        del content
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
 
@@ -338,14 +380,20 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_text(path: Path | Traversable) -> str:
+def read_text(path: Path | Traversable, costs: Mapping[bytes, int] = LINE_COSTS) -> str:
     """A text file in UTF-8, with or without its mark.
 
+    Args:
+        path: the file.
+        costs: what the caller makes of it, see `require_memory`.
+
     Raises:
-        InputError: as `read_bytes`, or it is not UTF-8.
+        InputError: as `read_bytes` and `require_memory`, or it is not UTF-8.
     """
+    content = read_bytes(path, MAX_TEXT)
+    require_memory(path, content, costs)
     try:
-        return read_bytes(path, MAX_TEXT).decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8; save it as UTF-8") from error
 

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,21 @@ def test_segment_also_names_that_spreadsheets_would_compute(run, segmenter, tmp_
     assert run("segment", "in", "--out", "o", "--also", "measures")[0] == 0
     found = {row["image"] for row in rows("measures.csv")}
     assert found == {"'=1+1.png", "'+a.png", "'@b.png", "'-quote\".png", "plain, é.png"}
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "\n=", "＝", "＋", "－", "＠"])
+def test_names_in_csv_files_are_never_computed(start: str):
+    """Spreadsheet programs leave tabs and line breaks out, and some read signs of full width as signs."""
+    assert extra_files.escaped(f"{start}1+1") == extra_files.cell(f"{start}1+1") == f"'{start}1+1"
+
+
+def test_segment_also_names_that_are_one_file_on_some_systems(run, segmenter, tmp_path: Path):
+    """APFS takes é as one character and as two for the same, and A for a."""
+    for folder, name in (("a", "é"), ("b", "e\u0301"), ("c", "É"), ("d", "E\u0301")):
+        draw(tmp_path / folder / f"{name}.png")
+    assert run("segment", "a", "b", "c", "d", "--out", "o", "--also", "labels")[0] == 0
+    names = [path.name for path in Path("o/labels").iterdir()]
+    assert len(names) == len({unicodedata.normalize("NFD", name).casefold() for name in names}) == 4
 
 
 def test_segment_also_from_a_damaged_result_names_it(run, segmenter, tmp_path: Path):

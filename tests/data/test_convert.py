@@ -1,5 +1,5 @@
 import json
-import weakref
+import tracemalloc
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +15,7 @@ from pix2seqd.data.archive import read_image
 from pix2seqd.data.check import check
 from pix2seqd.data.coco import CocoPanoptic
 from pix2seqd.data.convert import Conversion, Painter, convert, open_annotations
+from pix2seqd.data.outlines import Mask
 from pix2seqd.files import InputError, encoded
 from pix2seqd.images.load import load_image
 
@@ -103,23 +104,26 @@ def test_convert_void_or_background(tmp_path):
     ]
 
 
-def test_painter_keeps_no_mask_as_large_as_the_image(tmp_path):
-    """Of thousands of objects of a large image they would fill the memory."""
-    masks: list[weakref.ref] = []
-    alive: list[int] = []
-
-    def mask(height: int, width: int) -> np.ndarray:
-        alive.append(sum(found() is not None for found in masks))
-        whole = np.zeros((height, width), bool)
-        whole[len(alive), 2:5] = True
-        masks.append(weakref.ref(whole))
-        return whole
-
+def test_painter_keeps_a_bit_for_each_pixel_of_an_outline(tmp_path):
+    """Of hundreds of objects of a large image, masks would fill the memory."""
     annotations = read(write(tmp_path / "data", [PLAYER]))
-    record = replace(annotations.records[0], shapes=[Shape(str(n), 1, mask) for n in range(40)], size=(60, 50))
-    found = Painter(annotations).paint(record, read_image(BytesIO(encoded(Image.new("L", (60, 50))))), Conversion())
-    assert max(alive) <= 2
-    assert [(s.area, s.bbox) for s in found.segments] == [(3, (2, y, 3, 1)) for y in range(1, 41)]
+    shapes = [
+        Shape(str(n), 1, lambda height, width, n=n: Mask.of(np.ones((height - n, width), bool), n)) for n in range(80)
+    ]
+    record = replace(annotations.records[0], shapes=shapes, size=(1000, 1000))
+    image = read_image(BytesIO(encoded(Image.new("L", (1000, 1000)))))
+    tracemalloc.start()
+    found = Painter(annotations).paint(record, image, Conversion())
+    assert tracemalloc.get_traced_memory()[1] < 40 * 2**20, "as masks they have 80 MB"
+    tracemalloc.stop()
+    assert [s.area for s in found.segments] == [*[1_000] * 79, 921_000]
+
+
+def test_outlines_of_an_image_that_take_too_long_together_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("pix2seqd.data.convert.MAX_WORK", 100)
+    path = write(tmp_path / "data", [PLAYER] * 9)
+    with pytest.raises(InputError, match="cover more than 2,147,483,648 pixels together; cut the image into tiles"):
+        run(path)
 
 
 def test_convert_semantic_map_below_instances(tmp_path):

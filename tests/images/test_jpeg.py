@@ -13,7 +13,7 @@ from PIL import Image
 from pix2seqd.files import InputError
 from pix2seqd.images.frames import open_clip
 from pix2seqd.images.jpeg import MAX_SCANS, check_scans
-from pix2seqd.images.load import load_channels, load_image
+from pix2seqd.images.load import image_size, load_channels, load_image
 
 
 def jpeg(scans, side=2048):
@@ -70,3 +70,18 @@ def test_check_scans_takes_usual_jpegs():
         assert load_image(io.BytesIO(content.getvalue())).size == (64, 64)
     check_scans(jpeg(MAX_SCANS - 10))
     check_scans(b"")
+
+
+@pytest.mark.parametrize(
+    "inserted",
+    [b"\xff\xfe\0\x02" * 100_000, (b"\xff\xe1\xff\xffExif\0\0" + bytes(65527)) * 600, b"\xff" * 10**6, b"a" * 10**6],
+)
+def test_load_image_jpeg_of_many_segments_is_refused(inserted, tmp_path):
+    plain = jpeg(0, 16)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(plain[:2] + inserted + plain[2:])
+    for reading in (load_image, image_size):
+        with pytest.raises(InputError, match="it has more than 500 segments before its pixels; save it again as PNG"):
+            reading(path)
+    path.write_bytes(plain[:2] + b"\xff\xfe\0\x02" * 400 + plain[2:])
+    assert load_image(path).size == (16, 16)

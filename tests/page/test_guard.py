@@ -75,7 +75,18 @@ def test_guard_files_are_seen_by_their_visitor_only(url, place):
         assert one.http.get(f"/gradio_api/file={path}").status_code == 200
         assert other.http.get(f"/gradio_api/file={path}").status_code == 404
         assert other.http.get(f"/gradio_api/file={Path(path).parent}/./{Path(path).name}").status_code == 404
-        assert "no longer here" in other.open(path)["error"]
+        given = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        assert "no longer here" in other.join("image", "change", [given]).json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/dev/zero", "http://127.0.0.1:9/a.png", "../a", "", ["/etc/passwd"]])
+@pytest.mark.parametrize("wrap", [lambda file: file, lambda file: {"image": {"a": [file]}}])
+def test_guard_gradio_copies_no_file_that_is_not_the_visitors(url, place, path, wrap):
+    """Gradio would copy it into its folder before a function is called, /dev/zero until the disk is full."""
+    visitor = Visitor(url)
+    answer = visitor.join("segment", "click", [wrap({"path": path, "meta": {"_type": "gradio.FileData"}})])
+    assert (answer.status_code, answer.json()["detail"]) == (403, "this file is no longer here; upload it again")
+    assert not [found for found in (place / "out").rglob("*") if found.name in ("passwd", "zero")]
 
 
 def test_guard_names_of_results_cannot_be_guessed(url, place):
@@ -126,6 +137,14 @@ def test_guard_refuses_other_origins(url, route):
         assert http.request(method, path, headers={"sec-fetch-site": "cross-site"}).status_code == (
             200 if route == "page" else 403
         )
+
+
+def test_guard_refuses_another_origin_beside_its_own(url):
+    own = url.rstrip("/")
+    for origins in (("http://evil.example", own), (own, "http://evil.example"), (own, "null")):
+        answer = httpx.get(f"{url}config", headers=[("origin", origin) for origin in origins])
+        assert answer.status_code == 403
+    assert httpx.get(f"{url}config", headers=[("origin", own), ("origin", own)]).status_code == 200
 
 
 def test_guard_allows_no_origin_by_its_headers(url):

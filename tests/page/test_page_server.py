@@ -115,10 +115,11 @@ def test_server_button_without_image_returns_a_message(visitor, element):
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd", "http://127.0.0.1:9/x.png", "https://example.org"])
 def test_server_never_reads_or_downloads_foreign_paths(visitor, path):
-    output = visitor.open(path)
-    assert output.get("error") and "root:" not in json.dumps(output)
-    # Gradio accepts files as the input of any component.
-    output = visitor.call("save", "click", [{"path": path, "meta": {"_type": "gradio.FileData"}}])
+    given = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+    for element, kind in (("image", "change"), ("save", "click")):  # gradio accepts files as the input of any component
+        answer = visitor.join(element, kind, [given])
+        assert answer.status_code == 403 and "upload it again" in answer.json()["detail"]
+    output = visitor.call("image", "change", [path])
     assert output.get("error") and "root:" not in json.dumps(output)
 
 

@@ -5,6 +5,7 @@ front of a player), and among equal sizes to the last one. Where a format orders
 Crowds lie below all instances, and a semantic map below crowds.
 """
 
+import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from pix2seqd.data.archive import labels_orientation, read_image, turned_hint
 from pix2seqd.data.find import find_splits
 from pix2seqd.data.folder import other_arrangement
 from pix2seqd.data.labels import Labels
+from pix2seqd.data.outlines import MAX_WORK, Mask, too_large
 from pix2seqd.files import (
     InputError,
     a_few,
@@ -43,8 +45,7 @@ MANY_RECTANGLES = 10
 """Number of objects that are all rectangles, above which they may be bounding boxes."""
 
 
-_Instance = tuple[Shape, tuple[slice, slice], np.ndarray]
-"""An annotation, the bounding box of its mask, and the mask in it."""
+_Instance = tuple[Shape, Mask]
 
 
 @dataclass
@@ -190,28 +191,30 @@ class Painter:
             raise InputError(f"{path} is {image.width} x {image.height} but {says}; correct one of them{hint}")
         canvas, classes = self._base_layer(image, name)
         instances = self._instances(record, image, orientation)
-        covered = np.zeros(canvas.shape, np.int32)
+        once, twice = np.zeros((2, *canvas.shape), bool)
         crowds = []
         first = len(classes) + 1
-        for segment_id, (shape, box, mask) in enumerate(instances, start=first):
-            canvas[box][mask] = segment_id
+        for segment_id, (shape, mask) in enumerate(instances, start=first):
             classes[segment_id] = self.taxonomy.class_of(shape.category_id)
             if shape.crowd:
                 crowds.append(segment_id)
-            else:
-                covered[box] += mask
+            for box, inside in mask.bands():
+                np.copyto(canvas[box], segment_id, where=inside)
+                if not shape.crowd:
+                    twice[box] |= once[box] & inside
+                    once[box] |= inside
         panoptic = Panoptic.from_segmentation(canvas, classes, self.taxonomy, crowds)
         visible = {segment.id for segment in panoptic.segments}
-        for i, (shape, _, mask) in enumerate(instances, start=first):
+        for i, (shape, mask) in enumerate(instances, start=first):
             if i in visible:
-                report.rectangles += not shape.crowd and bool(mask.all())
+                report.rectangles += not shape.crowd and mask.area == math.prod(mask.shape)
             else:
-                why = "other objects cover it" if mask.size else "its outline is empty"
+                why = "other objects cover it" if mask.area else "its outline is empty"
                 report.vanished.append(shape.name)
                 report.dropped.append(f"{shape.name} of {name}: {why}")
         report.dropped += [f"{shape.name} of {name}: {shape.lost}" for shape in record.shapes if shape.lost]
-        report.overlaps += int((covered > 1).any())
-        report.overlap_pixels += int((covered > 1).sum())
+        report.overlaps += int(twice.any())
+        report.overlap_pixels += int(twice.sum())
         report.pixels += canvas.size
         report.images += 1
         report.segments += len([segment for segment in panoptic.segments if segment.category_id != self._filled])
@@ -232,26 +235,24 @@ class Painter:
         return canvas, classes
 
     def _instances(self, record: Record, image: Image.Image, orientation: int) -> list[_Instance]:
-        """Annotations and their masks in their bounding boxes, back to front."""
+        """Annotations and their masks, back to front."""
         width, height = record.size or image.size
-        decoded = []
+        decoded, work = [], 0
         for shape in record.shapes:
             if shape.lost:
                 continue
             try:
-                decoded.append((shape, *_cropped(upright(shape.mask(height, width), orientation))))
+                mask = shape.mask(height, width)
+                work += mask.work
+                if work > MAX_WORK:
+                    raise ValueError(too_large())
             except ValueError as error:
                 reason = f"{shape.name} cannot be used ({error})"
                 raise InputError(f"{self.annotations.source}: {reason}; correct it") from error
-        return sorted(decoded, key=lambda found: (not found[0].crowd, found[0].depth, -int(found[2].sum())))
-
-
-def _cropped(mask: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
-    """The bounding box of a mask, and the mask in it: thousands of masks of a large image would fill the memory."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0)) if rows.size else rows
-    y, x = (slice(found[0], found[-1] + 1) if found.size else slice(0, 0) for found in (rows, columns))
-    return (y, x), mask[y, x].copy()
+            if orientation > 1:
+                mask = Mask.of(upright(mask.whole(height, width), orientation))
+            decoded.append((shape, mask))
+        return sorted(decoded, key=lambda found: (not found[0].crowd, found[0].depth, -found[1].area))
 
 
 def convert(

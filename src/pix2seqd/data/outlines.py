@@ -1,8 +1,9 @@
-"""Instance masks of COCO detection json: polygons, and plain or compressed run-length codes (RLE)."""
+"""Instance masks of annotations: polygons, ellipses, pictures, and plain or compressed run-length codes (RLE)."""
 
 import io
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,112 @@ MAX_POLYGONS = 2_000
 """Polygons of one segmentation."""
 MAX_RUNS = 2**22
 """Runs, or characters of a compressed code, of one segmentation."""
+MAX_WORK = 2**31
+"""Pixels of the bounding boxes of all masks of one image, and of the parts that masks are made of."""
 FARTHEST = 1e7
 """Largest coordinate of a point in pixels, in both directions; more than an image has."""
 MAX_CROSSED = 2**20
 """Crossings of sides and rows of pixels that are computed at once."""
+BAND = 2**18
+"""Pixels of a mask that are looked at at once: they fit into the processor's cache."""
+_CROSSING = 32
+"""Pixels that can be filled in the time of one crossing."""
 _MAX_BITS = 60
 """Of one run: far more than any image has pixels."""
 
 
-def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Mask:
+    """The pixels of an object, as bits of its bounding box: thousands in a large image would fill the memory.
+
+    Attributes:
+        box: rows and columns of the bounding box; both are empty if the mask is.
+        bits: its pixels, eight a byte, `[h, ceil(w / 8)]`.
+        work: what it took to make the mask, see `MAX_WORK`.
+    """
+
+    box: tuple[slice, slice]
+    bits: np.ndarray
+    work: int
+
+    @classmethod
+    def of(cls, inside: np.ndarray, top: int = 0, left: int = 0, work: int = 0) -> "Mask":
+        """From bool `[h, w]` at a place in the image; `work` is what it took beside the pixels of its box."""
+        rows = np.flatnonzero(inside.any(axis=1))
+        columns = np.flatnonzero(inside[rows[0] : rows[-1] + 1].any(axis=0)) if rows.size else rows
+        y, x = (slice(found[0], found[-1] + 1) if found.size else slice(0, 0) for found in (rows, columns))
+        box = slice(top + y.start, top + y.stop), slice(left + x.start, left + x.stop)
+        seen = inside[y, x]
+        return cls(box, np.packbits(seen, axis=1), work + seen.size)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the bounding box."""
+        return self.box[0].stop - self.box[0].start, self.box[1].stop - self.box[1].start
+
+    def bands(self) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+        """Rows and columns of a part of the bounding box, and which of its pixels are inside, bool `[h, w]`."""
+        (rows, columns), (height, width) = self.box, self.shape
+        step = max(1, BAND // max(1, width))
+        for first in range(0, height, step):
+            inside = np.unpackbits(self.bits[first : first + step], axis=1, count=width).view(bool)
+            yield (slice(rows.start + first, rows.start + first + len(inside)), columns), inside
+
+    def transposed(self) -> "Mask":
+        """The mask of the transposed image."""
+        inside = np.unpackbits(self.bits, axis=1, count=self.shape[1]).view(bool)
+        rows, columns = self.box
+        return Mask((columns, rows), np.packbits(inside.T, axis=1), self.work)
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return int(np.bitwise_count(self.bits).sum())
+
+    def whole(self, height: int, width: int) -> np.ndarray:
+        """The mask in an image of this size, bool `[height, width]`."""
+        whole = np.zeros((height, width), bool)
+        for box, inside in self.bands():
+            whole[box] = inside
+        return whole
+
+
+def combine(masks: Iterable[Mask], operator: Callable[..., Any] = np.logical_or) -> Mask:
+    """One mask of several, from the first to the last.
+
+    Args:
+        masks: no more are made than `MAX_WORK` allows; of none, the result is empty.
+        operator: what is done with each but the first: `np.logical_or` adds it, `np.greater` takes it away, and
+            `np.logical_xor` does one where the other was done.
+
+    Raises:
+        ValueError: they are more than `MAX_WORK`.
+    """
+    parts, work = [], 0
+    for mask in masks:
+        parts.append(mask)
+        work += mask.work
+        if work > MAX_WORK:
+            raise ValueError(too_large())
+    if len(parts) == 1:
+        return parts[0]
+    boxes = [part.box for part in parts if part.bits.size] or [(slice(0, 0), slice(0, 0))]
+    top, left = (min(box[axis].start for box in boxes) for axis in (0, 1))
+    bottom, right = (max(box[axis].stop for box in boxes) for axis in (0, 1))
+    inside = np.zeros((bottom - top, right - left), bool)
+    for number, part in enumerate(parts):
+        for (rows, columns), band in part.bands():
+            view = inside[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+            (operator if number else np.logical_or)(view, band, out=view)
+    return Mask.of(inside, top, left, work)
+
+
+def too_large() -> str:
+    """The message about masks above `MAX_WORK`."""
+    return f"its outlines cover more than {MAX_WORK:,} pixels together; cut the image into tiles"
+
+
+def decode_mask(segmentation: Any, height: int, width: int) -> Mask:
     """Decode the `segmentation` of an annotation.
 
     Args:
@@ -34,11 +132,8 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
         height: height of the image.
         width: width of the image.
 
-    Returns:
-        bool `[height, width]`.
-
     Raises:
-        ValueError: the segmentation is damaged or has another size.
+        ValueError: the segmentation is damaged, has another size or would take too long.
     """
     if isinstance(segmentation, Mapping):
         return _decode_runs(segmentation, height, width)
@@ -49,10 +144,7 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     polygons = [_polygon(given) for given in segmentation]
     if sum(map(len, polygons)) > MAX_POINTS:
         raise ValueError(f"the polygons have more than {MAX_POINTS:,} points")
-    inside = np.zeros((height, width), bool)
-    for points in polygons:
-        fill_polygon(inside, points)
-    return inside
+    return combine(fill_polygon(points, height, width) for points in polygons)
 
 
 def _polygon(given: Any) -> np.ndarray:
@@ -73,27 +165,33 @@ def _polygon(given: Any) -> np.ndarray:
     return points.reshape(-1, 2)
 
 
-def fill_polygon(inside: np.ndarray, points: np.ndarray) -> None:
-    """Add a polygon: the pixels whose centres are inside by the even-odd rule; pixel i spans i to i + 1.
+def fill_polygon(points: np.ndarray, height: int, width: int) -> Mask:
+    """The mask of a polygon: the pixels whose centres are inside by the even-odd rule; pixel i spans i to i + 1.
 
     `PIL.ImageDraw` also fills the pixels that the outline touches, which enlarges small objects.
 
     Args:
-        inside: bool `[height, width]`, changed in place.
         points: `[n, 2]` x, y.
+        height: height of the image.
+        width: width of the image.
+
+    Raises:
+        ValueError: it has more pixels and crossings with rows than `MAX_WORK`.
     """
-    height, width = inside.shape
     # A side goes through the centres of these rows; of many small polygons each has few.
     y = np.ceil(np.clip(points[:, 1], 0, height) - 0.5).astype(int)
     top, bottom = y.min(initial=height), y.max(initial=0)
     if top >= bottom:
-        return
+        return Mask.of(np.zeros((0, 0), bool))
     low, high = np.clip([points[:, 0].min(), points[:, 0].max()], 0, width)
     left, right = (int(np.ceil(x - 0.5)) for x in (low, high))
-    crossed = np.zeros((bottom - top, right - left + 1), np.uint8)
     ends, others = np.roll(points, -1, axis=0), np.roll(y, -1)
     counts, begins = np.abs(others - y), np.minimum(y, others)
     until = np.cumsum(counts)
+    work = _CROSSING * int(until[-1])
+    if work + (bottom - top) * (right - left) > MAX_WORK:
+        raise ValueError(too_large())
+    crossed = np.zeros((bottom - top, right - left + 1), np.uint8)
     first = 0
     while first < len(points):  # sides with so many rows that they do not fill the memory
         last = max(first + 1, np.searchsorted(until, until[first] - counts[first] + MAX_CROSSED, "right"))
@@ -103,10 +201,12 @@ def fill_polygon(inside: np.ndarray, points: np.ndarray) -> None:
         at = np.clip(x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0), low, high)
         np.add.at(crossed, (rows - top, np.ceil(at - 0.5).astype(int) - left), 1)  # 256 is 0, and as even
         first = last
-    inside[top:bottom, left:right] |= np.bitwise_xor.accumulate(crossed & 1, axis=1)[:, :-1].astype(bool)
+    np.bitwise_and(crossed, 1, out=crossed)
+    np.bitwise_xor.accumulate(crossed, axis=1, out=crossed)
+    return Mask.of(crossed[:, :-1].view(bool), int(top), left, work)
 
 
-def polygon_mask(points: Any, height: int, width: int) -> np.ndarray:
+def polygon_mask(points: Any, height: int, width: int) -> Mask:
     """The mask of one polygon.
 
     Args:
@@ -115,7 +215,7 @@ def polygon_mask(points: Any, height: int, width: int) -> np.ndarray:
         width: width of the image.
 
     Raises:
-        ValueError: the corners are no pairs of finite numbers, or too far outside.
+        ValueError: the corners are no pairs of finite numbers or too far outside, or as `fill_polygon`.
     """
     pairs = isinstance(points, list | tuple) and all(isinstance(p, list | tuple) and len(p) == 2 for p in points)
     if not pairs:
@@ -130,7 +230,7 @@ def rectangle(left: float, top: float, right: float, bottom: float) -> list[list
 
 def ellipse_mask(
     center: tuple[float, float], radii: tuple[float, float], degrees: float, height: int, width: int
-) -> np.ndarray:
+) -> Mask:
     """The mask of an ellipse: the pixels whose centres are inside.
 
     Args:
@@ -145,16 +245,23 @@ def ellipse_mask(
     """
     if not (np.abs([*center, *radii, degrees]) <= FARTHEST).all() or min(radii) < 0:
         raise ValueError("its centre, radius or angle is no number of pixels or degrees")
-    if not min(radii):
-        return np.zeros((height, width), bool)
-    y, x = np.ogrid[:height, :width]
-    dx, dy, angle = x + 0.5 - center[0], y + 0.5 - center[1], np.deg2rad(degrees)
-    along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
-    with np.errstate(over="ignore"):  # what is so far out that no float holds it is outside
-        return (along / radii[0]) ** 2 + (across / radii[1]) ** 2 <= 1
+    angle = np.deg2rad(degrees)
+    cos, sin = np.cos(angle), np.sin(angle)
+    across, down = np.hypot(radii[0] * cos, radii[1] * sin), np.hypot(radii[0] * sin, radii[1] * cos)
+    left, right = (int(np.clip(center[0] + side * across, 0, width)) for side in (-1, 1))
+    top, bottom = (int(np.clip(center[1] + side * down, 0, height)) for side in (-1, 1))
+    inside = np.zeros((min(bottom + 1, height) - top, min(right + 1, width) - left), bool)
+    x = np.arange(left, left + inside.shape[1]) + 0.5 - center[0]
+    if min(radii) > 0:
+        for row in range(len(inside)):  # not all at once, which takes 50 bytes a pixel
+            y = top + row + 0.5 - center[1]
+            with np.errstate(over="ignore"):  # what is so far out that no float holds it is outside
+                distance = ((x * cos + y * sin) / radii[0]) ** 2 + ((y * cos - x * sin) / radii[1]) ** 2
+            inside[row] = distance <= 1
+    return Mask.of(inside, top, left)
 
 
-def stored_mask(png: bytes, left: int, top: int, height: int, width: int) -> np.ndarray:
+def stored_mask(png: bytes, left: int, top: int, height: int, width: int) -> Mask:
     """A mask that is stored as the PNG of a part of the image; what is not black and not transparent is inside.
 
     Args:
@@ -176,14 +283,44 @@ def stored_mask(png: bytes, left: int, top: int, height: int, width: int) -> np.
         raise ValueError(str(error)) from error
     except Exception as error:  # of damaged data, Pillow raises anything
         raise ValueError("its mask is no PNG") from error
-    inside = np.zeros((height, width), bool)
     x, y = max(0, left), max(0, top)
-    part = part[y - top : y - top + max(0, height - y), x - left : x - left + max(0, width - x)]
-    inside[y : y + part.shape[0], x : x + part.shape[1]] = part
-    return inside
+    seen = part[y - top : y - top + max(0, height - y), x - left : x - left + max(0, width - x)]
+    return Mask.of(seen, y, x, part.size)
 
 
-def _decode_runs(code: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+def column_runs(starts: np.ndarray, ends: np.ndarray, height: int) -> Mask:
+    """The mask of runs of pixels, which are counted from 0 down each column.
+
+    Args:
+        starts: first pixel of each run, `[n]`; runs may overlap.
+        ends: pixel after its last, `[n]`.
+        height: height of the image.
+
+    Raises:
+        ValueError: the mask is larger than `MAX_WORK`.
+    """
+    order = np.argsort(starts, kind="stable")
+    order = order[starts[order] < ends[order]]
+    if not order.size:
+        return combine([])
+    starts, ends = starts[order], np.maximum.accumulate(ends[order])
+    apart = np.flatnonzero(starts[1:] > ends[:-1])  # the others touch, and are one run
+    starts, ends = starts[np.append(0, apart + 1)], ends[np.append(apart, -1)]
+    (left, top), (right, bottom) = np.divmod(starts, height), np.divmod(ends - 1, height)
+    if (left == right).all():  # no run goes on in the next column, so that only some rows are needed
+        first, last = int(top.min()), int(bottom.max()) + 1
+    else:
+        first, last = 0, height
+    tall, column = last - first, int(left[0])
+    if tall * (int(right[-1]) + 1 - column) > MAX_WORK:
+        raise ValueError(too_large())
+    edges = np.stack([(left - column) * tall + top - first, (right - column) * tall + bottom - first + 1], 1).ravel()
+    lengths = np.diff(edges, prepend=0, append=(int(right[-1]) + 1 - column) * tall)
+    inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(-1, tall).T
+    return Mask.of(inside, first, column, inside.size)
+
+
+def _decode_runs(code: Mapping[str, Any], height: int, width: int) -> Mask:
     """Alternating runs of 0 and 1, column by column."""
     counts, size = code.get("counts"), code.get("size")
     if not isinstance(size, list | tuple) or list(size) != [height, width]:
@@ -197,8 +334,8 @@ def _decode_runs(code: Mapping[str, Any], height: int, width: int) -> np.ndarray
         raise ValueError("the run-length code has runs that are no integers")
     if min(runs, default=0) < 0 or sum(runs) != height * width:
         raise ValueError("the run-length code does not cover the image")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
+    until = np.cumsum(runs, dtype=np.int64)
+    return column_runs(until[:-1:2], until[1::2], height)
 
 
 def _decompress(counts: str | bytes) -> list[int]:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from pix2seqd.data.sample import Sample
-from pix2seqd.files import MAX_BYTES, InputError, encoded, is_file, read_json, require, write_json, write_together
+from pix2seqd.files import InputError, encoded, is_file, read_json, require, write_json, write_together
 from pix2seqd.images.jpeg import check_scans
 from pix2seqd.images.load import check_pixels, decoding, open_image
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -30,6 +30,8 @@ _DAMAGED = (
     *(AttributeError, KeyError, TypeError, ValueError),
 )
 INDEX = "index.json"
+MAX_SAMPLE = 2**30
+"""Bytes of the largest sample that is read."""
 SHUFFLED_TOGETHER = 8
 """Shards whose samples an epoch mixes: it reads so many files at a time."""
 
@@ -79,7 +81,7 @@ class Shards:
         start, stop = self._offsets[shard][index - self._starts[shard] :][:2].tolist()
         try:
             with self._files[shard].open("rb") as file:
-                if stop > file.seek(0, os.SEEK_END) or stop - start > MAX_BYTES:
+                if stop > file.seek(0, os.SEEK_END) or stop - start > MAX_SAMPLE:
                     raise ValueError(stop)
                 file.seek(start)
                 (item,) = _items(file.read(stop - start))

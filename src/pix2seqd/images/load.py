@@ -8,7 +8,7 @@ import re
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -20,7 +20,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps
 from tifffile import PHOTOMETRIC
 
 from pix2seqd.files import InputError, printable
-from pix2seqd.images.jpeg import check_scans
+from pix2seqd.images.jpeg import check_scans, check_segments
 from pix2seqd.images.tiff import AXES, Tiff, is_tiff
 
 MAX_PIXELS = 150_000_000
@@ -308,8 +308,14 @@ def _named(planes: Iterable[np.ndarray], count: int, names: Sequence[str]) -> It
 
 
 def open_image(file: IO[bytes] | Path) -> Image.Image:
-    """Open an image of one of `FORMATS` with Pillow; errors are Pillow's."""
+    """Open an image of one of `FORMATS` with Pillow; errors are Pillow's.
+
+    Raises:
+        InputError: it is a JPEG of too many segments.
+    """
     max_pixels()  # which tells Pillow
+    with nullcontext(file) if not isinstance(file, Path) else file.open("rb") as opened:
+        check_segments(opened)
     Image.init()
     with warnings.catch_warnings(action="ignore"):  # of what is odd in an image
         return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])  # Pillow before 11.3: no AVIF

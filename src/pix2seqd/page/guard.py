@@ -139,10 +139,11 @@ class Guard:
     def _check(self, scope: dict[str, Any], headers: dict[bytes, str]) -> int:
         """Check everything but the visitor. Returns the size of the body."""
         # A foreign site whose name resolves to this machine must not reach the page (DNS rebinding).
-        host, origin = (headers.get(name, "").lower() for name in (b"host", b"origin"))
+        host = headers.get(b"host", "").lower()
+        origins = {value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"origin"} - {""}
         if not self._is_own(re.sub(r":\d+$", "", host).strip("[]").rstrip(".")):
             raise Refusal(421, f"this server is not {printable(host)!r}; see --names")
-        foreign = origin and origin not in (f"http://{host}", f"https://{host}")
+        foreign = origins - {f"http://{host}", f"https://{host}"}
         # Other sites may link to the page, but not use its files and requests.
         linked = headers.get(b"sec-fetch-site", "none") not in ("same-origin", "none")
         if foreign or (linked and (scope["method"], scope["path"]) != ("GET", "/")):
@@ -196,9 +197,13 @@ class Guard:
         if path.startswith("/gradio_api/heartbeat/"):
             pages = [path.rpartition("/")[2]]
         if path in (JOIN, "/gradio_api/cancel"):
-            pages = [_page(await body.whole())]
+            content = _json(await body.whole())
+            pages = [content.get("session_hash")]
+            # Gradio would copy any file of this machine, and what an address gives, before a function sees its path.
+            if not all(self._scratch.may_see(Path(file), visitor) for file in _paths(content)):
+                raise Refusal(403, "this file is no longer here; upload it again")
         for page in pages:
-            if not PAGE.fullmatch(page) or self._visitors.is_of_another(page, visitor):
+            if not isinstance(page, str) or not PAGE.fullmatch(page) or self._visitors.is_of_another(page, visitor):
                 raise Refusal(403, "this page belongs to another visitor; load it again")
             if path == JOIN and not self._visitors.enter(page, visitor):
                 full = f"{self._limits.visitors} visitors have corrections here that are not saved; try again later"
@@ -273,12 +278,25 @@ class _Body:
         return self._whole
 
 
-def _page(body: bytes) -> str:
+def _json(body: bytes) -> dict[str, Any]:
     try:
-        page = json.loads(body)["session_hash"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
-    return page if isinstance(page, str) else ""
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _paths(content: Any) -> Iterator[str]:
+    """The paths of all files in the content of a request, as gradio finds them; what is no path is "/"."""
+    left = [content]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            if one.get("path") is not None:
+                yield one["path"] if isinstance(one["path"], str) else "/"
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
 
 
 def _address(scope: dict[str, Any]) -> str:

@@ -41,8 +41,8 @@ UNITS = {"um": 1.0, "µm": 1.0, "μm": 1.0, "nm": 0.001}  # two characters for t
 """Micrometres of each unit of a pixel size."""
 PIXEL_SIZES = 1e-4, 1e6
 """Smallest and largest size of a pixel, in micrometres."""
-FORMULA_STARTS = ("=", "+", "-", "@")
-"""Characters with which a formula begins in a spreadsheet program."""
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""Characters with which a formula begins in a spreadsheet program, or which it leaves out before one."""
 
 
 @dataclass(frozen=True)

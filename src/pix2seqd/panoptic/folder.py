@@ -5,6 +5,7 @@ import itertools
 import json
 import secrets
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -254,7 +255,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
                     raise ValueError(number)
                 key, about = recorded.pop(number, (None, None))
                 if about is None or mask != f"{about.name}.png":  # otherwise its name is taken already
-                    self._taken.add(_folded(prefix + Path(annotation["file_name"]).stem))
+                    self._taken.add(_alike(prefix + Path(annotation["file_name"]).stem))
                 if key is not None and about is not None:
                     self.recorded[key] = about
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -268,18 +269,18 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
                 self._newest_part += 1
             prefix = f"{part_name(self._newest_part)}/"
         # On some file systems A.png and a.png are the same file.
-        first = _folded(prefix + wanted)
+        first = _alike(prefix + wanted)
         for number in itertools.count(self._next_number.get(first, 1)):
             name = prefix + (wanted if number == 1 else f"{wanted}-{number}")
-            if _folded(name) not in self._taken:
+            if _alike(name) not in self._taken:
                 self._next_number[first] = number
                 return name
         raise AssertionError
 
     def _register(self, key: str | None, name: str) -> None:
         """Remember that a name is in use, and by which image."""
-        if _folded(name) not in self._taken:
-            self._taken.add(_folded(name))
+        if _alike(name) not in self._taken:
+            self._taken.add(_alike(name))
             self._sizes[name.rpartition("/")[0]] += 1
         if key is not None:
             self._stems.setdefault(key, name)
@@ -374,12 +375,6 @@ def _info(path: Path, head: Mapping[str, Any]) -> dict[str, Any]:
     return info
 
 
-def _folded(name: str) -> str:
-    """The name in lower case: the same string if it is so already, which takes no memory."""
-    folded = name.casefold()
-    return name if folded == name else folded
-
-
 def identity_of(image: Mapping[str, Any]) -> int | None:
     """A hash of the bytes of an image's source, and of when this was modified; None: it has no source."""
     source = image.get("source")
@@ -389,3 +384,9 @@ def identity_of(image: Mapping[str, Any]) -> int | None:
 def _recorded(name: str, suffix: str, image: Mapping[str, Any], settings: Mapping[str, Any] | None) -> Recorded:
     is_current, also = image.get("settings") == settings, image.get("also") or NOTHING
     return Recorded(name, sys.intern(suffix), is_current, identity_of(image), also, bool(image.get("unfamiliar")))
+
+
+def _alike(name: str) -> str:
+    """What names have in common that are the same file on some file systems: A.png and a.png, and é as one or two."""
+    alike = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return name if alike == name else alike  # the same string takes no memory

@@ -1,7 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from pix2seqd import files
 from pix2seqd.data.annotations import conversion, recognize_annotations
 from pix2seqd.data.convert import open_annotations
 from pix2seqd.files import InputError
@@ -157,3 +160,22 @@ def test_recognize_annotations_plain_folders_have_none(tmp_path, draw):
     write(tmp_path / "settings.json", {"a": 1})
     write(tmp_path / "page.xml", "<html/>")
     assert recognize_annotations(tmp_path) is None and conversion(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("annotations.xml", "<annotations>" + '<a b="c"/>' * 5000 + "</annotations>"),
+        ("labels.csv", "ImageId,EncodedPixels\n" + "a.png,1 1\n" * 5000),
+        ("labels/a.txt", "0 .1 .1 .2 .2 .3 .1\n" * 5000),
+    ],
+)
+def test_annotations_that_need_more_memory_than_allowed_are_refused(name, content, tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    Image.new("L", (8, 6)).save(tmp_path / "images/a.png")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    monkeypatch.setattr(files, "MAX_MEMORY", 1_000_000)
+    monkeypatch.setattr(files, "MAX_GROWTH", 0)
+    with pytest.raises(InputError, match=f"{Path(name).name} would take about .* GB of memory"):
+        open_annotations(tmp_path if name.startswith("labels/") else tmp_path / name)

@@ -19,8 +19,8 @@ from pix2seqd.data.annotations.records import (
     parse_size,
     unusable,
 )
-from pix2seqd.data.outlines import FARTHEST, ellipse_mask, polygon_mask, rectangle
-from pix2seqd.files import MAX_TEXT, InputError, read_bytes
+from pix2seqd.data.outlines import FARTHEST, Mask, ellipse_mask, polygon_mask, rectangle
+from pix2seqd.files import MAX_TEXT, XML_COSTS, InputError, read_bytes, require_memory
 
 MAX_DEPTH = 50
 """Elements within elements of an XML file."""
@@ -52,8 +52,10 @@ def read_xml(path: Path) -> ElementTree.Element:
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.data, refuse
+    content = read_bytes(path, MAX_TEXT)
+    require_memory(path, content, XML_COSTS)
     try:
-        parser.Parse(read_bytes(path, MAX_TEXT), True)
+        parser.Parse(content, True)
         return builder.close()
     except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: an encoding that is not known
         raise InputError(f"{path} is not valid XML ({error}); export it again") from error
@@ -134,7 +136,7 @@ def _numbers(element: ElementTree.Element, *keys: str) -> list[float]:
     return values
 
 
-def _polygon(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
+def _polygon(element: ElementTree.Element, height: int, width: int) -> Mask:
     try:
         points = [[float(v) for v in pair.split(",")] for pair in element.get("points", "").split(";") if pair.strip()]
     except ValueError as error:
@@ -142,7 +144,7 @@ def _polygon(element: ElementTree.Element, height: int, width: int) -> np.ndarra
     return polygon_mask(points, height, width)
 
 
-def _box(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
+def _box(element: ElementTree.Element, height: int, width: int) -> Mask:
     left, top, right, bottom = _numbers(element, "xtl", "ytl", "xbr", "ybr")
     corners = np.array(rectangle(left, top, right, bottom))
     if element.get("rotation"):
@@ -153,13 +155,13 @@ def _box(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
     return polygon_mask(corners.tolist(), height, width)
 
 
-def _ellipse(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
+def _ellipse(element: ElementTree.Element, height: int, width: int) -> Mask:
     x, y, rx, ry = _numbers(element, "cx", "cy", "rx", "ry")
     degrees = _numbers(element, "rotation")[0] if element.get("rotation") else 0.0
     return ellipse_mask((x, y), (rx, ry), degrees, height, width)
 
 
-def _mask(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
+def _mask(element: ElementTree.Element, height: int, width: int) -> Mask:
     """Alternating runs of 0 and 1, row by row, in the box of the mask."""
     left, top, w, h = (int(value) for value in _numbers(element, "left", "top", "width", "height"))
     try:
@@ -170,6 +172,4 @@ def _mask(element: ElementTree.Element, height: int, width: int) -> np.ndarray:
         raise ValueError("its box is not inside the image")
     if min(runs) < 0 or sum(runs) != w * h:
         raise ValueError("its runs do not cover its box")
-    inside = np.zeros((height, width), bool)
-    inside[top : top + h, left : left + w] = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(h, w)
-    return inside
+    return Mask.of(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(h, w), top, left)

@@ -22,7 +22,7 @@ from pix2seqd.data.annotations.records import (
     read_jsons,
     unusable,
 )
-from pix2seqd.data.outlines import ellipse_mask, polygon_mask, rectangle, stored_mask
+from pix2seqd.data.outlines import Mask, ellipse_mask, polygon_mask, rectangle, stored_mask
 from pix2seqd.files import InputError, is_file, read_text
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
@@ -140,23 +140,23 @@ def _corners(points: Any, count: int) -> np.ndarray:
     return corners
 
 
-def _polygon(points: Any, _: Any, height: int, width: int) -> np.ndarray:
+def _polygon(points: Any, _: Any, height: int, width: int) -> Mask:
     return polygon_mask(points, height, width)
 
 
-def _rectangle(points: Any, _: Any, height: int, width: int) -> np.ndarray:
+def _rectangle(points: Any, _: Any, height: int, width: int) -> Mask:
     if isinstance(points, list) and len(points) == 4:  # X-AnyLabeling writes all corners
         return polygon_mask(points, height, width)
     return polygon_mask(rectangle(*_corners(points, 2).ravel().tolist()), height, width)
 
 
-def _circle(points: Any, _: Any, height: int, width: int) -> np.ndarray:
+def _circle(points: Any, _: Any, height: int, width: int) -> Mask:
     center, edge = _corners(points, 2)
     radius = float(np.hypot(*(edge - center)))
     return ellipse_mask((center[0], center[1]), (radius, radius), 0, height, width)
 
 
-def _mask(points: Any, data: Any, height: int, width: int) -> np.ndarray:
+def _mask(points: Any, data: Any, height: int, width: int) -> Mask:
     """A mask that is stored as a PNG of the box from the first point to the second, both inside."""
     left, top = np.rint(_corners(points, 2).min(axis=0)).astype(int)
     if not isinstance(data, str):

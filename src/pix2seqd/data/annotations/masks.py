@@ -18,6 +18,7 @@ from pix2seqd.data.annotations.records import (
     visible,
 )
 from pix2seqd.data.label_images import LOSSLESS_SUFFIXES, read_label_image
+from pix2seqd.data.outlines import Mask
 from pix2seqd.files import InputError
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
@@ -78,7 +79,7 @@ def read_mask_folders(home: Path, images: Path | None = None) -> Annotations:
     return Annotations(home, home, taxonomy, records, unlisted, [note])
 
 
-def _mask(path: Path, height: int, width: int) -> np.ndarray:
+def _mask(path: Path, height: int, width: int) -> Mask:
     try:
         pixels = read_label_image(path)
     except InputError as error:
@@ -88,4 +89,4 @@ def _mask(path: Path, height: int, width: int) -> np.ndarray:
         raise ValueError(f"{path} is {pixels.shape[1]} x {pixels.shape[0]}, another mask {width} x {height}")
     if len(np.unique(pixels)) > 2:
         raise ValueError(f"{path} has more than two values; export masks without smoothing")
-    return pixels > 0
+    return Mask.of(pixels > 0)

@@ -1,7 +1,8 @@
 """What the readers of annotation formats have in common: images, and the outlines of the objects in them."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -9,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
 from PIL import Image, ImageColor
 
+from pix2seqd.data.outlines import Mask, combine
 from pix2seqd.files import MAX_DEPTH, InputError, is_file, read_json
 from pix2seqd.images.load import IMAGE_SUFFIXES, image_size
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
@@ -41,8 +42,8 @@ class Shape:
     name: str
     """What messages call it, such as "annotation 7"."""
     category_id: int
-    mask: Callable[[int, int], np.ndarray]
-    """Height and width of the labels → bool `[h, w]`. It raises ValueError if the outline is damaged."""
+    mask: Callable[[int, int], Mask]
+    """Height and width of the labels → its pixels. It raises ValueError if the outline is damaged."""
     crowd: bool = False
     depth: int = 0
     """Where the format orders its objects: the higher one is on top."""
@@ -115,6 +116,7 @@ class ImageFinder:
         self._by_name: dict[str, list[str]] | None = None
         self._by_original: dict[str, list[str]] | None = None
         self._by_stem: dict[Path, dict[str, list[Path]]] = {}
+        self._names: dict[tuple[str, ...], Collection[str]] = {}
 
     def find(self, name: str) -> str | None:
         """Path of an image below the folder, with "/" between folders; None if there is none, or several.
@@ -137,9 +139,29 @@ class ImageFinder:
 
     def named(self, name: str) -> str | None:
         """Path of the image of a name with or without its suffix, as of `find`; None if there is none, or several."""
-        names = [name, *(f"{name}{suffix}" for suffix in sorted(IMAGE_SUFFIXES))]
-        found = {path for path in map(self.find, names) if path}
+        found = {path for path in map(self.find, [name, *self._with_suffix(name)]) if path}
         return found.pop() if len(found) == 1 else None
+
+    def _with_suffix(self, name: str) -> list[str]:
+        """The name with each suffix of an image that a file has where `find` looks.
+
+        Asking the disk for every suffix would take minutes for a list of a hundred thousand images that are not there.
+        """
+        found: set[str] = set()
+        for written in {name, unquote(name)}:
+            *folders, stem = path_parts(written) or [""]
+            places = [self._listed(tuple(folders[start:])) for start in range(len(folders) + 1)]
+            ends = (suffix for suffix in IMAGE_SUFFIXES if any(stem + suffix in place for place in places))
+            found.update(ends, (suffix for suffix in IMAGE_SUFFIXES if (stem + suffix).casefold() in self._below()))
+        return [name + suffix for suffix in sorted(found)]
+
+    def _listed(self, folders: tuple[str, ...]) -> Collection[str]:
+        """The names in a folder below the finder's; none if there is no such folder."""
+        if folders not in self._names:
+            self._names[folders] = ()
+            with suppress(OSError, ValueError):
+                self._names[folders] = frozenset(path.name for path in self.folder.joinpath(*folders).iterdir())
+        return self._names[folders]
 
     def original(self, name: str) -> str | None:
         """The image that Roboflow renamed, or renamed from this name; None if there is none, or several."""
@@ -283,9 +305,7 @@ def parse_size(width: Any, height: Any) -> tuple[int, int] | None:
     return sides if min(sides) > 0 else None
 
 
-def drawn(
-    name: str, category_id: int, kind: str, decoders: Mapping[str, Callable[..., np.ndarray]], *drawing: Any
-) -> Shape:
+def drawn(name: str, category_id: int, kind: str, decoders: Mapping[str, Callable[..., Mask]], *drawing: Any) -> Shape:
     """A shape of some kind that a tool has.
 
     Args:
@@ -317,20 +337,17 @@ def join_groups(parts: Iterable[tuple[Shape, Any]]) -> Iterator[Shape]:
 
 
 def _joined(shapes: Sequence[Shape]) -> Shape:
-    def mask(height: int, width: int) -> np.ndarray:
-        inside = shapes[0].mask(height, width)
-        for shape in shapes[1:]:  # one by one: many masks of a large image would fill the memory
-            inside = inside | shape.mask(height, width)
-        return inside
+    def mask(height: int, width: int) -> Mask:
+        return combine(shape.mask(height, width) for shape in shapes)
 
     first = shapes[0]
     return Shape(f"{first.name} and its group", first.category_id, mask, depth=max(shape.depth for shape in shapes))
 
 
-def unusable(reason: str) -> Callable[[int, int], np.ndarray]:
+def unusable(reason: str) -> Callable[[int, int], Mask]:
     """The mask of a shape that cannot be used; the ValueError that it raises gives the reason."""
 
-    def mask(height: int, width: int) -> np.ndarray:
+    def mask(height: int, width: int) -> Mask:
         raise ValueError(reason)
 
     return mask

@@ -19,9 +19,9 @@ from pix2seqd.data.annotations.records import (
     make_taxonomy,
     number_names,
 )
-from pix2seqd.data.outlines import MAX_RUNS
+from pix2seqd.data.outlines import MAX_RUNS, Mask, column_runs
 from pix2seqd.data.tables import columns, delimiter
-from pix2seqd.files import MAX_TEXT, InputError, read_text
+from pix2seqd.files import CSV_COSTS, MAX_TEXT, InputError, read_text
 
 LAYOUTS = (
     ("imageid", "encodedpixels", False),
@@ -75,7 +75,7 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
         InputError: a row lacks a column; or an error of `Annotations`.
     """
     csv.field_size_limit(MAX_TEXT)
-    lines = read_text(path).splitlines()
+    lines = read_text(path, CSV_COSTS).splitlines()
     rows = list(csv.reader(lines, delimiter=delimiter(lines[0])))
     head = [name.strip().lower() for name in rows[0]]
     layout = _layout(head)
@@ -109,7 +109,7 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
     return Annotations(path, finder.folder, make_taxonomy(numbers.items(), path), records, notes=[note])
 
 
-def _mask(code: str, along_rows: bool, height: int, width: int) -> np.ndarray:
+def _mask(code: str, along_rows: bool, height: int, width: int) -> Mask:
     try:
         numbers = np.array([int(word) for word in code.split()], np.int64)
     except (ValueError, OverflowError) as error:
@@ -125,8 +125,6 @@ def _mask(code: str, along_rows: bool, height: int, width: int) -> np.ndarray:
     if height != width and len(steps) > 2 and abs(np.median(steps) - other) < 0.2 * abs(height - width):
         seem, expected = ("down columns", "along rows")[:: 1 if along_rows else -1]
         raise ValueError(f"its runs seem to go {seem}; here they go {expected}: encode the transposed masks")
-    inside = np.zeros(height * width + 1, np.int32)
-    np.add.at(inside, starts, 1)
-    np.add.at(inside, starts + lengths, -1)
-    pixels = inside[:-1].cumsum() > 0
-    return pixels.reshape(height, width) if along_rows else pixels.reshape(width, height).T
+    if along_rows:
+        return column_runs(starts, starts + lengths, width).transposed()
+    return column_runs(starts, starts + lengths, height)

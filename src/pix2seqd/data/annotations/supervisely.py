@@ -3,6 +3,7 @@
 import base64
 import zlib
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pix2seqd.data.annotations.records import (
     read_jsons,
     unusable,
 )
-from pix2seqd.data.outlines import polygon_mask, rectangle, stored_mask
+from pix2seqd.data.outlines import Mask, combine, polygon_mask, rectangle, stored_mask
 from pix2seqd.files import MAX_TEXT, InputError, read_json
 
 META = "meta.json"
@@ -106,17 +107,15 @@ def _points(entry: Mapping[str, Any], key: str) -> Any:
     return points.get(key) if isinstance(points, dict) else None
 
 
-def _polygon(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
-    inside = polygon_mask(_points(entry, "exterior"), height, width)
+def _polygon(entry: Mapping[str, Any], height: int, width: int) -> Mask:
+    outline = polygon_mask(_points(entry, "exterior"), height, width)
     holes = _points(entry, "interior") or []
     if not isinstance(holes, list):
         raise ValueError("its interior is no list of holes")
-    for hole in holes:
-        inside &= ~polygon_mask(hole, height, width)
-    return inside
+    return combine(chain([outline], (polygon_mask(hole, height, width) for hole in holes)), np.greater)
 
 
-def _rectangle(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+def _rectangle(entry: Mapping[str, Any], height: int, width: int) -> Mask:
     """The box of two corners, of which both pixels are inside."""
     try:
         (x0, y0), (x1, y1) = np.asarray(_points(entry, "exterior"), float).tolist()
@@ -126,7 +125,7 @@ def _rectangle(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
     return polygon_mask(rectangle(left, top, right + 1, bottom + 1), height, width)
 
 
-def _bitmap(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+def _bitmap(entry: Mapping[str, Any], height: int, width: int) -> Mask:
     """A PNG, compressed and in base 64, whose left upper pixel lies at `origin`."""
     bitmap = entry.get("bitmap")
     data, origin = (bitmap.get("data"), bitmap.get("origin")) if isinstance(bitmap, dict) else (None, None)

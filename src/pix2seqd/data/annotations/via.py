@@ -19,9 +19,9 @@ from pix2seqd.data.annotations.records import (
     number_names,
     unusable,
 )
-from pix2seqd.data.outlines import ellipse_mask, polygon_mask, rectangle
+from pix2seqd.data.outlines import Mask, ellipse_mask, polygon_mask, rectangle
 from pix2seqd.data.tables import columns, delimiter
-from pix2seqd.files import MAX_TEXT, InputError, read_text
+from pix2seqd.files import CSV_COSTS, MAX_TEXT, InputError, read_text
 
 SHAPE, ATTRIBUTES = "region_shape_attributes", "region_attributes"
 """Columns of VIA's CSV file that hold json."""
@@ -87,7 +87,7 @@ def read_via_csv(path: Path, images: Path | None = None) -> Annotations:
         InputError: a line is damaged; or an error of `read_via`.
     """
     csv.field_size_limit(MAX_TEXT)
-    lines = read_text(path).splitlines()
+    lines = read_text(path, CSV_COSTS).splitlines()
     head = [name.lstrip("#") for name in columns(path)]
     entries: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(csv.reader(lines[1:], delimiter=delimiter(lines[0])), start=2):
@@ -136,24 +136,24 @@ def _shape(name: str, region: Any, label: str, numbers: Mapping[str, int]) -> Sh
     return drawn(name, numbers[label], kind, decoders, shape)
 
 
-def _polygon(shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+def _polygon(shape: Mapping[str, Any], height: int, width: int) -> Mask:
     xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
     if not (isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys)):
         raise ValueError("its points are no pairs of numbers")
     return polygon_mask([list(pair) for pair in zip(xs, ys, strict=True)], height, width)
 
 
-def _rectangle(shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+def _rectangle(shape: Mapping[str, Any], height: int, width: int) -> Mask:
     x, y, w, h = _numbers(shape, "x", "y", "width", "height")
     return polygon_mask(rectangle(x, y, x + w, y + h), height, width)
 
 
-def _circle(shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+def _circle(shape: Mapping[str, Any], height: int, width: int) -> Mask:
     x, y, radius = _numbers(shape, "cx", "cy", "r")
     return ellipse_mask((x, y), (radius, radius), 0, height, width)
 
 
-def _ellipse(shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+def _ellipse(shape: Mapping[str, Any], height: int, width: int) -> Mask:
     x, y, rx, ry = _numbers(shape, "cx", "cy", "rx", "ry")
     theta = shape.get("theta", 0)
     degrees = float(np.rad2deg(theta)) if isinstance(theta, int | float) else 0.0

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -28,7 +29,7 @@ from pix2seqd.data.annotations.records import (
     visible,
 )
 from pix2seqd.data.archive import DAMAGED, unpacked
-from pix2seqd.data.outlines import ellipse_mask, polygon_mask, rectangle
+from pix2seqd.data.outlines import Mask, combine, ellipse_mask, polygon_mask, rectangle
 from pix2seqd.files import MAX_TEXT, InputError, read_bytes, read_json
 
 SUFFIXES = (".xml", ".geojson", ".json", ".zip", ".roi")
@@ -147,17 +148,14 @@ def _shape(name: str, outline: _Outline, numbers: Mapping[str, int]) -> Shape:
     return Shape(name, numbers[outline.kind or "object"], partial(_mask, outline))
 
 
-def _mask(outline: _Outline, height: int, width: int) -> np.ndarray:
-    inside = np.zeros((height, width), bool)
+def _mask(outline: _Outline, height: int, width: int) -> Mask:
     if outline.oval:
         (x0, y0), (x1, y1) = outline.rings[0]
         middle, radii = ((x0 + x1) / 2, (y0 + y1) / 2), (abs(x1 - x0) / 2, abs(y1 - y0) / 2)
-        inside = ellipse_mask(middle, radii, 0, height, width)
-    for ring in outline.rings if not outline.oval else ():
-        inside ^= polygon_mask(ring, height, width)
-    for hole in outline.holes:
-        inside &= ~polygon_mask(hole, height, width)
-    return inside
+        filled = ellipse_mask(middle, radii, 0, height, width)
+    else:
+        filled = combine((polygon_mask(ring, height, width) for ring in outline.rings), np.logical_xor)
+    return combine(chain([filled], (polygon_mask(hole, height, width) for hole in outline.holes)), np.greater)
 
 
 def _points(elements: Iterable[Element]) -> list[list[float]]:

@@ -19,7 +19,9 @@ from pix2seqd.data.annotations.records import (
 )
 from pix2seqd.data.label_images import LOSSLESS_SUFFIXES, read_label_image
 from pix2seqd.data.labels import as_rgb_number
+from pix2seqd.data.outlines import Mask
 from pix2seqd.files import InputError, read_text
+from pix2seqd.panoptic.runs import Box, Runs
 
 OBJECTS, CLASSES, IMAGES = "SegmentationObject", "SegmentationClass", "JPEGImages"
 VOID = 255
@@ -78,8 +80,8 @@ def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
     read = lru_cache(maxsize=2)(_Reader(_colors(home), objects, {} if only_objects else labels).read)
 
     def look(stem: str) -> tuple[tuple[int, ...], Any, Any]:
-        keys, pairs, without = read(stem)
-        return keys.shape, pairs, without  # the label image itself is read again when it is painted
+        keys, boxes, without = read(stem)
+        return keys.shape, list(boxes), without  # the label image itself is read again when it is painted
 
     seen = {stem: look(stem) for stem in labels}
     names, notes = _names(home, sorted({kind for _, pairs, _ in seen.values() for kind, _ in pairs}), only_objects)
@@ -125,8 +127,8 @@ class _Reader:
     def __init__(self, colors: dict[int, int], objects: dict[str, Path], classes: dict[str, Path]) -> None:
         self.colors, self.objects, self.classes = colors, objects, classes
 
-    def read(self, stem: str) -> tuple[np.ndarray, list[tuple[int, int]], list[int]]:
-        """Keys `[h, w]`, 0 for background and void; (class, number) of each key; numbers of objects without a class."""
+    def read(self, stem: str) -> tuple[np.ndarray, dict[tuple[int, int], Box], list[int]]:
+        """Keys `[h, w]`, 0 for background and void; (class, number) and box of each; numbers without a class."""
         if self.classes:
             kinds = self._classes(self.classes[stem])
             numbers = _objects(self.objects[stem]) if stem in self.objects else np.zeros_like(kinds)
@@ -137,9 +139,9 @@ class _Reader:
             raise InputError(f"{self.objects[stem]} and {self.classes[stem]} differ in size; export them again")
         void = (kinds == VOID) | (numbers == VOID)
         keys = np.where(void | (kinds == 0), 0, kinds * BASE + numbers)
-        pairs = [divmod(int(key), BASE) for key in np.unique(keys) if key]
-        without = set(np.unique(numbers[~void]).tolist()) - {0} - {number for _, number in pairs}
-        return keys, pairs, sorted(without)
+        boxes = {divmod(key, BASE): box for key, (_, box) in Runs.encode(keys).measure().items()}
+        without = set(np.unique(numbers[~void]).tolist()) - {0} - {number for _, number in boxes}
+        return keys, boxes, sorted(without)
 
     def _classes(self, path: Path) -> np.ndarray:
         """The class of each pixel: the value, or what `labelmap.txt` says of its colour."""
@@ -174,8 +176,10 @@ def _objects(path: Path) -> np.ndarray:
 
 def _mask(
     read: Callable[[str], tuple[np.ndarray, Any, Any]], stem: str, key: tuple[int, int], height: int, width: int
-) -> np.ndarray:
-    return read(stem)[0] == key[0] * BASE + key[1]
+) -> Mask:
+    keys, boxes, _ = read(stem)
+    left, top, across, down = boxes[key]
+    return Mask.of(keys[top : top + down, left : left + across] == key[0] * BASE + key[1], top, left)
 
 
 def _label_map(home: Path) -> list[tuple[str, str]]:

@@ -28,8 +28,8 @@ from pix2seqd.data.annotations.records import (
     visible,
 )
 from pix2seqd.data.labels import by_number
-from pix2seqd.data.outlines import MAX_POINTS, fill_polygon
-from pix2seqd.files import InputError, is_dir, is_file, read_text, read_yaml
+from pix2seqd.data.outlines import MAX_POINTS, Mask, fill_polygon
+from pix2seqd.files import LINE_COSTS, InputError, is_dir, is_file, read_text, read_yaml
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "valid", "test")
@@ -47,6 +47,8 @@ OUTSIDE = 0.1
 """How far a corner may lie outside the image, as a share of its side; farther ones are no shares but pixels."""
 
 NO_ROW = "it is not the number of a class and coordinates"
+ROW_COSTS = {**dict.fromkeys(LINE_COSTS, 700), b" ": 100, b"\t": 100}
+"""Bytes of memory for each such byte of a file of rows, as measured."""
 
 
 def is_yolo_yaml(path: Path) -> bool:
@@ -61,7 +63,7 @@ def is_yolo_yaml(path: Path) -> bool:
 def has_rows(folder: Path) -> bool:
     """Whether a folder, or one in it, has text files of YOLO's rows."""
     texts = [p for p in visible(folder, "**/*.txt") if p.name not in OTHER_TEXTS]
-    return any(_numbers(line) is not None for path in texts[:5] for line in read_text(path).splitlines()[:1])
+    return any(_numbers(line) is not None for path in texts[:5] for line in read_text(path, ROW_COSTS).splitlines()[:1])
 
 
 def _numbers(line: str) -> list[float] | None:
@@ -270,11 +272,11 @@ def _rows(found: dict[str, list[tuple[Path, Path]]]) -> Iterator[str]:
 
 
 def _lines(label: Path) -> list[str]:
-    return [line for line in read_text(label).splitlines() if line.strip()]
+    return [line for line in read_text(label, ROW_COSTS).splitlines() if line.strip()]
 
 
 def _shapes(label: Path, names: dict[int, str]) -> list[Shape]:
-    lines = enumerate(read_text(label).splitlines() if label.is_file() else [], start=1)
+    lines = enumerate(read_text(label, ROW_COSTS).splitlines() if label.is_file() else [], start=1)
     file = label.name
     return [_shape(f"line {number} of {file}", line, names) for number, line in lines if line.strip()]
 
@@ -301,7 +303,7 @@ def _class(word: str) -> int | None:
     return int(number) if number >= 0 and number.is_integer() else None
 
 
-def _outline(line: str, height: int, width: int) -> np.ndarray:
+def _outline(line: str, height: int, width: int) -> Mask:
     values = _numbers(line)
     if values is None:
         raise ValueError(NO_ROW)
@@ -313,9 +315,7 @@ def _outline(line: str, height: int, width: int) -> np.ndarray:
         raise ValueError(f"its outline has more than {MAX_POINTS:,} points")
     if not (np.abs(points - 0.5) <= 0.5 + OUTSIDE).all():
         raise ValueError("its coordinates are no shares of width and height, from 0 to 1")
-    inside = np.zeros((height, width), bool)
-    fill_polygon(inside, points * (width, height))
-    return inside
+    return fill_polygon(points * (width, height), height, width)
 
 
 def _common_folder(images: list[Path]) -> Path:

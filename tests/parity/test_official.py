@@ -182,9 +182,10 @@ def test_two_steps_of_optimizer_and_ema(official):
     state.ema.module.load_state_dict({k: 0.9 * v for k, v in official.model.state_dict().items()})
     state.model.train()
     for step in (0, 1):
-        (group,) = state.optimizer.param_groups
-        group["lr"] = learning_rate(step, config)
-        assert group["lr"] == pytest.approx(official["opt/lrs"][step], rel=1e-6)
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+            assert group["factor"] == 1
+        assert learning_rate(step, config) == pytest.approx(official["opt/lrs"][step], rel=1e-6)
         # The first step of Adam is all but the sign of the gradient: where that is near 0 it may go either way, so
         # after it numbers agree less.
         loss = loss_of(state.model, official)

@@ -362,9 +362,8 @@ def read_json(path: str | Path | Traversable, limit: int | None = None) -> Any:
         strings = content.count(b'"') // 2 - content.count(b":")  # those that are keys are in memory once
         require_memory(path, content, JSON_COSTS, 64 * max(0, strings))
     try:
-        text = content.decode(
-            json.detect_encoding(content), "surrogatepass"
-        )  # UTF-8, -16 or -32, with or without a mark
+        # UTF-8, -16 or -32, with or without a byte-order mark
+        text = content.decode(json.detect_encoding(content), "surrogatepass")
         del content
         return json.loads(text, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:

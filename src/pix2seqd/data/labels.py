@@ -92,7 +92,7 @@ class Labels:
         names = {value: str(name) for value, name in _mapping(path, declared).items()}
         if not names and "colors" not in declared and declared.get("coding", "color") == "color":
             declared |= _tabled_colors(home, path, files, assumed)
-        coding, reason = _coding(path, declared, names, files, class_files)
+        coding, reason = _find_coding(path, declared, names, files, class_files)
         colors = _colors(path, declared, coding, files, assumed)
         class_files = class_files if coding == "instance" else ()
         one_class = coding == "instance" and not class_files
@@ -285,21 +285,6 @@ def _components(classes: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def _coding(
-    path: Path,
-    declared: Mapping[str, Any],
-    names: Mapping[int, str],
-    files: Sequence[Path],
-    class_files: Sequence[Path],
-) -> tuple[str, str]:
-    """The coding, and the reason for it if it is not declared."""
-    if (coding := declared.get("coding")) is None:
-        return _detect(path, declared, names, files, class_files)
-    if coding not in CODINGS and not NUMBERED.fullmatch(str(coding)):
-        raise InputError(f"{path}: coding {coding!r} is not known; choose {', '.join(CODINGS)}")
-    return coding, ""
-
-
 def _names(
     path: Path,
     names: dict[int, str],
@@ -336,14 +321,18 @@ def _check_names(path: Path, names: Mapping[int, str], things: set[int]) -> None
         raise InputError(f"{path}: the name {twice[0]} is used more than once; correct labels")
 
 
-def _detect(
+def _find_coding(
     path: Path,
     declared: Mapping[str, Any],
     names: Mapping[int, str],
     files: Sequence[Path],
     class_files: Sequence[Path],
 ) -> tuple[str, str]:
-    """The coding and the reason for it, from other declarations or evenly sampled label images."""
+    """The coding as declared, or from other declarations or evenly sampled label images, and then the reason for it."""
+    if (coding := declared.get("coding")) is not None:
+        if coding not in CODINGS and not NUMBERED.fullmatch(str(coding)):
+            raise InputError(f"{path}: coding {coding!r} is not known; choose {', '.join(CODINGS)}")
+        return coding, ""
     if "colors" in declared:
         return "color", "colors are declared"
     if class_files:

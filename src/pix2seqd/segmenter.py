@@ -223,11 +223,11 @@ class Segmenter:
         """
         if n < 1:
             raise InputError(f"the number of samples must be 1 or more, not {n}")
-        call = self._call(given)
+        # Each sample counts, also where the first one is sure, and all have one scale.
+        call = self._call({**given, "consensus": 1, "sample_scales": (1.0,)})
         self._call({"seed": call.seed + n - 1})
         image = self.resize(source, call.diameter)
-        # Each sample counts, also where the first one is sure.
-        denoiser = self._denoiser(call.infer.replace(consensus=1))
+        denoiser = self._denoiser(call.infer)
         masks = self._masks(self._split(image, call, n), denoiser)
         return [call.select(self._with_ood_score(sample, image)) for sample in self._stitch(image, masks, call)]
 
@@ -291,13 +291,14 @@ class Segmenter:
         denoiser, tracker = self._denoiser(call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
         conditioned = denoiser.conditioned if model.decoder.past_frames else 0
         generators = _generators(call.seed, call.infer.consensus)
+        scales = (1.0,) if model.decoder.past_frames else call.infer.sample_scales
         diameter, size = call.diameter, None
         for number, frame in enumerate(frames, start=1):
             image = self.resize(frame, diameter)
             if image.size != (size := size or image.size):
                 now, before = (f"{width} x {height}" for height, width in (image.size, size))
                 raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
-            windows = self.tiling.split(image, generators)
+            windows = self.tiling.split(image, generators, scales=scales)
             samples = list(zip(*self._masks(windows, denoiser), strict=True))
             found = [self.tiling.stitch(image, masks, min_pixels, call.infer.smooth) for masks in samples]
             ids = [self.tiling.generated_ids(image, masks) for masks in samples[:conditioned]]
@@ -386,7 +387,7 @@ class Segmenter:
     def _split(
         self, image: ResizedImage, call: _Call, samples: int, mask: InpaintedMask | None = None
     ) -> Iterator[Window]:
-        return self.tiling.split(image, _generators(call.seed, samples), mask)
+        return self.tiling.split(image, _generators(call.seed, samples), mask, call.infer.sample_scales)
 
     def _denoiser(self, infer: InferConfig) -> Denoiser:
         return Denoiser(self.model, infer, self.taxonomy)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import cycle, islice, product
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +68,7 @@ class Window:
     pixels: Tensor
     """float `[3, H, W]`, 0..1."""
     noise: tuple[Tensor, ...]
-    """Standard normal `[bits, h, w]` for each sample."""
+    """Standard normal `[bits, h, w]` for each sample, of the size at which the sample is taken."""
     hints: Tensor | None = None
     """int64 `[2, h, w]`, given classes and ids, -1 where nothing is given."""
     inside: tuple[int, int] = (0, 0)
@@ -103,6 +103,8 @@ class Tiling:
         self.min_area = checkpoint.infer.min_share * math.pi / 4 * self.data.diameter**2
         """Network pixels of the smallest segment that counts (`InferConfig.min_share`)."""
         self._join_below = checkpoint.infer.join_below
+        self._cell = coarsest_cell(checkpoint.model) // self.model.mask.stride
+        """The number of mask pixels of which the sides of a window are multiples."""
 
     def resize(self, source: Source, zoom: float | None = None) -> ResizedImage:
         """Read an image and bring it to the network's scale; layout tile: `zoom`, by default `DataConfig.zoom`."""
@@ -135,20 +137,31 @@ class Tiling:
         return height, width
 
     def split(
-        self, image: ResizedImage, generators: Sequence[torch.Generator], mask: InpaintedMask | None = None
+        self,
+        image: ResizedImage,
+        generators: Sequence[torch.Generator],
+        mask: InpaintedMask | None = None,
+        scales: Sequence[float] = (1.0,),
     ) -> Iterator[Window]:
         """The windows of an image, one by one, with noise of one generator for each sample.
 
-        With a mask to inpaint, the hints of a window are read when it is yielded.
+        The samples have these scales in turn. With a mask to inpaint, the hints of a window are read when it is
+        yielded.
         """
         stride, bits = self.model.mask.stride, self.model.mask.total_bits
         height, width = (side * stride for side in image.window)
+        scales = list(islice(cycle(scales), len(generators)))
+        sizes = [tuple(self._scaled(side, scale) for side in image.window) for scale in scales]
         for number, (top, left) in enumerate(image.corners):
             part = image.pixels[:, top * stride : top * stride + height, left * stride : left * stride + width]
-            noise = tuple(torch.randn(bits, *image.window, generator=generator) for generator in generators)
+            noise = tuple(torch.randn(bits, *size, generator=of) for size, of in zip(sizes, generators, strict=True))
             hints = None if mask is None else torch.from_numpy(mask.hints(top, left, *image.window))
             inside = part.shape[1], part.shape[2]
             yield Window(number, pad_image(part, height, width), noise, hints, inside, image.moments)
+
+    def _scaled(self, side: int, scale: float) -> int:
+        """Side of a window's mask at the scale of a sample."""
+        return side if scale == 1 else max(round(scale * side / self._cell), 1) * self._cell
 
     def minimum(self, image: ResizedImage, min_pixels: int) -> int:
         """Minimum number of image pixels of a segment."""

@@ -523,29 +523,34 @@ def test_image_sure_windows_take_one_step_and_one_sample(make, images, monkeypat
             assert np.array_equal(found.segmentation, consensus([single] * 3).segmentation)
 
 
-@pytest.mark.parametrize("early_exit", [0.0, 0.3])
-def test_image_samples_of_several_scales(make, images, monkeypatch, early_exit: float):
-    plain, seen = make(TILE), set()
+@pytest.mark.parametrize(("layout", "early_exit"), [("resize", 0.0), ("resize", 0.3), ("tile", 0.0), ("tile", 0.3)])
+def test_image_samples_of_several_scales(make, images, monkeypatch, layout: str, early_exit: float):
+    plain, seen = make(TILE.replace(layout=layout)), set()
     infer = plain.checkpoint.infer.replace(consensus=3, sample_scales=(1, 1.5, 0.5), early_exit=early_exit)
     segmenter = Segmenter(replace(plain.checkpoint, infer=infer), "cpu", "float32")
     encoder = segmenter.model.pixel_encoder
     encode = encoder.forward
     monkeypatch.setattr(encoder, "forward", lambda x: seen.add(tuple(x.shape[2:])) or encode(x))
     found = [segmenter.image(image) for image in images]
-    assert early_exit or {(32, 32), (48, 48), (16, 16)} <= seen
+    assert layout == "tile" or seen == {(32, 32), (48, 48), (16, 16)}
     for alone, together in zip(found, segmenter.images(images, batch_size=3), strict=True):
         assert same(alone, together)
     assert same([panoptic for _, panoptic in segmenter.progress(images[0])][-1], found[0])
     seen.clear()
     samples = segmenter.samples(images[0], 3)
-    assert {side for size in seen for side in size} == {32}, "samples differ in their noise alone"
+    assert layout == "tile" or seen == {(32, 32)}, "samples differ in their noise alone"
     assert all(same(one, segmenter.image(images[0], seed=k, consensus=1)) for k, one in enumerate(samples))
+    frame = next(segmenter.video(images[:1]))
+    assert np.array_equal(partition(frame.segmentation), partition(found[0].segmentation))
     assert early_exit or not same(found[0], consensus(samples))
 
 
 @pytest.mark.parametrize("size", [(75, 110), (32, 32), (20, 31)])
-def test_image_samples_of_several_scales_show_the_same_places(make, tiny, answer_with, size: tuple[int, int]):
-    segmenter = make(TILE, tiny.replace(mask={"stride": 2}))
+@pytest.mark.parametrize("layout", ["resize", "tile"])
+def test_image_samples_of_several_scales_show_the_same_places(
+    make, tiny, answer_with, layout: str, size: tuple[int, int]
+):
+    segmenter = make(TILE.replace(layout=layout), tiny.replace(mask={"stride": 2}))
     infer = segmenter.checkpoint.infer.replace(consensus=3, sample_scales=(1, 1.5, 0.5))
     segmenter = Segmenter(replace(segmenter.checkpoint, infer=infer), "cpu", "float32")
 

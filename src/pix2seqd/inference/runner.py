@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pix2seqd.files import InputError
@@ -60,62 +59,37 @@ class Runner:
         """The denoising loop: the encoder runs once for the windows, then the steps of each sample follow.
 
         The windows, of one image or of several, have the same number of samples; the denoiser decides on steps and past
-        masks. Samples of another scale need another run of the encoder; their predictions have the windows' size.
+        masks.
         """
+        h, inside = self.encode(windows), [window.inside for window in windows]
         hints = [window.hints for window in windows if window.hints is not None]
         given, number = self._batch(hints) if hints else None, windows[0].number
-        own = present = windows[0].noise[0].shape[-2:]  # size of the windows' masks; that of the present sample's
-        h, inside = self.encode(windows), [window.inside for window in windows]
         first: tuple[Tensor, Tensor] | None = None  # the first sample, and which windows the model is sure of
-        shared: dict[tuple[int, float], StepCache] = {}  # of all samples of one scale
+        shared: dict[tuple[int, float], StepCache] = {}  # of all samples
         samples = len(windows[0].noise)
         for sample in range(samples):
             if first is not None and first[1].all():
                 yield Step(sample, first[0], True)
                 continue
             noise = self._batch([window.noise[sample] for window in windows])
-            if noise.shape[-2:] != present:
-                del h  # before the next features are made
-                present, shared = noise.shape[-2:], {}
-                h, inside = self._encode_resized(windows, present)
-            kept = first and (_resized(first[0], present), first[1])
-            predictions = denoiser.denoise(h, noise, number, sample, given, inside, kept, shared)
+            predictions = denoiser.denoise(h, noise, number, sample, given, inside, first, shared)
             while True:
                 with self._precision():  # entered for each step: it must not apply to the caller's code between steps
                     step = next(predictions, None)
                 if step is None:
                     break
-                if present != own:
-                    m_pred = _resized(step.m_pred, own)
-                    if first is not None:
-                        m_pred = torch.where(first[1][:, None, None, None], first[0], m_pred)
-                    step = step._replace(m_pred=m_pred)
                 yield step
                 if denoiser.skips and sample == 0 and step.is_last and samples > 1:
                     first = step.m_pred, denoiser.certain(step.m_pred, inside)
 
     def encode(self, windows: Sequence[Window]) -> ImageFeatures:
         """The encoder's features of the windows; their moments are added to `Window.moments`."""
-        h = self._features(self._batch([window.pixels for window in windows]))
+        with self._precision():
+            images = self._batch([window.pixels for window in windows])
+            h = self.model.pixel_encoder(images.contiguous(memory_format=torch.channels_last))
         for window, features in zip(windows, h.map, strict=True):
             window.moments.append(moments(features, window.pixels.shape[1:], window.inside))
         return h
-
-    def _encode_resized(
-        self, windows: Sequence[Window], mask_size: Sequence[int]
-    ) -> tuple[ImageFeatures, list[tuple[int, int]]]:
-        """Features of the windows, resized to masks of this height and width, and which part of them is the image."""
-        images = self._batch([window.pixels for window in windows])
-        size = [side * self.model.config.mask.stride for side in mask_size]
-        inside = [
-            (round(height * size[0] / images.shape[2]), round(width * size[1] / images.shape[3]))
-            for height, width in (window.inside for window in windows)
-        ]
-        return self._features(F.interpolate(images, size, mode="bilinear", antialias=True)), inside
-
-    def _features(self, images: Tensor) -> ImageFeatures:
-        with self._precision():
-            return self.model.pixel_encoder(images.contiguous(memory_format=torch.channels_last))
 
     @torch.inference_mode()
     def masks(self, step: Step) -> np.ndarray:
@@ -140,11 +114,6 @@ class Runner:
         precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
         with precision, torch.inference_mode():
             yield
-
-
-def _resized(m_pred: Tensor, size: Sequence[int]) -> Tensor:
-    """Analog bits `[b, bits, h, w]` at another height and width; bits of two ids must not mix, so the nearest count."""
-    return m_pred if m_pred.shape[-2:] == size else F.interpolate(m_pred, tuple(size), mode="nearest-exact")
 
 
 def _device(name: str) -> torch.device:

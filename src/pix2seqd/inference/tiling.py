@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, islice, product
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +68,7 @@ class Window:
     pixels: Tensor
     """float `[3, H, W]`, 0..1."""
     noise: tuple[Tensor, ...]
-    """Standard normal `[bits, h, w]` for each sample, of the size at which the sample is taken."""
+    """Standard normal `[bits, h, w]` for each sample."""
     hints: Tensor | None = None
     """int64 `[2, h, w]`, given classes and ids, -1 where nothing is given."""
     inside: tuple[int, int] = (0, 0)
@@ -97,37 +97,41 @@ class Tiling:
         scale = checkpoint.infer.input_scale
         self.size = height * scale, width * scale
         """Height and width of the network's input."""
-        cell = coarsest_cell(checkpoint.model) if self.data.layout == "tile" else 1
+        self._cell = coarsest_cell(checkpoint.model)
+        cell = self._cell if self.data.layout == "tile" else 1
         self._units = tuple(max(side // _PARTS // cell, 1) * cell for side in self.size)
         """Sides of tiles are multiples of these."""
         self.min_area = checkpoint.infer.min_share * math.pi / 4 * self.data.diameter**2
         """Network pixels of the smallest segment that counts (`InferConfig.min_share`)."""
         self._join_below = checkpoint.infer.join_below
-        self._cell = coarsest_cell(checkpoint.model) // self.model.mask.stride
-        """The number of mask pixels of which the sides of a window are multiples."""
 
-    def resize(self, source: Source, zoom: float | None = None) -> ResizedImage:
-        """Read an image and bring it to the network's scale; layout tile: `zoom`, by default `DataConfig.zoom`."""
+    def resize(self, source: Source, zoom: float | None = None, scale: float = 1.0) -> ResizedImage:
+        """Read an image and bring it to the network's scale; layout tile: `zoom`, by default `DataConfig.zoom`.
+
+        `scale` multiplies this scale, and with layout resize the size of the network's input.
+        """
         config, stride = self.data, self.model.mask.stride
         image = open_pixels(source)
-        height, width = image.height, image.width
-        fit = min(self.size[0] / height, self.size[1] / width)
-        scale = fit if config.layout == "resize" else zoom or config.zoom
+        size = self.size
+        if scale != 1:
+            size = tuple(max(round(scale * side / self._cell), 1) * self._cell for side in size)
+        fit = min(side / own for side, own in zip(size, (image.height, image.width), strict=True))
+        zoom = fit if config.layout == "resize" else scale * (zoom or config.zoom)
+        height, width = (max(round(side * zoom), 1) for side in (image.height, image.width))
         table = None if config.normalize == "none" else stretch_table(image.counts, config.normalize)
-        pixels = ScaledImage(image, table, max(round(height * scale), 1), max(round(width * scale), 1))
-        mask_size = tuple(-(-n // stride) for n in pixels.shape[1:])
-        window = self._window(mask_size)
+        pixels = ScaledImage(image, table, height, width)
+        rows, columns = -(-height // stride), -(-width // stride)
+        window = self._tile(rows, columns) if config.layout == "tile" else (size[0] // stride, size[1] // stride)
         tops, lefts = (
-            stitching.windows(n, side, config.overlap // stride) for n, side in zip(mask_size, window, strict=True)
+            stitching.windows(n, side, config.overlap // stride)
+            for n, side in zip((rows, columns), window, strict=True)
         )
         corners = list(product(tops, lefts))
-        return ResizedImage((height, width), pixels, (mask_size[0], mask_size[1]), window, corners, scale)
+        return ResizedImage((image.height, image.width), pixels, (rows, columns), window, corners, zoom)
 
-    def _window(self, mask_size: Sequence[int]) -> tuple[int, int]:
-        """Height and width of the windows' masks for an image's mask; layout resize: the network's input."""
+    def _tile(self, *mask_size: int) -> tuple[int, int]:
+        """Layout tile: height and width of the windows' masks for an image's mask."""
         config, stride = self.data, self.model.mask.stride
-        if config.layout == "resize":
-            return self.size[0] // stride, self.size[1] // stride
         height, width = (
             stitching.window_size(
                 n, int(_LARGEST * side) // unit * unit // stride, config.overlap // stride, unit // stride
@@ -137,31 +141,20 @@ class Tiling:
         return height, width
 
     def split(
-        self,
-        image: ResizedImage,
-        generators: Sequence[torch.Generator],
-        mask: InpaintedMask | None = None,
-        scales: Sequence[float] = (1.0,),
+        self, image: ResizedImage, generators: Sequence[torch.Generator], mask: InpaintedMask | None = None
     ) -> Iterator[Window]:
         """The windows of an image, one by one, with noise of one generator for each sample.
 
-        The samples have these scales in turn. With a mask to inpaint, the hints of a window are read when it is
-        yielded.
+        With a mask to inpaint, the hints of a window are read when it is yielded.
         """
         stride, bits = self.model.mask.stride, self.model.mask.total_bits
         height, width = (side * stride for side in image.window)
-        scales = list(islice(cycle(scales), len(generators)))
-        sizes = [tuple(self._scaled(side, scale) for side in image.window) for scale in scales]
         for number, (top, left) in enumerate(image.corners):
             part = image.pixels[:, top * stride : top * stride + height, left * stride : left * stride + width]
-            noise = tuple(torch.randn(bits, *size, generator=of) for size, of in zip(sizes, generators, strict=True))
+            noise = tuple(torch.randn(bits, *image.window, generator=generator) for generator in generators)
             hints = None if mask is None else torch.from_numpy(mask.hints(top, left, *image.window))
             inside = part.shape[1], part.shape[2]
             yield Window(number, pad_image(part, height, width), noise, hints, inside, image.moments)
-
-    def _scaled(self, side: int, scale: float) -> int:
-        """Side of a window's mask at the scale of a sample."""
-        return side if scale == 1 else max(round(scale * side / self._cell), 1) * self._cell
 
     def minimum(self, image: ResizedImage, min_pixels: int) -> int:
         """Minimum number of image pixels of a segment."""

@@ -541,7 +541,7 @@ class InferConfig(Config):
     Not in the paper."""
     sample_scales: tuple[float, ...] = (1.0,)
     """Scales of the samples of a consensus, in turn, 0.5 to 2 times that of the image for the network. The first is 1,
-    and in videos so are all samples of models with past masks. Not in the paper."""
+    and in videos all are. Not in the paper."""
     smooth: bool = False
     """Where the mask is coarser than the image, outlines are smooth (`resize.smooth_labels`); False: each pixel takes
     the nearest mask pixel (official). Not in the paper."""
@@ -550,8 +550,8 @@ class InferConfig(Config):
     past masks; the ids come from the other samples. Not in the paper."""
     early_exit: float = 0.0
     """Above 0: early exit. A window whose pixels' segments have this mean probability takes no further steps, and after
-    the first sample no further samples of its scale. 0, or if the number of steps is given (`--steps`): all are taken. Not in the
-    paper."""
+    the first sample no further samples of its scale. 0, or if the number of steps is given (`--steps`): all are taken.
+    Not in the paper."""
     first_steps: int = 0
     """Steps of a mask without past masks: of a video's first frame (§4.2, Figure 7), of an image, and of samples that
     get none (`unconditioned_share`); 0: as many as `steps`."""

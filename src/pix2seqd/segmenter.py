@@ -76,11 +76,6 @@ class _Call:
     classes: frozenset[str]
     """Names of the categories to keep."""
 
-    @property
-    def generators(self) -> list[torch.Generator]:
-        """New generators of the noise of the samples."""
-        return _generators(self.seed, self.infer.consensus)
-
     def select(self, panoptic: Panoptic) -> Panoptic:
         """Segments of these classes whose score is high enough; the rest becomes void."""
         minimum = self.infer.min_score
@@ -222,7 +217,7 @@ class Segmenter:
         """
         call = self._call(given)
         if hints is None:
-            steps = self._progress(self._views(source, call.diameter, call.generators, call.infer), call)
+            steps = self._progress(self._views(source, call), call)
         else:
             steps = self._hinted_progress(self.resize(source, call.diameter), call, hints)
         return ((share, call.select(panoptic)) for share, panoptic in steps)
@@ -267,7 +262,7 @@ class Segmenter:
         if batch_size < 1:
             raise InputError(f"batch size must be 1 or more, not {batch_size}")
         # Windows and their masks are generated one by one, so that only a few exist at any time.
-        images, copies = tee(self._views(source, call.diameter, call.generators, call.infer) for source in sources)
+        images, copies = tee(self._views(source, call) for source in sources)
         windows = chain.from_iterable(self.tiling.split(*view) for view in chain.from_iterable(images))
         masks = self._masks(windows, self._denoiser(call.infer), batch_size)
         for views in copies:
@@ -296,9 +291,9 @@ class Segmenter:
             first_steps: decoder steps of the first frame; None: the checkpoint's value.
             adaptive: average number of steps of later frames, 1 or more, spent where the mask changes; 0: always
                 `steps`; None: the checkpoint's value.
-            given: see `ImageOptions`. `steps` is for later frames. All frames have the scale of the first frame that
-                shows a thing. Segments below `min_score` (default: 0) or not of `classes` are tracked too, but not
-                shown. The same frames and seed give the same result.
+            given: see `ImageOptions`. `steps` is for later frames. All frames and samples have the scale of the first
+                frame that shows a thing. Segments below `min_score` (default: 0) or not of `classes` are tracked too,
+                but not shown. The same frames and seed give the same result.
 
         Raises:
             InputError: a frame cannot be read or has another size than the first, or an option is out of range.
@@ -307,21 +302,17 @@ class Segmenter:
         data, model, min_pixels = self.checkpoint.data, self.model.config, call.infer.min_pixels
         denoiser, tracker = self._denoiser(call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
         conditioned = denoiser.conditioned if model.decoder.past_frames else 0
-        infer = call.infer.replace(sample_scales=(1.0,)) if model.decoder.past_frames else call.infer
-        generators, diameter, size = call.generators, call.diameter, None
+        generators = _generators(call.seed, call.infer.consensus)
+        diameter, size = call.diameter, None
         for number, frame in enumerate(frames, start=1):
-            views = self._views(frame, diameter, generators, infer)
-            image = views[0].image
+            image = self.resize(frame, diameter)
             if image.size != (size := size or image.size):
                 now, before = (f"{width} x {height}" for height, width in (image.size, size))
                 raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
-            samples = [
-                (view.image, masks)
-                for view in views
-                for masks in zip(*self._masks(self.tiling.split(*view), denoiser), strict=True)
-            ]
-            found = [self.tiling.stitch(*sample, min_pixels, infer.smooth) for sample in samples]
-            ids = [self.tiling.generated_ids(*sample) for sample in samples[:conditioned]]
+            windows = self.tiling.split(image, generators)
+            samples = list(zip(*self._masks(windows, denoiser), strict=True))
+            found = [self.tiling.stitch(image, masks, min_pixels, call.infer.smooth) for masks in samples]
+            ids = [self.tiling.generated_ids(image, masks) for masks in samples[:conditioned]]
             agreed = self._consensus(image, found, call)
             result = tracker.update(agreed, np.stack(ids) if ids else None)
             yield call.select(replace(result, ood_score=agreed.ood_score))
@@ -350,14 +341,13 @@ class Segmenter:
             zoom = best_zoom(estimate, data, min(source.height, source.width), infer.first_steps or infer.steps)
         return self.tiling.resize(source, zoom)
 
-    def _views(
-        self, source: Source, diameter: float, generators: Sequence[torch.Generator], infer: InferConfig
-    ) -> list[_View]:
-        """The image at each scale of its samples, the first sample's first. Source and diameter: as in `resize`."""
+    def _views(self, source: Source, call: _Call) -> list[_View]:
+        """An image at each scale of its samples, the first sample's first."""
         source = open_pixels(source)
-        image = self.resize(source, diameter)
+        image = self.resize(source, call.diameter)
         views: dict[float, _View] = {}
-        for scale, generator in zip(cycle(infer.sample_scales), generators, strict=False):
+        generators = _generators(call.seed, call.infer.consensus)
+        for scale, generator in zip(cycle(call.infer.sample_scales), generators, strict=False):
             if scale not in views:
                 views[scale] = _View(image if scale == 1 else self.tiling.resize(source, image.zoom, scale), [])
             views[scale].generators.append(generator)

@@ -540,8 +540,9 @@ def test_image_samples_of_several_scales(make, images, monkeypatch, layout: str,
     samples = segmenter.samples(images[0], 3)
     assert layout == "tile" or seen == {(32, 32)}, "samples differ in their noise alone"
     assert all(same(one, segmenter.image(images[0], seed=k, consensus=1)) for k, one in enumerate(samples))
-    frame = next(segmenter.video(images[:1]))
-    assert np.array_equal(partition(frame.segmentation), partition(found[0].segmentation))
+    seen.clear()
+    next(segmenter.video(images[:1]))
+    assert layout == "tile" or seen == {(32, 32)}
     assert early_exit or not same(found[0], consensus(samples))
 
 

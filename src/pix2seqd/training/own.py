@@ -371,6 +371,8 @@ def _choose_sampling(choices: Choices, data: Statistics, start: Checkpoint | Non
     choices.set("infer.steps", 2 if few else 10, "as it is trained" if few else "from noise")
     choices.set("infer.td", 1.0 if few else 5.0, "the same")
     choices.set("infer.consensus", 3, "a segment is what two of three samples agree on")
+    scales = [1.0, 1.2, 1.4] if similar else [1.0, 1.25, 0.8]
+    choices.set("infer.sample_scales", scales, "samples of several scales share fewer errors")
     choices.set("infer.min_score", 0.0, "each evaluation chooses the limit of the scores that gives the best PQ")
     choices.set("infer.smooth", True, "outlines are smooth where the mask is coarser than the image")
     if similar:

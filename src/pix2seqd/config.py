@@ -91,10 +91,7 @@ class Config:
     def checked(cls, values: Mapping[str, Any], trust_size: bool = False, name: str = "") -> dict[str, Any]:
         """Some of the settings as their fields hold them, each checked by itself; nested configs are dictionaries.
 
-        Args are those of `from_dict`; messages call this config `name`.
-
-        Raises:
-            ValueError: as `from_dict`, but for ranges.
+        Arguments and errors are those of `from_dict`; ranges are not checked. Messages call this config `name`.
         """
         name, kinds, found = name or cls.__name__, get_type_hints(cls), {}
         for given, value in values.items():
@@ -163,11 +160,7 @@ def _check_limit(setting: str, name: str, value: Any) -> None:
 
 
 def _convert(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
-    """A plain value as a field of this kind holds it.
-
-    Raises:
-        ValueError: it is of another kind, has another length, or is not finite.
-    """
+    """A plain value as a field of this kind holds it; a `ValueError` if it is of another kind or length."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
         require((value in inner, f"{name} must be one of {', '.join(inner)}, not {_short_repr(value)}"))
@@ -193,10 +186,9 @@ def _convert(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
 
 
 def _check_backbone(name: str, values: Mapping[str, Any], trust_size: bool) -> dict[str, Any]:
-    """The settings of a backbone, checked: only `transformers` knows its fields, so plain values within limits pass.
+    """The settings of a backbone, of which only `transformers` knows the fields: plain values within limits pass.
 
-    Raises:
-        ValueError: a value is not plain or beyond its limit, or a setting asks for code or weights of others.
+    A setting that asks for code or weights of others is a `ValueError` too.
     """
     pending: list[tuple[str, Any]] = [(name, values)]
     for name, value in pending:  # nested values are appended meanwhile

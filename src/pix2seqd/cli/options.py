@@ -190,11 +190,7 @@ class Selection:
     categories."""
 
     def given(self, taxonomy: "Taxonomy") -> dict[str, Any]:
-        """The options of `Segmenter.images` that were given.
-
-        Raises:
-            InputError: a class is not in the taxonomy.
-        """
+        """The options of `Segmenter.images` that were given; an `InputError` if a class is not in the taxonomy."""
         known = {category.name for category in taxonomy.categories}
         # A name may have commas itself.
         parts = [[text] if text in known else text.split(",") for text in self.classes or ()]

@@ -99,11 +99,7 @@ def on_workers(job: Job, todo: Todo, workers: int, context: "ForkServerContext |
 def _start(
     context: "ForkServerContext | SpawnContext", workers: int, arguments: tuple[Any, ...]
 ) -> dict[Connection, BaseProcess]:
-    """New processes that run `_work` with these arguments, each with the pipe to it.
-
-    Raises:
-        InputError: the system refuses to start them.
-    """
+    """New processes that run `_work` with these arguments, each with its pipe; an `InputError` if that fails."""
     processes: dict[Connection, BaseProcess] = {}
     try:
         with _without_ctrl_c():

@@ -97,10 +97,6 @@ class Cityscapes:
 
         Segments have the ids of the label PNG. As in the official conversion to COCO panoptic format, a thing without
         instances (an id below 1000) is a crowd, and labels that are not evaluated are void.
-
-        Raises:
-            IndexError: `index` is out of range.
-            InputError: the image or the PNG is missing or damaged, or they differ in size.
         """
         png = self.labels[index]
         name = png.name.partition("_gtFine_")[0]

@@ -63,11 +63,7 @@ def to_mask(png: np.ndarray) -> np.ndarray:
 
 
 def panoptic(png: np.ndarray) -> Panoptic:
-    """Decode a panoptic map: each track, crowd region and stuff class is a segment; see `to_mask`.
-
-    Raises:
-        ValueError: a class is outside 0..18.
-    """
+    """Decode a panoptic map: each track, crowd region and stuff class is a segment; see `to_mask`."""
     class_map, ids = to_mask(png)
     thing = np.array(TAXONOMY.things)
     segmentation = class_map * _CLASS_STEP + np.where(thing[class_map], ids, 0)

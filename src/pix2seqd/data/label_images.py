@@ -56,15 +56,7 @@ def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool 
 
 
 def check_alpha(path: Path, pixels: np.ndarray) -> None:
-    """Refuse a label image whose alpha channel says what its other channels do not.
-
-    Args:
-        path: the image, for messages.
-        pixels: int64 `[h, w, channels]`, the last one alpha.
-
-    Raises:
-        InputError: pixels of one value differ in alpha.
-    """
+    """Raise an `InputError` if pixels `[h, w, channels]` of one colour differ in alpha, the last channel."""
     alpha = pixels[..., -1]
     if alpha.min(initial=255) == alpha.max(initial=0):
         return
@@ -122,11 +114,7 @@ def _read_tiff(path: Path) -> np.ndarray:
 
 
 def _are_planes(channels: np.ndarray) -> bool:
-    """Whether channels that lie one after the other are several label images, for which programs save [3, h, w] too.
-
-    Args:
-        channels: `[h, w, channels]`.
-    """
+    """Whether planar channels `[h, w, channels]` are several label images, which programs save as [3, h, w] too."""
     values = [np.unique(channel) for channel in np.moveaxis(channels, -1, 0)]
     numbered = all(len(found) > 1 and np.array_equal(found, np.arange(len(found))) for found in values)
     return numbered or channels.max(initial=0) > 255

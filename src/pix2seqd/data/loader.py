@@ -44,9 +44,6 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
         Returns:
             "images": float `[3, H, W]` in 0..1; "masks": int64 `[2, h, w]`, class and id at mask resolution; with
             reused ids also "instances": int64 `[h, w]`.
-
-        Raises:
-            InputError: the sample cannot be read.
         """
         recipe = self.recipe
         image, segmentation, classes, data = self._read(index)

@@ -27,11 +27,7 @@ class Part(Subset[Sample]):
         return sample
 
     def check(self, same: bool) -> None:
-        """Refuse a data set that is not the one that was divided.
-
-        Raises:
-            InputError: it is not.
-        """
+        """Raise an `InputError` unless the data set is the `same` that was divided."""
         if not same:
             raise InputError(
                 f"the data has other images than when {self.file} divided it; restore them, or start with another --out"
@@ -78,11 +74,7 @@ def describe(
 
 
 def undivided(source: str) -> str:
-    """The name of the data set that `split:FILE@PART` is a part of; other names stay.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
+    """The name of the data set that `split:FILE@PART` is a part of; other names stay."""
     kind, _, rest = source.partition(":")
     file, _, part = rest.rpartition("@")
     if kind != "split":
@@ -98,15 +90,10 @@ def _damaged(file: str) -> InputError:
 
 
 def open_part(file: str, part: str, open_source: Callable[[str], Dataset]) -> Dataset:
-    """Open a part of the data of a run.
+    """Open a part, one of `SUBSETS`, of the data of a run.
 
-    Args:
-        file: the file, whose content is as `describe` makes it.
-        part: one of `SUBSETS`.
-        open_source: opens the data set of a name.
-
-    Raises:
-        InputError: the file is missing or damaged; the data is missing or has changed.
+    `file` has the content that `describe` makes; `open_source` opens the data set of a name. What is missing, damaged
+    or has changed is an `InputError`.
     """
     content = read_json(file)
     try:

@@ -26,11 +26,7 @@ CHANNELS = (("r", "g", "b"), ("red", "green", "blue"))
 
 
 def columns(path: Path) -> list[str]:
-    """The names in the first line of a CSV file, in lower case; empty if there is no file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """The names in the first line of a CSV file, in lower case; empty if there is no file."""
     if not path.is_file():
         return []
     try:
@@ -49,13 +45,9 @@ def delimiter(head: str) -> str:
 
 
 def roboflow_classes(home: Path) -> dict[str, Any]:
-    """What `_classes.csv` says, which Roboflow writes beside masks called `*_mask.png`, in the folder of each split.
+    """The `labels` and `label_name` of a declaration by `_classes.csv`, which Roboflow writes beside `*_mask.png`.
 
-    Returns:
-        The keys `labels` and `label_name` of a declaration; empty without such a file.
-
-    Raises:
-        InputError: those of two splits differ, or a file is no table.
+    It is in the folder of each split; different ones are an `InputError`. Empty without such a file.
     """
     found: dict[str, str] = {}
     for path in [home / ROBOFLOW_CLASSES, *sorted(home.glob(f"*/{ROBOFLOW_CLASSES}"))]:
@@ -119,8 +111,7 @@ def _second_channels(home: Path) -> list[Path]:
 def color_table(home: Path) -> tuple[Path, dict[str, list[int]]] | None:
     """The table of the colours of label images in a folder: its file, and name → red, green and blue; None without one.
 
-    Raises:
-        InputError: there are several tables; a row has no name, or a name or colour of another row.
+    Several tables, and rows without a name, or of one name or colour, are an `InputError`.
     """
     places = [*(path for path in sorted(home.glob("*.csv")) if _name_and_color(path)), home / LABEL_COLORS]
     tables = {path: found for path in places if path.is_file() and (found := _rows(path))}
@@ -141,16 +132,13 @@ def color_table(home: Path) -> tuple[Path, dict[str, list[int]]] | None:
 
 
 def check_grey(images: Iterable[np.ndarray], path: Path, colors: dict[str, list[int]], declaration: Path) -> None:
-    """Refuse a table of colours for label images that are grey, and seem to have the numbers of its rows.
+    """Raise an `InputError` if label images are grey, with values that are no greys of a table of colours but its rows.
 
     Args:
         images: some label images, `[h, w]` or `[h, w, channels]`.
         path: the table.
         colors: what it says.
         declaration: where the user can say what the values mean.
-
-    Raises:
-        InputError: a grey value is no grey of the table.
     """
     greys = [color[0] for color in colors.values() if len(set(color)) == 1]
     if all(pixels.ndim == 3 or np.isin(pixels, greys).all() for pixels in images):

@@ -117,14 +117,9 @@ def write(familiarity: Familiarity | None, folder: Path) -> None:
 
 
 def read(folder: Path, channels: int) -> Familiarity | None:
-    """The statistics in a checkpoint's folder; None if it has none.
+    """The statistics in a checkpoint's folder, for an encoder's map of so many channels; None if it has none.
 
-    Args:
-        folder: of the checkpoint.
-        channels: of the encoder's map.
-
-    Raises:
-        InputError: the file is damaged, or belongs to another model.
+    A file that is damaged, or belongs to another model, is an `InputError`.
     """
     path, size = folder / FILE, 2 * channels
     require_regular(path)

@@ -30,14 +30,7 @@ class ScaledImage:
     """
 
     def __init__(self, pixels: Pixels, table: np.ndarray | None, height: int, width: int) -> None:
-        """Nothing is read yet.
-
-        Args:
-            pixels: the image.
-            table: `stretch_table`, or None.
-            height: of the result.
-            width: likewise.
-        """
+        """Of pixels, changed by a `stretch_table` if there is one, at this height and width; nothing is read yet."""
         self.shape = 3, height, width
         self._pixels, self._table = pixels, table
         self._start = self._stop = 0

@@ -107,13 +107,9 @@ class Tiff:
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Read the structure of a file, not its pixels.
+        """Read the structure of a file at its start, not its pixels; it is used as long as planes are read.
 
-        Args:
-            file: a TIFF file at its start; it is used as long as planes are read.
-
-        Raises:
-            InputError: the file holds no image.
+        A file that holds no image is an `InputError`.
         """
         self._file = file
         # A file of a data set of many files is read by itself: each is an image of its own in a folder.
@@ -243,12 +239,8 @@ class Tiff:
     def plane(self, position: Mapping[str, int], channels: Sequence[int]) -> np.ndarray:
         """Values of one plane, `[h, w, channels]`, as they are stored; do not change them.
 
-        Args:
-            position: index along each of `axes`; 0 where it is not given.
-            channels: which channels, from 0.
-
-        Raises:
-            InputError: the plane is missing or cut short.
+        `position` is the index along each of `axes`, 0 where it is not given; channels are counted from 0. A plane that
+        is missing or cut short is an `InputError`.
         """
         if self._channel in self._lead:
             return np.stack(list(self.channel_values(position, channels)), axis=-1)
@@ -276,11 +268,7 @@ class Tiff:
         return side_by_side and alone and len(page.dataoffsets) > 1 and page.imagedepth == 1 and _bits(page) >= 8
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows of the first plane, `[stop - start, w, channels]`; only the tiles that hold them are read and decoded.
-
-        Raises:
-            InputError: the plane is missing or cut short.
-        """
+        """Rows of the first plane, `[stop - start, w, channels]`; only the tiles that hold them are decoded."""
         page, (width, _) = self._page({}), self.size
         if self._checked is not page:
             self._check_whole(page)

@@ -52,10 +52,8 @@ STATED = ("made_for", "not_for", "trained_on", "sampling", "quality", "time", "f
 def read_card(folder: Path, name: str = "") -> Card:
     """The facts about the checkpoint in a folder, under a name, by default that of the folder.
 
-    The folder holds config.json, model.safetensors and, if there is a card, README.md with a head in YAML.
-
-    Raises:
-        InputError: no checkpoint is there, or its config.json or the head of its card is damaged.
+    The folder holds config.json, model.safetensors and, if there is a card, README.md with a head in YAML. A folder
+    that is none, or damaged, is an `InputError`.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; give one that holds config.json and model.safetensors")

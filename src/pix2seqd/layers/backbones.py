@@ -25,11 +25,7 @@ class Backbone(nn.Module):
 
 
 def build_backbone(config: EncoderConfig) -> Backbone:
-    """The backbone that a config describes, with random weights.
-
-    Raises:
-        ValueError: no backbone has this type, or its configuration is not valid.
-    """
+    """The backbone that a config describes, with random weights; a `ValueError` if there is none."""
     values = dict(config.backbone)
     model_type = values.pop("model_type")
     try:

@@ -127,11 +127,7 @@ def package(name: str) -> str:
 
 
 def pretrained(name: str, blocks: int) -> EfficientNetLite:
-    """A network of `FACTORS` of so many blocks, with the ImageNet weights of its package.
-
-    Raises:
-        ValueError: the package is not installed.
-    """
+    """A network of `FACTORS` of so many blocks, with ImageNet weights; a `ValueError` if their package is missing."""
     try:
         files = importlib.import_module(package(name))
     except ImportError as error:

@@ -74,14 +74,7 @@ def remove(panoptic: Panoptic, ids: Iterable[int]) -> Panoptic:
 
 
 def merge(panoptic: Panoptic, ids: Iterable[int]) -> tuple[Panoptic, int]:
-    """Make one segment of several. It has the id and the category of the largest.
-
-    Returns:
-        The new segmentation, and that id.
-
-    Raises:
-        InputError: fewer than two segments, or no such segment.
-    """
+    """Make one segment of several, with the id and the category of the largest; the new segmentation, and that id."""
     segments = [_segment(panoptic, i) for i in ids]
     if len(segments) < 2:
         raise InputError("select two or more segments to merge")

@@ -60,11 +60,7 @@ class Work:
 
     @classmethod
     def open(cls, path: Path, name: str, taxonomy: Taxonomy, max_pixels: int) -> Self:
-        """Read an uploaded image of at most `max_pixels`.
-
-        Raises:
-            InputError: not an image, or too many pixels. The message has `name`, which the visitor knows, not the path.
-        """
+        """Read an uploaded image of at most `max_pixels`. Messages have `name`, which the visitor knows."""
         try:
             size = image_size(path)
         except Exception:  # `load_image` raises a clear message for any such file
@@ -105,11 +101,7 @@ class Work:
         )
 
     def undone(self) -> "Work":
-        """As before the last change.
-
-        Raises:
-            InputError: there is no change to undo.
-        """
+        """As before the last change; an `InputError` if there is none."""
         if not self.past:
             raise InputError("nothing to undo")
         last, shape = self.past[-1], self.panoptic.segmentation.shape
@@ -217,11 +209,7 @@ class Work:
         return replace(self.changed(self.panoptic), kept=frozenset(kept))
 
     def hints(self, everything: bool) -> Panoptic:
-        """The segments that the model must leave as they are: the kept ones, or all of them.
-
-        Raises:
-            InputError: there are none.
-        """
+        """The segments that the model must leave: the kept ones, or all; an `InputError` if there are none."""
         if not everything and not self.kept:
             raise InputError("nothing is corrected or kept yet; correct or keep a segment, or choose every segment")
         hints = self.panoptic if everything else editing.only(self.panoptic, self.kept)

@@ -161,11 +161,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         return [record["id"] for record in self._images if record.get("unfamiliar")]
 
     def write(self, frame: DecodedFrame, panoptic: Panoptic) -> None:
-        """Add a frame whose segment ids are those of tracks.
-
-        Raises:
-            InputError: writing failed, e.g. because the disk is full.
-        """
+        """Add a frame whose segment ids are those of tracks; an `InputError` if it cannot be written."""
         name = f"{frame.number:06d}.png"
         # Slow work comes first, so that Ctrl-C rarely leaves a frame in one file but not in another.
         shown = panoptic.overlay(frame.image)

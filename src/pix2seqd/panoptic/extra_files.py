@@ -183,14 +183,7 @@ def write_further(
 
 
 def write_for_image(out: Path, also: ExtraFiles, entry: Entry, panoptic: Panoptic) -> Entry:
-    """Write the further files of an image whose segmentation and copy are in the folder `out`.
-
-    Returns:
-        The image's records, which say what is written.
-
-    Raises:
-        InputError: the image cannot be read, or writing failed.
-    """
+    """Write the further files of an image whose result is in `out`; returns its records, which say what is written."""
     record, annotation = entry
     channels = partial(load_channels, out / "images" / record["file_name"])
     write_further(also.paths(out, _stem(entry)), record, panoptic, channels, also.pixel_size)
@@ -198,11 +191,7 @@ def write_for_image(out: Path, also: ExtraFiles, entry: Entry, panoptic: Panopti
 
 
 def read_result(out: Path, entry: Entry, taxonomy: Taxonomy) -> Panoptic:
-    """The segmentation of an image that is in the folder.
-
-    Raises:
-        InputError: its PNG is damaged or is not the one that panoptic.json describes.
-    """
+    """The segmentation of an image in the folder; an `InputError` if it is not what panoptic.json describes."""
     path = out / "panoptic" / entry[1]["file_name"]
     try:
         with decoding(str(path)), Image.open(path, formats=["PNG"]) as png:
@@ -212,11 +201,7 @@ def read_result(out: Path, entry: Entry, taxonomy: Taxonomy) -> Panoptic:
 
 
 def micrometres(option: str, text: str) -> float:
-    """A length in micrometres, from a number with its unit.
-
-    Raises:
-        InputError: it is none, or out of range; the message names the option.
-    """
+    """A length in micrometres, from a number with its unit; an `InputError`, which names the option, if it is none."""
     match = re.fullmatch(rf"([0-9]+\.?[0-9]*|\.[0-9]+) ?({'|'.join(UNITS)})", text.strip())
     size = float(f"{float(match[1]) * UNITS[match[2]]:.12g}") if match else 0.0
     if not PIXEL_SIZES[0] <= size <= PIXEL_SIZES[1]:

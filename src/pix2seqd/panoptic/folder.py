@@ -313,11 +313,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Within this context no other process changes anything.
-
-        Raises:
-            InputError: another process holds the lock for too long, or the folder cannot be written to.
-        """
+        """Within this context no other process changes anything; an `InputError` if one holds the lock for too long."""
         busy = f"another process keeps writing to {self._out}; try again, or choose another"
         with lock_errors(self._out, busy, "another --out"), self._lock:
             yield
@@ -350,8 +346,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
 def layout(out: Path, shard: int | None) -> list[str]:
     """The parts of a result that is there; "" is the folder itself, of a result without parts.
 
-    Raises:
-        InputError: it has parts and none are wanted, it has none or larger or smaller ones, or it is a part.
+    Parts of another size, parts where none are wanted or the reverse, and a folder that is a part are an `InputError`.
     """
     parts, whole = find_parts(out), out / "panoptic.json"
     first = next((folder / whole.name for folder in parts.values()), whole)

@@ -88,12 +88,7 @@ def _kept(cache: Path, name: str) -> ctypes.CDLL | None:
 
 
 def _compiled(command: list[str], cache: Path | None, name: str) -> ctypes.CDLL:
-    """Compile, keep the result if there is a cache, and load it.
-
-    Raises:
-        OSError: there is no place for it, or it cannot be loaded.
-        subprocess.SubprocessError: gcc fails, does not end, or did not end before.
-    """
+    """Compile, keep the result if there is a cache, and load it; an `OSError` or `SubprocessError` if it fails."""
     hung = cache / f"{name}.failed" if cache else None
     if hung and hung.exists():
         raise subprocess.SubprocessError(f"the compiler did not end before; remove {hung} to try again")

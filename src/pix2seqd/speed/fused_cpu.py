@@ -92,10 +92,8 @@ def is_supported(x: Tensor) -> bool:
 def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
     """Normalise groups of channels of `[b, c, h, w]`, multiply by a weight, add a bias, then SiLU if `silu`.
 
-    `weight` and `bias` are `[b, c]`, or `[1, c]` for all examples. The result is channels last.
-
-    Raises:
-        ValueError: the shapes do not fit each other.
+    `weight` and `bias` are `[b, c]`, or `[1, c]` for all examples; other shapes are a `ValueError`. The result is
+    channels last.
     """
     b, c, h, w = x.shape
     if weight.shape != bias.shape or weight.shape not in ((b, c), (1, c)) or c % groups:
@@ -112,11 +110,7 @@ def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float,
 
 
 def expected_bits(logits: Tensor, scale: float) -> Tensor:
-    """As `analog_bits.expected_bits`; the probabilities never exist in memory.
-
-    Raises:
-        ValueError: the number of logits is not a power of 2.
-    """
+    """As `analog_bits.expected_bits` of a power of 2 of logits; the probabilities never exist in memory."""
     b, values, h, w = logits.shape
     if values.bit_count() != 1:
         raise ValueError(f"{values} logits; the number of logits must be a power of 2")

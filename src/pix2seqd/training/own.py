@@ -184,8 +184,7 @@ class Choices:
 def choose(data: Statistics, start: Checkpoint | None, given: Mapping[str, Any]) -> Choices:
     """Choose the settings of a run from a checkpoint, or from random weights; what the user gave stays.
 
-    Raises:
-        InputError: the user's settings do not suit the data; the message names the flags.
+    An `InputError` names the flags of settings that do not suit the data.
     """
     choices = Choices(given)
     _choose_classes(choices, data, start)
@@ -304,11 +303,7 @@ def _choose_tiles(
 ) -> tuple[tuple[int, int], float] | None:
     """Windows at one scale, with their size and the scale; None if the user wants whole images.
 
-    Args:
-        choices: the settings.
-        why: reason for windows.
-        zoom: network pixels per image pixel, with its reason.
-        side: of a window, with its reason.
+    The reason for windows is `why`; `zoom` (network pixels per image pixel) and `side` of a window come with theirs.
     """
     if choices.set("data.layout", "tile", why) != "tile":
         return None
@@ -449,11 +444,7 @@ def find_data(train_data: str, eval_data: str) -> tuple[str, str, str]:
 
 
 def measure(dataset: Dataset, source: str) -> Statistics:
-    """Read a data set.
-
-    Raises:
-        InputError: an item cannot be read, or none has a label.
-    """
+    """Read a data set; an `InputError` if an item cannot be read, or none has a label."""
     statistics = fill(Statistics(dataset.taxonomy, 0), dataset)
     if statistics.errors:
         more = f" ({len(statistics.errors)} such items)" if len(statistics.errors) > 1 else ""
@@ -562,11 +553,7 @@ def build(recipe: Recipe) -> Pix2SeqD:
 
 
 def resumed(settings: Mapping[str, Any], out: Path) -> Recipe:
-    """The recipe of a run in `out` that goes on; its length and patience may change.
-
-    Raises:
-        InputError: another setting or the data differs from what the run began with.
-    """
+    """The recipe of a run in `out` that goes on; an `InputError` if more than its length and patience changed."""
     recipe = read_recipe(out / "recipe.json")
     given = dict(_flat(settings))
     wish = given.pop("init", "auto")

@@ -42,17 +42,14 @@ def is_labelme(content: Any) -> bool:
 def read_labelme(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     """Read a folder of Labelme's files, with those in folders below it, or one file.
 
-    The classes are those of `labels.txt` in the folder, otherwise all labels, sorted.
-
-    Args:
-        path: the folder or file.
-        images: folder of the images, if they lie neither where the files say nor beside them.
+    The classes are those of `labels.txt` in the folder, otherwise all labels, sorted. `images` is the folder of the
+    images, if they lie neither where the files say nor beside them.
 
     Returns:
         Split → annotations, if all files lie in folders that are called train, val or similar; otherwise "".
 
     Raises:
-        InputError: a file is damaged; or an error of `Annotations`.
+        InputError: a file is damaged.
     """
     home = path if path.is_dir() else path.parent
     contents, others = read_jsons(path, home, is_labelme)

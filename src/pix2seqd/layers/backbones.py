@@ -76,7 +76,7 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
 
     if name in efficientnet_lite.FACTORS:
         half = (0.5,) * 3
-        blocks = efficientnet_lite.BLOCKS[name]
+        blocks = efficientnet_lite.block_count(name)
         changes = {"backbone": {"model_type": name, "blocks": blocks}, "image_mean": half, "image_std": half}
         return changes, efficientnet_lite.pretrained(name, blocks)
     try:

@@ -18,9 +18,6 @@ from pix2seqd.layers.norms import BatchNorm
 FACTORS = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
 """Width and depth multiplier of each network. ImageNet top-1: 75.1, 76.7 and 77.6 %."""
 
-BLOCKS = {"efficientnet_lite0": 16, "efficientnet_lite1": 21, "efficientnet_lite2": 21}
-"""Number of blocks of each network, up to stride 32."""
-
 _STEM = 32
 _STAGES = (
     *(((1, 3, 1, 16),), ((2, 3, 6, 24),), ((2, 5, 6, 40),), ((3, 3, 6, 80), (3, 5, 6, 112))),
@@ -57,9 +54,8 @@ class EfficientNetLite(nn.Module):
         for stage, rows in enumerate(_STAGES if blocks else _STAGES[:4]):
             stride = 2 if stage else 1
             for row in rows:
-                repeats, kernel, expansion, channels = row
-                number = repeats if row in _FIXED else math.ceil(depth * repeats)
-                widths = [before] + [_rounded(width * channels)] * number
+                _, kernel, expansion, channels = row
+                widths = [before] + [_rounded(width * channels)] * _repeats(row, depth)
                 for in_dim, out_dim in pairwise(widths):
                     if blocks and len(self.blocks) == blocks:
                         break
@@ -113,6 +109,15 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[b, in_dim, h, w]` → `[b, out_dim, h / stride, w / stride]`."""
         return self.norm(self.conv(F.pad(x, self.padding) if any(self.padding) else x))
+
+
+def block_count(name: str) -> int:
+    """Number of blocks of a network of `FACTORS`, up to stride 32."""
+    return sum(_repeats(row, FACTORS[name][1]) for rows in _STAGES for row in rows)
+
+
+def _repeats(row: tuple[int, int, int, int], depth: float) -> int:
+    return row[0] if row in _FIXED else math.ceil(depth * row[0])
 
 
 def _rounded(channels: float) -> int:

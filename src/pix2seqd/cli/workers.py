@@ -45,14 +45,9 @@ def start_loading() -> "ForkServerContext | SpawnContext":
 def on_workers(job: Job, todo: Todo, workers: int, context: "ForkServerContext | SpawnContext") -> Results:
     """Segment files in `workers` new processes, which share the cores; the results come as they are finished.
 
-    A process that is killed leaves the files that it was working on, which get an error. The others continue. All of
-    them end with the iterator, or with this process.
-
-    Args:
-        job: how, and where to; a process takes `batch_size` files at a time, or 1.
-        todo: the files.
-        workers: number of processes; no more than there are batches are started.
-        context: how they are started (`start_loading`). A fork of this process, which has threads, may wait for ever.
+    A process takes `batch_size` files at a time, or 1; no more are started than there are batches. If one is killed,
+    the files that it was working on get an error, and the others continue. All of them end with the iterator, or with
+    this process. `start_loading` gives the context: a fork of this process, which has threads, may wait for ever.
 
     Raises:
         InputError: a result cannot be written, or all processes were killed.

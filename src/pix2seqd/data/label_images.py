@@ -16,16 +16,13 @@ MODES = ("1", "L", "P", "I", "I;16", "I;16B", "LA", "RGB", "RGBA")
 
 
 def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool = False) -> np.ndarray:
-    """Read the stored values of a label image.
+    """Read the stored values of a PNG, TIFF, BMP or GIF: int64 `[h, w]` or `[h, w, channels]`.
 
     Args:
-        path: a PNG, TIFF, BMP or GIF.
+        path: the label image.
         image: the image that the labels belong to, from `read_image`; the sizes are compared. Labels of the size in
             which an image with an EXIF orientation is stored are turned with it.
         rgb: look the values of a palette up, instead of taking the indices.
-
-    Returns:
-        int64 `[h, w]` or `[h, w, channels]`.
 
     Raises:
         InputError: the file is missing or damaged, has another size than the image, several planes, values that are

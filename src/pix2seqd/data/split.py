@@ -35,14 +35,10 @@ class Part(Subset[Sample]):
 
 
 def divide(contents: Sequence[bytes], share: float = 0.1) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Divide items by their content: equal items stay together, and an item's part hardly depends on the others.
+    """Divide items by the digests of their contents; equal items stay together, others hardly matter for an item.
 
-    Args:
-        contents: digest of each item, evenly distributed.
-        share: of the different contents, for the second part; at least one, but not all.
-
-    Returns:
-        Indices of the items in the first and in the second part, ascending. A single content is in both.
+    Returns the indices, ascending, of the items in the first and in the second part, which has this share of the
+    different contents, at least one, but not all. A single content is in both.
     """
     distinct = sorted(set(contents))
     second = set(distinct[: max(1, min(round(share * len(distinct)), len(distinct) - 1))])
@@ -55,14 +51,10 @@ def divide(contents: Sequence[bytes], share: float = 0.1) -> tuple[tuple[int, ..
 def describe(
     taxonomy: Taxonomy, train: str, evaluate: str, names: Sequence[str] = (), held_out: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """The content of the file that `open_part` reads.
+    """The content of the file that `open_part` reads: the data to train on and to score, as `open_dataset` takes them.
 
-    Args:
-        taxonomy: the categories in the order of the model's classes.
-        train: the data to train on, as `open_dataset` takes it.
-        evaluate: the data to score; the same data if it is divided.
-        names: of all samples of the data, if it is divided.
-        held_out: indices of the samples that are scored.
+    The taxonomy has the order of the model's classes. If one data set is divided, `names` are those of all its samples,
+    and `held_out` the indices of those that are scored.
     """
     parts: dict[str, Any] = {"train": {"data": train}, "eval": {"data": evaluate}}
     if names:

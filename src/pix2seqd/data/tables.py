@@ -63,11 +63,7 @@ def roboflow_classes(home: Path) -> dict[str, Any]:
 
 
 def nnunet(home: Path, known: Container[str]) -> dict[str, Any]:
-    """What `dataset.json` of nnU-Net says, beside `imagesTr` and `labelsTr`.
-
-    Args:
-        home: the folder.
-        known: the keys that are declared otherwise.
+    """What `dataset.json` of nnU-Net says, beside `imagesTr` and `labelsTr`; `known` keys are declared otherwise.
 
     Returns:
         The keys `coding`, `labels`, `void` and `image_name` of a declaration; empty without such a file.

@@ -433,7 +433,7 @@ def _shown(tiff: Tiff) -> list[int]:
 
 
 def max_pixels() -> int:
-    """The largest number of pixels of an image: `PIX2SEQD_MAX_PIXELS`, or otherwise `MAX_PIXELS`."""
+    """The largest number of pixels of an image: `PIX2SEQD_MAX_PIXELS` (an `InputError` if none) or `MAX_PIXELS`."""
     given = os.environ.get("PIX2SEQD_MAX_PIXELS")
     if not given:
         return MAX_PIXELS
@@ -482,12 +482,10 @@ def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | Non
 
 
 def _shown_values(values: np.ndarray, alpha: str = "", inverted: bool = False) -> Image.Image:
-    """RGB of values as they are stored; those that are not uint8 are stretched.
+    """RGB of values `[h, w, c]` as they are stored; those that are not uint8 are stretched.
 
-    Args:
-        values: `[h, w, c]`: one to three colours, then the transparency, if there is one.
-        alpha: "A" if there is, "a" if the colours are multiplied with it; otherwise empty.
-        inverted: 0 is white.
+    There are one to three colours, then the transparency if `alpha` is not empty: "a" if the colours are multiplied
+    with it, otherwise "A". If `inverted`, 0 is white.
     """
     height, width, count = values.shape
     count -= bool(alpha)

@@ -365,14 +365,10 @@ def _check_image(content: bytes, kind: str, limit: int) -> None:
 
 
 def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None) -> None:
-    """Write a label image as a TIFF in the manner of ImageJ.
+    """Write a label image, integers from 0 to 2³² - 1, `[h, w]`, as a TIFF in the manner of ImageJ.
 
     Values have 16 bits, or 32 where one is above 65,535. The compression is deflate, which all readers know.
-
-    Args:
-        path: the file; one that exists is overwritten.
-        labels: integers from 0 to 2³² - 1, `[h, w]`.
-        pixel_size: micrometres of a pixel's side, for the file's scale; None: unknown.
+    `pixel_size` is micrometres of a pixel's side, for the file's scale; None: unknown.
     """
     kind = np.uint32 if labels.max(initial=0) >= 2**16 else np.uint16
     scale = {} if pixel_size is None else {"resolution": (1 / pixel_size, 1 / pixel_size)}
@@ -391,15 +387,10 @@ def write_label_stack(
     pixel_size: float | None = None,
     plane_distance: float | None = None,
 ) -> None:
-    """Write a label stack as a compressed OME-TIFF with the axes ZYX, plane by plane.
+    """Write a label stack as a compressed OME-TIFF with the axes ZYX, plane by plane, of this shape `[planes, h, w]`.
 
-    Args:
-        path: the file; one that exists is overwritten.
-        planes: the labels, `[h, w]` each.
-        shape: planes, height and width.
-        dtype: uint16 or uint32; Fiji, napari and QuPath open both.
-        pixel_size: micrometres of a pixel's side in a plane, for the file's scale; None: unknown.
-        plane_distance: micrometres from one plane to the next; None: unknown.
+    The type is uint16 or uint32, which Fiji, napari and QuPath open. Micrometres of a pixel's side, and from one plane
+    to the next, are for the file's scale; None: unknown.
     """
     layout: dict[str, Any] = {"shape": shape, "dtype": dtype, "photometric": "minisblack", "compression": "zlib"}
     metadata: dict[str, Any] = {"axes": "ZYX"}

@@ -20,7 +20,7 @@ Video = Callable[[Iterable[Image.Image]], Iterator[Panoptic]]
 
 
 def sharpest(planes: Iterable[DecodedFrame]) -> int:
-    """Number of the plane in which neighbouring blocks of pixels differ most, as most things are in focus there."""
+    """Number of the plane in which neighbouring blocks differ most; an `InputError` if planes have different sizes."""
     found: list[tuple[float, int]] = []
     size = None
     for plane in planes:

@@ -95,7 +95,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         stack: str = "",
         plane_distance: float | None = None,
     ) -> None:
-        """Open a new or an existing folder.
+        """Open a new or an existing folder; an `InputError` if it cannot be written to or holds other data.
 
         Args:
             out: the folder.
@@ -107,10 +107,6 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
             ctc: whether to write the Cell Tracking Challenge's format too.
             stack: name of the label stack, without its suffix, if the frames are depths.
             plane_distance: micrometres from one depth to the next; None: unknown.
-
-        Raises:
-            InputError: the folder cannot be written to, it has a `panoptic.json` that this command did not write, or
-                another process writes into it.
         """
         make_folders(out, ())
         self._out, self._taxonomy, self._settings, self._also = out, taxonomy, dict(settings), also

@@ -56,16 +56,10 @@ class ExtraFiles:
 
     @classmethod
     def parse(cls, kinds: str | None, pixel_size: str | None, *more: str, stack: bool = False) -> "ExtraFiles":
-        """From the options --also, names with commas between them, and --pixel-size, a number with its unit.
+        """From the options --also, names with commas between them, and --pixel-size, a number with its unit, or None.
 
-        Args:
-            kinds: value of --also; None: it is not given.
-            pixel_size: value of --pixel-size; None: it is not given.
-            more: further names of --also, which the caller knows.
-            stack: whether a stack of depths is written, whose files have the pixel size too.
-
-        Raises:
-            InputError: an unknown name or unit, a size that is not above 0, or one that nothing needs.
+        The caller knows `more` names of --also. If a `stack` of depths is written, its files have the pixel size too.
+        An unknown name or unit, or a size that nothing needs, is an `InputError`.
         """
         names = [name.strip() for name in kinds.split(",")] if kinds is not None else []
         for name in names:
@@ -139,7 +133,7 @@ def write_further(
     pixel_size: float | None = None,
     shown: Image.Image | None = None,
 ) -> None:
-    """Write the further files of one image or frame.
+    """Write the further files of one image or frame; an `InputError` if the image cannot be read, or writing failed.
 
     Args:
         paths: the files, by their names in `PLACES`; their folders exist.
@@ -148,9 +142,6 @@ def write_further(
         channels: reads the image's channels.
         pixel_size: micrometres of a pixel's side; None: unknown.
         shown: the image, to become a part of labelme's file; None: that names the copy in images/.
-
-    Raises:
-        InputError: the image cannot be read, or writing failed.
     """
     table: dict[str, np.ndarray] = {}
     if {"measures", "geojson"} & paths.keys():

@@ -105,7 +105,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         shard: int | None = None,
         folders: tuple[str, ...] = FOLDERS,
     ) -> None:
-        """Open a new or an existing folder.
+        """Open a new or an existing folder; an `InputError` if it cannot be written to or holds other results.
 
         Args:
             out: the folder.
@@ -114,11 +114,6 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
             sources: the images that are going to be written, as far as known; their order decides the STEMs.
             shard: number of images of a part; None: no parts.
             folders: the folders of the files of images.
-
-        Raises:
-            InputError: the folder cannot be written to, or has parts of another size; its `panoptic.json` is broken,
-                has other categories, or was not written by this command; another process writes the same images with
-                other settings.
         """
         layout(out, shard)
         make_folders(out, ())

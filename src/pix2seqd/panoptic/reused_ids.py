@@ -14,13 +14,10 @@ ID_DISTANCE = 4
 
 
 def neighbours(boxes: np.ndarray, distance: float) -> np.ndarray:
-    """Which instances' boxes come within `distance`: bool `[n, n]`.
+    """Which instances' boxes come within `distance` pixels: bool `[n, n]`.
 
-    Boxes are cheaper than outlines; instances whose boxes are near but whose pixels are not count as neighbours too.
-
-    Args:
-        boxes: `[n, 4]` x, y, width, height; of a clip `[frames, n, 4]`, nan where an instance is absent.
-        distance: pixels.
+    Boxes `[n, 4]` are x, y, width, height; of a clip `[frames, n, 4]`, nan where an instance is absent. They are
+    cheaper than outlines; instances whose boxes are near but whose pixels are not count as neighbours too.
     """
     near = near_boxes(boxes, distance)
     near = near if near.ndim == 2 else np.asarray(near.any(axis=0))

@@ -415,13 +415,10 @@ def nearest(data: Statistics) -> str:
 
 
 def find_data(train_data: str, eval_data: str) -> tuple[str, str, str]:
-    """Names of the data to train on and to score, from what the user gave.
+    """Names of the data to train on and to score, from what the user gave, and a sentence about the choice, or "".
 
-    Returns:
-        Both names, the second empty where the first is to be divided; and a sentence about the choice, maybe empty.
-
-    Raises:
-        InputError: nothing was given, or it does not exist, or it has splits that do not say which to train on.
+    The second name is empty where the first is to be divided. What does not exist, or has splits that do not say which
+    to train on, is an `InputError`.
     """
     if not train_data:
         raise InputError("--train-data is missing; give a folder of images and labels, or coco:DIR@train")
@@ -583,14 +580,9 @@ def resumed(settings: Mapping[str, Any], out: Path) -> Recipe:
 
 
 def train_own(settings: Mapping[str, Any], out: Path, resume: bool = False) -> Checkpoint:
-    """Train on any labelled images in the folder `out`; see `prepare` and `train`.
+    """Train on any labelled images in the folder `out`; arguments and errors are those of `prepare` and `train`.
 
-    The settings are nested as a recipe is: at least `train_data`, unless the run goes on (`resume`), with its data and
-    settings.
-
-    Raises:
-        InputError: as `prepare` and `train`.
-        KeyboardInterrupt: as `train`.
+    The settings have at least `train_data`, unless the run goes on (`resume`), with its data and settings.
     """
     require("training", "train", "accelerate", "tensorboard", "matplotlib")
     if (out / "recipe.json").exists():

@@ -387,7 +387,7 @@ class MaskConfig(Config):
     stride: int = 2
     """Image pixels per mask pixel, along each axis (§4.1: 1024 × 1024 for images, 512 × 512 for masks)."""
     init_id_cell: int = 0
-    """Above 0, sampling starts from a mask of ids in cells instead of noise: side of a cell in mask pixels. A single
+    """Above 0, sampling starts from a grid of ids instead of noise: side of a cell in mask pixels. A single
     step can give the id of a cell to the object there (`pix2seqd distill`). In a video, the ids of the last past mask
     replace those of the cells. Not in the paper."""
 

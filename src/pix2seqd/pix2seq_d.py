@@ -161,7 +161,7 @@ class Pix2SeqD(nn.Module):
     def initial_state(self, noise: Tensor, past: Tensor | None = None) -> Tensor:
         """The state at t = 1 from noise `[b, bits, h, w]`: the noise itself.
 
-        With `MaskConfig.init_id_cell` it is a mask of ids in cells, 1 where a bit is 1 and otherwise -1. Half of the
+        With `MaskConfig.init_id_cell` it is a grid of ids, 1 where a bit is 1 and otherwise -1. Half of the
         id bits number the columns, half the rows. Both are in Gray code: neighbouring cells differ in one bit, so a
         mixture of two cells shows no third id. The noise, 32 numbers or more, gives the offset of the cells. Where the
         last of the masks `past`, int64 `[b, f, 2, h, w]`, has an id, the state has it too.

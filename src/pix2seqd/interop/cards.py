@@ -29,7 +29,7 @@ class Card:
     not_for: str = UNKNOWN
     trained_on: str = UNKNOWN
     sampling: str = UNKNOWN
-    """Start of the denoising (noise, or ids in cells), number of steps, and number of samples of the consensus."""
+    """Start of the denoising (noise, or a grid of ids), number of steps, and number of samples of the consensus."""
     quality: str = UNKNOWN
     """On images that were not trained on, in percent."""
     time: str = UNKNOWN

@@ -359,7 +359,7 @@ def _choose_sampling(choices: Choices, data: Statistics, start: Checkpoint | Non
     config = start.model.config if start else RECIPES["nuclei"].model
     few = choices.values.get("model.decoder.head", choices.given.get("model.decoder.head", "softmax")) == "softmax"
     cell = config.decoder.cell if few else 0
-    why = "ids in cells: two steps are enough, and few images" if few else "noise, since the head gives no logits"
+    why = "a grid of ids: two steps are enough, and few images" if few else "noise, since the head gives no logits"
     few = choices.set("model.mask.init_id_cell", cell, why) > 0
     if few and choices.values.get("model.decoder.head") == "linear":
         raise InputError("--model.mask.init_id_cell above 0 needs logits; leave it out")
@@ -544,7 +544,7 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
 
 
 def build(recipe: Recipe) -> Pix2SeqD:
-    """The model of a run; where it starts from ids in cells, its loss is that of its own steps."""
+    """The model of a run; where it starts from a grid of ids, its loss is that of its own steps."""
     model = new_model(recipe)
     return Student(model, recipe.data, recipe.infer) if recipe.model.mask.init_id_cell else model
 

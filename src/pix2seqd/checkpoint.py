@@ -152,14 +152,9 @@ def read_settings(
 ) -> tuple[Settings, Pix2SeqD]:
     """All of a config.json, checked, and an outline of its model: the tensors have shapes, but take no memory.
 
-    Args:
-        config: the content of the file.
-        where: its name, for messages.
-        tensors: how many the file of weights has. A model of more than twice as many is not built, which takes long.
-        trust_size: as `from_pretrained` takes it.
-
-    Raises:
-        InputError: it is not of this package, or a part of it is missing, unknown, of another kind or out of range.
+    `where` names the file in messages; `tensors` is how many the file of weights has. A model of more than twice as
+    many is not built, which takes long, unless `trust_size`. A part that is missing, unknown, of another kind or out of
+    range is an `InputError`.
     """
     _check_version(config, where)
     try:

@@ -23,12 +23,9 @@ LOADED = ["pix2seqd.cli.segmenting", "pix2seqd.segmenter"]
 
 
 def start_loading() -> "ForkServerContext | SpawnContext":
-    """Begin to load what the processes of `on_workers` need, while this process does so, too.
+    """Begin to load what the processes of `on_workers` need, as this one does, too; returns how they are started.
 
     One more process loads it once, and the others are its copies. Where that is not possible, each will load it.
-
-    Returns:
-        How processes are started.
     """
     # Before Python 3.11.1 other users of the machine may send it what it runs (CVE-2022-42919).
     if "forkserver" in get_all_start_methods() and sys.version_info >= (3, 11, 1):
@@ -47,10 +44,8 @@ def on_workers(job: Job, todo: Todo, workers: int, context: "ForkServerContext |
 
     A process takes `batch_size` files at a time, or 1; no more are started than there are batches. If one is killed,
     the files that it was working on get an error, and the others continue. All of them end with the iterator, or with
-    this process. `start_loading` gives the context: a fork of this process, which has threads, may wait for ever.
-
-    Raises:
-        InputError: a result cannot be written, or all processes were killed.
+    this process. `start_loading` gives the context: a fork of this process, which has threads, may wait for ever. If
+    all are killed, or a result cannot be written, this is an `InputError`.
     """
     import torch
 

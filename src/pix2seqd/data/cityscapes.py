@@ -62,18 +62,11 @@ class Cityscapes:
 
     @classmethod
     def open(cls, directory: str | Path, split: str) -> "Cityscapes":
-        """Open a split.
+        """Open a split, `train` or `val`.
 
         Images are in `leftImg8bit/SPLIT/` or `leftImg8bit_trainvaltest.zip`, labels in `gtFine/SPLIT/` or
         `gtFine_trainvaltest.zip`, both with one folder per city. Without `*_instanceIds.png`, `*_labelIds.png` are
-        read.
-
-        Args:
-            directory: the data set's folder.
-            split: `train` or `val`.
-
-        Raises:
-            InputError: a file or folder is missing; the message names the expected path.
+        read. If one is missing, the `InputError` names the expected path.
         """
         images, labels = (
             find(

@@ -18,15 +18,10 @@ MODES = ("1", "L", "P", "I", "I;16", "I;16B", "LA", "RGB", "RGBA")
 def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool = False) -> np.ndarray:
     """Read the stored values of a PNG, TIFF, BMP or GIF: int64 `[h, w]` or `[h, w, channels]`.
 
-    Args:
-        path: the label image.
-        image: the image that the labels belong to, from `read_image`; the sizes are compared. Labels of the size in
-            which an image with an EXIF orientation is stored are turned with it.
-        rgb: look the values of a palette up, instead of taking the indices.
-
-    Raises:
-        InputError: the file is missing or damaged, has another size than the image, several planes, values that are
-            not whole numbers from 0, or colours whose alpha channel says more than they do.
+    `image` is the one that the labels belong to, from `read_image`; the sizes are compared. Labels of the size in which
+    an image with an EXIF orientation is stored are turned with it. With `rgb`, values of a palette are looked up. A
+    file that is missing or damaged, or has another size than the image, several planes, values that are not whole
+    numbers from 0, or colours whose alpha channel says more than they do, is an `InputError`.
     """
     if not _is_tiff(path):
         png = read_png(path, MODES, image)

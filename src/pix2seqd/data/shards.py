@@ -107,20 +107,11 @@ class Shards:
 def write_shards(
     taxonomy: Taxonomy, samples: Iterable[Sample], out: str | Path, megabytes: float, quality: int | None = None
 ) -> int:
-    """Write shards.
+    """Write samples, in this order, as shards in the folder `out`; returns the number of shards.
 
-    Args:
-        taxonomy: of the samples.
-        samples: what to write, in this order.
-        out: folder to write to. If this fails or is interrupted, it is left as it was, see `write_together`.
-        megabytes: a shard that is larger than this is closed.
-        quality: of JPEG images, 1..100; None writes PNG, which loses nothing.
-
-    Returns:
-        The number of shards.
-
-    Raises:
-        InputError: `out` has shards already; a sample cannot be read; or an error of `write_together`.
+    A shard that is larger than `megabytes` is closed. `quality`, 1..100, is that of JPEG images; None writes PNG, which
+    loses nothing. If this fails or is interrupted, `out` is left as it was, see `write_together`. Shards in `out` and a
+    sample that cannot be read are an `InputError`.
     """
     shards: list[dict[str, Any]] = []
     with write_together(Path(out)) as stage:

@@ -65,11 +65,8 @@ def roboflow_classes(home: Path) -> dict[str, Any]:
 def nnunet(home: Path, known: Container[str]) -> dict[str, Any]:
     """What `dataset.json` of nnU-Net says, beside `imagesTr` and `labelsTr`; `known` keys are declared otherwise.
 
-    Returns:
-        The keys `coding`, `labels`, `void` and `image_name` of a declaration; empty without such a file.
-
-    Raises:
-        InputError: it has no names; a name is for a region of several values; or an image has a file for each channel.
+    These are the keys `coding`, `labels`, `void` and `image_name` of a declaration; none without such a file. If it has
+    no names, a name for a region of several values, or a file for each channel of an image, it is an `InputError`.
     """
     path = home / NNUNET
     if not path.is_file() or not (home / "labelsTr").is_dir():
@@ -130,11 +127,8 @@ def color_table(home: Path) -> tuple[Path, dict[str, list[int]]] | None:
 def check_grey(images: Iterable[np.ndarray], path: Path, colors: dict[str, list[int]], declaration: Path) -> None:
     """Raise an `InputError` if label images are grey, with values that are no greys of a table of colours but its rows.
 
-    Args:
-        images: some label images, `[h, w]` or `[h, w, channels]`.
-        path: the table.
-        colors: what it says.
-        declaration: where the user can say what the values mean.
+    `images` are some label images, `[h, w]` or `[h, w, channels]`; `colors` is what the table at `path` says;
+    `declaration` is where the user can say what the values mean.
     """
     greys = [color[0] for color in colors.values() if len(set(color)) == 1]
     if all(pixels.ndim == 3 or np.isin(pixels, greys).all() for pixels in images):

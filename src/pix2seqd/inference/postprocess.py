@@ -103,10 +103,8 @@ def join_uncertain(
 
     A thing that is much larger than a cell of the first state often comes in pieces, with an id of which the model is
     not sure in each. Two segments stay apart if the product of the mean probabilities of their ids is `limit` or more;
-    `certainty`, integers `[h, w]`, is the probability of each pixel's id, 0 to `MAX_CONFIDENCE`.
-
-    Returns:
-        The segments, each with the lowest label of its pieces; and the labels that have several pieces.
+    `certainty`, integers `[h, w]`, is the probability of each pixel's id, 0 to `MAX_CONFIDENCE`. Returns the segments,
+    each with the lowest label of its pieces, and the labels that have several pieces.
     """
     labels, class_of = found
     kinds, certain = np.zeros((2, max(class_of, default=0) + 1))

@@ -32,15 +32,9 @@ _FIXED = (_STAGES[0][0], _STAGES[-1][-1])
 class EfficientNetLite(nn.Module):
     """Image `[b, 3, H, W]`, values -1..1, → maps `[b, channels[i], H / strides[i], W / strides[i]]`.
 
-    H and W must be multiples of the last stride.
-
-    Args of the constructor:
-        width: multiplier of the channels, except those of the stem.
-        depth: multiplier of the number of blocks, except those of the first and the last row.
-        blocks: number of blocks, from the first one; 0: all up to stride 16, as the paper has it for the ResNet.
-
-    Raises:
-        ValueError: the network has fewer blocks.
+    H and W must be multiples of the last stride. `width` multiplies the channels, except those of the stem, and `depth`
+    the number of blocks, except those of the first and the last row. `blocks` is the number of blocks, from the first
+    one; 0: all up to stride 16, as the paper has it for the ResNet. More than the network has are a ValueError.
     """
 
     def __init__(self, width: float = 1.0, depth: float = 1.0, blocks: int = 0) -> None:

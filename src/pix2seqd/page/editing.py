@@ -126,10 +126,7 @@ def append(folder: Path, name: str, image: Image.Image, panoptic: Panoptic) -> i
     The layout is `panoptic.json`, `images/`, `panoptic/`; the folder is made if need be. The JSON is written last and
     in one step, so that it always names complete files that belong together. Other entries of the JSON are kept. The
     stem of `name` is kept too, with -2, -3, ... if another image has it. Returns the number of images in the data set.
-
-    Raises:
-        InputError: every pixel is void; `panoptic.json` is invalid or has other categories; the folder cannot be
-            written to.
+    A segmentation that is all void, a folder that cannot be written to or has other categories is an `InputError`.
     """
     if not panoptic.segments:
         raise InputError("every pixel is void; segment or paint something before saving")

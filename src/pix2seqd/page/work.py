@@ -110,16 +110,13 @@ class Work:
         return replace(self, panoptic=panoptic, kept=last.kept, selected=(), past=self.past[:-1], unsaved=True)
 
     def drawn(self, tool: Any, points: Any, radius: Any, category_id: int) -> "Work":
-        """The result of a stroke with a tool of the viewer. The values come from a browser and are checked.
+        """The result of a stroke with a tool of the viewer; an `InputError` if what the browser sent is wrong.
 
         Args:
             tool: select, add (to the selection), paint, erase or cut.
             points: x, y along the stroke, in pixels of the image.
             radius: radius of the brush, pixels; cut ignores it.
             category_id: category of a segment that is painted while none is selected.
-
-        Raises:
-            InputError: invalid values, or the tool cannot be used here.
         """
         points, radius = _checked(points, radius)
         radius = 0 if tool == "cut" else radius

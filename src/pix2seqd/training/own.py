@@ -452,7 +452,7 @@ def measure(dataset: Dataset, source: str) -> Statistics:
 
 
 def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, Any], list[str]]:
-    """Look at the data, and choose everything.
+    """Look at the data, and choose everything; an `InputError` if the data or the settings do not suit.
 
     Args:
         settings: the user's settings, nested as a recipe is; `init` may be "auto" or "none".
@@ -461,9 +461,6 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
     Returns:
         The recipe; the content of `DATA_FILE`, which has to be written to `out`; and lines that say what was chosen
         and why.
-
-    Raises:
-        InputError: the data cannot be used, or the settings do not suit it or each other.
     """
     given = dict(_flat(settings))
     if given.get("model.decoder.past_frames"):

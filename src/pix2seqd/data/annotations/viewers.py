@@ -92,9 +92,7 @@ def read_viewers(path: Path, images: Path | None = None) -> dict[str, Annotation
     """Read the files of a folder, with those in folders below it, or one file; the annotations are those of "".
 
     `images` is the folder of the images, whose names up to the suffix are those of the files; None: that of the files.
-
-    Raises:
-        InputError: a file is damaged; outlines lie in several planes, or are those of regions and of objects in them.
+    A damaged file, and outlines in several planes, or of regions and of objects in them, are an `InputError`.
     """
     home = path if path.is_dir() else path.parent
     files = [p for p in visible(home, "**/*") if p.suffix.lower() in SUFFIXES] if path.is_dir() else [path]

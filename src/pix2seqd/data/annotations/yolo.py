@@ -77,10 +77,8 @@ def _numbers(line: str) -> list[float] | None:
 def read_yolo(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     """Read a YOLO data set: its data.yaml, or a folder without one, whose annotations are those of "".
 
-    `images` is their folder, if it is neither where data.yaml says nor `images` beside `labels`.
-
-    Raises:
-        InputError: data.yaml is not understood; no image is found; there are bounding boxes or keypoints only.
+    `images` is their folder, if it is neither where data.yaml says nor `images` beside `labels`. A data.yaml that is
+    not understood, and bounding boxes or keypoints only, are an `InputError`.
     """
     home = path if path.is_dir() else path.parent
     content: Any = {} if path.is_dir() else read_yaml(read_text(path), str(path))

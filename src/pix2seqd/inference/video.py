@@ -131,7 +131,7 @@ class Denoiser:
             m_pred: predicted analog bits `[b, bits, h, w]`.
             inside: height and width of the part of each window that is the image, in network pixels.
         """
-        stride, sure = self._model.config.mask.stride, self._config.early_exit
+        stride, limit = self._model.config.mask.stride, self._config.early_exit
         of_class, of_id = self._model.reader.probabilities(m_pred).unbind(dim=1)
         things = self._things.to(m_pred.device)[self._model.to_masks(m_pred)[:, 0]]
         confidence = torch.where(things, of_class * of_id, of_class)
@@ -139,7 +139,7 @@ class Denoiser:
             part[: -(-height // stride), : -(-width // stride)].mean()
             for part, (height, width) in zip(confidence, inside, strict=True)
         ]
-        return torch.stack(means) >= sure
+        return torch.stack(means) >= limit
 
     def remember(self, past: Sequence[Tensor]) -> None:
         """Go on to the next frame.

@@ -37,7 +37,7 @@ def assign(
     distance: float,
     colors: int,
     rng: np.random.Generator,
-    wanted: Sequence[int] = (),
+    previous: Sequence[int] = (),
 ) -> np.ndarray:
     """Random ids 1..colors, such that neighbours differ.
 
@@ -49,7 +49,7 @@ def assign(
         distance: likewise.
         colors: number of ids, 1 or more.
         rng: source of randomness.
-        wanted: ids that instances already have, 0 = none; an instance keeps its id unless an earlier neighbour has it.
+        previous: ids that instances have already, 0 = none; one is kept unless an earlier neighbour has it.
     """
     near = neighbours(boxes, distance)
     order: list[int] = []
@@ -60,7 +60,7 @@ def assign(
         degree = degree - near[last]
         degree[last] = np.inf
     result = np.zeros(len(near), np.int64)
-    for i, color in enumerate(wanted):
+    for i, color in enumerate(previous):
         result[i] = 0 if (result[near[i]] == color).any() else color
     for i in reversed(order):
         if result[i]:

@@ -66,8 +66,8 @@ class Statistics(Report):
     """Number of images without colour."""
     ranges: list[float] = field(default_factory=list)
     """Share of the values 0..255 between the 0.5th and the 99.8th percentile of each image."""
-    crowded: int = 0
-    """Largest number of things of which each is near all others, estimated: ids needed where they are reused."""
+    ids_needed: int = 0
+    """Largest number of ids that an image needs where they are reused, by a greedy colouring of the neighbours."""
     most_segments: int = 0
     """Largest number of segments of an image."""
     in_pieces: int = 0
@@ -97,7 +97,7 @@ class Statistics(Report):
         low, high = np.percentile(image, (0.5, 99.8))
         self.ranges.append((high - low) / 255)
         near = neighbours(np.array([thing.bbox for thing in things], float).reshape(-1, 4), ID_DISTANCE)
-        self.crowded = max(self.crowded, _colors(near))
+        self.ids_needed = max(self.ids_needed, _colors(near))
         self.in_pieces += sum(_is_in_pieces(panoptic.segmentation, thing.id, thing.bbox) for thing in things)
         rows = np.arange(len(image)) / max(len(image) - 1, 1) - 0.5
         slope = 12 * float((rows * image.mean(axis=(1, 2))).mean()) / 255
@@ -230,7 +230,7 @@ def _choose_classes(choices: Choices, data: Statistics, start: Checkpoint | None
     else:
         why = f"an image has up to {most} things, and nearly all are in one piece"
     ids = choices.set("data.ids", "unique" if unique else "reused", why)
-    needed = data.most_segments if ids == "unique" else data.crowded
+    needed = data.most_segments if ids == "unique" else data.ids_needed
     id_bits = 1 if not most else max(needed.bit_length(), mask.bits[1] if mask else 4, 4)
     id_bits = min(id_bits, 8 if ids == "unique" else 6)
     if not most:

@@ -92,7 +92,7 @@ class Denoiser:
         steps = self._allowed(len(noise)) if past else config.first_steps or config.steps
         before = past[-1] if past and config.adaptive else None
         condition = self._condition(past)
-        prepared = self._prepare(h, steps) if condition is None else None
+        prepared = self._prepare(h, steps) if condition is None and config.consensus > 1 else None
         if sample + 1 == config.consensus:
             self._prepared = None  # features need not be kept while those of the next windows are computed
         predictions = self._model.denoise(h, noise, steps, config.td, condition, hints=hints, prepared=prepared)

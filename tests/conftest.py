@@ -197,11 +197,12 @@ def answer_with(monkeypatch) -> Callable[[Pix2SeqD, Callable[..., Tensor]], None
     """Let a model answer at every step with `infer(images, noise, steps, td)`, int64 `[b, 2, h, w]`."""
 
     def patch(model: Pix2SeqD, infer: Callable[..., Tensor]) -> None:
-        def denoise(h, noise, steps, td, past=None, hints=None, shared=None):
+        def denoise(h, noise, steps, td, past=None, hints=None, prepared=None):
             mask = infer(h.map, noise, steps, td)
             yield from [mask] * steps
 
         monkeypatch.setattr(model.pixel_encoder, "forward", lambda images: ImageFeatures(images, images))
+        monkeypatch.setattr(model.mask_decoder, "prepare", lambda h, t: None)
         monkeypatch.setattr(model, "denoise", denoise)
         monkeypatch.setattr(model, "to_masks", lambda mask: mask)
 

@@ -166,7 +166,7 @@ def change(folder: Path, path: str, value: Any) -> None:
     [
         ("model/bits", [2, 4, 8], "bits must have 2 entries, not 3"),
         ("model/bits", [2], "bits must have 2 entries, not 1"),
-        ("model/bits", [10**12, 4], "bits must be between 1 and 16"),
+        ("model/bits", [10**12, 4], "bits must be from 1 to 16"),
         ("model/encoder_heads", 0, "must be 1 or more"),
         ("model/decoder_head_dim", 0, "must be 1 or more"),
         ("model/bits", 2, "bits must be a list, not 2"),
@@ -175,7 +175,7 @@ def change(folder: Path, path: str, value: Any) -> None:
         ("model/multipliers", [], "multipliers must have 1 to 1000 entries, not 0"),
         ("model/image_mean", [0, 0, [1]], r"image_mean\[2\] must be of type float"),
         ("model/image_std", [1, 0, 1], "image_std must be positive"),
-        ("model/kernel_size", -1, "kernel_size must be odd and from 1 to 63"),
+        ("model/kernel_size", -1, "kernel_size must be from 1 to 63"),
         ("model/encoder_layers", 10**9, "layers must be at most 1000"),
         ("model/dim", 2**31, "must be at most 65536"),
         ("model/encoder_dropout", float("nan"), "must be a finite number"),

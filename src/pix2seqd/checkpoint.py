@@ -142,11 +142,7 @@ class Settings(NamedTuple):
 
 
 def settings_of(name: str) -> Settings:
-    """What the config.json of a checkpoint says, without its weights.
-
-    Raises:
-        InputError: as `from_pretrained`.
-    """
+    """What the config.json of a checkpoint says, without its weights; errors are those of `from_pretrained`."""
     path = find_folder(name) / "config.json"
     return read_settings(read_json(path, MAX_CONFIG), path)[0]
 
@@ -156,14 +152,9 @@ def read_settings(
 ) -> tuple[Settings, Pix2SeqD]:
     """All of a config.json, checked, and an outline of its model: the tensors have shapes, but take no memory.
 
-    Args:
-        config: the content of the file.
-        where: its name, for messages.
-        tensors: how many the file of weights has. A model of more than twice as many is not built, which takes long.
-        trust_size: as `from_pretrained` takes it.
-
-    Raises:
-        InputError: it is not of this package, or a part of it is missing, unknown, of another kind or out of range.
+    `where` names the file in messages; `tensors` is how many the file of weights has. A model of more than twice as
+    many is not built, which takes long, unless `trust_size`. A part that is missing, unknown, of another kind or out of
+    range is an `InputError`.
     """
     _check_version(config, where)
     try:
@@ -179,38 +170,24 @@ def read_settings(
 
 
 def _check_version(config: Any, where: str | Path) -> None:
-    """Refuse what is not the content of a config.json of this package, or of a format that is not known.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Raise an `InputError` for what is not the content of a config.json of this package, or of an unknown format."""
     version = config.get("pix2seqd") if isinstance(config, dict) else None
     if type(version) is not int or version not in (1, FORMAT):
         raise InputError(f"{where} is not of a pix2seqd checkpoint (format 1 or {FORMAT})")
 
 
 def _check_sections(config: dict[str, Any]) -> None:
-    """Refuse a config.json without one of its parts.
-
-    Raises:
-        ValueError: one is missing or of another kind.
-    """
+    """Raise a `ValueError` for a config.json that lacks one of its parts, or has one of another kind."""
     for part, kind, what in (*((part, dict, "section") for part in SECTIONS), ("categories", list, "list")):
         if not isinstance(config.get(part), kind):
             raise ValueError(f"it has no {what} {part!r}")
 
 
 def _outline(config: ModelConfig, data: DataConfig, tensors: float) -> Pix2SeqD:
-    """The model that a config describes, without memory for its tensors, to compare it with a file of weights.
+    """The model of a config, without memory for its tensors; a `ValueError` if there is none, or not of this size.
 
-    Args:
-        config: of the model.
-        data: how images are presented to it.
-        tensors: how many the file has. No model of many more is built, not even in outline, which would take long.
-            Infinity: a model of any size is.
-
-    Raises:
-        ValueError: there is no such model, or it is not for images of this size.
+    `tensors` is how many the file of weights has. No model of many more is built, not even in outline, which would take
+    long. Infinity: a model of any size is.
     """
     limit, counted, thread = 2 * tensors + 1000, itertools.count(1), threading.get_ident()
 
@@ -239,11 +216,7 @@ def _outline(config: ModelConfig, data: DataConfig, tensors: float) -> Pix2SeqD:
 
 
 def check_size(model: Pix2SeqD, size: tuple[int, int]) -> None:
-    """Refuse a size of images that the networks cannot halve as often as they do.
-
-    Raises:
-        ValueError: height or width is no multiple of the coarsest cell.
-    """
+    """Raise a `ValueError` for a size of images that is no multiple of `coarsest_cell`."""
     step = coarsest_cell(model)
     if any(n % step for n in size):
         raise ValueError(f"data.size {list(size)} does not suit the model; give multiples of {step}")
@@ -284,11 +257,7 @@ _REMOVED = {"data.id_distance": ID_DISTANCE, "infer.diameter": 0, "infer.seams":
 
 
 def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
-    """The content of a config.json of format 1 as format 2 has it.
-
-    Raises:
-        ValueError: a setting that was removed has another value than the one that holds now.
-    """
+    """A config.json of format 1 as format 2 has it; a `ValueError` if a removed setting has another value than now."""
     converted: dict[str, Any] = {"categories": config["categories"], **{part: {} for part in SECTIONS}}
     nested = {path.rpartition(".")[0] for path in _FORMAT_1.values()} - set(SECTIONS)
     for part in SECTIONS:
@@ -310,22 +279,14 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and type of each tensor of a safetensors file; its size is that of the file, and no tensor is read.
-
-    Raises:
-        InputError: missing, damaged, or another format (pickles are never opened).
-    """
+    """Shape and type of each tensor of a safetensors file, whose size is that of the file; no tensor is read."""
     with _reading(path), safe_open(path, "pt") as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 # it is no dictionary
         return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
 
 
 def _check_headers(path: Path, found: dict[str, tuple[tuple[int, ...], str]], model: Pix2SeqD) -> None:
-    """Compare the tensors of a file with those of a model, before memory is taken for either.
-
-    Raises:
-        InputError: names, shapes or types differ.
-    """
+    """Raise an `InputError` unless a file has a model's names, shapes and types, before memory is taken for either."""
     expected = model.state_dict()
     if wrong := sorted(set(found) ^ set(expected)):
         whose = "lacks" if wrong[0] in expected else "has an unknown"
@@ -340,11 +301,7 @@ def _check_headers(path: Path, found: dict[str, tuple[tuple[int, ...], str]], mo
 
 
 def _load_weights(model: Pix2SeqD, path: Path) -> None:
-    """Load weights into a model that `_check_headers` found to be theirs.
-
-    Raises:
-        InputError: some are not finite.
-    """
+    """Load weights into a model that `_check_headers` found to be theirs; an `InputError` if some are not finite."""
     model.load_state_dict(read_tensors(path))
     for name, value in model.state_dict().items():
         if not torch.isfinite(value).all():
@@ -352,11 +309,7 @@ def _load_weights(model: Pix2SeqD, path: Path) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a safetensors file.
-
-    Raises:
-        InputError: missing, damaged, or another format (pickles are never opened).
-    """
+    """Tensors of a safetensors file; an `InputError` if it is missing or damaged. Pickles are never opened."""
     with _reading(path):
         return load_file(path)
 
@@ -372,11 +325,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def find_folder(name: str) -> Path:
-    """Folder of the checkpoint that `from_pretrained` loads by this name; fetched from the hub if need be.
-
-    Raises:
-        InputError: not found.
-    """
+    """Folder of the checkpoint of this name, fetched from the hub if need be; an `InputError` if there is none."""
     folder = Path(name)
     is_bundled = name in bundled_names()
     if folder.is_dir() and ((folder / "config.json").is_file() or not is_bundled):
@@ -427,11 +376,7 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _download(name: str, patterns: Sequence[str]) -> Path:
-    """Folder of a hub repository in the local cache; downloaded if it is not there completely.
-
-    Raises:
-        OSError: it cannot be had; the message says why, in one line.
-    """
+    """Folder of a hub repository in the local cache, downloaded if need be; an `OSError` says why it is not there."""
     from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

@@ -66,6 +66,11 @@ ZOOMS = 0.125, 4.0
 """Smallest and largest zoom to which images of things of one size are brought (`DataConfig.diameter`)."""
 
 
+def current_name(name: str, config: str = "InferConfig") -> str:
+    """The name that a setting has now; checkpoints, runs and results may have the one before."""
+    return _RENAMED.get(f"{config}.{name}", name)
+
+
 def bundled_names() -> list[str]:
     """The names of the bundled checkpoints, in alphabetical order."""
     return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
@@ -92,14 +97,11 @@ class Config:
     def checked(cls, values: Mapping[str, Any], trust_size: bool = False, name: str = "") -> dict[str, Any]:
         """Some of the settings as their fields hold them, each checked by itself; nested configs are dictionaries.
 
-        Args are those of `from_dict`; messages call this config `name`.
-
-        Raises:
-            ValueError: as `from_dict`, but for ranges.
+        Arguments and errors are those of `from_dict`; ranges are not checked. Messages call this config `name`.
         """
         name, kinds, found = name or cls.__name__, get_type_hints(cls), {}
         for given, value in values.items():
-            key = _RENAMED.get(f"{cls.__name__}.{given}", given)
+            key = current_name(given, cls.__name__)
             if key not in kinds:
                 near = difflib.get_close_matches(str(key), cls.names(), n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(kinds)}"
@@ -164,11 +166,7 @@ def _check_limit(setting: str, name: str, value: Any) -> None:
 
 
 def _convert(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
-    """A plain value as a field of this kind holds it.
-
-    Raises:
-        ValueError: it is of another kind, has another length, or is not finite.
-    """
+    """A plain value as a field of this kind holds it; a `ValueError` if it is of another kind or length."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
         require((value in inner, f"{name} must be one of {', '.join(inner)}, not {_short_repr(value)}"))
@@ -194,10 +192,9 @@ def _convert(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
 
 
 def _check_backbone(name: str, values: Mapping[str, Any], trust_size: bool) -> dict[str, Any]:
-    """The settings of a backbone, checked: only `transformers` knows its fields, so plain values within limits pass.
+    """The settings of a backbone, of which only `transformers` knows the fields: plain values within limits pass.
 
-    Raises:
-        ValueError: a value is not plain or beyond its limit, or a setting asks for code or weights of others.
+    A setting that asks for code or weights of others is a `ValueError` too.
     """
     pending: list[tuple[str, Any]] = [(name, values)]
     for name, value in pending:  # nested values are appended meanwhile
@@ -247,11 +244,22 @@ def require(*checks: tuple[bool, str]) -> None:
             raise ValueError(message)
 
 
-def require_probabilities(config: Config, *names: str) -> None:
-    """Raise ValueError unless these fields of a configuration are from 0 to 1."""
+def require_range(config: Config, low: float, high: float, *names: str, below: bool = False) -> None:
+    """Raise ValueError unless these fields, or all their entries, are finite and from `low` to `high` (or below it)."""
+    shown = f"from {low:g} to {'below ' * below}{high:g}" if high < math.inf else f"{low:g} or more"
     for name in names:
         value = getattr(config, name)
-        require((0 <= value <= 1, f"{name} must be a probability, not {value}"))
+        for entry in value if isinstance(value, tuple) else (value,):
+            inside = low <= entry <= high and math.isfinite(entry) and not (below and entry == high)
+            require((inside, f"{name} must be {shown}, not {value}"))
+
+
+def require_positive(config: Config, *names: str) -> None:
+    """Raise ValueError unless these fields, or all their entries, are finite and above 0."""
+    for name in names:
+        value = getattr(config, name)
+        for entry in value if isinstance(value, tuple) else (value,):
+            require((0 < entry < math.inf, f"{name} must be positive, not {value}"))
 
 
 def resnet_backbone(depths: tuple[int, ...], stem: int, widths: tuple[int, ...], layer_type: str) -> dict[str, Any]:
@@ -292,12 +300,11 @@ class EncoderConfig(Config):
     """Channels of the feature map that the decoder reads beside the noisy mask. Not in the paper; official."""
 
     def __post_init__(self) -> None:
-        sizes = (self.dim, self.heads, self.mlp_dim, self.map_dim)
-        require((min(sizes) >= 1, "dim, heads, mlp_dim and map_dim must be 1 or more"))
+        require_range(self, 1, math.inf, "dim", "heads", "mlp_dim", "map_dim")
+        require_range(self, 0, math.inf, "layers")
+        require_range(self, 0, 1, "dropout", "drop_path", below=True)
+        require_positive(self, "image_std")
         require(
-            (self.layers >= 0, f"layers must be 0 or more, not {self.layers}"),
-            (min(self.image_std) > 0, f"image_std must be positive, not {self.image_std}"),
-            (all(0 <= rate < 1 for rate in (self.dropout, self.drop_path)), "dropout and drop_path must be below 1"),
             (self.dim % self.heads == 0, "dim must be a multiple of heads"),
             ("model_type" in self.backbone, "backbone needs a model_type"),
         )
@@ -350,16 +357,13 @@ class DecoderConfig(Config):
         return self.patch * 2 ** (len(self.multipliers) - 1)
 
     def __post_init__(self) -> None:
-        sizes = (self.dim, *self.multipliers, *self.res_blocks, self.transformer_dim, self.head_dim, self.patch)
-        require((min(sizes) >= 1, "dims, multipliers, res_blocks and patch must be 1 or more"))
+        require_range(self, 1, math.inf, "dim", "multipliers", "res_blocks", "transformer_dim", "head_dim", "patch")
+        require_range(self, 0, math.inf, "layers", "past_frames")
+        require_range(self, 0, 1, "dropout", below=True)
+        require_range(self, 1, 63, "kernel_size")
+        require_positive(self, "time_scaling")
         require(
-            (min(self.layers, self.past_frames) >= 0, "layers and past_frames must be 0 or more"),
-            (0 <= self.dropout < 1, f"dropout must be from 0 to below 1, not {self.dropout}"),
-            (
-                1 <= self.kernel_size < 64 and self.kernel_size % 2 == 1,
-                f"kernel_size must be odd and from 1 to 63, not {self.kernel_size}",
-            ),
-            (0 < self.time_scaling < float("inf"), f"time_scaling must be positive, not {self.time_scaling}"),
+            (self.kernel_size % 2 == 1, f"kernel_size must be odd, not {self.kernel_size}"),
             (len(self.multipliers) == len(self.res_blocks), "multipliers and res_blocks must be of equal length"),
             (self.transformer_dim % self.head_dim == 0, "transformer_dim must be a multiple of head_dim"),
             (self.head == "softmax" or not self.bit_logits, "bit_logits need the softmax head"),
@@ -384,25 +388,25 @@ class MaskConfig(Config):
     stride: int = 2
     """Image pixels per mask pixel, along each axis (§4.1: 1024 × 1024 for images, 512 × 512 for masks)."""
     init_id_cell: int = 0
-    """Above 0, sampling starts from a mask of ids in cells instead of noise: side of a cell in mask pixels. A single
+    """Above 0, sampling starts from a grid of ids instead of noise: side of a cell in mask pixels. A single
     step can give the id of a cell to the object there (`pix2seqd distill`). In a video, the ids of the last past mask
     replace those of the cells. Not in the paper."""
 
     def __post_init__(self) -> None:
-        require((min(self.bits) >= 1 and max(self.bits) <= 16, "bits must be between 1 and 16"))
+        require_range(self, 1, 16, "bits")
+        require_range(self, 2, math.inf, "classes", "max_instances")  # void is one of them
+        require_range(self, 1, math.inf, "stride")
+        require_range(self, 0, math.inf, "init_id_cell")
+        require_positive(self, "scale")
         counts = (self.classes, self.max_instances)
         needed = [max(bits, (count - 1).bit_length()) for bits, count in zip(self.bits, counts, strict=True)]
         enough = f'--model.mask.bits "{needed}" suits'
         require(
-            (min(self.classes, self.max_instances) >= 2, "classes and max_instances count void: 2 or more"),
             (self.classes <= 2 ** self.bits[0], f"{self.classes} classes do not fit {self.bits[0]} bits; {enough}"),
             (
                 self.max_instances <= 2 ** self.bits[1],
                 f"{self.max_instances} ids do not fit {self.bits[1]} bits; {enough}",
             ),
-            (0 < self.scale < float("inf"), f"scale must be positive, not {self.scale}"),
-            (self.stride >= 1, f"stride must be 1 or more, not {self.stride}"),
-            (self.init_id_cell >= 0, f"init_id_cell must be 0 or more, not {self.init_id_cell}"),
         )
 
     @property
@@ -429,10 +433,8 @@ class ModelConfig(Config):
     """Exponent of the loss weights 1 / c^p, where c is the pixels of an instance (§3.2, Table 5)."""
 
     def __post_init__(self) -> None:
-        require(
-            (0 <= self.p < float("inf"), f"p must be 0 or more, not {self.p}"),
-            (self.decoder.head == "softmax" or self.loss == "l2", "the cross-entropy loss needs the softmax head"),
-        )
+        require_range(self, 0, math.inf, "p")
+        require((self.decoder.head == "softmax" or self.loss == "l2", "the cross-entropy loss needs the softmax head"))
 
     @classmethod
     def preset(cls, name: Literal["paper", "small", "tiny"]) -> "ModelConfig":
@@ -499,11 +501,10 @@ class DataConfig(Config):
 
     def __post_init__(self) -> None:
         overlaps = self.layout == "resize" or 0 <= self.overlap < min(self.size)
+        require_range(self, 1, math.inf, "size")
+        require_range(self, 0.01, 100, "zoom")
+        require_range(self, 0, math.inf, "diameter")
         require(
-            (min(self.size) >= 1, f"size must be positive, not {self.size}"),
-            (self.zoom > 0, f"zoom must be positive, not {self.zoom}"),
-            (0.01 <= self.zoom <= 100, f"zoom must be from 0.01 to 100, not {self.zoom}"),
-            (self.diameter >= 0, f"diameter must be 0 or more, not {self.diameter}"),
             (not self.diameter or self.layout == "tile", "diameter needs layout tile; resize has a scale of its own"),
             (overlaps, f"overlap must be 0 or more and below the size, not {self.overlap}"),
         )
@@ -560,31 +561,17 @@ class InferConfig(Config):
     `steps`. §3.4 suggests it."""
 
     def __post_init__(self) -> None:
+        require_range(self, 1, math.inf, "steps", "consensus")
+        require_range(self, 0, math.inf, "td", "min_pixels", "first_steps", "adaptive")
+        require_range(self, 0, 1, "min_score", "join_below", "early_exit")
+        require_range(self, 0, 1, "min_share", "unconditioned_share", below=True)
+        require_range(self, 1, 16, "input_scale")
         require(
-            (self.steps >= 1, f"steps must be 1 or more, not {self.steps}"),
-            (0 <= self.td < float("inf"), f"td must be 0 or more, not {self.td}"),
-            (self.min_pixels >= 0, f"min_pixels must be 0 or more, not {self.min_pixels}"),
-            (0 <= self.min_share < 1, f"min_share must be from 0 to below 1, not {self.min_share}"),
-            (0 <= self.min_score <= 1, f"min_score must be from 0 to 1, not {self.min_score}"),
-            (0 <= self.join_below <= 1, f"join_below must be from 0 to 1, not {self.join_below}"),
-            (1 <= self.input_scale <= 16, f"input_scale must be from 1 to 16, not {self.input_scale}"),
-            (
-                self.consensus >= 1 and self.consensus % 2 == 1,
-                f"consensus must be 1, 3, 5 ..., not {self.consensus}",
-            ),
+            (self.consensus % 2 == 1, f"consensus must be 1, 3, 5 ..., not {self.consensus}"),
+            (not 0 < self.adaptive < 1, f"adaptive must be 0 or 1 and more, not {self.adaptive}"),
             (
                 self.sample_scales[:1] == (1,) and all(0.5 <= scale <= 2 for scale in self.sample_scales),
                 f"sample_scales must be 1 and further numbers from 0.5 to 2, not {list(self.sample_scales)}",
-            ),
-            (
-                0 <= self.unconditioned_share < 1,
-                f"unconditioned_share must be from 0 to below 1, not {self.unconditioned_share}",
-            ),
-            (0 <= self.early_exit <= 1, f"early_exit must be from 0 to 1, not {self.early_exit}"),
-            (self.first_steps >= 0, f"first_steps must be 0 or more, not {self.first_steps}"),
-            (
-                self.adaptive == 0 or 1 <= self.adaptive < float("inf"),
-                f"adaptive must be 0 or 1 and more, not {self.adaptive}",
             ),
         )
 
@@ -606,11 +593,9 @@ class AugmentConfig(Config):
 
     def __post_init__(self) -> None:
         low, high = self.jitter
-        require_probabilities(self, "invert")
-        require(
-            (0 < low <= high, f"jitter must be a range of positive scales, not {self.jitter}"),
-            (self.color_jitter >= 0, f"color_jitter must be 0 or more, not {self.color_jitter}"),
-        )
+        require_range(self, 0, 1, "invert")
+        require_range(self, 0, math.inf, "color_jitter")
+        require((0 < low <= high, f"jitter must be a range of positive scales, not {self.jitter}"))
 
 
 @dataclass(frozen=True)
@@ -634,9 +619,8 @@ class ClipsConfig(Config):
     of `InferConfig`. Not in the paper."""
 
     def __post_init__(self) -> None:
-        names = ("first_frame", "past_dropout", "past_noise", "self_past_prob", "rollout_prob")
-        require_probabilities(self, *names)
-        require((self.past_stride >= 1, f"past_stride must be 1 or more, not {self.past_stride}"))
+        require_range(self, 0, 1, "first_frame", "past_dropout", "past_noise", "self_past_prob", "rollout_prob")
+        require_range(self, 1, math.inf, "past_stride")
 
 
 @dataclass(frozen=True)
@@ -687,20 +671,13 @@ class TrainConfig(Config):
     """Above 0: early stopping after this number of `evaluations` without a better PQ. Not in the paper."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "steps", "accumulate", "log_every", "save_every"):
-            require((getattr(self, name) >= 1, f"{name} must be 1 or more, not {getattr(self, name)}"))
-        for name in (
-            *("warmup_steps", "workers", "evaluate_every", "evaluate_images", "seed", "weight_decay"),
-            *("minutes", "evaluations", "patience"),
-        ):
-            require((getattr(self, name) >= 0, f"{name} must be 0 or more, not {getattr(self, name)}"))
-        require(
-            (self.evaluations > 0 or not self.patience, "patience needs evaluations"),
-            (0 < self.lr < float("inf"), f"lr must be positive, not {self.lr}"),
-            (0 <= self.backbone_lr_factor <= 1, f"backbone_lr_factor must be 0 to 1, not {self.backbone_lr_factor}"),
-            (0 <= self.ema_decay < 1, f"ema_decay must be 0 or more and below 1, not {self.ema_decay}"),
-            (self.clip_norm > 0, f"clip_norm must be positive, not {self.clip_norm}"),
-        )
+        require_range(self, 1, math.inf, "batch_size", "steps", "accumulate", "log_every", "save_every")
+        require_range(self, 0, math.inf, "warmup_steps", "workers", "seed", "weight_decay", "minutes", "patience")
+        require_range(self, 0, math.inf, "evaluate_every", "evaluate_images", "evaluations")
+        require_range(self, 0, 1, "backbone_lr_factor")
+        require_range(self, 0, 1, "ema_decay", below=True)
+        require_positive(self, "lr", "clip_norm")
+        require((self.evaluations > 0 or not self.patience, "patience needs evaluations"))
 
 
 @dataclass(frozen=True)
@@ -737,9 +714,5 @@ class Recipe(Config):
 
     def __post_init__(self) -> None:
         needs_past = self.clips.self_past_prob or self.clips.rollout_prob
-        require(
-            (
-                self.model.decoder.past_frames > 0 or not needs_past,
-                "self_past_prob and rollout_prob need a model with past_frames",
-            )
-        )
+        known = self.model.decoder.past_frames > 0 or not needs_past
+        require((known, "self_past_prob and rollout_prob need a model with past_frames"))

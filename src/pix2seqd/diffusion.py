@@ -51,11 +51,7 @@ def gamma(t: Tensor, schedule: str = "cosine") -> Tensor:
 
 
 def check_schedule(schedule: str) -> None:
-    """Check a schedule before a model is built with it.
-
-    Raises:
-        ValueError: `gamma` does not know the schedule, or γ(t) does not fall.
-    """
+    """Raise a `ValueError` unless `gamma` knows the schedule and γ(t) falls, before a model is built with it."""
     values = gamma(torch.tensor([0.0, 0.5, 1.0], device="cpu"), schedule)
     if not values.isfinite().all() or not values[0] >= values[1] >= values[2] or values[0] == values[2]:
         raise ValueError(f"schedule {schedule!r} does not fall from t = 0 to 1")

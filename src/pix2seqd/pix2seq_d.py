@@ -120,7 +120,7 @@ class Pix2SeqD(nn.Module):
         sampler: Sampler = "ddim",
         fresh_noise: Callable[[int], Tensor] | None = None,
         hints: Tensor | None = None,
-        shared: dict[tuple[int, float], StepCache] | None = None,
+        prepared: StepCache | None = None,
     ) -> Iterator[Tensor]:
         """The loop of Algorithm 2, yielding each step's predicted analog bits `[b, bits, h, w]`.
 
@@ -134,17 +134,13 @@ class Pix2SeqD(nn.Module):
             fresh_noise: step → standard normal noise of the state's shape, for the ddpm samplers.
             hints: int64 `[b, 2, h, w]`, given classes and ids, -1 where nothing is given. They replace the prediction
                 of every step, and the state at the step's noise level (Eq. 1 with the first noise).
-            shared: what other calls with the same features have computed for their steps and τ_d, without past masks;
-                what is missing is added.
+            prepared: `MaskDecoder.prepare` of the features, the steps' times and `past`; None: it is computed.
         """
         m_t = self.initial_state(noise.float(), past).contiguous(memory_format=torch.channels_last)
         given = None if hints is None else self._hint_bits(hints)
         t = torch.tensor(list(time_steps(steps, td)), device=m_t.device)  # [steps, 2]
-        prepared = shared.get((steps, td)) if shared and past is None else None
         if prepared is None:
             prepared = self.mask_decoder.prepare(h, t[:, 0], past)
-            if shared is not None and past is None:
-                shared[steps, td] = prepared
         del h  # its map is larger than any of the decoder's, and no longer needed
         for step, (gamma_now, gamma_next) in enumerate(gamma(t, self.config.schedule)):
             # Predict analog bits m_0 from m_t.
@@ -165,7 +161,7 @@ class Pix2SeqD(nn.Module):
     def initial_state(self, noise: Tensor, past: Tensor | None = None) -> Tensor:
         """The state at t = 1 from noise `[b, bits, h, w]`: the noise itself.
 
-        With `MaskConfig.init_id_cell` it is a mask of ids in cells, 1 where a bit is 1 and otherwise -1. Half of the
+        With `MaskConfig.init_id_cell` it is a grid of ids, 1 where a bit is 1 and otherwise -1. Half of the
         id bits number the columns, half the rows. Both are in Gray code: neighbouring cells differ in one bit, so a
         mixture of two cells shows no third id. The noise, 32 numbers or more, gives the offset of the cells. Where the
         last of the masks `past`, int64 `[b, f, 2, h, w]`, has an id, the state has it too.

@@ -60,11 +60,7 @@ class PixelEncoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> ImageFeatures:
-        """Encode images `[b, 3, H, W]`, values 0..1.
-
-        Raises:
-            ValueError: height or width is not a multiple of the backbone's coarsest stride.
-        """
+        """Encode images `[b, 3, H, W]`, values 0..1; H and W are multiples of the backbone's coarsest stride."""
         stride = self.backbone.strides[-1]
         if images.shape[-2] % stride or images.shape[-1] % stride:
             raise ValueError(f"image height and width must be multiples of {stride}, not {tuple(images.shape[-2:])}")

@@ -139,7 +139,7 @@ def test_image_hints_windows_continue_finished_neighbours(make, monkeypatch):
     labels[10:20] = CAT
     given_hints = []
 
-    def denoise(h, noise, steps, td, past, hints, shared):
+    def denoise(h, noise, steps, td, past, hints, prepared):
         mask = torch.full((1, 2, *noise.shape[2:]), 0)
         mask[:, 0], mask[:, 0, 10:20], mask[:, 1, 10:20] = LAWN, CAT, 1 + len(given_hints) % 5
         given_hints.append(hints)

@@ -52,6 +52,7 @@ def reading(make, monkeypatch) -> Callable[..., Segmenter]:
             yield from [torch.stack(planes, dim=1) * 2.0 - 1] * steps
 
         monkeypatch.setattr(result.model.pixel_encoder, "forward", lambda images: ImageFeatures(images, images))
+        monkeypatch.setattr(result.model.mask_decoder, "prepare", lambda h, t: None)
         monkeypatch.setattr(result.model, "denoise", denoise)
         return result
 

@@ -116,6 +116,19 @@ def test_stream_adaptive_stops_when_the_prediction_settles(video, steps_of):
     assert steps_of(video, config, lambda call, step: (-1) ** call, 3) == [8, 2, 2]
 
 
+def test_stream_prepares_once_for_the_samples_of_a_window(video, monkeypatch):
+    images, noise = clip(video.config, 2)
+    stream = Denoiser(video, InferConfig(steps=2, consensus=3), TAXONOMY)
+    calls, prepare = [], video.mask_decoder.prepare
+    monkeypatch.setattr(video.mask_decoder, "prepare", lambda *given: calls.append(given) or prepare(*given))
+    for image, eps in zip(images, noise, strict=True):
+        h = video.pixel_encoder(image)
+        found = [last(video, stream.denoise(h, eps.roll(k), sample=k)) for k in range(3)]
+        assert len(calls) == 1
+        assert all(torch.equal(found[k], video.infer(image, eps.roll(k), 2, 1.0)) for k in range(3))
+        calls.clear()
+
+
 def test_stream_unconditioned_samples_take_the_steps_of_a_first_frame(video):
     images, noise = clip(video.config, 2)
     config = InferConfig(steps=1, first_steps=3, consensus=5, unconditioned_share=0.5)

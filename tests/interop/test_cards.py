@@ -83,9 +83,9 @@ def test_bundled_checkpoints_state_their_facts():
 @pytest.mark.parametrize("card", cards.bundled(), ids=lambda card: card.name)
 def test_bundled_checkpoints_sample_as_they_state(card: Card):
     checkpoint = from_pretrained(card.name)
-    start = "ids in cells" if checkpoint.model.config.mask.init_id_cell else "noise"
+    start = "a grid of ids" if checkpoint.model.config.mask.init_id_cell else "noise"
     if checkpoint.model.config.mask.init_id_cell and checkpoint.model.config.decoder.past_frames:
-        start += " and in the last mask"
+        start += " and the last mask"
     infer = checkpoint.infer
     steps = f"{infer.first_steps} steps for the first frame and {infer.steps} for later ones"
     steps = steps if infer.first_steps else f"{infer.steps} steps"

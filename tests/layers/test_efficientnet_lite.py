@@ -82,7 +82,7 @@ REFERENCE = {
 
 @pytest.mark.parametrize("name", ROWS)
 def test_efficientnet_lite_equals_recorded_maps(name):
-    weights, every = drawn_weights(name), efficientnet_lite.BLOCKS[name]
+    weights, every = drawn_weights(name), efficientnet_lite.block_count(name)
     channels = [ROWS[name][row][-1] for row in (0, 1, 2, 4, 6)]
     # All blocks, those up to stride 16, and those without the last row.
     for blocks, stages in ((every, channels), (0, channels[:4]), (every - 1, [*channels[:4], ROWS[name][5][-1]])):
@@ -98,7 +98,7 @@ def test_efficientnet_lite_equals_recorded_maps(name):
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("to_stride", [16, 32])
 def test_efficientnet_lite_as_backbone(name, to_stride):
-    backbone = {"model_type": name, **({"blocks": efficientnet_lite.BLOCKS[name]} if to_stride == 32 else {})}
+    backbone = {"model_type": name, **({"blocks": efficientnet_lite.block_count(name)} if to_stride == 32 else {})}
     config = ModelConfig.preset("tiny").replace(
         encoder={"backbone": backbone}, decoder={"patch": 4}, mask={"stride": 1}
     )

@@ -10,6 +10,7 @@ from pix2seqd.analog_bits import bit2int, to_codes
 from pix2seqd.config import DataConfig, ModelConfig, resnet_backbone
 from pix2seqd.data.ids import draw_mask
 from pix2seqd.data.synthetic.shapes import Shapes
+from pix2seqd.diffusion import time_steps
 from pix2seqd.images.resize import resize_labels
 from pix2seqd.pix2seq_d import Pix2SeqD
 
@@ -294,19 +295,14 @@ def test_initial_state_shows_the_ids_of_the_last_past_mask(tiny, build):
     assert torch.equal(torch.where(shown[:, None], 0, state), torch.where(shown[:, None], 0, cells))
 
 
-def test_denoise_shares_what_depends_on_the_features_only(tiny, build, monkeypatch):
-    model = build(tiny.replace(decoder={"past_frames": 2}))
-    h = model.pixel_encoder(torch.rand(1, 3, 64, 64))
-    noise, past = torch.randn(2, 1, tiny.mask.total_bits, 32, 32), torch.ones(1, 2, 2, 32, 32, dtype=torch.long)
-    calls = [(noise[0], 2, past), (noise[0], 2, None), (noise[1], 2, None), (noise[1], 3, None)]
-    alone = [list(model.denoise(h, eps, steps, 1.0, masks)) for eps, steps, masks in calls]
-    prepared, prepare, shared = [], model.mask_decoder.prepare, {}
-    monkeypatch.setattr(model.mask_decoder, "prepare", lambda *given: prepared.append(given) or prepare(*given))
-    together = [list(model.denoise(h, eps, steps, 1.0, masks, shared=shared)) for eps, steps, masks in calls]
-    assert all(
-        torch.equal(a, b) for one, two in zip(alone, together, strict=True) for a, b in zip(one, two, strict=True)
-    )
-    assert len(prepared) == 3, "with past masks, with two steps, with three steps"
+def test_denoise_from_what_is_prepared(tiny, build):
+    model = build(tiny)
+    h, noise = model.pixel_encoder(torch.rand(1, 3, 64, 64)), torch.randn(1, tiny.mask.total_bits, 32, 32)
+    prepared = model.mask_decoder.prepare(h, torch.tensor([now for now, _ in time_steps(3, 1.0)]))
+    for alone, shared in zip(
+        model.denoise(h, noise, 3, 1.0), model.denoise(h, noise, 3, 1.0, prepared=prepared), strict=True
+    ):
+        assert torch.equal(alone, shared)
 
 
 @pytest.mark.parametrize("encoding", ["gray", "random"])

@@ -107,6 +107,13 @@ def test_panoptic_writer_equal_stems_get_stable_suffixes(tmp_path):
     assert len(CocoPanoptic.open(out)[1].panoptic.segments) == 2
 
 
+def test_is_done_reads_the_old_name_of_a_setting(tmp_path):
+    source, out = draw(tmp_path / "a.png"), tmp_path / "out"
+    write(out, source, settings={**SETTINGS, "sure": 0.5})
+    for setting, expected in (("early_exit", True), ("sure", True), ("adaptive", False)):
+        assert PanopticWriter(out, TAXONOMY, {**SETTINGS, setting: 0.5}).is_done(source) == expected
+
+
 def test_is_done_same_file_same_settings_and_existing_results(tmp_path):
     source, other = draw(tmp_path / "a.png"), draw(tmp_path / "b.png")
     out = tmp_path / "out"

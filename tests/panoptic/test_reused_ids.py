@@ -35,7 +35,7 @@ def test_assign_distance_is_in_pixels(left: int, near: bool):
 def test_assign_keeps_wanted_ids_unless_an_earlier_neighbour_has_them():
     boxes = np.array([(0, 0, 5, 5), (6, 0, 5, 5), (12, 0, 5, 5), (90, 0, 5, 5), (96, 0, 5, 5)])
     for seed in range(5):
-        colors = assign(boxes, 4, 15, np.random.default_rng(seed), wanted=[3, 3, 4, 3, 0]).tolist()
+        colors = assign(boxes, 4, 15, np.random.default_rng(seed), previous=[3, 3, 4, 3, 0]).tolist()
         assert [colors[0], colors[2], colors[3]] == [3, 4, 3]
         assert colors[1] not in (0, 3, 4) and colors[4] not in (0, 3)
 

@@ -37,8 +37,8 @@ def distill(
         out: Folder of the run.
         steps: Number of denoising steps that the result takes.
         td: Time difference of the paper's asymmetric time intervals (section 3.3) that the result takes, in steps.
-        start: What sampling starts from. cells: a mask of ids in cells, which is best for one step or two. noise: as in
-            the paper.
+        start: What sampling starts from. cells: a grid of ids, one for each cell of the grid; best for one step or two.
+            noise: as in the paper.
         iterations: Number of training steps.
         batch_size: Number of images per training step.
         size: Height of the square windows to train on, in pixels. 0 takes the size of the windows that the checkpoint

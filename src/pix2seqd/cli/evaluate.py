@@ -34,12 +34,13 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on labelled images or clips.
 
-    Images get PQ (panoptic quality), AP (average precision), F1 and mean IoU (intersection over union). "AP by score"
-    is COCO's AP, with segments sorted by their score. "ECE" (expected calibration error) says how far scores are from
-    the share of segments that are right. Clips get J&F (regions and contours of the tracks), STQ (segmentation and
-    tracking quality) and the number of id switches, with steps and frames per second. The results are printed as a
-    table and written as JSON. For images the JSON also has the confusion matrix of the pixels: rows are true classes,
-    columns predicted classes, and void stands for pixels without a class.
+    Images get PQ (panoptic quality), AP (average precision of objects), F1 (the harmonic mean of precision and recall)
+    and mean IoU (intersection over union of classes). "AP by score" is COCO's AP, with segments sorted by their score.
+    "ECE" (expected calibration error) says how far scores are from the share of segments that are right. Clips get J&F
+    (regions and contours of the tracks), STQ (segmentation and tracking quality) and the number of id switches, with
+    steps and frames per second. The results are printed as a table and written as JSON. For images the JSON also has
+    the confusion matrix of the pixels: rows are true classes, columns predicted classes, and void stands for pixels
+    without a class.
 
     Args:
         data: Labelled data. Images: coco:DIR[@SPLIT], folder:DIR[@SPLIT], cityscapes:DIR@SPLIT, shapes:COUNT[@SEED].

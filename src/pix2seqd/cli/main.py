@@ -27,7 +27,8 @@ from pix2seqd.files import InputError, say
 
 app = App(
     name="pix2seqd",
-    help="Panoptic segmentation of images and videos by bit diffusion (Pix2Seq-D).",
+    help="Panoptic segmentation of images and videos by bit diffusion (Pix2Seq-D): a class for every pixel, and an "
+    "id for every object.",
     version=lambda: version("pix2seqd"),
     exit_on_error=False,  # `main` prints errors in one line
     print_error=False,
@@ -39,7 +40,7 @@ for command in (benchmark, check_data, convert_data, distill, export, figures, m
 SETTINGS = "RECIPE|FILE.yaml... [--SECTION.SETTING VALUE]... [OPTIONS]"
 app.command(ablate, usage=f"Usage: pix2seqd ablate TABLE {SETTINGS}")
 app.command(evaluate, usage="Usage: pix2seqd evaluate CHECKPOINT --data DATA [OPTIONS]")
-app.command(models, usage="Usage: pix2seqd models [FOLDER...] [OPTIONS]")
+app.command(models, usage="Usage: pix2seqd models [MODEL...] [OPTIONS]")
 app.command(segment, usage="Usage: pix2seqd segment IMAGE|FOLDER... [OPTIONS]")
 app.command(train, usage=f"Usage: pix2seqd train {SETTINGS}")
 

@@ -115,8 +115,8 @@ class Inference:
     """Typical diameter of the objects, in pixels, for models that bring objects to one size (nuclei, nuclei-fast,
     nuclei-video). Default: the model estimates it first, which takes time."""
     consensus: Annotated[int | None, count(1)] = None
-    """Number of samples, odd. The result is what most of them agree on. 1 is fastest. Default: set by the
-    checkpoint."""
+    """Number of masks that are sampled for each image, odd. The result is what most of them agree on. 1 is fastest.
+    Default: set by the checkpoint."""
     smooth: bool | None = None
     """Smooth outlines where the mask is coarser than the image. --no-smooth: blocks of the mask's pixels, as in the
     paper. Default: set by the checkpoint."""
@@ -190,11 +190,7 @@ class Selection:
     categories."""
 
     def given(self, taxonomy: "Taxonomy") -> dict[str, Any]:
-        """The options of `Segmenter.images` that were given.
-
-        Raises:
-            InputError: a class is not in the taxonomy.
-        """
+        """The options of `Segmenter.images` that were given; an `InputError` if a class is not in the taxonomy."""
         known = {category.name for category in taxonomy.categories}
         # A name may have commas itself.
         parts = [[text] if text in known else text.split(",") for text in self.classes or ()]

@@ -31,9 +31,6 @@ def on_ray(job: Job, todo: Todo, workers: int) -> Results:
 
     The arguments are those of `on_workers`. Every machine of the cluster must see the files and the output folder, an
     absolute path, under the same paths.
-
-    Raises:
-        InputError: Ray is not installed.
     """
     require("--engine ray", "ray", "ray")
     import ray  # pyright: ignore[reportMissingImports]

@@ -18,11 +18,9 @@ from pix2seqd.training.recipes import RECIPES, smoke
 def read_recipe(arguments: Sequence[str], small: bool = False) -> Recipe:
     """Build a recipe. Later arguments have priority over earlier ones.
 
-    Args:
-        arguments: names of bundled recipes, YAML files (all settings or some), and settings such as
-            `--train.steps 500`, `--train.steps=500` or `--data.size "[64, 64]"`. Settings that are not given have
-            the default of their config class.
-        small: make the recipe before the first setting so small that it runs in seconds (`recipes.smoke`).
+    The arguments are names of bundled recipes, YAML files (all settings or some), and settings such as `--train.steps
+    500`, `--train.steps=500` or `--data.size "[64, 64]"`. Settings that are not given have the default of their config
+    class. If `small`, the recipe before the first setting is made so small that it runs in seconds.
 
     Raises:
         InputError: no such recipe or file, invalid YAML, an unknown setting (the message names the most similar one),
@@ -41,13 +39,9 @@ def read_recipe(arguments: Sequence[str], small: bool = False) -> Recipe:
 
 
 def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
-    """The settings that are given, nested as a recipe is, without the defaults of those that are not.
+    """The settings in YAML files and arguments as of `read_recipe`, nested as a recipe is, without defaults.
 
-    Args:
-        arguments: YAML files and settings, as `read_recipe` takes them.
-
-    Raises:
-        InputError: as `read_recipe`, or a bundled recipe is named.
+    A bundled recipe among them is an `InputError`, because `own` chooses the settings by the data.
     """
     if named := [argument for argument in arguments if argument in RECIPES]:
         raise InputError(f"own chooses the settings by the data; leave {named[0]} out, or name it alone")

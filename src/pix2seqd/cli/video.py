@@ -68,10 +68,10 @@ def video(
             first).
         out: Folder to write to. An earlier result of this command in it is replaced.
         along: Axis of the frames. t: time. z: the depths of a TIFF stack, or a folder with an image for each depth. An
-            object keeps its id through the depths. The sharpest plane is segmented first, and one sample is taken of
-            each plane unless --consensus is given.
-        min_frames: Number of frames in which an object is seen at least. Objects seen in fewer frames are left out of
-            the summary, tracks.json, tracks.csv, volumes.csv and track_measures.csv; the masks keep them.
+            object keeps its id through the depths. The sharpest plane is segmented first. One mask is sampled
+            for each plane (--consensus 1), unless --consensus is given.
+        min_frames: Objects that are seen in fewer frames are left out of the summary, tracks.json, tracks.csv,
+            volumes.csv and track_measures.csv. The masks keep them.
         first_steps: Number of denoising steps of the first frame. --steps is the number for later frames. Default: set
             by the checkpoint.
         adaptive: Average number of steps of a later frame. More steps are spent where the mask changes. 0 always takes

@@ -23,12 +23,9 @@ LOADED = ["pix2seqd.cli.segmenting", "pix2seqd.segmenter"]
 
 
 def start_loading() -> "ForkServerContext | SpawnContext":
-    """Begin to load what the processes of `on_workers` need, while this process does so, too.
+    """Begin to load what the processes of `on_workers` need, as this one does, too; returns how they are started.
 
     One more process loads it once, and the others are its copies. Where that is not possible, each will load it.
-
-    Returns:
-        How processes are started.
     """
     # Before Python 3.11.1 other users of the machine may send it what it runs (CVE-2022-42919).
     if "forkserver" in get_all_start_methods() and sys.version_info >= (3, 11, 1):
@@ -45,17 +42,10 @@ def start_loading() -> "ForkServerContext | SpawnContext":
 def on_workers(job: Job, todo: Todo, workers: int, context: "ForkServerContext | SpawnContext") -> Results:
     """Segment files in `workers` new processes, which share the cores; the results come as they are finished.
 
-    A process that is killed leaves the files that it was working on, which get an error. The others continue. All of
-    them end with the iterator, or with this process.
-
-    Args:
-        job: how, and where to; a process takes `batch_size` files at a time, or 1.
-        todo: the files.
-        workers: number of processes; no more than there are batches are started.
-        context: how they are started (`start_loading`). A fork of this process, which has threads, may wait for ever.
-
-    Raises:
-        InputError: a result cannot be written, or all processes were killed.
+    A process takes `batch_size` files at a time, or 1; no more are started than there are batches. If one is killed,
+    the files that it was working on get an error, and the others continue. All of them end with the iterator, or with
+    this process. `start_loading` gives the context: a fork of this process, which has threads, may wait for ever. If
+    all are killed, or a result cannot be written, this is an `InputError`.
     """
     import torch
 
@@ -99,11 +89,7 @@ def on_workers(job: Job, todo: Todo, workers: int, context: "ForkServerContext |
 def _start(
     context: "ForkServerContext | SpawnContext", workers: int, arguments: tuple[Any, ...]
 ) -> dict[Connection, BaseProcess]:
-    """New processes that run `_work` with these arguments, each with the pipe to it.
-
-    Raises:
-        InputError: the system refuses to start them.
-    """
+    """New processes that run `_work` with these arguments, each with its pipe; an `InputError` if that fails."""
     processes: dict[Connection, BaseProcess] = {}
     try:
         with _without_ctrl_c():

@@ -77,13 +77,8 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
 def remarks(dataset: Dataset, source: str) -> list[str]:
     """What a user should know before a data set is used, one line each; a few images of it are read.
 
-    Args:
-        dataset: the data set.
-        source: its name; the lines call a part of a data set as the whole.
-
-    Returns:
-        The coding of label images, where it was recognised and not declared; what was left out of images, and how
-        labels were taken.
+    That is the coding of label images, where it was recognised and not declared, what was left out of images, and how
+    labels were taken. The lines call a part of a data set as the whole.
     """
     whole: Any = dataset
     source = undivided(source)

@@ -46,18 +46,7 @@ def fit_crop(
 def tile_crop(
     image: Tensor, labels: np.ndarray, target: tuple[int, int], zoom: float, offset: tuple[float, float]
 ) -> tuple[Tensor, np.ndarray]:
-    """Cut a window out of the image and scale it by `zoom`; for the layout "tile".
-
-    Args:
-        image: uint8 or float 0..1, `[3, h, w]`.
-        labels: integers `[h, w]`.
-        target: height and width.
-        zoom: scale factor.
-        offset: position of the window along each axis, as a share 0..1 of the free range.
-
-    Returns:
-        Image, float 0..1, and labels of the target's size, or smaller if the image is smaller than the window.
-    """
+    """Cut a window out of the image and scale it by `zoom`; for the layout "tile"; as `fit_crop` otherwise."""
     size = image.shape[1:]
     window = [min(max(round(t / zoom), 1), n) for t, n in zip(target, size, strict=True)]
     top, left = (round((n - w) * u) for n, w, u in zip(size, window, offset, strict=True))
@@ -70,13 +59,7 @@ def tile_crop(
 def jitter_colors(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     """SimCLR's colour jitter in random order (p = 0.8), then greyscale (p = 0.2 · strength).
 
-    Args:
-        image: float `[3, h, w]` in 0..1.
-        strength: 0 (none) or more.
-        rng: source of randomness.
-
-    Returns:
-        Image `[3, h, w]` in 0..1.
+    The image is float `[3, h, w]` in 0..1, before and after; a strength of 0 changes nothing.
     """
     if strength == 0:
         return image

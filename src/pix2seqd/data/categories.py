@@ -12,10 +12,8 @@ from pix2seqd.panoptic.taxonomy import Taxonomy
 def with_categories(dataset: Items[Item], taxonomy: Taxonomy) -> Items[Item]:
     """The data set with the taxonomy of a model, which has each of its categories: the same id, name and kind.
 
-    The categories may be in another order, and the model may have more of them. Colours may differ.
-
-    Raises:
-        InputError: the model lacks a category; the message names it.
+    The categories may be in another order, and the model may have more of them. Colours may differ. An `InputError`
+    names a category that the model lacks.
     """
     if _is_same(taxonomy, dataset.taxonomy):
         return dataset

@@ -62,18 +62,11 @@ class Cityscapes:
 
     @classmethod
     def open(cls, directory: str | Path, split: str) -> "Cityscapes":
-        """Open a split.
+        """Open a split, `train` or `val`.
 
         Images are in `leftImg8bit/SPLIT/` or `leftImg8bit_trainvaltest.zip`, labels in `gtFine/SPLIT/` or
         `gtFine_trainvaltest.zip`, both with one folder per city. Without `*_instanceIds.png`, `*_labelIds.png` are
-        read.
-
-        Args:
-            directory: the data set's folder.
-            split: `train` or `val`.
-
-        Raises:
-            InputError: a file or folder is missing; the message names the expected path.
+        read. If one is missing, the `InputError` names the expected path.
         """
         images, labels = (
             find(
@@ -97,10 +90,6 @@ class Cityscapes:
 
         Segments have the ids of the label PNG. As in the official conversion to COCO panoptic format, a thing without
         instances (an id below 1000) is a crowd, and labels that are not evaluated are void.
-
-        Raises:
-            IndexError: `index` is out of range.
-            InputError: the image or the PNG is missing or damaged, or they differ in size.
         """
         png = self.labels[index]
         name = png.name.partition("_gtFine_")[0]

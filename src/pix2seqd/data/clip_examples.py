@@ -80,16 +80,7 @@ def corrupt_past(mask: np.ndarray, instances: np.ndarray, prob: float, rng: np.r
 
     Outlines are displaced by about one pixel. With probability `prob`, each instance is removed (it takes the value of
     the largest segment), merged with its nearest neighbour, or split in two, where one half takes the values of another
-    instance.
-
-    Args:
-        mask: int64 `[2, h, w]`.
-        instances: int64 `[h, w]`, a number per instance, 0 = void.
-        prob: probability of an error per instance, 0..1.
-        rng: source of randomness.
-
-    Returns:
-        int64 `[2, h, w]`.
+    instance. Masks are int64 `[2, h, w]`; `instances`, int64 `[h, w]`, has a number per instance, 0 = void.
     """
     changed = _corrupt_instances(mask, instances, prob, rng)
     height, width = instances.shape

@@ -44,10 +44,7 @@ class LabelledClips:
     def __getitem__(self, index: int) -> Clip:
         """The clip of one sequence: all frames that have a label PNG, named "SEQUENCE/FRAME", each read on access.
 
-        Raises:
-            IndexError: `index` is out of range.
-            InputError: a folder is missing or has no PNG. On access to a frame: its image or PNG is missing or damaged,
-                they differ in size, or the PNG has an unknown label.
+        What is missing or damaged, or has an unknown label, is an `InputError`, of a frame on access to it.
         """
         sequence = self.sequences[index]
         for folder in (self.images / sequence, self.labels / sequence):

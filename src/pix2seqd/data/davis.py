@@ -18,18 +18,11 @@ VOID_LABEL = 255
 
 
 def open_davis(directory: str | Path, split: str) -> LabelledClips:
-    """Open the videos of a split as clips; objects have the ids of the annotation.
+    """Open the videos of a split, `train` or `val`, as clips; objects have the ids of the annotation.
 
     `JPEGImages/480p/`, `Annotations_unsupervised/480p/` and `ImageSets/2017/SPLIT.txt` are searched in the folder, in
-    its subfolder `DAVIS/`, and in `DAVIS-2017-Unsupervised-trainval-480p.zip`.
-
-    Args:
-        directory: the data set's folder.
-        split: `train` or `val`.
-
-    Raises:
-        InputError: a file or folder is missing (the message names the expected path), or the split lists what is no
-            name of a sequence.
+    its subfolder `DAVIS/`, and in `DAVIS-2017-Unsupervised-trainval-480p.zip`. If one is missing, the `InputError`
+    names the expected path; a list with what is no name of a sequence is an `InputError` too.
     """
     images, labels, names = (
         find(

@@ -6,14 +6,10 @@ from pix2seqd.files import InputError
 
 
 def find_splits(home: Path) -> tuple[str, list[str]]:
-    """The kind of a data set and its splits, by its files.
+    """The kind of a data set, "coco" or "folder", by its files, and its splits, "" for one without a name.
 
-    Returns:
-        "coco" or "folder", the prefix of its name; and its splits, "" for one without a name. If there is none, the
-        kind is "folder", which is to be opened for a message that says what is missing.
-
-    Raises:
-        InputError: it does not exist, or is a file.
+    A kind "folder" without splits is to be opened for a message that says what is missing. What does not exist, or is a
+    file, is an `InputError`.
     """
     from pix2seqd.data.coco import splits
     from pix2seqd.data.folder import label_splits
@@ -31,11 +27,7 @@ def named(kind: str, home: Path, split: str) -> str:
 
 
 def with_prefix(source: str) -> str:
-    """The name of a data set; a folder without a prefix gets its own if it has one split. Other names stay.
-
-    Raises:
-        InputError: it has several splits, or it is a file.
-    """
+    """The name of a data set; a folder without a prefix gets its own, if it has one split. Other names stay."""
     home = Path(source)
     if ":" in source or not source:
         return source

@@ -20,17 +20,11 @@ VOID_LABEL = 255
 
 
 def open_kitti_step(directory: str | Path, split: str) -> LabelledClips:
-    """Open the videos of a split as clips; a track has one id in all frames.
+    """Open the videos of a split, `train` or `val`, as clips; a track has one id in all frames.
 
     Panoptic maps are in `panoptic_maps/SPLIT/SEQUENCE/`, optionally below `kitti-step/` as in the distributed archive.
-    Images are in `images/SPLIT/SEQUENCE/`, in `training/image_02/SEQUENCE/`, or in `data_tracking_image_2.zip`.
-
-    Args:
-        directory: the data set's folder.
-        split: `train` or `val`.
-
-    Raises:
-        InputError: a folder is missing; the message names the expected path.
+    Images are in `images/SPLIT/SEQUENCE/`, in `training/image_02/SEQUENCE/`, or in `data_tracking_image_2.zip`. If they
+    are missing, the `InputError` names the expected path.
     """
     home = Path(directory)
     maps = (f"panoptic_maps/{split}", f"kitti-step/panoptic_maps/{split}")
@@ -44,16 +38,10 @@ def open_kitti_step(directory: str | Path, split: str) -> LabelledClips:
 
 
 def to_mask(png: np.ndarray) -> np.ndarray:
-    """Convert a panoptic map to the mask tensor of the paper (§2).
+    """A panoptic map → the mask tensor of the paper (§2), int64 `[2, h, w]`: class 1..19 and track id, void 0 in both.
 
-    Args:
-        png: uint8 `[h, w, 3]`; R is the class 0..18, or 255 for void; 256 G + B is the track, 0 for stuff and crowds.
-
-    Returns:
-        int64 `[2, h, w]`: contiguous class 1..19 and track id; void is 0 in both.
-
-    Raises:
-        ValueError: a class is outside 0..18.
+    The map is uint8 `[h, w, 3]`: R is the class 0..18, or 255 for void; 256 G + B is the track, 0 for stuff and crowds.
+    A class outside 0..18 is a ValueError.
     """
     label, high, low = np.moveaxis(png.astype(np.int64), -1, 0)
     void = label == VOID_LABEL
@@ -63,11 +51,7 @@ def to_mask(png: np.ndarray) -> np.ndarray:
 
 
 def panoptic(png: np.ndarray) -> Panoptic:
-    """Decode a panoptic map: each track, crowd region and stuff class is a segment; see `to_mask`.
-
-    Raises:
-        ValueError: a class is outside 0..18.
-    """
+    """Decode a panoptic map: each track, crowd region and stuff class is a segment; see `to_mask`."""
     class_map, ids = to_mask(png)
     thing = np.array(TAXONOMY.things)
     segmentation = class_map * _CLASS_STEP + np.where(thing[class_map], ids, 0)

@@ -16,20 +16,12 @@ MODES = ("1", "L", "P", "I", "I;16", "I;16B", "LA", "RGB", "RGBA")
 
 
 def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool = False) -> np.ndarray:
-    """Read the stored values of a label image.
+    """Read the stored values of a PNG, TIFF, BMP or GIF: int64 `[h, w]` or `[h, w, channels]`.
 
-    Args:
-        path: a PNG, TIFF, BMP or GIF.
-        image: the image that the labels belong to, from `read_image`; the sizes are compared. Labels of the size in
-            which an image with an EXIF orientation is stored are turned with it.
-        rgb: look the values of a palette up, instead of taking the indices.
-
-    Returns:
-        int64 `[h, w]` or `[h, w, channels]`.
-
-    Raises:
-        InputError: the file is missing or damaged, has another size than the image, several planes, values that are
-            not whole numbers from 0, or colours whose alpha channel says more than they do.
+    `image` is the one that the labels belong to, from `read_image`; the sizes are compared. Labels of the size in which
+    an image with an EXIF orientation is stored are turned with it. With `rgb`, values of a palette are looked up. A
+    file that is missing or damaged, or has another size than the image, several planes, values that are not whole
+    numbers from 0, or colours whose alpha channel says more than they do, is an `InputError`.
     """
     if not _is_tiff(path):
         png = read_png(path, MODES, image)
@@ -56,15 +48,7 @@ def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool 
 
 
 def check_alpha(path: Path, pixels: np.ndarray) -> None:
-    """Refuse a label image whose alpha channel says what its other channels do not.
-
-    Args:
-        path: the image, for messages.
-        pixels: int64 `[h, w, channels]`, the last one alpha.
-
-    Raises:
-        InputError: pixels of one value differ in alpha.
-    """
+    """Raise an `InputError` if pixels `[h, w, channels]` of one colour differ in alpha, the last channel."""
     alpha = pixels[..., -1]
     if alpha.min(initial=255) == alpha.max(initial=0):
         return
@@ -122,11 +106,7 @@ def _read_tiff(path: Path) -> np.ndarray:
 
 
 def _are_planes(channels: np.ndarray) -> bool:
-    """Whether channels that lie one after the other are several label images, for which programs save [3, h, w] too.
-
-    Args:
-        channels: `[h, w, channels]`.
-    """
+    """Whether planar channels `[h, w, channels]` are several label images, which programs save as [3, h, w] too."""
     values = [np.unique(channel) for channel in np.moveaxis(channels, -1, 0)]
     numbered = all(len(found) > 1 and np.array_equal(found, np.arange(len(found))) for found in values)
     return numbered or channels.max(initial=0) > 255

@@ -44,9 +44,6 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
         Returns:
             "images": float `[3, H, W]` in 0..1; "masks": int64 `[2, h, w]`, class and id at mask resolution; with
             reused ids also "instances": int64 `[h, w]`.
-
-        Raises:
-            InputError: the sample cannot be read.
         """
         recipe = self.recipe
         image, segmentation, classes, data = self._read(index)
@@ -114,17 +111,10 @@ class Positions(Sampler[int]):
 def training_loader(
     dataset: Dataset | ClipDataset, recipe: Recipe, start_step: int, process: int = 0, processes: int = 1
 ) -> "DataLoader[Any]":
-    """Micro-batches of one process, from `start_step` to the last step of the recipe.
+    """Micro-batches of one of several processes, from `start_step` to the last step of the recipe.
 
-    Args:
-        dataset: clips if the model of the recipe has past frames, otherwise images.
-        recipe: the recipe.
-        start_step: first step, 0 or more.
-        process: number of this process, from 0.
-        processes: number of processes.
-
-    Raises:
-        InputError: the batch size is not divisible by the number of processes times accumulated micro-batches.
+    The data set has clips if the model of the recipe has past frames, otherwise images. A batch size that is not
+    divisible by the number of processes times accumulated micro-batches is an `InputError`.
     """
     train = recipe.train
     share, rest = divmod(train.batch_size, processes * train.accumulate)

@@ -46,8 +46,7 @@ class Shards:
     def __init__(self, directory: str | Path) -> None:
         """Read the index; shards are read sample by sample, and may be links to other disks.
 
-        Raises:
-            InputError: `webdataset` is not installed; there is no index, or it is damaged; a shard is missing.
+        An `InputError` says that `webdataset`, the index or a shard is missing, or that the index is damaged.
         """
         require("reading shards", "shards", "webdataset")
         self.directory = Path(directory)
@@ -69,12 +68,7 @@ class Shards:
         return int(self._starts[-1])
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample as it was written.
-
-        Raises:
-            IndexError: no such item.
-            InputError: the shard is damaged.
-        """
+        """The sample as it was written; an `InputError` if the shard is damaged."""
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
         shard = int(np.searchsorted(self._starts, index, "right")) - 1
@@ -113,20 +107,11 @@ class Shards:
 def write_shards(
     taxonomy: Taxonomy, samples: Iterable[Sample], out: str | Path, megabytes: float, quality: int | None = None
 ) -> int:
-    """Write shards.
+    """Write samples, in this order, as shards in the folder `out`; returns the number of shards.
 
-    Args:
-        taxonomy: of the samples.
-        samples: what to write, in this order.
-        out: folder to write to. If this fails or is interrupted, it is left as it was, see `write_together`.
-        megabytes: a shard that is larger than this is closed.
-        quality: of JPEG images, 1..100; None writes PNG, which loses nothing.
-
-    Returns:
-        The number of shards.
-
-    Raises:
-        InputError: `out` has shards already; a sample cannot be read; or an error of `write_together`.
+    A shard that is larger than `megabytes` is closed. `quality`, 1..100, is that of JPEG images; None writes PNG, which
+    loses nothing. If this fails or is interrupted, `out` is left as it was, see `write_together`. Shards in `out` and a
+    sample that cannot be read are an `InputError`.
     """
     shards: list[dict[str, Any]] = []
     with write_together(Path(out)) as stage:
@@ -161,22 +146,14 @@ def _content(sample: Sample, number: int, quality: int | None) -> Iterator[tuple
 
 
 def _file_name(given: str) -> str:
-    """A name of a file in the same folder.
-
-    Raises:
-        ValueError: it leads elsewhere.
-    """
+    """A name of a file in the same folder; a `ValueError` if it leads elsewhere."""
     if set(given) & {"/", "\\"} or given in ("", ".."):
         raise ValueError(f"{given[:100]!r} is no name of a shard")
     return given
 
 
 def _offsets(given: list[int]) -> np.ndarray:
-    """Where the samples of a shard begin, and the end.
-
-    Raises:
-        ValueError: they are not ascending.
-    """
+    """Where the samples of a shard begin, and the end; a `ValueError` if they do not ascend."""
     offsets = np.array(given, np.int64)
     if offsets.ndim != 1 or not len(offsets) or offsets[0] < 0 or (np.diff(offsets) <= 0).any():
         raise ValueError("offsets that do not ascend")
@@ -184,13 +161,10 @@ def _offsets(given: list[int]) -> np.ndarray:
 
 
 def _items(part: bytes) -> Iterator[dict[str, bytes]]:
-    """Suffix → content of the samples in a part of a tar file.
+    """Suffix → content of the samples in a part of a tar file; a `ValueError` or `TarError` if it is no plain one.
 
     webdataset reads shards from their beginning only, so it is given the part that holds the sample as a shard. It
     also unpacks compressed and sparse files, of any size; `write_shards` writes none.
-
-    Raises:
-        ValueError, tarfile.TarError: it is no plain tar file of files that lie in it.
     """
     from webdataset.tariterators import group_by_keys, tar_file_expander
 

@@ -62,13 +62,7 @@ def smeared(path: Path) -> InputError:
 
 
 def mixed(path: Path, declaration: Path, what: str) -> InputError:
-    """The error that values of a label image are not those that were drawn.
-
-    Args:
-        path: the label image.
-        declaration: the file in which the user can choose the coding.
-        what: what it has.
-    """
+    """The error that a label image has `what` nobody drew; the user can choose the coding in the file `declaration`."""
     return InputError(
         f"{path} has {what}: JPEG or resizing has smeared them; export the labels again as PNG or TIFF, without "
         f"interpolation; if they are meant, write the coding, such as 'coding: class', to {declaration}"

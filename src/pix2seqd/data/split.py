@@ -27,11 +27,7 @@ class Part(Subset[Sample]):
         return sample
 
     def check(self, same: bool) -> None:
-        """Refuse a data set that is not the one that was divided.
-
-        Raises:
-            InputError: it is not.
-        """
+        """Raise an `InputError` unless the data set is the `same` that was divided."""
         if not same:
             raise InputError(
                 f"the data has other images than when {self.file} divided it; restore them, or start with another --out"
@@ -39,14 +35,10 @@ class Part(Subset[Sample]):
 
 
 def divide(contents: Sequence[bytes], share: float = 0.1) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Divide items by their content: equal items stay together, and an item's part hardly depends on the others.
+    """Divide items by the digests of their contents; equal items stay together, others hardly matter for an item.
 
-    Args:
-        contents: digest of each item, evenly distributed.
-        share: of the different contents, for the second part; at least one, but not all.
-
-    Returns:
-        Indices of the items in the first and in the second part, ascending. A single content is in both.
+    Returns the indices, ascending, of the items in the first and in the second part, which has this share of the
+    different contents, at least one, but not all. A single content is in both.
     """
     distinct = sorted(set(contents))
     second = set(distinct[: max(1, min(round(share * len(distinct)), len(distinct) - 1))])
@@ -59,14 +51,10 @@ def divide(contents: Sequence[bytes], share: float = 0.1) -> tuple[tuple[int, ..
 def describe(
     taxonomy: Taxonomy, train: str, evaluate: str, names: Sequence[str] = (), held_out: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """The content of the file that `open_part` reads.
+    """The content of the file that `open_part` reads: the data to train on and to score, as `open_dataset` takes them.
 
-    Args:
-        taxonomy: the categories in the order of the model's classes.
-        train: the data to train on, as `open_dataset` takes it.
-        evaluate: the data to score; the same data if it is divided.
-        names: of all samples of the data, if it is divided.
-        held_out: indices of the samples that are scored.
+    The taxonomy has the order of the model's classes. If one data set is divided, `names` are those of all its samples,
+    and `held_out` the indices of those that are scored.
     """
     parts: dict[str, Any] = {"train": {"data": train}, "eval": {"data": evaluate}}
     if names:
@@ -78,11 +66,7 @@ def describe(
 
 
 def undivided(source: str) -> str:
-    """The name of the data set that `split:FILE@PART` is a part of; other names stay.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
+    """The name of the data set that `split:FILE@PART` is a part of; other names stay."""
     kind, _, rest = source.partition(":")
     file, _, part = rest.rpartition("@")
     if kind != "split":
@@ -98,15 +82,10 @@ def _damaged(file: str) -> InputError:
 
 
 def open_part(file: str, part: str, open_source: Callable[[str], Dataset]) -> Dataset:
-    """Open a part of the data of a run.
+    """Open a part, one of `SUBSETS`, of the data of a run.
 
-    Args:
-        file: the file, whose content is as `describe` makes it.
-        part: one of `SUBSETS`.
-        open_source: opens the data set of a name.
-
-    Raises:
-        InputError: the file is missing or damaged; the data is missing or has changed.
+    `file` has the content that `describe` makes; `open_source` opens the data set of a name. What is missing, damaged
+    or has changed is an `InputError`.
     """
     content = read_json(file)
     try:

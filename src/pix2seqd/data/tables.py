@@ -26,11 +26,7 @@ CHANNELS = (("r", "g", "b"), ("red", "green", "blue"))
 
 
 def columns(path: Path) -> list[str]:
-    """The names in the first line of a CSV file, in lower case; empty if there is no file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """The names in the first line of a CSV file, in lower case; empty if there is no file."""
     if not path.is_file():
         return []
     try:
@@ -49,13 +45,9 @@ def delimiter(head: str) -> str:
 
 
 def roboflow_classes(home: Path) -> dict[str, Any]:
-    """What `_classes.csv` says, which Roboflow writes beside masks called `*_mask.png`, in the folder of each split.
+    """The `labels` and `label_name` of a declaration by `_classes.csv`, which Roboflow writes beside `*_mask.png`.
 
-    Returns:
-        The keys `labels` and `label_name` of a declaration; empty without such a file.
-
-    Raises:
-        InputError: those of two splits differ, or a file is no table.
+    It is in the folder of each split; different ones are an `InputError`. Empty without such a file.
     """
     found: dict[str, str] = {}
     for path in [home / ROBOFLOW_CLASSES, *sorted(home.glob(f"*/{ROBOFLOW_CLASSES}"))]:
@@ -71,17 +63,10 @@ def roboflow_classes(home: Path) -> dict[str, Any]:
 
 
 def nnunet(home: Path, known: Container[str]) -> dict[str, Any]:
-    """What `dataset.json` of nnU-Net says, beside `imagesTr` and `labelsTr`.
+    """What `dataset.json` of nnU-Net says, beside `imagesTr` and `labelsTr`; `known` keys are declared otherwise.
 
-    Args:
-        home: the folder.
-        known: the keys that are declared otherwise.
-
-    Returns:
-        The keys `coding`, `labels`, `void` and `image_name` of a declaration; empty without such a file.
-
-    Raises:
-        InputError: it has no names; a name is for a region of several values; or an image has a file for each channel.
+    These are the keys `coding`, `labels`, `void` and `image_name` of a declaration; none without such a file. If it has
+    no names, a name for a region of several values, or a file for each channel of an image, it is an `InputError`.
     """
     path = home / NNUNET
     if not path.is_file() or not (home / "labelsTr").is_dir():
@@ -119,8 +104,7 @@ def _second_channels(home: Path) -> list[Path]:
 def color_table(home: Path) -> tuple[Path, dict[str, list[int]]] | None:
     """The table of the colours of label images in a folder: its file, and name → red, green and blue; None without one.
 
-    Raises:
-        InputError: there are several tables; a row has no name, or a name or colour of another row.
+    Several tables, and rows without a name, or of one name or colour, are an `InputError`.
     """
     places = [*(path for path in sorted(home.glob("*.csv")) if _name_and_color(path)), home / LABEL_COLORS]
     tables = {path: found for path in places if path.is_file() and (found := _rows(path))}
@@ -141,16 +125,10 @@ def color_table(home: Path) -> tuple[Path, dict[str, list[int]]] | None:
 
 
 def check_grey(images: Iterable[np.ndarray], path: Path, colors: dict[str, list[int]], declaration: Path) -> None:
-    """Refuse a table of colours for label images that are grey, and seem to have the numbers of its rows.
+    """Raise an `InputError` if label images are grey, with values that are no greys of a table of colours but its rows.
 
-    Args:
-        images: some label images, `[h, w]` or `[h, w, channels]`.
-        path: the table.
-        colors: what it says.
-        declaration: where the user can say what the values mean.
-
-    Raises:
-        InputError: a grey value is no grey of the table.
+    `images` are some label images, `[h, w]` or `[h, w, channels]`; `colors` is what the table at `path` says;
+    `declaration` is where the user can say what the values mean.
     """
     greys = [color[0] for color in colors.values() if len(set(color)) == 1]
     if all(pixels.ndim == 3 or np.isin(pixels, greys).all() for pixels in images):

@@ -100,11 +100,7 @@ def benchmark(
 def gains(model: Pix2SeqD, images: Tensor, m_t: Tensor, bfloat16: bool) -> dict[str, dict[str, float]]:
     """Seconds of encoder and decoder step as plain PyTorch, with each item of `pix2seqd.speed` alone, and with all.
 
-    Args:
-        model: plain, on the device of `images` and `m_t`.
-        images: `[b, 3, H, W]`, 0..1, channels last.
-        m_t: `[b, bits, h, w]`, likewise.
-        bfloat16: whether under autocast.
+    The model is plain, on the device of `images` `[b, 3, H, W]`, 0..1, and `m_t` `[b, bits, h, w]`, both channels last.
     """
     device = images.device
     names = available(device, torch.bfloat16 if bfloat16 else torch.float32)

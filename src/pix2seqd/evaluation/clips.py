@@ -207,17 +207,9 @@ def sweep_steps(
 ) -> dict[str, list[dict[str, Any]]]:
     """Figure 7: vary the steps of first frames with the default steps of later frames, and vice versa.
 
-    Args:
-        segmenter: the segmenter.
-        clips: clips with ground truth.
-        first_steps: numbers of steps of the first frame.
-        steps: numbers of steps of later frames.
-        seed: seed of the noise.
-        progress: wraps the iteration over the settings.
-        options: options of `evaluate_video`.
-
     Returns:
-        "first_steps" and "steps" → for each value, the result of `evaluate_video` and "value".
+        "first_steps" and "steps" → for each of these values, the result of `evaluate_video` with the seed and options,
+        and "value".
     """
     rows: dict[str, list[dict[str, Any]]] = {"first_steps": [], "steps": []}
     settings = [("first_steps", value) for value in first_steps] + [("steps", value) for value in steps]

@@ -26,16 +26,11 @@ def noisy_masks(
     scales: Sequence[float] = (1.0, 0.1),
     times: Sequence[float] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9),
 ) -> Image.Image:
-    """Figure 3: the mask with increasing noise (Eq. 1), with a row for each input scaling b.
+    """Figure 3: the mask with increasing noise (Eq. 1), a row for each input scaling b and a column for each time t.
 
     The analog bits are scaled to unit variance and projected to red, green and blue with fixed random weights. Each
-    (class, id) has a colour, and the noise of the colours is as strong as that of the bits.
-
-    Args:
-        sample: the labelled image.
-        side: longer side of the mask in pixels.
-        scales: b of each row.
-        times: t of each column, 0..1.
+    (class, id) has a colour, and the noise of the colours is as strong as that of the bits. `side` is the longer side
+    of the mask in pixels.
     """
     _, mask = _resized(sample, side)
     generator = torch.Generator().manual_seed(0)
@@ -53,10 +48,7 @@ def noisy_masks(
 def loss_weights(sample: Sample, side: int = 240, exponents: Sequence[float] = (0.0, 0.2, 0.4, 0.6)) -> Image.Image:
     """Figure 4: the image, and the loss weight of each mask pixel for several p (§3.2). Warm colours are high weights.
 
-    Args:
-        sample: the labelled image.
-        side: longer side of each panel in pixels.
-        exponents: p of each column.
+    `side` is the longer side of each panel in pixels.
     """
     image, mask = _resized(sample, side)
     max_instances = 2 ** CONFIG.mask.bits[1]

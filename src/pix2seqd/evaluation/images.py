@@ -78,14 +78,10 @@ def evaluate(
 
 
 def evaluate_min_scores(segmenter: Segmenter, dataset: Dataset) -> tuple[float, dict[str, Any]]:
-    """Score a segmenter at the `InferConfig.min_score` with the highest PQ; each image is segmented once.
+    """Score a segmenter on a data set with its categories, at the `InferConfig.min_score` with the highest PQ.
 
-    Args:
-        segmenter: the segmenter.
-        dataset: images with ground truth and the segmenter's categories.
-
-    Returns:
-        The lowest of the best `MIN_SCORES`, and its result: what `evaluate` gives for all images.
+    Returns the lowest of the best `MIN_SCORES`, and its result: what `evaluate` gives for all images. Each image is
+    segmented once.
     """
     taxonomy = segmenter.taxonomy
     scores = {limit: _metrics(taxonomy) for limit in MIN_SCORES}

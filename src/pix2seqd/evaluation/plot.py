@@ -159,14 +159,7 @@ def confusion_matrix(classes: Sequence[str], pixels: Sequence[Sequence[int]]) ->
 def scores(
     names: Sequence[str], quality: Sequence[float], classes: Sequence[str], pixels: Sequence[Sequence[int]]
 ) -> Image.Image:
-    """PQ of each class as bars, beside the confusion matrix.
-
-    Args:
-        names: of the classes, without void.
-        quality: PQ of each, 0..1, nan where a class does not occur.
-        classes: as `confusion_matrix` takes them.
-        pixels: likewise.
-    """
+    """PQ of each class, 0..1, nan where it does not occur, as bars beside the `confusion_matrix`; void has no bar."""
     figure, (bars, matrix) = _squares(2, len(classes))
     places = np.arange(len(names))
     bars.barh(places, np.nan_to_num(100 * np.array(quality, float)), color=LINE)

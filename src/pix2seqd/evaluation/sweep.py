@@ -34,21 +34,19 @@ def sweep(
 ) -> list[dict[str, Any]]:
     """Score a segmenter with several inference settings, varying one at a time (Figure 6).
 
-    Processes share the images, and each returns the complete result.
+    Processes share the images, and each returns the complete result. Settings that do not vary have the checkpoint's
+    defaults, and all have the same noise.
 
     Args:
-        segmenter: the segmenter; settings that do not vary have the defaults of its checkpoint.
+        segmenter: the segmenter.
         dataset: images with ground truth; the segmenter must have their categories (`with_categories`).
         values: "steps", "td" or "min_pixels" → values to try.
-        seed: seed of the noise, the same for all settings.
+        seed: seed of the noise.
         progress: wraps the iteration over the indices of the images.
 
     Returns:
         For each value {"varied": name of the varied setting; "steps", "td", "min_pixels": the setting; "pq", "sq",
         "rq", "pq_things", "pq_stuff", "mean_iou": 0..1}.
-
-    Raises:
-        InputError: the segmenter lacks a category, or a value is invalid.
     """
     dataset = with_categories(dataset, segmenter.taxonomy)
     base = _defaults(segmenter)

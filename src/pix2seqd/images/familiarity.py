@@ -85,13 +85,9 @@ def _distance(values: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
 def moments(features: Tensor, size: Sequence[int], inside: tuple[int, int]) -> Tensor:
     """Sums over the part of a window that is not padding; those of several windows can be added.
 
-    Args:
-        features: the encoder's map of a window, `[c, h, w]`.
-        size: height and width of the window, in pixels.
-        inside: height and width of the part of it that is the image.
-
-    Returns:
-        float32 `[1 + 2 c]`: the number of cells, and for each channel the sum of the values and of their squares.
+    `features` is the encoder's map of a window, `[c, h, w]`; `size` and `inside` are height and width of the window and
+    of the part of it that is the image, in pixels. Returns float32 `[1 + 2 c]`: the number of cells, and for each
+    channel the sum of the values and of their squares.
     """
     rows, columns = (-(-part * n // whole) for part, n, whole in zip(inside, features.shape[1:], size, strict=True))
     values = features[:, :rows, :columns].float().flatten(1)
@@ -117,14 +113,9 @@ def write(familiarity: Familiarity | None, folder: Path) -> None:
 
 
 def read(folder: Path, channels: int) -> Familiarity | None:
-    """The statistics in a checkpoint's folder; None if it has none.
+    """The statistics in a checkpoint's folder, for an encoder's map of so many channels; None if it has none.
 
-    Args:
-        folder: of the checkpoint.
-        channels: of the encoder's map.
-
-    Raises:
-        InputError: the file is damaged, or belongs to another model.
+    A file that is damaged, or belongs to another model, is an `InputError`.
     """
     path, size = folder / FILE, 2 * channels
     require_regular(path)

@@ -151,11 +151,7 @@ def open_clip(
 
 
 def _image_format(path: Path) -> str | None:
-    """Format of a TIFF or an animation; None: neither, or a GIF, which is read as a video.
-
-    Raises:
-        InputError: one still image.
-    """
+    """Format of a TIFF or an animation; None: a video, GIF included. A still image is an `InputError`."""
     if path.exists() and not path.is_file():  # a camera; a pipe is refused when it is opened as a video
         return None
     if path.is_file():
@@ -249,11 +245,7 @@ def _animated(
 
 
 def check_upload(path: Path, max_area: int) -> None:
-    """Refuse an uploaded file that is not a clip, has too large frames, or is a playlist that names other files.
-
-    Raises:
-        InputError: the file is refused.
-    """
+    """Raise an `InputError` for an upload that is no clip, has frames of more pixels, or names other files."""
     import av
 
     try:
@@ -402,15 +394,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
             self._container.close()
 
     def write(self, image: Image.Image, time: float) -> None:
-        """Add a frame.
-
-        Args:
-            image: of the same size as the first frame.
-            time: seconds since the start of the video.
-
-        Raises:
-            InputError: the frame cannot be written.
-        """
+        """Add a frame of the first one's size at a time, in seconds; an `InputError` if it cannot be written."""
         from av import VideoFrame
 
         if self._last < 0:  # the format needs even sides

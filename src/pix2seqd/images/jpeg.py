@@ -16,11 +16,7 @@ _START, _END, _SCAN, _EMPTY = 0xD8, 0xD9, 0xDA, 0x01
 
 
 def check_scans(content: bytes) -> None:
-    """Refuse a JPEG of more than `MAX_SCANS` scans, before it is decoded.
-
-    Raises:
-        InputError: it has more.
-    """
+    """Raise an `InputError` for a JPEG of more than `MAX_SCANS` scans, before it is decoded."""
     at = scans = 0
     while (found := _MARKER.search(content, at)) and (marker := found[1][0]) != _END:
         at = found.end()
@@ -34,11 +30,7 @@ def check_scans(content: bytes) -> None:
 
 
 def check_segments(file: IO[bytes]) -> None:
-    """Refuse a JPEG of more than `MAX_SEGMENTS` segments before its first scan; other files are let through.
-
-    Raises:
-        InputError: it has more.
-    """
+    """Raise an `InputError` for a JPEG of more than `MAX_SEGMENTS` segments before its first scan; other files pass."""
     place, work = file.tell(), 0.0
     if file.read(2) == b"\xff\xd8":
         while len(head := file.read(4)) == 4 and head[:2] != bytes([0xFF, _SCAN]):

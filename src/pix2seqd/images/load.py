@@ -69,15 +69,9 @@ class TiffPixels(Pixels):
     """
 
     def __init__(self, tiff: Tiff, name: str, shown: Sequence[int]) -> None:
-        """From an open file.
+        """From an open file with `Tiff.in_segments`, of this name, and the channels that are shown, one or three.
 
-        Args:
-            tiff: the file, with `Tiff.in_segments`.
-            name: of the file, for messages.
-            shown: the channels that are shown, one or three.
-
-        Raises:
-            InputError: a tile is damaged or missing.
+        A tile that is damaged or missing is an `InputError`.
         """
         self._tiff, self._name, self._channels = tiff, name, list(shown)
         self._range = 0.0, 255.0
@@ -268,15 +262,7 @@ def _file_channels(file: IO[bytes]) -> Iterator[Channel]:
 
 
 def plane_channels(tiff: Tiff, position: Mapping[str, int]) -> Iterator[Channel]:
-    """The channels of one plane of a TIFF, as `load_channels` yields them.
-
-    Args:
-        tiff: the open file.
-        position: index along each of its axes; 0 where it is not given.
-
-    Raises:
-        InputError: as `read_plane`.
-    """
+    """The channels of one plane of a TIFF, as `load_channels` yields them; arguments and errors as `read_plane`."""
     check_plane(tiff)
     if (image := tiff.converted(position)) is not None:
         yield from _shown_channels(image)
@@ -308,11 +294,7 @@ def _named(planes: Iterable[np.ndarray], count: int, names: Sequence[str]) -> It
 
 
 def open_image(file: IO[bytes] | Path) -> Image.Image:
-    """Open an image of one of `FORMATS` with Pillow; errors are Pillow's.
-
-    Raises:
-        InputError: it is a JPEG of too many segments.
-    """
+    """Open an image of one of `FORMATS` with Pillow. Errors are Pillow's, or an `InputError` of `check_segments`."""
     max_pixels()  # which tells Pillow
     with nullcontext(file) if not isinstance(file, Path) else file.open("rb") as opened:
         check_segments(opened)
@@ -322,10 +304,9 @@ def open_image(file: IO[bytes] | Path) -> Image.Image:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image as it is stored, from its header; errors are those of Pillow and tifffile.
+    """Width and height of an image as it is stored, from its header.
 
-    Raises:
-        InputError: there is no such file, or it is a pipe or a device.
+    Errors are those of Pillow and tifffile; an `InputError` for what is no file.
     """
     _check_file(path)
     with path.open("rb") as file:
@@ -373,12 +354,7 @@ def _stored_orientation(image: Image.Image) -> int:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn pixels as `load_image` turns an image of an EXIF orientation.
-
-    Args:
-        pixels: `[h, w]` or `[h, w, channels]`.
-        orientation: 1 to 8; from 5 on, height and width change places.
-    """
+    """Turn pixels `[h, w]` or `[h, w, channels]` of an EXIF orientation, 1 to 8, as `load_image` does."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -422,15 +398,9 @@ def describe_channels(tiff: Tiff, name: str, channel: int | str | None, note: No
 
 
 def find_channel(channel: int | str, channels: int, names: tuple[str, ...]) -> int:
-    """Index of a channel, from 0.
+    """Index, from 0, of one of so many channels, by its number, from 1, or its name, in capitals or not.
 
-    Args:
-        channel: its number, from 1, or its name, in capitals or not.
-        channels: how many there are.
-        names: their names, or empty.
-
-    Raises:
-        InputError: there is no such channel, or the name is not unique.
+    `names` are theirs, or empty. An `InputError` says that there is no such channel, or that several have the name.
     """
     matches = [at for at, name in enumerate(names) if name.casefold() == str(channel).casefold()]
     if not matches and str(channel).isdecimal() and 1 <= int(channel) <= channels:
@@ -443,11 +413,7 @@ def find_channel(channel: int | str, channels: int, names: tuple[str, ...]) -> i
 
 
 def one_channel(rgb: Image.Image, channel: int | str | None) -> Image.Image:
-    """Red, green or blue (1, 2, 3) of an RGB image, as grey; without a channel the image itself.
-
-    Raises:
-        InputError: another channel.
-    """
+    """Red, green or blue (1, 2, 3) of an RGB image, as grey; None: the image itself."""
     if channel is None:
         return rgb
     return rgb.getchannel(find_channel(channel, 3, COLOURS)).convert("RGB")
@@ -467,11 +433,7 @@ def _shown(tiff: Tiff) -> list[int]:
 
 
 def max_pixels() -> int:
-    """The largest number of pixels of an image: `PIX2SEQD_MAX_PIXELS`, or otherwise `MAX_PIXELS`.
-
-    Raises:
-        InputError: the environment variable is not a number from 1.
-    """
+    """The largest number of pixels of an image: `PIX2SEQD_MAX_PIXELS` (an `InputError` if none) or `MAX_PIXELS`."""
     given = os.environ.get("PIX2SEQD_MAX_PIXELS")
     if not given:
         return MAX_PIXELS
@@ -482,36 +444,22 @@ def max_pixels() -> int:
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Refuse an image of more than `max_pixels`.
-
-    Raises:
-        InputError: it is too large.
-    """
+    """Raise an `InputError` for an image of more than `max_pixels`."""
     if width * height > max_pixels():
         raise InputError(f"more than {max_pixels():,} pixels ({width} x {height}); {_SMALLER}")
 
 
 def check_plane(tiff: Tiff) -> None:
-    """Refuse a TIFF whose plane has more than `max_pixels`, or whose tiles are far larger.
-
-    Raises:
-        InputError: it is too large.
-    """
+    """Raise an `InputError` for a TIFF whose plane has more than `max_pixels`, or whose tiles are far larger."""
     check_pixels(*tiff.size)
     if tiff.values > 4 * max_pixels():
         raise InputError(f"a plane, or a tile of it, has {tiff.values:,} values, too many to read; {_SMALLER}")
 
 
 def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | None) -> Image.Image:
-    """One plane of a TIFF, as `load_image` returns it.
+    """One plane of a TIFF at a position, the index along each of its axes (0 if not given), as `load_image` returns it.
 
-    Args:
-        tiff: the open file.
-        position: index along each of its axes; 0 where it is not given.
-        channel: as in `load_image`.
-
-    Raises:
-        InputError: the plane is too large, missing or cut short, or it has no such channel.
+    A plane that is too large, missing or cut short, and a channel that it lacks, are an `InputError`.
     """
     check_plane(tiff)
     if (image := tiff.converted(position)) is not None:
@@ -534,12 +482,10 @@ def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | Non
 
 
 def _shown_values(values: np.ndarray, alpha: str = "", inverted: bool = False) -> Image.Image:
-    """RGB of values as they are stored; those that are not uint8 are stretched.
+    """RGB of values `[h, w, c]` as they are stored; those that are not uint8 are stretched.
 
-    Args:
-        values: `[h, w, c]`: one to three colours, then the transparency, if there is one.
-        alpha: "A" if there is, "a" if the colours are multiplied with it; otherwise empty.
-        inverted: 0 is white.
+    There are one to three colours, then the transparency if `alpha` is not empty: "a" if the colours are multiplied
+    with it, otherwise "A". If `inverted`, 0 is white.
     """
     height, width, count = values.shape
     count -= bool(alpha)
@@ -561,13 +507,7 @@ def _shown_values(values: np.ndarray, alpha: str = "", inverted: bool = False) -
 
 
 def _in_bands(width: int, height: int, band: Callable[[slice], Image.Image]) -> Image.Image:
-    """An RGB image that is converted a few rows at a time: a large one fills the memory if it is whole twice.
-
-    Args:
-        width: of the image.
-        height: likewise.
-        band: gives some of its rows in any mode.
-    """
+    """An RGB image of which `band` gives some rows, in any mode: a large one fills the memory if it is whole twice."""
     rgb = Image.new("RGB", (width, height))
     for rows in bands(height, width):
         rgb.paste(_to_rgb(band(rows), is_own=True), (0, rows.start))
@@ -666,11 +606,7 @@ def _check_file(path: Path) -> None:
 
 
 def check_pointer(file: IO[bytes], name: str) -> None:
-    """Refuse the small text file that Git has in place of a large file until it is fetched.
-
-    Raises:
-        InputError: it is such a pointer.
-    """
+    """Raise an `InputError` for the small text file that Git has in place of a large file until it is fetched."""
     if file.read(len(POINTER)) == POINTER:
         raise InputError(f"{name} is a pointer of Git LFS and not the file itself; fetch it: git lfs pull")
 
@@ -795,8 +731,7 @@ IMAGE_SUFFIXES = frozenset(
 def find_images(arguments: Iterable[Path]) -> list[Path]:
     """The given files, and the images directly in given folders, without hidden ones; sorted, each once.
 
-    Raises:
-        InputError: a folder cannot be listed or holds no image.
+    A folder that cannot be listed, or holds no image, is an `InputError`.
     """
     found: dict[str, Path] = {}
     for argument in arguments:

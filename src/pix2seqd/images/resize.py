@@ -30,14 +30,7 @@ class ScaledImage:
     """
 
     def __init__(self, pixels: Pixels, table: np.ndarray | None, height: int, width: int) -> None:
-        """Nothing is read yet.
-
-        Args:
-            pixels: the image.
-            table: `stretch_table`, or None.
-            height: of the result.
-            width: likewise.
-        """
+        """Of pixels, changed by a `stretch_table` if there is one, at this height and width; nothing is read yet."""
         self.shape = 3, height, width
         self._pixels, self._table = pixels, table
         self._start = self._stop = 0
@@ -98,17 +91,9 @@ def resize_image(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def resize_part(image: Tensor, height: int, width: int, rows: slice, columns: slice) -> Tensor:
-    """A part of a resized image, of which little more is computed: the same bits as in the whole.
+    """`resize_image(image, height, width)[:, rows, columns]`, float 0..1, of which little more is computed.
 
-    Args:
-        image: uint8 or float 0..1, `[3, h, w]`.
-        height: of the whole result.
-        width: likewise.
-        rows: of the result.
-        columns: likewise.
-
-    Returns:
-        `resize_image(image, height, width)[:, rows, columns]`, float 0..1.
+    It has the same bits as in the whole. The image is uint8 or float 0..1, `[3, h, w]`.
     """
     if image.shape[1:] == (height, width):
         return to_float(image)[:, rows, columns]
@@ -202,13 +187,9 @@ def _smooth_band(
 ) -> np.ndarray:
     """Rows of `smooth_labels`.
 
-    Args:
-        around: labels of the cells of these rows, and one cell more on each side.
-        sure: weights of these cells.
-        row: the row of each pixel's cell, without the cells on the side.
-        down: the weights of the rows before it, of it and after it, `[3, n]`.
-        column: the column of each pixel's cell.
-        across: the weights of the columns, likewise.
+    `around` and `sure` are labels and weights of the cells of these rows, and one cell more on each side; `row` and
+    `column` are those of each pixel's cell, without that. `down` and `across`, `[3, n]`, are the weights of the rows
+    and columns before it, of it and after it.
     """
     outline = (ndimage.maximum_filter(around, 3) != ndimage.minimum_filter(around, 3))[1:-1, 1:-1]
     result = around[1:-1, 1:-1][row[:, None], column]

@@ -107,13 +107,9 @@ class Tiff:
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Read the structure of a file, not its pixels.
+        """Read the structure of a file at its start, not its pixels; it is used as long as planes are read.
 
-        Args:
-            file: a TIFF file at its start; it is used as long as planes are read.
-
-        Raises:
-            InputError: the file holds no image.
+        A file that holds no image is an `InputError`.
         """
         self._file = file
         # A file of a data set of many files is read by itself: each is an image of its own in a folder.
@@ -243,12 +239,8 @@ class Tiff:
     def plane(self, position: Mapping[str, int], channels: Sequence[int]) -> np.ndarray:
         """Values of one plane, `[h, w, channels]`, as they are stored; do not change them.
 
-        Args:
-            position: index along each of `axes`; 0 where it is not given.
-            channels: which channels, from 0.
-
-        Raises:
-            InputError: the plane is missing or cut short.
+        `position` is the index along each of `axes`, 0 where it is not given; channels are counted from 0. A plane that
+        is missing or cut short is an `InputError`.
         """
         if self._channel in self._lead:
             return np.stack(list(self.channel_values(position, channels)), axis=-1)
@@ -276,11 +268,7 @@ class Tiff:
         return side_by_side and alone and len(page.dataoffsets) > 1 and page.imagedepth == 1 and _bits(page) >= 8
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows of the first plane, `[stop - start, w, channels]`; only the tiles that hold them are read and decoded.
-
-        Raises:
-            InputError: the plane is missing or cut short.
-        """
+        """Rows of the first plane, `[stop - start, w, channels]`; only the tiles that hold them are decoded."""
         page, (width, _) = self._page({}), self.size
         if self._checked is not page:
             self._check_whole(page)
@@ -377,14 +365,10 @@ def _check_image(content: bytes, kind: str, limit: int) -> None:
 
 
 def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None) -> None:
-    """Write a label image as a TIFF in the manner of ImageJ.
+    """Write a label image, integers from 0 to 2³² - 1, `[h, w]`, as a TIFF in the manner of ImageJ.
 
     Values have 16 bits, or 32 where one is above 65,535. The compression is deflate, which all readers know.
-
-    Args:
-        path: the file; one that exists is overwritten.
-        labels: integers from 0 to 2³² - 1, `[h, w]`.
-        pixel_size: micrometres of a pixel's side, for the file's scale; None: unknown.
+    `pixel_size` is micrometres of a pixel's side, for the file's scale; None: unknown.
     """
     kind = np.uint32 if labels.max(initial=0) >= 2**16 else np.uint16
     scale = {} if pixel_size is None else {"resolution": (1 / pixel_size, 1 / pixel_size)}
@@ -403,15 +387,10 @@ def write_label_stack(
     pixel_size: float | None = None,
     plane_distance: float | None = None,
 ) -> None:
-    """Write a label stack as a compressed OME-TIFF with the axes ZYX, plane by plane.
+    """Write a label stack as a compressed OME-TIFF with the axes ZYX, plane by plane, of this shape `[planes, h, w]`.
 
-    Args:
-        path: the file; one that exists is overwritten.
-        planes: the labels, `[h, w]` each.
-        shape: planes, height and width.
-        dtype: uint16 or uint32; Fiji, napari and QuPath open both.
-        pixel_size: micrometres of a pixel's side in a plane, for the file's scale; None: unknown.
-        plane_distance: micrometres from one plane to the next; None: unknown.
+    The type is uint16 or uint32, which Fiji, napari and QuPath open. Micrometres of a pixel's side, and from one plane
+    to the next, are for the file's scale; None: unknown.
     """
     layout: dict[str, Any] = {"shape": shape, "dtype": dtype, "photometric": "minisblack", "compression": "zlib"}
     metadata: dict[str, Any] = {"axes": "ZYX"}

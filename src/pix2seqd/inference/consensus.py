@@ -89,8 +89,7 @@ def consensus(samples: Iterable[Panoptic], min_pixels: int = 0) -> Panoptic:
 def _regions(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Regions of pixels that no sample separates, from the labels of runs in each sample, `[samples, runs]`.
 
-    Returns:
-        The region of each run, int32 `[runs]`, and the label of each region in each sample, `[samples, regions]`.
+    Returns the region of each run, int32 `[runs]`, and the label of each region in each sample, `[samples, regions]`.
     """
     codes = np.zeros(labels.shape[1], np.int64)
     for one in labels:
@@ -119,12 +118,9 @@ def _scores(
 ) -> dict[int, float]:
     """The score of every label (`consensus`); a segment of a sample without a score counts as 1.
 
-    Args:
-        pairs: labels and regions that share pixels, and how many, `[3, pairs]`.
-        class_of: the class of each label.
-        members: the segment of each region in each sample, `[samples, regions]`.
-        classes: of each sample the class of each segment.
-        own_scores: of each sample the score of each segment.
+    `pairs` are labels and regions that share pixels, and how many, `[3, pairs]`; `class_of` has the class of each
+    label, `members` the segment of each region in each sample, `[samples, regions]`, `classes` and `own_scores` of each
+    sample those of its segments.
     """
     labels, regions, shared = pairs
     class_of_label = np.array([class_of.get(label, VOID) for label in range(1 + max(class_of, default=0))])
@@ -142,16 +138,9 @@ def _overlaps(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The pairs of labels of two maps that share pixels.
 
-    Args:
-        one: labels of parts of the image, `[n]`.
-        classes: the class of each label.
-        two: labels of the same parts in the other map.
-        others: their classes.
-        pixels: of each part.
-
-    Returns:
-        For each pair its label of the first map, its label of the second one, and their IoU, 0 if their classes differ;
-        and the number of each part's pair, `[n]`.
+    `one` and `two` are the labels of `[n]` parts of the image in each, of so many `pixels`; `classes` and `others` are
+    those of the labels. Returns for each pair its two labels and their IoU, 0 if their classes differ; and the number
+    of each part's pair, `[n]`.
     """
     pairs, index = np.unique(one * np.int64(len(others)) + two, return_inverse=True)
     shared = np.bincount(index, pixels)
@@ -171,10 +160,8 @@ def _dense(sample: Panoptic) -> tuple[Runs, np.ndarray, np.ndarray, Taxonomy]:
 def _groups(members: np.ndarray, things: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """The segment of each region, numbered from 0.
 
-    Args:
-        members: the segment of each region in each sample, `[samples, regions]`.
-        things: whether that segment is a thing, likewise.
-        areas: pixels of each region.
+    `members` is the segment of each region in each sample, `[samples, regions]`, `things` whether that is a thing, and
+    `areas` are the pixels of each region.
     """
     count, regions = members.shape
     # Only pairs that may be in one segment in more than half of the samples are compared. They share a thing, or both
@@ -204,14 +191,9 @@ def _share(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _agglomerated(share: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """Average linkage (hierarchical clustering) weighted by area, as long as the mean share is above one half.
+    """The group of each region, from 0, by average linkage weighted by area, while the mean share is above one half.
 
-    Args:
-        share: `_share` of all pairs, `[n, n]`; it is changed.
-        areas: pixels of each region, float `[n]`.
-
-    Returns:
-        The group of each region, from 0, `[n]`.
+    `share` is `_share` of all pairs, `[n, n]`; it is changed. `areas` are the regions' pixels, float `[n]`.
     """
     group, areas = np.arange(len(areas)), areas.copy()
     np.fill_diagonal(share, 0)

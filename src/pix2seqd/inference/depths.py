@@ -20,11 +20,7 @@ Video = Callable[[Iterable[Image.Image]], Iterator[Panoptic]]
 
 
 def sharpest(planes: Iterable[DecodedFrame]) -> int:
-    """Number of the plane in which neighbouring blocks of pixels differ most, as most things are in focus there.
-
-    Raises:
-        InputError: the planes have different sizes.
-    """
+    """Number of the plane in which neighbouring blocks differ most; an `InputError` if planes have different sizes."""
     found: list[tuple[float, int]] = []
     size = None
     for plane in planes:
@@ -46,14 +42,8 @@ def segment_depths(video: Video, planes: Planes, start: int, total: int) -> Iter
 
     The first plane of a stack is often empty, and a model for videos takes scale and first masks from its first frame.
     So the plane number `start` of `total` is segmented first, then those before it, backwards, then those after it. The
-    results up to `start` are in memory until all of these are done.
-
-    Yields:
-        Planes and their segmentations in the order of the numbers. If an error or Ctrl-C comes, first those that are
-        done, then the error.
-
-    Raises:
-        InputError: as `video`.
+    results up to `start` are in memory until all of these are done. Yields planes and their segmentations in the order
+    of the numbers. If an error or Ctrl-C comes, first those that are done, then the error.
     """
     done: list[tuple[DecodedFrame, Panoptic]] = []
     try:

@@ -81,14 +81,8 @@ def match_given(found: LabelMap, given: np.ndarray, class_of: dict[int, int], ta
     A thing that contains pixels of one given thing of its class becomes part of it. If it contains several, each of its
     pixels goes to the nearest one. Stuff is joined by class. All other segments get new labels.
 
-    Args:
-        found: generated labels `[h, w]` and their classes.
-        given: labels `[h, w]`, 0 = not given; they do not change.
-        class_of: given label → contiguous class, also of labels outside this window.
-        taxonomy: which classes are things.
-
-    Returns:
-        The labels, and the class of each label: `class_of` with the new ones.
+    `given` are labels `[h, w]`, 0 = not given, which do not change, and `class_of` their classes, also of labels
+    outside this window. Returns the labels, and the class of each: `class_of` with the new ones.
     """
     labels, classes = found
     fixed = given != VOID
@@ -115,16 +109,10 @@ def match_given(found: LabelMap, given: np.ndarray, class_of: dict[int, int], ta
 
 
 def downsample(labels: np.ndarray, height: int, width: int, stride: int) -> np.ndarray:
-    """Labels of an image at the resolution of its mask. Thin strokes stay: a void mask pixel takes any label inside it.
+    """Labels `[h, w]` of an image at the resolution of its mask: `[ceil(height / stride), ceil(width / stride)]`.
 
-    Args:
-        labels: integers `[h, w]`, 0 = not given.
-        height: height of the image at the network's scale.
-        width: likewise.
-        stride: pixels of that image per mask pixel, along each axis.
-
-    Returns:
-        `[ceil(height / stride), ceil(width / stride)]`.
+    `height` and `width` are the image's at the network's scale, 0 is not given. Thin strokes stay: a void mask pixel
+    takes any label inside it.
     """
     padding = ((0, -height % stride), (0, -width % stride))
     result = np.pad(resize_labels(labels, height, width), padding)[stride // 2 :: stride, stride // 2 :: stride].copy()
@@ -141,11 +129,8 @@ def downsample(labels: np.ndarray, height: int, width: int, stride: int) -> np.n
 def combine(labels: np.ndarray, class_of: dict[int, int], hints: Panoptic, scores: dict[int, float]) -> Panoptic:
     """The result: the hints with their own ids and scores, and new segments with the smallest free ids.
 
-    Args:
-        labels: `[h, w]`; 1 .. n continue the n segments of `hints`, in its order.
-        class_of: label → contiguous class.
-        hints: the given segments, at the same height and width.
-        scores: score of each new label.
+    Of the labels `[h, w]`, of the size of the hints, 1 .. n continue the n segments of `hints`, in its order; the
+    others have a class and a score.
     """
     given = [segment.id for segment in hints.segments]
     free = (i for i in count(1) if i not in set(given))

@@ -29,14 +29,8 @@ segment is looked for: in the small ones, otherwise in the large one, otherwise 
 def majority_vote(mask: np.ndarray, min_pixels: int) -> np.ndarray:
     """Give every id the class of most of its pixels; ids of fewer than `min_pixels` pixels become void.
 
-    Ties go to the smallest class; id 0 is treated as any other id (official code).
-
-    Args:
-        mask: integers `[2, h, w]`, class and id.
-        min_pixels: 0 keeps all.
-
-    Returns:
-        The same shape.
+    Ties go to the smallest class; id 0 is treated as any other id (official code). Masks are integers `[2, h, w]`,
+    class and id.
     """
     classes, ids = mask[0].ravel(), mask[1].ravel()
     present, dense = unique_inverse(ids)
@@ -108,16 +102,9 @@ def join_uncertain(
     """Join touching segments of one thing class unless both of their ids are certain.
 
     A thing that is much larger than a cell of the first state often comes in pieces, with an id of which the model is
-    not sure in each.
-
-    Args:
-        found: the segments.
-        certainty: integers `[h, w]`, the probability of each pixel's id, 0 to `MAX_CONFIDENCE`.
-        taxonomy: says which classes are things.
-        limit: two segments stay apart if the product of the mean probabilities of their ids is this or more.
-
-    Returns:
-        The segments, each with the lowest label of its pieces; and the labels that have several pieces.
+    not sure in each. Two segments stay apart if the product of the mean probabilities of their ids is `limit` or more;
+    `certainty`, integers `[h, w]`, is the probability of each pixel's id, 0 to `MAX_CONFIDENCE`. Returns the segments,
+    each with the lowest label of its pieces, and the labels that have several pieces.
     """
     labels, class_of = found
     kinds, certain = np.zeros((2, max(class_of, default=0) + 1))
@@ -163,11 +150,8 @@ def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, flo
 def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int, spare: bool = False) -> LabelMap:
     """Give the pixels of segments and void specks of fewer than `min_pixels` pixels to the nearest segment or void.
 
-    Args:
-        labels: integers `[h, w]`, 0 = void.
-        class_of: the class of each label.
-        min_pixels: 0 or 1 changes nothing.
-        spare: nobody needs `labels` any more; they may be changed, which saves the memory of a copy.
+    Labels are integers `[h, w]`, 0 = void. If nobody needs them any more (`spare`), they may be changed, which saves
+    the memory of a copy.
     """
     runs = Runs.encode(labels)
     areas = runs.areas(max(class_of, default=0) + 1)

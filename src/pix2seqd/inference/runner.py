@@ -13,7 +13,6 @@ from pix2seqd.images.familiarity import moments
 from pix2seqd.inference.postprocess import MAX_CONFIDENCE
 from pix2seqd.inference.tiling import Window
 from pix2seqd.inference.video import Denoiser, Step
-from pix2seqd.mask_decoder import StepCache
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
 from pix2seqd.speed import accelerate, is_plain
@@ -65,14 +64,13 @@ class Runner:
         hints = [window.hints for window in windows if window.hints is not None]
         given, number = self._batch(hints) if hints else None, windows[0].number
         first: tuple[Tensor, Tensor] | None = None  # the first sample, and which windows the model is sure of
-        shared: dict[tuple[int, float], StepCache] = {}  # of all samples
         samples = len(windows[0].noise)
         for sample in range(samples):
             if first is not None and first[1].all():
                 yield Step(sample, first[0], True)
                 continue
             noise = self._batch([window.noise[sample] for window in windows])
-            predictions = denoiser.denoise(h, noise, number, sample, given, inside, first, shared)
+            predictions = denoiser.denoise(h, noise, number, sample, given, inside, first)
             while True:
                 with self._precision():  # entered for each step: it must not apply to the caller's code between steps
                     step = next(predictions, None)

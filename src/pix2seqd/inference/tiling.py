@@ -320,8 +320,7 @@ class Tiling:
     def inpainted(self, image: ResizedImage, hints: Panoptic) -> InpaintedMask:
         """The mask of an image, to be generated window by window around hints.
 
-        Raises:
-            InputError: the hints have another size than the image, or other categories than the checkpoint.
+        Hints of another size than the image, or other categories than the checkpoint's, are an `InputError`.
         """
         if hints.segmentation.shape != image.size:
             hinted, own = (f"{width} x {height}" for height, width in (hints.segmentation.shape, image.size))

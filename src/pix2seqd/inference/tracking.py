@@ -60,12 +60,10 @@ class Tracker:
         self._rng = np.random.default_rng(0)
 
     def update(self, panoptic: Panoptic, generated: np.ndarray | None = None) -> Panoptic:
-        """The next frame, with track ids as segment ids.
+        """The next frame, of the size of those before, with track ids as segment ids.
 
-        Args:
-            panoptic: segmentation `[h, w]` of the size of the frames before.
-            generated: the id that the model gave each pixel, 0 = none, integers `[h, w]`, or `[samples, h, w]` of
-                several samples with the same past masks; None: no ids that could be matched.
+        `generated` is the id that the model gave each pixel, 0 = none, integers `[h, w]`, or `[samples, h, w]` of
+        several samples with the same past masks; None: no ids that could be matched.
         """
         from scipy.optimize import linear_sum_assignment  # slow to import, and images need no tracks
 

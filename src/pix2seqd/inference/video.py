@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pix2seqd.config import InferConfig
+from pix2seqd.diffusion import time_steps
 from pix2seqd.mask_decoder import StepCache
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
@@ -57,6 +58,8 @@ class Denoiser:
         self.skips = config.early_exit > 0 and config.consensus > 1
         """Whether windows of which the first sample is sure take no further samples."""
         self._past: list[Tensor] = []
+        self._prepared: tuple[ImageFeatures, int, StepCache] | None = None
+        """The last features, steps and result of `_prepare`."""
         self._remaining = 0
         """Masks of the present frame that are not generated yet."""
         self._saved = 0.0
@@ -72,7 +75,6 @@ class Denoiser:
         hints: Tensor | None = None,
         inside: Sequence[tuple[int, int]] = (),
         kept: tuple[Tensor, Tensor] | None = None,
-        shared: dict[tuple[int, float], StepCache] | None = None,
     ) -> Iterator[Step]:
         """Denoise some of the present frame's windows.
 
@@ -84,14 +86,16 @@ class Denoiser:
             hints: int64 `[b, 2, h, w]`, as `Pix2SeqD.denoise` takes them.
             inside: as in `certain`.
             kept: analog bits that are final already, `[b, bits, h, w]`, and for which windows they are, bool `[b]`.
-            shared: as `Pix2SeqD.denoise` takes it.
         """
         config = self._config
         past = [masks[first : first + len(noise)] for masks in self._past] if sample < self.conditioned else []
         steps = self._allowed(len(noise)) if past else config.first_steps or config.steps
         before = past[-1] if past and config.adaptive else None
         condition = self._condition(past)
-        predictions = self._model.denoise(h, noise, steps, config.td, condition, hints=hints, shared=shared)
+        prepared = self._prepare(h, steps) if condition is None and config.consensus > 1 else None
+        if sample + 1 == config.consensus:
+            self._prepared = None  # features need not be kept while those of the next windows are computed
+        predictions = self._model.denoise(h, noise, steps, config.td, condition, hints=hints, prepared=prepared)
         used = 0
         for used, m_pred in enumerate(predictions, start=1):
             done = used == steps
@@ -112,6 +116,13 @@ class Denoiser:
             self._saved -= used * len(noise)
             self._remaining -= len(noise)
 
+    def _prepare(self, h: ImageFeatures, steps: int) -> StepCache:
+        """`MaskDecoder.prepare` without past masks, once for all samples of the same windows."""
+        if self._prepared is None or self._prepared[0] is not h or self._prepared[1] != steps:
+            t = torch.tensor([now for now, _ in time_steps(steps, self._config.td)], device=h.map.device)
+            self._prepared = h, steps, self._model.mask_decoder.prepare(h, t)
+        return self._prepared[2]
+
     @torch.inference_mode()
     def certain(self, m_pred: Tensor, inside: Sequence[tuple[int, int]]) -> Tensor:
         """Whether the model is sure of each window (`InferConfig.early_exit`), bool `[b]`.
@@ -120,7 +131,7 @@ class Denoiser:
             m_pred: predicted analog bits `[b, bits, h, w]`.
             inside: height and width of the part of each window that is the image, in network pixels.
         """
-        stride, sure = self._model.config.mask.stride, self._config.early_exit
+        stride, limit = self._model.config.mask.stride, self._config.early_exit
         of_class, of_id = self._model.reader.probabilities(m_pred).unbind(dim=1)
         things = self._things.to(m_pred.device)[self._model.to_masks(m_pred)[:, 0]]
         confidence = torch.where(things, of_class * of_id, of_class)
@@ -128,7 +139,7 @@ class Denoiser:
             part[: -(-height // stride), : -(-width // stride)].mean()
             for part, (height, width) in zip(confidence, inside, strict=True)
         ]
-        return torch.stack(means) >= sure
+        return torch.stack(means) >= limit
 
     def remember(self, past: Sequence[Tensor]) -> None:
         """Go on to the next frame.

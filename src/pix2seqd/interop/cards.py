@@ -29,7 +29,7 @@ class Card:
     not_for: str = UNKNOWN
     trained_on: str = UNKNOWN
     sampling: str = UNKNOWN
-    """Start of the denoising (noise, or ids in cells), number of steps, and number of samples of the consensus."""
+    """Start of the denoising (noise, or a grid of ids), number of steps, and number of samples of the consensus."""
     quality: str = UNKNOWN
     """On images that were not trained on, in percent."""
     time: str = UNKNOWN
@@ -52,10 +52,8 @@ STATED = ("made_for", "not_for", "trained_on", "sampling", "quality", "time", "f
 def read_card(folder: Path, name: str = "") -> Card:
     """The facts about the checkpoint in a folder, under a name, by default that of the folder.
 
-    The folder holds config.json, model.safetensors and, if there is a card, README.md with a head in YAML.
-
-    Raises:
-        InputError: no checkpoint is there, or its config.json or the head of its card is damaged.
+    The folder holds config.json, model.safetensors and, if there is a card, README.md with a head in YAML. A folder
+    that is none, or damaged, is an `InputError`.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; give one that holds config.json and model.safetensors")

@@ -77,11 +77,7 @@ def load_model(name: str) -> Segmenter:
 
 
 def lead(shape: tuple[int, ...], rgb: bool) -> tuple[int, ...]:
-    """The axes of a layer before y, x (and red, green, blue).
-
-    Raises:
-        InputError: there are several that are longer than 1, no y and x, or no values at all.
-    """
+    """The axes of a layer before y, x (and red, green, blue); an `InputError` if several are longer than 1."""
     axes = shape[: len(shape) - 2 - rgb]
     if len(shape) < 2 + rgb or 0 in shape or sum(length > 1 for length in axes) > 1:
         shown = " x ".join(map(str, shape))

@@ -73,11 +73,7 @@ def load_tensorflow_checkpoint(model: Pix2SeqD, folder: str | Path) -> list[str]
 
 
 def read_tensorflow_checkpoint(folder: str | Path) -> dict[str, np.ndarray]:
-    """Variables by full name, from the latest checkpoint of a folder.
-
-    Raises:
-        InputError: TensorFlow is not installed, or the folder holds no checkpoint or a damaged one.
-    """
+    """Variables by full name, from the latest checkpoint of a folder; an `InputError` if there is none."""
     require("reading a TensorFlow checkpoint", "tf", "tensorflow")
     import tensorflow as tf  # pyright: ignore[reportMissingImports]
     from tensorflow.core.protobuf import trackable_object_graph_pb2 as graph  # pyright: ignore
@@ -111,8 +107,7 @@ def _from_network(name: str) -> str:
 def load_variables(model: Pix2SeqD, variables: Mapping[str, np.ndarray]) -> list[str]:
     """Copy official variables into the model; returns the names of the missing ones.
 
-    Raises:
-        ValueError: a variable has another shape than the parameter, or holds no numbers.
+    A variable of another shape than the parameter, or that holds no numbers, is a `ValueError`.
     """
     state = model.state_dict()
     missing = []
@@ -138,9 +133,7 @@ def official_names(model: Pix2SeqD) -> dict[str, str]:
 def model_config(official: Mapping[str, Any]) -> ModelConfig:
     """Our configuration for an official one.
 
-    Raises:
-        ValueError: a setting that the paper's panoptic model does not use and this package lacks, or one that is
-            missing, of another kind or out of range.
+    A setting that this package lacks, or that is missing, of another kind or out of range, is a `ValueError`.
     """
     try:
         return _model_config(official)

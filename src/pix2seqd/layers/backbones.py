@@ -25,11 +25,7 @@ class Backbone(nn.Module):
 
 
 def build_backbone(config: EncoderConfig) -> Backbone:
-    """The backbone that a config describes, with random weights.
-
-    Raises:
-        ValueError: no backbone has this type, or its configuration is not valid.
-    """
+    """The backbone that a config describes, with random weights; a `ValueError` if there is none."""
     values = dict(config.backbone)
     model_type = values.pop("model_type")
     try:
@@ -80,7 +76,7 @@ def pretrained_backbone(name: str) -> tuple[dict[str, Any], nn.Module]:
 
     if name in efficientnet_lite.FACTORS:
         half = (0.5,) * 3
-        blocks = efficientnet_lite.BLOCKS[name]
+        blocks = efficientnet_lite.block_count(name)
         changes = {"backbone": {"model_type": name, "blocks": blocks}, "image_mean": half, "image_std": half}
         return changes, efficientnet_lite.pretrained(name, blocks)
     try:

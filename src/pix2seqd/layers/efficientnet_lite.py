@@ -18,9 +18,6 @@ from pix2seqd.layers.norms import BatchNorm
 FACTORS = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
 """Width and depth multiplier of each network. ImageNet top-1: 75.1, 76.7 and 77.6 %."""
 
-BLOCKS = {"efficientnet_lite0": 16, "efficientnet_lite1": 21, "efficientnet_lite2": 21}
-"""Number of blocks of each network, up to stride 32."""
-
 _STEM = 32
 _STAGES = (
     *(((1, 3, 1, 16),), ((2, 3, 6, 24),), ((2, 5, 6, 40),), ((3, 3, 6, 80), (3, 5, 6, 112))),
@@ -35,15 +32,9 @@ _FIXED = (_STAGES[0][0], _STAGES[-1][-1])
 class EfficientNetLite(nn.Module):
     """Image `[b, 3, H, W]`, values -1..1, → maps `[b, channels[i], H / strides[i], W / strides[i]]`.
 
-    H and W must be multiples of the last stride.
-
-    Args of the constructor:
-        width: multiplier of the channels, except those of the stem.
-        depth: multiplier of the number of blocks, except those of the first and the last row.
-        blocks: number of blocks, from the first one; 0: all up to stride 16, as the paper has it for the ResNet.
-
-    Raises:
-        ValueError: the network has fewer blocks.
+    H and W must be multiples of the last stride. `width` multiplies the channels, except those of the stem, and `depth`
+    the number of blocks, except those of the first and the last row. `blocks` is the number of blocks, from the first
+    one; 0: all up to stride 16, as the paper has it for the ResNet. More than the network has are a ValueError.
     """
 
     def __init__(self, width: float = 1.0, depth: float = 1.0, blocks: int = 0) -> None:
@@ -57,9 +48,8 @@ class EfficientNetLite(nn.Module):
         for stage, rows in enumerate(_STAGES if blocks else _STAGES[:4]):
             stride = 2 if stage else 1
             for row in rows:
-                repeats, kernel, expansion, channels = row
-                number = repeats if row in _FIXED else math.ceil(depth * repeats)
-                widths = [before] + [_rounded(width * channels)] * number
+                _, kernel, expansion, channels = row
+                widths = [before] + [_rounded(width * channels)] * _repeats(row, depth)
                 for in_dim, out_dim in pairwise(widths):
                     if blocks and len(self.blocks) == blocks:
                         break
@@ -115,6 +105,15 @@ class ConvNorm(nn.Module):
         return self.norm(self.conv(F.pad(x, self.padding) if any(self.padding) else x))
 
 
+def block_count(name: str) -> int:
+    """Number of blocks of a network of `FACTORS`, up to stride 32."""
+    return sum(_repeats(row, FACTORS[name][1]) for rows in _STAGES for row in rows)
+
+
+def _repeats(row: tuple[int, int, int, int], depth: float) -> int:
+    return row[0] if row in _FIXED else math.ceil(depth * row[0])
+
+
 def _rounded(channels: float) -> int:
     """The nearest multiple of eight, unless it is more than a tenth smaller."""
     nearest = max(8, int(channels + 4) // 8 * 8)
@@ -127,11 +126,7 @@ def package(name: str) -> str:
 
 
 def pretrained(name: str, blocks: int) -> EfficientNetLite:
-    """A network of `FACTORS` of so many blocks, with the ImageNet weights of its package.
-
-    Raises:
-        ValueError: the package is not installed.
-    """
+    """A network of `FACTORS` of so many blocks, with ImageNet weights; a `ValueError` if their package is missing."""
     try:
         files = importlib.import_module(package(name))
     except ImportError as error:

@@ -30,11 +30,7 @@ class AveragePrecision:
         self.state = np.zeros((5, len(PERCENT)), np.int64)
 
     def update(self, truth: Panoptic, prediction: Panoptic) -> None:
-        """Count one image.
-
-        Raises:
-            ValueError: the sizes differ, the categories are not the metric's, or a map has an id without a record.
-        """
+        """Count one image; errors are those of `overlap_matrix`."""
         found = hits(self.taxonomy, truth, prediction)
         _, rows, columns = found.shape
         tp = found.sum((1, 2))
@@ -74,11 +70,7 @@ class AveragePrecision:
 
 
 def hits(taxonomy: Taxonomy, truth: Panoptic, prediction: Panoptic) -> np.ndarray:
-    """Whether an instance is matched, bool `[10 thresholds, true instances, predicted instances]`.
-
-    Raises:
-        ValueError: the sizes differ, the categories are not those of `taxonomy`, or a map has an id without a record.
-    """
+    """Whether an instance is matched, bool `[10 thresholds, true instances, predicted instances]`."""
     matrix = overlap_matrix(taxonomy, truth, prediction)
     rows = np.flatnonzero([segment.isthing and not segment.iscrowd for segment in truth.segments])
     columns = np.flatnonzero([segment.isthing for segment in prediction.segments])

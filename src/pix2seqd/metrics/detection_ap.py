@@ -35,11 +35,7 @@ class DetectionAP:
         self.state = np.zeros(shape, np.int64)
 
     def update(self, truth: Panoptic, prediction: Panoptic) -> None:
-        """Count one image.
-
-        Raises:
-            ValueError: the sizes differ, the categories are not the metric's, or a map has an id without a record.
-        """
+        """Count one image; errors are those of `overlap_matrix`."""
         found = hits(self.taxonomy, truth, prediction).sum(axis=1).T  # [predictions, thresholds], 0 or 1
         for segment, matched in zip(prediction.things, found, strict=True):
             level = LEVELS if segment.score is None else round(LEVELS * segment.score)

@@ -40,11 +40,7 @@ class IdSwitches:
         return result
 
     def update(self, sequence: str, truth: Panoptic, prediction: Panoptic) -> None:
-        """Count the next frame of a sequence. True crowds are left out, and true void pixels are ignored.
-
-        Raises:
-            ValueError: the sizes or the categories differ.
-        """
+        """Count the next frame of a sequence. True crowds are left out, and true void pixels are ignored."""
         matrix = overlap_matrix(self.taxonomy, truth, prediction)
         shared = matrix[1:, 1:]
         areas, predicted_areas = matrix[1:].sum(axis=1, keepdims=True), matrix[1:, 1:].sum(axis=0)

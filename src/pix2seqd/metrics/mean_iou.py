@@ -51,11 +51,7 @@ class MeanIoU:
         return len(self.taxonomy) <= MAX_CONFUSED
 
     def update(self, truth: Panoptic, prediction: Panoptic) -> None:
-        """Count the pixels of one image.
-
-        Raises:
-            ValueError: the sizes differ or the categories are not the metric's.
-        """
+        """Count the pixels of one image; a `ValueError` if the sizes or the categories differ."""
         check_categories(self.taxonomy, truth.taxonomy, "truth")
         check_categories(self.taxonomy, prediction.taxonomy, "prediction")
         check_sizes(truth.segmentation, prediction.segmentation)

@@ -27,11 +27,7 @@ class PanopticQuality:
         self.state = np.zeros((4, len(taxonomy)), np.int64)
 
     def update(self, truth: Panoptic, prediction: Panoptic) -> None:
-        """Count one image.
-
-        Raises:
-            ValueError: the sizes differ, the categories are not the metric's, or a map has an id without a record.
-        """
+        """Count one image; errors are those of `overlap_matrix`."""
         matrix = overlap_matrix(self.taxonomy, truth, prediction)
         true_class = classes(self.taxonomy, truth.segments)
         predicted_class = classes(self.taxonomy, prediction.segments)

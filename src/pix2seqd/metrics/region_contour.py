@@ -40,11 +40,7 @@ class RegionContour:
         self.scores: dict[str, SequenceScores] = {}
 
     def __add__(self, other: "RegionContour") -> "RegionContour":
-        """The metric of both sets of sequences.
-
-        Raises:
-            ValueError: a sequence is in both sets.
-        """
+        """The metric of both sets of sequences; a `ValueError` if one is in both."""
         if twice := sorted(self.scores.keys() & other.scores.keys()):
             raise ValueError(f"sequence {twice[0]} was counted twice")
         result = RegionContour()

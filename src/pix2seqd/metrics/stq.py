@@ -36,13 +36,8 @@ class StepQuality:
     def update(self, sequence: str, truth: np.ndarray, prediction: np.ndarray) -> None:
         """Count one frame of a sequence, in any order.
 
-        Args:
-            sequence: name of the video. Tracks belong to one video.
-            truth: integers `[2, h, w]`.
-            prediction: integers `[2, h, w]`.
-
-        Raises:
-            ValueError: the sizes differ, or a class is outside 0..n.
+        Truth and prediction are integers `[2, h, w]`; tracks belong to one sequence. Different sizes, or a class
+        outside 0..n, are a ValueError.
         """
         check_sizes(truth, prediction)
         keys, pixels = overlaps(*truth, *prediction)

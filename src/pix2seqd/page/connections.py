@@ -72,11 +72,7 @@ def _cancelled(timer: asyncio.TimerHandle | None) -> None:
 
 @contextmanager
 def listening(app: Any, host: str, port: int | None, patience: float) -> Iterator[str]:
-    """Serve an ASGI application from a thread within this context, which yields the address.
-
-    Raises:
-        InputError: the server cannot listen there.
-    """
+    """Serve an ASGI application from a thread within this context, which yields the address."""
     try:
         family, *_, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
         opened = socket.create_server(address[:2], family=family)

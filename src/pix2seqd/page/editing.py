@@ -25,15 +25,10 @@ PAGE = "annotated with pix2seqd serve"
 
 
 def stroke(points: Sequence[tuple[float, float]], radius: float, shape: tuple[int, int]) -> np.ndarray:
-    """The pixels under a brush.
+    """The pixels under a brush, bool `[h, w]`, of an image of this shape.
 
-    Args:
-        points: x, y of the brush's centre along the stroke, in pixels from the image's upper left corner.
-        radius: the brush's radius, pixels, 0 or more; a stroke is never thinner than a pixel.
-        shape: height and width of the image.
-
-    Returns:
-        bool `[h, w]`.
+    `points` are x, y of its centre along the stroke, in pixels from the image's upper left corner. A stroke is never
+    thinner than a pixel, whatever the radius.
     """
     canvas = Image.new("1", (shape[1], shape[0]))
     draw = ImageDraw.Draw(canvas)
@@ -74,14 +69,7 @@ def remove(panoptic: Panoptic, ids: Iterable[int]) -> Panoptic:
 
 
 def merge(panoptic: Panoptic, ids: Iterable[int]) -> tuple[Panoptic, int]:
-    """Make one segment of several. It has the id and the category of the largest.
-
-    Returns:
-        The new segmentation, and that id.
-
-    Raises:
-        InputError: fewer than two segments, or no such segment.
-    """
+    """Make one segment of several, with the id and the category of the largest; the new segmentation, and that id."""
     segments = [_segment(panoptic, i) for i in ids]
     if len(segments) < 2:
         raise InputError("select two or more segments to merge")
@@ -93,16 +81,9 @@ def merge(panoptic: Panoptic, ids: Iterable[int]) -> tuple[Panoptic, int]:
 def split(panoptic: Panoptic, segment_id: int, cut: np.ndarray | None = None) -> tuple[Panoptic, list[int]]:
     """Make a segment of each connected part of a thing.
 
-    Args:
-        panoptic: the segmentation.
-        segment_id: the id of the thing.
-        cut: bool `[h, w]`, pixels that separate the parts; they go to the nearest part.
-
-    Returns:
-        The new segmentation, and the ids of the parts. The largest part comes first and keeps the id.
-
-    Raises:
-        InputError: no such segment, it is stuff, or it has one part only.
+    `cut` are pixels that separate the parts, bool `[h, w]`; they go to the nearest part. Returns the new segmentation,
+    and the ids of the parts; the largest comes first and keeps the id. Stuff, or a thing of one part, is an
+    `InputError`.
     """
     if not _segment(panoptic, segment_id).isthing:
         raise InputError("stuff is one segment in an image, even in several parts; change its class first")
@@ -142,21 +123,10 @@ def only(panoptic: Panoptic, ids: Iterable[int]) -> Panoptic:
 def append(folder: Path, name: str, image: Image.Image, panoptic: Panoptic) -> int:
     """Add an image and its segmentation to a data set in COCO panoptic format. The same image is replaced.
 
-    The layout is `panoptic.json`, `images/`, `panoptic/`. The JSON is written last and in one step, so that it always
-    names complete files that belong together. Other entries of the JSON are kept.
-
-    Args:
-        folder: the data set; it is made if it does not exist.
-        name: name of the image file. Its stem is kept, with -2, -3, ... if another image has it.
-        image: RGB.
-        panoptic: the segmentation, of the image's size.
-
-    Returns:
-        Number of images in the data set.
-
-    Raises:
-        InputError: every pixel is void; `panoptic.json` is invalid or has other categories; the folder cannot be
-            written to.
+    The layout is `panoptic.json`, `images/`, `panoptic/`; the folder is made if need be. The JSON is written last and
+    in one step, so that it always names complete files that belong together. Other entries of the JSON are kept. The
+    stem of `name` is kept too, with -2, -3, ... if another image has it. Returns the number of images in the data set.
+    A segmentation that is all void, a folder that cannot be written to or has other categories is an `InputError`.
     """
     if not panoptic.segments:
         raise InputError("every pixel is void; segment or paint something before saving")

@@ -46,11 +46,7 @@ class Turns:
         self._seconds, self._lock = seconds, Lock()
 
     def take(self, results: Iterator[T]) -> Iterator[T]:
-        """The results of an iterator. No other request computes meanwhile.
-
-        Raises:
-            InputError: the time is over.
-        """
+        """The results of an iterator, while no other request computes; an `InputError` when the time is over."""
         started = time.monotonic()
         while True:
             if time.monotonic() - started > self._seconds:

@@ -35,11 +35,7 @@ class Models:
         self._lock = Lock()
 
     def settings(self, name: str) -> Settings:
-        """The settings of a model, which need not be in memory.
-
-        Raises:
-            InputError: there is no such model.
-        """
+        """The settings of a model, which need not be in memory; an `InputError` if there is no such model."""
         if name not in self._settings:
             self._check(name)
             self._settings[name] = settings_of(name)
@@ -56,11 +52,7 @@ class Models:
         return name in self._loaded
 
     def get(self, name: str) -> Segmenter:
-        """A model. If it is not in memory it is loaded, and the one that was not used for longest makes room.
-
-        Raises:
-            InputError: there is no such model, or it cannot be loaded.
-        """
+        """A model. If it is not in memory it is loaded, and the one that was not used for longest makes room."""
         self._check(name)
         with self._lock:
             if name not in self._loaded:

@@ -51,11 +51,7 @@ class Scratch:
             self.folder.parent.rmdir()
 
     def new_folder(self, visitor: str) -> Path:
-        """Make a new empty folder for results of a visitor.
-
-        Raises:
-            InputError: there is no room for it.
-        """
+        """Make a new empty folder for results of a visitor; an `InputError` if there is no room for it."""
         self.make_room(visitor)
         path = self.folder / secrets.token_urlsafe(16)
         path.mkdir(parents=True)
@@ -75,11 +71,7 @@ class Scratch:
         )
 
     def resolve(self, path: str, visitor: str) -> Path:
-        """The file that a path from a browser names.
-
-        Raises:
-            InputError: the path leads out of this folder, the file does not exist (any more), or is another visitor's.
-        """
+        """The file that a path from a browser names; an `InputError` if it is not here, or another visitor's."""
         found = Path(path).resolve()
         inside = found.is_relative_to(self.folder.resolve()) and found.is_file()
         if not inside or not self.may_see(Path(path), visitor):
@@ -88,11 +80,7 @@ class Scratch:
 
     @contextmanager
     def expecting(self, visitor: str, size: int) -> Iterator[None]:
-        """Reserve room for an upload of `size` bytes within this context.
-
-        Raises:
-            InputError: there is no room for it.
-        """
+        """Reserve room for an upload of `size` bytes within this context; an `InputError` if there is none."""
         self.make_room(visitor, size)
         upload = (visitor, size)
         self._expected.append(upload)
@@ -108,8 +96,7 @@ class Scratch:
     def make_room(self, visitor: str, size: int = 0) -> None:
         """Remove the oldest files of a visitor until `size` more bytes fit into the visitor's share.
 
-        Raises:
-            InputError: they do not fit into the visitor's share, or not into what all visitors may have together.
+        If they do not, or not into what all visitors may have together, this is an `InputError`.
         """
         with self._guard:
             own = sorted((path for path, owners in self._owners.items() if visitor in owners), key=_modified)

@@ -40,11 +40,7 @@ class Site:
     """Start values of the controls that differ from the checkpoints' (`InferConfig`)."""
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """Start values of the controls for a model.
-
-        Raises:
-            InputError: there is no such model.
-        """
+        """Start values of the controls for a model; an `InputError` if there is no such model."""
         infer = self.models.settings(model).infer
         first = self.given.get("steps", infer.first_steps or infer.steps)  # given steps also hold for images
         return {"seed": 0, "diameter": 0.0, **infer.to_dict(), "first_steps": first, **self.given}
@@ -98,11 +94,7 @@ def with_messages(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def require_work(work: Work | None) -> Work:
-    """The work.
-
-    Raises:
-        InputError: there is no image yet.
-    """
+    """The work; an `InputError` if there is no image yet."""
     if work is None:
         raise InputError("no image yet; drop one on the tab Image, or click a sample")
     return work

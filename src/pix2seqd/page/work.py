@@ -60,11 +60,7 @@ class Work:
 
     @classmethod
     def open(cls, path: Path, name: str, taxonomy: Taxonomy, max_pixels: int) -> Self:
-        """Read an uploaded image of at most `max_pixels`.
-
-        Raises:
-            InputError: not an image, or too many pixels. The message has `name`, which the visitor knows, not the path.
-        """
+        """Read an uploaded image of at most `max_pixels`. Messages have `name`, which the visitor knows."""
         try:
             size = image_size(path)
         except Exception:  # `load_image` raises a clear message for any such file
@@ -105,11 +101,7 @@ class Work:
         )
 
     def undone(self) -> "Work":
-        """As before the last change.
-
-        Raises:
-            InputError: there is no change to undo.
-        """
+        """As before the last change; an `InputError` if there is none."""
         if not self.past:
             raise InputError("nothing to undo")
         last, shape = self.past[-1], self.panoptic.segmentation.shape
@@ -118,16 +110,13 @@ class Work:
         return replace(self, panoptic=panoptic, kept=last.kept, selected=(), past=self.past[:-1], unsaved=True)
 
     def drawn(self, tool: Any, points: Any, radius: Any, category_id: int) -> "Work":
-        """The result of a stroke with a tool of the viewer. The values come from a browser and are checked.
+        """The result of a stroke with a tool of the viewer; an `InputError` if what the browser sent is wrong.
 
         Args:
             tool: select, add (to the selection), paint, erase or cut.
             points: x, y along the stroke, in pixels of the image.
             radius: radius of the brush, pixels; cut ignores it.
             category_id: category of a segment that is painted while none is selected.
-
-        Raises:
-            InputError: invalid values, or the tool cannot be used here.
         """
         points, radius = _checked(points, radius)
         radius = 0 if tool == "cut" else radius
@@ -217,11 +206,7 @@ class Work:
         return replace(self.changed(self.panoptic), kept=frozenset(kept))
 
     def hints(self, everything: bool) -> Panoptic:
-        """The segments that the model must leave as they are: the kept ones, or all of them.
-
-        Raises:
-            InputError: there are none.
-        """
+        """The segments that the model must leave: the kept ones, or all; an `InputError` if there are none."""
         if not everything and not self.kept:
             raise InputError("nothing is corrected or kept yet; correct or keep a segment, or choose every segment")
         hints = self.panoptic if everything else editing.only(self.panoptic, self.kept)

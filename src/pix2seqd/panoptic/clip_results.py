@@ -95,7 +95,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         stack: str = "",
         plane_distance: float | None = None,
     ) -> None:
-        """Open a new or an existing folder.
+        """Open a new or an existing folder; an `InputError` if it cannot be written to or holds other data.
 
         Args:
             out: the folder.
@@ -107,10 +107,6 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
             ctc: whether to write the Cell Tracking Challenge's format too.
             stack: name of the label stack, without its suffix, if the frames are depths.
             plane_distance: micrometres from one depth to the next; None: unknown.
-
-        Raises:
-            InputError: the folder cannot be written to, it has a `panoptic.json` that this command did not write, or
-                another process writes into it.
         """
         make_folders(out, ())
         self._out, self._taxonomy, self._settings, self._also = out, taxonomy, dict(settings), also
@@ -161,11 +157,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         return [record["id"] for record in self._images if record.get("unfamiliar")]
 
     def write(self, frame: DecodedFrame, panoptic: Panoptic) -> None:
-        """Add a frame whose segment ids are those of tracks.
-
-        Raises:
-            InputError: writing failed, e.g. because the disk is full.
-        """
+        """Add a frame whose segment ids are those of tracks; an `InputError` if it cannot be written."""
         name = f"{frame.number:06d}.png"
         # Slow work comes first, so that Ctrl-C rarely leaves a frame in one file but not in another.
         shown = panoptic.overlay(frame.image)

@@ -61,15 +61,8 @@ def remove_leftovers(out: Path) -> None:
 def collect(out: Path, also: ExtraFiles) -> None:
     """Merge the files of the images that panoptic.json says to have them into those of the whole folder.
 
-    Several processes may do this; the last one includes what all of them have written.
-
-    Args:
-        out: the output folder of `pix2seqd segment`.
-        also: what this command writes; files of the whole folder that are there already are written again, too, so
-            that they hold nothing of a segmentation that was replaced.
-
-    Raises:
-        InputError: a file of an image is damaged, or writing failed.
+    Several processes may do this; the last one includes what all of them have written. Files of the whole folder that
+    are there already are written again, too, so that they hold nothing of a segmentation that was replaced.
     """
     there = {
         kind
@@ -109,18 +102,15 @@ def merge(
     last: int = 0,
     min_frames: int = 1,
 ) -> None:
-    """Write the files of a whole folder from those of its images; without images, remove them.
+    """Write the files of a whole folder from those of its images, by their numbers; without images, remove them.
 
     Args:
         out: the folder.
         kind: one of `FOLDER_FILES`.
-        items: the images; those whose file is missing are left out. They are written in the order of their numbers.
+        items: the images; those whose file is missing are left out.
         categories: the list `categories` of panoptic.json.
         last: ids of annotations begin after this one.
         min_frames: smallest number of frames of a track in track_measures.csv.
-
-    Raises:
-        InputError: a file of an image is damaged, or writing failed.
     """
     ordered = sorted(items, key=lambda item: item.image["id"])
     found = [(item, path) for item in ordered if (path := path_of(out, kind, item.stem)).is_file()]

@@ -37,15 +37,10 @@ class CtcWriter:
         """L, B, E and P of each label; label k is line k - 1."""
 
     def write(self, number: int, panoptic: Panoptic, parents: Mapping[int, int]) -> None:
-        """Add a frame.
+        """Add a frame, counted from 1, whose segment ids are those of tracks.
 
-        Args:
-            number: its number, from 1.
-            panoptic: its segments, whose ids are those of tracks.
-            parents: the cells that divided: id of each daughter that starts a track → id of her mother.
-
-        Raises:
-            InputError: more than 65,535 labels, or writing failed.
+        `parents` are the cells that divided: id of each daughter that starts a track → id of her mother. More than
+        65,535 labels are an `InputError`.
         """
         frame = number - 1
         while self._frames < frame:

@@ -56,16 +56,10 @@ class ExtraFiles:
 
     @classmethod
     def parse(cls, kinds: str | None, pixel_size: str | None, *more: str, stack: bool = False) -> "ExtraFiles":
-        """From the options --also, names with commas between them, and --pixel-size, a number with its unit.
+        """From the options --also, names with commas between them, and --pixel-size, a number with its unit, or None.
 
-        Args:
-            kinds: value of --also; None: it is not given.
-            pixel_size: value of --pixel-size; None: it is not given.
-            more: further names of --also, which the caller knows.
-            stack: whether a stack of depths is written, whose files have the pixel size too.
-
-        Raises:
-            InputError: an unknown name or unit, a size that is not above 0, or one that nothing needs.
+        The caller knows `more` names of --also. If a `stack` of depths is written, its files have the pixel size too.
+        An unknown name or unit, or a size that nothing needs, is an `InputError`.
         """
         names = [name.strip() for name in kinds.split(",")] if kinds is not None else []
         for name in names:
@@ -139,7 +133,7 @@ def write_further(
     pixel_size: float | None = None,
     shown: Image.Image | None = None,
 ) -> None:
-    """Write the further files of one image or frame.
+    """Write the further files of one image or frame; an `InputError` if the image cannot be read, or writing failed.
 
     Args:
         paths: the files, by their names in `PLACES`; their folders exist.
@@ -148,9 +142,6 @@ def write_further(
         channels: reads the image's channels.
         pixel_size: micrometres of a pixel's side; None: unknown.
         shown: the image, to become a part of labelme's file; None: that names the copy in images/.
-
-    Raises:
-        InputError: the image cannot be read, or writing failed.
     """
     table: dict[str, np.ndarray] = {}
     if {"measures", "geojson"} & paths.keys():
@@ -183,14 +174,7 @@ def write_further(
 
 
 def write_for_image(out: Path, also: ExtraFiles, entry: Entry, panoptic: Panoptic) -> Entry:
-    """Write the further files of an image whose segmentation and copy are in the folder `out`.
-
-    Returns:
-        The image's records, which say what is written.
-
-    Raises:
-        InputError: the image cannot be read, or writing failed.
-    """
+    """Write the further files of an image whose result is in `out`; returns its records, which say what is written."""
     record, annotation = entry
     channels = partial(load_channels, out / "images" / record["file_name"])
     write_further(also.paths(out, _stem(entry)), record, panoptic, channels, also.pixel_size)
@@ -198,11 +182,7 @@ def write_for_image(out: Path, also: ExtraFiles, entry: Entry, panoptic: Panopti
 
 
 def read_result(out: Path, entry: Entry, taxonomy: Taxonomy) -> Panoptic:
-    """The segmentation of an image that is in the folder.
-
-    Raises:
-        InputError: its PNG is damaged or is not the one that panoptic.json describes.
-    """
+    """The segmentation of an image in the folder; an `InputError` if it is not what panoptic.json describes."""
     path = out / "panoptic" / entry[1]["file_name"]
     try:
         with decoding(str(path)), Image.open(path, formats=["PNG"]) as png:
@@ -212,11 +192,7 @@ def read_result(out: Path, entry: Entry, taxonomy: Taxonomy) -> Panoptic:
 
 
 def micrometres(option: str, text: str) -> float:
-    """A length in micrometres, from a number with its unit.
-
-    Raises:
-        InputError: it is none, or out of range; the message names the option.
-    """
+    """A length in micrometres, from a number with its unit; an `InputError`, which names the option, if it is none."""
     match = re.fullmatch(rf"([0-9]+\.?[0-9]*|\.[0-9]+) ?({'|'.join(UNITS)})", text.strip())
     size = float(f"{float(match[1]) * UNITS[match[2]]:.12g}") if match else 0.0
     if not PIXEL_SIZES[0] <= size <= PIXEL_SIZES[1]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from pix2seqd.config import current_name
 from pix2seqd.files import TEMPORARY, InputError, leftovers, lock_errors
 from pix2seqd.panoptic.journal import Entry, PanopticJson, broken, key_of, read_head, read_records
 from pix2seqd.panoptic.parts import find_parts, part_name
@@ -72,7 +73,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
         is_exclusive: bool = False,
         shard: int | None = None,
     ) -> None:
-        """Open a folder that exists.
+        """Open a folder that exists; an `InputError` if its `panoptic.json` does not fit, or it cannot be written to.
 
         Args:
             out: the folder.
@@ -83,10 +84,6 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
             is_exclusive: whether a `panoptic.json` with another description is refused, and an empty one is written if
                 there is none.
             shard: number of images of a part; None: the folder itself has all.
-
-        Raises:
-            InputError: `panoptic.json` is broken, has other categories or is refused, the folder has parts of another
-                size or is a part itself, or it cannot be written to.
         """
         self._out, self._taxonomy, self._description, self._shard = out, taxonomy, description, shard
         self._is_exclusive, self._own_settings = is_exclusive, settings
@@ -164,17 +161,11 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
             yield from self._jsons[part].stored(wanted)
 
     def stems(self, wanted: Mapping[str, str]) -> dict[str, str]:
-        """Take names for files, so that no image of another key gets them.
+        """Take names for files, so that no image of another key gets them; `wanted` is key → name.
 
-        Args:
-            wanted: by the key of the image, the name that it should have.
-
-        Returns:
-            The names by key: the same as before for a recorded image; otherwise the wanted name, with -2, -3, ... if
-            another image has it. In a result in parts, the part comes first (`parts.locate`).
-
-        Raises:
-            InputError: another process writes one of the images with other settings.
+        A recorded image keeps its name; otherwise it is the wanted one, with -2, -3, ... if another image has it. In a
+        result in parts, the part comes first (`parts.locate`). If another process writes one of the images with other
+        settings, this is an `InputError`.
         """
         with self.locked():
             self._read_new_names()
@@ -313,11 +304,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Within this context no other process changes anything.
-
-        Raises:
-            InputError: another process holds the lock for too long, or the folder cannot be written to.
-        """
+        """Within this context no other process changes anything; an `InputError` if one holds the lock for too long."""
         busy = f"another process keeps writing to {self._out}; try again, or choose another"
         with lock_errors(self._out, busy, "another --out"), self._lock:
             yield
@@ -350,8 +337,7 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
 def layout(out: Path, shard: int | None) -> list[str]:
     """The parts of a result that is there; "" is the folder itself, of a result without parts.
 
-    Raises:
-        InputError: it has parts and none are wanted, it has none or larger or smaller ones, or it is a part.
+    Parts of another size, parts where none are wanted or the reverse, and a folder that is a part are an `InputError`.
     """
     parts, whole = find_parts(out), out / "panoptic.json"
     first = next((folder / whole.name for folder in parts.values()), whole)
@@ -382,7 +368,10 @@ def identity_of(image: Mapping[str, Any]) -> int | None:
 
 
 def _recorded(name: str, suffix: str, image: Mapping[str, Any], settings: Mapping[str, Any] | None) -> Recorded:
-    is_current, also = image.get("settings") == settings, image.get("also") or NOTHING
+    made_with, also = image.get("settings"), image.get("also") or NOTHING
+    is_current = made_with == settings
+    if made_with and not is_current:
+        is_current = {current_name(key): value for key, value in made_with.items()} == settings
     return Recorded(name, sys.intern(suffix), is_current, identity_of(image), also, bool(image.get("unfamiliar")))
 
 

@@ -147,11 +147,7 @@ def key_of(image: Mapping[str, Any]) -> str | None:
 
 
 def read_head(path: Path) -> dict[str, Any]:
-    """The keys of a `panoptic.json` besides its lists.
-
-    Raises:
-        InputError: it is broken.
-    """
+    """The keys of a `panoptic.json` besides its lists; an `InputError` if it is broken."""
     with _opened(path) as file:
         line = file.readline(MAX_TEXT)
     if line.endswith(_IMAGES):
@@ -160,11 +156,7 @@ def read_head(path: Path) -> dict[str, Any]:
 
 
 def read_records(path: Path, name: str) -> Iterator[dict[str, Any]]:
-    """The records of a list of a `panoptic.json`, `images` or `annotations`, one at a time.
-
-    Raises:
-        InputError: it is broken.
-    """
+    """The records of a list of a `panoptic.json`, one at a time; an `InputError` if it is broken."""
     for line in _lines(path, name):
         yield _parsed(path, line)
 

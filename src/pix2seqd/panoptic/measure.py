@@ -23,16 +23,11 @@ def measures(
     channels: Iterable[Channel] = (),
     pixel_size: float | None = None,
 ) -> dict[str, np.ndarray]:
-    """Measure all segments; see `Panoptic.to_measures` for the columns.
+    """Measure all segments of a map, int `[h, w]`; see `Panoptic.to_measures` for the columns.
 
-    Args:
-        segmentation: int `[h, w]`, segment id per pixel, 0 = void.
-        segments: one record for each id in it.
-        channels: name and values `[h, w]` of each channel of the image; values that are not finite are left out.
-        pixel_size: micrometres of a pixel's side; None: unknown.
-
-    Raises:
-        InputError: a channel has another size than the segmentation, or pixel_size is no number above 0.
+    There is one record for each id in the map. `channels` are name and values `[h, w]` of each channel of the image;
+    values that are not finite are left out. `pixel_size` is micrometres of a pixel's side; None: unknown. A channel of
+    another size, or a pixel size that is no number above 0, is an `InputError`.
     """
     if pixel_size is not None and not (isinstance(pixel_size, Real) and 0 < pixel_size < math.inf):
         raise InputError(f"pixel_size must be a number of micrometres above 0, such as 0.65, not {pixel_size}")

@@ -54,11 +54,7 @@ def run_lengths(inside: np.ndarray) -> dict[str, Any]:
 def compressed_run_lengths(inside: np.ndarray, left: int, top: int, size: tuple[int, int]) -> dict[str, Any]:
     """COCO's compressed run-length encoding, as `pycocotools.mask.encode` makes it.
 
-    Args:
-        inside: bool `[h, w]`, a box of the image.
-        left: the box's first column in the image.
-        top: its first row.
-        size: height and width of the image.
+    `inside`, bool `[h, w]`, is a box of the image at a column and row; `size` is height and width of the image.
     """
     counts = _runs(inside, left, top, size[0], size[0] * size[1])
     text = []

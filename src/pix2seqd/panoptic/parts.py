@@ -14,11 +14,7 @@ def part_name(number: int) -> str:
 
 
 def find_parts(out: Path) -> dict[int, Path]:
-    """The parts of a result by their numbers, ascending; empty if it has none.
-
-    Raises:
-        InputError: the folder has a result of its own beside the parts.
-    """
+    """The parts of a result by their numbers, ascending; an `InputError` if a result without parts is beside them."""
     named = ((_NAME.fullmatch(path.name), path) for path in out.glob("part-*"))
     found = {int(match[1]): path for match, path in named if match and (path / "panoptic.json").is_file()}
     if found and (out / "panoptic.json").exists():

@@ -29,11 +29,7 @@ _NAMED = 1000
 
 
 def make_folders(out: Path, names: tuple[str, ...] = FOLDERS) -> None:
-    """Make the folders of an output and check that they can be written to.
-
-    Raises:
-        InputError: they cannot be made or written to.
-    """
+    """Make the folders of an output; an `InputError` if they cannot be made or written to."""
     folders = [out, *(out / name for name in names)]
     with writing(out):
         for folder in folders:
@@ -43,40 +39,24 @@ def make_folders(out: Path, names: tuple[str, ...] = FOLDERS) -> None:
 
 
 def check_out(out: Path, shard: int | None) -> None:
-    """Check, before the work starts, that a result in parts of `shard` images, or without parts, can be written here.
-
-    Raises:
-        InputError: the folder has a result in other parts, or cannot be made or written to.
-    """
+    """Raise an `InputError`, before the work starts, if no result in parts of `shard` images can be written here."""
     layout(out, shard)
     check_makeable(out)
 
 
 def check_makeable(out: Path) -> None:
-    """Check, before the work starts, that a folder that may not exist yet can be made.
-
-    Raises:
-        InputError: the folder that it would be made in cannot be written to.
-    """
+    """Raise an `InputError`, before the work starts, if a folder that may not exist yet cannot be made."""
     check_writable(next(path for path in (out, *out.absolute().parents) if path.exists()))
 
 
 def check_writable(folder: Path) -> None:
-    """Check, before the work starts, that its result can be written.
-
-    Raises:
-        InputError: the folder does not exist or cannot be written to.
-    """
+    """Raise an `InputError`, before the work starts, if a folder does not exist or cannot be written to."""
     with writing(folder):
         tempfile.TemporaryFile(dir=folder).close()
 
 
 def check_files(*paths: Path | None) -> None:
-    """Check, before the work starts, that files can be written; None is no file.
-
-    Raises:
-        InputError: a folder does not exist or cannot be written to, a path is a folder or device, or two are the same.
-    """
+    """Raise an `InputError`, before the work starts, if files cannot be written or two are the same."""
     given = [path for path in paths if path]
     for path in given:
         require_regular(path)
@@ -125,7 +105,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         shard: int | None = None,
         folders: tuple[str, ...] = FOLDERS,
     ) -> None:
-        """Open a new or an existing folder.
+        """Open a new or an existing folder; an `InputError` if it cannot be written to or holds other results.
 
         Args:
             out: the folder.
@@ -134,11 +114,6 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
             sources: the images that are going to be written, as far as known; their order decides the STEMs.
             shard: number of images of a part; None: no parts.
             folders: the folders of the files of images.
-
-        Raises:
-            InputError: the folder cannot be written to, or has parts of another size; its `panoptic.json` is broken,
-                has other categories, or was not written by this command; another process writes the same images with
-                other settings.
         """
         layout(out, shard)
         make_folders(out, ())
@@ -198,11 +173,7 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
         return [source for source, about in recorded if about and about.is_unfamiliar]
 
     def write(self, source: Path, image: Source, panoptic: Panoptic) -> None:
-        """Write the files of an image, whose content is `image`, and add or replace its entry.
-
-        Raises:
-            InputError: writing failed, e.g. because the disk is full.
-        """
+        """Write the files of an image, whose content is `image`, and add or replace its entry."""
         self.add(source, write_files(*locate(self._out, self.stem(source)), source, image, panoptic, self._settings))
 
     def add(self, source: Path, entry: Entry) -> None:
@@ -240,8 +211,7 @@ def write_files(
 ) -> Entry:
     """Write the three files of one image into a folder; returns its records, in which the image's number is 0.
 
-    Raises:
-        InputError: writing failed, e.g. because the disk is full.
+    An `InputError` says that writing failed, e.g. because the disk is full.
     """
     name = stem + printable(source.suffix)
     with write_atomically(out / "images" / name) as temporary:

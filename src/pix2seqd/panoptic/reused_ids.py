@@ -14,13 +14,10 @@ ID_DISTANCE = 4
 
 
 def neighbours(boxes: np.ndarray, distance: float) -> np.ndarray:
-    """Which instances' boxes come within `distance`: bool `[n, n]`.
+    """Which instances' boxes come within `distance` pixels: bool `[n, n]`.
 
-    Boxes are cheaper than outlines; instances whose boxes are near but whose pixels are not count as neighbours too.
-
-    Args:
-        boxes: `[n, 4]` x, y, width, height; of a clip `[frames, n, 4]`, nan where an instance is absent.
-        distance: pixels.
+    Boxes `[n, 4]` are x, y, width, height; of a clip `[frames, n, 4]`, nan where an instance is absent. They are
+    cheaper than outlines; instances whose boxes are near but whose pixels are not count as neighbours too.
     """
     near = near_boxes(boxes, distance)
     near = near if near.ndim == 2 else np.asarray(near.any(axis=0))
@@ -40,7 +37,7 @@ def assign(
     distance: float,
     colors: int,
     rng: np.random.Generator,
-    wanted: Sequence[int] = (),
+    previous: Sequence[int] = (),
 ) -> np.ndarray:
     """Random ids 1..colors, such that neighbours differ.
 
@@ -52,7 +49,7 @@ def assign(
         distance: likewise.
         colors: number of ids, 1 or more.
         rng: source of randomness.
-        wanted: ids that instances already have, 0 = none; an instance keeps its id unless an earlier neighbour has it.
+        previous: ids that instances have already, 0 = none; one is kept unless an earlier neighbour has it.
     """
     near = neighbours(boxes, distance)
     order: list[int] = []
@@ -63,7 +60,7 @@ def assign(
         degree = degree - near[last]
         degree[last] = np.inf
     result = np.zeros(len(near), np.int64)
-    for i, color in enumerate(wanted):
+    for i, color in enumerate(previous):
         result[i] = 0 if (result[near[i]] == color).any() else color
     for i in reversed(order):
         if result[i]:

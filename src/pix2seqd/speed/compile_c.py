@@ -41,18 +41,12 @@ def is_supported(x: Tensor) -> bool:
 
 
 def load(source: Path, arguments: dict[str, str]) -> ctypes.CDLL | None:
-    """Compile with gcc, once, and load. The library is linked with PyTorch's OpenMP, so that both share its threads.
+    """Compile a C file with gcc, once, and load it, linked with PyTorch's OpenMP, so that both share its threads.
 
-    What was compiled is kept in the user's cache. It is loaded from there only if it is whole, and if nobody else could
-    have written it.
-
-    Args:
-        source: a C file.
-        arguments: argument types of each function: p pointer, l int64, f float, i int. Functions return int or nothing.
-
-    Returns:
-        The functions; None where there is no gcc or no OpenMP, where plain PyTorch is asked for, or, with a warning,
-        where gcc fails.
+    `arguments` has the argument types of each function: p pointer, l int64, f float, i int. Functions return int or
+    nothing. Returns None where there is no gcc or no OpenMP, where plain PyTorch is asked for, or, with a warning,
+    where gcc fails. What was compiled is kept in the user's cache. It is loaded from there only if it is whole, and if
+    nobody else could have written it.
     """
     compiler, openmp, processor = shutil.which("gcc"), _openmp(), _processor()
     if is_plain() or compiler is None or openmp is None or not processor:
@@ -88,12 +82,7 @@ def _kept(cache: Path, name: str) -> ctypes.CDLL | None:
 
 
 def _compiled(command: list[str], cache: Path | None, name: str) -> ctypes.CDLL:
-    """Compile, keep the result if there is a cache, and load it.
-
-    Raises:
-        OSError: there is no place for it, or it cannot be loaded.
-        subprocess.SubprocessError: gcc fails, does not end, or did not end before.
-    """
+    """Compile, keep the result if there is a cache, and load it; an `OSError` or `SubprocessError` if it fails."""
     hung = cache / f"{name}.failed" if cache else None
     if hung and hung.exists():
         raise subprocess.SubprocessError(f"the compiler did not end before; remove {hung} to try again")

@@ -92,10 +92,8 @@ def is_supported(x: Tensor) -> bool:
 def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
     """Normalise groups of channels of `[b, c, h, w]`, multiply by a weight, add a bias, then SiLU if `silu`.
 
-    `weight` and `bias` are `[b, c]`, or `[1, c]` for all examples. The result is channels last.
-
-    Raises:
-        ValueError: the shapes do not fit each other.
+    `weight` and `bias` are `[b, c]`, or `[1, c]` for all examples; other shapes are a `ValueError`. The result is
+    channels last.
     """
     b, c, h, w = x.shape
     if weight.shape != bias.shape or weight.shape not in ((b, c), (1, c)) or c % groups:
@@ -112,11 +110,7 @@ def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float,
 
 
 def expected_bits(logits: Tensor, scale: float) -> Tensor:
-    """As `analog_bits.expected_bits`; the probabilities never exist in memory.
-
-    Raises:
-        ValueError: the number of logits is not a power of 2.
-    """
+    """As `analog_bits.expected_bits` of a power of 2 of logits; the probabilities never exist in memory."""
     b, values, h, w = logits.shape
     if values.bit_count() != 1:
         raise ValueError(f"{values} logits; the number of logits must be a power of 2")
@@ -130,18 +124,10 @@ def expected_bits(logits: Tensor, scale: float) -> Tensor:
 def patch_bits(x: Tensor, m_t: Tensor, gain: Tensor, bits: Sequence[int], scale: float) -> Tensor:
     """Expected bits of patches of 4 × 4 pixels, as `mask_decoder.BitHead` gives them; the logits never exist in memory.
 
-    Args:
-        x: `[b, 16 · outputs, h, w]`: logits of all values of each mask channel, then of all bits.
-        m_t: noisy analog bits `[b, bits, 4 h, 4 w]`.
-        gain: `analog_bits.evidence_gain`, `[b]` or `[1]`.
-        bits: number of bits of each mask channel.
-        scale: b.
-
-    Returns:
-        float32 `[b, bits, 4 h, 4 w]` in [-scale, scale], channels last.
-
-    Raises:
-        ValueError: the shapes do not fit each other.
+    `x` `[b, 16 · outputs, h, w]` has logits of all values of each mask channel, then of all bits; `m_t` is noisy analog
+    bits `[b, bits, 4 h, 4 w]`, `gain` is `analog_bits.evidence_gain`, `[b]` or `[1]`, and `bits` the number of bits of
+    each mask channel. Returns float32 `[b, bits, 4 h, 4 w]` in [-scale, scale], channels last. Shapes that do not fit
+    each other are a ValueError.
     """
     (b, channels, h, w), outputs = x.shape, sum(bits) + sum(2**n for n in bits)
     if channels != _PATCH**2 * outputs or m_t.shape != (b, sum(bits), _PATCH * h, _PATCH * w):

@@ -158,18 +158,10 @@ def _apply_backward(
 
 @torch.library.custom_op("pix2seqd::group_norm", mutates_args=())
 def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> tuple[Tensor, Tensor]:
-    """GroupNorm and an affine map for each example, then SiLU if `silu`.
+    """GroupNorm of `[b, c, h, w]` and an affine map for each example, then SiLU if `silu`.
 
-    Args:
-        x: `[b, c, h, w]`.
-        weight: float32 `[b, c]`, or `[1, c]` for all examples.
-        bias: likewise.
-        groups: number of groups of channels.
-        eps: added to the variance.
-        silu: whether SiLU follows.
-
-    Returns:
-        (y, moments): y as x, channels last; mean and 1 / deviation of the group of each channel, float32 `[b, 2, c]`.
+    `weight` and `bias` are float32 `[b, c]`, or `[1, c]` for all examples. Returns y as x, channels last; and mean and
+    1 / deviation of the group of each channel, float32 `[b, 2, c]`.
     """
     x, weight, bias = x.contiguous(memory_format=torch.channels_last), weight.contiguous(), bias.contiguous()
     y, (blocks, hw, channels, tile) = torch.empty_like(x), _grid(x)

@@ -50,16 +50,13 @@ def ablate(table: Table, recipe: Recipe, out: Path, seeds: int) -> list[dict[str
     Args:
         table: the table's name.
         recipe: the run to repeat; the row's setting replaces its own. All of its `eval_data` is scored.
-        out: folder. OUT/TABLE-ROW/seed-N holds a run. OUT/base holds the runs of the row that equals the recipe; tables
-            in the same folder share them.
+        out: folder, with runs of no other recipe. OUT/TABLE-ROW/seed-N holds a run, OUT/base the runs of the row that
+            equals the recipe; tables in the same folder share them.
         seeds: number of trainings per row, with the seeds 0, 1, ...
 
     Returns:
         For each row {"row", "base": whether the row equals the recipe, "pq": one per seed, 0..1, "pq_things",
         "pq_stuff", "mean_iou": likewise, "paper": the paper's PQ, 0..1}.
-
-    Raises:
-        InputError: the recipe has no `eval_data`, or `out` holds runs of another recipe.
     """
     if not recipe.eval_data:
         raise InputError("an ablation compares scores: give --eval-data")

@@ -5,7 +5,7 @@ state that it reaches, its prediction is compared with the truth. A mask with ra
 step: noise does not say which instance gets which id, so the best prediction would be an average. Masks that differ
 only in their ids are equivalent, so the target is the one in which the ids follow from the first state, unless a
 neighbour needs the id (as Kulikov et al. 2018, "Deep Coloring", let the network choose the colours). Where sampling
-starts from ids in cells (`Pix2SeqD.initial_state`), an instance has the id of the cell at its middle. Where it starts
+starts from a grid of ids (`Pix2SeqD.initial_state`), an instance has the id of the cell at its middle. Where it starts
 from noise, it has the id that the noise over it is most like: data and noise are assigned to each other as in
 "Immiscible Diffusion" (Li et al. 2024).
 """
@@ -28,7 +28,7 @@ from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.training.train import train
 
 Start = Literal["cells", "noise"]
-"""What a student starts from: ids in cells, or noise as in the paper."""
+"""What a student starts from: a grid of ids, or noise as in the paper."""
 
 _BIT_WEIGHT = 2.0
 """Weight of a bit of the first state for or against an id, in nats per pixel of an instance."""

@@ -47,9 +47,7 @@ class TrainLog:
             `infer`, unless the recipe has one.
         main: whether this is the main process.
 
-    Raises:
-        InputError: the evaluation data is missing, or its categories are not the training data's; results.json is
-            damaged.
+    Evaluation data that is missing or has other categories, and a damaged results.json, are an `InputError`.
     """
 
     def __init__(self, out: Path, recipe: Recipe, start_step: int, pretrained: Checkpoint, main: bool = True) -> None:

@@ -66,8 +66,8 @@ class Statistics(Report):
     """Number of images without colour."""
     ranges: list[float] = field(default_factory=list)
     """Share of the values 0..255 between the 0.5th and the 99.8th percentile of each image."""
-    crowded: int = 0
-    """Largest number of things of which each is near all others, estimated: ids needed where they are reused."""
+    ids_needed: int = 0
+    """Largest number of ids that an image needs where they are reused, by a greedy colouring of the neighbours."""
     most_segments: int = 0
     """Largest number of segments of an image."""
     in_pieces: int = 0
@@ -97,7 +97,7 @@ class Statistics(Report):
         low, high = np.percentile(image, (0.5, 99.8))
         self.ranges.append((high - low) / 255)
         near = neighbours(np.array([thing.bbox for thing in things], float).reshape(-1, 4), ID_DISTANCE)
-        self.crowded = max(self.crowded, _colors(near))
+        self.ids_needed = max(self.ids_needed, _colors(near))
         self.in_pieces += sum(_is_in_pieces(panoptic.segmentation, thing.id, thing.bbox) for thing in things)
         rows = np.arange(len(image)) / max(len(image) - 1, 1) - 0.5
         slope = 12 * float((rows * image.mean(axis=(1, 2))).mean()) / 255
@@ -184,8 +184,7 @@ class Choices:
 def choose(data: Statistics, start: Checkpoint | None, given: Mapping[str, Any]) -> Choices:
     """Choose the settings of a run from a checkpoint, or from random weights; what the user gave stays.
 
-    Raises:
-        InputError: the user's settings do not suit the data; the message names the flags.
+    An `InputError` names the flags of settings that do not suit the data.
     """
     choices = Choices(given)
     _choose_classes(choices, data, start)
@@ -231,7 +230,7 @@ def _choose_classes(choices: Choices, data: Statistics, start: Checkpoint | None
     else:
         why = f"an image has up to {most} things, and nearly all are in one piece"
     ids = choices.set("data.ids", "unique" if unique else "reused", why)
-    needed = data.most_segments if ids == "unique" else data.crowded
+    needed = data.most_segments if ids == "unique" else data.ids_needed
     id_bits = 1 if not most else max(needed.bit_length(), mask.bits[1] if mask else 4, 4)
     id_bits = min(id_bits, 8 if ids == "unique" else 6)
     if not most:
@@ -304,11 +303,7 @@ def _choose_tiles(
 ) -> tuple[tuple[int, int], float] | None:
     """Windows at one scale, with their size and the scale; None if the user wants whole images.
 
-    Args:
-        choices: the settings.
-        why: reason for windows.
-        zoom: network pixels per image pixel, with its reason.
-        side: of a window, with its reason.
+    The reason for windows is `why`; `zoom` (network pixels per image pixel) and `side` of a window come with theirs.
     """
     if choices.set("data.layout", "tile", why) != "tile":
         return None
@@ -364,7 +359,7 @@ def _choose_sampling(choices: Choices, data: Statistics, start: Checkpoint | Non
     config = start.model.config if start else RECIPES["nuclei"].model
     few = choices.values.get("model.decoder.head", choices.given.get("model.decoder.head", "softmax")) == "softmax"
     cell = config.decoder.cell if few else 0
-    why = "ids in cells: two steps are enough, and few images" if few else "noise, since the head gives no logits"
+    why = "a grid of ids: two steps are enough, and few images" if few else "noise, since the head gives no logits"
     few = choices.set("model.mask.init_id_cell", cell, why) > 0
     if few and choices.values.get("model.decoder.head") == "linear":
         raise InputError("--model.mask.init_id_cell above 0 needs logits; leave it out")
@@ -422,13 +417,10 @@ def nearest(data: Statistics) -> str:
 
 
 def find_data(train_data: str, eval_data: str) -> tuple[str, str, str]:
-    """Names of the data to train on and to score, from what the user gave.
+    """Names of the data to train on and to score, from what the user gave, and a sentence about the choice, or "".
 
-    Returns:
-        Both names, the second empty where the first is to be divided; and a sentence about the choice, maybe empty.
-
-    Raises:
-        InputError: nothing was given, or it does not exist, or it has splits that do not say which to train on.
+    The second name is empty where the first is to be divided. What does not exist, or has splits that do not say which
+    to train on, is an `InputError`.
     """
     if not train_data:
         raise InputError("--train-data is missing; give a folder of images and labels, or coco:DIR@train")
@@ -451,11 +443,7 @@ def find_data(train_data: str, eval_data: str) -> tuple[str, str, str]:
 
 
 def measure(dataset: Dataset, source: str) -> Statistics:
-    """Read a data set.
-
-    Raises:
-        InputError: an item cannot be read, or none has a label.
-    """
+    """Read a data set; an `InputError` if an item cannot be read, or none has a label."""
     statistics = fill(Statistics(dataset.taxonomy, 0), dataset)
     if statistics.errors:
         more = f" ({len(statistics.errors)} such items)" if len(statistics.errors) > 1 else ""
@@ -466,7 +454,7 @@ def measure(dataset: Dataset, source: str) -> Statistics:
 
 
 def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, Any], list[str]]:
-    """Look at the data, and choose everything.
+    """Look at the data, and choose everything; an `InputError` if the data or the settings do not suit.
 
     Args:
         settings: the user's settings, nested as a recipe is; `init` may be "auto" or "none".
@@ -475,9 +463,6 @@ def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, A
     Returns:
         The recipe; the content of `DATA_FILE`, which has to be written to `out`; and lines that say what was chosen
         and why.
-
-    Raises:
-        InputError: the data cannot be used, or the settings do not suit it or each other.
     """
     given = dict(_flat(settings))
     if given.get("model.decoder.past_frames"):
@@ -558,17 +543,13 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
 
 
 def build(recipe: Recipe) -> Pix2SeqD:
-    """The model of a run; where it starts from ids in cells, its loss is that of its own steps."""
+    """The model of a run; where it starts from a grid of ids, its loss is that of its own steps."""
     model = new_model(recipe)
     return Student(model, recipe.data, recipe.infer) if recipe.model.mask.init_id_cell else model
 
 
 def resumed(settings: Mapping[str, Any], out: Path) -> Recipe:
-    """The recipe of a run in `out` that goes on; its length and patience may change.
-
-    Raises:
-        InputError: another setting or the data differs from what the run began with.
-    """
+    """The recipe of a run in `out` that goes on; an `InputError` if more than its length and patience changed."""
     recipe = read_recipe(out / "recipe.json")
     given = dict(_flat(settings))
     wish = given.pop("init", "auto")
@@ -598,14 +579,9 @@ def resumed(settings: Mapping[str, Any], out: Path) -> Recipe:
 
 
 def train_own(settings: Mapping[str, Any], out: Path, resume: bool = False) -> Checkpoint:
-    """Train on any labelled images in the folder `out`; see `prepare` and `train`.
+    """Train on any labelled images in the folder `out`; arguments and errors are those of `prepare` and `train`.
 
-    The settings are nested as a recipe is: at least `train_data`, unless the run goes on (`resume`), with its data and
-    settings.
-
-    Raises:
-        InputError: as `prepare` and `train`.
-        KeyboardInterrupt: as `train`.
+    The settings have at least `train_data`, unless the run goes on (`resume`), with its data and settings.
     """
     require("training", "train", "accelerate", "tensorboard", "matplotlib")
     if (out / "recipe.json").exists():

@@ -19,10 +19,8 @@ TILE = 256
 class Results:
     """The scores of a run with `TrainConfig.evaluations`, kept in the run's folder.
 
-    What an earlier, interrupted process scored later than the step at which the run starts is forgotten.
-
-    Raises:
-        InputError: results.json is damaged.
+    What an earlier, interrupted process scored later than the step at which the run starts is forgotten. A damaged
+    results.json is an `InputError`.
     """
 
     def __init__(self, out: Path, taxonomy: Taxonomy, step: int) -> None:

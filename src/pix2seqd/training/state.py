@@ -41,8 +41,7 @@ class TrainState:
 def run_lock(out: Path) -> Iterator[None]:
     """Keep the folder of a run for this process; what a killed one left there half-written is removed.
 
-    Raises:
-        InputError: another process has it (the message names it), or the folder cannot be made.
+    If another process has it, this is an `InputError` that names the process.
     """
     lock, owner = out / ".train.lock", out / ".train.pid"
     try:
@@ -136,12 +135,9 @@ def save_state(state: TrainState, folder: Path) -> None:
 
 
 def load_state(state: TrainState, folder: Path) -> None:
-    """Restore the latest checkpoint in place.
+    """Restore the latest checkpoint in place; an `InputError` if it is damaged or belongs to another model.
 
     A run that was killed before its first checkpoint starts from the beginning.
-
-    Raises:
-        InputError: the state is damaged or belongs to another model.
     """
     latest = _latest(folder)
     if latest is None:

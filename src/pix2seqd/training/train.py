@@ -368,11 +368,7 @@ def _check_folder(recipe: Recipe, out: Path, resume: bool) -> TrainConfig | None
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe.json of a run.
-
-    Raises:
-        InputError: it is missing, damaged or of another version.
-    """
+    """The recipe.json of a run; an `InputError` if it is missing, damaged or of another version."""
     try:
         return Recipe.from_dict(read_json(path), trust_size=True)  # it was checked when the run began
     except (ValueError, TypeError, AttributeError) as error:

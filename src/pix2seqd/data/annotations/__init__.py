@@ -46,10 +46,9 @@ class Found:
 
 
 def recognize_annotations(path: Path) -> Found | None:
-    """Recognise the format of a file, or of what is in a folder; None if it is none that can be converted.
+    """The format of a file, or of what is in a folder; None if it is none that can be converted.
 
-    Raises:
-        InputError: the file is damaged, or a known format that cannot be converted.
+    An `InputError` says that the file is damaged, or of a known format that cannot be converted.
     """
     if not path.is_dir():
         return _in_file(path)
@@ -77,8 +76,7 @@ def recognize_annotations(path: Path) -> Found | None:
 def conversion(path: Path) -> str:
     """The message that annotations in a file or folder are to be converted, with the command; "" if there are none.
 
-    Raises:
-        InputError: they are damaged or cannot be converted, for example because they are bounding boxes.
+    Errors are those of `recognize_annotations`, or that there are bounding boxes only.
     """
     found = recognize_annotations(path)
     if found is None:
@@ -142,11 +140,7 @@ def _in_json(path: Path, content: Any) -> Found | None:
 
 
 def cure(folder: Path) -> str:
-    """What to do with a file of a known kind that is not read, if there is one in a folder or below it; otherwise "".
-
-    Args:
-        folder: a folder in which nothing is recognised.
-    """
+    """What to do with a file of a known kind that is not read, if a folder in which nothing is recognised has one."""
     known = CURES.keys() - {".txt"} | {".json", ".geojson", ".xml"}
     other = next((file for file in visible(folder, "**/*") if file.suffix.lower() in known), None)
     if other and other.suffix.lower() == ".csv" and (reason := csv_cure(other)):
@@ -261,12 +255,7 @@ def _in_jsons(folder: Path) -> Found | None:
 
 
 def _first(files: Iterable[Path], folder: Path) -> Found | None:
-    """The first of some files that is understood, or all of its format, if each is of many images.
-
-    Raises:
-        InputError: one before it is damaged, or of a known format that cannot be converted; or there are several that
-            are no splits.
-    """
+    """The first of some files that is understood, or all of its format, if each is of many images."""
     found: list[Found] = []
     for path in islice(files, LOOKED_AT):
         one = _in_file(path)
@@ -277,11 +266,7 @@ def _first(files: Iterable[Path], folder: Path) -> Found | None:
 
 
 def _together(folder: Path, found: list[Found]) -> Found | None:
-    """The annotations of several files, each that of a split; None without any.
-
-    Raises:
-        InputError: their names or folders are not those of splits.
-    """
+    """The annotations of several files, each of a split; None without any."""
     if len(found) < 2:
         return found[0] if found else None
     splits = {_split(one.path, folder): one for one in found}

@@ -43,15 +43,10 @@ def is_panoptic(content: Any) -> bool:
 
 
 def read_coco(path: Path, content: Any, images: Path | None = None) -> Annotations:
-    """Read COCO detection json.
+    """Read the content of a COCO detection json, with the lists `images`, `annotations` and `categories`.
 
-    Args:
-        path: the file.
-        content: what it holds: the lists `images`, `annotations` and `categories`.
-        images: folder of the images. None: the folder of the json, or another one near it that has the first images.
-
-    Raises:
-        InputError: the json is broken or has bounding boxes only; or an error of `Annotations`.
+    `images` is the folder of the images; None: that of the json, or another one near it that has the first images. A
+    json that is broken or has bounding boxes only is an `InputError`.
     """
     entries, annotations, categories = (_entries(content, key, path) for key in ("images", "annotations", "categories"))
     if not categories:

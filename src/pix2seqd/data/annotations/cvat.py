@@ -28,10 +28,9 @@ OTHERS = ("meta", "version", "tag")
 
 
 def read_xml(path: Path) -> ElementTree.Element:
-    """The content of an XML file without declarations of its own (DOCTYPE), which can make much of little.
+    """The content of an XML file; an `InputError` if it is missing, too large or deep, or not XML.
 
-    Raises:
-        InputError: it is missing, too large or deep, has a DOCTYPE, or is not XML.
+    Declarations of its own (DOCTYPE), which can make much of little, are refused too.
     """
     builder, parser, depth = ElementTree.TreeBuilder(), expat.ParserCreate(), 0
 
@@ -62,11 +61,7 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 
 def is_cvat(root: ElementTree.Element, path: Path) -> bool:
-    """Whether the content of an XML file is CVAT's.
-
-    Raises:
-        InputError: it is CVAT's for a video, Pascal VOC's or of another known format, which cannot be converted.
-    """
+    """Whether the content of an XML file is CVAT's; an `InputError` if it is of another known format."""
     if root.tag == "annotation" and root.find("object/polygon") is not None:
         raise InputError(f"{path} has outlines in Pascal VOC's XML, which are not read; export as COCO json")
     if root.tag == "annotation" and root.find("object") is not None:
@@ -77,17 +72,10 @@ def is_cvat(root: ElementTree.Element, path: Path) -> bool:
 
 
 def read_cvat(path: Path, root: ElementTree.Element, images: Path | None = None) -> Annotations:
-    """Read the XML file.
+    """Read the XML file, whose content is `root`; an `InputError` if it has no label.
 
-    Shapes of one group and label are one object. A higher `z_order` is on top.
-
-    Args:
-        path: the file.
-        root: what it holds.
-        images: folder of the images; None: `images` beside the file, otherwise the file's folder.
-
-    Raises:
-        InputError: it has no label; or an error of `Annotations`.
+    Shapes of one group and label are one object. A higher `z_order` is on top. `images` is the folder of the images;
+    None: `images` beside the file, otherwise the file's folder.
     """
     home = path.parent
     folder = images or (home / "images" if (home / "images").is_dir() else home)

@@ -40,19 +40,11 @@ def is_labelme(content: Any) -> bool:
 
 
 def read_labelme(path: Path, images: Path | None = None) -> dict[str, Annotations]:
-    """Read a folder of Labelme's files, with those in folders below it, or one file.
+    """Read a folder of Labelme's files, with those in folders below it, or one file; an `InputError` if one is damaged.
 
-    The classes are those of `labels.txt` in the folder, otherwise all labels, sorted.
-
-    Args:
-        path: the folder or file.
-        images: folder of the images, if they lie neither where the files say nor beside them.
-
-    Returns:
-        Split → annotations, if all files lie in folders that are called train, val or similar; otherwise "".
-
-    Raises:
-        InputError: a file is damaged; or an error of `Annotations`.
+    The classes are those of `labels.txt` in the folder, otherwise all labels, sorted. `images` is the folder of the
+    images, if they lie neither where the files say nor beside them. Returns split → annotations, if all files lie in
+    folders that are called train, val or similar; otherwise the split is "".
     """
     home = path if path.is_dir() else path.parent
     contents, others = read_jsons(path, home, is_labelme)

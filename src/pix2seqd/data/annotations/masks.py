@@ -59,11 +59,7 @@ def is_mask_folders(home: Path) -> bool:
 
 
 def read_mask_folders(home: Path, images: Path | None = None) -> Annotations:
-    """Read the folder; all objects are of the class `object`.
-
-    Raises:
-        InputError: an error of `Annotations`.
-    """
+    """Read the folder; all objects are of the class `object`."""
     taxonomy = make_taxonomy([("object", 1)], home)
     records = []
     for image, masks in _pairs(home).values():

@@ -121,9 +121,8 @@ class ImageFinder:
     def find(self, name: str) -> str | None:
         """Path of an image below the folder, with "/" between folders; None if there is none, or several.
 
-        Args:
-            name: a file name, with any folders before it and "/" or backslashes between them. If there is no such
-                file, it may be written as in an address: `my%20cat.jpg`.
+        Before the name there may be any folders, with "/" or backslashes. If there is no such file, it may be written
+        as in an address: `my%20cat.jpg`.
         """
         found = self._find(name)
         return self._find(unquote(name)) if found is None and "%" in name else found
@@ -231,16 +230,9 @@ def number_names(names: Iterable[str]) -> dict[str, int]:
 def make_taxonomy(
     names: Iterable[tuple[str, int]], source: Path, things: bool = True, colors: Mapping[str, Any] = {}
 ) -> Taxonomy:
-    """Categories of one kind.
+    """Categories of one kind, of names and ids; an `InputError` that names `source` if a name is empty or used twice.
 
-    Args:
-        names: name and id of each category.
-        source: the file or folder that they are from, for messages.
-        things: whether they are things.
-        colors: name → colour, as `parse_color` takes it; the others get one of their own.
-
-    Raises:
-        InputError: no name, or a name that is empty or used twice.
+    `colors` has the colours of names, as `parse_color` takes them; other names get one of their own.
     """
     kinds = [
         Category(number, name, things, parse_color(colors.get(name)) or distinct_color(n))
@@ -269,11 +261,7 @@ def parse_color(value: Any) -> tuple[int, int, int] | None:
 
 
 def header_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image of labels, from its header.
-
-    Raises:
-        InputError: it is missing or no image.
-    """
+    """Width and height of an image of labels, from its header; an `InputError` if it is missing or no image."""
     try:
         return image_size(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -283,13 +271,7 @@ def header_size(path: Path) -> tuple[int, int]:
 def read_jsons(path: Path, home: Path, is_ours: Callable[[Any], bool]) -> tuple[dict[Path, Any], int]:
     """The json files of one format, with their content, and how many others there are.
 
-    Args:
-        path: one file, or the folder `home`, which is searched with those below it.
-        home: the folder of the data set.
-        is_ours: whether a content is of the format.
-
-    Raises:
-        InputError: a file is damaged.
+    `path` is one file, or the folder `home` of the data set, which is searched with those below it.
     """
     files = visible(home, "**/*.json") if path.is_dir() else [path]
     contents = {file: content for file in files if is_ours(content := read_json(file))}
@@ -306,14 +288,9 @@ def parse_size(width: Any, height: Any) -> tuple[int, int] | None:
 
 
 def drawn(name: str, category_id: int, kind: str, decoders: Mapping[str, Callable[..., Mask]], *drawing: Any) -> Shape:
-    """A shape of some kind that a tool has.
+    """A shape of some kind that a tool has; one without an area is `lost`.
 
-    Args:
-        name: what messages call it.
-        category_id: of its label.
-        kind: what it is drawn as, such as polygon.
-        decoders: by kind, what makes the mask of a drawing, a height and a width.
-        drawing: how it is drawn, as these take it.
+    `decoders` has for each kind, such as polygon, what makes the mask of a `drawing`, a height and a width.
     """
     if kind in WITHOUT_AREA:
         return lost(name, f"it is a {kind}, which has no area")
@@ -323,11 +300,7 @@ def drawn(name: str, category_id: int, kind: str, decoders: Mapping[str, Callabl
 
 
 def join_groups(parts: Iterable[tuple[Shape, Any]]) -> Iterator[Shape]:
-    """Shapes of which those of one group and category are joined to one object.
-
-    Args:
-        parts: a shape and its group; None is no group.
-    """
+    """Shapes, each with its group or None, of which those of one group and category are joined to one object."""
     groups: dict[Any, list[Shape]] = {}
     for number, (shape, group) in enumerate(parts):
         alone = group is None or shape.lost

@@ -67,12 +67,8 @@ def csv_cure(path: Path) -> str:
 def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
     """Read the file; without a class, all objects are of the class `object`.
 
-    Args:
-        path: the file.
-        images: folder of the images; None: that of the file. They may lie in folders below it.
-
-    Raises:
-        InputError: a row lacks a column; or an error of `Annotations`.
+    `images` is the folder of the images, or one above it; None: that of the file. A row that lacks a column is an
+    `InputError`.
     """
     csv.field_size_limit(MAX_TEXT)
     lines = read_text(path, CSV_COSTS).splitlines()

@@ -34,19 +34,11 @@ def is_supervisely(content: Any) -> bool:
 
 
 def read_supervisely(path: Path, images: Path | None = None) -> dict[str, Annotations]:
-    """Read a project, one of its data sets, or the file of one image.
+    """Read a project, one of its data sets, or the file of one image; an `InputError` if a file is damaged.
 
-    The classes and their colours are those of `meta.json`, otherwise the titles of all objects, sorted.
-
-    Args:
-        path: the folder or file.
-        images: folder of the images; None: `img` beside the folder of each file.
-
-    Returns:
-        Split → annotations, if all data sets of the project are called train, val or similar; otherwise "".
-
-    Raises:
-        InputError: a file is damaged; `meta.json` lacks a class; or an error of `Annotations`.
+    The classes and their colours are those of `meta.json`, which has all, otherwise the titles of all objects, sorted.
+    `images` is the folder of the images; None: `img` beside the folder of each file. Returns split → annotations, if
+    all data sets of the project are called train, val or similar; otherwise the split is "".
     """
     home = path if path.is_dir() else path.parent.parent
     contents, _ = read_jsons(path, home, is_supervisely)

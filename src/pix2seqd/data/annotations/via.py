@@ -41,17 +41,10 @@ def _entries(content: Any) -> Iterator[Any]:
 
 
 def read_via(path: Path, content: Any, images: Path | None = None) -> Annotations:
-    """Read the json of VIA.
+    """Read the content of a json file of VIA.
 
-    The class is the region's only attribute; without attributes, all are `object`.
-
-    Args:
-        path: the file.
-        content: what it holds.
-        images: folder of the images; None: that of the json.
-
-    Raises:
-        InputError: regions have several attributes; or an error of `Annotations`.
+    The class is the region's only attribute; several are an `InputError`. Without attributes, all are `object`.
+    `images` is the folder of the images; None: that of the json.
     """
     folder = images or path.parent
     entries = list(_entries(content))
@@ -77,15 +70,7 @@ def is_via_csv(path: Path) -> bool:
 
 
 def read_via_csv(path: Path, images: Path | None = None) -> Annotations:
-    """Read the CSV file of VIA, as `read_via` does.
-
-    Args:
-        path: the file.
-        images: folder of the images; None: that of the file.
-
-    Raises:
-        InputError: a line is damaged; or an error of `read_via`.
-    """
+    """Read the CSV file of VIA, as `read_via` does; an `InputError` if a line is damaged."""
     csv.field_size_limit(MAX_TEXT)
     lines = read_text(path, CSV_COSTS).splitlines()
     head = [name.lstrip("#") for name in columns(path)]

@@ -89,18 +89,10 @@ def _members(held: zipfile.ZipFile) -> list[str]:
 
 
 def read_viewers(path: Path, images: Path | None = None) -> dict[str, Annotations]:
-    """Read the files of a folder, with those in folders below it, or one file.
+    """Read the files of a folder, with those in folders below it, or one file; the annotations are those of "".
 
-    Args:
-        path: the folder or file.
-        images: folder of the images, whose names up to the suffix are those of the files; None: that of the files.
-
-    Returns:
-        Annotations, for "".
-
-    Raises:
-        InputError: a file is damaged; outlines lie in several planes, or are those of regions and of objects in them;
-            or an error of `Annotations`.
+    `images` is the folder of the images, whose names up to the suffix are those of the files; None: that of the files.
+    A damaged file, and outlines in several planes, or of regions and of objects in them, are an `InputError`.
     """
     home = path if path.is_dir() else path.parent
     files = [p for p in visible(home, "**/*") if p.suffix.lower() in SUFFIXES] if path.is_dir() else [path]
@@ -124,11 +116,7 @@ def _image(file: Path, finder: ImageFinder) -> str:
 
 
 def _outlines(file: Path) -> list[_Outline] | None:
-    """What a file holds; None if it is of no viewer.
-
-    Raises:
-        InputError: it is damaged; or an error of `_of_geojson` or `_of_imagej`.
-    """
+    """What a file holds; None if it is of no viewer."""
     match file.suffix.lower():
         case ".xml":
             root = read_xml(file)
@@ -209,11 +197,7 @@ def _of_asap(root: Element) -> Iterator[_Outline]:
 
 
 def _of_geojson(file: Path, content: Any) -> list[_Outline]:
-    """The features of GeoJSON in pixels, as QuPath writes them.
-
-    Raises:
-        InputError: there are regions and objects in them, or several planes.
-    """
+    """The features of GeoJSON in pixels, as QuPath writes them; all of one plane, and objects or regions alone."""
     features = content.get("features", [content]) if isinstance(content, dict) else content
     features = [feature for feature in features if isinstance(feature, dict)] if isinstance(features, list) else []
     types = {_text(_of(feature, "properties").get("objectType") or feature.get("id")) for feature in features}
@@ -251,11 +235,7 @@ def _feature(feature: Any) -> _Outline:
 
 
 def _of_imagej(file: Path) -> list[_Outline]:
-    """The ROIs of ImageJ, whose names say nothing of a class.
-
-    Raises:
-        InputError: a ROI is damaged or too large, or they lie in several planes of a stack.
-    """
+    """The ROIs of ImageJ, all of one plane of a stack. Their names say nothing of a class."""
     from roifile import ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
     try:

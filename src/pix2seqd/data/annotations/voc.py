@@ -51,20 +51,11 @@ def _place(home: Path, name: str) -> Path:
 
 
 def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
-    """Read a folder as Pascal VOC, CVAT and Labelme's `labelme2voc` write it.
+    """Read a folder as Pascal VOC, CVAT and Labelme's `labelme2voc` write it, for each list in ImageSets/Segmentation.
 
     Without images of objects, classes are stuff; without images of classes, all objects are of the class `object`.
-    The void border (255, or the colour of 255) belongs to nothing.
-
-    Args:
-        home: the folder.
-        images: folder of the images; None: JPEGImages.
-
-    Returns:
-        Split → annotations, for the lists in ImageSets/Segmentation; without lists, "".
-
-    Raises:
-        InputError: a label image is damaged, or has classes without a name; or an error of `Annotations`.
+    The void border (255, or the colour of 255) belongs to nothing. `images` is the folder of the images, or JPEGImages.
+    Without lists, the split is "". A damaged label image, or a class without a name, is an `InputError`.
     """
     folder = images or home / IMAGES
     if not folder.is_dir():

@@ -75,17 +75,10 @@ def _numbers(line: str) -> list[float] | None:
 
 
 def read_yolo(path: Path, images: Path | None = None) -> dict[str, Annotations]:
-    """Read a YOLO data set.
+    """Read a YOLO data set: its data.yaml, or a folder without one, whose annotations are those of "".
 
-    Args:
-        path: its data.yaml, or a folder without one.
-        images: folder of the images, if they are neither where data.yaml says nor in `images` beside `labels`.
-
-    Returns:
-        Split → annotations; a folder without splits has "".
-
-    Raises:
-        InputError: data.yaml is not understood; no image is found; there are bounding boxes or keypoints only.
+    `images` is their folder, if it is neither where data.yaml says nor `images` beside `labels`. A data.yaml that is
+    not understood, and bounding boxes or keypoints only, are an `InputError`.
     """
     home = path if path.is_dir() else path.parent
     content: Any = {} if path.is_dir() else read_yaml(read_text(path), str(path))
@@ -151,10 +144,9 @@ def _names(content: Any, path: Path, home: Path) -> dict[int, str]:
 
 
 def _folders(given: Any, home: Path, root: str, path: Path) -> list[Path]:
-    """The folders or lists of images of a split, in `home`; paths may be those of another computer.
+    """The folders or lists of images of a split; paths may be those of another computer.
 
-    Raises:
-        InputError: one is missing, or only outside of `home`: a data set of strangers may not name any folder.
+    None may lie outside of `home`: a data set of strangers may not name any folder.
     """
     found = []
     for entry in _listed(given):

@@ -46,14 +46,9 @@ class _View:
 
 
 def drop_hidden(scene: Scene, size: tuple[int, int]) -> tuple[Scene, np.ndarray]:
-    """Remove layers that are hardly visible, and label the others.
+    """Remove layers that are hardly visible from a scene of this size (height, width), and label the others.
 
-    Args:
-        scene: the scene.
-        size: height and width in pixels.
-
-    Returns:
-        The reduced scene, and int32 `[h, w]`: the number of the visible layer per pixel, stuff from 1, then things.
+    Returns the reduced scene, and int32 `[h, w]`: the number of the visible layer per pixel, stuff from 1, then things.
     """
     view = _View.of(scene, size)
     labels = np.ones(size, np.int32)

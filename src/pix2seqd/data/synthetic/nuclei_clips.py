@@ -287,11 +287,8 @@ def _camera_view(image: np.ndarray, camera: np.ndarray, size: tuple[int, int]) -
 class NucleiClips:
     """`length` clips of `frames` frames of `size` (height, width) pixels, made from the images of a data set.
 
-    Clip i depends only on (data set, seed, i). Decomposed images are cached up to `cache_bytes`. A `ClipDataset`.
-
-    Raises:
-        InputError: the data set has no thing class, or not exactly one stuff class (the background); `length` or
-            `frames` is below 1.
+    Clip i depends only on (data set, seed, i). Decomposed images are cached up to `cache_bytes`. A `ClipDataset`. The
+    data set must have things and one stuff class, the background.
     """
 
     def __init__(

@@ -91,14 +91,7 @@ def _turn(angle: np.ndarray) -> np.ndarray:
 
 
 def at_rest(rng: np.random.Generator, source: np.ndarray, center: np.ndarray, radius: np.ndarray) -> Nuclei:
-    """Nuclei at rest, as in the real image.
-
-    Args:
-        rng: source of randomness.
-        source: indices of the real nuclei, int `[n]`.
-        center: their centres, `[n, 2]`.
-        radius: their radii, `[n]`.
-    """
+    """Nuclei at rest, as in the real image: their indices there, int `[n]`, centres `[n, 2]` and radii `[n]`."""
     n = len(source)
     zeros = np.zeros(n)
     return Nuclei(

@@ -23,11 +23,7 @@ TAXONOMY = Taxonomy(
 
 
 class Shapes:
-    """`length` scenes of `size` (height, width) pixels; item i depends only on (seed, i). A `Dataset`.
-
-    Raises:
-        InputError: `length` or a side of `size` is below 1, or `seed` is negative.
-    """
+    """`length` scenes of `size` (height, width) pixels; item i depends only on (seed, i). A `Dataset`."""
 
     taxonomy = TAXONOMY
 

@@ -78,13 +78,7 @@ def random_motion(rng: np.random.Generator, scene: Scene, frames: int) -> Moving
 
 
 class ShapesClips:
-    """`length` clips of `frames` frames of `size` (height, width) pixels; clip i depends only on (seed, i).
-
-    A `ClipDataset`.
-
-    Raises:
-        InputError: `length`, `frames` or a side of `size` is below 1, or `seed` is negative.
-    """
+    """`length` clips of `frames` frames of `size` (height, width) pixels; clip i depends only on (seed, i)."""
 
     taxonomy = TAXONOMY
 

@@ -114,6 +114,13 @@ def test_is_done_reads_the_old_name_of_a_setting(tmp_path):
         assert PanopticWriter(out, TAXONOMY, {**SETTINGS, setting: 0.5}).is_done(source) == expected
 
 
+def test_is_done_result_from_before_a_setting_had_its_default(tmp_path):
+    source, out = draw(tmp_path / "a.png"), tmp_path / "out"
+    write(out, source, settings=SETTINGS)
+    for scales, expected in (([1.0], True), ([1.0, 1.2], False)):
+        assert PanopticWriter(out, TAXONOMY, {**SETTINGS, "sample_scales": scales}).is_done(source) == expected
+
+
 def test_is_done_same_file_same_settings_and_existing_results(tmp_path):
     source, other = draw(tmp_path / "a.png"), draw(tmp_path / "b.png")
     out = tmp_path / "out"

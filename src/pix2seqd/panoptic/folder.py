@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from pix2seqd.config import current_name
+from pix2seqd.config import InferConfig, current_name
 from pix2seqd.files import TEMPORARY, InputError, leftovers, lock_errors
 from pix2seqd.panoptic.journal import Entry, PanopticJson, broken, key_of, read_head, read_records
 from pix2seqd.panoptic.parts import find_parts, part_name
@@ -370,8 +370,10 @@ def identity_of(image: Mapping[str, Any]) -> int | None:
 def _recorded(name: str, suffix: str, image: Mapping[str, Any], settings: Mapping[str, Any] | None) -> Recorded:
     made_with, also = image.get("settings"), image.get("also") or NOTHING
     is_current = made_with == settings
-    if made_with and not is_current:
-        is_current = {current_name(key): value for key, value in made_with.items()} == settings
+    if made_with and settings and not is_current:
+        before = {current_name(key): value for key, value in made_with.items()}
+        later = {key: value for key, value in InferConfig().to_dict().items() if key in settings}
+        is_current = {**later, **before} == settings  # settings that came later had their defaults
     return Recorded(name, sys.intern(suffix), is_current, identity_of(image), also, bool(image.get("unfamiliar")))
 
 

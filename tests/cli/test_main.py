@@ -599,3 +599,23 @@ def test_commands_say_that_a_path_cannot_be_used(run, tmp_path, command):
     draw(tmp_path / "a.png")
     code, out, err = run(*command, "x" * 300)
     assert code == 2 and len(lines(err)) == 1 and "xxx" in err and not out
+
+
+def test_streams_that_the_caller_closed(tmp_path):
+    """Otherwise a traceback; and a file that is written could get the number of a closed stream."""
+    command = f"{sys.executable} -m pix2seqd figures shapes:1@1 --out {tmp_path} <&- >&- 2>&-"
+    assert subprocess.run(command, shell=True).returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"figure3.png", "figure4.png"}
+
+
+def test_nobody_reads_what_is_printed():
+    command = f"{sys.executable} -m pix2seqd train shapes --show | true; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_libraries_do_not_complain_about_what_is_left_at_the_end():
+    pytest.importorskip("triton")
+    code = "import sys, triton; from pix2seqd.cli.main import main; sys.argv[1:] = ['--version']; main()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert (ended.returncode, ended.stderr) == (0, b"")

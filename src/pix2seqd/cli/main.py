@@ -1,6 +1,7 @@
 """The command `pix2seqd`. Each subcommand has a file of its own and imports heavy libraries only when it runs."""
 
 import atexit
+import errno
 import gc
 import os
 import sys
@@ -63,8 +64,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what is left at its end
         sys.exit(1)
     except OSError as error:  # of a path that nobody asked more closely about: too long, forbidden, on a broken disk
-        what = f"cannot use {error.filename} ({error.strerror})" if error.filename else str(error)
-        say(f"pix2seqd: {InputError(what)}; check the path and its permissions", to_stderr=True)
+        what = f"cannot use {error.filename} ({error.strerror})" if error.filename else error.strerror or str(error)
+        cure = "make room on the disk" if error.errno == errno.ENOSPC else "check the path and its permissions"
+        say(f"pix2seqd: {InputError(what)}; {cure}", to_stderr=True)
         sys.exit(2)
     except UnicodeEncodeError as error:  # from a library that writes names as UTF-8
         name = error.object[max(0, error.start - 50) : error.end + 50]

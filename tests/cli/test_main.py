@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -619,3 +620,13 @@ def test_libraries_do_not_complain_about_what_is_left_at_the_end():
     code = "import sys, triton; from pix2seqd.cli.main import main; sys.argv[1:] = ['--version']; main()"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+@pytest.mark.parametrize("command", ["sweep nuclei --data shapes:1@1 --steps 1 --out", "video clip.mp4 --out", "video"])
+def test_links_in_a_circle_are_one_line(run, tmp_path, command):
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    with pytest.MonkeyPatch.context() as patch:  # only the paths are looked at
+        patch.setattr("pix2seqd.data.open_dataset", Mock(side_effect=InputError("read")))
+        assert run(*command.split(), "one")[0] == 2

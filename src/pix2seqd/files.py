@@ -236,6 +236,11 @@ def require_regular(path: Path) -> None:
         raise InputError(f"{path} is a device or a pipe; give an ordinary file")
 
 
+def resolved(path: str | Path) -> Path:
+    """The absolute path without links; links that lead in a circle, of which `Path.resolve` makes an error, stay."""
+    return Path(os.path.realpath(path))
+
+
 def is_file(path: Path | Traversable) -> bool:
     """Whether there is a file of this name, which comes from another file and may be no name at all."""
     try:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -599,3 +600,33 @@ def test_commands_say_that_a_path_cannot_be_used(run, tmp_path, command):
     draw(tmp_path / "a.png")
     code, out, err = run(*command, "x" * 300)
     assert code == 2 and len(lines(err)) == 1 and "xxx" in err and not out
+
+
+def test_streams_that_the_caller_closed(tmp_path):
+    """Otherwise a traceback; and a file that is written could get the number of a closed stream."""
+    command = f"{sys.executable} -m pix2seqd figures shapes:1@1 --out {tmp_path} <&- >&- 2>&-"
+    assert subprocess.run(command, shell=True).returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"figure3.png", "figure4.png"}
+
+
+def test_nobody_reads_what_is_printed():
+    command = f"{sys.executable} -m pix2seqd train shapes --show | true; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_libraries_do_not_complain_about_what_is_left_at_the_end():
+    pytest.importorskip("triton")
+    code = "import sys, triton; from pix2seqd.cli.main import main; sys.argv[1:] = ['--version']; main()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+@pytest.mark.parametrize("command", ["sweep nuclei --data shapes:1@1 --steps 1 --out", "video clip.mp4 --out", "video"])
+def test_links_in_a_circle_are_one_line(run, tmp_path, command):
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    with pytest.MonkeyPatch.context() as patch:  # only the paths are looked at
+        patch.setattr("pix2seqd.data.open_dataset", Mock(side_effect=InputError("read")))
+        assert run(*command.split(), "one")[0] == 2

@@ -369,6 +369,23 @@ def test_train_own_killed_and_resumed_is_the_same_run(tmp_path):
             assert from_pretrained(out / folder).digest == from_pretrained(tmp_path / "whole" / folder).digest, name
 
 
+def test_train_own_twice_at_once_leaves_the_first_ones_data(tmp_path, monkeypatch):
+    """Its data set is opened after the file is written, and again with --resume."""
+    one, other, out = write_cells(tmp_path / "one"), write_cells(tmp_path / "other", count=5), tmp_path / "run"
+    begun = []
+
+    def begin(*_: object) -> None:
+        begun.append((out / own.DATA_FILE).read_text())
+        if len(begun) == 1:
+            with pytest.raises(InputError, match="another process writes into"):
+                own.train_own({**QUICK, "train_data": str(other)}, out)
+            assert (out / own.DATA_FILE).read_text() == begun[0]
+
+    monkeypatch.setattr(own, "train", begin)
+    own.train_own({**QUICK, "train_data": str(one)}, out)
+    assert len(begun) == 1
+
+
 def test_resumed_refuses_other_data_and_settings(tmp_path):
     home, out = write_cells(tmp_path / "cells"), tmp_path / "run"
     recipe, content, _ = prepare({**QUICK, "train_data": str(home)}, out)

@@ -351,13 +351,13 @@ def test_save_state_killed_keeps_the_old_state(recipe, tmp_path, monkeypatch):
     save_state(state, tmp_path)
     written = []
 
-    def dying(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    def dying(tensors: dict[str, torch.Tensor]) -> bytes:
         if len(written) == 1:
             raise KeyboardInterrupt  # like a kill: nothing runs after it
-        written.append(path)
-        Path(path).write_bytes(b"half")
+        written.append(tensors)
+        return b"half"
 
-    monkeypatch.setattr(checkpoint, "save_file", dying)
+    monkeypatch.setattr(checkpoint, "save", dying)
     state.step = 2
     with pytest.raises(KeyboardInterrupt):
         save_state(state, tmp_path)
@@ -370,6 +370,24 @@ def test_save_state_killed_keeps_the_old_state(recipe, tmp_path, monkeypatch):
     save_state(state, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.json", "step-00000002"]
     load_state(state, tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such limit")
+def test_save_state_on_a_full_disk_is_one_line_and_keeps_the_old_state(recipe, tmp_path):
+    import resource
+
+    state = new_state(recipe, Shapes(1))
+    save_state(state, tmp_path)
+    state.step = 1
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*safetensors \(File too large\)"):
+            save_state(state, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    load_state(state, tmp_path)
+    assert state.step == 0
 
 
 def test_load_state_damaged_or_of_another_model_is_an_error(recipe, tmp_path):

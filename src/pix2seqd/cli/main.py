@@ -1,9 +1,12 @@
 """The command `pix2seqd`. Each subcommand has a file of its own and imports heavy libraries only when it runs."""
 
 import atexit
+import errno
 import gc
+import os
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 from cyclopts import App, CycloptsError
 
@@ -46,18 +49,25 @@ app.command(train, usage=f"Usage: pix2seqd train {SETTINGS}")
 
 
 def main() -> None:
-    """Run the command line. The exit code is 0, 2 after bad input, or 130 after Ctrl-C; neither prints a traceback."""
-    atexit.register(gc.freeze)  # at its end Python would look through all that was imported for garbage: 0.2 s
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # for names a terminal cannot show
+    """Run the command line.
+
+    The exit code is 0, 2 after bad input, 130 after Ctrl-C, or 1 where nobody reads what it prints any more (`| head`).
+    None of them prints a traceback.
+    """
+    atexit.register(_keep_garbage)
+    _open_streams()
     try:
         sys.exit(app(sys.argv[1:]) or 0)
     except (InputError, CycloptsError) as error:
         say(f"pix2seqd: {' '.join(str(error).split())}", to_stderr=True)
         sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what is left at its end
+        sys.exit(1)
     except OSError as error:  # of a path that nobody asked more closely about: too long, forbidden, on a broken disk
-        what = f"cannot use {error.filename} ({error.strerror})" if error.filename else str(error)
-        say(f"pix2seqd: {InputError(what)}; check the path and its permissions", to_stderr=True)
+        what = f"cannot use {error.filename} ({error.strerror})" if error.filename else error.strerror or str(error)
+        cure = "make room on the disk" if error.errno == errno.ENOSPC else "check the path and its permissions"
+        say(f"pix2seqd: {InputError(what)}; {cure}", to_stderr=True)
         sys.exit(2)
     except UnicodeEncodeError as error:  # from a library that writes names as UTF-8
         name = error.object[max(0, error.start - 50) : error.end + 50]
@@ -70,3 +80,21 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(130)
+
+
+def _keep_garbage() -> None:
+    """At its end Python would look through all that was imported for garbage, which takes 0.2 s."""
+    if "triton" not in sys.modules:  # its C code complains about what is left
+        gc.freeze()
+
+
+def _open_streams() -> None:
+    """Names that a terminal cannot show become escapes, and streams that the caller closed lead nowhere.
+
+    Otherwise the next file that is opened would get the number of a closed one, and what libraries print.
+    """
+    for name in ("stdin", "stdout", "stderr"):  # in this order, since a file gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

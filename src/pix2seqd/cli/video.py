@@ -27,7 +27,7 @@ from pix2seqd.cli.options import (
     print_unfamiliar,
 )
 from pix2seqd.config import DEFAULT_FOR_CLIPS
-from pix2seqd.files import InputError, printable, say
+from pix2seqd.files import InputError, printable, resolved, say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -185,13 +185,13 @@ def _check_source(source: str, out: Path, folders: Iterable[str]) -> None:
     """Refuse a source that the command would overwrite, or that lies in one of the `folders` that it writes."""
     from pix2seqd.panoptic.clip_results import OUTPUTS
 
-    if any(Path(source).resolve().is_relative_to((out / name).resolve()) for name in (*OUTPUTS, *folders)):
+    if any(resolved(source).is_relative_to(resolved(out / name)) for name in (*OUTPUTS, *folders)):
         raise InputError(f"{source} would be overwritten; choose another --out")
 
 
 def _stack_name(source: str) -> str:
     """Name of the label stack: that of the file without its suffix, or of the folder."""
-    path = Path(source).resolve()
+    path = resolved(source)
     return printable(path.name if path.is_dir() else path.stem) or "stack"
 
 

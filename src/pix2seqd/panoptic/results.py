@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pix2seqd.files import InputError, printable, require_regular, write_atomically, write_png
+from pix2seqd.files import InputError, printable, require_regular, resolved, write_atomically, write_png
 from pix2seqd.images.load import Source, absolute
 from pix2seqd.panoptic.folder import FOLDERS, PanopticFolder, identity_of, layout
 from pix2seqd.panoptic.journal import Entry
@@ -63,7 +63,7 @@ def check_files(*paths: Path | None) -> None:
         if path.is_dir():
             raise InputError(f"{path} is a folder; give the name of a file to write")
         check_writable(path.parent)
-    if repeated := [path for path, n in Counter(path.resolve() for path in given).items() if n > 1]:
+    if repeated := [path for path, n in Counter(map(resolved, given)).items() if n > 1]:
         raise InputError(f"two results would be written to {repeated[0]}; give two names")
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pix2seqd.data.check import Report, content, fill
 from pix2seqd.data.find import find_splits, named, with_prefix
 from pix2seqd.data.sample import Dataset, Sample, subsample
 from pix2seqd.data.split import SUBSETS, describe, divide, undivided
-from pix2seqd.files import InputError, a_few, require, say, write_json
+from pix2seqd.files import InputError, a_few, exclusive_lock, require, say, write_json
 from pix2seqd.panoptic.panoptic import typical_diameter
 from pix2seqd.panoptic.results import check_makeable, make_folders
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE, neighbours
@@ -584,16 +585,23 @@ def train_own(settings: Mapping[str, Any], out: Path, resume: bool = False) -> C
     The settings have at least `train_data`, unless the run goes on (`resume`), with its data and settings.
     """
     require("training", "train", "accelerate", "tensorboard", "matplotlib")
-    if (out / "recipe.json").exists():
-        if not resume:
-            raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")
+    if resume and (out / "recipe.json").exists():
         return train(resumed(settings, out), out, True, build)
+    _check_new(out)
     check_makeable(out)
     recipe, content, lines = prepare(settings, out)
-    if distributed.rank() == 0:
-        for line in lines:
-            say(line)
-        make_folders(out, ())
-        write_json(out / DATA_FILE, content)
-    distributed.barrier()
-    return train(recipe, out, resume, build)
+    with ExitStack() as kept:
+        if distributed.rank() == 0:
+            for line in lines:
+                say(line)
+            make_folders(out, ())
+            kept.enter_context(exclusive_lock(out / ".own.lock"))  # `train` opens the data before it has the folder
+            _check_new(out)  # another run may have begun meanwhile
+            write_json(out / DATA_FILE, content)
+        distributed.barrier()
+        return train(recipe, out, resume, build)
+
+
+def _check_new(out: Path) -> None:
+    if (out / "recipe.json").exists():
+        raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")

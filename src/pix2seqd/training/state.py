@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.optim.swa_utils import AveragedModel
 
 from pix2seqd import distributed
@@ -52,14 +52,14 @@ def run_lock(out: Path) -> Iterator[None]:
             held.acquire(timeout=0)
         except Timeout:
             held.acquire(timeout=PATIENCE if _has_ended(*_owner(owner)) else 0)
+        owner.write_text(f"{os.getpid()} {socket.gethostname()}")
     except Timeout as error:
         number, host = _owner(owner)
         who = f"process {number} on {host}" if host else "another process"
         raise InputError(f"{out} is in use: {who} trains there; wait for it, or choose another --out") from error
     except OSError as error:
-        raise InputError(f"cannot make the folder {out} ({error.strerror}); choose another --out") from error
+        raise InputError(f"cannot write to the folder {out} ({error.strerror}); choose another --out") from error
     try:
-        owner.write_text(f"{os.getpid()} {socket.gethostname()}")
         _sweep(out)
         yield
     finally:
@@ -125,7 +125,7 @@ def save_state(state: TrainState, folder: Path) -> None:
     target.mkdir(parents=True)
     for name, values in _tensors(state).items():
         with write_atomically(target / f"{name}.safetensors") as temporary:
-            save_file(values, temporary)
+            temporary.write_bytes(save(values))  # of `save_file` an error of the disk is none of the system
     for written in (folder, folder.parent):  # the names of the new folders, before anything points at them
         sync_folder(written)
     write_json(folder / "latest.json", {"step": state.step, "folder": target.name, "seconds": state.seconds})

@@ -252,6 +252,24 @@ def is_dir(path: Path | Traversable) -> bool:
         return False
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and those below it, also in linked folders; each folder once, as links may be rings.
+
+    Links to nothing are among them, so that whoever reads one says that its file is missing.
+    """
+    waiting, seen = [folder], set[Path]()
+    while waiting:
+        for name, folders, files in os.walk(waiting.pop()):
+            home = Path(name)
+            real = home.resolve()
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            waiting += [home / link for link in sorted(folders, reverse=True) if (home / link).is_symlink()]
+            yield from (home / file for file in files)
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON, atomically; numbers that JSON lacks (NaN, infinity) become null.
 

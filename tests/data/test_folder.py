@@ -747,3 +747,24 @@ def test_folder_plants_have_several_label_images(tmp_path, given):
     data = Folder.open(tmp_path / "A1")
     assert [len(sample.panoptic.things) for sample in data] == [3, 3, 3]
     assert len(data.skipped) == 6
+
+
+def test_folder_takes_folders_that_are_links(tmp_path):
+    for name in "ab":
+        pair(tmp_path / "disk", f"images/{name}.png", f"labels/{name}.png")
+        pair(tmp_path / "here", f"images/own/{name}.png", f"labels/own/{name}.png")
+    for kind in ("images", "labels"):
+        (tmp_path / "here" / kind / "more").symlink_to(tmp_path / "disk" / kind)
+        (tmp_path / "disk" / kind / "ring").symlink_to(tmp_path / "here" / kind)
+    names = ["more/a.png", "more/b.png", "own/a.png", "own/b.png"]
+    assert [record["file_name"] for record in Folder.open(tmp_path / "here").records] == names
+
+
+def test_folder_links_to_nothing_are_said(tmp_path):
+    """git-annex and DVC leave them where a file was not fetched, here of an image and its labels."""
+    for stem in "ab":
+        pair(tmp_path, f"images/{stem}.png", f"labels/{stem}.png")
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "b.png").unlink()
+        (tmp_path / kind / "b.png").symlink_to(tmp_path / "annex")
+    assert "labels/b.png is missing" in refusal(lambda: Folder.open(tmp_path))

@@ -19,7 +19,7 @@ from pix2seqd.data.label_images import LOSSLESS_SUFFIXES
 from pix2seqd.data.labels import DECLARATIONS, Labels, read_declaration
 from pix2seqd.data.sample import Sample
 from pix2seqd.data.tables import ROBOFLOW_CLASSES
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, files_below
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
 LABEL_FOLDERS = ("labels", "masks", "label", "mask", "annotations", "gt", "ann_dir")
@@ -258,9 +258,9 @@ def _by_name(
 
 def _files(folder: Path, nested: bool = True) -> list[Path]:
     """The files of a folder, and with `nested` those of its subfolders, sorted, without hidden ones."""
-    found = folder.rglob("*") if nested else folder.glob("*")
+    found = files_below(folder) if nested else folder.glob("*")
     visible = (p for p in found if not is_hidden(p.relative_to(folder).parts))
-    return sorted(path for path in visible if path.is_file())
+    return sorted(path for path in visible if path.is_file() or not path.exists())
 
 
 def _labels(folder: Path, name: str = "*", *, nested: bool = True) -> list[Path]:

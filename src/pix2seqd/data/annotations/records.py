@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from PIL import Image, ImageColor
 
 from pix2seqd.data.outlines import Mask, combine
-from pix2seqd.files import MAX_DEPTH, InputError, is_file, read_json
+from pix2seqd.files import MAX_DEPTH, InputError, files_below, is_file, read_json
 from pix2seqd.images.load import IMAGE_SUFFIXES, image_size
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
@@ -190,7 +190,7 @@ class ImageFinder:
     def _below(self) -> dict[str, list[str]]:
         if self._by_name is None:
             self._by_name = {}
-            for path in islice(self.folder.rglob("*"), MAX_SEARCHED):
+            for path in islice(files_below(self.folder), MAX_SEARCHED):
                 if path.suffix.lower() in IMAGE_SUFFIXES:
                     below = path.relative_to(self.folder).as_posix()
                     self._by_name.setdefault(path.name.casefold(), []).append(below)
@@ -211,11 +211,11 @@ def local_name(name: str) -> str:
 def visible(folder: Path, pattern: str) -> list[Path]:
     """The files that fit a pattern, sorted, without hidden ones and those of macOS's archives."""
     try:
-        found = list(islice(folder.glob(pattern), MAX_SEARCHED))
+        below = (path for path in files_below(folder) if path.match(pattern[3:]))
+        found = list(islice(below if pattern.startswith("**/") else folder.glob(pattern), MAX_SEARCHED))
     except OSError as error:  # a folder was removed meanwhile, or the disk fails
         raise InputError(f"cannot list {folder} ({error.strerror}: {error.filename}); try again") from error
-    below = ((path, path.relative_to(folder).parts) for path in found)
-    return sorted(p for p, parts in below if not is_hidden(parts))
+    return sorted(path for path in found if not is_hidden(path.relative_to(folder).parts))
 
 
 def is_hidden(parts: Iterable[str]) -> bool:

@@ -34,6 +34,9 @@ WITHOUT_AREA = (
 ROBOFLOW_NAME = re.compile(r"(.+)_([^\W_]+)\.rf\.[0-9A-Za-z]+\.\w+")
 """A name that Roboflow gives an image: `cat_jpg.rf.0123abcd.jpg` was `cat.jpg`."""
 
+LABEL_STUDIO_NAME = re.compile(r"[0-9a-f]{8}-(.+)")
+"""A name that Label Studio gives an uploaded image: `0123abcd-cat.jpg` was `cat.jpg`."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -99,7 +102,10 @@ class Annotations:
             if not path.name:
                 raise InputError(f"{self.source} has an image without a file name; name it")
             if path.is_absolute() or ".." in path.parts or Path(record.file_name).drive:
-                raise InputError(f"{self.source} has a file name that leaves {self.images}; give paths inside it")
+                raise InputError(
+                    f"{self.source} has the file name {record.file_name}, and no such image is in {self.images} or "
+                    "below; copy it there, or name its folder: --images FOLDER_OF_IMAGES"
+                )
         if len({record.png for record in self.records}) < len(self.records):
             raise InputError(f"{self.source} has two images with one name or id; rename one")
         lost = [shape.lost for record in self.records for shape in record.shapes]
@@ -164,10 +170,12 @@ class ImageFinder:
         return self._names[folders]
 
     def original(self, name: str) -> str | None:
-        """The image that Roboflow renamed, or renamed from this name; None if there is none, or several."""
+        """The image that Roboflow or Label Studio renamed, or Roboflow from this name; None if none or several."""
         name = PurePosixPath(name.replace("\\", "/")).name
         if renamed := ROBOFLOW_NAME.fullmatch(name):
             return self.find(f"{renamed[1]}.{renamed[2]}")
+        if renamed := LABEL_STUDIO_NAME.fullmatch(name):
+            return self.find(renamed[1])
         stem = name.replace(".", "_").casefold()
         if self._by_original is None:
             self._by_original = {}

@@ -384,6 +384,8 @@ def read_json(path: str | Path | Traversable, limit: int | None = None) -> Any:
         text = content.decode(json.detect_encoding(content), "surrogatepass")
         del content
         return json.loads(text, object_pairs_hook=_unique_keys)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8; save it as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
 

@@ -827,3 +827,17 @@ def test_folder_text_in_another_encoding_is_no_obstacle(tmp_path):
     put(tmp_path / "a.png", np.zeros((3, 6, 3), np.uint8))
     (tmp_path / "readme.txt").write_bytes("Käse".encode("latin-1"))
     assert "has no label images" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_folder_number_before_class_is_among_the_choices(tmp_path):
+    """MMDetection's number * 1000 + class, of which the numbers do not tell enough."""
+    for name, kinds in {"a": (24, 26, 24, 26), "b": (26, 26, 24, 24)}.items():
+        pixels = np.full((20, 20), 7, np.int32)
+        for number, kind in enumerate(kinds, start=1):
+            pixels[5 * number - 4 : 5 * number - 1, 2:6] = 1000 * number + kind
+        put(tmp_path / f"images/{name}.png", np.zeros((20, 20, 3), np.uint8))
+        put(tmp_path / f"labels/{name}.tif", pixels)
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert "'coding: id*1000+class' (number of the object * 1000 + class)" in message
+    (tmp_path / "classes.yaml").write_text("coding: id*1000+class")
+    assert [len(sample.panoptic.things) for sample in Folder.open(tmp_path)] == [4, 4]

@@ -9,6 +9,7 @@ paper" for what was added here.
 
 import dataclasses
 import difflib
+import json
 import math
 import reprlib
 from collections.abc import Mapping
@@ -128,8 +129,8 @@ class Config:
         return [*dict(hints), *(f"{name}.{inner}" for name, inside in nested for inner in inside)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload]
+        """Plain values, as they are read back from JSON."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]  # tuples become lists
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed; a dictionary changes some fields of a nested config.
@@ -538,6 +539,9 @@ class InferConfig(Config):
     consensus: int = 1
     """Odd number of samples whose consensus is the result (`inference.consensus`); with hints one sample is taken.
     Not in the paper."""
+    sample_scales: tuple[float, ...] = (1.0,)
+    """Scales of the samples of a consensus, in turn, 0.5 to 2 times that of the image for the network. The first is 1,
+    and in videos so are all samples of models with past masks. Not in the paper."""
     smooth: bool = False
     """Where the mask is coarser than the image, outlines are smooth (`resize.smooth_labels`); False: each pixel takes
     the nearest mask pixel (official). Not in the paper."""
@@ -546,7 +550,7 @@ class InferConfig(Config):
     past masks; the ids come from the other samples. Not in the paper."""
     early_exit: float = 0.0
     """Above 0: early exit. A window whose pixels' segments have this mean probability takes no further steps, and after
-    the first sample no further samples. 0, or if the number of steps is given (`--steps`): all are taken. Not in the
+    the first sample no further samples of its scale. 0, or if the number of steps is given (`--steps`): all are taken. Not in the
     paper."""
     first_steps: int = 0
     """Steps of a mask without past masks: of a video's first frame (§4.2, Figure 7), of an image, and of samples that
@@ -567,6 +571,10 @@ class InferConfig(Config):
             (
                 self.consensus >= 1 and self.consensus % 2 == 1,
                 f"consensus must be 1, 3, 5 ..., not {self.consensus}",
+            ),
+            (
+                self.sample_scales[:1] == (1,) and all(0.5 <= scale <= 2 for scale in self.sample_scales),
+                f"sample_scales must be 1 and further numbers from 0.5 to 2, not {list(self.sample_scales)}",
             ),
             (
                 0 <= self.unconditioned_share < 1,

@@ -7,13 +7,13 @@ The way of an image: `inference.scale` finds its scale, `Tiling.resize` resizes 
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, groupby, islice, repeat, tee
+from itertools import chain, cycle, groupby, islice, repeat, tee
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, NamedTuple, Self, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from pix2seqd.files import InputError
 from pix2seqd.images import familiarity
 from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
-from pix2seqd.inference.inpainting import InpaintedMask
 from pix2seqd.inference.runner import Runner
 from pix2seqd.inference.scale import best_zoom
 from pix2seqd.inference.tiling import ResizedImage, ScaleEstimate, Tiling, Window
@@ -77,10 +76,23 @@ class _Call:
     classes: frozenset[str]
     """Names of the categories to keep."""
 
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """New generators of the noise of the samples."""
+        return _generators(self.seed, self.infer.consensus)
+
     def select(self, panoptic: Panoptic) -> Panoptic:
         """Segments of these classes whose score is high enough; the rest becomes void."""
         minimum = self.infer.min_score
         return panoptic.select(lambda segment: segment.name in self.classes and segment.has_score(minimum))
+
+
+class _View(NamedTuple):
+    """An image at one scale."""
+
+    image: ResizedImage
+    generators: list[torch.Generator]
+    """Of the samples that have this scale."""
 
 
 class Segmenter:
@@ -168,7 +180,7 @@ class Segmenter:
         call = self._call(given)
         image = self.resize(source, call.diameter)
         mask = self.tiling.inpainted(image, hints)
-        windows, denoiser = self._split(image, call, 1, mask), self._denoiser(call.infer)
+        windows, denoiser = self.tiling.split(image, _generators(call.seed, 1), mask), self._denoiser(call.infer)
         for number, found in enumerate(self._masks(windows, denoiser, 1)):
             self.tiling.add(mask, number, found[0], image, call.infer.min_pixels)
         result = self.tiling.finish(mask, image, hints, call.infer.min_pixels, call.infer.smooth)
@@ -209,8 +221,10 @@ class Segmenter:
             first sample is shown step by step, and stays until all samples are done.
         """
         call = self._call(given)
-        image = self.resize(source, call.diameter)
-        steps = self._progress(image, call) if hints is None else self._hinted_progress(image, call, hints)
+        if hints is None:
+            steps = self._progress(self._views(source, call.diameter, call.generators, call.infer), call)
+        else:
+            steps = self._hinted_progress(self.resize(source, call.diameter), call, hints)
         return ((share, call.select(panoptic)) for share, panoptic in steps)
 
     def samples(self, source: Source, n: int = 5, **given: Unpack[ImageOptions]) -> list[Panoptic]:
@@ -228,7 +242,7 @@ class Segmenter:
         image = self.resize(source, call.diameter)
         # Each sample counts, also where the first one is sure.
         denoiser = self._denoiser(call.infer.replace(consensus=1))
-        masks = self._masks(self._split(image, call, n), denoiser)
+        masks = self._masks(self.tiling.split(image, _generators(call.seed, n)), denoiser)
         return [call.select(self._with_ood_score(sample, image)) for sample in self._stitch(image, masks, call)]
 
     def images(
@@ -253,12 +267,15 @@ class Segmenter:
         if batch_size < 1:
             raise InputError(f"batch size must be 1 or more, not {batch_size}")
         # Windows and their masks are generated one by one, so that only a few exist at any time.
-        images, copies = tee(self.resize(source, call.diameter) for source in sources)
-        windows = chain.from_iterable(self._split(image, call, call.infer.consensus) for image in images)
+        images, copies = tee(self._views(source, call.diameter, call.generators, call.infer) for source in sources)
+        windows = chain.from_iterable(self.tiling.split(*view) for view in chain.from_iterable(images))
         masks = self._masks(windows, self._denoiser(call.infer), batch_size)
-        for image in copies:
-            found = self._stitch(image, _reported(islice(masks, len(image.corners)), image, on_window), call)
-            yield call.select(self._consensus(image, found, call))
+        for views in copies:
+            counts = [len(view.image.corners) for view in views]
+            reported = _reported(islice(masks, sum(counts)), sum(counts), on_window)
+            parts = (islice(reported, count) for count in counts)
+            found = (self._stitch(view.image, part, call) for view, part in zip(views, parts, strict=True))
+            yield call.select(self._consensus(views[0].image, chain.from_iterable(found), call))
 
     def video(
         self,
@@ -290,17 +307,21 @@ class Segmenter:
         data, model, min_pixels = self.checkpoint.data, self.model.config, call.infer.min_pixels
         denoiser, tracker = self._denoiser(call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
         conditioned = denoiser.conditioned if model.decoder.past_frames else 0
-        generators = _generators(call.seed, call.infer.consensus)
-        diameter, size = call.diameter, None
+        infer = call.infer.replace(sample_scales=(1.0,)) if model.decoder.past_frames else call.infer
+        generators, diameter, size = call.generators, call.diameter, None
         for number, frame in enumerate(frames, start=1):
-            image = self.resize(frame, diameter)
+            views = self._views(frame, diameter, generators, infer)
+            image = views[0].image
             if image.size != (size := size or image.size):
                 now, before = (f"{width} x {height}" for height, width in (image.size, size))
                 raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
-            windows = self.tiling.split(image, generators)
-            samples = list(zip(*self._masks(windows, denoiser), strict=True))
-            found = [self.tiling.stitch(image, masks, min_pixels, call.infer.smooth) for masks in samples]
-            ids = [self.tiling.generated_ids(image, masks) for masks in samples[:conditioned]]
+            samples = [
+                (view.image, masks)
+                for view in views
+                for masks in zip(*self._masks(self.tiling.split(*view), denoiser), strict=True)
+            ]
+            found = [self.tiling.stitch(*sample, min_pixels, infer.smooth) for sample in samples]
+            ids = [self.tiling.generated_ids(*sample) for sample in samples[:conditioned]]
             agreed = self._consensus(image, found, call)
             result = tracker.update(agreed, np.stack(ids) if ids else None)
             yield call.select(replace(result, ood_score=agreed.ood_score))
@@ -328,6 +349,19 @@ class Segmenter:
         else:
             zoom = best_zoom(estimate, data, min(source.height, source.width), infer.first_steps or infer.steps)
         return self.tiling.resize(source, zoom)
+
+    def _views(
+        self, source: Source, diameter: float, generators: Sequence[torch.Generator], infer: InferConfig
+    ) -> list[_View]:
+        """The image at each scale of its samples, the first sample's first. Source and diameter: as in `resize`."""
+        source = open_pixels(source)
+        image = self.resize(source, diameter)
+        views: dict[float, _View] = {}
+        for scale, generator in zip(cycle(infer.sample_scales), generators, strict=False):
+            if scale not in views:
+                views[scale] = _View(image if scale == 1 else self.tiling.resize(source, image.zoom, scale), [])
+            views[scale].generators.append(generator)
+        return list(views.values())
 
     def _estimate_scale(self, source: Source, zoom: float, steps: int) -> Iterator[ScaleEstimate]:
         """Segment some windows of an image at a zoom (`inference.scale`); an estimate after each window."""
@@ -383,11 +417,6 @@ class Segmenter:
         except ValueError as error:
             raise InputError(str(error)) from error
 
-    def _split(
-        self, image: ResizedImage, call: _Call, samples: int, mask: InpaintedMask | None = None
-    ) -> Iterator[Window]:
-        return self.tiling.split(image, _generators(call.seed, samples), mask)
-
     def _denoiser(self, infer: InferConfig) -> Denoiser:
         return Denoiser(self.model, infer, self.taxonomy)
 
@@ -423,26 +452,29 @@ class Segmenter:
             return panoptic
         return replace(panoptic, ood_score=statistics.ood_score(familiarity.feature_statistics(image.moments)))
 
-    def _progress(self, image: ResizedImage, call: _Call) -> Iterator[tuple[float, Panoptic]]:
+    def _progress(self, views: Sequence[_View], call: _Call) -> Iterator[tuple[float, Panoptic]]:
         """All windows advance together: a result after each step of the first sample, then after each sample."""
-        samples, found = call.infer.consensus, []
-        loops = self._loops(self._split(image, call, samples), self._denoiser(call.infer), self.runner.batch_size)
-        together = zip(*(_padded(loop, call.infer.steps) for loop in loops), strict=True)
-        for number, steps in enumerate(together, start=1):
-            sample, is_last = steps[0].sample, number % call.infer.steps == 0
-            if sample > 0 and not is_last:
-                continue
-            masks = chain.from_iterable(map(self.runner.masks, steps))
-            shown = self.tiling.stitch(image, masks, call.infer.min_pixels, call.infer.smooth)
-            if is_last:
-                found.append(shown)
-            share = number / (samples * call.infer.steps)
-            yield share, self._consensus(image, found, call) if len(found) == samples else found[0] if sample else shown
+        found, number, total = [], 0, call.infer.consensus * call.infer.steps
+        for view in views:
+            loops = self._loops(self.tiling.split(*view), self._denoiser(call.infer), self.runner.batch_size)
+            for steps in zip(*(_padded(loop, call.infer.steps) for loop in loops), strict=True):
+                number += 1
+                is_last = number % call.infer.steps == 0
+                if found and not is_last:
+                    continue
+                masks = chain.from_iterable(map(self.runner.masks, steps))
+                shown = self.tiling.stitch(view.image, masks, call.infer.min_pixels, call.infer.smooth)
+                if is_last:
+                    found.append(shown)
+                if number == total:
+                    shown = self._consensus(views[0].image, found, call)
+                yield number / total, shown if number == total else next(iter(found), shown)
 
     def _hinted_progress(self, image: ResizedImage, call: _Call, hints: Panoptic) -> Iterator[tuple[float, Panoptic]]:
         """One window after the other; the steps are shown if there is only one window."""
         mask, min_pixels = self.tiling.inpainted(image, hints), call.infer.min_pixels
-        count, windows, denoiser = len(image.corners), self._split(image, call, 1, mask), self._denoiser(call.infer)
+        windows, denoiser = self.tiling.split(image, _generators(call.seed, 1), mask), self._denoiser(call.infer)
+        count = len(image.corners)
         for number, loop in enumerate(self._loops(windows, denoiser, 1)):
             for done, step in enumerate(loop, start=1):
                 if step.is_last or count == 1:
@@ -465,12 +497,12 @@ def _padded(steps: Iterator[Step], count: int) -> Iterator[Step]:
 
 
 def _reported(
-    masks: Iterator[list[np.ndarray]], image: ResizedImage, on_window: Callable[[int, int], None]
+    masks: Iterator[list[np.ndarray]], count: int, on_window: Callable[[int, int], None]
 ) -> Iterator[list[np.ndarray]]:
-    """The masks of an image's windows, unchanged; `on_window` is called after each."""
+    """The masks of an image's `count` windows, unchanged; `on_window` is called for each."""
     for done, found in enumerate(masks, start=1):
+        on_window(done, count)
         yield found
-        on_window(done, len(image.corners))
 
 
 def _few_windows(image: ResizedImage) -> ResizedImage:

@@ -523,6 +523,56 @@ def test_image_sure_windows_take_one_step_and_one_sample(make, images, monkeypat
             assert np.array_equal(found.segmentation, consensus([single] * 3).segmentation)
 
 
+@pytest.mark.parametrize(("layout", "early_exit"), [("resize", 0.0), ("resize", 0.3), ("tile", 0.0), ("tile", 0.3)])
+def test_image_samples_of_several_scales(make, images, monkeypatch, layout: str, early_exit: float):
+    plain, seen = make(TILE.replace(layout=layout)), set()
+    infer = plain.checkpoint.infer.replace(consensus=3, sample_scales=(1, 1.5, 0.5), early_exit=early_exit)
+    segmenter = Segmenter(replace(plain.checkpoint, infer=infer), "cpu", "float32")
+    encoder = segmenter.model.pixel_encoder
+    encode = encoder.forward
+    monkeypatch.setattr(encoder, "forward", lambda x: seen.add(tuple(x.shape[2:])) or encode(x))
+    found = [segmenter.image(image) for image in images]
+    assert layout == "tile" or seen == {(32, 32), (48, 48), (16, 16)}
+    for alone, together in zip(found, segmenter.images(images, batch_size=3), strict=True):
+        assert same(alone, together)
+    assert same([panoptic for _, panoptic in segmenter.progress(images[0])][-1], found[0])
+    seen.clear()
+    samples = segmenter.samples(images[0], 3)
+    assert layout == "tile" or seen == {(32, 32)}, "samples differ in their noise alone"
+    assert all(same(one, segmenter.image(images[0], seed=k, consensus=1)) for k, one in enumerate(samples))
+    frame = next(segmenter.video(images[:1]))
+    assert np.array_equal(partition(frame.segmentation), partition(found[0].segmentation))
+    assert early_exit or not same(found[0], consensus(samples))
+
+
+@pytest.mark.parametrize("size", [(75, 110), (32, 32), (20, 31)])
+@pytest.mark.parametrize("layout", ["resize", "tile"])
+def test_image_samples_of_several_scales_show_the_same_places(
+    make, tiny, answer_with, layout: str, size: tuple[int, int]
+):
+    segmenter = make(TILE.replace(layout=layout), tiny.replace(mask={"stride": 2}))
+    infer = segmenter.checkpoint.infer.replace(consensus=3, sample_scales=(1, 1.5, 0.5))
+    segmenter = Segmenter(replace(segmenter.checkpoint, infer=infer), "cpu", "float32")
+
+    def threshold(images: Tensor, noise: Tensor, steps: int, td: float) -> Tensor:
+        bright = images[:, :1, ::2, ::2] > 0.5
+        return torch.cat([torch.where(bright, CAT, LAWN), bright], dim=1).float()
+
+    answer_with(segmenter.model, threshold)
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    disc = (rows - size[0] / 2) ** 2 + (columns - size[1] / 3) ** 2 < (min(size) / 3) ** 2
+    found = segmenter.image(np.repeat(disc[..., None] * np.uint8(255), 3, axis=2))
+    (cat,) = found.things
+    shown = found.segmentation == cat.id
+    assert (shown & disc).sum() / (shown | disc).sum() > 0.85
+
+
+@pytest.mark.parametrize("scales", [(), (2, 1), (1, 0.1), (1, float("nan"))])
+def test_sample_scales_out_of_range_are_an_error(scales: tuple[float, ...]):
+    with pytest.raises(ValueError, match="sample_scales must be 1 and further numbers"):
+        InferConfig(sample_scales=scales)
+
+
 def test_image_even_consensus_is_an_error(make, images):
     segmenter = make(TILE)
     with pytest.raises(InputError, match="consensus must be 1, 3, 5"):

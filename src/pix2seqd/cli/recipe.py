@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import dropwhile, takewhile
@@ -61,7 +60,7 @@ def read_settings(arguments: Sequence[str]) -> dict[str, Any]:
 
 def to_yaml(recipe: Recipe) -> str:
     """The text that `read_recipe` reads back as the same recipe."""
-    return yaml.safe_dump(json.loads(json.dumps(recipe.to_dict())), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
 
 
 def _no_option(argument: str) -> bool:

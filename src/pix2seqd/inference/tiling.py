@@ -97,35 +97,41 @@ class Tiling:
         scale = checkpoint.infer.input_scale
         self.size = height * scale, width * scale
         """Height and width of the network's input."""
-        cell = coarsest_cell(checkpoint.model) if self.data.layout == "tile" else 1
+        self._cell = coarsest_cell(checkpoint.model)
+        cell = self._cell if self.data.layout == "tile" else 1
         self._units = tuple(max(side // _PARTS // cell, 1) * cell for side in self.size)
         """Sides of tiles are multiples of these."""
         self.min_area = checkpoint.infer.min_share * math.pi / 4 * self.data.diameter**2
         """Network pixels of the smallest segment that counts (`InferConfig.min_share`)."""
         self._join_below = checkpoint.infer.join_below
 
-    def resize(self, source: Source, zoom: float | None = None) -> ResizedImage:
-        """Read an image and bring it to the network's scale; layout tile: `zoom`, by default `DataConfig.zoom`."""
+    def resize(self, source: Source, zoom: float | None = None, scale: float = 1.0) -> ResizedImage:
+        """Read an image and bring it to the network's scale; layout tile: `zoom`, by default `DataConfig.zoom`.
+
+        `scale` multiplies this scale, and with layout resize the size of the network's input.
+        """
         config, stride = self.data, self.model.mask.stride
         image = open_pixels(source)
-        height, width = image.height, image.width
-        fit = min(self.size[0] / height, self.size[1] / width)
-        scale = fit if config.layout == "resize" else zoom or config.zoom
+        size = self.size
+        if scale != 1:
+            size = tuple(max(round(scale * side / self._cell), 1) * self._cell for side in size)
+        fit = min(side / own for side, own in zip(size, (image.height, image.width), strict=True))
+        zoom = fit if config.layout == "resize" else scale * (zoom or config.zoom)
+        height, width = (max(round(side * zoom), 1) for side in (image.height, image.width))
         table = None if config.normalize == "none" else stretch_table(image.counts, config.normalize)
-        pixels = ScaledImage(image, table, max(round(height * scale), 1), max(round(width * scale), 1))
-        mask_size = tuple(-(-n // stride) for n in pixels.shape[1:])
-        window = self._window(mask_size)
+        pixels = ScaledImage(image, table, height, width)
+        rows, columns = -(-height // stride), -(-width // stride)
+        window = self._tile(rows, columns) if config.layout == "tile" else (size[0] // stride, size[1] // stride)
         tops, lefts = (
-            stitching.windows(n, side, config.overlap // stride) for n, side in zip(mask_size, window, strict=True)
+            stitching.windows(n, side, config.overlap // stride)
+            for n, side in zip((rows, columns), window, strict=True)
         )
         corners = list(product(tops, lefts))
-        return ResizedImage((height, width), pixels, (mask_size[0], mask_size[1]), window, corners, scale)
+        return ResizedImage((image.height, image.width), pixels, (rows, columns), window, corners, zoom)
 
-    def _window(self, mask_size: Sequence[int]) -> tuple[int, int]:
-        """Height and width of the windows' masks for an image's mask; layout resize: the network's input."""
+    def _tile(self, *mask_size: int) -> tuple[int, int]:
+        """Layout tile: height and width of the windows' masks for an image's mask."""
         config, stride = self.data, self.model.mask.stride
-        if config.layout == "resize":
-            return self.size[0] // stride, self.size[1] // stride
         height, width = (
             stitching.window_size(
                 n, int(_LARGEST * side) // unit * unit // stride, config.overlap // stride, unit // stride

@@ -1,6 +1,5 @@
 """Training: Algorithm 1, AdamW, an exponential moving average (EMA); resumable at any step, bit for bit."""
 
-import json
 import math
 import signal
 import time
@@ -361,7 +360,7 @@ def _check_folder(recipe: Recipe, out: Path, resume: bool) -> TrainConfig | None
         raise InputError(f"{out} already holds a run; go on with --resume or choose another --out")
     before = read_recipe(stored)
     train = recipe.train.replace(**{name: getattr(before.train, name) for name in MAY_CHANGE})
-    now, then = (json.loads(json.dumps(each.to_dict())) for each in (recipe.replace(train=train), before))
+    now, then = (each.to_dict() for each in (recipe.replace(train=train), before))
     for part, values in then.items():
         if now[part] != values:
             raise InputError(f"{out} was started with another {part!r} section; see {stored}")

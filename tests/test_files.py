@@ -257,6 +257,12 @@ def test_read_json_encodings(tmp_path, encoding):
     assert read_json(tmp_path / "a.json") == {"name": "Zelle μ"}
 
 
+def test_read_json_in_another_encoding_names_the_cure(tmp_path):
+    (tmp_path / "a.json").write_text('{"name": "Käse"}', encoding="latin-1")
+    with pytest.raises(InputError, match=r"a\.json is not text in UTF-8; save it as UTF-8"):
+        read_json(tmp_path / "a.json")
+
+
 RESULT = ["a.tar", "images", "index.json"]
 
 

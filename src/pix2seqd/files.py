@@ -257,6 +257,24 @@ def is_dir(path: Path | Traversable) -> bool:
         return False
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and those below it, also in linked folders; each folder once, as links may be rings.
+
+    Links to nothing are among them, so that whoever reads one says that its file is missing.
+    """
+    waiting, seen = [folder], set[Path]()
+    while waiting:
+        for name, folders, files in os.walk(waiting.pop()):
+            home = Path(name)
+            real = home.resolve()
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            waiting += [home / link for link in sorted(folders, reverse=True) if (home / link).is_symlink()]
+            yield from (home / file for file in files)
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON, atomically; numbers that JSON lacks (NaN, infinity) become null.
 
@@ -371,6 +389,8 @@ def read_json(path: str | Path | Traversable, limit: int | None = None) -> Any:
         text = content.decode(json.detect_encoding(content), "surrogatepass")
         del content
         return json.loads(text, object_pairs_hook=_unique_keys)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8; save it as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
 

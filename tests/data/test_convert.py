@@ -191,7 +191,7 @@ def test_convert_counts_annotations_of_unlisted_images(tmp_path):
         ({"images": [{"id": 3}]}, "file_name"),
         ({"annotations": [{}]}, "image_id"),
         ({"categories": [{}]}, "category number 1"),
-        ({"images": [{"id": 3, "file_name": "../a.jpg"}]}, "leaves"),
+        ({"images": [{"id": 3, "file_name": "../none.jpg"}]}, "file name ../none.jpg, and no such"),
         ({"images": [{"id": i, "file_name": f"a.{i}"} for i in (3, 4)]}, "one name"),
     ],
 )
@@ -219,7 +219,7 @@ def test_convert_reports_every_dropped_annotation(tmp_path):
     assert (report.annotations, len(report.dropped)) == (5, 4)
     lines = (tmp_path / "out/dropped_val.txt").read_text().splitlines()
     assert lines == report.dropped
-    for says in ("annotation 0 of a.jpg: other objects", "annotation 2 of a.jpg: its outline", "annotation 3: image 4"):
+    for says in ("annotation 0 of a.jpg: other objects", "annotation 2 of a.jpg: no pixel", "annotation 3: image 4"):
         assert any(line.startswith(says) for line in lines)
     assert "4 of 5 annotations" in report.lost
 
@@ -351,3 +351,18 @@ def test_open_annotations_of_label_images_side_by_side_says_so(tmp_path):
     for name in ("a", "a_mask"):
         Image.new("L", (8, 6)).save(tmp_path / f"{name}.png")
     assert 'label_name: "*_mask"' in refusal(lambda: open_annotations(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "..\\\\images\\\\a.jpg", "../../media/upload/1/0123abcd-a.jpg"])
+def test_detection_finds_images_beside_its_folder(tmp_path, name):
+    """As scripts and Label Studio write them, whose uploads have eight digits before their names."""
+    path = write(tmp_path, [BALL], images=[{"id": 3, "file_name": name.replace("\\\\", "\\"), "width": 8, "height": 6}])
+    assert [record.file_name for record in read(path).records] == ["a.jpg"]
+
+
+def test_convert_without_images_names_the_option(tmp_path):
+    path = write(tmp_path, [BALL])
+    for image in tmp_path.glob("*.jpg"):
+        image.unlink()
+    with pytest.raises(InputError, match=r"does not exist.* name it: --images FOLDER_OF_IMAGES"):
+        run(path)

@@ -328,11 +328,14 @@ def test_folder_names_of_microscopy_tools_are_offered(tmp_path, end):
     assert len(Folder.open(tmp_path)) == 2
 
 
-def test_folder_labels_of_other_kinds_are_named(tmp_path):
-    (tmp_path / "labels").mkdir()
-    np.save(tmp_path / "labels/a.npy", np.eye(3))
-    with pytest.raises(InputError, match=r"no label images \(but \.npy\); save .* as PNG or TIFF"):
-        Folder.open(tmp_path)
+@pytest.mark.parametrize("suffix", [".npz", ".mat", ".nii"])
+def test_folder_labels_of_other_kinds_are_named(tmp_path, suffix):
+    """CoNSeP has pictures of the labels beside them, which are no label images."""
+    for name in ("Images/a.png", "Overlay/a.png"):
+        put(tmp_path / name, np.zeros((3, 6, 3), np.uint8))
+    (tmp_path / "Labels").mkdir()
+    (tmp_path / f"Labels/a{suffix}").touch()
+    assert f"Labels has {suffix} files, which are not read as labels" in refusal(lambda: Folder.open(tmp_path))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -747,3 +750,94 @@ def test_folder_plants_have_several_label_images(tmp_path, given):
     data = Folder.open(tmp_path / "A1")
     assert [len(sample.panoptic.things) for sample in data] == [3, 3, 3]
     assert len(data.skipped) == 6
+
+
+def test_folder_takes_folders_that_are_links(tmp_path):
+    for name in "ab":
+        pair(tmp_path / "disk", f"images/{name}.png", f"labels/{name}.png")
+        pair(tmp_path / "here", f"images/own/{name}.png", f"labels/own/{name}.png")
+    for kind in ("images", "labels"):
+        (tmp_path / "here" / kind / "more").symlink_to(tmp_path / "disk" / kind)
+        (tmp_path / "disk" / kind / "ring").symlink_to(tmp_path / "here" / kind)
+    names = ["more/a.png", "more/b.png", "own/a.png", "own/b.png"]
+    assert [record["file_name"] for record in Folder.open(tmp_path / "here").records] == names
+
+
+def test_folder_links_to_nothing_are_said(tmp_path):
+    """git-annex and DVC leave them where a file was not fetched, here of an image and its labels."""
+    for stem in "ab":
+        pair(tmp_path, f"images/{stem}.png", f"labels/{stem}.png")
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "b.png").unlink()
+        (tmp_path / kind / "b.png").symlink_to(tmp_path / "annex")
+    assert "labels/b.png is missing" in refusal(lambda: Folder.open(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float32])
+def test_folder_arrays_of_numpy_are_labels(tmp_path, kind):
+    draw(tmp_path, CLASSES.astype(np.uint8), **NAMES)
+    (tmp_path / "labels/a.png").unlink()
+    np.save(tmp_path / "labels/a.npy", CLASSES.astype(kind))
+    assert facts(Folder.open(tmp_path)) == TRUTH
+
+
+def test_folder_arrays_beside_label_images_are_skipped(tmp_path):
+    draw(tmp_path, CLASSES.astype(np.uint8), **NAMES)
+    for name in ("a.npy", "a_seg.npy"):
+        np.save(tmp_path / "labels" / name, np.zeros(3))
+    data = Folder.open(tmp_path)
+    assert facts(data) == TRUTH and [path.name for path in data.skipped] == ["a.npy", "a_seg.npy"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (np.array({"masks": 1}), "Python objects"),
+        (np.zeros((3, 6, 2), int), "an array of shape 3 x 6 x 2 and type int64; save one"),
+        (np.full((3, 6), -1), "not whole numbers from 0, such as -1"),
+        (np.ones((3, 5), int), "5 x 3 but its image"),
+        (None, "cannot be read as array"),
+    ],
+)
+def test_folder_arrays_that_are_no_labels_are_refused(tmp_path, content, says):
+    draw(tmp_path, CLASSES.astype(np.uint8), **NAMES)
+    (tmp_path / "labels/a.png").unlink()
+    if content is None:
+        (tmp_path / "labels/a.npy").write_bytes(b"\x93NUMPY\x01\x00")
+    else:
+        np.save(tmp_path / "labels/a.npy", content)
+    assert says in refusal(lambda: Folder.open(tmp_path)[0])
+
+
+def test_folder_of_coco_stuff_is_not_taken_for_its_splits(tmp_path):
+    for place in ("images/train2017", "images/val2017", "stuffthingmaps/train2017", "stuffthingmaps/val2017"):
+        put(tmp_path / place / "a.png", np.zeros((3, 6, 3), np.uint8))
+    assert "has the folders images, stuffthingmaps" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_folder_of_dota_has_a_cure(tmp_path):
+    put(tmp_path / "images/a.png", np.zeros((3, 6, 3), np.uint8))
+    (tmp_path / "labelTxt").mkdir()
+    row = "1.0 1.0 4.0 1.0 4.0 2.0 1.0 2.0 small-vehicle 1"
+    (tmp_path / "labelTxt/a.txt").write_text(f"imagesource:GoogleEarth\ngsd:0.14\n{row}\n")
+    assert "boxes of DOTA, which are no outlines; iSAID has outlines" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_folder_text_in_another_encoding_is_no_obstacle(tmp_path):
+    put(tmp_path / "a.png", np.zeros((3, 6, 3), np.uint8))
+    (tmp_path / "readme.txt").write_bytes("Käse".encode("latin-1"))
+    assert "has no label images" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_folder_number_before_class_is_among_the_choices(tmp_path):
+    """MMDetection's number * 1000 + class, of which the numbers do not tell enough."""
+    for name, kinds in {"a": (24, 26, 24, 26), "b": (26, 26, 24, 24)}.items():
+        pixels = np.full((20, 20), 7, np.int32)
+        for number, kind in enumerate(kinds, start=1):
+            pixels[5 * number - 4 : 5 * number - 1, 2:6] = 1000 * number + kind
+        put(tmp_path / f"images/{name}.png", np.zeros((20, 20, 3), np.uint8))
+        put(tmp_path / f"labels/{name}.tif", pixels)
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert "'coding: id*1000+class' (number of the object * 1000 + class)" in message
+    (tmp_path / "classes.yaml").write_text("coding: id*1000+class")
+    assert [len(sample.panoptic.things) for sample in Folder.open(tmp_path)] == [4, 4]

@@ -276,6 +276,17 @@ def test_prepare_refuses_data_that_cannot_be_used(tmp_path):
         prepare({"train_data": str(home), "model": {"decoder": {"past_frames": 2}}}, tmp_path / "run")
 
 
+def test_prepare_says_that_scored_images_are_trained_on(tmp_path):
+    train, scored = write_cells(tmp_path / "a", count=3), write_cells(tmp_path / "b", count=2)
+    given = {"train_data": str(train), "eval_data": str(scored), "init": "none"}
+    _, _, lines = prepare(dict(given), tmp_path / "run")
+    assert sum("2 of these images are trained on too" in line for line in lines) == 1
+    for path in (scored / "images").iterdir():
+        with Image.open(path) as image:
+            image.point(lambda value: 255 - value).save(path)
+    assert not any("warning" in line for line in prepare(dict(given), tmp_path / "run")[2])
+
+
 def test_prepare_names_both_data_sets_whose_classes_differ(tmp_path):
     train, scored = write_cells(tmp_path / "a"), write_cells(tmp_path / "b")
     (scored / "classes.yaml").write_text("coding: instance\nlabels: {1: spot}\n")

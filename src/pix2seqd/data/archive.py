@@ -228,7 +228,7 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
         InputError: the file is missing or damaged, or has another mode or size.
     """
     if not file.is_file():
-        raise InputError(f"{str(file)!r} is missing; fetch it")
+        raise InputError(f"{file} is missing; fetch it")
     try:
         with (
             warnings.catch_warnings(action="ignore"),

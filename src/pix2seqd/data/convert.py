@@ -27,6 +27,7 @@ from pix2seqd.data.outlines import MAX_WORK, Mask, too_large
 from pix2seqd.files import (
     InputError,
     a_few,
+    is_file,
     leftovers,
     printable,
     read_json,
@@ -41,6 +42,8 @@ from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy, distinct_color
 MAX_DROPPED = 0.05
 """Share of annotations that may be dropped before the conversion counts as failed."""
 
+NO_PIXEL = "no pixel of the image is in it, as with coordinates in degrees, or of an image of another size"
+"""Why an outline is lost that is nowhere in its image."""
 MANY_RECTANGLES = 10
 """Number of objects that are all rectangles, above which they may be bounding boxes."""
 
@@ -209,7 +212,7 @@ class Painter:
             if i in visible:
                 report.rectangles += not shape.crowd and mask.area == math.prod(mask.shape)
             else:
-                why = "other objects cover it" if mask.area else "its outline is empty"
+                why = "other objects cover it" if mask.area else NO_PIXEL
                 report.vanished.append(shape.name)
                 report.dropped.append(f"{shape.name} of {name}: {why}")
         report.dropped += [f"{shape.name} of {name}: {shape.lost}" for shape in record.shapes if shape.lost]
@@ -300,7 +303,10 @@ def convert(
             with write_atomically(out / f"dropped{suffix}.txt") as temporary:
                 temporary.write_text("\n".join(map(printable, lines)) + "\n", encoding="utf-8")
         if not converted:
-            raise InputError(f"no image of {annotations.source} can be used; the first error is: {report.errors[0]}")
+            there = any(r.content or is_file(annotations.images / r.file_name) for r in annotations.records)
+            cure = "" if there else "; if the images are in another folder, name it: --images FOLDER_OF_IMAGES"
+            error = f"the first error is: {report.errors[0]}{cure}"
+            raise InputError(f"no image of {annotations.source} can be used; {error}")
         records, entries, segments = zip(*converted, strict=True)
         _give_images(annotations, records, stage / images)
         content = {"images": entries, "annotations": segments, "categories": painter.taxonomy.to_coco()}

@@ -15,15 +15,18 @@ from pix2seqd.data.annotations import conversion, cure
 from pix2seqd.data.annotations.masks import is_mask_folders
 from pix2seqd.data.annotations.records import SPLIT_NAMES, is_hidden
 from pix2seqd.data.archive import read_image
-from pix2seqd.data.label_images import LOSSLESS_SUFFIXES
+from pix2seqd.data.label_images import ARRAY, LOSSLESS_SUFFIXES
 from pix2seqd.data.labels import DECLARATIONS, Labels, read_declaration
 from pix2seqd.data.sample import Sample
 from pix2seqd.data.tables import ROBOFLOW_CLASSES
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, files_below
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
 LABEL_FOLDERS = ("labels", "masks", "label", "mask", "annotations", "gt", "ann_dir")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir")
+LABEL_SUFFIXES = LOSSLESS_SUFFIXES | {ARRAY}
+NOT_LABELS = (IMAGE_SUFFIXES | {".npz", ".mat", ".h5", ".hdf5", ".nii", ".gz"}) - LABEL_SUFFIXES
+"""Suffixes of images and arrays that are not read as labels."""
 NNUNET_SPLITS = {"train": "Tr", "test": "Ts"}
 """How nnU-Net ends the names of the folders of a split, `imagesTr` and `labelsTr`."""
 SEPARATORS = r"[_. -]"
@@ -202,7 +205,7 @@ class Pairs:
         """
         if not layout.images.is_dir():
             raise InputError(f"{layout.images} is missing: the images of {layout.labels} are expected in this folder")
-        truth = _by_name(layout.labels, layout, names.label, LOSSLESS_SUFFIXES)
+        truth = _by_name(layout.labels, layout, names.label, LABEL_SUFFIXES)
         beside = layout.images == layout.labels
         labels = set(truth.values()) if beside else set()
         images = _by_name(layout.images, layout, names.image, IMAGE_SUFFIXES, without=labels)
@@ -225,7 +228,7 @@ class Pairs:
     @classmethod
     def of_labels(cls, layout: Layout, names: _Names) -> "Pairs":
         """The label and class images of a split whose images are not needed; the label stands for the image."""
-        truth = _by_name(layout.labels, layout, names.label, LOSSLESS_SUFFIXES)
+        truth = _by_name(layout.labels, layout, names.label, LABEL_SUFFIXES)
         found = _by_name(layout.classes, layout, "*", LOSSLESS_SUFFIXES) if layout.classes is not None else {}
         return cls(layout, {name: (path, path, found.get(name)) for name, path in truth.items()}, ())
 
@@ -245,10 +248,12 @@ def _by_name(
 ) -> dict[str, Path]:
     """What an image and its label have in common → file, for the files of some suffixes that fit the pattern `name`."""
     found: dict[str, Path] = {}
-    for path in _files(folder, layout.nested):
+    for path in sorted(_files(folder, layout.nested), key=_is_array):
         common = _common(name, path, folder)
-        if common is None or path.suffix.lower() not in suffixes or path in without:
+        if common is None or path.suffix.lower() not in suffixes or path in without or _is_of_cellpose(path):
             continue
+        if common in found and _is_array(path):
+            continue  # the same labels lie beside it as an image
         if common in found:
             both = f"{found[common].name!r} and {path.name!r}"
             raise InputError(f"{folder} has {both}; keep one of them, or rename one and its partner")
@@ -258,15 +263,24 @@ def _by_name(
 
 def _files(folder: Path, nested: bool = True) -> list[Path]:
     """The files of a folder, and with `nested` those of its subfolders, sorted, without hidden ones."""
-    found = folder.rglob("*") if nested else folder.glob("*")
+    found = files_below(folder) if nested else folder.glob("*")
     visible = (p for p in found if not is_hidden(p.relative_to(folder).parts))
-    return sorted(path for path in visible if path.is_file())
+    return sorted(path for path in visible if path.is_file() or not path.exists())
 
 
 def _labels(folder: Path, name: str = "*", *, nested: bool = True) -> list[Path]:
     """The label images of a folder."""
-    fits = (p for p in _files(folder, nested) if p.suffix.lower() in LOSSLESS_SUFFIXES)
+    fits = (p for p in _files(folder, nested) if p.suffix.lower() in LABEL_SUFFIXES and not _is_of_cellpose(p))
     return [path for path in fits if _common(name, path, folder) is not None]
+
+
+def _is_array(path: Path) -> bool:
+    return path.suffix.lower() == ARRAY
+
+
+def _is_of_cellpose(path: Path) -> bool:
+    """Whether a file is Cellpose's own, which is never opened, since such a file can run code."""
+    return path.name.endswith("_seg.npy")
 
 
 def label_splits(directory: Path) -> dict[str, Layout]:
@@ -365,11 +379,11 @@ def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
 
 
 def _of_other_formats(directory: Path) -> str:
-    """The message about a folder for label images that has images of formats which labels cannot have; "" if none."""
+    """The message about a folder for label images that has files of formats that are not read as labels; "" if none."""
     for word in LABEL_FOLDERS:
         for _, layout in _with_folders(directory, word):
             place, files = layout.labels, _files(layout.labels, layout.nested)
-            suffixes = sorted({path.suffix.lower() for path in files} & (IMAGE_SUFFIXES - LOSSLESS_SUFFIXES))
+            suffixes = sorted({path.suffix.lower() for path in files} & NOT_LABELS)
             if {".jpg", ".jpeg"} & set(suffixes):
                 return (
                     f"{place} has JPEG files, which change the values of labels; export the labels again as PNG or "
@@ -395,7 +409,7 @@ def other_arrangement(directory: Path) -> str:
             )
     homes = [directory, *(path for path in sorted(directory.glob("*/")) if not path.name.startswith("."))]
     files = {home: _files(home, nested=False) for home in homes}
-    if pickled := next((path for listed in files.values() for path in listed if path.name.endswith("_seg.npy")), None):
+    if pickled := next((path for listed in files.values() for path in listed if _is_of_cellpose(path)), None):
         return (
             f"{pickled} is Cellpose's own file, which is not opened, since such a file can run code; "
             "save the masks as PNG or TIFF in Cellpose, and the folder is understood"
@@ -432,7 +446,8 @@ def other_arrangement(directory: Path) -> str:
             f"{first} is of labelme_json_to_dataset; give the folder of Labelme's JSON files to pix2seqd convert-data"
         )
     for home, below in ((directory, ""), *((place, "") for place in _below(directory)), (directory, "**/")):
-        names = [path.name for path in sorted(home.glob("*/")) if _has_images(path, below)]
+        inside = (path for path in sorted(home.glob("*/")) if not SPLIT_NAMES.fullmatch(path.name))
+        names = [path.name for path in inside if _has_images(path, below)]
         if len(names) > 1:
             reason = f"{home} has the folders {', '.join(names[:5])}; call that of the images 'images' and that of "
             more = "; if several have the masks of a class each, draw those of an image into one label image"

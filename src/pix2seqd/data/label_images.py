@@ -1,4 +1,4 @@
-"""Label images, read with their stored values: PNG, TIFF, BMP and GIF."""
+"""Label images, read with their stored values: PNG, TIFF, BMP and GIF, or an array of NumPy."""
 
 from pathlib import Path
 
@@ -7,29 +7,32 @@ from PIL import Image
 
 from pix2seqd.data.archive import labels_orientation, read_png, size_mismatch
 from pix2seqd.files import InputError
-from pix2seqd.images.load import check_plane, upright
+from pix2seqd.images.load import check_pixels, check_plane, upright
 from pix2seqd.images.tiff import Tiff, is_tiff
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
 """Files that are read as label images, in lower case."""
+ARRAY = ".npy"
+"""Suffix of arrays, which are read as label images too."""
 MODES = ("1", "L", "P", "I", "I;16", "I;16B", "LA", "RGB", "RGBA")
 
 
 def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool = False) -> np.ndarray:
-    """Read the stored values of a PNG, TIFF, BMP or GIF: int64 `[h, w]` or `[h, w, channels]`.
+    """Read the stored values of a PNG, TIFF, BMP, GIF or a file of NumPy: int64 `[h, w]` or `[h, w, channels]`.
 
     `image` is the one that the labels belong to, from `read_image`; the sizes are compared. Labels of the size in which
     an image with an EXIF orientation is stored are turned with it. With `rgb`, values of a palette are looked up. A
     file that is missing or damaged, or has another size than the image, several planes, values that are not whole
     numbers from 0, or colours whose alpha channel says more than they do, is an `InputError`.
     """
-    if not _is_tiff(path):
+    is_array = path.suffix.lower() == ARRAY
+    if not is_array and not _is_tiff(path):
         png = read_png(path, MODES, image)
         pixels = np.asarray(png.convert("RGB") if rgb and png.mode == "P" else png).astype(np.int64)
         if png.mode == "RGBA":
             check_alpha(path, pixels)
         return pixels
-    pixels = _read_tiff(path)
+    pixels = _read_array(path) if is_array else _read_tiff(path)
     size = pixels.shape[1], pixels.shape[0]
     orientation = 1 if image is None else labels_orientation(size, image)
     if image is not None and orientation is None:
@@ -62,7 +65,7 @@ def check_alpha(path: Path, pixels: np.ndarray) -> None:
 
 def palette_colors(path: Path) -> dict[int, tuple[int, ...]]:
     """Palette index → colour, for the indices that occur in a label image; empty if it has no palette."""
-    if _is_tiff(path):
+    if path.suffix.lower() == ARRAY or _is_tiff(path):
         return {}
     png = read_png(path, MODES)
     if png.mode != "P":
@@ -80,6 +83,20 @@ def _is_tiff(path: Path) -> bool:
             return is_tiff(file)
     except OSError:  # it is reported where it is read
         return False
+
+
+def _read_array(path: Path) -> np.ndarray:
+    """Values `[h, w]` as stored. Objects of Python are not opened, since they can run code."""
+    try:
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)  # a small file cannot claim a large array so
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read as array ({reason}); save the label image as PNG or TIFF") from error
+    if pixels.ndim != 2 or pixels.dtype.kind not in "buif":
+        kind = f"shape {' x '.join(map(str, pixels.shape))} and type {pixels.dtype}"
+        raise InputError(f"{path} is an array of {kind}; save one label image [h, w] of numbers for each image")
+    check_pixels(pixels.shape[1], pixels.shape[0])
+    return pixels
 
 
 def _read_tiff(path: Path) -> np.ndarray:

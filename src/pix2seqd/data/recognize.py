@@ -285,7 +285,7 @@ def _small_bases(seen: list[_Seen]) -> list[str]:
     found: list[str] = []
     for base in (100, 256):
         if _numbered_share(seen, base) > 0.5 and _counts_up(seen, base):
-            order = _order([np.stack(np.divmod(s.values[s.values >= base], base), 1) for s in seen])
+            order = _order(_both_parts(seen, base))
             found += [f"class*{base}+id"] * (order >= 0) + [f"id*{base}+class"] * (order <= 0)
     return found
 
@@ -389,7 +389,7 @@ def _which_number(seen: list[_Seen], declaration: Path, coding: str, reason: str
     Raises:
         InputError: a larger base fits as well, or the number may come first.
     """
-    pairs = [np.stack(np.divmod(s.values[s.values >= base], base), 1) for s in seen]
+    pairs = _both_parts(seen, base)
     high = np.unique(np.concatenate(pairs)[:, 0])
     larger = [other for other in LARGER[base] if not (high % (other // base)).any()]
     # Numbers above `base` run on through what would be the next class.
@@ -412,6 +412,11 @@ def _which_number(seen: list[_Seen], declaration: Path, coding: str, reason: str
     if others:
         raise _unsure(declaration, reason, [coding, *others, "instance"])
     return coding, reason
+
+
+def _both_parts(seen: list[_Seen], base: int) -> list[np.ndarray]:
+    """The multiple of `base` and the rest, `[n, 2]`, of the values from `base` on of each image."""
+    return [np.stack(np.divmod(s.values[s.values >= base], base), 1) for s in seen]
 
 
 def _order(pairs: list[np.ndarray]) -> int:
@@ -450,6 +455,7 @@ def _recognize_high(
     bases = (10_000, 65_536, 100_000, 1_000_000)
     fitting = (base for base in bases if highest >= base > 4 * (union[union >= base] % base).max())
     codings = ["instance", "class*1000+id", *(f"class*{base}+id" for base in fitting)]
+    codings += ["id*1000+class"] if _order(_both_parts(seen, 1000)) <= 0 else []
     codings += ["class"] if len(union) <= MANY_CLASSES else []
     if not (union % 1000 * (union > 1000)).any() and not classes_only:
         raise _unsure(declaration, f"values reach {highest}, all full thousands", codings)

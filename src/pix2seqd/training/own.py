@@ -496,13 +496,16 @@ def _read(train_data: str, eval_data: str) -> tuple[Statistics, dict[str, Any], 
     taxonomy = _things_first(dataset.taxonomy)
     if eval_data:
         try:
-            with_categories(open_dataset(eval_data, (SIDE, SIDE)), taxonomy)  # an error comes before all is read
+            scored = with_categories(open_dataset(eval_data, (SIDE, SIDE)), taxonomy)  # errors come before all is read
         except InputError as error:
             raise InputError(
                 f"{eval_data} has other classes than {train_data}, which makes the model: {error}"
             ) from error
         data = measure(subsample(dataset, MAX_MEASURED), train_data)
         lines.append(f"trained on {train_data} ({len(dataset):,} images), scored on {eval_data}")
+        trained = set(data.digests)
+        if both := sum(d in trained for d in measure(subsample(scored, MAX_MEASURED), eval_data).digests):
+            lines.append(f"warning: {both:,} of these images are trained on too (same content): PQ will be too high")
         return data, describe(taxonomy, train_data, eval_data), lines
     if len(dataset) > MAX_DIVIDED:
         raise InputError(f"{train_data} has {len(dataset):,} images, too many to divide; give --eval-data")

@@ -160,3 +160,11 @@ def test_read_labelme_folders_of_splits_share_their_classes(tmp_path, draw, conv
     found = converted(tmp_path / "l")
     ids = {split: samples[0].panoptic.segments[0].category_id for split, samples in found.items()}
     assert ids == {"train": 1, "val": 2}
+
+
+def test_labelme_files_and_images_in_folders_that_are_links(tmp_path, draw):
+    write(draw(tmp_path / "disk/sub/a.jpg").with_suffix(".json"), [shape("polygon", [[1, 1], [4, 1], [4, 3]])])
+    write(draw(tmp_path / "here/b.jpg").with_suffix(".json"), [])
+    (tmp_path / "here/more").symlink_to(tmp_path / "disk")
+    (record, _) = sorted(open_annotations(tmp_path / "here")[""].records, key=lambda record: -len(record.shapes))
+    assert record.file_name == "more/sub/a.jpg"

@@ -288,3 +288,15 @@ def test_conversion_of_viewers_names_the_command(tmp_path, draw):
     draw(tmp_path / "a.png")
     (tmp_path / "a.xml").write_text(scope(("", region(SQUARE))))
     assert f"pix2seqd convert-data {tmp_path} OUT" in conversion(tmp_path)
+
+
+def test_geojson_of_a_map_is_refused(tmp_path, draw, converted):
+    """SpaceNet has degrees and says so; without a word, they are outlines in which no pixel lies."""
+    ring = [[-115.1, 36.2], [-115.0, 36.2], [-115.0, 36.3], [-115.1, 36.2]]
+    content = {"type": "FeatureCollection", "features": [feature([ring])]}
+    write = (draw(tmp_path / "a/b.png").parent / "b.geojson").write_text
+    write(json.dumps({**content, "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}}))
+    assert "has coordinates of a map" in refusal(lambda: converted(tmp_path / "a"))
+    write(json.dumps(content))
+    converted(tmp_path / "a")
+    assert "as with coordinates in degrees" in (tmp_path / "out/dropped.txt").read_text()

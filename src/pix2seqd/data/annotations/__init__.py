@@ -18,7 +18,7 @@ from pix2seqd.data.annotations.supervisely import is_supervisely, read_supervise
 from pix2seqd.data.annotations.via import is_via, is_via_csv, read_via, read_via_csv
 from pix2seqd.data.annotations.viewers import is_geojson, is_roi_file, is_viewers_xml, read_viewers
 from pix2seqd.data.annotations.voc import is_voc, read_voc
-from pix2seqd.data.annotations.yolo import has_rows, is_yolo_yaml, read_yolo
+from pix2seqd.data.annotations.yolo import dota_file, has_rows, is_yolo_yaml, read_yolo
 from pix2seqd.files import InputError, read_json
 
 FORMATS = (
@@ -140,7 +140,9 @@ def _in_json(path: Path, content: Any) -> Found | None:
 
 
 def cure(folder: Path) -> str:
-    """What to do with a file of a known kind that is not read, if a folder in which nothing is recognised has one."""
+    """What to do with a file of a known kind that is not read, if a folder of nothing recognised has one below it."""
+    if boxes := dota_file(folder):
+        return f"{boxes} has boxes of DOTA, which are no outlines; iSAID has outlines for its images, as COCO json"
     known = CURES.keys() - {".txt"} | {".json", ".geojson", ".xml"}
     other = next((file for file in visible(folder, "**/*") if file.suffix.lower() in known), None)
     if other and other.suffix.lower() == ".csv" and (reason := csv_cure(other)):

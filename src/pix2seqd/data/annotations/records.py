@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from PIL import Image, ImageColor
 
 from pix2seqd.data.outlines import Mask, combine
-from pix2seqd.files import MAX_DEPTH, InputError, is_file, read_json
+from pix2seqd.files import MAX_DEPTH, InputError, files_below, is_file, read_json
 from pix2seqd.images.load import IMAGE_SUFFIXES, image_size
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
@@ -33,6 +33,9 @@ WITHOUT_AREA = (
 """Kinds of shapes that have no area, as tools call them."""
 ROBOFLOW_NAME = re.compile(r"(.+)_([^\W_]+)\.rf\.[0-9A-Za-z]+\.\w+")
 """A name that Roboflow gives an image: `cat_jpg.rf.0123abcd.jpg` was `cat.jpg`."""
+
+LABEL_STUDIO_NAME = re.compile(r"[0-9a-f]{8}-(.+)")
+"""A name that Label Studio gives an uploaded image: `0123abcd-cat.jpg` was `cat.jpg`."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,10 @@ class Annotations:
             if not path.name:
                 raise InputError(f"{self.source} has an image without a file name; name it")
             if path.is_absolute() or ".." in path.parts or Path(record.file_name).drive:
-                raise InputError(f"{self.source} has a file name that leaves {self.images}; give paths inside it")
+                raise InputError(
+                    f"{self.source} has the file name {record.file_name}, and no such image is in {self.images} or "
+                    "below; copy it there, or name its folder: --images FOLDER_OF_IMAGES"
+                )
         if len({record.png for record in self.records}) < len(self.records):
             raise InputError(f"{self.source} has two images with one name or id; rename one")
         lost = [shape.lost for record in self.records for shape in record.shapes]
@@ -163,10 +169,12 @@ class ImageFinder:
         return self._names[folders]
 
     def original(self, name: str) -> str | None:
-        """The image that Roboflow renamed, or renamed from this name; None if there is none, or several."""
+        """The image that Roboflow or Label Studio renamed, or Roboflow from this name; None if none or several."""
         name = PurePosixPath(name.replace("\\", "/")).name
         if renamed := ROBOFLOW_NAME.fullmatch(name):
             return self.find(f"{renamed[1]}.{renamed[2]}")
+        if renamed := LABEL_STUDIO_NAME.fullmatch(name):
+            return self.find(renamed[1])
         stem = name.replace(".", "_").casefold()
         if self._by_original is None:
             self._by_original = {}
@@ -189,7 +197,7 @@ class ImageFinder:
     def _below(self) -> dict[str, list[str]]:
         if self._by_name is None:
             self._by_name = {}
-            for path in islice(self.folder.rglob("*"), MAX_SEARCHED):
+            for path in islice(files_below(self.folder), MAX_SEARCHED):
                 if path.suffix.lower() in IMAGE_SUFFIXES:
                     below = path.relative_to(self.folder).as_posix()
                     self._by_name.setdefault(path.name.casefold(), []).append(below)
@@ -210,11 +218,11 @@ def local_name(name: str) -> str:
 def visible(folder: Path, pattern: str) -> list[Path]:
     """The files that fit a pattern, sorted, without hidden ones and those of macOS's archives."""
     try:
-        found = list(islice(folder.glob(pattern), MAX_SEARCHED))
+        below = (path for path in files_below(folder) if path.match(pattern[3:]))
+        found = list(islice(below if pattern.startswith("**/") else folder.glob(pattern), MAX_SEARCHED))
     except OSError as error:  # a folder was removed meanwhile, or the disk fails
         raise InputError(f"cannot list {folder} ({error.strerror}: {error.filename}); try again") from error
-    below = ((path, path.relative_to(folder).parts) for path in found)
-    return sorted(p for p, parts in below if not is_hidden(parts))
+    return sorted(path for path in found if not is_hidden(path.relative_to(folder).parts))
 
 
 def is_hidden(parts: Iterable[str]) -> bool:

@@ -198,6 +198,8 @@ def _of_asap(root: Element) -> Iterator[_Outline]:
 
 def _of_geojson(file: Path, content: Any) -> list[_Outline]:
     """The features of GeoJSON in pixels, as QuPath writes them; all of one plane, and objects or regions alone."""
+    if isinstance(content, dict) and "crs" in content:
+        raise InputError(f"{file} has coordinates of a map (crs); convert them to pixels of the image, and remove crs")
     features = content.get("features", [content]) if isinstance(content, dict) else content
     features = [feature for feature in features if isinstance(feature, dict)] if isinstance(features, list) else []
     types = {_text(_of(feature, "properties").get("objectType") or feature.get("id")) for feature in features}

@@ -46,6 +46,8 @@ LOOKED_AT = 1000
 OUTSIDE = 0.1
 """How far a corner may lie outside the image, as a share of its side; farther ones are no shares but pixels."""
 
+DOTA = re.compile(r"(?m)^(-?[0-9.]+ ){8}[^ \n]+ [0-2]\r?$")
+"""A row of DOTA: the four corners of a box, its class and whether it is difficult."""
 NO_ROW = "it is not the number of a class and coordinates"
 ROW_COSTS = {**dict.fromkeys(LINE_COSTS, 700), b" ": 100, b"\t": 100}
 """Bytes of memory for each such byte of a file of rows, as measured."""
@@ -62,8 +64,22 @@ def is_yolo_yaml(path: Path) -> bool:
 
 def has_rows(folder: Path) -> bool:
     """Whether a folder, or one in it, has text files of YOLO's rows."""
-    texts = [p for p in visible(folder, "**/*.txt") if p.name not in OTHER_TEXTS]
-    return any(_numbers(line) is not None for path in texts[:5] for line in read_text(path, ROW_COSTS).splitlines()[:1])
+    return any(_numbers(line) is not None for _, text in _texts(folder) for line in text.splitlines()[:1])
+
+
+def dota_file(folder: Path) -> Path | None:
+    """A text file with rows of DOTA in a folder or below it."""
+    return next((path for path, text in _texts(folder) if DOTA.search(text)), None)
+
+
+def _texts(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Some text files that may have rows, and their content; those in another encoding than UTF-8 are none."""
+    for path in [p for p in visible(folder, "**/*.txt") if p.name not in OTHER_TEXTS][:5]:
+        try:
+            yield path, read_text(path, ROW_COSTS)
+        except InputError as error:
+            if not isinstance(error.__cause__, UnicodeDecodeError):
+                raise
 
 
 def _numbers(line: str) -> list[float] | None:

@@ -143,7 +143,7 @@ def test_read_image_and_read_png_from_zip_file(tmp_path, pack):
         read_image(home / "b.png")
     with pytest.raises(InputError, match=r"p\.zip/p/c\.png does not exist"):
         read_image(home / "c.png")
-    with pytest.raises(InputError, match=r"p\.zip/p/c\.png' is missing"):
+    with pytest.raises(InputError, match=r"p\.zip/p/c\.png is missing"):
         read_png(home / "c.png", ("RGB",))
 
 

@@ -42,7 +42,8 @@ def test_resize_labels_equals_torch_nearest_exact(sizes: tuple[int, int, int, in
     expected = F.interpolate(torch.from_numpy(labels)[None, None].double(), (to_height, to_width), mode="nearest-exact")
     ours = resize_labels(labels, to_height, to_width)
     assert ours.shape == (to_height, to_width)
-    assert (ours == expected[0, 0].numpy()).mean() > 0.95, "only halves that round may differ"
+    different = (ours != expected[0, 0].numpy()).mean()
+    assert different < 0.05 + 1 / min(ours.shape), "only halves that round may differ"
     if to_height % height == 0 and to_width % width == 0:
         assert np.array_equal(ours, labels.repeat(to_height // height, 0).repeat(to_width // width, 1))
 

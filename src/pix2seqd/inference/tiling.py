@@ -97,9 +97,9 @@ class Tiling:
         scale = checkpoint.infer.input_scale
         self.size = height * scale, width * scale
         """Height and width of the network's input."""
-        self._cell = coarsest_cell(checkpoint.model)
-        cell = self._cell if self.data.layout == "tile" else 1
-        self._units = tuple(max(side // _PARTS // cell, 1) * cell for side in self.size)
+        is_fixed = self.data.layout == "resize" and len(checkpoint.infer.sample_scales) == 1
+        self._cell = 1 if is_fixed else coarsest_cell(checkpoint.model)
+        self._units = tuple(max(side // _PARTS // self._cell, 1) * self._cell for side in self.size)
         """Sides of tiles are multiples of these."""
         self.min_area = checkpoint.infer.min_share * math.pi / 4 * self.data.diameter**2
         """Network pixels of the smallest segment that counts (`InferConfig.min_share`)."""

@@ -54,8 +54,8 @@ class ImageOptions(TypedDict, total=False):
     """Diameter of the things in image pixels, for checkpoints that bring things to one size
     (`DataConfig.diameter`); 0, the default: it is measured in a quick segmentation of the image first."""
     consensus: int | None
-    """Odd number of samples, with the seeds `seed`, `seed + 1`, ...; the result is their consensus
-    (`consensus.consensus`)."""
+    """Odd number of samples, with the seeds `seed`, `seed + 1`, ... and the scales of `InferConfig.sample_scales`; the
+    result is their consensus (`consensus.consensus`)."""
     smooth: bool | None
     """Where the mask is coarser than the image, outlines are smooth; False: blocks of the mask's pixels."""
     min_score: float | None

@@ -570,7 +570,7 @@ class InferConfig(Config):
             (self.consensus % 2 == 1, f"consensus must be 1, 3, 5 ..., not {self.consensus}"),
             (not 0 < self.adaptive < 1, f"adaptive must be 0 or 1 and more, not {self.adaptive}"),
             (
-                self.sample_scales[:1] == (1,) and all(0.5 <= scale <= 2 for scale in self.sample_scales),
+                tuple(self.sample_scales[:1]) == (1,) and all(0.5 <= scale <= 2 for scale in self.sample_scales),
                 f"sample_scales must be 1 and further numbers from 0.5 to 2, not {list(self.sample_scales)}",
             ),
         )

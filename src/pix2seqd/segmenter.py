@@ -374,7 +374,7 @@ class Segmenter:
     def _settings(self, clip: bool) -> InferConfig:
         """The checkpoint's settings; for clips without a smallest score, which would hide an object in some frames."""
         infer = self.checkpoint.infer
-        return infer.replace(min_score=0.0) if clip else infer
+        return infer.replace(min_score=0.0, sample_scales=(1.0,)) if clip else infer
 
     def _call(self, given: Mapping[str, Any], clip: bool = False) -> _Call:
         """Check the options of a call; those that are missing or None are the checkpoint's."""
@@ -411,8 +411,8 @@ class Segmenter:
         return Denoiser(self.model, infer, self.taxonomy)
 
     def _loops(self, windows: Iterator[Window], denoiser: Denoiser, batch_size: int) -> Iterator[Iterator[Step]]:
-        """The denoising loop of each batch of windows, which have one size."""
-        for _, equal in groupby(windows, key=lambda window: window.pixels.shape):
+        """The denoising loop of each batch of windows, which have one size and number of samples."""
+        for _, equal in groupby(windows, key=lambda window: (window.pixels.shape, len(window.noise))):
             while batch := list(islice(equal, batch_size)):
                 yield self.runner.denoise(batch, denoiser)
 

@@ -123,7 +123,7 @@ def test_stream_prepares_once_for_the_samples_of_a_window(video, monkeypatch):
     monkeypatch.setattr(video.mask_decoder, "prepare", lambda *given: calls.append(given) or prepare(*given))
     for image, eps in zip(images, noise, strict=True):
         h = video.pixel_encoder(image)
-        found = [last(video, stream.denoise(h, eps.roll(k), sample=k)) for k in range(3)]
+        found = [last(video, stream.denoise(h, eps.roll(k), sample=k, samples=3)) for k in range(3)]
         assert len(calls) == 1
         assert all(torch.equal(found[k], video.infer(image, eps.roll(k), 2, 1.0)) for k in range(3))
         calls.clear()

@@ -1,4 +1,4 @@
-"""Quality as a function of steps, τ_d and minimum segment size (Figure 6). Each image is encoded once."""
+"""Quality as a function of steps, τ_d and minimum segment size (Figure 6). A scale of an image is encoded once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -33,9 +33,7 @@ class ScaledImage:
         """Of pixels, changed by a `stretch_table` if there is one, at this height and width; nothing is read yet."""
         self.shape = 3, height, width
         self._pixels, self._table = pixels, table
-        self._start = self._stop = 0
-        # Memory that is used again: freed between small pieces that stay, it would not be one piece any more.
-        self._band = self._strip = torch.empty(3, 0, width)
+        self.release()
 
     def __getitem__(self, part: tuple[slice, slice, slice]) -> Tensor:
         """Channels, rows and columns, float 0..1: `image[:, top:bottom, left:right]`."""
@@ -46,6 +44,12 @@ class ScaledImage:
             self._band = _at_least(self._band, self._stop - start)
             self._scale(start, self._stop, self._band)
         return self._band[channels, start - self._start : stop - self._start, columns].clone()
+
+    def release(self) -> None:
+        """Let go of the memory of the last band."""
+        self._start = self._stop = 0
+        # Memory that is used again: freed between small pieces that stay, it would not be one piece any more.
+        self._band = self._strip = torch.empty(3, 0, self.shape[2])
 
     def _scale(self, start: int, stop: int, result: Tensor) -> None:
         """Write these rows of the result, all columns, into the first rows of a tensor."""

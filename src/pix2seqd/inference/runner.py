@@ -64,13 +64,13 @@ class Runner:
         hints = [window.hints for window in windows if window.hints is not None]
         given, number = self._batch(hints) if hints else None, windows[0].number
         first: tuple[Tensor, Tensor] | None = None  # the first sample, and which windows the model is sure of
-        samples = len(windows[0].noise)
+        (samples,) = {len(window.noise) for window in windows}
         for sample in range(samples):
             if first is not None and first[1].all():
                 yield Step(sample, first[0], True)
                 continue
             noise = self._batch([window.noise[sample] for window in windows])
-            predictions = denoiser.denoise(h, noise, number, sample, given, inside, first)
+            predictions = denoiser.denoise(h, noise, number, sample, given, inside, first, samples)
             while True:
                 with self._precision():  # entered for each step: it must not apply to the caller's code between steps
                     step = next(predictions, None)

@@ -155,6 +155,7 @@ class Tiling:
             hints = None if mask is None else torch.from_numpy(mask.hints(top, left, *image.window))
             inside = part.shape[1], part.shape[2]
             yield Window(number, pad_image(part, height, width), noise, hints, inside, image.moments)
+        image.pixels.release()
 
     def minimum(self, image: ResizedImage, min_pixels: int) -> int:
         """Minimum number of image pixels of a segment."""

@@ -75,6 +75,7 @@ class Denoiser:
         hints: Tensor | None = None,
         inside: Sequence[tuple[int, int]] = (),
         kept: tuple[Tensor, Tensor] | None = None,
+        samples: int = 1,
     ) -> Iterator[Step]:
         """Denoise some of the present frame's windows.
 
@@ -86,14 +87,15 @@ class Denoiser:
             hints: int64 `[b, 2, h, w]`, as `Pix2SeqD.denoise` takes them.
             inside: as in `certain`.
             kept: analog bits that are final already, `[b, bits, h, w]`, and for which windows they are, bool `[b]`.
+            samples: number of samples of these windows.
         """
         config = self._config
         past = [masks[first : first + len(noise)] for masks in self._past] if sample < self.conditioned else []
         steps = self._allowed(len(noise)) if past else config.first_steps or config.steps
         before = past[-1] if past and config.adaptive else None
         condition = self._condition(past)
-        prepared = self._prepare(h, steps) if condition is None and config.consensus > 1 else None
-        if sample + 1 == config.consensus:
+        prepared = self._prepare(h, steps) if condition is None and samples > 1 else None
+        if sample + 1 == samples:
             self._prepared = None  # features need not be kept while those of the next windows are computed
         predictions = self._model.denoise(h, noise, steps, config.td, condition, hints=hints, prepared=prepared)
         used = 0

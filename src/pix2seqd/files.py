@@ -266,7 +266,7 @@ def files_below(folder: Path) -> Iterator[Path]:
     while waiting:
         for name, folders, files in os.walk(waiting.pop()):
             home = Path(name)
-            real = home.resolve()
+            real = resolved(home)
             if real in seen:
                 folders.clear()
                 continue

@@ -24,7 +24,7 @@ from pix2seqd.analog_bits import analog, to_codes
 from pix2seqd.config import AugmentConfig, DataConfig, ModelConfig, Recipe
 from pix2seqd.data import open_dataset
 from pix2seqd.data.loader import TrainingExamples
-from pix2seqd.data.sample import subsample
+from pix2seqd.data.sample import Dataset, subsample
 from pix2seqd.diffusion import corrupt, gamma
 from pix2seqd.files import read_json, write_atomically, write_json
 from pix2seqd.inference.postprocess import segments_by_id
@@ -32,9 +32,26 @@ from pix2seqd.loss import cross_entropy, instance_weights
 from pix2seqd.metrics.panoptic_quality import PanopticQuality
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.pix2seq_d import Pix2SeqD
+from pix2seqd.speed import accelerate_training
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 Batch = dict[str, torch.Tensor]
+
+
+class Middles(TrainingExamples):
+    """Only the middle of each image, `side` × `side` pixels; 0: all of it."""
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, side: int) -> None:
+        super().__init__(dataset, recipe)
+        self.side = side
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray, dict[int, int], DataConfig]:
+        image, segmentation, classes, data = super()._read(index)
+        height, width = segmentation.shape
+        side = self.side or max(height, width)
+        top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+        part = np.s_[top : top + side, left : left + side]
+        return image[part], segmentation[part], classes, data
 
 
 def batch(examples: TrainingExamples, seed: int, size: int) -> Batch:
@@ -82,6 +99,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--batch", type=int, default=16, help="images a step")
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--middle", type=int, default=0, help="side of the middle of the images, in pixels; 0: all")
+    parser.add_argument("--id-bits", type=int, default=6, help="bits of the id channel")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--preset", default="small", choices=("paper", "small", "tiny"))
@@ -93,16 +112,23 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="folder of an earlier run, whose weights the training starts from")
     given = parser.parse_args()
     config = ModelConfig.preset(given.preset).replace(
-        mask={"scale": given.scale, "encoding": given.encoding},
+        mask={
+            "scale": given.scale,
+            "encoding": given.encoding,
+            "bits": (4, given.id_bits),
+            "max_instances": 2**given.id_bits,
+        },
         decoder={"bit_logits": given.additions, "normalize_noisy": given.additions, "patch": given.patch},
     )
     recipe = Recipe(config, DataConfig(size=(given.size, given.size)), AugmentConfig(jitter=(1.0, 1.0)))
-    examples = TrainingExamples(subsample(open_dataset(given.data, (given.size, given.size)), given.images), recipe)
+    dataset = subsample(open_dataset(given.data, (given.size, given.size)), given.images)
+    examples = Middles(dataset, recipe, given.middle)
     size = min(given.batch, len(examples.dataset))
     held = batch(examples, 0, size)
 
     torch.manual_seed(0)
     model = Pix2SeqD(config)
+    accelerate_training(model, torch.device("cpu"), torch.bfloat16)
     if given.init:
         model.load_state_dict(torch.load(given.init / "state.pt", weights_only=True)["model"])
     average = torch.optim.swa_utils.AveragedModel(

@@ -11,10 +11,10 @@ import dataclasses
 import difflib
 import json
 import math
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 BUNDLED = Path(__file__).parent / "checkpoints"
@@ -105,7 +105,7 @@ class Config:
             if key not in kinds:
                 near = difflib.get_close_matches(str(key), cls.names(), n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(kinds)}"
-                raise ValueError(f"{name} has no setting {_short_repr(key)}{hint}")
+                raise ValueError(f"{name} has no setting {short_repr(key)}{hint}")
             found[key] = _convert(f"{name}.{key}", kinds[key], value, trust_size)
             if not trust_size:
                 _check_limit(f"{cls.__name__}.{key}", f"{name}.{key}", found[key])
@@ -162,17 +162,17 @@ def _check_limit(setting: str, name: str, value: Any) -> None:
     """Refuse a number, or one of several, above the limit of its setting."""
     limit, largest = _LIMITS.get(setting), max(value) if isinstance(value, tuple) else value
     if limit is not None:
-        require((largest <= limit, f"{name} must be at most {limit}, not {_short_repr(value)}{_TRUST}"))
+        require((largest <= limit, f"{name} must be at most {limit}, not {short_repr(value)}{_TRUST}"))
 
 
 def _convert(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
     """A plain value as a field of this kind holds it; a `ValueError` if it is of another kind or length."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
-        require((value in inner, f"{name} must be one of {', '.join(inner)}, not {_short_repr(value)}"))
+        require((value in inner, f"{name} must be one of {', '.join(inner)}, not {short_repr(value)}"))
         return value
     if origin is tuple:
-        require((isinstance(value, list | tuple), f"{name} must be a list, not {_short_repr(value)}"))
+        require((isinstance(value, list | tuple), f"{name} must be a list, not {short_repr(value)}"))
         if inner[-1] is Ellipsis:
             require((1 <= len(value) <= MAX_LAYERS, f"{name} must have 1 to {MAX_LAYERS} entries, not {len(value)}"))
             inner = inner[:1] * len(value)
@@ -180,13 +180,13 @@ def _convert(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
         pairs = enumerate(zip(inner, value, strict=True))
         return tuple(_convert(f"{name}[{i}]", *pair, trust_size) for i, pair in pairs)
     if origin is dict:
-        require((isinstance(value, Mapping), f"{name} must be a section of settings, not {_short_repr(value)}"))
+        require((isinstance(value, Mapping), f"{name} must be a section of settings, not {short_repr(value)}"))
         return _check_backbone(name, value, trust_size)
     if is_section(kind):
-        require((isinstance(value, Mapping | kind), f"{name} must be a section of settings, not {_short_repr(value)}"))
+        require((isinstance(value, Mapping | kind), f"{name} must be a section of settings, not {short_repr(value)}"))
         return value if isinstance(value, kind) else kind.checked(value, trust_size, name)
     allowed = (int, float) if kind is float else (kind,)
-    require((type(value) in allowed, f"{name} must be of type {kind.__name__}, not {_short_repr(value)}"))
+    require((type(value) in allowed, f"{name} must be of type {kind.__name__}, not {short_repr(value)}"))
     _check_plain(name, value, _MAX_NUMBER)
     return value
 
@@ -206,7 +206,7 @@ def _check_backbone(name: str, values: Mapping[str, Any], trust_size: bool) -> d
                 allowed = allowed and not any(
                     word in str(key) for word in ("implementation", "auto_map", "remote_code")
                 )
-                require((allowed, f"{name} must not have the setting {_short_repr(key)}"))
+                require((allowed, f"{name} must not have the setting {short_repr(key)}"))
                 pending.append((f"{name}.{key}", item))
         elif isinstance(value, list | tuple):
             pending.extend((f"{name}[{i}]", item) for i, item in enumerate(value))
@@ -224,17 +224,12 @@ def _check_plain(name: str, value: Any, limit: int, cure: str = "") -> None:
     """Refuse what is no plain value, numbers that are not finite or beyond `limit`, and long or unprintable text."""
     if isinstance(value, str):
         plain = len(value) <= _MAX_TEXT and value.isprintable()
-        require((plain, f"{name} must be a line of at most {_MAX_TEXT} printable characters, not {_short_repr(value)}"))
+        require((plain, f"{name} must be a line of at most {_MAX_TEXT} printable characters, not {short_repr(value)}"))
     elif isinstance(value, float):
         require((math.isfinite(value), f"{name} must be a finite number, not {value}"))
     elif value is not None:
-        require((isinstance(value, int), f"{name} must be a plain value, not {_short_repr(value)}"))
-        require((abs(value) <= limit, f"{name} must be at most {limit}, not {_short_repr(value)}{cure}"))
-
-
-def _short_repr(value: Any) -> str:
-    """A value in a message, shortened."""
-    return reprlib.repr(value)
+        require((isinstance(value, int), f"{name} must be a plain value, not {short_repr(value)}"))
+        require((abs(value) <= limit, f"{name} must be at most {limit}, not {short_repr(value)}{cure}"))
 
 
 def require(*checks: tuple[bool, str]) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import accumulate
 
 import numpy as np
 import torch
@@ -98,8 +97,8 @@ def value_probability(bits: Tensor, scale: float) -> Tensor:
     return ((1 + bits.abs() / scale) / 2).prod(dim=1).clamp(max=1)
 
 
-class ValueReader(nn.Module):
-    """What predicted analog bits say of each mask channel, as a module, so that a faster one can replace it.
+class Quantizer(nn.Module):
+    """The integers that predicted analog bits stand for (§2), as a module, so that a faster one can replace it.
 
     Args of the constructor:
         bits: number of bits of each channel.
@@ -119,8 +118,7 @@ class ValueReader(nn.Module):
 
     def probabilities(self, m_pred: Tensor) -> Tensor:
         """`value_probability` of each channel: `[b, bits, h, w]` → float32 `[b, channels, h, w]`, 0..1."""
-        parts = m_pred.tensor_split(tuple(accumulate(self.bits))[:-1], dim=1)
-        return torch.stack([value_probability(part, self.scale) for part in parts], dim=1)
+        return torch.stack([value_probability(part, self.scale) for part in m_pred.split(self.bits, dim=1)], dim=1)
 
 
 def binary_codes(bits: int, device: torch.device | None = None) -> Tensor:

@@ -393,16 +393,11 @@ class MaskConfig(Config):
         require_range(self, 1, math.inf, "stride")
         require_range(self, 0, math.inf, "init_id_cell")
         require_positive(self, "scale")
-        counts = (self.classes, self.max_instances)
-        needed = [max(bits, (count - 1).bit_length()) for bits, count in zip(self.bits, counts, strict=True)]
-        enough = f'--model.mask.bits "{needed}" suits'
-        require(
-            (self.classes <= 2 ** self.bits[0], f"{self.classes} classes do not fit {self.bits[0]} bits; {enough}"),
-            (
-                self.max_instances <= 2 ** self.bits[1],
-                f"{self.max_instances} ids do not fit {self.bits[1]} bits; {enough}",
-            ),
-        )
+        counts = (("classes", self.classes, self.bits[0]), ("ids", self.max_instances, self.bits[1]))
+        needed = [max(bits, (count - 1).bit_length()) for _, count, bits in counts]
+        for what, count, bits in counts:
+            message = f'{count} {what} do not fit {bits} bits; --model.mask.bits "{needed}" suits'
+            require((count <= 2**bits, message))
 
     @property
     def total_bits(self) -> int:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd.analog_bits import ValueReader, analog, bit2int, to_codes
+from pix2seqd.analog_bits import Quantizer, analog, bit2int, to_codes
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import check_schedule, corrupt, ddim_step, ddpm_step, gamma, time_steps
 from pix2seqd.loss import cross_entropy, instance_weights, l2
@@ -28,7 +28,7 @@ class Pix2SeqD(nn.Module):
         self.pixel_encoder = PixelEncoder(config)
         self.mask_decoder = MaskDecoder(config)
         limits = config.mask.classes - 1, config.mask.max_instances - 1
-        self.reader = ValueReader(config.mask.bits, config.mask.scale, config.mask.encoding, limits)
+        self.quantizer = Quantizer(config.mask.bits, config.mask.scale, config.mask.encoding, limits)
 
     def train_loss(
         self,
@@ -191,4 +191,4 @@ class Pix2SeqD(nn.Module):
 
     def to_masks(self, m_pred: Tensor) -> Tensor:
         """Quantize analog bits by their sign: `[b, bits, h, w]` → int64 `[b, 2, h, w]`, illegal values clipped."""
-        return self.reader.values(m_pred)
+        return self.quantizer.values(m_pred)

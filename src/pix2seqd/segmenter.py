@@ -153,7 +153,7 @@ class Segmenter:
             **self._settings(clip).to_dict(),
         }
 
-    def image(self, source: Source, *, hints: Panoptic | None = None, **given: Unpack[ImageOptions]) -> Panoptic:
+    def image(self, source: Source, *, hints: Panoptic | None = None, **options: Unpack[ImageOptions]) -> Panoptic:
         """Segment one image.
 
         Args:
@@ -161,7 +161,7 @@ class Segmenter:
             hints: given segments, in a segmentation of the image's size; the model generates the pixels that are void.
                 Hinted pixels keep their segment (id, category and score). A segment that is given in part can grow. One
                 sample is taken, without a consensus.
-            given: see `ImageOptions`.
+            options: see `ImageOptions`.
 
         Returns:
             A segmentation of the image's own size.
@@ -171,8 +171,8 @@ class Segmenter:
                 categories.
         """
         if hints is None:
-            return next(self.images([source], **given))
-        call = self._call(given)
+            return next(self.images([source], **options))
+        call = self._call(options)
         image = self.resize(source, call.diameter)
         mask = self.tiling.inpainted(image, hints)
         windows, denoiser = self.tiling.split(image, _generators(call.seed, 1), mask), self._denoiser(call.infer)
@@ -205,7 +205,7 @@ class Segmenter:
         return push_to_hub(find_folder(self.checkpoint.name), repository, **options)
 
     def progress(
-        self, source: Source, *, hints: Panoptic | None = None, **given: Unpack[ImageOptions]
+        self, source: Source, *, hints: Panoptic | None = None, **options: Unpack[ImageOptions]
     ) -> Iterator[tuple[float, Panoptic]]:
         """Segment one image as `image` does, and yield intermediate results.
 
@@ -215,14 +215,14 @@ class Segmenter:
             the other; there is one pair after each window, and unfinished windows are void. With a consensus, the
             first sample is shown step by step, and stays until all samples are done.
         """
-        call = self._call(given)
+        call = self._call(options)
         if hints is None:
             steps = self._progress(self._views(source, call), call)
         else:
             steps = self._hinted_progress(self.resize(source, call.diameter), call, hints)
         return ((share, call.select(panoptic)) for share, panoptic in steps)
 
-    def samples(self, source: Source, n: int = 5, **given: Unpack[ImageOptions]) -> list[Panoptic]:
+    def samples(self, source: Source, n: int = 5, **options: Unpack[ImageOptions]) -> list[Panoptic]:
         """Several segmentations of one image: number k, from 0, equals `image` with the seed `seed + k`, no consensus.
 
         `inference.consensus` computes their uncertainty and their consensus.
@@ -232,7 +232,7 @@ class Segmenter:
         """
         if n < 1:
             raise InputError(f"the number of samples must be 1 or more, not {n}")
-        call = self._call(given)
+        call = self._call(options)
         self._call({"seed": call.seed + n - 1})
         image = self.resize(source, call.diameter)
         # Each sample counts, also where the first one is sure.
@@ -246,7 +246,7 @@ class Segmenter:
         *,
         batch_size: int | None = None,
         on_window: Callable[[int, int], None] = lambda done, of: None,
-        **given: Unpack[ImageOptions],
+        **options: Unpack[ImageOptions],
     ) -> Iterator[Panoptic]:
         """Segment many images, each as `image` does.
 
@@ -255,9 +255,9 @@ class Segmenter:
             batch_size: number of windows that go through the network at once.
             on_window: is called after each window with the number of windows of its image that are done, and that the
                 image has.
-            given: see `ImageOptions`.
+            options: see `ImageOptions`.
         """
-        call = self._call(given)
+        call = self._call(options)
         batch_size = self.runner.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise InputError(f"batch size must be 1 or more, not {batch_size}")
@@ -278,7 +278,7 @@ class Segmenter:
         *,
         first_steps: int | None = None,
         adaptive: float | None = None,
-        **given: Unpack[ImageOptions],
+        **options: Unpack[ImageOptions],
     ) -> Iterator[Panoptic]:
         """Segment a video and track its objects (§3.4). Each result is yielded before the next frame is read.
 
@@ -291,14 +291,14 @@ class Segmenter:
             first_steps: decoder steps of the first frame; None: the checkpoint's value.
             adaptive: average number of steps of later frames, 1 or more, spent where the mask changes; 0: always
                 `steps`; None: the checkpoint's value.
-            given: see `ImageOptions`. `steps` is for later frames. All frames and samples have the scale of the first
+            options: see `ImageOptions`. `steps` is for later frames. All frames and samples have the scale of the first
                 frame that shows a thing. Segments below `min_score` (default: 0) or not of `classes` are tracked too,
                 but not shown. The same frames and seed give the same result.
 
         Raises:
             InputError: a frame cannot be read or has another size than the first, or an option is out of range.
         """
-        call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive}, clip=True)
+        call = self._call({**options, "first_steps": first_steps, "adaptive": adaptive}, clip=True)
         data, model, min_pixels = self.checkpoint.data, self.model.config, call.infer.min_pixels
         denoiser, tracker = self._denoiser(call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
         conditioned = denoiser.conditioned if model.decoder.past_frames else 0
@@ -376,10 +376,10 @@ class Segmenter:
         infer = self.checkpoint.infer
         return infer.replace(min_score=0.0, sample_scales=(1.0,)) if clip else infer
 
-    def _call(self, given: Mapping[str, Any], clip: bool = False) -> _Call:
+    def _call(self, options: Mapping[str, Any], clip: bool = False) -> _Call:
         """Check the options of a call; those that are missing or None are the checkpoint's."""
         infer = self._settings(clip)
-        changes = {key: value for key, value in given.items() if value is not None}
+        changes = {key: value for key, value in options.items() if value is not None}
         if changes.keys() & {"steps", "first_steps"}:
             changes["early_exit"] = 0.0  # all steps that are asked for are taken
         if not clip:  # an image is segmented like the first frame of a clip

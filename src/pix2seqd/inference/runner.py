@@ -96,7 +96,7 @@ class Runner:
         Channels: class, id, and the model's confidence in the class and in the id, 0 to `MAX_CONFIDENCE`.
         """
         config = self.model.config.mask
-        confidence = self.model.reader.probabilities(step.m_pred)
+        confidence = self.model.quantizer.probabilities(step.m_pred)
         kind = torch.uint8 if max(config.classes, config.max_instances) <= 256 else torch.int32
         masks = self.model.to_masks(step.m_pred).to(kind)
         return torch.cat([masks, (confidence * MAX_CONFIDENCE).round().to(kind)], dim=1).cpu().numpy()

@@ -307,7 +307,7 @@ class Tiling:
     def _without_small(self, labels: np.ndarray, classes: dict[int, int], minimum: int) -> LabelMap:
         """Unique ids: segments of fewer than `minimum` pixels become void; otherwise `fill_small`, in `labels`."""
         if self.data.ids == "reused":
-            return postprocess.fill_small(labels, classes, minimum, spare=True)
+            return postprocess.fill_small(labels, classes, minimum, in_place=True)
         runs = Runs.encode(labels)
         areas = runs.areas(1 + max(classes, default=0))
         classes = {label: c for label, c in classes.items() if areas[label] >= minimum}

@@ -134,7 +134,7 @@ class Denoiser:
             inside: height and width of the part of each window that is the image, in network pixels.
         """
         stride, limit = self._model.config.mask.stride, self._config.early_exit
-        of_class, of_id = self._model.reader.probabilities(m_pred).unbind(dim=1)
+        of_class, of_id = self._model.quantizer.probabilities(m_pred).unbind(dim=1)
         things = self._things.to(m_pred.device)[self._model.to_masks(m_pred)[:, 0]]
         confidence = torch.where(things, of_class * of_id, of_class)
         means = [

@@ -123,9 +123,9 @@ class Quantizer(nn.Module):
 
 def binary_codes(bits: int, device: torch.device | None = None) -> Tensor:
     """The bits of 0 .. 2^bits - 1, least significant first: float32 0 or 1, `[2^bits, bits]`."""
-    codes, places = torch.arange(2**bits, device=device), torch.arange(bits, device=device)
+    codes, positions = torch.arange(2**bits, device=device), torch.arange(bits, device=device)
     # `>>` of two tensors is not known to ONNX's converter.
-    return (torch.bitwise_right_shift(codes[:, None], places) & 1).float()
+    return (torch.bitwise_right_shift(codes[:, None], positions) & 1).float()
 
 
 def expected_bits(logits: Tensor, scale: float) -> Tensor:

@@ -130,7 +130,8 @@ class Pix2SeqD(nn.Module):
             steps: as in `infer`.
             td: likewise.
             past: likewise.
-            sampler: how the next state is made from the prediction (`diffusion.ddim_step`, `diffusion.ddpm_step`).
+            sampler: how the next state is made from the prediction: "ddim" (`diffusion.ddim_step`), "ddpm"
+                (`diffusion.ddpm_step`), or "ddpm_small", which is "ddpm" with `small_variance`.
             fresh_noise: step → standard normal noise of the state's shape, for the ddpm samplers.
             hints: int64 `[b, 2, h, w]`, given classes and ids, -1 where nothing is given. They replace the prediction
                 of every step, and the state at the step's noise level (Eq. 1 with the first noise).
@@ -171,11 +172,11 @@ class Pix2SeqD(nn.Module):
             return noise
         top, left = bit2int(noise.flatten(1)[:, :32, None, None] > 0, (16, 16)).unbind(dim=1)  # [b, 1, 1]
         height, width = (torch.arange(n, device=noise.device) for n in noise.shape[-2:])
-        across = (bits[1] + 1) // 2
-        row = (top + height[:, None]) // cell % 2 ** (bits[1] - across)
-        column = (left + width) // cell % 2**across
+        column_bits = (bits[1] + 1) // 2
+        row = (top + height[:, None]) // cell % 2 ** (bits[1] - column_bits)
+        column = (left + width) // cell % 2**column_bits
         row, column = (n ^ (n >> 1) for n in (row, column))
-        ids = (row << across) + column
+        ids = (row << column_bits) + column
         if past is not None:
             ids = torch.where(past[:, -1, 1] > 0, past[:, -1, 1], ids)
         every = torch.arange(2 ** bits[1], device=ids.device)

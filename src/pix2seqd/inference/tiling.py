@@ -118,7 +118,7 @@ class Tiling:
         fit = min(side / own for side, own in zip(size, (image.height, image.width), strict=True))
         zoom = fit if config.layout == "resize" else scale * (zoom or config.zoom)
         height, width = (max(round(side * zoom), 1) for side in (image.height, image.width))
-        table = None if config.normalize == "none" else stretch_table(image.counts, config.normalize)
+        table = None if config.normalize == "none" else stretch_table(image.counts)
         pixels = ScaledImage(image, table, height, width)
         rows, columns = -(-height // stride), -(-width // stride)
         window = self._tile(rows, columns) if config.layout == "tile" else (size[0] // stride, size[1] // stride)

@@ -28,7 +28,7 @@ from pix2seqd.inference.runner import Runner
 from pix2seqd.inference.scale import best_zoom
 from pix2seqd.inference.tiling import ResizedImage, ScaleEstimate, Tiling, Window
 from pix2seqd.inference.tracking import Tracker
-from pix2seqd.inference.video import Denoiser, Step
+from pix2seqd.inference.denoiser import Denoiser, Step
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy

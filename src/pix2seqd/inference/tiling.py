@@ -226,7 +226,7 @@ class Tiling:
         (labels, classes), confidence = join.labels(), canvas.values
         del join, canvas  # nothing of a large image stays longer than it is needed
         scores = postprocess.mean_confidence(labels, confidence)
-        labels = self._enlarged(labels, confidence, image, smooth)
+        labels = self._upsampled(labels, confidence, image, smooth)
         del confidence
         labels, classes = self._without_small(labels, classes, minimum)
         runs = Runs.encode(labels)
@@ -297,7 +297,7 @@ class Tiling:
         """Whether the mask has fewer pixels than the image as it was given."""
         return image.zoom < self.model.mask.stride
 
-    def _enlarged(self, labels: np.ndarray, confidence: np.ndarray, image: ResizedImage, smooth: bool) -> np.ndarray:
+    def _upsampled(self, labels: np.ndarray, confidence: np.ndarray, image: ResizedImage, smooth: bool) -> np.ndarray:
         """Labels of an image's mask, `[h, w]`, with their confidence → of the image, maybe with smooth outlines."""
         if not smooth:
             return self.to_image_size(labels, image)
@@ -346,8 +346,8 @@ class Tiling:
         """An inpainted mask → segments at the image's size, with the hints as they were given."""
         new = {label: c for label, c in mask.class_of.items() if label > len(hints.segments)}
         smooth = smooth and self._is_coarser(image)
-        enlarged = self._enlarged(mask.labels, mask.confidence, image, smooth)
-        labels, _ = postprocess.fill_small(enlarged, new, self.minimum(image, min_pixels))
+        upsampled = self._upsampled(mask.labels, mask.confidence, image, smooth)
+        labels, _ = postprocess.fill_small(upsampled, new, self.minimum(image, min_pixels))
         return combine(labels, mask.class_of, hints, postprocess.mean_confidence(mask.labels, mask.confidence))
 
 

@@ -24,11 +24,11 @@ from pix2seqd.files import InputError
 from pix2seqd.images import familiarity
 from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
+from pix2seqd.inference.denoiser import Denoiser, Step
 from pix2seqd.inference.runner import Runner
 from pix2seqd.inference.scale import best_zoom
 from pix2seqd.inference.tiling import ResizedImage, ScaleEstimate, Tiling, Window
 from pix2seqd.inference.tracking import Tracker
-from pix2seqd.inference.denoiser import Denoiser, Step
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pix2seqd.files import InputError
 from pix2seqd.images.familiarity import moments
+from pix2seqd.inference.denoiser import Denoiser, Step
 from pix2seqd.inference.postprocess import MAX_CONFIDENCE
 from pix2seqd.inference.tiling import Window
-from pix2seqd.inference.denoiser import Denoiser, Step
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
 from pix2seqd.speed import accelerate, is_plain

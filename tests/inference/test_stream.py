@@ -38,7 +38,7 @@ def run(model: Pix2SeqD, config: InferConfig, images: Tensor, noise: Tensor, bat
         for windows, eps in zip(*(part.split(batch) for part in frame), strict=True):
             h = model.pixel_encoder(windows)
             for k, found in enumerate(samples):
-                found.append(last(model, stream.denoise(h, eps.roll(k), first=sum(map(len, found)), sample=k)))
+                found.append(last(model, stream.denoise(h, eps.roll(k), number=sum(map(len, found)), sample=k)))
         masks.append(torch.cat(samples[0]))
         stream.remember(masks)
     return masks

@@ -70,7 +70,7 @@ class Denoiser:
         self,
         h: ImageFeatures,
         noise: Tensor,
-        first: int = 0,
+        number: int = 0,
         sample: int = 0,
         hints: Tensor | None = None,
         inside: Sequence[tuple[int, int]] = (),
@@ -82,7 +82,7 @@ class Denoiser:
         Args:
             h: the encoder's features of the windows.
             noise: standard normal `[b, bits, h, w]`.
-            first: number of the first of these windows in the frame.
+            number: number of the first of these windows in the frame.
             sample: number of the sample; samples from `conditioned` on get no past masks.
             hints: int64 `[b, 2, h, w]`, as `Pix2SeqD.denoise` takes them.
             inside: as in `certain`.
@@ -90,7 +90,7 @@ class Denoiser:
             samples: number of samples of these windows.
         """
         config = self._config
-        past = [masks[first : first + len(noise)] for masks in self._past] if sample < self.conditioned else []
+        past = [masks[number : number + len(noise)] for masks in self._past] if sample < self.conditioned else []
         steps = self._allowed(len(noise)) if past else config.first_steps or config.steps
         before = past[-1] if past and config.adaptive else None
         condition = self._condition(past)

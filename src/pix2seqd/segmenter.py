@@ -177,8 +177,8 @@ class Segmenter:
         mask = self.tiling.inpainted(image, hints)
         windows, denoiser = self.tiling.split(image, _generators(call.seed, 1), mask), self._denoiser(call.infer)
         for number, found in enumerate(self._masks(windows, denoiser, 1)):
-            self.tiling.add(mask, number, found[0], image, call.infer.min_pixels)
-        result = self.tiling.finish(mask, image, hints, call.infer.min_pixels, call.infer.smooth)
+            self.tiling.add(mask, number, found[0], image, call.infer)
+        result = self.tiling.finish(mask, image, hints, call.infer)
         return call.select(self._with_ood_score(result, image))
 
     __call__ = image
@@ -238,7 +238,10 @@ class Segmenter:
         # Each sample counts, also where the first one is sure.
         denoiser = self._denoiser(call.infer.replace(consensus=1))
         masks = self._masks(self.tiling.split(image, _generators(call.seed, n)), denoiser)
-        return [call.select(self._with_ood_score(sample, image)) for sample in self._stitch(image, masks, call)]
+        return [
+            call.select(self._with_ood_score(sample, image))
+            for sample in self.tiling.stitch_samples(image, masks, call.infer)
+        ]
 
     def images(
         self,
@@ -269,7 +272,8 @@ class Segmenter:
             counts = [len(view.image.corners) for view in views]
             reported = _reported(islice(masks, sum(counts)), sum(counts), on_window)
             parts = (islice(reported, count) for count in counts)
-            found = (self._stitch(view.image, part, call) for view, part in zip(views, parts, strict=True))
+            pairs = zip(views, parts, strict=True)
+            found = (self.tiling.stitch_samples(view.image, part, call.infer) for view, part in pairs)
             yield call.select(self._consensus(views[0].image, chain.from_iterable(found), call))
 
     def video(
@@ -299,7 +303,7 @@ class Segmenter:
             InputError: a frame cannot be read or has another size than the first, or an option is out of range.
         """
         call = self._call({**options, "first_steps": first_steps, "adaptive": adaptive}, clip=True)
-        data, model, min_pixels = self.checkpoint.data, self.model.config, call.infer.min_pixels
+        data, model = self.checkpoint.data, self.model.config
         denoiser, tracker = self._denoiser(call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
         conditioned = denoiser.conditioned if model.decoder.past_frames else 0
         generators = _generators(call.seed, call.infer.consensus)
@@ -311,7 +315,7 @@ class Segmenter:
                 raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
             windows = self.tiling.split(image, generators)
             samples = list(zip(*self._masks(windows, denoiser), strict=True))
-            found = [self.tiling.stitch(image, masks, min_pixels, call.infer.smooth) for masks in samples]
+            found = [self.tiling.stitch(image, masks, call.infer) for masks in samples]
             ids = [self.tiling.generated_ids(image, masks) for masks in samples[:conditioned]]
             agreed = self._consensus(image, found, call)
             result = tracker.update(agreed, np.stack(ids) if ids else None)
@@ -424,13 +428,9 @@ class Segmenter:
             samples = [self.runner.masks(step) for step in loop if step.is_last]
             yield from map(list, zip(*samples, strict=True))
 
-    def _stitch(self, image: ResizedImage, masks: Iterator[list[np.ndarray]], call: _Call) -> Iterator[Panoptic]:
-        """The segmentation of each sample, from the masks `[4, h, w]` of an image's windows."""
-        return self.tiling.stitch_samples(image, masks, call.infer.min_pixels, call.infer.smooth)
-
     def _consensus(self, image: ResizedImage, found: Iterable[Panoptic], call: _Call) -> Panoptic:
         """The result of an image from the segmentations of its samples."""
-        minimum = self.tiling.minimum(image, call.infer.min_pixels)
+        minimum = self.tiling.minimum(image, call.infer)
         agreed = consensus(found, minimum) if call.infer.consensus > 1 else next(iter(found))
         image.give_back_memory()  # before the result is drawn and written
         return self._with_ood_score(agreed, image)
@@ -453,7 +453,7 @@ class Segmenter:
                 if found and not is_last:
                     continue
                 masks = chain.from_iterable(map(self.runner.masks, steps))
-                shown = self.tiling.stitch(view.image, masks, call.infer.min_pixels, call.infer.smooth)
+                shown = self.tiling.stitch(view.image, masks, call.infer)
                 if is_last:
                     found.append(shown)
                 if number == total:
@@ -462,16 +462,16 @@ class Segmenter:
 
     def _hinted_progress(self, image: ResizedImage, call: _Call, hints: Panoptic) -> Iterator[tuple[float, Panoptic]]:
         """One window after the other; the steps are shown if there is only one window."""
-        mask, min_pixels = self.tiling.inpainted(image, hints), call.infer.min_pixels
+        mask = self.tiling.inpainted(image, hints)
         windows, denoiser = self.tiling.split(image, _generators(call.seed, 1), mask), self._denoiser(call.infer)
         count = len(image.corners)
         for number, loop in enumerate(self._loops(windows, denoiser, 1)):
             for done, step in enumerate(loop, start=1):
                 if step.is_last or count == 1:
                     shown = mask if step.is_last else deepcopy(mask)
-                    self.tiling.add(shown, number, self.runner.masks(step)[0], image, min_pixels)
+                    self.tiling.add(shown, number, self.runner.masks(step)[0], image, call.infer)
                     share = (number + (1 if step.is_last else done / call.infer.steps)) / count
-                    result = self.tiling.finish(shown, image, hints, min_pixels, call.infer.smooth)
+                    result = self.tiling.finish(shown, image, hints, call.infer)
                     yield share, self._with_ood_score(result, image)
 
 

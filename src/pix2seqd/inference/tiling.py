@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pix2seqd.checkpoint import Checkpoint, coarsest_cell
+from pix2seqd.config import InferConfig
 from pix2seqd.files import InputError
 from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.images.resize import ScaledImage, pad_image, resize_labels, smooth_labels, stretch_table
@@ -157,30 +158,27 @@ class Tiling:
             yield Window(number, pad_image(part, height, width), noise, hints, inside, image.moments)
         image.pixels.release()
 
-    def minimum(self, image: ResizedImage, min_pixels: int) -> int:
+    def minimum(self, image: ResizedImage, infer: InferConfig) -> int:
         """Minimum number of image pixels of a segment."""
-        return max(min_pixels, round(self.min_area / image.zoom**2))
+        return max(infer.min_pixels, round(self.min_area / image.zoom**2))
 
-    def stitch(
-        self, image: ResizedImage, masks: Iterable[np.ndarray], min_pixels: int, smooth: bool = False
-    ) -> Panoptic:
+    def stitch(self, image: ResizedImage, masks: Iterable[np.ndarray], infer: InferConfig) -> Panoptic:
         """Masks of an image's windows → segments at the image's size, without those below `minimum`.
 
-        The masks come one by one, integers `[4, h, w]`, as `Runner.masks` gives them; `smooth` is as
-        `InferConfig.smooth`.
+        The masks come one by one, integers `[4, h, w]`, as `Runner.masks` gives them; of the settings, `min_pixels` and
+        `smooth` count.
         """
-        return next(self.stitch_samples(image, ([mask] for mask in masks), min_pixels, smooth))
+        return next(self.stitch_samples(image, ([mask] for mask in masks), infer))
 
     def stitch_samples(
-        self, image: ResizedImage, masks: Iterable[Sequence[np.ndarray]], min_pixels: int, smooth: bool = False
+        self, image: ResizedImage, masks: Iterable[Sequence[np.ndarray]], infer: InferConfig
     ) -> Iterator[Panoptic]:
         """The same for several samples: each window comes with the masks of all samples.
 
         The samples' segments are computed one after the other, so that the maps of a large image need not exist all
         at once.
         """
-        minimum = self.minimum(image, min_pixels)
-        smooth = smooth and self._is_coarser(image)
+        minimum, smooth = self.minimum(image, infer), infer.smooth and self._is_coarser(image)
         if self.data.layout == "resize" and not smooth:  # as the official code
             (found,) = masks  # one window
             for mask in found:
@@ -333,21 +331,19 @@ class Tiling:
         labels = downsample(renumbered.without_crowds().segmentation, height, width, self.model.mask.stride)
         return InpaintedMask(labels, renumbered.classes, self.taxonomy)
 
-    def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, min_pixels: int) -> None:
+    def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, infer: InferConfig) -> None:
         """Write the generated mask of a window into the image's mask, without segments below `minimum`."""
         top, left = image.corners[number]
         labels, confidence = self._segments(_inside(found, top, left, mask.labels.shape), 0)
-        minimum = self.minimum(image, min_pixels) * mask.labels.size / math.prod(image.size)
+        minimum = self.minimum(image, infer) * mask.labels.size / math.prod(image.size)
         mask.add(top, left, labels, round(minimum), confidence)
 
-    def finish(
-        self, mask: InpaintedMask, image: ResizedImage, hints: Panoptic, min_pixels: int, smooth: bool = False
-    ) -> Panoptic:
+    def finish(self, mask: InpaintedMask, image: ResizedImage, hints: Panoptic, infer: InferConfig) -> Panoptic:
         """An inpainted mask → segments at the image's size, with the hints as they were given."""
         new = {label: c for label, c in mask.class_of.items() if label > len(hints.segments)}
-        smooth = smooth and self._is_coarser(image)
+        smooth = infer.smooth and self._is_coarser(image)
         upsampled = self._upsampled(mask.labels, mask.confidence, image, smooth)
-        labels, _ = postprocess.fill_small(upsampled, new, self.minimum(image, min_pixels))
+        labels, _ = postprocess.fill_small(upsampled, new, self.minimum(image, infer))
         return combine(labels, mask.class_of, hints, postprocess.mean_confidence(mask.labels, mask.confidence))
 
 

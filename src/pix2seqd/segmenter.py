@@ -238,10 +238,8 @@ class Segmenter:
         # Each sample counts, also where the first one is sure.
         denoiser = self._denoiser(call.infer.replace(consensus=1))
         masks = self._masks(self.tiling.split(image, _generators(call.seed, n)), denoiser)
-        return [
-            call.select(self._with_ood_score(sample, image))
-            for sample in self.tiling.stitch_samples(image, masks, call.infer)
-        ]
+        found = self.tiling.stitch_samples(image, masks, call.infer)
+        return [call.select(self._with_ood_score(sample, image)) for sample in found]
 
     def images(
         self,

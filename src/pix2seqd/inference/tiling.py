@@ -102,8 +102,6 @@ class Tiling:
         self._cell = 1 if is_fixed else coarsest_cell(checkpoint.model)
         self._units = tuple(max(side // _PARTS // self._cell, 1) * self._cell for side in self.size)
         """Sides of tiles are multiples of these."""
-        self.min_area = checkpoint.infer.min_share * math.pi / 4 * self.data.diameter**2
-        """Network pixels of the smallest segment that counts (`InferConfig.min_share`)."""
         self._join_below = checkpoint.infer.join_below
 
     def resize(self, source: Source, zoom: float | None = None, scale: float = 1.0) -> ResizedImage:
@@ -159,8 +157,9 @@ class Tiling:
         image.pixels.release()
 
     def minimum(self, image: ResizedImage, infer: InferConfig) -> int:
-        """Minimum number of image pixels of a segment."""
-        return max(infer.min_pixels, round(self.min_area / image.zoom**2))
+        """Minimum number of image pixels of a segment (`InferConfig.min_pixels`, `InferConfig.min_share`)."""
+        smallest = infer.min_share * math.pi / 4 * self.data.diameter**2
+        return max(infer.min_pixels, round(smallest / image.zoom**2))
 
     def stitch(self, image: ResizedImage, masks: Iterable[np.ndarray], infer: InferConfig) -> Panoptic:
         """Masks of an image's windows → segments at the image's size, without those below `minimum`.

@@ -83,12 +83,12 @@ class Range:
         for entry in value if isinstance(value, tuple) else (value,):
             inside = self.low <= entry <= self.high and math.isfinite(entry)
             at_end = (self.above and entry == self.low) or (self.below and entry == self.high)
-            require((inside and not at_end, f"{name} must be {shown}, not {value}"))
+            check(inside and not at_end, f"{name} must be {shown}, not {value}")
 
     def check_limit(self, name: str, value: Any) -> None:
         """Raise ValueError if the value is above the limit."""
         largest = max(value) if isinstance(value, tuple) else value
-        require((largest <= self.limit, f"{name} must be at most {self.limit}, not {short_repr(value)}{_TRUST}"))
+        check(largest <= self.limit, f"{name} must be at most {self.limit}, not {short_repr(value)}{_TRUST}")
 
 
 Count = Annotated[int, Range(1)]
@@ -201,24 +201,24 @@ def _convert(name: str, kind: Any, value: Any, trust_size: bool) -> Any:
     """A plain value as a field of this kind holds it; a `ValueError` if it is of another kind or length."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
-        require((value in inner, f"{name} must be one of {', '.join(inner)}, not {short_repr(value)}"))
+        check(value in inner, f"{name} must be one of {', '.join(inner)}, not {short_repr(value)}")
         return value
     if origin is tuple:
-        require((isinstance(value, list | tuple), f"{name} must be a list, not {short_repr(value)}"))
+        check(isinstance(value, list | tuple), f"{name} must be a list, not {short_repr(value)}")
         if inner[-1] is Ellipsis:
-            require((1 <= len(value) <= MAX_LAYERS, f"{name} must have 1 to {MAX_LAYERS} entries, not {len(value)}"))
+            check(1 <= len(value) <= MAX_LAYERS, f"{name} must have 1 to {MAX_LAYERS} entries, not {len(value)}")
             inner = inner[:1] * len(value)
-        require((len(value) == len(inner), f"{name} must have {len(inner)} entries, not {len(value)}"))
+        check(len(value) == len(inner), f"{name} must have {len(inner)} entries, not {len(value)}")
         pairs = enumerate(zip(inner, value, strict=True))
         return tuple(_convert(f"{name}[{i}]", *pair, trust_size) for i, pair in pairs)
     if origin is dict:
-        require((isinstance(value, Mapping), f"{name} must be a section of settings, not {short_repr(value)}"))
+        check(isinstance(value, Mapping), f"{name} must be a section of settings, not {short_repr(value)}")
         return _check_backbone(name, value, trust_size)
     if is_section(kind):
-        require((isinstance(value, Mapping | kind), f"{name} must be a section of settings, not {short_repr(value)}"))
+        check(isinstance(value, Mapping | kind), f"{name} must be a section of settings, not {short_repr(value)}")
         return value if isinstance(value, kind) else kind.checked(value, trust_size, name)
     allowed = (int, float) if kind is float else (kind,)
-    require((type(value) in allowed, f"{name} must be of type {kind.__name__}, not {short_repr(value)}"))
+    check(type(value) in allowed, f"{name} must be of type {kind.__name__}, not {short_repr(value)}")
     _check_plain(name, value, _MAX_NUMBER)
     return value
 
@@ -230,7 +230,7 @@ def _check_backbone(name: str, values: Mapping[str, Any], trust_size: bool) -> d
     """
     pending: list[tuple[str, Any]] = [(name, values)]
     for name, value in pending:  # nested values are appended meanwhile
-        require((len(pending) <= _MAX_ITEMS, f"{name}: a backbone may have {_MAX_ITEMS:,} settings"))
+        check(len(pending) <= _MAX_ITEMS, f"{name}: a backbone may have {_MAX_ITEMS:,} settings")
         if isinstance(value, Mapping):
             for key, item in value.items():
                 allowed = isinstance(key, str | int) and len(str(key)) <= _MAX_TEXT
@@ -238,17 +238,15 @@ def _check_backbone(name: str, values: Mapping[str, Any], trust_size: bool) -> d
                 allowed = allowed and not any(
                     word in str(key) for word in ("implementation", "auto_map", "remote_code")
                 )
-                require((allowed, f"{name} must not have the setting {short_repr(key)}"))
+                check(allowed, f"{name} must not have the setting {short_repr(key)}")
                 pending.append((f"{name}.{key}", item))
         elif isinstance(value, list | tuple):
             pending.extend((f"{name}[{i}]", item) for i, item in enumerate(value))
         else:
             _check_plain(name, value, _MAX_NUMBER if trust_size else MAX_CHANNELS, "" if trust_size else _TRUST)
     model_type = values.get("model_type")
-    require(
-        (isinstance(model_type, str), f"{name} needs a model_type, the name of a backbone"),
-        (model_type != "timm_backbone", "backbone 'timm_backbone' is not supported: it fetches weights of its own"),
-    )
+    check(isinstance(model_type, str), f"{name} needs a model_type, the name of a backbone")
+    check(model_type != "timm_backbone", "backbone 'timm_backbone' is not supported: it fetches weights of its own")
     return dict(values)
 
 
@@ -256,19 +254,18 @@ def _check_plain(name: str, value: Any, limit: int, cure: str = "") -> None:
     """Refuse what is no plain value, numbers that are not finite or beyond `limit`, and long or unprintable text."""
     if isinstance(value, str):
         plain = len(value) <= _MAX_TEXT and value.isprintable()
-        require((plain, f"{name} must be a line of at most {_MAX_TEXT} printable characters, not {short_repr(value)}"))
+        check(plain, f"{name} must be a line of at most {_MAX_TEXT} printable characters, not {short_repr(value)}")
     elif isinstance(value, float):
-        require((math.isfinite(value), f"{name} must be a finite number, not {value}"))
+        check(math.isfinite(value), f"{name} must be a finite number, not {value}")
     elif value is not None:
-        require((isinstance(value, int), f"{name} must be a plain value, not {short_repr(value)}"))
-        require((abs(value) <= limit, f"{name} must be at most {limit}, not {short_repr(value)}{cure}"))
+        check(isinstance(value, int), f"{name} must be a plain value, not {short_repr(value)}")
+        check(abs(value) <= limit, f"{name} must be at most {limit}, not {short_repr(value)}{cure}")
 
 
-def require(*checks: tuple[bool, str]) -> None:
-    """Raise ValueError with the message of the first check that fails."""
-    for holds, message in checks:
-        if not holds:
-            raise ValueError(message)
+def check(holds: bool, message: str) -> None:
+    """Raise ValueError with a message unless something holds."""
+    if not holds:
+        raise ValueError(message)
 
 
 def resnet_backbone(depths: tuple[int, ...], stem: int, widths: tuple[int, ...], layer_type: str) -> dict[str, Any]:
@@ -309,10 +306,8 @@ class EncoderConfig(Config):
     """Channels of the feature map that the decoder reads beside the noisy mask. Not in the paper; official."""
 
     def _check(self) -> None:
-        require(
-            (self.dim % self.heads == 0, "dim must be a multiple of heads"),
-            ("model_type" in self.backbone, "backbone needs a model_type"),
-        )
+        check(self.dim % self.heads == 0, "dim must be a multiple of heads")
+        check("model_type" in self.backbone, "backbone needs a model_type")
 
 
 @dataclass(frozen=True)
@@ -362,12 +357,10 @@ class DecoderConfig(Config):
         return self.patch * 2 ** (len(self.multipliers) - 1)
 
     def _check(self) -> None:
-        require(
-            (self.kernel_size % 2 == 1, f"kernel_size must be odd, not {self.kernel_size}"),
-            (len(self.multipliers) == len(self.res_blocks), "multipliers and res_blocks must be of equal length"),
-            (self.transformer_dim % self.head_dim == 0, "transformer_dim must be a multiple of head_dim"),
-            (self.head == "softmax" or not self.bit_logits, "bit_logits need the softmax head"),
-        )
+        check(self.kernel_size % 2 == 1, f"kernel_size must be odd, not {self.kernel_size}")
+        check(len(self.multipliers) == len(self.res_blocks), "multipliers and res_blocks must be of equal length")
+        check(self.transformer_dim % self.head_dim == 0, "transformer_dim must be a multiple of head_dim")
+        check(self.head == "softmax" or not self.bit_logits, "bit_logits need the softmax head")
 
 
 @dataclass(frozen=True)
@@ -397,7 +390,7 @@ class MaskConfig(Config):
         needed = [max(bits, (count - 1).bit_length()) for _, count, bits in counts]
         for what, count, bits in counts:
             message = f'{count} {what} do not fit {bits} bits; --model.mask.bits "{needed}" suits'
-            require((count <= 2**bits, message))
+            check(count <= 2**bits, message)
 
     @property
     def total_bits(self) -> int:
@@ -423,7 +416,7 @@ class ModelConfig(Config):
     """Exponent of the loss weights 1 / c^p, where c is the pixels of an instance (§3.2, Table 5)."""
 
     def _check(self) -> None:
-        require((self.decoder.head == "softmax" or self.loss == "l2", "the cross-entropy loss needs the softmax head"))
+        check(self.decoder.head == "softmax" or self.loss == "l2", "the cross-entropy loss needs the softmax head")
 
     @classmethod
     def preset(cls, name: Literal["paper", "small", "tiny"]) -> "ModelConfig":
@@ -490,10 +483,8 @@ class DataConfig(Config):
 
     def _check(self) -> None:
         overlaps = self.layout == "resize" or 0 <= self.overlap < min(self.size)
-        require(
-            (not self.diameter or self.layout == "tile", "diameter needs layout tile; resize has a scale of its own"),
-            (overlaps, f"overlap must be 0 or more and below the size, not {self.overlap}"),
-        )
+        check(not self.diameter or self.layout == "tile", "diameter needs layout tile; resize has a scale of its own")
+        check(overlaps, f"overlap must be 0 or more and below the size, not {self.overlap}")
 
     def at_scale_of(self, diameter: float) -> Self:
         """A copy with the zoom for things of `diameter` image pixels; 0: unknown, `zoom` is not changed."""
@@ -547,13 +538,11 @@ class InferConfig(Config):
     `steps`. §3.4 suggests it."""
 
     def _check(self) -> None:
-        require(
-            (self.consensus % 2 == 1, f"consensus must be 1, 3, 5 ..., not {self.consensus}"),
-            (not 0 < self.adaptive < 1, f"adaptive must be 0 or 1 and more, not {self.adaptive}"),
-            (
-                tuple(self.sample_scales[:1]) == (1,) and all(0.5 <= scale <= 2 for scale in self.sample_scales),
-                f"sample_scales must be 1 and further numbers from 0.5 to 2, not {list(self.sample_scales)}",
-            ),
+        check(self.consensus % 2 == 1, f"consensus must be 1, 3, 5 ..., not {self.consensus}")
+        check(not 0 < self.adaptive < 1, f"adaptive must be 0 or 1 and more, not {self.adaptive}")
+        check(
+            tuple(self.sample_scales[:1]) == (1,) and all(0.5 <= scale <= 2 for scale in self.sample_scales),
+            f"sample_scales must be 1 and further numbers from 0.5 to 2, not {list(self.sample_scales)}",
         )
 
 
@@ -574,7 +563,7 @@ class AugmentConfig(Config):
 
     def _check(self) -> None:
         low, high = self.jitter
-        require((0 < low <= high, f"jitter must be a range of positive scales, not {self.jitter}"))
+        check(0 < low <= high, f"jitter must be a range of positive scales, not {self.jitter}")
 
 
 @dataclass(frozen=True)
@@ -646,7 +635,7 @@ class TrainConfig(Config):
     """Above 0: early stopping after this number of `evaluations` without a better PQ. Not in the paper."""
 
     def _check(self) -> None:
-        require((self.evaluations > 0 or not self.patience, "patience needs evaluations"))
+        check(self.evaluations > 0 or not self.patience, "patience needs evaluations")
 
 
 @dataclass(frozen=True)
@@ -684,4 +673,4 @@ class Recipe(Config):
     def _check(self) -> None:
         needs_past = self.clips.self_past_prob or self.clips.rollout_prob
         known = self.model.decoder.past_frames > 0 or not needs_past
-        require((known, "self_past_prob and rollout_prob need a model with past_frames"))
+        check(known, "self_past_prob and rollout_prob need a model with past_frames")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from pix2seqd.checkpoint import Checkpoint, find_folder, from_pretrained
-from pix2seqd.config import DEFAULT_MODEL, ZOOMS, InferConfig, require
+from pix2seqd.config import DEFAULT_MODEL, ZOOMS, InferConfig, check
 from pix2seqd.files import InputError
 from pix2seqd.images import familiarity
 from pix2seqd.images.load import Source, open_pixels
@@ -395,15 +395,13 @@ class Segmenter:
         scales = data.diameter > 0
         smallest, largest = data.diameter / ZOOMS[1], data.diameter / ZOOMS[0]
         try:
-            require(
-                (0 <= seed < 2**63, f"seed must be 0 or more and below 2^63, not {seed}"),
-                (0 <= diameter < float("inf"), f"diameter must be 0 or more, not {diameter}"),
-                (scales or not diameter, "this checkpoint does not scale images; leave diameter out"),
-                (
-                    not diameter or smallest <= diameter <= largest,
-                    f"diameter must be from {smallest:g} to {largest:g} for this checkpoint, not {diameter:g}; "
-                    "scale the image",
-                ),
+            check(0 <= seed < 2**63, f"seed must be 0 or more and below 2^63, not {seed}")
+            check(0 <= diameter < float("inf"), f"diameter must be 0 or more, not {diameter}")
+            check(scales or not diameter, "this checkpoint does not scale images; leave diameter out")
+            check(
+                not diameter or smallest <= diameter <= largest,
+                f"diameter must be from {smallest:g} to {largest:g} for this checkpoint, not {diameter:g}; "
+                "scale the image",
             )
             return _Call(infer.replace(**changes), seed, diameter, classes)
         except ValueError as error:

@@ -392,12 +392,11 @@ class Segmenter:
         classes = frozenset([classes] if isinstance(classes, str) else classes)
         self.taxonomy.check_names(sorted(classes))
         data = self.checkpoint.data
-        scales = data.diameter > 0
         smallest, largest = data.diameter / ZOOMS[1], data.diameter / ZOOMS[0]
         try:
             check(0 <= seed < 2**63, f"seed must be 0 or more and below 2^63, not {seed}")
             check(0 <= diameter < float("inf"), f"diameter must be 0 or more, not {diameter}")
-            check(scales or not diameter, "this checkpoint does not scale images; leave diameter out")
+            check(data.diameter > 0 or not diameter, "this checkpoint does not scale images; leave diameter out")
             check(
                 not diameter or smallest <= diameter <= largest,
                 f"diameter must be from {smallest:g} to {largest:g} for this checkpoint, not {diameter:g}; "

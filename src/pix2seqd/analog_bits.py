@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -118,7 +119,8 @@ class Quantizer(nn.Module):
 
     def probabilities(self, m_pred: Tensor) -> Tensor:
         """`value_probability` of each channel: `[b, bits, h, w]` → float32 `[b, channels, h, w]`, 0..1."""
-        return torch.stack([value_probability(part, self.scale) for part in m_pred.split(self.bits, dim=1)], dim=1)
+        parts = m_pred.tensor_split(tuple(accumulate(self.bits))[:-1], dim=1)
+        return torch.stack([value_probability(part, self.scale) for part in parts], dim=1)
 
 
 def binary_codes(bits: int, device: torch.device | None = None) -> Tensor:

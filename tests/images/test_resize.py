@@ -180,7 +180,7 @@ class Spy(torch.nn.Module):
     def __init__(self, mask: np.ndarray) -> None:
         super().__init__()
         self.config = ModelConfig()
-        self.quantizer = Quantizer((1, 1), self.config.mask.scale, "binary", (255, 255))  # predictions are masks
+        self.quantizer = Quantizer(self.config.mask.bits, self.config.mask.scale, "binary", (255, 255))
         self.mask = torch.from_numpy(mask)
         self.seen: list[torch.Tensor] = []
 

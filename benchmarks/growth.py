@@ -36,10 +36,10 @@ from pix2seqd.cli.segment import segment
 from pix2seqd.images.familiarity import moments
 from pix2seqd.images.load import load_image
 from pix2seqd.inference.consensus import consensus
+from pix2seqd.inference.denoiser import Denoiser, Step
 from pix2seqd.inference.postprocess import segments_by_component
 from pix2seqd.inference.runner import Runner
 from pix2seqd.inference.tiling import Window
-from pix2seqd.inference.video import Denoiser, Step
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.parts import locate
 from pix2seqd.panoptic.results import PanopticWriter

@@ -6,7 +6,6 @@ from itertools import accumulate
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -81,11 +80,7 @@ def analog(masks: Tensor, bits: Sequence[int], scale: float) -> Tensor:
     Returns:
         float32 `[b, sum(bits), h, w]`: -b where a bit is 0, +b where it is 1.
     """
-    channels = []
-    for k, n in enumerate(bits):  # rows of tables: a quarter of the time of `int2bit`
-        table = (binary_codes(n, masks.device) * 2 - 1) * scale
-        channels.append(F.embedding(masks[:, k].long() & (2**n - 1), table))
-    return torch.cat(channels, dim=-1).movedim(-1, 1).contiguous()
+    return (int2bit(masks, bits) * 2 - 1) * scale
 
 
 def value_probability(bits: Tensor, scale: float) -> Tensor:
@@ -103,8 +98,8 @@ def value_probability(bits: Tensor, scale: float) -> Tensor:
     return ((1 + bits.abs() / scale) / 2).prod(dim=1).clamp(max=1)
 
 
-class ValueReader(nn.Module):
-    """What predicted analog bits say of each mask channel, as a module, so that a faster one can replace it.
+class Quantizer(nn.Module):
+    """The integers that predicted analog bits stand for (§2), as a module, so that a faster one can replace it.
 
     Args of the constructor:
         bits: number of bits of each channel.
@@ -130,9 +125,9 @@ class ValueReader(nn.Module):
 
 def binary_codes(bits: int, device: torch.device | None = None) -> Tensor:
     """The bits of 0 .. 2^bits - 1, least significant first: float32 0 or 1, `[2^bits, bits]`."""
-    codes, places = torch.arange(2**bits, device=device), torch.arange(bits, device=device)
+    codes, positions = torch.arange(2**bits, device=device), torch.arange(bits, device=device)
     # `>>` of two tensors is not known to ONNX's converter.
-    return (torch.bitwise_right_shift(codes[:, None], places) & 1).float()
+    return (torch.bitwise_right_shift(codes[:, None], positions) & 1).float()
 
 
 def expected_bits(logits: Tensor, scale: float) -> Tensor:

@@ -260,7 +260,7 @@ def is_dir(path: Path | Traversable) -> bool:
 def files_below(folder: Path) -> Iterator[Path]:
     """The files in a folder and those below it, also in linked folders; each folder once, as links may be rings.
 
-    Links to nothing are among them, so that whoever reads one says that its file is missing.
+    Links to nothing are among them, so that reading one says that its file is missing.
     """
     waiting, seen = [folder], set[Path]()
     while waiting:

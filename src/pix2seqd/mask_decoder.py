@@ -14,7 +14,7 @@ from pix2seqd.layers.norms import GroupNorm
 from pix2seqd.layers.transformer import KeyValue, TransformerLayer, glorot, position_encoding, sinusoidal_embedding
 from pix2seqd.pixel_encoder import ImageFeatures
 
-STRIP = 2**20
+MAX_LOGITS = 2**20
 """Number of logits that inference computes at a time: 4 MB of float32 fit into a processor's cache."""
 
 
@@ -72,7 +72,7 @@ class MaskDecoder(nn.Module):
         self.head = BitHead(config)
         outputs = sum(self.head.values) + (config.mask.total_bits if config.decoder.bit_logits else 0)
         self.conv_out = glorot(nn.Conv2d(x_dim, outputs * patch_area, 1), scale=1e-10)
-        self.strip = STRIP
+        self.max_logits = MAX_LOGITS
         if config.decoder.bit_logits:
             # Not zero like the rest, so that the layers before get a gradient from the first step on.
             nn.init.xavier_uniform_(self.conv_out.weight[sum(self.head.values) * patch_area :].data, gain=0.3)
@@ -107,7 +107,7 @@ class MaskDecoder(nn.Module):
         """
         x = self._unet(m_t, cache)
         patch, width = self.config.decoder.patch, m_t.shape[-1]
-        rows = max(self.strip // (len(x) * sum(self.head.values) * width * patch), 1)
+        rows = max(self.max_logits // (len(x) * sum(self.head.values) * width * patch), 1)
         strips = zip(x.split(rows, dim=2), m_t.split(rows * patch, dim=2), strict=True)
         return torch.cat([self.head(self.conv_out(part), m, cache.gammas) for part, m in strips], dim=2)
 

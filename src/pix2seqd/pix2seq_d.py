@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pix2seqd.analog_bits import ValueReader, analog, bit2int, to_codes
+from pix2seqd.analog_bits import Quantizer, analog, bit2int, to_codes
 from pix2seqd.config import ModelConfig
 from pix2seqd.diffusion import check_schedule, corrupt, ddim_step, ddpm_step, gamma, time_steps
 from pix2seqd.loss import cross_entropy, instance_weights, l2
@@ -28,7 +28,7 @@ class Pix2SeqD(nn.Module):
         self.pixel_encoder = PixelEncoder(config)
         self.mask_decoder = MaskDecoder(config)
         limits = config.mask.classes - 1, config.mask.max_instances - 1
-        self.reader = ValueReader(config.mask.bits, config.mask.scale, config.mask.encoding, limits)
+        self.quantizer = Quantizer(config.mask.bits, config.mask.scale, config.mask.encoding, limits)
 
     def train_loss(
         self,
@@ -130,7 +130,8 @@ class Pix2SeqD(nn.Module):
             steps: as in `infer`.
             td: likewise.
             past: likewise.
-            sampler: how the next state is made from the prediction (`diffusion.ddim_step`, `diffusion.ddpm_step`).
+            sampler: how the next state is made from the prediction: "ddim" (`diffusion.ddim_step`), "ddpm"
+                (`diffusion.ddpm_step`), or "ddpm_small", which is "ddpm" with `small_variance`.
             fresh_noise: step → standard normal noise of the state's shape, for the ddpm samplers.
             hints: int64 `[b, 2, h, w]`, given classes and ids, -1 where nothing is given. They replace the prediction
                 of every step, and the state at the step's noise level (Eq. 1 with the first noise).
@@ -171,11 +172,11 @@ class Pix2SeqD(nn.Module):
             return noise
         top, left = bit2int(noise.flatten(1)[:, :32, None, None] > 0, (16, 16)).unbind(dim=1)  # [b, 1, 1]
         height, width = (torch.arange(n, device=noise.device) for n in noise.shape[-2:])
-        across = (bits[1] + 1) // 2
-        row = (top + height[:, None]) // cell % 2 ** (bits[1] - across)
-        column = (left + width) // cell % 2**across
+        column_bits = (bits[1] + 1) // 2
+        row = (top + height[:, None]) // cell % 2 ** (bits[1] - column_bits)
+        column = (left + width) // cell % 2**column_bits
         row, column = (n ^ (n >> 1) for n in (row, column))
-        ids = (row << across) + column
+        ids = (row << column_bits) + column
         if past is not None:
             ids = torch.where(past[:, -1, 1] > 0, past[:, -1, 1], ids)
         every = torch.arange(2 ** bits[1], device=ids.device)
@@ -191,4 +192,4 @@ class Pix2SeqD(nn.Module):
 
     def to_masks(self, m_pred: Tensor) -> Tensor:
         """Quantize analog bits by their sign: `[b, bits, h, w]` → int64 `[b, 2, h, w]`, illegal values clipped."""
-        return self.reader.values(m_pred)
+        return self.quantizer.values(m_pred)

@@ -19,16 +19,16 @@ import numpy as np
 import torch
 
 from pix2seqd.checkpoint import Checkpoint, find_folder, from_pretrained
-from pix2seqd.config import DEFAULT_MODEL, ZOOMS, InferConfig, require
+from pix2seqd.config import DEFAULT_MODEL, ZOOMS, InferConfig, check
 from pix2seqd.files import InputError
 from pix2seqd.images import familiarity
 from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.inference.consensus import consensus
+from pix2seqd.inference.denoiser import Denoiser, Step
 from pix2seqd.inference.runner import Runner
 from pix2seqd.inference.scale import best_zoom
 from pix2seqd.inference.tiling import ResizedImage, ScaleEstimate, Tiling, Window
 from pix2seqd.inference.tracking import Tracker
-from pix2seqd.inference.video import Denoiser, Step
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.reused_ids import ID_DISTANCE
 from pix2seqd.panoptic.taxonomy import Taxonomy
@@ -153,7 +153,7 @@ class Segmenter:
             **self._settings(clip).to_dict(),
         }
 
-    def image(self, source: Source, *, hints: Panoptic | None = None, **given: Unpack[ImageOptions]) -> Panoptic:
+    def image(self, source: Source, *, hints: Panoptic | None = None, **options: Unpack[ImageOptions]) -> Panoptic:
         """Segment one image.
 
         Args:
@@ -161,7 +161,7 @@ class Segmenter:
             hints: given segments, in a segmentation of the image's size; the model generates the pixels that are void.
                 Hinted pixels keep their segment (id, category and score). A segment that is given in part can grow. One
                 sample is taken, without a consensus.
-            given: see `ImageOptions`.
+            options: see `ImageOptions`.
 
         Returns:
             A segmentation of the image's own size.
@@ -171,14 +171,14 @@ class Segmenter:
                 categories.
         """
         if hints is None:
-            return next(self.images([source], **given))
-        call = self._call(given)
+            return next(self.images([source], **options))
+        call = self._call(options)
         image = self.resize(source, call.diameter)
         mask = self.tiling.inpainted(image, hints)
         windows, denoiser = self.tiling.split(image, _generators(call.seed, 1), mask), self._denoiser(call.infer)
         for number, found in enumerate(self._masks(windows, denoiser, 1)):
-            self.tiling.add(mask, number, found[0], image, call.infer.min_pixels)
-        result = self.tiling.finish(mask, image, hints, call.infer.min_pixels, call.infer.smooth)
+            self.tiling.add(mask, number, found[0], image, call.infer)
+        result = self.tiling.finish(mask, image, hints, call.infer)
         return call.select(self._with_ood_score(result, image))
 
     __call__ = image
@@ -205,7 +205,7 @@ class Segmenter:
         return push_to_hub(find_folder(self.checkpoint.name), repository, **options)
 
     def progress(
-        self, source: Source, *, hints: Panoptic | None = None, **given: Unpack[ImageOptions]
+        self, source: Source, *, hints: Panoptic | None = None, **options: Unpack[ImageOptions]
     ) -> Iterator[tuple[float, Panoptic]]:
         """Segment one image as `image` does, and yield intermediate results.
 
@@ -215,14 +215,14 @@ class Segmenter:
             the other; there is one pair after each window, and unfinished windows are void. With a consensus, the
             first sample is shown step by step, and stays until all samples are done.
         """
-        call = self._call(given)
+        call = self._call(options)
         if hints is None:
             steps = self._progress(self._views(source, call), call)
         else:
             steps = self._hinted_progress(self.resize(source, call.diameter), call, hints)
         return ((share, call.select(panoptic)) for share, panoptic in steps)
 
-    def samples(self, source: Source, n: int = 5, **given: Unpack[ImageOptions]) -> list[Panoptic]:
+    def samples(self, source: Source, n: int = 5, **options: Unpack[ImageOptions]) -> list[Panoptic]:
         """Several segmentations of one image: number k, from 0, equals `image` with the seed `seed + k`, no consensus.
 
         `inference.consensus` computes their uncertainty and their consensus.
@@ -232,13 +232,14 @@ class Segmenter:
         """
         if n < 1:
             raise InputError(f"the number of samples must be 1 or more, not {n}")
-        call = self._call(given)
+        call = self._call(options)
         self._call({"seed": call.seed + n - 1})
         image = self.resize(source, call.diameter)
         # Each sample counts, also where the first one is sure.
         denoiser = self._denoiser(call.infer.replace(consensus=1))
         masks = self._masks(self.tiling.split(image, _generators(call.seed, n)), denoiser)
-        return [call.select(self._with_ood_score(sample, image)) for sample in self._stitch(image, masks, call)]
+        found = self.tiling.stitch_samples(image, masks, call.infer)
+        return [call.select(self._with_ood_score(sample, image)) for sample in found]
 
     def images(
         self,
@@ -246,7 +247,7 @@ class Segmenter:
         *,
         batch_size: int | None = None,
         on_window: Callable[[int, int], None] = lambda done, of: None,
-        **given: Unpack[ImageOptions],
+        **options: Unpack[ImageOptions],
     ) -> Iterator[Panoptic]:
         """Segment many images, each as `image` does.
 
@@ -255,9 +256,9 @@ class Segmenter:
             batch_size: number of windows that go through the network at once.
             on_window: is called after each window with the number of windows of its image that are done, and that the
                 image has.
-            given: see `ImageOptions`.
+            options: see `ImageOptions`.
         """
-        call = self._call(given)
+        call = self._call(options)
         batch_size = self.runner.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise InputError(f"batch size must be 1 or more, not {batch_size}")
@@ -269,7 +270,8 @@ class Segmenter:
             counts = [len(view.image.corners) for view in views]
             reported = _reported(islice(masks, sum(counts)), sum(counts), on_window)
             parts = (islice(reported, count) for count in counts)
-            found = (self._stitch(view.image, part, call) for view, part in zip(views, parts, strict=True))
+            pairs = zip(views, parts, strict=True)
+            found = (self.tiling.stitch_samples(view.image, part, call.infer) for view, part in pairs)
             yield call.select(self._consensus(views[0].image, chain.from_iterable(found), call))
 
     def video(
@@ -278,7 +280,7 @@ class Segmenter:
         *,
         first_steps: int | None = None,
         adaptive: float | None = None,
-        **given: Unpack[ImageOptions],
+        **options: Unpack[ImageOptions],
     ) -> Iterator[Panoptic]:
         """Segment a video and track its objects (§3.4). Each result is yielded before the next frame is read.
 
@@ -291,15 +293,15 @@ class Segmenter:
             first_steps: decoder steps of the first frame; None: the checkpoint's value.
             adaptive: average number of steps of later frames, 1 or more, spent where the mask changes; 0: always
                 `steps`; None: the checkpoint's value.
-            given: see `ImageOptions`. `steps` is for later frames. All frames and samples have the scale of the first
+            options: see `ImageOptions`. `steps` is for later frames. All frames and samples have the scale of the first
                 frame that shows a thing. Segments below `min_score` (default: 0) or not of `classes` are tracked too,
                 but not shown. The same frames and seed give the same result.
 
         Raises:
             InputError: a frame cannot be read or has another size than the first, or an option is out of range.
         """
-        call = self._call({**given, "first_steps": first_steps, "adaptive": adaptive}, clip=True)
-        data, model, min_pixels = self.checkpoint.data, self.model.config, call.infer.min_pixels
+        call = self._call({**options, "first_steps": first_steps, "adaptive": adaptive}, clip=True)
+        data, model = self.checkpoint.data, self.model.config
         denoiser, tracker = self._denoiser(call.infer), Tracker(data.ids == "unique", model.decoder.past_frames)
         conditioned = denoiser.conditioned if model.decoder.past_frames else 0
         generators = _generators(call.seed, call.infer.consensus)
@@ -311,7 +313,7 @@ class Segmenter:
                 raise InputError(f"frame {number} is {now} pixels, but those before are {before}; give one size only")
             windows = self.tiling.split(image, generators)
             samples = list(zip(*self._masks(windows, denoiser), strict=True))
-            found = [self.tiling.stitch(image, masks, min_pixels, call.infer.smooth) for masks in samples]
+            found = [self.tiling.stitch(image, masks, call.infer) for masks in samples]
             ids = [self.tiling.generated_ids(image, masks) for masks in samples[:conditioned]]
             agreed = self._consensus(image, found, call)
             result = tracker.update(agreed, np.stack(ids) if ids else None)
@@ -376,10 +378,10 @@ class Segmenter:
         infer = self.checkpoint.infer
         return infer.replace(min_score=0.0, sample_scales=(1.0,)) if clip else infer
 
-    def _call(self, given: Mapping[str, Any], clip: bool = False) -> _Call:
+    def _call(self, options: Mapping[str, Any], clip: bool = False) -> _Call:
         """Check the options of a call; those that are missing or None are the checkpoint's."""
         infer = self._settings(clip)
-        changes = {key: value for key, value in given.items() if value is not None}
+        changes = {key: value for key, value in options.items() if value is not None}
         if changes.keys() & {"steps", "first_steps"}:
             changes["early_exit"] = 0.0  # all steps that are asked for are taken
         if not clip:  # an image is segmented like the first frame of a clip
@@ -390,18 +392,15 @@ class Segmenter:
         classes = frozenset([classes] if isinstance(classes, str) else classes)
         self.taxonomy.check_names(sorted(classes))
         data = self.checkpoint.data
-        scales = data.diameter > 0
         smallest, largest = data.diameter / ZOOMS[1], data.diameter / ZOOMS[0]
         try:
-            require(
-                (0 <= seed < 2**63, f"seed must be 0 or more and below 2^63, not {seed}"),
-                (0 <= diameter < float("inf"), f"diameter must be 0 or more, not {diameter}"),
-                (scales or not diameter, "this checkpoint does not scale images; leave diameter out"),
-                (
-                    not diameter or smallest <= diameter <= largest,
-                    f"diameter must be from {smallest:g} to {largest:g} for this checkpoint, not {diameter:g}; "
-                    "scale the image",
-                ),
+            check(0 <= seed < 2**63, f"seed must be 0 or more and below 2^63, not {seed}")
+            check(0 <= diameter < float("inf"), f"diameter must be 0 or more, not {diameter}")
+            check(data.diameter > 0 or not diameter, "this checkpoint does not scale images; leave diameter out")
+            check(
+                not diameter or smallest <= diameter <= largest,
+                f"diameter must be from {smallest:g} to {largest:g} for this checkpoint, not {diameter:g}; "
+                "scale the image",
             )
             return _Call(infer.replace(**changes), seed, diameter, classes)
         except ValueError as error:
@@ -424,13 +423,9 @@ class Segmenter:
             samples = [self.runner.masks(step) for step in loop if step.is_last]
             yield from map(list, zip(*samples, strict=True))
 
-    def _stitch(self, image: ResizedImage, masks: Iterator[list[np.ndarray]], call: _Call) -> Iterator[Panoptic]:
-        """The segmentation of each sample, from the masks `[4, h, w]` of an image's windows."""
-        return self.tiling.stitch_samples(image, masks, call.infer.min_pixels, call.infer.smooth)
-
     def _consensus(self, image: ResizedImage, found: Iterable[Panoptic], call: _Call) -> Panoptic:
         """The result of an image from the segmentations of its samples."""
-        minimum = self.tiling.minimum(image, call.infer.min_pixels)
+        minimum = self.tiling.minimum(image, call.infer)
         agreed = consensus(found, minimum) if call.infer.consensus > 1 else next(iter(found))
         image.give_back_memory()  # before the result is drawn and written
         return self._with_ood_score(agreed, image)
@@ -453,7 +448,7 @@ class Segmenter:
                 if found and not is_last:
                     continue
                 masks = chain.from_iterable(map(self.runner.masks, steps))
-                shown = self.tiling.stitch(view.image, masks, call.infer.min_pixels, call.infer.smooth)
+                shown = self.tiling.stitch(view.image, masks, call.infer)
                 if is_last:
                     found.append(shown)
                 if number == total:
@@ -462,16 +457,16 @@ class Segmenter:
 
     def _hinted_progress(self, image: ResizedImage, call: _Call, hints: Panoptic) -> Iterator[tuple[float, Panoptic]]:
         """One window after the other; the steps are shown if there is only one window."""
-        mask, min_pixels = self.tiling.inpainted(image, hints), call.infer.min_pixels
+        mask = self.tiling.inpainted(image, hints)
         windows, denoiser = self.tiling.split(image, _generators(call.seed, 1), mask), self._denoiser(call.infer)
         count = len(image.corners)
         for number, loop in enumerate(self._loops(windows, denoiser, 1)):
             for done, step in enumerate(loop, start=1):
                 if step.is_last or count == 1:
                     shown = mask if step.is_last else deepcopy(mask)
-                    self.tiling.add(shown, number, self.runner.masks(step)[0], image, min_pixels)
+                    self.tiling.add(shown, number, self.runner.masks(step)[0], image, call.infer)
                     share = (number + (1 if step.is_last else done / call.infer.steps)) / count
-                    result = self.tiling.finish(shown, image, hints, min_pixels, call.infer.smooth)
+                    result = self.tiling.finish(shown, image, hints, call.infer)
                     yield share, self._with_ood_score(result, image)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pix2seqd.analog_bits import ValueReader
+from pix2seqd.analog_bits import Quantizer
 from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig
 from pix2seqd.data.augment import fit_crop, jittered_size
@@ -180,7 +180,7 @@ class Spy(torch.nn.Module):
     def __init__(self, mask: np.ndarray) -> None:
         super().__init__()
         self.config = ModelConfig()
-        self.reader = ValueReader(self.config.mask.bits, self.config.mask.scale, "binary", (255, 255))
+        self.quantizer = Quantizer(self.config.mask.bits, self.config.mask.scale, "binary", (255, 255))
         self.mask = torch.from_numpy(mask)
         self.seen: list[torch.Tensor] = []
 

@@ -148,7 +148,7 @@ def test_fill_small_part_by_part_equals_the_whole(seed: int, minimum: int, zoom:
         before = labels.copy()
         filled, class_of = fill_small(labels, classes, minimum)
         assert np.array_equal(labels, before), "they may be needed"
-        spare, _ = fill_small(before, classes, minimum, spare=True)
+        spare, _ = fill_small(before, classes, minimum, in_place=True)
     assert np.array_equal(filled, expected) and np.array_equal(spare, expected)
     if removed.any():
         assert class_of == {label: c for label, c in classes.items() if label not in small and not removed.all()}

@@ -261,7 +261,7 @@ def test_to_masks_and_stitch_round_trip(make):
         masks = tiling.to_masks(panoptic, {1: 1, 2: 2, 3: 3 * (data is WHOLE)}, image)
         assert len(masks) == len(image.corners)
         sure = np.full_like(masks, MAX_CONFIDENCE)
-        back = tiling.stitch(image, iter(np.concatenate([masks, sure], axis=1)), 0)
+        back = tiling.stitch(image, iter(np.concatenate([masks, sure], axis=1)), InferConfig(min_pixels=0))
         assert [segment.score for segment in back.segments] == [1] * 3
         assert np.array_equal(back.class_map(), panoptic.class_map())
         assert len(np.unique(np.stack([labels, back.segmentation]).reshape(2, -1), axis=1).T) == len(back.segments) == 3

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pix2seqd.config import InferConfig, ModelConfig
 from pix2seqd.data.synthetic.shapes import TAXONOMY
-from pix2seqd.inference.video import Denoiser, Step, settled
+from pix2seqd.inference.denoiser import Denoiser, Step, converged
 from pix2seqd.pix2seq_d import Pix2SeqD
 
 SIDE = 32
@@ -38,7 +38,7 @@ def run(model: Pix2SeqD, config: InferConfig, images: Tensor, noise: Tensor, bat
         for windows, eps in zip(*(part.split(batch) for part in frame), strict=True):
             h = model.pixel_encoder(windows)
             for k, found in enumerate(samples):
-                found.append(last(model, stream.denoise(h, eps.roll(k), first=sum(map(len, found)), sample=k)))
+                found.append(last(model, stream.denoise(h, eps.roll(k), number=sum(map(len, found)), sample=k)))
         masks.append(torch.cat(samples[0]))
         stream.remember(masks)
     return masks
@@ -168,13 +168,13 @@ def test_settled_counts_changes_of_pixels_with_an_id():
     before[:, 0] = 2
     before[:, :, :10, :10] = 1
     after = before.clone()
-    assert settled(after, before)
+    assert converged(after, before)
     after[:, 1, 0, 0] = 3
-    assert settled(after, before)  # one of a hundred
+    assert converged(after, before)  # one of a hundred
     after[:, 1, 0, :3] = 3
-    assert not settled(after, before)
-    assert not settled(torch.cat([before, after]), torch.cat([before, before]))
-    assert settled(torch.zeros_like(before), torch.zeros_like(before))
+    assert not converged(after, before)
+    assert not converged(torch.cat([before, after]), torch.cat([before, before]))
+    assert converged(torch.zeros_like(before), torch.zeros_like(before))
 
 
 def test_stream_sure_windows_keep_their_prediction_and_end_the_loop(video, monkeypatch):

@@ -11,7 +11,7 @@ from pix2seqd import mask_decoder
 )
 def test_predict_prepared_and_in_strips_equals_forward(tiny, build, changes, monkeypatch):
     """Exactness in float32: the loop against a plain pass of the decoder at every step."""
-    monkeypatch.setattr(mask_decoder, "STRIP", 4096)
+    monkeypatch.setattr(mask_decoder, "MAX_LOGITS", 4096)
     model = build(tiny.replace(**changes))
     images, m_t = torch.rand(2, 3, 64, 32), torch.randn(2, 5, 32, 16)
     h, times = model.pixel_encoder(images), torch.tensor([1.0, 0.6, 0.2])

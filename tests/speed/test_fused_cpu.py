@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2seqd.analog_bits import ValueReader, evidence_gain, expected_bits
+from pix2seqd.analog_bits import Quantizer, evidence_gain, expected_bits
 from pix2seqd.mask_decoder import BitHead
 from pix2seqd.speed import fused_cpu
 
@@ -204,7 +204,7 @@ def test_fused_values_are_the_plain_ones_bit_by_bit(set_threads, bits):
     m_pred[0, :, :2, :3] = 0  # off
     m_pred[0, :, 3, 3] = 0.1 * (1 + 1e-6)
     limits = tuple(2**n - 2 for n in bits)  # below the largest value
-    plain, fused = (cls(bits, 0.2, "binary", limits) for cls in (ValueReader, fused_cpu.FusedValueReader))
+    plain, fused = (cls(bits, 0.2, "binary", limits) for cls in (Quantizer, fused_cpu.FusedQuantizer))
     given = (m_pred, m_pred.contiguous(memory_format=torch.channels_last), m_pred[:, :, 5:20, 7:])
     for threads, found in itertools.product((1, 2), given):
         set_threads(threads)
@@ -215,7 +215,7 @@ def test_fused_values_are_the_plain_ones_bit_by_bit(set_threads, bits):
 
 def test_fused_values_of_other_encodings_and_types_are_the_plain_ones():
     for encoding, dtype in (("gray", torch.float32), ("binary", torch.float64)):
-        plain, fused = (cls((2, 4), 0.2, encoding, (2, 15)) for cls in (ValueReader, fused_cpu.FusedValueReader))
+        plain, fused = (cls((2, 4), 0.2, encoding, (2, 15)) for cls in (Quantizer, fused_cpu.FusedQuantizer))
         m_pred = torch.randn(1, 6, 5, 7, dtype=dtype).clamp(-1, 1) * 0.2
         with torch.inference_mode():
             assert torch.equal(fused.values(m_pred), plain.values(m_pred))

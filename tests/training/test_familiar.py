@@ -6,10 +6,9 @@ import pytest
 from pix2seqd.config import DataConfig
 from pix2seqd.data.synthetic.shapes import Shapes
 from pix2seqd.data.synthetic.shapes_clips import ShapesClips
-from pix2seqd.images.familiarity import MIN_IMAGES
 from pix2seqd.segmenter import Segmenter
 from pix2seqd.training import familiar
-from pix2seqd.training.familiar import training_statistics
+from pix2seqd.training.familiar import MIN_IMAGES, training_statistics
 
 
 @pytest.mark.parametrize(

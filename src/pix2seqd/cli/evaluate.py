@@ -59,10 +59,10 @@ def evaluate(
         limit: Number of images or clips to score, evenly spread over the data. Default: all.
         out: JSON file to write.
         csv: For images: CSV file to write, with the scores of every class.
-        plot: For images: PNG file to write, with the PQ of every class and the confusion matrix. It needs the extra
-            train.
+        plot: For images: PNG file to write, with the PQ of every class and the confusion matrix. It needs `pip install
+            "pix2seqd[train]"`.
         reliability: For images: PNG file to write, a plot of the share of segments that are right against their score.
-            It needs the extra train.
+            It needs `pip install "pix2seqd[train]"`.
         inference: How the checkpoint is used.
     """
     from pix2seqd import distributed

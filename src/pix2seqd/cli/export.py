@@ -10,7 +10,7 @@ def export(checkpoint: Checkpoint, /, *, out: Path, trust_size: TrustSize = Fals
     """Export a checkpoint to ONNX.
 
     OUT receives encoder.onnx (the image encoder) and step.onnx (one decoder step). The graphs take images of the
-    checkpoint's own input size. The command needs the extra onnx.
+    checkpoint's own input size. The command needs `pip install "pix2seqd[onnx]"`.
 
     Args:
         out: Folder to write to.

@@ -183,8 +183,8 @@ class Selection:
 
     min_score: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1))] = None
     """Smallest score of a segment, 0 to 1: how sure the model is of it. The pixels of segments with lower scores become
-    void. Default: as the model says (nuclei-fast and nuclei-video: 0.4, facades: 0.35, nuclei: 0.3, shapes: 0); 0 for
-    clips."""
+    void: they belong to no segment. Default: as the model says (nuclei-fast and nuclei-video: 0.4, facades: 0.35,
+    nuclei: 0.3, shapes: 0); 0 for clips."""
     classes: Annotated[list[str] | None, Parameter(negative=())] = None
     """Names of the categories to keep, separated by commas. The pixels of other segments become void. Default: all
     categories."""

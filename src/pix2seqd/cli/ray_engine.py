@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pix2seqd.cli.segmenting import Job, Results, Todo, segment_files
-from pix2seqd.files import InputError, require
+from pix2seqd.files import InputError
 
 
 class Worker:
@@ -32,7 +32,6 @@ def on_ray(job: Job, todo: Todo, workers: int) -> Results:
     The arguments are those of `on_workers`. Every machine of the cluster must see the files and the output folder, an
     absolute path, under the same paths.
     """
-    require("--engine ray", "ray", "ray")
     import ray  # pyright: ignore[reportMissingImports]
 
     batch = job.batch_size or 1

@@ -57,17 +57,18 @@ def segment(
     Args:
         images: Image files, and folders of images (without their subfolders).
         out: Folder to write to.
-        also: Further files for other tools, names with commas between them. measures: measures.csv and counts.csv.
-            labels: labels/NAME.tif. coco: instances.json. geojson: geojson/NAME.geojson for QuPath. rois:
-            rois/NAME.zip for ImageJ. labelme: labelme/NAME.json. Finished images get them from their results.
+        also: Further files for other tools, separated by commas. measures: measures.csv and counts.csv. labels:
+            labels/NAME.tif. coco: instances.json. geojson: geojson/NAME.geojson for QuPath. rois: rois/NAME.zip for
+            ImageJ. labelme: labelme/NAME.json. Images that have a result get them without being segmented again.
         pixel_size: Length of a pixel's side with its unit, um or nm (0.65um), for measures, labels and geojson.
             Default: lengths are in pixels.
         batch_size: Number of images that are read at a time, and of image windows that the network computes at a
             time. It changes the speed, not the result. Default: chosen automatically.
-        shard: Number N of images of a part, for very many images (10000). OUT then has part-00000/, part-00001/, ...,
-            and each of these has all of the above for N images. coco:OUT is all parts as one data set.
+        shard: For very many images: number N of images in each part, for example 10000. OUT then has part-00000/,
+            part-00001/, ..., and each of these has all of the above for N images. coco:OUT is all parts as one data
+            set.
         engine: local: this machine, or the processes that torchrun started, which share the images. ray: a Ray
-            cluster (needs the extra ray).
+            cluster; it needs `pip install "pix2seqd[ray]"`.
         workers: Number of processes that share the images, or of Ray actors. Each has its part of the cores and its own
             copy of the model. On two free cores, 2 saves some percent of the time of a few dozen images
             (docs/speed.md). The result is the same.

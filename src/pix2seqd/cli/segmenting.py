@@ -56,7 +56,7 @@ class Job:
     options: dict[str, Any]
     """Of `Segmenter.images`, without `batch_size`."""
     batch_size: int | None = None
-    """Number of files that are read, and of windows that are computed, at a time; None: chosen by whoever does it."""
+    """Number of files that are read, and of windows that are computed, at a time; None: chosen automatically."""
     channel: str | None = None
     """The channel of every file; see `open_pixels`."""
     also: ExtraFiles = NO_FILES

@@ -70,8 +70,8 @@ def serve(
 ) -> None:
     """Segment, correct and save images in a browser.
 
-    The page is at http://127.0.0.1:7860 until you press Ctrl-C. Nothing leaves this machine. The command needs the
-    extra web.
+    The page is at http://127.0.0.1:7860 until you press Ctrl-C. Nothing leaves this machine. The command needs
+    `pip install "pix2seqd[web]"`.
 
     OUT receives the images and masks that are saved on the page. It is a data set in COCO panoptic format, which
     `pix2seqd train` takes as coco:OUT.

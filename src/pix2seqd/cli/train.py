@@ -34,7 +34,7 @@ def train(
     * cityscapes, davis, kitti-step (the paper's fine-tuning)
     * coco-512 (the base of the paper's ablations)
 
-    OUT/model is the trained checkpoint: of own the best one, otherwise the last one. A run can be stopped at any
+    OUT/model is the trained checkpoint: with own the best one, otherwise the last one. A run can be stopped at any
     moment and continued with --resume. Ctrl-C saves the run first.
 
     On several processes: torchrun --standalone --nproc-per-node N -m pix2seqd train ...

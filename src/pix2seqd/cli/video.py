@@ -77,7 +77,7 @@ def video(
         adaptive: Average number of steps of a later frame. More steps are spent where the mask changes. 0 always takes
             --steps. Default: set by the checkpoint.
         fps: Frames per second of overlay.mp4 for a folder or a stack. Videos keep their own times.
-        also: Further files for other tools, names with commas between them. measures: measures.csv, counts.csv and
+        also: Further files for other tools, separated by commas. measures: measures.csv, counts.csv and
             track_measures.csv. coco: instances.json. Of each frame: labels: labels/NUMBER.tif. geojson:
             geojson/NUMBER.geojson for QuPath. rois: rois/NUMBER.zip for ImageJ. labelme: labelme/NUMBER.json.
             ctc: masks and tracks of the Cell Tracking Challenge, in ctc/.

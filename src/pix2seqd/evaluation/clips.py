@@ -23,6 +23,7 @@ from pix2seqd.metrics.id_switches import IdSwitches
 from pix2seqd.metrics.region_contour import VOID_LABEL, RegionContour
 from pix2seqd.metrics.stq import StepQuality
 from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.runs import mapped
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
 
@@ -169,9 +170,7 @@ def largest_tracks(predictions: Sequence[Panoptic], max_tracks: int | None = Non
     things = np.stack([_things(prediction) for prediction in predictions])
     ids, pixels = np.unique(things[things > 0], return_counts=True)
     kept = ids[np.argsort(-pixels, kind="stable")][:max_tracks]
-    table = np.zeros(int(things.max(initial=0)) + 1, int)
-    table[kept] = np.arange(1, len(kept) + 1)
-    return list(table[things])
+    return list(mapped(things, {track: number for number, track in enumerate(kept.tolist(), start=1)}, int))
 
 
 def render(results: dict[str, dict[str, Any]]) -> Table:

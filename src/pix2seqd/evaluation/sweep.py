@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from pix2seqd import distributed
 from pix2seqd.data.categories import with_categories
@@ -84,27 +84,21 @@ def _summary(quality: PanopticQuality, iou: MeanIoU) -> dict[str, float]:
 
 @contextmanager
 def cached_encoder(model: Pix2SeqD) -> Iterator[None]:
-    """Context in which the pixel encoder of the model caches its features per input."""
-    encoder = model.pixel_encoder
-    model.pixel_encoder = _CachedEncoder(encoder)  # type: ignore[assignment]
+    """Context in which the pixel encoder of the model encodes equal inputs once."""
+    encode, cache = model.pixel_encoder.forward, list[tuple[Tensor, ImageFeatures]]()
+
+    def cached(images: Tensor) -> ImageFeatures:
+        for encoded, features in cache:
+            if torch.equal(encoded, images):
+                return features
+        cache.append((images, encode(images)))
+        return cache[-1][1]
+
+    model.pixel_encoder.forward = cached
     try:
         yield
     finally:
-        model.pixel_encoder = encoder
-
-
-class _CachedEncoder(nn.Module):
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.cache: list[tuple[Tensor, ImageFeatures]] = []
-
-    def forward(self, images: Tensor) -> ImageFeatures:
-        for known, features in self.cache:
-            if torch.equal(known, images):
-                return features
-        self.cache.append((images, self.encoder(images)))
-        return self.cache[-1][1]
+        model.pixel_encoder.forward = encode
 
 
 def render(rows: Sequence[Mapping[str, Any]]) -> Table:

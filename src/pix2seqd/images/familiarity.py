@@ -21,8 +21,6 @@ FILE = "familiarity.safetensors"
 """Name of the file beside the weights."""
 MAX_BYTES = 2**27
 """Bytes of the largest such file that is read."""
-MIN_IMAGES = 16
-"""Fewer training images say too little."""
 _SHRINKAGE = 0.05
 """Part of the covariance that is replaced by a multiple of the identity, so that few images suffice."""
 _FOLDS = 4
@@ -46,13 +44,11 @@ class Familiarity:
     min_pixels: int
 
     @classmethod
-    def fit(cls, statistics: Tensor, min_pixels: int) -> "Familiarity | None":
-        """From the feature statistics `[n, d]` of training images; None if there are fewer than `MIN_IMAGES`.
+    def fit(cls, statistics: Tensor, min_pixels: int) -> "Familiarity":
+        """From the feature statistics `[n, d]` of training images.
 
         The limit is taken from images that the statistics do not contain: each quarter is compared with the others.
         """
-        if len(statistics) < MIN_IMAGES:
-            return None
         values, fold = statistics.double().cpu(), torch.arange(len(statistics)) % _FOLDS
         distances = torch.cat(
             [_distance(values[fold == k], *_statistics(values[fold != k])) for k in range(_FOLDS)]

@@ -232,19 +232,12 @@ def normalize(image: np.ndarray, mode: Literal["none", "percentile"]) -> np.ndar
     if mode == "none":
         return image
     counts = Image.fromarray(image.reshape(len(image), -1)).histogram()  # numpy takes twice the time
-    table = stretch_table(np.array(counts), mode)
+    table = stretch_table(np.array(counts))
     return image if table is None else table.take(image)
 
 
-def stretch_table(counts: np.ndarray, mode: Literal["none", "percentile"]) -> np.ndarray | None:
-    """What `normalize` makes of each value, uint8 `[256]`; None: it changes nothing.
-
-    Args:
-        counts: how many values of the image are 0, 1, ... 255.
-        mode: as in `normalize`.
-    """
-    if mode == "none":
-        return None
+def stretch_table(counts: np.ndarray) -> np.ndarray | None:
+    """What "percentile" makes of each value, uint8 `[256]`, from the `counts` of 0 to 255; None: no change."""
     low, high = (_percentile(counts, percent) for percent in (0.5, 99.8))
     if high <= low:
         return None

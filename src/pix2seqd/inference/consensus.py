@@ -79,7 +79,7 @@ def consensus(samples: Iterable[Panoptic], min_pixels: int = 0) -> Panoptic:
         merged[inside] = groups + len(class_of) + 1
         class_of |= dict.fromkeys(range(len(class_of) + 1, len(class_of) + 2 + int(groups.max())), class_index)
     merged = whole.decode(merged.astype(np.int32)[whole.values])
-    labels, class_of = fill_small(merged, class_of, min_pixels, spare=True)
+    labels, class_of = fill_small(merged, class_of, min_pixels, in_place=True)
     runs = Runs.encode(labels)
     del labels, merged  # before the map of segments is made
     scores = _scores(_pairs(runs, whole), class_of, members, classes, own_scores)

@@ -14,6 +14,7 @@ from pix2seqd.images.resize import resize_labels
 from pix2seqd.inference.postprocess import MAX_CONFIDENCE, LabelMap, fill_small
 from pix2seqd.inference.stitching import window_depth
 from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.runs import mapped
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 NO_HINT = -1
@@ -140,8 +141,6 @@ def combine(labels: np.ndarray, class_of: dict[int, int], hints: Panoptic, score
     classes = {new: class_of[label] for label, new in ids.items()} | hints.classes
     kept = {segment.id: segment.score for segment in hints.segments if segment.score is not None}
     scores = kept | {new: scores[label] for label, new in ids.items() if label > len(given)}
-    table = np.zeros(max(ids, default=0) + 1, np.int32)
-    table[list(ids)] = list(ids.values())
-    segmentation = np.where(hints.segmentation != VOID, hints.segmentation, table[labels])
+    segmentation = np.where(hints.segmentation != VOID, hints.segmentation, mapped(labels, ids))
     crowds = [segment.id for segment in hints.segments if segment.iscrowd]
     return Panoptic.from_segmentation(segmentation, classes, hints.taxonomy, crowds, scores)

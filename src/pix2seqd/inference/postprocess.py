@@ -82,7 +82,7 @@ def segments_by_component(mask: np.ndarray, taxonomy: Taxonomy, min_pixels: int)
     number += class_of_run.all()  # there is no void, which would be the first
     class_of = dict(zip(number.tolist(), class_of_run.tolist(), strict=True)) if len(order) else {}
     class_of = {label: class_of[label] for label in sorted(class_of) if label != VOID}
-    return fill_small(runs.decode(number.astype(np.int32)), class_of, min_pixels, spare=True)
+    return fill_small(runs.decode(number.astype(np.int32)), class_of, min_pixels, in_place=True)
 
 
 def _components(runs: Runs, things: np.ndarray) -> np.ndarray:
@@ -147,11 +147,10 @@ def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, flo
     return dict(zip(present.tolist(), means.round(4).tolist(), strict=True))
 
 
-def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int, spare: bool = False) -> LabelMap:
+def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int, in_place: bool = False) -> LabelMap:
     """Give the pixels of segments and void specks of fewer than `min_pixels` pixels to the nearest segment or void.
 
-    Labels are integers `[h, w]`, 0 = void. If nobody needs them any more (`spare`), they may be changed, which saves
-    the memory of a copy.
+    Labels are integers `[h, w]`, 0 = void. With `in_place` they may be changed, which saves the memory of a copy.
     """
     runs = Runs.encode(labels)
     areas = runs.areas(max(class_of, default=0) + 1)
@@ -165,7 +164,7 @@ def fill_small(labels: np.ndarray, class_of: dict[int, int], min_pixels: int, sp
         return labels, class_of
     if removed.all():
         return np.zeros_like(labels), {}
-    return _nearest(labels if spare else labels.copy(), removed), {
+    return _nearest(labels if in_place else labels.copy(), removed), {
         i: c for i, c in class_of.items() if areas[i] >= min_pixels
     }
 

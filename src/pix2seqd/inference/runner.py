@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pix2seqd.files import InputError
 from pix2seqd.images.familiarity import moments
+from pix2seqd.inference.denoiser import Denoiser, Step
 from pix2seqd.inference.postprocess import MAX_CONFIDENCE
 from pix2seqd.inference.tiling import Window
-from pix2seqd.inference.video import Denoiser, Step
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
 from pix2seqd.speed import accelerate, is_plain
@@ -63,14 +63,14 @@ class Runner:
         h, inside = self.encode(windows), [window.inside for window in windows]
         hints = [window.hints for window in windows if window.hints is not None]
         given, number = self._batch(hints) if hints else None, windows[0].number
-        first: tuple[Tensor, Tensor] | None = None  # the first sample, and which windows the model is sure of
+        kept: tuple[Tensor, Tensor] | None = None  # the first sample, and which windows the model is sure of
         (samples,) = {len(window.noise) for window in windows}
         for sample in range(samples):
-            if first is not None and first[1].all():
-                yield Step(sample, first[0], True)
+            if kept is not None and kept[1].all():
+                yield Step(sample, kept[0], True)
                 continue
             noise = self._batch([window.noise[sample] for window in windows])
-            predictions = denoiser.denoise(h, noise, number, sample, given, inside, first, samples)
+            predictions = denoiser.denoise(h, noise, number, sample, given, inside, kept, samples)
             while True:
                 with self._precision():  # entered for each step: it must not apply to the caller's code between steps
                     step = next(predictions, None)
@@ -78,7 +78,7 @@ class Runner:
                     break
                 yield step
                 if denoiser.skips and sample == 0 and step.is_last and samples > 1:
-                    first = step.m_pred, denoiser.certain(step.m_pred, inside)
+                    kept = step.m_pred, denoiser.certain(step.m_pred, inside)
 
     def encode(self, windows: Sequence[Window]) -> ImageFeatures:
         """The encoder's features of the windows; their moments are added to `Window.moments`."""
@@ -96,7 +96,7 @@ class Runner:
         Channels: class, id, and the model's confidence in the class and in the id, 0 to `MAX_CONFIDENCE`.
         """
         config = self.model.config.mask
-        confidence = self.model.reader.probabilities(step.m_pred)
+        confidence = self.model.quantizer.probabilities(step.m_pred)
         kind = torch.uint8 if max(config.classes, config.max_instances) <= 256 else torch.int32
         masks = self.model.to_masks(step.m_pred).to(kind)
         return torch.cat([masks, (confidence * MAX_CONFIDENCE).round().to(kind)], dim=1).cpu().numpy()

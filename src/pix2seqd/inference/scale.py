@@ -27,7 +27,7 @@ much about the scale in one."""
 
 
 def best_zoom(estimate: Estimator, data: DataConfig, side: int, steps: int) -> float:
-    """The zoom at which a model that takes `steps` is surest of its things.
+    """The zoom at which a model that takes `steps` gives its things the highest scores.
 
     One scale after the other is tried, up to the first clear one, without those at which the image's shorter side,
     `side` pixels, is smaller than a thing (docs/notebook/few-steps.md). Without things the answer is `data.zoom`.

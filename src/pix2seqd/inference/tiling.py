@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pix2seqd.checkpoint import Checkpoint, coarsest_cell
+from pix2seqd.config import InferConfig
 from pix2seqd.files import InputError
 from pix2seqd.images.load import Source, open_pixels
 from pix2seqd.images.resize import ScaledImage, pad_image, resize_labels, smooth_labels, stretch_table
@@ -101,8 +102,6 @@ class Tiling:
         self._cell = 1 if is_fixed else coarsest_cell(checkpoint.model)
         self._units = tuple(max(side // _PARTS // self._cell, 1) * self._cell for side in self.size)
         """Sides of tiles are multiples of these."""
-        self.min_area = checkpoint.infer.min_share * math.pi / 4 * self.data.diameter**2
-        """Network pixels of the smallest segment that counts (`InferConfig.min_share`)."""
         self._join_below = checkpoint.infer.join_below
 
     def resize(self, source: Source, zoom: float | None = None, scale: float = 1.0) -> ResizedImage:
@@ -118,7 +117,7 @@ class Tiling:
         fit = min(side / own for side, own in zip(size, (image.height, image.width), strict=True))
         zoom = fit if config.layout == "resize" else scale * (zoom or config.zoom)
         height, width = (max(round(side * zoom), 1) for side in (image.height, image.width))
-        table = None if config.normalize == "none" else stretch_table(image.counts, config.normalize)
+        table = None if config.normalize == "none" else stretch_table(image.counts)
         pixels = ScaledImage(image, table, height, width)
         rows, columns = -(-height // stride), -(-width // stride)
         window = self._tile(rows, columns) if config.layout == "tile" else (size[0] // stride, size[1] // stride)
@@ -157,30 +156,28 @@ class Tiling:
             yield Window(number, pad_image(part, height, width), noise, hints, inside, image.moments)
         image.pixels.release()
 
-    def minimum(self, image: ResizedImage, min_pixels: int) -> int:
-        """Minimum number of image pixels of a segment."""
-        return max(min_pixels, round(self.min_area / image.zoom**2))
+    def minimum(self, image: ResizedImage, infer: InferConfig) -> int:
+        """Minimum number of image pixels of a segment (`InferConfig.min_pixels`, `InferConfig.min_share`)."""
+        smallest = infer.min_share * math.pi / 4 * self.data.diameter**2
+        return max(infer.min_pixels, round(smallest / image.zoom**2))
 
-    def stitch(
-        self, image: ResizedImage, masks: Iterable[np.ndarray], min_pixels: int, smooth: bool = False
-    ) -> Panoptic:
+    def stitch(self, image: ResizedImage, masks: Iterable[np.ndarray], infer: InferConfig) -> Panoptic:
         """Masks of an image's windows → segments at the image's size, without those below `minimum`.
 
-        The masks come one by one, integers `[4, h, w]`, as `Runner.masks` gives them; `smooth` is as
-        `InferConfig.smooth`.
+        The masks come one by one, integers `[4, h, w]`, as `Runner.masks` gives them; of the settings, `min_pixels` and
+        `smooth` count.
         """
-        return next(self.stitch_samples(image, ([mask] for mask in masks), min_pixels, smooth))
+        return next(self.stitch_samples(image, ([mask] for mask in masks), infer))
 
     def stitch_samples(
-        self, image: ResizedImage, masks: Iterable[Sequence[np.ndarray]], min_pixels: int, smooth: bool = False
+        self, image: ResizedImage, masks: Iterable[Sequence[np.ndarray]], infer: InferConfig
     ) -> Iterator[Panoptic]:
         """The same for several samples: each window comes with the masks of all samples.
 
         The samples' segments are computed one after the other, so that the maps of a large image need not exist all
         at once.
         """
-        minimum = self.minimum(image, min_pixels)
-        smooth = smooth and self._is_coarser(image)
+        minimum, smooth = self.minimum(image, infer), infer.smooth and self._is_coarser(image)
         if self.data.layout == "resize" and not smooth:  # as the official code
             (found,) = masks  # one window
             for mask in found:
@@ -226,7 +223,7 @@ class Tiling:
         (labels, classes), confidence = join.labels(), canvas.values
         del join, canvas  # nothing of a large image stays longer than it is needed
         scores = postprocess.mean_confidence(labels, confidence)
-        labels = self._enlarged(labels, confidence, image, smooth)
+        labels = self._upsampled(labels, confidence, image, smooth)
         del confidence
         labels, classes = self._without_small(labels, classes, minimum)
         runs = Runs.encode(labels)
@@ -297,7 +294,7 @@ class Tiling:
         """Whether the mask has fewer pixels than the image as it was given."""
         return image.zoom < self.model.mask.stride
 
-    def _enlarged(self, labels: np.ndarray, confidence: np.ndarray, image: ResizedImage, smooth: bool) -> np.ndarray:
+    def _upsampled(self, labels: np.ndarray, confidence: np.ndarray, image: ResizedImage, smooth: bool) -> np.ndarray:
         """Labels of an image's mask, `[h, w]`, with their confidence → of the image, maybe with smooth outlines."""
         if not smooth:
             return self.to_image_size(labels, image)
@@ -307,7 +304,7 @@ class Tiling:
     def _without_small(self, labels: np.ndarray, classes: dict[int, int], minimum: int) -> LabelMap:
         """Unique ids: segments of fewer than `minimum` pixels become void; otherwise `fill_small`, in `labels`."""
         if self.data.ids == "reused":
-            return postprocess.fill_small(labels, classes, minimum, spare=True)
+            return postprocess.fill_small(labels, classes, minimum, in_place=True)
         runs = Runs.encode(labels)
         areas = runs.areas(1 + max(classes, default=0))
         classes = {label: c for label, c in classes.items() if areas[label] >= minimum}
@@ -333,21 +330,19 @@ class Tiling:
         labels = downsample(renumbered.without_crowds().segmentation, height, width, self.model.mask.stride)
         return InpaintedMask(labels, renumbered.classes, self.taxonomy)
 
-    def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, min_pixels: int) -> None:
+    def add(self, mask: InpaintedMask, number: int, found: np.ndarray, image: ResizedImage, infer: InferConfig) -> None:
         """Write the generated mask of a window into the image's mask, without segments below `minimum`."""
         top, left = image.corners[number]
         labels, confidence = self._segments(_inside(found, top, left, mask.labels.shape), 0)
-        minimum = self.minimum(image, min_pixels) * mask.labels.size / math.prod(image.size)
+        minimum = self.minimum(image, infer) * mask.labels.size / math.prod(image.size)
         mask.add(top, left, labels, round(minimum), confidence)
 
-    def finish(
-        self, mask: InpaintedMask, image: ResizedImage, hints: Panoptic, min_pixels: int, smooth: bool = False
-    ) -> Panoptic:
+    def finish(self, mask: InpaintedMask, image: ResizedImage, hints: Panoptic, infer: InferConfig) -> Panoptic:
         """An inpainted mask → segments at the image's size, with the hints as they were given."""
         new = {label: c for label, c in mask.class_of.items() if label > len(hints.segments)}
-        smooth = smooth and self._is_coarser(image)
-        enlarged = self._enlarged(mask.labels, mask.confidence, image, smooth)
-        labels, _ = postprocess.fill_small(enlarged, new, self.minimum(image, min_pixels))
+        smooth = infer.smooth and self._is_coarser(image)
+        upsampled = self._upsampled(mask.labels, mask.confidence, image, smooth)
+        labels, _ = postprocess.fill_small(upsampled, new, self.minimum(image, infer))
         return combine(labels, mask.class_of, hints, postprocess.mean_confidence(mask.labels, mask.confidence))
 
 

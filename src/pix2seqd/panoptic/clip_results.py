@@ -43,6 +43,7 @@ from pix2seqd.panoptic.journal import write_lists
 from pix2seqd.panoptic.panoptic import Panoptic, rgb_to_id
 from pix2seqd.panoptic.parts import find_parts
 from pix2seqd.panoptic.results import familiarity, make_folders, writing
+from pix2seqd.panoptic.runs import mapped
 from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.panoptic.tracks import MIN_FRAMES, Track, Tracks, centroid
 
@@ -253,14 +254,12 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
 
     def _planes(self, shape: tuple[int, int, int], dtype: type) -> Iterator[np.ndarray]:
         """The planes of the label stack, from the masks on the disk; those that were left out are empty."""
-        ids = [number for number, track in self._tracks.items() if track.isthing]
-        things = np.zeros(max(self._tracks, default=0) + 1, dtype)
-        things[ids] = ids
+        things = {number: number for number, track in self._tracks.items() if track.isthing}
         for number in range(1, shape[0] + 1):
             path = self._out / "panoptic" / f"{number:06d}.png"
             if path.exists():
                 with Image.open(path) as png:
-                    yield things[rgb_to_id(np.asarray(png))]
+                    yield mapped(rgb_to_id(np.asarray(png)), things, dtype)
             else:
                 yield np.zeros(shape[1:], dtype)
 

@@ -8,6 +8,7 @@ import numpy as np
 from pix2seqd.files import InputError, write_atomically
 from pix2seqd.images.tiff import write_labels
 from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.runs import mapped
 
 MAX_LABEL = 2**16 - 1
 DIGITS = 3
@@ -58,9 +59,7 @@ class CtcWriter:
                 f"up to frame {number} there are more than the {MAX_LABEL:,} tracks of the Cell Tracking Challenge's "
                 "format; cut the clip into parts, or leave out --also ctc"
             )
-        values = np.zeros(int(panoptic.segmentation.max(initial=0)) + 1, np.uint16)
-        values[list(labels)] = list(labels.values())
-        self._write_mask(values[panoptic.segmentation])
+        self._write_mask(mapped(panoptic.segmentation, labels, np.uint16))
         self._lines += lines  # after the mask, so that they agree whenever the process is interrupted
         for label in labels.values():
             self._lines[label - 1][2] = frame

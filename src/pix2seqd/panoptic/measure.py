@@ -8,6 +8,7 @@ import numpy as np
 
 from pix2seqd.files import InputError
 from pix2seqd.images.load import Channel, bands
+from pix2seqd.panoptic.runs import mapped
 from pix2seqd.panoptic.segment import Segment
 
 _STEPS = np.zeros(50)
@@ -71,9 +72,7 @@ def measures(
 
 def segment_index(segmentation: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
     """The position of each pixel's segment in `segments`, from 1; 0 = not among them; int32 `[h, w]`."""
-    table = np.zeros(int(segmentation.max(initial=0)) + 1, np.int32)
-    table[[segment.id for segment in segments]] = np.arange(1, len(segments) + 1)
-    return table[segmentation]
+    return mapped(segmentation, {segment.id: number for number, segment in enumerate(segments, start=1)})
 
 
 def _moments(numbers: np.ndarray, left: np.ndarray, top: np.ndarray, areas: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from pix2seqd.files import encoded, write_json, write_png
 from pix2seqd.images.load import Source, load_channels
 from pix2seqd.panoptic import exports, render
 from pix2seqd.panoptic.measure import measures
-from pix2seqd.panoptic.runs import Runs
+from pix2seqd.panoptic.runs import Runs, mapped
 from pix2seqd.panoptic.segment import Segment
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
@@ -198,7 +198,7 @@ class Panoptic:
             int32 `[h, w]`: label k from 1 to n is `things[k - 1]`; 0 is everything else (stuff and void). A crowd
             counts as one thing; `without_crowds` removes it.
         """
-        return self._mapped({segment.id: label for label, segment in enumerate(self.things, start=1)})
+        return mapped(self.segmentation, {segment.id: label for label, segment in enumerate(self.things, start=1)})
 
     def to_detections(self) -> dict[str, Any]:
         """The things as arguments of `supervision.Detections(**...)`, one row for each of `things`.
@@ -305,7 +305,7 @@ class Panoptic:
 
     def class_map(self) -> np.ndarray:
         """Contiguous class per pixel, int32 `[h, w]`, 0 = void."""
-        return self._mapped(self.classes)
+        return mapped(self.segmentation, self.classes)
 
     def overlay(self, image: Source, alpha: float = 0.5) -> Image.Image:
         """Draw the segments over their image.
@@ -350,7 +350,8 @@ class Panoptic:
         kept = tuple(segment for segment in self.segments if keep(segment))
         if len(kept) == len(self.segments):
             return self
-        return replace(self, segmentation=self._mapped({segment.id: segment.id for segment in kept}), segments=kept)
+        segmentation = mapped(self.segmentation, {segment.id: segment.id for segment in kept})
+        return replace(self, segmentation=segmentation, segments=kept)
 
     def renumbered(self, ids: Mapping[int, int] | None = None) -> "Panoptic":
         """The same segments under other ids.
@@ -362,17 +363,10 @@ class Panoptic:
         if all(segment.id == ids[segment.id] for segment in self.segments):
             return self
         segments = sorted((replace(s, id=ids[s.id]) for s in self.segments), key=lambda segment: segment.id)
-        return replace(self, segmentation=self._mapped(ids), segments=tuple(segments))
+        return replace(self, segmentation=mapped(self.segmentation, ids), segments=tuple(segments))
 
     def _outlined(self) -> exports.Outlined:
         return exports.outlined(self.segmentation, self.segments)
-
-    def _mapped(self, values: Mapping[int, int]) -> np.ndarray:
-        """The value of each pixel's segment id, int32 `[h, w]`, 0 for void and for ids without a value."""
-        table = np.zeros(int(self.segmentation.max(initial=0)) + 1, np.int32)
-        for segment_id, value in values.items():
-            table[segment_id] = value
-        return table[self.segmentation]
 
 
 def typical_diameter(areas: Sequence[int]) -> float:

@@ -1,6 +1,6 @@
 """Label maps as runs of equal pixels (run-length encoding): an image has far fewer runs than pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -68,6 +68,13 @@ class Runs:
         boxes = np.stack([first, top, last - first, bottom - top], axis=1)
         found = zip(labels.tolist(), areas.tolist(), map(tuple, boxes.tolist()), strict=True)
         return {label: (area, box) for label, area, box in found if label}
+
+
+def mapped(labels: np.ndarray, values: Mapping[int, int], dtype: type = np.int32) -> np.ndarray:
+    """The value of each pixel's label, of integers ≥ 0 `[h, w]`; 0 for labels without a value."""
+    table = np.zeros(1 + max(int(labels.max(initial=0)), *values, 0), dtype)
+    table[list(values)] = list(values.values())
+    return table[labels]
 
 
 def joint(maps: Sequence[Runs]) -> tuple[np.ndarray, np.ndarray]:

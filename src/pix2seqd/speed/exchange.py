@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pix2seqd.analog_bits import ExpectedBits, ValueReader
+from pix2seqd.analog_bits import ExpectedBits, Quantizer
 from pix2seqd.layers.norms import GroupNorm
 from pix2seqd.layers.transformer import Attention
 from pix2seqd.mask_decoder import BitHead
@@ -24,7 +24,7 @@ from pix2seqd.speed.attention import ProductAttention
 from pix2seqd.speed.hardware import is_plain
 from pix2seqd.speed.training_norm import TrainingGroupNorm
 
-GPU_STRIP = 2**28
+GPU_MAX_LOGITS = 2**28
 """Number of logits that a GPU computes at a time, enough to use all of it."""
 
 
@@ -95,7 +95,7 @@ def _triton_bits(model: Pix2SeqD) -> None:
 
 def _fuse_bits(model: Pix2SeqD) -> None:
     _exchange(model, ExpectedBits, fused_cpu.FusedExpectedBits)
-    _exchange(model, ValueReader, fused_cpu.FusedValueReader)
+    _exchange(model, Quantizer, fused_cpu.FusedQuantizer)
 
 
 def _use_winograd(model: nn.Module) -> None:
@@ -115,7 +115,7 @@ def cast_weights(model: nn.Module) -> None:
 
 
 def _use_large_strips(model: Pix2SeqD) -> None:
-    model.mask_decoder.strip = GPU_STRIP
+    model.mask_decoder.max_logits = GPU_MAX_LOGITS
 
 
 def _products_pay(device: torch.device, dtype: torch.dtype) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pix2seqd.analog_bits import ExpectedBits, ValueReader, evidence_gain
+from pix2seqd.analog_bits import ExpectedBits, Quantizer, evidence_gain
 from pix2seqd.layers.norms import GroupNorm
 from pix2seqd.mask_decoder import BitHead
 from pix2seqd.speed import compile_c
@@ -56,17 +56,17 @@ class FusedBitHead(BitHead):
         return patch_bits(x, m_t, evidence_gain(mask.scale, gammas), mask.bits, mask.scale)
 
 
-class FusedValueReader(ValueReader):
-    """`ValueReader` in one pass over the bits, for the binary encoding; otherwise as it was."""
+class FusedQuantizer(Quantizer):
+    """`Quantizer` in one pass over the bits, for the binary encoding; otherwise as it was."""
 
     def values(self, m_pred: Tensor) -> Tensor:
-        """As `ValueReader.values`."""
+        """As `Quantizer.values`."""
         if not self._reads(m_pred):
             return super().values(m_pred)
         return self._read(m_pred, torch.int64).minimum(torch.tensor(self.limits)[:, None, None])
 
     def probabilities(self, m_pred: Tensor) -> Tensor:
-        """As `ValueReader.probabilities`."""
+        """As `Quantizer.probabilities`."""
         return self._read(m_pred, torch.float32) if self._reads(m_pred) else super().probabilities(m_pred)
 
     def _reads(self, m_pred: Tensor) -> bool:

@@ -102,12 +102,12 @@ def _normalized(x, moments, n, rows, c, hw, channels, inside):
 
 
 @triton.jit
-def _apply(x, moments, weight, bias, y, hw, channels, apart, C: tl.constexpr, ROWS: tl.constexpr, SILU: tl.constexpr):
+def _apply(x, moments, weight, bias, y, hw, channels, stride, C: tl.constexpr, ROWS: tl.constexpr, SILU: tl.constexpr):
     block, n = tl.program_id(0), tl.program_id(1)
     rows, c, inside = _tile(block * ROWS, hw, channels, C, ROWS)
     values, _ = _normalized(x, moments, n, rows, c, hw, channels, inside)
-    scale = tl.load(weight + n * apart + c, mask=c < channels, other=0.0)
-    values = values * scale[None, :] + tl.load(bias + n * apart + c, mask=c < channels, other=0.0)[None, :]
+    scale = tl.load(weight + n * stride + c, mask=c < channels, other=0.0)
+    values = values * scale[None, :] + tl.load(bias + n * stride + c, mask=c < channels, other=0.0)[None, :]
     if SILU:
         values = values * tl.sigmoid(values)
     at = y + (n.to(tl.int64) * hw + rows[:, None]) * channels + c[None, :]
@@ -115,13 +115,13 @@ def _apply(x, moments, weight, bias, y, hw, channels, apart, C: tl.constexpr, RO
 
 
 @triton.jit
-def _before_silu(x, dy, moments, weight, bias, n, rows, c, hw, channels, apart, inside, SILU: tl.constexpr):
+def _before_silu(x, dy, moments, weight, bias, n, rows, c, hw, channels, stride, inside, SILU: tl.constexpr):
     """Of a tile: normalised values, 1 / deviation, scale, and the gradient before SiLU."""
     z, rstd = _normalized(x, moments, n, rows, c, hw, channels, inside)
-    scale = tl.load(weight + n * apart + c, mask=c < channels, other=0.0)[None, :]
+    scale = tl.load(weight + n * stride + c, mask=c < channels, other=0.0)[None, :]
     gradient = _load(dy, n, rows, c, hw, channels, inside)
     if SILU:
-        a = z * scale + tl.load(bias + n * apart + c, mask=c < channels, other=0.0)[None, :]
+        a = z * scale + tl.load(bias + n * stride + c, mask=c < channels, other=0.0)[None, :]
         s = tl.sigmoid(a)
         gradient = gradient * s * (1 + a * (1 - s))
     return z, rstd, scale, gradient
@@ -129,13 +129,13 @@ def _before_silu(x, dy, moments, weight, bias, n, rows, c, hw, channels, apart, 
 
 @triton.jit
 def _tile_sums(
-    x, dy, moments, weight, bias, parts, hw, blocks, channels, apart,
+    x, dy, moments, weight, bias, parts, hw, blocks, channels, stride,
     C: tl.constexpr, ROWS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
     """Sums over a tile's rows: gradients of bias and of weight."""
     block, n = tl.program_id(0), tl.program_id(1)
     rows, c, inside = _tile(block * ROWS, hw, channels, C, ROWS)
-    z, _, _, gradient = _before_silu(x, dy, moments, weight, bias, n, rows, c, hw, channels, apart, inside, SILU)
+    z, _, _, gradient = _before_silu(x, dy, moments, weight, bias, n, rows, c, hw, channels, stride, inside, SILU)
     at = parts + (n * blocks + block).to(tl.int64) * 2 * channels + c
     tl.store(at, tl.sum(gradient, 0), mask=c < channels)
     tl.store(at + channels, tl.sum(gradient * z, 0), mask=c < channels)
@@ -143,13 +143,15 @@ def _tile_sums(
 
 @triton.jit
 def _apply_backward(
-    x, dy, moments, weight, bias, means, dx, hw, channels, apart,
+    x, dy, moments, weight, bias, means, dx, hw, channels, stride,
     C: tl.constexpr, ROWS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
     """d loss / dx = (g·w - mean(g·w) - z · mean(g·w·z)) / deviation; `means` over each group."""
     block, n = tl.program_id(0), tl.program_id(1)
     rows, c, inside = _tile(block * ROWS, hw, channels, C, ROWS)
-    z, rstd, scale, gradient = _before_silu(x, dy, moments, weight, bias, n, rows, c, hw, channels, apart, inside, SILU)
+    z, rstd, scale, gradient = _before_silu(
+        x, dy, moments, weight, bias, n, rows, c, hw, channels, stride, inside, SILU
+    )
     of_g = tl.load(means + n * 2 * channels + c, mask=c < channels, other=0.0)[None, :]
     of_gz = tl.load(means + n * 2 * channels + channels + c, mask=c < channels, other=0.0)[None, :]
     at = dx + (n.to(tl.int64) * hw + rows[:, None]) * channels + c[None, :]
@@ -173,7 +175,7 @@ def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float,
     with torch.cuda.device_of(x):  # Triton launches on the current device
         _part_moments[(programs, b)](x, parts, hw, programs, channels, **tile, TILES=tiles)
         _group_moments[(groups, b)](parts, moments, hw, programs, channels, size, eps, **sizes)
-        _apply[(blocks, b)](x, moments, weight, bias, y, hw, channels, _apart(weight), **tile, SILU=silu)
+        _apply[(blocks, b)](x, moments, weight, bias, y, hw, channels, _stride(weight), **tile, SILU=silu)
     return y, moments[:, 0]
 
 
@@ -190,15 +192,15 @@ def _backward(
     x, dy = (v.contiguous(memory_format=torch.channels_last) for v in (x, dy))
     weight, bias = weight.contiguous(), bias.contiguous()
     dx, (blocks, hw, channels, tile) = torch.empty_like(x), _grid(x)
-    grid, apart = (blocks, len(x)), _apart(weight)
+    grid, stride = (blocks, len(x)), _stride(weight)
     parts = torch.empty(len(x), blocks, 2, channels, device=x.device)
     with torch.cuda.device_of(x):
-        _tile_sums[grid](x, dy, moments, weight, bias, parts, hw, blocks, channels, apart, **tile, SILU=silu)
+        _tile_sums[grid](x, dy, moments, weight, bias, parts, hw, blocks, channels, stride, **tile, SILU=silu)
     sums = parts.sum(dim=1)
     means = (sums * weight[:, None]).unflatten(2, (groups, -1)).mean(dim=3, keepdim=True) / hw
     means = means.expand(-1, -1, -1, channels // groups).flatten(2).contiguous()
     with torch.cuda.device_of(x):
-        _apply_backward[grid](x, dy, moments, weight, bias, means, dx, hw, channels, apart, **tile, SILU=silu)
+        _apply_backward[grid](x, dy, moments, weight, bias, means, dx, hw, channels, stride, **tile, SILU=silu)
     return dx, sums
 
 
@@ -230,16 +232,16 @@ def _grid(x: Tensor) -> tuple[int, int, int, dict[str, int]]:
     return triton.cdiv(height * width, rows), height * width, channels, {"C": c, "ROWS": rows}
 
 
-def _apart(weight: Tensor) -> int:
+def _stride(weight: Tensor) -> int:
     """Distance between the weights of two examples; 0 if all share them."""
     return weight.shape[1] if len(weight) > 1 else 0
 
 
 @triton.jit
-def _bits(logits, result, pixels, apart, scale, VALUES: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr):
+def _bits(logits, result, pixels, stride, scale, VALUES: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr):
     rows, v = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, VALUES)
     inside = rows < pixels
-    values = tl.load(logits + rows[:, None].to(tl.int64) * apart + v[None, :], mask=inside[:, None], other=0.0)
+    values = tl.load(logits + rows[:, None].to(tl.int64) * stride + v[None, :], mask=inside[:, None], other=0.0)
     values = values.to(tl.float32)
     likelihood = tl.exp(values - tl.max(values, 1)[:, None])
     total = tl.sum(likelihood, 1)

@@ -7,11 +7,13 @@ import torch
 
 from pix2seqd.checkpoint import Checkpoint
 from pix2seqd.data.sample import Clip, ClipDataset, Dataset, Sample, evenly_spaced
-from pix2seqd.images.familiarity import MIN_IMAGES, Familiarity
+from pix2seqd.images.familiarity import Familiarity
 from pix2seqd.segmenter import Segmenter
 
 IMAGES = 256
 """Number of images that are taken."""
+MIN_IMAGES = 16
+"""Fewer training images say too little."""
 _SCALES = (1.0, 0.8, 1.25)
 """The scale that inference estimates differs from that of the labels by such factors."""
 
@@ -23,7 +25,7 @@ shapes, and show more or less of a scene."""
 def training_statistics(
     checkpoint: Checkpoint, datasets: Iterable[tuple[Dataset | ClipDataset, int]], device: str = "auto"
 ) -> Familiarity | None:
-    """Run training images through the encoder; None if there are too few.
+    """Run training images through the encoder; None if there are fewer than `MIN_IMAGES`.
 
     Each of the datasets comes with the number of images to take, evenly spread over it.
     """

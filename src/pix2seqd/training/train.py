@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 PLAN_EVERY = 10
-"""Steps after which a run with `TrainConfig.minutes` counts anew how many steps fit; the first ones each do."""
+"""Steps after which a run with `TrainConfig.minutes` counts again how many steps fit; at first, each step does."""
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

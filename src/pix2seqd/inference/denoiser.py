@@ -1,4 +1,4 @@
-"""Steps and past masks of the denoising loop of a video, with fewer steps where little changes (§3.4)."""
+"""`Denoiser`: how many steps the masks of an image or a clip take, and which past masks they see (§3.4)."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,8 +13,8 @@ from pix2seqd.panoptic.taxonomy import Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
 
-SETTLED = 0.02
-"""A mask has settled if at most this share of the pixels with an id changes from one step to the next."""
+CONVERGED = 0.02
+"""A mask has converged if at most this share of the pixels with an id changes from one step to the next."""
 
 
 class Step(NamedTuple):
@@ -36,7 +36,7 @@ class Denoiser:
     masks generates every frame independently.
 
     With `config.adaptive`, a later frame's first prediction is compared with the mask of the frame before, and every
-    further one with the one before it; if they agree (`SETTLED`), the remaining steps are saved for frames that
+    further one with the one before it; if they agree (`CONVERGED`), the remaining steps are saved for frames that
     change more. Frames after the first take at most `adaptive` steps on average; samples without past masks do not
     count.
 
@@ -70,7 +70,7 @@ class Denoiser:
         self,
         h: ImageFeatures,
         noise: Tensor,
-        first: int = 0,
+        number: int = 0,
         sample: int = 0,
         hints: Tensor | None = None,
         inside: Sequence[tuple[int, int]] = (),
@@ -82,7 +82,7 @@ class Denoiser:
         Args:
             h: the encoder's features of the windows.
             noise: standard normal `[b, bits, h, w]`.
-            first: number of the first of these windows in the frame.
+            number: number of the first of these windows in the frame.
             sample: number of the sample; samples from `conditioned` on get no past masks.
             hints: int64 `[b, 2, h, w]`, as `Pix2SeqD.denoise` takes them.
             inside: as in `certain`.
@@ -90,7 +90,7 @@ class Denoiser:
             samples: number of samples of these windows.
         """
         config = self._config
-        past = [masks[first : first + len(noise)] for masks in self._past] if sample < self.conditioned else []
+        past = [masks[number : number + len(noise)] for masks in self._past] if sample < self.conditioned else []
         steps = self._allowed(len(noise)) if past else config.first_steps or config.steps
         before = past[-1] if past and config.adaptive else None
         condition = self._condition(past)
@@ -109,7 +109,7 @@ class Denoiser:
                     done = bool(kept[1].all())
             if before is not None:
                 masks = self._model.to_masks(m_pred)
-                done = done or settled(masks, before)
+                done = done or converged(masks, before)
                 before = masks
             yield Step(sample, m_pred, done)
             if done:
@@ -134,7 +134,7 @@ class Denoiser:
             inside: height and width of the part of each window that is the image, in network pixels.
         """
         stride, limit = self._model.config.mask.stride, self._config.early_exit
-        of_class, of_id = self._model.reader.probabilities(m_pred).unbind(dim=1)
+        of_class, of_id = self._model.quantizer.probabilities(m_pred).unbind(dim=1)
         things = self._things.to(m_pred.device)[self._model.to_masks(m_pred)[:, 0]]
         confidence = torch.where(things, of_class * of_id, of_class)
         means = [
@@ -169,8 +169,8 @@ class Denoiser:
         return torch.stack([torch.zeros_like(past[0])] * (frames - len(past)) + past, dim=1)
 
 
-def settled(masks: Tensor, before: Tensor) -> bool:
+def converged(masks: Tensor, before: Tensor) -> bool:
     """Whether two predictions `[b, 2, h, w]` hardly differ in pixels with an id, in each mask of the batch."""
     changed = (masks != before).any(dim=1).sum(dim=(1, 2))
     with_id = ((masks[:, 1] > 0) | (before[:, 1] > 0)).sum(dim=(1, 2))
-    return bool((changed <= SETTLED * with_id).all())
+    return bool((changed <= CONVERGED * with_id).all())

@@ -16,6 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pix2seqd.data import remarks
+from pix2seqd.data.check import check
 from pix2seqd.data.folder import Folder
 from pix2seqd.data.label_images import read_label_image
 from pix2seqd.data.labels import Labels
@@ -1274,3 +1275,41 @@ def test_folder_of_git_that_lacks_large_files_says_so(tmp_path, folder):
     (path,) = (home / folder).iterdir()
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     assert f"{path} is a pointer of Git LFS" in refusal(lambda: Folder.open(home)[0])
+
+
+def lines(labels: np.ndarray, width: int = 1) -> np.ndarray:
+    """Each value as a line of this width around nothing."""
+    drawn = np.zeros_like(labels)
+    for value in np.unique(labels[labels > 0]):
+        mask = labels == value
+        drawn[mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=width)] = value
+    return drawn
+
+
+@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("kind", ["objects", "mask", "colours", "classes"])
+def test_folder_lines_around_objects_are_refused(tmp_path, kind, width):
+    drawn = [lines(discs(count, pitch=24), width) for count in (16, 12, 14)]
+    if kind == "mask":
+        drawn = [np.where(labels > 0, 255, 0).astype(np.uint8) for labels in drawn]
+    if kind == "colours":
+        drawn = [np.stack([labels * 9 % 251, labels * 31 % 251, labels], -1).astype(np.uint8) for labels in drawn]
+    if kind == "classes":
+        drawn = [lines(terrain([0, 1, 2, 3], seed, smooth=8), width).astype(np.uint8) for seed in range(3)]
+    home = write(tmp_path, drawn, things=[255]) if kind == "mask" else write(tmp_path, drawn)
+    message = refusal(lambda: Folder.open(home))
+    assert "only lines around objects" in message and str(home / "classes.yaml") in message
+    write(home, drawn, coding="instance" if kind == "objects" else "color" if kind == "colours" else "class")
+    assert len(Folder.open(home)) == 3
+
+
+def test_folder_borders_around_filled_objects_are_no_lines_around_nothing(tmp_path):
+    cells = [discs(count, pitch=24) for count in (16, 12, 14)]
+    home = write(tmp_path, [np.where(lines(c, 2), 2, np.minimum(c, 1)).astype(np.uint8) for c in cells], void=[])
+    assert categories(Folder.open(home)) == [("0", False), ("1", False), ("2", False)]
+
+
+def test_report_warns_of_lines_around_objects(tmp_path):
+    home = write(tmp_path, [lines(discs(16, pitch=24)), discs(16, pitch=24)], coding="instance")
+    warnings = check(Folder.open(home), 100).warnings
+    assert [line for line in warnings if "lines around" in line] == ["1 images have only lines around their things: 0"]

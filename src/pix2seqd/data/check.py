@@ -17,6 +17,7 @@ from rich.progress import track
 from rich.table import Column, Table
 from rich.text import Text
 
+from pix2seqd.data.contours import are_outlines
 from pix2seqd.data.sample import Dataset, Sample, evenly_spaced
 from pix2seqd.files import InputError, a_few, printable, write_png
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy
@@ -59,6 +60,8 @@ class Report:
     """Digest of an image's pixels → name of the first item with them."""
     repeated: list[tuple[str, str]] = field(default_factory=list)
     """Names of items with equal images: the first, and each later one."""
+    outlines: list[str] = field(default_factory=list)
+    """Names of the items whose things are mostly lines around nothing."""
     notes: dict[str, list[str]] = field(default_factory=dict)
     """What was left out of images, or how their labels were taken → names of the items."""
 
@@ -70,6 +73,8 @@ class Report:
             found.append(f"{len(empty):,} classes occur in no image: {a_few(empty)}")
         if self.unlabelled:
             found.append(f"{len(self.unlabelled):,} images have no label: {a_few(self.unlabelled)}")
+        if self.outlines:
+            found.append(f"{len(self.outlines):,} images have only lines around their things: {a_few(self.outlines)}")
         if self.repeated:
             pairs = [f"{first} and {later}" for first, later in self.repeated]
             found.append(f"{len(pairs):,} images repeat the content of another: {a_few(pairs)}")
@@ -97,6 +102,9 @@ class Report:
             self.notes.setdefault(note, []).append(sample.name)
         if not segments:
             self.unlabelled.append(sample.name)
+        ids = sample.panoptic.segmentation
+        if are_outlines(np.where(np.isin(ids, [s.id for s in segments if s.isthing]), ids, 0)):
+            self.outlines.append(sample.name)
         height, width = sample.panoptic.segmentation.shape
         self.sizes[width, height] += 1
         self.pixels += height * width

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from pix2seqd.data.contours import are_outlines
 from pix2seqd.data.label_images import check_alpha
 from pix2seqd.data.smeared import is_mixed, is_smooth, mixed, smeared, was_jpeg
 from pix2seqd.files import InputError
@@ -176,7 +177,18 @@ def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) ->
         raise mixed(blurred[0], declaration, "values between those of two neighbours along its borders")
     if jpegs := [path for path, pixels in plain[:LOOKED_AT] if was_jpeg(pixels)]:
         raise mixed(jpegs[0], declaration, "the blocks of 8 x 8 pixels of a JPEG")
+    _check_filled(plain, declaration)
     return seen
+
+
+def _check_filled(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) -> None:
+    """Refuse grey values, `[h, w]` each, that are only lines around objects."""
+    drawn = [path for path, pixels in plain if are_outlines(pixels)]
+    if 2 * len(drawn) > sum(bool(pixels.any()) for _, pixels in plain):
+        raise InputError(
+            f"{drawn[0]} has only lines around objects, with nothing inside; fill the objects (docs/datasets.md says "
+            f"how), or, if the lines are meant, write the coding, such as 'coding: class', to {declaration}"
+        )
 
 
 def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarray:
@@ -490,6 +502,7 @@ def _recognize_colors(
         for channel in np.moveaxis(pixels, -1, 0):
             _look(path, channel, declaration)  # smeared colours differ little in each channel
     seen = [_look(path, pixels @ COLOR_WEIGHTS, declaration) for path, pixels in images]
+    _check_filled([(path, pixels @ COLOR_WEIGHTS) for path, pixels in images], declaration)
     values = np.unique(np.concatenate([s.values for s in seen]))
     if len(values) == 1 and any(s.has_zero for s in seen):
         if things_given:

@@ -320,7 +320,11 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
     if is_tiff(file):
         return _tiff_image(Tiff(file), name, channel, note)
     with open_image(file) as image:
-        rgb = one_channel(_to_rgb(_deep(image, file), is_own=True), channel)
+        deep = _deep(image, file)
+        if deep is image and image.has_transparency_data:
+            parts = (_part(image, rows) for rows in bands(image.height, image.width))
+            _check_visible(any(part.convert("RGBA").getextrema()[3][1] for part in parts))
+        rgb = one_channel(_to_rgb(deep, is_own=True), channel)
         rgb.info["orientation"] = _stored_orientation(image)
         frames = 1
         with suppress(Exception):  # counting reads all frames, and one may be damaged
@@ -489,6 +493,7 @@ def _shown_values(values: np.ndarray, alpha: str = "", inverted: bool = False) -
     """
     height, width, count = values.shape
     count -= bool(alpha)
+    _check_visible(not alpha or values[..., -1].any())
     is_deep = values.dtype != np.uint8
     low, high = _range(values[rows, :, :count] for rows in bands(height, width)) if is_deep else (0.0, 255.0)
 
@@ -515,7 +520,9 @@ def _in_bands(width: int, height: int, band: Callable[[slice], Image.Image]) -> 
 
 
 def _colour_space(tiff: Tiff, position: Mapping[str, int]) -> Image.Image:
-    """RGB of a plane of a palette or of CMYK."""
+    """RGB of a plane of a palette, of CMYK, or of YCbCr without compression."""
+    if tiff.page.photometric == PHOTOMETRIC.YCBCR and tiff.page.subsampling != (1, 1):
+        raise InputError("it has fewer pixels of colour than of brightness, without compression; save it as RGB")
     values = tiff.plane(position, range(tiff.channels))
     if values.dtype.kind != "u":
         raise InputError(f"its colours are of type {values.dtype}; save it as RGB")
@@ -530,6 +537,9 @@ def _colour_space(tiff: Tiff, position: Mapping[str, int]) -> Image.Image:
             return Image.frombytes("CMYK", (upper.shape[1], upper.shape[0]), upper.tobytes())
 
         return _in_bands(*tiff.size, band)
+    if tiff.page.photometric == PHOTOMETRIC.YCBCR and values.shape[2] == 3 and values.dtype == np.uint8:
+        colours = np.ascontiguousarray(values)
+        return _in_bands(*tiff.size, lambda rows: Image.fromarray(colours[rows], "YCbCr"))
     raise InputError("its colour space is not known; save it as RGB")
 
 
@@ -653,15 +663,25 @@ def _to_rgb(image: Image.Image, is_own: bool = False) -> Image.Image:
         assert converted is not None  # it is None only when working in place
         return converted
     if image.has_transparency_data:
-        return _in_bands(*image.size, lambda rows: _opaque(image.crop((0, rows.start, image.width, rows.stop))))
+        return _in_bands(*image.size, lambda rows: _opaque(_part(image, rows)))
     if is_own and image.mode == "RGB":
         image.load()
         return image
     return image.convert("RGB")
 
 
+def _part(image: Image.Image, rows: slice) -> Image.Image:
+    return image.crop((0, rows.start, image.width, rows.stop))
+
+
 def _rows(image: Image.Image, rows: slice) -> np.ndarray:
-    return np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+    return np.asarray(_part(image, rows))
+
+
+def _check_visible(visible: bool) -> None:
+    """Refuse an image of which all is transparent, which would be white."""
+    if not visible:
+        raise InputError("all of it is transparent (its alpha channel is 0); save it without the alpha channel")
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -689,6 +709,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
             f"an array of shape {list(array.shape)} and type {array.dtype} is not an image; "
             "give numbers [h, w], [h, w, 3] (RGB) or uint8 [h, w, 4] (RGBA), height first"
         )
+    _check_visible(channels < 4 or array[..., 3].any())
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     return Image.fromarray(np.ascontiguousarray(array if array.dtype == np.uint8 else _stretch(array)))

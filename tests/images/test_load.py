@@ -100,7 +100,7 @@ def test_load_image_transparent_colour_is_laid_over_white(tmp_path, mode):
 def test_load_image_that_is_transparent_everywhere_is_refused(tmp_path, kind):
     path, mode = tmp_path / kind, kind.partition(".")[0]
     rgba = np.dstack([GRADIENT, np.zeros((20, 30))]).astype(np.uint8)
-    if mode == "deep":
+    if mode == "16":
         path.write_bytes(imagecodecs.png_encode(rgba.astype(np.uint16) * 257))
     elif mode == "P":
         Image.new("P", (30, 20)).save(path, transparency=0)

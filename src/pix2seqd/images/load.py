@@ -493,7 +493,7 @@ def _shown_values(values: np.ndarray, alpha: str = "", inverted: bool = False) -
     """
     height, width, count = values.shape
     count -= bool(alpha)
-    _check_visible(not alpha or values[..., -1].any())
+    _check_visible(not alpha or bool(values[..., -1].any()))
     is_deep = values.dtype != np.uint8
     low, high = _range(values[rows, :, :count] for rows in bands(height, width)) if is_deep else (0.0, 255.0)
 
@@ -709,7 +709,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
             f"an array of shape {list(array.shape)} and type {array.dtype} is not an image; "
             "give numbers [h, w], [h, w, 3] (RGB) or uint8 [h, w, 4] (RGBA), height first"
         )
-    _check_visible(channels < 4 or array[..., 3].any())
+    _check_visible(channels < 4 or bool(array[..., 3].any()))
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     return Image.fromarray(np.ascontiguousarray(array if array.dtype == np.uint8 else _stretch(array)))

@@ -323,7 +323,7 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
         deep = _deep(image, file)
         if deep is image and image.has_transparency_data:
             parts = (_part(image, rows) for rows in bands(image.height, image.width))
-            _check_visible(any(part.convert("RGBA").getextrema()[3][1] for part in parts))
+            _check_visible(any(part.convert("RGBA").getchannel("A").getbbox() for part in parts))
         rgb = one_channel(_to_rgb(deep, is_own=True), channel)
         rgb.info["orientation"] = _stored_orientation(image)
         frames = 1

@@ -1313,3 +1313,17 @@ def test_report_warns_of_lines_around_objects(tmp_path):
     home = write(tmp_path, [lines(discs(16, pitch=24)), discs(16, pitch=24)], coding="instance")
     warnings = check(Folder.open(home), 100).warnings
     assert [line for line in warnings if "lines around" in line] == ["1 images have only lines around their things: 0"]
+
+
+@pytest.mark.parametrize("palette", [True, False])
+def test_folder_colours_that_differ_in_each_image_are_no_classes(tmp_path, palette):
+    home = write(tmp_path, [terrain([0, 1, 2, 3], seed).astype(np.uint8) for seed in range(4)])
+    for seed, path in enumerate(sorted((home / "labels").glob("*"))):
+        image = Image.open(path).convert("P")
+        image.putpalette(np.random.default_rng(seed).integers(0, 256, 768).tolist())
+        (image if palette else image.convert("RGB")).save(path)
+    message = refusal(lambda: Folder.open(home))
+    assert "other ones in each image" in message and ("'coding: class'" in message) == palette
+    if palette:
+        (home / "classes.yaml").write_text("coding: class")
+        assert categories(Folder.open(home)) == [(str(value), False) for value in range(4)]

@@ -115,6 +115,7 @@ def recognize(
     named: Collection[int] = (),
     things_given: bool = False,
     void: Sequence[int] = (),
+    looked_up: bool = False,
 ) -> tuple[str, str]:
     """Recognise the coding of label images.
 
@@ -125,6 +126,7 @@ def recognize(
         named: the values that the user named.
         things_given: whether the user said which classes are things.
         void: grey values that the user declared void.
+        looked_up: whether the colours come from palettes that differ from image to image.
 
     Returns:
         The coding, a key of `MEANING`, and the reason in words.
@@ -139,7 +141,7 @@ def recognize(
         colors = [pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2) for _, pixels in plain]
         if not all((c == c[..., :1]).all() for c in colors):
             colored = [(path, c) for (path, _), c in zip(plain, colors, strict=True)]
-            return _recognize_colors(colored, declaration, named, things_given)
+            return _recognize_colors(colored, declaration, named, things_given, looked_up)
         plain = [(path, c[..., 0]) for (path, _), c in zip(plain, colors, strict=True)]
     if any(pixels.ndim == 3 for _, pixels in plain):
         return _recognize_pairs([_pairs(path, pixels) for path, pixels in plain], declaration, named)
@@ -496,7 +498,11 @@ def _recognize_high(
 
 
 def _recognize_colors(
-    images: list[tuple[Path, np.ndarray]], declaration: Path, named: Collection[int], things_given: bool
+    images: list[tuple[Path, np.ndarray]],
+    declaration: Path,
+    named: Collection[int],
+    things_given: bool,
+    looked_up: bool,
 ) -> tuple[str, str]:
     for path, pixels in images:
         for channel in np.moveaxis(pixels, -1, 0):
@@ -534,6 +540,10 @@ def _recognize_colors(
         classes = most < 2 or not _are_pieces(seen, one_scene=one_scene)
     else:
         classes = single < 0.75 and returning >= 0.3 and several and not _nested(seen)
+    if _patches(seen) >= SCATTERED and several and most > 1 and returning < 0.3:
+        also = "; 'coding: class' takes the numbers in the palettes, and not their colours" if looked_up else ""
+        codings += ["class"] if looked_up else []
+        raise _unsure(declaration, f"{counts}, other ones in each image", codings, also)
     if len(values) <= MANY_CLASSES and classes:
         if _has_low_channel(values):
             numbers = f"{counts}, and one channel has only low numbers, as of classes or objects"

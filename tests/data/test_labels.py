@@ -361,7 +361,8 @@ def test_read_label_image_refuses_animations(tmp_path, suffix):
 
 def test_read_label_image_names_a_value_below_0(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.full((8, 8), -1, np.int16))
-    assert "-1; save pixels without a label as 255" in refusal(lambda: read_label_image(tmp_path / "a.tif"))
+    message = refusal(lambda: read_label_image(tmp_path / "a.tif"))
+    assert "-1; save pixels without a label as 255" in message and "where 0 is an object, add 1 to all" in message
 
 
 @pytest.mark.parametrize("zoom", [2, 4])

@@ -43,7 +43,7 @@ def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool 
     if usable and np.array_equal(whole, pixels) and whole.min(initial=0) < 0:
         raise InputError(
             f"{path} has values that are not whole numbers from 0, such as {whole.min()}; "
-            "save pixels without a label as 255 or 65535, and declare that as void"
+            "save pixels without a label as 255 or 65535, and declare that as void; where 0 is an object, add 1 to all"
         )
     if whole.min(initial=0) < 0 or not np.array_equal(whole, pixels):
         raise InputError(f"{path} has values that are not whole numbers from 0; export labels, not probabilities")

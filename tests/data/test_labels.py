@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -1298,9 +1299,10 @@ def test_folder_lines_around_objects_are_refused(tmp_path, kind, width):
     if kind == "classes":
         drawn = [lines(terrain([0, 1, 2, 3], seed, smooth=8), width).astype(np.uint8) for seed in range(3)]
     home = write(tmp_path, drawn, things=[255]) if kind == "mask" else write(tmp_path, drawn)
-    message = refusal(lambda: Folder.open(home))
-    assert "only lines around objects" in message and str(home / "classes.yaml") in message
-    write(home, drawn, coding="instance" if kind == "objects" else "color" if kind == "colours" else "class")
+    coding = "color" if kind == "colours" else "class"
+    assert f"write 'coding: {coding}' to {home / 'classes.yaml'}" in (message := refusal(lambda: Folder.open(home)))
+    assert "0.png has only lines around objects" in message
+    write(home, drawn, coding=coding)
     assert len(Folder.open(home)) == 3
 
 
@@ -1328,3 +1330,25 @@ def test_folder_colours_that_differ_in_each_image_are_no_classes(tmp_path, palet
     if palette:
         (home / "classes.yaml").write_text("coding: class")
         assert categories(Folder.open(home)) == [(str(value), False) for value in range(4)]
+
+
+@pytest.mark.parametrize("kind", ["numbered", "one value"])
+def test_folder_points_are_no_objects(tmp_path, kind):
+    points = [np.zeros((96, 96), np.uint8) for _ in range(3)]
+    for seed, labels in enumerate(points):
+        rows, columns = 2 * np.random.default_rng(seed).permutation(48)[: 20 + seed] + np.zeros((2, 1), int)
+        labels[rows, columns[::-1]] = np.arange(1, len(rows) + 1) if kind == "numbered" else 255
+    message = refusal(lambda: Folder.open(write(tmp_path, points)))
+    assert "0.png has only points, which have no area; draw masks" in message
+
+
+def test_report_warns_of_boxes(tmp_path):
+    boxes = np.zeros((96, 96), np.uint8)
+    for number in range(12):
+        y, x = (24 * part for part in divmod(number, 4))
+        boxes[y : y + 9 + number, x : x + 12] = number + 1
+    found = check(Folder.open(write(tmp_path, [boxes, discs(10, pitch=24)], coding="instance")), 100).warnings
+    assert "12 of 22 things fill their bounding box; boxes instead of outlines would be wrong labels" in found
+    shutil.rmtree(tmp_path)
+    found = check(Folder.open(write(tmp_path, [discs(16, pitch=24), discs(10, pitch=24)], coding="instance")), 100)
+    assert not any("box" in line for line in found.warnings)

@@ -1,4 +1,4 @@
-"""Label images in which objects were drawn as lines around them and not filled."""
+"""Label images in which objects were drawn as lines around them, or as points, and not filled."""
 
 import numpy as np
 from scipy import ndimage
@@ -9,6 +9,8 @@ CROSSINGS = 0.02
 """Number of places that are wider, as a share of the pixels of a line: where lines cross."""
 ENCLOSED = 0.5
 """Number of pixels of 0 that lines enclose, as a share of their own, from which they surround objects."""
+FEWEST = 10
+"""Number of single pixels from which they are points that somebody marked."""
 MOST = 200
 """Number of values that are looked at; a sample is enough."""
 
@@ -22,6 +24,13 @@ def are_outlines(values: np.ndarray) -> bool:
     chosen = present[:: max(1, len(present) // MOST)]
     outlines = sum(_is_outline(dense[boxes[i]] == i + 1, values[boxes[i]] == 0) for i in chosen)
     return bool(2 * outlines > len(chosen))
+
+
+def are_points(values: np.ndarray) -> bool:
+    """Whether an image, integers `[h, w]`, has only single pixels that are not 0, and several of them."""
+    drawn = values > 0
+    beside = (drawn[1:] & drawn[:-1]).any() or (drawn[:, 1:] & drawn[:, :-1]).any()
+    return bool(drawn.sum() >= FEWEST and not beside)
 
 
 def _is_outline(mask: np.ndarray, background: np.ndarray) -> bool:

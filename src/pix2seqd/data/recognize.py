@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from pix2seqd.data.contours import are_outlines
+from pix2seqd.data.contours import are_outlines, are_points
 from pix2seqd.data.label_images import check_alpha
 from pix2seqd.data.smeared import is_mixed, is_smooth, mixed, smeared, was_jpeg
 from pix2seqd.files import InputError
@@ -174,23 +174,29 @@ def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) ->
             f"{smeared(soft[0])}; of a black and white mask, a threshold restores the values: "
             f"mogrify -threshold 50% {soft[0]}"
         )
+    _check_filled(plain, declaration, "class")
     seen = [_look(path, pixels, declaration) for path, pixels in plain]
     if blurred := [path for path, pixels in plain if is_mixed(pixels)]:
         raise mixed(blurred[0], declaration, "values between those of two neighbours along its borders")
     if jpegs := [path for path, pixels in plain[:LOOKED_AT] if was_jpeg(pixels)]:
         raise mixed(jpegs[0], declaration, "the blocks of 8 x 8 pixels of a JPEG")
-    _check_filled(plain, declaration)
     return seen
 
 
-def _check_filled(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) -> None:
-    """Refuse grey values, `[h, w]` each, that are only lines around objects."""
-    drawn = [path for path, pixels in plain if are_outlines(pixels)]
-    if 2 * len(drawn) > sum(bool(pixels.any()) for _, pixels in plain):
-        raise InputError(
-            f"{drawn[0]} has only lines around objects, with nothing inside; fill the objects (docs/datasets.md says "
-            f"how), or, if the lines are meant, write the coding, such as 'coding: class', to {declaration}"
-        )
+def _check_filled(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path, coding: str) -> None:
+    """Refuse values, `[h, w]` each, that are only lines around objects, or points; `coding` is that of other lines."""
+    labelled = [(path, pixels) for path, pixels in plain if pixels.any()]
+    for are_alone, what in (
+        (are_points, "only points, which have no area; draw masks, or, if single pixels"),
+        (
+            are_outlines,
+            "only lines around objects, with nothing inside; fill the objects (docs/datasets.md says how), or, "
+            "if the lines",
+        ),
+    ):
+        drawn = [path for path, pixels in labelled if are_alone(pixels)]
+        if 2 * len(drawn) > len(labelled):
+            raise InputError(f"{drawn[0]} has {what} are meant, write 'coding: {coding}' to {declaration}")
 
 
 def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarray:
@@ -504,11 +510,12 @@ def _recognize_colors(
     things_given: bool,
     looked_up: bool,
 ) -> tuple[str, str]:
+    numbers = [(path, pixels @ COLOR_WEIGHTS) for path, pixels in images]
+    _check_filled(numbers, declaration, "color")
     for path, pixels in images:
         for channel in np.moveaxis(pixels, -1, 0):
             _look(path, channel, declaration)  # smeared colours differ little in each channel
-    seen = [_look(path, pixels @ COLOR_WEIGHTS, declaration) for path, pixels in images]
-    _check_filled([(path, pixels @ COLOR_WEIGHTS) for path, pixels in images], declaration)
+    seen = [_look(path, pixels, declaration) for path, pixels in numbers]
     values = np.unique(np.concatenate([s.values for s in seen]))
     if len(values) == 1 and any(s.has_zero for s in seen):
         if things_given:
@@ -535,7 +542,7 @@ def _recognize_colors(
     ):
         return "class*1000+id", "the colours as R + 256 G + 65536 B count up within each thousand"
     returning, most, several = _returning(seen), max(len(s.values) for s in seen), len(seen) >= SEVERAL
-    one_scene = _is_one_scene([pixels @ COLOR_WEIGHTS for _, pixels in images])
+    one_scene = _is_one_scene([pixels for _, pixels in numbers])
     if _patches(seen) >= SCATTERED:
         classes = most < 2 or not _are_pieces(seen, one_scene=one_scene)
     else:

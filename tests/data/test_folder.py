@@ -852,3 +852,10 @@ def test_folder_of_a_folder_with_images_and_labels_side_by_side(tmp_path):
     )
     (tmp_path / "tiles" / "classes.yaml").write_text('label_name: "*-labelled"')
     assert len(Folder.open(tmp_path / "tiles")) == 2
+
+
+def test_folder_names_that_differ_in_zeros_are_said(tmp_path):
+    for number in range(3):
+        put(tmp_path / "images" / f"img_{number}.png", np.zeros((3, 6, 3), np.uint8))
+        put(tmp_path / "labels" / f"img_{number:03}.png", CLASSES.astype(np.uint8))
+    assert "only in the zeros before their numbers; write them alike" in refusal(lambda: Folder.open(tmp_path))

@@ -1352,3 +1352,34 @@ def test_report_warns_of_boxes(tmp_path):
     shutil.rmtree(tmp_path)
     found = check(Folder.open(write(tmp_path, [discs(16, pitch=24), discs(10, pitch=24)], coding="instance")), 100)
     assert not any("box" in line for line in found.warnings)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_folder_labels_with_an_orientation_of_their_own_are_turned(tmp_path, suffix, orientation):
+    """As a painting program leaves them that keeps what the photograph said."""
+    shown = discs(20)[:60].astype(np.uint16)
+    turned = {3: 2, 6: 1, 8: 3}[orientation]
+    stored, path = np.rot90(shown, turned).copy(), tmp_path / "labels" / f"0{suffix}"
+    write(tmp_path, [shown], suffix)
+    if suffix == ".png":
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(stored).save(path, exif=exif)
+    else:
+        tifffile.imwrite(path, stored, extratags=[(274, "H", 1, orientation, True)])
+    assert np.array_equal(read_label_image(path, Image.open(tmp_path / "images/0.jpg")), shown)
+    Image.new("RGB", (60, 30)).save(tmp_path / "images/0.jpg")
+    assert "but its image" in refusal(lambda: Folder.open(tmp_path)[0])
+
+
+@pytest.mark.parametrize("count", [20, 1200])
+def test_folder_background_of_1_is_no_object(tmp_path, count):
+    """As a watershed of MATLAB or scikit-image leaves it, with lines of 0 around the objects."""
+    side, pitch = (192, 24) if count < 100 else (640, 16)
+    cells = [discs(count + 5 * seed, side, seed, pitch) for seed in range(4)]
+    drawn = [np.where(lines(labels), 0, labels + 1).astype(np.uint16) for labels in cells]
+    assert "'void: 1'" in (message := refusal(lambda: Folder.open(write(tmp_path, drawn))))
+    assert "'coding: instance'" in message
+    write(tmp_path, drawn, coding="instance", void=1)
+    assert sum(s.isthing for s in Folder.open(tmp_path)[0].panoptic.segments) == count

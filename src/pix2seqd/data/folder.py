@@ -544,7 +544,14 @@ def _check_partners(
             cure = "; ".join(filter(None, [several, choice if kinds else "", apart])) or cure
     if {name.casefold() for name in by_name} == {name.casefold() for name in truth}:
         cure = "some names differ in capital letters only; write them alike"
+    if {_without_zeros(name) for name in by_name} == {_without_zeros(name) for name in truth}:
+        cure = "some names differ only in the zeros before their numbers; write them alike"
     raise InputError(f"{have} has {unpaired[0]!r} but {lacks} does not ({len(unpaired)} files have no partner); {cure}")
+
+
+def _without_zeros(name: str) -> str:
+    """A name whose numbers begin with no 0."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)
 
 
 def _several_masks(images: Iterable[str], labels: Path, truth: Iterable[str]) -> str:

@@ -82,6 +82,8 @@ NEARLY_ALL = 240
 """Number of values in an image above which nearly all of 8 bits are used."""
 PLENTY = 64
 """Number of values in an image above which they are not classes of which each is one patch."""
+OTHER_BACKGROUND = "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1'"
+"""What messages add where the background of objects seems not to be 0."""
 HIGHEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
 """The highest values of label images, which programs often write for pixels without a label."""
 
@@ -266,10 +268,11 @@ def _recognize_low(
             one = "an image has one value, and other images have other ones"
             raise _unsure(declaration, one, ["instance", "class"])
         return "class", f"an image has at most one value besides 0{what}"
-    background, single, row = all(s.has_zero for s in seen), _single_share(seen), _Row.of(seen)
+    background = all(s.has_zero for s in seen) and not _has_background_of_1(seen)
+    single, row = _single_share(seen), _Row.of(seen)
     counts = f"an image has up to {most} values besides 0{what}"
     codings = ["instance", "class", *_small_bases(seen)]
-    hint = "" if background else "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1'"
+    hint = "" if background else OTHER_BACKGROUND
     if row.counted and row.varied and background and not void and most >= MANY and len(seen) >= SEVERAL:
         few, many = min(row.ends), max(row.ends)
         return "instance", f"the values count from 1 without a gap, up to {few} to {many} in an image"
@@ -298,6 +301,14 @@ def _recognize_low(
     if most < MANY and (reason := _few_classes(seen, row, background, tracked, most == 2 and void)):
         return "class", f"{counts}, {reason}"
     raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings, hint)
+
+
+def _has_background_of_1(seen: list[_Seen]) -> bool:
+    """Whether 1 is the background of most images with several values, as in a watershed with lines of 0."""
+    most = [s for s in seen if len(s.chosen) >= FEW_IMAGES]
+    around = [s for s in most if s.values[0] == 1 and 2 * s.areas[0] > s.areas.sum()]
+    found = [s for s in around if s.areas[0] > MAX_SPREAD * np.median(s.areas[1:])]
+    return bool(found) and len(found) >= NEARLY * len(most)
 
 
 def _small_bases(seen: list[_Seen]) -> list[str]:
@@ -492,6 +503,8 @@ def _recognize_high(
     # The regions of an atlas are one patch each as well, but they return, or there are few of them.
     other = returning < 0.05 and len(seen) >= FEW_IMAGES and most >= 3
     alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and _spread(seen) <= MAX_SPREAD
+    lies_around = _has_background_of_1(seen)
+    alike &= not lies_around
     if share < 0.2 and single >= SINGLE and (other or alike) and not classes_only:
         return "instance", f"values reach {highest}, and {_of_one_patch(single)}"
     # Of number * 1000 + class, the low values are land of several patches, but each high one is one object.
@@ -500,7 +513,7 @@ def _recognize_high(
     scattered &= not _hides_objects(seen)
     if share < 0.2 and not dense and len(union) <= MANY_CLASSES and scattered and len(seen) >= SEVERAL:
         return "class", f"values reach {highest}, and many of them have several patches"
-    raise _unsure(declaration, f"values reach {highest}", codings)
+    raise _unsure(declaration, f"values reach {highest}", codings, OTHER_BACKGROUND if lies_around else "")
 
 
 def _recognize_colors(
@@ -510,12 +523,12 @@ def _recognize_colors(
     things_given: bool,
     looked_up: bool,
 ) -> tuple[str, str]:
-    numbers = [(path, pixels @ COLOR_WEIGHTS) for path, pixels in images]
-    _check_filled(numbers, declaration, "color")
+    plain = [(path, pixels @ COLOR_WEIGHTS) for path, pixels in images]
+    _check_filled(plain, declaration, "color")
     for path, pixels in images:
         for channel in np.moveaxis(pixels, -1, 0):
             _look(path, channel, declaration)  # smeared colours differ little in each channel
-    seen = [_look(path, pixels, declaration) for path, pixels in numbers]
+    seen = [_look(path, pixels, declaration) for path, pixels in plain]
     values = np.unique(np.concatenate([s.values for s in seen]))
     if len(values) == 1 and any(s.has_zero for s in seen):
         if things_given:
@@ -542,7 +555,7 @@ def _recognize_colors(
     ):
         return "class*1000+id", "the colours as R + 256 G + 65536 B count up within each thousand"
     returning, most, several = _returning(seen), max(len(s.values) for s in seen), len(seen) >= SEVERAL
-    one_scene = _is_one_scene([pixels for _, pixels in numbers])
+    one_scene = _is_one_scene([pixels for _, pixels in plain])
     if _patches(seen) >= SCATTERED:
         classes = most < 2 or not _are_pieces(seen, one_scene=one_scene)
     else:

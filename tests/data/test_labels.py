@@ -1,6 +1,7 @@
 """Recognition and reading of label images of other tools, drawn here."""
 
 import io
+import math
 import re
 import shutil
 import struct
@@ -1281,11 +1282,9 @@ def test_folder_of_git_that_lacks_large_files_says_so(tmp_path, folder):
 
 def lines(labels: np.ndarray, width: int = 1) -> np.ndarray:
     """Each value as a line of this width around nothing."""
-    drawn = np.zeros_like(labels)
-    for value in np.unique(labels[labels > 0]):
-        mask = labels == value
-        drawn[mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=width)] = value
-    return drawn
+    side = 2 * width + 1
+    inside = ndimage.minimum_filter(labels, side, mode="constant", cval=-1) == ndimage.maximum_filter(labels, side)
+    return np.where(inside, 0, labels)
 
 
 @pytest.mark.parametrize("width", [1, 2])
@@ -1376,9 +1375,15 @@ def test_folder_labels_with_an_orientation_of_their_own_are_turned(tmp_path, suf
 @pytest.mark.parametrize("count", [20, 1200])
 def test_folder_background_of_1_is_no_object(tmp_path, count):
     """As a watershed of MATLAB or scikit-image leaves it, with lines of 0 around the objects."""
-    side, pitch = (192, 24) if count < 100 else (640, 16)
-    cells = [discs(count + 5 * seed, side, seed, pitch) for seed in range(4)]
-    drawn = [np.where(lines(labels), 0, labels + 1).astype(np.uint16) for labels in cells]
+    block = np.pad(np.ones((4, 4), int), 4)
+    ring = np.pad(np.zeros((6, 6), int), 3, constant_values=1)
+    ring[4:8, 4:8] = 0
+    drawn = []
+    for seed in range(4):
+        columns = math.ceil(math.sqrt(count + 5 * seed))
+        numbers = np.arange(2, columns**2 + 2).reshape(columns, columns)
+        numbers[numbers > count + 5 * seed + 1] = 1
+        drawn.append((np.kron(numbers, block) + np.tile(ring, (columns, columns))).astype(np.uint16))
     assert "'void: 1'" in (message := refusal(lambda: Folder.open(write(tmp_path, drawn))))
     assert "'coding: instance'" in message
     write(tmp_path, drawn, coding="instance", void=1)

@@ -841,3 +841,21 @@ def test_folder_number_before_class_is_among_the_choices(tmp_path):
     assert "'coding: id*1000+class' (number of the object * 1000 + class)" in message
     (tmp_path / "classes.yaml").write_text("coding: id*1000+class")
     assert [len(sample.panoptic.things) for sample in Folder.open(tmp_path)] == [4, 4]
+
+
+def test_folder_of_a_folder_with_images_and_labels_side_by_side(tmp_path):
+    for stem in ("i1", "i2"):
+        pair(tmp_path / "tiles", f"{stem} [x=0].png", f"{stem} [x=0]-labelled.tif")
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert (
+        f'label_name: "*-labelled" to {tmp_path / "tiles" / "classes.yaml"}, and give {tmp_path / "tiles"}' in message
+    )
+    (tmp_path / "tiles" / "classes.yaml").write_text('label_name: "*-labelled"')
+    assert len(Folder.open(tmp_path / "tiles")) == 2
+
+
+def test_folder_names_that_differ_in_zeros_are_said(tmp_path):
+    for number in range(3):
+        put(tmp_path / "images" / f"img_{number}.png", np.zeros((3, 6, 3), np.uint8))
+        put(tmp_path / "labels" / f"img_{number:03}.png", CLASSES.astype(np.uint8))
+    assert "only in the zeros before their numbers; write them alike" in refusal(lambda: Folder.open(tmp_path))

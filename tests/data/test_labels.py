@@ -1,7 +1,9 @@
 """Recognition and reading of label images of other tools, drawn here."""
 
 import io
+import math
 import re
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pix2seqd.data import remarks
+from pix2seqd.data.check import check
 from pix2seqd.data.folder import Folder
 from pix2seqd.data.label_images import read_label_image
 from pix2seqd.data.labels import Labels
@@ -360,7 +363,8 @@ def test_read_label_image_refuses_animations(tmp_path, suffix):
 
 def test_read_label_image_names_a_value_below_0(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.full((8, 8), -1, np.int16))
-    assert "-1; save pixels without a label as 255" in refusal(lambda: read_label_image(tmp_path / "a.tif"))
+    message = refusal(lambda: read_label_image(tmp_path / "a.tif"))
+    assert "-1; save pixels without a label as 255" in message and "where 0 is an object, add 1 to all" in message
 
 
 @pytest.mark.parametrize("zoom", [2, 4])
@@ -1274,3 +1278,113 @@ def test_folder_of_git_that_lacks_large_files_says_so(tmp_path, folder):
     (path,) = (home / folder).iterdir()
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     assert f"{path} is a pointer of Git LFS" in refusal(lambda: Folder.open(home)[0])
+
+
+def lines(labels: np.ndarray, width: int = 1) -> np.ndarray:
+    """Each value as a line of this width around nothing."""
+    side = 2 * width + 1
+    inside = ndimage.minimum_filter(labels, side, mode="constant", cval=-1) == ndimage.maximum_filter(labels, side)
+    return np.where(inside, 0, labels)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("kind", ["objects", "mask", "colours", "classes"])
+def test_folder_lines_around_objects_are_refused(tmp_path, kind, width):
+    drawn = [lines(discs(count, pitch=24), width) for count in (16, 12, 14)]
+    if kind == "mask":
+        drawn = [np.where(labels > 0, 255, 0).astype(np.uint8) for labels in drawn]
+    if kind == "colours":
+        drawn = [np.stack([labels * 9 % 251, labels * 31 % 251, labels], -1).astype(np.uint8) for labels in drawn]
+    if kind == "classes":
+        drawn = [lines(terrain([0, 1, 2, 3], seed, smooth=8), width).astype(np.uint8) for seed in range(3)]
+    home = write(tmp_path, drawn, things=[255]) if kind == "mask" else write(tmp_path, drawn)
+    coding = "color" if kind == "colours" else "class"
+    assert f"write 'coding: {coding}' to {home / 'classes.yaml'}" in (message := refusal(lambda: Folder.open(home)))
+    assert "0.png has only lines around objects" in message
+    write(home, drawn, coding=coding)
+    assert len(Folder.open(home)) == 3
+
+
+def test_folder_borders_around_filled_objects_are_no_lines_around_nothing(tmp_path):
+    cells = [discs(count, pitch=24) for count in (16, 12, 14)]
+    home = write(tmp_path, [np.where(lines(c, 2), 2, np.minimum(c, 1)).astype(np.uint8) for c in cells], void=[])
+    assert categories(Folder.open(home)) == [("0", False), ("1", False), ("2", False)]
+
+
+def test_report_warns_of_lines_around_objects(tmp_path):
+    home = write(tmp_path, [lines(discs(16, pitch=24)), discs(16, pitch=24)], coding="instance")
+    warnings = check(Folder.open(home), 100).warnings
+    assert [line for line in warnings if "lines around" in line] == ["1 images have only lines around their things: 0"]
+
+
+@pytest.mark.parametrize("palette", [True, False])
+def test_folder_colours_that_differ_in_each_image_are_no_classes(tmp_path, palette):
+    home = write(tmp_path, [terrain([0, 1, 2, 3], seed).astype(np.uint8) for seed in range(4)])
+    for seed, path in enumerate(sorted((home / "labels").glob("*"))):
+        image = Image.open(path).convert("P")
+        image.putpalette(np.random.default_rng(seed).integers(0, 256, 768).tolist())
+        (image if palette else image.convert("RGB")).save(path)
+    message = refusal(lambda: Folder.open(home))
+    assert "other ones in each image" in message and ("'coding: class'" in message) == palette
+    if palette:
+        (home / "classes.yaml").write_text("coding: class")
+        assert categories(Folder.open(home)) == [(str(value), False) for value in range(4)]
+
+
+@pytest.mark.parametrize("kind", ["numbered", "one value"])
+def test_folder_points_are_no_objects(tmp_path, kind):
+    points = [np.zeros((96, 96), np.uint8) for _ in range(3)]
+    for seed, labels in enumerate(points):
+        rows, columns = 2 * np.random.default_rng(seed).permutation(48)[: 20 + seed] + np.zeros((2, 1), int)
+        labels[rows, columns[::-1]] = np.arange(1, len(rows) + 1) if kind == "numbered" else 255
+    message = refusal(lambda: Folder.open(write(tmp_path, points)))
+    assert "0.png has only points, which have no area; draw masks" in message
+
+
+def test_report_warns_of_boxes(tmp_path):
+    boxes = np.zeros((96, 96), np.uint8)
+    for number in range(12):
+        y, x = (24 * part for part in divmod(number, 4))
+        boxes[y : y + 9 + number, x : x + 12] = number + 1
+    found = check(Folder.open(write(tmp_path, [boxes, discs(10, pitch=24)], coding="instance")), 100).warnings
+    assert "12 of 22 things fill their bounding box; boxes instead of outlines would be wrong labels" in found
+    shutil.rmtree(tmp_path)
+    found = check(Folder.open(write(tmp_path, [discs(16, pitch=24), discs(10, pitch=24)], coding="instance")), 100)
+    assert not any("box" in line for line in found.warnings)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_folder_labels_with_an_orientation_of_their_own_are_turned(tmp_path, suffix, orientation):
+    """As a painting program leaves them that keeps what the photograph said."""
+    shown = discs(20)[:60].astype(np.uint16)
+    turned = {3: 2, 6: 1, 8: 3}[orientation]
+    stored, path = np.rot90(shown, turned).copy(), tmp_path / "labels" / f"0{suffix}"
+    write(tmp_path, [shown], suffix)
+    if suffix == ".png":
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(stored).save(path, exif=exif)
+    else:
+        tifffile.imwrite(path, stored, extratags=[(274, "H", 1, orientation, True)])
+    assert np.array_equal(read_label_image(path, Image.open(tmp_path / "images/0.jpg")), shown)
+    Image.new("RGB", (60, 30)).save(tmp_path / "images/0.jpg")
+    assert "but its image" in refusal(lambda: Folder.open(tmp_path)[0])
+
+
+@pytest.mark.parametrize("count", [20, 1200])
+def test_folder_background_of_1_is_no_object(tmp_path, count):
+    """As a watershed of MATLAB or scikit-image leaves it, with lines of 0 around the objects."""
+    block = np.pad(np.ones((4, 4), int), 4)
+    ring = np.pad(np.zeros((6, 6), int), 3, constant_values=1)
+    ring[4:8, 4:8] = 0
+    drawn = []
+    for seed in range(4):
+        columns = math.ceil(math.sqrt(count + 5 * seed))
+        numbers = np.arange(2, columns**2 + 2).reshape(columns, columns)
+        numbers[numbers > count + 5 * seed + 1] = 1
+        drawn.append((np.kron(numbers, block) + np.tile(ring, (columns, columns))).astype(np.uint16))
+    assert "'void: 1'" in (message := refusal(lambda: Folder.open(write(tmp_path, drawn))))
+    assert "'coding: instance'" in message
+    write(tmp_path, drawn, coding="instance", void=1)
+    assert sum(s.isthing for s in Folder.open(tmp_path)[0].panoptic.segments) == count

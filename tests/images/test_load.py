@@ -94,6 +94,22 @@ def test_load_image_transparent_colour_is_laid_over_white(tmp_path, mode):
     assert pixels(path)[0].tolist() == [[255] * 3, [7] * 3 if mode == "P" else [1] * 3]
 
 
+@pytest.mark.parametrize("kind", ["RGBA.png", "LA.png", "P.png", "P.gif", "RGBA.webp", "RGBA.tif", "LA.tif", "16.png"])
+def test_load_image_that_is_transparent_everywhere_is_refused(tmp_path, kind):
+    path, mode = tmp_path / kind, kind.partition(".")[0]
+    rgba = np.dstack([GRADIENT, np.zeros((20, 30))]).astype(np.uint8)
+    if mode == "16":
+        path.write_bytes(imagecodecs.png_encode(rgba.astype(np.uint16) * 257))
+    elif mode == "P":
+        Image.new("P", (30, 20)).save(path, transparency=0)
+    else:
+        Image.fromarray(rgba).convert(mode).save(path)
+    with pytest.raises(InputError, match=f"{kind}: all of it is transparent .* save it without"):
+        load_image(path)
+    with pytest.raises(InputError, match="all of it is transparent"):
+        load_image(rgba)
+
+
 @pytest.mark.parametrize("dtype", ["<u2", ">u2", "int32", "float32"])
 def test_load_image_deep_tiff_is_stretched(tmp_path, dtype):
     path = tmp_path / "deep.tif"
@@ -141,7 +157,8 @@ def test_load_image_arrays():
     assert (pixels(GRADIENT.astype(np.uint8)) == GRADIENT).all()
     assert pixels(grey > 50)[..., 0].tolist() == [[0, 255], [255, 255]]
     rgba = np.dstack([GRADIENT, np.zeros((20, 30))]).astype(np.uint8)
-    assert (pixels(rgba) == 255).all()
+    rgba[0, 0, 3] = 255
+    assert (pixels(rgba)[1:] == 255).all() and pixels(rgba)[0, 0].tolist() == GRADIENT[0, 0].tolist()
     assert pixels(GRADIENT.astype(np.uint8)[::-1, ::2]).shape == (20, 15, 3)
 
 

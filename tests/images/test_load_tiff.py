@@ -646,3 +646,23 @@ def test_load_image_pages_in_a_circle_are_refused(tmp_path, page, bigtiff):
     path.write_bytes(content)
     with pytest.raises(InputError, match="circle"):
         load_image(path)
+
+
+@pytest.mark.parametrize("form", ["pillow", "strips", "tiles", "planar"])
+def test_load_image_ycbcr_without_compression(tmp_path, form):
+    rgb = Image.fromarray(np.linspace(0, 255, H * W * 3).reshape(H, W, 3).astype(np.uint8))
+    wanted, path = rgb.convert("YCbCr"), tmp_path / "a.tif"
+    values = np.asarray(wanted)
+    if form == "pillow":
+        wanted.save(path)
+    elif form == "planar":
+        tifffile.imwrite(path, np.moveaxis(values, -1, 0).copy(), photometric="ycbcr", planarconfig="separate")
+    else:
+        tifffile.imwrite(path, values, photometric="ycbcr", tile=(16, 16) if form == "tiles" else None, rowsperstrip=8)
+    assert np.array_equal(np.asarray(load_image(path)), np.asarray(wanted.convert("RGB")))
+
+
+def test_load_image_planes_of_cielab_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", drawn(3, H, W, dtype="uint8"), photometric="cielab", planarconfig="separate")
+    with pytest.raises(InputError, match="save it as RGB"):
+        load_image(tmp_path / "a.tif")

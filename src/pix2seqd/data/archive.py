@@ -22,7 +22,7 @@ from typing import IO, Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pix2seqd.files import MAX_DEPTH, InputError
-from pix2seqd.images.load import EXIF_ORIENTATION, check_pixels, check_pointer, load_image
+from pix2seqd.images.load import EXIF_ORIENTATION, check_pixels, check_pointer, load_image, stored_orientation
 
 MAX_MEMBER = 2**30
 """Bytes of the largest file in a zip file that is read as a whole."""
@@ -201,6 +201,28 @@ def labels_orientation(size: tuple[int, int] | None, image: Image.Image) -> int 
     return orientation
 
 
+def find_orientation(name: str, size: tuple[int, int], own: int, image: Image.Image | None) -> int:
+    """The orientation by which labels have to be turned: their own, otherwise as `labels_orientation` says.
+
+    Args:
+        name: of the file of the labels, for messages.
+        size: width and height of the labels as they are stored.
+        own: the orientation that this file has, 1 for none.
+        image: the image that they belong to, from `read_image`, or None if it does not matter.
+
+    Raises:
+        InputError: the size is not that of the image.
+    """
+    if own > 1:
+        fits = image is None or image.size == (size[::-1] if own >= 5 else size)
+        orientation = own if fits else None
+    else:
+        orientation = 1 if image is None else labels_orientation(size, image)
+    if image is not None and orientation is None:
+        raise InputError(f"{name} is {size_mismatch(size, image)}")
+    return orientation or 1
+
+
 def size_mismatch(size: tuple[int, int], image: Image.Image) -> str:
     """What differs between the size of labels and their image, and the cure."""
     name = getattr(image, "filename", "")
@@ -236,13 +258,12 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
             Image.open(content, formats=("PNG", "BMP", "GIF")) as png,
         ):
             check_pixels(*png.size)
-            orientation = 1 if image is None else labels_orientation(png.size, image)
-            if image is not None and orientation is None:
-                raise InputError(f"{file} is {size_mismatch(png.size, image)}")
+            own = stored_orientation(png) if "exif" in png.info else 1  # without it, Pillow would decode the pixels
+            orientation = find_orientation(str(file), png.size, own, image)
             if png.mode not in modes:
                 raise InputError(f"{file} is not {' or '.join(modes)} (but {png.mode}); export its labels in that mode")
             labels = _stored_values(png, str(file))
-            if orientation not in (1, None):
+            if orientation > 1:
                 labels.getexif()[EXIF_ORIENTATION] = orientation
                 labels = ImageOps.exif_transpose(labels)
             return labels

@@ -17,11 +17,16 @@ from rich.progress import track
 from rich.table import Column, Table
 from rich.text import Text
 
+from pix2seqd.data.contours import are_outlines
 from pix2seqd.data.sample import Dataset, Sample, evenly_spaced
 from pix2seqd.files import InputError, a_few, printable, write_png
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy
 
 ERRORS_SHOWN = 20
+MANY_RECTANGLES = 10
+"""Number of things that fill their bounding box, above which they may be boxes; few outlines do."""
+LARGE = 16
+"""Number of pixels from which a thing is no rectangle by chance."""
 
 
 @dataclass
@@ -59,6 +64,10 @@ class Report:
     """Digest of an image's pixels → name of the first item with them."""
     repeated: list[tuple[str, str]] = field(default_factory=list)
     """Names of items with equal images: the first, and each later one."""
+    outlines: list[str] = field(default_factory=list)
+    """Names of the items whose things are mostly lines around nothing."""
+    rectangles: int = 0
+    """Number of things that fill their bounding box, of `LARGE` pixels or more."""
     notes: dict[str, list[str]] = field(default_factory=dict)
     """What was left out of images, or how their labels were taken → names of the items."""
 
@@ -70,6 +79,11 @@ class Report:
             found.append(f"{len(empty):,} classes occur in no image: {a_few(empty)}")
         if self.unlabelled:
             found.append(f"{len(self.unlabelled):,} images have no label: {a_few(self.unlabelled)}")
+        if self.outlines:
+            found.append(f"{len(self.outlines):,} images have only lines around their things: {a_few(self.outlines)}")
+        if self.rectangles > MANY_RECTANGLES and 2 * self.rectangles > sum(self.instances):
+            filled = f"{self.rectangles:,} of {sum(self.instances):,} things fill their bounding box"
+            found.append(f"{filled}; boxes instead of outlines would be wrong labels")
         if self.repeated:
             pairs = [f"{first} and {later}" for first, later in self.repeated]
             found.append(f"{len(pairs):,} images repeat the content of another: {a_few(pairs)}")
@@ -97,12 +111,17 @@ class Report:
             self.notes.setdefault(note, []).append(sample.name)
         if not segments:
             self.unlabelled.append(sample.name)
+        ids = sample.panoptic.segmentation
+        if are_outlines(np.where(np.isin(ids, [s.id for s in segments if s.isthing]), ids, 0)):
+            self.outlines.append(sample.name)
         height, width = sample.panoptic.segmentation.shape
         self.sizes[width, height] += 1
         self.pixels += height * width
         self.void_pixels += int(np.count_nonzero(sample.panoptic.segmentation == VOID))
         self.crowd_pixels += sum(s.area for s in segments if s.iscrowd)
-        self.instances.append(sum(s.isthing and not s.iscrowd for s in segments))
+        things = [s for s in segments if s.isthing and not s.iscrowd]
+        self.instances.append(len(things))
+        self.rectangles += sum(s.area == s.bbox[2] * s.bbox[3] >= LARGE for s in things)
         for segment in segments:
             if not segment.iscrowd:
                 self.tallies[segment.category_id].segments += 1

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from pix2seqd.data.annotations import FORMATS, cure, recognize_annotations
-from pix2seqd.data.annotations.records import Annotations, Record, Shape
+from pix2seqd.data.annotations.records import Annotations, ImageFinder, Record, Shape
 from pix2seqd.data.archive import labels_orientation, read_image, turned_hint
 from pix2seqd.data.find import find_splits
 from pix2seqd.data.folder import other_arrangement
@@ -328,9 +328,10 @@ def _convert_images(
     """
     converted: list[_Converted] = []
     unlabelled: list[str] = []
+    finder = ImageFinder(painter.annotations.images)
     for number, record in enumerate(records, start=1):
         try:
-            image = _read_image(painter.annotations, record)
+            image = _read_image(painter.annotations, record, finder)
             panoptic = painter.paint(record, image, report)
         except InputError as error:
             report.errors.append(str(error))
@@ -362,9 +363,16 @@ def _check_same_categories(out: Path, taxonomy: Taxonomy) -> None:
             )
 
 
-def _read_image(annotations: Annotations, record: Record) -> Image.Image:
+def _read_image(annotations: Annotations, record: Record, finder: ImageFinder) -> Image.Image:
     if record.content is None:
-        return read_image(annotations.images / record.file_name)
+        path = annotations.images / record.file_name
+        if not is_file(path) and (fitting := finder.several(record.file_name)):
+            places = ", ".join(str(annotations.images / each) for each in fitting[:5])
+            raise InputError(
+                f"{path} does not exist, and several images have this name ({places}); write the folder of the right "
+                f"one before the name in {annotations.source}, or name it: --images FOLDER_OF_IMAGES"
+            )
+        return read_image(path)
     content = BytesIO(record.content)
     content.name = f"{annotations.source}: the image of {record.file_name}"
     return read_image(content)

@@ -436,11 +436,14 @@ def other_arrangement(directory: Path) -> str:
         return f"{directory} is Cityscapes as distributed; give {names}"
     if place := _near(directory):
         return f"{directory} is no data set, but {place} seems to be one; give {place}"
-    for home in _below(directory):
-        if (kinds := _beside(home)) and kinds[0].image != "*":
-            names = " or ".join(map(str, kinds))
-            cure = f"write {names} to {home / 'classes.yaml'}, and give {home}"
-            return f"{home} seems to hold images and labels side by side; {cure}"
+    beside = {
+        home: f"{home} seems to hold images and labels side by side; write {' or '.join(map(str, kinds))} to "
+        f"{home / 'classes.yaml'}, and give {home}"
+        for home in _below(directory)
+        if (kinds := _beside(home))
+    }
+    if reason := next((reason for reason in beside.values() if "image_name" in reason), ""):  # the surer ones
+        return reason
     if (first := next(iter(homes[1:]), None)) and {"img.png", "label.png"} <= {path.name for path in files[first]}:
         return (
             f"{first} is of labelme_json_to_dataset; give the folder of Labelme's JSON files to pix2seqd convert-data"
@@ -452,7 +455,7 @@ def other_arrangement(directory: Path) -> str:
             reason = f"{home} has the folders {', '.join(names[:5])}; call that of the images 'images' and that of "
             more = "; if several have the masks of a class each, draw those of an image into one label image"
             return f"{reason}the labels 'labels'{more if len(names) > 2 else ''}"
-    return ""
+    return next(iter(beside.values()), "")
 
 
 def _below(directory: Path) -> Iterator[Path]:
@@ -541,7 +544,14 @@ def _check_partners(
             cure = "; ".join(filter(None, [several, choice if kinds else "", apart])) or cure
     if {name.casefold() for name in by_name} == {name.casefold() for name in truth}:
         cure = "some names differ in capital letters only; write them alike"
+    if {_without_zeros(name) for name in by_name} == {_without_zeros(name) for name in truth}:
+        cure = "some names differ only in the zeros before their numbers; write them alike"
     raise InputError(f"{have} has {unpaired[0]!r} but {lacks} does not ({len(unpaired)} files have no partner); {cure}")
+
+
+def _without_zeros(name: str) -> str:
+    """A name whose numbers begin with no 0."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)
 
 
 def _several_masks(images: Iterable[str], labels: Path, truth: Iterable[str]) -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pix2seqd.data.archive import labels_orientation, read_png, size_mismatch
+from pix2seqd.data.archive import find_orientation, read_png
 from pix2seqd.files import InputError
-from pix2seqd.images.load import check_pixels, check_plane, upright
+from pix2seqd.images.load import check_pixels, check_plane, tiff_orientation, upright
 from pix2seqd.images.tiff import Tiff, is_tiff
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
@@ -20,10 +20,11 @@ MODES = ("1", "L", "P", "I", "I;16", "I;16B", "LA", "RGB", "RGBA")
 def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool = False) -> np.ndarray:
     """Read the stored values of a PNG, TIFF, BMP, GIF or a file of NumPy: int64 `[h, w]` or `[h, w, channels]`.
 
-    `image` is the one that the labels belong to, from `read_image`; the sizes are compared. Labels of the size in which
-    an image with an EXIF orientation is stored are turned with it. With `rgb`, values of a palette are looked up. A
-    file that is missing or damaged, or has another size than the image, several planes, values that are not whole
-    numbers from 0, or colours whose alpha channel says more than they do, is an `InputError`.
+    `image` is the one that the labels belong to, from `read_image`; the sizes are compared. Labels with an orientation
+    of their own are turned by it, and those of the size in which an image with an EXIF orientation is stored with it.
+    With `rgb`, values of a palette are looked up. A file that is missing or damaged, or has another size than the
+    image, several planes, values that are not whole numbers from 0, or colours whose alpha channel says more than they
+    do, is an `InputError`.
     """
     is_array = path.suffix.lower() == ARRAY
     if not is_array and not _is_tiff(path):
@@ -32,18 +33,14 @@ def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool 
         if png.mode == "RGBA":
             check_alpha(path, pixels)
         return pixels
-    pixels = _read_array(path) if is_array else _read_tiff(path)
-    size = pixels.shape[1], pixels.shape[0]
-    orientation = 1 if image is None else labels_orientation(size, image)
-    if image is not None and orientation is None:
-        raise InputError(f"{path} is {size_mismatch(size, image)}")
-    pixels = upright(pixels, orientation or 1)
+    pixels, own = (_read_array(path), 1) if is_array else _read_tiff(path)
+    pixels = upright(pixels, find_orientation(str(path), (pixels.shape[1], pixels.shape[0]), own, image))
     usable = not np.iscomplexobj(pixels) and np.isfinite(pixels).all()
     whole = pixels.astype(np.int64) if usable else np.full(1, -1)
     if usable and np.array_equal(whole, pixels) and whole.min(initial=0) < 0:
         raise InputError(
             f"{path} has values that are not whole numbers from 0, such as {whole.min()}; "
-            "save pixels without a label as 255 or 65535, and declare that as void"
+            "save pixels without a label as 255 or 65535, and declare that as void; where 0 is an object, add 1 to all"
         )
     if whole.min(initial=0) < 0 or not np.array_equal(whole, pixels):
         raise InputError(f"{path} has values that are not whole numbers from 0; export labels, not probabilities")
@@ -99,13 +96,13 @@ def _read_array(path: Path) -> np.ndarray:
     return pixels
 
 
-def _read_tiff(path: Path) -> np.ndarray:
-    """Pixels `[h, w]` or `[h, w, channels]` as stored."""
+def _read_tiff(path: Path) -> tuple[np.ndarray, int]:
+    """Pixels `[h, w]` or `[h, w, channels]` as stored, and their orientation."""
     try:
         with path.open("rb") as file:
             tiff = Tiff(file)
             check_plane(tiff)
-            planes = [*tiff.axes.values()]
+            planes, orientation = [*tiff.axes.values()], tiff_orientation(tiff)
             if tiff.channels > 4 or tiff.channels != tiff.page.samplesperpixel:
                 planes.append(tiff.channels)
             pixels = None if planes else tiff.plane({}, range(tiff.channels))
@@ -119,7 +116,7 @@ def _read_tiff(path: Path) -> np.ndarray:
         raise InputError(f"{path} has several planes ({size}); save one label image of one plane for each image")
     if pixels.shape[2] > 2 and pixels.max(initial=0) > 255:
         raise InputError(f"{path} has colours of 16 bits, whose meaning is not known; save 8 bits, or grey of 16 bits")
-    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels, orientation
 
 
 def _are_planes(channels: np.ndarray) -> bool:

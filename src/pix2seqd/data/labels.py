@@ -356,6 +356,7 @@ def _find_coding(
         named=names,
         things_given="things" in declared,
         void=[value for value in (void if isinstance(void, list) else [void]) if type(value) is int and value],
+        looked_up=rgb,
     )
 
 

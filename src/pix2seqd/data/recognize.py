@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from pix2seqd.data.contours import are_outlines, are_points
 from pix2seqd.data.label_images import check_alpha
 from pix2seqd.data.smeared import is_mixed, is_smooth, mixed, smeared, was_jpeg
 from pix2seqd.files import InputError
@@ -81,6 +82,8 @@ NEARLY_ALL = 240
 """Number of values in an image above which nearly all of 8 bits are used."""
 PLENTY = 64
 """Number of values in an image above which they are not classes of which each is one patch."""
+OTHER_BACKGROUND = "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1'"
+"""What messages add where the background of objects seems not to be 0."""
 HIGHEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
 """The highest values of label images, which programs often write for pixels without a label."""
 
@@ -114,6 +117,7 @@ def recognize(
     named: Collection[int] = (),
     things_given: bool = False,
     void: Sequence[int] = (),
+    looked_up: bool = False,
 ) -> tuple[str, str]:
     """Recognise the coding of label images.
 
@@ -124,6 +128,7 @@ def recognize(
         named: the values that the user named.
         things_given: whether the user said which classes are things.
         void: grey values that the user declared void.
+        looked_up: whether the colours come from palettes that differ from image to image.
 
     Returns:
         The coding, a key of `MEANING`, and the reason in words.
@@ -138,7 +143,7 @@ def recognize(
         colors = [pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2) for _, pixels in plain]
         if not all((c == c[..., :1]).all() for c in colors):
             colored = [(path, c) for (path, _), c in zip(plain, colors, strict=True)]
-            return _recognize_colors(colored, declaration, named, things_given)
+            return _recognize_colors(colored, declaration, named, things_given, looked_up)
         plain = [(path, c[..., 0]) for (path, _), c in zip(plain, colors, strict=True)]
     if any(pixels.ndim == 3 for _, pixels in plain):
         return _recognize_pairs([_pairs(path, pixels) for path, pixels in plain], declaration, named)
@@ -171,12 +176,29 @@ def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) ->
             f"{smeared(soft[0])}; of a black and white mask, a threshold restores the values: "
             f"mogrify -threshold 50% {soft[0]}"
         )
+    _check_filled(plain, declaration, "class")
     seen = [_look(path, pixels, declaration) for path, pixels in plain]
     if blurred := [path for path, pixels in plain if is_mixed(pixels)]:
         raise mixed(blurred[0], declaration, "values between those of two neighbours along its borders")
     if jpegs := [path for path, pixels in plain[:LOOKED_AT] if was_jpeg(pixels)]:
         raise mixed(jpegs[0], declaration, "the blocks of 8 x 8 pixels of a JPEG")
     return seen
+
+
+def _check_filled(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path, coding: str) -> None:
+    """Refuse values, `[h, w]` each, that are only lines around objects, or points; `coding` is that of other lines."""
+    labelled = [(path, pixels) for path, pixels in plain if pixels.any()]
+    for are_alone, what in (
+        (are_points, "only points, which have no area; draw masks, or, if single pixels"),
+        (
+            are_outlines,
+            "only lines around objects, with nothing inside; fill the objects (docs/datasets.md says how), or, "
+            "if the lines",
+        ),
+    ):
+        drawn = [path for path, pixels in labelled if are_alone(pixels)]
+        if 2 * len(drawn) > len(labelled):
+            raise InputError(f"{drawn[0]} has {what} are meant, write 'coding: {coding}' to {declaration}")
 
 
 def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarray:
@@ -246,10 +268,11 @@ def _recognize_low(
             one = "an image has one value, and other images have other ones"
             raise _unsure(declaration, one, ["instance", "class"])
         return "class", f"an image has at most one value besides 0{what}"
-    background, single, row = all(s.has_zero for s in seen), _single_share(seen), _Row.of(seen)
+    background = all(s.has_zero for s in seen) and not _has_background_of_1(seen)
+    single, row = _single_share(seen), _Row.of(seen)
     counts = f"an image has up to {most} values besides 0{what}"
     codings = ["instance", "class", *_small_bases(seen)]
-    hint = "" if background else "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1'"
+    hint = "" if background else OTHER_BACKGROUND
     if row.counted and row.varied and background and not void and most >= MANY and len(seen) >= SEVERAL:
         few, many = min(row.ends), max(row.ends)
         return "instance", f"the values count from 1 without a gap, up to {few} to {many} in an image"
@@ -278,6 +301,14 @@ def _recognize_low(
     if most < MANY and (reason := _few_classes(seen, row, background, tracked, most == 2 and void)):
         return "class", f"{counts}, {reason}"
     raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings, hint)
+
+
+def _has_background_of_1(seen: list[_Seen]) -> bool:
+    """Whether 1 is the background of most images with several values, as in a watershed with lines of 0."""
+    most = [s for s in seen if len(s.chosen) >= FEW_IMAGES]
+    around = [s for s in most if s.values[0] == 1 and 2 * s.areas[0] > s.areas.sum()]
+    found = [s for s in around if s.areas[0] > MAX_SPREAD * np.median(s.areas[1:])]
+    return bool(found) and len(found) >= NEARLY * len(most)
 
 
 def _small_bases(seen: list[_Seen]) -> list[str]:
@@ -472,6 +503,8 @@ def _recognize_high(
     # The regions of an atlas are one patch each as well, but they return, or there are few of them.
     other = returning < 0.05 and len(seen) >= FEW_IMAGES and most >= 3
     alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and _spread(seen) <= MAX_SPREAD
+    lies_around = _has_background_of_1(seen)
+    alike &= not lies_around
     if share < 0.2 and single >= SINGLE and (other or alike) and not classes_only:
         return "instance", f"values reach {highest}, and {_of_one_patch(single)}"
     # Of number * 1000 + class, the low values are land of several patches, but each high one is one object.
@@ -480,16 +513,22 @@ def _recognize_high(
     scattered &= not _hides_objects(seen)
     if share < 0.2 and not dense and len(union) <= MANY_CLASSES and scattered and len(seen) >= SEVERAL:
         return "class", f"values reach {highest}, and many of them have several patches"
-    raise _unsure(declaration, f"values reach {highest}", codings)
+    raise _unsure(declaration, f"values reach {highest}", codings, OTHER_BACKGROUND if lies_around else "")
 
 
 def _recognize_colors(
-    images: list[tuple[Path, np.ndarray]], declaration: Path, named: Collection[int], things_given: bool
+    images: list[tuple[Path, np.ndarray]],
+    declaration: Path,
+    named: Collection[int],
+    things_given: bool,
+    looked_up: bool,
 ) -> tuple[str, str]:
+    plain = [(path, pixels @ COLOR_WEIGHTS) for path, pixels in images]
+    _check_filled(plain, declaration, "color")
     for path, pixels in images:
         for channel in np.moveaxis(pixels, -1, 0):
             _look(path, channel, declaration)  # smeared colours differ little in each channel
-    seen = [_look(path, pixels @ COLOR_WEIGHTS, declaration) for path, pixels in images]
+    seen = [_look(path, pixels, declaration) for path, pixels in plain]
     values = np.unique(np.concatenate([s.values for s in seen]))
     if len(values) == 1 and any(s.has_zero for s in seen):
         if things_given:
@@ -516,11 +555,15 @@ def _recognize_colors(
     ):
         return "class*1000+id", "the colours as R + 256 G + 65536 B count up within each thousand"
     returning, most, several = _returning(seen), max(len(s.values) for s in seen), len(seen) >= SEVERAL
-    one_scene = _is_one_scene([pixels @ COLOR_WEIGHTS for _, pixels in images])
+    one_scene = _is_one_scene([pixels for _, pixels in plain])
     if _patches(seen) >= SCATTERED:
         classes = most < 2 or not _are_pieces(seen, one_scene=one_scene)
     else:
         classes = single < 0.75 and returning >= 0.3 and several and not _nested(seen)
+    if _patches(seen) >= SCATTERED and several and most > 1 and returning < 0.3:
+        also = "; 'coding: class' takes the numbers in the palettes, and not their colours" if looked_up else ""
+        codings += ["class"] if looked_up else []
+        raise _unsure(declaration, f"{counts}, other ones in each image", codings, also)
     if len(values) <= MANY_CLASSES and classes:
         if _has_low_channel(values):
             numbers = f"{counts}, and one channel has only low numbers, as of classes or objects"

@@ -56,8 +56,8 @@ def is_mixed(pixels: np.ndarray) -> bool:
 def smeared(path: Path) -> InputError:
     """The error that most values of a label image are specks."""
     return InputError(
-        f"{path} has too many values to be labels, most are specks or lines: JPEG or resizing has smeared them; "
-        "export the labels again as PNG or TIFF, without interpolation"
+        f"{path} has too many values to be labels, most are specks or lines: it is a picture, or JPEG or resizing has "
+        "smeared them; export the labels again as PNG or TIFF, without interpolation"
     )
 
 

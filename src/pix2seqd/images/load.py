@@ -180,7 +180,7 @@ def open_pixels(source: Source, channel: int | str | None = None, note: Note = i
         return source
     if isinstance(source, Image.Image) and channel is None and source.mode == "RGB":
         check_pixels(*source.size)
-        if not source.has_transparency_data and _stored_orientation(source) == 1:
+        if not source.has_transparency_data and stored_orientation(source) == 1:
             return Pixels(source)
     if isinstance(source, str | PathLike) and (pixels := _in_segments(Path(source), channel, note)) is not None:
         return pixels
@@ -197,7 +197,7 @@ def _in_segments(path: Path, channel: int | str | None, note: Note) -> Pixels | 
         tiff = Tiff(file)
         check_plane(tiff)
         plain = _is_plain(tiff) and tiff.page.photometric != PHOTOMETRIC.MINISWHITE and tiff.page.dtype.kind in "uif"
-        if not (plain and tiff.in_segments and tiff.alpha is None and _tiff_orientation(tiff) == 1):
+        if not (plain and tiff.in_segments and tiff.alpha is None and tiff_orientation(tiff) == 1):
             return Pixels(_tiff_image(tiff, str(path), channel, note))
         shown = _shown(tiff) if channel is None else [find_channel(channel, tiff.channels, tiff.names)]
         if len(shown) == 2:
@@ -257,7 +257,7 @@ def _file_channels(file: IO[bytes]) -> Iterator[Channel]:
             yield from _shown_channels(image)
         else:
             colours = 3 if values.shape[2] >= 3 else 1
-            turned = upright(values, _stored_orientation(image))
+            turned = upright(values, stored_orientation(image))
             yield from _named(np.moveaxis(turned[..., :colours], -1, 0), colours, COLOURS[: colours // 3 * 3])
 
 
@@ -271,7 +271,7 @@ def plane_channels(tiff: Tiff, position: Mapping[str, int]) -> Iterator[Channel]
     else:
         numbers = [number for number in range(tiff.channels) if number != tiff.alpha]
         names = [tiff.names[number] for number in numbers] if tiff.names else []
-        orientation = _tiff_orientation(tiff)
+        orientation = tiff_orientation(tiff)
         planes = (upright(values, orientation) for values in tiff.channel_values(position, numbers))
         yield from _named(planes, len(numbers), names)
 
@@ -320,8 +320,12 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
     if is_tiff(file):
         return _tiff_image(Tiff(file), name, channel, note)
     with open_image(file) as image:
-        rgb = one_channel(_to_rgb(_deep(image, file), is_own=True), channel)
-        rgb.info["orientation"] = _stored_orientation(image)
+        deep = _deep(image, file)
+        if deep is image and image.has_transparency_data:
+            parts = (_part(image, rows) for rows in bands(image.height, image.width))
+            _check_visible(any(part.convert("RGBA").getchannel("A").getbbox() for part in parts))
+        rgb = one_channel(_to_rgb(deep, is_own=True), channel)
+        rgb.info["orientation"] = stored_orientation(image)
         frames = 1
         with suppress(Exception):  # counting reads all frames, and one may be damaged
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
@@ -332,7 +336,7 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
 
 def _tiff_image(tiff: Tiff, name: str, channel: int | str | None, note: Note) -> Image.Image:
     image = read_plane(tiff, {}, channel)
-    image.info["orientation"] = _tiff_orientation(tiff)
+    image.info["orientation"] = tiff_orientation(tiff)
     _describe_planes(tiff, name, note)
     describe_channels(tiff, name, channel, note)
     return image
@@ -343,11 +347,13 @@ def _orientation(value: object) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _tiff_orientation(tiff: Tiff) -> int:
+def tiff_orientation(tiff: Tiff) -> int:
+    """The orientation of a TIFF, 1 to 8; 1 is none."""
     return _orientation(tiff.page.tags.valueof("Orientation"))
 
 
-def _stored_orientation(image: Image.Image) -> int:
+def stored_orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an image that is not turned yet, 1 to 8; 1 is none."""
     with suppress(Exception):  # the EXIF block is damaged
         return _orientation(image.getexif().get(EXIF_ORIENTATION))
     return 1
@@ -465,7 +471,7 @@ def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | Non
     if (image := tiff.converted(position)) is not None:
         return one_channel(_to_rgb(image), channel)  # not our own: `tiff` has it
     if not _is_plain(tiff):
-        image = _upright_tag(_colour_space(tiff, position), _tiff_orientation(tiff))
+        image = _upright_tag(_colour_space(tiff, position), tiff_orientation(tiff))
         return one_channel(_to_rgb(image, is_own=True), channel)
     if channel is not None:
         shown, alpha = [find_channel(channel, tiff.channels, tiff.names)], None
@@ -478,7 +484,7 @@ def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | Non
     mode = "" if alpha is None else "a" if tiff.page.extrasamples[alpha - tiff.channels] == 1 else "A"
     image = _shown_values(values, mode, inverted=tiff.page.photometric == PHOTOMETRIC.MINISWHITE)
     del values  # of a large image they fill the memory
-    return _to_rgb(_upright_tag(image, _tiff_orientation(tiff)), is_own=True)
+    return _to_rgb(_upright_tag(image, tiff_orientation(tiff)), is_own=True)
 
 
 def _shown_values(values: np.ndarray, alpha: str = "", inverted: bool = False) -> Image.Image:
@@ -489,6 +495,7 @@ def _shown_values(values: np.ndarray, alpha: str = "", inverted: bool = False) -
     """
     height, width, count = values.shape
     count -= bool(alpha)
+    _check_visible(not alpha or bool(values[..., -1].any()))
     is_deep = values.dtype != np.uint8
     low, high = _range(values[rows, :, :count] for rows in bands(height, width)) if is_deep else (0.0, 255.0)
 
@@ -515,7 +522,9 @@ def _in_bands(width: int, height: int, band: Callable[[slice], Image.Image]) -> 
 
 
 def _colour_space(tiff: Tiff, position: Mapping[str, int]) -> Image.Image:
-    """RGB of a plane of a palette or of CMYK."""
+    """RGB of a plane of a palette, of CMYK, or of YCbCr without compression."""
+    if tiff.page.photometric == PHOTOMETRIC.YCBCR and tiff.page.subsampling != (1, 1):
+        raise InputError("it has fewer pixels of colour than of brightness, without compression; save it as RGB")
     values = tiff.plane(position, range(tiff.channels))
     if values.dtype.kind != "u":
         raise InputError(f"its colours are of type {values.dtype}; save it as RGB")
@@ -530,6 +539,9 @@ def _colour_space(tiff: Tiff, position: Mapping[str, int]) -> Image.Image:
             return Image.frombytes("CMYK", (upper.shape[1], upper.shape[0]), upper.tobytes())
 
         return _in_bands(*tiff.size, band)
+    if tiff.page.photometric == PHOTOMETRIC.YCBCR and values.shape[2] == 3 and values.dtype == np.uint8:
+        colours = np.ascontiguousarray(values)
+        return _in_bands(*tiff.size, lambda rows: Image.fromarray(colours[rows], "YCbCr"))
     raise InputError("its colour space is not known; save it as RGB")
 
 
@@ -554,7 +566,7 @@ def _deep(image: Image.Image, file: IO[bytes]) -> Image.Image:
         return image
     rgb = _shown_values(values, "" if values.shape[2] % 2 else "A")
     del values
-    return _upright_tag(rgb, _stored_orientation(image))
+    return _upright_tag(rgb, stored_orientation(image))
 
 
 def _deep_values(image: Image.Image, file: IO[bytes]) -> np.ndarray | None:
@@ -653,15 +665,25 @@ def _to_rgb(image: Image.Image, is_own: bool = False) -> Image.Image:
         assert converted is not None  # it is None only when working in place
         return converted
     if image.has_transparency_data:
-        return _in_bands(*image.size, lambda rows: _opaque(image.crop((0, rows.start, image.width, rows.stop))))
+        return _in_bands(*image.size, lambda rows: _opaque(_part(image, rows)))
     if is_own and image.mode == "RGB":
         image.load()
         return image
     return image.convert("RGB")
 
 
+def _part(image: Image.Image, rows: slice) -> Image.Image:
+    return image.crop((0, rows.start, image.width, rows.stop))
+
+
 def _rows(image: Image.Image, rows: slice) -> np.ndarray:
-    return np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+    return np.asarray(_part(image, rows))
+
+
+def _check_visible(visible: bool) -> None:
+    """Refuse an image of which all is transparent, which would be white."""
+    if not visible:
+        raise InputError("all of it is transparent (its alpha channel is 0); save it without the alpha channel")
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -671,7 +693,7 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    if _stored_orientation(image) == 1:
+    if stored_orientation(image) == 1:
         return image
     try:
         return ImageOps.exif_transpose(image)
@@ -689,6 +711,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
             f"an array of shape {list(array.shape)} and type {array.dtype} is not an image; "
             "give numbers [h, w], [h, w, 3] (RGB) or uint8 [h, w, 4] (RGBA), height first"
         )
+    _check_visible(channels < 4 or bool(array[..., 3].any()))
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     return Image.fromarray(np.ascontiguousarray(array if array.dtype == np.uint8 else _stretch(array)))

@@ -230,6 +230,9 @@ class Tiff:
         kinds = tifffile.PHOTOMETRIC
         plain = (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB, kinds.PALETTE, kinds.SEPARATED)
         odd = self.page.photometric not in plain or _bits(self.page) < 8
+        # Pillow calls YCbCr without compression damaged, or takes it for RGB, and mixes up the planes of CIELAB.
+        odd &= (self.page.photometric, self.page.compression) != (kinds.YCBCR, 1)
+        odd &= self.page.photometric != kinds.CIELAB or not self.is_planar
         if not odd or not isinstance(page.index, int) or self.page.compression not in TiffImagePlugin.COMPRESSION_INFO:
             return None
         self._check_whole(page)

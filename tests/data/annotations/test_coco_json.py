@@ -2,10 +2,11 @@ import json
 import time
 
 import pytest
+from miniatures import refusal
 
 from pix2seqd.data.annotations.coco_json import read_coco
 from pix2seqd.data.annotations.records import ImageFinder
-from pix2seqd.data.convert import open_annotations
+from pix2seqd.data.convert import convert, open_annotations
 from pix2seqd.files import InputError
 
 SQUARE = [[1, 1, 4, 1, 4, 4, 1, 4]]
@@ -101,6 +102,9 @@ def test_read_coco_does_not_choose_among_images_of_one_name(tmp_path, draw):
     path = write(tmp_path / "x.json", draw, [{}], images=[{"id": 7, "file_name": "f/a.jpg"}], image="d/a.jpg")
     draw(tmp_path / "e/a.jpg")
     assert open_annotations(path)[""].records[0].file_name == "f/a.jpg"
+    message = refusal(lambda: convert(open_annotations(path)[""], tmp_path / "out"))
+    assert all(str(tmp_path / place) in message for place in ("d/a.jpg", "e/a.jpg"))
+    assert convert(open_annotations(path, tmp_path / "e")[""], tmp_path / "out").images == 1  # as the message says
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,8 @@ def cure(folder: Path) -> str:
     if boxes := dota_file(folder):
         return f"{boxes} has boxes of DOTA, which are no outlines; iSAID has outlines for its images, as COCO json"
     known = CURES.keys() - {".txt"} | {".json", ".geojson", ".xml"}
-    other = next((file for file in visible(folder, "**/*") if file.suffix.lower() in known), None)
+    places = (place for file in visible(folder, "**/*") for place in [*reversed(file.parents), file])
+    other = next((place for place in places if place.suffix.lower() in known and place.is_relative_to(folder)), None)
     if other and other.suffix.lower() == ".csv" and (reason := csv_cure(other)):
         return f"{other} {reason}"
     return f"of {other}: {CURES.get(other.suffix.lower(), 'it is of no known format')}" if other else ""
@@ -154,14 +155,18 @@ CURES = {
     ".zip": "unpack it, and give the folder",
     ".txt": "give the folder of the data set, or its data.yaml",
     ".csv": "of CSV files, only VIA's and those with columns ImageId and EncodedPixels are known; export as COCO json",
-    ".ndjson": "Labelbox's export has links instead of masks; convert it to COCO json with Labelbox's tools",
+    ".ndjson": "Labelbox's export has links instead of masks; convert it to COCO json with Labelbox's tools; of "
+    "Ultralytics, export YOLO",
     ".jsonl": "export as COCO json",
     ".manifest": "SageMaker's manifest has links instead of masks; fetch the masks, and name their folder labels",
     ".tfrecord": "export as COCO json",
-    **dict.fromkeys((".npy", ".npz", ".mat", ".h5", ".hdf5"), "save label images as PNG or TIFF"),
-    **dict.fromkeys((".nii", ".dcm"), "save its slices and their label images as PNG or TIFF"),
+    **dict.fromkeys((".npy", ".npz", ".mat", ".h5", ".hdf5", ".zarr", ".n5"), "save label images as PNG or TIFF"),
+    **dict.fromkeys((".ilp", ".czi", ".nd2", ".lif"), "export its images and label images as TIFF"),
+    **dict.fromkeys((".nii", ".dcm", ".nrrd", ".mha", ".mhd"), "save its slices and their label images as PNG or TIFF"),
+    **dict.fromkeys((".annotations", ".ndpa"), "export the outlines as GeoJSON in pixels, or label images"),
     ".gz": "unpack it; of NIfTI (.nii.gz), save the slices and their label images as PNG or TIFF",
-    ".parquet": "save the images and label images in it as files",
+    **dict.fromkeys((".parquet", ".arrow", ".mdb", ".pkl"), "save the images and label images in it as files"),
+    ".tar": "unpack it, and give the folder",
 }
 """Suffix of files that are not read, and what to do instead."""
 OF_ENTRIES = (
@@ -198,6 +203,11 @@ OF_ONE = (
         "file for each, under the same names",
     ),
     ({"dataset", "samples"}, "is from Segments.ai and has links instead of masks; export it as COCO panoptic"),
+    ({"info", "objects"}, "is from ISAT; convert it to COCO json with ISAT"),
+    ({"task", "result"}, "is from Label Studio; export it as COCO with images"),
+    ({"annotation"}, "is of ADE20K; take its benchmark for scene parsing, which has label images"),
+    ({"features", "metadata"}, "is of xBD; use its label images, the folder targets"),
+    ({"videos", "annotations"}, "has tracks of videos, as YouTube-VIS; convert its frames to COCO json with images"),
     ({"asset", "regions"}, "is from VoTT; convert its regions to COCO json"),
     ({"samples"}, "is from FiftyOne; export it as COCODetectionDataset"),
     (

@@ -147,6 +147,12 @@ class ImageFinder:
         found = {path for path in map(self.find, [name, *self._with_suffix(name)]) if path}
         return found.pop() if len(found) == 1 else None
 
+    def several(self, name: str) -> list[str]:
+        """Paths of the images of a name, with or without its suffix, in any folder, of which `find` chooses none."""
+        lasts = {path_parts(each)[-1].casefold() for each in [name, *self._with_suffix(name)] if path_parts(each)}
+        found = sorted(path for last in lasts for path in self._below().get(last, []))
+        return found if len(found) > 1 else []
+
     def _with_suffix(self, name: str) -> list[str]:
         """The name with each suffix of an image that a file has where `find` looks.
 

@@ -609,6 +609,16 @@ def test_streams_that_the_caller_closed(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"figure3.png", "figure4.png"}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows keeps the current folder")
+def test_current_folder_that_was_removed(run, tmp_path, monkeypatch):
+    """Libraries ended the process with a message about their own files."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, _, err = run("models")
+    assert code == 2 and "the current folder cannot be used (No such file or directory); change to another" in err
+
+
 def test_nobody_reads_what_is_printed():
     command = f"{sys.executable} -m pix2seqd train shapes --show | true; exit ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", command], capture_output=True)

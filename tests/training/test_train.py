@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pix2seqd.checkpoint import from_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.data import open_dataset
+from pix2seqd.data.loader import ENDS
 from pix2seqd.data.synthetic.shapes import Shapes
 from pix2seqd.files import InputError, write_json
 from pix2seqd.training import state as checkpoint
@@ -239,15 +240,43 @@ def test_ctrl_c_saves_and_the_run_goes_on_from_there(recipe, whole, tmp_path, mo
     assert_same_run(stopped, whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, *sorted(ENDS)])
 def test_train_signal_to_all_processes_saves(recipe, tmp_path, number: int):
-    """A terminal sends SIGINT to the whole group of processes, a scheduler SIGTERM."""
+    """A terminal sends SIGINT to the whole group of processes, or SIGHUP where it is closed, a scheduler SIGTERM."""
     long = recipe.replace(train=recipe.train.replace(steps=100_000, workers=1, save_every=2))
     process = start(long, tmp_path / "run")
     os.killpg(process.pid, number)
     output = process.communicate(timeout=60)[0].decode()
     assert "go on with --resume" in output
     assert "DataLoader" not in output
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("log_every", [1, 1000])
+def test_train_saves_where_the_terminal_was_closed(recipe, tmp_path, log_every):
+    """What it prints is an error then, while it trains or when it ends."""
+    changes = {"steps": 100_000, "workers": 1, "save_every": 50_000, "log_every": log_every, "evaluate_every": 3}
+    long = recipe.replace(train=recipe.train.replace(**changes))
+    process, terminal = pytest.importorskip("pty").fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-c", RUN, json.dumps(long.to_dict()), str(tmp_path / "run")])
+    shown = b""
+    while b": PQ" not in shown:
+        shown += os.read(terminal, 10_000)  # an error where the training has ended
+    os.close(terminal)
+    os.waitpid(process, 0)
+    assert json.loads((tmp_path / "run" / "state" / "latest.json").read_text())["step"] >= 3
+
+
+def test_train_saves_where_ctrl_c_ends_the_reader_too(recipe, tmp_path):
+    """In `pix2seqd train ... | tee log` both hear it."""
+    long = recipe.replace(train=recipe.train.replace(steps=100_000, save_every=50_000, log_every=1000))
+    command = [sys.executable, "-c", RUN, json.dumps(long.to_dict()), str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout and b": PQ" in process.stdout.readline()
+        process.stdout.close()
+        process.send_signal(signal.SIGINT)
+    assert json.loads((tmp_path / "run" / "state" / "latest.json").read_text())["step"] >= 8
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 

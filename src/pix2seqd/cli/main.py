@@ -57,6 +57,7 @@ def main() -> None:
     atexit.register(_keep_garbage)
     _open_streams()
     try:
+        _require_current_folder()
         sys.exit(app(sys.argv[1:]) or 0)
     except (InputError, CycloptsError) as error:
         say(f"pix2seqd: {' '.join(str(error).split())}", to_stderr=True)
@@ -80,6 +81,14 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(130)
+
+
+def _require_current_folder() -> None:
+    """Libraries that cannot find it say other things, or end the process."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise InputError(f"the current folder cannot be used ({error.strerror}); change to another one") from error
 
 
 def _keep_garbage() -> None:

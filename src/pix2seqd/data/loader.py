@@ -18,6 +18,9 @@ from pix2seqd.data.shards import Shards
 from pix2seqd.files import InputError
 from pix2seqd.images.resize import normalize, resize_labels
 
+ENDS = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+"""Signals that end a training: what schedulers send, and a terminal that is closed (Windows has no such signal)."""
+
 
 class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
     """An endless stream of training examples, by position.
@@ -131,10 +134,11 @@ def training_loader(
         batch_size=share,
         sampler=positions,
         num_workers=train.workers,
-        worker_init_fn=_ignore_sigterm,
+        worker_init_fn=_ignore_ends,
     )
 
 
-def _ignore_sigterm(worker: int) -> None:
-    """Schedulers send SIGTERM to every process; the training process ends its workers after it has saved."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _ignore_ends(worker: int) -> None:
+    """Every process gets these signals; the training process ends its workers after it has saved."""
+    for number in ENDS:
+        signal.signal(number, signal.SIG_IGN)

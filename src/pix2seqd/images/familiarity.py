@@ -21,6 +21,8 @@ FILE = "familiarity.safetensors"
 """Name of the file beside the weights."""
 MAX_BYTES = 2**27
 """Bytes of the largest such file that is read."""
+HEADER = 2**16
+"""Bytes of such a file beside its numbers."""
 _SHRINKAGE = 0.05
 """Part of the covariance that is replaced by a multiple of the identity, so that few images suffice."""
 _FOLDS = 4
@@ -117,7 +119,7 @@ def read(folder: Path, channels: int) -> Familiarity | None:
     require_regular(path)
     if not path.is_file():
         return None
-    require_size(path, MAX_BYTES)
+    require_size(path, min(MAX_BYTES, 4 * size * (size + 1) + HEADER))
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:

@@ -81,9 +81,9 @@ class TrainLog:
 
     def __exit__(self, *error: object) -> None:
         """Flush and stop drawing."""
-        self.progress.stop()
         if self.writer:
             self.writer.close()
+        self.progress.stop()  # which fails where the terminal was closed
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
         """The batches unchanged; the time until each one is there is counted, except for the first one."""

@@ -25,7 +25,7 @@ from pix2seqd.checkpoint import (
 from pix2seqd.config import DataConfig, InferConfig, Recipe, TrainConfig
 from pix2seqd.data import is_clips, open_clips, open_dataset, remarks
 from pix2seqd.data.clip_examples import frame_size
-from pix2seqd.data.loader import training_loader
+from pix2seqd.data.loader import ENDS, training_loader
 from pix2seqd.data.sample import ClipDataset, Dataset
 from pix2seqd.files import InputError, read_json, require, say, write_json
 from pix2seqd.interop.official import load_tensorflow_checkpoint
@@ -99,7 +99,7 @@ def train(
         InputError: there is no recipe of this name; packages of the extra `train` are not installed; `out` holds
             another run, or one to be resumed, or another process trains there; the recipe's parts do not fit each
             other.
-        KeyboardInterrupt: Ctrl-C or SIGTERM, after everything was saved.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, after everything was saved.
     """
     require("training", "train", "accelerate", "tensorboard")
     recipe = _named(recipe) if isinstance(recipe, str) else recipe
@@ -128,9 +128,9 @@ def train(
             write_json(out / "recipe.json", recipe.to_dict())
         with stop_signals() as stopped, log:
             fit(state, loader, recipe, accelerator, log, stopped)
-        save_state(state, out / "state")
-        if is_main:
-            result = _publish(result, state, dataset, log, load, str(accelerator.device))
+            save_state(state, out / "state")  # before the log ends: whoever reads what it prints may be gone
+            if is_main:
+                result = _publish(result, state, dataset, log, load, str(accelerator.device))
         accelerator.wait_for_everyone()
     if state.step < state.last:
         accelerator.print(f"stopped at step {state.step} of {state.last}; go on with --resume")
@@ -306,7 +306,11 @@ def fit(
         if config.minutes and (state.step < PLAN_EVERY or state.step % PLAN_EVERY == 0 or state.step >= state.last):
             state.seconds = distributed.mean(time.perf_counter() - began)  # processes must not differ
             plan(state, config)
-        log.step(state)
+        try:
+            log.step(state)
+        except (OSError, SystemExit):  # the terminal was closed, or `| tee` heard Ctrl-C too
+            save_state(state, log.out / "state")
+            raise
         if log.is_over:
             state.last = state.step
         if state.step >= state.last:
@@ -395,15 +399,19 @@ def _extension(before: TrainConfig, now: TrainConfig, step: int, out: Path) -> s
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that gets the number of a first Ctrl-C or SIGTERM; a second one interrupts at once."""
+    """A list that gets the number of a first Ctrl-C or of one of `ENDS`.
+
+    A second one interrupts at once, except for SIGHUP, which a terminal that is closed may send several times.
+    """
     received: list[int] = []
 
     def note(number: int, frame: object) -> None:
-        if received:
+        if received and number in (signal.SIGINT, signal.SIGTERM):
             raise KeyboardInterrupt
         received.append(number)
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = {signal.SIGINT, *(number for number in ENDS if signal.getsignal(number) is not signal.SIG_IGN)}  # nohup
+    previous = {number: signal.signal(number, note) for number in heard}
     try:
         yield received
     finally:

@@ -8,6 +8,7 @@ import roifile
 from miniatures import refusal
 
 from pix2seqd.data.annotations import conversion
+from pix2seqd.data.annotations.viewers import is_roi_file
 from pix2seqd.data.convert import open_annotations
 from pix2seqd.panoptic.panoptic import Panoptic
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy
@@ -204,6 +205,15 @@ def test_read_viewers_refuses_with_a_cure(tmp_path, draw, name, content, says):
     (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
     message = refusal(lambda: open_annotations(tmp_path))
     assert says in message and str(tmp_path / name) in message
+
+
+def test_is_roi_file_zip_file_of_a_later_version_is_none(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as held:
+        held.writestr("a.roi", b"")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[content.index(b"PK\1\2") + 6] = 99
+    (tmp_path / "a.zip").write_bytes(content)
+    assert not is_roi_file(tmp_path / "a.zip")
 
 
 def test_read_viewers_joined_rois_with_curves_are_refused(tmp_path, draw):

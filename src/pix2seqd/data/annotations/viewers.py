@@ -78,7 +78,7 @@ def is_roi_file(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as held:
             names = _members(held)
-    except (OSError, zipfile.BadZipFile, ValueError):
+    except (*DAMAGED, ValueError):
         return False
     return bool(names) and all(name.lower().endswith(".roi") for name in names)
 

@@ -284,7 +284,7 @@ def test_prepare_says_that_scored_images_are_trained_on(tmp_path):
     for path in (scored / "images").iterdir():
         with Image.open(path) as image:
             image.point(lambda value: 255 - value).save(path)
-    assert not any("warning" in line for line in prepare(dict(given), tmp_path / "run")[2])
+    assert not any("trained on too" in line for line in prepare(dict(given), tmp_path / "run")[2])
 
 
 def test_prepare_names_both_data_sets_whose_classes_differ(tmp_path):

@@ -26,7 +26,8 @@ from pix2seqd.training.train import fitted, learning_rate, new_state, plan, trai
 
 train_module = import_module("pix2seqd.training.train")
 RUN = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup, which trainings respect
 from pix2seqd.config import Recipe
 from pix2seqd.training.train import train
 train(Recipe.from_dict(json.loads(sys.argv[1])), sys.argv[2])

@@ -1299,7 +1299,10 @@ def test_folder_lines_around_objects_are_refused(tmp_path, kind, width):
         drawn = [lines(terrain([0, 1, 2, 3], seed, smooth=8), width).astype(np.uint8) for seed in range(3)]
     home = write(tmp_path, drawn, things=[255]) if kind == "mask" else write(tmp_path, drawn)
     coding = "color" if kind == "colours" else "class"
-    assert f"write 'coding: {coding}' to {home / 'classes.yaml'}" in (message := refusal(lambda: Folder.open(home)))
+    message = refusal(lambda: Folder.open(home))
+    assert f"write to {home / 'classes.yaml'}: 'coding: {coding}'" in message
+    # Of rings with numbers, `class` would make each number a class.
+    assert ("or 'coding: instance' (0 is background, each other value is one object)" in message) == (coding == "class")
     assert "0.png has only lines around objects" in message
     write(home, drawn, coding=coding)
     assert len(Folder.open(home)) == 3
@@ -1370,6 +1373,20 @@ def test_folder_labels_with_an_orientation_of_their_own_are_turned(tmp_path, suf
     assert np.array_equal(read_label_image(path, Image.open(tmp_path / "images/0.jpg")), shown)
     Image.new("RGB", (60, 30)).save(tmp_path / "images/0.jpg")
     assert "but its image" in refusal(lambda: Folder.open(tmp_path)[0])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_folder_labels_that_fit_only_as_stored_are_not_turned(tmp_path, suffix):
+    """As a program leaves them that turned the pixels and kept the orientation."""
+    shown, path = discs(20)[:60].astype(np.uint16), tmp_path / "labels" / f"0{suffix}"
+    write(tmp_path, [shown], suffix)
+    if suffix == ".png":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(shown).save(path, exif=exif)
+    else:
+        tifffile.imwrite(path, shown, extratags=[(274, "H", 1, 6, True)])
+    assert np.array_equal(read_label_image(path, Image.open(tmp_path / "images/0.jpg")), shown)
 
 
 @pytest.mark.parametrize("count", [20, 1200])

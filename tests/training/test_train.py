@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pix2seqd.files import InputError, write_json
 from pix2seqd.training import state as checkpoint
 from pix2seqd.training.log import TrainLog
 from pix2seqd.training.state import load_state, save_state
-from pix2seqd.training.train import fitted, learning_rate, new_state, plan, train
+from pix2seqd.training.train import fitted, learning_rate, new_state, plan, stop_signals, train
 
 train_module = import_module("pix2seqd.training.train")
 RUN = """
@@ -251,6 +251,21 @@ def test_train_signal_to_all_processes_saves(recipe, tmp_path, number: int):
     assert "go on with --resume" in output
     assert "DataLoader" not in output
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+def test_stop_signals_the_end_of_a_session_is_one_signal():
+    """It sends SIGTERM and SIGHUP, of which Python calls the lower number first."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with stop_signals() as received:
+            signal.raise_signal(signal.SIGHUP)
+            with suppress(KeyboardInterrupt):  # it would end the tests
+                signal.raise_signal(signal.SIGTERM)
+            assert received == [signal.SIGHUP, signal.SIGTERM]
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("log_every", [1, 1000])

@@ -202,7 +202,7 @@ def labels_orientation(size: tuple[int, int] | None, image: Image.Image) -> int 
 
 
 def find_orientation(name: str, size: tuple[int, int], own: int, image: Image.Image | None) -> int:
-    """The orientation by which labels have to be turned: their own, otherwise as `labels_orientation` says.
+    """The orientation by which labels have to be turned: their own if the size fits then, or as `labels_orientation`.
 
     Args:
         name: of the file of the labels, for messages.
@@ -213,9 +213,8 @@ def find_orientation(name: str, size: tuple[int, int], own: int, image: Image.Im
     Raises:
         InputError: the size is not that of the image.
     """
-    if own > 1:
-        fits = image is None or image.size == (size[::-1] if own >= 5 else size)
-        orientation = own if fits else None
+    if own > 1 and (image is None or image.size == (size[::-1] if own >= 5 else size)):
+        orientation: int | None = own
     else:
         orientation = 1 if image is None else labels_orientation(size, image)
     if image is not None and orientation is None:

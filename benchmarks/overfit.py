@@ -5,7 +5,8 @@
 
 b 0.1, noisy bits as they are, random unique ids, softmax head, cosine schedule and p 0.2 are the paper's; only the
 networks are smaller. `--additions` turns on what short trainings here use and the paper does not have: `bit_logits`
-and `normalize_noisy`. Images are scaled to SIZE, masks have half of it, and there is no augmentation.
+and `normalize_noisy`. Images, or with `--middle` their middles, are scaled to SIZE, masks have half of it, and there is
+no augmentation.
 
 OUT/curve.json gets, for every step that is looked at: the loss of the class channel and of the id channel at five
 times t (0.1 to 0.9) with the same ids and noise each time, and the PQ of 20 steps from noise at mask resolution.

@@ -111,8 +111,7 @@ class Report:
             self.notes.setdefault(note, []).append(sample.name)
         if not segments:
             self.unlabelled.append(sample.name)
-        ids = sample.panoptic.segmentation
-        if are_outlines(np.where(np.isin(ids, [s.id for s in segments if s.isthing]), ids, 0)):
+        if are_outlines(sample.panoptic.to_labels()):
             self.outlines.append(sample.name)
         height, width = sample.panoptic.segmentation.shape
         self.sizes[width, height] += 1

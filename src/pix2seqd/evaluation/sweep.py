@@ -98,7 +98,7 @@ def cached_encoder(model: Pix2SeqD) -> Iterator[None]:
     try:
         yield
     finally:
-        model.pixel_encoder.forward = encode
+        del model.pixel_encoder.forward  # of the instance; the class has its own
 
 
 def render(rows: Sequence[Mapping[str, Any]]) -> Table:

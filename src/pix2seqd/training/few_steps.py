@@ -11,7 +11,7 @@ from noise, it has the id that the noise over it is most like: data and noise ar
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -57,13 +57,14 @@ class Student(Pix2SeqD):
         masks: Tensor,
         past: Tensor | None = None,
         *,
+        t: Tensor | None = None,
         noise: Tensor | None = None,
         instances: Tensor | None = None,
-        **unused: Any,
+        state: Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy of the prediction at each step, averaged over steps and channels.
 
-        Args are those of `Pix2SeqD.train_loss`; times and states follow from the steps.
+        Args are those of `Pix2SeqD.train_loss`; t and state are not read, for they follow from the steps.
         """
         config = self.config
         h = self.pixel_encoder(images)

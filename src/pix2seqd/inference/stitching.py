@@ -6,8 +6,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from pix2seqd.inference.postprocess import LabelMap, lowest_joined
-from pix2seqd.panoptic.panoptic import unique_inverse
-from pix2seqd.panoptic.runs import Runs
+from pix2seqd.panoptic.runs import Runs, pairwise_iou
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 Tile = tuple[int, int, np.ndarray]
@@ -144,17 +143,15 @@ def _renumbered(labels: np.ndarray, classes: dict[int, int], class_of: list[int]
     return table[labels]
 
 
-def _agreeing(one: Tile, two: Tile) -> list[tuple[int, int]]:
+def _agreeing(one: Tile, two: Tile) -> list[list[int]]:
     """Pairs of labels of two windows with an IoU above 0.5 in their overlap."""
     top, left = max(one[0], two[0]), max(one[1], two[1])
     bottom, right = (min(tile[axis] + tile[2].shape[axis] for tile in (one, two)) for axis in (0, 1))
     if bottom <= top or right <= left:
         return []
-    parts = [labels[top - y : bottom - y, left - x : right - x].ravel() for y, x, labels in (one, two)]
-    (rows, row), (columns, column) = (unique_inverse(part) for part in parts)
-    shared = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns)).reshape(len(rows), -1)
-    union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0) - shared
-    return [(int(rows[i]), int(columns[j])) for i, j in np.argwhere(2 * shared > union)]
+    parts = (Runs.encode(labels[top - y : bottom - y, left - x : right - x]) for y, x, labels in (one, two))
+    pairs, iou = pairwise_iou(*parts)
+    return pairs[:, iou > 0.5].T.tolist()
 
 
 def window_depth(top: int, left: int, shape: tuple[int, ...], whole: tuple[int, ...]) -> np.ndarray:

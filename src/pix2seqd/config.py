@@ -258,7 +258,7 @@ def _check_backbone(name: str, values: Mapping[str, Any], trust_size: bool) -> d
 
 
 def _check_plain(name: str, value: Any, limit: int, cure: str = "") -> None:
-    """Refuse what is no plain value, numbers that are not finite or beyond `limit`, and long or unprintable text."""
+    """Refuse what is not a plain value, numbers that are not finite or beyond `limit`, and long or unprintable text."""
     if isinstance(value, str):
         plain = len(value) <= _MAX_TEXT and value.isprintable()
         check(plain, f"{name} must be a line of at most {_MAX_TEXT} printable characters, not {short_repr(value)}")

@@ -86,7 +86,7 @@ def main() -> None:
         sys.exit(2)
     except UnicodeEncodeError as error:  # from a library that writes names as UTF-8
         name = error.object[max(0, error.start - 50) : error.end + 50]
-        say(f"pix2seqd: {InputError(name)!s} is no text in UTF-8; give it another name", to_stderr=True)
+        say(f"pix2seqd: {InputError(name)!s} is not UTF-8 text; give it another name", to_stderr=True)
         sys.exit(2)
     except KeyboardInterrupt:
         print(

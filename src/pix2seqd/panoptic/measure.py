@@ -28,7 +28,7 @@ def measures(
 
     There is one record for each id in the map. `channels` are name and values `[h, w]` of each channel of the image;
     values that are not finite are left out. `pixel_size` is micrometres of a pixel's side; None: unknown. A channel of
-    another size, or a pixel size that is no number above 0, is an `InputError`.
+    another size, or a pixel size that is not a number above 0, is an `InputError`.
     """
     if pixel_size is not None and not (isinstance(pixel_size, Real) and 0 < pixel_size < math.inf):
         raise InputError(f"pixel_size must be a number of micrometres above 0, such as 0.65, not {pixel_size}")

@@ -176,7 +176,10 @@ class Reads:
         source, seen = Path(pix2seqd.__file__).parent, self.seen
 
         def read(config: Config, name: str) -> Any:
-            reader = Path(sys._getframe(1).f_code.co_filename)
+            frame: Any = sys._getframe(1)
+            if isinstance(getattr(type(config), frame.f_code.co_name, None), property):
+                frame = frame.f_back.f_back  # whoever asks for the property, beyond this function
+            reader = Path(frame.f_code.co_filename)
             if reader.is_relative_to(source) and reader.name != "config.py":
                 seen.add((type(config), name))
             return object.__getattribute__(config, name)

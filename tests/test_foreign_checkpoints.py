@@ -299,7 +299,7 @@ def test_from_pretrained_weights_that_are_not_finite_are_refused(nuclei: Path, v
     changed = tensors[name].double()
     changed[-1] = value
     save_file({**tensors, name: changed}, nuclei / "model.safetensors")
-    with pytest.raises(InputError, match=f"{name!r} has values that are no finite float32 numbers"):
+    with pytest.raises(InputError, match=f"{name!r} has values that are not finite float32 numbers"):
         from_pretrained(nuclei)
 
 

@@ -216,7 +216,7 @@ def _outline(config: ModelConfig, data: DataConfig, tensors: float) -> Pix2SeqD:
 
 
 def check_size(model: Pix2SeqD, size: tuple[int, int]) -> None:
-    """Raise a `ValueError` for a size of images that is no multiple of `coarsest_cell`."""
+    """Raise a `ValueError` for a size of images that is not a multiple of `coarsest_cell`."""
     step = coarsest_cell(model)
     if any(n % step for n in size):
         raise ValueError(f"data.size {list(size)} does not suit the model; give multiples of {step}")
@@ -281,7 +281,7 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
 def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and type of each tensor of a safetensors file, whose size is that of the file; no tensor is read."""
     with _reading(path), safe_open(path, "pt") as file:
-        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 # it is no dictionary
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 # it is not a dictionary
         return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
 
 
@@ -305,7 +305,7 @@ def _load_weights(model: Pix2SeqD, path: Path) -> None:
     model.load_state_dict(read_tensors(path))
     for name, value in model.state_dict().items():
         if not torch.isfinite(value).all():
-            raise InputError(f"{path}: {name!r} has values that are no finite float32 numbers; copy the file again")
+            raise InputError(f"{path}: {name!r} has values that are not finite float32 numbers; copy the file again")
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -192,6 +192,13 @@ def merged(below: Any, above: Any) -> Any:
     return {**below, **{key: merged(below.get(key), value) for key, value in above.items()}}
 
 
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """A setting in nested dictionaries, from its path, such as "model.mask.bits"."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value
+
+
 def is_section(kind: Any) -> bool:
     """Whether the values of a field of this kind are nested configs."""
     return isinstance(kind, type) and issubclass(kind, Config)
@@ -251,7 +258,7 @@ def _check_backbone(name: str, values: Mapping[str, Any], trust_size: bool) -> d
 
 
 def _check_plain(name: str, value: Any, limit: int, cure: str = "") -> None:
-    """Refuse what is no plain value, numbers that are not finite or beyond `limit`, and long or unprintable text."""
+    """Refuse what is not a plain value, numbers that are not finite or beyond `limit`, and long or unprintable text."""
     if isinstance(value, str):
         plain = len(value) <= _MAX_TEXT and value.isprintable()
         check(plain, f"{name} must be a line of at most {_MAX_TEXT} printable characters, not {short_repr(value)}")
@@ -536,6 +543,11 @@ class InferConfig(Config):
     adaptive: Annotated[float, Range(0, limit=MAX_STEPS)] = 0.0
     """Later frames take as many steps as they need: at most `steps`, and at most this number on average; 0: always
     `steps`. §3.4 suggests it."""
+
+    @property
+    def image_steps(self) -> int:
+        """Steps of an image, and of a mask without past masks: `first_steps`, or `steps` where that is 0."""
+        return self.first_steps or self.steps
 
     def _check(self) -> None:
         check(self.consensus % 2 == 1, f"consensus must be 1, 3, 5 ..., not {self.consensus}")

@@ -340,7 +340,7 @@ class Segmenter:
         if diameter or not data.diameter:
             zoom = data.at_scale_of(diameter).zoom
         else:
-            zoom = best_zoom(estimate, data, min(source.height, source.width), infer.first_steps or infer.steps)
+            zoom = best_zoom(estimate, data, min(source.height, source.width), infer.image_steps)
         return self.tiling.resize(source, zoom)
 
     def _views(self, source: Source, call: _Call) -> list[_View]:
@@ -385,7 +385,7 @@ class Segmenter:
         if changes.keys() & {"steps", "first_steps"}:
             changes["early_exit"] = 0.0  # all steps that are asked for are taken
         if not clip:  # an image is segmented like the first frame of a clip
-            changes = {"steps": infer.first_steps or infer.steps, **changes, "first_steps": 0}
+            changes = {"steps": infer.image_steps, **changes, "first_steps": 0}
         seed, diameter = changes.pop("seed", 0), changes.pop("diameter", 0.0)
         every = {category.name for category in self.taxonomy.categories}
         classes = changes.pop("classes", every)

@@ -138,4 +138,4 @@ def test_train_evil_settings_and_data_are_escaped(tell, tmp_path):
         assert tell("train", *options, "--show")[0] == 2
     assert tell("train", "shapes", "--smoke", "--out", tmp_path / EVIL[:-1], "--train.steps", 1)[0] == 0
     code, told = tell("train", "shapes", "--smoke", "--out", tmp_path / EVIL, "--train.steps", 1)
-    assert code == 2 and "is no text in UTF-8" in told, "TensorBoard's files"
+    assert code == 2 and "is not UTF-8 text" in told, "TensorBoard's files"

@@ -29,8 +29,8 @@ TAXONOMY = Taxonomy.from_coco(
 def join(tiles: Iterable[tuple[int, int, postprocess.LabelMap]], height: int, width: int, taxonomy: Taxonomy):
     """Top, left and labels of windows → one label map."""
     joined = LabelStitcher(height, width, taxonomy)
-    for tile in tiles:
-        joined.add(*tile)
+    for top, left, found in tiles:
+        joined.add(top, left, found, np.zeros(found[0].shape, np.uint8))
     return joined.labels()
 
 

@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
 
 from pix2seqd.cli.ablate import ablate
 from pix2seqd.cli.benchmark import benchmark
@@ -31,21 +31,35 @@ from pix2seqd.files import InputError, say
 app = App(
     name="pix2seqd",
     help="Panoptic segmentation of images and videos by bit diffusion (Pix2Seq-D): a class for every pixel, and an "
-    "id for every object.",
+    "id for every object.\n\nBegin with `pix2seqd segment IMAGE`. `pix2seqd COMMAND --help` explains a command.",
     version=lambda: version("pix2seqd"),
     exit_on_error=False,  # `main` prints errors in one line
     print_error=False,
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-for command in (benchmark, check_data, convert_data, distill, export, figures, metric, serve, shard, sweep, video):
-    app.command(command)
 SETTINGS = "RECIPE|FILE.yaml... [--SECTION.SETTING VALUE]... [OPTIONS]"
-app.command(ablate, usage=f"Usage: pix2seqd ablate TABLE {SETTINGS}")
-app.command(evaluate, usage="Usage: pix2seqd evaluate CHECKPOINT --data DATA [OPTIONS]")
-app.command(models, usage="Usage: pix2seqd models [MODEL...] [OPTIONS]")
-app.command(segment, usage="Usage: pix2seqd segment IMAGE|FOLDER... [OPTIONS]")
-app.command(train, usage=f"Usage: pix2seqd train {SETTINGS}")
+USAGES = {
+    ablate: f"TABLE {SETTINGS}",
+    evaluate: "CHECKPOINT --data DATA [OPTIONS]",
+    models: "[MODEL...] [OPTIONS]",
+    segment: "IMAGE|FOLDER... [OPTIONS]",
+    train: SETTINGS,
+}
+"""How a command is called, where cyclopts would say less."""
+COMMANDS = {
+    "Segment": (segment, video, serve, models),
+    "Train and score": (check_data, convert_data, train, distill, evaluate, metric),
+    "The paper's figures and tables": (figures, sweep, ablate),
+    "More": (benchmark, export, shard),
+}
+"""The commands as `pix2seqd --help` lists them."""
+for title, commands in COMMANDS.items():
+    group = Group.create_ordered(title)
+    for place, command in enumerate(commands):
+        usage = f"Usage: pix2seqd {command.__name__} {USAGES[command]}" if command in USAGES else None
+        app.command(command, group=group, sort_key=place, usage=usage)
+app["--help"].group = app["--version"].group = Group.create_ordered("Options")
 
 
 def main() -> None:
@@ -72,7 +86,7 @@ def main() -> None:
         sys.exit(2)
     except UnicodeEncodeError as error:  # from a library that writes names as UTF-8
         name = error.object[max(0, error.start - 50) : error.end + 50]
-        say(f"pix2seqd: {InputError(name)!s} is no text in UTF-8; give it another name", to_stderr=True)
+        say(f"pix2seqd: {InputError(name)!s} is not UTF-8 text; give it another name", to_stderr=True)
         sys.exit(2)
     except KeyboardInterrupt:
         print(

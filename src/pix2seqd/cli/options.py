@@ -94,7 +94,7 @@ def numbers(number: type[float], minimum: int, show_default: Callable[[Any], str
             raise ValueError(f"{text!r}: give numbers from {minimum} to a million.")
         return values
 
-    return Parameter(converter=split, n_tokens=1, accepts_keys=False, show_default=show_default)
+    return Parameter(converter=split, n_tokens=1, accepts_keys=False, negative=(), show_default=show_default)
 
 
 @Parameter(name="*")

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from pix2seqd.config import ModelConfig, Recipe, is_section, merged
+from pix2seqd.config import ModelConfig, Recipe, is_section, merged, nested
 from pix2seqd.files import MAX_YAML, InputError, read_yaml, require_size
 from pix2seqd.training.recipes import RECIPES, smoke
 
@@ -73,10 +73,7 @@ def _layers(arguments: Iterable[str]) -> Iterator[Mapping[str, Any]]:
             _check_known(name.partition(".")[0])
             if not equals and (text := next(rest, None)) is None:
                 raise InputError(f"{argument} needs a value")
-            layer: Any = read_yaml(text, argument) if text else ""
-            for key in reversed(name.split(".")):
-                layer = {key: layer}
-            yield layer
+            yield nested(name, read_yaml(text, argument) if text else "")
 
 
 def _check_known(option: str) -> None:

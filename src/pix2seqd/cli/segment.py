@@ -70,7 +70,7 @@ def segment(
         engine: local: this machine, or the processes that torchrun started, which share the images. ray: a Ray
             cluster; it needs `pip install "pix2seqd[ray]"`.
         workers: Number of processes that share the images, or of Ray actors. Each has its part of the cores and its own
-            copy of the model. On two free cores, 2 saves some percent of the time of a few dozen images
+            copy of the model. On two free cores, 2 saved 7 to 26 % of the time of a few dozen images
             (docs/speed.md). The result is the same.
         selection: Which segments are kept.
         inference: How the checkpoint is used.

@@ -5,7 +5,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -13,9 +13,7 @@ from pix2seqd.cli.options import CHECKPOINT_DEFAULTS, Inference, count, print_su
 from pix2seqd.config import DEFAULT_MODEL
 from pix2seqd.files import InputError, say
 from pix2seqd.interop.cards import read_card
-
-if TYPE_CHECKING:
-    from pix2seqd.page.limits import Limits
+from pix2seqd.page.limits import Limits
 
 SAMPLES = Path("examples")
 """Where samples are, if nothing else is said."""
@@ -28,26 +26,24 @@ _ENDS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
 class Maximum:
     """What one visitor, or all together, may do."""
 
-    max_pixels: Annotated[int, count(1)] = 4_000_000
+    max_pixels: Annotated[int, count(1)] = Limits.pixels
     """Largest image or frame of a clip, in pixels. Larger ones are refused."""
-    max_megabytes: Annotated[int, count(1)] = 50
+    max_megabytes: Annotated[int, count(1)] = Limits.megabytes
     """Largest upload, in MB."""
-    max_seconds: Annotated[int, count(1)] = 600
+    max_seconds: Annotated[int, count(1)] = Limits.seconds
     """Longest computation of one request, in seconds."""
-    queue: Annotated[int, count(1)] = 16
+    queue: Annotated[int, count(1)] = Limits.queue
     """Number of requests of each kind that may wait. Further requests are refused."""
-    max_visitor_megabytes: Annotated[int, count(1)] = 500
+    max_visitor_megabytes: Annotated[int, count(1)] = Limits.visitor_megabytes
     """Uploads and results of one visitor, in MB. The oldest of them make room for new ones."""
-    max_total_megabytes: Annotated[int, count(1)] = 5_000
+    max_total_megabytes: Annotated[int, count(1)] = Limits.total_megabytes
     """Uploads and results of all visitors, in MB. Further ones are refused."""
-    max_visitors: Annotated[int, count(1)] = 64
+    max_visitors: Annotated[int, count(1)] = Limits.visitors
     """Number of open pages that are remembered. Those with unsaved corrections are not forgotten for a new one, which
     is refused instead."""
 
-    def limits(self) -> "Limits":
+    def limits(self) -> Limits:
         """As the page takes them."""
-        from pix2seqd.page.limits import Limits
-
         return Limits(**{name.removeprefix("max_"): value for name, value in vars(self).items()})
 
 

@@ -192,7 +192,7 @@ def render(results: dict[str, dict[str, Any]]) -> Table:
 def defaults(segmenter: Segmenter) -> dict[str, int]:
     """The numbers of steps that the checkpoint uses."""
     infer = segmenter.checkpoint.infer
-    return {"first_steps": infer.first_steps or infer.steps, "steps": infer.steps}
+    return {"first_steps": infer.image_steps, "steps": infer.steps}
 
 
 def sweep_steps(

@@ -69,7 +69,7 @@ def sweep(
 def _defaults(segmenter: Segmenter) -> dict[str, Any]:
     """Default setting of the checkpoint for images; a video model uses the steps of a first frame."""
     infer = segmenter.checkpoint.infer
-    return {"steps": infer.first_steps or infer.steps, "td": infer.td, "min_pixels": infer.min_pixels}
+    return {"steps": infer.image_steps, "td": infer.td, "min_pixels": infer.min_pixels}
 
 
 def _summary(quality: PanopticQuality, iou: MeanIoU) -> dict[str, float]:

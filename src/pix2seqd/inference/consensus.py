@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pix2seqd.inference.postprocess import fill_small
 from pix2seqd.panoptic.panoptic import Panoptic
-from pix2seqd.panoptic.runs import Runs, joint
+from pix2seqd.panoptic.runs import Runs, joint, shared_pixels
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 
@@ -82,7 +82,7 @@ def consensus(samples: Iterable[Panoptic], min_pixels: int = 0) -> Panoptic:
     labels, class_of = fill_small(merged, class_of, min_pixels, in_place=True)
     runs = Runs.encode(labels)
     del labels, merged  # before the map of segments is made
-    scores = _scores(_pairs(runs, whole), class_of, members, classes, own_scores)
+    scores = _scores(*shared_pixels(runs, whole), class_of, members, classes, own_scores)
     return Panoptic.from_runs(runs, class_of, taxonomy, scores)
 
 
@@ -102,15 +102,9 @@ def _regions(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.argsort(order)[regions].astype(np.int32), labels[:, first[order]]
 
 
-def _pairs(one: Runs, two: Runs) -> np.ndarray:
-    """The pairs of labels of two maps that share pixels, and how many: int64 `[3, pairs]`."""
-    (labels, others), starts = joint([one, two])
-    shared = sparse.csr_matrix((Runs(starts, labels, one.shape).lengths, (labels, others)))
-    return np.stack([*shared.nonzero(), shared.data])
-
-
 def _scores(
     pairs: np.ndarray,
+    shared: np.ndarray,
     class_of: dict[int, int],
     members: np.ndarray,
     classes: Sequence[np.ndarray],
@@ -118,11 +112,11 @@ def _scores(
 ) -> dict[int, float]:
     """The score of every label (`consensus`); a segment of a sample without a score counts as 1.
 
-    `pairs` are labels and regions that share pixels, and how many, `[3, pairs]`; `class_of` has the class of each
+    `pairs` are labels and regions that share pixels, `[2, pairs]`, `shared` how many; `class_of` has the class of each
     label, `members` the segment of each region in each sample, `[samples, regions]`, `classes` and `own_scores` of each
     sample those of its segments.
     """
-    labels, regions, shared = pairs
+    labels, regions = pairs
     class_of_label = np.array([class_of.get(label, VOID) for label in range(1 + max(class_of, default=0))])
     total = np.zeros(len(class_of_label))
     for member, other_classes, own in zip(members, classes, own_scores, strict=True):

@@ -91,7 +91,7 @@ class Denoiser:
         """
         config = self._config
         past = [masks[number : number + len(noise)] for masks in self._past] if sample < self.conditioned else []
-        steps = self._allowed(len(noise)) if past else config.first_steps or config.steps
+        steps = self._allowed(len(noise)) if past else config.image_steps
         before = past[-1] if past and config.adaptive else None
         condition = self._condition(past)
         prepared = self._prepare(h, steps) if condition is None and samples > 1 else None

@@ -1,21 +1,16 @@
 """Windows of a large image, and their segments joined across the seams (not in the paper)."""
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
-
 import numpy as np
 
 from pix2seqd.inference.postprocess import LabelMap, lowest_joined
-from pix2seqd.panoptic.panoptic import unique_inverse
-from pix2seqd.panoptic.runs import Runs
+from pix2seqd.panoptic.runs import Runs, pairwise_iou
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 Tile = tuple[int, int, np.ndarray]
 """Top, left and labels of a window."""
-T = TypeVar("T")
 
 
-class Canvas(Generic[T]):
+class Canvas:
     """A map of the whole image in which every pixel has the value of the window in which it lies deepest.
 
     A pixel lies deep in a window if it is far from those edges at which the window was cut from the image. Windows come
@@ -24,16 +19,13 @@ class Canvas(Generic[T]):
     Args of the constructor:
         height, width: of the map.
         dtype: of its values.
-        keep: what to do with finished rows, an array `[h, width]`; `parts` returns what it gives. Only the rows of the
-            last windows then exist as an array. None: the whole map exists.
+        as_runs: keep the map as `runs`, of which only the rows of the last windows exist as an array.
     """
 
-    def __init__(
-        self, height: int, width: int, dtype: type[np.integer], keep: Callable[[np.ndarray], T] | None = None
-    ) -> None:
-        self._shape, self._keep = (height, width), keep
-        self._top, self._rows = 0, np.zeros((0 if keep else height, width), dtype)
-        self._parts: list[T] = []
+    def __init__(self, height: int, width: int, dtype: type[np.integer], as_runs: bool = False) -> None:
+        self._shape, self._as_runs = (height, width), as_runs
+        self._top, self._rows = 0, np.zeros((0 if as_runs else height, width), dtype)
+        self._parts: list[Runs] = []
         self._windows: list[tuple[int, int, tuple[int, int]]] = []
 
     def paint(self, top: int, left: int, values: np.ndarray) -> None:
@@ -47,20 +39,20 @@ class Canvas(Generic[T]):
         region = self._rows[top - self._top :, left : left + width][:height]
         np.copyto(region, values, where=self._deepest(top, left, (height, width)), casting="same_kind")
 
-    def parts(self) -> list[T]:
-        """All rows, from top to bottom, as `keep` gave them."""
+    def runs(self) -> Runs:
+        """The whole map, with `as_runs`."""
         self._finish(self._shape[0])
-        return self._parts
+        return Runs.stack(self._parts)
 
     @property
     def values(self) -> np.ndarray:
-        """The whole map, `[height, width]`, without `keep`; 0 where no window was written yet."""
+        """The whole map, `[height, width]`, without `as_runs`; 0 where no window was written yet."""
         return self._rows
 
     def _finish(self, top: int) -> None:
-        """Give the rows above `top` to `keep`; no window will be written there."""
-        if self._keep and top > self._top:
-            self._parts.append(self._keep(self._rows[: top - self._top]))
+        """With `as_runs`: encode the rows above `top`, where no window will be written any more."""
+        if self._as_runs and top > self._top:
+            self._parts.append(Runs.encode(self._rows[: top - self._top]))
             self._rows, self._top = self._rows[top - self._top :].copy(), top
 
     def _deepest(self, top: int, left: int, shape: tuple[int, int]) -> np.ndarray:
@@ -100,7 +92,7 @@ def _count(length: int, size: int, overlap: int) -> int:
 
 
 class LabelStitcher:
-    """Label maps of overlapping windows that become one.
+    """Label maps of overlapping windows that become one, with their confidence.
 
     In an overlap every pixel goes to the window in which it lies deeper. Things of two windows become one if their IoU
     in the overlap is above 0.5. Stuff is joined by class. What lies above the last windows is kept as runs.
@@ -108,14 +100,14 @@ class LabelStitcher:
 
     def __init__(self, height: int, width: int, taxonomy: Taxonomy) -> None:
         self._size, self._taxonomy = (height, width), taxonomy
-        self._canvas = Canvas(height, width, np.int32, Runs.encode)
+        self._canvas, self._confidence = Canvas(height, width, np.int32, as_runs=True), Canvas(height, width, np.uint8)
         # Labels of void and stuff are their classes; things get the next numbers.
         self._class_of = list(range(len(taxonomy) + 1))
         self._same: list[tuple[int, int]] = []
         """Pairs of labels of one thing."""
         self._placed: list[Tile] = []
 
-    def add(self, top: int, left: int, found: LabelMap) -> None:
+    def add(self, top: int, left: int, found: LabelMap, confidence: np.ndarray) -> None:
         """Add a window, whose top is not above that of the window before; it may extend beyond the image."""
         class_of = self._class_of
         labels, classes = found[0][: self._size[0] - top, : self._size[1] - left], found[1]
@@ -125,10 +117,16 @@ class LabelStitcher:
         self._same += [(i, j) for i, j in agreeing if class_of[i] == class_of[j]]
         self._placed.append(tile)
         self._canvas.paint(*tile)
+        self._confidence.paint(top, left, confidence)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The confidence of each pixel, uint8 `[height, width]`."""
+        return self._confidence.values
 
     def labels(self) -> LabelMap:
         """Labels int32 `[height, width]`, and the class of each label that occurs."""
-        runs = Runs.stack(self._canvas.parts())
+        runs = self._canvas.runs()
         values = lowest_joined(np.array(self._same, int).reshape(-1, 2).T, len(self._class_of))[runs.values]
         return runs.decode(values), {i: self._class_of[i] for i in np.unique(values).tolist() if i != VOID}
 
@@ -144,17 +142,15 @@ def _renumbered(labels: np.ndarray, classes: dict[int, int], class_of: list[int]
     return table[labels]
 
 
-def _agreeing(one: Tile, two: Tile) -> list[tuple[int, int]]:
+def _agreeing(one: Tile, two: Tile) -> list[list[int]]:
     """Pairs of labels of two windows with an IoU above 0.5 in their overlap."""
     top, left = max(one[0], two[0]), max(one[1], two[1])
     bottom, right = (min(tile[axis] + tile[2].shape[axis] for tile in (one, two)) for axis in (0, 1))
     if bottom <= top or right <= left:
         return []
-    parts = [labels[top - y : bottom - y, left - x : right - x].ravel() for y, x, labels in (one, two)]
-    (rows, row), (columns, column) = (unique_inverse(part) for part in parts)
-    shared = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns)).reshape(len(rows), -1)
-    union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0) - shared
-    return [(int(rows[i]), int(columns[j])) for i, j in np.argwhere(2 * shared > union)]
+    parts = (Runs.encode(labels[top - y : bottom - y, left - x : right - x]) for y, x, labels in (one, two))
+    pairs, iou = pairwise_iou(*parts)
+    return pairs[:, iou > 0.5].T.tolist()
 
 
 def window_depth(top: int, left: int, shape: tuple[int, ...], whole: tuple[int, ...]) -> np.ndarray:

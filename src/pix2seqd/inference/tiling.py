@@ -184,27 +184,23 @@ class Tiling:
                 yield self._official(self.to_image_size(mask, image), minimum)
             return
         scale = image.zoom / self.model.mask.stride
-        samples: list[tuple[stitching.LabelStitcher, stitching.Canvas[None]]] = []
+        stitchers: list[stitching.LabelStitcher] = []
         above = 0
         for (top, left), found in zip(image.corners, masks, strict=True):
             if top > above:
                 image.give_back_memory()
             above = top
-            samples = samples or [
-                (stitching.LabelStitcher(*image.mask_size, self.taxonomy), stitching.Canvas(*image.mask_size, np.uint8))
-                for _ in found
-            ]
-            for sample, mask in zip(samples, found, strict=True):
+            stitchers = stitchers or [stitching.LabelStitcher(*image.mask_size, self.taxonomy) for _ in found]
+            for stitcher, mask in zip(stitchers, found, strict=True):
                 segments, confidence = self._segments(
                     _inside(mask, top, left, image.mask_size), round(minimum * scale**2)
                 )
-                sample[0].add(top, left, segments)
-                sample[1].paint(top, left, confidence)
-                del sample  # so that `_finished` can let it go
-        samples.reverse()
-        while samples:
+                stitcher.add(top, left, segments, confidence)
+                del stitcher  # so that `_finished` can let it go
+        stitchers.reverse()
+        while stitchers:
             image.give_back_memory()
-            yield self._finished(samples, image, minimum, smooth)
+            yield self._finished(stitchers, image, minimum, smooth)
 
     def _official(self, mask: np.ndarray, minimum: int) -> Panoptic:
         (labels, classes), confidence = self._segments(mask, minimum)
@@ -212,16 +208,12 @@ class Tiling:
         return Panoptic.from_runs(Runs.encode(labels), classes, self.taxonomy, scores)
 
     def _finished(
-        self,
-        samples: list[tuple[stitching.LabelStitcher, stitching.Canvas[None]]],
-        image: ResizedImage,
-        minimum: int,
-        smooth: bool,
+        self, stitchers: list[stitching.LabelStitcher], image: ResizedImage, minimum: int, smooth: bool
     ) -> Panoptic:
         """Joined labels of an image's mask, and their confidence → segments at the image's size; the last is taken."""
-        join, canvas = samples.pop()
-        (labels, classes), confidence = join.labels(), canvas.values
-        del join, canvas  # nothing of a large image stays longer than it is needed
+        stitcher = stitchers.pop()
+        (labels, classes), confidence = stitcher.labels(), stitcher.confidence
+        del stitcher  # nothing of a large image stays longer than it is needed
         scores = postprocess.mean_confidence(labels, confidence)
         labels = self._upsampled(labels, confidence, image, smooth)
         del confidence

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pix2seqd.panoptic.measure import segment_index
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
 from pix2seqd.panoptic.reused_ids import assign
+from pix2seqd.panoptic.runs import Runs, pairwise_iou, shared_pixels
 
 REACH = 1.5
 """Largest motion between two frames at which a reused id still counts, in lengths of the thing."""
@@ -137,24 +137,23 @@ def intersection_over_union(
     one: Panoptic, segments: Sequence[Segment], two: Panoptic, others: Sequence[Segment]
 ) -> np.ndarray:
     """IoU of segments of two segmentations of one size: float `[segments, others]`."""
-    rows, columns = segment_index(one.segmentation, segments), segment_index(two.segmentation, others)
-    shape = len(segments) + 1, len(others) + 1
-    pairs = (rows * np.int64(shape[1]) + columns).ravel()
-    shared = np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)[1:, 1:]
-    areas, other_areas = (np.array([s.area for s in parts], int) for parts in (segments, others))
-    return shared / (areas[:, None] + other_areas - shared)
+    rows, columns = ({segment.id: k for k, segment in enumerate(part)} for part in (segments, others))
+    pairs, values = pairwise_iou(Runs.encode(one.segmentation), Runs.encode(two.segmentation))
+    result = np.zeros((len(rows), len(columns)))
+    for (i, j), value in zip(pairs.T.tolist(), values.tolist(), strict=True):
+        if i in rows and j in columns:
+            result[rows[i], columns[j]] = value
+    return result
 
 
 def most_frequent(panoptic: Panoptic, values: np.ndarray) -> dict[int, int]:
     """The value that most pixels of each segment have, of integers ≥ 0 `[..., h, w]`; ties go to the smallest."""
-    present = np.bincount(values.ravel()).nonzero()[0]
-    dense = np.zeros(int(values.max(initial=0)) + 1, int)
-    dense[present] = np.arange(len(present))
-    rows = segment_index(panoptic.segmentation, panoptic.segments)
-    shape = len(panoptic.segments) + 1, len(present)
-    votes = np.bincount((rows * shape[1] + dense[values]).ravel(), minlength=shape[0] * shape[1]).reshape(shape)
-    winners = present[votes.argmax(axis=1)].tolist()
-    return {segment.id: winner for segment, winner in zip(panoptic.segments, winners[1:], strict=True)}
+    repeated = np.tile(panoptic.segmentation, (values.size // panoptic.segmentation.size, 1))
+    pairs, pixels = shared_pixels(Runs.encode(repeated), Runs.encode(values.reshape(repeated.shape)))
+    most: dict[int, tuple[int, int]] = {}
+    for (segment, value), count in zip(pairs.T.tolist(), pixels.tolist(), strict=True):
+        most[segment] = max(most.get(segment, (0, 0)), (count, -value))
+    return {segment.id: -most[segment.id][1] for segment in panoptic.segments}
 
 
 def _centres(boxes: np.ndarray) -> np.ndarray:

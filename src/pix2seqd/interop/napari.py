@@ -102,7 +102,7 @@ def label_planes(
         One segmentation for each plane. In a stack an id means the same thing in all planes (`Segmenter.video`).
 
     Raises:
-        InputError: the layer is no image and no stack of images, or it cannot be read as one.
+        InputError: the layer is neither an image nor a stack of images, or it cannot be read as one.
     """
     axes = lead(data.shape, rgb)
     planes = (np.asarray(data[index]) for index in np.ndindex(axes))

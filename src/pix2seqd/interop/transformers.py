@@ -391,7 +391,7 @@ class Pix2SeqDImageProcessor(BaseImageProcessor):
         """Other settings, which an untrusted preprocessor_config.json may have, are ignored.
 
         Raises:
-            InputError: label_ids_to_fuse, which may come from there too, is no list of classes.
+            InputError: label_ids_to_fuse, which may come from there too, is not a list of classes.
         """
         super().__init__()
         known = isinstance(label_ids_to_fuse, list | tuple) and all(

@@ -6,27 +6,12 @@ from itertools import zip_longest
 import numpy as np
 
 from pix2seqd.panoptic.panoptic import Panoptic, Segment
-from pix2seqd.panoptic.runs import Runs, joint
+from pix2seqd.panoptic.runs import Runs, shared_pixels
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 UNIT = 2.0**-40
 """Sums of ratios are stored as integers in this unit. Integer addition is exact in any order, so results do not depend
 on the number of processes. The rounding error is 5e-13 per ratio, and int64 holds the sum of eight million."""
-
-
-def group_sum(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum the counts of equal keys: integers `[k, n]` and `[n]` → distinct sorted keys `[k, m]` and sums `[m]`."""
-    order = np.lexsort(keys[::-1])
-    keys, counts = keys[:, order], counts[order]
-    first = np.flatnonzero(np.append([True] * (len(counts) > 0), (keys[:, 1:] != keys[:, :-1]).any(axis=0)))
-    return keys[:, first], np.add.reduceat(counts, first).astype(np.int64)
-
-
-def overlaps(*maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values that meet in k integer maps `[h, w]` of one size: distinct combinations `[k, m]`, their pixels `[m]`."""
-    # Only the runs of equal pixels are sorted, because sorting every pixel is slow and label maps are smooth.
-    labels, starts = joint([Runs.encode(labels) for labels in maps])
-    return group_sum(labels, np.diff(starts, append=maps[0].size))
 
 
 def overlap_matrix(taxonomy: Taxonomy, truth: Panoptic, prediction: Panoptic) -> np.ndarray:
@@ -38,7 +23,8 @@ def overlap_matrix(taxonomy: Taxonomy, truth: Panoptic, prediction: Panoptic) ->
     check_categories(taxonomy, truth.taxonomy, "truth")
     check_categories(taxonomy, prediction.taxonomy, "prediction")
     check_sizes(truth.segmentation, prediction.segmentation)
-    (true_ids, predicted_ids), counts = overlaps(truth.segmentation, prediction.segmentation)
+    maps = (Runs.encode(panoptic.segmentation) for panoptic in (truth, prediction))
+    (true_ids, predicted_ids), counts = shared_pixels(*maps)
     matrix = np.zeros((1 + len(truth.segments), 1 + len(prediction.segments)), np.int64)
     rows = _index(true_ids, truth.segments, "truth")
     columns = _index(predicted_ids, prediction.segments, "prediction")

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from pix2seqd.metrics.mean_iou import iou_per_class
-from pix2seqd.metrics.overlap import check_sizes, group_sum, mean_of_present, overlaps
+from pix2seqd.metrics.overlap import check_sizes, mean_of_present
+from pix2seqd.panoptic.runs import Runs, group_sum, shared_pixels
 from pix2seqd.panoptic.taxonomy import Taxonomy
 
 
@@ -40,7 +41,7 @@ class StepQuality:
         outside 0..n, are a ValueError.
         """
         check_sizes(truth, prediction)
-        keys, pixels = overlaps(*truth, *prediction)
+        keys, pixels = shared_pixels(*map(Runs.encode, (*truth, *prediction)))
         for whose, row in (("truth", keys[0]), ("prediction", keys[2])):
             if (outside := row[(row < 0) | (row > len(self.taxonomy))]).size:
                 raise ValueError(f"the {whose} has class {outside[0]}, outside 0..{len(self.taxonomy)} (0 = void)")

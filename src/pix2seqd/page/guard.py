@@ -287,7 +287,7 @@ def _json(body: bytes) -> dict[str, Any]:
 
 
 def _paths(content: Any) -> Iterator[str]:
-    """The paths of all files in the content of a request, as gradio finds them; what is no path is "/"."""
+    """The paths of all files in the content of a request, as gradio finds them; what is not a path is "/"."""
     left = [content]
     while left:
         one = left.pop()

@@ -42,7 +42,7 @@ class Site:
     def defaults(self, model: str) -> dict[str, Any]:
         """Start values of the controls for a model; an `InputError` if there is no such model."""
         infer = self.models.settings(model).infer
-        first = self.given.get("steps", infer.first_steps or infer.steps)  # given steps also hold for images
+        first = self.given.get("steps", infer.image_steps)  # given steps also hold for images
         return {"seed": 0, "diameter": 0.0, **infer.to_dict(), "first_steps": first, **self.given}
 
 

@@ -234,7 +234,7 @@ def write_rows(path: Path, table: Mapping[str, Any], count: int) -> None:
 
 @contextmanager
 def csv_writer(path: Path) -> Iterator[Any]:
-    """A writer of the `csv` module for a new file; bytes of names that are no text become escapes."""
+    """A writer of the `csv` module for a new file; bytes of names that are not text become escapes."""
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         yield csv.writer(file, lineterminator="\n")
 

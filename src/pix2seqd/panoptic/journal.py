@@ -195,7 +195,7 @@ def _whole_json(path: Path) -> dict[str, Any]:
 
 
 def _parse_line(line: bytes) -> Any:
-    """The content of a line of the journal; None if it is empty, was never written to its end, or is no entry."""
+    """The content of a line of the journal; None if it is empty, was never written to its end, or is not an entry."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):

@@ -28,7 +28,7 @@ def measures(
 
     There is one record for each id in the map. `channels` are name and values `[h, w]` of each channel of the image;
     values that are not finite are left out. `pixel_size` is micrometres of a pixel's side; None: unknown. A channel of
-    another size, or a pixel size that is no number above 0, is an `InputError`.
+    another size, or a pixel size that is not a number above 0, is an `InputError`.
     """
     if pixel_size is not None and not (isinstance(pixel_size, Real) and 0 < pixel_size < math.inf):
         raise InputError(f"pixel_size must be a number of micrometres above 0, such as 0.65, not {pixel_size}")
@@ -36,7 +36,7 @@ def measures(
     boxes = np.array([segment.bbox for segment in segments], np.int64).reshape(-1, 4)
     left, top, wide, high = boxes.T
     areas = np.array([segment.area for segment in segments], np.int64)
-    numbers = segment_index(segmentation, segments)
+    numbers = mapped(segmentation, {segment.id: number for number, segment in enumerate(segments, start=1)})
     x, y, variance_x, variance_y, covariance = _moments(numbers, left, top, areas)
     spread = np.hypot(variance_x - variance_y, 2 * covariance)
     longest = variance_x + variance_y + spread
@@ -68,11 +68,6 @@ def measures(
         for kind, column in zip(("mean", "min", "max"), _intensities(numbers, values, len(segments)), strict=True):
             table[f"intensity_{kind}{end}"] = column
     return table
-
-
-def segment_index(segmentation: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
-    """The position of each pixel's segment in `segments`, from 1; 0 = not among them; int32 `[h, w]`."""
-    return mapped(segmentation, {segment.id: number for number, segment in enumerate(segments, start=1)})
 
 
 def _moments(numbers: np.ndarray, left: np.ndarray, top: np.ndarray, areas: np.ndarray) -> np.ndarray:

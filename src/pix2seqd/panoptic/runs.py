@@ -89,5 +89,26 @@ def joint(maps: Sequence[Runs]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([one.values[np.searchsorted(one.starts, starts, "right") - 1] for one in maps]), starts
 
 
+def shared_pixels(*maps: Runs) -> tuple[np.ndarray, np.ndarray]:
+    """The combinations of labels that pixels have in maps of one size, `[maps, m]`, sorted, and their pixels, `[m]`."""
+    labels, starts = joint(maps)  # there are far fewer runs than pixels to be sorted
+    return group_sum(labels, np.diff(starts, append=maps[0].shape[0] * maps[0].shape[1]))
+
+
+def group_sum(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum the counts of equal keys: integers `[k, n]` and `[n]` → distinct sorted keys `[k, m]` and sums `[m]`."""
+    order = np.lexsort(keys[::-1])
+    keys, counts = keys[:, order], counts[order]
+    first = np.flatnonzero(np.append([True] * (len(counts) > 0), (keys[:, 1:] != keys[:, :-1]).any(axis=0)))
+    return keys[:, first], np.add.reduceat(counts, first).astype(np.int64)
+
+
+def pairwise_iou(one: Runs, two: Runs) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of labels that share pixels in two maps of one size, `[2, m]`, sorted, and their IoU, float64 `[m]`."""
+    pairs, shared = shared_pixels(one, two)
+    areas = (np.bincount(i, shared)[i] for i in (np.unique(side, return_inverse=True)[1] for side in pairs))
+    return pairs, shared / (sum(areas) - shared)
+
+
 def _narrow(starts: np.ndarray, pixels: int) -> np.ndarray:
     return starts.astype(np.int32) if pixels < 2**31 else starts

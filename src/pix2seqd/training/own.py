@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from scipy import ndimage
 
 from pix2seqd import distributed
 from pix2seqd.checkpoint import Checkpoint, find_backbone, from_pretrained
-from pix2seqd.config import Recipe, bundled_names, merged
+from pix2seqd.config import Recipe, bundled_names, merged, nested
 from pix2seqd.data import is_clips, open_dataset
 from pix2seqd.data.categories import with_categories
 from pix2seqd.data.check import Report, content, fill
@@ -174,12 +175,7 @@ class Choices:
 
     def nested(self) -> dict[str, Any]:
         """The values as sections."""
-        result: dict[str, Any] = {}
-        for path, layer in self.values.items():
-            for name in reversed(path.split(".")):
-                layer = {name: layer}
-            result = merged(result, layer)
-        return result
+        return reduce(merged, (nested(path, value) for path, value in self.values.items()), {})
 
 
 def choose(data: Statistics, start: Checkpoint | None, given: Mapping[str, Any]) -> Choices:

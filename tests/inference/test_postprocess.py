@@ -18,6 +18,7 @@ from pix2seqd.inference.postprocess import (
     segments_by_id,
 )
 from pix2seqd.inference.stitching import LabelStitcher, windows
+from pix2seqd.panoptic.runs import Runs
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
 CAT, DOG, LAWN = 1, 2, 3
@@ -31,7 +32,8 @@ def join(tiles: Iterable[tuple[int, int, postprocess.LabelMap]], height: int, wi
     joined = LabelStitcher(height, width, taxonomy)
     for top, left, found in tiles:
         joined.add(top, left, found, np.zeros(found[0].shape, np.uint8))
-    return joined.labels()
+    runs, classes = joined.labels()
+    return runs.decode(runs.values), classes
 
 
 def mask(classes: list[list[int]], ids: list[list[int]]) -> np.ndarray:
@@ -184,8 +186,8 @@ def test_join_uncertain_does_not_join_what_does_not_touch():
 
 def test_mean_confidence_of_each_label():
     labels, confidence = np.array([[1, 1, 0], [4, 4, 4]]), np.array([[255, 0, 7], [51, 51, 51]])
-    assert mean_confidence(labels, confidence) == {0: round(7 / 255, 4), 1: 0.5, 4: 0.2}
-    assert mean_confidence(np.zeros((0, 3), int), np.zeros((0, 3), int)) == {}
+    assert mean_confidence(Runs.encode(labels), confidence) == {0: round(7 / 255, 4), 1: 0.5, 4: 0.2}
+    assert mean_confidence(Runs.encode(np.zeros((0, 3), int)), np.zeros((0, 3), int)) == {}
 
 
 # Windows and seams

@@ -14,6 +14,8 @@ MAPS = npst.arrays(np.int32, st.tuples(st.integers(0, 7), st.integers(0, 7)), el
 def test_runs_of_a_map_give_it_back_and_measure_it(labels: np.ndarray):
     runs = Runs.encode(labels)
     assert np.array_equal(runs.decode(runs.values), labels)
+    for start, stop in ((i, j) for j in range(len(labels) + 1) for i in range(j)):
+        assert np.array_equal(runs.rows(start, stop), labels[start:stop])
     assert np.array_equal(runs.areas(4), np.bincount(labels.ravel(), minlength=4))
     measured = runs.measure()
     assert list(measured) == [label for label in range(1, 4) if (labels == label).any()]

@@ -149,11 +149,14 @@ def resize_labels(
     sides = labels.shape[-2] * stride, labels.shape[-1] * stride
     if (height, width) == (size or sides) == labels.shape[-2:]:
         return labels[..., part[0], part[1]]
-    rows, columns = (
-        np.minimum(((np.arange(n, dtype=np.float32)[p] + 0.5) * np.float32(m / n)).astype(np.int64), m - 1) // stride
-        for n, m, p in zip((height, width), size or sides, part, strict=True)
-    )
+    rows, columns = (nearest(n, m, stride)[p] for n, m, p in zip((height, width), size or sides, part, strict=True))
     return labels.take(rows, axis=-2).take(columns, axis=-1)  # a third of the time of both at once
+
+
+def nearest(pixels: int, cells: int, stride: int = 1) -> np.ndarray:
+    """The cell from which each of so many pixels along one axis is resized (`resize_labels`), over `stride`."""
+    places = (np.arange(pixels, dtype=np.float32) + 0.5) * np.float32(cells / pixels)
+    return np.minimum(places.astype(np.int64), cells - 1) // stride
 
 
 def smooth_labels(

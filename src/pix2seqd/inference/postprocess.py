@@ -108,7 +108,7 @@ def join_uncertain(
     """
     labels, class_of = found
     kinds, certain = np.zeros((2, max(class_of, default=0) + 1))
-    for label, mean in mean_confidence(labels, certainty).items():
+    for label, mean in mean_confidence(Runs.encode(labels), certainty).items():
         if label != VOID and taxonomy.category(class_of[label]).isthing:
             kinds[label], certain[label] = class_of[label], mean
     pairs = []
@@ -130,18 +130,17 @@ def lowest_joined(pairs: np.ndarray, count: int) -> np.ndarray:
     return lowest[own].astype(np.int32)
 
 
-def mean_confidence(labels: np.ndarray, confidence: np.ndarray) -> dict[int, float]:
+def mean_confidence(labels: Runs, confidence: np.ndarray) -> dict[int, float]:
     """The score of every label: the mean confidence of its pixels, 0 to 1.
 
     Args:
-        labels: integers `[h, w]`.
+        labels: runs of labels ≥ 0.
         confidence: integers `[h, w]`, 0 to `MAX_CONFIDENCE`.
     """
-    sums, counts = np.zeros((2, int(labels.max(initial=0)) + 1))
+    counts = labels.areas(1)
+    sums = np.zeros(len(counts))
     for rows in bands(*labels.shape):
-        part = labels[rows].ravel()
-        sums += np.bincount(part, confidence[rows].ravel(), len(sums))
-        counts += np.bincount(part, minlength=len(sums))
+        sums += np.bincount(labels.rows(rows.start, rows.stop).ravel(), confidence[rows].ravel(), len(sums))
     present = np.flatnonzero(counts)
     means = sums[present] / (MAX_CONFIDENCE * counts[present])
     return dict(zip(present.tolist(), means.round(4).tolist(), strict=True))

@@ -1,5 +1,7 @@
 """Windows of a large image, and their segments joined across the seams (not in the paper)."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from pix2seqd.inference.postprocess import LabelMap, lowest_joined
@@ -124,11 +126,11 @@ class LabelStitcher:
         """The confidence of each pixel, uint8 `[height, width]`."""
         return self._confidence.values
 
-    def labels(self) -> LabelMap:
-        """Labels int32 `[height, width]`, and the class of each label that occurs."""
+    def labels(self) -> tuple[Runs, dict[int, int]]:
+        """Labels int32 of all pixels, and the class of each label that occurs."""
         runs = self._canvas.runs()
         values = lowest_joined(np.array(self._same, int).reshape(-1, 2).T, len(self._class_of))[runs.values]
-        return runs.decode(values), {i: self._class_of[i] for i in np.unique(values).tolist() if i != VOID}
+        return replace(runs, values=values), {i: self._class_of[i] for i in np.unique(values).tolist() if i != VOID}
 
 
 def _renumbered(labels: np.ndarray, classes: dict[int, int], class_of: list[int], taxonomy: Taxonomy) -> np.ndarray:

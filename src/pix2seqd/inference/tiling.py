@@ -13,8 +13,8 @@ from torch import Tensor
 from pix2seqd.checkpoint import Checkpoint, coarsest_cell
 from pix2seqd.config import InferConfig
 from pix2seqd.files import InputError
-from pix2seqd.images.load import Source, open_pixels
-from pix2seqd.images.resize import ScaledImage, pad_image, resize_labels, smooth_labels, stretch_table
+from pix2seqd.images.load import Source, bands, open_pixels
+from pix2seqd.images.resize import ScaledImage, nearest, pad_image, resize_labels, smooth_labels, stretch_table
 from pix2seqd.inference import postprocess, stitching
 from pix2seqd.inference.inpainting import InpaintedMask, combine, downsample
 from pix2seqd.inference.postprocess import LabelMap
@@ -204,19 +204,22 @@ class Tiling:
 
     def _official(self, mask: np.ndarray, minimum: int) -> Panoptic:
         (labels, classes), confidence = self._segments(mask, minimum)
-        scores = postprocess.mean_confidence(labels, confidence)
-        return Panoptic.from_runs(Runs.encode(labels), classes, self.taxonomy, scores)
+        runs = Runs.encode(labels)
+        scores = postprocess.mean_confidence(runs, confidence)
+        return Panoptic.from_runs(runs, classes, self.taxonomy, scores)
 
     def _finished(
         self, stitchers: list[stitching.LabelStitcher], image: ResizedImage, minimum: int, smooth: bool
     ) -> Panoptic:
         """Joined labels of an image's mask, and their confidence → segments at the image's size; the last is taken."""
         stitcher = stitchers.pop()
-        (labels, classes), confidence = stitcher.labels(), stitcher.confidence
+        (runs, classes), confidence = stitcher.labels(), stitcher.confidence
         del stitcher  # nothing of a large image stays longer than it is needed
-        scores = postprocess.mean_confidence(labels, confidence)
-        labels = self._upsampled(labels, confidence, image, smooth)
+        scores = postprocess.mean_confidence(runs, confidence)
+        weights = confidence if smooth else None
         del confidence
+        labels = self._upsampled(runs, weights, image)
+        del weights, runs
         labels, classes = self._without_small(labels, classes, minimum)
         runs = Runs.encode(labels)
         del labels  # before the map of segments is made
@@ -248,7 +251,7 @@ class Tiling:
         scores = 0.0
         for (top, left), mask in zip(image.corners, masks, strict=True):
             (labels, classes), confidence = self._segments(_inside(mask, top, left, image.mask_size), 0)
-            mean = postprocess.mean_confidence(labels, confidence)
+            mean = postprocess.mean_confidence(Runs.encode(labels), confidence)
             found = Panoptic.from_segmentation(labels, classes, self.taxonomy)
             things = [segment for segment in found.segments if segment.isthing]
             areas += [segment.area for segment in things]
@@ -286,12 +289,18 @@ class Tiling:
         """Whether the mask has fewer pixels than the image as it was given."""
         return image.zoom < self.model.mask.stride
 
-    def _upsampled(self, labels: np.ndarray, confidence: np.ndarray, image: ResizedImage, smooth: bool) -> np.ndarray:
-        """Labels of an image's mask, `[h, w]`, with their confidence → of the image, maybe with smooth outlines."""
-        if not smooth:
-            return self.to_image_size(labels, image)
-        height, width = (side / self.model.mask.stride for side in image.pixels.shape[1:])
-        return smooth_labels(labels, confidence, (height, width), *image.size)
+    def _upsampled(self, labels: Runs, weights: np.ndarray | None, image: ResizedImage) -> np.ndarray:
+        """Labels of an image's mask → of the image, `[h, w]`, with smooth outlines if there are weights."""
+        stride, sides = self.model.mask.stride, image.pixels.shape[1:]
+        if weights is not None:
+            height, width = (side / stride for side in sides)
+            return smooth_labels(labels.decode(labels.values), weights, (height, width), *image.size)
+        rows, columns = (nearest(n, m, stride) for n, m in zip(image.size, sides, strict=True))
+        result = np.empty(image.size, np.int32)
+        for band in bands(*image.size):  # a mask of a larger scale need not exist as a whole
+            first, last = rows[band][0], rows[band][-1]
+            result[band] = labels.rows(first, last + 1).take(rows[band] - first, axis=0).take(columns, axis=1)
+        return result
 
     def _without_small(self, labels: np.ndarray, classes: dict[int, int], minimum: int) -> LabelMap:
         """Unique ids: segments of fewer than `minimum` pixels become void; otherwise `fill_small`, in `labels`."""
@@ -333,9 +342,10 @@ class Tiling:
         """An inpainted mask → segments at the image's size, with the hints as they were given."""
         new = {label: c for label, c in mask.class_of.items() if label > len(hints.segments)}
         smooth = infer.smooth and self._is_coarser(image)
-        upsampled = self._upsampled(mask.labels, mask.confidence, image, smooth)
+        runs = Runs.encode(mask.labels)
+        upsampled = self._upsampled(runs, mask.confidence if smooth else None, image)
         labels, _ = postprocess.fill_small(upsampled, new, self.minimum(image, infer))
-        return combine(labels, mask.class_of, hints, postprocess.mean_confidence(mask.labels, mask.confidence))
+        return combine(labels, mask.class_of, hints, postprocess.mean_confidence(runs, mask.confidence))
 
 
 def _inside(mask: np.ndarray, top: int, left: int, size: Sequence[int]) -> np.ndarray:

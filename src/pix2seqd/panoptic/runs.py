@@ -56,6 +56,13 @@ class Runs:
         """Expand one value for each run to a map `[h, w]`."""
         return np.repeat(values, self.lengths).reshape(self.shape)
 
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """The labels of these rows, `[stop - start, w]`: the rest of a large map need not exist."""
+        begin, end = start * self.shape[1], stop * self.shape[1]
+        runs = slice(np.searchsorted(self.starts, begin, "right") - 1, np.searchsorted(self.starts, end))
+        lengths = np.diff(self.starts[runs].clip(begin), append=end)
+        return np.repeat(self.values[runs], lengths).reshape(stop - start, self.shape[1])
+
     def measure(self) -> dict[int, tuple[int, Box]]:
         """Area and box of every non-zero label, by ascending labels."""
         order = np.argsort(self.values)  # so that the runs of a label follow each other

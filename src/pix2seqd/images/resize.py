@@ -14,6 +14,8 @@ from pix2seqd.images.load import BAND, Pixels, bands
 
 _CHUNK = 2**16
 """Pixels near outlines that are computed at a time."""
+_BANDS = 8
+"""Bands of a large image that is scaled."""
 _NEAR = [(1, 1), *((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1))]
 """Rows and columns of the cells around a pixel; its own cell comes first, so that it wins ties."""
 PAD = 0.3
@@ -33,6 +35,8 @@ class ScaledImage:
         """Of pixels, changed by a `stretch_table` if there is one, at this height and width; nothing is read yet."""
         self.shape = 3, height, width
         self._pixels, self._table = pixels, table
+        # A band costs the time of the whole image (`_resize_rows`), so there are few.
+        self._rows = max(BAND, height * width // _BANDS if height != pixels.height else 0) // width
         self.release()
 
     def __getitem__(self, part: tuple[slice, slice, slice]) -> Tensor:
@@ -40,7 +44,7 @@ class ScaledImage:
         channels, rows, columns = part
         start, stop, _ = rows.indices(self.shape[1])
         if start < self._start or stop > self._stop:
-            self._start, self._stop = start, min(max(stop, start + BAND // self.shape[2]), self.shape[1])
+            self._start, self._stop = start, min(max(stop, start + self._rows), self.shape[1])
             self._band = _at_least(self._band, self._stop - start)
             self._scale(start, self._stop, self._band)
         return self._band[channels, start - self._start : stop - self._start, columns].clone()

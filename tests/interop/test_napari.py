@@ -3,6 +3,7 @@
 import importlib
 import tomllib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,13 @@ def test_label_planes_grey_rgb_and_stacks(data: np.ndarray, rgb: bool, kind: str
     assert labels.shape == shape and labels.dtype == np.int32
     assert np.array_equal(labels, drawn(*shape) // 200 * id_)
     assert options["features"] == {"index": [0, id_], "category": ["", "cell"]}
+
+
+@pytest.mark.parametrize(("scores", "warned"), [((2.0, 0.5), 0), ((2.0, 2.0), 1), ((None, 2.0), 0)])
+def test_as_layer_warns_if_all_planes_are_unfamiliar(scores: tuple[float | None, ...], warned: int, recwarn):
+    empty = Panoptic(np.zeros((4, 5), np.int32), (), TAXONOMY)
+    as_layer([replace(empty, ood_score=score) for score in scores], (2, 4, 5), False, {})
+    assert ["look unlike those" in str(one.message) for one in recwarn] == [True] * warned
 
 
 def test_label_planes_with_stuff():

@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -257,6 +258,27 @@ def test_pipeline_reads_files_as_segment_does_and_refuses_another_subtask(segmen
     assert [(np.asarray(one["mask"]) > 0).sum() for one in found] == [one.area for one in wanted.segments]
     with pytest.raises(ValueError, match="Subtask depth is not supported"):
         segment(str(tmp_path / "deep.png"), subtask="depth")
+
+
+def test_pipeline_passes_options_on_and_refuses_unknown_ones(segment, expected):
+    cats = [info for info in expected[0]["segments_info"] if info["label_id"] == 0]
+    assert 0 < len(cats) < len(expected[0]["segments_info"])
+    assert [one["label"] for one in segment(IMAGES[0], classes=["cat"])] == ["cat"] * len(cats)
+    with pytest.raises(ValueError, match="no option 'clases'"):
+        segment(IMAGES[0], clases=["cat"])
+
+
+def test_model_warns_of_unfamiliar_images(folder, monkeypatch):
+    model, inputs = Pix2SeqDForUniversalSegmentation.from_pretrained(folder), PROCESSOR(IMAGES, return_tensors="pt")
+    segmented = Segmenter.images
+
+    def scored(*arguments, **options):
+        found = segmented(*arguments, **options)
+        return (replace(one, ood_score=score) for one, score in zip(found, (2.0, 0.5), strict=True))
+
+    monkeypatch.setattr(Segmenter, "images", scored)
+    with pytest.warns(UserWarning, match="1 of 2 images look unlike those that the model is made for"):
+        model(**inputs)
 
 
 def test_pipeline_of_other_models_is_that_of_transformers():

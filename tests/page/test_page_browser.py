@@ -25,6 +25,7 @@ DEFAULTS = {"steps": 3, "min_pixels": 1}
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     draw(folder / "samples" / "squares.png", blobs=3, size=(120, 90))
+    draw(folder / "samples" / "two.png", blobs=2, size=(120, 90))
     with VideoWriter(folder / "samples" / "moving.mp4", Fraction(10)) as writer:
         for shift in range(4):
             frame = np.full((48, 64, 3), 20, np.uint8)
@@ -133,6 +134,32 @@ def test_uncertainty_tab_shows_disagreement_and_consensus(browser):
     assert "3 things" in browser.note()
 
 
+def test_uncertainty_tab_forgets_the_image_before(browser):
+    segment(browser)
+    browser.tab("Uncertainty")
+    browser.click("#draw")
+    browser.until(lambda: "samples disagree" in browser.driver.find_element("tag name", "body").text)
+    browser.tab("Image")
+    browser.click("#samples button[aria-label='Thumbnail 2 of 2']")
+    browser.until(lambda: "two.png · 120 x 90" in browser.note())
+    browser.tab("Uncertainty")
+    assert "samples disagree" not in browser.driver.find_element("tag name", "body").text
+    browser.click("#take")
+    browser.until(lambda: any("draw samples of this image first" in e.text for e in browser.all(".toast-body")))
+
+
+def test_image_tab_new_image_ends_what_is_computed_for_the_one_before(browser, monkeypatch):
+    segment(browser)
+    steps = PageSegmenter.progress
+    monkeypatch.setattr(PageSegmenter, "progress", lambda *a, **k: (time.sleep(1) or step for step in steps(*a, **k)))
+    browser.click("#segment")
+    browser.until(lambda: "%" in browser.note())
+    browser.click("#samples button[aria-label='Thumbnail 2 of 2']")
+    browser.until(lambda: "two.png · 120 x 90" in browser.note())
+    time.sleep(5)
+    assert "two.png · 120 x 90" in browser.note()
+
+
 def test_clip_tab_segments_and_tracks_sample(browser):
     browser.tab("Clip")
     browser.click("#clips input")
@@ -182,8 +209,10 @@ def test_page_fits_the_width_of_a_phone(browser):
         browser.tab(name)
         width = browser.driver.execute_script("return document.documentElement.scrollWidth")
         assert width <= 390, name
-        buttons = [b for b in browser.all("button") if b.text.strip() and b.size["width"] > 1]
-        low = {b.text: b.size["height"] for b in buttons if b.size["height"] < 40}
+        buttons = [b for b in browser.all("button, .file a") if b.size["width"] > 1]
+        low = {b.text or b.accessible_name: b.size["height"] for b in buttons if b.size["height"] < 40}
         assert not low, name
+        cut = "return arguments[0].offsetHeight > arguments[0].parentNode.clientHeight"
+        assert not any(browser.driver.execute_script(cut, b) for b in browser.all(".reset-button")), "cut off"
         cut = "return [...document.querySelectorAll('.file .stem')].some(n => n.scrollWidth > n.clientWidth + 1)"
         assert not browser.driver.execute_script(cut), "downloads with the same letters left of their names"

@@ -9,6 +9,7 @@ import weakref
 import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,31 @@ def test_server_clip_passes_first_and_later_steps(visitor, segmenter, place):
     output = visitor.call("segment-clip", "click", data)
     assert "error" not in output
     assert (segmenter.calls[-1]["first_steps"], segmenter.calls[-1]["steps"]) == (4, 2)
+
+
+def clip_of(visitor, path, frames):
+    """Upload a TIFF stack; the inputs of the tab Clip."""
+    frame = Image.new("L", (64, 48), 20)
+    frame.save(path, save_all=True, append_images=[frame] * (frames - 1))
+    clip = {"path": visitor.upload(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
+    return visitor.values("segment-clip", clip=clip)
+
+
+def test_server_clip_that_is_a_still_image_is_named_without_its_folder(visitor, place):
+    output = visitor.call("segment-clip", "click", clip_of(visitor, place / "still.tif", 1))
+    assert output["error"].startswith("still.tif: it is one still image")
+
+
+@pytest.mark.parametrize(("scores", "warns"), [((2, 0.5, 2), False), ((2, 2, 2), True)])
+def test_server_clip_is_unlike_the_training_only_if_all_frames_are(visitor, place, monkeypatch, scores, warns):
+    def video(self, frames, **options):
+        for frame, score in zip(frames, scores, strict=True):
+            yield replace(next(self.images([frame])), ood_score=score)
+
+    monkeypatch.setattr(PageSegmenter, "video", video)
+    output = visitor.call("segment-clip", "click", clip_of(visitor, place / "dim.tif", 3))
+    note = output["data"][0]["note"]
+    assert note.startswith("frame 3 of 3") and ("unlike" in note) == warns
 
 
 def test_server_opens_a_sample_outside_the_scratch_folder(visitor):

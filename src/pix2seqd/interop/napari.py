@@ -1,6 +1,7 @@
 """The plugin for napari: a widget that labels an image layer. `napari.yaml` beside this file tells napari of it."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from pix2seqd.config import bundled_names
 from pix2seqd.files import InputError, require
-from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.panoptic import UNLIKE, Panoptic
 from pix2seqd.segmenter import Segmenter
 
 LayerData = tuple[np.ndarray, dict[str, Any], str]
@@ -116,7 +117,11 @@ def as_layer(found: list[Panoptic], shape: tuple[int, ...], rgb: bool, options: 
     Returns:
         Labels, int32 of the image's shape without colour, 0 = no segment; the arguments of the layer: `options` (name
         and position), and a table of the labels' categories; "labels".
+
+    Warns (napari shows it) if all planes look unlike the images that the model is made for.
     """
+    if all(panoptic.unfamiliar for panoptic in found):
+        warnings.warn(f"the images of the layer {UNLIKE}", stacklevel=2)
     labels = np.stack([panoptic.segmentation for panoptic in found]).reshape(shape[: len(shape) - rgb])
     segments = {segment.id: segment for panoptic in found for segment in panoptic.segments}
     table: dict[str, Any] = {"index": [0, *segments], "category": ["", *(s.name for s in segments.values())]}

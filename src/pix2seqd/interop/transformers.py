@@ -4,6 +4,7 @@
 """
 
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ from pix2seqd.config import MAX_CHANNELS, Recipe
 from pix2seqd.files import InputError, read_json
 from pix2seqd.images.load import Source, load_image
 from pix2seqd.images.resize import resize_labels
-from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.panoptic import UNLIKE, Panoptic
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import ImageOptions, Segmenter
@@ -282,6 +283,8 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
             return Pix2SeqDOutput(loss=self._loss(images, cut))
         masks = torch.full((batch, 2, height, width), OUTSIDE)
         found = list(self._ready().images(images, seed=seed, **options))
+        if unlike := sum(panoptic.unfamiliar for panoptic in found):
+            warnings.warn(f"{unlike} of {batch} images {UNLIKE}", stacklevel=2)
         count = 1 + max((segment.id for each in found for segment in each.segments), default=0)
         scores = torch.zeros(batch, count, dtype=torch.float64)
         for mask, row, (tall, wide), panoptic in zip(masks, scores, sizes, found, strict=True):
@@ -607,12 +610,19 @@ class Pix2SeqDPipeline(ImageSegmentationPipeline):
     """The pipeline "image-segmentation"; with models of other packages it is that of `transformers`.
 
     With ours, files are read as `pix2seqd segment` reads them, and a batch may hold images of any sizes. Void is no
-    class of the subtask "semantic". No segment is left out unless a threshold is given.
+    class of the subtask "semantic". No segment is left out unless a threshold is given. Options of the model's forward
+    pass (`seed=1`, `min_score=0.9`) may be given too; unknown ones are a `ValueError`.
     """
 
     @property
     def _is_ours(self) -> bool:
         return isinstance(self.model, Pix2SeqDForUniversalSegmentation)
+
+    def _sanitize_parameters(self, **given: Any) -> Any:
+        reading, forward, results = super()._sanitize_parameters(**given)
+        if self._is_ours:
+            forward = {key: value for key, value in given.items() if key not in {*reading, *results}}
+        return reading, forward, results
 
     def preprocess(self, image: Any, subtask: str | None = None, timeout: float | None = None) -> Any:
         """Read an image; the processor gets the images of a batch together, when all are read."""
@@ -623,10 +633,11 @@ class Pix2SeqDPipeline(ImageSegmentationPipeline):
         pixels = np.asarray(load_image(image))
         return {"image": pixels, "target_size": [pixels.shape[:2]]}
 
-    def _forward(self, model_inputs: Any) -> Any:
+    def _forward(self, model_inputs: Any, **options: Any) -> Any:
         if not self._is_ours:
             return super()._forward(model_inputs)
-        outputs = self.model(**self.image_processor(model_inputs["image"], return_tensors="pt"))  # pyright: ignore
+        inputs = self.image_processor(model_inputs["image"], return_tensors="pt")  # pyright: ignore
+        outputs = self.model(**inputs, **options)
         outputs["target_size"] = model_inputs["target_size"]
         return outputs
 

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -108,16 +108,21 @@ class Clips:
             del self._runs[next(iter(self._runs))]
         try:
             with closing(segmented(self._site, model, source, run.out, frames, options)) as results:
+                familiar = False
                 for done, total, frame, panoptic in self._site.turns.take(results):
+                    # As in `pix2seqd video`: where one frame looks familiar, the others are dim views of the same.
+                    familiar |= not panoptic.unfamiliar
+                    panoptic = replace(panoptic, ood_score=None) if familiar else panoptic
                     run.position = f"frame {done} of {total}"
                     note = f"{run.position}: {count(panoptic)}"
                     shown = {"progress": done / total, "note": note}
                     run.value = show(data_uri(reduced(frame.image), "JPEG"), panoptic, **shown)
                     yield run.value, gr.skip(), gr.skip()
         except InputError as error:  # the time is over, or a frame cannot be used
+            message = str(error).replace(str(source), source.name)  # visitors do not know the server's folders
             if not run.value:
-                raise
-            gr.Warning(str(error))
+                raise InputError(message) from error
+            gr.Warning(message)
             yield ended(run)
         else:
             self._runs.pop(request.session_hash, None)
@@ -184,7 +189,7 @@ def segmented(
 
     def warn(message: str) -> None:
         if len(warnings) < WARNINGS:
-            gr.Warning(message)
+            gr.Warning(message.replace(str(path), path.name))
         warnings.append(message)
 
     with open_clip(str(path), warn, FRAMES_PER_SECOND) as clip:

@@ -61,7 +61,7 @@ def tab(site: Site, parts: Parts) -> None:
         work = require_work(work)
         hints, panoptic = work.hints(everything), work.panoptic
         for value, panoptic in generate(site, work, hints, values):  # noqa: B007
-            yield work, gr.skip(), value, gr.skip(), gr.skip()
+            yield gr.skip(), gr.skip(), value, gr.skip(), gr.skip()
         yield result_values(site, work.changed(panoptic), f"completed: {count(panoptic)}", request)
 
     def stored(work: Work | None, request: gr.Request) -> tuple[Work, str, list[str]]:
@@ -74,6 +74,7 @@ def tab(site: Site, parts: Parts) -> None:
     inputs = [parts.work, everything, *parts.settings]
     running = complete.click(with_messages(completed), inputs, parts.result, **MODEL, show_progress="hidden")
     stop.click(stopped, [parts.work], [parts.correct_view], cancels=[running], **QUICK)
+    parts.opened.success(None, cancels=[running])
     save.click(with_messages(stored), [parts.work], [parts.work, saved, parts.files], **QUICK, concurrency_id=SAVES)
 
 

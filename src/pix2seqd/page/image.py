@@ -56,11 +56,13 @@ def tab(site: Site, work: gr.State, samples: Path | None) -> Parts:
     category = gr.Dropdown(
         **classes(site.models.settings(site.models.first).taxonomy), label="Class", elem_id="category", render=False
     )
-    parts = Parts(work, settings, known, category, image_view, correct_view, table, files)
-
     events = _Events(site)
-    opened = upload.change(with_messages(events.open), [upload, model], parts.result, **QUICK)
-    running = run.click(with_messages(events.segment), [work, *settings], parts.result, **MODEL, show_progress="hidden")
+    result = [work, image_view, correct_view, table, files]
+    running = run.click(with_messages(events.segment), [work, *settings], result, **MODEL, show_progress="hidden")
+    # A computation for the image before must not replace the new one.
+    opened = upload.change(with_messages(events.open), [upload, model], result, **QUICK, cancels=[running])
+    parts = Parts(work, settings, known, category, image_view, correct_view, table, files, opened)
+
     for event in (opened, running):
         event.then(*update_classes(parts), **QUICK)
     run.click(None, js=to_result("image-result"))
@@ -87,7 +89,7 @@ class _Events:
         work = require_work(work)
         panoptic = work.panoptic
         for value, panoptic in generate(self._site, work, None, values):  # noqa: B007
-            yield work, value, gr.skip(), gr.skip(), gr.skip()
+            yield gr.skip(), value, gr.skip(), gr.skip(), gr.skip()
         done = replace(work.changed(panoptic), kept=frozenset(), unsaved=False)
         yield result_values(self._site, done, count(done.panoptic), request)
 

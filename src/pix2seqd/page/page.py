@@ -16,16 +16,23 @@ STYLE = """
 #samples .grid-wrap { overflow-y: auto !important; }
 #samples .grid-container { padding-top: 24px; grid-template-columns: repeat(auto-fill, minmax(80px, 1fr)) !important; }
 #drawn .grid-container { grid-template: none / repeat(auto-fill, minmax(150px, 1fr)) !important; }
+#image-result .label-clear-button, #clip-result .label-clear-button { display: none; } /* hides a download for good */
 @media (max-width: 640px) {
   .gradio-container > .main { padding: 16px !important; }
   .tab-wrapper { height: 44px !important; }
   .tab-wrapper button { padding: 0 10px !important; font-size: 15px !important; } /* or a menu hides some tabs */
-  .tab-container button, button.sm, button.label-wrap, .label-clear-button, .reset-button {
+  .tab-container button, button.sm, button.label-wrap, .label-clear-button, .reset-button, .icon-button,
+  .source-selection button, .file .download a {
     min-height: 40px !important; min-width: 40px !important;
   }
+  .source-selection { height: 40px !important; }
+  .source-selection button { padding: 9px !important; }
+  .tab-like-container { height: 42px !important; } /* a number and its reset button */
+  button.label-wrap, .file .download a { display: flex !important; align-items: center; }
+  .file .download a { justify-content: flex-end; }
   .foremost { order: -1; } /* the image before its buttons */
   /* or three files are called "stre… .json" */
-  .file .filename { display: block !important; overflow-wrap: anywhere; }
+  .file .filename { flex-wrap: wrap; align-items: center; min-height: 40px; overflow-wrap: anywhere; }
   .file .filename * { display: inline !important; white-space: normal !important; }
   .file .download { min-width: 5.5rem !important; }
 }

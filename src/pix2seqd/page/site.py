@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from pix2seqd.files import InputError
 from pix2seqd.interop.cards import HEADS, UNKNOWN
@@ -61,6 +62,8 @@ class Parts:
     correct_view: gr.HTML
     table: gr.Dataframe
     files: gr.File
+    opened: Dependency
+    """The event of a new image."""
 
     @property
     def result(self) -> list[gr.Component]:
@@ -207,5 +210,6 @@ def stopped(work: Work | None) -> Any:
 def count(panoptic: Panoptic) -> str:
     """The number of things and of stuff segments, in words."""
     things = sum(segment.isthing for segment in panoptic.segments)
-    warning = " · unlike what the model is made for" if panoptic.unfamiliar else ""
-    return f"{things} things, {len(panoptic.segments) - things} stuff{warning}"
+    text = f"{things} things, {len(panoptic.segments) - things} stuff"
+    unlike = "the image looks unlike those that the model is made for; its segments may mean nothing"
+    return f"{text} · warning: {unlike}" if panoptic.unfamiliar else text

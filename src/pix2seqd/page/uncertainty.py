@@ -52,7 +52,12 @@ def tab(site: Site, parts: Parts) -> None:
                     consensus = view()
             gr.Markdown("Samples")
             gallery = gr.Gallery(
-                show_label=False, height="auto", interactive=False, buttons=["fullscreen"], elem_id="drawn"
+                show_label=False,
+                height="auto",
+                object_fit="contain",
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="drawn",
             )
     agreed = gr.State(None)
 
@@ -82,6 +87,7 @@ def tab(site: Site, parts: Parts) -> None:
     inputs = [parts.work, number, *parts.settings]
     running = run.click(with_messages(drawn), inputs, outputs, **MODEL, show_progress="hidden")
     stop.click(None, cancels=[running])
+    parts.opened.success(lambda: [None] * len(outputs), None, outputs, cancels=[running], **QUICK)
     taking = correct.click(with_messages(taken), [parts.work, agreed], parts.result, **QUICK)
     taking.then(*update_classes(parts), **QUICK)
 
@@ -99,7 +105,10 @@ def summary(work: Work, samples: list[Panoptic], min_pixels: int, folder: Path) 
     drawn["disagreement.png"] = heatmap(work.image, disagreement)
     for name, image in drawn.items():
         reduced(image).save(folder / name)
-    gallery = [(str(folder / f"sample-{k}.png"), f"{k}: {count(sample)}") for k, sample in enumerate(samples, start=1)]
+    gallery = [
+        (str(folder / f"sample-{k}.png"), f"{k}: {len(sample.things)} things")
+        for k, sample in enumerate(samples, start=1)
+    ]
     text = f"{len(samples)} samples disagree on {100 * float((disagreement > 0.5).mean()):.1f} % of the pixels."
     view = work.view(agreed, note=count(agreed))
     return str(folder / "disagreement.png"), view, gallery, text, agreed

@@ -26,6 +26,9 @@ from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 if TYPE_CHECKING:
     from roifile import ImagejRoi
 
+UNLIKE = "look unlike those that the model is made for; their segments may mean nothing"
+"""What a warning says of images that are `Panoptic.unfamiliar`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Panoptic:

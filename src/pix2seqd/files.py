@@ -147,7 +147,7 @@ def write_together(out: Path) -> Iterator[Path]:
 
 def _move_all(folder: Path, out: Path) -> None:
     """Move everything from one folder to another one, and remove the first, if it is there."""
-    if folder.exists():
+    if folder.is_dir() and not folder.is_symlink():  # no other place is emptied
         _check_free(folder, out)
         for path in sorted(folder.iterdir(), key=lambda path: path.suffix == ".json"):
             path.rename(out / path.name)

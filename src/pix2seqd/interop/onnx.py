@@ -9,7 +9,6 @@ from pix2seqd.files import InputError, require, write_together
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.pixel_encoder import ImageFeatures
 
-
 FILES = ("encoder.onnx", "step.onnx")
 """The files of an export."""
 
@@ -54,6 +53,4 @@ def export_onnx(model: Pix2SeqD, folder: Path, size: tuple[int, int]) -> None:
 
 
 def _write(module: nn.Module, inputs: tuple[Tensor, ...], outputs: list[str], path: Path) -> None:
-    torch.onnx.export(
-        module, inputs, str(path), output_names=outputs, dynamo=True, external_data=False, verbose=False
-    )
+    torch.onnx.export(module, inputs, str(path), output_names=outputs, dynamo=True, external_data=False, verbose=False)

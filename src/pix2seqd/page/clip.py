@@ -20,6 +20,7 @@ from pix2seqd.page.site import (
     QUICK,
     Parts,
     Site,
+    as_html,
     count,
     options_of,
     samples_in,
@@ -117,7 +118,7 @@ class Clips:
         except InputError as error:  # the time is over, or a frame cannot be used
             if not run.value:
                 raise
-            gr.Warning(str(error))
+            gr.Warning(as_html(error))
             yield ended(run)
         else:
             self._runs.pop(request.session_hash, None)
@@ -184,7 +185,7 @@ def segmented(
 
     def warn(message: str) -> None:
         if len(warnings) < WARNINGS:
-            gr.Warning(message)
+            gr.Warning(as_html(message))
         warnings.append(message)
 
     with open_clip(str(path), warn, FRAMES_PER_SECOND) as clip:

@@ -24,7 +24,8 @@ class Scratch:
     """A folder `parent/TOKEN` of one server. A visitor sees the own files, and those of the page itself.
 
     Files are removed after `MAX_AGE`, and when the server ends. Servers may share `parent`: each removes its own
-    folder, and at its start those of servers that were killed (nobody holds their locks).
+    folder, and at its start those of servers that were killed (nobody holds their locks). If `parent` is a link, this is
+    an `InputError`.
     """
 
     def __init__(self, parent: Path, limits: Limits) -> None:
@@ -33,6 +34,8 @@ class Scratch:
         self._owners: dict[Path, set[str]] = {}
         self._expected: list[tuple[str, int]] = []
         self._permanent: frozenset[Path] = frozenset()
+        if parent.is_symlink():  # all folders where it leads would be removed
+            raise InputError(f"{parent} is a link; remove it")
         parent.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.folder)
         self._lock.acquire()  # before the folder is there, so that no other server takes it for a leftover

@@ -24,7 +24,7 @@ class Scratch:
     """A folder `parent/TOKEN` of one server. A visitor sees the own files, and those of the page itself.
 
     Files are removed after `MAX_AGE`, and when the server ends. Servers may share `parent`: each removes its own
-    folder, and at its start those of servers that were killed (nobody holds their locks). If `parent` is a link, this is
+    folder, and at its start those of servers that were killed (nobody holds their locks). A link in place of `parent` is
     an `InputError`.
     """
 

@@ -260,7 +260,7 @@ def test_model_card_renders_as_headings_lists_table_and_code(pretrained):
     assert all(name in html.unescape(page) for name in names)
     results = {"settings": RESULTS["settings"], "x\n\n# Title": next(v for k, v in RESULTS.items() if k != "settings")}
     page = MarkdownIt().enable("table").render(ModelCard(model_card(pretrained, REPOSITORY, "a", "b", results)).text)
-    assert page.count("<h1") == 1, "the name of a group of images comes from a data set"
+    assert r"x\n\n# Title" in html.unescape(page), "the name of a group of images comes from a data set"
 
 
 @pytest.mark.parametrize("place", sorted(path for path in BUNDLED.iterdir() if path.is_dir()), ids=lambda p: p.name)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -101,11 +102,16 @@ def _latest(folder: Path) -> tuple[int, Path, float] | None:
     path = folder / "latest.json"
     if not path.is_file():
         return None
-    latest = read_json(path)
-    latest = latest if isinstance(latest, dict) else {}
+    content = read_json(path)
+    latest: dict[str, Any] = content if isinstance(content, dict) else {}
     step, seconds, name = latest.get("step"), latest.get("seconds", 0.0), str(latest.get("folder"))
-    is_known = type(step) is int and 0 <= step < 2**31 and re.fullmatch(r"step-\d{1,10}", name, re.ASCII)
-    if not is_known or type(seconds) not in (int, float) or not 0 <= seconds < 2**31:
+    if (
+        type(step) is not int
+        or not 0 <= step < 2**31
+        or not re.fullmatch(r"step-\d{1,10}", name, re.ASCII)
+        or type(seconds) not in (int, float)
+        or not 0 <= seconds < 2**31
+    ):
         raise InputError(f"{path} names no checkpoint of a run; restore it, or start anew with another --out")
     return step, folder / name, float(seconds)
 

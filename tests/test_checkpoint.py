@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pix2seqd import checkpoint
 from pix2seqd.checkpoint import _FORMAT_1, BUNDLED, find_backbone, from_pretrained, inflate_for_video, save_pretrained
 from pix2seqd.config import InferConfig, MaskConfig, ModelConfig
 from pix2seqd.files import InputError
@@ -282,3 +283,13 @@ def test_inflate_for_video_keeps_the_first_output(tiny, build, changes):
     assert gradient is not None
     new = gradient[:, image.mask_decoder.conv_in.in_channels :]
     assert new.abs().max() > 0, "what is new can be learned"
+
+
+def test_from_pretrained_files_that_are_replaced_meanwhile_are_not_mixed(folder, pretrained, monkeypatch):
+    """`evaluate` beside a training: the digest would be that of other weights."""
+    load = checkpoint._load_weights
+    monkeypatch.setattr(checkpoint, "_load_weights", lambda *a: (load(*a), save_pretrained(pretrained, folder)))
+    with pytest.raises(InputError, match=r"was written to while it was read; try again"):
+        from_pretrained(folder)
+    monkeypatch.undo()
+    assert from_pretrained(folder).digest

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pix2seqd import distributed
 from pix2seqd.checkpoint import Checkpoint, from_pretrained, save_pretrained
 from pix2seqd.config import DataConfig, InferConfig, ModelConfig, Recipe, TrainConfig
 from pix2seqd.data import open_clips, open_dataset
@@ -16,6 +17,7 @@ from pix2seqd.data.synthetic.shapes import TAXONOMY
 from pix2seqd.evaluation.clips import evaluate_video
 from pix2seqd.evaluation.images import evaluate
 from pix2seqd.evaluation.sweep import sweep
+from pix2seqd.files import InputError
 from pix2seqd.layers.norms import BatchNorm
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import Segmenter
@@ -28,6 +30,7 @@ from pathlib import Path
 import torch
 from pix2seqd.config import Recipe
 from pix2seqd.data import open_clips, open_dataset
+from pix2seqd.files import InputError
 from pix2seqd.layers.norms import BatchNorm
 from pix2seqd import distributed
 from pix2seqd.training.ablate import ablate
@@ -140,3 +143,13 @@ def test_batch_norm_two_processes_share_statistics(together):
     for part in parts:
         torch.testing.assert_close(part[2], norm.running_mean)
         torch.testing.assert_close(part[3], norm.running_var)
+
+
+@pytest.mark.parametrize("given", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "many"}, {"WORLD_SIZE": "2", "RANK": "0"}])
+def test_an_environment_that_is_not_of_torchrun_is_one_line(given, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=r"WORLD_SIZE is .*; unset it, or start with torchrun"):
+        distributed.rank()

@@ -338,6 +338,19 @@ def test_write_together_file_in_place_of_the_folder_is_one_line(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+@pytest.mark.parametrize("name", [".together.complete", ".together.part"])
+def test_write_together_takes_nothing_from_where_a_link_leads(tmp_path, name):
+    out, home = tmp_path / "out", tmp_path / "home"
+    out.mkdir()
+    home.mkdir()
+    (home / "precious.txt").write_text("precious")
+    (out / name).symlink_to(home)
+    with pytest.raises(InputError, match="cannot write to the folder"):
+        write_result(out)
+    assert names(home) == ["precious.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
 def test_alone_does_not_follow_a_link(tmp_path):
     """A lock of filelock before 3.20.1 empties the file that the link leads to."""
     (tmp_path / "precious.txt").write_text("precious")

@@ -258,6 +258,9 @@ def test_model_card_renders_as_headings_lists_table_and_code(pretrained):
     tags = {tag: page.count(f"<{tag}") for tag in ("h1", "h2", "li", "table", "tr", "pre", "script", "em", "a", "s>")}
     assert tags == {"h1": 1, "h2": 2, "li": 2, "table": 1, "tr": 2, "pre": 3, "script": 0, "em": 0, "a": 0, "s>": 0}
     assert all(name in html.unescape(page) for name in names)
+    results = {"settings": RESULTS["settings"], "x\n\n# Title": next(v for k, v in RESULTS.items() if k != "settings")}
+    page = MarkdownIt().enable("table").render(ModelCard(model_card(pretrained, REPOSITORY, "a", "b", results)).text)
+    assert r"x\n\n# Title" in html.unescape(page), "the name of a group of images comes from a data set"
 
 
 @pytest.mark.parametrize("place", sorted(path for path in BUNDLED.iterdir() if path.is_dir()), ids=lambda p: p.name)

@@ -23,7 +23,7 @@ from torch.nn.modules.module import (
 )
 
 from pix2seqd.config import BUNDLED, CARD, DataConfig, InferConfig, ModelConfig, bundled_names
-from pix2seqd.files import InputError, read_json, sync_folder, write_atomically, write_json
+from pix2seqd.files import InputError, is_file, read_json, sync_folder, write_atomically, write_json
 from pix2seqd.images import familiarity
 from pix2seqd.images.familiarity import Familiarity
 from pix2seqd.layers import efficientnet_lite
@@ -115,9 +115,10 @@ def from_pretrained(name: str | Path, trust_size: bool = False) -> Checkpoint:
     Raises:
         InputError: not found, not a checkpoint of this package, damaged, or config and weights do not fit. All of
             config.json, and the tensors that it asks for, are checked before memory is taken (limits: `config`, and
-            the size of the weights' file).
+            the size of the weights' file). A file that was replaced meanwhile.
     """
     folder = find_folder(str(name))
+    versions = _versions(folder)
     config = read_json(folder / "config.json", MAX_CONFIG)
     _check_version(config, folder / "config.json")
     weights = folder / "model.safetensors"
@@ -129,7 +130,17 @@ def from_pretrained(name: str | Path, trust_size: bool = False) -> Checkpoint:
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     statistics = familiarity.read(folder, settings.model.encoder.map_dim)
+    if _versions(folder) != versions:
+        raise InputError(
+            f"{folder} was written to while it was read; try again, or wait for the training that does this"
+        )
     return Checkpoint(model.eval(), settings.taxonomy, settings.data, settings.infer, str(name), digest, statistics)
+
+
+def _versions(folder: Path) -> list[tuple[int, int]]:
+    """Numbers and times of the files of a checkpoint, which change when one is replaced."""
+    found = (path.stat() for name in (*FILES, familiarity.FILE) if is_file(path := folder / name))
+    return [(file.st_ino, file.st_mtime_ns) for file in found]
 
 
 class Settings(NamedTuple):

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from pix2seqd.files import InputError
+
 T = TypeVar("T")
 
 
@@ -51,15 +53,25 @@ def all_gather(value: T) -> list[T]:
 
 
 def _joined() -> bool:
-    """Whether there are other processes. The first call joins them and gives each process its own GPU."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """Whether there are other processes. The first call joins them and gives each process its own GPU.
+
+    Raises:
+        InputError: the environment says that there are, but not how to reach them.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return False
     if not dist.is_initialized():
-        gpu = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else None
-        if gpu is not None:
-            torch.cuda.set_device(gpu)
-        # The processes' shares may take different times, so waiting for the others must not time out.
-        dist.init_process_group("gloo" if gpu is None else "nccl", timeout=timedelta(days=30), device_id=gpu)
+        try:
+            gpu = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else None
+            if gpu is not None:
+                torch.cuda.set_device(gpu)
+            # The processes' shares may take different times, so waiting for the others must not time out.
+            dist.init_process_group("gloo" if gpu is None else "nccl", timeout=timedelta(days=30), device_id=gpu)
+        except (KeyError, ValueError) as error:  # some machines set a part of it for all that runs there
+            raise InputError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but the rest of what torchrun sets is not ({error}); "
+                "unset it, or start with torchrun"
+            ) from error
     return True
 
 

@@ -147,7 +147,7 @@ def write_together(out: Path) -> Iterator[Path]:
 
 def _move_all(folder: Path, out: Path) -> None:
     """Move everything from one folder to another one, and remove the first, if it is there."""
-    if folder.exists():
+    if folder.is_dir() and not folder.is_symlink():  # no other place is emptied
         _check_free(folder, out)
         for path in sorted(folder.iterdir(), key=lambda path: path.suffix == ".json"):
             path.rename(out / path.name)
@@ -261,10 +261,18 @@ def files_below(folder: Path) -> Iterator[Path]:
     """The files in a folder and those below it, also in linked folders; each folder once, as links may be rings.
 
     Links to nothing are among them, so that reading one says that its file is missing.
+
+    Raises:
+        InputError: one of the folders may not be listed.
     """
+
+    def refuse(error: OSError) -> None:  # by default, `walk` leaves such a folder out
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise InputError(f"cannot list {error.filename} ({error.strerror}); check its permissions") from error
+
     waiting, seen = [folder], set[Path]()
     while waiting:
-        for name, folders, files in os.walk(waiting.pop()):
+        for name, folders, files in os.walk(waiting.pop(), onerror=refuse):
             home = Path(name)
             real = resolved(home)
             if real in seen:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pix2seqd.checkpoint import FILES, Checkpoint, from_pretrained
 from pix2seqd.config import CARD
-from pix2seqd.files import InputError, write_atomically
+from pix2seqd.files import InputError, printable, write_atomically
 from pix2seqd.images import familiarity
 
 
@@ -128,7 +128,7 @@ def _metadata(title: str, data: str, licence: str, results: Mapping[str, Any]) -
 
 def _plain(name: str) -> str:
     """A name that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>()#|~&!])", r"\\\1", name)
+    return re.sub(r"([\\`*_{}\[\]<>()#|~&!])", r"\\\1", printable(name))
 
 
 def _measured(results: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from pathlib import Path
 
@@ -859,3 +860,23 @@ def test_folder_names_that_differ_in_zeros_are_said(tmp_path):
         put(tmp_path / "images" / f"img_{number}.png", np.zeros((3, 6, 3), np.uint8))
         put(tmp_path / "labels" / f"img_{number:03}.png", CLASSES.astype(np.uint8))
     assert "only in the zeros before their numbers; write them alike" in refusal(lambda: Folder.open(tmp_path))
+
+
+def test_folder_that_may_not_be_listed_is_an_error(tmp_path, monkeypatch):
+    """Otherwise its images would be left out without a word."""
+    list_folder = os.scandir
+
+    def refuse(path="."):
+        if Path(os.fsdecode(path)).name == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return list_folder(path)
+
+    for kind in ("images", "labels"):
+        for part in ("open", "closed"):
+            (tmp_path / kind / part).mkdir(parents=True)
+            Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / kind / part / f"{part}.png")
+    (tmp_path / "classes.yaml").write_text("coding: instance")
+    assert len(open_dataset(f"folder:{tmp_path}", (32, 32))) == 2
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"cannot list .*closed .*; check its permissions"):
+        open_dataset(f"folder:{tmp_path}", (32, 32))

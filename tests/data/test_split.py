@@ -70,6 +70,13 @@ def test_open_part_damaged_file_is_a_one_line_error(tmp_path, content):
         undivided(f"split:{tmp_path / 'data.json'}@eval")
 
 
+def test_open_part_of_a_file_that_names_itself_is_a_one_line_error(tmp_path):
+    source = f"split:{tmp_path / 'data.json'}@train"
+    (tmp_path / "data.json").write_text(json.dumps(describe(TAXONOMY, source, source)))
+    with pytest.raises(InputError, match=r"data\.json"):
+        open_dataset(source, (32, 32))
+
+
 @pytest.mark.parametrize("chosen", [[], [-1], [0, 4], [1e999], [None], "x"])
 def test_open_part_chosen_samples_that_are_not_there_are_a_one_line_error(tmp_path, chosen):
     names = [Shapes(4, (32, 32))[i].name for i in range(4)]

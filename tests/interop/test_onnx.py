@@ -48,3 +48,30 @@ def test_export_without_the_extra_is_one_line(tiny, build, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(InputError, match=r"onnxscript\); pip install \"pix2seqd\[onnx\]\""):
         export_onnx(build(tiny), tmp_path, (32, 32))
+
+
+def test_export_onnx_files_of_two_models_never_mix(tiny, build, tmp_path, monkeypatch):
+    """Not if one is exported while the other is, nor if one was before, nor if one is stopped between its files."""
+    pytest.importorskip("onnxscript")
+    out, model = tmp_path / "out", build(tiny)
+
+    def fake(module, inputs, path, **_):
+        nonlocal stopped
+        if path.endswith("step.onnx"):
+            with pytest.raises(InputError, match="another process writes into"):
+                export_onnx(model, out, (32, 48))
+            if stopped:
+                stopped = False
+                raise KeyboardInterrupt
+        Path(path).write_text("a")
+
+    monkeypatch.setattr(torch.onnx, "export", fake)
+    stopped = True
+    with pytest.raises(KeyboardInterrupt):
+        export_onnx(model, out, (32, 48))
+    assert not out.exists()
+    export_onnx(model, out, (32, 48))
+    assert sorted(path.name for path in out.iterdir()) == ["encoder.onnx", "step.onnx"]
+    with pytest.raises(InputError, match=r"encoder.onnx exists already; choose another folder"):
+        export_onnx(model, out, (32, 48))
+    assert [path.read_text() for path in out.iterdir()] == ["a", "a"]

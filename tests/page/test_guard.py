@@ -89,6 +89,17 @@ def test_guard_gradio_copies_no_file_that_is_not_the_visitors(url, place, path, 
     assert not [found for found in (place / "out").rglob("*") if found.name in ("passwd", "zero")]
 
 
+@pytest.mark.parametrize("part", ["0-1,3-4", "0-1, 3-4", ",".join(["0-0"] * 1000), "0-" + "9" * 5000, "a-b", "-", ""])
+def test_guard_parts_of_a_file_that_are_not_understood_give_all_of_it(url, place, part):
+    visitor, file = Visitor(url), image_of(place, 6)
+    found = f"/gradio_api/file={visitor.upload(file)}"
+    answer = visitor.http.get(found, headers={"range": f"bytes={part}"})
+    assert (answer.status_code, answer.content) == (200, file.read_bytes())
+    answers = [visitor.http.get(found, headers={"range": f"bytes={given}"}) for given in ("1-3", "-2", "999999-")]
+    assert [answer.status_code for answer in answers] == [206, 206, 416]
+    assert answers[0].content == file.read_bytes()[1:4]
+
+
 def test_guard_names_of_results_cannot_be_guessed(url, place):
     visitor = Visitor(url)
     folders = {Path(segment(visitor, image_of(place, seed))[-1]).parent.name for seed in (3, 4)}
@@ -319,6 +330,9 @@ def test_guard_failed_passwords_are_slowed_down(place):
         assert status("open sesame") == 429  # otherwise the answer would tell
         time.sleep(1.1)
         assert status("open sesame") == 200 and http.get("/gradio_api/info").status_code == 200
+        assert http.post("/gradio_api/reset", json={"event_id": "x"}).status_code == 200
+        assert http.get("/logout").status_code == 302
+        assert http.post("/gradio_api/reset", json={"event_id": "x"}).status_code == 401, "gradio does not ask here"
 
 
 @pytest.mark.parametrize("ends", [True, False])

@@ -22,6 +22,7 @@ pytest.importorskip("gradio", reason="needs the extra web")
 import httpx  # comes with gradio
 from visitor import Visitor
 
+from pix2seqd.files import InputError
 from pix2seqd.interop import cards
 from pix2seqd.page.limits import Limits
 from pix2seqd.page.server import serving
@@ -118,6 +119,21 @@ def test_server_opens_a_sample_outside_the_scratch_folder(visitor):
     *_, last = visitor.answers()
     (given,) = last["output"]["data"]
     assert given["orig_name"] == "first.png" and "error" not in visitor.open(given["path"])
+
+
+def test_messages_of_the_page_show_names_as_they_are():
+    """Gradio takes them for HTML; a category of a stranger's checkpoint may be called so."""
+    from gradio import Error
+
+    from pix2seqd.page.site import with_messages
+
+    @with_messages
+    def fails():
+        raise InputError("there is no class 'a<img src=x>&'")
+
+    with pytest.raises(Error) as raised:
+        fails()
+    assert raised.value.message == "there is no class 'a&lt;img src=x&gt;&amp;'"
 
 
 def test_server_error_names_uploaded_file_that_is_not_an_image(visitor, place):

@@ -33,6 +33,16 @@ def test_scratch_removes_old_files_without_requests(scratch, monkeypatch):
     assert not scratch.folder.parent.exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_scratch_empties_no_folder_to_which_a_link_leads(tmp_path):
+    """It removes what servers that were killed have left."""
+    (tmp_path / "home" / "precious").mkdir(parents=True)
+    (tmp_path / "s").symlink_to(tmp_path / "home")
+    with pytest.raises(InputError, match="s is a link; remove it"):
+        Scratch(tmp_path / "s", Limits())
+    assert (tmp_path / "home" / "precious").exists()
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "../outside.png", "", "in/../../outside.png", "in", "http://x/y.png"])
 def test_scratch_resolve_refuses_paths_outside(scratch, tmp_path, path, monkeypatch):
     own = scratch.new_folder("me")

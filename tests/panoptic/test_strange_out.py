@@ -76,3 +76,13 @@ def test_segment_into_a_strange_folder(kind, run, segmenter, tmp_path):
     assert code in (0, 2), err
     assert len([line for line in err.splitlines() if "finds nucleus" not in line]) == (code == 2), err
     assert (outside / "precious.txt").read_text() == "precious"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_segment_again_writes_nothing_where_a_journal_leads(run, segmenter, tmp_path):
+    out = tmp_path / "out"
+    assert run("segment", draw(tmp_path / "a.png"), "--out", out)[0] == 0
+    (out / ".panoptic.journal").symlink_to(tmp_path / "new.txt")
+    assert run("segment", draw(tmp_path / "b.png"), "--out", out)[0] == 0
+    assert not (tmp_path / "new.txt").exists()
+    assert len(json.loads((out / "panoptic.json").read_text())["images"]) == 2

@@ -51,7 +51,12 @@ def test_results_written_and_read_again_without_what_came_after_the_state(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", '{"evaluations": [{}]}', '{"losses": [1]}', '{"losses": [[-1e999, 1]]}', "no json"]
+    "content",
+    [
+        *("[]", '{"evaluations": [{}]}', '{"losses": [1]}', '{"losses": [[-1e999, 1]]}', "no json"),
+        '{"evaluations": [{"step": 1, "seconds": 1, "pq": 0.5, "per_class": null}]}',
+        '{"evaluations": [{"step": 1, "seconds": 1, "pq": 0.5, "per_class": {"cat": "x"}}]}',
+    ],
 )
 def test_results_damaged_file_is_a_one_line_error(tmp_path, content):
     (tmp_path / "results.json").write_text(content)

@@ -179,6 +179,15 @@ def test_run_lock_waits_for_the_workers_of_a_killed_run(tmp_path):
         pass
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_run_lock_writes_nothing_where_a_link_leads(tmp_path):
+    (tmp_path / "precious.txt").write_text("precious")
+    (tmp_path / ".train.pid").symlink_to(tmp_path / "precious.txt")
+    with checkpoint.run_lock(tmp_path):
+        assert (tmp_path / "precious.txt").read_text() == "precious"
+        assert (tmp_path / ".train.pid").read_text().startswith(f"{os.getpid()} ")
+
+
 def test_run_lock_removes_what_a_killed_run_left(recipe, tmp_path):
     short = recipe.replace(train=recipe.train.replace(steps=1), eval_data="")
     run = tmp_path / "run"
@@ -201,7 +210,13 @@ def test_run_lock_removes_what_a_killed_run_left(recipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "latest", [[], {}, {"step": 1}, {"step": "1", "folder": "step-1"}, {"step": 1, "folder": "../../x"}]
+    "latest",
+    [
+        *([], {}, {"step": 1}, {"step": "1", "folder": "step-1"}, {"step": 1, "folder": "../../x"}),
+        *({"step": step, "folder": "step-1"} for step in (-1, 2**63, 10**400)),
+        *({"step": 1, "folder": "step-1", "seconds": seconds} for seconds in (-1, 1e308, 10**400, "1", True)),
+        {"step": 1, "folder": f"step-{'9' * 300}"},
+    ],
 )
 def test_load_state_damaged_latest_json_is_a_one_line_error(recipe, tmp_path, latest):
     write_json(tmp_path / "latest.json", latest)

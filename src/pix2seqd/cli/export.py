@@ -13,14 +13,12 @@ def export(checkpoint: Checkpoint, /, *, out: Path, trust_size: TrustSize = Fals
     checkpoint's own input size. The command needs `pip install "pix2seqd[onnx]"`.
 
     Args:
-        out: Folder to write to.
+        out: Folder to write to, which holds no other export.
     """
     from pix2seqd.checkpoint import from_pretrained
     from pix2seqd.inference.tiling import Tiling
     from pix2seqd.interop.onnx import export_onnx
-    from pix2seqd.panoptic.results import make_folders
 
     pretrained = from_pretrained(checkpoint, trust_size)
-    make_folders(out, ())
     export_onnx(pretrained.model, out, Tiling(pretrained).size)
     say(f"written to {out}: encoder.onnx, step.onnx")

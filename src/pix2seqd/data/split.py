@@ -96,7 +96,10 @@ def open_part(file: str, part: str, open_source: Callable[[str], Dataset]) -> Da
             raise ValueError(chosen)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise _damaged(file) from error
-    dataset = with_categories(open_source(source), taxonomy)
+    try:
+        dataset = with_categories(open_source(source), taxonomy)
+    except RecursionError as error:  # a file that names itself
+        raise _damaged(file) from error
     if not names:
         return dataset
     found = Part(dataset, chosen, names, file)

@@ -20,6 +20,7 @@ from pix2seqd.page.site import (
     QUICK,
     Parts,
     Site,
+    as_html,
     count,
     options_of,
     samples_in,
@@ -122,7 +123,7 @@ class Clips:
             message = str(error).replace(str(source), source.name)  # visitors do not know the server's folders
             if not run.value:
                 raise InputError(message) from error
-            gr.Warning(message)
+            gr.Warning(as_html(message))
             yield ended(run)
         else:
             self._runs.pop(request.session_hash, None)
@@ -189,7 +190,7 @@ def segmented(
 
     def warn(message: str) -> None:
         if len(warnings) < WARNINGS:
-            gr.Warning(message.replace(str(path), path.name))
+            gr.Warning(as_html(message.replace(str(path), path.name)))
         warnings.append(message)
 
     with open_clip(str(path), warn, FRAMES_PER_SECOND) as clip:

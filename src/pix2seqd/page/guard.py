@@ -32,6 +32,8 @@ PAGE = re.compile(r"[\w-]{1,64}", re.ASCII)
 """The number by which a page names itself (gradio's session)."""
 IGNORED = (b"x-forwarded-host", b"x-gradio-server")
 """Headers in which a request names another host for the addresses on the page; gradio would believe them."""
+RANGE = re.compile(rb"bytes=(\d{1,18}-\d{0,18}|-\d{1,18})")
+"""The part of a file that browsers ask for. Gradio fails at several parts; without the header all of it is sent."""
 MAX_BODY = 4 * 2**20
 """Bytes of a request that is not an upload."""
 POLICY = (
@@ -97,7 +99,7 @@ class Guard:
         if visitor is None:
             visitor, cookie = self._visitors.new()
         body, begun = _Body(receive, self._limits.patience), False
-        scope = {**scope, "headers": [one for one in scope["headers"] if one[0] not in IGNORED]}
+        scope = {**scope, "headers": [one for one in scope["headers"] if _is_heeded(*one)]}
         upload = scope["path"].startswith(UPLOAD) and scope["method"] == "POST"
 
         async def guarded(message: dict[str, Any]) -> None:
@@ -114,6 +116,8 @@ class Guard:
                 if scope["path"].rstrip("/") == "/login" and message["status"] < 400:
                     self._tries.succeeded(_address(scope))
                     self._admitted.add(visitor)
+                elif scope["path"].rstrip("/") == "/logout":
+                    self._admitted.discard(visitor)
                 message = message | {"headers": [*kept, *extra]}
             await send(message)
 
@@ -276,6 +280,11 @@ class _Body:
             parts.append(message.get("body", b""))
         self._whole = b"".join(parts)
         return self._whole
+
+
+def _is_heeded(name: bytes, value: bytes) -> bool:
+    """Whether gradio gets a header of a request."""
+    return name not in IGNORED and (name != b"range" or RANGE.fullmatch(value) is not None)
 
 
 def _json(body: bytes) -> dict[str, Any]:

@@ -25,6 +25,9 @@ class Scratch:
 
     Files are removed after `MAX_AGE`, and when the server ends. Servers may share `parent`: each removes its own
     folder, and at its start those of servers that were killed (nobody holds their locks).
+
+    Raises:
+        InputError: `parent` is a link.
     """
 
     def __init__(self, parent: Path, limits: Limits) -> None:
@@ -33,6 +36,8 @@ class Scratch:
         self._owners: dict[Path, set[str]] = {}
         self._expected: list[tuple[str, int]] = []
         self._permanent: frozenset[Path] = frozenset()
+        if parent.is_symlink():  # all folders where it leads would be removed
+            raise InputError(f"{parent} is a link; remove it")
         parent.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.folder)
         self._lock.acquire()  # before the folder is there, so that no other server takes it for a leftover

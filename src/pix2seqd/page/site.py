@@ -84,16 +84,21 @@ def with_messages(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*arguments)
         except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(as_html(error), print_exception=False) from error
 
     @functools.wraps(function)
     def stepwise(*arguments: Any) -> Iterator[Any]:
         try:
             yield from function(*arguments)
         except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(as_html(error), print_exception=False) from error
 
     return stepwise if inspect.isgeneratorfunction(function) else once
+
+
+def as_html(message: object) -> str:
+    """A message for gradio, which takes it for HTML; it may have names of files and categories."""
+    return html.escape(str(message), quote=False)
 
 
 def require_work(work: Work | None) -> Work:

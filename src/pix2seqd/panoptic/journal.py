@@ -39,6 +39,8 @@ class PanopticJson:
 
     def add(self, key: str, entry: Entry) -> None:
         """Add or replace an entry in the journal; `save` gives it its image's id."""
+        if self.journal.is_symlink():  # nothing is written where it leads
+            self.journal.unlink()
         with self.journal.open("ab") as file:
             # After a line break, because another process may have been killed in the middle of its line.
             file.write(f"\n{json_line([key, *entry])}\n".encode())

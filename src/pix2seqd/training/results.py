@@ -31,7 +31,8 @@ class Results:
             self.scores = [dict(s) for s in content.get("evaluations", []) if s["step"] <= step]
             for score in self.scores:
                 score["seconds"] = float(score["seconds"])
-                score["pq"] = float("nan") if score["pq"] is None else float(score["pq"])
+                score["pq"] = _quality(score["pq"])
+                score["per_class"] = {str(name): _quality(pq) for name, pq in score["per_class"].items()}
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{out / FILE} is damaged; delete it, and the scores so far are forgotten") from error
 
@@ -86,3 +87,8 @@ class Results:
     def _best(self) -> int:
         """Index of the first evaluation with the highest PQ; a PQ that is not defined counts as none."""
         return max(range(len(self.scores)), key=lambda i: (np.nan_to_num(self.scores[i]["pq"], nan=-1), -i))
+
+
+def _quality(stored: Any) -> float:
+    """PQ as results.json has it; null is nan, as in `write_json`."""
+    return float("nan") if stored is None else float(stored)

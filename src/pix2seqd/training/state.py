@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -52,7 +53,8 @@ def run_lock(out: Path) -> Iterator[None]:
             held.acquire(timeout=0)
         except Timeout:
             held.acquire(timeout=PATIENCE if _has_ended(*_owner(owner)) else 0)
-        owner.write_text(f"{os.getpid()} {socket.gethostname()}")
+        with write_atomically(owner) as temporary:  # not where a link leads
+            temporary.write_text(f"{os.getpid()} {socket.gethostname()}")
     except Timeout as error:
         number, host = _owner(owner)
         who = f"process {number} on {host}" if host else "another process"
@@ -100,12 +102,18 @@ def _latest(folder: Path) -> tuple[int, Path, float] | None:
     path = folder / "latest.json"
     if not path.is_file():
         return None
-    latest = read_json(path)
-    step = latest.get("step") if isinstance(latest, dict) else None
-    if type(step) is not int or not re.fullmatch(r"step-\d+", str(latest.get("folder"))):
+    content = read_json(path)
+    latest: dict[str, Any] = content if isinstance(content, dict) else {}
+    step, seconds, name = latest.get("step"), latest.get("seconds", 0.0), str(latest.get("folder"))
+    if (
+        type(step) is not int
+        or not 0 <= step < 2**31
+        or not re.fullmatch(r"step-\d{1,10}", name, re.ASCII)
+        or type(seconds) not in (int, float)
+        or not 0 <= seconds < 2**31
+    ):
         raise InputError(f"{path} names no checkpoint of a run; restore it, or start anew with another --out")
-    seconds = latest.get("seconds", 0.0)
-    return step, folder / latest["folder"], float(seconds) if isinstance(seconds, int | float) else 0.0
+    return step, folder / name, float(seconds)
 
 
 def save_state(state: TrainState, folder: Path) -> None:

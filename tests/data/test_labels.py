@@ -1372,6 +1372,7 @@ def test_folder_labels_with_an_orientation_of_their_own_are_turned(tmp_path, suf
     else:
         tifffile.imwrite(path, stored, extratags=[(274, "H", 1, orientation, True)])
     assert np.array_equal(read_label_image(path, Image.open(tmp_path / "images/0.jpg")), shown)
+    assert Folder.open(tmp_path)[0].notes == ("the labels have an orientation of their own, and are turned by it",)
     Image.new("RGB", (60, 30)).save(tmp_path / "images/0.jpg")
     assert "but its image" in refusal(lambda: Folder.open(tmp_path)[0])
 

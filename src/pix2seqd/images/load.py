@@ -27,6 +27,9 @@ MAX_PIXELS = 150_000_000
 """Images with more pixels (450 MB as RGB) are refused before they are decoded: a small file can claim any size. The
 environment variable PIX2SEQD_MAX_PIXELS sets another limit."""
 
+MIN_OPACITY = 16
+"""Highest alpha of an image, of 255, below which it would be nearly white: programs write 1 for what is opaque."""
+
 BAND = 2**22
 """Pixels that are worked on at a time where an image or a map need not exist as a whole."""
 
@@ -495,7 +498,8 @@ def _shown_values(values: np.ndarray, alpha: str = "", inverted: bool = False) -
     """
     height, width, count = values.shape
     count -= bool(alpha)
-    _check_visible(not alpha or bool(values[..., -1].any()))
+    if alpha:
+        _check_visible(max(int(_opacity(values[rows, :, -1]).max(initial=0)) for rows in bands(height, width)))
     is_deep = values.dtype != np.uint8
     low, high = _range(values[rows, :, :count] for rows in bands(height, width)) if is_deep else (0.0, 255.0)
 
@@ -680,16 +684,19 @@ def _rows(image: Image.Image, rows: slice) -> np.ndarray:
     return np.asarray(_part(image, rows))
 
 
-def _check_visible(visible: bool) -> None:
-    """Refuse an image of which all is transparent, which would be white."""
-    if not visible:
-        raise InputError("all of it is transparent (its alpha channel is 0); save it without the alpha channel")
+def _check_visible(highest: int, what: str = "alpha channel") -> None:
+    """Refuse an image of which all is transparent or nearly, which would be white; `highest` is its alpha of 0..255."""
+    if highest < MIN_OPACITY:
+        nearly, most = ("nearly ", f"at most {highest} of 255") if highest else ("", "0")
+        reason = f"its {what} is {most}" if what == "alpha channel" else f"all has its {what}"
+        raise InputError(f"all of it is {nearly}transparent ({reason}); save it without the {what}")
 
 
 def _check_transparency(image: Image.Image) -> None:
     if image.has_transparency_data:
         parts = (_part(image, rows) for rows in bands(image.height, image.width))
-        _check_visible(any(_rgba(part).getchannel("A").getbbox() for part in parts))
+        highest = max(cast(tuple[int, int], _rgba(part).getchannel("A").getextrema())[1] for part in parts)
+        _check_visible(highest, "transparent colour" if "transparency" in image.info else "alpha channel")
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -721,7 +728,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
             f"an array of shape {list(array.shape)} and type {array.dtype} is not an image; "
             "give numbers [h, w], [h, w, 3] (RGB) or uint8 [h, w, 4] (RGBA), height first"
         )
-    _check_visible(channels < 4 or bool(array[..., 3].any()))
+    if channels == 4:
+        _check_visible(int(array[..., 3].max()))
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     return Image.fromarray(np.ascontiguousarray(array if array.dtype == np.uint8 else _stretch(array)))

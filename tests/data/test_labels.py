@@ -1309,6 +1309,53 @@ def test_folder_lines_around_objects_are_refused(tmp_path, kind, width):
     assert len(Folder.open(home)) == 3
 
 
+@pytest.mark.parametrize("width", [5, 6])
+@pytest.mark.parametrize("kind", ["objects", "mask"])
+def test_folder_wide_lines_around_large_objects_are_refused(tmp_path, kind, width):
+    drawn = [lines(discs(count, 256, pitch=64), width).astype(np.uint8) for count in (14, 12, 16)]
+    if kind == "mask":
+        drawn = [np.where(labels > 0, 255, 0).astype(np.uint8) for labels in drawn]
+    assert "0.png has only lines around objects" in refusal(lambda: Folder.open(write(tmp_path, drawn)))
+
+
+def test_folder_rings_of_large_holes_are_objects(tmp_path):
+    drawn = [lines(discs(count, 256, pitch=32), 6).astype(np.uint8) for count in (40, 50, 60)]
+    assert all((ndimage.label(labels == 0)[1]) > 30 for labels in drawn)
+    assert Folder.open(write(tmp_path, drawn)).labels.coding == "instance"
+
+
+def test_folder_lines_may_be_classes_that_are_named(tmp_path):
+    drawn = [lines(terrain([0, 1, 2, 3], seed, smooth=8)).astype(np.uint8) for seed in range(3)]
+    home = write(tmp_path, drawn, labels={0: "ground", 1: "kerb", 2: "fence", 3: "wall"})
+    assert [name for name, _ in categories(Folder.open(home))] == ["ground", "kerb", "fence", "wall"]
+
+
+def strokes(count: int, width: int, seed: int) -> np.ndarray:
+    """Wavy open lines of this width, numbered from 1, uint8 `[192, 192]`."""
+    rng, labels = np.random.default_rng(seed), np.zeros((192, 192), np.uint8)
+    for number in range(1, count + 1):
+        columns = np.arange(10, 10 + 100 // (1 + number % 2))
+        rows = 180 * number // (count + 1) + 3 * np.sin(columns / rng.uniform(4, 9))
+        for offset in range(width):
+            labels[rows.astype(int) + offset, columns] = number
+    return labels
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("colours", [True, False])
+def test_folder_scribbles_are_no_areas(tmp_path, width, colours):
+    """Strokes of a brush for each class, and nothing said of the rest."""
+    table = np.array([0, 1, 2, *[3] * 8, 1, 3])
+    drawn = [table[strokes(12, width, seed)] for seed in range(4)]
+    drawn = [colored(labels, COLORS) if colours else labels.astype(np.uint8) for labels in drawn]
+    home, coding = write(tmp_path, drawn), "color" if colours else "class"
+    message = refusal(lambda: Folder.open(home))
+    assert "0.png has only thin lines; of scribbles" in message and f"'coding: {coding}'" in message
+    (home / "classes.yaml").write_text(f"coding: {coding}")
+    found = check(Folder.open(home), 100).warnings
+    assert any(line.startswith("4 images have only thin lines; of scribbles") for line in found)
+
+
 def test_folder_borders_around_filled_objects_are_no_lines_around_nothing(tmp_path):
     cells = [discs(count, pitch=24) for count in (16, 12, 14)]
     home = write(tmp_path, [np.where(lines(c, 2), 2, np.minimum(c, 1)).astype(np.uint8) for c in cells], void=[])
@@ -1335,12 +1382,14 @@ def test_folder_colours_that_differ_in_each_image_are_no_classes(tmp_path, palet
         assert categories(Folder.open(home)) == [(str(value), False) for value in range(4)]
 
 
-@pytest.mark.parametrize("kind", ["numbered", "one value"])
-def test_folder_points_are_no_objects(tmp_path, kind):
-    points = [np.zeros((96, 96), np.uint8) for _ in range(3)]
+@pytest.mark.parametrize("kind", ["numbered", "one value", "classes"])
+@pytest.mark.parametrize("width", [1, 3, 5])
+def test_folder_points_are_no_objects(tmp_path, kind, width):
+    points = [np.zeros((192, 192), np.uint8) for _ in range(3)]
     for seed, labels in enumerate(points):
-        rows, columns = 2 * np.random.default_rng(seed).permutation(48)[: 20 + seed] + np.zeros((2, 1), int)
-        labels[rows, columns[::-1]] = np.arange(1, len(rows) + 1) if kind == "numbered" else 255
+        for number, place in enumerate(np.random.default_rng(seed).permutation(400)[: 20 + seed].tolist(), start=1):
+            rows, columns = np.mgrid[:width, :width] + 9 * np.reshape(divmod(place, 20), (2, 1, 1))
+            labels[rows, columns] = {"numbered": number, "one value": 255, "classes": 1 + number % 3}[kind]
     message = refusal(lambda: Folder.open(write(tmp_path, points)))
     assert "0.png has only points, which have no area; draw masks" in message
 

@@ -126,7 +126,7 @@ def test_load_image_with_an_alpha_of_0_and_1_is_refused(tmp_path, kind):
     with pytest.raises(InputError, match=f"{kind}: all of it is (nearly )?transparent .* save it without"):
         load_image(path)
     for source in (rgba, Image.fromarray(rgba)):
-        with pytest.raises(InputError, match="nearly transparent .its alpha channel is at most 1 of 255"):
+        with pytest.raises(InputError, match=r"nearly transparent .its alpha channel is at most 1 of 255"):
             load_image(source)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from pix2seqd.data.contours import are_outlines, are_points
+from pix2seqd.data.contours import are_outlines, are_points, are_strokes
 from pix2seqd.data.label_images import check_alpha
 from pix2seqd.data.smeared import is_mixed, is_smooth, mixed, smeared, was_jpeg
 from pix2seqd.files import InputError
@@ -87,6 +87,18 @@ OTHER_BACKGROUND = "; with 'coding: instance', a background other than 0 is to b
 HIGHEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
 """The highest values of label images, which programs often write for pixels without a label."""
 
+POINTS = are_points, "only points, which have no area; draw masks, or, if dots of one size are meant"
+OUTLINES = (
+    are_outlines,
+    "only lines around objects, with nothing inside; fill the objects (docs/datasets.md says how), or, "
+    "if the lines are meant",
+)
+STROKES = (
+    are_strokes,
+    "only thin lines; of scribbles, what lies beside them would be taken for background: draw areas, or, if lines "
+    "such as roads or vessels are meant",
+)
+
 
 @dataclass(frozen=True)
 class _Seen:
@@ -139,6 +151,25 @@ def recognize(
     greys = (pixels[..., 1] for _, pixels in images if pixels.ndim == 3 and pixels.shape[2] == 2)
     alphas = {value for alpha in greys for value in np.unique(alpha).tolist()}
     plain = [(path, _without_alpha(path, pixels, alphas)) for path, pixels in images]
+    coding, reason = _recognize_plain(plain, declaration, classes_only, named, things_given, void, looked_up)
+    if coding in ("class", "color") and not classes_only:
+        grey = [
+            (path, pixels if pixels.ndim == 2 else pixels @ 256 ** np.arange(pixels.shape[2])) for path, pixels in plain
+        ]
+        _check_drawn(grey, declaration, [coding], STROKES)
+    return coding, reason
+
+
+def _recognize_plain(
+    plain: list[tuple[Path, np.ndarray]],
+    declaration: Path,
+    classes_only: bool,
+    named: Collection[int],
+    things_given: bool,
+    void: Sequence[int],
+    looked_up: bool,
+) -> tuple[str, str]:
+    """As `recognize`, of images without an alpha channel."""
     if any(pixels.ndim == 3 and pixels.shape[2] == 3 for _, pixels in plain):
         colors = [pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2) for _, pixels in plain]
         if not all((c == c[..., :1]).all() for c in colors):
@@ -147,7 +178,7 @@ def recognize(
         plain = [(path, c[..., 0]) for (path, _), c in zip(plain, colors, strict=True)]
     if any(pixels.ndim == 3 for _, pixels in plain):
         return _recognize_pairs([_pairs(path, pixels) for path, pixels in plain], declaration, named)
-    seen = _look_at_all(plain, declaration)
+    seen = _look_at_all(plain, declaration, len(set(named) - {0, 255}) > 1)
     if not any(len(s.values) for s in seen):
         raise InputError(
             f"{declaration.parent}: the label images hold only 0, so nothing is labelled; export them again, "
@@ -165,8 +196,8 @@ def recognize(
     return _recognize_grey(seen, declaration, classes_only, things_given, one_scene)
 
 
-def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) -> list[_Seen]:
-    """What is seen in grey images, `[h, w]` each.
+def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path, several_named: bool) -> list[_Seen]:
+    """What is seen in grey images, `[h, w]` each; lines may be what is meant if several classes are named.
 
     Raises:
         InputError: the values of one were smeared, or as `_look`.
@@ -176,7 +207,8 @@ def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) ->
             f"{smeared(soft[0])}; of a black and white mask, a threshold restores the values: "
             f"mogrify -threshold 50% {soft[0]}"
         )
-    _check_filled(plain, declaration, ["class", "instance"])
+    if not several_named:
+        _check_drawn(plain, declaration, ["class", "instance"], POINTS, OUTLINES)
     seen = [_look(path, pixels, declaration) for path, pixels in plain]
     if blurred := [path for path, pixels in plain if is_mixed(pixels)]:
         raise mixed(blurred[0], declaration, "values between those of two neighbours along its borders")
@@ -185,20 +217,18 @@ def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) ->
     return seen
 
 
-def _check_filled(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path, codings: list[str]) -> None:
-    """Refuse values, `[h, w]` each, that are only lines around objects, or points; `codings` are those of lines."""
+def _check_drawn(
+    plain: Sequence[tuple[Path, np.ndarray]],
+    declaration: Path,
+    codings: list[str],
+    *kinds: tuple[Callable[[np.ndarray], bool], str],
+) -> None:
+    """Refuse values, `[h, w]` each, that are all of one of these kinds; `codings` are those of what is meant so."""
     labelled = [(path, pixels) for path, pixels in plain if pixels.any()]
-    for are_alone, what in (
-        (are_points, "only points, which have no area; draw masks, or, if single pixels"),
-        (
-            are_outlines,
-            "only lines around objects, with nothing inside; fill the objects (docs/datasets.md says how), or, "
-            "if the lines",
-        ),
-    ):
+    for are_alone, what in kinds:
         drawn = [path for path, pixels in labelled if are_alone(pixels)]
         if 2 * len(drawn) > len(labelled):
-            raise InputError(f"{drawn[0]} has {what} are meant, write to {declaration}: {_lines(codings)}")
+            raise InputError(f"{drawn[0]} has {what}, write to {declaration}: {_lines(codings)}")
 
 
 def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarray:
@@ -524,7 +554,7 @@ def _recognize_colors(
     looked_up: bool,
 ) -> tuple[str, str]:
     plain = [(path, pixels @ COLOR_WEIGHTS) for path, pixels in images]
-    _check_filled(plain, declaration, ["color"])
+    _check_drawn(plain, declaration, ["color"], POINTS, OUTLINES)
     for path, pixels in images:
         for channel in np.moveaxis(pixels, -1, 0):
             _look(path, channel, declaration)  # smeared colours differ little in each channel

@@ -529,7 +529,7 @@ def test_folder_masks_of_label_studio_have_a_cure(tmp_path, home):
     for number, tag in enumerate(("Car", "Road")):
         mask = np.eye(6, 8, dtype=np.uint8) * 255
         put(tmp_path / home / f"task-1-annotation-7-by-1-tag-{tag}-{number}.png", mask)
-    with pytest.raises(InputError, match="name a task but not its image: draw those of each image into one"):
+    with pytest.raises(InputError, match="name a task but not its image: export the project as JSON instead"):
         open_dataset(with_prefix(str(tmp_path)), (1, 1))
 
 

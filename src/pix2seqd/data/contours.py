@@ -34,7 +34,7 @@ MOST = 200
 def are_outlines(values: np.ndarray) -> bool:
     """Whether most values other than 0 of an image, integers `[h, w]`, are thin closed lines around nothing but 0."""
     masks = _masks(values)
-    return 2 * sum(_is_outline(mask, values[box] == 0) for mask, box in masks) > len(masks)
+    return bool(2 * sum(_is_outline(mask, values[box] == 0) for mask, box in masks) > len(masks))
 
 
 def are_strokes(values: np.ndarray) -> bool:
@@ -43,7 +43,7 @@ def are_strokes(values: np.ndarray) -> bool:
     Those around nothing but 0 are outlines.
     """
     drawn = np.count_nonzero(values)
-    return 0 < drawn <= SPARSE * values.size and all(_is_stroke(mask) for mask, _ in _masks(values))
+    return bool(0 < drawn <= SPARSE * values.size) and all(_is_stroke(mask) for mask, _ in _masks(values))
 
 
 def are_points(values: np.ndarray) -> bool:
@@ -74,7 +74,7 @@ def _is_thin(mask: np.ndarray, width: int) -> bool:
 def _is_stroke(mask: np.ndarray) -> bool:
     """Whether a mask, bool `[h, w]`, is thin and long."""
     width = next((width for width in range(1, STROKE + 1) if _is_thin(mask, width)), None)
-    return width is not None and mask.sum() >= LONG * width**2
+    return width is not None and bool(mask.sum() >= LONG * width**2)
 
 
 def _is_outline(mask: np.ndarray, background: np.ndarray) -> bool:

@@ -42,8 +42,8 @@ IMAGE_WORDS = re.compile(r"(?i)(^|[_. -])(rgb|imgs?|images?|photos?|raw|orig|ori
 LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-.*tag-.*")
 """Name of a mask that Label Studio exports: of one tag and one task."""
 LABEL_STUDIO_CURE = (
-    "masks of Label Studio name a task but not its image: draw those of each image into one label image "
-    "with the name of the image, with another value for each tag"
+    "masks of Label Studio name a task but not its image: export the project as JSON instead, and give that to "
+    "pix2seqd convert-data"
 )
 
 

@@ -533,6 +533,15 @@ def test_folder_masks_of_label_studio_have_a_cure(tmp_path, home):
         open_dataset(with_prefix(str(tmp_path)), (1, 1))
 
 
+def test_folder_thumbnails_of_synology_are_no_images(tmp_path):
+    for name in ("a", "b"):
+        put(tmp_path / f"images/x/{name}.png", np.zeros((6, 8, 3), np.uint8))
+        put(tmp_path / f"labels/x/{name}.png", np.eye(6, 8, dtype=np.uint8))
+    put(tmp_path / "images/x/@eaDir/a.png/SYNOPHOTO_THUMB_S.png", np.zeros((3, 4, 3), np.uint8))
+    (tmp_path / "classes.yaml").write_text("coding: class")
+    assert len(Folder.open(tmp_path)) == 2
+
+
 def test_folder_thousands_of_classes(tmp_path):
     """16 bits of classes, named or not; more colours or values than classes can have are refused with the cure."""
     labels = np.arange(40 * 50).reshape(40, 50).repeat(4, 0).repeat(4, 1)

@@ -1241,6 +1241,45 @@ def test_folder_few_low_colours_are_no_numbers(tmp_path, kind, patches):
     assert data.labels.coding == "color" and len(data.taxonomy) == 1 + len(table)
 
 
+@pytest.mark.parametrize("void", [True, False])
+def test_folder_class_and_number_in_low_channels_are_no_colours(tmp_path, void):
+    """As KITTI-STEP has them: red the class, blue the number of the object."""
+    images = []
+    for seed in range(4):
+        land, cars = terrain([0, 1, 2, 8, 10], seed), discs(5, pitch=24, seed=seed)
+        red = np.where(cars > 0, 13, np.where(void & (land == 2), 255, land))
+        images.append(np.dstack([red, 0 * red, cars]).astype(np.uint8))
+    message = refusal(lambda: Folder.open(write(tmp_path, images)))
+    assert "only low numbers" in message and "save class * 1000 + number" in message
+
+
+def test_folder_inverted_masks_offer_0_as_the_object(tmp_path):
+    masks = [np.where(discs(12, seed=seed) > 0, 0, 255).astype(np.uint8) for seed in range(3)]
+    assert "or 'things: [0]' (each connected patch of 0" in refusal(lambda: Folder.open(write(tmp_path, masks)))
+    write(tmp_path, masks, things=[0])
+    assert len(Folder.open(tmp_path)[0].panoptic.things) == 12
+    upright = [255 - mask for mask in masks]
+    assert "things: [0]" not in refusal(lambda: Folder.open(write(tmp_path / "upright", upright)))
+
+
+def test_folder_masks_of_8_and_16_bits_are_to_be_saved_alike(tmp_path):
+    masks = [(discs(12) > 0).astype(np.uint8) * np.uint8(255), (discs(9) > 0).astype(np.uint16) * np.uint16(65535)]
+    assert "save all of them with 8 bits" in refusal(lambda: Folder.open(write(tmp_path, masks)))
+
+
+def test_read_label_image_names_nan(tmp_path):
+    labels = discs(5).astype(np.float32)
+    labels[:9] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", labels)
+    assert "no number (NaN); save those without a label as 255" in refusal(lambda: read_label_image(tmp_path / "a.tif"))
+
+
+def test_folder_colours_that_cycle_are_said_to_need_numbers(tmp_path):
+    cycle = {0: (0, 0, 0), **{number: (255 - 20 * number, 30 * number, 99) for number in range(1, 9)}}
+    images = [colored(np.where(discs(n) > 0, discs(n) % 8 + 1, 0), cycle) for n in (30, 44, 36)]
+    assert "save a number for each object" in refusal(lambda: Folder.open(write(tmp_path, images)))
+
+
 @pytest.mark.parametrize("quality", [95, 98, 100])
 @pytest.mark.parametrize("kind", ["mask", "values", "0 and 1", "colours"])
 def test_folder_labels_that_were_jpegs_of_high_quality_are_refused(tmp_path, quality, kind):

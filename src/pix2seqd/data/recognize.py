@@ -64,6 +64,8 @@ MAX_SPREAD = 16
 """How many times larger the large objects of a kind are than the small ones."""
 LOW_CHANNEL = 40
 """Value below which all values of a channel are rather the numbers of classes or objects than parts of colours."""
+FEW_LOW = 8
+"""Highest value of several low channels up to which they may be colours that somebody chose."""
 MANY_ALONE = 16
 """Number of values in an image from which values of one patch, alone on the background, are instances of any size."""
 NEARLY = 0.8
@@ -193,7 +195,8 @@ def _recognize_plain(
     if classes_only and values.max(initial=0) >= 1000 and np.isin(values, [*named, *HIGHEST]).all():
         return "class", "all values are named in the declaration"
     one_scene = _is_one_scene([pixels for _, pixels in plain])
-    return _recognize_grey(seen, declaration, classes_only, things_given, one_scene)
+    inverted = bool(np.mean([(pixels > 0).mean() for _, pixels in plain]) > 0.5)
+    return _recognize_grey(seen, declaration, classes_only, things_given, one_scene, inverted)
 
 
 def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path, several_named: bool) -> list[_Seen]:
@@ -250,14 +253,20 @@ def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarr
 
 
 def _recognize_grey(
-    seen: list[_Seen], declaration: Path, classes_only: bool, things_given: bool, one_scene: bool
+    seen: list[_Seen], declaration: Path, classes_only: bool, things_given: bool, one_scene: bool, inverted: bool
 ) -> tuple[str, str]:
+    """The coding and the reason for it of grey values; `inverted` if most pixels are not 0."""
     union = np.unique(np.concatenate([s.values for s in seen]))
     highest = int(union.max(initial=0))
     if len(union) == 1 and any(s.has_zero for s in seen):
         if things_given:
             return "class", "things are declared"
-        raise _unsure_mask(declaration, f"all is 0 or {highest}", str(highest), "class")
+        raise _unsure_mask(declaration, f"all is 0 or {highest}", str(highest), "class", inverted)
+    if union.tolist() == [255, HIGHEST[0]]:
+        raise InputError(
+            f"{declaration.parent}: some label images have 255 and others {highest}, as masks of 8 and 16 bits; save "
+            "all of them with 8 bits"
+        )
     if highest in HIGHEST and union[:-1].max(initial=0) < 0.9 * highest and not classes_only:
         codings = ["class", "instance"] if union[:-1].max(initial=0) < 1000 else ["class*1000+id", "instance"]
         hint = f"; add 'void: {highest}' if these pixels have no label"
@@ -601,7 +610,8 @@ def _recognize_colors(
             raise _unsure(declaration, numbers, codings, also)
         return "color", f"{counts}, of which many have several patches" + _near_colors(values)
     if single < SINGLE:
-        raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings)
+        also = "; if colours only tell neighbours apart, save a number for each object instead"
+        raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings, also)
     if returning < 0.3 and most >= MANY and all(s.has_zero for s in seen):
         return "instance", f"{counts}, {_of_one_patch(single)}, and other images have other colours"
     if most < 2 and not (several and returning < 0.3):
@@ -687,8 +697,14 @@ def _has_stuff(pairs: list[np.ndarray], classes: int) -> bool:
 
 
 def _has_low_channel(values: np.ndarray) -> bool:
-    """Whether one channel of colours has several numbers, all low, and the others tell the colours of one apart."""
+    """Whether one channel of colours has several numbers, all low, and the others tell the colours of one apart.
+
+    So do several channels that are all low, as those of KITTI-STEP's maps, but for 255 where nothing is labelled.
+    """
     channels = np.stack([values % 256, values // 256 % 256, values // 65536])
+    inner = channels[:, (channels < 255).all(0)].max(1, initial=0)
+    if (inner > 0).sum() > 1 and FEW_LOW <= inner.max() < LOW_CHANNEL:
+        return True
     few = (len(set(channel.tolist()) - {0}) for channel in channels if channel.max() < LOW_CHANNEL)
     return any(1 < count <= len(values) / 2 for count in few)
 
@@ -934,10 +950,11 @@ def hex_color(number: int) -> str:
     return f"#{number % 256:02x}{number // 256 % 256:02x}{number // 65536:02x}"
 
 
-def _unsure_mask(declaration: Path, seen: str, value: str, coding: str) -> InputError:
+def _unsure_mask(declaration: Path, seen: str, value: str, coding: str, inverted: bool = False) -> InputError:
+    other = " or 'things: [0]' (each connected patch of 0 is one object, as the mask may be inverted)" * inverted
     return InputError(
         f"{declaration.parent}: the label images are masks that can be read in several ways ({seen}); write one of "
-        f"these lines to {declaration}: 'things: [{value}]' (each connected patch of {value} is one object) or "
+        f"these lines to {declaration}: 'things: [{value}]' (each connected patch of {value} is one object){other} or "
         f"'coding: {coding}' ({value} is an area, whose objects are not counted) or 'coding: instance' (all of "
         f"{value} in an image is one object)"
     )

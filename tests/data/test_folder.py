@@ -542,6 +542,13 @@ def test_folder_thumbnails_of_synology_are_no_images(tmp_path):
     assert len(Folder.open(tmp_path)) == 2
 
 
+def test_folder_images_in_folders_and_labels_without_are_said(tmp_path):
+    put(tmp_path / "images/x/a.png", np.zeros((6, 8, 3), np.uint8))
+    put(tmp_path / "labels/a.png", np.eye(6, 8, dtype=np.uint8))
+    with pytest.raises(InputError, match=r"has images only in folders, such as .*a\.png, but .* so that both lie"):
+        Folder.open(tmp_path)
+
+
 def test_folder_thousands_of_classes(tmp_path):
     """16 bits of classes, named or not; more colours or values than classes can have are refused with the cure."""
     labels = np.arange(40 * 50).reshape(40, 50).repeat(4, 0).repeat(4, 1)

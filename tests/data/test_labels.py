@@ -1253,6 +1253,30 @@ def test_folder_class_and_number_in_low_channels_are_no_colours(tmp_path, void):
     assert "only low numbers" in message and "save class * 1000 + number" in message
 
 
+def test_folder_classes_stretched_in_each_image_are_refused(tmp_path):
+    """As programs show them: the highest class of each image is 255."""
+    images = [np.round(terrain([*range(n)], n) / (n - 1) * 255).astype(np.uint8) for n in (4, 2, 3, 4)]
+    assert "is stretched to 255 on its own" in refusal(lambda: Folder.open(write(tmp_path, images)))
+    alike = [np.round(terrain([*range(4)], n) / 3 * 255).astype(np.uint8) for n in range(4)]
+    assert "is stretched" not in refusal(lambda: Folder.open(write(tmp_path / "alike", alike)))
+
+
+def test_folder_numbers_among_colours_are_refused(tmp_path):
+    images = [terrain([0, 1, 2, 3], seed).astype(np.uint8) for seed in range(4)]
+    images[1] = colored(images[1], COLORS)
+    message = refusal(lambda: Folder.open(write(tmp_path, images)))
+    assert "have numbers, as 3.png, and others colours, as 1.png; save all of them alike" in message
+
+
+def test_folder_colours_with_red_and_blue_swapped_are_said(tmp_path):
+    table = {0: (0, 0, 0), 1: (128, 64, 0), 2: (200, 20, 60), 3: (7, 90, 30)}
+    images = [colored(terrain([0, 1, 2, 3], seed), table) for seed in range(4)]
+    said = "red and blue swapped"
+    assert said not in Folder.open(write(tmp_path / "a", images)).labels.assumed[0]
+    images[2] = images[2][..., ::-1].copy()
+    assert said in Folder.open(write(tmp_path / "b", images)).labels.assumed[0]
+
+
 def test_folder_inverted_masks_offer_0_as_the_object(tmp_path):
     masks = [np.where(discs(12, seed=seed) > 0, 0, 255).astype(np.uint8) for seed in range(3)]
     assert "or 'things: [0]' (each connected patch of 0" in refusal(lambda: Folder.open(write(tmp_path, masks)))

@@ -7,7 +7,7 @@ from pix2seqd.panoptic.panoptic import unique_inverse
 
 WIDEST = 4
 """Width in pixels of the widest line that is looked for around what is small."""
-LINE = 0.25
+LINE = 0.2
 """Width of the widest line around what is larger, as a share of the side of a square of this area."""
 CROSSINGS = 0.02
 """Number of places that are wider, as a share of the pixels of a line: where lines cross."""

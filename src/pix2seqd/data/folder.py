@@ -211,6 +211,11 @@ class Pairs:
         images = _by_name(layout.images, layout, names.image, IMAGE_SUFFIXES, without=labels)
         for name in _of_other_kinds(images, truth) if beside else ():
             del images[name]
+        if not images and not layout.nested and (deeper := next(iter(_files(layout.images)), None)):
+            raise InputError(
+                f"{layout.images} has images only in folders, such as {deeper}, but {layout.labels} has label images "
+                "without folders; move either, so that both lie in folders of the same names"
+            )
         if not images and (others := sorted({p.suffix for p in _files(layout.images, layout.nested)} - {""})):
             raise InputError(f"{layout.images} has no images (but {', '.join(others)}); save them as TIFF, PNG or JPEG")
         _check_partners(layout.images, images, layout.labels, truth, names, directory)

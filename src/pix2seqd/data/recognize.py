@@ -7,7 +7,7 @@ the instances of an image are numbered from 1. Where the values fit two codings,
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +173,7 @@ def _recognize_plain(
 ) -> tuple[str, str]:
     """As `recognize`, of images without an alpha channel."""
     if any(pixels.ndim == 3 and pixels.shape[2] == 3 for _, pixels in plain):
+        _check_alike(plain, declaration)
         colors = [pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2) for _, pixels in plain]
         if not all((c == c[..., :1]).all() for c in colors):
             colored = [(path, c) for (path, _), c in zip(plain, colors, strict=True)]
@@ -194,9 +195,35 @@ def _recognize_plain(
     values = np.unique(np.concatenate([s.values for s in seen]))
     if classes_only and values.max(initial=0) >= 1000 and np.isin(values, [*named, *HIGHEST]).all():
         return "class", "all values are named in the declaration"
+    _check_stretch(seen, declaration)
     one_scene = _is_one_scene([pixels for _, pixels in plain])
     inverted = bool(np.mean([(pixels > 0).mean() for _, pixels in plain]) > 0.5)
     return _recognize_grey(seen, declaration, classes_only, things_given, one_scene, inverted)
+
+
+def _check_alike(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) -> None:
+    """Refuse numbers of classes in some images, which no other image has as a grey, among colours in others."""
+    numbers = {value: path for path, pixels in plain if pixels.ndim == 2 for value in np.unique(pixels).tolist()}
+    greys = {0, *(int(c) for _, p in plain if p.ndim == 3 for c in np.unique(p[(p == p[..., :1]).all(2)]))}
+    colored = next((path for path, p in plain if p.ndim == 3 and (p != p[..., :1]).any()), None)
+    if colored and not numbers.keys() <= greys and max(numbers) < LOW_CHANNEL:
+        grey = numbers[max(numbers)]
+        raise InputError(
+            f"{declaration.parent}: some label images have numbers, as {grey.name}, and others colours, as "
+            f"{colored.name}; save all of them alike"
+        )
+
+
+def _check_stretch(seen: list[_Seen], declaration: Path) -> None:
+    """Refuse values that each image has spread to 255 in its own steps, so that they differ from image to image."""
+    several = [np.concatenate([[0], s.values]) for s in seen if len(s.values) > 1]
+    even = all(values[-1] == 255 and np.ptp(np.diff(values)) <= 1 for values in several)
+    counts = {len(values) - 1 for values in several}
+    if even and any(one % other and other % one for one, other in combinations(counts, 2)):
+        raise InputError(
+            f"{declaration.parent}: each label image is stretched to 255 on its own, so that a value means another "
+            "class in another image; save the values as they are"
+        )
 
 
 def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path, several_named: bool) -> list[_Seen]:
@@ -608,7 +635,7 @@ def _recognize_colors(
             numbers = f"{counts}, and one channel has only low numbers, as of classes or objects"
             also = "; if it is the class and another channel the object, save class * 1000 + number of the object"
             raise _unsure(declaration, numbers, codings, also)
-        return "color", f"{counts}, of which many have several patches" + _near_colors(values)
+        return "color", f"{counts}, of which many have several patches" + _near_colors(values) + _swapped_colors(seen)
     if single < SINGLE:
         also = "; if colours only tell neighbours apart, save a number for each object instead"
         raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings, also)
@@ -718,6 +745,19 @@ def _near_colors(values: np.ndarray) -> str:
         return ""
     one, other = (hex_color(int(values[found[0]])) for found in (first, second))
     return f" ({one} and {other} are nearly the same; if they mean the same, save them alike)"
+
+
+def _swapped_colors(seen: list[_Seen]) -> str:
+    """A remark about colours whose red and blue are swapped in other images, as OpenCV leaves them; "" otherwise."""
+    every = [set(s.values.tolist()) for s in seen]
+    swap = {
+        value: value // 65536 + value // 256 % 256 * 256 + value % 256 * 65536 for found in every for value in found
+    }
+    pairs = [(a, b) for a, b in swap.items() if a < b and b in swap]
+    if len(pairs) < 2 or any({*pair} <= found for pair in pairs for found in every):
+        return ""
+    one, other = map(hex_color, pairs[0])
+    return f" ({one} and {other} are one colour with red and blue swapped, in different images; if so, save them alike)"
 
 
 def _returning(seen: list[_Seen]) -> float:

@@ -53,6 +53,7 @@ def test_open_annotations_several_files_are_listed(tmp_path, draw):
     [
         ("a.json", [{"image_id": 1, "category_id": 1, "bbox": []}], "results of a model"),
         ("a.json", [{"data_row": {}}], "Labelbox"),
+        ("a.json", [{"segmentation": {}, "area": 9, "predicted_iou": 0.9}], "masks of Segment Anything"),
         ("a.json", [{"data": {}, "annotations": []}], "label some in Label Studio"),
         ("a.json", {"objects": [], "size": {}}, "Supervisely"),
         ("a.json", {"items": [], "categories": {}}, "Datumaro"),

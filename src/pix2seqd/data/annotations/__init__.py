@@ -181,6 +181,10 @@ CURES = {
 """Suffix of files that are not read, and what to do instead."""
 OF_ENTRIES = (
     ({"image_id", "category_id"}, "has only the results of a model; give the json that also has images and categories"),
+    (
+        {"segmentation", "predicted_iou"},
+        "has masks of Segment Anything, without images and classes; join the files to one COCO json with a category",
+    ),
     ({"data_row"}, "is from Labelbox; export it as COCO json"),
     ({"Labeled Data"}, "is from Labelbox; export it as COCO json"),
     ({"image", "label"}, "is Label Studio's short form (JSON-MIN); export as JSON"),

@@ -612,7 +612,7 @@ def test_read_label_image_tiff_forms(tmp_path):
     ("pixels", "says"),
     [
         (np.full((8, 8), 0.5, np.float32), "whole numbers"),
-        (np.full((8, 8), np.nan, np.float32), "whole numbers"),
+        (np.full((8, 8), np.nan, np.float32), "no number (NaN)"),
         (np.full((8, 8), -3, np.int16), "whole numbers"),
         (np.full((8, 8), 1j, np.complex64), "whole numbers"),
         (np.zeros((5, 8, 8), np.uint8), "several planes (5 x 8 x 8)"),
@@ -1375,7 +1375,7 @@ def test_folder_lines_around_objects_are_refused(tmp_path, kind, width):
 @pytest.mark.parametrize("width", [5, 6])
 @pytest.mark.parametrize("kind", ["objects", "mask"])
 def test_folder_wide_lines_around_large_objects_are_refused(tmp_path, kind, width):
-    drawn = [lines(discs(count, 256, pitch=64), width).astype(np.uint8) for count in (14, 12, 16)]
+    drawn = [lines(discs(count, 320, pitch=80), width).astype(np.uint8) for count in (14, 12, 16)]
     if kind == "mask":
         drawn = [np.where(labels > 0, 255, 0).astype(np.uint8) for labels in drawn]
     assert "0.png has only lines around objects" in refusal(lambda: Folder.open(write(tmp_path, drawn)))

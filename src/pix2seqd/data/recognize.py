@@ -195,10 +195,12 @@ def _recognize_plain(
     values = np.unique(np.concatenate([s.values for s in seen]))
     if classes_only and values.max(initial=0) >= 1000 and np.isin(values, [*named, *HIGHEST]).all():
         return "class", "all values are named in the declaration"
-    _check_stretch(seen, declaration)
     one_scene = _is_one_scene([pixels for _, pixels in plain])
     inverted = bool(np.mean([(pixels > 0).mean() for _, pixels in plain]) > 0.5)
-    return _recognize_grey(seen, declaration, classes_only, things_given, one_scene, inverted)
+    coding, reason = _recognize_grey(seen, declaration, classes_only, things_given, one_scene, inverted)
+    if coding == "class" and not classes_only:
+        _check_stretch(seen, declaration)
+    return coding, reason
 
 
 def _check_alike(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) -> None:

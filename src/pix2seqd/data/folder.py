@@ -211,7 +211,8 @@ class Pairs:
         images = _by_name(layout.images, layout, names.image, IMAGE_SUFFIXES, without=labels)
         for name in _of_other_kinds(images, truth) if beside else ():
             del images[name]
-        if not images and not layout.nested and (deeper := next(iter(_files(layout.images)), None)):
+        inside = (p for p in _files(layout.images) if not images and p.suffix.lower() in IMAGE_SUFFIXES)
+        if not layout.nested and (deeper := next((p for p in inside if p.parent != layout.images), None)):
             raise InputError(
                 f"{layout.images} has images only in folders, such as {deeper}, but {layout.labels} has label images "
                 "without folders; move either, so that both lie in folders of the same names"

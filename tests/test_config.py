@@ -103,6 +103,7 @@ def test_from_dict_unknown_or_wrong_value_is_an_error(kind: type[Config], values
     [
         (MaskConfig, {"bits": (4, 8)}, "134 classes do not fit 4 bits"),
         (MaskConfig, {"bits": (8, 6)}, "101 ids do not fit 6 bits"),
+        (MaskConfig, {"classes": 70_000}, "70000 classes are too many"),
         (MaskConfig, {"bits": (8, 17)}, "bits must be from 1 to 16"),
         (MaskConfig, {"scale": 0.0}, "scale must be positive"),
         (MaskConfig, {"scale": float("nan")}, "scale must be positive"),

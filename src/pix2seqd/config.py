@@ -396,6 +396,7 @@ class MaskConfig(Config):
         counts = (("classes", self.classes, self.bits[0]), ("ids", self.max_instances, self.bits[1]))
         needed = [max(bits, (count - 1).bit_length()) for _, count, bits in counts]
         for what, count, bits in counts:
+            check(count <= 2**16, f"{count} {what} are too many; the limit is {2**16} (16 bits)")
             message = f'{count} {what} do not fit {bits} bits; --model.mask.bits "{needed}" suits'
             check(count <= 2**bits, message)
 

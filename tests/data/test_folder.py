@@ -530,8 +530,24 @@ def test_folder_masks_of_label_studio_have_a_cure(tmp_path, home):
     for number, tag in enumerate(("Car", "Road")):
         mask = np.eye(6, 8, dtype=np.uint8) * 255
         put(tmp_path / home / f"task-1-annotation-7-by-1-tag-{tag}-{number}.png", mask)
-    with pytest.raises(InputError, match="name a task but not its image: draw those of each image into one"):
+    with pytest.raises(InputError, match="name a task but not its image: export the project as JSON instead"):
         open_dataset(with_prefix(str(tmp_path)), (1, 1))
+
+
+def test_folder_thumbnails_of_synology_are_no_images(tmp_path):
+    for name in ("a", "b"):
+        put(tmp_path / f"images/x/{name}.png", np.zeros((6, 8, 3), np.uint8))
+        put(tmp_path / f"labels/x/{name}.png", np.eye(6, 8, dtype=np.uint8))
+    put(tmp_path / "images/x/@eaDir/a.png/SYNOPHOTO_THUMB_S.png", np.zeros((3, 4, 3), np.uint8))
+    (tmp_path / "classes.yaml").write_text("coding: class")
+    assert len(Folder.open(tmp_path)) == 2
+
+
+def test_folder_images_in_folders_and_labels_without_are_said(tmp_path):
+    put(tmp_path / "images/x/a.png", np.zeros((6, 8, 3), np.uint8))
+    put(tmp_path / "labels/a.png", np.eye(6, 8, dtype=np.uint8))
+    with pytest.raises(InputError, match=r"has images only in folders, such as .*a\.png, but .* so that both lie"):
+        Folder.open(tmp_path)
 
 
 def test_folder_thousands_of_classes(tmp_path):

@@ -612,7 +612,7 @@ def test_read_label_image_tiff_forms(tmp_path):
     ("pixels", "says"),
     [
         (np.full((8, 8), 0.5, np.float32), "whole numbers"),
-        (np.full((8, 8), np.nan, np.float32), "whole numbers"),
+        (np.full((8, 8), np.nan, np.float32), "no number (NaN)"),
         (np.full((8, 8), -3, np.int16), "whole numbers"),
         (np.full((8, 8), 1j, np.complex64), "whole numbers"),
         (np.zeros((5, 8, 8), np.uint8), "several planes (5 x 8 x 8)"),
@@ -1241,6 +1241,69 @@ def test_folder_few_low_colours_are_no_numbers(tmp_path, kind, patches):
     assert data.labels.coding == "color" and len(data.taxonomy) == 1 + len(table)
 
 
+@pytest.mark.parametrize("void", [True, False])
+def test_folder_class_and_number_in_low_channels_are_no_colours(tmp_path, void):
+    """As KITTI-STEP has them: red the class, blue the number of the object."""
+    images = []
+    for seed in range(4):
+        land, cars = terrain([0, 1, 2, 8, 10], seed), discs(5, pitch=24, seed=seed)
+        red = np.where(cars > 0, 13, np.where(void & (land == 2), 255, land))
+        images.append(np.dstack([red, 0 * red, cars]).astype(np.uint8))
+    message = refusal(lambda: Folder.open(write(tmp_path, images)))
+    assert "only low numbers" in message and "save class * 1000 + number" in message
+
+
+def test_folder_classes_stretched_in_each_image_are_refused(tmp_path):
+    """As programs show them: the highest class of each image is 255."""
+    images = [np.round(terrain([*range(n)], n) / (n - 1) * 255).astype(np.uint8) for n in (4, 2, 3, 4)]
+    assert "is stretched to 255 on its own" in refusal(lambda: Folder.open(write(tmp_path, images)))
+    alike = [np.round(terrain([*range(4)], n) / 3 * 255).astype(np.uint8) for n in range(4)]
+    assert "is stretched" not in refusal(lambda: Folder.open(write(tmp_path / "alike", alike)))
+
+
+def test_folder_numbers_among_colours_are_refused(tmp_path):
+    images = [terrain([0, 1, 2, 3], seed).astype(np.uint8) for seed in range(4)]
+    images[1] = colored(images[1], COLORS)
+    message = refusal(lambda: Folder.open(write(tmp_path, images)))
+    assert "have numbers, as 3.png, and others colours, as 1.png; save all of them alike" in message
+
+
+def test_folder_colours_with_red_and_blue_swapped_are_said(tmp_path):
+    table = {0: (0, 0, 0), 1: (128, 64, 0), 2: (200, 20, 60), 3: (7, 90, 30)}
+    images = [colored(terrain([0, 1, 2, 3], seed), table) for seed in range(4)]
+    said = "red and blue swapped"
+    assert said not in Folder.open(write(tmp_path / "a", images)).labels.assumed[0]
+    images[2] = images[2][..., ::-1].copy()
+    assert said in Folder.open(write(tmp_path / "b", images)).labels.assumed[0]
+
+
+def test_folder_inverted_masks_offer_0_as_the_object(tmp_path):
+    masks = [np.where(discs(12, seed=seed) > 0, 0, 255).astype(np.uint8) for seed in range(3)]
+    assert "or 'things: [0]' (each connected patch of 0" in refusal(lambda: Folder.open(write(tmp_path, masks)))
+    write(tmp_path, masks, things=[0])
+    assert len(Folder.open(tmp_path)[0].panoptic.things) == 12
+    upright = [255 - mask for mask in masks]
+    assert "things: [0]" not in refusal(lambda: Folder.open(write(tmp_path / "upright", upright)))
+
+
+def test_folder_masks_of_8_and_16_bits_are_to_be_saved_alike(tmp_path):
+    masks = [(discs(12) > 0).astype(np.uint8) * np.uint8(255), (discs(9) > 0).astype(np.uint16) * np.uint16(65535)]
+    assert "save all of them with 8 bits" in refusal(lambda: Folder.open(write(tmp_path, masks)))
+
+
+def test_read_label_image_names_nan(tmp_path):
+    labels = discs(5).astype(np.float32)
+    labels[:9] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", labels)
+    assert "no number (NaN); save those without a label as 255" in refusal(lambda: read_label_image(tmp_path / "a.tif"))
+
+
+def test_folder_colours_that_cycle_are_said_to_need_numbers(tmp_path):
+    cycle = {0: (0, 0, 0), **{number: (255 - 20 * number, 30 * number, 99) for number in range(1, 9)}}
+    images = [colored(np.where(discs(n) > 0, discs(n) % 8 + 1, 0), cycle) for n in (30, 44, 36)]
+    assert "save a number for each object" in refusal(lambda: Folder.open(write(tmp_path, images)))
+
+
 @pytest.mark.parametrize("quality", [95, 98, 100])
 @pytest.mark.parametrize("kind", ["mask", "values", "0 and 1", "colours"])
 def test_folder_labels_that_were_jpegs_of_high_quality_are_refused(tmp_path, quality, kind):
@@ -1309,6 +1372,53 @@ def test_folder_lines_around_objects_are_refused(tmp_path, kind, width):
     assert len(Folder.open(home)) == 3
 
 
+@pytest.mark.parametrize("width", [5, 6])
+@pytest.mark.parametrize("kind", ["objects", "mask"])
+def test_folder_wide_lines_around_large_objects_are_refused(tmp_path, kind, width):
+    drawn = [lines(discs(count, 320, pitch=80), width).astype(np.uint8) for count in (14, 12, 16)]
+    if kind == "mask":
+        drawn = [np.where(labels > 0, 255, 0).astype(np.uint8) for labels in drawn]
+    assert "0.png has only lines around objects" in refusal(lambda: Folder.open(write(tmp_path, drawn)))
+
+
+def test_folder_rings_of_large_holes_are_objects(tmp_path):
+    drawn = [lines(discs(count, 256, pitch=32), 6).astype(np.uint8) for count in (40, 50, 60)]
+    assert all((ndimage.label(labels == 0)[1]) > 30 for labels in drawn)
+    assert Folder.open(write(tmp_path, drawn)).labels.coding == "instance"
+
+
+def test_folder_lines_may_be_classes_that_are_named(tmp_path):
+    drawn = [lines(terrain([0, 1, 2, 3], seed, smooth=8)).astype(np.uint8) for seed in range(3)]
+    home = write(tmp_path, drawn, labels={0: "ground", 1: "kerb", 2: "fence", 3: "wall"})
+    assert [name for name, _ in categories(Folder.open(home))] == ["ground", "kerb", "fence", "wall"]
+
+
+def strokes(count: int, width: int, seed: int) -> np.ndarray:
+    """Wavy open lines of this width, numbered from 1, uint8 `[192, 192]`."""
+    rng, labels = np.random.default_rng(seed), np.zeros((192, 192), np.uint8)
+    for number in range(1, count + 1):
+        columns = np.arange(10, 10 + 100 // (1 + number % 2))
+        rows = 180 * number // (count + 1) + 3 * np.sin(columns / rng.uniform(4, 9))
+        for offset in range(width):
+            labels[rows.astype(int) + offset, columns] = number
+    return labels
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("colours", [True, False])
+def test_folder_scribbles_are_no_areas(tmp_path, width, colours):
+    """Strokes of a brush for each class, and nothing said of the rest."""
+    table = np.array([0, 1, 2, *[3] * 8, 1, 3])
+    drawn = [table[strokes(12, width, seed)] for seed in range(4)]
+    drawn = [colored(labels, COLORS) if colours else labels.astype(np.uint8) for labels in drawn]
+    home, coding = write(tmp_path, drawn), "color" if colours else "class"
+    message = refusal(lambda: Folder.open(home))
+    assert "0.png has only thin lines; of scribbles" in message and f"'coding: {coding}'" in message
+    (home / "classes.yaml").write_text(f"coding: {coding}")
+    found = check(Folder.open(home), 100).warnings
+    assert any(line.startswith("4 images have only thin lines; of scribbles") for line in found)
+
+
 def test_folder_borders_around_filled_objects_are_no_lines_around_nothing(tmp_path):
     cells = [discs(count, pitch=24) for count in (16, 12, 14)]
     home = write(tmp_path, [np.where(lines(c, 2), 2, np.minimum(c, 1)).astype(np.uint8) for c in cells], void=[])
@@ -1335,12 +1445,14 @@ def test_folder_colours_that_differ_in_each_image_are_no_classes(tmp_path, palet
         assert categories(Folder.open(home)) == [(str(value), False) for value in range(4)]
 
 
-@pytest.mark.parametrize("kind", ["numbered", "one value"])
-def test_folder_points_are_no_objects(tmp_path, kind):
-    points = [np.zeros((96, 96), np.uint8) for _ in range(3)]
+@pytest.mark.parametrize("kind", ["numbered", "one value", "classes"])
+@pytest.mark.parametrize("width", [1, 3, 5])
+def test_folder_points_are_no_objects(tmp_path, kind, width):
+    points = [np.zeros((192, 192), np.uint8) for _ in range(3)]
     for seed, labels in enumerate(points):
-        rows, columns = 2 * np.random.default_rng(seed).permutation(48)[: 20 + seed] + np.zeros((2, 1), int)
-        labels[rows, columns[::-1]] = np.arange(1, len(rows) + 1) if kind == "numbered" else 255
+        for number, place in enumerate(np.random.default_rng(seed).permutation(400)[: 20 + seed].tolist(), start=1):
+            rows, columns = np.mgrid[:width, :width] + 9 * np.reshape(divmod(place, 20), (2, 1, 1))
+            labels[rows, columns] = {"numbered": number, "one value": 255, "classes": 1 + number % 3}[kind]
     message = refusal(lambda: Folder.open(write(tmp_path, points)))
     assert "0.png has only points, which have no area; draw masks" in message
 
@@ -1372,6 +1484,7 @@ def test_folder_labels_with_an_orientation_of_their_own_are_turned(tmp_path, suf
     else:
         tifffile.imwrite(path, stored, extratags=[(274, "H", 1, orientation, True)])
     assert np.array_equal(read_label_image(path, Image.open(tmp_path / "images/0.jpg")), shown)
+    assert Folder.open(tmp_path)[0].notes == ("the labels have an orientation of their own, and are turned by it",)
     Image.new("RGB", (60, 30)).save(tmp_path / "images/0.jpg")
     assert "but its image" in refusal(lambda: Folder.open(tmp_path)[0])
 

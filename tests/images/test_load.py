@@ -104,10 +104,29 @@ def test_load_image_that_is_transparent_everywhere_is_refused(tmp_path, kind):
         Image.new("P", (30, 20)).save(path, transparency=0)
     else:
         Image.fromarray(rgba).convert(mode).save(path)
-    with pytest.raises(InputError, match=f"{kind}: all of it is transparent .* save it without"):
+    what = "transparent colour" if mode == "P" else "alpha channel"
+    with pytest.raises(InputError, match=f"{kind}: all of it is transparent .* save it without the {what}"):
         load_image(path)
     for source in (rgba, Image.fromarray(rgba)):
         with pytest.raises(InputError, match="all of it is transparent"):
+            load_image(source)
+
+
+@pytest.mark.parametrize("kind", ["RGBA.png", "LA.png", "P.png", "RGBA.tif", "16.png"])
+def test_load_image_with_an_alpha_of_0_and_1_is_refused(tmp_path, kind):
+    """As programs write it that take 1 for what is opaque."""
+    path, mode = tmp_path / kind, kind.partition(".")[0]
+    rgba = np.dstack([GRADIENT, np.ones((20, 30))]).astype(np.uint8)
+    if mode == "16":
+        path.write_bytes(imagecodecs.png_encode(np.dstack([GRADIENT, np.ones((20, 30))]).astype(np.uint16)))
+    elif mode == "P":
+        Image.new("P", (30, 20)).save(path, transparency=b"\1")
+    else:
+        Image.fromarray(rgba).convert(mode).save(path)
+    with pytest.raises(InputError, match=f"{kind}: all of it is (nearly )?transparent .* save it without"):
+        load_image(path)
+    for source in (rgba, Image.fromarray(rgba)):
+        with pytest.raises(InputError, match=r"nearly transparent .its alpha channel is at most 1 of 255"):
             load_image(source)
 
 
@@ -391,7 +410,7 @@ def test_load_image_values_are_in_memory_once(tmp_path, monkeypatch, name):
     channels, options = DEEP[name]
     kind = np.float64 if name == "float.tif" else np.uint8 if name == "CMYK.tif" else np.uint16
     values = np.zeros((*LARGE, channels), kind)
-    values[::7] = 200  # the file is small
+    values[::7] = 200 if kind == np.uint8 else 20_000  # the file is small
     if name.endswith("png"):
         (tmp_path / name).write_bytes(imagecodecs.png_encode(values))
     else:

@@ -15,7 +15,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from pix2seqd.files import InputError
 from pix2seqd.images import load, tiff
 from pix2seqd.images.frames import open_clip
-from pix2seqd.images.load import image_size, load_image
+from pix2seqd.images.load import image_size, load_image, open_pixels
 
 H, W = 40, 56
 RNG = np.random.default_rng(7)
@@ -666,3 +666,19 @@ def test_load_image_planes_of_cielab_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", drawn(3, H, W, dtype="uint8"), photometric="cielab", planarconfig="separate")
     with pytest.raises(InputError, match="save it as RGB"):
         load_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("int16", "-9999"), ("float32", "-3.4028234663852886e+38"), ("uint16", "65535")]
+)
+@pytest.mark.parametrize("rows", [None, 4])
+def test_load_image_nodata_of_gdal_takes_no_part_in_the_stretch(tmp_path, dtype, nodata, rows):
+    """As satellite images have it where the scene ends; otherwise the rest would be nearly one value."""
+    values = np.arange(96).reshape(8, 12).astype(dtype)
+    values[0] = np.dtype(dtype).type(float(nodata))
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, rowsperstrip=rows, extratags=[(42113, 2, len(nodata) + 1, nodata, True)])
+    expected = np.rint((np.arange(96).reshape(8, 12) - 12) / 83 * 255)
+    expected[0] = 0
+    assert np.array_equal(np.asarray(load_image(path))[..., 0], expected)
+    assert np.array_equal(open_pixels(path).rows(0, 8)[..., 0], expected)

@@ -195,10 +195,14 @@ def labels_orientation(size: tuple[int, int] | None, image: Image.Image) -> int 
         how, orientation = "as shown (upright), though their size does not tell", 1
     else:
         return 1
-    notes = image.info.setdefault("notes", [])
-    if (note := f"turned by the EXIF orientation; labels are taken {how}") not in notes:
-        notes.append(note)
+    _note(image, f"turned by the EXIF orientation; labels are taken {how}")
     return orientation
+
+
+def _note(image: Image.Image, note: str) -> None:
+    notes = image.info.setdefault("notes", [])
+    if note not in notes:
+        notes.append(note)
 
 
 def find_orientation(name: str, size: tuple[int, int], own: int, image: Image.Image | None) -> int:
@@ -215,6 +219,8 @@ def find_orientation(name: str, size: tuple[int, int], own: int, image: Image.Im
     """
     if own > 1 and (image is None or image.size == (size[::-1] if own >= 5 else size)):
         orientation: int | None = own
+        if image is not None:
+            _note(image, "the labels have an orientation of their own, and are turned by it")
     else:
         orientation = 1 if image is None else labels_orientation(size, image)
     if image is not None and orientation is None:

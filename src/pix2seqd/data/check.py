@@ -17,7 +17,7 @@ from rich.progress import track
 from rich.table import Column, Table
 from rich.text import Text
 
-from pix2seqd.data.contours import are_outlines
+from pix2seqd.data.contours import are_outlines, are_strokes
 from pix2seqd.data.sample import Dataset, Sample, evenly_spaced
 from pix2seqd.files import InputError, a_few, printable, write_png
 from pix2seqd.panoptic.taxonomy import VOID, Category, Taxonomy
@@ -65,7 +65,9 @@ class Report:
     repeated: list[tuple[str, str]] = field(default_factory=list)
     """Names of items with equal images: the first, and each later one."""
     outlines: list[str] = field(default_factory=list)
-    """Names of the items whose things are mostly lines around nothing."""
+    """Names of the items whose segments are mostly lines around nothing."""
+    strokes: list[str] = field(default_factory=list)
+    """Names of the items whose segments are thin lines with little area."""
     rectangles: int = 0
     """Number of things that fill their bounding box, of `LARGE` pixels or more."""
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -81,6 +83,9 @@ class Report:
             found.append(f"{len(self.unlabelled):,} images have no label: {a_few(self.unlabelled)}")
         if self.outlines:
             found.append(f"{len(self.outlines):,} images have only lines around their things: {a_few(self.outlines)}")
+        if self.strokes:
+            what = "images have only thin lines; of scribbles, what lies beside them is wrongly taken for background"
+            found.append(f"{len(self.strokes):,} {what}: {a_few(self.strokes)}")
         if self.rectangles > MANY_RECTANGLES and 2 * self.rectangles > sum(self.instances):
             filled = f"{self.rectangles:,} of {sum(self.instances):,} things fill their bounding box"
             found.append(f"{filled}; boxes instead of outlines would be wrong labels")
@@ -111,12 +116,17 @@ class Report:
             self.notes.setdefault(note, []).append(sample.name)
         if not segments:
             self.unlabelled.append(sample.name)
-        if are_outlines(sample.panoptic.to_labels()):
+        segmentation = sample.panoptic.segmentation
+        around = max((s for s in segments if not s.isthing), key=lambda s: s.area, default=None)
+        drawn = np.where(segmentation == around.id, VOID, segmentation) if around else segmentation
+        if are_outlines(drawn):
             self.outlines.append(sample.name)
-        height, width = sample.panoptic.segmentation.shape
+        elif are_strokes(drawn):
+            self.strokes.append(sample.name)
+        height, width = segmentation.shape
         self.sizes[width, height] += 1
         self.pixels += height * width
-        self.void_pixels += int(np.count_nonzero(sample.panoptic.segmentation == VOID))
+        self.void_pixels += int(np.count_nonzero(segmentation == VOID))
         self.crowd_pixels += sum(s.area for s in segments if s.iscrowd)
         things = [s for s in segments if s.isthing and not s.iscrowd]
         self.instances.append(len(things))

@@ -42,8 +42,8 @@ IMAGE_WORDS = re.compile(r"(?i)(^|[_. -])(rgb|imgs?|images?|photos?|raw|orig|ori
 LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-.*tag-.*")
 """Name of a mask that Label Studio exports: of one tag and one task."""
 LABEL_STUDIO_CURE = (
-    "masks of Label Studio name a task but not its image: draw those of each image into one label image "
-    "with the name of the image, with another value for each tag"
+    "masks of Label Studio name a task but not its image: export the project as JSON instead, and give that to "
+    "pix2seqd convert-data"
 )
 
 
@@ -211,6 +211,12 @@ class Pairs:
         images = _by_name(layout.images, layout, names.image, IMAGE_SUFFIXES, without=labels)
         for name in _of_other_kinds(images, truth) if beside else ():
             del images[name]
+        inside = (p for p in _files(layout.images) if not images and p.suffix.lower() in IMAGE_SUFFIXES)
+        if not layout.nested and (deeper := next((p for p in inside if p.parent != layout.images), None)):
+            raise InputError(
+                f"{layout.images} has images only in folders, such as {deeper}, but {layout.labels} has label images "
+                "without folders; move either, so that both lie in folders of the same names"
+            )
         if not images and (others := sorted({p.suffix for p in _files(layout.images, layout.nested)} - {""})):
             raise InputError(f"{layout.images} has no images (but {', '.join(others)}); save them as TIFF, PNG or JPEG")
         _check_partners(layout.images, images, layout.labels, truth, names, directory)

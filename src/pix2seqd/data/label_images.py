@@ -36,6 +36,11 @@ def read_label_image(path: Path, image: Image.Image | None = None, *, rgb: bool 
     pixels, own = (_read_array(path), 1) if is_array else _read_tiff(path)
     pixels = upright(pixels, find_orientation(str(path), (pixels.shape[1], pixels.shape[0]), own, image))
     usable = not np.iscomplexobj(pixels) and np.isfinite(pixels).all()
+    if pixels.dtype.kind == "f" and np.isnan(pixels).any() and not (np.nan_to_num(pixels) % 1).any():
+        raise InputError(
+            f"{path} has pixels that are no number (NaN); save those without a label as 255 or 65535, and declare that "
+            "as void"
+        )
     whole = pixels.astype(np.int64) if usable else np.full(1, -1)
     if usable and np.array_equal(whole, pixels) and whole.min(initial=0) < 0:
         raise InputError(

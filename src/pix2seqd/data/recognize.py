@@ -7,13 +7,13 @@ the instances of an image are numbered from 1. Where the values fit two codings,
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from pix2seqd.data.contours import are_outlines, are_points
+from pix2seqd.data.contours import are_outlines, are_points, are_strokes
 from pix2seqd.data.label_images import check_alpha
 from pix2seqd.data.smeared import is_mixed, is_smooth, mixed, smeared, was_jpeg
 from pix2seqd.files import InputError
@@ -64,6 +64,8 @@ MAX_SPREAD = 16
 """How many times larger the large objects of a kind are than the small ones."""
 LOW_CHANNEL = 40
 """Value below which all values of a channel are rather the numbers of classes or objects than parts of colours."""
+FEW_LOW = 8
+"""Highest value of several low channels up to which they may be colours that somebody chose."""
 MANY_ALONE = 16
 """Number of values in an image from which values of one patch, alone on the background, are instances of any size."""
 NEARLY = 0.8
@@ -86,6 +88,18 @@ OTHER_BACKGROUND = "; with 'coding: instance', a background other than 0 is to b
 """What messages add where the background of objects seems not to be 0."""
 HIGHEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
 """The highest values of label images, which programs often write for pixels without a label."""
+
+POINTS = are_points, "only points, which have no area; draw masks, or, if dots of one size are meant"
+OUTLINES = (
+    are_outlines,
+    "only lines around objects, with nothing inside; fill the objects (docs/datasets.md says how), or, "
+    "if the lines are meant",
+)
+STROKES = (
+    are_strokes,
+    "only thin lines; of scribbles, what lies beside them would be taken for background: draw areas, or, if lines "
+    "such as roads or vessels are meant",
+)
 
 
 @dataclass(frozen=True)
@@ -139,7 +153,27 @@ def recognize(
     greys = (pixels[..., 1] for _, pixels in images if pixels.ndim == 3 and pixels.shape[2] == 2)
     alphas = {value for alpha in greys for value in np.unique(alpha).tolist()}
     plain = [(path, _without_alpha(path, pixels, alphas)) for path, pixels in images]
+    coding, reason = _recognize_plain(plain, declaration, classes_only, named, things_given, void, looked_up)
+    if coding in ("class", "color") and not classes_only:
+        grey = [
+            (path, pixels if pixels.ndim == 2 else pixels @ 256 ** np.arange(pixels.shape[2])) for path, pixels in plain
+        ]
+        _check_drawn(grey, declaration, [coding], STROKES)
+    return coding, reason
+
+
+def _recognize_plain(
+    plain: list[tuple[Path, np.ndarray]],
+    declaration: Path,
+    classes_only: bool,
+    named: Collection[int],
+    things_given: bool,
+    void: Sequence[int],
+    looked_up: bool,
+) -> tuple[str, str]:
+    """As `recognize`, of images without an alpha channel."""
     if any(pixels.ndim == 3 and pixels.shape[2] == 3 for _, pixels in plain):
+        _check_alike(plain, declaration)
         colors = [pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2) for _, pixels in plain]
         if not all((c == c[..., :1]).all() for c in colors):
             colored = [(path, c) for (path, _), c in zip(plain, colors, strict=True)]
@@ -147,7 +181,7 @@ def recognize(
         plain = [(path, c[..., 0]) for (path, _), c in zip(plain, colors, strict=True)]
     if any(pixels.ndim == 3 for _, pixels in plain):
         return _recognize_pairs([_pairs(path, pixels) for path, pixels in plain], declaration, named)
-    seen = _look_at_all(plain, declaration)
+    seen = _look_at_all(plain, declaration, len(set(named) - {0, 255}) > 1)
     if not any(len(s.values) for s in seen):
         raise InputError(
             f"{declaration.parent}: the label images hold only 0, so nothing is labelled; export them again, "
@@ -162,11 +196,40 @@ def recognize(
     if classes_only and values.max(initial=0) >= 1000 and np.isin(values, [*named, *HIGHEST]).all():
         return "class", "all values are named in the declaration"
     one_scene = _is_one_scene([pixels for _, pixels in plain])
-    return _recognize_grey(seen, declaration, classes_only, things_given, one_scene)
+    inverted = bool(np.mean([(pixels > 0).mean() for _, pixels in plain]) > 0.5)
+    coding, reason = _recognize_grey(seen, declaration, classes_only, things_given, one_scene, inverted)
+    if coding == "class" and not classes_only:
+        _check_stretch(seen, declaration)
+    return coding, reason
 
 
-def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) -> list[_Seen]:
-    """What is seen in grey images, `[h, w]` each.
+def _check_alike(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) -> None:
+    """Refuse numbers of classes in some images, which no other image has as a grey, among colours in others."""
+    numbers = {value: path for path, pixels in plain if pixels.ndim == 2 for value in np.unique(pixels).tolist()}
+    greys = {0, *(int(c) for _, p in plain if p.ndim == 3 for c in np.unique(p[(p == p[..., :1]).all(2)]))}
+    colored = next((path for path, p in plain if p.ndim == 3 and (p != p[..., :1]).any()), None)
+    if colored and not numbers.keys() <= greys and max(numbers) < LOW_CHANNEL:
+        grey = numbers[max(numbers)]
+        raise InputError(
+            f"{declaration.parent}: some label images have numbers, as {grey.name}, and others colours, as "
+            f"{colored.name}; save all of them alike"
+        )
+
+
+def _check_stretch(seen: list[_Seen], declaration: Path) -> None:
+    """Refuse values that each image has spread to 255 in its own steps, so that they differ from image to image."""
+    several = [np.concatenate([[0], s.values]) for s in seen if len(s.values) > 1]
+    even = all(values[-1] == 255 and np.ptp(np.diff(values)) <= 1 for values in several)
+    counts = {len(values) - 1 for values in several}
+    if even and any(one % other and other % one for one, other in combinations(counts, 2)):
+        raise InputError(
+            f"{declaration.parent}: each label image is stretched to 255 on its own, so that a value means another "
+            "class in another image; save the values as they are"
+        )
+
+
+def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path, several_named: bool) -> list[_Seen]:
+    """What is seen in grey images, `[h, w]` each; lines may be what is meant if several classes are named.
 
     Raises:
         InputError: the values of one were smeared, or as `_look`.
@@ -176,7 +239,8 @@ def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) ->
             f"{smeared(soft[0])}; of a black and white mask, a threshold restores the values: "
             f"mogrify -threshold 50% {soft[0]}"
         )
-    _check_filled(plain, declaration, ["class", "instance"])
+    if not several_named:
+        _check_drawn(plain, declaration, ["class", "instance"], POINTS, OUTLINES)
     seen = [_look(path, pixels, declaration) for path, pixels in plain]
     if blurred := [path for path, pixels in plain if is_mixed(pixels)]:
         raise mixed(blurred[0], declaration, "values between those of two neighbours along its borders")
@@ -185,20 +249,18 @@ def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) ->
     return seen
 
 
-def _check_filled(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path, codings: list[str]) -> None:
-    """Refuse values, `[h, w]` each, that are only lines around objects, or points; `codings` are those of lines."""
+def _check_drawn(
+    plain: Sequence[tuple[Path, np.ndarray]],
+    declaration: Path,
+    codings: list[str],
+    *kinds: tuple[Callable[[np.ndarray], bool], str],
+) -> None:
+    """Refuse values, `[h, w]` each, that are all of one of these kinds; `codings` are those of what is meant so."""
     labelled = [(path, pixels) for path, pixels in plain if pixels.any()]
-    for are_alone, what in (
-        (are_points, "only points, which have no area; draw masks, or, if single pixels"),
-        (
-            are_outlines,
-            "only lines around objects, with nothing inside; fill the objects (docs/datasets.md says how), or, "
-            "if the lines",
-        ),
-    ):
+    for are_alone, what in kinds:
         drawn = [path for path, pixels in labelled if are_alone(pixels)]
         if 2 * len(drawn) > len(labelled):
-            raise InputError(f"{drawn[0]} has {what} are meant, write to {declaration}: {_lines(codings)}")
+            raise InputError(f"{drawn[0]} has {what}, write to {declaration}: {_lines(codings)}")
 
 
 def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarray:
@@ -220,14 +282,20 @@ def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarr
 
 
 def _recognize_grey(
-    seen: list[_Seen], declaration: Path, classes_only: bool, things_given: bool, one_scene: bool
+    seen: list[_Seen], declaration: Path, classes_only: bool, things_given: bool, one_scene: bool, inverted: bool
 ) -> tuple[str, str]:
+    """The coding and the reason for it of grey values; `inverted` if most pixels are not 0."""
     union = np.unique(np.concatenate([s.values for s in seen]))
     highest = int(union.max(initial=0))
     if len(union) == 1 and any(s.has_zero for s in seen):
         if things_given:
             return "class", "things are declared"
-        raise _unsure_mask(declaration, f"all is 0 or {highest}", str(highest), "class")
+        raise _unsure_mask(declaration, f"all is 0 or {highest}", str(highest), "class", inverted)
+    if union.tolist() == [255, HIGHEST[0]]:
+        raise InputError(
+            f"{declaration.parent}: some label images have 255 and others {highest}, as masks of 8 and 16 bits; save "
+            "all of them with 8 bits"
+        )
     if highest in HIGHEST and union[:-1].max(initial=0) < 0.9 * highest and not classes_only:
         codings = ["class", "instance"] if union[:-1].max(initial=0) < 1000 else ["class*1000+id", "instance"]
         hint = f"; add 'void: {highest}' if these pixels have no label"
@@ -524,7 +592,7 @@ def _recognize_colors(
     looked_up: bool,
 ) -> tuple[str, str]:
     plain = [(path, pixels @ COLOR_WEIGHTS) for path, pixels in images]
-    _check_filled(plain, declaration, ["color"])
+    _check_drawn(plain, declaration, ["color"], POINTS, OUTLINES)
     for path, pixels in images:
         for channel in np.moveaxis(pixels, -1, 0):
             _look(path, channel, declaration)  # smeared colours differ little in each channel
@@ -569,9 +637,10 @@ def _recognize_colors(
             numbers = f"{counts}, and one channel has only low numbers, as of classes or objects"
             also = "; if it is the class and another channel the object, save class * 1000 + number of the object"
             raise _unsure(declaration, numbers, codings, also)
-        return "color", f"{counts}, of which many have several patches" + _near_colors(values)
+        return "color", f"{counts}, of which many have several patches" + _near_colors(values) + _swapped_colors(seen)
     if single < SINGLE:
-        raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings)
+        also = "; if colours only tell neighbours apart, save a number for each object instead"
+        raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings, also)
     if returning < 0.3 and most >= MANY and all(s.has_zero for s in seen):
         return "instance", f"{counts}, {_of_one_patch(single)}, and other images have other colours"
     if most < 2 and not (several and returning < 0.3):
@@ -657,8 +726,14 @@ def _has_stuff(pairs: list[np.ndarray], classes: int) -> bool:
 
 
 def _has_low_channel(values: np.ndarray) -> bool:
-    """Whether one channel of colours has several numbers, all low, and the others tell the colours of one apart."""
+    """Whether one channel of colours has several numbers, all low, and the others tell the colours of one apart.
+
+    So do several channels that are all low, as those of KITTI-STEP's maps, but for 255 where nothing is labelled.
+    """
     channels = np.stack([values % 256, values // 256 % 256, values // 65536])
+    inner = channels[:, (channels < 255).all(0)].max(1, initial=0)
+    if (inner > 0).sum() > 1 and FEW_LOW <= inner.max() < LOW_CHANNEL:
+        return True
     few = (len(set(channel.tolist()) - {0}) for channel in channels if channel.max() < LOW_CHANNEL)
     return any(1 < count <= len(values) / 2 for count in few)
 
@@ -672,6 +747,19 @@ def _near_colors(values: np.ndarray) -> str:
         return ""
     one, other = (hex_color(int(values[found[0]])) for found in (first, second))
     return f" ({one} and {other} are nearly the same; if they mean the same, save them alike)"
+
+
+def _swapped_colors(seen: list[_Seen]) -> str:
+    """A remark about colours whose red and blue are swapped in other images, as OpenCV leaves them; "" otherwise."""
+    every = [set(s.values.tolist()) for s in seen]
+    swap = {
+        value: value // 65536 + value // 256 % 256 * 256 + value % 256 * 65536 for found in every for value in found
+    }
+    pairs = [(a, b) for a, b in swap.items() if a < b and b in swap]
+    if len(pairs) < 2 or any({*pair} <= found for pair in pairs for found in every):
+        return ""
+    one, other = map(hex_color, pairs[0])
+    return f" ({one} and {other} are one colour with red and blue swapped, in different images; if so, save them alike)"
 
 
 def _returning(seen: list[_Seen]) -> float:
@@ -904,10 +992,11 @@ def hex_color(number: int) -> str:
     return f"#{number % 256:02x}{number // 256 % 256:02x}{number // 65536:02x}"
 
 
-def _unsure_mask(declaration: Path, seen: str, value: str, coding: str) -> InputError:
+def _unsure_mask(declaration: Path, seen: str, value: str, coding: str, inverted: bool = False) -> InputError:
+    other = " or 'things: [0]' (each connected patch of 0 is one object, as the mask may be inverted)" * inverted
     return InputError(
         f"{declaration.parent}: the label images are masks that can be read in several ways ({seen}); write one of "
-        f"these lines to {declaration}: 'things: [{value}]' (each connected patch of {value} is one object) or "
+        f"these lines to {declaration}: 'things: [{value}]' (each connected patch of {value} is one object){other} or "
         f"'coding: {coding}' ({value} is an area, whose objects are not counted) or 'coding: instance' (all of "
         f"{value} in an image is one object)"
     )

@@ -27,6 +27,9 @@ MAX_PIXELS = 150_000_000
 """Images with more pixels (450 MB as RGB) are refused before they are decoded: a small file can claim any size. The
 environment variable PIX2SEQD_MAX_PIXELS sets another limit."""
 
+MIN_OPACITY = 16
+"""Highest alpha of an image, of 255, below which it would be nearly white: programs write 1 for what is opaque."""
+
 BAND = 2**22
 """Pixels that are worked on at a time where an image or a map need not exist as a whole."""
 
@@ -77,7 +80,8 @@ class TiffPixels(Pixels):
         self._range = 0.0, 255.0
         self.width, self.height = tiff.size
         if tiff.page.dtype != np.uint8:
-            self._range = _range(self._values(rows.start, rows.stop) for rows in bands(self.height, self.width))
+            parts = (self._values(rows.start, rows.stop) for rows in bands(self.height, self.width))
+            self._range = _range(parts, tiff.nodata)
         else:
             _ = self.counts
 
@@ -88,7 +92,7 @@ class TiffPixels(Pixels):
     def rows(self, start: int, stop: int) -> np.ndarray:
         """As `Pixels.rows`."""
         values = self._values(start, stop)
-        values = values if values.dtype == np.uint8 else _stretched(values, *self._range)
+        values = values if values.dtype == np.uint8 else _stretched(values, *self._range, self._tiff.nodata)
         return np.broadcast_to(values, (*values.shape[:2], 3))
 
 
@@ -482,26 +486,29 @@ def read_plane(tiff: Tiff, position: Mapping[str, int], channel: int | str | Non
     if values.dtype.kind not in "buif":
         raise InputError(f"its values are of type {values.dtype}; save integers or floats")
     mode = "" if alpha is None else "a" if tiff.page.extrasamples[alpha - tiff.channels] == 1 else "A"
-    image = _shown_values(values, mode, inverted=tiff.page.photometric == PHOTOMETRIC.MINISWHITE)
+    image = _shown_values(values, mode, inverted=tiff.page.photometric == PHOTOMETRIC.MINISWHITE, nodata=tiff.nodata)
     del values  # of a large image they fill the memory
     return _to_rgb(_upright_tag(image, tiff_orientation(tiff)), is_own=True)
 
 
-def _shown_values(values: np.ndarray, alpha: str = "", inverted: bool = False) -> Image.Image:
+def _shown_values(
+    values: np.ndarray, alpha: str = "", inverted: bool = False, nodata: float | None = None
+) -> Image.Image:
     """RGB of values `[h, w, c]` as they are stored; those that are not uint8 are stretched.
 
     There are one to three colours, then the transparency if `alpha` is not empty: "a" if the colours are multiplied
-    with it, otherwise "A". If `inverted`, 0 is white.
+    with it, otherwise "A". If `inverted`, 0 is white. Values of `nodata` become the smallest of the others.
     """
     height, width, count = values.shape
     count -= bool(alpha)
-    _check_visible(not alpha or bool(values[..., -1].any()))
+    if alpha:
+        _check_visible(max(int(_opacity(values[rows, :, -1]).max(initial=0)) for rows in bands(height, width)))
     is_deep = values.dtype != np.uint8
-    low, high = _range(values[rows, :, :count] for rows in bands(height, width)) if is_deep else (0.0, 255.0)
+    low, high = _range((values[rows, :, :count] for rows in bands(height, width)), nodata) if is_deep else (0.0, 255.0)
 
     def band(rows: slice) -> Image.Image:
         colours = values[rows, :, :count]
-        colours = _stretched(colours, low, high) if is_deep else colours
+        colours = _stretched(colours, low, high, nodata) if is_deep else colours
         colours = 255 - colours if inverted else colours
         layers = [Image.fromarray(np.ascontiguousarray(colours[..., k])) for k in range(count)]
         if count == 2:
@@ -680,16 +687,19 @@ def _rows(image: Image.Image, rows: slice) -> np.ndarray:
     return np.asarray(_part(image, rows))
 
 
-def _check_visible(visible: bool) -> None:
-    """Refuse an image of which all is transparent, which would be white."""
-    if not visible:
-        raise InputError("all of it is transparent (its alpha channel is 0); save it without the alpha channel")
+def _check_visible(highest: int, what: str = "alpha channel") -> None:
+    """Refuse an image of which all is transparent or nearly, which would be white; `highest` is its alpha of 0..255."""
+    if highest < MIN_OPACITY:
+        nearly, most = ("nearly ", f"at most {highest} of 255") if highest else ("", "0")
+        reason = f"its {what} is {most}" if what == "alpha channel" else f"all has its {what}"
+        raise InputError(f"all of it is {nearly}transparent ({reason}); save it without the {what}")
 
 
 def _check_transparency(image: Image.Image) -> None:
     if image.has_transparency_data:
         parts = (_part(image, rows) for rows in bands(image.height, image.width))
-        _check_visible(any(_rgba(part).getchannel("A").getbbox() for part in parts))
+        highest = max(cast(tuple[int, int], _rgba(part).getchannel("A").getextrema())[1] for part in parts)
+        _check_visible(highest, "transparent colour" if "transparency" in image.info else "alpha channel")
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -721,7 +731,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
             f"an array of shape {list(array.shape)} and type {array.dtype} is not an image; "
             "give numbers [h, w], [h, w, 3] (RGB) or uint8 [h, w, 4] (RGBA), height first"
         )
-    _check_visible(channels < 4 or bool(array[..., 3].any()))
+    if channels == 4:
+        _check_visible(int(array[..., 3].max()))
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     return Image.fromarray(np.ascontiguousarray(array if array.dtype == np.uint8 else _stretch(array)))
@@ -732,24 +743,26 @@ def _stretch(values: np.ndarray) -> np.ndarray:
     return _stretched(values, *_range(values[rows] for rows in bands(*values.shape[:2])))
 
 
-def _range(parts: Iterable[np.ndarray]) -> tuple[float, float]:
-    """The finite minimum and maximum of all parts; 0 and 0 if no value is finite."""
+def _range(parts: Iterable[np.ndarray], nodata: float | None = None) -> tuple[float, float]:
+    """The finite minimum and maximum of all parts, without `nodata`; 0 and 0 if there is no such value."""
     low, high = math.inf, -math.inf
     for values in parts:
         finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        finite = finite if nodata is None else finite[finite != nodata]
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
     return (low, high) if low <= high else (0.0, 0.0)
 
 
-def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """`_stretch` of a part of an image, whose values are from `low` to `high`."""
+def _stretched(values: np.ndarray, low: float, high: float, nodata: float | None = None) -> np.ndarray:
+    """`_stretch` of a part of an image, whose values are from `low` to `high`, or `nodata`, which becomes `low`."""
     if low == high:
         return np.zeros(values.shape, np.uint8)
     half = 1.0 if math.isfinite(high - low) else 0.5  # the range itself may exceed the largest float
     stretched = np.empty(values.shape, np.uint8)
     for row, result in zip(values, stretched, strict=True):  # a row at a time: float64 takes eight times the memory
-        row = np.nan_to_num(row.astype(np.float64), nan=low, posinf=high, neginf=low) * half
+        row = np.nan_to_num(row.astype(np.float64), nan=low, posinf=high, neginf=low)
+        row = half * (row if nodata is None else np.where(row == nodata, low, row))
         result[...] = np.rint((row - low * half) / (high * half - low * half) * 255)
     return stretched
 

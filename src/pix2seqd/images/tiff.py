@@ -42,6 +42,8 @@ MAX_MIXED = 5000
 """Pages, with those below them, of a file whose pages differ in size or kind; tifffile compares each with all."""
 SPARE = 10_000
 """Planes that a file may name without holding them; the rest of them may be in other files."""
+GDAL_NODATA = 42113
+"""The tag with the value of pixels without data, as text."""
 ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
@@ -223,6 +225,15 @@ class Tiff:
         extra = self.page.extrasamples if self._channel == "S" else ()
         at = next((number for number, kind in enumerate(extra) if kind in ALPHA), None)
         return None if at is None else self.channels - len(extra) + at
+
+    @cached_property
+    def nodata(self) -> float | None:
+        """The value of pixels without data in satellite images, as GDAL writes it; None: there is none."""
+        with suppress(ValueError, OverflowError):
+            value = float(str(self.page.tags.valueof(GDAL_NODATA)).strip("\0 "))
+            dtype = self.page.dtype
+            return float(dtype.type(value)) if dtype.kind == "f" else value  # a float32 is shorter than its text
+        return None
 
     def converted(self, position: Mapping[str, int]) -> Image.Image | None:
         """A plane whose colours Pillow converts and unpacks (YCbCr, CIELAB, fax, 1 to 4 bits); otherwise None."""

@@ -111,7 +111,7 @@ EXTERNAL = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]><annotations
         (b"<annotations>", "not valid XML"),
         (b"", "not valid XML"),
         (b'<?xml version="1.0" encoding="klingon"?><annotations/>', "not valid XML"),
-        (b"<annotation><object><bndbox/></object></annotation>", "bounding boxes only"),
+        (b"<annotation><object><bndbox/></object></annotation>", "no object with a name"),
         (b"<annotations><track><box/></track></annotations>", "tracks of a video"),
         (b"<annotations><image name='a.jpg'/></annotations>", "no label"),
         (b"<html/>", "COCO detection json, YOLO"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from pix2seqd.data.annotations.coco_json import is_detection, is_panoptic, read_coco
 from pix2seqd.data.annotations.cvat import is_cvat, read_cvat, read_xml
+from pix2seqd.data.annotations.label_studio import is_label_studio, read_label_studio
 from pix2seqd.data.annotations.labelme import is_labelme, read_labelme
 from pix2seqd.data.annotations.masks import is_mask_folders, read_mask_folders
 from pix2seqd.data.annotations.records import SPLIT_NAMES, Annotations, visible
@@ -18,16 +19,19 @@ from pix2seqd.data.annotations.supervisely import is_supervisely, read_supervise
 from pix2seqd.data.annotations.via import is_via, is_via_csv, read_via, read_via_csv
 from pix2seqd.data.annotations.viewers import is_geojson, is_roi_file, is_viewers_xml, read_viewers
 from pix2seqd.data.annotations.voc import is_voc, read_voc
+from pix2seqd.data.annotations.voc_xml import is_voc_xml, read_voc_xml
 from pix2seqd.data.annotations.yolo import dota_file, has_rows, is_yolo_yaml, read_yolo
 from pix2seqd.files import InputError, read_json
 
 FORMATS = (
-    "COCO detection json, YOLO segmentation (data.yaml), Labelme, VGG VIA, CVAT for images 1.1 (XML), Supervisely, "
-    "Pascal VOC segmentation, Kaggle's run-length codes (CSV), a file of ImageScope, ASAP, QuPath (GeoJSON) or ImageJ "
-    "(ROIs) for each image, or one mask file for each object"
+    "COCO detection json, YOLO segmentation (data.yaml), Labelme, Label Studio (JSON), VGG VIA, CVAT for images 1.1 "
+    "(XML), Supervisely, Pascal VOC segmentation or XML with polygons, Kaggle's run-length codes (CSV), a file of "
+    "ImageScope, ASAP, QuPath (GeoJSON) or ImageJ (ROIs) for each image, or one mask file for each object"
 )
 VIEWERS = "outlines of a viewer"
 """What messages call those of ImageScope, ASAP, QuPath and ImageJ."""
+OF_AN_IMAGE = "polygons in an XML file for each image"
+"""What messages call those of Pascal VOC's XML and LabelMe."""
 LOOKED_AT = 50
 """Number of json or XML files of a folder that are looked at."""
 DEPTH = ("*", "*/*", "*/*/*", "*/*/*/*")
@@ -62,7 +66,9 @@ def recognize_annotations(path: Path) -> Found | None:
     if found := _in_jsons(path):
         return found
     if found := _first(chain(_files(path, ".xml"), _files(path, ".geojson")), path):
-        return replace(found, path=path, read=partial(read_viewers, path)) if found.format == VIEWERS else found
+        readers = {VIEWERS: read_viewers, OF_AN_IMAGE: read_voc_xml}
+        read = readers.get(found.format)
+        return replace(found, path=path, read=partial(read, path)) if read else found
     if is_mask_folders(path):
         return Found("one mask file for each object", path, partial(_single, read_mask_folders, path))
     if has_rows(path):
@@ -105,6 +111,8 @@ def _in_file(path: Path) -> Found | None:
         root = read_xml(path)
         if is_viewers_xml(root):
             return Found(VIEWERS, path, partial(read_viewers, path))
+        if is_voc_xml(root):
+            return Found(OF_AN_IMAGE, path, partial(read_voc_xml, path))
         return Found("CVAT", path, partial(_single, read_cvat, path, root)) if is_cvat(root, path) else None
     if suffix in (".json", ".geojson"):
         content = read_json(path)
@@ -128,6 +136,8 @@ def _in_json(path: Path, content: Any) -> Found | None:
         return Found("COCO detection", path, lambda images: {split: read_coco(path, content, images)})
     if is_labelme(content):
         return Found("Labelme", path, partial(read_labelme, path))
+    if is_label_studio(content):
+        return Found("Label Studio", path, partial(_single, read_label_studio, path, content))
     if is_supervisely(content):
         return Found("Supervisely", path, partial(read_supervisely, path))
     if is_geojson(content):
@@ -171,16 +181,19 @@ CURES = {
 """Suffix of files that are not read, and what to do instead."""
 OF_ENTRIES = (
     ({"image_id", "category_id"}, "has only the results of a model; give the json that also has images and categories"),
+    (
+        {"segmentation", "predicted_iou"},
+        "has masks of Segment Anything, without images and classes; join the files to one COCO json with a category",
+    ),
     ({"data_row"}, "is from Labelbox; export it as COCO json"),
     ({"Labeled Data"}, "is from Labelbox; export it as COCO json"),
-    ({"data", "annotations"}, "is from Label Studio; export it as COCO with images"),
-    ({"data", "completions"}, "is from Label Studio; export it as COCO with images"),
+    ({"image", "label"}, "is Label Studio's short form (JSON-MIN); export as JSON"),
+    ({"image", "annotator"}, "is Label Studio's short form (JSON-MIN); export as JSON"),
+    ({"data", "completions"}, "is from an old Label Studio; export it as JSON from a newer one"),
     (
         {"image", "annotations"},
         "is from CreateML, which has bounding boxes only; export masks as COCO json",
     ),
-    ({"image", "label"}, "is Label Studio's short form; export as COCO with images"),
-    ({"image", "annotator"}, "is Label Studio's short form; export as COCO with images"),
     ({"className"}, "is from SuperAnnotate; export it as COCO json"),
     ({"label_hash", "data_units"}, "is from Encord; export it as COCO json"),
     ({"externalId", "labels"}, "is from Kili; export it as COCO json"),
@@ -204,7 +217,7 @@ OF_ONE = (
     ),
     ({"dataset", "samples"}, "is from Segments.ai and has links instead of masks; export it as COCO panoptic"),
     ({"info", "objects"}, "is from ISAT; convert it to COCO json with ISAT"),
-    ({"task", "result"}, "is from Label Studio; export it as COCO with images"),
+    ({"task", "result"}, "is one annotation of Label Studio; export the project as JSON"),
     ({"annotation"}, "is of ADE20K; take its benchmark for scene parsing, which has label images"),
     ({"features", "metadata"}, "is of xBD; use its label images, the folder targets"),
     ({"videos", "annotations"}, "has tracks of videos, as YouTube-VIS; convert its frames to COCO json with images"),
@@ -271,7 +284,7 @@ def _first(files: Iterable[Path], folder: Path) -> Found | None:
     found: list[Found] = []
     for path in islice(files, LOOKED_AT):
         one = _in_file(path)
-        if one and one.format == VIEWERS and not found:
+        if one and one.format in (VIEWERS, OF_AN_IMAGE) and not found:
             return one
         found += [one] if one else []
     return _together(folder, found)

@@ -55,7 +55,7 @@ def read_coco(path: Path, content: Any, images: Path | None = None) -> Annotatio
     numbers, kinds = _categories(categories, annotations, path, notes)
     masks = _masks_marked_as_crowds(annotations, notes)
     names = [_file_name(entry, f"{path}: image number {n}") for n, entry in enumerate(entries, start=1)]
-    folder = images or _near(path, names)
+    folder = images or near(path, names)
     if images is None and folder != path.parent:
         notes.append(f"the images are those in {folder}")
     ids = [_key(entry, "id", f"{path}: image number {n}") for n, entry in enumerate(entries, start=1)]
@@ -71,7 +71,7 @@ def read_coco(path: Path, content: Any, images: Path | None = None) -> Annotatio
             shapes[by_text[image]].append(_shape(entry, name, numbers, _is_crowd(entry) and number not in masks))
         else:
             unlisted.append(f"{name}: image {_shown(entry['image_id'])} is not in images")
-    paths = _find_images(names, ImageFinder(folder), notes)
+    paths = find_images(names, ImageFinder(folder), notes)
     records = [
         Record(file_name, shapes[key], parse_size(entry.get("width"), entry.get("height")), {**entry, "id": key})
         for file_name, key, entry in zip(paths, ids, entries, strict=True)
@@ -231,7 +231,7 @@ def _polygons(segmentation: Any) -> Any:
     return segmentation
 
 
-def _near(path: Path, names: list[str]) -> Path:
+def near(path: Path, names: list[str]) -> Path:
     """The folder of the images: that of the json, unless it lacks the first images and one near it has them."""
     home = path.parent
     split = path.stem.removeprefix("instances_")
@@ -246,7 +246,7 @@ def _lies_in(folder: Path, name: str) -> bool:
     return any(is_file(folder / "/".join(parts[start:])) for start in range(len(parts)))
 
 
-def _find_images(names: list[str], finder: ImageFinder, notes: list[str]) -> list[str]:
+def find_images(names: list[str], finder: ImageFinder, notes: list[str]) -> list[str]:
     """The path of each image below the folder; the name itself, with "/" between folders, if it is not found."""
     plain = [local_name(name) for name in names]
     found = [finder.find(name) for name in plain]

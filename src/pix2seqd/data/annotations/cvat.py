@@ -62,10 +62,6 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 def is_cvat(root: ElementTree.Element, path: Path) -> bool:
     """Whether the content of an XML file is CVAT's; an `InputError` if it is of another known format."""
-    if root.tag == "annotation" and root.find("object/polygon") is not None:
-        raise InputError(f"{path} has outlines in Pascal VOC's XML, which are not read; export as COCO json")
-    if root.tag == "annotation" and root.find("object") is not None:
-        raise InputError(f"{path} has bounding boxes only (Pascal VOC's XML); draw outlines or masks, and export these")
     if root.tag == "annotations" and root.find("track") is not None:
         raise InputError(f"{path} has the tracks of a video; export as 'CVAT for images 1.1'")
     return root.tag == "annotations" and root.find("image") is not None

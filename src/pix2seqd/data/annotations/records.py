@@ -232,8 +232,8 @@ def visible(folder: Path, pattern: str) -> list[Path]:
 
 
 def is_hidden(parts: Iterable[str]) -> bool:
-    """Whether a path of these parts is that of a hidden file, or of one that macOS adds to archives."""
-    return any(part.startswith((".", "__MACOSX")) for part in parts)
+    """Whether a path of these parts is that of a hidden file, or of one that macOS or a disk of Synology adds."""
+    return any(part.startswith((".", "__MACOSX", "@eaDir")) for part in parts)
 
 
 def number_names(names: Iterable[str]) -> dict[str, int]:

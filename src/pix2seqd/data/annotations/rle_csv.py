@@ -43,7 +43,7 @@ NONE = ("", "-1", "nan")
 """Codes of an image in which nothing is."""
 OTHER_COLUMNS = (
     ({"maskpath", "imageid"}, "lists mask files; put those of each image into a folder masks/IMAGE"),
-    ({"annotation_id", "annotator"}, "is from Label Studio; export it as COCO with images"),
+    ({"annotation_id", "annotator"}, "is from Label Studio; export it as JSON"),
     ({"shape-type", "vertex-index"}, "has shapes of napari; convert the layer to labels, and save that as TIFF"),
     ({"xmin", "ymin"}, "has bounding boxes only; draw outlines or masks"),
 )

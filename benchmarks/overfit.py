@@ -14,6 +14,7 @@ An interrupted run continues.
 """
 
 import argparse
+import json
 import math
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 
 from pix2seqd.analog_bits import analog, to_codes
-from pix2seqd.config import AugmentConfig, DataConfig, ModelConfig, Recipe
+from pix2seqd.config import AugmentConfig, DataConfig, DecoderConfig, ModelConfig, Recipe
 from pix2seqd.data import open_dataset
 from pix2seqd.data.loader import TrainingExamples
 from pix2seqd.data.sample import Dataset, subsample
@@ -105,7 +106,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--preset", default="small", choices=("paper", "small", "tiny"))
-    parser.add_argument("--patch", type=int, default=1)
+    parser.add_argument("--decoder", type=json.loads, default={}, help='settings as JSON, such as {"patch": 2}')
     parser.add_argument("--scale", type=float, default=0.1)
     parser.add_argument("--encoding", default="binary", choices=("binary", "gray", "random"))
     parser.add_argument("--additions", action="store_true")
@@ -119,7 +120,11 @@ def main() -> None:
             "bits": (4, given.id_bits),
             "max_instances": 2**given.id_bits,
         },
-        decoder={"bit_logits": given.additions, "normalize_noisy": given.additions, "patch": given.patch},
+        decoder={
+            "bit_logits": given.additions,
+            "normalize_noisy": given.additions,
+            **DecoderConfig.checked(given.decoder),
+        },
     )
     recipe = Recipe(config, DataConfig(size=(given.size, given.size)), AugmentConfig(jitter=(1.0, 1.0)))
     dataset = subsample(open_dataset(given.data, (given.size, given.size)), given.images)

@@ -1457,6 +1457,26 @@ def test_folder_points_are_no_objects(tmp_path, kind, width):
     assert "0.png has only points, which have no area; draw masks" in message
 
 
+@pytest.mark.parametrize("things", [None, [1, 2]])
+def test_folder_small_objects_of_a_class_are_no_strokes(tmp_path, things):
+    """Together they have as many pixels as a stroke, and none of them is wide."""
+    objects = [discs(count, 128, seed, pitch=8) for seed, count in enumerate((40, 44, 36))]
+    classes = [np.where(labels > 0, 1 + labels % 2, 0).astype(np.uint8) for labels in objects]
+    home = write(tmp_path, classes, **({"things": things} if things else {}))
+    assert [name for name, _ in categories(Folder.open(home))][-2:] == ["1", "2"]
+    assert not any("thin lines" in line for line in check(Folder.open(home), 100).warnings)
+
+
+def test_folder_objects_with_stray_pixels_are_no_points(tmp_path):
+    masks = []
+    for seed in range(3):
+        mask = np.zeros((192, 192), np.uint8)
+        mask[20:60, 20:60] = mask[100:130, 40:70] = 255
+        mask[5 + 10 * np.arange(18), np.random.default_rng(seed).integers(80, 190, 18)] = 255
+        masks.append(mask)
+    assert categories(Folder.open(write(tmp_path, masks, things=[255]))) == [("0", False), ("255", True)]
+
+
 def test_report_warns_of_boxes(tmp_path):
     boxes = np.zeros((96, 96), np.uint8)
     for number in range(12):

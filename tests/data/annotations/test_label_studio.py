@@ -80,14 +80,14 @@ def test_label_studio_label_of_its_own_and_converted(tmp_path):
     box = {"x": 0, "y": 0, "width": 50, "height": 100, "rotation": 0}
     apart = [{**result("rectangle", box), "type": "rectangle", "value": box}]
     apart.append({**result("rectangle", box), "type": "labels", "value": {**box, "labels": ["leaf"]}})
-    keypoint = result("keypoint", {"x": 1, "y": 1})
+    unread = [result("keypoint", {"x": 1, "y": 1}), result("bitmask", {"imageDataURL": "x"}), result("vector", {})]
     nothing = {"id": 2, "data": {"image": "b.jpg"}, "annotations": []}
-    path = write(tmp_path, task(*apart, keypoint, image="/data/local-files/?d=x/a.jpg"), nothing)
+    path = write(tmp_path, task(*apart, *unread, image="/data/local-files/?d=x/a.jpg"), nothing)
     (annotations,) = open_annotations(path).values()
     assert [c.name for c in annotations.taxonomy.categories] == ["cell", "leaf"]
     assert "1 tasks have no annotation; they are left out" in annotations.notes
     report = convert(annotations, tmp_path / "out")
-    assert (report.images, report.segments, len(report.dropped)) == (1, 1, 1)
+    assert (report.images, report.segments, len(report.dropped)) == (1, 1, 3)
 
 
 def test_label_studio_of_several_annotations_takes_the_ground_truth(tmp_path):

@@ -21,8 +21,8 @@ from pix2seqd.data.annotations.records import (
 from pix2seqd.data.outlines import FARTHEST, MAX_RUNS, Mask, ellipse_mask, polygon_mask
 from pix2seqd.files import InputError
 
-KINDS = ("polygon", "brush", "rectangle", "ellipse", "keypoint")
-"""Results of an annotation that are shapes, with or without `labels` behind."""
+KINDS = ("polygon", "brush", "rectangle", "ellipse", "keypoint", "bitmask", "vector")
+"""Results of an annotation that are shapes, with or without `labels` behind; the last three are not read."""
 OPAQUE = 127
 """Alpha above which a pixel is of a brush's mask, whose edges are soft."""
 

@@ -1471,7 +1471,7 @@ def test_folder_objects_with_stray_pixels_are_no_points(tmp_path):
     masks = []
     for seed in range(3):
         mask = np.zeros((192, 192), np.uint8)
-        mask[20:60, 20:60] = mask[100:130, 40:70] = 255
+        mask[20:40, 20:40] = mask[100:120, 40:60] = 255
         mask[5 + 10 * np.arange(18), np.random.default_rng(seed).integers(80, 190, 18)] = 255
         masks.append(mask)
     assert categories(Folder.open(write(tmp_path, masks, things=[255]))) == [("0", False), ("255", True)]

@@ -1419,6 +1419,14 @@ def test_folder_scribbles_are_no_areas(tmp_path, width, colours):
     assert any(line.startswith("4 images have only thin lines; of scribbles") for line in found)
 
 
+@pytest.mark.parametrize("named", [{}, {"labels": {0: "background", 255: "neurite"}}])
+def test_folder_thin_objects_that_are_declared_are_read(tmp_path, named):
+    home = write(tmp_path, [np.where(strokes(5, 3, seed) > 0, 255, 0).astype(np.uint8) for seed in range(3)])
+    assert "'things: [255]'" in refusal(lambda: Folder.open(home))
+    (home / "classes.yaml").write_text(yaml.safe_dump({"things": [255], **named}))
+    assert [isthing for _, isthing in categories(Folder.open(home))] == [False, True]
+
+
 def test_folder_borders_around_filled_objects_are_no_lines_around_nothing(tmp_path):
     cells = [discs(count, pitch=24) for count in (16, 12, 14)]
     home = write(tmp_path, [np.where(lines(c, 2), 2, np.minimum(c, 1)).astype(np.uint8) for c in cells], void=[])

@@ -23,7 +23,7 @@ from torch.nn.modules.module import (
 )
 
 from pix2seqd.config import BUNDLED, CARD, DataConfig, InferConfig, ModelConfig, bundled_names
-from pix2seqd.files import InputError, is_file, read_json, sync_folder, write_atomically, write_json
+from pix2seqd.files import InputError, read_json, sync_folder, write_atomically, write_json
 from pix2seqd.images import familiarity
 from pix2seqd.images.familiarity import Familiarity
 from pix2seqd.layers import efficientnet_lite
@@ -139,7 +139,10 @@ def from_pretrained(name: str | Path, trust_size: bool = False) -> Checkpoint:
 
 def _versions(folder: Path) -> list[tuple[int, int]]:
     """Numbers and times of the files of a checkpoint, which change when one is replaced."""
-    found = (path.stat() for name in (*FILES, familiarity.FILE) if is_file(path := folder / name))
+    found = []
+    for name in (*FILES, familiarity.FILE):
+        with suppress(OSError):  # one that is missing or cannot be read is said by who reads it
+            found.append((folder / name).stat())
     return [(file.st_ino, file.st_mtime_ns) for file in found]
 
 

@@ -263,11 +263,12 @@ def files_below(folder: Path) -> Iterator[Path]:
     Links to nothing are among them, so that reading one says that its file is missing.
 
     Raises:
-        InputError: one of the folders may not be listed.
+        InputError: one of the folders may not be listed, and is not hidden, as those of macOS on a disk.
     """
 
     def refuse(error: OSError) -> None:  # by default, `walk` leaves such a folder out
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        hidden = any(part.startswith(".") for part in Path(error.filename).relative_to(folder).parts)
+        if not (hidden or isinstance(error, FileNotFoundError | NotADirectoryError)):
             raise InputError(f"cannot list {error.filename} ({error.strerror}); check its permissions") from error
 
     waiting, seen = [folder], set[Path]()

@@ -883,7 +883,7 @@ def test_folder_that_may_not_be_listed_is_an_error(tmp_path, monkeypatch):
     list_folder = os.scandir
 
     def refuse(path="."):
-        if Path(os.fsdecode(path)).name == "closed":
+        if Path(os.fsdecode(path)).name in ("closed", ".Trashes"):
             raise PermissionError(13, "Permission denied", path)
         return list_folder(path)
 
@@ -894,5 +894,10 @@ def test_folder_that_may_not_be_listed_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "classes.yaml").write_text("coding: instance")
     assert len(open_dataset(f"folder:{tmp_path}", (32, 32))) == 2
     monkeypatch.setattr(os, "scandir", refuse)
+    (tmp_path / "images" / ".Trashes").mkdir()
+    (tmp_path / "images" / "closed").rename(tmp_path / "images" / "second")
+    (tmp_path / "labels" / "closed").rename(tmp_path / "labels" / "second")
+    assert len(open_dataset(f"folder:{tmp_path}", (32, 32))) == 2  # nothing of a hidden folder is asked for
+    (tmp_path / "images" / "closed").mkdir()
     with pytest.raises(InputError, match=r"cannot list .*closed .*; check its permissions"):
         open_dataset(f"folder:{tmp_path}", (32, 32))

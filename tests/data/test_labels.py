@@ -1419,6 +1419,14 @@ def test_folder_scribbles_are_no_areas(tmp_path, width, colours):
     assert any(line.startswith("4 images have only thin lines; of scribbles") for line in found)
 
 
+@pytest.mark.parametrize("named", [{}, {"labels": {0: "background", 255: "neurite"}}])
+def test_folder_thin_objects_that_are_declared_are_read(tmp_path, named):
+    home = write(tmp_path, [np.where(strokes(5, 3, seed) > 0, 255, 0).astype(np.uint8) for seed in range(3)])
+    assert "'things: [255]'" in refusal(lambda: Folder.open(home))
+    (home / "classes.yaml").write_text(yaml.safe_dump({"things": [255], **named}))
+    assert [isthing for _, isthing in categories(Folder.open(home))] == [False, True]
+
+
 def test_folder_borders_around_filled_objects_are_no_lines_around_nothing(tmp_path):
     cells = [discs(count, pitch=24) for count in (16, 12, 14)]
     home = write(tmp_path, [np.where(lines(c, 2), 2, np.minimum(c, 1)).astype(np.uint8) for c in cells], void=[])
@@ -1455,6 +1463,26 @@ def test_folder_points_are_no_objects(tmp_path, kind, width):
             labels[rows, columns] = {"numbered": number, "one value": 255, "classes": 1 + number % 3}[kind]
     message = refusal(lambda: Folder.open(write(tmp_path, points)))
     assert "0.png has only points, which have no area; draw masks" in message
+
+
+@pytest.mark.parametrize("things", [None, [1, 2]])
+def test_folder_small_objects_of_a_class_are_no_strokes(tmp_path, things):
+    """Together they have as many pixels as a stroke, and none of them is wide."""
+    objects = [discs(count, 128, seed, pitch=8) for seed, count in enumerate((40, 44, 36))]
+    classes = [np.where(labels > 0, 1 + labels % 2, 0).astype(np.uint8) for labels in objects]
+    home = write(tmp_path, classes, **({"things": things} if things else {}))
+    assert [name for name, _ in categories(Folder.open(home))][-2:] == ["1", "2"]
+    assert not any("thin lines" in line for line in check(Folder.open(home), 100).warnings)
+
+
+def test_folder_objects_with_stray_pixels_are_no_points(tmp_path):
+    masks = []
+    for seed in range(3):
+        mask = np.zeros((192, 192), np.uint8)
+        mask[20:40, 20:40] = mask[100:120, 40:60] = 255
+        mask[5 + 10 * np.arange(18), np.random.default_rng(seed).integers(80, 190, 18)] = 255
+        masks.append(mask)
+    assert categories(Folder.open(write(tmp_path, masks, things=[255]))) == [("0", False), ("255", True)]
 
 
 def test_report_warns_of_boxes(tmp_path):

@@ -268,6 +268,12 @@ def test_pipeline_passes_options_on_and_refuses_unknown_ones(segment, expected):
         segment(IMAGES[0], clases=["cat"])
 
 
+def test_pipeline_of_local_files_only(folder, expected):
+    """An argument of `pipeline` itself, which goes on to the class of the pipeline."""
+    found = pipeline("image-segmentation", model=str(folder), local_files_only=True, batch_size=1)(IMAGES[0])
+    assert len(found) == len(expected[0]["segments_info"])
+
+
 def test_model_warns_of_unfamiliar_images(folder, monkeypatch):
     model, inputs = Pix2SeqDForUniversalSegmentation.from_pretrained(folder), PROCESSOR(IMAGES, return_tensors="pt")
     segmented = Segmenter.images

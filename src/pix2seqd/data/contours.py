@@ -24,7 +24,7 @@ ALIKE = 0.8
 STROKE = 7
 """Width in pixels of the widest stroke of a brush."""
 LONG = 10
-"""Pixels of a stroke, as a multiple of the square of its width."""
+"""Pixels of a stroke in one patch, as a multiple of the square of its width."""
 SPARSE = 0.1
 """Share of an image that strokes cover at most."""
 MOST = 200
@@ -53,7 +53,9 @@ def are_points(values: np.ndarray) -> bool:
         return False
     boxes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in ndimage.find_objects(patches)]
     kinds, often = np.unique(np.column_stack([boxes, np.bincount(patches.ravel())[1:]]), axis=0, return_counts=True)
-    return bool(often.max() >= ALIKE * count and kinds[often.argmax(), :2].max() <= DOT)
+    high, wide, pixels = kinds[often.argmax()]
+    most = often.max() >= ALIKE * count and 2 * often.max() * pixels > np.count_nonzero(values)  # not stray pixels
+    return bool(most and max(high, wide) <= DOT)
 
 
 def _masks(values: np.ndarray) -> list[tuple[np.ndarray, tuple[slice, slice]]]:
@@ -72,9 +74,13 @@ def _is_thin(mask: np.ndarray, width: int) -> bool:
 
 
 def _is_stroke(mask: np.ndarray) -> bool:
-    """Whether a mask, bool `[h, w]`, is thin and long."""
+    """Whether a mask, bool `[h, w]`, is thin, and most of it in long patches: small objects are thin too."""
     width = next((width for width in range(1, STROKE + 1) if _is_thin(mask, width)), None)
-    return width is not None and bool(mask.sum() >= LONG * width**2)
+    if width is None:
+        return False
+    patches, _ = ndimage.label(mask, np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
+    sizes = np.bincount(patches.ravel())[1:]
+    return bool(2 * sizes[sizes >= LONG * width**2].sum() > sizes.sum())
 
 
 def _is_outline(mask: np.ndarray, background: np.ndarray) -> bool:

@@ -215,11 +215,11 @@ def polygon_mask(points: Any, height: int, width: int) -> Mask:
         width: width of the image.
 
     Raises:
-        ValueError: the corners are no pairs of finite numbers or too far outside, or as `fill_polygon`.
+        ValueError: the corners are not pairs of finite numbers or too far outside, or as `fill_polygon`.
     """
     pairs = isinstance(points, list | tuple) and all(isinstance(p, list | tuple) and len(p) == 2 for p in points)
     if not pairs:
-        raise ValueError("its points are no pairs of numbers")
+        raise ValueError("its points are not pairs of numbers")
     return decode_mask([[value for point in points for value in point]], height, width)
 
 

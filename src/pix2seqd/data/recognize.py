@@ -154,7 +154,7 @@ def recognize(
     alphas = {value for alpha in greys for value in np.unique(alpha).tolist()}
     plain = [(path, _without_alpha(path, pixels, alphas)) for path, pixels in images]
     coding, reason = _recognize_plain(plain, declaration, classes_only, named, things_given, void, looked_up)
-    if coding in ("class", "color") and not classes_only:
+    if coding in ("class", "color") and not (classes_only or things_given):
         grey = [
             (path, pixels if pixels.ndim == 2 else pixels @ 256 ** np.arange(pixels.shape[2])) for path, pixels in plain
         ]

@@ -621,7 +621,8 @@ class Pix2SeqDPipeline(ImageSegmentationPipeline):
     def _sanitize_parameters(self, **given: Any) -> Any:
         reading, forward, results = super()._sanitize_parameters(**given)
         if self._is_ours:
-            forward = {key: value for key, value in given.items() if key not in {*reading, *results}}
+            known = {*reading, *results, "local_files_only"}  # `pipeline` reads the last, but does not take it away
+            forward = {key: value for key, value in given.items() if key not in known}
         return reading, forward, results
 
     def preprocess(self, image: Any, subtask: str | None = None, timeout: float | None = None) -> Any:

@@ -80,8 +80,8 @@ def test_read_cvat_image_names_with_folders(tmp_path, draw, converted):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ('<polygon label="cell" points="1,1;x,y"/>', "no pairs"),
-        ('<polygon label="cell" points="1;2;3"/>', "no pairs"),
+        ('<polygon label="cell" points="1,1;x,y"/>', "not pairs"),
+        ('<polygon label="cell" points="1;2;3"/>', "not pairs"),
         ('<box label="cell" xtl="0"/>', "lacks one of"),
         ('<mask label="cell" rle="1, 2" left="5" top="3" width="3" height="2"/>', "do not cover"),
         ('<mask label="cell" rle="6" left="7" top="3" width="3" height="2"/>', "not inside"),

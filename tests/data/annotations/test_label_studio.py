@@ -80,14 +80,14 @@ def test_label_studio_label_of_its_own_and_converted(tmp_path):
     box = {"x": 0, "y": 0, "width": 50, "height": 100, "rotation": 0}
     apart = [{**result("rectangle", box), "type": "rectangle", "value": box}]
     apart.append({**result("rectangle", box), "type": "labels", "value": {**box, "labels": ["leaf"]}})
-    keypoint = result("keypoint", {"x": 1, "y": 1})
+    unread = [result("keypoint", {"x": 1, "y": 1}), result("bitmask", {"imageDataURL": "x"}), result("vector", {})]
     nothing = {"id": 2, "data": {"image": "b.jpg"}, "annotations": []}
-    path = write(tmp_path, task(*apart, keypoint, image="/data/local-files/?d=x/a.jpg"), nothing)
+    path = write(tmp_path, task(*apart, *unread, image="/data/local-files/?d=x/a.jpg"), nothing)
     (annotations,) = open_annotations(path).values()
     assert [c.name for c in annotations.taxonomy.categories] == ["cell", "leaf"]
     assert "1 tasks have no annotation; they are left out" in annotations.notes
     report = convert(annotations, tmp_path / "out")
-    assert (report.images, report.segments, len(report.dropped)) == (1, 1, 1)
+    assert (report.images, report.segments, len(report.dropped)) == (1, 1, 3)
 
 
 def test_label_studio_of_several_annotations_takes_the_ground_truth(tmp_path):
@@ -102,11 +102,11 @@ def test_label_studio_of_several_annotations_takes_the_ground_truth(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "says"),
     [
-        (result("polygon", {"points": [[1, "a"]]}), "no pairs of numbers"),
+        (result("polygon", {"points": [[1, "a"]]}), "not pairs of numbers"),
         (result("rectangle", {"x": 1}), "it lacks one of"),
         (result("brush", {"rle": [0, 0, 0, 192, 63]}), "cut short"),
         (result("brush", {"rle": [0, 0, 0, 1, 56, 0, 0]}), "not of the size of its image"),
-        (result("brush", {"rle": [256]}), "no list of bytes"),
+        (result("brush", {"rle": [256]}), "not a list of bytes"),
         (result("polygon", {"points": [[0, 0], [1, 1], [0, 1]]}, image_rotation=90), "turned in Label Studio"),
     ],
 )
@@ -121,3 +121,10 @@ def test_label_studio_without_labels_or_images(tmp_path):
         open_annotations(write(tmp_path, task()))
     with pytest.raises(InputError, match="task number 1 names no image"):
         open_annotations(write(tmp_path, {"data": {}, "annotations": [{"result": []}]}))
+
+
+def test_label_studio_image_is_the_value_that_ends_as_images_do(tmp_path):
+    given = task(result("rectangle", {"x": 0, "y": 0, "width": 50, "height": 50}))
+    given["data"] = {"text": "dog and/or cat", "photo": "/data/upload/1/0123abcd-a.jpg"}
+    (record,) = open_annotations(write(tmp_path, given))[""].records
+    assert record.file_name == "a.jpg"

@@ -134,8 +134,8 @@ def test_read_labelme_labels_txt_orders_classes(tmp_path, draw):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (shape("polygon", [[1, 1], [2]]), "no pairs"),
-        (shape("polygon", None), "no pairs"),
+        (shape("polygon", [[1, 1], [2]]), "not pairs"),
+        (shape("polygon", None), "not pairs"),
         (shape("polygon", [["1", "2"]]), "x1, y1"),
         (shape("rectangle", [[1, 1]]), "does not have 2 points"),
         (shape("circle", [[1, 1], [float("nan"), 2]]), "does not have 2 points"),

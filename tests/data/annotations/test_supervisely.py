@@ -79,8 +79,8 @@ def test_read_supervisely_without_meta_takes_all_titles(tmp_path, draw):
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ({**POLYGON, "points": {"exterior": "x"}}, "no pairs of numbers"),
-        ({**POLYGON, "points": {"exterior": [[0, 0], [3, 0], [3, 3]], "interior": 5}}, "no list of holes"),
+        ({**POLYGON, "points": {"exterior": "x"}}, "not pairs of numbers"),
+        ({**POLYGON, "points": {"exterior": [[0, 0], [3, 0], [3, 3]], "interior": 5}}, "not a list of holes"),
         ({**POLYGON, "geometryType": "rectangle"}, "2 corners"),
         ({**POLYGON, "geometryType": "rectangle", "points": {"exterior": [[1, 2], ["a", 4]]}}, "2 corners"),
         ({"classTitle": "cat", "bitmap": {"data": "x"}}, "no origin"),

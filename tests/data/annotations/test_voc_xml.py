@@ -54,5 +54,5 @@ def test_voc_xml_boxes_only_and_damaged_points(tmp_path):
         open_annotations(tmp_path / "boxes")
     put(tmp_path / "damaged", ROBOFLOW.replace("<y2>1</y2>", ""))
     (annotations,) = open_annotations(tmp_path / "damaged").values()
-    with pytest.raises(ValueError, match="no pairs of numbers"):
+    with pytest.raises(ValueError, match="not pairs of numbers"):
         annotations.records[0].shapes[0].mask(6, 8)

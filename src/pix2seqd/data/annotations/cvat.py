@@ -124,7 +124,7 @@ def _polygon(element: ElementTree.Element, height: int, width: int) -> Mask:
     try:
         points = [[float(v) for v in pair.split(",")] for pair in element.get("points", "").split(";") if pair.strip()]
     except ValueError as error:
-        raise ValueError("its points are no pairs of numbers") from error
+        raise ValueError("its points are not pairs of numbers") from error
     return polygon_mask(points, height, width)
 
 

@@ -1,7 +1,7 @@
 """Label Studio: a json with the polygons, masks of a brush, rectangles and ellipses of all tasks."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from pix2seqd.data.annotations.records import (
     Record,
     Shape,
     drawn,
+    local_name,
     make_taxonomy,
     number_names,
     parse_size,
@@ -20,9 +21,10 @@ from pix2seqd.data.annotations.records import (
 )
 from pix2seqd.data.outlines import FARTHEST, MAX_RUNS, Mask, ellipse_mask, polygon_mask
 from pix2seqd.files import InputError
+from pix2seqd.images.load import IMAGE_SUFFIXES
 
-KINDS = ("polygon", "brush", "rectangle", "ellipse", "keypoint")
-"""Results of an annotation that are shapes, with or without `labels` behind."""
+KINDS = ("polygon", "brush", "rectangle", "ellipse", "keypoint", "bitmask", "vector")
+"""Results of an annotation that are shapes, with or without `labels` behind; the last three are not read."""
 OPAQUE = 127
 """Alpha above which a pixel is of a brush's mask, whose edges are soft."""
 
@@ -50,7 +52,7 @@ def read_label_studio(path: Path, content: Any, images: Path | None = None) -> A
         if not found:
             continue
         data = task["data"] if isinstance(task.get("data"), dict) else {}
-        name = data.get("image") or next((v for v in data.values() if isinstance(v, str) and "/" in v), None)
+        name = data.get("image") or _image(data)
         if not isinstance(name, str) or "\0" in name:
             raise InputError(f"{path}: task number {number} names no image; export it again")
         names.append(name.partition("?d=")[2] or name)  # of a file of the server's own disk
@@ -68,6 +70,14 @@ def read_label_studio(path: Path, content: Any, images: Path | None = None) -> A
         for name, found, result in zip(paths, shapes, results, strict=True)
     ]
     return Annotations(path, folder, make_taxonomy(numbers.items(), path), records, notes=notes)
+
+
+def _image(data: Mapping[str, Any]) -> str | None:
+    """The value that names the image of a task: one that ends as images do, otherwise an address."""
+    names = [value for value in data.values() if isinstance(value, str) and "/" in value]
+    return next(
+        (n for n in names if PurePosixPath(local_name(n)).suffix.lower() in IMAGE_SUFFIXES), next(iter(names), None)
+    )
 
 
 def _annotations(task: Any) -> list[list[dict[str, Any]]]:
@@ -118,7 +128,7 @@ def _polygon(value: Mapping[str, Any], height: int, width: int) -> Mask:
     try:
         points = np.asarray(value.get("points"), float).reshape(-1, 2) * (width / 100, height / 100)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError("its points are no pairs of numbers") from error
+        raise ValueError("its points are not pairs of numbers") from error
     return polygon_mask(points.tolist(), height, width)
 
 
@@ -144,7 +154,7 @@ def _brush(value: Mapping[str, Any], height: int, width: int) -> Mask:
     """
     code = value.get("rle")
     if not isinstance(code, list) or len(code) > MAX_RUNS or not all(type(v) is int and 0 <= v < 256 for v in code):
-        raise ValueError("its mask is no list of bytes")
+        raise ValueError("its mask is not a list of bytes")
     bits = "".join(f"{byte:08b}" for byte in code)
     place, filled = 0, 0
     values = np.zeros(height * width * 4, np.uint8)

@@ -113,7 +113,7 @@ def _mask(code: str, along_rows: bool, height: int, width: int) -> Mask:
     except (ValueError, OverflowError) as error:
         raise ValueError("its runs are no numbers") from error
     if len(numbers) % 2 or len(numbers) > MAX_RUNS:
-        raise ValueError(f"it has {len(numbers):,} numbers, which are no pairs of start and length")
+        raise ValueError(f"it has {len(numbers):,} numbers, which are not pairs of start and length")
     starts, lengths = numbers[::2] - 1, numbers[1::2]
     is_inside = numbers.min(initial=1) >= 1 and numbers.max(initial=1) <= height * width  # so that no sum overflows
     if not is_inside or (starts + lengths).max(initial=0) > height * width:

@@ -103,7 +103,7 @@ def _polygon(entry: Mapping[str, Any], height: int, width: int) -> Mask:
     outline = polygon_mask(_points(entry, "exterior"), height, width)
     holes = _points(entry, "interior") or []
     if not isinstance(holes, list):
-        raise ValueError("its interior is no list of holes")
+        raise ValueError("its interior is not a list of holes")
     return combine(chain([outline], (polygon_mask(hole, height, width) for hole in holes)), np.greater)
 
 

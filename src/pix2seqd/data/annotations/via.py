@@ -124,7 +124,7 @@ def _shape(name: str, region: Any, label: str, numbers: Mapping[str, int]) -> Sh
 def _polygon(shape: Mapping[str, Any], height: int, width: int) -> Mask:
     xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
     if not (isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys)):
-        raise ValueError("its points are no pairs of numbers")
+        raise ValueError("its points are not pairs of numbers")
     return polygon_mask([list(pair) for pair in zip(xs, ys, strict=True)], height, width)
 
 

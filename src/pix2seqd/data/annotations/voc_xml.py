@@ -79,5 +79,5 @@ def _shape(name: str, element: ElementTree.Element, numbers: dict[str, int]) -> 
     try:
         points = [[float(x), float(y)] for x, y in corners]
     except ValueError:
-        return Shape(name, 0, unusable("its points are no pairs of numbers"))
+        return Shape(name, 0, unusable("its points are not pairs of numbers"))
     return Shape(f"{name} ({label})", numbers[label], partial(polygon_mask, points))

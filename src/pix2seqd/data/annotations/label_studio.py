@@ -119,9 +119,10 @@ def _shape(name: str, result: Mapping[str, Any], kind: str, label: str, numbers:
 
 def _numbers(value: Mapping[str, Any], *keys: str) -> list[float]:
     numbers = [value.get(key, 0) if key == "rotation" else value.get(key) for key in keys]
-    if not all(type(number) in (int, float) and abs(number) <= FARTHEST for number in numbers):
+    valid = [float(n) for n in numbers if isinstance(n, int | float) and not isinstance(n, bool) and abs(n) <= FARTHEST]
+    if len(valid) < len(keys):
         raise ValueError(f"it lacks one of {', '.join(keys)}")
-    return [float(number) for number in numbers if number is not None]
+    return valid
 
 
 def _polygon(value: Mapping[str, Any], height: int, width: int) -> Mask:

@@ -56,6 +56,15 @@ def segment(browser):
     browser.until(lambda: "3 things, 1 stuff" in browser.note())
 
 
+def segment_slowly(browser, monkeypatch):
+    """Segment again, a second for each step; it has begun."""
+    segment(browser)
+    steps = PageSegmenter.progress
+    monkeypatch.setattr(PageSegmenter, "progress", lambda *a, **k: (time.sleep(1) or step for step in steps(*a, **k)))
+    browser.click("#segment")
+    browser.until(lambda: "%" in browser.note())
+
+
 def test_image_tab_segments_sample_and_names_segment_under_pointer(browser):
     segment(browser)
     ActionChains(browser.driver).move_to_element(browser.all(".stage")[0]).perform()
@@ -149,11 +158,7 @@ def test_uncertainty_tab_forgets_the_image_before(browser):
 
 
 def test_image_tab_new_image_ends_what_is_computed_for_the_one_before(browser, monkeypatch):
-    segment(browser)
-    steps = PageSegmenter.progress
-    monkeypatch.setattr(PageSegmenter, "progress", lambda *a, **k: (time.sleep(1) or step for step in steps(*a, **k)))
-    browser.click("#segment")
-    browser.until(lambda: "%" in browser.note())
+    segment_slowly(browser, monkeypatch)
     browser.click("#samples button[aria-label='Thumbnail 2 of 2']")
     browser.until(lambda: "two.png · 120 x 90" in browser.note())
     time.sleep(5)
@@ -190,11 +195,7 @@ def test_image_tab_refuses_file_that_is_not_an_image(browser, folder):
 
 
 def test_image_tab_stop_restores_the_last_result(browser, monkeypatch):
-    segment(browser)
-    steps = PageSegmenter.progress
-    monkeypatch.setattr(PageSegmenter, "progress", lambda *a, **k: (time.sleep(1) or step for step in steps(*a, **k)))
-    browser.click("#segment")
-    browser.until(lambda: "%" in browser.note())
+    segment_slowly(browser, monkeypatch)
     browser.click("button", "Stop")
     browser.until(lambda: "stopped · 3 things, 1 stuff" in browser.note())
     time.sleep(5)

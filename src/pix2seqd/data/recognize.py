@@ -155,9 +155,7 @@ def recognize(
     plain = [(path, _without_alpha(path, pixels, alphas)) for path, pixels in images]
     coding, reason = _recognize_plain(plain, declaration, classes_only, named, things_given, void, looked_up)
     if coding in ("class", "color") and not (classes_only or things_given):
-        grey = [
-            (path, pixels if pixels.ndim == 2 else pixels @ 256 ** np.arange(pixels.shape[2])) for path, pixels in plain
-        ]
+        grey = [(path, p if p.ndim == 2 else p @ COLOR_WEIGHTS[: p.shape[2]]) for path, p in plain]
         _check_drawn(grey, declaration, [coding], STROKES)
     return coding, reason
 

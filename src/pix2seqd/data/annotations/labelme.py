@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from pix2seqd.data.annotations.records import (
-    SPLIT_NAMES,
     Annotations,
     ImageFinder,
     Record,
     Shape,
+    by_split,
     drawn,
     join_groups,
     make_taxonomy,
@@ -59,13 +59,11 @@ def read_labelme(path: Path, images: Path | None = None) -> dict[str, Annotation
     numbers = number_names(names)
     finder = ImageFinder(images or home)
     taxonomy = make_taxonomy(numbers.items(), path)
-    tops = {file: file.relative_to(home).parts[0] for file in contents}
-    grouped = all(SPLIT_NAMES.fullmatch(top) for top in tops.values())
-    records: dict[str, list[Record]] = {}
-    for file, content in contents.items():
-        record = _record(file, content, numbers, finder, images or home)
-        records.setdefault(tops[file] if grouped else "", []).append(record)
-    return {split: Annotations(path, images or home, taxonomy, r, notes=notes) for split, r in records.items()}
+    records = [
+        (file.relative_to(home).parts[0], _record(file, content, numbers, finder, images or home))
+        for file, content in contents.items()
+    ]
+    return by_split(records, path, images or home, taxonomy, notes)
 
 
 def _label(shape: Any) -> str:

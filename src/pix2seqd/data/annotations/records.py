@@ -313,6 +313,20 @@ def drawn(name: str, category_id: int, kind: str, decoders: Mapping[str, Callabl
     return Shape(name, category_id, partial(decoders[kind], *drawing))
 
 
+def by_split(
+    records: Sequence[tuple[str, Record]], path: Path, images: Path, taxonomy: Taxonomy, notes: Sequence[str] = ()
+) -> dict[str, Annotations]:
+    """Split → annotations of records, each after the name of its folder; one split "" unless all are names of splits.
+
+    The other arguments are those of `Annotations`.
+    """
+    grouped = all(SPLIT_NAMES.fullmatch(folder) for folder, _ in records)
+    splits: dict[str, list[Record]] = {}
+    for folder, record in records:
+        splits.setdefault(folder if grouped else "", []).append(record)
+    return {split: Annotations(path, images, taxonomy, listed, notes=list(notes)) for split, listed in splits.items()}
+
+
 def join_groups(parts: Iterable[tuple[Shape, Any]]) -> Iterator[Shape]:
     """Shapes, each with its group or None, of which those of one group and category are joined to one object."""
     groups: dict[Any, list[Shape]] = {}

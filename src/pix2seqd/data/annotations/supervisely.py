@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from pix2seqd.data.annotations.records import (
-    SPLIT_NAMES,
     Annotations,
     ImageFinder,
     Record,
     Shape,
+    by_split,
     drawn,
     make_taxonomy,
     number_names,
@@ -52,15 +52,13 @@ def read_supervisely(path: Path, images: Path | None = None) -> dict[str, Annota
     numbers = number_names(colors)
     taxonomy = make_taxonomy(numbers.items(), meta or path, colors=colors)
     finder = ImageFinder(images or home)
-    datasets = {file: file.parent.parent.name for file in contents}
-    grouped = path.is_dir() and all(SPLIT_NAMES.fullmatch(name) for name in datasets.values())
-    records: dict[str, list[Record]] = {}
+    records: list[tuple[str, Record]] = []
     for file, content in contents.items():
         shapes = [_shape(f"object {n}", entry, numbers) for n, entry in enumerate(content["objects"], start=1)]
         size = content["size"] if isinstance(content["size"], dict) else {}
         record = Record(_image(file, finder), shapes, parse_size(size.get("width"), size.get("height")))
-        records.setdefault(datasets[file] if grouped else "", []).append(record)
-    return {split: Annotations(path, finder.folder, taxonomy, listed) for split, listed in records.items()}
+        records.append((file.parent.parent.name if path.is_dir() else "", record))
+    return by_split(records, path, finder.folder, taxonomy)
 
 
 def _classes(meta: Path) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 from pix2seqd.data.annotations.cvat import read_xml
 from pix2seqd.data.annotations.records import (
     ONLY_BOX,
-    SPLIT_NAMES,
     Annotations,
     ImageFinder,
     Record,
     Shape,
+    by_split,
     lost,
     make_taxonomy,
     number_names,
@@ -42,9 +42,7 @@ def read_voc_xml(path: Path, images: Path | None = None) -> dict[str, Annotation
         raise InputError(f"{path} has no object with a name; label some")
     taxonomy = make_taxonomy(numbers.items(), path)
     finder = ImageFinder(images or home)
-    tops = {file: file.relative_to(home).parts[0] for file in roots}
-    grouped = all(SPLIT_NAMES.fullmatch(top) for top in tops.values())
-    records: dict[str, list[Record]] = {}
+    records: list[tuple[str, Record]] = []
     for file, root in roots.items():
         shapes = [_shape(f"object {n}", element, numbers) for n, element in enumerate(_objects(root), start=1)]
         sizes = (("size/width", "size/height"), ("imagesize/ncols", "imagesize/nrows"))
@@ -52,8 +50,8 @@ def read_voc_xml(path: Path, images: Path | None = None) -> dict[str, Annotation
         name = _text(root, "filename") or file.stem
         beside = finder.beside(Path(name).stem, file.parent) if file.is_relative_to(finder.folder) else None
         record = Record(beside or finder.find(name) or finder.named(file.stem) or name, shapes, size)
-        records.setdefault(tops[file] if grouped else "", []).append(record)
-    return {split: Annotations(path, finder.folder, taxonomy, listed) for split, listed in records.items()}
+        records.append((file.relative_to(home).parts[0], record))
+    return by_split(records, path, finder.folder, taxonomy)
 
 
 def _objects(root: ElementTree.Element) -> list[ElementTree.Element]:

@@ -228,6 +228,12 @@ def rectangle(left: float, top: float, right: float, bottom: float) -> list[list
     return [[left, top], [right, top], [right, bottom], [left, bottom]]
 
 
+def turned(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Points `[n, 2]` (x, y) turned around (0, 0), clockwise, as seen."""
+    angle = np.deg2rad(degrees)
+    return points @ [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+
+
 def ellipse_mask(
     center: tuple[float, float], radii: tuple[float, float], degrees: float, height: int, width: int
 ) -> Mask:

@@ -19,7 +19,7 @@ from pix2seqd.data.annotations.records import (
     parse_size,
     unusable,
 )
-from pix2seqd.data.outlines import FARTHEST, Mask, ellipse_mask, polygon_mask, rectangle
+from pix2seqd.data.outlines import FARTHEST, Mask, ellipse_mask, polygon_mask, rectangle, turned
 from pix2seqd.files import MAX_TEXT, XML_COSTS, InputError, read_bytes, require_memory
 
 MAX_DEPTH = 50
@@ -132,10 +132,8 @@ def _box(element: ElementTree.Element, height: int, width: int) -> Mask:
     left, top, right, bottom = _numbers(element, "xtl", "ytl", "xbr", "ybr")
     corners = np.array(rectangle(left, top, right, bottom))
     if element.get("rotation"):
-        angle = np.deg2rad(_numbers(element, "rotation")[0])  # clockwise, as seen
-        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         center = corners.mean(axis=0)
-        corners = (corners - center) @ turn + center
+        corners = turned(corners - center, _numbers(element, "rotation")[0]) + center
     return polygon_mask(corners.tolist(), height, width)
 
 

@@ -19,7 +19,7 @@ from pix2seqd.data.annotations.records import (
     parse_size,
     unusable,
 )
-from pix2seqd.data.outlines import FARTHEST, MAX_RUNS, Mask, ellipse_mask, polygon_mask
+from pix2seqd.data.outlines import FARTHEST, MAX_RUNS, Mask, ellipse_mask, polygon_mask, rectangle, turned
 from pix2seqd.files import InputError
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
@@ -136,9 +136,8 @@ def _polygon(value: Mapping[str, Any], height: int, width: int) -> Mask:
 def _rectangle(value: Mapping[str, Any], height: int, width: int) -> Mask:
     """Turned clockwise around its left upper corner."""
     x, y, w, h, degrees = _numbers(value, "x", "y", "width", "height", "rotation")
-    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    corners = np.array([[0, 0], [w, 0], [w, h], [0, h]]) * (width / 100, height / 100)
-    corners = corners @ [[cos, sin], [-sin, cos]] + (x * width / 100, y * height / 100)
+    corners = np.array(rectangle(0, 0, w, h)) * (width / 100, height / 100)
+    corners = turned(corners, degrees) + np.array([x * width / 100, y * height / 100])
     return polygon_mask(corners.tolist(), height, width)
 
 

@@ -60,10 +60,10 @@ def is_mask_folders(home: Path) -> bool:
 
 def read_mask_folders(home: Path, images: Path | None = None) -> Annotations:
     """Read the folder; all objects are of the class `object`."""
-    taxonomy = make_taxonomy([("object", 1)], home)
+    taxonomy = make_taxonomy(["object"], home)
     records = []
     for image, masks in _pairs(home).values():
-        shapes = [Shape(mask.name, 1, partial(_mask, mask)) for mask in masks]
+        shapes = [Shape(mask.name, "object", partial(_mask, mask)) for mask in masks]
         records.append(Record(image or "", shapes, header_size(masks[0]) if masks else None))
     unlisted = [
         f"{mask.relative_to(home).as_posix()}: there is no image in {folder.parent / 'images'}"

@@ -5,7 +5,7 @@ Aperio ImageScope (MoNuSeg, MoNuSAC) and ASAP write XML, QuPath GeoJSON, and Ima
 
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -24,7 +24,6 @@ from pix2seqd.data.annotations.records import (
     is_hidden,
     lost,
     make_taxonomy,
-    number_names,
     unusable,
     visible,
 )
@@ -97,14 +96,13 @@ def read_viewers(path: Path, images: Path | None = None) -> dict[str, Annotation
     home = path if path.is_dir() else path.parent
     files = [p for p in visible(home, "**/*") if p.suffix.lower() in SUFFIXES] if path.is_dir() else [path]
     outlines = {file: found for file in files if (found := _outlines(file)) is not None}
-    kinds = sorted({outline.kind for found in outlines.values() for outline in found} - {""})
-    numbers = number_names(kinds or ["object"])
+    kinds = sorted({outline.kind for found in outlines.values() for outline in found} - {""}) or ["object"]
     finder = ImageFinder(images or home)
     records = [
-        Record(_image(file, finder), [_shape(f"outline {n}", o, numbers) for n, o in enumerate(found, start=1)])
+        Record(_image(file, finder), [_shape(f"outline {n}", o, kinds) for n, o in enumerate(found, start=1)])
         for file, found in outlines.items()
     ]
-    return {"": Annotations(path, finder.folder, make_taxonomy(numbers.items(), path), records)}
+    return {"": Annotations(path, finder.folder, make_taxonomy(kinds, path), records)}
 
 
 def _image(file: Path, finder: ImageFinder) -> str:
@@ -128,12 +126,13 @@ def _outlines(file: Path) -> list[_Outline] | None:
             return _of_imagej(file) if is_roi_file(file) else None
 
 
-def _shape(name: str, outline: _Outline, numbers: Mapping[str, int]) -> Shape:
+def _shape(name: str, outline: _Outline, kinds: Collection[str]) -> Shape:
+    label = outline.kind or "object"
     if outline.lost:
         return lost(name, outline.lost)
-    if not outline.kind and "object" not in numbers:
-        return Shape(name, 0, unusable("it has no class, as others have"))
-    return Shape(name, numbers[outline.kind or "object"], partial(_mask, outline))
+    if label not in kinds:
+        return unusable(name, "it has no class, as others have")
+    return Shape(name, label, partial(_mask, outline))
 
 
 def _mask(outline: _Outline, height: int, width: int) -> Mask:

@@ -78,7 +78,7 @@ def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
     names, notes = _names(home, sorted({kind for _, pairs, _ in seen.values() for kind, _ in pairs}), only_objects)
     if not objects:
         notes.append(f"there is no folder {OBJECTS}: classes have no instances, all are stuff")
-    taxonomy = make_taxonomy([(name, i) for i, name in names.items()], home, things=bool(objects))
+    taxonomy = make_taxonomy(names.values(), home, list(names), things=bool(objects))
     finder = ImageFinder(folder)
 
     def record(stem: str) -> Record:
@@ -86,7 +86,9 @@ def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
         shapes = [lost(f"object {number}", "its pixels have no class") for number in without]
         for kind, number in pairs:
             name = f"object {number} ({names[kind]})" if number else names[kind]
-            shapes.append(Shape(name, kind, partial(_mask, read, stem, (kind, number)), bool(objects) and not number))
+            shapes.append(
+                Shape(name, names[kind], partial(_mask, read, stem, (kind, number)), bool(objects) and not number)
+            )
         return Record(finder.beside(stem, folder) or f"{stem}.jpg", shapes, (width, height))
 
     splits = _splits(home, labels, notes)

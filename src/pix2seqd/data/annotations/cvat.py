@@ -66,7 +66,7 @@ def is_cvat(root: ElementTree.Element, path: Path) -> bool:
     return root.tag == "annotations" and root.find("image") is not None
 
 
-def read_cvat(path: Path, root: ElementTree.Element, images: Path | None = None) -> Annotations:
+def read_cvat(path: Path, root: ElementTree.Element, images: Path | None = None) -> dict[str, Annotations]:
     """Read the XML file, whose content is `root`; an `InputError` if it has no label.
 
     Shapes of one group and label are one object. A higher `z_order` is on top. `images` is the folder of the images;
@@ -81,7 +81,7 @@ def read_cvat(path: Path, root: ElementTree.Element, images: Path | None = None)
         raise InputError(f"{path} has no label; export it again")
     finder = ImageFinder(folder)
     records = [_record(image, finder) for image in root.iter("image")]
-    return Annotations(path, folder, make_taxonomy(names, path, colors=labels), records)
+    return {"": Annotations(path, folder, make_taxonomy(names, path, colors=labels), records)}
 
 
 def _record(image: ElementTree.Element, finder: ImageFinder) -> Record:

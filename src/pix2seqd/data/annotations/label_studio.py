@@ -37,7 +37,7 @@ def is_label_studio(content: Any) -> bool:
     )
 
 
-def read_label_studio(path: Path, content: Any, images: Path | None = None) -> Annotations:
+def read_label_studio(path: Path, content: Any, images: Path | None = None) -> dict[str, Annotations]:
     """Read the tasks; `images` is the folder of their images, None: near the file.
 
     Of several annotations of a task, the one marked as ground truth is taken, otherwise the first. Tasks without one
@@ -67,7 +67,7 @@ def read_label_studio(path: Path, content: Any, images: Path | None = None) -> A
     ]
     if not (labels := labels_of(records)):
         raise InputError(f"{path} has no labelled object; label some in Label Studio")
-    return Annotations(path, folder, make_taxonomy(labels, path), records, notes=notes)
+    return {"": Annotations(path, folder, make_taxonomy(labels, path), records, notes=notes)}
 
 
 def _image(data: Mapping[str, Any]) -> str | None:

@@ -58,7 +58,7 @@ def is_mask_folders(home: Path) -> bool:
         return False
 
 
-def read_mask_folders(home: Path, images: Path | None = None) -> Annotations:
+def read_mask_folders(home: Path, images: Path | None = None) -> dict[str, Annotations]:
     """Read the folder; all objects are of the class `object`."""
     taxonomy = make_taxonomy(["object"], home)
     records = []
@@ -72,7 +72,7 @@ def read_mask_folders(home: Path, images: Path | None = None) -> Annotations:
         for mask in visible(folder, "*")
     ]
     note = "each mask file is an object of the class object"
-    return Annotations(home, home, taxonomy, records, unlisted, [note])
+    return {"": Annotations(home, home, taxonomy, records, unlisted, [note])}
 
 
 def _mask(path: Path, height: int, width: int) -> Mask:

@@ -66,7 +66,7 @@ def csv_cure(path: Path) -> str:
     return next((cure for needed, cure in OTHER_COLUMNS if needed <= found), "")
 
 
-def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
+def read_rle_csv(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     """Read the file; without a class, all objects are of the class `object`.
 
     `images` is the folder of the images, or one above it; None: that of the file. A row that lacks a column is an
@@ -103,7 +103,7 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
     order = "along each row" if along_rows else "down each column"
     note = f"run-length codes are read as Kaggle's: a row of the table is an object, pixels are counted from 1, {order}"
     taxonomy = make_taxonomy(labels_of(records) or ["object"], path)
-    return Annotations(path, finder.folder, taxonomy, records, notes=[note])
+    return {"": Annotations(path, finder.folder, taxonomy, records, notes=[note])}
 
 
 def _mask(code: str, along_rows: bool, height: int, width: int) -> Mask:

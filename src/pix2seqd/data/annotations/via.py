@@ -40,7 +40,7 @@ def _entries(content: Any) -> Iterator[Any]:
     yield from content.values() if isinstance(content, dict) else ()
 
 
-def read_via(path: Path, content: Any, images: Path | None = None) -> Annotations:
+def read_via(path: Path, content: Any, images: Path | None = None) -> dict[str, Annotations]:
     """Read the content of a json file of VIA.
 
     The class is the region's only attribute; several are an `InputError`. Without attributes, all are `object`.
@@ -59,7 +59,7 @@ def read_via(path: Path, content: Any, images: Path | None = None) -> Annotation
         name = entry["filename"]
         shapes = [_shape(f"region {n}", region, _label(region, key)) for n, region in enumerate(listed, 1)]
         records.append(Record(finder.find(name) or Path(name.replace("\\", "/")).name, shapes))
-    return Annotations(path, folder, make_taxonomy(labels_of(records) or ["object"], path), records)
+    return {"": Annotations(path, folder, make_taxonomy(labels_of(records) or ["object"], path), records)}
 
 
 def is_via_csv(path: Path) -> bool:
@@ -67,7 +67,7 @@ def is_via_csv(path: Path) -> bool:
     return {"filename", SHAPE, ATTRIBUTES} <= {name.lstrip("#") for name in columns(path)}
 
 
-def read_via_csv(path: Path, images: Path | None = None) -> Annotations:
+def read_via_csv(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     """Read the CSV file of VIA, as `read_via` does; an `InputError` if a line is damaged."""
     csv.field_size_limit(MAX_TEXT)
     lines = read_text(path, CSV_COSTS).splitlines()

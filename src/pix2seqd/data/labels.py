@@ -29,7 +29,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pix2seqd.data.label_images import palette_colors, read_label_image
-from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, NUMBERED, hex_color, recognize
+from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, NUMBERED, Given, hex_color, recognize
 from pix2seqd.data.tables import check_grey, color_table, nnunet, roboflow_classes
 from pix2seqd.files import InputError, read_text, read_yaml
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -349,15 +349,9 @@ def _find_coding(
     rgb = any(len(colors) > 1 for colors in meaning.values())
     images = [(file, read_label_image(file, rgb=rgb)) for file in chosen]
     void = declared.get("void", [])
-    return recognize(
-        images,
-        path,
-        classes_only=bool(set(names) - {0, 1, 255} or (declared.get("things") and not names)),
-        named=names,
-        things_given="things" in declared,
-        void=[value for value in (void if isinstance(void, list) else [void]) if type(value) is int and value],
-        looked_up=rgb,
-    )
+    void = {value for value in (void if isinstance(void, list) else [void]) if type(value) is int and value}
+    classes_only = bool(set(names) - {0, 1, 255} or (declared.get("things") and not names))
+    return recognize(images, Given(path, names, "things" in declared, void, classes_only, rgb))
 
 
 def _colors(

@@ -123,63 +123,53 @@ class _Seen:
     has_zero: bool
 
 
-def recognize(
-    images: Sequence[tuple[Path, np.ndarray]],
-    declaration: Path,
-    *,
-    classes_only: bool,
-    named: Collection[int] = (),
-    things_given: bool = False,
-    void: Sequence[int] = (),
-    looked_up: bool = False,
-) -> tuple[str, str]:
-    """Recognise the coding of label images.
+@dataclass(frozen=True)
+class Given:
+    """What is known of label images before they are looked at."""
 
-    Args:
-        images: path and pixels of some label images of a data set.
-        declaration: the file in which the user can choose the coding, for messages.
-        classes_only: whether the values are known to be classes, since several are named.
-        named: the values that the user named.
-        things_given: whether the user said which classes are things.
-        void: grey values that the user declared void.
-        looked_up: whether the colours come from palettes that differ from image to image.
+    declaration: Path
+    """The file in which the user can choose the coding, for messages."""
+    named: Collection[int] = ()
+    """The values that the user named."""
+    things: bool = False
+    """Whether the user said which classes are things."""
+    void: Collection[int] = ()
+    """Grey values that the user declared void."""
+    classes_only: bool = False
+    """Whether the values are known to be classes, since several are named."""
+    looked_up: bool = False
+    """Whether the colours come from palettes that differ from image to image."""
 
-    Returns:
-        The coding, a key of `MEANING`, and the reason in words.
 
-    Raises:
-        InputError: the images are not label images, or fit several codings.
+def recognize(images: Sequence[tuple[Path, np.ndarray]], given: Given) -> tuple[str, str]:
+    """Recognise the coding of label images, from path and pixels of some of them.
+
+    Returns the coding, a key of `MEANING`, and the reason in words. An `InputError` says that they are not label
+    images, or fit several codings.
     """
     greys = (pixels[..., 1] for _, pixels in images if pixels.ndim == 3 and pixels.shape[2] == 2)
     alphas = {value for alpha in greys for value in np.unique(alpha).tolist()}
     plain = [(path, _without_alpha(path, pixels, alphas)) for path, pixels in images]
-    coding, reason = _recognize_plain(plain, declaration, classes_only, named, things_given, void, looked_up)
-    if coding in ("class", "color") and not (classes_only or things_given):
+    coding, reason = _recognize_plain(plain, given)
+    if coding in ("class", "color") and not (given.classes_only or given.things):
         grey = [(path, p if p.ndim == 2 else p @ COLOR_WEIGHTS[: p.shape[2]]) for path, p in plain]
-        _check_drawn(grey, declaration, [coding], STROKES)
+        _check_drawn(grey, given.declaration, [coding], STROKES)
     return coding, reason
 
 
-def _recognize_plain(
-    plain: list[tuple[Path, np.ndarray]],
-    declaration: Path,
-    classes_only: bool,
-    named: Collection[int],
-    things_given: bool,
-    void: Sequence[int],
-    looked_up: bool,
-) -> tuple[str, str]:
+def _recognize_plain(plain: list[tuple[Path, np.ndarray]], given: Given) -> tuple[str, str]:
     """As `recognize`, of images without an alpha channel."""
+    declaration = given.declaration
     if any(pixels.ndim == 3 and pixels.shape[2] == 3 for _, pixels in plain):
         _check_alike(plain, declaration)
         colors = [pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2) for _, pixels in plain]
         if not all((c == c[..., :1]).all() for c in colors):
             colored = [(path, c) for (path, _), c in zip(plain, colors, strict=True)]
-            return _recognize_colors(colored, declaration, named, things_given, looked_up)
+            return _recognize_colors(colored, given)
         plain = [(path, c[..., 0]) for (path, _), c in zip(plain, colors, strict=True)]
     if any(pixels.ndim == 3 for _, pixels in plain):
-        return _recognize_pairs([_pairs(path, pixels) for path, pixels in plain], declaration, named)
-    seen = _look_at_all(plain, declaration, len(set(named) - {0, 255}) > 1)
+        return _recognize_pairs([_pairs(path, pixels) for path, pixels in plain], given)
+    seen = _look_at_all(plain, declaration, len(set(given.named) - {0, 255}) > 1)
     if not any(len(s.values) for s in seen):
         raise InputError(
             f"{declaration.parent}: the label images hold only 0, so nothing is labelled; export them again, "
@@ -187,16 +177,16 @@ def _recognize_plain(
         )
     both = max((s.values.tolist() for s in seen), key=len)
     masks = all(not s.has_zero and np.isin(s.values, both).all() for s in seen)
-    if masks and len(both) == 2 and 255 not in both and not (classes_only or things_given or void):
+    if masks and len(both) == 2 and 255 not in both and not (given.classes_only or given.things or given.void):
         raise _unsure_pair(declaration, *both)
-    seen = [_keep(s, lambda values: ~np.isin(values, void)) for s in seen]
+    seen = [_keep(s, lambda values: ~np.isin(values, list(given.void))) for s in seen]
     values = np.unique(np.concatenate([s.values for s in seen]))
-    if classes_only and values.max(initial=0) >= 1000 and np.isin(values, [*named, *HIGHEST]).all():
+    if given.classes_only and values.max(initial=0) >= 1000 and np.isin(values, [*given.named, *HIGHEST]).all():
         return "class", "all values are named in the declaration"
     one_scene = _is_one_scene([pixels for _, pixels in plain])
     inverted = bool(np.mean([(pixels > 0).mean() for _, pixels in plain]) > 0.5)
-    coding, reason = _recognize_grey(seen, declaration, classes_only, things_given, one_scene, inverted)
-    if coding == "class" and not classes_only:
+    coding, reason = _recognize_grey(seen, given, one_scene, inverted)
+    if coding == "class" and not given.classes_only:
         _check_stretch(seen, declaration)
     return coding, reason
 
@@ -279,14 +269,13 @@ def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarr
     return pixels
 
 
-def _recognize_grey(
-    seen: list[_Seen], declaration: Path, classes_only: bool, things_given: bool, one_scene: bool, inverted: bool
-) -> tuple[str, str]:
+def _recognize_grey(seen: list[_Seen], given: Given, one_scene: bool, inverted: bool) -> tuple[str, str]:
     """The coding and the reason for it of grey values; `inverted` if most pixels are not 0."""
+    declaration, classes_only = given.declaration, given.classes_only
     union = np.unique(np.concatenate([s.values for s in seen]))
     highest = int(union.max(initial=0))
     if len(union) == 1 and any(s.has_zero for s in seen):
-        if things_given:
+        if given.things:
             return "class", "things are declared"
         raise _unsure_mask(declaration, f"all is 0 or {highest}", str(highest), "class", inverted)
     if union.tolist() == [255, HIGHEST[0]]:
@@ -301,7 +290,7 @@ def _recognize_grey(
     if (highest < 1000 or highest in HIGHEST) and classes_only:
         return "class", "classes are named in the declaration"
     if highest >= 1000:
-        return _recognize_high(seen, union, declaration, classes_only, one_scene)
+        return _recognize_high(seen, given, one_scene)
     if max(len(s.values) for s in seen) > NEARLY_ALL and highest < 256 and _single_share(seen) < SINGLE:
         raise InputError(
             f"{declaration.parent}: an image has nearly all values below 256, and many have several patches, as if "
@@ -535,14 +524,14 @@ def _order(pairs: list[np.ndarray]) -> int:
     return int(low >= 2 * high) - int(high >= 2 * low)
 
 
-def _recognize_high(
-    seen: list[_Seen], union: np.ndarray, declaration: Path, classes_only: bool, one_scene: bool
-) -> tuple[str, str]:
-    """The coding and the reason for it of grey values that reach 1000; `union` has all of them.
+def _recognize_high(seen: list[_Seen], given: Given, one_scene: bool) -> tuple[str, str]:
+    """The coding and the reason for it of grey values that reach 1000.
 
     The ids of an atlas of organs reach 1000 too, such as 2, 41 and 1002: those that are numbered within a thousand have
     gaps, or are the same in all images.
     """
+    declaration, classes_only = given.declaration, given.classes_only
+    union = np.unique(np.concatenate([s.values for s in seen]))
     highest = int(union[-1])
     most = max(len(s.values) for s in seen)
     single, returning = _single_share(seen), _returning(seen)
@@ -582,13 +571,8 @@ def _recognize_high(
     raise _unsure(declaration, f"values reach {highest}", codings, OTHER_BACKGROUND if lies_around else "")
 
 
-def _recognize_colors(
-    images: list[tuple[Path, np.ndarray]],
-    declaration: Path,
-    named: Collection[int],
-    things_given: bool,
-    looked_up: bool,
-) -> tuple[str, str]:
+def _recognize_colors(images: list[tuple[Path, np.ndarray]], given: Given) -> tuple[str, str]:
+    declaration = given.declaration
     plain = [(path, pixels @ COLOR_WEIGHTS) for path, pixels in images]
     _check_drawn(plain, declaration, ["color"], POINTS, OUTLINES)
     for path, pixels in images:
@@ -597,7 +581,7 @@ def _recognize_colors(
     seen = [_look(path, pixels, declaration) for path, pixels in plain]
     values = np.unique(np.concatenate([s.values for s in seen]))
     if len(values) == 1 and any(s.has_zero for s in seen):
-        if things_given:
+        if given.things:
             return "color", "things are declared"
         color = f'"{hex_color(int(values[0]))}"'
         raise _unsure_mask(declaration, f"all is black or {color}", color, "color")
@@ -610,12 +594,12 @@ def _recognize_colors(
         numbers = np.concatenate(pairs)[:, 1]
         highest = int(numbers[numbers < 255].max(initial=0))
         many = highest >= MANY or (single >= SINGLE and (numbers.max() > 3 or _has_stuff(pairs, 0)))
-        if _are_named(pairs, named) or (first and not second and many):
+        if _are_named(pairs, given.named) or (first and not second and many):
             return "two-channel", "blue is 0, and green numbers the objects of each red value"
         codings += ["two-channel"] if first else []
         if (first or second) and _patches(seen) < SCATTERED:
             raise _unsure(declaration, f"{counts}, all without blue, as numbers may have", codings)
-    known = named and np.isin(np.where(values < 1000, values, values // 1000), [0, *named]).all()
+    known = given.named and np.isin(np.where(values < 1000, values, values // 1000), [0, *given.named]).all()
     if 1000 <= values.max() < 256_000 and (
         _counts_up(seen, 1000, at_least=2) or (known and _numbered_share(seen, 1000) > 0.2)
     ):
@@ -627,8 +611,8 @@ def _recognize_colors(
     else:
         classes = single < 0.75 and returning >= 0.3 and several and not _nested(seen)
     if _patches(seen) >= SCATTERED and several and most > 1 and returning < 0.3:
-        also = "; 'coding: class' takes the numbers in the palettes, and not their colours" if looked_up else ""
-        codings += ["class"] if looked_up else []
+        also = "; 'coding: class' takes the numbers in the palettes, and not their colours" if given.looked_up else ""
+        codings += ["class"] if given.looked_up else []
         raise _unsure(declaration, f"{counts}, other ones in each image", codings, also)
     if len(values) <= MANY_CLASSES and classes:
         if _has_low_channel(values):
@@ -647,10 +631,10 @@ def _recognize_colors(
     raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings, hint)
 
 
-def _recognize_pairs(pairs: list[np.ndarray], declaration: Path, named: Collection[int]) -> tuple[str, str]:
+def _recognize_pairs(pairs: list[np.ndarray], given: Given) -> tuple[str, str]:
     """The coding and the reason for it of images of two channels, from the `_pairs` of each."""
     first, second = (_are_numbered(pairs, classes) for classes in (0, 1))
-    if _are_named(pairs, named) or (first and not second):
+    if _are_named(pairs, given.named) or (first and not second):
         return "two-channel", "the second channel numbers the objects of each value of the first"
     what = "the first channel seems to number the objects, and the second to be their class"
     if not second:
@@ -658,8 +642,8 @@ def _recognize_pairs(pairs: list[np.ndarray], declaration: Path, named: Collecti
     elif first:
         what = "each of their two channels may be the class, and the other number the objects"
     raise InputError(
-        f"{declaration.parent}: of the label images, {what}; write 'coding: two-channel' to {declaration} if the first "
-        "is the class and the second numbers the objects; otherwise save them so, or only one channel"
+        f"{given.declaration.parent}: of the label images, {what}; write 'coding: two-channel' to {given.declaration} "
+        "if the first is the class and the second numbers the objects; otherwise save them so, or only one channel"
     )
 
 

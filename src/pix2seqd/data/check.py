@@ -181,9 +181,7 @@ AnyReport = TypeVar("AnyReport", bound=Report)
 def check(dataset: Dataset, id_capacity: int) -> Report:
     """Read every item of a data set. Items that cannot be read are listed as errors.
 
-    Args:
-        dataset: any data set.
-        id_capacity: number of things per image that the model's ids can distinguish.
+    `id_capacity` is the number of things per image that the model's ids can distinguish.
     """
     return fill(Report(dataset.taxonomy, id_capacity), dataset)
 

@@ -72,12 +72,7 @@ class Folder:
     """
 
     def __init__(self, pairs: "Pairs", labels: Labels) -> None:
-        """A data set of files that are read on access.
-
-        Args:
-            pairs: the files.
-            labels: the meaning of the labels' values.
-        """
+        """A data set of files that are read on access."""
         self.labels, self.taxonomy, self.skipped = labels, labels.taxonomy, pairs.skipped
         self._files, home = pairs.files, pairs.layout.images
         self._names = list(pairs.files)
@@ -152,11 +147,7 @@ class _Names:
 
     @classmethod
     def declared(cls, directory: Path) -> "_Names":
-        """The keys `image_name` and `label_name` of a declaration.
-
-        Raises:
-            InputError: a name is not text with one `*`; or an error of `read_declaration`.
-        """
+        """The keys `image_name` and `label_name` of a declaration; an `InputError` if one is not text with one `*`."""
         path, content = read_declaration(directory)
         names = [content.get(key, "*") for key in ("image_name", "label_name")]
         for name in names:
@@ -173,10 +164,7 @@ class _Names:
 def _common(name: str, path: Path, home: Path) -> str | None:
     """What an image and its label have in common: the path below `home` without suffix, or None if `name` does not fit.
 
-    Args:
-        name: the pattern of the file's stem, with one `*`.
-        path: the file.
-        home: the folder that the result is relative to.
+    `name` is the pattern of the file's stem, with one `*`.
     """
     before, after = name.split("*")
     stem = path.stem
@@ -200,8 +188,8 @@ class Pairs:
     def find(cls, layout: Layout, names: _Names, directory: Path) -> "Pairs":
         """Find each image's labels.
 
-        Raises:
-            InputError: the folder of images is missing; a file has no partner; two images have the same stem.
+        It is an `InputError` that the folder of images is missing, a file has no partner, or two images have the same
+        stem.
         """
         if not layout.images.is_dir():
             raise InputError(f"{layout.images} is missing: the images of {layout.labels} are expected in this folder")
@@ -290,11 +278,7 @@ def _is_of_cellpose(path: Path) -> bool:
 
 
 def label_splits(directory: Path) -> dict[str, Layout]:
-    """Split → its folders, for splits with at least one label image.
-
-    Raises:
-        InputError: classes.yaml is not understood.
-    """
+    """Split → its folders, for splits with a label image; an `InputError` if classes.yaml is not understood."""
     name = _Names.declared(directory).label
     found: dict[str, Layout] = {}
     if is_mask_folders(directory):
@@ -563,10 +547,7 @@ def _without_zeros(name: str) -> str:
 def _several_masks(images: Iterable[str], labels: Path, truth: Iterable[str]) -> str:
     """The cure where several masks seem to belong to an image; "" if they do not.
 
-    Args:
-        images: names of the images.
-        labels: folder of the masks.
-        truth: names of the masks, with their folders.
+    `images` are names of images, `truth` those of the masks in the folder `labels`, with their folders.
     """
     if all(LABEL_STUDIO.fullmatch(Path(name).name) for name in truth):
         return LABEL_STUDIO_CURE
@@ -606,10 +587,7 @@ def _naming(images: Sequence[Path], image_home: Path, labels: Sequence[Path], la
 def _kinds(images: Sequence[Path], home: Path, truth: Collection[str]) -> list[_Names]:
     """The names under which every image has a label image, if there are several, as of Cityscapes.
 
-    Args:
-        images: the images.
-        home: their folder.
-        truth: names of all label images, with their folders.
+    `truth` are the names of all label images, with their folders.
     """
     for image in _patterns(images) if images else ():
         names = {name for path in images if (name := _common(image, path, home))}

@@ -89,15 +89,12 @@ class Mask:
 
 
 def combine(masks: Iterable[Mask], operator: Callable[..., Any] = np.logical_or) -> Mask:
-    """One mask of several, from the first to the last.
+    """One mask of several, from the first to the last; of none, it is empty.
 
     Args:
-        masks: no more are made than `MAX_WORK` allows; of none, the result is empty.
+        masks: no more are made than `MAX_WORK` allows; more are a `ValueError`.
         operator: what is done with each but the first: `np.logical_or` adds it, `np.greater` takes it away, and
             `np.logical_xor` does one where the other was done.
-
-    Raises:
-        ValueError: they are more than `MAX_WORK`.
     """
     parts, work = [], 0
     for mask in masks:
@@ -124,16 +121,11 @@ def too_large() -> str:
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> Mask:
-    """Decode the `segmentation` of an annotation.
+    """Decode the `segmentation` of an annotation of an image of this height and width.
 
-    Args:
-        segmentation: a list of polygons x1, y1, x2, y2, ... in pixels, of which the union is taken; or a run-length
-            code with `size` and `counts`, a list or a string.
-        height: height of the image.
-        width: width of the image.
-
-    Raises:
-        ValueError: the segmentation is damaged, has another size or would take too long.
+    It is a list of polygons x1, y1, x2, y2, ... in pixels, of which the union is taken; or a run-length code with
+    `size` and `counts`, a list or a string. One that is damaged, has another size or would take too long is a
+    `ValueError`.
     """
     if isinstance(segmentation, Mapping):
         return _decode_runs(segmentation, height, width)
@@ -150,8 +142,7 @@ def decode_mask(segmentation: Any, height: int, width: int) -> Mask:
 def _polygon(given: Any) -> np.ndarray:
     """`[n, 2]` x, y of a list x1, y1, x2, y2, ...
 
-    Raises:
-        ValueError: it is none, or has coordinates that are not finite or beyond `FARTHEST`.
+    Anything else, and coordinates that are not finite or beyond `FARTHEST`, are a `ValueError`.
     """
     try:
         numbers = isinstance(given, list | tuple) and all(type(number) in (int, float) for number in given)
@@ -168,15 +159,8 @@ def _polygon(given: Any) -> np.ndarray:
 def fill_polygon(points: np.ndarray, height: int, width: int) -> Mask:
     """The mask of a polygon: the pixels whose centres are inside by the even-odd rule; pixel i spans i to i + 1.
 
-    `PIL.ImageDraw` also fills the pixels that the outline touches, which enlarges small objects.
-
-    Args:
-        points: `[n, 2]` x, y.
-        height: height of the image.
-        width: width of the image.
-
-    Raises:
-        ValueError: it has more pixels and crossings with rows than `MAX_WORK`.
+    `PIL.ImageDraw` also fills the pixels that the outline touches, which enlarges small objects. The points are x, y,
+    `[n, 2]`. More pixels and crossings with rows than `MAX_WORK` are a `ValueError`.
     """
     # A side goes through the centres of these rows; of many small polygons each has few.
     y = np.ceil(np.clip(points[:, 1], 0, height) - 0.5).astype(int)
@@ -207,15 +191,9 @@ def fill_polygon(points: np.ndarray, height: int, width: int) -> Mask:
 
 
 def polygon_mask(points: Any, height: int, width: int) -> Mask:
-    """The mask of one polygon.
+    """The mask of one polygon of corners x, y, in pixels.
 
-    Args:
-        points: corners x, y, in pixels.
-        height: height of the image.
-        width: width of the image.
-
-    Raises:
-        ValueError: the corners are not pairs of finite numbers or too far outside, or as `fill_polygon`.
+    Corners that are not pairs of finite numbers or too far outside, or an error of `fill_polygon`, are a `ValueError`.
     """
     pairs = isinstance(points, list | tuple) and all(isinstance(p, list | tuple) and len(p) == 2 for p in points)
     if not pairs:
@@ -239,15 +217,8 @@ def ellipse_mask(
 ) -> Mask:
     """The mask of an ellipse: the pixels whose centres are inside.
 
-    Args:
-        center: x, y in pixels.
-        radii: along x and y, before it is turned.
-        degrees: how far it is turned clockwise, as seen.
-        height: height of the image.
-        width: width of the image.
-
-    Raises:
-        ValueError: a number is not finite or too large, or a radius is negative.
+    Centre and radii are along x and y, in pixels; it is turned by so many degrees clockwise, as seen. A number that is
+    not finite or too large, or a negative radius, is a `ValueError`.
     """
     if not (np.abs([*center, *radii, degrees]) <= FARTHEST).all() or min(radii) < 0:
         raise ValueError("its centre, radius or angle is no number of pixels or degrees")
@@ -270,15 +241,8 @@ def ellipse_mask(
 def stored_mask(png: bytes, left: int, top: int, height: int, width: int) -> Mask:
     """A mask that is stored as the PNG of a part of the image; what is not black and not transparent is inside.
 
-    Args:
-        png: content of the PNG.
-        left: column of its first pixel in the image; it may lie partly outside.
-        top: row of its first pixel.
-        height: height of the image.
-        width: width of the image.
-
-    Raises:
-        ValueError: it is no PNG, or has too many pixels.
+    `left` and `top` are column and row of its first pixel in the image; it may lie partly outside. What is no PNG, or
+    has too many pixels, is a `ValueError`.
     """
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as opened:
@@ -295,15 +259,9 @@ def stored_mask(png: bytes, left: int, top: int, height: int, width: int) -> Mas
 
 
 def column_runs(starts: np.ndarray, ends: np.ndarray, height: int) -> Mask:
-    """The mask of runs of pixels, which are counted from 0 down each column.
+    """The mask of runs of pixels, which are counted from 0 down each column of so many pixels.
 
-    Args:
-        starts: first pixel of each run, `[n]`; runs may overlap.
-        ends: pixel after its last, `[n]`.
-        height: height of the image.
-
-    Raises:
-        ValueError: the mask is larger than `MAX_WORK`.
+    The runs go from `starts` to before `ends`, `[n]`, and may overlap. A mask larger than `MAX_WORK` is a `ValueError`.
     """
     order = np.argsort(starts, kind="stable")
     order = order[starts[order] < ends[order]]

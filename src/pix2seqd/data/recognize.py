@@ -219,8 +219,7 @@ def _check_stretch(seen: list[_Seen], declaration: Path) -> None:
 def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path, several_named: bool) -> list[_Seen]:
     """What is seen in grey images, `[h, w]` each; lines may be what is meant if several classes are named.
 
-    Raises:
-        InputError: the values of one were smeared, or as `_look`.
+    An image whose values were smeared, or an error of `_look`, is an `InputError`.
     """
     if soft := [path for path, pixels in plain if is_smooth(pixels)]:
         raise InputError(
@@ -254,10 +253,8 @@ def _check_drawn(
 def _without_alpha(path: Path, pixels: np.ndarray, alphas: set[int]) -> np.ndarray:
     """The pixels without the alpha channel of colours, or one of grey that says nothing: constant, or 0 and 255.
 
-    `alphas` are the values of the alpha channels of all images that are grey.
-
-    Raises:
-        InputError: the mask seems to be the alpha channel of grey.
+    `alphas` are the values of the alpha channels of all images that are grey. A mask that seems to be the alpha channel
+    of grey is an `InputError`.
     """
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         return pixels[..., :3]
@@ -308,14 +305,9 @@ def _recognize_grey(seen: list[_Seen], given: Given, one_scene: bool, inverted: 
 def _recognize_low(
     seen: list[_Seen], declaration: Path, one_scene: bool, *, void: bool = False, bordered: bool = False
 ) -> tuple[str, str]:
-    """The coding and the reason for it of grey values below 1000.
+    """The coding and the reason for it of grey values below 1000; `seen` are the images that have a value.
 
-    Args:
-        seen: the images that have a value.
-        declaration: the file in which the user can choose the coding.
-        one_scene: the images are slices of a stack.
-        void: 255 is void, and left out of `seen`.
-        bordered: most images have this void, and the other values are low.
+    If `void`, 255 is left out of `seen`. If `bordered`, most images have this void, and the other values are low.
     """
     most, returning, what = max((len(s.values) for s in seen), default=0), _returning(seen), " and 255" if void else ""
     if most < 2:
@@ -405,14 +397,7 @@ class _Row:
 
 
 def _are_objects(seen: list[_Seen], row: _Row, most: int, returning: float) -> bool:
-    """Whether many values of one patch each are objects, and not parts of a body or regions of an atlas.
-
-    Args:
-        seen: the images.
-        row: how their values count up.
-        most: number of values in the image that has most.
-        returning: from `_returning`.
-    """
+    """Whether many values of one patch each are objects, and not parts of a body or regions of an atlas."""
     # The parts of a car or a body are of similar size, but each image lacks others of them.
     steady, free = _steadiness(seen), _freedom(seen)
     gaps = np.median([len(s.values) / s.values[-1] for s in seen]) < 0.95
@@ -431,12 +416,8 @@ def _are_objects(seen: list[_Seen], row: _Row, most: int, returning: float) -> b
 def _few_classes(seen: list[_Seen], row: _Row, background: bool, tracked: bool, and_void: bool) -> str:
     """Why a few values, most of few patches, are classes; "" if they may be objects.
 
-    Args:
-        seen: the images.
-        row: how their values count up.
-        background: every image has 0.
-        tracked: the images are slices of a stack with objects.
-        and_void: there are two values, and void.
+    If `background`, every image has 0. If `tracked`, they are slices of a stack with objects. If `and_void`, there are
+    two values, and void.
     """
     if not background and _are_pieces(seen):
         return ""
@@ -465,15 +446,8 @@ def meaning(coding: str) -> str:
 def _which_number(seen: list[_Seen], declaration: Path, coding: str, reason: str, base: int) -> tuple[str, str]:
     """The coding and the reason for it of values that count up within each `base`.
 
-    Args:
-        seen: the images.
-        declaration: the file in which the user can choose the coding.
-        coding: what they are, if the class comes first.
-        reason: the reason for that.
-        base: what separates both parts.
-
-    Raises:
-        InputError: a larger base fits as well, or the number may come first.
+    `coding` is what they are if the class comes first, for this `reason`. If a larger base fits as well, or the number
+    may come first, it is an `InputError`.
     """
     pairs = _both_parts(seen, base)
     high = np.unique(np.concatenate(pairs)[:, 0])
@@ -509,9 +483,7 @@ def _order(pairs: list[np.ndarray]) -> int:
     """Which part of values is the class: 1 for the first, -1 for the second, 0 if it may be either.
 
     The number is the part that counts up, to another end in each image, or that has at least twice as many values.
-
-    Args:
-        pairs: both parts of each image, `[n, 2]`.
+    `pairs` has both parts for each image, `[n, 2]`.
     """
     if not _are_numbered(pairs, 1):
         return 1
@@ -650,8 +622,7 @@ def _recognize_pairs(pairs: list[np.ndarray], given: Given) -> tuple[str, str]:
 def _pairs(path: Path, pixels: np.ndarray) -> np.ndarray:
     """The distinct pairs of the first two channels of pixels `[h, w, channels]`: `[n, 2]`.
 
-    Raises:
-        InputError: there are so many that it is no label image.
+    So many that it is no label image are an `InputError`.
     """
     if pixels.ndim == 2:
         pixels = np.stack([pixels, np.zeros_like(pixels)], -1)
@@ -670,9 +641,7 @@ def _are_named(pairs: list[np.ndarray], named: Collection[int]) -> bool:
 def _are_numbered(pairs: list[np.ndarray], classes: int) -> bool:
     """Whether one channel numbers the objects of each class, or of all classes, from 0 or 1, and there are few classes.
 
-    Args:
-        pairs: the pairs of each image.
-        classes: which of the two channels is the class. The number 255 is a crowd.
+    `classes` is which of the two channels is the class. The number 255 is a crowd.
     """
     whole = count = 0
     several = False
@@ -773,13 +742,8 @@ def _single_share(seen: list[_Seen]) -> float:
 def _numbered_share(seen: list[_Seen], base: int) -> float:
     """How far values consist of a class and a number that counts up from 0 or 1 within the class.
 
-    Args:
-        seen: the images.
-        base: the number that separates class and number.
-
-    Returns:
-        The share of the numbers up to the highest that occur: near 1 for whole images, less for crops of images, and
-        near 0 for other values. 0 if there are many values without a number.
+    It is the share of the numbers up to the highest that occur: near 1 for whole images, less for crops of images, and
+    near 0 for other values. It is 0 if there are many values without a number.
     """
     numbers = _numbers_of_classes(seen, base)
     plain = {value for s in seen for value in s.values[s.values < base].tolist()}
@@ -804,12 +768,7 @@ def _numbers_of_classes(seen: list[_Seen], base: int) -> list[np.ndarray]:
 def _counts_up(seen: list[_Seen], base: int, at_least: int = 3) -> bool:
     """Whether values from `base` on are a class and a number that counts up, nearly without gaps, from 0 or 1.
 
-    Of the same few numbers in all images this cannot be told, unless they begin with 0.
-
-    Args:
-        seen: the images.
-        base: what separates class and number.
-        at_least: how many numbers from 1 a class needs if all images have the same.
+    Of the same few numbers in all images this cannot be told, unless they begin with 0, or reach `at_least`.
     """
     groups = _numbers_of_classes(seen, base)
     sizes = np.array([len(numbers) for numbers in groups])
@@ -825,12 +784,8 @@ def _are_pieces(seen: list[_Seen], *, one_scene: bool = False, many: bool = Fals
     """Whether values have few patches, as nerves that are cut several times, and not as land.
 
     The patches are of similar size, and about as many for each value. Those of land differ more, also where it fills
-    the image as densely packed nerves do.
-
-    Args:
-        seen: the images.
-        one_scene: the images show the same scene, as the slices of a stack, in which the patches differ more.
-        many: there are many values that count from 1 in each image, as the numbers of objects; also these differ more.
+    the image as densely packed nerves do. They may differ more if the images are slices of one scene, and if there are
+    `many` values that count from 1 in each image, as the numbers of objects.
     """
     counts = np.concatenate([s.patches for s in seen])
     if not (counts > 1).any():
@@ -913,15 +868,9 @@ def _steadiness(seen: list[_Seen]) -> float:
 
 
 def _look(path: Path, values: np.ndarray, declaration: Path) -> _Seen:
-    """Count the values of an image and their patches.
+    """Count the values of an image, int64 `[h, w]`, and their patches.
 
-    Args:
-        path: the label image, for messages.
-        values: int64 `[h, w]`.
-        declaration: the file in which the user can choose the coding, for messages.
-
-    Raises:
-        InputError: there are so many values or so small patches that it is no label image.
+    So many values or so small patches that it is no label image are an `InputError`.
     """
     found, dense, counts = np.unique(values, return_inverse=True, return_counts=True)
     if len(found) > max(64, values.size // 8) or len(found) > 2**17:
@@ -954,11 +903,9 @@ def _look(path: Path, values: np.ndarray, declaration: Path) -> _Seen:
 
 
 def _free(dense: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Share of the border of each value at which 0 begins; 0 for one without a border.
+    """Share of the border of each of the `found` values at which 0 begins; 0 for one without a border.
 
-    Args:
-        dense: the index of the value of each pixel, `[h, w]`.
-        found: the values.
+    `dense` has the index of the value of each pixel, `[h, w]`.
     """
     border, free = np.zeros((2, len(found)))
     for before, after in ((dense[:, :-1], dense[:, 1:]), (dense[:-1], dense[1:])):

@@ -21,8 +21,7 @@ LayerData = tuple[np.ndarray, dict[str, Any], str]
 def make_widget() -> Any:
     """The widget "pix2seqd": choose an image layer and a model; a Labels layer is added when the result is there.
 
-    Raises:
-        InputError: napari is not installed.
+    If napari is not installed, it is an `InputError`.
     """
     require("the widget in napari", "napari", "napari", "magicgui")
     import napari.layers  # pyright: ignore[reportMissingImports]

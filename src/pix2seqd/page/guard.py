@@ -64,9 +64,7 @@ class Guard:
         app: gradio's application.
         host: address that the server listens on.
         names: further names under which browsers may ask for it.
-        visitors: the visitors.
-        scratch: their files.
-        limits: limits of a request.
+        visitors, scratch, limits: the visitors, their files, and limits of a request.
         is_locked: whether visitors have to log in; gradio compares the password.
     """
 

@@ -373,12 +373,9 @@ class Panoptic:
 
 
 def typical_diameter(areas: Sequence[int]) -> float:
-    """Diameter, in pixels, of a disc as large as the thing that the median pixel of all things belongs to.
+    """Diameter, in pixels, of a disc as large as the thing that the median pixel of all things is in; 0: no things.
 
-    The median is over pixels, not over things, because small fragments hardly change it.
-
-    Args:
-        areas: pixels of each thing; the result for no things is 0.
+    The median is over pixels, not over things, because small fragments hardly change it. `areas` are in pixels.
     """
     if not areas:
         return 0.0

@@ -68,7 +68,7 @@ def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
     )
     if not labels:
         raise InputError(f"{given} has no label images; export them as PNG")
-    read = lru_cache(maxsize=2)(_Reader(_colors(home), objects, {} if only_objects else labels).read)
+    read = lru_cache(maxsize=2)(partial(_read, _colors(home), objects, {} if only_objects else labels))
 
     def look(stem: str) -> tuple[tuple[int, ...], Any, Any]:
         keys, boxes, without = read(stem)
@@ -114,41 +114,38 @@ def _splits(home: Path, labels: Collection[str], notes: list[str]) -> dict[str, 
     return {split: stems for split, stems in found.items() if stems} or {"": list(labels)}
 
 
-class _Reader:
-    """Reads the label images of an image."""
+def _read(
+    colors: dict[int, int], objects: dict[str, Path], classes: dict[str, Path], stem: str
+) -> tuple[np.ndarray, dict[tuple[int, int], Box], list[int]]:
+    """Keys `[h, w]`, 0 for background and void; (class, number) and box of each; numbers without a class."""
+    if classes:
+        kinds = _classes(classes[stem], colors)
+        numbers = _objects(objects[stem]) if stem in objects else np.zeros_like(kinds)
+    else:
+        numbers = _objects(objects[stem])
+        kinds = np.minimum(numbers, 1)
+    if numbers.shape != kinds.shape:
+        raise InputError(f"{objects[stem]} and {classes[stem]} differ in size; export them again")
+    void = (kinds == VOID) | (numbers == VOID)
+    keys = np.where(void | (kinds == 0), 0, kinds * BASE + numbers)
+    boxes = {divmod(key, BASE): box for key, (_, box) in Runs.encode(keys).measure().items()}
+    without = set(np.unique(numbers[~void]).tolist()) - {0} - {number for _, number in boxes}
+    return keys, boxes, sorted(without)
 
-    def __init__(self, colors: dict[int, int], objects: dict[str, Path], classes: dict[str, Path]) -> None:
-        self.colors, self.objects, self.classes = colors, objects, classes
 
-    def read(self, stem: str) -> tuple[np.ndarray, dict[tuple[int, int], Box], list[int]]:
-        """Keys `[h, w]`, 0 for background and void; (class, number) and box of each; numbers without a class."""
-        if self.classes:
-            kinds = self._classes(self.classes[stem])
-            numbers = _objects(self.objects[stem]) if stem in self.objects else np.zeros_like(kinds)
-        else:
-            numbers = _objects(self.objects[stem])
-            kinds = np.minimum(numbers, 1)
-        if numbers.shape != kinds.shape:
-            raise InputError(f"{self.objects[stem]} and {self.classes[stem]} differ in size; export them again")
-        void = (kinds == VOID) | (numbers == VOID)
-        keys = np.where(void | (kinds == 0), 0, kinds * BASE + numbers)
-        boxes = {divmod(key, BASE): box for key, (_, box) in Runs.encode(keys).measure().items()}
-        without = set(np.unique(numbers[~void]).tolist()) - {0} - {number for _, number in boxes}
-        return keys, boxes, sorted(without)
-
-    def _classes(self, path: Path) -> np.ndarray:
-        """The class of each pixel: the value, or what `labelmap.txt` says of its colour."""
-        pixels = read_label_image(path, rgb=bool(self.colors))
-        if not self.colors:
-            if pixels.ndim == 3:
-                raise InputError(f"{path} has colours; add labelmap.txt with lines such as 'cell:128,0,0::'")
-            return pixels
-        colors = {VOID_COLOR: VOID, **self.colors}
-        found, dense = _distinct(pixels)
-        if unknown := [color for color in found if color not in colors]:
-            color = [unknown[0] % 256, unknown[0] // 256 % 256, unknown[0] // 65536]
-            raise InputError(f"{path}: colour {color} is not in labelmap.txt; add it")
-        return np.array([colors[color] for color in found])[dense]
+def _classes(path: Path, colors: dict[int, int]) -> np.ndarray:
+    """The class of each pixel: the value, or what `labelmap.txt` says of its colour."""
+    pixels = read_label_image(path, rgb=bool(colors))
+    if not colors:
+        if pixels.ndim == 3:
+            raise InputError(f"{path} has colours; add labelmap.txt with lines such as 'cell:128,0,0::'")
+        return pixels
+    colors = {VOID_COLOR: VOID, **colors}
+    found, dense = _distinct(pixels)
+    if unknown := [color for color in found if color not in colors]:
+        color = [unknown[0] % 256, unknown[0] // 256 % 256, unknown[0] // 65536]
+        raise InputError(f"{path}: colour {color} is not in labelmap.txt; add it")
+    return np.array([colors[color] for color in found])[dense]
 
 
 def _distinct(pixels: np.ndarray) -> tuple[list[int], np.ndarray]:

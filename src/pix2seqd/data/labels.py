@@ -1,18 +1,4 @@
-"""Label images in several codings: class and instance of every pixel.
-
-| coding | a label image | a pixel |
-|---|---|---|
-| `class` | grey or palette | its class; each connected component (4 neighbours) of a thing class is an instance |
-| `instance` | grey of 8, 16 or 32 bits, or colours | 0: background; any other value: an instance of the one thing \
-class. Class images beside them give several classes |
-| `color` | colours or palette | a colour of the table `colors`: a class, as for `class` |
-| `class*1000+id` | 16-bit grey, or colours with value = R + 256 G + 65536 B | class * 1000 + number of the instance; \
-below 1000: class without instance, stuff or a crowd |
-| `class*B+id`, `id*B+class` | the same | with any number B; values below it are a class without instance |
-| `class*256+id` | the same | class * 256 + number of the instance, from 1; 0: class without instance |
-| `class*256+id from 0` | the same | class * 256 + number of the instance, from 0 |
-| `two-channel` | colours, or grey with alpha | channel 0: class; channel 1: number of the instance, 255 = crowd |
-"""
+"""Label images in several codings (docs/datasets.md explains them): class and instance of every pixel."""
 
 import difflib
 import re

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pix2seqd.data.label_images import palette_colors, read_label_image
-from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, NUMBERED, Given, hex_color, recognize
+from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, NUMBERED, Given, hex_color, recognize, unsure
 from pix2seqd.data.tables import check_grey, color_table, nnunet, roboflow_classes
 from pix2seqd.files import InputError, read_text, read_yaml
 from pix2seqd.panoptic.panoptic import Panoptic
@@ -441,10 +441,8 @@ def _usual_void(path: Path, coding: str, names: Mapping[int, str], seen: Sequenc
 
 
 def _unsure_void(path: Path, value: int, seen: str, also: str = "") -> InputError:
-    return InputError(
-        f"{path.parent}: {value} may be a class or void in the label images ({seen}); write one of these lines to "
-        f"{path}: 'void: []' ({value} is a class) or 'void: {value}' (it is none){also}"
-    )
+    lines = [f"'void: []' ({value} is a class)", f"'void: {value}' (it is none)"]
+    return unsure(path, f"{value} may be a class or void in the label images ({seen})", lines, also)
 
 
 def _reading(void: Collection[int], classes: Collection[int]) -> str:

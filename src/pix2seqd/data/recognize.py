@@ -922,28 +922,32 @@ def hex_color(number: int) -> str:
 
 
 def _unsure_mask(declaration: Path, seen: str, value: str, coding: str, inverted: bool = False) -> InputError:
-    other = " or 'things: [0]' (each connected patch of 0 is one object, as the mask may be inverted)" * inverted
-    return InputError(
-        f"{declaration.parent}: the label images are masks that can be read in several ways ({seen}); write one of "
-        f"these lines to {declaration}: 'things: [{value}]' (each connected patch of {value} is one object){other} or "
-        f"'coding: {coding}' ({value} is an area, whose objects are not counted) or 'coding: instance' (all of "
-        f"{value} in an image is one object)"
-    )
+    zero = ["'things: [0]' (each connected patch of 0 is one object, as the mask may be inverted)"] * inverted
+    area = f"'coding: {coding}' ({value} is an area, whose objects are not counted)"
+    lines = [_things(value), *zero, area, f"'coding: instance' (all of {value} in an image is one object)"]
+    return unsure(declaration, f"{_MASKS} ({seen})", lines)
 
 
 def _unsure_pair(declaration: Path, low: int, high: int) -> InputError:
-    return InputError(
-        f"{declaration.parent}: the label images are masks that can be read in several ways (all is {low} or {high}); "
-        f"write one of these lines to {declaration}: 'things: [{high}]' (each connected patch of {high} is one object) "
-        f"or 'things: [{low}]' (each connected patch of {low} is one object) or 'coding: class' (both are areas)"
-    )
+    lines = [_things(high), _things(low), "'coding: class' (both are areas)"]
+    return unsure(declaration, f"{_MASKS} (all is {low} or {high})", lines)
 
 
 def _unsure(declaration: Path, seen: str, codings: list[str], hint: str = "") -> InputError:
-    return InputError(
-        f"{declaration.parent}: the label images can be read in several ways ({seen}); "
-        f"write one of these lines to {declaration}: {_lines(codings)}{hint}"
-    )
+    return unsure(declaration, f"the label images can be read in several ways ({seen})", [_lines(codings)], hint)
+
+
+def unsure(declaration: Path, what: str, lines: list[str], hint: str = "") -> InputError:
+    """The error that label images fit several declarations: `what` about them, and the lines to choose from."""
+    choice = f"write one of these lines to {declaration}: {' or '.join(lines)}{hint}"
+    return InputError(f"{declaration.parent}: {what}; {choice}")
+
+
+_MASKS = "the label images are masks that can be read in several ways"
+
+
+def _things(value: object) -> str:
+    return f"'things: [{value}]' (each connected patch of {value} is one object)"
 
 
 def _lines(codings: list[str]) -> str:

@@ -18,7 +18,7 @@ from pix2seqd.data.label_images import palette_colors, read_label_image
 from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, NUMBERED, Given, hex_color, recognize, unsure
 from pix2seqd.data.tables import check_grey, color_table, nnunet, roboflow_classes
 from pix2seqd.files import InputError, read_text, read_yaml
-from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.panoptic import Panoptic, id_to_rgb, unique_inverse
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
 CODINGS = tuple(MEANING)
@@ -127,7 +127,7 @@ class Labels:
         """The complete declaration as YAML, below comments that list the assumptions."""
         content: dict[str, Any] = {"coding": self.coding}
         if self.colors:
-            content["colors"] = {name: [c % 256, c // 256 % 256, c // 65536] for name, c in self.colors.values()}
+            content["colors"] = {name: id_to_rgb(color).tolist() for name, color in self.colors.values()}
         else:
             content["labels"] = dict(self.names)
         content["things"] = [self.names[value] for value in sorted(self.things)]
@@ -182,16 +182,15 @@ class Labels:
 
     def _look_up(self, path: Path, pixels: np.ndarray) -> np.ndarray:
         """Class values `[h, w]` of the colours of a label image."""
-        numbers = as_rgb_number(pixels)
         values = {color: value for value, (_, color) in self.colors.items()}
-        found, dense = np.unique(numbers, return_inverse=True)
+        found, dense = unique_inverse(as_rgb_number(pixels))
         if unknown := [int(color) for color in found if int(color) not in values]:
-            count, color = len(unknown), [unknown[0] % 256, unknown[0] // 256 % 256, unknown[0] // 65536]
+            count, color = len(unknown), id_to_rgb(unknown[0]).tolist()
             more = f" and {count - 1} more" if count > 1 else ""
             smeared = "JPEG or resizing has smeared them; export the labels again as PNG or TIFF, without interpolation"
             cure = smeared if count > MANY_UNKNOWN else "add it to colors in classes.yaml, or to the table of colours"
             raise InputError(f"{path}: colour {color}{more} is not in colors; {cure}")
-        return np.array([values[int(color)] for color in found])[dense.reshape(numbers.shape)]
+        return np.array([values[int(color)] for color in found])[dense]
 
 
 def _as_number(pixels: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from pix2seqd.data.contours import are_outlines, are_points, are_strokes
 from pix2seqd.data.label_images import check_alpha
 from pix2seqd.data.smeared import is_mixed, is_smooth, mixed, smeared, was_jpeg
 from pix2seqd.files import InputError
+from pix2seqd.panoptic.panoptic import id_to_rgb
 
 COLOR_WEIGHTS = np.array([1, 256, 65536])
 """A colour as a number: R + 256 G + 65536 B."""
@@ -681,7 +682,7 @@ def _has_low_channel(values: np.ndarray) -> bool:
 
     So do several channels that are all low, as those of KITTI-STEP's maps, but for 255 where nothing is labelled.
     """
-    channels = np.stack([values % 256, values // 256 % 256, values // 65536])
+    channels = id_to_rgb(values).T
     inner = channels[:, (channels < 255).all(0)].max(1, initial=0)
     if (inner > 0).sum() > 1 and FEW_LOW <= inner.max() < LOW_CHANNEL:
         return True
@@ -691,7 +692,7 @@ def _has_low_channel(values: np.ndarray) -> bool:
 
 def _near_colors(values: np.ndarray) -> str:
     """A remark about two colours that hardly differ, as two programs make them; "" if there are none."""
-    channels = np.stack([values % 256, values // 256 % 256, values // 65536], 1)
+    channels = id_to_rgb(values).astype(int)
     near = np.abs(channels[:, None] - channels).max(-1) <= 2
     first, second = np.nonzero(np.triu(near, 1))
     if not len(first):
@@ -918,7 +919,7 @@ def _free(dense: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 def hex_color(number: int) -> str:
     """A colour R + 256 G + 65536 B as "#rrggbb"."""
-    return f"#{number % 256:02x}{number // 256 % 256:02x}{number // 65536:02x}"
+    return f"#{id_to_rgb(number).tobytes().hex()}"
 
 
 def _unsure_mask(declaration: Path, seen: str, value: str, coding: str, inverted: bool = False) -> InputError:

@@ -21,6 +21,7 @@ from pix2seqd.data.label_images import LOSSLESS_SUFFIXES, read_label_image
 from pix2seqd.data.labels import as_rgb_number
 from pix2seqd.data.outlines import Mask
 from pix2seqd.files import InputError, read_text
+from pix2seqd.panoptic.panoptic import id_to_rgb, unique_inverse
 from pix2seqd.panoptic.runs import Box, Runs
 
 OBJECTS, CLASSES, IMAGES = "SegmentationObject", "SegmentationClass", "JPEGImages"
@@ -141,17 +142,10 @@ def _classes(path: Path, colors: dict[int, int]) -> np.ndarray:
             raise InputError(f"{path} has colours; add labelmap.txt with lines such as 'cell:128,0,0::'")
         return pixels
     colors = {VOID_COLOR: VOID, **colors}
-    found, dense = _distinct(pixels)
-    if unknown := [color for color in found if color not in colors]:
-        color = [unknown[0] % 256, unknown[0] // 256 % 256, unknown[0] // 65536]
-        raise InputError(f"{path}: colour {color} is not in labelmap.txt; add it")
-    return np.array([colors[color] for color in found])[dense]
-
-
-def _distinct(pixels: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """The colours of an image as R + 256 G + 65536 B, and the index of that of each pixel `[h, w]`."""
-    colors, dense = np.unique(as_rgb_number(pixels), return_inverse=True)
-    return colors.tolist(), dense.reshape(pixels.shape[:2])
+    found, dense = unique_inverse(as_rgb_number(pixels))
+    if unknown := [color for color in found.tolist() if color not in colors]:
+        raise InputError(f"{path}: colour {id_to_rgb(unknown[0]).tolist()} is not in labelmap.txt; add it")
+    return np.array([colors[color] for color in found.tolist()])[dense]
 
 
 def _objects(path: Path) -> np.ndarray:
@@ -159,7 +153,7 @@ def _objects(path: Path) -> np.ndarray:
     pixels = read_label_image(path)
     if pixels.ndim == 2:
         return pixels
-    colors, dense = _distinct(pixels)
+    colors, dense = unique_inverse(as_rgb_number(pixels))
     numbers = [0 if c == 0 else VOID if c == VOID_COLOR else FIRST_COLOR + n for n, c in enumerate(colors)]
     return np.array(numbers)[dense]
 

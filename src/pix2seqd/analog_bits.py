@@ -10,10 +10,14 @@ from torch import Tensor, nn
 
 
 def int2bit(masks: Tensor, bits: Sequence[int]) -> Tensor:
-    """Binary code of each mask channel, least significant bit first: float32 0 or 1, `[b, sum(bits), h, w]`.
+    """Binary code of each mask channel, least significant bit first.
 
-    Masks are integers `[b, c, h, w]`, channel k in `0 .. 2^bits[k] - 1` (higher bits are dropped). The bits of channel
-    0 come first, then those of channel 1, ...
+    Args:
+        masks: integers `[b, c, h, w]`, channel k in `0 .. 2^bits[k] - 1` (higher bits are dropped).
+        bits: number of bits of each channel.
+
+    Returns:
+        float32 0 or 1, `[b, sum(bits), h, w]`: the bits of channel 0, then of channel 1, ...
     """
     planes = [(masks[:, k] >> i) & 1 for k, n in enumerate(bits) for i in range(n)]
     return torch.stack(planes, dim=1).float()
@@ -29,9 +33,15 @@ def bit2int(bits_on: Tensor, bits: Sequence[int]) -> Tensor:
 
 
 def analog(masks: Tensor, bits: Sequence[int], scale: float) -> Tensor:
-    """Analog bits of masks, as `int2bit` takes them (§2, §3.2, Algorithm 1); `scale` is b.
+    """Analog bits of masks (§2, §3.2, Algorithm 1).
 
-    Returns float32 `[b, sum(bits), h, w]`: -b where a bit is 0, +b where it is 1.
+    Args:
+        masks: integers `[b, c, h, w]`, as `int2bit` takes them.
+        bits: number of bits of each channel.
+        scale: b.
+
+    Returns:
+        float32 `[b, sum(bits), h, w]`: -b where a bit is 0, +b where it is 1.
     """
     return (int2bit(masks, bits) * 2 - 1) * scale
 
@@ -46,7 +56,12 @@ def binary_codes(bits: int, device: torch.device | None = None) -> Tensor:
 def expected_bits(logits: Tensor, scale: float) -> Tensor:
     """Analog bits as the average of all binary codes under softmax(logits) (§3.2 "Softmax Cross Entropy Loss").
 
-    From logits `[b, 2^n, h, w]` over the values of one mask channel: float32 `[b, n, h, w]` in [-scale, scale].
+    Args:
+        logits: `[b, 2^n, h, w]` over the values of one mask channel.
+        scale: b.
+
+    Returns:
+        float32 `[b, n, h, w]` in [-scale, scale].
     """
     n = logits.shape[1].bit_length() - 1
     # Autocast would compute the sum in bfloat16, and bits near 0 would flip.
@@ -72,11 +87,15 @@ class ExpectedBits(nn.Module):
 
 
 def to_codes(masks: Tensor, bits: Sequence[int], encoding: str) -> Tensor:
-    """Values in an encoding of Bit Diffusion (Chen et al. 2022), which is a permutation of the values of each channel.
+    """Values in an encoding of Bit Diffusion (Chen et al. 2022), which is a permutation of the values.
 
-    Masks are as `int2bit` takes them; the result has the integers whose bits stand for the values, int64 of the same
-    shape. The encodings are "binary": no change, "gray": consecutive values differ in one bit, and "random": a fixed
-    permutation.
+    Args:
+        masks: integers `[b, c, h, w]`, channel k in `0 .. 2^bits[k] - 1`.
+        bits: number of bits of each channel.
+        encoding: "binary": no change. "gray": consecutive values differ in one bit. "random": a fixed permutation.
+
+    Returns:
+        int64, the same shape: the integers whose bits (`int2bit`) stand for the values.
     """
     if encoding == "binary":
         return masks
@@ -133,10 +152,16 @@ class Quantizer(nn.Module):
 
 
 def value_probability(bits: Tensor, scale: float) -> Tensor:
-    """Probability of the values that the signs of analog bits stand for: all n are right, float32 `[b, h, w]`, 0..1.
+    """Probability of the values that the signs of analog bits stand for.
 
-    An analog bit, of `[b, n, h, w]` in [-scale, scale], is an expectation (§3.2), so it gives the probability of the
-    bit. Bits are taken as independent.
+    An analog bit is an expectation (§3.2), so it gives the probability of the bit. Bits are taken as independent.
+
+    Args:
+        bits: analog bits `[b, n, h, w]` in [-scale, scale].
+        scale: b.
+
+    Returns:
+        float32 `[b, h, w]`, 0..1: all n bits are right.
     """
     return ((1 + bits.abs() / scale) / 2).prod(dim=1).clamp(max=1)
 
@@ -144,8 +169,13 @@ def value_probability(bits: Tensor, scale: float) -> Tensor:
 def bit_evidence(m_t: Tensor, scale: float, gamma_t: Tensor) -> Tensor:
     """Half the log-odds that each bit is 1, given only its noisy value (Eq. 1).
 
-    From noisy analog bits `[b, bits, h, w]` and γ(t), `[b]`, 0..1; clipped to [-5, 5]: near t = 0 it would grow without
-    limit.
+    Args:
+        m_t: noisy analog bits `[b, bits, h, w]`.
+        scale: b.
+        gamma_t: γ(t), `[b]`, 0..1.
+
+    Returns:
+        `[b, bits, h, w]`, clipped to [-5, 5]: near t = 0 it would grow without limit.
     """
     return (m_t * evidence_gain(scale, gamma_t)[:, None, None, None]).clamp(-5, 5)
 

@@ -60,7 +60,13 @@ def check_schedule(schedule: str) -> None:
 def corrupt(m: Tensor, noise: Tensor, gamma_t: Tensor) -> Tensor:
     """Eq. 1: m_t = √γ(t) m + √(1 - γ(t)) ε.
 
-    Analog bits m, ε (standard normal) and the result are `[b, bits, h, w]`, and γ(t) is `[b]`, 0..1.
+    Args:
+        m: analog bits `[b, bits, h, w]`.
+        noise: ε, standard normal, same shape.
+        gamma_t: γ(t), `[b]`, 0..1.
+
+    Returns:
+        m_t, same shape.
     """
     gamma_t = gamma_t[:, None, None, None]
     return gamma_t.sqrt() * m + (1 - gamma_t).sqrt() * noise
@@ -69,8 +75,12 @@ def corrupt(m: Tensor, noise: Tensor, gamma_t: Tensor) -> Tensor:
 def time_steps(steps: int, td: float) -> Iterator[tuple[float, float]]:
     """(t_now, t_next) of each step of Algorithm 2.
 
-    `td` is τ_d, the asymmetric time interval, in steps (§3.3, Figure 6b). Fewer than 1 step, or a negative td, is a
-    `ValueError`.
+    Args:
+        steps: number of steps, 1 or more.
+        td: τ_d ≥ 0, the asymmetric time interval, in steps (§3.3, Figure 6b).
+
+    Raises:
+        ValueError: fewer than 1 step, or a negative td.
     """
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")
@@ -96,9 +106,13 @@ def ddpm_step(
 ) -> Tensor:
     """State at t_next by ancestral sampling (Ho et al. 2020).
 
-    The state m_t at t_now, the predicted analog bits and new standard normal noise are `[b, bits, h, w]`, γ of both
-    times scalar tensors. With `small_variance` it is that of the posterior instead of that of the forward process (β̃
-    and β of Ho et al.).
+    Args:
+        m_t: state at t_now, `[b, bits, h, w]`.
+        m_pred: predicted analog bits, same shape.
+        gamma_now: γ(t_now), a scalar tensor.
+        gamma_next: γ(t_next), likewise.
+        noise: new standard normal noise for this step, same shape as `m_t`.
+        small_variance: the variance of the posterior instead of that of the forward process (β̃ and β of Ho et al.).
     """
     eps = predicted_noise(m_t, m_pred, gamma_now)
     alpha = (gamma_now / gamma_next).clamp(0, 1)

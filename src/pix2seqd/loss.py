@@ -27,19 +27,30 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def cross_entropy(logits: tuple[Tensor, ...], masks: Tensor, weights: Tensor) -> Tensor:
-    """Weighted cross-entropy of every pixel, averaged over the mask's channels; its mean is the loss of Algorithm 1.
+    """Weighted cross-entropy of every pixel, averaged over the mask's channels.
 
-    From the logits of each mask channel, `[b, 2^bits, h, w]`, the masks, int64 `[b, channels, h, w]`, and weights `[b,
-    h, w]`, 0 or more (`instance_weights`); float32 `[b, h, w]`.
+    Args:
+        logits: for each mask channel `[b, 2^bits, h, w]`.
+        masks: int64 `[b, channels, h, w]`, each channel in 0 .. 2^bits - 1.
+        weights: `[b, h, w]`, 0 or more (`instance_weights`).
+
+    Returns:
+        float32 `[b, h, w]`; its mean is the loss of Algorithm 1.
     """
     losses = [_CrossEntropy.apply(group.float(), masks[:, k]) for k, group in enumerate(logits)]
     return weights * torch.stack(losses).mean(dim=0)
 
 
 def l2(m_pred: Tensor, m_bits: Tensor, weights: Tensor) -> Tensor:
-    """Weighted squared error of the analog bits (Eq. 2), averaged over the bits; its mean is the loss.
+    """Weighted squared error of the analog bits (Eq. 2), averaged over the bits.
 
-    Predicted and true bits are `[b, bits, h, w]`, weights as in `cross_entropy`, and the result float32 `[b, h, w]`.
+    Args:
+        m_pred: predicted analog bits `[b, bits, h, w]`.
+        m_bits: true ones, same shape.
+        weights: `[b, h, w]`, 0 or more (`instance_weights`).
+
+    Returns:
+        float32 `[b, h, w]`; its mean is the loss.
     """
     return weights * (m_pred.float() - m_bits).square().mean(dim=1)
 
@@ -47,9 +58,15 @@ def l2(m_pred: Tensor, m_bits: Tensor, weights: Tensor) -> Tensor:
 def instance_weights(ids: Tensor, p: float, max_instances: int) -> Tensor:
     """Weights w of the pixels: 1 / (c + 1)^p, where c is the pixels of the instance, with a mean of 1 (Figure 4).
 
-    The + 1 is the official code's; the paper has 1 / c^p. Ids are int64 `[b, h, w]`; void (id 0) counts as an instance.
-    p is 0 or more; 0 gives all pixels the weight 1. Ids from `max_instances` on get the weight 0 if p > 0 (official).
-    The weights are float32 `[b, h, w]`, 0 or more; the mean of each image is 1.
+    The + 1 is the official code's; the paper has 1 / c^p. Void (id 0) counts as an instance.
+
+    Args:
+        ids: int64 `[b, h, w]`.
+        p: exponent, 0 or more; 0 gives all pixels the weight 1.
+        max_instances: ids from this number on get the weight 0 if p > 0 (official).
+
+    Returns:
+        float32 `[b, h, w]`, 0 or more; the mean of each image is 1.
     """
     if p == 0:
         return torch.ones_like(ids, dtype=torch.float32)

@@ -198,10 +198,15 @@ class BitHead(nn.Module):
         self.expected_bits = ExpectedBits(config.mask.scale)
 
     def forward(self, x: Tensor, m_t: Tensor, gammas: Tensor) -> Tensor:
-        """Expected analog bits, float32 `[b, bits, h, w]` in [-scale, scale].
+        """The bits.
 
-        They are those of the last convolution's result x, `[b, outputs · patch², h / patch, w / patch]`, of noisy
-        analog bits m_t `[b, bits, h, w]` and γ(t), `[b]` or `[1]`.
+        Args:
+            x: result of the last convolution, `[b, outputs · patch², h / patch, w / patch]`.
+            m_t: noisy analog bits `[b, bits, h, w]`.
+            gammas: γ(t), `[b]` or `[1]`.
+
+        Returns:
+            Expected analog bits, float32 `[b, bits, h, w]` in [-scale, scale].
         """
         return self.bits(self.logits(x, m_t, gammas))
 

@@ -27,9 +27,15 @@ def fit_crop(
 ) -> tuple[Tensor, np.ndarray]:
     """Scale an image relative to the target, then crop it to the target (official scale_jitter, fixed_size_crop).
 
-    The image is uint8 or float 0..1, `[3, h, w]`, the labels integers `[h, w]`. The target is height and width; a scale
-    of 1 fits the image into it. `offset` is the position of the crop along each axis, as a share 0..1 of the excess.
-    Returns the image, float `[3, h', w']` in 0..1, and labels `[h', w']`, at most as large as the target.
+    Args:
+        image: uint8 or float 0..1, `[3, h, w]`.
+        labels: integers `[h, w]`.
+        target: height and width.
+        scale: 1 fits the image into the target.
+        offset: position of the crop along each axis, as a share 0..1 of the excess.
+
+    Returns:
+        Image, float `[3, h', w']` in 0..1, and labels `[h', w']`, at most as large as the target.
     """
     size = jittered_size((image.shape[1], image.shape[2]), target, scale)
     starts = (int(max(n - t, 0) * u) for n, t, u in zip(size, target, offset, strict=True))

@@ -227,8 +227,14 @@ def _occurring(report: Report) -> list[str]:
 def contact_sheet(dataset: Dataset, path: str | Path, count: int = 12, side: int = 256) -> None:
     """Write a PNG with up to `count` items, evenly spaced in the data set, each as image and overlay side by side.
 
-    `side` is that of the square that each image is fitted into, in pixels. Items that cannot be read are left out. If
-    none can be, or `path` cannot be written, it is an `InputError`.
+    Args:
+        dataset: any data set; items that cannot be read are left out.
+        path: the PNG to write.
+        count: number of items, 1 or more.
+        side: side in pixels of the square that each image is fitted into.
+
+    Raises:
+        InputError: none of the chosen items can be read, or `path` cannot be written.
     """
     pairs = [pair for index in evenly_spaced(len(dataset), count) if (pair := _pair(dataset, index, side))]
     if not pairs:

@@ -141,8 +141,10 @@ class Painter:
             annotations: the source.
             semantic: folder of label PNGs with the names of the images, declared by a classes.yaml in it. They fill the
                 pixels without an instance. Categories that the annotations also have (by name) become void there.
-            background: name of a stuff category for all pixels that would otherwise be void. A name in use is an
-                `InputError`, as is a semantic map that is missing or not understood.
+            background: name of a stuff category for all pixels that would otherwise be void.
+
+        Raises:
+            InputError: the semantic map is missing or not understood; the background's name is in use.
         """
         self.annotations, self.semantic = annotations, semantic
         own = annotations.taxonomy
@@ -253,15 +255,25 @@ def convert(
     background: str | None = None,
     progress: Callable[[list[Record]], Iterable[Record]] = iter,
 ) -> Conversion:
-    """Write a split of a data set for `CocoPanoptic`: a json, PNGs, and a link to the folder of images; "" for no name.
+    """Write a data set for `CocoPanoptic`: a json, PNGs, and a link to the folder of images.
 
-    A conversion that fails or is interrupted leaves nothing but its report, see `write_together`. `semantic` and
-    `background` are as in `Painter`. `progress` wraps the images, to show how many are done.
+    A conversion that fails or is interrupted leaves nothing but its report, see `write_together`.
 
-    Returns statistics. Images that cannot be used are left out and listed in `errors`. Annotations that are lost are
-    listed in `dropped`. Both are in the file `dropped.txt` (`dropped_SPLIT.txt`) of `out`. If `out` already has this
-    split or splits of other categories, or no image can be used, it is an `InputError`, as errors of `write_together`
-    and `Painter`.
+    Args:
+        annotations: the source.
+        out: folder to write to.
+        split: name of the split; "" for none.
+        semantic: as in `Painter`.
+        background: as in `Painter`.
+        progress: wraps the images, to show how many are done.
+
+    Returns:
+        Statistics. Images that cannot be used are left out and listed in `errors`. Annotations that are lost are listed
+        in `dropped`. Both are in the file `dropped.txt` (`dropped_SPLIT.txt`) of `out`.
+
+    Raises:
+        InputError: `out` already has this split or splits of other categories; no image can be used; or an error of
+            `write_together` or `Painter`.
     """
     suffix = f"_{split}" if split else ""
     pngs, images, json_name = f"panoptic{suffix}", split or "images", f"panoptic{suffix}.json"

@@ -109,7 +109,10 @@ class Folder:
     def __getitem__(self, index: int) -> Sample:
         """The image and its ground truth; segment ids count from 1 in the order of classes.
 
-        A damaged file, and errors of `Labels.read`, are an `InputError`.
+        Raises:
+            IndexError: `index` is out of range.
+            InputError: a file is damaged; the sizes differ; a pixel value is not a class; a stuff class has numbered
+                instances.
         """
         name = self._names[index]
         path, label, classes = self._files[name]

@@ -22,7 +22,7 @@ def draw_mask(
     Args:
         segmentation: segment ids at mask resolution, 0 = void; `[h, w]`, or `[frames, h, w]` for a clip.
         classes: segment id → contiguous class; segments that are not listed become void.
-        taxonomy: it separates things from stuff.
+        taxonomy: the categories; it separates things from stuff.
         config: unique or reused ids; reused ids differ between things that are neighbours in any frame.
         max_instances: the paper's K; ids are 1 .. K - 1, and 0 is void.
         rng: source of randomness.

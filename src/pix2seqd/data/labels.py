@@ -64,10 +64,14 @@ class Labels:
     def open(cls, home: Path, files: Sequence[Path], class_files: Sequence[Path] = ()) -> "Labels":
         """Read `home`/classes.yaml (or classes.json); undeclared settings are detected in the label images.
 
-        All label images of the data set are read, unless labels and things are declared. `class_files` are for instance
-        images with class images beside them: the class image of each. If the declaration is not understood or
-        contradicts itself, or an image cannot be read, does not contain labels, or fits several codings, it is an
-        `InputError`.
+        Args:
+            home: folder of the declaration, which is optional.
+            files: all label images of the data set. All are read, unless labels and things are declared.
+            class_files: for instance images with class images beside them: the class image of each.
+
+        Raises:
+            InputError: the declaration is not understood or contradicts itself; an image cannot be read, does not
+                contain labels, or fits several codings.
         """
         path, declared = read_declaration(home)
         assumed = [f"no meaning of the key {key}, which is not known" for key in declared if key not in KEYS]
@@ -138,10 +142,15 @@ class Labels:
     def read(self, path: Path, image: Image.Image, taxonomy: Taxonomy, class_path: Path | None = None) -> Panoptic:
         """Read the segmentation of an image; segment ids count from 1 in the order of classes.
 
-        `taxonomy` is that of these labels, computed once by the caller; `class_path` is the class image beside an
-        instance image, if there is one. If a label image is missing, damaged, or differs in size from the image, a
-        value is not a class, a stuff class has numbered instances, or an instance has two classes, it is an
-        `InputError`.
+        Args:
+            path: the label image.
+            image: the image.
+            taxonomy: `self.taxonomy`, computed once by the caller.
+            class_path: for an instance image: the class image beside it, if there is one.
+
+        Raises:
+            InputError: a label image is missing, damaged, or differs in size from the image; a value is not a class; a
+                stuff class has numbered instances; an instance has two classes.
         """
         pixels = read_label_image(path, image, rgb=self.coding == "color")
         class_path = class_path if self.coding == "instance" else None

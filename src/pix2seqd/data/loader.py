@@ -44,8 +44,9 @@ class TrainingExamples(TorchDataset[dict[str, torch.Tensor]]):
     def example(self, index: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Augment sample `index` and draw its ids.
 
-        Returns "images": float `[3, H, W]` in 0..1; "masks": int64 `[2, h, w]`, class and id at mask resolution; with
-        reused ids also "instances": int64 `[h, w]`.
+        Returns:
+            "images": float `[3, H, W]` in 0..1; "masks": int64 `[2, h, w]`, class and id at mask resolution; with
+            reused ids also "instances": int64 `[h, w]`.
         """
         recipe = self.recipe
         image, segmentation, classes, data = self._read(index)

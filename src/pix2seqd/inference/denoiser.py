@@ -77,11 +77,17 @@ class Denoiser:
         kept: tuple[Tensor, Tensor] | None = None,
         samples: int = 1,
     ) -> Iterator[Step]:
-        """Denoise some of the present frame's windows, of which `number` is the first.
+        """Denoise some of the present frame's windows.
 
-        `h`, `noise` and `hints` are as `Pix2SeqD.denoise` takes them. `sample` is one of so many `samples`; those
-        from `conditioned` on get no past masks. `inside` is as in `certain`. `kept` are analog bits that are
-        final already, `[b, bits, h, w]`, and for which windows they are, bool `[b]`.
+        Args:
+            h: the encoder's features of the windows.
+            noise: standard normal `[b, bits, h, w]`.
+            number: number of the first of these windows in the frame.
+            sample: number of the sample; samples from `conditioned` on get no past masks.
+            hints: int64 `[b, 2, h, w]`, as `Pix2SeqD.denoise` takes them.
+            inside: as in `certain`.
+            kept: analog bits that are final already, `[b, bits, h, w]`, and for which windows they are, bool `[b]`.
+            samples: number of samples of these windows.
         """
         config = self._config
         past = [masks[number : number + len(noise)] for masks in self._past] if sample < self.conditioned else []

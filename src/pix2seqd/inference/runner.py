@@ -20,13 +20,17 @@ from pix2seqd.speed.hardware import native_bfloat16
 
 
 class Runner:
-    """A model on a device at a precision; an `InputError` if the device does not exist here.
+    """A model on a device at a precision.
 
     Args of the constructor:
         model: is moved to the device.
-        device, dtype: as `Segmenter` takes them.
+        device: "auto" takes a CUDA device where there is one.
+        dtype: precision of the networks; "auto" is bfloat16 where the hardware computes it natively, otherwise float32.
         fast: exchange modules for faster ones of the same results (`speed.accelerate`), unless PIX2SEQD_PLAIN=1; or
             only these items of `speed.exchange.ITEMS`, in any case.
+
+    Raises:
+        InputError: the device does not exist here.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from pix2seqd.layers.norms import BatchNorm
 class ResNet(nn.Module):
     """Image `[b, 3, H, W]` → maps `[b, channels[i], H / strides[i], W / strides[i]]`, fine to coarse.
 
-    Args of the constructor (others than these of a configuration of `transformers` are not used):
+    Args of the constructor:
         depths, hidden_sizes: blocks and channels of each stage.
         embedding_size: channels of the stem.
         layer_type: "basic", or "bottleneck", which has a quarter of the channels inside.
@@ -24,8 +24,10 @@ class ResNet(nn.Module):
         downsample_in_bottleneck: whether a bottleneck halves in its first convolution instead of its second.
         hidden_act: only "relu".
         stem_pool: see `EncoderConfig.stem_pool`.
+        unused: other fields of a configuration of `transformers`.
 
-    If they describe no network, it is a `ValueError`.
+    Raises:
+        ValueError: the arguments do not describe a network.
     """
 
     def __init__(

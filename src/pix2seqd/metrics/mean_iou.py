@@ -13,10 +13,14 @@ MAX_CONFUSED = 300
 
 
 def iou_per_class(confusion: np.ndarray) -> np.ndarray:
-    """IoU of each class, float64 `[n + 1]`, from pixel counts `[n + 1, n + 1]`; rows are true classes, 0 is void.
+    """IoU of each class from a confusion matrix.
 
-    It is nan for classes that occur neither in truth nor in prediction. True void is ignored. Void predicted on
-    labelled pixels counts as an error, and then entry 0 is 0; otherwise it is nan.
+    Args:
+        confusion: pixel counts `[n + 1, n + 1]`; rows are true classes, columns predicted classes, 0 is void.
+
+    Returns:
+        float64 `[n + 1]`, nan for classes that occur neither in truth nor in prediction. True void is ignored. Void
+        predicted on labelled pixels counts as an error, and then entry 0 is 0; otherwise it is nan.
     """
     confusion = confusion.astype(np.float64)
     confusion[VOID] = 0

@@ -54,15 +54,18 @@ class RegionContour:
         prediction: Iterable[np.ndarray],
         max_proposals: int = MAX_PROPOSALS,
     ) -> None:
-        """Count one whole sequence of this name.
+        """Count one whole sequence.
 
         Args:
-            sequence: its name; a `ValueError` if it was counted before.
+            sequence: name of the sequence.
             truth: frames of object ids, integers `[h, w]`; 0 = background, 255 = void, which is ignored. The objects
                 are 1 to the highest id of the first frame; other ids are background.
-            prediction: frames of proposal ids 0..max_proposals, consistent over the frames. Another number or size of
-                frames, none, and a higher id are a `ValueError`.
-            max_proposals: the protocol allows 20.
+            prediction: the same number of frames of proposal ids 0..max_proposals, consistent over the frames.
+            max_proposals: maximum number of proposals; the protocol allows 20.
+
+        Raises:
+            ValueError: there is no frame; the number or size of frames differs; an id is above `max_proposals`; the
+                sequence was counted before.
         """
         if sequence in self.scores:
             raise ValueError(f"sequence {sequence} was counted twice")

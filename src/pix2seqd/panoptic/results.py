@@ -107,9 +107,13 @@ class PanopticWriter(AbstractContextManager["PanopticWriter"]):
     ) -> None:
         """Open a new or an existing folder; an `InputError` if it cannot be written to or holds other results.
 
-        Settings are what the results depend on besides the image, as JSON values. The order of `sources`, the images
-        that are going to be written, as far as known, decides the STEMs. `shard` is the number of images of a part;
-        None: no parts. `folders` are those of the files of images.
+        Args:
+            out: the folder.
+            taxonomy: the categories of everything in it.
+            settings: what the results depend on besides the image, as JSON values.
+            sources: the images that are going to be written, as far as known; their order decides the STEMs.
+            shard: number of images of a part; None: no parts.
+            folders: the folders of the files of images.
         """
         layout(out, shard)
         make_folders(out, ())

@@ -47,9 +47,12 @@ def variants(table: Table, model: ModelConfig) -> dict[str, ModelConfig]:
 def ablate(table: Table, recipe: Recipe, out: Path, seeds: int) -> list[dict[str, Any]]:
     """Train and score every row of a table, `seeds` times; runs that are complete in `out` are not repeated.
 
-    The row's setting replaces that of the recipe, all of whose `eval_data` is scored. OUT/TABLE-ROW/seed-N holds a run,
-    OUT/base the runs of the row that equals the recipe; tables in the same folder share them, so it has no other
-    recipe.
+    Args:
+        table: the table's name.
+        recipe: the run to repeat; the row's setting replaces its own. All of its `eval_data` is scored.
+        out: folder, with runs of no other recipe. OUT/TABLE-ROW/seed-N holds a run, OUT/base the runs of the row that
+            equals the recipe; tables in the same folder share them.
+        seeds: number of trainings per row, with the seeds 0, 1, ...
 
     Returns:
         For each row {"row", "base": whether the row equals the recipe, "pq": one per seed, 0..1, "pq_things",

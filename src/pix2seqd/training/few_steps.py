@@ -242,7 +242,7 @@ def distill(
     """Train a checkpoint that needs few steps. The folder is that of a training run, and can be resumed like one.
 
     Args:
-        checkpoint: the teacher: a bundled name, a folder or a hub id. If it gives no logits, it is an `InputError`.
+        checkpoint: the teacher: a bundled name, a folder or a hub id.
         data: labelled images, as `Recipe.train_data`; results of `pix2seqd segment` work too.
         out: folder of the run; out/model is the result.
         steps: denoising steps of the result, which takes one sample by default.
@@ -252,6 +252,9 @@ def distill(
         side: side of the training windows in pixels; 0: as in inference.
         resume: continue the run in `out`.
         trust_size: as `pix2seqd.checkpoint.from_pretrained` takes it.
+
+    Raises:
+        InputError: the checkpoint gives no logits, or as `train`.
     """
     teacher = from_pretrained(checkpoint, trust_size)
     if teacher.model.config.decoder.head != "softmax":

@@ -360,8 +360,8 @@ def find_folder(name: str) -> Path:
 def find_backbone(name: str) -> str:
     """What `pretrained_backbone` takes for this name: itself, or a folder; fetched from the hub if need be.
 
-    If it is not found, it is an `InputError`. A name that is neither known nor like one of the hub is refused without
-    asking the hub.
+    Raises:
+        InputError: not found; a name that is neither known nor like one of the hub is refused without asking the hub.
     """
     known = list(efficientnet_lite.FACTORS)
     if name in known or Path(name).is_dir():

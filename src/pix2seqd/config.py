@@ -115,9 +115,13 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any], trust_size: bool = False) -> Self:
         """Build from plain values (as JSON or YAML give them); lists become tuples, dictionaries nested configs.
 
-        With `trust_size` the limits of sizes (`Range.limit`, and those of a backbone's settings) do not hold. An
-        unknown key (the message names the nearest field), a value of another type, above its limit, or out of range is
-        a `ValueError`.
+        Args:
+            values: the settings.
+            trust_size: the limits of sizes (`Range.limit`, and those of a backbone's settings) do not hold.
+
+        Raises:
+            ValueError: an unknown key (the message names the nearest field), a value of another type, above its limit,
+                or out of range.
         """
         return cls._built(cls.checked(values, trust_size))
 

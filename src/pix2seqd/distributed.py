@@ -55,7 +55,8 @@ def all_gather(value: T) -> list[T]:
 def _joined() -> bool:
     """Whether there are other processes. The first call joins them and gives each process its own GPU.
 
-    If the environment says that there are, but not how to reach them, it is an `InputError`.
+    Raises:
+        InputError: the environment says that there are, but not how to reach them.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return False

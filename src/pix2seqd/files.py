@@ -68,8 +68,13 @@ class InputError(Exception):
 def require(purpose: str, extra: str, *packages: str) -> None:
     """Refuse to begin what needs packages of an extra (pyproject.toml) that are not installed.
 
-    The message calls it the `purpose`; `packages` have the names under which they are imported. A missing one is an
-    `InputError`.
+    Args:
+        purpose: what needs them, as the message calls it.
+        extra: the extra that brings them.
+        packages: as they are imported.
+
+    Raises:
+        InputError: one of them is missing.
     """
     if missing := [package for package in packages if find_spec(package) is None]:
         names = ", ".join(missing)
@@ -80,8 +85,10 @@ def require(purpose: str, extra: str, *packages: str) -> None:
 def write_atomically(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it replaces `path` on success and is removed on failure.
 
-    File and name are on the disk when this ends. A process that is killed leaves the temporary file, see `TEMPORARY`. A
-    folder that does not exist or cannot be written to, a device and a pipe are an `InputError`.
+    File and name are on the disk when this ends. A process that is killed leaves the temporary file, see `TEMPORARY`.
+
+    Raises:
+        InputError: the folder does not exist or cannot be written to; `path` is a device or a pipe.
     """
     path = Path(path)
     # Two processes may share a number where each is in a container of its own.
@@ -105,8 +112,10 @@ def write_together(out: Path) -> Iterator[Path]:
     """Yield a temporary folder in `out`. Its files and folders move to `out` on success and are removed on failure.
 
     JSON moves last, because it names the others. One process at a time does this in a folder. What a killed one left is
-    removed at the next start, or moved if it was complete. `out` is made, and removed again if it stays empty. If it
-    cannot be written to, another process does this in it, or it has one of the names already, it is an `InputError`.
+    removed at the next start, or moved if it was complete. `out` is made, and removed again if it stays empty.
+
+    Raises:
+        InputError: `out` cannot be written to, another process does this in it, or it has one of the names already.
     """
     made = not out.exists()
     stage, complete = out / ".together.part", out / ".together.complete"
@@ -155,7 +164,8 @@ def _check_free(folder: Path, out: Path) -> None:
 def exclusive_lock(lock: Path) -> Iterator[None]:
     """Keep other processes that ask for the same lock out within this context; the folder of its file exists.
 
-    If another process has it, or the folder cannot be written to, it is an `InputError`.
+    Raises:
+        InputError: another process has it, or the folder cannot be written to.
     """
     from filelock import FileLock
 
@@ -173,9 +183,15 @@ def exclusive_lock(lock: Path) -> Iterator[None]:
 
 @contextmanager
 def lock_errors(folder: Path, busy: str, other: str) -> Iterator[None]:
-    """Within this context the errors of a lock in `folder` become an `InputError`.
+    """Within this context the errors of a lock in `folder` become an InputError.
 
-    It says `busy` if another process has the lock; `other` is what the user may choose instead of the folder.
+    Args:
+        folder: the folder of the lock.
+        busy: what is said if another process has the lock.
+        other: what the user may choose instead of a folder that cannot be used.
+
+    Raises:
+        InputError: another process has the lock, or the folder cannot be written to.
     """
     from filelock import Timeout
 
@@ -211,7 +227,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def require_regular(path: Path) -> None:
-    """Raise an `InputError` for a device, pipe or socket where a file is expected: reading it might never end."""
+    """Refuse a device, pipe or socket where a file is expected: reading it might never end.
+
+    Raises:
+        InputError: it is one.
+    """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise InputError(f"{path} is a device or a pipe; give an ordinary file")
 
@@ -240,8 +260,10 @@ def is_dir(path: Path | Traversable) -> bool:
 def files_below(folder: Path) -> Iterator[Path]:
     """The files in a folder and those below it, also in linked folders; each folder once, as links may be rings.
 
-    Links to nothing are among them, so that reading one says that its file is missing. A folder that may not be listed
-    is an `InputError`, unless it is hidden, as those of macOS on a disk.
+    Links to nothing are among them, so that reading one says that its file is missing.
+
+    Raises:
+        InputError: one of the folders may not be listed, and is not hidden, as those of macOS on a disk.
     """
 
     def refuse(error: OSError) -> None:  # by default, `walk` leaves such a folder out
@@ -265,7 +287,8 @@ def files_below(folder: Path) -> Iterator[Path]:
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON, atomically; numbers that JSON lacks (NaN, infinity) become null.
 
-    What is nested too deep, or an error of `write_atomically`, is an `InputError`.
+    Raises:
+        InputError: it is nested too deep; or an error of `write_atomically`.
     """
     text = _json(content, f"the content of {path}", indent=1)
     with write_atomically(path) as temporary:
@@ -273,7 +296,11 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def json_line(content: Any) -> str:
-    """`content` as one line of JSON; numbers that JSON lacks become null. Too deep a nesting is an `InputError`."""
+    """`content` as one line of JSON; numbers that JSON lacks become null.
+
+    Raises:
+        InputError: it is nested too deep.
+    """
     return _json(content, "an entry of the result")
 
 
@@ -307,7 +334,12 @@ def encoded(image: "Image", kind: str = "PNG", **options: Any) -> bytes:
 
 
 def require_size(path: Path, limit: int) -> None:
-    """Raise an `InputError` for a file above `limit` bytes, or what is no file; an `OSError` if there is none."""
+    """Refuse a file above `limit` bytes, or what is no file, before it is read.
+
+    Raises:
+        InputError: it is.
+        OSError: there is no such file.
+    """
     require_regular(path)
     if (size := path.stat().st_size) > limit:
         raise InputError(f"{path} has {size:,} bytes; such a file has at most {limit:,}")
@@ -324,8 +356,14 @@ def _finite(value: Any) -> Any:
 def require_memory(path: Path | Traversable, content: bytes, costs: Mapping[bytes, int], more: int = 0) -> None:
     """Refuse a text whose content would take more than `MAX_MEMORY` and `MAX_GROWTH` allow, before it is understood.
 
-    `content` is the text in UTF-8, and `costs` are the bytes of memory for each byte of a kind in it; `more` are needed
-    beside these. The `InputError` names the path.
+    Args:
+        path: what the message calls it.
+        content: the text, in UTF-8.
+        costs: bytes of memory for each byte of a kind in the text.
+        more: bytes of memory beside these.
+
+    Raises:
+        InputError: it would.
     """
     import numpy as np
 
@@ -341,9 +379,12 @@ def require_memory(path: Path | Traversable, content: bytes, costs: Mapping[byte
 def read_json(path: str | Path | Traversable, limit: int | None = None) -> Any:
     """Read JSON.
 
-    `limit` is its largest size in bytes; None: `MAX_JSON`, and its content in memory is limited, see `require_memory`.
-    If it is missing, unreadable, not a file, too large, not JSON, or has a key twice in an object, it is an
-    `InputError`.
+    Args:
+        path: the file.
+        limit: its largest size in bytes; None: `MAX_JSON`, and its content in memory is limited, see `require_memory`.
+
+    Raises:
+        InputError: missing, unreadable, not a file, too large, not JSON, or with a key twice in an object.
     """
     path = Path(path) if isinstance(path, str) else path
     if path.is_dir():
@@ -373,9 +414,14 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_text(path: Path | Traversable, costs: Mapping[bytes, int] = LINE_COSTS) -> str:
-    """A text file in UTF-8, with or without its mark; `costs` say what the caller makes of it, see `require_memory`.
+    """A text file in UTF-8, with or without its mark.
 
-    What is not UTF-8, and errors of `read_bytes` and `require_memory`, are an `InputError`.
+    Args:
+        path: the file.
+        costs: what the caller makes of it, see `require_memory`.
+
+    Raises:
+        InputError: as `read_bytes` and `require_memory`, or it is not UTF-8.
     """
     content = read_bytes(path, MAX_TEXT)
     require_memory(path, content, costs)
@@ -386,9 +432,14 @@ def read_text(path: Path | Traversable, costs: Mapping[bytes, int] = LINE_COSTS)
 
 
 def read_bytes(path: Path | Traversable, limit: int) -> bytes:
-    """The content of a file of at most `limit` bytes; a member of a zip file is limited there.
+    """The content of a file.
 
-    If it is missing, unreadable, not a file, or too large, it is an `InputError`.
+    Args:
+        path: the file.
+        limit: its largest size in bytes; a member of a zip file is limited there.
+
+    Raises:
+        InputError: missing, unreadable, not a file, or too large.
     """
     try:
         if isinstance(path, Path):
@@ -403,9 +454,15 @@ def read_bytes(path: Path | Traversable, limit: int) -> bytes:
 def read_yaml(text: str, where: str) -> Any:
     """The content of a YAML text: plain values, without anchors, aliases and tags, which make much of little.
 
-    Dates stay text. If it has more than `MAX_YAML` characters, is nested more than `MAX_DEPTH` deep, has anchors,
-    aliases or tags, a key twice or a number of more than `MAX_DIGITS` characters, or is not YAML, it is an
-    `InputError`. The message calls it `where`.
+    Dates stay text.
+
+    Args:
+        text: at most `MAX_YAML` characters, nested at most `MAX_DEPTH` deep.
+        where: what the message calls it.
+
+    Raises:
+        InputError: it is larger, deeper, has anchors, aliases or tags, a key twice or a number of more than
+            `MAX_DIGITS` characters, or is not YAML.
     """
     import yaml
 

@@ -87,8 +87,13 @@ class PixelEncoder(nn.Module):
 class PyramidMerge(nn.Module):
     """Merge feature maps from coarse to fine, then upsample to the mask's resolution.
 
-    Channels and strides are those of the maps, fine to coarse; `dim` is the output's channels, and `stride` image
-    pixels per pixel of it, along each axis. If no map has a stride that is a multiple of that, it is a `ValueError`.
+    Args of the constructor:
+        channels, strides: of the maps, fine to coarse.
+        dim: output channels.
+        stride: image pixels per pixel of the output, along each axis.
+
+    Raises:
+        ValueError: no map has a stride that is a multiple of `stride`.
     """
 
     def __init__(self, channels: list[int], strides: list[int], dim: int, stride: int) -> None:

@@ -329,8 +329,11 @@ class Segmenter:
     def resize(self, source: Source, diameter: float = 0.0) -> ResizedImage:
         """An image at the network's scale; with `DataConfig.diameter`, at the scale at which its things have this size.
 
-        The scale depends on the image alone, so it is the same for every seed. The diameter of the things is in image
-        pixels; 0: it is measured.
+        The scale depends on the image alone, so it is the same for every seed.
+
+        Args:
+            source: as `image` takes it.
+            diameter: diameter of the things in image pixels; 0: it is measured.
         """
         data, infer, source = self.checkpoint.data, self.checkpoint.infer, open_pixels(source)
         estimate = partial(self._estimate_scale, source)

@@ -61,10 +61,16 @@ def benchmark(
     progress: Callable[[str], None] = print,
     trust_size: bool = False,
 ) -> dict[str, Any]:
-    """Measure a model (`preset_or_checkpoint`) at sides of square images and numbers of denoising steps.
+    """Measure.
 
-    The sizes ascend, so that the peaks of memory are each size's own. `progress` is called with what is measured next.
-    Device and dtype are as `Segmenter` takes them.
+    Args:
+        name: as `preset_or_checkpoint` takes it.
+        sizes: sides of square images, network input; ascending, so that the peaks of memory are each size's own.
+        steps: numbers of denoising steps to run end to end.
+        device: of `Segmenter`.
+        dtype: likewise.
+        progress: called with what is measured next.
+        trust_size: as `from_pretrained` takes it.
 
     Returns:
         {"machine": ..., "sizes": {size: ...}}: seconds are medians, after a warm-up; FLOP are counted, not estimated.
@@ -191,8 +197,10 @@ def _inputs(segmenter: Segmenter, image: Image.Image, batch: int) -> tuple[Tenso
 def parts(model: Pix2SeqD, images: Tensor, m_t: Tensor) -> dict[str, Callable[[], Any]]:
     """The network passes, without gradients: "encoder" and "prepare" run once for an image, "step" once for a step.
 
-    The model is plain, or as a `Runner` computes it. Images `[b, 3, H, W]`, 0..1, and m_t `[b, bits, h, w]` are
-    channels last.
+    Args:
+        model: plain, or as a `Runner` computes it.
+        images: `[b, 3, H, W]`, 0..1, channels last.
+        m_t: `[b, bits, h, w]`, likewise.
     """
     h, times = model.pixel_encoder(images), torch.linspace(1, 0, 20, device=images.device)
     prepared = model.mask_decoder.prepare(h, times)

@@ -53,8 +53,8 @@ def evaluate_video(
     """Score a segmenter on clips. Processes share the clips, and each returns the complete result.
 
     Args:
-        segmenter: must have the categories of the clips (`with_categories`), otherwise it is an `InputError`.
-        clips: clips with ground truth.
+        segmenter: the segmenter.
+        clips: clips with ground truth; the segmenter must have their categories (`with_categories`).
         tracking: source of the track ids.
         max_tracks: number of tracks per clip that count in J&F, largest first; DAVIS allows 20. None: all.
         progress: wraps the iteration over the clips.
@@ -65,6 +65,9 @@ def evaluate_video(
         `StepQuality` and `IdSwitches`; "first_steps", "steps": decoder steps per mask in first and in later frames,
         including those that estimate the scale; "frames_per_second": of the segmentation in one process, without
         reading and scoring. J&F counts the things of the first frame of a clip.
+
+    Raises:
+        InputError: the segmenter lacks a category, or an option is invalid.
     """
     clips = with_categories(clips, segmenter.taxonomy)
     contours, quality, switches = RegionContour(), StepQuality(clips.taxonomy), IdSwitches(clips.taxonomy)
@@ -203,8 +206,9 @@ def sweep_steps(
 ) -> dict[str, list[dict[str, Any]]]:
     """Figure 7: vary the steps of first frames with the default steps of later frames, and vice versa.
 
-    Returns "first_steps" and "steps" → for each of these values, the result of `evaluate_video` with the seed and
-    options, and "value".
+    Returns:
+        "first_steps" and "steps" → for each of these values, the result of `evaluate_video` with the seed and options,
+        and "value".
     """
     rows: dict[str, list[dict[str, Any]]] = {"first_steps": [], "steps": []}
     settings = [("first_steps", value) for value in first_steps] + [("steps", value) for value in steps]

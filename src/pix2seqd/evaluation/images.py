@@ -48,14 +48,20 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a segmenter on a data set. Processes share the samples, and each returns the complete result.
 
-    The segmenter must have the categories of the data (`with_categories`), otherwise it is an `InputError`. `groups`
-    has the group of each sample (e.g. a modality), for additional scores per group; `progress` wraps the iteration over
-    the samples. Options are those of `Segmenter.images`: seed, steps, td, min_pixels, batch_size.
+    Args:
+        segmenter: the segmenter.
+        dataset: images with ground truth; the segmenter must have their categories (`with_categories`).
+        groups: group of each sample (e.g. a modality), for additional scores per group.
+        progress: wraps the iteration over the samples.
+        options: options of `Segmenter.images`: seed, steps, td, min_pixels, batch_size.
 
     Returns:
         "all" and each group → "images", what each of `METRICS` computes, values 0..1, and "confusion": {"classes":
         names, void first; "pixels": counts, rows are true and columns predicted classes}, or None above
         `mean_iou.MAX_CONFUSED` categories.
+
+    Raises:
+        InputError: the segmenter lacks a category.
     """
     taxonomy = segmenter.taxonomy
     dataset = with_categories(dataset, taxonomy)
@@ -115,7 +121,12 @@ def _confusion(taxonomy: Taxonomy, iou: MeanIoU) -> dict[str, Any] | None:
 
 
 def class_table(results: dict[str, Any], taxonomy: Taxonomy) -> str:
-    """The scores of every class and group, of the results of `evaluate`, as CSV, 0..1; what is not defined is empty."""
+    """The scores of every class and group as CSV, 0..1; what is not defined is empty.
+
+    Args:
+        results: of `evaluate`.
+        taxonomy: the categories.
+    """
     text = StringIO()
     writer = csv.writer(text)
     writer.writerow(["images", "id", "category", "kind", "pq", "sq", "rq", "tp", "fp", "fn", "iou"])

@@ -54,7 +54,8 @@ def curves(panels: Sequence[Curve], label: str) -> Image.Image:
 def reliability(bars: Sequence[Mapping[str, float]]) -> Image.Image:
     """Precision of segments with similar scores against their score; on the diagonal a score is calibrated.
 
-    `bars` has "score", "precision" and "count", as `DetectionAP.compute` gives them.
+    Args:
+        bars: "score", "precision" and "count", as `DetectionAP.compute` gives them.
     """
     from matplotlib.figure import Figure
 
@@ -119,8 +120,11 @@ def training_curves(
 ) -> Image.Image:
     """The course of a run in three panels: loss, PQ of all classes, PQ of each class.
 
-    Losses are pairs (step, loss). `steps` and `quality` are those of the evaluations, PQ 0..1 or nan, and so are the PQ
-    of each class by its name, of which the first `MAX_CURVES` are drawn.
+    Args:
+        losses: (step, loss).
+        steps: of the evaluations.
+        quality: PQ of each evaluation, 0..1 or nan.
+        classes: name of each class → its PQ at each evaluation, likewise. The first `MAX_CURVES` are drawn.
     """
     from matplotlib.figure import Figure
 
@@ -141,7 +145,12 @@ def training_curves(
 
 
 def confusion_matrix(classes: Sequence[str], pixels: Sequence[Sequence[int]]) -> Image.Image:
-    """How the pixels of each true class (rows) are divided among the predicted classes (columns); void is the first."""
+    """How the pixels of each true class (rows) are divided among the predicted classes (columns).
+
+    Args:
+        classes: names, void first.
+        pixels: counts, rows are true classes.
+    """
     figure, (ax,) = _squares(1, len(classes))
     _draw_confusion(figure, ax, classes, pixels)
     return _image(figure)

@@ -35,9 +35,14 @@ def sweep(
     """Score a segmenter with several inference settings, varying one at a time (Figure 6).
 
     Processes share the images, and each returns the complete result. Settings that do not vary have the checkpoint's
-    defaults, and all have the noise of one seed. `values` has those of "steps", "td" or "min_pixels" to try; `progress`
-    wraps the iteration over the indices of the images. The segmenter must have the categories of the data
-    (`with_categories`).
+    defaults, and all have the same noise.
+
+    Args:
+        segmenter: the segmenter.
+        dataset: images with ground truth; the segmenter must have their categories (`with_categories`).
+        values: "steps", "td" or "min_pixels" → values to try.
+        seed: seed of the noise.
+        progress: wraps the iteration over the indices of the images.
 
     Returns:
         For each value {"varied": name of the varied setting; "steps", "td", "min_pixels": the setting; "pq", "sq",

@@ -141,9 +141,14 @@ def resize_labels(
 ) -> np.ndarray:
     """Nearest with half-pixel centres: integers `[..., h, w]` → `[..., height, width]`; equals TensorFlow's.
 
-    With `size` and `stride`, the map that is resized is `labels` with each pixel repeated `stride` times along both
-    axes, without the rows and columns beyond this height and width. `part` are rows and columns of the result that are
-    wanted.
+    Args:
+        labels: the map.
+        height: of the result.
+        width: likewise.
+        size: height and width of the map that is resized: `labels` with each pixel repeated `stride` times along both
+            axes, without the rows and columns beyond this size; None: all.
+        stride: see `size`.
+        part: rows and columns of the result that are wanted.
     """
     sides = labels.shape[-2] * stride, labels.shape[-1] * stride
     if (height, width) == (size or sides) == labels.shape[-2:]:
@@ -161,13 +166,18 @@ def nearest(pixels: int, cells: int, stride: int = 1) -> np.ndarray:
 def smooth_labels(
     labels: np.ndarray, weights: np.ndarray, extent: tuple[float, float], height: int, width: int
 ) -> np.ndarray:
-    """Enlarge a label map with smooth outlines: integers `[h, w]` → `[height, width]` pixels (not in the paper).
+    """Enlarge a label map with smooth outlines: integers `[h, w]` → `[height, width]` (not in the paper).
 
     Every label's region, filled with its weights, is enlarged by quadratic B-splines, and each pixel goes to the label
     with the highest value there. A B-spline reaches 3 × 3 cells, so only these are compared, and only near outlines.
 
-    Weights say how sure the label of each cell is, on any scale, integers ≥ 0 `[h, w]`; they move an outline within a
-    cell. `extent` is height and width of the image in cells; the map may be larger by less than a cell.
+    Args:
+        labels: the map.
+        weights: how sure the label of each cell is, of any scale; integers ≥ 0 `[h, w]`. They move an outline within a
+            cell.
+        extent: height and width of the image in cells; the map may be larger by less than a cell.
+        height: height of the image in pixels.
+        width: likewise.
     """
     (row, down), (column, across) = (
         _spline(pixels, cells, side) for pixels, cells, side in zip((height, width), extent, labels.shape, strict=True)

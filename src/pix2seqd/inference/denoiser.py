@@ -127,9 +127,11 @@ class Denoiser:
 
     @torch.inference_mode()
     def certain(self, m_pred: Tensor, inside: Sequence[tuple[int, int]]) -> Tensor:
-        """Whether the model is sure of each window (`InferConfig.early_exit`), bool `[b]`, from bits `[b, bits, h, w]`.
+        """Whether the model is sure of each window (`InferConfig.early_exit`), bool `[b]`.
 
-        `inside` is height and width of the part of each window that is the image, in network pixels.
+        Args:
+            m_pred: predicted analog bits `[b, bits, h, w]`.
+            inside: height and width of the part of each window that is the image, in network pixels.
         """
         stride, limit = self._model.config.mask.stride, self._config.early_exit
         of_class, of_id = self._model.quantizer.probabilities(m_pred).unbind(dim=1)
@@ -144,7 +146,8 @@ class Denoiser:
     def remember(self, past: Sequence[Tensor]) -> None:
         """Go on to the next frame.
 
-        `past` are the masks of all windows of the last frames, oldest first, int64 `[windows, 2, h, w]` each.
+        Args:
+            past: masks of all windows of the last frames, oldest first, int64 `[windows, 2, h, w]` each.
         """
         self._past = list(past)[-max(self._model.config.decoder.past_frames, 1) :]
         self._remaining = len(self._past[-1]) * self.conditioned

@@ -131,7 +131,12 @@ def lowest_joined(pairs: np.ndarray, count: int) -> np.ndarray:
 
 
 def mean_confidence(labels: Runs, confidence: np.ndarray) -> dict[int, float]:
-    """The score of every label ≥ 0, 0 to 1: the mean confidence of its pixels, `[h, w]`, to `MAX_CONFIDENCE`."""
+    """The score of every label: the mean confidence of its pixels, 0 to 1.
+
+    Args:
+        labels: runs of labels ≥ 0.
+        confidence: integers `[h, w]`, 0 to `MAX_CONFIDENCE`.
+    """
     counts = labels.areas(1)
     sums = np.zeros(len(counts))
     for rows in bands(*labels.shape):

@@ -271,8 +271,10 @@ class Tiling:
     def to_masks(self, panoptic: Panoptic, ids: Mapping[int, int], image: ResizedImage) -> np.ndarray:
         """Masks of the image's windows, int64 `[windows, 2, h, w]`, void beyond the image: the inverse of `stitch`.
 
-        The segmentation has the image's size. `ids` has the id in the mask of each segment, 0 for those that are
-        missing.
+        Args:
+            panoptic: a segmentation of the image's size.
+            ids: segment id → id in the mask; 0 for segments that are missing.
+            image: the image, for its windows.
         """
         height, width = image.window
         _, rows, columns = image.pixels.shape

@@ -21,7 +21,8 @@ LayerData = tuple[np.ndarray, dict[str, Any], str]
 def make_widget() -> Any:
     """The widget "pix2seqd": choose an image layer and a model; a Labels layer is added when the result is there.
 
-    If napari is not installed, it is an `InputError`.
+    Raises:
+        InputError: napari is not installed.
     """
     require("the widget in napari", "napari", "napari", "magicgui")
     import napari.layers  # pyright: ignore[reportMissingImports]

@@ -23,8 +23,10 @@ _RESNET_DEPTHS = {50: (3, 4, 6), 101: (3, 4, 23), 152: (3, 8, 36), 200: (3, 24, 
 def load_official(variables: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Pix2SeqD:
     """A model in eval mode with the weights of an official one, whose configuration comes as nested dictionaries.
 
-    The variables have their official names (`denoiser/conv_in/kernel:0`, ...); others are ignored. A setting that this
-    package lacks, and a variable that is missing or has another shape, are a `ValueError`.
+    The variables have their official names (`denoiser/conv_in/kernel:0`, ...); others are ignored.
+
+    Raises:
+        ValueError: a setting that this package lacks; a variable that is missing or has another shape.
     """
     model = Pix2SeqD(model_config(config))
     missing = load_variables(model, variables)
@@ -38,11 +40,15 @@ def load_official(variables: Mapping[str, np.ndarray], config: Mapping[str, Any]
 def load_official_checkpoint(folder: str | Path, config: Mapping[str, Any]) -> tuple[Pix2SeqD, list[str]]:
     """A model with the weights of a TensorFlow checkpoint folder, such as the released Objects365 encoder.
 
-    Needs TensorFlow (`pip install pix2seqd[tf]`). Returns the model in eval mode, and the names of the official
-    variables that the folder lacks; the parameters they stand for stay random.
+    Needs TensorFlow (`pip install pix2seqd[tf]`).
+
+    Returns:
+        The model in eval mode, and the names of the official variables that the folder lacks; the parameters they
+        stand for stay random.
 
     Raises:
-        InputError: TensorFlow is not installed, the folder holds no checkpoint, or it is damaged or not of this model.
+        InputError: TensorFlow is not installed, the folder holds no checkpoint, or the checkpoint is damaged or not of
+            this model.
         ValueError: a setting that this package lacks.
     """
     model = Pix2SeqD(model_config(config))
@@ -52,7 +58,8 @@ def load_official_checkpoint(folder: str | Path, config: Mapping[str, Any]) -> t
 def load_tensorflow_checkpoint(model: Pix2SeqD, folder: str | Path) -> list[str]:
     """Copy the weights of a TensorFlow checkpoint folder into a model; see `load_official_checkpoint`.
 
-    Errors are those there, and that a variable has another shape.
+    Raises:
+        InputError: as there, or a variable has another shape.
     """
     try:
         missing = load_variables(model, read_tensorflow_checkpoint(folder))

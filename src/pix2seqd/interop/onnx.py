@@ -29,8 +29,11 @@ def export_onnx(model: Pix2SeqD, folder: Path, size: tuple[int, int]) -> None:
     """Write encoder.onnx (images → map, tokens) and step.onnx (m_t, map, tokens, t → m_pred), float32, batch 1.
 
     `size` is height and width of the network's input. The graphs take no past masks, which video models need. Both
-    files come into the folder, or neither. If the extra is not installed, the model is a video model, or the folder has
-    such files already or cannot be written to, it is an `InputError`.
+    files come into the folder, or neither.
+
+    Raises:
+        InputError: the extra is not installed, the model is a video model, or the folder has such files already or
+            cannot be written to.
     """
     require("ONNX export", "onnx", "onnx", "onnxscript")
     config = model.config

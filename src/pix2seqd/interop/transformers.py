@@ -70,7 +70,9 @@ class Pix2SeqDConfig(PreTrainedConfig):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> "Pix2SeqDConfig":
         """Read the config of a folder or of a repository on the hub.
 
-        If it is not found, it is an `OSError`; an `InputError` is that of `pix2seqd.checkpoint.read_settings`.
+        Raises:
+            OSError: not found.
+            InputError: as `pix2seqd.checkpoint.read_settings`.
         """
         name = pretrained_model_name_or_path
         return super().from_pretrained(name, *args, **{"name_or_path": str(name), **kwargs})
@@ -79,8 +81,11 @@ class Pix2SeqDConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], *, trust_size: bool = False, **kwargs: Any) -> Any:
         """From the content of config.json, which may be untrusted: only values that were checked are used.
 
-        `trust_size` and the `InputError` are those of `pix2seqd.checkpoint.read_settings`, the other options are those
-        of `PreTrainedConfig.from_dict`.
+        `trust_size` is that of `pix2seqd.checkpoint.from_pretrained`, the other options are those of
+        `PreTrainedConfig.from_dict`.
+
+        Raises:
+            InputError: as `pix2seqd.checkpoint.read_settings`.
         """
         name = kwargs.get("name_or_path")
         where = f"{name}: config.json" if name else "config.json"

@@ -18,10 +18,12 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(next(n for n in range(maximum, 0, -1) if channels % n == 0), channels, eps=1e-5)
 
     def forward(self, input: Tensor, time: Tensor | None = None, silu: bool = False) -> Tensor:
-        """Normalise `[b, c, h, w]`.
+        """Normalise.
 
-        `time` has scale - 1 and shift after the normalisation, `[b, 2c]`, or `[1, 2c]` for all examples; None: neither.
-        With `silu`, SiLU comes last.
+        Args:
+            input: `[b, c, h, w]`.
+            time: scale - 1 and shift after the normalisation, `[b, 2c]`, or `[1, 2c]` for all examples; None: neither.
+            silu: whether SiLU comes last.
         """
         weight, bias = self.affine_map(time)
         y = self.normalize(input, weight, bias)

@@ -17,8 +17,8 @@ on the number of processes. The rounding error is 5e-13 per ratio, and int64 hol
 def overlap_matrix(taxonomy: Taxonomy, truth: Panoptic, prediction: Panoptic) -> np.ndarray:
     """Pixels shared by each pair of segments, int64 `[1 + true segments, 1 + predicted segments]`; index 0 is void.
 
-    If sizes differ, the categories are not those of `taxonomy`, or a map has an id without a record, it is a
-    `ValueError`.
+    Raises:
+        ValueError: the sizes differ, the categories are not those of `taxonomy`, or a map has an id without a record.
     """
     check_categories(taxonomy, truth.taxonomy, "truth")
     check_categories(taxonomy, prediction.taxonomy, "prediction")

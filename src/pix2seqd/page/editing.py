@@ -50,7 +50,8 @@ def paint(panoptic: Panoptic, where: np.ndarray, segment_id: int) -> Panoptic:
 def add(panoptic: Panoptic, where: np.ndarray, category_id: int) -> tuple[Panoptic, int]:
     """Make a segment of the pixels of `where`, bool `[h, w]`. Stuff joins the segment of its category.
 
-    Returns the new segmentation, and the id that the pixels have in it.
+    Returns:
+        The new segmentation, and the id that the pixels have in it.
     """
     segment_id = _stuff_segment(panoptic, category_id) or _free_ids(panoptic, 1)[0]
     segmentation = np.where(where, segment_id, panoptic.segmentation)
@@ -100,7 +101,8 @@ def split(panoptic: Panoptic, segment_id: int, cut: np.ndarray | None = None) ->
 def relabel(panoptic: Panoptic, segment_id: int, category_id: int) -> tuple[Panoptic, int]:
     """Give a segment another category. Stuff joins the segment of its category.
 
-    Returns the new segmentation, and the id that the segment's pixels have in it.
+    Returns:
+        The new segmentation, and the id that the segment's pixels have in it.
     """
     _segment(panoptic, segment_id)
     home = _stuff_segment(panoptic, category_id) or segment_id

@@ -64,7 +64,9 @@ class Guard:
         app: gradio's application.
         host: address that the server listens on.
         names: further names under which browsers may ask for it.
-        visitors, scratch, limits: the visitors, their files, and limits of a request.
+        visitors: the visitors.
+        scratch: their files.
+        limits: limits of a request.
         is_locked: whether visitors have to log in; gradio compares the password.
     """
 

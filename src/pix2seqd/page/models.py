@@ -16,8 +16,10 @@ KEPT = 2
 class Models:
     """The model that the server was started with, and the bundled ones.
 
-    `load` loads one of the others by its name; None: there are none. `card` is what is known of the first one; None:
-    what it finds.
+    Args:
+        first: the first one.
+        load: loads one of the others by its name; None: there are no others.
+        card: what is known of the first one; None: what it finds.
     """
 
     def __init__(self, first: Segmenter, load: Callable[[str], Segmenter] | None = None, card: Card | None = None):

@@ -24,8 +24,10 @@ class Scratch:
     """A folder `parent/TOKEN` of one server. A visitor sees the own files, and those of the page itself.
 
     Files are removed after `MAX_AGE`, and when the server ends. Servers may share `parent`: each removes its own
-    folder, and at its start those of servers that were killed (nobody holds their locks). If `parent` is a link, it is
-    an `InputError`.
+    folder, and at its start those of servers that were killed (nobody holds their locks).
+
+    Raises:
+        InputError: `parent` is a link.
     """
 
     def __init__(self, parent: Path, limits: Limits) -> None:

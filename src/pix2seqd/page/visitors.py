@@ -31,11 +31,14 @@ def is_local(host: str) -> bool:
 
 
 class Visitors:
-    """The visitors, each known by the random value of a cookie, and their open pages, of which so many are remembered.
+    """The visitors, each known by the random value of a cookie, and their open pages.
 
     A page names itself by a number of its own choice (gradio's session). It belongs to the visitor who used it first.
-    It is busy if it has unsaved corrections or a request that is not answered. `forget` is called for a page that makes
-    room for another.
+
+    Args:
+        limit: number of pages that are remembered.
+        is_busy: whether a page has unsaved corrections or a request that is not answered.
+        forget: called for a page that makes room for another.
     """
 
     def __init__(self, limit: int, is_busy: Callable[[str], bool], forget: Callable[[str], None]) -> None:

@@ -112,9 +112,11 @@ class Work:
     def drawn(self, tool: Any, points: Any, radius: Any, category_id: int) -> "Work":
         """The result of a stroke with a tool of the viewer; an `InputError` if what the browser sent is wrong.
 
-        The tools are select, add (to the selection), paint, erase and cut. Points x, y along the stroke and the radius
-        of the brush, which cut ignores, are in pixels of the image. The category is that of a segment that is painted
-        while none is selected.
+        Args:
+            tool: select, add (to the selection), paint, erase or cut.
+            points: x, y along the stroke, in pixels of the image.
+            radius: radius of the brush, pixels; cut ignores it.
+            category_id: category of a segment that is painted while none is selected.
         """
         points, radius = _checked(points, radius)
         radius = 0 if tool == "cut" else radius

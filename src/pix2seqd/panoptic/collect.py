@@ -102,10 +102,15 @@ def merge(
     last: int = 0,
     min_frames: int = 1,
 ) -> None:
-    """Write the files of a kind of `FOLDER_FILES` from those of the folder's images; without images, remove them.
+    """Write the files of a whole folder from those of its images, by their numbers; without images, remove them.
 
-    Images whose file is missing are left out. `categories` is the list of panoptic.json. Ids of annotations begin after
-    `last`. Tracks in track_measures.csv have at least `min_frames` frames.
+    Args:
+        out: the folder.
+        kind: one of `FOLDER_FILES`.
+        items: the images; those whose file is missing are left out.
+        categories: the list `categories` of panoptic.json.
+        last: ids of annotations begin after this one.
+        min_frames: smallest number of frames of a track in track_measures.csv.
     """
     ordered = sorted(items, key=lambda item: item.image["id"])
     found = [(item, path) for item in ordered if (path := path_of(out, kind, item.stem)).is_file()]

@@ -135,9 +135,13 @@ def write_further(
 ) -> None:
     """Write the further files of one image or frame; an `InputError` if the image cannot be read, or writing failed.
 
-    The folders of `paths`, by their names in `PLACES`, exist. `record` is the image's entry in the list `images` of
-    panoptic.json, and `channels` reads its channels. `pixel_size` is micrometres of a pixel's side; None: unknown.
-    `shown` is the image, to become a part of labelme's file; None: that names the copy in images/.
+    Args:
+        paths: the files, by their names in `PLACES`; their folders exist.
+        record: the image's entry in the list `images` of panoptic.json.
+        panoptic: its segmentation.
+        channels: reads the image's channels.
+        pixel_size: micrometres of a pixel's side; None: unknown.
+        shown: the image, to become a part of labelme's file; None: that names the copy in images/.
     """
     table: dict[str, np.ndarray] = {}
     if {"measures", "geojson"} & paths.keys():

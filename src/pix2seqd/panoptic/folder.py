@@ -79,8 +79,10 @@ class PanopticFolder(AbstractContextManager["PanopticFolder"]):
             out: the folder.
             taxonomy: the categories of everything in it.
             description: `info.description` of a new `panoptic.json`.
-            settings: what results depend on. Processes with other settings cannot write the same images meanwhile.
-            is_exclusive: refuse a `panoptic.json` with another description, and write an empty one if there is none.
+            settings: what the results of this process depend on. Processes with other settings cannot write the same
+                images meanwhile.
+            is_exclusive: whether a `panoptic.json` with another description is refused, and an empty one is written if
+                there is none.
             shard: number of images of a part; None: the folder itself has all.
         """
         self._out, self._taxonomy, self._description, self._shard = out, taxonomy, description, shard

@@ -373,9 +373,12 @@ class Panoptic:
 
 
 def typical_diameter(areas: Sequence[int]) -> float:
-    """Diameter, in pixels, of a disc as large as the thing that the median pixel of all things is in; 0: no things.
+    """Diameter, in pixels, of a disc as large as the thing that the median pixel of all things belongs to.
 
-    The median is over pixels, not over things, because small fragments hardly change it. `areas` are in pixels.
+    The median is over pixels, not over things, because small fragments hardly change it.
+
+    Args:
+        areas: pixels of each thing; the result for no things is 0.
     """
     if not areas:
         return 0.0

@@ -39,11 +39,17 @@ def assign(
     rng: np.random.Generator,
     previous: Sequence[int] = (),
 ) -> np.ndarray:
-    """Random ids 1..colors, such that neighbours differ; boxes and distance are as `neighbours` takes them.
+    """Random ids 1..colors, such that neighbours differ.
 
     The instances are coloured in Matula & Beck's smallest-last order, which needs few ids. If no id is free, the one
-    that is used least among the neighbours is taken. `previous` are ids that instances have already, 0 = none; one is
-    kept unless an earlier neighbour has it.
+    that is used least among the neighbours is taken.
+
+    Args:
+        boxes: as `neighbours` takes them.
+        distance: likewise.
+        colors: number of ids, 1 or more.
+        rng: source of randomness.
+        previous: ids that instances have already, 0 = none; one is kept unless an earlier neighbour has it.
     """
     near = neighbours(boxes, distance)
     order: list[int] = []

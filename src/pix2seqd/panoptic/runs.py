@@ -87,7 +87,8 @@ def mapped(labels: np.ndarray, values: Mapping[int, int], dtype: type = np.int32
 def joint(maps: Sequence[Runs]) -> tuple[np.ndarray, np.ndarray]:
     """The runs of pixels that have equal labels in each of several maps of one size.
 
-    Returns the labels of each run in each map, `[maps, n]`, and the runs' first pixels, `[n]`.
+    Returns:
+        The labels of each run in each map, `[maps, n]`, and the runs' first pixels, `[n]`.
     """
     starts = np.sort(np.concatenate([one.starts for one in maps]), kind="stable")  # fast for what is sorted in parts
     starts = starts[np.diff(starts, prepend=-1) > 0]

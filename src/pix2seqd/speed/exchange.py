@@ -42,8 +42,11 @@ def accelerate(
 ) -> Pix2SeqD:
     """A faster copy of a model for inference; float32 weights are shared with the model.
 
-    The model is on the device, in eval mode; dtype is float32, or bfloat16 for use under autocast. `items` are names of
-    `ITEMS` to use; None: all that apply, or none if `is_plain`.
+    Args:
+        model: on the device, in eval mode.
+        device: the model's device.
+        dtype: float32, or bfloat16 for use under autocast.
+        items: names of `ITEMS` to use; None: all that apply, or none if `is_plain`.
     """
     model = copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
     if items is None:

@@ -32,9 +32,10 @@ def _kernel_transform() -> Tensor:
 
 
 class Winograd(nn.Conv2d):
-    """A convolution that `is_supported`, whose kernel is transformed once, into four times as many numbers.
+    """A convolution whose kernel is transformed once, into four times as many numbers.
 
-    It is not changed; weight and bias are shared.
+    Args of the constructor:
+        convolution: one that `is_supported`. It is not changed; weight and bias are shared.
     """
 
     kernel: Tensor

@@ -453,9 +453,13 @@ def measure(dataset: Dataset, source: str) -> Statistics:
 def prepare(settings: Mapping[str, Any], out: Path) -> tuple[Recipe, dict[str, Any], list[str]]:
     """Look at the data, and choose everything; an `InputError` if the data or the settings do not suit.
 
-    The settings are the user's, nested as a recipe is; `init` may be "auto" or "none". `out` is the folder of the run.
-    Returns the recipe; the content of `DATA_FILE`, which has to be written to `out`; and lines that say what was chosen
-    and why.
+    Args:
+        settings: the user's settings, nested as a recipe is; `init` may be "auto" or "none".
+        out: folder of the run.
+
+    Returns:
+        The recipe; the content of `DATA_FILE`, which has to be written to `out`; and lines that say what was chosen
+        and why.
     """
     given = dict(_flat(settings))
     if given.get("model.decoder.past_frames"):

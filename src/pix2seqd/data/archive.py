@@ -68,7 +68,11 @@ class ZipPath(Traversable):
         return (self.joinpath(child) for child in _archive(self.archives).folders.get(self.member, ()))
 
     def read_bytes(self) -> bytes:
-        """The content of the file; an `InputError` if it is missing, damaged or too large."""
+        """The content of the file.
+
+        Raises:
+            InputError: the file is missing, damaged or too large.
+        """
         try:
             return unpacked(_archive(self.archives).zip, self.member, str(self))
         except KeyError as error:
@@ -94,8 +98,10 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, NotI
 def unpacked(opened: zipfile.ZipFile, member: str, name: str) -> bytes:
     """The content of a file in a zip file; `name` is for messages.
 
-    Too large a file, or one that is packed in another way than by deflate, is an `InputError`, a missing one a
-    `KeyError`, and one that cannot be unpacked one of `DAMAGED`.
+    Raises:
+        InputError: it is too large to unpack, or packed in another way than by deflate.
+        KeyError: there is none.
+        DAMAGED: it cannot be unpacked.
     """
     info = opened.getinfo(member)
     _check_member(info, name, MAX_MEMBER)
@@ -106,7 +112,12 @@ def unpacked(opened: zipfile.ZipFile, member: str, name: str) -> bytes:
 def locate(home: Traversable, path: str) -> Traversable:
     """The path of a file or folder below a folder, through zip files; it need not exist.
 
-    `path` has "/" between parts, as in "gtFine_trainvaltest.zip/gtFine/val". A damaged zip file is an `InputError`.
+    Args:
+        home: the folder.
+        path: relative path with "/" between parts, as in "gtFine_trainvaltest.zip/gtFine/val".
+
+    Raises:
+        InputError: a zip file on the path is damaged.
     """
     for part in path.split("/"):
         home = home / part
@@ -116,7 +127,11 @@ def locate(home: Traversable, path: str) -> Traversable:
 
 
 def find(what: str, *paths: Traversable) -> Traversable:
-    """The first of several paths that exists; otherwise an `InputError` names `what` and the paths."""
+    """The first of several paths that exists.
+
+    Raises:
+        InputError: none exists; the message names `what` and the paths.
+    """
     for path in paths:
         if path.is_dir() or path.is_file():
             return path
@@ -130,10 +145,15 @@ def children(folder: Traversable, suffix: str = "") -> list[Traversable]:
 
 
 def read_image(file: Traversable | io.BytesIO) -> Image.Image:
-    """Read an image as RGB, from a file or its content with a `name` for messages; see `load_image`.
+    """Read an image as RGB; see `load_image`.
 
-    Its `info["notes"]` lists what was left out of it, and how its labels are taken, see `labels_orientation`. A file
-    that is missing or damaged is an `InputError`.
+    Its `info["notes"]` lists what was left out of it, and how its labels are taken, see `labels_orientation`.
+
+    Args:
+        file: the file, or its content with a `name` for messages.
+
+    Raises:
+        InputError: the file is missing or damaged.
     """
     notes: list[str] = []
     name = str(getattr(file, "name", "")) if isinstance(file, io.BytesIO) else str(file)
@@ -156,9 +176,13 @@ def _for_data(note: str) -> str:
 def labels_orientation(size: tuple[int, int] | None, image: Image.Image) -> int | None:
     """The EXIF orientation by which labels have to be turned to lie on their image; `info["notes"]` says how they are.
 
-    `size` is width and height of the labels, or None if unknown; the image is from `read_image`, which shows it
-    upright. Returns 1 if they lie on the image as it is shown; the image's orientation if they have the size in which
-    it is stored; None if they have neither size.
+    Args:
+        size: width and height of the labels, or None if unknown.
+        image: the image, from `read_image`, which shows it upright.
+
+    Returns:
+        1 if they lie on the image as it is shown; the image's orientation if they have the size in which it is stored;
+        None if they have neither size.
     """
     orientation = image.info.get("orientation", 1)
     if size not in (None, image.size):
@@ -184,8 +208,14 @@ def _note(image: Image.Image, note: str) -> None:
 def find_orientation(name: str, size: tuple[int, int], own: int, image: Image.Image | None) -> int:
     """The orientation by which labels have to be turned: their own if the size fits then, or as `labels_orientation`.
 
-    `size` is width and height of the labels as they are stored in the file `name`, which has the orientation `own`, 1
-    for none. The image is the one that they belong to, or None if it does not matter. Another size is an `InputError`.
+    Args:
+        name: of the file of the labels, for messages.
+        size: width and height of the labels as they are stored.
+        own: the orientation that this file has, 1 for none.
+        image: the image that they belong to, from `read_image`, or None if it does not matter.
+
+    Raises:
+        InputError: the size is not that of the image.
     """
     if own > 1 and (image is None or image.size == (size[::-1] if own >= 5 else size)):
         orientation: int | None = own
@@ -215,10 +245,14 @@ def turned_hint(size: tuple[int, int], image: Image.Image) -> str:
 def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | None = None) -> Image.Image:
     """Read a label PNG (also a BMP or GIF) with its stored pixel values.
 
-    `modes` are those of Pillow that are allowed, such as "L" or "I;16". The size is compared with that of the image
-    that the labels belong to, from `read_image`, before decoding. Labels of the size in which an image with an EXIF
-    orientation is stored are turned with it. A file that is missing or damaged, or has another mode or size, is an
-    `InputError`.
+    Args:
+        file: the PNG.
+        modes: the allowed Pillow modes, such as "L" or "I;16".
+        image: the image that the labels belong to, from `read_image`. The size is compared before decoding. Labels of
+            the size in which an image with an EXIF orientation is stored are turned with it.
+
+    Raises:
+        InputError: the file is missing or damaged, or has another mode or size.
     """
     if not file.is_file():
         raise InputError(f"{file} is missing; fetch it")
@@ -250,7 +284,8 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
 def _stored_values(png: Image.Image, name: str) -> Image.Image:
     """A copy of an opened PNG, BMP or GIF with the values in the file, which Pillow changes for some depths.
 
-    Several frames, or colours of 16 bits, are an `InputError`.
+    Raises:
+        InputError: it has several frames, or colours of 16 bits.
     """
     if (frames := getattr(png, "n_frames", 1)) > 1:
         raise InputError(f"{name} has {frames} frames; save one label image for each image")
@@ -317,7 +352,8 @@ def _inner_view(outer: _Archive, name: str) -> memoryview:
 def _check_member(info: zipfile.ZipInfo, name: str, most: int) -> None:
     """Refuse a packed file before it is unpacked: a small zip file can hold any size. No more than it says comes out.
 
-    An `InputError` says that it is larger than `most` bytes, far larger than packed, or not packed by deflate.
+    Raises:
+        InputError: it is larger than `most`, far larger than packed, or packed in another way than by deflate.
     """
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # of others Python unpacks all at once
         raise InputError(f"{name} is packed by another method than deflate; unpack the zip file yourself")

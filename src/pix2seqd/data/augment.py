@@ -107,9 +107,17 @@ def _shares() -> Tensor:
 def augment(
     image: np.ndarray, labels: np.ndarray, data: DataConfig, config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[Tensor, np.ndarray]:
-    """Draw one random training example (§4.1) of an image, uint8 `[h, w, 3]`, and its segment ids `[h, w]`.
+    """Draw one random training example (§4.1).
 
-    Returns the image, float `[3, H, W]` in 0..1, and labels `[H, W]`, at the network's input size; padding has label 0.
+    Args:
+        image: uint8 `[h, w, 3]`.
+        labels: segment ids `[h, w]`.
+        data: target size and layout.
+        config: kinds and ranges of the augmentations.
+        rng: the only source of randomness.
+
+    Returns:
+        Image, float `[3, H, W]` in 0..1, and labels `[H, W]`, at the network's input size; padding has label 0.
     """
     low, high = config.jitter
     if data.layout == "resize":

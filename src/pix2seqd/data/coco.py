@@ -30,11 +30,16 @@ class CocoAnnotations:
     """
 
     def __init__(self, json_path: Traversable, content: Any, panoptic: Traversable) -> None:
-        """Check the content of a json, with the lists `categories` and `annotations`; PNGs are read on access.
+        """Check the json; PNGs are read on access.
 
-        The path of the json is for messages; `panoptic` is the folder that the annotations' `file_name` is relative to.
-        If it is missing, an entry lacks a key or has a value of the wrong type, or an image has two annotations, it is
-        an `InputError`.
+        Args:
+            json_path: path of the json, for messages.
+            content: its content, with the lists `categories` and `annotations`.
+            panoptic: folder that the annotations' `file_name` is relative to.
+
+        Raises:
+            InputError: the folder is missing; an entry lacks a key or has a value of the wrong type; an image has
+                two annotations.
         """
         self.json_path, self.panoptic = json_path, panoptic
         if not panoptic.is_dir():
@@ -52,9 +57,14 @@ class CocoAnnotations:
     def read(self, image_id: int | str, name: str, image: Image.Image | None = None) -> Panoptic:
         """Read the segmentation of an image, with the ids of the PNG; crowds are marked, void is 0.
 
-        The PNG must have the size of the image, from `read_image`; `name` is for messages. It is an `InputError` that
-        the PNG or the annotation is missing or damaged, a file name leaves the folder, a category is unknown, or the
-        PNG and the json do not have the same segments.
+        Args:
+            image_id: id of the image.
+            name: name of the image, for messages.
+            image: the image, from `read_image`; the PNG must have its size.
+
+        Raises:
+            InputError: the PNG or the annotation is missing or damaged; a file name leaves the folder; a category is
+                unknown; the PNG and the json do not have the same segments.
         """
         annotation = self._annotations.get(image_id)
         if annotation is None:
@@ -83,11 +93,17 @@ class CocoPanoptic:
         panoptic: str | Traversable,
         content: Any = None,
     ) -> None:
-        """Read the json, unless its `content` is given; images and PNGs are read on access.
+        """Read the json; images and PNGs are read on access.
 
-        The folders are those that the `file_name` of images and of annotations are relative to. It is an `InputError`
-        that a file or folder is missing, the json is broken or lists no image, an image id or name appears twice, or an
-        annotation belongs to no image; or an error of `CocoAnnotations`.
+        Args:
+            json_path: json with the lists `categories`, `images` and `annotations`.
+            images: folder that the images' `file_name` is relative to.
+            panoptic: folder that the annotations' `file_name` is relative to.
+            content: of the json, if it was read already.
+
+        Raises:
+            InputError: a file or folder is missing; the json is broken; it lists no image; an image id or name appears
+                twice; an annotation belongs to no image; or an error of `CocoAnnotations`.
         """
         self.json_path, self.images, pngs = (
             Path(p) if isinstance(p, str) else p for p in (json_path, images, panoptic)
@@ -137,8 +153,11 @@ class CocoPanoptic:
     def __getitem__(self, index: int) -> Sample:
         """The image and its ground truth, with the ids of the PNG; crowds are marked, void is 0.
 
-        An image that is missing or damaged, or whose name leaves the folder, and an error of `CocoAnnotations.read` are
-        an `InputError`.
+        Raises:
+            IndexError: `index` is out of range.
+            InputError: the image, the PNG or the annotation is missing or damaged; their sizes differ; a file name
+                leaves the folder of the data set; a category is unknown; the PNG and the json do not have the same
+                segments.
         """
         record = self.records[index]
         name = record["file_name"]
@@ -150,9 +169,15 @@ class CocoPanoptic:
 def read_folder(directory: Path) -> tuple[Path, Any, Path]:
     """The json of what `pix2seqd segment` wrote; of parts all together, as if there were one.
 
-    Returns the path of the json, for messages; its content; and the folder that the annotations' `file_name` is
-    relative to. In a result in parts, all file names are relative to `directory`. If there is none, it is broken, or
-    the parts have different categories, it is an `InputError`.
+    Args:
+        directory: the folder with `panoptic.json`, or with `part-00000/panoptic.json` and so on.
+
+    Returns:
+        The path of the json, for messages; its content; and the folder that the annotations' `file_name` is relative
+        to. In a result in parts, all file names are relative to `directory`.
+
+    Raises:
+        InputError: there is none, it is broken, or the parts have different categories.
     """
     parts = find_parts(directory)
     if not parts:
@@ -174,7 +199,8 @@ def read_folder(directory: Path) -> tuple[Path, Any, Path]:
 def splits(directory: str | Path) -> list[str]:
     """Names of the splits in a folder, one per json; "" stands for `panoptic.json`, also of parts.
 
-    A folder with a `panoptic.json` and parts too is an `InputError`.
+    Raises:
+        InputError: the folder has a `panoptic.json` and parts too.
     """
     directory = Path(directory)
     found = {json.name for home in _homes(directory) for json in children(home, ".json")}

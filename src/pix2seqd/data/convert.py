@@ -106,10 +106,17 @@ class Conversion:
 
 
 def open_annotations(path: Path, images: Path | None = None) -> dict[str, Annotations]:
-    """Read annotations of any of `FORMATS`, from a file or folder.
+    """Read annotations of any of `FORMATS`.
 
-    `images` is the folder of the images; None: it is looked for. Returns split → annotations; without splits, one for
-    "". A format that is not known, a folder that does not exist, and an error of the reader are an `InputError`.
+    Args:
+        path: a file or folder.
+        images: folder of the images; None: looked for.
+
+    Returns:
+        Split → annotations; without splits, one for "".
+
+    Raises:
+        InputError: the format is not known, or an error of its reader; the folder of images does not exist.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path")
@@ -167,10 +174,16 @@ class Painter:
         self._added = {category.name: len(own) + i for i, category in enumerate(added, start=1)}
 
     def paint(self, record: Record, image: Image.Image, report: Conversion) -> Panoptic:
-        """Paint the segmentation of one image, from `read_image`, and add to the statistics of the report.
+        """Paint the segmentation of one image.
 
-        If the image differs in size from the annotations, one of these is damaged or has an unknown category, or the
-        semantic map is missing or damaged, it is an `InputError`.
+        Args:
+            record: an image of the annotations.
+            image: the image itself, from `read_image`.
+            report: statistics, updated in place.
+
+        Raises:
+            InputError: the image differs in size from the annotations; an annotation is damaged or has an unknown
+                category; the semantic map is missing or damaged.
         """
         source, name = self.annotations.source, record.file_name
         orientation = labels_orientation(record.size, image)

@@ -72,7 +72,12 @@ class Folder:
     """
 
     def __init__(self, pairs: "Pairs", labels: Labels) -> None:
-        """A data set of files that are read on access."""
+        """A data set of files that are read on access.
+
+        Args:
+            pairs: the files.
+            labels: the meaning of the labels' values.
+        """
         self.labels, self.taxonomy, self.skipped = labels, labels.taxonomy, pairs.skipped
         self._files, home = pairs.files, pairs.layout.images
         self._names = list(pairs.files)
@@ -130,7 +135,11 @@ class _Names:
 
     @classmethod
     def declared(cls, directory: Path) -> "_Names":
-        """The keys `image_name` and `label_name` of a declaration; an `InputError` if one is not text with one `*`."""
+        """The keys `image_name` and `label_name` of a declaration.
+
+        Raises:
+            InputError: a name is not text with one `*`; or an error of `read_declaration`.
+        """
         path, content = read_declaration(directory)
         names = [content.get(key, "*") for key in ("image_name", "label_name")]
         for name in names:
@@ -147,7 +156,10 @@ class _Names:
 def _common(name: str, path: Path, home: Path) -> str | None:
     """What an image and its label have in common: the path below `home` without suffix, or None if `name` does not fit.
 
-    `name` is the pattern of the file's stem, with one `*`.
+    Args:
+        name: the pattern of the file's stem, with one `*`.
+        path: the file.
+        home: the folder that the result is relative to.
     """
     before, after = name.split("*")
     stem = path.stem
@@ -171,8 +183,8 @@ class Pairs:
     def find(cls, layout: Layout, names: _Names, directory: Path) -> "Pairs":
         """Find each image's labels.
 
-        It is an `InputError` that the folder of images is missing, a file has no partner, or two images have the same
-        stem.
+        Raises:
+            InputError: the folder of images is missing; a file has no partner; two images have the same stem.
         """
         if not layout.images.is_dir():
             raise InputError(f"{layout.images} is missing: the images of {layout.labels} are expected in this folder")
@@ -261,7 +273,11 @@ def _is_of_cellpose(path: Path) -> bool:
 
 
 def label_splits(directory: Path) -> dict[str, Layout]:
-    """Split → its folders, for splits with a label image; an `InputError` if classes.yaml is not understood."""
+    """Split → its folders, for splits with at least one label image.
+
+    Raises:
+        InputError: classes.yaml is not understood.
+    """
     name = _Names.declared(directory).label
     found: dict[str, Layout] = {}
     if is_mask_folders(directory):
@@ -530,7 +546,10 @@ def _without_zeros(name: str) -> str:
 def _several_masks(images: Iterable[str], labels: Path, truth: Iterable[str]) -> str:
     """The cure where several masks seem to belong to an image; "" if they do not.
 
-    `images` are names of images, `truth` those of the masks in the folder `labels`, with their folders.
+    Args:
+        images: names of the images.
+        labels: folder of the masks.
+        truth: names of the masks, with their folders.
     """
     if all(LABEL_STUDIO.fullmatch(Path(name).name) for name in truth):
         return LABEL_STUDIO_CURE
@@ -570,7 +589,10 @@ def _naming(images: Sequence[Path], image_home: Path, labels: Sequence[Path], la
 def _kinds(images: Sequence[Path], home: Path, truth: Collection[str]) -> list[_Names]:
     """The names under which every image has a label image, if there are several, as of Cityscapes.
 
-    `truth` are the names of all label images, with their folders.
+    Args:
+        images: the images.
+        home: their folder.
+        truth: names of all label images, with their folders.
     """
     for image in _patterns(images) if images else ():
         names = {name for path in images if (name := _common(image, path, home))}

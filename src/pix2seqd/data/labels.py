@@ -218,7 +218,8 @@ def as_rgb_number(pixels: np.ndarray) -> np.ndarray:
 def _decode(pixels: np.ndarray, coding: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Pixels `[h, w]` or `[h, w, channels]` of a label image → class and instance number, both `[h, w]`.
 
-    Colours are an `InputError` if `coding` is `class`.
+    Raises:
+        InputError: they are colours, but `coding` is `class`.
     """
     if coding == "two-channel":
         if pixels.ndim == 2:
@@ -422,8 +423,16 @@ def _survey(files: Sequence[Path], class_files: Sequence[Path], coding: str) -> 
 def _usual_void(path: Path, coding: str, names: Mapping[int, str], seen: Sequence[frozenset[int]]) -> set[int]:
     """The values that are usually void, where the declaration does not say: 255 among classes, otherwise 0.
 
-    Where objects count from 0, also class 0 is one. `names` are the classes that are declared; `seen` has the class
-    values in each label image, or in some. If 255, or a value near it, may be a class as well, it is an `InputError`.
+    Where objects count from 0, also class 0 is one.
+
+    Args:
+        path: the declaration, for messages.
+        coding: of the label images.
+        names: the classes that are declared.
+        seen: the class values in each label image, or in some.
+
+    Raises:
+        InputError: 255, or a value near it, may be a class as well.
     """
     if coding not in ("class", "instance"):
         return {0} - set(names) if coding != "class*256+id from 0" else set()
@@ -492,8 +501,11 @@ def _is_spread(values: frozenset[int]) -> bool:
 def read_declaration(home: Path) -> tuple[Path, dict[str, Any]]:
     """Read classes.yaml or classes.json of a data set; what it leaves out is taken from what Roboflow or nnU-Net wrote.
 
-    Returns the path of the declaration, which need not exist, and its content, empty if there is none. If it is not
-    YAML, not a mapping, or has a misspelt key, it is an `InputError`.
+    Returns:
+        The path of the declaration, which need not exist, and its content, empty if there is none.
+
+    Raises:
+        InputError: it is not YAML, not a mapping, or has a misspelt key.
     """
     path = next((home / name for name in DECLARATIONS if (home / name).is_file()), home / DECLARATIONS[0])
     content = read_yaml(read_text(path), str(path)) if path.is_file() else {}
@@ -520,8 +532,8 @@ def _mapping(path: Path, declared: dict[str, Any]) -> dict[int, Any]:
 def by_number(given: Mapping[Any, Any]) -> dict[int, Any]:
     """A mapping with keys that are whole numbers, maybe as text.
 
-    A key that is none, and two that are the same number, are an `AttributeError`, `TypeError`, `ValueError` or
-    `OverflowError`.
+    Raises:
+        AttributeError, TypeError, ValueError, OverflowError: a key is none, or two are the same number.
     """
     found = {int(key): content for key, content in given.items()}
     if len(found) < len(given) or any(isinstance(key, float) and not key.is_integer() for key in given):

@@ -89,12 +89,15 @@ class Mask:
 
 
 def combine(masks: Iterable[Mask], operator: Callable[..., Any] = np.logical_or) -> Mask:
-    """One mask of several, from the first to the last; of none, it is empty.
+    """One mask of several, from the first to the last.
 
     Args:
-        masks: no more are made than `MAX_WORK` allows; more are a `ValueError`.
+        masks: no more are made than `MAX_WORK` allows; of none, the result is empty.
         operator: what is done with each but the first: `np.logical_or` adds it, `np.greater` takes it away, and
             `np.logical_xor` does one where the other was done.
+
+    Raises:
+        ValueError: they are more than `MAX_WORK`.
     """
     parts, work = [], 0
     for mask in masks:
@@ -121,11 +124,16 @@ def too_large() -> str:
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> Mask:
-    """Decode the `segmentation` of an annotation of an image of this height and width.
+    """Decode the `segmentation` of an annotation.
 
-    It is a list of polygons x1, y1, x2, y2, ... in pixels, of which the union is taken; or a run-length code with
-    `size` and `counts`, a list or a string. One that is damaged, has another size or would take too long is a
-    `ValueError`.
+    Args:
+        segmentation: a list of polygons x1, y1, x2, y2, ... in pixels, of which the union is taken; or a run-length
+            code with `size` and `counts`, a list or a string.
+        height: height of the image.
+        width: width of the image.
+
+    Raises:
+        ValueError: the segmentation is damaged, has another size or would take too long.
     """
     if isinstance(segmentation, Mapping):
         return _decode_runs(segmentation, height, width)
@@ -142,7 +150,8 @@ def decode_mask(segmentation: Any, height: int, width: int) -> Mask:
 def _polygon(given: Any) -> np.ndarray:
     """`[n, 2]` x, y of a list x1, y1, x2, y2, ...
 
-    Anything else, and coordinates that are not finite or beyond `FARTHEST`, are a `ValueError`.
+    Raises:
+        ValueError: it is none, or has coordinates that are not finite or beyond `FARTHEST`.
     """
     try:
         numbers = isinstance(given, list | tuple) and all(type(number) in (int, float) for number in given)
@@ -159,8 +168,15 @@ def _polygon(given: Any) -> np.ndarray:
 def fill_polygon(points: np.ndarray, height: int, width: int) -> Mask:
     """The mask of a polygon: the pixels whose centres are inside by the even-odd rule; pixel i spans i to i + 1.
 
-    `PIL.ImageDraw` also fills the pixels that the outline touches, which enlarges small objects. The points are x, y,
-    `[n, 2]`. More pixels and crossings with rows than `MAX_WORK` are a `ValueError`.
+    `PIL.ImageDraw` also fills the pixels that the outline touches, which enlarges small objects.
+
+    Args:
+        points: `[n, 2]` x, y.
+        height: height of the image.
+        width: width of the image.
+
+    Raises:
+        ValueError: it has more pixels and crossings with rows than `MAX_WORK`.
     """
     # A side goes through the centres of these rows; of many small polygons each has few.
     y = np.ceil(np.clip(points[:, 1], 0, height) - 0.5).astype(int)
@@ -191,9 +207,15 @@ def fill_polygon(points: np.ndarray, height: int, width: int) -> Mask:
 
 
 def polygon_mask(points: Any, height: int, width: int) -> Mask:
-    """The mask of one polygon of corners x, y, in pixels.
+    """The mask of one polygon.
 
-    Corners that are not pairs of finite numbers or too far outside, or an error of `fill_polygon`, are a `ValueError`.
+    Args:
+        points: corners x, y, in pixels.
+        height: height of the image.
+        width: width of the image.
+
+    Raises:
+        ValueError: the corners are not pairs of finite numbers or too far outside, or as `fill_polygon`.
     """
     pairs = isinstance(points, list | tuple) and all(isinstance(p, list | tuple) and len(p) == 2 for p in points)
     if not pairs:
@@ -217,8 +239,15 @@ def ellipse_mask(
 ) -> Mask:
     """The mask of an ellipse: the pixels whose centres are inside.
 
-    Centre and radii are along x and y, in pixels; it is turned by so many degrees clockwise, as seen. A number that is
-    not finite or too large, or a negative radius, is a `ValueError`.
+    Args:
+        center: x, y in pixels.
+        radii: along x and y, before it is turned.
+        degrees: how far it is turned clockwise, as seen.
+        height: height of the image.
+        width: width of the image.
+
+    Raises:
+        ValueError: a number is not finite or too large, or a radius is negative.
     """
     if not (np.abs([*center, *radii, degrees]) <= FARTHEST).all() or min(radii) < 0:
         raise ValueError("its centre, radius or angle is no number of pixels or degrees")
@@ -241,8 +270,15 @@ def ellipse_mask(
 def stored_mask(png: bytes, left: int, top: int, height: int, width: int) -> Mask:
     """A mask that is stored as the PNG of a part of the image; what is not black and not transparent is inside.
 
-    `left` and `top` are column and row of its first pixel in the image; it may lie partly outside. What is no PNG, or
-    has too many pixels, is a `ValueError`.
+    Args:
+        png: content of the PNG.
+        left: column of its first pixel in the image; it may lie partly outside.
+        top: row of its first pixel.
+        height: height of the image.
+        width: width of the image.
+
+    Raises:
+        ValueError: it is no PNG, or has too many pixels.
     """
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as opened:
@@ -259,9 +295,15 @@ def stored_mask(png: bytes, left: int, top: int, height: int, width: int) -> Mas
 
 
 def column_runs(starts: np.ndarray, ends: np.ndarray, height: int) -> Mask:
-    """The mask of runs of pixels, which are counted from 0 down each column of so many pixels.
+    """The mask of runs of pixels, which are counted from 0 down each column.
 
-    The runs go from `starts` to before `ends`, `[n]`, and may overlap. A mask larger than `MAX_WORK` is a `ValueError`.
+    Args:
+        starts: first pixel of each run, `[n]`; runs may overlap.
+        ends: pixel after its last, `[n]`.
+        height: height of the image.
+
+    Raises:
+        ValueError: the mask is larger than `MAX_WORK`.
     """
     order = np.argsort(starts, kind="stable")
     order = order[starts[order] < ends[order]]

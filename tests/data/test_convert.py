@@ -107,9 +107,8 @@ def test_convert_void_or_background(tmp_path):
 def test_painter_keeps_a_bit_for_each_pixel_of_an_outline(tmp_path):
     """Of hundreds of objects of a large image, masks would fill the memory."""
     annotations = read(write(tmp_path / "data", [PLAYER]))
-    shapes = [
-        Shape(str(n), 1, lambda height, width, n=n: Mask.of(np.ones((height - n, width), bool), n)) for n in range(80)
-    ]
+    masks = [lambda height, width, n=n: Mask.of(np.ones((height - n, width), bool), n) for n in range(80)]
+    shapes = [Shape(str(n), "player", mask) for n, mask in enumerate(masks)]
     record = replace(annotations.records[0], shapes=shapes, size=(1000, 1000))
     image = read_image(BytesIO(encoded(Image.new("L", (1000, 1000)))))
     tracemalloc.start()

@@ -397,8 +397,10 @@ def test_remarks_say_what_was_recognised_and_left_out_once(tmp_path):
     assert len(remarks(open_dataset(source, (1, 1)), source)) == 1
 
 
-@pytest.mark.parametrize("images", ["images", "Image", "imgs", "img_dir"])
-@pytest.mark.parametrize("labels", ["labels", "Mask", "annotations", "gt", "ann_dir"])
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [("images", "Mask"), ("Image", "labels"), ("imgs", "annotations"), ("img_dir", "ann_dir"), ("images", "gt")],
+)
 def test_folder_other_names_of_folders(tmp_path, images, labels):
     pair(tmp_path, f"{images}/training/a.jpg", f"{labels}/training/a.png")
     assert [sample.name for sample in Folder.open(tmp_path, "training")] == ["a"]

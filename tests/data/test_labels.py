@@ -84,19 +84,18 @@ def colored(labels: np.ndarray, colors: dict[int, tuple[int, int, int]]) -> np.n
     return table[labels]
 
 
-@pytest.mark.parametrize("counts", [[24], [24, 24, 24], [24, 31, 12], [3, 0, 40]])
 @pytest.mark.parametrize(
-    ("dtype", "suffix"),
+    ("counts", "dtype", "suffix"),
     [
-        (np.uint8, ".png"),
-        (np.uint16, ".png"),
-        (np.uint8, ".tif"),
-        (np.uint16, ".tif"),
-        (np.int32, ".tiff"),
-        (np.uint32, ".TIF"),
-        (np.float32, ".tif"),
-        (np.uint8, ".bmp"),
-        (np.uint8, ".PNG"),
+        ([24], np.uint8, ".png"),
+        ([24, 24, 24], np.uint16, ".png"),
+        ([24, 31, 12], np.uint8, ".tif"),
+        ([3, 0, 40], np.uint16, ".tif"),
+        ([24, 31, 12], np.int32, ".tiff"),
+        ([24, 31, 12], np.uint32, ".TIF"),
+        ([24, 31, 12], np.float32, ".tif"),
+        ([24, 31, 12], np.uint8, ".bmp"),
+        ([24, 31, 12], np.uint8, ".PNG"),
     ],
 )
 def test_folder_recognizes_instance_images(tmp_path, counts, dtype, suffix):

@@ -78,8 +78,16 @@ def test_load_image_12_bits_in_16bit_rgb_keep_their_levels(tmp_path):
 
 
 @pytest.mark.parametrize("compression", ["lzw", "zlib", "adobe_deflate", "zstd", "packbits", "lzma"])
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-@pytest.mark.parametrize("layout", [{}, {"tile": (16, 32)}, {"rowsperstrip": 7}, {"predictor": True}])
+@pytest.mark.parametrize(
+    ("dtype", "layout"),
+    [
+        ("uint8", {}),
+        ("uint16", {"tile": (16, 32)}),
+        ("uint16", {"predictor": True}),
+        ("float32", {"rowsperstrip": 7}),
+        ("float32", {"predictor": True}),
+    ],
+)
 def test_load_image_compressed_tiff(tmp_path, compression, dtype, layout):
     values = drawn(3, H, W, dtype=dtype)
     path = save(tmp_path, values, photometric="rgb", planarconfig="separate", compression=compression, **layout)

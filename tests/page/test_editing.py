@@ -41,6 +41,10 @@ def ids(panoptic):
     return [segment.id for segment in panoptic.segments]
 
 
+def without(segment_id):
+    return scene().select(lambda segment: segment.id != segment_id)
+
+
 def area(panoptic, segment_id):
     return next(segment.area for segment in panoptic.segments if segment.id == segment_id)
 
@@ -61,11 +65,9 @@ def test_add_makes_a_thing_and_joins_stuff():
     assert (first, ids(after)) == (1, [1])
 
 
-def test_erase_remove_and_only_leave_void():
+def test_erase_leaves_void():
     after = editing.erase(scene(), box(0, 12, 0, 6))
     assert 1 not in ids(after) and (after.segmentation[:, :6] == 0).all()
-    assert ids(editing.remove(scene(), [1, 300])) == [4, 9]
-    assert ids(editing.only(scene(), [1, 9])) == [1, 9]
 
 
 def test_merge_keeps_id_of_the_largest():
@@ -106,7 +108,6 @@ def test_edits_leave_other_segments_and_crowds_unchanged():
     for after in (
         editing.merge(before, [1, 4])[0],
         editing.erase(before, box(0, 2, 0, 2)),
-        editing.remove(before, [1]),
     ):
         assert next(s for s in after.segments if s.id == 300) == next(s for s in before.segments if s.id == 300)
     assert not any(s.iscrowd for s in editing.relabel(before, 300, CELL)[0].segments)
@@ -141,7 +142,7 @@ def test_random_edits_leave_a_consistent_segmentation(edits):
                 case "e":
                     panoptic = editing.erase(panoptic, where)
                 case "q":
-                    panoptic = editing.remove(panoptic, [some])
+                    panoptic = panoptic.select(lambda segment, some=some: segment.id != some)
                 case "m":
                     panoptic, _ = editing.merge(panoptic, present[:2])
                 case "s":
@@ -163,7 +164,7 @@ def image(value=0):
 def test_append_writes_a_data_set_and_extends_it(tmp_path):
     out = tmp_path / "set"
     assert editing.append(out, "a.jpg", image(), scene()) == 1
-    assert editing.append(out, "sub/a.tif", image(1), editing.remove(scene(), [1])) == 2
+    assert editing.append(out, "sub/a.tif", image(1), without(1)) == 2
     dataset = CocoPanoptic.open(out)
     assert dataset.taxonomy == TAXONOMY and [dataset[i].name for i in range(2)] == ["a", "a-2"]
     assert dataset[0].panoptic.segments == scene().segments
@@ -174,7 +175,7 @@ def test_append_writes_a_data_set_and_extends_it(tmp_path):
 def test_append_same_image_replaces_mask_and_its_file(tmp_path):
     editing.append(tmp_path, "a.png", image(), scene())
     editing.append(tmp_path, "b.png", image(1), scene())
-    assert editing.append(tmp_path, "a.png", image(), editing.remove(scene(), [4])) == 2
+    assert editing.append(tmp_path, "a.png", image(), without(4)) == 2
     dataset = CocoPanoptic.open(tmp_path)
     assert [4 in ids(dataset[i].panoptic) for i in range(2)] == [False, True]
     assert len(list((tmp_path / "panoptic").iterdir())) == len(list((tmp_path / "images").iterdir())) == 2
@@ -189,7 +190,7 @@ def test_append_failing_before_the_json_leaves_data_set_unchanged(tmp_path, monk
     monkeypatch.setattr(journal, "write_atomically", full)
     for changed in (image(), image(1)):
         with pytest.raises(InputError, match="disk full"):
-            editing.append(tmp_path, "a.png", changed, editing.remove(scene(), [4]))
+            editing.append(tmp_path, "a.png", changed, without(4))
     dataset = CocoPanoptic.open(tmp_path)
     assert len(dataset) == 1 and dataset[0].panoptic.segments == scene().segments
 
@@ -225,5 +226,5 @@ def test_append_unsafe_name_stays_in_the_folder(tmp_path, name):
 
 def test_append_refuses_an_empty_mask(tmp_path):
     with pytest.raises(InputError, match="void"):
-        editing.append(tmp_path / "set", "a.png", image(), editing.only(scene(), []))
+        editing.append(tmp_path / "set", "a.png", image(), scene().select(lambda segment: False))
     assert not (tmp_path / "set").exists()

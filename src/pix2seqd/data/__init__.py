@@ -29,18 +29,11 @@ LOOKED_AT = 5
 
 
 def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
-    """Open the data set that a command line or recipe names.
+    """Open the data set that a command line or recipe names, one of `SOURCES` (docs/datasets.md).
 
-    Args:
-        source: `coco:DIR[@SPLIT]`, a folder in COCO panoptic format; `cityscapes:DIR@SPLIT`, as distributed;
-            `davis:DIR@SPLIT` or `kitti-step:DIR@SPLIT`, as distributed, frame by frame; `folder:DIR[@SPLIT]`, images
-            and label images; `shards:DIR`, the output of `pix2seqd shard`; `shapes:COUNT[@SEED]`, synthetic scenes; or
-            `split:FILE@PART`, a part of the data of a run of `pix2seqd train own`. After `coco:` and `folder:`, each
-            `,-FILE` at the end leaves out the image of that file name.
-        size: height and width of synthetic images, in pixels.
-
-    Raises:
-        InputError: the name is not understood; or the data set, or an image to leave out, does not exist.
+    It may also be `split:FILE@PART`, a part of the data of a run of `pix2seqd train own`. `size` is height and width of
+    synthetic images, in pixels. If the name is not understood, or the data set, or an image to leave out, does not
+    exist, it is an `InputError`.
     """
     kind, _, rest = source.partition(":")
     rest, *left_out = rest.split(",-") if kind in ("coco", "folder") else [rest]
@@ -96,17 +89,10 @@ def remarks(dataset: Dataset, source: str) -> list[str]:
 
 
 def open_clips(source: str, size: tuple[int, int], frames: int) -> ClipDataset:
-    """Open the clips that a command line or recipe names.
+    """Open the clips that a command line or recipe names, one of `CLIP_SOURCES`.
 
-    Args:
-        source: `davis:DIR@SPLIT` or `kitti-step:DIR@SPLIT`, videos as distributed;
-            `nuclei-clips:DIR[@SPLIT]:COUNT[xFRAMES]`, made from the images of a folder in COCO panoptic format; or
-            `shapes-clips:COUNT[xFRAMES][@SEED]`, synthetic scenes.
-        size: height and width of synthetic frames, in pixels.
-        frames: number of frames of a synthetic clip, if the source does not give it.
-
-    Raises:
-        InputError: the name is not understood, or the data set does not exist.
+    `size` is height and width of synthetic frames, in pixels, and `frames` the number of frames of a synthetic clip, if
+    the source does not give it. A name that is not understood, and a data set that does not exist, are an `InputError`.
     """
     kind, _, rest = source.partition(":")
     path, _, detail = rest.partition("@")

@@ -178,23 +178,17 @@ class Report:
 AnyReport = TypeVar("AnyReport", bound=Report)
 
 
-def check(dataset: Dataset, id_capacity: int) -> Report:
-    """Read every item of a data set. Items that cannot be read are listed as errors.
-
-    Args:
-        dataset: any data set.
-        id_capacity: number of things per image that the model's ids can distinguish.
-    """
-    return fill(Report(dataset.taxonomy, id_capacity), dataset)
-
-
 def content(image: np.ndarray) -> bytes:
     """A digest of an image's pixels: 16 bytes that equal images share."""
     return hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
 
 
-def fill(report: AnyReport, dataset: Dataset) -> AnyReport:
-    """Count every item of a data set in a new report, which is returned."""
+def check(dataset: Dataset, id_capacity: int, kind: type[AnyReport] = Report) -> AnyReport:
+    """Read every item of a data set, for a report of some kind. Items that cannot be read are listed as errors.
+
+    `id_capacity` is the number of things per image that the model's ids can distinguish.
+    """
+    report = kind(dataset.taxonomy, id_capacity)
     report.items = len(dataset)
     report.tallies = {category.id: Tally() for category in dataset.taxonomy.categories}
     for index in track(range(len(dataset)), "checking", console=Console(stderr=True), transient=True):

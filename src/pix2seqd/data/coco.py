@@ -123,25 +123,10 @@ class CocoPanoptic:
 
     @classmethod
     def open(cls, directory: str | Path, split: str = "") -> "CocoPanoptic":
-        """Open a split of a data set in one of four layouts.
+        """Open a split of a data set, "" for none, in one of the four layouts of docs/datasets.md, or as COCO has it.
 
-        | json | images | PNGs |
-        |---|---|---|
-        | `panoptic_SPLIT.json` | `SPLIT/` | `panoptic_SPLIT/` |
-        | `annotations/panoptic_SPLIT.json` | `SPLIT/` | `annotations/panoptic_SPLIT/` (as COCO) |
-        | `panoptic.json`, for the split "" | `images/` | `panoptic/` (as `pix2seqd segment`) |
-        | `part-*/panoptic.json`, for the split "" | `part-*/images/` | `part-*/panoptic/` (as `segment --shard`) |
-
-        Each folder may instead be in a zip file of the same name, and `annotations/` in COCO's
-        `panoptic_annotations_trainval2017.zip`.
-
-        Args:
-            directory: the data set's folder.
-            split: `train`, `val2017`, ...; "" for the third and the fourth layout.
-
-        Raises:
-            InputError: the split does not exist, or a part of it is missing (the message names the expected path);
-                or an error of the constructor.
+        If it does not exist, or a part of it is missing (the message names the expected path), it is an `InputError`,
+        and so are errors of the constructor.
         """
         directory = Path(directory)
         if split not in (available := splits(directory)):

@@ -170,6 +170,7 @@ class Painter:
             raise InputError(f"{error}; choose another name for the background") from error
         self.background = len(self.taxonomy) if background is not None else None
         self._filled = self.taxonomy.category(self.background).id if self.background is not None else None
+        self._class_of = {category.name: i for i, category in enumerate(self.taxonomy.categories, start=1)}
         self._added = {category.name: len(own) + i for i, category in enumerate(added, start=1)}
 
     def paint(self, record: Record, image: Image.Image, report: Conversion) -> Panoptic:
@@ -198,7 +199,7 @@ class Painter:
         crowds = []
         first = len(classes) + 1
         for segment_id, (shape, mask) in enumerate(instances, start=first):
-            classes[segment_id] = self.taxonomy.class_of(shape.category_id)
+            classes[segment_id] = self._class_of[shape.label]
             if shape.crowd:
                 crowds.append(segment_id)
             for box, inside in mask.bands():

@@ -87,28 +87,11 @@ class Folder:
 
     @classmethod
     def open(cls, directory: str | Path, split: str = "") -> "Folder":
-        """Open a split in one of these layouts, with an optional classes.yaml in `directory`.
+        """Open a split, "" for none, in one of the layouts of docs/datasets.md, where classes.yaml is optional.
 
-        | split | images | label images | class images, optional |
-        |---|---|---|---|
-        | "" | `images/` | `labels/` | `classes/` |
-        | SPLIT | `images/SPLIT/` | `labels/SPLIT/` | `classes/SPLIT/` |
-        | SPLIT | `SPLIT/images/` | `SPLIT/labels/` | `SPLIT/classes/` |
-        | SPLIT | `SPLIT/` or `SPLIT_images/` | `SPLIT_labels/` | `SPLIT_classes/` |
-        | train or test | `imagesTr/` or `imagesTs/` | `labelsTr/` or `labelsTs/`, as in nnU-Net | |
-        | "" or SPLIT | the folder or `SPLIT/` | the same, if classes.yaml has `label_name` | |
-
-        `labels` may have any name of `LABEL_FOLDERS`, `images` any of `IMAGE_FOLDERS`. Files may lie in folders below
-        these, alike for images and labels.
-
-        Args:
-            directory: the data set's folder. What classes.yaml does not declare is detected in the labels of *all*
-                splits, so that they agree.
-            split: `train`, `val`, ...; "" for the first layout.
-
-        Raises:
-            InputError: the split does not exist; a file has no partner; two images have the same stem; or an error of
-                `Labels.open`.
+        What it does not declare is detected in the labels of *all* splits, so that they agree. If the split does not
+        exist, a file has no partner, or two images have the same stem, it is an `InputError`, and so are errors of
+        `Labels.open`.
         """
         directory = Path(directory)
         names = _Names.declared(directory)

@@ -1,18 +1,4 @@
-"""Label images in several codings: class and instance of every pixel.
-
-| coding | a label image | a pixel |
-|---|---|---|
-| `class` | grey or palette | its class; each connected component (4 neighbours) of a thing class is an instance |
-| `instance` | grey of 8, 16 or 32 bits, or colours | 0: background; any other value: an instance of the one thing \
-class. Class images beside them give several classes |
-| `color` | colours or palette | a colour of the table `colors`: a class, as for `class` |
-| `class*1000+id` | 16-bit grey, or colours with value = R + 256 G + 65536 B | class * 1000 + number of the instance; \
-below 1000: class without instance, stuff or a crowd |
-| `class*B+id`, `id*B+class` | the same | with any number B; values below it are a class without instance |
-| `class*256+id` | the same | class * 256 + number of the instance, from 1; 0: class without instance |
-| `class*256+id from 0` | the same | class * 256 + number of the instance, from 0 |
-| `two-channel` | colours, or grey with alpha | channel 0: class; channel 1: number of the instance, 255 = crowd |
-"""
+"""Label images in several codings (docs/datasets.md explains them): class and instance of every pixel."""
 
 import difflib
 import re
@@ -29,10 +15,10 @@ from PIL import Image
 from scipy import ndimage
 
 from pix2seqd.data.label_images import palette_colors, read_label_image
-from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, NUMBERED, hex_color, recognize
+from pix2seqd.data.recognize import COLOR_WEIGHTS, MEANING, NUMBERED, Given, hex_color, recognize, unsure
 from pix2seqd.data.tables import check_grey, color_table, nnunet, roboflow_classes
 from pix2seqd.files import InputError, read_text, read_yaml
-from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.panoptic import Panoptic, id_to_rgb, unique_inverse
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
 CODINGS = tuple(MEANING)
@@ -145,7 +131,7 @@ class Labels:
         """The complete declaration as YAML, below comments that list the assumptions."""
         content: dict[str, Any] = {"coding": self.coding}
         if self.colors:
-            content["colors"] = {name: [c % 256, c // 256 % 256, c // 65536] for name, c in self.colors.values()}
+            content["colors"] = {name: id_to_rgb(color).tolist() for name, color in self.colors.values()}
         else:
             content["labels"] = dict(self.names)
         content["things"] = [self.names[value] for value in sorted(self.things)]
@@ -205,16 +191,15 @@ class Labels:
 
     def _look_up(self, path: Path, pixels: np.ndarray) -> np.ndarray:
         """Class values `[h, w]` of the colours of a label image."""
-        numbers = as_rgb_number(pixels)
         values = {color: value for value, (_, color) in self.colors.items()}
-        found, dense = np.unique(numbers, return_inverse=True)
+        found, dense = unique_inverse(as_rgb_number(pixels))
         if unknown := [int(color) for color in found if int(color) not in values]:
-            count, color = len(unknown), [unknown[0] % 256, unknown[0] // 256 % 256, unknown[0] // 65536]
+            count, color = len(unknown), id_to_rgb(unknown[0]).tolist()
             more = f" and {count - 1} more" if count > 1 else ""
             smeared = "JPEG or resizing has smeared them; export the labels again as PNG or TIFF, without interpolation"
             cure = smeared if count > MANY_UNKNOWN else "add it to colors in classes.yaml, or to the table of colours"
             raise InputError(f"{path}: colour {color}{more} is not in colors; {cure}")
-        return np.array([values[int(color)] for color in found])[dense.reshape(numbers.shape)]
+        return np.array([values[int(color)] for color in found])[dense]
 
 
 def _as_number(pixels: np.ndarray) -> np.ndarray:
@@ -349,15 +334,9 @@ def _find_coding(
     rgb = any(len(colors) > 1 for colors in meaning.values())
     images = [(file, read_label_image(file, rgb=rgb)) for file in chosen]
     void = declared.get("void", [])
-    return recognize(
-        images,
-        path,
-        classes_only=bool(set(names) - {0, 1, 255} or (declared.get("things") and not names)),
-        named=names,
-        things_given="things" in declared,
-        void=[value for value in (void if isinstance(void, list) else [void]) if type(value) is int and value],
-        looked_up=rgb,
-    )
+    void = {value for value in (void if isinstance(void, list) else [void]) if type(value) is int and value}
+    classes_only = bool(set(names) - {0, 1, 255} or (declared.get("things") and not names))
+    return recognize(images, Given(path, names, "things" in declared, void, classes_only, rgb))
 
 
 def _colors(
@@ -479,10 +458,8 @@ def _usual_void(path: Path, coding: str, names: Mapping[int, str], seen: Sequenc
 
 
 def _unsure_void(path: Path, value: int, seen: str, also: str = "") -> InputError:
-    return InputError(
-        f"{path.parent}: {value} may be a class or void in the label images ({seen}); write one of these lines to "
-        f"{path}: 'void: []' ({value} is a class) or 'void: {value}' (it is none){also}"
-    )
+    lines = [f"'void: []' ({value} is a class)", f"'void: {value}' (it is none)"]
+    return unsure(path, f"{value} may be a class or void in the label images ({seen})", lines, also)
 
 
 def _reading(void: Collection[int], classes: Collection[int]) -> str:

@@ -13,7 +13,7 @@ from scipy import ndimage
 from pix2seqd.images.resize import resize_labels
 from pix2seqd.inference.postprocess import MAX_CONFIDENCE, LabelMap, fill_small
 from pix2seqd.inference.stitching import window_depth
-from pix2seqd.panoptic.panoptic import Panoptic
+from pix2seqd.panoptic.panoptic import Panoptic, unique_inverse
 from pix2seqd.panoptic.runs import mapped
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 
@@ -49,9 +49,9 @@ class InpaintedMask:
         """The model's hints for a window, int64 `[2, height, width]`: given classes, `NO_HINT` elsewhere."""
         result = np.full((2, height, width), NO_HINT)
         given = self.given(top, left, height, width)
-        labels, dense = np.unique(given, return_inverse=True)
+        labels, dense = unique_inverse(given)
         classes = np.array([self.class_of[i] if i != VOID else NO_HINT for i in labels.tolist()])
-        result[0, : given.shape[0], : given.shape[1]] = classes[dense].reshape(given.shape)
+        result[0, : given.shape[0], : given.shape[1]] = classes[dense]
         return result
 
     def add(self, top: int, left: int, found: LabelMap, min_pixels: int, confidence: np.ndarray) -> None:

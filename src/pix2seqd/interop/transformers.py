@@ -46,7 +46,7 @@ from pix2seqd.config import MAX_CHANNELS, Recipe
 from pix2seqd.files import InputError, read_json
 from pix2seqd.images.load import Source, load_image
 from pix2seqd.images.resize import resize_labels
-from pix2seqd.panoptic.panoptic import UNLIKE, Panoptic
+from pix2seqd.panoptic.panoptic import UNLIKE, Panoptic, unique_inverse
 from pix2seqd.panoptic.taxonomy import VOID, Taxonomy
 from pix2seqd.pix2seq_d import Pix2SeqD
 from pix2seqd.segmenter import ImageOptions, Segmenter
@@ -342,9 +342,9 @@ def _panoptic(mask: np.ndarray, taxonomy: Taxonomy) -> Panoptic:
     stuff = np.array([False, *(not category.isthing for category in taxonomy.categories)])
     ids = np.where(stuff[mask[0]], 1, mask[1])
     count = int(ids.max()) + 1
-    keys, dense = np.unique(mask[0] * count + ids, return_inverse=True)
+    keys, dense = unique_inverse(mask[0] * count + ids)
     classes = {number: key // count for number, key in enumerate(keys.tolist(), start=1) if key}
-    return Panoptic.from_segmentation(dense.reshape(ids.shape) + 1, classes, taxonomy)
+    return Panoptic.from_segmentation(dense + 1, classes, taxonomy)
 
 
 def _is_batch(value: Any, *dtypes: torch.dtype) -> bool:

@@ -63,11 +63,6 @@ def erase(panoptic: Panoptic, where: np.ndarray) -> Panoptic:
     return _changed(panoptic, np.where(where, VOID, panoptic.segmentation))
 
 
-def remove(panoptic: Panoptic, ids: Iterable[int]) -> Panoptic:
-    """Turn whole segments into void."""
-    return erase(panoptic, np.isin(panoptic.segmentation, list(ids)))
-
-
 def merge(panoptic: Panoptic, ids: Iterable[int]) -> tuple[Panoptic, int]:
     """Make one segment of several, with the id and the category of the largest; the new segmentation, and that id."""
     segments = [_segment(panoptic, i) for i in ids]
@@ -113,11 +108,6 @@ def relabel(panoptic: Panoptic, segment_id: int, category_id: int) -> tuple[Pano
     home = _stuff_segment(panoptic, category_id) or segment_id
     segmentation = np.where(panoptic.segmentation == segment_id, home, panoptic.segmentation)
     return _changed(panoptic, segmentation, {home: _class_of(panoptic, category_id)}), home
-
-
-def only(panoptic: Panoptic, ids: Iterable[int]) -> Panoptic:
-    """Some of the segments; the rest is void."""
-    return erase(panoptic, ~np.isin(panoptic.segmentation, list(ids)))
 
 
 def append(folder: Path, name: str, image: Image.Image, panoptic: Panoptic) -> int:

@@ -63,24 +63,21 @@ def serving(
 ) -> Iterator[str]:
     """Serve the page within this context, which yields its address.
 
-    At its end the context waits for images that are being saved.
+    At its end the context waits for images that are being saved. If gradio is not installed, the server cannot listen
+    there, or at the end an image was not saved, it is an `InputError`.
 
     Args:
         segmenter: the model that is chosen at first.
+        folder: the only folder that is written to. It holds the data set of saved images, and `.scratch`.
         load: loads a bundled model by its name; None: there is no other model to choose.
         card: what is known of the first model; None: what it finds, or what the bundled one of this name states.
-        folder: the only folder that is written to. It holds the data set of saved images, and `.scratch`.
         samples: folder of images and clips that visitors can click.
-        defaults: start values of the controls that differ from the checkpoint's, by name as in
-            `pix2seqd.segmenter.ImageOptions`.
+        defaults: start values of the controls that differ from the checkpoint's, as `segmenter.ImageOptions`.
         limits: limits of a request and of a visitor.
         host: address to listen on.
         port: None takes a free port.
         names: names under which browsers may ask for the page, besides addresses and the machine's own name.
         password: visitors must enter it, with any user name.
-
-    Raises:
-        InputError: gradio is not installed, the server cannot listen there, or at the end an image was not saved.
     """
     require("the page", "web", "gradio")
     limits = limits or Limits()

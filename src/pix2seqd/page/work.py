@@ -189,7 +189,8 @@ class Work:
 
     def removed(self) -> "Work":
         """Without the selected segments."""
-        return self.changed(editing.remove(self.panoptic, self._selection()))
+        selected = self._selection()
+        return self.changed(self.panoptic.select(lambda segment: segment.id not in selected))
 
     def relabelled(self, category_id: int) -> "Work":
         """The selected segments get another category."""
@@ -209,7 +210,7 @@ class Work:
         """The segments that the model must leave: the kept ones, or all; an `InputError` if there are none."""
         if not everything and not self.kept:
             raise InputError("nothing is corrected or kept yet; correct or keep a segment, or choose every segment")
-        hints = self.panoptic if everything else editing.only(self.panoptic, self.kept)
+        hints = self.panoptic.select(lambda segment: everything or segment.id in self.kept)
         if not hints.segments:
             raise InputError("every pixel is void; segment the image or paint something first")
         return hints

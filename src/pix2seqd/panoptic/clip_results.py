@@ -55,32 +55,18 @@ OUTPUTS = ("overlay.mp4", "panoptic", "labels", "ctc")
 
 
 class ClipWriter(AbstractContextManager["ClipWriter"]):
-    """Writes a folder; a context manager. An earlier result of `pix2seqd video` in it is replaced.
+    """Writes the output folder, whose files docs/video.md describes; a context manager.
 
-    | path | content |
-    |---|---|
-    | `overlay.mp4` | the clip with its segments, a colour per track |
-    | `panoptic/NUMBER.png` | id of each pixel's track = R + 256 G + 65536 B |
-    | `panoptic.json` | images (with the time in seconds), categories, annotations in COCO panoptic format |
-    | `tracks.json` | id, category, first and last frame and areas of each track |
-    | `tracks.csv` | a row for each thing and frame: frame, time, id, category, x, y, area, parent |
-    | `ctc/` | with `ctc`: see `CtcWriter` |
-
-    With `stack` the frames are the depths of a stack. Then there are, instead of `tracks.csv`:
-
-    | path | content |
-    |---|---|
-    | `labels/STACK.tif` | label stack, `[depths, h, w]`: the ids of the things' tracks, 0 = none |
-    | `volumes.csv` | a row for each thing: id, category, volume, centroid z, y and x, first and last plane, planes |
-
-    With a pixel size and `plane_distance`, `volumes.csv` has the centroid in µm and the volume in µm³ too.
+    An earlier result of `pix2seqd video` in it is replaced. With `ctc` there is the folder of `CtcWriter` too. With
+    `stack` the frames are the depths of a stack, and there are `labels/STACK.tif` and `volumes.csv` instead of
+    `tracks.csv`.
 
     The lists of tracks (`tracks.json`, `tracks.csv`, `volumes.csv`, `track_measures.csv`) have those that were seen in
     at least `min_frames` frames, or in all frames of a shorter clip. Everything else has all segments. `also` names
     further files, for each frame and for the clip (`extra_files.PLACES`, `extra_files.FOLDER_FILES`).
 
-    The annotations of a long clip are kept on the disk, not in memory. Lists and the label stack are written again
-    from time to time, and at the end, also after an error.
+    The annotations of a long clip are kept on the disk, not in memory. Lists and the label stack are written again from
+    time to time, and at the end, also after an error.
     """
 
     def __init__(

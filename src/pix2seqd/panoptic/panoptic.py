@@ -407,6 +407,7 @@ def rgb_to_id(rgb: np.ndarray) -> np.ndarray:
     return ids
 
 
-def id_to_rgb(ids: np.ndarray) -> np.ndarray:
-    """int `[h, w]` below 2²⁴ → uint8 `[h, w, 3]`."""
+def id_to_rgb(ids: np.ndarray | int) -> np.ndarray:
+    """Integers below 2²⁴ of any shape → uint8 `[..., 3]`."""
+    ids = np.asarray(ids)
     return np.stack([ids & 255, (ids >> 8) & 255, (ids >> 16) & 255], axis=-1).astype(np.uint8)

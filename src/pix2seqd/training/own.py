@@ -18,7 +18,7 @@ from pix2seqd.checkpoint import Checkpoint, find_backbone, from_pretrained
 from pix2seqd.config import Recipe, bundled_names, merged, nested
 from pix2seqd.data import is_clips, open_dataset
 from pix2seqd.data.categories import with_categories
-from pix2seqd.data.check import Report, content, fill
+from pix2seqd.data.check import Report, check, content
 from pix2seqd.data.find import find_splits, named, with_prefix
 from pix2seqd.data.sample import Dataset, Sample, subsample
 from pix2seqd.data.split import SUBSETS, describe, divide, undivided
@@ -441,7 +441,7 @@ def find_data(train_data: str, eval_data: str) -> tuple[str, str, str]:
 
 def measure(dataset: Dataset, source: str) -> Statistics:
     """Read a data set; an `InputError` if an item cannot be read, or none has a label."""
-    statistics = fill(Statistics(dataset.taxonomy, 0), dataset)
+    statistics = check(dataset, 0, Statistics)
     if statistics.errors:
         more = f" ({len(statistics.errors)} such items)" if len(statistics.errors) > 1 else ""
         raise InputError(f"{statistics.errors[0]}{more}; pix2seqd check-data {source} lists all")

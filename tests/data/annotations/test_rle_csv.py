@@ -35,7 +35,7 @@ def test_read_rle_csv_classes_and_names_with_a_suffix(tmp_path, draw):
     found = open_annotations(path)[""]
     assert [(c.id, c.name) for c in found.taxonomy.categories] == [(1, "1"), (2, "3")]
     assert found.records[0].file_name == "train/a.jpg"
-    assert [shape.category_id for shape in found.records[0].shapes] == [2, 1]
+    assert [shape.label for shape in found.records[0].shapes] == ["3", "1"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -32,6 +32,13 @@ VIEWERS = "outlines of a viewer"
 """What messages call those of ImageScope, ASAP, QuPath and ImageJ."""
 OF_AN_IMAGE = "polygons in an XML file for each image"
 """What messages call those of Pascal VOC's XML and LabelMe."""
+PER_IMAGE = {
+    "Labelme": read_labelme,
+    "Supervisely": read_supervisely,
+    VIEWERS: read_viewers,
+    OF_AN_IMAGE: read_voc_xml,
+}
+"""Formats with a file for each image, and what reads one file or a folder of them."""
 LOOKED_AT = 50
 """Number of json or XML files of a folder that are looked at."""
 DEPTH = ("*", "*/*", "*/*/*", "*/*/*/*")
@@ -66,15 +73,13 @@ def recognize_annotations(path: Path) -> Found | None:
     if found := _in_jsons(path):
         return found
     if found := _first(chain(_files(path, ".xml"), _files(path, ".geojson")), path):
-        readers = {VIEWERS: read_viewers, OF_AN_IMAGE: read_voc_xml}
-        read = readers.get(found.format)
-        return replace(found, path=path, read=partial(read, path)) if read else found
+        return found
     if is_mask_folders(path):
-        return Found("one mask file for each object", path, partial(_single, read_mask_folders, path))
+        return Found("one mask file for each object", path, partial(read_mask_folders, path))
     if has_rows(path):
         return Found("YOLO", path, partial(read_yolo, path))
     if any(map(is_roi_file, chain(_files(path, ".zip"), _files(path, ".roi")))):
-        return Found(VIEWERS, path, partial(read_viewers, path))
+        return _per_image(VIEWERS, path)
     tables = [table for table in _files(path, ".csv") if is_rle_csv(table) or is_via_csv(table)]
     return _together(path, [found for table in tables if (found := _in_file(table))])
 
@@ -93,8 +98,9 @@ def conversion(path: Path) -> str:
     return f"{path} holds annotations ({found.format}), to be converted first: {command}"
 
 
-def _single(read: Callable[..., Annotations], *arguments: Any) -> dict[str, Annotations]:
-    return {"": read(*arguments)}
+def _per_image(name: str, path: Path) -> Found:
+    """The annotations of a format that has a file for each image: one file, or all files of a folder."""
+    return Found(name, path, partial(PER_IMAGE[name], path))
 
 
 def _files(folder: Path, suffix: str) -> Iterator[Path]:
@@ -110,21 +116,20 @@ def _in_file(path: Path) -> Found | None:
     if suffix == ".xml":
         root = read_xml(path)
         if is_viewers_xml(root):
-            return Found(VIEWERS, path, partial(read_viewers, path))
+            return _per_image(VIEWERS, path)
         if is_voc_xml(root):
-            return Found(OF_AN_IMAGE, path, partial(read_voc_xml, path))
-        return Found("CVAT", path, partial(_single, read_cvat, path, root)) if is_cvat(root, path) else None
+            return _per_image(OF_AN_IMAGE, path)
+        return Found("CVAT", path, partial(read_cvat, path, root)) if is_cvat(root, path) else None
     if suffix in (".json", ".geojson"):
-        content = read_json(path)
-        return _in_json(path, content)
+        return _in_json(path, read_json(path))
     if suffix == ".csv" and is_rle_csv(path):
-        return Found("run-length codes", path, partial(_single, read_rle_csv, path))
+        return Found("run-length codes", path, partial(read_rle_csv, path))
     if suffix == ".csv" and is_via_csv(path):
-        return Found("VGG VIA", path, partial(_single, read_via_csv, path))
+        return Found("VGG VIA", path, partial(read_via_csv, path))
     if suffix == ".csv" and (reason := csv_cure(path)):
         raise InputError(f"{path} {reason}")
     if suffix in (".zip", ".roi") and is_roi_file(path):
-        return Found(VIEWERS, path, partial(read_viewers, path))
+        return _per_image(VIEWERS, path)
     if suffix in CURES:
         raise InputError(f"{path} cannot be converted; {CURES[suffix]}")
     return None
@@ -134,16 +139,13 @@ def _in_json(path: Path, content: Any) -> Found | None:
     if is_detection(content):
         split = path.stem.removeprefix("instances_") if path.stem.startswith("instances_") else ""
         return Found("COCO detection", path, lambda images: {split: read_coco(path, content, images)})
-    if is_labelme(content):
-        return Found("Labelme", path, partial(read_labelme, path))
     if is_label_studio(content):
-        return Found("Label Studio", path, partial(_single, read_label_studio, path, content))
-    if is_supervisely(content):
-        return Found("Supervisely", path, partial(read_supervisely, path))
-    if is_geojson(content):
-        return Found(VIEWERS, path, partial(read_viewers, path))
+        return Found("Label Studio", path, partial(read_label_studio, path, content))
+    for name, is_ours in (("Labelme", is_labelme), ("Supervisely", is_supervisely), (VIEWERS, is_geojson)):
+        if is_ours(content):
+            return _per_image(name, path)
     if is_via(content):
-        return Found("VGG VIA", path, partial(_single, read_via, path, content))
+        return Found("VGG VIA", path, partial(read_via, path, content))
     if reason := _refusal(content):
         raise InputError(f"{path} {reason}")
     return None
@@ -252,15 +254,11 @@ def _in_jsons(folder: Path) -> Found | None:
     for path in islice(_files(folder, ".json"), LOOKED_AT):
         try:
             content = read_json(path)
-            if is_labelme(content):
-                return Found("Labelme", folder, partial(read_labelme, folder))
-            if is_supervisely(content):
-                return Found("Supervisely", folder, partial(read_supervisely, folder))
-            if is_geojson(content):
-                return Found(VIEWERS, folder, partial(read_viewers, folder))
             if is_detection(content):
                 detections.setdefault(_split(path, folder), []).append((path, content))
             elif found := _in_json(path, content):
+                if found.format in PER_IMAGE:
+                    return _per_image(found.format, folder)
                 others.append(found)
                 first = first or found
         except InputError as error:
@@ -284,8 +282,8 @@ def _first(files: Iterable[Path], folder: Path) -> Found | None:
     found: list[Found] = []
     for path in islice(files, LOOKED_AT):
         one = _in_file(path)
-        if one and one.format in (VIEWERS, OF_AN_IMAGE) and not found:
-            return one
+        if one and one.format in PER_IMAGE and not found:
+            return _per_image(one.format, folder)
         found += [one] if one else []
     return _together(folder, found)
 

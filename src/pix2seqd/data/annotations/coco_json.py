@@ -52,7 +52,7 @@ def read_coco(path: Path, content: Any, images: Path | None = None) -> Annotatio
     if not categories:
         raise InputError(f"{path} has no categories; export it with them")
     notes: list[str] = []
-    numbers, kinds = _categories(categories, annotations, path, notes)
+    labels, kinds = _categories(categories, annotations, path, notes)
     masks = _masks_marked_as_crowds(annotations, notes)
     names = [_file_name(entry, f"{path}: image number {n}") for n, entry in enumerate(entries, start=1)]
     folder = images or near(path, names)
@@ -68,7 +68,7 @@ def read_coco(path: Path, content: Any, images: Path | None = None) -> Annotatio
         image = _key(entry, "image_id", f"{path}: annotation number {number}")
         name = f"annotation {_shown(entry.get('id', f'number {number}'))}"
         if image in by_text:
-            shapes[by_text[image]].append(_shape(entry, name, numbers, _is_crowd(entry) and number not in masks))
+            shapes[by_text[image]].append(_shape(entry, name, labels, _is_crowd(entry) and number not in masks))
         else:
             unlisted.append(f"{name}: image {_shown(entry['image_id'])} is not in images")
     paths = find_images(names, ImageFinder(folder), notes)
@@ -129,8 +129,8 @@ def _shown(value: Any) -> str:
 
 def _categories(
     entries: list[Mapping[str, Any]], annotations: list[Mapping[str, Any]], path: Path, notes: list[str]
-) -> tuple[dict[int | str, int], list[Category]]:
-    """Id in the json → id in the result, and the categories of the result."""
+) -> tuple[dict[int | str, str], list[Category]]:
+    """Id in the json, or a name that is none → name of the category, and the categories of the result."""
     wheres = [f"{path}: category number {number}" for number in range(1, len(entries) + 1)]
     keys = [_key(entry, "id", where) for entry, where in zip(entries, wheres, strict=True)]
     names = [str(entry.get("name") or "").strip() for entry in entries]
@@ -165,7 +165,7 @@ def _categories(
         Category(ids[i], names[i], things[i], colors[i] or distinct_color(i))  # one line each, in the order of the json
         for i in range(len(entries))
     ]
-    result = dict(zip(keys, ids, strict=True))
+    result = dict(zip(keys, names, strict=True))
     by_text = _by_text(keys, names)
     if named := len([a for a in annotations if (k := _plain(a.get("category_id"))) in by_text and k not in result]):
         notes.append(f"{named} annotations give the name of their category instead of its id")
@@ -195,22 +195,22 @@ def _masks_marked_as_crowds(annotations: list[Mapping[str, Any]], notes: list[st
     return found
 
 
-def _shape(entry: Mapping[str, Any], name: str, numbers: Mapping[int | str, int], crowd: bool) -> Shape:
+def _shape(entry: Mapping[str, Any], name: str, labels: Mapping[int | str, str], crowd: bool) -> Shape:
     segmentation = entry.get("segmentation")
     if not segmentation and entry.get("bbox"):
-        return Shape(name, 0, unusable(ONLY_BOX), crowd, lost=ONLY_BOX)
+        return lost(name, ONLY_BOX)
     if segmentation is None:
         what = next((key for key in ("keypoints", "caption") if key in entry), "no")
         return lost(name, f"it has {what} instead of an outline" if what != "no" else "it has no outline")
     given = entry.get("category_id")
     plain = _plain(given)
-    number = None if plain is None else numbers.get(plain)
-    if number is None:
-        return Shape(name, 0, unusable(f"its category {_shown(given)} is not in categories"), crowd)
+    label = None if plain is None else labels.get(plain)
+    if label is None:
+        return unusable(name, f"its category {_shown(given)} is not in categories")
     polygons = _polygons(segmentation)
     if _are_shares(polygons):
         return lost(name, "its points are shares of width and height; give pixels")
-    return Shape(name, number, partial(decode_mask, polygons), crowd)
+    return Shape(name, label, partial(decode_mask, polygons), crowd)
 
 
 def _are_shares(polygons: Any) -> bool:

@@ -15,7 +15,6 @@ from pix2seqd.data.annotations.records import (
     drawn,
     join_groups,
     make_taxonomy,
-    number_names,
     parse_size,
     unusable,
 )
@@ -67,7 +66,7 @@ def is_cvat(root: ElementTree.Element, path: Path) -> bool:
     return root.tag == "annotations" and root.find("image") is not None
 
 
-def read_cvat(path: Path, root: ElementTree.Element, images: Path | None = None) -> Annotations:
+def read_cvat(path: Path, root: ElementTree.Element, images: Path | None = None) -> dict[str, Annotations]:
     """Read the XML file, whose content is `root`; an `InputError` if it has no label.
 
     Shapes of one group and label are one object. A higher `z_order` is on top. `images` is the folder of the images;
@@ -80,16 +79,15 @@ def read_cvat(path: Path, root: ElementTree.Element, images: Path | None = None)
     names = list(dict.fromkeys([*labels, *sorted(name for name in found if name)]))
     if not names:
         raise InputError(f"{path} has no label; export it again")
-    numbers = number_names(names)
     finder = ImageFinder(folder)
-    records = [_record(image, numbers, finder) for image in root.iter("image")]
-    return Annotations(path, folder, make_taxonomy(numbers.items(), path, colors=labels), records)
+    records = [_record(image, finder) for image in root.iter("image")]
+    return {"": Annotations(path, folder, make_taxonomy(names, path, colors=labels), records)}
 
 
-def _record(image: ElementTree.Element, numbers: dict[str, int], finder: ImageFinder) -> Record:
+def _record(image: ElementTree.Element, finder: ImageFinder) -> Record:
     name = image.get("name", "")
     children = [child for child in image if child.tag not in OTHERS]
-    parts = [(_shape(f"{child.tag} {n}", child, numbers), _group(child)) for n, child in enumerate(children, start=1)]
+    parts = [(_shape(f"{child.tag} {n}", child), _group(child)) for n, child in enumerate(children, start=1)]
     path = finder.find(name) or name.replace("\\", "/").rpartition("/")[2] or "(without a name)"
     return Record(path, list(join_groups(parts)), parse_size(image.get("width"), image.get("height")))
 
@@ -99,15 +97,15 @@ def _group(element: ElementTree.Element) -> str | None:
     return group if group not in ("", "0") else None
 
 
-def _shape(name: str, element: ElementTree.Element, numbers: dict[str, int]) -> Shape:
+def _shape(name: str, element: ElementTree.Element) -> Shape:
     label = element.get("label", "").strip()
     name = f"{name} ({label})"
     decoders = {"polygon": _polygon, "box": _box, "ellipse": _ellipse, "mask": _mask}
-    if element.tag in decoders and label not in numbers:
-        return Shape(name, 0, unusable("it has no label"))
+    if element.tag in decoders and not label:
+        return unusable(name, "it has no label")
     order = element.get("z_order", "0")
     depth = int(order) if order.lstrip("-").isdecimal() and len(order) < 10 else 0
-    return replace(drawn(name, numbers.get(label, 0), element.tag, decoders, element), depth=depth)
+    return replace(drawn(name, label, element.tag, decoders, element), depth=depth)
 
 
 def _numbers(element: ElementTree.Element, *keys: str) -> list[float]:

@@ -13,9 +13,9 @@ from pix2seqd.data.annotations.records import (
     Record,
     Shape,
     drawn,
+    labels_of,
     local_name,
     make_taxonomy,
-    number_names,
     parse_size,
     unusable,
 )
@@ -37,7 +37,7 @@ def is_label_studio(content: Any) -> bool:
     )
 
 
-def read_label_studio(path: Path, content: Any, images: Path | None = None) -> Annotations:
+def read_label_studio(path: Path, content: Any, images: Path | None = None) -> dict[str, Annotations]:
     """Read the tasks; `images` is the folder of their images, None: near the file.
 
     Of several annotations of a task, the one marked as ground truth is taken, otherwise the first. Tasks without one
@@ -59,17 +59,15 @@ def read_label_studio(path: Path, content: Any, images: Path | None = None) -> A
         results.append(found[0])
     notes = [f"{several} tasks have several annotations; of these, one is taken"] if several else []
     notes += [f"{unlabelled} tasks have no annotation; they are left out"] if unlabelled else []
-    shapes = [_labelled(found) for found in results]
-    labels = sorted({label for found in shapes for *_, label in found if label})
-    if not labels:
-        raise InputError(f"{path} has no labelled object; label some in Label Studio")
-    numbers, folder = number_names(labels), images or near(path, names)
+    folder = images or near(path, names)
     paths = find_images(names, ImageFinder(folder), notes)
     records = [
-        Record(name, [_shape(f"shape {n}", *shape, numbers) for n, shape in enumerate(found, 1)], _size(result))
-        for name, found, result in zip(paths, shapes, results, strict=True)
+        Record(name, [_shape(f"shape {n}", *shape) for n, shape in enumerate(_labelled(found), 1)], _size(found))
+        for name, found in zip(paths, results, strict=True)
     ]
-    return Annotations(path, folder, make_taxonomy(numbers.items(), path), records, notes=notes)
+    if not (labels := labels_of(records)):
+        raise InputError(f"{path} has no labelled object; label some in Label Studio")
+    return {"": Annotations(path, folder, make_taxonomy(labels, path), records, notes=notes)}
 
 
 def _image(data: Mapping[str, Any]) -> str | None:
@@ -107,14 +105,14 @@ def _label(result: Mapping[str, Any], key: str) -> str:
     return ", ".join(map(str, given)).strip() if isinstance(given, list) else ""
 
 
-def _shape(name: str, result: Mapping[str, Any], kind: str, label: str, numbers: Mapping[str, int]) -> Shape:
-    if label not in numbers:
-        return Shape(name, 0, unusable("it has no label"))
+def _shape(name: str, result: Mapping[str, Any], kind: str, label: str) -> Shape:
+    if not label:
+        return unusable(name, "it has no label")
     if result.get("image_rotation"):
-        return Shape(name, 0, unusable("its image is turned in Label Studio, which is not followed"))
+        return unusable(name, "its image is turned in Label Studio, which is not followed", label)
     decoders = {"polygon": _polygon, "brush": _brush, "rectangle": _rectangle, "ellipse": _ellipse}
     kind = "point" if kind == "keypoint" else kind
-    return drawn(f"{name} ({label})", numbers[label], kind, decoders, result["value"])
+    return drawn(f"{name} ({label})", label, kind, decoders, result["value"])
 
 
 def _numbers(value: Mapping[str, Any], *keys: str) -> list[float]:

@@ -16,8 +16,8 @@ from pix2seqd.data.annotations.records import (
     by_split,
     drawn,
     join_groups,
+    labels_of,
     make_taxonomy,
-    number_names,
     parse_size,
     read_jsons,
     unusable,
@@ -48,49 +48,42 @@ def read_labelme(path: Path, images: Path | None = None) -> dict[str, Annotation
     """
     home = path if path.is_dir() else path.parent
     contents, others = read_jsons(path, home, is_labelme)
-    labels = {_label(shape) for content in contents.values() for shape in content["shapes"]} - {""}
-    listed = read_text(home / "labels.txt").splitlines() if (home / "labels.txt").is_file() else sorted(labels)
+    finder = ImageFinder(images or home)
+    records = [(file.relative_to(home).parts[0], _record(file, content, finder)) for file, content in contents.items()]
+    labels = labels_of(record for _, record in records)
+    listed = read_text(home / "labels.txt").splitlines() if (home / "labels.txt").is_file() else labels
     names = [name for name in dict.fromkeys(line.strip() for line in listed) if name and name not in IGNORED]
-    if unknown := sorted(labels - {*names, *IGNORED}):
+    if unknown := sorted(set(labels) - set(names)):
         raise InputError(f"{home / 'labels.txt'} lacks the label {unknown[0]}; add it")
     if not names:
         raise InputError(f"{path} has no labelled object; label some")
     notes = [f"{others} json files are not Labelme's; skipped"] if others else []
-    numbers = number_names(names)
-    finder = ImageFinder(images or home)
-    taxonomy = make_taxonomy(numbers.items(), path)
-    records = [
-        (file.relative_to(home).parts[0], _record(file, content, numbers, finder, images or home))
-        for file, content in contents.items()
-    ]
-    return by_split(records, path, images or home, taxonomy, notes)
+    return by_split(records, path, finder.folder, make_taxonomy(names, path), notes)
 
 
 def _label(shape: Any) -> str:
     return str(shape.get("label") or "").strip() if isinstance(shape, dict) else ""
 
 
-def _record(
-    file: Path, content: Mapping[str, Any], numbers: Mapping[str, int], finder: ImageFinder, home: Path
-) -> Record:
-    parts = [(_shape(f"shape {n}", shape, numbers), _group(shape)) for n, shape in enumerate(content["shapes"], 1)]
+def _record(file: Path, content: Mapping[str, Any], finder: ImageFinder) -> Record:
+    parts = [(_shape(f"shape {n}", shape), _group(shape)) for n, shape in enumerate(content["shapes"], 1)]
     shapes = list(join_groups(part for part in parts if part[0] is not None))  # pyright: ignore[reportArgumentType]
     size = parse_size(content.get("imageWidth"), content.get("imageHeight"))
     name = content["imagePath"].replace("\\", "/")
-    found = _image(file, name, finder, home)
+    found = _image(file, name, finder)
     if found is None and isinstance(data := content.get("imageData"), str) and data:
-        inside = file.parent.relative_to(home).as_posix() if file.is_relative_to(home) else "."
+        inside = file.parent.relative_to(finder.folder).as_posix() if file.is_relative_to(finder.folder) else "."
         suffix = PurePosixPath(name).suffix
         own = file.stem + (suffix if suffix.lower() in IMAGE_SUFFIXES else ".png")
         return Record((PurePosixPath(inside) / own).as_posix(), shapes, size, content=_decoded(data, file))
     return Record(found or PurePosixPath(name).name or f"{file.stem}.jpg", shapes, size)
 
 
-def _image(file: Path, name: str, finder: ImageFinder, home: Path) -> str | None:
+def _image(file: Path, name: str, finder: ImageFinder) -> str | None:
     """The image of a file, as a path below the finder's folder."""
     there = Path(os.path.normpath(file.parent / name))
-    if name and is_file(there) and there.is_relative_to(home):
-        return there.relative_to(home).as_posix()
+    if name and is_file(there) and there.is_relative_to(finder.folder):
+        return there.relative_to(finder.folder).as_posix()
     beside = finder.beside(file.stem, file.parent) if file.parent.is_relative_to(finder.folder) else None
     return beside or (finder.find(name) if name else None) or finder.beside(file.stem, finder.folder)
 
@@ -107,17 +100,16 @@ def _group(shape: Any) -> Any:
     return group if isinstance(group, int | str) and group != "" else None
 
 
-def _shape(name: str, shape: Any, numbers: Mapping[str, int]) -> Shape | None:
+def _shape(name: str, shape: Any) -> Shape | None:
     """The shape; None for what is no object."""
     label = _label(shape)
     if label in IGNORED:
         return None
-    if label not in numbers:
-        return Shape(name, 0, unusable("it has no label"))
-    name = f"{name} ({label})"
+    if not label:
+        return unusable(name, "it has no label")
     kind, points = str(shape.get("shape_type") or "polygon"), shape.get("points")
     decoders = {"polygon": _polygon, "rotation": _polygon, "rectangle": _rectangle, "circle": _circle, "mask": _mask}
-    return drawn(name, numbers[label], kind, decoders, points, shape.get("mask"))
+    return drawn(f"{name} ({label})", label, kind, decoders, points, shape.get("mask"))
 
 
 def _corners(points: Any, count: int) -> np.ndarray:

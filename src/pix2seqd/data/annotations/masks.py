@@ -58,12 +58,12 @@ def is_mask_folders(home: Path) -> bool:
         return False
 
 
-def read_mask_folders(home: Path, images: Path | None = None) -> Annotations:
+def read_mask_folders(home: Path, images: Path | None = None) -> dict[str, Annotations]:
     """Read the folder; all objects are of the class `object`."""
-    taxonomy = make_taxonomy([("object", 1)], home)
+    taxonomy = make_taxonomy(["object"], home)
     records = []
     for image, masks in _pairs(home).values():
-        shapes = [Shape(mask.name, 1, partial(_mask, mask)) for mask in masks]
+        shapes = [Shape(mask.name, "object", partial(_mask, mask)) for mask in masks]
         records.append(Record(image or "", shapes, header_size(masks[0]) if masks else None))
     unlisted = [
         f"{mask.relative_to(home).as_posix()}: there is no image in {folder.parent / 'images'}"
@@ -72,7 +72,7 @@ def read_mask_folders(home: Path, images: Path | None = None) -> Annotations:
         for mask in visible(folder, "*")
     ]
     note = "each mask file is an object of the class object"
-    return Annotations(home, home, taxonomy, records, unlisted, [note])
+    return {"": Annotations(home, home, taxonomy, records, unlisted, [note])}
 
 
 def _mask(path: Path, height: int, width: int) -> Mask:

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -44,7 +44,8 @@ class Shape:
 
     name: str
     """What messages call it, such as "annotation 7"."""
-    category_id: int
+    label: str
+    """Name of its category; "" if it has none, and cannot be used."""
     mask: Callable[[int, int], Mask]
     """Height and width of the labels → its pixels. It raises ValueError if the outline is damaged."""
     crowd: bool = False
@@ -236,21 +237,22 @@ def is_hidden(parts: Iterable[str]) -> bool:
     return any(part.startswith((".", "__MACOSX", "@eaDir")) for part in parts)
 
 
-def number_names(names: Iterable[str]) -> dict[str, int]:
-    """Name → category id, counted from 1."""
-    return {name: number for number, name in enumerate(names, start=1)}
+def labels_of(records: Iterable[Record]) -> list[str]:
+    """The labels of all shapes, sorted."""
+    return sorted({shape.label for record in records for shape in record.shapes} - {""})
 
 
 def make_taxonomy(
-    names: Iterable[tuple[str, int]], source: Path, things: bool = True, colors: Mapping[str, Any] = {}
+    names: Iterable[str], source: Path, ids: Sequence[int] = (), things: bool = True, colors: Mapping[str, Any] = {}
 ) -> Taxonomy:
-    """Categories of one kind, of names and ids; an `InputError` that names `source` if a name is empty or used twice.
+    """Categories of one kind; an `InputError` that names `source` if a name is empty or used twice.
 
-    `colors` has the colours of names, as `parse_color` takes them; other names get one of their own.
+    Without `ids`, they are counted from 1. `colors` has the colours of names, as `parse_color` takes them; other names
+    get one of their own.
     """
     kinds = [
         Category(number, name, things, parse_color(colors.get(name)) or distinct_color(n))
-        for n, (name, number) in enumerate(names)
+        for n, (name, number) in enumerate(zip(names, ids or count(1), strict=False))
     ]
     return checked_taxonomy(kinds, source)
 
@@ -301,16 +303,16 @@ def parse_size(width: Any, height: Any) -> tuple[int, int] | None:
     return sides if min(sides) > 0 else None
 
 
-def drawn(name: str, category_id: int, kind: str, decoders: Mapping[str, Callable[..., Mask]], *drawing: Any) -> Shape:
+def drawn(name: str, label: str, kind: str, decoders: Mapping[str, Callable[..., Mask]], *drawing: Any) -> Shape:
     """A shape of some kind that a tool has; one without an area is `lost`.
 
     `decoders` has for each kind, such as polygon, what makes the mask of a `drawing`, a height and a width.
     """
     if kind in WITHOUT_AREA:
-        return lost(name, f"it is a {kind}, which has no area")
+        return lost(name, f"it is a {kind}, which has no area", label)
     if kind not in decoders:
-        return lost(name, f"its kind {kind} is not known; draw it as a polygon")
-    return Shape(name, category_id, partial(decoders[kind], *drawing))
+        return lost(name, f"its kind {kind} is not known; draw it as a polygon", label)
+    return Shape(name, label, partial(decoders[kind], *drawing))
 
 
 def by_split(
@@ -328,11 +330,11 @@ def by_split(
 
 
 def join_groups(parts: Iterable[tuple[Shape, Any]]) -> Iterator[Shape]:
-    """Shapes, each with its group or None, of which those of one group and category are joined to one object."""
+    """Shapes, each with its group or None, of which those of one group and label are joined to one object."""
     groups: dict[Any, list[Shape]] = {}
     for number, (shape, group) in enumerate(parts):
         alone = group is None or shape.lost
-        groups.setdefault(number if alone else (shape.category_id, str(group)), []).append(shape)
+        groups.setdefault(number if alone else (shape.label, str(group)), []).append(shape)
     for shapes in groups.values():
         yield shapes[0] if len(shapes) == 1 else _joined(shapes)
 
@@ -342,18 +344,18 @@ def _joined(shapes: Sequence[Shape]) -> Shape:
         return combine(shape.mask(height, width) for shape in shapes)
 
     first = shapes[0]
-    return Shape(f"{first.name} and its group", first.category_id, mask, depth=max(shape.depth for shape in shapes))
+    return Shape(f"{first.name} and its group", first.label, mask, depth=max(shape.depth for shape in shapes))
 
 
-def unusable(reason: str) -> Callable[[int, int], Mask]:
-    """The mask of a shape that cannot be used; the ValueError that it raises gives the reason."""
+def unusable(name: str, reason: str, label: str = "") -> Shape:
+    """A shape that cannot be used; the ValueError that its mask raises gives the reason."""
 
     def mask(height: int, width: int) -> Mask:
         raise ValueError(reason)
 
-    return mask
+    return Shape(name, label, mask)
 
 
-def lost(name: str, reason: str) -> Shape:
+def lost(name: str, reason: str, label: str = "") -> Shape:
     """A shape without an outline."""
-    return Shape(name, 0, unusable(reason), lost=reason)
+    return replace(unusable(name, reason, label), lost=reason)

@@ -16,8 +16,8 @@ from pix2seqd.data.annotations.records import (
     ImageFinder,
     Record,
     Shape,
+    labels_of,
     make_taxonomy,
-    number_names,
 )
 from pix2seqd.data.outlines import MAX_RUNS, Mask, column_runs
 from pix2seqd.data.tables import columns, delimiter
@@ -66,7 +66,7 @@ def csv_cure(path: Path) -> str:
     return next((cure for needed, cure in OTHER_COLUMNS if needed <= found), "")
 
 
-def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
+def read_rle_csv(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     """Read the file; without a class, all objects are of the class `object`.
 
     `images` is the folder of the images, or one above it; None: that of the file. A row that lacks a column is an
@@ -95,16 +95,15 @@ def read_rle_csv(path: Path, images: Path | None = None) -> Annotations:
         found = listed.setdefault(name, [])
         if cells[runs].lower() not in NONE:
             found.append((f"line {number}", kind or "object", cells[runs]))
-    kinds = sorted({kind for found in listed.values() for _, kind, _ in found}) or ["object"]
-    numbers = number_names(kinds)
     finder = ImageFinder(images or path.parent)
     records = []
     for name, found in listed.items():
-        shapes = [Shape(line, numbers[kind], partial(_mask, code, along_rows)) for line, kind, code in found]
+        shapes = [Shape(line, kind, partial(_mask, code, along_rows)) for line, kind, code in found]
         records.append(Record(finder.named(name) or name, shapes))
     order = "along each row" if along_rows else "down each column"
     note = f"run-length codes are read as Kaggle's: a row of the table is an object, pixels are counted from 1, {order}"
-    return Annotations(path, finder.folder, make_taxonomy(numbers.items(), path), records, notes=[note])
+    taxonomy = make_taxonomy(labels_of(records) or ["object"], path)
+    return {"": Annotations(path, finder.folder, taxonomy, records, notes=[note])}
 
 
 def _mask(code: str, along_rows: bool, height: int, width: int) -> Mask:

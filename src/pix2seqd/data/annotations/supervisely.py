@@ -16,8 +16,8 @@ from pix2seqd.data.annotations.records import (
     Shape,
     by_split,
     drawn,
+    labels_of,
     make_taxonomy,
-    number_names,
     parse_size,
     read_jsons,
     unusable,
@@ -42,23 +42,21 @@ def read_supervisely(path: Path, images: Path | None = None) -> dict[str, Annota
     """
     home = path if path.is_dir() else path.parent.parent
     contents, _ = read_jsons(path, home, is_supervisely)
-    titles = {_title(entry) for content in contents.values() for entry in content["objects"]} - {""}
-    meta = next((place / META for place in (home, home.parent) if (place / META).is_file()), None)
-    colors = _classes(meta) if meta else dict.fromkeys(sorted(titles))
-    if unknown := sorted(titles - colors.keys()):
-        raise InputError(f"{meta} lacks the class {unknown[0]}; export the project again")
-    if not colors:
-        raise InputError(f"{path} has no labelled object; label some in Supervisely")
-    numbers = number_names(colors)
-    taxonomy = make_taxonomy(numbers.items(), meta or path, colors=colors)
     finder = ImageFinder(images or home)
     records: list[tuple[str, Record]] = []
     for file, content in contents.items():
-        shapes = [_shape(f"object {n}", entry, numbers) for n, entry in enumerate(content["objects"], start=1)]
+        shapes = [_shape(f"object {n}", entry) for n, entry in enumerate(content["objects"], start=1)]
         size = content["size"] if isinstance(content["size"], dict) else {}
         record = Record(_image(file, finder), shapes, parse_size(size.get("width"), size.get("height")))
         records.append((file.parent.parent.name if path.is_dir() else "", record))
-    return by_split(records, path, finder.folder, taxonomy)
+    titles = labels_of(record for _, record in records)
+    meta = next((place / META for place in (home, home.parent) if (place / META).is_file()), None)
+    colors = _classes(meta) if meta else dict.fromkeys(titles)
+    if unknown := [title for title in titles if title not in colors]:
+        raise InputError(f"{meta} lacks the class {unknown[0]}; export the project again")
+    if not colors:
+        raise InputError(f"{path} has no labelled object; label some in Supervisely")
+    return by_split(records, path, finder.folder, make_taxonomy(colors, meta or path, colors=colors))
 
 
 def _classes(meta: Path) -> dict[str, Any]:
@@ -82,14 +80,13 @@ def _image(file: Path, finder: ImageFinder) -> str:
     return finder.find(file.stem) or finder.beside(file.stem, there.parent) or file.stem
 
 
-def _shape(name: str, entry: Any, numbers: Mapping[str, int]) -> Shape:
+def _shape(name: str, entry: Any) -> Shape:
     title = _title(entry)
-    if title not in numbers:
-        return Shape(name, 0, unusable("it has no class"))
-    name = f"{name} ({title})"
+    if not title:
+        return unusable(name, "it has no class")
     kind = str(entry.get("geometryType") or ("bitmap" if entry.get("bitmap") else "polygon"))
     decoders = {"polygon": _polygon, "rectangle": _rectangle, "bitmap": _bitmap}
-    return drawn(name, numbers[title], kind, decoders, entry)
+    return drawn(f"{name} ({title})", title, kind, decoders, entry)
 
 
 def _points(entry: Mapping[str, Any], key: str) -> Any:

@@ -15,8 +15,8 @@ from pix2seqd.data.annotations.records import (
     Record,
     Shape,
     drawn,
+    labels_of,
     make_taxonomy,
-    number_names,
     unusable,
 )
 from pix2seqd.data.outlines import Mask, ellipse_mask, polygon_mask, rectangle
@@ -40,7 +40,7 @@ def _entries(content: Any) -> Iterator[Any]:
     yield from content.values() if isinstance(content, dict) else ()
 
 
-def read_via(path: Path, content: Any, images: Path | None = None) -> Annotations:
+def read_via(path: Path, content: Any, images: Path | None = None) -> dict[str, Annotations]:
     """Read the content of a json file of VIA.
 
     The class is the region's only attribute; several are an `InputError`. Without attributes, all are `object`.
@@ -53,15 +53,13 @@ def read_via(path: Path, content: Any, images: Path | None = None) -> Annotation
     if len(attributes) > 1:
         raise InputError(f"{path}: regions have several attributes ({', '.join(attributes)}); keep that of the class")
     key = next(iter(attributes), "")
-    labels = sorted({_label(region, key) for listed in regions for region in listed} - {""}) or ["object"]
-    numbers = number_names(labels)
     finder = ImageFinder(folder)
     records = []
     for entry, listed in zip(entries, regions, strict=True):
         name = entry["filename"]
-        shapes = [_shape(f"region {n}", region, _label(region, key), numbers) for n, region in enumerate(listed, 1)]
+        shapes = [_shape(f"region {n}", region, _label(region, key)) for n, region in enumerate(listed, 1)]
         records.append(Record(finder.find(name) or Path(name.replace("\\", "/")).name, shapes))
-    return Annotations(path, folder, make_taxonomy(numbers.items(), path), records)
+    return {"": Annotations(path, folder, make_taxonomy(labels_of(records) or ["object"], path), records)}
 
 
 def is_via_csv(path: Path) -> bool:
@@ -69,7 +67,7 @@ def is_via_csv(path: Path) -> bool:
     return {"filename", SHAPE, ATTRIBUTES} <= {name.lstrip("#") for name in columns(path)}
 
 
-def read_via_csv(path: Path, images: Path | None = None) -> Annotations:
+def read_via_csv(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     """Read the CSV file of VIA, as `read_via` does; an `InputError` if a line is damaged."""
     csv.field_size_limit(MAX_TEXT)
     lines = read_text(path, CSV_COSTS).splitlines()
@@ -108,17 +106,17 @@ def _label(region: Any, key: str) -> str:
     return str(value).strip()
 
 
-def _shape(name: str, region: Any, label: str, numbers: Mapping[str, int]) -> Shape:
-    if label not in numbers:
-        return Shape(name, 0, unusable("it has no class"))
+def _shape(name: str, region: Any, label: str) -> Shape:
+    if not label:
+        return unusable(name, "it has no class")
     shape = region.get("shape_attributes") if isinstance(region, dict) else None
     if not isinstance(shape, dict):
-        return Shape(name, 0, unusable("it has no shape"))
+        return unusable(name, "it has no shape", label)
     kind = shape.get("name")
     if not isinstance(kind, str):
-        return Shape(name, 0, unusable("it has no kind of shape"))
+        return unusable(name, "it has no kind of shape", label)
     decoders = {"polygon": _polygon, "rect": _rectangle, "circle": _circle, "ellipse": _ellipse}
-    return drawn(name, numbers[label], kind, decoders, shape)
+    return drawn(name, label, kind, decoders, shape)
 
 
 def _polygon(shape: Mapping[str, Any], height: int, width: int) -> Mask:

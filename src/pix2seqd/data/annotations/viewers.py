@@ -5,9 +5,8 @@ Aperio ImageScope (MoNuSeg, MoNuSAC) and ASAP write XML, QuPath GeoJSON, and Ima
 
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from pix2seqd.data.annotations.records import (
     is_hidden,
     lost,
     make_taxonomy,
-    number_names,
     unusable,
     visible,
 )
@@ -41,23 +39,8 @@ AREAS = ("annotation", "PathAnnotationObject")
 """What QuPath calls regions that a person drew, in which it detects objects."""
 DETECTIONS = ("detection", "cell", "PathDetectionObject", "PathCellObject")
 
-_Rings = list[list[list[float]]]
-
-
-@dataclass(frozen=True)
-class _Outline:
-    """One object."""
-
-    rings: _Rings
-    """Outlines of corners x, y. The object is what lies in an odd number of them."""
-    kind: str = ""
-    """Its class; "" if it has none."""
-    holes: Sequence[list[list[float]]] = ()
-    """Outlines of what is not part of it."""
-    lost: str = ""
-    """Why it has no area."""
-    oval: bool = False
-    """Whether it is the ellipse in the box of two corners."""
+_Ring = list[list[float]]
+"""Corners x, y."""
 
 
 def is_viewers_xml(root: Element) -> bool:
@@ -96,15 +79,22 @@ def read_viewers(path: Path, images: Path | None = None) -> dict[str, Annotation
     """
     home = path if path.is_dir() else path.parent
     files = [p for p in visible(home, "**/*") if p.suffix.lower() in SUFFIXES] if path.is_dir() else [path]
-    outlines = {file: found for file in files if (found := _outlines(file)) is not None}
-    kinds = sorted({outline.kind for found in outlines.values() for outline in found} - {""})
-    numbers = number_names(kinds or ["object"])
+    shapes = {file: found for file in files if (found := _shapes(file)) is not None}
+    kinds = sorted({shape.label for found in shapes.values() for shape in found} - {""}) or ["object"]
     finder = ImageFinder(images or home)
     records = [
-        Record(_image(file, finder), [_shape(f"outline {n}", o, numbers) for n, o in enumerate(found, start=1)])
-        for file, found in outlines.items()
+        Record(_image(file, finder), [_named(f"outline {n}", shape, kinds) for n, shape in enumerate(found, start=1)])
+        for file, found in shapes.items()
     ]
-    return {"": Annotations(path, finder.folder, make_taxonomy(numbers.items(), path), records)}
+    return {"": Annotations(path, finder.folder, make_taxonomy(kinds, path), records)}
+
+
+def _named(name: str, shape: Shape, kinds: Collection[str]) -> Shape:
+    """A shape with its name; one without a class is an object, unless others have classes."""
+    label = shape.label or "object"
+    if label not in kinds and not shape.lost:
+        return unusable(name, "it has no class, as others have")
+    return replace(shape, name=name, label=label)
 
 
 def _image(file: Path, finder: ImageFinder) -> str:
@@ -115,8 +105,8 @@ def _image(file: Path, finder: ImageFinder) -> str:
     return next(filter(None, found), f"{file.stem} (the image of {file.name}, of its name)")
 
 
-def _outlines(file: Path) -> list[_Outline] | None:
-    """What a file holds; None if it is of no viewer."""
+def _shapes(file: Path) -> list[Shape] | None:
+    """What a file holds, without names; None if it is of no viewer."""
     match file.suffix.lower():
         case ".xml":
             root = read_xml(file)
@@ -128,22 +118,19 @@ def _outlines(file: Path) -> list[_Outline] | None:
             return _of_imagej(file) if is_roi_file(file) else None
 
 
-def _shape(name: str, outline: _Outline, numbers: Mapping[str, int]) -> Shape:
-    if outline.lost:
-        return lost(name, outline.lost)
-    if not outline.kind and "object" not in numbers:
-        return Shape(name, 0, unusable("it has no class, as others have"))
-    return Shape(name, numbers[outline.kind or "object"], partial(_mask, outline))
+def _outline(kind: str, rings: Sequence[_Ring], holes: Sequence[_Ring] = (), *, oval: bool = False) -> Shape:
+    """What lies in an odd number of rings, or in the ellipse in the box of two corners, without what is in holes."""
 
+    def mask(height: int, width: int) -> Mask:
+        if oval:
+            (x0, y0), (x1, y1) = rings[0]
+            middle, radii = ((x0 + x1) / 2, (y0 + y1) / 2), (abs(x1 - x0) / 2, abs(y1 - y0) / 2)
+            filled = ellipse_mask(middle, radii, 0, height, width)
+        else:
+            filled = combine((polygon_mask(ring, height, width) for ring in rings), np.logical_xor)
+        return combine(chain([filled], (polygon_mask(hole, height, width) for hole in holes)), np.greater)
 
-def _mask(outline: _Outline, height: int, width: int) -> Mask:
-    if outline.oval:
-        (x0, y0), (x1, y1) = outline.rings[0]
-        middle, radii = ((x0 + x1) / 2, (y0 + y1) / 2), (abs(x1 - x0) / 2, abs(y1 - y0) / 2)
-        filled = ellipse_mask(middle, radii, 0, height, width)
-    else:
-        filled = combine((polygon_mask(ring, height, width) for ring in outline.rings), np.logical_xor)
-    return combine(chain([filled], (polygon_mask(hole, height, width) for hole in outline.holes)), np.greater)
+    return Shape("", kind, mask)
 
 
 def _points(elements: Iterable[Element]) -> list[list[float]]:
@@ -156,7 +143,7 @@ def _points(elements: Iterable[Element]) -> list[list[float]]:
         return [[np.nan, np.nan]]
 
 
-def _of_image_scope(root: Element) -> Iterator[_Outline]:
+def _of_image_scope(root: Element) -> Iterator[Shape]:
     """The regions of all layers: a layer is a class. Negative regions are holes in the others of their layer."""
     layers = [layer for layer in root.iterfind("Annotation") if layer.find("Regions/Region") is not None]
     for layer in layers:
@@ -171,12 +158,12 @@ def _of_image_scope(root: Element) -> Iterator[_Outline]:
             if region.get("NegativeROA") == "1":
                 continue
             if form not in ("0", "1", "2") or (pair and form == "0") or (not pair and form == "2"):
-                yield _Outline([], kind, lost=f"it has type {form} and {len(points)} points, which is no area")
+                yield lost("", f"it has type {form} and {len(points)} points, which is no area", kind)
             elif pair:
                 box = rectangle(*points[0], *points[1])
-                yield _Outline([points if form == "2" else box], kind, holes, oval=form == "2")
+                yield _outline(kind, [points if form == "2" else box], holes, oval=form == "2")
             else:
-                yield _Outline([points], kind, [hole for hole in holes if _meet(hole, points)])
+                yield _outline(kind, [points], [hole for hole in holes if _meet(hole, points)])
 
 
 def _meet(first: list[list[float]], second: list[list[float]]) -> bool:
@@ -185,18 +172,18 @@ def _meet(first: list[list[float]], second: list[list[float]]) -> bool:
     return bool(len(a) and len(b) and (a.min(0) <= b.max(0)).all() and (b.min(0) <= a.max(0)).all())
 
 
-def _of_asap(root: Element) -> Iterator[_Outline]:
+def _of_asap(root: Element) -> Iterator[Shape]:
     """The annotations of ASAP: a group is a class."""
     for element in root.iterfind("Annotations/Annotation"):
         group = element.get("PartOfGroup", "").strip()
         kind, points = "" if group in NO_CLASS else group, _points(element.iter("Coordinate"))
         if (form := element.get("Type", "Polygon")) in ("Polygon", "Rectangle", "Spline"):
-            yield _Outline([points], kind)
+            yield _outline(kind, [points])
         else:
-            yield _Outline([], kind, lost=f"it is a {form}, which has no area")
+            yield lost("", f"it is a {form}, which has no area", kind)
 
 
-def _of_geojson(file: Path, content: Any) -> list[_Outline]:
+def _of_geojson(file: Path, content: Any) -> list[Shape]:
     """The features of GeoJSON in pixels, as QuPath writes them; all of one plane, and objects or regions alone."""
     if isinstance(content, dict) and "crs" in content:
         raise InputError(f"{file} has coordinates of a map (crs); convert them to pixels of the image, and remove crs")
@@ -221,22 +208,22 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _feature(feature: Any) -> _Outline:
+def _feature(feature: Any) -> Shape:
     properties, geometry = _of(feature, "properties"), _of(feature, "geometry")
     given = _of(properties, "classification")
     names = given.get("names", [given.get("name") or properties.get("classification")])
     kind = ": ".join(filter(None, map(_text, names if isinstance(names, list) else ()))).strip()
     form, coordinates = str(geometry.get("type")), geometry.get("coordinates")
     if form not in ("Polygon", "MultiPolygon"):
-        return _Outline([], kind, lost=f"it is a {form}, which has no area")
+        return lost("", f"it is a {form}, which has no area", kind)
     polygons: Any = [coordinates] if form == "Polygon" else coordinates
     try:
-        return _Outline([[corner[:2] for corner in ring] for rings in polygons for ring in rings], kind)
+        return _outline(kind, [[corner[:2] for corner in ring] for rings in polygons for ring in rings])
     except TypeError:  # it is no list of lists; no mask takes it
-        return _Outline([[[np.nan, np.nan]]], kind)
+        return _outline(kind, [[[np.nan, np.nan]]])
 
 
-def _of_imagej(file: Path) -> list[_Outline]:
+def _of_imagej(file: Path) -> list[Shape]:
     """The ROIs of ImageJ, all of one plane of a stack. Their names say nothing of a class."""
     from roifile import ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
@@ -256,7 +243,7 @@ def _of_imagej(file: Path) -> list[_Outline]:
             with np.errstate(invalid="ignore"):  # of coordinates that are no numbers
                 rings = [np.asarray(ring, float).tolist() for ring in roi.coordinates(multi=True)]
             drawn = roi.subtype if roi.subtype in others else roi.roitype if roi.roitype not in areas else None
-            found.append(_Outline(rings, lost=f"it is a {drawn.name.lower()}, which has no area" if drawn else ""))
+            found.append(lost("", f"it is a {drawn.name.lower()}, which has no area") if drawn else _outline("", rings))
     # roifile raises RuntimeError for the curves of some joined ROIs.
     except (*DAMAGED, ValueError, TypeError, IndexError) as error:
         raise InputError(f"{file} has ROIs that are damaged or have curves; save them again, as polygons") from error

@@ -21,6 +21,7 @@ from pix2seqd.data.label_images import LOSSLESS_SUFFIXES, read_label_image
 from pix2seqd.data.labels import as_rgb_number
 from pix2seqd.data.outlines import Mask
 from pix2seqd.files import InputError, read_text
+from pix2seqd.panoptic.panoptic import id_to_rgb, unique_inverse
 from pix2seqd.panoptic.runs import Box, Runs
 
 OBJECTS, CLASSES, IMAGES = "SegmentationObject", "SegmentationClass", "JPEGImages"
@@ -68,7 +69,7 @@ def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
     )
     if not labels:
         raise InputError(f"{given} has no label images; export them as PNG")
-    read = lru_cache(maxsize=2)(_Reader(_colors(home), objects, {} if only_objects else labels).read)
+    read = lru_cache(maxsize=2)(partial(_read, _colors(home), objects, {} if only_objects else labels))
 
     def look(stem: str) -> tuple[tuple[int, ...], Any, Any]:
         keys, boxes, without = read(stem)
@@ -78,7 +79,7 @@ def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
     names, notes = _names(home, sorted({kind for _, pairs, _ in seen.values() for kind, _ in pairs}), only_objects)
     if not objects:
         notes.append(f"there is no folder {OBJECTS}: classes have no instances, all are stuff")
-    taxonomy = make_taxonomy([(name, i) for i, name in names.items()], home, things=bool(objects))
+    taxonomy = make_taxonomy(names.values(), home, list(names), things=bool(objects))
     finder = ImageFinder(folder)
 
     def record(stem: str) -> Record:
@@ -86,7 +87,9 @@ def read_voc(home: Path, images: Path | None = None) -> dict[str, Annotations]:
         shapes = [lost(f"object {number}", "its pixels have no class") for number in without]
         for kind, number in pairs:
             name = f"object {number} ({names[kind]})" if number else names[kind]
-            shapes.append(Shape(name, kind, partial(_mask, read, stem, (kind, number)), bool(objects) and not number))
+            shapes.append(
+                Shape(name, names[kind], partial(_mask, read, stem, (kind, number)), bool(objects) and not number)
+            )
         return Record(finder.beside(stem, folder) or f"{stem}.jpg", shapes, (width, height))
 
     splits = _splits(home, labels, notes)
@@ -112,47 +115,37 @@ def _splits(home: Path, labels: Collection[str], notes: list[str]) -> dict[str, 
     return {split: stems for split, stems in found.items() if stems} or {"": list(labels)}
 
 
-class _Reader:
-    """Reads the label images of an image."""
-
-    def __init__(self, colors: dict[int, int], objects: dict[str, Path], classes: dict[str, Path]) -> None:
-        self.colors, self.objects, self.classes = colors, objects, classes
-
-    def read(self, stem: str) -> tuple[np.ndarray, dict[tuple[int, int], Box], list[int]]:
-        """Keys `[h, w]`, 0 for background and void; (class, number) and box of each; numbers without a class."""
-        if self.classes:
-            kinds = self._classes(self.classes[stem])
-            numbers = _objects(self.objects[stem]) if stem in self.objects else np.zeros_like(kinds)
-        else:
-            numbers = _objects(self.objects[stem])
-            kinds = np.minimum(numbers, 1)
-        if numbers.shape != kinds.shape:
-            raise InputError(f"{self.objects[stem]} and {self.classes[stem]} differ in size; export them again")
-        void = (kinds == VOID) | (numbers == VOID)
-        keys = np.where(void | (kinds == 0), 0, kinds * BASE + numbers)
-        boxes = {divmod(key, BASE): box for key, (_, box) in Runs.encode(keys).measure().items()}
-        without = set(np.unique(numbers[~void]).tolist()) - {0} - {number for _, number in boxes}
-        return keys, boxes, sorted(without)
-
-    def _classes(self, path: Path) -> np.ndarray:
-        """The class of each pixel: the value, or what `labelmap.txt` says of its colour."""
-        pixels = read_label_image(path, rgb=bool(self.colors))
-        if not self.colors:
-            if pixels.ndim == 3:
-                raise InputError(f"{path} has colours; add labelmap.txt with lines such as 'cell:128,0,0::'")
-            return pixels
-        colors = {VOID_COLOR: VOID, **self.colors}
-        found, dense = _distinct(pixels)
-        if unknown := [color for color in found if color not in colors]:
-            color = [unknown[0] % 256, unknown[0] // 256 % 256, unknown[0] // 65536]
-            raise InputError(f"{path}: colour {color} is not in labelmap.txt; add it")
-        return np.array([colors[color] for color in found])[dense]
+def _read(
+    colors: dict[int, int], objects: dict[str, Path], classes: dict[str, Path], stem: str
+) -> tuple[np.ndarray, dict[tuple[int, int], Box], list[int]]:
+    """Keys `[h, w]`, 0 for background and void; (class, number) and box of each; numbers without a class."""
+    if classes:
+        kinds = _classes(classes[stem], colors)
+        numbers = _objects(objects[stem]) if stem in objects else np.zeros_like(kinds)
+    else:
+        numbers = _objects(objects[stem])
+        kinds = np.minimum(numbers, 1)
+    if numbers.shape != kinds.shape:
+        raise InputError(f"{objects[stem]} and {classes[stem]} differ in size; export them again")
+    void = (kinds == VOID) | (numbers == VOID)
+    keys = np.where(void | (kinds == 0), 0, kinds * BASE + numbers)
+    boxes = {divmod(key, BASE): box for key, (_, box) in Runs.encode(keys).measure().items()}
+    without = set(np.unique(numbers[~void]).tolist()) - {0} - {number for _, number in boxes}
+    return keys, boxes, sorted(without)
 
 
-def _distinct(pixels: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """The colours of an image as R + 256 G + 65536 B, and the index of that of each pixel `[h, w]`."""
-    colors, dense = np.unique(as_rgb_number(pixels), return_inverse=True)
-    return colors.tolist(), dense.reshape(pixels.shape[:2])
+def _classes(path: Path, colors: dict[int, int]) -> np.ndarray:
+    """The class of each pixel: the value, or what `labelmap.txt` says of its colour."""
+    pixels = read_label_image(path, rgb=bool(colors))
+    if not colors:
+        if pixels.ndim == 3:
+            raise InputError(f"{path} has colours; add labelmap.txt with lines such as 'cell:128,0,0::'")
+        return pixels
+    colors = {VOID_COLOR: VOID, **colors}
+    found, dense = unique_inverse(as_rgb_number(pixels))
+    if unknown := [color for color in found.tolist() if color not in colors]:
+        raise InputError(f"{path}: colour {id_to_rgb(unknown[0]).tolist()} is not in labelmap.txt; add it")
+    return np.array([colors[color] for color in found.tolist()])[dense]
 
 
 def _objects(path: Path) -> np.ndarray:
@@ -160,7 +153,7 @@ def _objects(path: Path) -> np.ndarray:
     pixels = read_label_image(path)
     if pixels.ndim == 2:
         return pixels
-    colors, dense = _distinct(pixels)
+    colors, dense = unique_inverse(as_rgb_number(pixels))
     numbers = [0 if c == 0 else VOID if c == VOID_COLOR else FIRST_COLOR + n for n, c in enumerate(colors)]
     return np.array(numbers)[dense]
 

@@ -12,9 +12,9 @@ from pix2seqd.data.annotations.records import (
     Record,
     Shape,
     by_split,
+    labels_of,
     lost,
     make_taxonomy,
-    number_names,
     parse_size,
     unusable,
     visible,
@@ -37,21 +37,19 @@ def read_voc_xml(path: Path, images: Path | None = None) -> dict[str, Annotation
     home = path if path.is_dir() else path.parent
     files = [file for file in visible(home, "**/*") if file.suffix.lower() == ".xml"] if path.is_dir() else [path]
     roots = {file: root for file in files if is_voc_xml(root := read_xml(file))}
-    numbers = number_names(sorted({name for root in roots.values() for e in _objects(root) if (name := _text(e))}))
-    if not numbers:
-        raise InputError(f"{path} has no object with a name; label some")
-    taxonomy = make_taxonomy(numbers.items(), path)
     finder = ImageFinder(images or home)
     records: list[tuple[str, Record]] = []
     for file, root in roots.items():
-        shapes = [_shape(f"object {n}", element, numbers) for n, element in enumerate(_objects(root), start=1)]
+        shapes = [_shape(f"object {n}", element) for n, element in enumerate(_objects(root), start=1)]
         sizes = (("size/width", "size/height"), ("imagesize/ncols", "imagesize/nrows"))
         size = next(filter(None, (parse_size(root.findtext(w), root.findtext(h)) for w, h in sizes)), None)
         name = _text(root, "filename") or file.stem
         beside = finder.beside(Path(name).stem, file.parent) if file.is_relative_to(finder.folder) else None
         record = Record(beside or finder.find(name) or finder.named(file.stem) or name, shapes, size)
         records.append((file.relative_to(home).parts[0], record))
-    return by_split(records, path, finder.folder, taxonomy)
+    if not (labels := labels_of(record for _, record in records)):
+        raise InputError(f"{path} has no object with a name; label some")
+    return by_split(records, path, finder.folder, make_taxonomy(labels, path))
 
 
 def _objects(root: ElementTree.Element) -> list[ElementTree.Element]:
@@ -63,19 +61,19 @@ def _text(element: ElementTree.Element, key: str = "name") -> str:
     return element.findtext(key, "").strip()
 
 
-def _shape(name: str, element: ElementTree.Element, numbers: dict[str, int]) -> Shape:
+def _shape(name: str, element: ElementTree.Element) -> Shape:
     label = _text(element)
-    if label not in numbers:
-        return Shape(name, 0, unusable("it has no name"))
+    if not label:
+        return unusable(name, "it has no name")
     polygon = element.find("polygon")
     if polygon is None:
         masked = element.find("segm") is not None
-        return lost(f"{name} ({label})", "it is a mask of LabelMe; export polygons" if masked else ONLY_BOX)
+        return lost(f"{name} ({label})", "it is a mask of LabelMe; export polygons" if masked else ONLY_BOX, label)
     corners = [[_text(point, "x"), _text(point, "y")] for point in polygon.iterfind("pt")]
     ends = (number for number in range(1, len(polygon) + 1) if polygon.find(f"x{number}") is not None)
     corners = corners or [[_text(polygon, f"x{number}"), _text(polygon, f"y{number}")] for number in ends]
     try:
         points = [[float(x), float(y)] for x, y in corners]
     except ValueError:
-        return Shape(name, 0, unusable("its points are not pairs of numbers"))
-    return Shape(f"{name} ({label})", numbers[label], partial(polygon_mask, points))
+        return unusable(name, "its points are not pairs of numbers", label)
+    return Shape(f"{name} ({label})", label, partial(polygon_mask, points))

@@ -129,7 +129,7 @@ def read_yolo(path: Path, images: Path | None = None) -> dict[str, Annotations]:
     notes.append("category ids are 1 higher than YOLO's, as 0 means void")
     if _are_turned_boxes(found):
         notes.append("every outline has four corners; turned boxes (OBB) instead of outlines would be wrong labels")
-    taxonomy = make_taxonomy([(name, number + 1) for number, name in names.items()], path)
+    taxonomy = make_taxonomy(names.values(), path, [number + 1 for number in names])
     result = {}
     used = {label for pairs in found.values() for _, label in pairs}
     for split, pairs in found.items():
@@ -294,12 +294,12 @@ def _shape(name: str, line: str, names: dict[int, str]) -> Shape:
     words = line.split()
     number = _class(words[0])
     if number is None:
-        return Shape(name, 0, unusable(NO_ROW))
+        return unusable(name, NO_ROW)
     if number not in names:
-        return Shape(name, 0, unusable(f"its class {number} is not in names, which have {len(names)} classes"))
+        return unusable(name, f"its class {number} is not in names, which have {len(names)} classes")
     if len(words) in (5, 6) and _numbers(line) is not None:
         return lost(name, ONLY_BOX)
-    return Shape(name, number + 1, partial(_outline, line))
+    return Shape(name, names[number], partial(_outline, line))
 
 
 def _class(word: str) -> int | None:

@@ -1547,3 +1547,38 @@ def test_folder_background_of_1_is_no_object(tmp_path, count):
     assert "'coding: instance'" in message
     write(tmp_path, drawn, coding="instance", void=1)
     assert sum(s.isthing for s in Folder.open(tmp_path)[0].panoptic.segments) == count
+
+
+def tones(labels: np.ndarray) -> np.ndarray:
+    """A greedy graph colouring: the numbers of objects become the lowest tones that no neighbour has."""
+    found = np.zeros_like(labels)
+    for number in range(1, labels.max() + 1):
+        near = ndimage.binary_dilation(labels == number, np.ones((3, 3)))
+        found[labels == number] = min(set(range(1, 9)) - set(found[near].tolist()))
+    return found
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_folder_tones_that_tell_neighbours_apart_are_no_classes(tmp_path, packed):
+    drawn = []
+    for seed in range(6):
+        places = np.random.default_rng(seed).random((40, 2)) * 96
+        rows, columns = np.mgrid[:96, :96]
+        away = (rows[..., None] - places[:, 0]) ** 2 + (columns[..., None] - places[:, 1]) ** 2
+        labels = away.argmin(-1) + 1
+        drawn.append(tones(labels if packed else np.where(away.min(-1) < 81, labels, 0)))
+    message = refusal(lambda: Folder.open(write(tmp_path, drawn)))
+    assert "if values only tell neighbours apart, give each object a number of its own" in message
+    write(tmp_path, drawn, coding="class")
+    assert Folder.open(tmp_path).labels.coding == "class"
+
+
+@pytest.mark.parametrize("instances_first", [True, False])
+@pytest.mark.parametrize("masks", [True, False])
+def test_folder_classes_among_numbers_of_objects_are_refused(tmp_path, instances_first, masks):
+    numbers = [discs(count, seed=count) for count in (12, 20, 17, 23, 15, 19)]
+    others = [(labels > 0) * 1 if masks else np.where(labels > 0, labels % 2 + 1, 0) for labels in numbers[:2]]
+    write(tmp_path, [*numbers, *others] if instances_first else [*others, *numbers])
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert re.search(r"most number the objects, as .*, but values of .* have many patches, as classes have", message)
+    assert "save all of them alike, also those of all splits" in message

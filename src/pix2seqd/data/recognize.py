@@ -82,6 +82,16 @@ MANY_CLASSES = 256
 """Number of values that a set of classes may have if they are higher than 1000, or colours."""
 NEARLY_ALL = 240
 """Number of values in an image above which nearly all of 8 bits are used."""
+FEW_TONES = range(2, 9)
+"""Highest number of values in an image that tell neighbours apart; greedy colouring of a plane needs up to about 8."""
+ALIKE = 4
+"""How many times larger the patches of one such value are than those of another, on average."""
+APART = 0.97
+"""Share of the border of values, in the middle, up to which patches touch others often enough to judge by it."""
+LONG = 1.25
+"""`_Seen.scatter` of a patch above which it may be several objects that touch."""
+MAX_LONG = 0.15
+"""Share of the area in such patches up to which patches of one value hardly ever touch."""
 PLENTY = 64
 """Number of values in an image above which they are not classes of which each is one patch."""
 OTHER_BACKGROUND = "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1'"
@@ -198,7 +208,49 @@ def _recognize_plain(
     coding, reason = _recognize_grey(seen, declaration, classes_only, things_given, one_scene, inverted)
     if coding == "class" and not classes_only:
         _check_stretch(seen, declaration)
+        if not things_given and _only_tell_apart(seen, [np.where(pixels == 255, 0, pixels) for _, pixels in plain]):
+            also = "; if values only tell neighbours apart, give each object a number of its own (docs/datasets.md)"
+            few = "a few values, whose patches touch those of others and hardly ever one another"
+            raise _unsure(declaration, few, ["class"], also)
+    patches = [_patches([s]) if len(s.values) else 1 for s in seen]
+    if coding == "instance" and max(patches) >= MANY_PIECES:
+        odd, usual = (plain[int(i)][0] for i in (np.argmax(patches), np.argmin(patches)))
+        raise _unsure(
+            declaration,
+            f"most number the objects, as {usual}, but values of {odd} have many patches, as classes have",
+            ["instance"],
+            "; otherwise save all of them alike, also those of all splits",
+        )
     return coding, reason
+
+
+def _only_tell_apart(seen: list[_Seen], images: list[np.ndarray]) -> bool:
+    """Whether values may be the few tones that graph colouring gives to objects, so that no two of one tone touch.
+
+    Patches of a class that touch become one, of no simple form. `images` are `[h, w]`, 0 where nothing is labelled.
+    """
+    seen = [s for s in (_keep(s, lambda values: values != 255) for s in seen) if len(s.values)]
+    row = _Row.of(seen) if seen else None
+    if (
+        row is None
+        or not row.counted
+        or max(row.ends) not in FEW_TONES
+        or _patches(seen) < SCATTERED
+        or _freedom(seen) > APART
+    ):
+        return False
+    sizes = [np.bincount(s.chosen, s.areas / s.patches, max(row.ends) + 1)[1:] for s in seen]
+    mean = np.sum(sizes, 0) / np.sum([size > 0 for size in sizes], 0)
+    total = long = 0
+    for pixels in images:
+        for value in np.unique(pixels[pixels > 0]):
+            numbered, _ = ndimage.label(pixels == value, np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
+            places = np.nonzero(numbered)
+            areas = np.bincount(of := numbered[places] - 1)
+            variances = [np.bincount(of, p * p) / areas - (np.bincount(of, p) / areas) ** 2 for p in places]
+            total += areas.sum()
+            long += areas[np.sqrt(2 * np.pi * np.sum(variances, 0) / areas) > LONG].sum()
+    return bool(mean.max() <= ALIKE * mean.min() and long <= MAX_LONG * total)
 
 
 def _check_alike(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) -> None:

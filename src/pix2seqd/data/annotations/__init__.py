@@ -168,6 +168,7 @@ CURES = {
     ".ndjson": "Labelbox's export has links instead of masks; convert it to COCO json with Labelbox's tools; of "
     "Ultralytics, export YOLO",
     ".jsonl": "export as COCO json",
+    ".vott": "VoTT exports no masks; convert the regions of its assets to COCO json",
     ".manifest": "SageMaker's manifest has links instead of masks; fetch the masks, and name their folder labels",
     ".tfrecord": "export as COCO json",
     **dict.fromkeys((".npy", ".npz", ".mat", ".h5", ".hdf5", ".zarr", ".n5"), "save label images as PNG or TIFF"),
@@ -222,6 +223,7 @@ OF_ONE = (
     ({"features", "metadata"}, "is of xBD; use its label images, the folder targets"),
     ({"videos", "annotations"}, "has tracks of videos, as YouTube-VIS; convert its frames to COCO json with images"),
     ({"asset", "regions"}, "is from VoTT; convert its regions to COCO json"),
+    ({"assets", "tags"}, "is from VoTT; convert its regions to COCO json"),
     ({"samples"}, "is from FiftyOne; export it as COCODetectionDataset"),
     (
         {"objects"},

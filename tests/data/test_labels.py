@@ -1582,3 +1582,9 @@ def test_folder_classes_among_numbers_of_objects_are_refused(tmp_path, instances
     message = refusal(lambda: Folder.open(tmp_path))
     assert re.search(r"most number the objects, as .*, but values of .* have many patches, as classes have", message)
     assert "save all of them alike, also those of all splits" in message
+
+
+def test_folder_background_of_the_highest_value_is_no_object(tmp_path):
+    drawn = [np.where(m > 0, m - 1, count) for count in (12, 20, 17, 23) for m in [discs(count, seed=count)]]
+    message = refusal(lambda: Folder.open(write(tmp_path, drawn)))
+    assert "or, if it is another value in each image, to be saved as 0" in message

@@ -94,7 +94,10 @@ MAX_LONG = 0.15
 """Share of the area in such patches up to which patches of one value hardly ever touch."""
 PLENTY = 64
 """Number of values in an image above which they are not classes of which each is one patch."""
-OTHER_BACKGROUND = "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1'"
+OTHER_BACKGROUND = (
+    "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1', or, if it is another value in "
+    "each image, to be saved as 0"
+)
 """What messages add where the background of objects seems not to be 0."""
 HIGHEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
 """The highest values of label images, which programs often write for pixels without a label."""
@@ -386,7 +389,7 @@ def _recognize_low(
             one = "an image has one value, and other images have other ones"
             raise _unsure(declaration, one, ["instance", "class"])
         return "class", f"an image has at most one value besides 0{what}"
-    background = all(s.has_zero for s in seen) and not _has_background_of_1(seen)
+    background = all(s.has_zero for s in seen) and not _has_other_background(seen)
     single, row = _single_share(seen), _Row.of(seen)
     counts = f"an image has up to {most} values besides 0{what}"
     codings = ["instance", "class", *_small_bases(seen)]
@@ -421,11 +424,11 @@ def _recognize_low(
     raise _unsure(declaration, f"{counts}, {_of_one_patch(single)}", codings, hint)
 
 
-def _has_background_of_1(seen: list[_Seen]) -> bool:
-    """Whether 1 is the background of most images with several values, as in a watershed with lines of 0."""
+def _has_other_background(seen: list[_Seen]) -> bool:
+    """Whether a value is the background of most images with several values: 1 of a watershed, or the highest."""
     most = [s for s in seen if len(s.chosen) >= FEW_IMAGES]
-    around = [s for s in most if s.values[0] == 1 and 2 * s.areas[0] > s.areas.sum()]
-    found = [s for s in around if s.areas[0] > MAX_SPREAD * np.median(s.areas[1:])]
+    around = [s for s in most if 2 * s.areas.max() > s.areas.sum()]
+    found = [s for s in around if s.areas.max() > MAX_SPREAD * np.median(np.delete(s.areas, s.areas.argmax()))]
     return bool(found) and len(found) >= NEARLY * len(most)
 
 
@@ -621,7 +624,7 @@ def _recognize_high(
     # The regions of an atlas are one patch each as well, but they return, or there are few of them.
     other = returning < 0.05 and len(seen) >= FEW_IMAGES and most >= 3
     alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and _spread(seen) <= MAX_SPREAD
-    lies_around = _has_background_of_1(seen)
+    lies_around = _has_other_background(seen)
     alike &= not lies_around
     if share < 0.2 and single >= SINGLE and (other or alike) and not classes_only:
         return "instance", f"values reach {highest}, and {_of_one_patch(single)}"

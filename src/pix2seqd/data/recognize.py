@@ -95,8 +95,8 @@ MAX_LONG = 0.15
 PLENTY = 64
 """Number of values in an image above which they are not classes of which each is one patch."""
 OTHER_BACKGROUND = (
-    "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1', or, if it is another value in "
-    "each image, to be saved as 0"
+    "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1', or, if it is another value "
+    "in each image, to be saved as 0"
 )
 """What messages add where the background of objects seems not to be 0."""
 HIGHEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)

@@ -947,3 +947,15 @@ def test_folder_of_a_known_data_set_as_distributed_has_a_cure(tmp_path, images, 
 def test_folder_of_coco_panoptic_names_its_prefix(tmp_path):
     (tmp_path / "panoptic.json").write_text('{"images": [], "annotations": [{"segments_info": []}], "categories": []}')
     assert refusal(lambda: Folder.open(tmp_path)).endswith(f"no folder of label images; give coco:{tmp_path}")
+
+
+def test_folder_of_a_second_kind_of_label_images_offers_it(tmp_path):
+    """As MMSegmentation leaves COCO-Stuff and others."""
+    for number in range(3):
+        put(tmp_path / "images" / f"{number}.jpg", np.zeros((3, 6, 3), np.uint8))
+        put(tmp_path / "annotations" / f"{number}.png", CLASSES.astype(np.uint8))
+        put(tmp_path / "annotations" / f"{number}_labelTrainIds.png", CLASSES.astype(np.uint8) + 1)
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert f'write label_name: "*_labelTrainIds" to {tmp_path / "classes.yaml"} to take these' in message
+    (tmp_path / "classes.yaml").write_text('label_name: "*_labelTrainIds"\ncoding: class\n')
+    assert {category.name for category in Folder.open(tmp_path).taxonomy.categories} == {"0", "1", "2", "3"}

@@ -611,11 +611,21 @@ def _check_partners(
             choice += f"{directory / 'classes.yaml'}; if each is the mask of a class, draw those of an image into one"
             apart = "" if several or kinds else _other_folder(by_name, images, truth, labels)
             cure = "; ".join(filter(None, [several, choice if kinds else "", apart])) or cure
+    if by_name.keys() < truth.keys() and (ends := _further_ends(by_name, truth)):
+        one = f'label_name: "*{ends[0]}"'
+        cure = f"if each image has label images of several kinds, write {one} to {directory / 'classes.yaml'} to take "
+        cure += "these, or move them away to take the others"
     if {name.casefold() for name in by_name} == {name.casefold() for name in truth}:
         cure = "some names differ in capital letters only; write them alike"
     if {_without_zeros(name) for name in by_name} == {_without_zeros(name) for name in truth}:
         cure = "some names differ only in the zeros before their numbers; write them alike"
     raise InputError(f"{have} has {unpaired[0]!r} but {lacks} does not ({len(unpaired)} files have no partner); {cure}")
+
+
+def _further_ends(images: Iterable[str], truth: Collection[str]) -> list[str]:
+    """How label images beside those of the same names as the images end, alike for all of them."""
+    ends = {name.removeprefix(image) for image in islice(images, 1) for name in truth if name.startswith(image)}
+    return sorted(end for end in ends if end and all(f"{image}{end}" in truth for image in images))
 
 
 def _without_zeros(name: str) -> str:

@@ -52,6 +52,8 @@ class Shape:
     """Where the format orders its objects: the higher one is on top."""
     lost: str = ""
     """Why it has no outline; it is dropped, and the image is kept."""
+    bbox: tuple[float, ...] | None = None
+    """Left, top, width and height in pixels of the labels, if the format gives them beside the outline."""
 
 
 @dataclass(frozen=True)

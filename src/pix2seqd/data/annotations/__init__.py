@@ -13,7 +13,7 @@ from pix2seqd.data.annotations.cvat import is_cvat, read_cvat, read_xml
 from pix2seqd.data.annotations.label_studio import is_label_studio, read_label_studio
 from pix2seqd.data.annotations.labelme import is_labelme, read_labelme
 from pix2seqd.data.annotations.masks import is_mask_folders, read_mask_folders
-from pix2seqd.data.annotations.records import SPLIT_NAMES, Annotations, visible
+from pix2seqd.data.annotations.records import SPLIT_NAMES, Annotations, make_taxonomy, number_names, visible
 from pix2seqd.data.annotations.rle_csv import csv_cure, is_rle_csv, read_rle_csv
 from pix2seqd.data.annotations.supervisely import is_supervisely, read_supervisely
 from pix2seqd.data.annotations.via import is_via, is_via_csv, read_via, read_via_csv
@@ -302,9 +302,25 @@ def _together(folder: Path, found: list[Found]) -> Found | None:
         raise InputError(f"{folder} has several files of annotations; give one of them: {names}")
 
     def read(images: Path | None) -> dict[str, Annotations]:
-        return {split: part for split, one in splits.items() for part in one.read(images).values()}
+        return _with_classes_of_all({s: part for s, one in splits.items() for part in one.read(images).values()})
 
     return Found(found[0].format, folder, read)
+
+
+def _with_classes_of_all(parts: dict[str, Annotations]) -> dict[str, Annotations]:
+    """The splits with the classes of all: each file has only those that occur in it."""
+    names = {category.name for part in parts.values() for category in part.taxonomy.categories}
+    if all(len(part.taxonomy) == len(names) for part in parts.values()):
+        return parts
+    numbers = number_names(sorted(names))
+    for part in parts.values():
+        new = {category.id: numbers[category.name] for category in part.taxonomy.categories}
+        part.taxonomy = make_taxonomy(numbers.items(), part.source)
+        part.records = [
+            replace(r, shapes=[replace(s, category_id=new.get(s.category_id, 0)) for s in r.shapes])
+            for r in part.records
+        ]
+    return parts
 
 
 def _read_cocos(files: dict[str, tuple[Path, Any]], images: Path | None) -> dict[str, Annotations]:

@@ -1,6 +1,7 @@
 """What the readers of annotation formats have in common: images, and the outlines of the objects in them."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ ONLY_BOXES = (
     "has only bounding boxes; training needs the outline or mask of each object: draw polygons or masks "
     "(most annotation tools turn boxes into masks with Segment Anything), and export these"
 )
+MANY_NUMBERED = 3
+"""Number of classes that differ in a number only from which they may be the objects of one class."""
 WITHOUT_AREA = (
     *("point", "points", "line", "linestrip", "polyline"),
     *("cuboid", "cuboid_2d", "graph", "skeleton"),
@@ -110,9 +113,24 @@ class Annotations:
                 )
         if len({record.png for record in self.records}) < len(self.records):
             raise InputError(f"{self.source} has two images with one name or id; rename one")
+        self._note_numbers()
         lost = [shape.lost for record in self.records for shape in record.shapes]
         if lost and all(reason == ONLY_BOX for reason in lost):
             raise InputError(f"{self.source} {ONLY_BOXES}")
+
+    def _note_numbers(self) -> None:
+        """Note classes that seem to be the objects of one, as cell-1, cell-2, of which an image has each once."""
+        numbered = [c for c in self.taxonomy.categories if re.fullmatch(r".*\D[0-9]+", c.name)]
+        stems = Counter(category.name.rstrip("0123456789") for category in numbered)
+        counts = (Counter(shape.category_id for shape in record.shapes) for record in self.records)
+        several = {number for count in counts for number, times in count.items() if times > 1}
+        for stem, count in stems.items():
+            one = [category for category in numbered if category.name.rstrip("0123456789") == stem]
+            if count >= MANY_NUMBERED and several.isdisjoint(category.id for category in one):
+                self.notes.append(
+                    f"an image has {one[0].name}, {one[1].name}, ... ({count} classes) once at most; if they are the "
+                    f"objects of one class, call all of them {stem.rstrip(' _-.#')}"
+                )
 
 
 class ImageFinder:

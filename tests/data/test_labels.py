@@ -1587,4 +1587,13 @@ def test_folder_classes_among_numbers_of_objects_are_refused(tmp_path, instances
 def test_folder_background_of_the_highest_value_is_no_object(tmp_path):
     drawn = [np.where(m > 0, m - 1, count) for count in (12, 20, 17, 23) for m in [discs(count, seed=count)]]
     message = refusal(lambda: Folder.open(write(tmp_path, drawn)))
-    assert "or, if it is another value in each image, to be saved as 0" in message
+    assert "or, if it is another value in each image, to be saved as 0; where" in message
+
+
+def test_folder_object_of_0_among_objects_that_fill_the_image_is_no_background(tmp_path):
+    drawn = []
+    for seed in range(4):
+        places = np.random.default_rng(seed).random((60, 2)) * 96
+        rows, columns = np.mgrid[:96, :96]
+        drawn.append(((rows[..., None] - places[:, 0]) ** 2 + (columns[..., None] - places[:, 1]) ** 2).argmin(-1))
+    assert "where 0 is an object, add 1 to all values" in refusal(lambda: Folder.open(write(tmp_path, drawn)))

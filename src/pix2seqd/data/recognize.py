@@ -96,7 +96,7 @@ PLENTY = 64
 """Number of values in an image above which they are not classes of which each is one patch."""
 OTHER_BACKGROUND = (
     "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1', or, if it is another value "
-    "in each image, to be saved as 0"
+    "in each image, to be saved as 0; where 0 is an object, add 1 to all values"
 )
 """What messages add where the background of objects seems not to be 0."""
 HIGHEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
@@ -133,7 +133,12 @@ class _Seen:
     """Size of the middle patch of each chosen value, as a share of its largest."""
     free: np.ndarray
     """Share of the border of each chosen value at which 0 begins."""
-    has_zero: bool
+    zeros: int
+    """Number of pixels of 0."""
+
+    @property
+    def has_zero(self) -> bool:
+        return self.zeros > 0
 
 
 def recognize(
@@ -425,8 +430,14 @@ def _recognize_low(
 
 
 def _has_other_background(seen: list[_Seen]) -> bool:
-    """Whether a value is the background of most images with several values: 1 of a watershed, or the highest."""
+    """Whether a value is the background of most images with several values: 1 of a watershed, or the highest.
+
+    Where no image has one, 0 is an object as the others are: of their size, among values that fill the image.
+    """
     most = [s for s in seen if len(s.chosen) >= FEW_IMAGES]
+    objects = [s for s in most if 0.25 < s.zeros / np.median(s.areas) < 4]
+    if objects and len(objects) >= NEARLY * len(most) and _freedom(most) <= LAND:
+        return True
     around = [s for s in most if 2 * s.areas.max() > s.areas.sum()]
     found = [s for s in around if s.areas.max() > MAX_SPREAD * np.median(np.delete(s.areas, s.areas.argmax()))]
     return bool(found) and len(found) >= NEARLY * len(most)
@@ -830,9 +841,7 @@ def _keep(seen: _Seen, kept: Callable[[np.ndarray], np.ndarray]) -> _Seen:
     some = kept(seen.chosen)
     patches, areas, scatter = (of[some] for of in (seen.patches, seen.areas, seen.scatter))
     evenness, free = seen.evenness[some], seen.free[some]
-    return _Seen(
-        seen.values[kept(seen.values)], seen.chosen[some], patches, areas, scatter, evenness, free, seen.has_zero
-    )
+    return _Seen(seen.values[kept(seen.values)], seen.chosen[some], patches, areas, scatter, evenness, free, seen.zeros)
 
 
 def _single_share(seen: list[_Seen]) -> float:
@@ -1021,7 +1030,7 @@ def _look(path: Path, values: np.ndarray, declaration: Path) -> _Seen:
     if 3 * sum(map(np.any, near)) >= len(found) and any((found[large] > 0).any() for large in near):
         raise mixed(path, declaration, "values that hardly differ from larger ones and lie in them as specks")
     counted = (np.array(patches, int), np.array(areas), np.array(scatter), np.array(evenness))
-    return _Seen(found[present], found[chosen], *counted, _free(dense, found)[chosen], bool(found[0] == 0))
+    return _Seen(found[present], found[chosen], *counted, _free(dense, found)[chosen], int(counts[found == 0].sum()))
 
 
 def _free(dense: np.ndarray, found: np.ndarray) -> np.ndarray:

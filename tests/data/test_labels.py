@@ -1558,8 +1558,9 @@ def tones(labels: np.ndarray) -> np.ndarray:
     return found
 
 
+@pytest.mark.parametrize("form", ["grey", "colours", "red"])
 @pytest.mark.parametrize("packed", [True, False])
-def test_folder_tones_that_tell_neighbours_apart_are_no_classes(tmp_path, packed):
+def test_folder_tones_that_tell_neighbours_apart_are_no_classes(tmp_path, packed, form):
     drawn = []
     for seed in range(6):
         places = np.random.default_rng(seed).random((40, 2)) * 96
@@ -1567,10 +1568,27 @@ def test_folder_tones_that_tell_neighbours_apart_are_no_classes(tmp_path, packed
         away = (rows[..., None] - places[:, 0]) ** 2 + (columns[..., None] - places[:, 1]) ** 2
         labels = away.argmin(-1) + 1
         drawn.append(tones(labels if packed else np.where(away.min(-1) < 81, labels, 0)))
+    if form != "grey":  # BBBC039 has the tones as red
+        table = {tone: (tone, 0, 0) if form == "red" else (255 * (tone % 2), 30 * tone, 90) for tone in range(1, 9)}
+        drawn = [colored(tones, table) for tones in drawn]
+    coding = "class" if form == "grey" else "color"
     message = refusal(lambda: Folder.open(write(tmp_path, drawn)))
-    assert "if values only tell neighbours apart, give each object a number of its own" in message
-    write(tmp_path, drawn, coding="class")
-    assert Folder.open(tmp_path).labels.coding == "class"
+    assert re.search(r"if (values|colours) only tell neighbours apart, give each object a number of its own", message)
+    write(tmp_path, drawn, coding=coding)
+    assert Folder.open(tmp_path).labels.coding == coding
+
+
+def test_folder_nuclei_in_cells_are_classes(tmp_path):
+    drawn = []
+    for seed in range(6):
+        places = np.random.default_rng(seed).permutation(16)[: 9 + seed]
+        rows, columns = np.indices((96, 96)) % 24 - 12
+        inside = np.isin(
+            np.add(*(n // 24 * step for n, step in zip(np.indices((96, 96)), (4, 1), strict=True))), places
+        )
+        cells = inside & (rows**2 + columns**2 <= 100)
+        drawn.append(cells * 1 + (inside & (rows**2 + (columns - 4) ** 2 <= 24)))
+    assert Folder.open(write(tmp_path, drawn)).labels.coding == "class"
 
 
 @pytest.mark.parametrize("instances_first", [True, False])

@@ -217,9 +217,7 @@ def _recognize_plain(
     if coding == "class" and not classes_only:
         _check_stretch(seen, declaration)
         if not things_given and _only_tell_apart(seen, [np.where(pixels == 255, 0, pixels) for _, pixels in plain]):
-            also = "; if values only tell neighbours apart, give each object a number of its own (docs/datasets.md)"
-            few = "a few values, whose patches touch those of others and hardly ever one another"
-            raise _unsure(declaration, few, ["class"], also)
+            raise _unsure_tones(declaration, "class")
     patches = [_patches([s]) if len(s.values) else 1 for s in seen]
     if coding == "instance" and max(patches) >= MANY_PIECES:
         odd, usual = (plain[int(i)][0] for i in (np.argmax(patches), np.argmin(patches)))
@@ -235,20 +233,22 @@ def _recognize_plain(
 def _only_tell_apart(seen: list[_Seen], images: list[np.ndarray]) -> bool:
     """Whether values may be the few tones that graph colouring gives to objects, so that no two of one tone touch.
 
-    Patches of a class that touch become one, of no simple form. `images` are `[h, w]`, 0 where nothing is labelled.
+    Patches of a class that touch become one, of no simple form. Of tones, all but the commonest are there because their
+    patches touch others. `images` are `[h, w]`, 0 where nothing is labelled.
     """
     seen = [s for s in (_keep(s, lambda values: values != 255) for s in seen) if len(s.values)]
-    row = _Row.of(seen) if seen else None
-    if (
-        row is None
-        or not row.counted
-        or max(row.ends) not in FEW_TONES
-        or _patches(seen) < SCATTERED
-        or _freedom(seen) > APART
-    ):
+    values, index = np.unique(np.concatenate([s.chosen for s in seen] or [[]]), return_inverse=True)
+    if len(values) not in FEW_TONES or _patches(seen) < SCATTERED:
         return False
-    sizes = [np.bincount(s.chosen, s.areas / s.patches, max(row.ends) + 1)[1:] for s in seen]
-    mean = np.sum(sizes, 0) / np.sum([size > 0 for size in sizes], 0)
+    patches, sizes = (
+        np.bincount(index, np.concatenate(found))
+        for found in ([s.patches for s in seen], [s.areas / s.patches for s in seen])
+    )
+    mean, free = sizes / np.bincount(index), np.concatenate([s.free for s in seen])
+    commonest = index == patches.argmax()
+    # Parts of objects, as nuclei in cells, lie in others and not beside them.
+    if not 0.5 * np.median(free[commonest]) <= np.median(free[~commonest]) <= APART:
+        return False
     total = long = 0
     for pixels in images:
         for value in np.unique(pixels[pixels > 0]):
@@ -259,6 +259,13 @@ def _only_tell_apart(seen: list[_Seen], images: list[np.ndarray]) -> bool:
             total += areas.sum()
             long += areas[np.sqrt(2 * np.pi * np.sum(variances, 0) / areas) > LONG].sum()
     return bool(mean.max() <= ALIKE * mean.min() and long <= MAX_LONG * total)
+
+
+def _unsure_tones(declaration: Path, coding: str) -> InputError:
+    what = "colours" if coding == "color" else "values"
+    few = f"a few {what}, whose patches touch those of others and hardly ever one another"
+    also = f"; if {what} only tell neighbours apart, give each object a number of its own (docs/datasets.md)"
+    return _unsure(declaration, few, [coding], also)
 
 
 def _check_alike(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) -> None:
@@ -697,6 +704,8 @@ def _recognize_colors(
         codings += ["class"] if looked_up else []
         raise _unsure(declaration, f"{counts}, other ones in each image", codings, also)
     if len(values) <= MANY_CLASSES and classes:
+        if not (things_given or named) and _only_tell_apart(seen, [pixels for _, pixels in plain]):
+            raise _unsure_tones(declaration, "color")
         if _has_low_channel(values):
             numbers = f"{counts}, and one channel has only low numbers, as of classes or objects"
             also = "; if it is the class and another channel the object, save class * 1000 + number of the object"

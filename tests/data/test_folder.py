@@ -933,6 +933,7 @@ def test_folder_of_ade20k_names_its_benchmark(tmp_path, beside):
         ("training/images/0.jpg", "training/v2.0/instances/0.png", r"'coding: class\*256\+id from 0'"),
         ("bladder/tissue images/0.png", "bladder/label masks/0.tif", "NuInsSeg"),
         ("train/0.jpg", "masks/0_m0_1.png", "Open Images"),
+        ("training/images/0_training.tif", "training/mask/0_training_mask.gif", "DRIVE .* the field of view"),
     ],
 )
 def test_folder_of_a_known_data_set_as_distributed_has_a_cure(tmp_path, images, labels, says):
@@ -940,7 +941,9 @@ def test_folder_of_a_known_data_set_as_distributed_has_a_cure(tmp_path, images, 
     put(tmp_path / labels, np.ones((3, 6), np.uint8))
     if "Open Images" in says:
         (tmp_path / "train-annotations-object-segmentation.csv").write_text("MaskPath,ImageID")
-    split = "train" if (tmp_path / "train" / "Annotations").is_dir() else ""
+    if "DRIVE" in says:
+        put(tmp_path / "training/1st_manual/0_manual1.gif", np.ones((3, 6), np.uint8))
+    split = "train" if "YouTube" in says else "training" if "DRIVE" in says else ""
     assert re.search(says, refusal(lambda: Folder.open(tmp_path, split)))
 
 

@@ -47,6 +47,8 @@ LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-.*tag-.*")
 ADE20K = re.compile(r"ADE_.*_(seg|parts_\d+)\.png")
 """Name of a label image of ADE20K."""
 DISTRIBUTED = {
+    "training/1st_manual": "is DRIVE as distributed, whose mask is the field of view; in training, move mask away and "
+    'call 1st_manual \'labels\', and write image_name: "*_training" and label_name: "*_manual1" to {0}/classes.yaml',
     "Annotations_unsupervised/480p": "is DAVIS as distributed; give davis:{0}@val or davis:{0}@train",
     "JPEGImages/480p": "is DAVIS as distributed; move JPEGImages/480p to images and Annotations/480p to labels",
     "*/JPEGImages": "is YouTube-VOS as distributed; in each split, call JPEGImages 'images' and Annotations 'labels'",
@@ -596,6 +598,8 @@ def _check_partners(
     unpaired = sorted(by_name.keys() ^ truth.keys())
     if not unpaired:
         return
+    if reason := _distributed(directory):
+        raise InputError(reason)
     have, lacks = (images, labels) if unpaired[0] in by_name else (labels, images)
     cure = "give an image and its label image the same name up to the suffix"
     if truth.keys() < by_name.keys():

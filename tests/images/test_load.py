@@ -441,7 +441,7 @@ def test_absolute_is_the_path_from_the_present_folder(names):
 
 
 @pytest.mark.parametrize("layout", ["strips.tif", "rgb.tif", "whole.png", "float.tif"])
-@pytest.mark.parametrize(("hot", "said"), [(1, 1), (0, 0), (100, 0)])
+@pytest.mark.parametrize(("hot", "said"), [(1, 1), (0, 0), (100, 1)])
 def test_load_image_says_that_few_pixels_stretch_the_range(tmp_path, layout, hot, said):
     values = np.random.default_rng(0).integers(100, 1000, (64, 64)).astype(np.uint16)
     values.ravel()[:hot] = 65535
@@ -457,9 +457,20 @@ def test_load_image_says_that_few_pixels_stretch_the_range(tmp_path, layout, hot
         assert ["99.9% of the values have at most 16 of 256 levels: clip" in note for note in notes] == [True] * said
 
 
+@pytest.mark.parametrize(("value", "said"), [(-9999, 1), (0, 0)])
+def test_load_image_says_that_a_value_for_no_data_stretches_the_range(tmp_path, value, said):
+    values = np.random.default_rng(0).uniform(100, 300, (64, 64)).astype(np.float32)
+    values[:20] = value
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    notes: list[str] = []
+    load_image(tmp_path / "a.tif", note=notes.append)
+    assert ["a value for no data" in note for note in notes] == [True] * said
+
+
 def test_load_image_range_of_one_value_or_of_8_bits_is_not_judged(tmp_path):
     notes: list[str] = []
-    for name, values in {"a": np.full((9, 9), 700, np.uint16), "b": np.eye(64, dtype=np.uint8)}.items():
+    drawn = {"a": np.full((9, 9), 700, np.uint16), "b": np.eye(64, dtype=np.uint8), "c": np.eye(9, dtype=np.uint16)}
+    for name, values in drawn.items():
         tifffile.imwrite(tmp_path / f"{name}.tif", values)
         load_image(tmp_path / f"{name}.tif", note=notes.append)
     assert not notes

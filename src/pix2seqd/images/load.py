@@ -404,13 +404,17 @@ def _counts(image: Image.Image) -> np.ndarray:
 
 
 def _describe_range(counts: np.ndarray, name: str, note: Note) -> None:
-    """Report that few pixels, as hot ones, leave few levels to the others; `counts` are those of stretched values."""
+    """Report that hot pixels or a value for no data leave few levels to others; `counts` are of stretched values."""
     below = counts.cumsum() / max(1, counts.sum())
     low, high = np.searchsorted(below, (FEW_PIXELS, 1 - FEW_PIXELS))
-    if high - low < FEW_LEVELS and np.count_nonzero(counts) > 1:
+    levels = np.flatnonzero(counts)
+    apart = len(levels) > 2 and np.diff(levels).max() > len(counts) // 2
+    full = np.sort(counts)[-FEW_LEVELS:].sum() >= (1 - 2 * FEW_PIXELS) * counts.sum()
+    if len(levels) > 1 and (high - low < FEW_LEVELS or (apart and full)):
         note(
-            f"{name}: its range is that of few pixels, and {1 - 2 * FEW_PIXELS:.1%} of the values have at most "
-            f"{FEW_LEVELS} of 256 levels: clip these pixels to the range of the others, and save it again"
+            f"{name}: its range is that of few pixels or of a value for no data, and {1 - 2 * FEW_PIXELS:.1%} of the "
+            f"values have at most {FEW_LEVELS} of 256 levels: clip these pixels to the range of the others, and save "
+            "it again"
         )
 
 

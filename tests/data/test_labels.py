@@ -1615,3 +1615,15 @@ def test_folder_object_of_0_among_objects_that_fill_the_image_is_no_background(t
         rows, columns = np.mgrid[:96, :96]
         drawn.append(((rows[..., None] - places[:, 0]) ** 2 + (columns[..., None] - places[:, 1]) ** 2).argmin(-1))
     assert "where 0 is an object, add 1 to all values" in refusal(lambda: Folder.open(write(tmp_path, drawn)))
+
+
+@pytest.mark.parametrize("kind", ["scaled", "numbered"])
+def test_folder_images_of_two_codings_are_refused(tmp_path, kind):
+    if kind == "scaled":
+        drawn = scenes(5, [1, 2, 3, 4])
+        others = [60 * labels for labels in drawn[:2]]
+    else:
+        drawn = [discs(count, seed=count) for count in (12, 20, 17, 23, 15)]
+        others = [np.where(labels > 0, labels + 1000, 0) for labels in drawn[:2]]
+    message = refusal(lambda: Folder.open(write(tmp_path, [*drawn, *others])))
+    assert "values of one or of another kind, and none has both" in message

@@ -99,6 +99,8 @@ OTHER_BACKGROUND = (
     "in each image, to be saved as 0; where 0 is an object, add 1 to all values"
 )
 """What messages add where the background of objects seems not to be 0."""
+ALIKE_CURE = "; otherwise save all of them alike, also those of all splits"
+"""What messages add where some images seem to have another coding."""
 HIGHEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
 """The highest values of label images, which programs often write for pixels without a label."""
 
@@ -225,9 +227,27 @@ def _recognize_plain(
             declaration,
             f"most number the objects, as {usual}, but values of {odd} have many patches, as classes have",
             ["instance"],
-            "; otherwise save all of them alike, also those of all splits",
+            ALIKE_CURE,
+        )
+    if len(seen) >= SEVERAL and not classes_only and _are_of_two_kinds(seen, coding):
+        raise _unsure(
+            declaration, "images have values of one or of another kind, and none has both", [coding], ALIKE_CURE
         )
     return coding, reason
+
+
+def _are_of_two_kinds(seen: list[_Seen], coding: str) -> bool:
+    """Whether images fall into two groups without a common value, or into those with and without numbers of objects."""
+    images = [values for s in seen if (values := set(s.values.tolist()) - {255})]
+    if base := re.search(r"[0-9]{3,}", coding):
+        plain = [values for values in images if max(values) < int(base[0])]
+        mixed = any(min(values) < int(base[0]) <= max(values) for values in images)
+        return not mixed and len(set().union(*plain)) > 1
+    groups: list[set[int]] = []
+    for values in images if coding == "class" else ():
+        apart = [group for group in groups if not group & values]
+        groups = [*apart, values.union(*(group for group in groups if group & values))]
+    return len(groups) == 2 and min(map(len, groups)) > 1
 
 
 def _only_tell_apart(seen: list[_Seen], images: list[np.ndarray]) -> bool:

@@ -47,8 +47,9 @@ LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-.*tag-.*")
 ADE20K = re.compile(r"ADE_.*_(seg|parts_\d+)\.png")
 """Name of a label image of ADE20K."""
 DISTRIBUTED = {
-    "training/mask/*_training_mask.gif": "is DRIVE as distributed, whose mask is the field of view; in training, move mask away and "
-    'call 1st_manual \'labels\', and write image_name: "*_training" and label_name: "*_manual1" to {0}/classes.yaml',
+    "training/mask/*_training_mask.gif": "is DRIVE as distributed, whose mask is the field of view; in training, move "
+    'mask away and call 1st_manual \'labels\', and write image_name: "*_training" and label_name: "*_manual1" to '
+    "{0}/classes.yaml",
     "Annotations_unsupervised/480p": "is DAVIS as distributed; give davis:{0}@val or davis:{0}@train",
     "JPEGImages/480p": "is DAVIS as distributed; move JPEGImages/480p to images and Annotations/480p to labels",
     "*/JPEGImages": "is YouTube-VOS as distributed; in each split, call JPEGImages 'images' and Annotations 'labels'",

@@ -336,7 +336,8 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
             _check_transparency(image)
         rgb = one_channel(_to_rgb(deep, is_own=True), channel)
         rgb.info["orientation"] = stored_orientation(image)
-        if deep is not image or image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        stretched = deep is not image or image.mode in ("I", "F") or image.mode.startswith("I;16")
+        if stretched and not deep.has_transparency_data:  # which is laid over white
             _describe_range(_counts(rgb), name, note)
         frames = 1
         with suppress(Exception):  # counting reads all frames, and one may be damaged
@@ -349,7 +350,7 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
 def _tiff_image(tiff: Tiff, name: str, channel: int | str | None, note: Note) -> Image.Image:
     image = read_plane(tiff, {}, channel)
     image.info["orientation"] = tiff_orientation(tiff)
-    if _is_plain(tiff) and tiff.page.dtype != np.uint8:
+    if _is_plain(tiff) and tiff.page.dtype != np.uint8 and tiff.alpha is None:
         _describe_range(_counts(image), name, note)
     _describe_planes(tiff, name, note)
     describe_channels(tiff, name, channel, note)
@@ -410,7 +411,7 @@ def _describe_range(counts: np.ndarray, name: str, note: Note) -> None:
     levels = np.flatnonzero(counts)
     apart = len(levels) > 2 and np.diff(levels).max() > len(counts) // 2
     full = np.sort(counts)[-FEW_LEVELS:].sum() >= (1 - 2 * FEW_PIXELS) * counts.sum()
-    if len(levels) > 1 and (high - low < FEW_LEVELS or (apart and full)):
+    if len(levels) > 1 and FEW_PIXELS * counts.sum() > 1 and (high - low < FEW_LEVELS or (apart and full)):
         note(
             f"{name}: its range is that of few pixels or of a value for no data, and {1 - 2 * FEW_PIXELS:.1%} of the "
             f"values have at most {FEW_LEVELS} of 256 levels: clip these pixels to the range of the others, and save "

@@ -831,7 +831,7 @@ def test_folder_arrays_that_are_no_labels_are_refused(tmp_path, content, says):
 def test_folder_of_coco_stuff_is_not_taken_for_its_splits(tmp_path):
     for place in ("images/train2017", "images/val2017", "stuffthingmaps/train2017", "stuffthingmaps/val2017"):
         put(tmp_path / place / "a.png", np.zeros((3, 6, 3), np.uint8))
-    assert "has the folders images, stuffthingmaps" in refusal(lambda: Folder.open(tmp_path))
+    assert "call stuffthingmaps 'labels'" in refusal(lambda: Folder.open(tmp_path))
 
 
 def test_folder_of_dota_has_a_cure(tmp_path):
@@ -903,3 +903,64 @@ def test_folder_that_may_not_be_listed_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "images" / "closed").mkdir()
     with pytest.raises(InputError, match=r"cannot list .*closed .*; check its permissions"):
         open_dataset(f"folder:{tmp_path}", (32, 32))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_folder_of_images_that_is_called_labels_is_said(tmp_path, suffix):
+    for number in range(3):
+        photograph = np.random.default_rng(number).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+        put(tmp_path / "images" / f"{number}.png", np.kron(np.eye(4, dtype=np.uint8), np.full((10, 10), 3, np.uint8)))
+        put(tmp_path / "labels" / f"{number}{suffix}", photograph)
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert f"{tmp_path / 'labels'} seems to hold the images, and {tmp_path / 'images'} the labels; swap" in message
+
+
+@pytest.mark.parametrize("beside", ["", "images/ADE/training/street"])
+def test_folder_of_ade20k_names_its_benchmark(tmp_path, beside):
+    for number in range(3):
+        put(tmp_path / beside / f"ADE_train_{number}.jpg", np.zeros((3, 6, 3), np.uint8))
+        put(tmp_path / beside / f"ADE_train_{number}_seg.png", np.zeros((3, 6, 3), np.uint8))
+    assert "ADEChallengeData2016" in refusal(lambda: Folder.open(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "says"),
+    [
+        ("JPEGImages/480p/bear/0.jpg", "Annotations_unsupervised/480p/bear/0.png", r"give davis:.*@val"),
+        ("JPEGImages/480p/bear/0.jpg", "Annotations/480p/bear/0.png", "move JPEGImages/480p to images"),
+        ("train/JPEGImages/a/0.jpg", "train/Annotations/a/0.png", "YouTube-VOS"),
+        ("imgs/a/0.jpg", "panomasks/a/0.png", "VIPSeg"),
+        ("data_2d_raw/s/image_00/data_rect/0.png", "data_2d_semantics/train/s/image_00/instance/0.png", "KITTI-360"),
+        ("train2017/0.jpg", "stuffthingmaps/train2017/0.png", "COCO-Stuff"),
+        ("training/images/0.jpg", "training/v2.0/instances/0.png", r"'coding: class\*256\+id from 0'"),
+        ("bladder/tissue images/0.png", "bladder/label masks/0.tif", "NuInsSeg"),
+        ("train/0.jpg", "masks/0_m0_1.png", "Open Images"),
+        ("training/images/0_training.tif", "training/mask/0_training_mask.gif", "DRIVE .* the field of view"),
+    ],
+)
+def test_folder_of_a_known_data_set_as_distributed_has_a_cure(tmp_path, images, labels, says):
+    put(tmp_path / images, np.zeros((3, 6, 3), np.uint8))
+    put(tmp_path / labels, np.ones((3, 6), np.uint8))
+    if "Open Images" in says:
+        (tmp_path / "train-annotations-object-segmentation.csv").write_text("MaskPath,ImageID")
+    if "DRIVE" in says:
+        put(tmp_path / "training/1st_manual/0_manual1.gif", np.ones((3, 6), np.uint8))
+    split = "train" if "YouTube" in says else "training" if "DRIVE" in says else ""
+    assert re.search(says, refusal(lambda: Folder.open(tmp_path, split)))
+
+
+def test_folder_of_coco_panoptic_names_its_prefix(tmp_path):
+    (tmp_path / "panoptic.json").write_text('{"images": [], "annotations": [{"segments_info": []}], "categories": []}')
+    assert refusal(lambda: Folder.open(tmp_path)).endswith(f"no folder of label images; give coco:{tmp_path}")
+
+
+def test_folder_of_a_second_kind_of_label_images_offers_it(tmp_path):
+    """As MMSegmentation leaves COCO-Stuff and others."""
+    for number in range(3):
+        put(tmp_path / "images" / f"{number}.jpg", np.zeros((3, 6, 3), np.uint8))
+        put(tmp_path / "annotations" / f"{number}.png", CLASSES.astype(np.uint8))
+        put(tmp_path / "annotations" / f"{number}_labelTrainIds.png", CLASSES.astype(np.uint8) + 1)
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert f'write label_name: "*_labelTrainIds" to {tmp_path / "classes.yaml"} to take these' in message
+    (tmp_path / "classes.yaml").write_text('label_name: "*_labelTrainIds"\ncoding: class\n')
+    assert {category.name for category in Folder.open(tmp_path).taxonomy.categories} == {"0", "1", "2", "3"}

@@ -1546,3 +1546,83 @@ def test_folder_background_of_1_is_no_object(tmp_path, count):
     assert "'coding: instance'" in message
     write(tmp_path, drawn, coding="instance", void=1)
     assert sum(s.isthing for s in Folder.open(tmp_path)[0].panoptic.segments) == count
+
+
+def tones(labels: np.ndarray) -> np.ndarray:
+    """A greedy graph colouring: the numbers of objects become the lowest tones that no neighbour has."""
+    found = np.zeros_like(labels)
+    for number in range(1, labels.max() + 1):
+        near = ndimage.binary_dilation(labels == number, np.ones((3, 3)))
+        found[labels == number] = min(set(range(1, 9)) - set(found[near].tolist()))
+    return found
+
+
+@pytest.mark.parametrize("form", ["grey", "colours", "red"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_folder_tones_that_tell_neighbours_apart_are_no_classes(tmp_path, packed, form):
+    drawn = []
+    for seed in range(6):
+        places = np.random.default_rng(seed).random((40, 2)) * 96
+        rows, columns = np.mgrid[:96, :96]
+        away = (rows[..., None] - places[:, 0]) ** 2 + (columns[..., None] - places[:, 1]) ** 2
+        labels = away.argmin(-1) + 1
+        drawn.append(tones(labels if packed else np.where(away.min(-1) < 81, labels, 0)))
+    if form != "grey":  # BBBC039 has the tones as red
+        table = {tone: (tone, 0, 0) if form == "red" else (255 * (tone % 2), 30 * tone, 90) for tone in range(1, 9)}
+        drawn = [colored(tones, table) for tones in drawn]
+    coding = "class" if form == "grey" else "color"
+    message = refusal(lambda: Folder.open(write(tmp_path, drawn)))
+    assert re.search(r"if (values|colours) only tell neighbours apart, give each object a number of its own", message)
+    write(tmp_path, drawn, coding=coding)
+    assert Folder.open(tmp_path).labels.coding == coding
+
+
+def test_folder_nuclei_in_cells_are_classes(tmp_path):
+    drawn = []
+    for seed in range(6):
+        places = np.random.default_rng(seed).permutation(16)[: 9 + seed]
+        rows, columns = np.indices((96, 96)) % 24 - 12
+        inside = np.isin(
+            np.add(*(n // 24 * step for n, step in zip(np.indices((96, 96)), (4, 1), strict=True))), places
+        )
+        cells = inside & (rows**2 + columns**2 <= 100)
+        drawn.append(cells * 1 + (inside & (rows**2 + (columns - 4) ** 2 <= 24)))
+    assert Folder.open(write(tmp_path, drawn)).labels.coding == "class"
+
+
+@pytest.mark.parametrize("instances_first", [True, False])
+@pytest.mark.parametrize("masks", [True, False])
+def test_folder_classes_among_numbers_of_objects_are_refused(tmp_path, instances_first, masks):
+    numbers = [discs(count, seed=count) for count in (12, 20, 17, 23, 15, 19)]
+    others = [(labels > 0) * 1 if masks else np.where(labels > 0, labels % 2 + 1, 0) for labels in numbers[:2]]
+    write(tmp_path, [*numbers, *others] if instances_first else [*others, *numbers])
+    message = refusal(lambda: Folder.open(tmp_path))
+    assert re.search(r"most number the objects, as .*, but values of .* have many patches, as classes have", message)
+    assert "save all of them alike, also those of all splits" in message
+
+
+def test_folder_background_of_the_highest_value_is_no_object(tmp_path):
+    drawn = [np.where(m > 0, m - 1, count) for count in (12, 20, 17, 23) for m in [discs(count, seed=count)]]
+    message = refusal(lambda: Folder.open(write(tmp_path, drawn)))
+    assert "or, if it is another value in each image, to be saved as 0; where" in message
+
+
+def test_folder_object_of_0_among_objects_that_fill_the_image_is_no_background(tmp_path):
+    drawn = []
+    for seed in range(4):
+        places = np.random.default_rng(seed).random((60, 2)) * 96
+        rows, columns = np.mgrid[:96, :96]
+        drawn.append(((rows[..., None] - places[:, 0]) ** 2 + (columns[..., None] - places[:, 1]) ** 2).argmin(-1))
+    assert "where 0 is an object, add 1 to all values" in refusal(lambda: Folder.open(write(tmp_path, drawn)))
+
+
+@pytest.mark.parametrize("kind", ["scaled", "numbered"])
+def test_folder_images_of_two_codings_are_refused(tmp_path, kind):
+    if kind == "scaled":
+        drawn = scenes(5, [1, 2, 3, 4])
+        others = [60 * labels for labels in drawn[:2]]
+    else:
+        drawn = [discs(count, seed=count) for count in (12, 20, 17, 23, 15)]
+        others = [np.where(labels > 0, labels + 1000, 0) for labels in drawn[:2]]
+    message = refusal(lambda: Folder.open(write(tmp_path, [*drawn, *others])))
+    assert "values of one or of another kind, and none has both" in message

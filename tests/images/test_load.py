@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 
 from pix2seqd.files import InputError
 from pix2seqd.images import load as preprocess
-from pix2seqd.images.load import absolute, image_size, load_image
+from pix2seqd.images.load import absolute, image_size, load_image, open_pixels
 
 GRADIENT = np.stack(np.broadcast_arrays(np.arange(0, 240, 8)[None, :], np.arange(0, 200, 10)[:, None], 90), -1)
 RGB = Image.fromarray(GRADIENT.astype(np.uint8))  # 30 wide, 20 high, smooth: it survives palettes and JPEG
@@ -438,3 +438,39 @@ def test_absolute_is_the_path_from_the_present_folder(names):
     """As `pathlib` has it, which takes longer; results that were recorded have these paths."""
     path = Path("/".join(names))
     assert absolute(path) == str(Path(os.path.normpath(path)).absolute())
+
+
+@pytest.mark.parametrize("layout", ["strips.tif", "rgb.tif", "whole.png", "float.tif"])
+@pytest.mark.parametrize(("hot", "said"), [(1, 1), (0, 0), (100, 1)])
+def test_load_image_says_that_few_pixels_stretch_the_range(tmp_path, layout, hot, said):
+    values = np.random.default_rng(0).integers(100, 1000, (64, 64)).astype(np.uint16)
+    values.ravel()[:hot] = 65535
+    path = tmp_path / layout
+    if layout == "whole.png":
+        Image.fromarray(values).save(path)
+    else:
+        kinds = {"rgb.tif": np.stack([values] * 3, -1), "float.tif": values.astype(np.float32)}
+        tifffile.imwrite(path, kinds.get(layout, values), rowsperstrip=16)
+    for read in (load_image, open_pixels):
+        notes: list[str] = []
+        read(path, note=notes.append)
+        assert ["99.9% of the values have at most 16 of 256 levels: clip" in note for note in notes] == [True] * said
+
+
+@pytest.mark.parametrize(("value", "said"), [(-9999, 1), (0, 0)])
+def test_load_image_says_that_a_value_for_no_data_stretches_the_range(tmp_path, value, said):
+    values = np.random.default_rng(0).uniform(100, 300, (64, 64)).astype(np.float32)
+    values[:20] = value
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    notes: list[str] = []
+    load_image(tmp_path / "a.tif", note=notes.append)
+    assert ["a value for no data" in note for note in notes] == [True] * said
+
+
+def test_load_image_range_of_one_value_or_of_8_bits_is_not_judged(tmp_path):
+    notes: list[str] = []
+    drawn = {"a": np.full((9, 9), 700, np.uint16), "b": np.eye(64, dtype=np.uint8), "c": np.eye(9, dtype=np.uint16)}
+    for name, values in drawn.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", values)
+        load_image(tmp_path / f"{name}.tif", note=notes.append)
+    assert not notes

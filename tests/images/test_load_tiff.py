@@ -690,3 +690,25 @@ def test_load_image_nodata_of_gdal_takes_no_part_in_the_stretch(tmp_path, dtype,
     expected[0] = 0
     assert np.array_equal(np.asarray(load_image(path))[..., 0], expected)
     assert np.array_equal(open_pixels(path).rows(0, 8)[..., 0], expected)
+
+
+@pytest.mark.parametrize("kind", ["DNG", "without a preview", "linear", "CR2"])
+def test_load_image_raw_file_of_a_camera_is_refused(tmp_path, kind):
+    """Its preview would be read, which has far fewer pixels."""
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        if kind == "DNG":
+            tiff.write(np.zeros((6, 8, 3), np.uint8), photometric="rgb", subfiletype=1, subifds=1)
+        if kind == "CR2":
+            tiff.write(np.zeros((6, 8, 3), np.uint8), photometric="rgb")
+        elif kind == "linear":
+            tiff.write(np.zeros((24, 32, 3), np.uint16), photometric="linear_raw")
+        else:
+            tiff.write(np.zeros((24, 32), np.uint16), photometric="cfa")
+    if kind == "CR2":
+        content = path.read_bytes()
+        at = len(content) + 2  # the list of tags moves to the end, and Canon's mark to its usual place
+        tags = content[int.from_bytes(content[4:8], "little") :]
+        path.write_bytes(content[:4] + at.to_bytes(4, "little") + b"CR\2\0" + content[12:] + b"\0\0" + tags)
+    with pytest.raises(InputError, match=r"a\.tif: it is a camera's raw file; export it as TIFF or JPEG"):
+        load_image(path)

@@ -169,8 +169,8 @@ def read_image(file: Traversable | io.BytesIO) -> Image.Image:
 
 def _for_data(note: str) -> str:
     """A note of `load_image` with the cure for data sets, which have no options for channels and planes."""
-    what, _, _ = note.partition("; ")
-    return f"{what}; to use others, save them as images of their own"
+    what, cure, _ = note.partition("; ")
+    return f"{what}; to use others, save them as images of their own" if cure else what
 
 
 def labels_orientation(size: tuple[int, int] | None, image: Image.Image) -> int | None:

@@ -44,6 +44,8 @@ MAX_DROPPED = 0.05
 
 NO_PIXEL = "no pixel of the image is in it, as with coordinates in degrees, or of an image of another size"
 """Why an outline is lost that is nowhere in its image."""
+MIN_SIDE, MIN_OVERLAP = 4, 0.5
+"""Sides of a mask, in pixels, from which its place is compared with its bounding box, and how far they agree then."""
 MANY_RECTANGLES = 10
 """Number of objects that are all rectangles, above which they may be bounding boxes."""
 
@@ -70,6 +72,10 @@ class Conversion:
     """Number of annotations of images that the source does not list."""
     rectangles: int = 0
     """Number of instances that fill their bounding box."""
+    boxed: int = 0
+    """Number of outlines that come with a bounding box."""
+    misplaced: int = 0
+    """Number of those that lie elsewhere than the box says."""
     notes: dict[str, int] = field(default_factory=dict)
     """What was left out of images, or how their labels were taken → number of images."""
     errors: list[str] = field(default_factory=list)
@@ -102,6 +108,11 @@ class Conversion:
         found += [f"{count:,} images: {note}" for note, count in self.notes.items()]
         if self.rectangles == self.segments - self.crowds > MANY_RECTANGLES:
             found.append("every object fills its bounding box; boxes instead of outlines would be wrong labels")
+        if 2 * self.misplaced > self.boxed:
+            found.append(
+                f"warning: {self.misplaced:,} of {self.boxed:,} outlines lie elsewhere than their bounding boxes "
+                "(bbox) say; if x and y are swapped, or one of both is of another size, the labels are wrong"
+            )
         return found
 
 
@@ -194,7 +205,7 @@ class Painter:
             path = self.annotations.images / name
             raise InputError(f"{path} is {image.width} x {image.height} but {says}; correct one of them{hint}")
         canvas, classes = self._base_layer(image, name)
-        instances = self._instances(record, image, orientation)
+        instances = self._instances(record, image, orientation, report)
         once, twice = np.zeros((2, *canvas.shape), bool)
         crowds = []
         first = len(classes) + 1
@@ -238,7 +249,7 @@ class Painter:
             canvas[canvas == VOID] = len(classes)
         return canvas, classes
 
-    def _instances(self, record: Record, image: Image.Image, orientation: int) -> list[_Instance]:
+    def _instances(self, record: Record, image: Image.Image, orientation: int, report: Conversion) -> list[_Instance]:
         """Annotations and their masks, back to front."""
         width, height = record.size or image.size
         decoded, work = [], 0
@@ -253,10 +264,20 @@ class Painter:
             except ValueError as error:
                 reason = f"{shape.name} cannot be used ({error})"
                 raise InputError(f"{self.annotations.source}: {reason}; correct it") from error
+            if shape.bbox and min(mask.shape) >= MIN_SIDE:
+                report.boxed += 1
+                report.misplaced += _overlap(mask, shape.bbox) < MIN_OVERLAP
             if orientation > 1:
                 mask = Mask.of(upright(mask.whole(height, width), orientation))
             decoded.append((shape, mask))
         return sorted(decoded, key=lambda found: (not found[0].crowd, found[0].depth, -found[1].area))
+
+
+def _overlap(mask: Mask, bbox: tuple[float, ...]) -> float:
+    """How far the box of a mask is a bounding box of left, top, width and height: intersection over union."""
+    sides = zip(reversed(mask.box), bbox[:2], bbox[2:], strict=True)
+    common = math.prod(max(0.0, min(s.stop, start + size) - max(s.start, start)) for s, start, size in sides)
+    return common / max(1.0, math.prod(mask.shape) + bbox[2] * bbox[3] - common)
 
 
 def convert(

@@ -15,6 +15,7 @@ from pix2seqd.data.annotations import conversion, cure
 from pix2seqd.data.annotations.masks import is_mask_folders
 from pix2seqd.data.annotations.records import SPLIT_NAMES, is_hidden
 from pix2seqd.data.archive import read_image
+from pix2seqd.data.coco import splits
 from pix2seqd.data.label_images import ARRAY, LOSSLESS_SUFFIXES
 from pix2seqd.data.labels import DECLARATIONS, Labels, read_declaration
 from pix2seqd.data.sample import Sample
@@ -29,6 +30,8 @@ NOT_LABELS = (IMAGE_SUFFIXES | {".npz", ".mat", ".h5", ".hdf5", ".nii", ".gz"}) 
 """Suffixes of images and arrays that are not read as labels."""
 NNUNET_SPLITS = {"train": "Tr", "test": "Ts"}
 """How nnU-Net ends the names of the folders of a split, `imagesTr` and `labelsTr`."""
+EVEN = 0.7
+"""Share of the pixels that are as the next one: more in label images, less than the rest of it in photographs."""
 SEPARATORS = r"[_. -]"
 """What sets the parts of a name apart."""
 MAX_FOLDERS = 50
@@ -41,6 +44,29 @@ IMAGE_WORDS = re.compile(r"(?i)(^|[_. -])(rgb|imgs?|images?|photos?|raw|orig|ori
 """Words that tell the image from label images of several kinds in the same folder."""
 LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-.*tag-.*")
 """Name of a mask that Label Studio exports: of one tag and one task."""
+ADE20K = re.compile(r"ADE_.*_(seg|parts_\d+)\.png")
+"""Name of a label image of ADE20K."""
+DISTRIBUTED = {
+    "training/mask/*_training_mask.gif": "is DRIVE as distributed, whose mask is the field of view; in training, move "
+    'mask away and call 1st_manual \'labels\', and write image_name: "*_training" and label_name: "*_manual1" to '
+    "{0}/classes.yaml",
+    "Annotations_unsupervised/480p": "is DAVIS as distributed; give davis:{0}@val or davis:{0}@train",
+    "JPEGImages/480p": "is DAVIS as distributed; move JPEGImages/480p to images and Annotations/480p to labels",
+    "*/JPEGImages": "is YouTube-VOS as distributed; in each split, call JPEGImages 'images' and Annotations 'labels'",
+    "panomasks": "is VIPSeg as distributed, whose values are classes or class * 100 + number; save class * 1000 + "
+    "number with 16 bits to labels, and call imgs 'images'",
+    "data_2d_semantics": "is KITTI-360 as distributed; move data_2d_raw/SEQUENCE/image_00/data_rect to images/SEQUENCE "
+    "and data_2d_semantics/train/SEQUENCE/image_00/instance to labels/SEQUENCE, and leave out images without labels",
+    "stuffthingmaps": "is COCO-Stuff as distributed; call stuffthingmaps 'labels', write 'coding: class' to "
+    "{0}/classes.yaml, and move the images of each split to images/SPLIT",
+    "training/v2.0": "is Mapillary Vistas 2 as distributed; move v2.0/instances of each split to its folder labels, "
+    "and write 'coding: class*256+id from 0' to {0}/classes.yaml",
+    "*/tissue images": "is NuInsSeg as distributed; move ORGAN/tissue images to images/ORGAN and ORGAN/label masks to "
+    "labels/ORGAN",
+    "*-object-segmentation.csv": "is Open Images as distributed; put the masks of image NAME into masks/NAME, and the "
+    "images into images",
+}
+"""File or folder in a data set → what the data set is, and what to do; `{0}` is its folder."""
 LABEL_STUDIO_CURE = (
     "masks of Label Studio name a task but not its image: export the project as JSON instead, and give that to "
     "pix2seqd convert-data"
@@ -106,7 +132,12 @@ class Folder:
         class_files = [kind for _, kind in files if kind is not None]
         if class_files and len(class_files) < len(files):
             raise InputError(f"{directory} has class images in some splits only; add the others")
-        return cls(pairs, Labels.open(directory, [label for label, _ in files], class_files))
+        try:
+            return cls(pairs, Labels.open(directory, [label for label, _ in files], class_files))
+        except InputError as error:
+            if reason := _swapped(pairs.layout.images, pairs.layout.labels):
+                raise InputError(reason) from error
+            raise
 
     def __len__(self) -> int:
         return len(self._names)
@@ -187,6 +218,8 @@ class Pairs:
             InputError: the folder of images is missing; a file has no partner; two images have the same stem.
         """
         if not layout.images.is_dir():
+            if reason := _distributed(directory):
+                raise InputError(reason)
             raise InputError(f"{layout.images} is missing: the images of {layout.labels} are expected in this folder")
         truth = _by_name(layout.labels, layout, names.label, LABEL_SUFFIXES)
         beside = layout.images == layout.labels
@@ -350,6 +383,9 @@ def _existing(folder: Path) -> Path | None:
 def _no_split(directory: Path, split: str, known: Mapping[str, Layout]) -> str:
     """The message about a split without label images."""
     have = ", ".join(name or "(without a name)" for name in known) or "none"
+    if not known and (coco := splits(directory)):
+        names = " or ".join(f"coco:{directory}" + (f"@{name}" if name else "") for name in coco)
+        return f"{directory} is in COCO panoptic format, no folder of label images; give {names}"
     if not known and (found := conversion(directory)):
         return found
     expected = directory / "labels" / split
@@ -373,6 +409,8 @@ def _of_other_formats(directory: Path) -> str:
         for _, layout in _with_folders(directory, word):
             place, files = layout.labels, _files(layout.labels, layout.nested)
             suffixes = sorted({path.suffix.lower() for path in files} & NOT_LABELS)
+            if suffixes and (reason := _swapped(layout.images, place)):
+                return reason
             if {".jpg", ".jpeg"} & set(suffixes):
                 return (
                     f"{place} has JPEG files, which change the values of labels; export the labels again as PNG or "
@@ -384,10 +422,32 @@ def _of_other_formats(directory: Path) -> str:
     return ""
 
 
+def _swapped(images: Path, labels: Path) -> str:
+    """The message about folders of images and of labels whose names are swapped, by the first file of each; or ""."""
+    even: list[float] = []
+    for folder in (images, labels):
+        pictures = (path for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+        for path in islice(pictures, 1):
+            with suppress(InputError):
+                pixels = np.asarray(read_image(path)).reshape(-1, 3)
+                if (pixels != pixels[0]).any():  # of one colour, it may be either
+                    even.append((pixels[1:] == pixels[:-1]).all(-1).sum() / len(pixels))
+    if len(even) < 2 or not even[0] > EVEN > 1 - EVEN > even[1]:
+        return ""
+    return f"{labels} seems to hold the images, and {images} the labels; swap the names of the two folders"
+
+
 def other_arrangement(directory: Path) -> str:
     """The message about a folder that has images, but none that are label images by their place; "" for another one."""
     if reason := _of_other_formats(directory):
         return reason
+    if reason := _distributed(directory):
+        return reason
+    if ade := next((path for path in files_below(directory) if ADE20K.fullmatch(path.name)), None):
+        return (
+            f"{ade} is of ADE20K, whose colours are a class (red and green) and an object (blue); take its benchmark "
+            "for scene parsing (ADEChallengeData2016), which has label images"
+        )
     for home in (directory, _image_folder(directory)):
         if kinds := _beside(home):
             several = "one of these kinds: " if len(kinds) > 1 else ""
@@ -445,6 +505,12 @@ def other_arrangement(directory: Path) -> str:
             more = "; if several have the masks of a class each, draw those of an image into one label image"
             return f"{reason}the labels 'labels'{more if len(names) > 2 else ''}"
     return next(iter(beside.values()), "")
+
+
+def _distributed(directory: Path) -> str:
+    """The message about a known data set that lies as it was distributed; "" for other folders."""
+    found = (what for pattern, what in DISTRIBUTED.items() if next(directory.glob(pattern), None))
+    return next((f"{directory} {what.format(directory)}" for what in found), "")
 
 
 def _below(directory: Path) -> Iterator[Path]:
@@ -516,6 +582,8 @@ def _check_partners(
     unpaired = sorted(by_name.keys() ^ truth.keys())
     if not unpaired:
         return
+    if reason := _distributed(directory):
+        raise InputError(reason)
     have, lacks = (images, labels) if unpaired[0] in by_name else (labels, images)
     cure = "give an image and its label image the same name up to the suffix"
     if truth.keys() < by_name.keys():
@@ -531,11 +599,21 @@ def _check_partners(
             choice += f"{directory / 'classes.yaml'}; if each is the mask of a class, draw those of an image into one"
             apart = "" if several or kinds else _other_folder(by_name, images, truth, labels)
             cure = "; ".join(filter(None, [several, choice if kinds else "", apart])) or cure
+    if by_name.keys() < truth.keys() and (ends := _further_ends(by_name, truth)):
+        one = f'label_name: "*{ends[0]}"'
+        cure = f"if each image has label images of several kinds, write {one} to {directory / 'classes.yaml'} to take "
+        cure += "these, or move them away to take the others"
     if {name.casefold() for name in by_name} == {name.casefold() for name in truth}:
         cure = "some names differ in capital letters only; write them alike"
     if {_without_zeros(name) for name in by_name} == {_without_zeros(name) for name in truth}:
         cure = "some names differ only in the zeros before their numbers; write them alike"
     raise InputError(f"{have} has {unpaired[0]!r} but {lacks} does not ({len(unpaired)} files have no partner); {cure}")
+
+
+def _further_ends(images: Iterable[str], truth: Collection[str]) -> list[str]:
+    """How label images beside those of the same names as the images end, alike for all of them."""
+    ends = {name.removeprefix(image) for image in islice(images, 1) for name in truth if name.startswith(image)}
+    return sorted(end for end in ends if end and all(f"{image}{end}" in truth for image in images))
 
 
 def _without_zeros(name: str) -> str:

@@ -61,7 +61,8 @@ def check_alpha(path: Path, pixels: np.ndarray) -> None:
     if len(np.unique(values)) < len(np.unique(values * 256 + alpha)):
         raise InputError(
             f"{path} has pixels of one colour that differ in the alpha channel, which would be left out; "
-            "save the labels without it, or, if it is the mask, save it alone as a grey image"
+            "save the labels without it, or, if it is the mask, save it alone as a grey image; if a class and the "
+            "number of an object are in different channels (BDD100K), save class * 1000 + number as grey of 16 bits"
         )
 
 

@@ -11,10 +11,23 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from pix2seqd.data.contours import are_outlines, are_points, are_strokes
 from pix2seqd.data.label_images import check_alpha
-from pix2seqd.data.seen import FEW_IMAGES, FREE, LAND, MANY, MAX_SPREAD, NEARLY, SEVERAL, Images, are_one_scene, look
+from pix2seqd.data.seen import (
+    FEW_IMAGES,
+    FREE,
+    LAND,
+    MANY,
+    MANY_PIECES,
+    MAX_SPREAD,
+    NEARLY,
+    SEVERAL,
+    Images,
+    are_one_scene,
+    look,
+)
 from pix2seqd.data.smeared import is_mixed, is_smooth, mixed, smeared, was_jpeg
 from pix2seqd.files import InputError
 from pix2seqd.panoptic.panoptic import id_to_rgb
@@ -55,10 +68,25 @@ MANY_CLASSES = 256
 """Number of values that a set of classes may have if they are higher than 1000, or colours."""
 NEARLY_ALL = 240
 """Number of values in an image above which nearly all of 8 bits are used."""
+FEW_TONES = range(2, 9)
+"""Highest number of values in an image that tell neighbours apart; greedy colouring of a plane needs up to about 8."""
+ALIKE = 4
+"""How many times larger the patches of one such value are than those of another, on average."""
+APART = 0.97
+"""Share of the border of values, in the middle, up to which patches touch others often enough to judge by it."""
+LONG = 1.25
+"""`Seen.scatter` of a patch above which it may be several objects that touch."""
+MAX_LONG = 0.15
+"""Share of the area in such patches up to which patches of one value hardly ever touch."""
 PLENTY = 64
 """Number of values in an image above which they are not classes of which each is one patch."""
-OTHER_BACKGROUND = "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1'"
+OTHER_BACKGROUND = (
+    "; with 'coding: instance', a background other than 0 is to be void, as in 'void: 1', or, if it is another value "
+    "in each image, to be saved as 0; where 0 is an object, add 1 to all values"
+)
 """What messages add where the background of objects seems not to be 0."""
+ALIKE_CURE = "; otherwise save all of them alike, also those of all splits"
+"""What messages add where some images seem to have another coding."""
 HIGHEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
 """The highest values of label images, which programs often write for pixels without a label."""
 
@@ -140,7 +168,74 @@ def _recognize_plain(plain: list[tuple[Path, np.ndarray]], given: Given) -> tupl
     coding, reason = _recognize_grey(seen, given, one_scene, inverted)
     if coding == "class" and not given.classes_only:
         _check_stretch(seen, declaration)
+        if not given.things and _only_tell_apart(seen, [np.where(pixels == 255, 0, pixels) for _, pixels in plain]):
+            raise _unsure_tones(declaration, "class")
+    patches = [Images([s]).patches if len(s.values) else 1 for s in seen]
+    if coding == "instance" and max(patches) >= MANY_PIECES:
+        odd, usual = (plain[int(i)][0] for i in (np.argmax(patches), np.argmin(patches)))
+        raise _unsure(
+            declaration,
+            f"most number the objects, as {usual}, but values of {odd} have many patches, as classes have",
+            ["instance"],
+            ALIKE_CURE,
+        )
+    if len(seen) >= SEVERAL and not given.classes_only and _are_of_two_kinds(seen, coding):
+        raise _unsure(
+            declaration, "images have values of one or of another kind, and none has both", [coding], ALIKE_CURE
+        )
     return coding, reason
+
+
+def _are_of_two_kinds(seen: Images, coding: str) -> bool:
+    """Whether images fall into two groups without a common value, or into those with and without numbers of objects."""
+    images = [values for s in seen if (values := set(s.values.tolist()) - {255})]
+    if base := re.search(r"[0-9]{3,}", coding):
+        plain = [values for values in images if max(values) < int(base[0])]
+        mixed = any(min(values) < int(base[0]) <= max(values) for values in images)
+        return not mixed and len(set().union(*plain)) > 1
+    groups: list[set[int]] = []
+    for values in images if coding == "class" else ():
+        apart = [group for group in groups if not group & values]
+        groups = [*apart, values.union(*(group for group in groups if group & values))]
+    return len(groups) == 2 and min(map(len, groups)) > 1
+
+
+def _only_tell_apart(seen: Images, images: list[np.ndarray]) -> bool:
+    """Whether values may be the few tones that graph colouring gives to objects, so that no two of one tone touch.
+
+    Patches of a class that touch become one, of no simple form. Of tones, all but the commonest are there because their
+    patches touch others. `images` are `[h, w]`, 0 where nothing is labelled.
+    """
+    seen = seen.keep(lambda values: values != 255).labelled
+    values, index = np.unique(np.concatenate([s.chosen for s in seen] or [[]]), return_inverse=True)
+    if len(values) not in FEW_TONES or seen.patches < SCATTERED:
+        return False
+    patches, sizes = (
+        np.bincount(index, np.concatenate(found))
+        for found in ([s.patches for s in seen], [s.areas / s.patches for s in seen])
+    )
+    mean, free = sizes / np.bincount(index), np.concatenate([s.free for s in seen])
+    commonest = index == patches.argmax()
+    # Parts of objects, as nuclei in cells, lie in others and not beside them.
+    if not 0.5 * np.median(free[commonest]) <= np.median(free[~commonest]) <= APART:
+        return False
+    total = long = 0
+    for pixels in images:
+        for value in np.unique(pixels[pixels > 0]):
+            numbered, _ = ndimage.label(pixels == value, np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
+            places = np.nonzero(numbered)
+            areas = np.bincount(of := numbered[places] - 1)
+            variances = [np.bincount(of, p * p) / areas - (np.bincount(of, p) / areas) ** 2 for p in places]
+            total += areas.sum()
+            long += areas[np.sqrt(2 * np.pi * np.sum(variances, 0) / areas) > LONG].sum()
+    return bool(mean.max() <= ALIKE * mean.min() and long <= MAX_LONG * total)
+
+
+def _unsure_tones(declaration: Path, coding: str) -> InputError:
+    what = "colours" if coding == "color" else "values"
+    few = f"a few {what}, whose patches touch those of others and hardly ever one another"
+    also = f"; if {what} only tell neighbours apart, give each object a number of its own (docs/datasets.md)"
+    return _unsure(declaration, few, [coding], also)
 
 
 def _check_alike(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path) -> None:
@@ -267,7 +362,7 @@ def _recognize_low(
             one = "an image has one value, and other images have other ones"
             raise _unsure(declaration, one, ["instance", "class"])
         return "class", f"an image has at most one value besides 0{what}"
-    background = all(s.has_zero for s in seen) and not seen.have_background_of_1
+    background = all(s.has_zero for s in seen) and not seen.have_other_background
     single, row = seen.single_share, _Row.of(seen)
     counts = f"an image has up to {most} values besides 0{what}"
     codings = ["instance", "class", *_small_bases(seen)]
@@ -469,7 +564,7 @@ def _recognize_high(seen: Images, given: Given, one_scene: bool) -> tuple[str, s
     # The regions of an atlas are one patch each as well, but they return, or there are few of them.
     other = returning < 0.05 and len(seen) >= FEW_IMAGES and most >= 3
     alike = most > PLENTY and (dense or returning < 0.3 or len(seen) < SEVERAL) and seen.spread <= MAX_SPREAD
-    lies_around = seen.have_background_of_1
+    lies_around = seen.have_other_background
     alike &= not lies_around
     if share < 0.2 and single >= SINGLE and (other or alike) and not classes_only:
         return "instance", f"values reach {highest}, and {_of_one_patch(single)}"
@@ -526,6 +621,8 @@ def _recognize_colors(images: list[tuple[Path, np.ndarray]], given: Given) -> tu
         codings += ["class"] if given.looked_up else []
         raise _unsure(declaration, f"{counts}, other ones in each image", codings, also)
     if len(values) <= MANY_CLASSES and classes:
+        if not (given.things or given.named) and _only_tell_apart(seen, [pixels for _, pixels in plain]):
+            raise _unsure_tones(declaration, "color")
         if _has_low_channel(values):
             numbers = f"{counts}, and one channel has only low numbers, as of classes or objects"
             also = "; if it is the class and another channel the object, save class * 1000 + number of the object"

@@ -59,16 +59,21 @@ class Seen:
     """Size of the middle patch of each chosen value, as a share of its largest."""
     free: np.ndarray
     """Share of the border of each chosen value at which 0 begins."""
-    has_zero: bool
+    zeros: int
+    """Number of pixels of 0."""
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether some pixels are 0."""
+        return self.zeros > 0
 
     def keep(self, kept: Callable[[np.ndarray], np.ndarray]) -> "Seen":
         """What was seen of the values for which `kept` is true."""
         some = kept(self.chosen)
         patches, areas, scatter = (of[some] for of in (self.patches, self.areas, self.scatter))
         evenness, free = self.evenness[some], self.free[some]
-        return Seen(
-            self.values[kept(self.values)], self.chosen[some], patches, areas, scatter, evenness, free, self.has_zero
-        )
+        values = self.values[kept(self.values)]
+        return Seen(values, self.chosen[some], patches, areas, scatter, evenness, free, self.zeros)
 
 
 class Images(list[Seen]):
@@ -211,11 +216,17 @@ class Images(list[Seen]):
         return float(1 - within / max(np.concatenate(several).var(ddof=1), 1e-9))
 
     @property
-    def have_background_of_1(self) -> bool:
-        """Whether 1 is the background of most images with several values, as in a watershed with lines of 0."""
-        most = [s for s in self if len(s.chosen) >= FEW_IMAGES]
-        around = [s for s in most if s.values[0] == 1 and 2 * s.areas[0] > s.areas.sum()]
-        found = [s for s in around if s.areas[0] > MAX_SPREAD * np.median(s.areas[1:])]
+    def have_other_background(self) -> bool:
+        """Whether a value is the background of most images with several values: 1 of a watershed, or the highest.
+
+        Where no image has one, 0 is an object as the others are: of their size, among values that fill the image.
+        """
+        most = Images(s for s in self if len(s.chosen) >= FEW_IMAGES)
+        objects = [s for s in most if 0.25 < s.zeros / np.median(s.areas) < 4]
+        if objects and len(objects) >= NEARLY * len(most) and most.freedom <= LAND:
+            return True
+        around = [s for s in most if 2 * s.areas.max() > s.areas.sum()]
+        found = [s for s in around if s.areas.max() > MAX_SPREAD * np.median(np.delete(s.areas, s.areas.argmax()))]
         return bool(found) and len(found) >= NEARLY * len(most)
 
     @property
@@ -256,7 +267,7 @@ def look(path: Path, values: np.ndarray, declaration: Path) -> Seen:
     if 3 * sum(map(np.any, near)) >= len(found) and any((found[large] > 0).any() for large in near):
         raise mixed(path, declaration, "values that hardly differ from larger ones and lie in them as specks")
     counted = (np.array(patches, int), np.array(areas), np.array(scatter), np.array(evenness))
-    return Seen(found[present], found[chosen], *counted, _free(dense, found)[chosen], bool(found[0] == 0))
+    return Seen(found[present], found[chosen], *counted, _free(dense, found)[chosen], int(counts[found == 0].sum()))
 
 
 def _free(dense: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -30,6 +30,10 @@ environment variable PIX2SEQD_MAX_PIXELS sets another limit."""
 MIN_OPACITY = 16
 """Highest alpha of an image, of 255, below which it would be nearly white: programs write 1 for what is opaque."""
 
+FEW_PIXELS = 0.0005
+"""Share of the brightest and of the darkest values that are left out where the range of the others is judged."""
+FEW_LEVELS = 16
+"""Number of levels, of 256, that are few for nearly all values."""
 BAND = 2**22
 """Pixels that are worked on at a time where an image or a map need not exist as a whole."""
 
@@ -208,6 +212,8 @@ def _in_segments(path: Path, channel: int | str | None, note: Note) -> Pixels | 
         if len(shown) == 2:
             return Pixels(_tiff_image(tiff, str(path), channel, note))
         pixels = TiffPixels(tiff, str(path), shown)
+        if tiff.page.dtype != np.uint8:
+            _describe_range(pixels.counts, str(path), note)
         _describe_planes(tiff, str(path), note)
         describe_channels(tiff, str(path), channel, note)
         stack.pop_all()  # the file stays open as long as the image is used
@@ -330,6 +336,9 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
             _check_transparency(image)
         rgb = one_channel(_to_rgb(deep, is_own=True), channel)
         rgb.info["orientation"] = stored_orientation(image)
+        stretched = deep is not image or image.mode in ("I", "F") or image.mode.startswith("I;16")
+        if stretched and not deep.has_transparency_data:  # which is laid over white
+            _describe_range(_counts(rgb), name, note)
         frames = 1
         with suppress(Exception):  # counting reads all frames, and one may be damaged
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
@@ -341,6 +350,8 @@ def _read(file: IO[bytes], name: str, channel: int | str | None, note: Note) -> 
 def _tiff_image(tiff: Tiff, name: str, channel: int | str | None, note: Note) -> Image.Image:
     image = read_plane(tiff, {}, channel)
     image.info["orientation"] = tiff_orientation(tiff)
+    if _is_plain(tiff) and tiff.page.dtype != np.uint8 and tiff.alpha is None:
+        _describe_range(_counts(image), name, note)
     _describe_planes(tiff, name, note)
     describe_channels(tiff, name, channel, note)
     return image
@@ -386,6 +397,26 @@ def _describe_planes(tiff: Tiff, name: str, note: Note) -> None:
         note(f"{name}: the first of {planes} planes is taken, {planes - 1} left out ({lengths}); {'; '.join(cures)}")
     if tiff.others:
         note(f"{name}: {tiff.others} more images in it, of another size or kind, are left out; {separately}")
+
+
+def _counts(image: Image.Image) -> np.ndarray:
+    """As `Pixels.counts`, of an RGB image."""
+    return np.reshape(image.histogram(), (3, 256)).sum(0)
+
+
+def _describe_range(counts: np.ndarray, name: str, note: Note) -> None:
+    """Report that hot pixels or a value for no data leave few levels to others; `counts` are of stretched values."""
+    below = counts.cumsum() / max(1, counts.sum())
+    low, high = np.searchsorted(below, (FEW_PIXELS, 1 - FEW_PIXELS))
+    levels = np.flatnonzero(counts)
+    apart = len(levels) > 2 and np.diff(levels).max() > len(counts) // 2
+    full = np.sort(counts)[-FEW_LEVELS:].sum() >= (1 - 2 * FEW_PIXELS) * counts.sum()
+    if len(levels) > 1 and FEW_PIXELS * counts.sum() > 1 and (high - low < FEW_LEVELS or (apart and full)):
+        note(
+            f"{name}: its range is that of few pixels or of a value for no data, and {1 - 2 * FEW_PIXELS:.1%} of the "
+            f"values have at most {FEW_LEVELS} of 256 levels: clip these pixels to the range of the others, and save "
+            "it again"
+        )
 
 
 def describe_axes(axes: Mapping[str, int]) -> str:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 from xml.etree import ElementTree
@@ -44,6 +45,10 @@ SPARE = 10_000
 """Planes that a file may name without holding them; the rest of them may be in other files."""
 GDAL_NODATA = 42113
 """The tag with the value of pixels without data, as text."""
+RAW = (tifffile.PHOTOMETRIC.CFA, tifffile.PHOTOMETRIC.LINEAR_RAW)
+"""The colours of what a camera's sensor sees."""
+MAX_LEVELS = 16
+"""Number of pages below the first one that are looked at."""
 ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
@@ -119,6 +124,7 @@ class Tiff:
         self._checked: Any = None
         self._kept = -1, np.zeros((0, 0, 0))
         self._check_list()
+        self._check_raw()
         series = [one for one in self._series() if math.prod(one.shape)]
         if not series:
             raise InputError("it holds no image; export it again")
@@ -164,6 +170,16 @@ class Tiff:
                 below = (count for code, _, count, _ in struct.iter_unpack(tag, content) if code == SUB_PAGES)
                 self._tiff.held += 1 + sum(below)
                 self._file.seek(place + layout.tagnosize + tags * layout.tagsize)
+
+    def _check_raw(self) -> None:
+        """Refuse a camera's raw file (DNG, NEF, ARW, CR2), of which only a preview would be read."""
+        self._file.seek(8)
+        is_raw = self._file.read(2) == b"CR"
+        with suppress(Exception):  # of damaged data, see `_series`
+            first = self._tiff.pages.first
+            is_raw |= any(page.photometric in RAW for page in [first, *islice(first.pages or (), MAX_LEVELS)])
+        if is_raw:
+            raise InputError("it is a camera's raw file; export it as TIFF or JPEG")
 
     def _series(self) -> list[Any]:
         """Groups of equal pages; of a file with a damaged list of pages only those before the damage, as one group."""

@@ -12,6 +12,7 @@ from pix2seqd.files import InputError
 SQUARE = [[1, 1, 4, 1, 4, 4, 1, 4]]
 DRAWN = ["........", ".###....", ".###....", ".###....", "........", "........"]
 CELL = {"id": 1, "name": "cell"}
+LARGE = {"file_name": "a.jpg", "width": 64, "height": 48}
 
 
 def write(path, draw, annotations, categories=(CELL,), images=None, image="a.jpg", encoding="utf-8"):
@@ -217,3 +218,22 @@ def test_read_coco_masks_marked_as_crowds_are_objects(tmp_path, draw, marked, at
     found = open_annotations(path)[""]
     assert sum(shape.crowd for shape in found.records[0].shapes) == crowds
     assert [f"{marked} of 4 annotations are marked as crowds" in note for note in found.notes] == [True] * (not crowds)
+
+
+@pytest.mark.parametrize(
+    ("outline", "bbox", "warned"),
+    [
+        ([10, 8, 40, 8, 40, 30, 10, 30], [10, 8, 30, 22], 0),
+        ([8, 10, 8, 40, 30, 40, 30, 10], [30, 8, 30, 22], 1),  # y before x
+        ([10, 8, 2, 40, 8, 2, 40, 30, 2, 10, 30, 2], [10, 8, 30, 22], 1),  # x, y and whether it is seen
+        ([5, 4, 20, 4, 20, 15, 5, 15], [10, 8, 30, 22], 1),  # of an image of half the size
+        ([10, 8, 40, 8, 40, 30, 10, 30], None, 0),
+        ([10, 8, 40, 8, 40, 30, 10, 30], [10, 8, "a", 22], 0),
+    ],
+)
+def test_read_coco_outlines_away_from_their_boxes_are_said(tmp_path, draw, outline, bbox, warned):
+    path = write(tmp_path / "a.json", draw, [{"segmentation": [outline], "bbox": bbox}], images=[{"id": 7, **LARGE}])
+    draw(tmp_path / "a.jpg", 64, 48)
+    (annotations,) = open_annotations(path).values()
+    lines = convert(annotations, tmp_path / "out").lines
+    assert [line.startswith("warning: 1 of 1 outlines lie elsewhere") for line in lines].count(True) == warned

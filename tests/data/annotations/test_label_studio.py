@@ -128,3 +128,13 @@ def test_label_studio_image_is_the_value_that_ends_as_images_do(tmp_path):
     given["data"] = {"text": "dog and/or cat", "photo": "/data/upload/1/0123abcd-a.jpg"}
     (record,) = open_annotations(write(tmp_path, given))[""].records
     assert record.file_name == "a.jpg"
+
+
+@pytest.mark.parametrize(
+    "names", [("a.jpg", "a.jpg"), ("0123abcd-a.jpg", "89abcdef-a.jpg"), ("0123abcd-a.jpg", "a.jpg")]
+)
+def test_label_studio_two_tasks_of_one_image_are_named(tmp_path, names):
+    box = result("rectangle", {"x": 0, "y": 0, "width": 50, "height": 50})
+    tasks = [task(box, image=f"/data/upload/1/{name}") for name in names]
+    with pytest.raises(InputError, match=r"several tasks of the image a\.jpg, .*; delete all but one in Label Studio"):
+        open_annotations(write(tmp_path, *tasks))

@@ -75,6 +75,8 @@ def test_open_annotations_several_files_are_listed(tmp_path, draw):
         ("a.json", {"filename": "/a.jpg", "annotations": [], "metadata": {}}, "Dataloop"),
         ("a.json", {"name": "n", "dataset": {}, "samples": []}, "Segments.ai"),
         ("a.json", {"asset": {}, "regions": []}, "VoTT"),
+        ("a.json", {"name": "p", "tags": [], "assets": {}}, "VoTT"),
+        ("a.vott", {"name": "p"}, "VoTT exports no masks"),
         ("a.json", [{"label_hash": "h", "data_units": {}}], "Encord"),
         ("a.json", [{"externalId": "a.jpg", "labels": []}], "Kili"),
         ("a.json", [{"task_id": "t", "response": {}}], "Scale"),

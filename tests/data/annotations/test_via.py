@@ -95,3 +95,34 @@ def test_read_via_files_of_several_splits(tmp_path, draw):
     write(tmp_path / "more", draw, [])
     with pytest.raises(InputError, match=r"several files of annotations; give one of them: .*more/via\.json"):
         open_annotations(tmp_path)
+
+
+def test_read_via_of_several_check_boxes_has_a_class_of_its_own(tmp_path, draw):
+    boxes = [{"cell": True}, {"cell": True, "dead": True}, {"cell": False, "dead": True}]
+    given = [region("rect", label=label, x=2 * n, y=0, width=2, height=2) for n, label in enumerate(boxes)]
+    annotations = open_annotations(write(tmp_path, draw, given))[""]
+    names = {category.id: category.name for category in annotations.taxonomy.categories}
+    assert [names[s.category_id] for s in annotations.records[0].shapes] == ["cell", "cell, dead", "dead"]
+
+
+def test_read_via_splits_have_the_classes_of_all(tmp_path, draw, converted):
+    for split, labels in {"train": ["cell", "dot"], "val": ["dot"]}.items():
+        regions = [region("rect", label=label, x=2 * n, y=0, width=2, height=2) for n, label in enumerate(labels)]
+        write(tmp_path / "data" / split, draw, regions)
+    found = converted(tmp_path / "data")
+    assert {split: [s.name for s in samples[0].panoptic.segments] for split, samples in found.items()} == {
+        "train": ["cell", "dot"],
+        "val": ["dot"],
+    }
+    assert found["train"][0].panoptic.taxonomy == found["val"][0].panoptic.taxonomy
+
+
+@pytest.mark.parametrize(("labels", "noted"), [(["cell-1", "cell-2", "cell-3"], 1), (["cell-1", "cell-2", "cell"], 0)])
+@pytest.mark.parametrize("again", [False, True])
+def test_classes_that_are_numbers_of_objects_are_noted(tmp_path, draw, labels, noted, again):
+    given = [*labels, labels[0]] if again else labels
+    regions = [region("rect", label=label, x=2 * n, y=0, width=2, height=2) for n, label in enumerate(given)]
+    notes = open_annotations(write(tmp_path, draw, regions))[""].notes
+    assert sum(note.endswith("if they are the objects of one class, call all of them cell") for note in notes) == (
+        noted and not again
+    )

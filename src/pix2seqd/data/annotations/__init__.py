@@ -13,7 +13,7 @@ from pix2seqd.data.annotations.cvat import is_cvat, read_cvat, read_xml
 from pix2seqd.data.annotations.label_studio import is_label_studio, read_label_studio
 from pix2seqd.data.annotations.labelme import is_labelme, read_labelme
 from pix2seqd.data.annotations.masks import is_mask_folders, read_mask_folders
-from pix2seqd.data.annotations.records import SPLIT_NAMES, Annotations, visible
+from pix2seqd.data.annotations.records import SPLIT_NAMES, Annotations, make_taxonomy, visible
 from pix2seqd.data.annotations.rle_csv import csv_cure, is_rle_csv, read_rle_csv
 from pix2seqd.data.annotations.supervisely import is_supervisely, read_supervisely
 from pix2seqd.data.annotations.via import is_via, is_via_csv, read_via, read_via_csv
@@ -170,6 +170,7 @@ CURES = {
     ".ndjson": "Labelbox's export has links instead of masks; convert it to COCO json with Labelbox's tools; of "
     "Ultralytics, export YOLO",
     ".jsonl": "export as COCO json",
+    ".vott": "VoTT exports no masks; convert the regions of its assets to COCO json",
     ".manifest": "SageMaker's manifest has links instead of masks; fetch the masks, and name their folder labels",
     ".tfrecord": "export as COCO json",
     **dict.fromkeys((".npy", ".npz", ".mat", ".h5", ".hdf5", ".zarr", ".n5"), "save label images as PNG or TIFF"),
@@ -224,6 +225,7 @@ OF_ONE = (
     ({"features", "metadata"}, "is of xBD; use its label images, the folder targets"),
     ({"videos", "annotations"}, "has tracks of videos, as YouTube-VIS; convert its frames to COCO json with images"),
     ({"asset", "regions"}, "is from VoTT; convert its regions to COCO json"),
+    ({"assets", "tags"}, "is from VoTT; convert its regions to COCO json"),
     ({"samples"}, "is from FiftyOne; export it as COCODetectionDataset"),
     (
         {"objects"},
@@ -298,9 +300,18 @@ def _together(folder: Path, found: list[Found]) -> Found | None:
         raise InputError(f"{folder} has several files of annotations; give one of them: {names}")
 
     def read(images: Path | None) -> dict[str, Annotations]:
-        return {split: part for split, one in splits.items() for part in one.read(images).values()}
+        return _with_classes_of_all({s: part for s, one in splits.items() for part in one.read(images).values()})
 
     return Found(found[0].format, folder, read)
+
+
+def _with_classes_of_all(parts: dict[str, Annotations]) -> dict[str, Annotations]:
+    """The splits with the classes of all: each file has only those that occur in it."""
+    names = sorted({category.name for part in parts.values() for category in part.taxonomy.categories})
+    if any(len(part.taxonomy) < len(names) for part in parts.values()):
+        for part in parts.values():
+            part.taxonomy = make_taxonomy(names, part.source)
+    return parts
 
 
 def _read_cocos(files: dict[str, tuple[Path, Any]], images: Path | None) -> dict[str, Annotations]:

@@ -21,7 +21,7 @@ from pix2seqd.data.annotations.records import (
     path_parts,
     unusable,
 )
-from pix2seqd.data.outlines import decode_mask
+from pix2seqd.data.outlines import FARTHEST, decode_mask
 from pix2seqd.files import InputError, is_file
 from pix2seqd.panoptic.taxonomy import Category, distinct_color
 
@@ -210,7 +210,9 @@ def _shape(entry: Mapping[str, Any], name: str, labels: Mapping[int | str, str],
     polygons = _polygons(segmentation)
     if _are_shares(polygons):
         return lost(name, "its points are shares of width and height; give pixels")
-    return Shape(name, label, partial(decode_mask, polygons), crowd)
+    box = entry.get("bbox")
+    valid = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and abs(v) <= FARTHEST for v in box)
+    return Shape(name, label, partial(decode_mask, polygons), crowd, bbox=tuple(box) if box and valid else None)
 
 
 def _are_shares(polygons: Any) -> bool:

@@ -1,5 +1,6 @@
 """Label Studio: a json with the polygons, masks of a brush, rectangles and ellipses of all tasks."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +21,7 @@ from pix2seqd.data.annotations.records import (
     unusable,
 )
 from pix2seqd.data.outlines import FARTHEST, MAX_RUNS, Mask, ellipse_mask, polygon_mask, rectangle, turned
-from pix2seqd.files import InputError
+from pix2seqd.files import InputError, is_file
 from pix2seqd.images.load import IMAGE_SUFFIXES
 
 KINDS = ("polygon", "brush", "rectangle", "ellipse", "keypoint", "bitmask", "vector")
@@ -60,7 +61,12 @@ def read_label_studio(path: Path, content: Any, images: Path | None = None) -> d
     notes = [f"{several} tasks have several annotations; of these, one is taken"] if several else []
     notes += [f"{unlabelled} tasks have no annotation; they are left out"] if unlabelled else []
     folder = images or near(path, names)
-    paths = find_images(names, ImageFinder(folder), notes)
+    finder = ImageFinder(folder)
+    paths = find_images(names, finder, notes)
+    own = [name if is_file(folder / name) else finder.original(name) or name for name in paths]
+    if twice := next((name for name, count in Counter(own).items() if count > 1), None):
+        tasks = " and ".join(name for name, image in zip(names, own, strict=True) if image == twice)
+        raise InputError(f"{path} has several tasks of the image {twice}, {tasks}; delete all but one in Label Studio")
     records = [
         Record(name, [_shape(f"shape {n}", *shape) for n, shape in enumerate(_labelled(found), 1)], _size(found))
         for name, found in zip(paths, results, strict=True)

@@ -1,6 +1,7 @@
 """What the readers of annotation formats have in common: images, and the outlines of the objects in them."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,8 @@ ONLY_BOXES = (
     "has only bounding boxes; training needs the outline or mask of each object: draw polygons or masks "
     "(most annotation tools turn boxes into masks with Segment Anything), and export these"
 )
+MANY_NUMBERED = 3
+"""Number of classes that differ in a number only from which they may be the objects of one class."""
 WITHOUT_AREA = (
     *("point", "points", "line", "linestrip", "polyline"),
     *("cuboid", "cuboid_2d", "graph", "skeleton"),
@@ -53,6 +56,8 @@ class Shape:
     """Where the format orders its objects: the higher one is on top."""
     lost: str = ""
     """Why it has no outline; it is dropped, and the image is kept."""
+    bbox: tuple[float, ...] | None = None
+    """Left, top, width and height in pixels of the labels, if the format gives them beside the outline."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +114,25 @@ class Annotations:
                 )
         if len({record.png for record in self.records}) < len(self.records):
             raise InputError(f"{self.source} has two images with one name or id; rename one")
+        self._note_numbers()
         lost = [shape.lost for record in self.records for shape in record.shapes]
         if lost and all(reason == ONLY_BOX for reason in lost):
             raise InputError(f"{self.source} {ONLY_BOXES}")
+
+    def _note_numbers(self) -> None:
+        """Note classes that seem to be the objects of one, as cell-1, cell-2, of which an image has each once."""
+        counts = (Counter(shape.label for shape in record.shapes) for record in self.records)
+        several = {label for count in counts for label, times in count.items() if times > 1}
+        stems: dict[str, list[str]] = {}
+        for category in self.taxonomy.categories:
+            if re.fullmatch(r".*\D[0-9]+", category.name):
+                stems.setdefault(category.name.rstrip("0123456789"), []).append(category.name)
+        for stem, names in stems.items():
+            if len(names) >= MANY_NUMBERED and several.isdisjoint(names):
+                self.notes.append(
+                    f"an image has {names[0]}, {names[1]}, ... ({len(names)} classes) once at most; if they are the "
+                    f"objects of one class, call all of them {stem.rstrip(' _-.#')}"
+                )
 
 
 class ImageFinder:

@@ -102,7 +102,7 @@ def _label(region: Any, key: str) -> str:
         return "object"
     value = _attributes(region).get(key, "")
     if isinstance(value, dict):  # check boxes: {"cell": true}
-        value = next((name for name, chosen in value.items() if chosen), "")
+        value = ", ".join(name for name, chosen in value.items() if chosen)
     return str(value).strip()
 
 

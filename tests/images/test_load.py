@@ -423,7 +423,10 @@ def test_load_image_values_are_in_memory_once(tmp_path, monkeypatch, name):
     assert peak < 1.6 * values.nbytes
 
 
-@pytest.mark.parametrize(("body", "is_whole"), [(b"1 2 65535", True), (b"1 2 65536", False), (b"1 2 3 4", False)])
+@pytest.mark.parametrize(
+    ("body", "is_whole"),
+    [*((body, False) for body in (b"1 2 65536", b"1 2 3 4", b"1 2 -1", b"1 2 4294967297")), (b"1 2 65535", True)],
+)
 def test_load_image_16bit_plain_ppm_is_checked(tmp_path, body, is_whole):
     (tmp_path / "a.ppm").write_bytes(b"P3 1 1 65535\n" + body)
     if is_whole:

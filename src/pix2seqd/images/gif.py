@@ -5,7 +5,7 @@ from typing import IO
 from pix2seqd.files import InputError
 
 MAX_PARTS = 5000
-"""Parts of the comments before an image, of at most 255 bytes each. Pillow joins them one by one, so that the time grows
+"""Parts of the comments before an image, of at most 255 bytes each. Pillow joins them one by one, so the time grows
 as the square."""
 
 

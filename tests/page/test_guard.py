@@ -335,6 +335,19 @@ def test_guard_failed_passwords_are_slowed_down(place):
         assert http.post("/gradio_api/reset", json={"event_id": "x"}).status_code == 401, "gradio does not ask here"
 
 
+def test_guard_login_gives_another_cookie(place):
+    """Pages of other ports of this host can set cookies here: who set one before the login would be admitted by it."""
+    with serving(PageSegmenter(), place / "fixed", password="open sesame") as url, httpx.Client(base_url=url) as http:
+        http.get("/config")
+        before = dict(http.cookies)
+        assert http.post("/login", data={"username": "me", "password": "open sesame"}).status_code == 200
+        assert http.get("/gradio_api/startup-events").status_code == 200
+        assert httpx.get(f"{url}gradio_api/startup-events", cookies=before).status_code == 401
+        after = dict(http.cookies)
+        assert http.post("/login", data={"username": "me", "password": "open sesame"}).status_code == 200
+        assert http.cookies.items() >= {name: after[name] for name in before}.items(), "open pages stay the visitor's"
+
+
 @pytest.mark.parametrize("ends", [True, False])
 def test_guard_slow_request_is_refused_if_the_server_ends_meanwhile(tmp_path, ends):
     """Otherwise it would come into the queue after nobody waits for it any more."""

@@ -436,6 +436,15 @@ def test_load_image_16bit_plain_ppm_is_checked(tmp_path, body, is_whole):
             load_image(tmp_path / "a.ppm")
 
 
+@pytest.mark.parametrize(
+    "content", [b"P6 4 4 " + b"9" * 20, b"BM" + bytes(60), b"P6 60000 60000 255\n", b"GIF89a", b"a"]
+)
+def test_image_size_of_a_damaged_image_is_one_line_with_its_name(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.png"):
+        image_size(tmp_path / "a.png")
+
+
 @given(st.lists(st.sampled_from(["", "/", ".", "..", "a", "..b", "ä c.png"]), min_size=1, max_size=6))
 def test_absolute_is_the_path_from_the_present_folder(names):
     """As `pathlib` has it, which takes longer; results that were recorded have these paths."""

@@ -311,12 +311,9 @@ def open_image(file: IO[bytes] | Path) -> Image.Image:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image as it is stored, from its header.
-
-    Errors are those of Pillow and tifffile; an `InputError` for what is no file.
-    """
+    """Width and height of an image as it is stored, from its header; errors are those of `load_image`."""
     _check_file(path)
-    with path.open("rb") as file:
+    with decoding(str(path)), path.open("rb") as file:
         if is_tiff(file):
             return Tiff(file).size
         with open_image(file) as image:

@@ -1,12 +1,13 @@
 """Measure what holds: kills, strange files, requests, memory and users at once, as in docs/reliability.md.
 
-    python benchmarks/reliability.py kills|files|requests|users
+    python benchmarks/reliability.py kills|files|configs|requests|users
 
 Each takes about two minutes. `requests` and `users` need the extra web.
 """
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -75,6 +76,23 @@ def files(each: int = 200) -> str:
     return f"{number} files of {len(lines) - len(wrong)} kinds; {len(wrong)} without a result or a line {wrong or ''}"
 
 
+def configs(each: int = 1000) -> str:
+    """Random edits of the config.json of each bundled checkpoint: a model or one line, within 5 s."""
+    from test_foreign_checkpoints import BUNDLED, NAMES, edited, load_in_time
+
+    counts, began = Counter[type](), time.process_time()
+    for name in NAMES:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(shutil.copytree(BUNDLED / name, Path(folder) / "copy"))
+            config = json.loads((copy / "config.json").read_text())
+            for number in range(each):
+                content = json.dumps(edited(config, random.Random(f"reliability {number}")))
+                (copy / "config.json").write_text(content)
+                counts[type(load_in_time(copy))] += 1
+    lines, seconds = counts.pop(str), time.process_time() - began
+    return f"{each} edits of each of {len(NAMES)} checkpoints: {counts.total()} models, {lines} lines; {seconds:.0f} s"
+
+
 def requests(number: int = 500) -> str:
     """Open and segment images one after another; the memory of the server after every fifth of them."""
     from fake_segmenter import draw
@@ -130,4 +148,4 @@ def users(number: int = 50) -> str:
 
 
 if __name__ == "__main__":
-    print({"kills": kills, "files": files, "requests": requests, "users": users}[sys.argv[1]]())
+    print({"kills": kills, "files": files, "configs": configs, "requests": requests, "users": users}[sys.argv[1]]())

@@ -1626,3 +1626,18 @@ def test_folder_images_of_two_codings_are_refused(tmp_path, kind):
         others = [np.where(labels > 0, labels + 1000, 0) for labels in drawn[:2]]
     message = refusal(lambda: Folder.open(write(tmp_path, [*drawn, *others])))
     assert "values of one or of another kind, and none has both" in message
+
+
+@pytest.mark.parametrize("kind", ["npz", "pickle", "shape", "cut"])
+def test_read_label_image_damaged_array_is_one_line(tmp_path, kind):
+    path = tmp_path / "a.npy"
+    head = {"npz": b"", "pickle": b"\x80\x04N.", "shape": b"(True, 4)", "cut": b"(" * 9000}[kind]
+    if kind == "npz":
+        np.savez(tmp_path / "a.npz", np.eye(3, dtype=np.uint8))
+        head = (tmp_path / "a.npz").read_bytes()
+    elif kind != "pickle":
+        text = b"{'descr': '|u1', 'fortran_order': False, 'shape': " + head + b", }\n"
+        head = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(16)
+    path.write_bytes(head)
+    with pytest.raises(InputError, match=r"a\.npy cannot be read as array"):
+        read_label_image(path)

@@ -423,7 +423,10 @@ def test_load_image_values_are_in_memory_once(tmp_path, monkeypatch, name):
     assert peak < 1.6 * values.nbytes
 
 
-@pytest.mark.parametrize(("body", "is_whole"), [(b"1 2 65535", True), (b"1 2 65536", False), (b"1 2 3 4", False)])
+@pytest.mark.parametrize(
+    ("body", "is_whole"),
+    [*((body, False) for body in (b"1 2 65536", b"1 2 3 4", b"1 2 -1", b"1 2 4294967297")), (b"1 2 65535", True)],
+)
 def test_load_image_16bit_plain_ppm_is_checked(tmp_path, body, is_whole):
     (tmp_path / "a.ppm").write_bytes(b"P3 1 1 65535\n" + body)
     if is_whole:
@@ -431,6 +434,15 @@ def test_load_image_16bit_plain_ppm_is_checked(tmp_path, body, is_whole):
     else:
         with pytest.raises(InputError, match=r"a\.ppm cannot be decoded"):
             load_image(tmp_path / "a.ppm")
+
+
+@pytest.mark.parametrize(
+    "content", [b"P6 4 4 " + b"9" * 20, b"BM" + bytes(60), b"P6 60000 60000 255\n", b"GIF89a", b"a"]
+)
+def test_image_size_of_a_damaged_image_is_one_line_with_its_name(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.png"):
+        image_size(tmp_path / "a.png")
 
 
 @given(st.lists(st.sampled_from(["", "/", ".", "..", "a", "..b", "ä c.png"]), min_size=1, max_size=6))

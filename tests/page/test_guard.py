@@ -320,6 +320,23 @@ def test_guard_refuses_a_new_page_rather_than_forget_corrections(place):
         assert "error" not in second.call("save", "click")
 
 
+def test_guard_keeps_corrections_of_a_page_whose_connection_broke(place, monkeypatch):
+    """As that of a laptop that sleeps does. Gradio drops its state after an hour; here after a second."""
+    monkeypatch.setenv("GRADIO_IS_E2E_TEST", "1")
+    with serving(PageSegmenter(), place / "asleep", defaults=STEPS) as url:
+        awake, done = Visitor(url), Visitor(url)
+        for seed, visitor in enumerate((awake, done), start=24):
+            segment(visitor, image_of(place, seed))
+            assert "error" not in visitor.paint(3, 3)
+        assert "error" not in done.call("save", "click")
+        for visitor in (awake, done):
+            with visitor.http.stream("GET", f"/gradio_api/heartbeat/{visitor.name}") as stream:
+                next(stream.iter_bytes())
+        time.sleep(4)
+        assert "error" not in awake.call("save", "click")
+        assert "no image yet" in done.call("save", "click")["error"], "nothing of it would be lost"
+
+
 def test_guard_failed_passwords_are_slowed_down(place):
     with serving(PageSegmenter(), place / "locked", password="open sesame") as url, httpx.Client(base_url=url) as http:
 
@@ -333,6 +350,19 @@ def test_guard_failed_passwords_are_slowed_down(place):
         assert http.post("/gradio_api/reset", json={"event_id": "x"}).status_code == 200
         assert http.get("/logout").status_code == 302
         assert http.post("/gradio_api/reset", json={"event_id": "x"}).status_code == 401, "gradio does not ask here"
+
+
+def test_guard_login_gives_another_cookie(place):
+    """Pages of other ports of this host can set cookies here: who set one before the login would be admitted by it."""
+    with serving(PageSegmenter(), place / "fixed", password="open sesame") as url, httpx.Client(base_url=url) as http:
+        http.get("/config")
+        before = dict(http.cookies)
+        assert http.post("/login", data={"username": "me", "password": "open sesame"}).status_code == 200
+        assert http.get("/gradio_api/startup-events").status_code == 200
+        assert httpx.get(f"{url}gradio_api/startup-events", cookies=before).status_code == 401
+        after = dict(http.cookies)
+        assert http.post("/login", data={"username": "me", "password": "open sesame"}).status_code == 200
+        assert http.cookies.items() >= {name: after[name] for name in before}.items(), "open pages stay the visitor's"
 
 
 @pytest.mark.parametrize("ends", [True, False])

@@ -98,3 +98,25 @@ def test_scratch_parts_of_broken_uploads_are_removed(scratch):
     with scratch.expecting("me", 10):
         (scratch.folder / "tmpabc").write_text("half")
     assert list(scratch.folder.iterdir()) == []
+
+
+def test_scratch_number_of_files_is_limited(scratch, monkeypatch):
+    """Of any size: to look through 60,000 of a few bytes takes seconds, in which nobody gets an answer."""
+    monkeypatch.setattr(module, "MAX_FILES", 3)
+    monkeypatch.setattr(module, "MAX_ALL_FILES", 5)
+
+    def upload(visitor, number):
+        scratch.make_room(visitor)
+        path = scratch.folder / f"{visitor}{number}" / "a.png"
+        path.parent.mkdir()
+        path.write_bytes(b"a")
+        os.utime(path, (number, number))
+        scratch.give(path, visitor)
+
+    for number in range(6):
+        upload("one", number)
+    assert sorted(path.name for path in scratch.folder.iterdir()) == ["one3", "one4", "one5"]
+    upload("two", 0)
+    upload("two", 1)
+    with pytest.raises(InputError, match="all visitors"):
+        upload("two", 2)

@@ -22,7 +22,15 @@ from typing import IO, Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pix2seqd.files import MAX_DEPTH, InputError
-from pix2seqd.images.load import EXIF_ORIENTATION, check_pixels, check_pointer, load_image, stored_orientation
+from pix2seqd.images.gif import check_comments
+from pix2seqd.images.load import (
+    EXIF_ORIENTATION,
+    check_pixels,
+    check_pointer,
+    decoding,
+    load_image,
+    stored_orientation,
+)
 
 MAX_MEMBER = 2**30
 """Bytes of the largest file in a zip file that is read as a whole."""
@@ -257,11 +265,7 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
     if not file.is_file():
         raise InputError(f"{file} is missing; fetch it")
     try:
-        with (
-            warnings.catch_warnings(action="ignore"),
-            file.open("rb") as content,
-            Image.open(content, formats=("PNG", "BMP", "GIF")) as png,
-        ):
+        with warnings.catch_warnings(action="ignore"), file.open("rb") as content, _open_png(content, str(file)) as png:
             check_pixels(*png.size)
             own = stored_orientation(png) if "exif" in png.info else 1  # without it, Pillow would decode the pixels
             orientation = find_orientation(str(file), png.size, own, image)
@@ -279,6 +283,12 @@ def read_png(file: Traversable, modes: tuple[str, ...], image: Image.Image | Non
                 check_pointer(content, str(file))
             reason = "it is none, whatever its name says"
         raise InputError(f"{file} cannot be read as PNG, BMP or GIF ({reason}); export it again") from error
+
+
+def _open_png(content: IO[bytes], name: str) -> Image.Image:
+    with decoding(name):
+        check_comments(content)
+    return Image.open(content, formats=("PNG", "BMP", "GIF"))
 
 
 def _stored_values(png: Image.Image, name: str) -> Image.Image:

@@ -91,8 +91,8 @@ def _is_tiff(path: Path) -> bool:
 def _read_array(path: Path) -> np.ndarray:
     """Values `[h, w]` as stored. Objects of Python are not opened, since they can run code."""
     try:
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)  # a small file cannot claim a large array so
-    except (OSError, ValueError, EOFError) as error:
+        pixels = np.lib.format.open_memmap(path, mode="r")  # a small file cannot claim a large array so
+    except Exception as error:  # of a damaged head: TypeError, TokenError, ...
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as array ({reason}); save the label image as PNG or TIFF") from error
     if pixels.ndim != 2 or pixels.dtype.kind not in "buif":

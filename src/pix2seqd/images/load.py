@@ -20,6 +20,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps
 from tifffile import PHOTOMETRIC
 
 from pix2seqd.files import InputError, printable
+from pix2seqd.images.gif import check_comments
 from pix2seqd.images.jpeg import check_scans, check_segments
 from pix2seqd.images.tiff import AXES, Tiff, is_tiff
 
@@ -305,22 +306,20 @@ def _named(planes: Iterable[np.ndarray], count: int, names: Sequence[str]) -> It
 
 
 def open_image(file: IO[bytes] | Path) -> Image.Image:
-    """Open an image of one of `FORMATS` with Pillow. Errors are Pillow's, or an `InputError` of `check_segments`."""
+    """Open an image of one of `FORMATS` with Pillow. Errors are Pillow's, or an `InputError` of what would be slow."""
     max_pixels()  # which tells Pillow
     with nullcontext(file) if not isinstance(file, Path) else file.open("rb") as opened:
         check_segments(opened)
+        check_comments(opened)
     Image.init()
     with warnings.catch_warnings(action="ignore"):  # of what is odd in an image
         return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])  # Pillow before 11.3: no AVIF
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image as it is stored, from its header.
-
-    Errors are those of Pillow and tifffile; an `InputError` for what is no file.
-    """
+    """Width and height of an image as it is stored, from its header; errors are those of `load_image`."""
     _check_file(path)
-    with path.open("rb") as file:
+    with decoding(str(path)), path.open("rb") as file:
         if is_tiff(file):
             return Tiff(file).size
         with open_image(file) as image:
@@ -624,9 +623,9 @@ def _deep_values(image: Image.Image, file: IO[bytes]) -> np.ndarray | None:
         file.seek(offset)
         count = image.width * image.height * 3
         if codec == "ppm_plain":
-            values = np.fromstring(file.read(), np.int32, sep=" ")
-            if values.max(initial=0) > arguments[1]:
-                raise ValueError("a value above its largest")
+            values = np.fromstring(file.read(), np.int64, sep=" ")  # of those beyond 32 bits others would remain
+            if values.min(initial=0) < 0 or values.max(initial=0) > arguments[1]:
+                raise ValueError("a value below 0, or above its largest")
         else:
             values = np.frombuffer(file.read(2 * count), ">u2")
         return values.reshape(image.height, image.width, 3)

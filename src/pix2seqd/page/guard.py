@@ -112,12 +112,15 @@ class Guard:
                     print(f"pix2seqd: an upload was refused ({message['status']})", file=sys.stderr, flush=True)
                 # Gradio allows origins by repeating what the browser sent. No other origin needs an answer.
                 kept = [(name, value) for name, value in message["headers"] if not name.startswith(b"access-control-")]
-                extra = [*HEADERS.items(), *([(b"set-cookie", cookie.encode())] if cookie else [])]
+                given = cookie
                 if scope["path"].rstrip("/") == "/login" and message["status"] < 400:
                     self._tries.succeeded(_address(scope))
-                    self._admitted.add(visitor)
+                    if visitor not in self._admitted:  # another page of this host may have set the cookie before
+                        admitted, given = self._visitors.new()
+                        self._admitted.add(admitted)
                 elif scope["path"].rstrip("/") == "/logout":
                     self._admitted.discard(visitor)
+                extra = [*HEADERS.items(), *([(b"set-cookie", given.encode())] if given else [])]
                 message = message | {"headers": [*kept, *extra]}
             await send(message)
 

@@ -18,6 +18,10 @@ MAX_AGE = 3600
 """Seconds that uploads and downloads stay on the disk."""
 SWEEP_INTERVAL = 300
 """Seconds between two searches for old files."""
+MAX_FILES = 500
+"""Uploads and results of a visitor, of any size: looking through very many would keep the server from answering."""
+MAX_ALL_FILES = 5000
+"""Those of all visitors."""
 
 
 class Scratch:
@@ -99,7 +103,7 @@ class Scratch:
                         path.unlink(missing_ok=True)
 
     def make_room(self, visitor: str, size: int = 0) -> None:
-        """Remove the oldest files of a visitor until `size` more bytes fit into the visitor's share.
+        """Remove the oldest files of a visitor until `size` more bytes, and one file, fit into the visitor's share.
 
         If they do not, or not into what all visitors may have together, this is an `InputError`.
         """
@@ -108,14 +112,14 @@ class Scratch:
             expected = list(self._expected)
             used = size + sum(size for other, size in expected if other == visitor) + sum(map(_bytes, own))
             share = self._limits.visitor_megabytes * 2**20
-            while own and used > share:
+            while own and (used > share or len(own) >= MAX_FILES):
                 oldest = own.pop(0)
                 used -= _bytes(oldest)
                 self._take(oldest, visitor)
             if used > share:
                 raise InputError(f"uploads may have {self._limits.visitor_megabytes} MB together; wait for the others")
-            total = size + sum(size for _, size in expected) + _bytes(self.folder)
-            if total > self._limits.total_megabytes * 2**20:
+            room = self._limits.total_megabytes * 2**20 - size - sum(size for _, size in expected)
+            if len(self._owners) >= MAX_ALL_FILES or _bytes(self.folder) > room:
                 raise InputError("the files of all visitors fill this server; try again in an hour")
 
     def _take(self, path: Path, visitor: str) -> None:
@@ -124,6 +128,9 @@ class Scratch:
         if not owners:
             del self._owners[path]
             _remove(path)
+            if path.parent != self.folder:  # gradio makes a folder for each upload
+                with suppress(OSError):  # which has another file
+                    path.parent.rmdir()
 
     @contextmanager
     def swept(self) -> Iterator[None]:

@@ -98,6 +98,7 @@ def serving(
     del segmenter  # it makes room for others
     page = build(site, samples)
     app = _app(page, limits, password)
+    page.state_holder.delete_all_expired_state = lambda: _expire(page)
     visitors = Visitors(limits.visitors, lambda name: _is_busy(page, name), lambda name: _forget(page, name))
     own_names = {*names, host, socket.gethostname(), socket.getfqdn()}
     guard = Guard(app, host, own_names, visitors, scratch, limits, password is not None)
@@ -141,6 +142,13 @@ def _is_busy(page: "Blocks", name: str) -> bool:
     work = [value for value in state.state_data.values() if isinstance(value, Work)] if state else []
     waiting = list(page._queue.event_ids_to_events.values())
     return any(value.unsaved for value in work) or any(event.session_hash == name for event in waiting)
+
+
+def _expire(page: "Blocks") -> None:
+    """Drop what pages that were left an hour ago hold, but no unsaved corrections: their connection may have broken."""
+    for name in list(page.state_holder.session_data):
+        if not _is_busy(page, name):
+            page.state_holder.delete_state(name, expired_only=True)
 
 
 def _forget(page: "Blocks", name: str) -> None:

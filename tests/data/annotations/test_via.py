@@ -101,8 +101,7 @@ def test_read_via_of_several_check_boxes_has_a_class_of_its_own(tmp_path, draw):
     boxes = [{"cell": True}, {"cell": True, "dead": True}, {"cell": False, "dead": True}]
     given = [region("rect", label=label, x=2 * n, y=0, width=2, height=2) for n, label in enumerate(boxes)]
     annotations = open_annotations(write(tmp_path, draw, given))[""]
-    names = {category.id: category.name for category in annotations.taxonomy.categories}
-    assert [names[s.category_id] for s in annotations.records[0].shapes] == ["cell", "cell, dead", "dead"]
+    assert [shape.label for shape in annotations.records[0].shapes] == ["cell", "cell, dead", "dead"]
 
 
 def test_read_via_splits_have_the_classes_of_all(tmp_path, draw, converted):

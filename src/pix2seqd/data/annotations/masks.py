@@ -13,14 +13,13 @@ from pix2seqd.data.annotations.records import (
     ImageFinder,
     Record,
     Shape,
-    header_size,
     make_taxonomy,
     visible,
 )
 from pix2seqd.data.label_images import LOSSLESS_SUFFIXES, read_label_image
 from pix2seqd.data.outlines import Mask
 from pix2seqd.files import InputError
-from pix2seqd.images.load import IMAGE_SUFFIXES
+from pix2seqd.images.load import IMAGE_SUFFIXES, image_size
 
 CHECKED = 5
 """Number of images that are looked at to recognise the format."""
@@ -64,7 +63,7 @@ def read_mask_folders(home: Path, images: Path | None = None) -> dict[str, Annot
     records = []
     for image, masks in _pairs(home).values():
         shapes = [Shape(mask.name, "object", partial(_mask, mask)) for mask in masks]
-        records.append(Record(image or "", shapes, header_size(masks[0]) if masks else None))
+        records.append(Record(image or "", shapes, image_size(masks[0]) if masks else None))
     unlisted = [
         f"{mask.relative_to(home).as_posix()}: there is no image in {folder.parent / 'images'}"
         for folder in visible(home, "*/masks")

@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
 from pix2seqd.data.outlines import Mask, combine
 from pix2seqd.files import MAX_DEPTH, InputError, files_below, is_file, read_json
-from pix2seqd.images.load import IMAGE_SUFFIXES, image_size
+from pix2seqd.images.load import IMAGE_SUFFIXES
 from pix2seqd.panoptic.taxonomy import Category, Taxonomy, distinct_color
 
 MAX_SEARCHED = 200_000
@@ -295,14 +295,6 @@ def parse_color(value: Any) -> tuple[int, int, int] | None:
     except (TypeError, ValueError, KeyError, OverflowError):
         return None
     return (red, green, blue) if all(0 <= channel <= 255 for channel in (red, green, blue)) else None
-
-
-def header_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image of labels, from its header; an `InputError` if it is missing or no image."""
-    try:
-        return image_size(path)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is missing or cannot be read as an image; export it again") from error
 
 
 def read_jsons(path: Path, home: Path, is_ours: Callable[[Any], bool]) -> tuple[dict[Path, Any], int]:

@@ -181,6 +181,15 @@ def test_video_along_z_takes_lengths_and_other_clips_no_plane_distance(run, segm
     assert code == 2 and "--plane-distance 2 is not a size" in err
 
 
+def test_video_along_z_measures_have_no_times(run, segmenter, stack, tmp_path: Path):
+    code, out, _ = run("video", "cells.tif", "--out", "out", "--along", "z", "--also", "measures")
+    assert code == 0 and "track_measures.csv" in out
+    for name in ("measures.csv", "counts.csv"):
+        with (tmp_path / "out" / name).open() as file:
+            assert {(row["frame"], row["time"]) for row in csv.DictReader(file)} >= {("3", ""), ("4", "")}
+    assert {image["time"] for image in results(tmp_path / "out")[0]["images"]} == {None}
+
+
 def test_video_along_z_names_broken_plane_once(run, segmenter, stack, tmp_path: Path):
     (tmp_path / "planes" / "z4.tif").write_bytes(b"no image")
     code, out, err = run("video", "planes", "--out", "out", "--along", "z")

@@ -120,6 +120,7 @@ def video(
     print(f"{done} {word} in {seconds:.1f} s ({done / seconds:.1f} {word}/s), {tracked}")
     written = [f"labels/{stack}.tif", "volumes.csv"] if stack else ["tracks.csv", *["ctc/"] * files["ctc"]]
     written += [files["also"].names] if files["also"].kinds else []
+    written += ["track_measures.csv"] * ("measures" in files["also"].kinds)
     say(f"written to {out}: overlay.mp4, panoptic/, panoptic.json, tracks.json, {', '.join(written)}")
     return 2 if progress.errors else 0
 

@@ -61,7 +61,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
     |---|---|
     | `overlay.mp4` | the clip with its segments, a colour per track |
     | `panoptic/NUMBER.png` | id of each pixel's track = R + 256 G + 65536 B |
-    | `panoptic.json` | images (with the time in seconds), categories, annotations in COCO panoptic format |
+    | `panoptic.json` | images (with the time in seconds; null for depths), categories, annotations in COCO panoptic format |
     | `tracks.json` | id, category, first and last frame and areas of each track |
     | `tracks.csv` | a row for each thing and frame: frame, time, id, category, x, y, area, parent |
     | `ctc/` | with `ctc`: see `CtcWriter` |
@@ -163,7 +163,8 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         # Slow work comes first, so that Ctrl-C rarely leaves a frame in one file but not in another.
         shown = panoptic.overlay(frame.image)
         png, annotation = panoptic.to_png(), panoptic.annotation(frame.number, name)
-        record = {"id": frame.number, "file_name": frame.name or name, "time": round(frame.time, 6)}
+        moment = None if self._stack else round(frame.time, 6)  # depths are no times
+        record = {"id": frame.number, "file_name": frame.name or name, "time": moment}
         record |= {"width": frame.image.width, "height": frame.image.height, **familiarity(panoptic)}
         paths = self._also.paths(self._out, Path(name).stem)
         write_further(paths, record, panoptic, frame.channels, self._also.pixel_size, frame.image)

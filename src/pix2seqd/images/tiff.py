@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 from xml.etree import ElementTree
 
@@ -106,6 +107,7 @@ class Tiff:
         values: the largest number of values that are decoded at a time.
         others: number of images in the file that are neither planes nor smaller levels.
         page: the tags of the first plane.
+        reading: held by threads that read at the same time: `ClipWriter` measures a frame while the next one is read.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -114,6 +116,7 @@ class Tiff:
         A file that holds no image is an `InputError`.
         """
         self._file = file
+        self.reading = Lock()
         # A file of a data set of many files is read by itself: each is an image of its own in a folder.
         self._tiff = _File(file, _multifile=False, is_mmstack=False, is_ndtiff=False)
         self._checked: Any = None

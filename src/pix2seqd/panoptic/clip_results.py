@@ -61,7 +61,7 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
     |---|---|
     | `overlay.mp4` | the clip with its segments, a colour per track |
     | `panoptic/NUMBER.png` | id of each pixel's track = R + 256 G + 65536 B |
-    | `panoptic.json` | images (with the time in seconds; null for depths), categories, annotations in COCO panoptic format |
+    | `panoptic.json` | images (with the time in seconds; depths: null), categories, annotations: COCO panoptic format |
     | `tracks.json` | id, category, first and last frame and areas of each track |
     | `tracks.csv` | a row for each thing and frame: frame, time, id, category, x, y, area, parent |
     | `ctc/` | with `ctc`: see `CtcWriter` |

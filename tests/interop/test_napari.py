@@ -195,7 +195,7 @@ def test_widget_adds_a_labels_layer(viewer, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [(None, "there is no image layer; open an image first"), ((2, 2, 8, 9), "the layer has 2 x 2 x 8 x 9 values; give")],
+    [(None, "there is no image layer; open an image first"), ((2, 2, 8, 9), "the layer has 2 x 2 x 8 x 9 values")],
 )
 def test_widget_without_a_fitting_layer_says_so(viewer, monkeypatch, shape: tuple[int, ...] | None, message: str):
     from pix2seqd.interop.napari import make_widget

@@ -66,7 +66,7 @@ def make_widget() -> Any:
 
         button = pix2seqd.call_button  # pyright: ignore[reportFunctionMemberAccess]
         # magicgui enables the button when this function returns, which is before the worker's "started" arrives.
-        connect = {"started": lambda: setattr(button, "enabled", False)}
+        connect: dict[str, Any] = {"started": lambda: setattr(button, "enabled", False)}
         connect["finished"] = lambda: setattr(button, "enabled", True)
         connect["warned"] = lambda given: napari.utils.notifications.show_warning(str(given[0]))  # 0.9 loses them
         planes = 0 if image is None else math.prod(image.data.shape[: image.ndim - 2])

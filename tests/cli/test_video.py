@@ -190,6 +190,13 @@ def test_video_along_z_measures_have_no_times(run, segmenter, stack, tmp_path: P
     assert {image["time"] for image in results(tmp_path / "out")[0]["images"]} == {None}
 
 
+def test_video_of_one_frame_counts_in_the_singular(run, segmenter, stack, tmp_path: Path):
+    for number in (*range(1, 5), *range(6, 10)):
+        (tmp_path / f"planes/z{number}.tif").unlink()
+    code, out, _ = run("video", "planes", "--out", "out", "--along", "z")
+    assert code == 0 and out.startswith("1 plane in") and "2 things tracked (median length 1 plane)\n" in out
+
+
 def test_video_along_z_names_broken_plane_once(run, segmenter, stack, tmp_path: Path):
     (tmp_path / "planes" / "z4.tif").write_bytes(b"no image")
     code, out, err = run("video", "planes", "--out", "out", "--along", "z")

@@ -41,7 +41,7 @@ def test_read_recipe_file_alone_has_the_papers_defaults(tmp_path):
     ("arguments", "says"),
     [
         ([], "nuclei"),
-        (["--train.steps", "3"], "first"),
+        (["--train.steps", "3"], "first; for your own images: pix2seqd train own --train-data DIR"),
         (["nucleii"], "did you mean 'nuclei'"),
         (["nuclei", "--train.stesp", "3"], "'steps'"),
         (["nuclei", "--trian.steps", "3"], "--train"),

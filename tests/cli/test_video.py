@@ -181,6 +181,22 @@ def test_video_along_z_takes_lengths_and_other_clips_no_plane_distance(run, segm
     assert code == 2 and "--plane-distance 2 is not a size" in err
 
 
+def test_video_along_z_measures_have_no_times(run, segmenter, stack, tmp_path: Path):
+    code, out, _ = run("video", "cells.tif", "--out", "out", "--along", "z", "--also", "measures")
+    assert code == 0 and "track_measures.csv" in out
+    for name in ("measures.csv", "counts.csv"):
+        with (tmp_path / "out" / name).open() as file:
+            assert {(row["frame"], row["time"]) for row in csv.DictReader(file)} >= {("3", ""), ("4", "")}
+    assert {image["time"] for image in results(tmp_path / "out")[0]["images"]} == {None}
+
+
+def test_video_of_one_frame_counts_in_the_singular(run, segmenter, stack, tmp_path: Path):
+    for number in (*range(1, 5), *range(6, 10)):
+        (tmp_path / f"planes/z{number}.tif").unlink()
+    code, out, _ = run("video", "planes", "--out", "out", "--along", "z")
+    assert code == 0 and out.startswith("1 plane in") and "2 things tracked (median length 1 plane)\n" in out
+
+
 def test_video_along_z_names_broken_plane_once(run, segmenter, stack, tmp_path: Path):
     (tmp_path / "planes" / "z4.tif").write_bytes(b"no image")
     code, out, err = run("video", "planes", "--out", "out", "--along", "z")

@@ -70,7 +70,7 @@ def test_check_counts_images_with_too_many_things():
     assert report.tallies[2].images == 0
     printed = text(report)
     assert "0..4, median 2.5" in printed
-    assert "2 items have more than the 2" in printed
+    assert "2 items have more than the 2 ids (--ids)" in printed
     assert "width 1..5, height 1..1" in printed
     assert "unused" in printed
 

@@ -3,6 +3,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -346,6 +347,20 @@ def test_open_clip_tiff_goes_along_time(tmp_path: Path, kind: dict, axes: str):
     assert ("--channel" in notes[-1]) == ("C" in axes) and len(notes) == 1 + ("C" in axes)
     if "C" in axes:
         assert read_stack(tmp_path / "a.tif", values, "3", metadata={"axes": axes}, **kind)[0] == [2, 42, 82, 122]
+
+
+@pytest.mark.parametrize("kind", [{"ome": True}, {"imagej": True}, {"imagej": True, "compression": "zlib"}])
+def test_open_clip_tiff_channels_in_another_thread(tmp_path: Path, kind: dict):
+    """`ClipWriter` measures a frame in a thread, while the next frames are read."""
+    values = np.random.default_rng(0).integers(0, 256, (200, 20, 30), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", values, metadata={"axes": "TYX"}, **kind)
+    warnings: list[str] = []
+    with open_clip(str(tmp_path / "a.tif"), warnings.append, 10) as clip, ThreadPoolExecutor(1) as pool:
+        frames = [(frame, pool.submit(lambda frame=frame: list(frame.channels()))) for frame in clip.frames]
+    assert not warnings and len(frames) == 200
+    for expected, (frame, channels) in zip(values, frames, strict=True):
+        ((_, measured),) = channels.result()
+        assert (measured == expected).all() and (np.asarray(frame.image)[..., 0] == expected).all()
 
 
 def test_open_clip_tiff_pages_without_an_axis(tmp_path: Path):

@@ -1,6 +1,7 @@
 """The napari plugin: its manifest, and the labels of a layer; with napari and Qt also the widget."""
 
 import importlib
+import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -182,10 +183,43 @@ def test_widget_adds_a_labels_layer(viewer, folder):
     widget = make_widget()
     assert set(widget.model.choices) == {path.name for path in BUNDLED.iterdir() if path.is_dir()}
     widget.folder.value, widget.stuff.value = folder, True
-    widget()
-    assert not widget.call_button.enabled
+    widget.call_button.native.click()
+    wait_until(lambda: not widget.call_button.enabled)
     wait_until(lambda: len(viewer.layers) == 2 and widget.call_button.enabled)
     labels = viewer.layers[1]
     assert labels._type_string == "labels" and labels.data.shape == stack.shape
     assert tuple(labels.scale) == (5, 2, 2) and labels.name.startswith("cells")
     assert labels.data.any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [(None, "there is no image layer; open an image first"), ((2, 2, 8, 9), "the layer has 2 x 2 x 8 x 9 values")],
+)
+def test_widget_without_a_fitting_layer_says_so(viewer, monkeypatch, shape: tuple[int, ...] | None, message: str):
+    from pix2seqd.interop.napari import make_widget
+
+    errors: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: errors.append(error))
+    if shape:
+        viewer.add_image(drawn(*shape))
+    widget = make_widget()
+    assert widget.folder.line_edit.value == ""
+    widget.call_button.native.click()
+    wait_until(lambda: errors and widget.call_button.enabled)
+    assert len(errors) == 1 and str(errors[0]).startswith(message)
+
+
+@pytest.mark.slow
+def test_widget_shows_that_an_image_is_unfamiliar(viewer, monkeypatch):
+    from napari.utils.notifications import notification_manager
+
+    from pix2seqd.interop.napari import make_widget
+
+    monkeypatch.setattr(napari, "label_planes", lambda *_: iter([Panoptic(np.zeros((8, 9), int), (), TAXONOMY, 2.0)]))
+    viewer.add_image(drawn(8, 9))
+    shown = len(notification_manager.records)
+    make_widget().call_button.native.click()
+    wait_until(lambda: len(viewer.layers) == 2 and len(notification_manager.records) > shown)
+    assert "look unlike those" in notification_manager.records[-1].message

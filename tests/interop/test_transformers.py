@@ -436,6 +436,19 @@ def test_model_labels_give_a_loss_with_gradients_and_the_next_masks_are_of_the_n
     assert torch.equal(after, model(**inputs).masks)
 
 
+def test_model_in_training_loses_the_statistics_of_earlier_weights(folder, tmp_path):
+    from pix2seqd.images.familiarity import Familiarity
+
+    model = AutoModelForUniversalSegmentation.from_pretrained(folder, dtype="float32")
+    dim = 2 * model.checkpoint.model.config.encoder.map_dim
+    model.checkpoint = replace(model.checkpoint, familiarity=Familiarity(torch.zeros(dim), torch.eye(dim), 1))
+    for place, kept in (("evaluated", True), ("trained", False)):
+        model.train(not kept)
+        model(**collate(labelled()))
+        model.save_pretrained(tmp_path / place)
+        assert (from_pretrained(tmp_path / place).familiarity is not None) == kept
+
+
 def test_model_labels_of_the_mask_and_of_the_image_give_the_same_loss(tiny):
     torch.manual_seed(0)
     checkpoint = Checkpoint(Pix2SeqD(tiny), TAXONOMY, DataConfig(size=(32, 48)), InferConfig())

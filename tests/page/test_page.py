@@ -228,3 +228,5 @@ def test_count_warns_of_an_unfamiliar_image(work):
     assert count(work.panoptic) == count(replace(work.panoptic, ood_score=0.9)) == "2 things, 1 stuff"
     warned = count(replace(work.panoptic, ood_score=1.1))
     assert warned.startswith("2 things, 1 stuff · warning: the image looks unlike those that the model is made for")
+    one = work.panoptic.select(lambda segment: segment.id == work.panoptic.things[0].id)
+    assert count(one) == "1 thing, 0 stuff"

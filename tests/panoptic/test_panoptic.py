@@ -190,3 +190,8 @@ def test_save_to_a_missing_folder_is_an_input_error(tmp_path):
 
 def test_measure_id_2_31_needs_no_table():
     assert Runs.encode(np.array([[0, 2**31 - 1]], np.int32)).measure() == {2**31 - 1: (1, (1, 0, 1, 1))}
+
+
+def test_panoptic_shows_itself_in_one_line():
+    panoptic = Panoptic.from_segmentation(np.tile(np.arange(50), (40, 1)), dict.fromkeys(range(1, 50), 2), TAXONOMY)
+    assert repr(panoptic) == "<Panoptic: 50 x 40 pixels, 49 segments>"

@@ -23,12 +23,13 @@ def convert_data(
 ) -> int:
     """Convert the outlines or masks of annotation tools to COCO panoptic format.
 
-    The format is recognised: COCO detection JSON, YOLO segmentation, Labelme, VGG VIA, CVAT for images 1.1,
-    Supervisely, Pascal VOC segmentation, Kaggle's run-length codes (CSV), a file of ImageScope, ASAP, QuPath (GeoJSON)
-    or ImageJ (ROIs) for each image, or one mask file for each object. The result can be trained on. Where instances
-    overlap, the smaller one is on top, unless the format orders them. The command prints how often this happens. Images
-    are linked, not copied. Annotations that are lost are listed in OUT/dropped.txt. The exit code is 2 if images are
-    left out, if more than 5 % of the annotations are lost, or if no label remains.
+    The format is recognised: COCO detection json, YOLO segmentation (data.yaml), Labelme, Label Studio (JSON), VGG VIA,
+    CVAT for images 1.1 (XML), Supervisely, Pascal VOC segmentation or XML with polygons, Kaggle's run-length codes
+    (CSV), a file of ImageScope, ASAP, QuPath (GeoJSON) or ImageJ (ROIs) for each image, or one mask file for each
+    object. The result can be trained on. Where instances overlap, the smaller one is on top, unless the format orders
+    them. The command prints how often this happens. Images are linked, not copied. Annotations that are lost are listed
+    in OUT/dropped.txt. The exit code is 2 if images are left out, if more than 5 % of the annotations are lost, or if
+    no label remains.
 
     Args:
         annotations: JSON, XML, CSV, ROIs or data.yaml, or the folder of the data set, for example

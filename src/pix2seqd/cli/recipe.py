@@ -27,7 +27,8 @@ def read_recipe(arguments: Sequence[str], small: bool = False) -> Recipe:
             or a value of the wrong type or out of range.
     """
     if not arguments or arguments[0].startswith("--"):
-        raise InputError(f"name a recipe ({', '.join(RECIPES)}) or a YAML file first")
+        own = "for your own images: pix2seqd train own --train-data DIR"
+        raise InputError(f"name a recipe ({', '.join(RECIPES)}) or a YAML file first; {own}")
     values: dict[str, Any] = {"model": ModelConfig().to_dict()}
     for layer in _layers(takewhile(_no_option, arguments)):
         values = merged(values, layer)

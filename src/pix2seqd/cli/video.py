@@ -117,9 +117,10 @@ def video(
     # Frames show one scene. Where a single one looks familiar, the others are dim views of the same.
     if len(writer.unfamiliar) == done:
         print_unfamiliar(writer.unfamiliar, done, word, segmenter.describe()["model"])
-    print(f"{done} {word} in {seconds:.1f} s ({done / seconds:.1f} {word}/s), {tracked}")
+    print(f"{_counted(done, word)} in {seconds:.1f} s ({done / seconds:.1f} {word}/s), {tracked}")
     written = [f"labels/{stack}.tif", "volumes.csv"] if stack else ["tracks.csv", *["ctc/"] * files["ctc"]]
     written += [files["also"].names] if files["also"].kinds else []
+    written += ["track_measures.csv"] * ("measures" in files["also"].kinds)
     say(f"written to {out}: overlay.mp4, panoptic/, panoptic.json, tracks.json, {', '.join(written)}")
     return 2 if progress.errors else 0
 
@@ -228,11 +229,15 @@ def _write(writer: "ClipWriter", results: "Iterator[tuple[DecodedFrame, Panoptic
 def _describe_tracks(lengths: list[int], min_frames: int, word: str) -> str:
     """The summary of the tracks of things, of which `lengths` are the numbers of frames."""
     lasting = [length for length in lengths if length >= min_frames]
-    text = f"{len(lasting)} things tracked"
-    text += f" (median length {median(lasting):g} {word})" if lasting else ""
+    text = f"{_counted(len(lasting), 'things')} tracked"
+    text += f" (median length {_counted(median(lasting), word)})" if lasting else ""
     if short := len(lengths) - len(lasting):
         text += f"; not counted: {short} seen in fewer than {min_frames} {word} (--min-frames 1 counts them)"
     return text
+
+
+def _counted(number: float, words: str) -> str:
+    return f"{number:.10g} {words.removesuffix('s' * (number == 1))}"
 
 
 def _check_rate(frames: Iterator["DecodedFrame"], interval: float, progress: _ClipProgress) -> Iterator["DecodedFrame"]:

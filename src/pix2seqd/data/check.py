@@ -170,7 +170,7 @@ class Report:
         )
         yield (
             f"things per item: {min(self.instances)}..{max(self.instances)}, median {median(self.instances):g}; "
-            f"{self.overfull:,} items have more than the {self.id_capacity} that ids can distinguish"
+            f"{self.overfull:,} items have more than the {self.id_capacity} ids (--ids)"
         )
         yield f"void {self.void_pixels / self.pixels:.1%} and crowd {self.crowd_pixels / self.pixels:.1%} of all pixels"
 

@@ -207,12 +207,12 @@ def _planes(tiff: Tiff, axis: str, source: str, channel: int | str | None) -> li
     """The frames of a stack."""
 
     def read(number: int) -> Image.Image:
-        with decoding(f"{source}, page {number + 1}"):
+        with tiff.reading, decoding(f"{source}, page {number + 1}"):
             return read_plane(tiff, {axis: number}, channel)
 
-    def channels(number: int) -> Iterator[Channel]:
-        with decoding(f"{source}, page {number + 1}"):
-            yield from plane_channels(tiff, {axis: number})
+    def channels(number: int) -> list[Channel]:
+        with tiff.reading, decoding(f"{source}, page {number + 1}"):
+            return list(plane_channels(tiff, {axis: number}))
 
     return [
         (f"{source}, page {number + 1}", partial(read, number), partial(channels, number))
@@ -222,7 +222,9 @@ def _planes(tiff: Tiff, axis: str, source: str, channel: int | str | None) -> li
 
 def _check_end(tiff: Tiff, source: str, total: int, warn: Note) -> Iterator[DecodedFrame]:
     """No more frames, but a message if the list of a stack's pages breaks off."""
-    if tiff.is_cut:
+    with tiff.reading:
+        is_cut = tiff.is_cut
+    if is_cut:
         warn(f"{source} ends after page {total}: the next one is cut short or damaged; export it again")
     yield from ()
 

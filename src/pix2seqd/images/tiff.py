@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 from xml.etree import ElementTree
 
@@ -111,6 +112,7 @@ class Tiff:
         values: the largest number of values that are decoded at a time.
         others: number of images in the file that are neither planes nor smaller levels.
         page: the tags of the first plane.
+        reading: held by threads that read at the same time: `ClipWriter` measures a frame while the next one is read.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -119,6 +121,7 @@ class Tiff:
         A file that holds no image is an `InputError`.
         """
         self._file = file
+        self.reading = Lock()
         # A file of a data set of many files is read by itself: each is an image of its own in a folder.
         self._tiff = _File(file, _multifile=False, is_mmstack=False, is_ndtiff=False)
         self._checked: Any = None

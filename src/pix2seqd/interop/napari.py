@@ -14,6 +14,8 @@ from pix2seqd.files import InputError, require
 from pix2seqd.panoptic.panoptic import UNLIKE, Panoptic
 from pix2seqd.segmenter import Segmenter
 
+POSITION = ("scale", "translate", "rotate", "shear", "affine", "units")
+"""What places a layer among the others."""
 LayerData = tuple[np.ndarray, dict[str, Any], str]
 """A layer as napari takes it from plugins: values, arguments of the layer's class, and its kind."""
 
@@ -28,6 +30,7 @@ def make_widget() -> Any:
     import napari.layers  # pyright: ignore[reportMissingImports]
     import napari.qt.threading  # pyright: ignore[reportMissingImports]
     import napari.types  # pyright: ignore[reportMissingImports]
+    import napari.utils.notifications  # pyright: ignore[reportMissingImports]
     from magicgui import magicgui  # pyright: ignore[reportMissingImports]
 
     models = bundled_names()
@@ -43,16 +46,18 @@ def make_widget() -> Any:
     def pix2seqd(
         image: napari.layers.Image,
         model: str = "nuclei-fast",
-        folder: Path = Path(),
+        folder: Path | None = None,
         stuff: bool = False,
         seed: int = 0,
     ) -> napari.qt.threading.FunctionWorker[napari.types.LayerDataTuple]:
-        data = image.data[0] if image.multiscale else image.data
-        planes = math.prod(lead(data.shape, image.rgb))
-        name = str(folder) if folder != Path() else model
-        position = {key: getattr(image, key) for key in ("scale", "translate", "rotate", "shear", "affine", "units")}
+        name = model if folder is None else str(folder)
 
         def work() -> Any:
+            # Errors are raised here, because napari shows those of a button as a page of Python.
+            if image is None:
+                raise InputError("there is no image layer; open an image first")
+            data = image.data[0] if image.multiscale else image.data
+            position = {key: getattr(image, key) for key in POSITION}
             found = []
             for plane in label_planes(load_model(name), data, image.rgb, stuff, seed):
                 found.append(plane)
@@ -60,13 +65,13 @@ def make_widget() -> Any:
             return as_layer(found, data.shape, image.rgb, {"name": f"{image.name} {name}", **position})
 
         button = pix2seqd.call_button  # pyright: ignore[reportFunctionMemberAccess]
-
-        def enable() -> None:
-            button.enabled = True
-
-        button.enabled = False
+        # magicgui enables the button when this function returns, which is before the worker's "started" arrives.
+        connect: dict[str, Any] = {"started": lambda: setattr(button, "enabled", False)}
+        connect["finished"] = lambda: setattr(button, "enabled", True)
+        connect["warned"] = lambda given: napari.utils.notifications.show_warning(str(given[0]))  # 0.9 loses them
+        planes = 0 if image is None else math.prod(image.data.shape[: image.ndim - 2])
         progress = {"total": planes, "desc": "pix2seqd"}
-        return napari.qt.threading.create_worker(work, _connect={"finished": enable}, _progress=progress)
+        return napari.qt.threading.create_worker(work, _connect=connect, _progress=progress)
 
     return pix2seqd
 

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partialmethod
 from pathlib import Path
 from typing import Any, Self
@@ -325,6 +325,8 @@ class Pix2SeqDForUniversalSegmentation(PreTrainedModel):
         from pix2seqd.data.loader import TrainingExamples
         from pix2seqd.data.sample import Mapped, Sample
 
+        if self.training:  # the statistics are those of other weights, and of other images
+            self.checkpoint = replace(self.checkpoint, familiarity=None)
         taxonomy, pairs = self.checkpoint.taxonomy, list(zip(images, truth, strict=True))
         samples = Mapped(pairs, taxonomy, lambda pair: Sample("", pair[0], _panoptic(pair[1], taxonomy)))
         recipe = Recipe(self.checkpoint.model.config, self.checkpoint.data)

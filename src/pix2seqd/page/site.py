@@ -215,6 +215,6 @@ def stopped(work: Work | None) -> Any:
 def count(panoptic: Panoptic) -> str:
     """The number of things and of stuff segments, in words."""
     things = sum(segment.isthing for segment in panoptic.segments)
-    text = f"{things} things, {len(panoptic.segments) - things} stuff"
+    text = f"{things} thing{'s' * (things != 1)}, {len(panoptic.segments) - things} stuff"
     unlike = "the image looks unlike those that the model is made for; its segments may mean nothing"
     return f"{text} · warning: {unlike}" if panoptic.unfamiliar else text

@@ -149,7 +149,8 @@ class ClipWriter(AbstractContextManager["ClipWriter"]):
         # Slow work comes first, so that Ctrl-C rarely leaves a frame in one file but not in another.
         shown = panoptic.overlay(frame.image)
         png, annotation = panoptic.to_png(), panoptic.annotation(frame.number, name)
-        record = {"id": frame.number, "file_name": frame.name or name, "time": round(frame.time, 6)}
+        moment = None if self._stack else round(frame.time, 6)  # depths are no times
+        record = {"id": frame.number, "file_name": frame.name or name, "time": moment}
         record |= {"width": frame.image.width, "height": frame.image.height, **familiarity(panoptic)}
         paths = self._also.paths(self._out, Path(name).stem)
         write_further(paths, record, panoptic, frame.channels, self._also.pixel_size, frame.image)

@@ -240,7 +240,9 @@ def csv_writer(path: Path) -> Iterator[Any]:
 
 
 def cell(value: Any) -> str:
-    """A value as it stands in a CSV file: numbers with ten digits, nothing for NaN, names as `escaped`."""
+    """A value as it stands in a CSV file: numbers with ten digits, nothing for NaN and None, names as `escaped`."""
+    if value is None:
+        return ""
     if isinstance(value, str):
         return escaped(value)
     if isinstance(value, float | np.floating):

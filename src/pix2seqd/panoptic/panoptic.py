@@ -48,6 +48,11 @@ class Panoptic:
     taxonomy: Taxonomy
     ood_score: float | None = None
 
+    def __repr__(self) -> str:
+        """One line: all segments would fill pages."""
+        height, width = self.segmentation.shape
+        return f"<Panoptic: {width} x {height} pixels, {len(self.segments)} segments>"
+
     @property
     def unfamiliar(self) -> bool:
         """Whether the image looks unlike what the model was trained on, so that the result may mean nothing."""

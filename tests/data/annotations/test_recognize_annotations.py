@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from pix2seqd import files
-from pix2seqd.data.annotations import conversion, recognize_annotations
+from pix2seqd.cli.convert_data import convert_data
+from pix2seqd.data.annotations import FORMATS, conversion, recognize_annotations
 from pix2seqd.data.convert import open_annotations
 from pix2seqd.files import InputError
 
@@ -197,3 +198,7 @@ def test_annotations_that_need_more_memory_than_allowed_are_refused(name, conten
     monkeypatch.setattr(files, "MAX_GROWTH", 0)
     with pytest.raises(InputError, match=f"{Path(name).name} would take about .* GB of memory"):
         open_annotations(tmp_path if name.startswith("labels/") else tmp_path / name)
+
+
+def test_the_help_of_convert_data_names_the_formats():
+    assert FORMATS in " ".join((convert_data.__doc__ or "").split())

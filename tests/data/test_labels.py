@@ -1577,14 +1577,14 @@ def test_folder_tones_that_tell_neighbours_apart_are_no_classes(tmp_path, packed
     assert Folder.open(tmp_path).labels.coding == coding
 
 
-@pytest.mark.parametrize("kinds", [2, 4])
+@pytest.mark.parametrize("kinds", [3, 4])
 def test_folder_kinds_of_cells_that_touch_are_classes(tmp_path, kinds):
     drawn = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        places, rows, columns = rng.random((60, 2)) * 160, *np.mgrid[:160, :160]
+        places, rows, columns = rng.random((25, 2)) * 128, *np.mgrid[:128, :128]
         away = (rows[..., None] - places[:, 0]) ** 2 + (columns[..., None] - places[:, 1]) ** 2
-        drawn.append(np.where(away.min(-1) < 121, rng.integers(1, kinds + 1, 60)[away.argmin(-1)], 0))
+        drawn.append(np.where(away.min(-1) < 144, rng.integers(1, kinds + 1, 25)[away.argmin(-1)], 0))
     assert Folder.open(write(tmp_path, drawn)).labels.coding == "class"
 
 

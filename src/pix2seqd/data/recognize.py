@@ -129,8 +129,10 @@ class Given:
 def recognize(images: Sequence[tuple[Path, np.ndarray]], given: Given) -> tuple[str, str]:
     """Recognise the coding of label images, from path and pixels of some of them.
 
-    Returns the coding, a key of `MEANING`, and the reason in words. An `InputError` says that they are not label
-    images, or fit several codings.
+    Returns the coding, a key of `MEANING`, and the reason in words.
+
+    Raises:
+        InputError: they are not label images, or fit several codings.
     """
     greys = (pixels[..., 1] for _, pixels in images if pixels.ndim == 3 and pixels.shape[2] == 2)
     alphas = {value for alpha in greys for value in np.unique(alpha).tolist()}

@@ -1639,6 +1639,12 @@ def test_folder_images_of_two_codings_are_refused(tmp_path, kind):
     assert "values of one or of another kind, and none has both" in message
 
 
+def test_folder_images_with_few_of_many_classes_are_of_one_coding(tmp_path):
+    images = [[1, 2], [2, 3, 4], [4, 5], [7, 8], [8, 9]]
+    drawn = [terrain([0, *values], seed) for seed, values in enumerate(images)]
+    assert Folder.open(write(tmp_path, drawn)).labels.coding == "class"
+
+
 @pytest.mark.parametrize("kind", ["npz", "pickle", "shape", "cut"])
 def test_read_label_image_damaged_array_is_one_line(tmp_path, kind):
     path = tmp_path / "a.npy"

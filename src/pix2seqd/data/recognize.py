@@ -7,6 +7,7 @@ the instances of an image are numbered from 1. Where the values fit two codings,
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -204,7 +205,11 @@ def _are_of_two_kinds(seen: Images, coding: str) -> bool:
     for values in images if coding == "class" else ():
         apart = [group for group in groups if not group & values]
         groups = [*apart, values.union(*(group for group in groups if group & values))]
-    return len(groups) == 2 and min(map(len, groups)) > 1
+    if len(groups) != 2 or min(map(len, groups)) < 2:
+        return False
+    # Of many classes of which an image has few, groups arise by chance, but their values hardly return.
+    parts = [seen.keep(partial(np.isin, test_elements=list(group))).labelled for group in groups]
+    return all(len(part) > 1 and part.returning >= NEARLY for part in parts)
 
 
 def _only_tell_apart(seen: Images, images: list[np.ndarray]) -> bool:

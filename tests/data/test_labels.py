@@ -1577,6 +1577,17 @@ def test_folder_tones_that_tell_neighbours_apart_are_no_classes(tmp_path, packed
     assert Folder.open(tmp_path).labels.coding == coding
 
 
+@pytest.mark.parametrize("kinds", [3, 4])
+def test_folder_kinds_of_cells_that_touch_are_classes(tmp_path, kinds):
+    drawn = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        places, rows, columns = rng.random((25, 2)) * 128, *np.mgrid[:128, :128]
+        away = (rows[..., None] - places[:, 0]) ** 2 + (columns[..., None] - places[:, 1]) ** 2
+        drawn.append(np.where(away.min(-1) < 144, rng.integers(1, kinds + 1, 25)[away.argmin(-1)], 0))
+    assert Folder.open(write(tmp_path, drawn)).labels.coding == "class"
+
+
 def test_folder_nuclei_in_cells_are_classes(tmp_path):
     drawn = []
     for seed in range(6):
@@ -1626,6 +1637,12 @@ def test_folder_images_of_two_codings_are_refused(tmp_path, kind):
         others = [np.where(labels > 0, labels + 1000, 0) for labels in drawn[:2]]
     message = refusal(lambda: Folder.open(write(tmp_path, [*drawn, *others])))
     assert "values of one or of another kind, and none has both" in message
+
+
+def test_folder_images_with_few_of_many_classes_are_of_one_coding(tmp_path):
+    images = [[1, 2], [2, 3, 4], [4, 5], [7, 8], [8, 9]]
+    drawn = [terrain([0, *values], seed) for seed, values in enumerate(images)]
+    assert Folder.open(write(tmp_path, drawn)).labels.coding == "class"
 
 
 @pytest.mark.parametrize("kind", ["npz", "pickle", "shape", "cut"])

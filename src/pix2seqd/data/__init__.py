@@ -32,8 +32,10 @@ def open_dataset(source: str, size: tuple[int, int]) -> Dataset:
     """Open the data set that a command line or recipe names, one of `SOURCES` (docs/datasets.md).
 
     It may also be `split:FILE@PART`, a part of the data of a run of `pix2seqd train own`. `size` is height and width of
-    synthetic images, in pixels. If the name is not understood, or the data set, or an image to leave out, does not
-    exist, it is an `InputError`.
+    synthetic images, in pixels.
+
+    Raises:
+        InputError: the name is not understood, or the data set or an image to leave out does not exist.
     """
     kind, _, rest = source.partition(":")
     rest, *left_out = rest.split(",-") if kind in ("coco", "folder") else [rest]
@@ -92,7 +94,10 @@ def open_clips(source: str, size: tuple[int, int], frames: int) -> ClipDataset:
     """Open the clips that a command line or recipe names, one of `CLIP_SOURCES`.
 
     `size` is height and width of synthetic frames, in pixels, and `frames` the number of frames of a synthetic clip, if
-    the source does not give it. A name that is not understood, and a data set that does not exist, are an `InputError`.
+    the source does not give it.
+
+    Raises:
+        InputError: the name is not understood, or the data set does not exist.
     """
     kind, _, rest = source.partition(":")
     path, _, detail = rest.partition("@")

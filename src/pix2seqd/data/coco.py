@@ -125,8 +125,9 @@ class CocoPanoptic:
     def open(cls, directory: str | Path, split: str = "") -> "CocoPanoptic":
         """Open a split of a data set, "" for none, in one of the four layouts of docs/datasets.md, or as COCO has it.
 
-        If it does not exist, or a part of it is missing (the message names the expected path), it is an `InputError`,
-        and so are errors of the constructor.
+        Raises:
+            InputError: the split does not exist, a part of it is missing (the message names the expected path), or an
+                error of the constructor.
         """
         directory = Path(directory)
         if split not in (available := splits(directory)):

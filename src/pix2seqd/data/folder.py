@@ -115,9 +115,11 @@ class Folder:
     def open(cls, directory: str | Path, split: str = "") -> "Folder":
         """Open a split, "" for none, in one of the layouts of docs/datasets.md, where classes.yaml is optional.
 
-        What it does not declare is detected in the labels of *all* splits, so that they agree. If the split does not
-        exist, a file has no partner, or two images have the same stem, it is an `InputError`, and so are errors of
-        `Labels.open`.
+        What it does not declare is detected in the labels of *all* splits, so that they agree.
+
+        Raises:
+            InputError: the split does not exist, a file has no partner, two images have the same stem, or an error of
+                `Labels.open`.
         """
         directory = Path(directory)
         names = _Names.declared(directory)

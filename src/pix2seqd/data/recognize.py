@@ -7,11 +7,13 @@ the instances of an image are numbered from 1. Where the values fit two codings,
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import ConvexHull
 
 from pix2seqd.data.contours import are_outlines, are_points, are_strokes
 from pix2seqd.data.label_images import check_alpha
@@ -76,8 +78,12 @@ APART = 0.97
 """Share of the border of values, in the middle, up to which patches touch others often enough to judge by it."""
 LONG = 1.25
 """`Seen.scatter` of a patch above which it may be several objects that touch."""
-MAX_LONG = 0.15
+SOLID = 0.85
+"""Share of its convex hull below which a patch may be several objects that touch."""
+MAX_MERGED = 0.15
 """Share of the area in such patches up to which patches of one value hardly ever touch."""
+MAX_TONE_PATCHES = 100
+"""About the number of patches of a value and image whose form is looked at; a sample is enough."""
 PLENTY = 64
 """Number of values in an image above which they are not classes of which each is one patch."""
 OTHER_BACKGROUND = (
@@ -124,8 +130,10 @@ class Given:
 def recognize(images: Sequence[tuple[Path, np.ndarray]], given: Given) -> tuple[str, str]:
     """Recognise the coding of label images, from path and pixels of some of them.
 
-    Returns the coding, a key of `MEANING`, and the reason in words. An `InputError` says that they are not label
-    images, or fit several codings.
+    Returns the coding, a key of `MEANING`, and the reason in words.
+
+    Raises:
+        InputError: they are not label images, or fit several codings.
     """
     greys = (pixels[..., 1] for _, pixels in images if pixels.ndim == 3 and pixels.shape[2] == 2)
     alphas = {value for alpha in greys for value in np.unique(alpha).tolist()}
@@ -197,7 +205,11 @@ def _are_of_two_kinds(seen: Images, coding: str) -> bool:
     for values in images if coding == "class" else ():
         apart = [group for group in groups if not group & values]
         groups = [*apart, values.union(*(group for group in groups if group & values))]
-    return len(groups) == 2 and min(map(len, groups)) > 1
+    if len(groups) != 2 or min(map(len, groups)) < 2:
+        return False
+    # Of many classes of which an image has few, groups arise by chance, but their values hardly return.
+    parts = [seen.keep(partial(np.isin, test_elements=list(group))).labelled for group in groups]
+    return all(len(part) > 1 and part.returning >= NEARLY for part in parts)
 
 
 def _only_tell_apart(seen: Images, images: list[np.ndarray]) -> bool:
@@ -219,16 +231,27 @@ def _only_tell_apart(seen: Images, images: list[np.ndarray]) -> bool:
     # Parts of objects, as nuclei in cells, lie in others and not beside them.
     if not 0.5 * np.median(free[commonest]) <= np.median(free[~commonest]) <= APART:
         return False
-    total = long = 0
+    if mean.max() > ALIKE * mean.min():
+        return False
+    total = merged = 0
     for pixels in images:
         for value in np.unique(pixels[pixels > 0]):
-            numbered, _ = ndimage.label(pixels == value, np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
-            places = np.nonzero(numbered)
-            areas = np.bincount(of := numbered[places] - 1)
-            variances = [np.bincount(of, p * p) / areas - (np.bincount(of, p) / areas) ** 2 for p in places]
-            total += areas.sum()
-            long += areas[np.sqrt(2 * np.pi * np.sum(variances, 0) / areas) > LONG].sum()
-    return bool(mean.max() <= ALIKE * mean.min() and long <= MAX_LONG * total)
+            numbered, count = ndimage.label(pixels == value, np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
+            boxes = ndimage.find_objects(numbered)
+            for i in range(0, count, 1 + count // MAX_TONE_PATCHES):
+                patch = numbered[boxes[i]] == i + 1
+                total += patch.sum()
+                merged += patch.sum() * _may_be_several(patch)
+    return bool(merged <= MAX_MERGED * total)
+
+
+def _may_be_several(patch: np.ndarray) -> bool:
+    """Whether a patch, bool `[h, w]`, is so long or so far from convex that it may be several objects that touch."""
+    rows, columns = np.nonzero(patch)
+    if np.sqrt(2 * np.pi * (rows.var() + columns.var()) / len(rows)) > LONG:
+        return True
+    corners = [np.stack([rows + y, columns + x], 1) for y in (0, 1) for x in (0, 1)]
+    return len(rows) < SOLID * ConvexHull(np.concatenate(corners)).volume  # in the plane, the volume is the area
 
 
 def _unsure_tones(declaration: Path, coding: str) -> InputError:
@@ -266,7 +289,7 @@ def _check_stretch(seen: Images, declaration: Path) -> None:
 def _look_at_all(plain: Sequence[tuple[Path, np.ndarray]], declaration: Path, several_named: bool) -> Images:
     """What is seen in grey images, `[h, w]` each; lines may be what is meant if several classes are named.
 
-    An image whose values were smeared, or an error of `_look`, is an `InputError`.
+    An image whose values were smeared, or an error of `look`, is an `InputError`.
     """
     if soft := [path for path, pixels in plain if is_smooth(pixels)]:
         raise InputError(

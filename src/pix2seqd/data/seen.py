@@ -238,7 +238,8 @@ class Images(list[Seen]):
 def look(path: Path, values: np.ndarray, declaration: Path) -> Seen:
     """Count the values of an image, int64 `[h, w]`, and their patches.
 
-    So many values or so small patches that it is no label image are an `InputError`.
+    Raises:
+        InputError: there are so many values, or so small patches, that it is no label image.
     """
     found, dense, counts = np.unique(values, return_inverse=True, return_counts=True)
     if len(found) > max(64, values.size // 8) or len(found) > 2**17:

@@ -63,8 +63,7 @@ def serving(
 ) -> Iterator[str]:
     """Serve the page within this context, which yields its address.
 
-    At its end the context waits for images that are being saved. If gradio is not installed, the server cannot listen
-    there, or at the end an image was not saved, it is an `InputError`.
+    At its end the context waits for images that are being saved.
 
     Args:
         segmenter: the model that is chosen at first.
@@ -78,6 +77,9 @@ def serving(
         port: None takes a free port.
         names: names under which browsers may ask for the page, besides addresses and the machine's own name.
         password: visitors must enter it, with any user name.
+
+    Raises:
+        InputError: gradio is not installed, the server cannot listen there, or at the end an image was not saved.
     """
     require("the page", "web", "gradio")
     limits = limits or Limits()

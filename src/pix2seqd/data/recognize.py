@@ -5,7 +5,7 @@ the instances of an image are numbered from 1. Where the values fit two codings,
 """
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -176,10 +176,10 @@ def _recognize_plain(plain: list[tuple[Path, np.ndarray]], given: Given) -> tupl
     coding, reason = _recognize_grey(seen, given, one_scene, inverted)
     if coding == "class" and not given.classes_only:
         _check_stretch(seen, declaration)
-        if not given.things and _only_tell_apart(seen, [np.where(pixels == 255, 0, pixels) for _, pixels in plain]):
+        if not given.things and _only_tell_apart(seen, (np.where(pixels == 255, 0, pixels) for _, pixels in plain)):
             raise _unsure_tones(declaration, "class")
-    patches = [Images([s]).patches if len(s.values) else 1 for s in seen]
-    if coding == "instance" and max(patches) >= MANY_PIECES:
+    patches = [Images([s]).patches if len(s.values) else 1 for s in seen if coding == "instance"]
+    if max(patches, default=0) >= MANY_PIECES:
         odd, usual = (plain[int(i)][0] for i in (np.argmax(patches), np.argmin(patches)))
         raise _unsure(
             declaration,
@@ -212,7 +212,7 @@ def _are_of_two_kinds(seen: Images, coding: str) -> bool:
     return all(len(part) > 1 and part.returning >= NEARLY for part in parts)
 
 
-def _only_tell_apart(seen: Images, images: list[np.ndarray]) -> bool:
+def _only_tell_apart(seen: Images, images: Iterable[np.ndarray]) -> bool:
     """Whether values may be the few tones that graph colouring gives to objects, so that no two of one tone touch.
 
     Patches of a class that touch become one, of no simple form. Of tones, all but the commonest are there because their
@@ -644,7 +644,7 @@ def _recognize_colors(images: list[tuple[Path, np.ndarray]], given: Given) -> tu
         codings += ["class"] if given.looked_up else []
         raise _unsure(declaration, f"{counts}, other ones in each image", codings, also)
     if len(values) <= MANY_CLASSES and classes:
-        if not (given.things or given.named) and _only_tell_apart(seen, [pixels for _, pixels in plain]):
+        if not (given.things or given.named) and _only_tell_apart(seen, (pixels for _, pixels in plain)):
             raise _unsure_tones(declaration, "color")
         if _has_low_channel(values):
             numbers = f"{counts}, and one channel has only low numbers, as of classes or objects"

@@ -123,3 +123,12 @@ def test_read_xml_refuses_what_is_not_cvat(tmp_path, content, says):
     with pytest.raises(InputError, match=says) as caught:
         open_annotations(path)
     assert str(path) in str(caught.value)
+
+
+def test_read_cvat_splits_with_labels_in_another_order_have_the_same_classes(tmp_path, draw, converted):
+    cell, dot = (f"<label><name>{name}</name><color>#ff0000</color></label>" for name in ("cell", "dot"))
+    for split, meta in {"train": cell + dot, "val": dot + cell}.items():
+        write(tmp_path / "c" / split, draw, '<box label="dot" xtl="2" ytl="1" xbr="6" ybr="3"/>', meta)
+    found = converted(tmp_path / "c")
+    assert [samples[0].panoptic.segments[0].name for samples in found.values()] == ["dot", "dot"]
+    assert found["train"][0].panoptic.taxonomy == found["val"][0].panoptic.taxonomy

@@ -306,11 +306,11 @@ def _together(folder: Path, found: list[Found]) -> Found | None:
 
 
 def _with_classes_of_all(parts: dict[str, Annotations]) -> dict[str, Annotations]:
-    """The splits with the classes of all: each file has only those that occur in it."""
-    names = sorted({category.name for part in parts.values() for category in part.taxonomy.categories})
-    if any(len(part.taxonomy) < len(names) for part in parts.values()):
+    """The splits with the classes of all, of one order: each file has only those that occur in it, or its own order."""
+    orders = {tuple(category.name for category in part.taxonomy.categories) for part in parts.values()}
+    if len(orders) > 1:
         for part in parts.values():
-            part.taxonomy = make_taxonomy(names, part.source)
+            part.taxonomy = make_taxonomy(sorted(set().union(*orders)), part.source)
     return parts
 
 
